@@ -1,0 +1,318 @@
+"""What a plugin declares: pure data, no live objects, no torch.
+
+A declaration can be listed, printed, compared and tested without importing any model library. What must run later is
+named as ``"module:function"``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from zoo.errors import DeclarationError, did_you_mean, fault_list
+
+Layers: TypeAlias = "Mapping[str, str | Sequence[str]] | str"
+Layout: TypeAlias = Literal["BCHW", "BHWC", "BCDHW", "BND", "BD"]
+Pool: TypeAlias = Literal["avg", "max", "token", "none"]
+
+POOLS: dict[str, tuple[str, ...]] = {
+    "BCHW": ("avg", "max"),
+    "BHWC": ("avg", "max"),
+    "BCDHW": ("avg", "max"),
+    "BND": ("token", "avg", "max"),
+    "BD": ("none",),
+}
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc", "unlicense"})
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.@-]+)+")
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """An image input: values in [0, 1] after decoding, then ``(x - mean) / std`` per channel.
+
+    Attributes:
+        size: Height and width in pixels; one number means a square.
+        mean: Mean per channel, in [0, 1]; its length is the number of channels.
+        std: Standard deviation per channel.
+        interpolation: How images are resized.
+        crop: Share of the resized image that the evaluation crop keeps, in (0, 1].
+        fixed_size: Whether the backbone runs at ``size`` only, unless built with another ``img_size``.
+    """
+
+    size: int | tuple[int, int] = 224
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    interpolation: str = "bicubic"
+    crop: float = 1.0
+    fixed_size: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, int):
+            object.__setattr__(self, "size", (self.size, self.size))
+        for name in ("size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        faults = [
+            (min(self.height, self.width) < 1, f"size is {self.size}; height and width must be at least 1 pixel"),
+            (len(self.mean) != len(self.std), f"mean has {len(self.mean)} channels, std has {len(self.std)}"),
+            (not self.mean, "mean is empty; give one value per channel"),
+            (any(value <= 0 for value in self.std), f"std is {self.std}; every value must be positive"),
+            (not 0 < self.crop <= 1, f"crop is {self.crop}; it must be in (0, 1]"),
+            (self.interpolation not in INTERPOLATIONS, f"interpolation {self.interpolation!r} is none of {INTERPOLATIONS}"),
+        ]
+        _refuse("Image", faults)
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return self.size[0]  # type: ignore[index]  # a tuple after __post_init__
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return self.size[1]  # type: ignore[index]  # a tuple after __post_init__
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return len(self.mean)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample: ``(channels, height, width)``."""
+        return (self.channels, self.height, self.width)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Text:
+    """A text input: token ids of at most ``max_length`` tokens."""
+
+    max_length: int = 512
+
+    def __post_init__(self) -> None:
+        _refuse("Text", [(self.max_length < 1, f"max_length is {self.max_length}; it must be at least 1 token")])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Volume:
+    """A volume input of ``size`` voxels (depth, height, width) at ``spacing`` millimetres per voxel."""
+
+    size: tuple[int, int, int] = (96, 96, 96)
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        for name in ("size", "spacing", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        faults = [
+            (len(self.size) != 3 or min(self.size) < 1, f"size is {self.size}; give depth, height, width in voxels"),
+            (len(self.spacing) != 3 or min(self.spacing) <= 0, f"spacing is {self.spacing}; give three positive millimetres"),
+            (len(self.mean) != len(self.std), f"mean has {len(self.mean)} channels, std has {len(self.std)}"),
+        ]
+        _refuse("Volume", faults)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return len(self.mean)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample: ``(channels, depth, height, width)``."""
+        return (self.channels, *self.size)
+
+
+Inputs: TypeAlias = "Image | Text | Volume"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Features:
+    """What a backbone's forward returns.
+
+    Attributes:
+        dim: Number of channels of a feature.
+        layout: Order of the axes: B batch, C or final D channels, H W space, D H W a volume, N tokens.
+        pool: Default pooling of the head; unset means ``token`` where ``prefix_tokens`` says there is a class token,
+            ``none`` for ``BD``, else ``avg``.
+        prefix_tokens: Leading tokens that are no patches (class, register); the first is the class token.
+    """
+
+    dim: int
+    layout: str = "BCHW"
+    pool: str = ""
+    prefix_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        known = POOLS.get(self.layout, ())
+        if not self.pool and known:
+            object.__setattr__(self, "pool", "avg" if "avg" in known and not self.prefix_tokens else known[0])
+        faults = [
+            (self.dim < 1, f"dim is {self.dim}; it must be at least 1"),
+            (not known, f"layout {self.layout!r} is none of {tuple(POOLS)}"),
+            (bool(known) and self.pool not in known, f"pool {self.pool!r} does not fit layout {self.layout}: {known}"),
+            (self.prefix_tokens < 0, f"prefix_tokens is {self.prefix_tokens}; it cannot be negative"),
+        ]
+        _refuse("Features", faults)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """Where pretrained weights come from: a Hub repository, a file of a Python package, or a local file.
+
+    Attributes:
+        repo: Hub repository; ``file`` is then a path inside it.
+        revision: Commit, tag or branch of the repository.
+        package: Importable package that ships ``file``.
+        file: Name or path of a safetensors file.
+        sha256: Digest of the file, as 64 hexadecimal digits.
+        license: SPDX identifier in lower case, or ``unknown``.
+        url: Where the publisher keeps weights that are not on the Hub; told to the user, never fetched.
+    """
+
+    repo: str = ""
+    revision: str = ""
+    package: str = ""
+    file: str = "model.safetensors"
+    sha256: str = ""
+    license: str = "unknown"
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        digest = self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256)
+        faults = [
+            (bool(self.repo and self.package), f"both repo {self.repo!r} and package {self.package!r} are given"),
+            (bool(digest), f"sha256 {self.sha256!r} is not 64 hexadecimal digits"),
+            (not self.file, "file is empty"),
+        ]
+        _refuse("Weights", faults)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackboneSpec:
+    """One backbone, declared once; its ordered layer groups drive every transfer technique.
+
+    Attributes:
+        name: ``source/name``.
+        build: ``"module:function"``; called with ``options``, returns an ``nn.Module`` whose forward gives ``features``.
+            A builder that can take another number of input channels has a parameter ``in_chans``.
+        layers: Layer groups in forward order (see docs/layers.md), or ``"module:function"`` that maps a built module to
+            such a mapping.
+        inputs: What the backbone eats.
+        features: What its forward returns.
+        weights: Pretrained weights, or None.
+        options: Keyword arguments of ``build``.
+        convert: ``"module:function"`` that maps ``(state_dict, module)`` to the module's own keys, or empty.
+        home: ``"module:function"`` that tells how a fine-tuned model is laid out so that its home library opens it.
+        parameters: Number of parameters of the backbone without its head.
+        macs: Multiply-accumulates of one forward at the declared size, in 10^9.
+        metrics: Published figures, such as ``{"imagenet-top1": 80.1}`` in percent.
+        description: One sentence.
+        base: Backbone that this one was derived or fine-tuned from.
+    """
+
+    name: str
+    build: str
+    layers: Layers
+    inputs: Inputs
+    features: Features
+    weights: Weights | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    convert: str = ""
+    home: str = ""
+    parameters: int = 0
+    macs: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    description: str = ""
+    base: str = ""
+
+    def __post_init__(self) -> None:
+        if not (_NAME.fullmatch(self.name) and _FUNCTION.fullmatch(self.build) and self.layers):
+            self._refuse_all()
+        if isinstance(self.layers, str) or self.convert or self.home:
+            self._refuse_all()
+
+    def _refuse_all(self) -> None:
+        functions = {"build": self.build, "convert": self.convert, "home": self.home}
+        if isinstance(self.layers, str):
+            functions["layers"] = self.layers
+        faults = [(not _NAME.fullmatch(self.name), f"name {self.name!r} is not of the form 'source/name'"), (not self.layers, "layers is empty")]
+        faults += [
+            (not _FUNCTION.fullmatch(value), f"{key} {value!r} is not of the form 'module:function'")
+            for key, value in functions.items()
+            if value or key == "build"
+        ]
+        _refuse(f"backbone {self.name!r}", faults)
+
+    @property
+    def source(self) -> str:
+        """The part of the name before the first slash."""
+        return self.name.partition("/")[0]
+
+    @property
+    def modality(self) -> str:
+        """``image``, ``text`` or ``volume``."""
+        return type(self.inputs).__name__.lower()
+
+    @property
+    def license(self) -> str:
+        """Licence of the weights, or ``unknown``."""
+        return self.weights.license if self.weights else "unknown"
+
+    def replace(self, **changes: Any) -> BackboneSpec:
+        """Return a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, with ``modality`` and ``license`` added."""
+        return dataclasses.asdict(self) | {"modality": self.modality, "license": self.license}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadSpec:
+    """One kind of task head.
+
+    Attributes:
+        name: What ``adapt(head=…)`` is given.
+        build: ``"module:function"``; called with ``(features, num_classes, **options)``, returns an ``nn.Module`` that
+            maps a backbone's features to logits ``(batch, num_classes)``.
+        description: One sentence.
+    """
+
+    name: str
+    build: str
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        faults = [
+            (not self.name, "name is empty"),
+            (not _FUNCTION.fullmatch(self.build), f"build {self.build!r} is not of the form 'module:function'"),
+        ]
+        _refuse(f"head {self.name!r}", faults)
+
+
+def from_fields(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    """Build a declaration from plain data, refusing unknown keys by their nearest known one.
+
+    Raises:
+        DeclarationError: If a key is unknown or a value is refused, prefixed by ``where``.
+    """
+    known = [f.name for f in dataclasses.fields(kind)]
+    unknown = [f"{key!r}{did_you_mean(key, known)}" for key in values if key not in known]
+    if unknown:
+        raise DeclarationError(f"{where}: {kind.__name__} has no field {', '.join(unknown)}; it has: {', '.join(known)}")
+    try:
+        return kind(**values)
+    except (TypeError, DeclarationError) as error:
+        raise DeclarationError(f"{where}: {error}") from error
+
+
+def _refuse(what: str, faults: Sequence[tuple[bool, str]]) -> None:
+    told = [message for wrong, message in faults if wrong]
+    if told:
+        raise DeclarationError(fault_list(f"the declaration of {what} has {len(told)} fault(s)", told))

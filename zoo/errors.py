@@ -1,0 +1,144 @@
+"""Every mistake a user can make, one class each, and the helpers that word them.
+
+Each class has a builtin second parent, so ``except ValueError`` and ``except ZooError`` both catch it. The command line
+prints these without a traceback and exits with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class ZooError(Exception):
+    """A mistake with a remedy: something the user, a file or a plugin did, never a bug of ours."""
+
+    exit_code = 1
+
+
+class UnknownBackboneError(ZooError, LookupError):
+    """No plugin and no registry file knows this backbone."""
+
+    exit_code = 2
+
+
+class AmbiguousNameError(ZooError, LookupError):
+    """A name that more than one plugin or backbone answers to."""
+
+    exit_code = 2
+
+
+class UnknownGroupError(ZooError, LookupError):
+    """A layer group that the backbone does not have."""
+
+    exit_code = 2
+
+
+class DeclarationError(ZooError, ValueError):
+    """A declaration (backbone, head, input, weights) that contradicts itself."""
+
+
+class RegistryFileError(ZooError, ValueError):
+    """A ``registry.toml`` that cannot be read or names things that do not exist."""
+
+
+class PluginError(ZooError, RuntimeError):
+    """A plugin that failed to load, or broke the contract of its hooks."""
+
+
+class LayerGroupError(ZooError, ValueError):
+    """Layer groups that are not a partition of the backbone."""
+
+
+class WeightsError(ZooError, ValueError):
+    """A weights file that is damaged, of a refused format, or not what was pinned."""
+
+
+class CoverageError(WeightsError):
+    """Weights that do not fill the backbone they are loaded into."""
+
+
+class WeightsNotFoundError(ZooError, FileNotFoundError):
+    """Weights that are neither on disk nor obtainable."""
+
+
+class OptionError(ZooError, ValueError):
+    """An option that does not exist or is out of range."""
+
+    exit_code = 2
+
+
+class MissingExtraError(ZooError, ImportError):
+    """A feature whose optional dependency is not installed."""
+
+
+class DataError(ZooError, ValueError):
+    """A dataset that cannot be used: empty, without labels, or with labels outside the classes."""
+
+
+class CorruptInputError(ZooError, OSError):
+    """A sample that cannot be decoded."""
+
+
+class OutputExistsError(ZooError, FileExistsError):
+    """An output that exists and would be overwritten."""
+
+
+class OutputPermissionError(ZooError, PermissionError):
+    """An output that cannot be written."""
+
+
+class SavedModelError(ZooError, ValueError):
+    """A saved model or checkpoint directory that is incomplete or was made for something else."""
+
+
+class TrainingError(ZooError, RuntimeError):
+    """A run that cannot go on, for example because its loss is not finite."""
+
+
+class InterruptedRunError(ZooError, RuntimeError):
+    """A run stopped by a signal, after its checkpoint was written."""
+
+    exit_code = 130
+
+
+def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
+    """Return the candidates most similar to ``name``, best first, at most ``limit``."""
+    pool = {candidate.lower(): candidate for candidate in candidates}
+    return [pool[match] for match in difflib.get_close_matches(name.lower(), pool, n=limit, cutoff=0.6)]
+
+
+def did_you_mean(name: str, candidates: Iterable[str], limit: int = 1) -> str:
+    """Return `` (did you mean 'x'?)`` with the nearest candidates, or an empty string."""
+    matches = nearest(name, candidates, limit)
+    return f" (did you mean {' or '.join(map(repr, matches))}?)" if matches else ""
+
+
+def examples(items: Sequence[object], limit: int = 4) -> str:
+    """Return at most ``limit`` items, comma separated, with the number of those left out."""
+    shown = ", ".join(str(item) for item in items[:limit])
+    return shown if len(items) <= limit else f"{shown}, … ({len(items) - limit} more)"
+
+
+def fault_list(headline: str, faults: Sequence[str], remedy: str = "") -> str:
+    """Return one message for many faults: the headline, a line per fault, the remedy."""
+    lines = [headline, *(f"  - {fault}" for fault in faults)]
+    return "\n".join(lines + [remedy] if remedy else lines)
+
+
+def count(number: int, noun: str) -> str:
+    """Return ``1 file`` or ``3 files``."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def check_options(given: Iterable[str], known: Iterable[str], owner: str) -> None:
+    """Refuse options that ``owner`` does not have, all at once.
+
+    Raises:
+        OptionError: Naming each unknown option and its nearest known one.
+    """
+    known = sorted(known)
+    unknown = [f"{name!r}{did_you_mean(name, known)}" for name in given if name not in known]
+    if unknown:
+        raise OptionError(f"{owner} has no option {', '.join(unknown)}; it has: {', '.join(known) or 'none'}")
