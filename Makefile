@@ -1,0 +1,59 @@
+# One word per action. Python >= 3.10 and make are enough: the first call sets up a private environment in .venv.
+PYTHON ?= python3
+export PYTHON
+
+BIN := .venv/bin
+PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format bench docs wheels constraints clean
+
+help: ## list the actions
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+# A stamp file: setting up again costs nothing until a requirement changes.
+.venv/.ready: $(PROJECTS) constraints.txt scripts/setup.sh
+	@sh scripts/setup.sh
+	@touch $@
+
+.venv/.ready-bench: .venv/.ready
+	@sh scripts/setup.sh --group bench
+	@touch $@
+
+setup: .venv/.ready ## make the environment in .venv, if it is not there yet
+
+demo: .venv/.ready ## transfer the built-in backbone to handwritten digits and print the table
+	$(BIN)/zoo demo
+
+test: .venv/.ready ## run the tests
+	$(PYTEST) -m "not sweep"
+
+test-all: .venv/.ready ## run the tests and the long sweeps
+	$(PYTEST)
+
+lint: .venv/.ready ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.ready ## rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.ready-bench ## measure the claims of benchmarks/ against their peers
+	for script in benchmarks/p[0-9]*.py; do $(BIN)/python "$$script" || exit 1; done
+
+docs: .venv/.ready ## run every example of the documentation
+	$(PYTEST) tests/test_docs.py
+
+wheels: .venv/.ready ## build the wheels of the core and of every plugin into dist/
+	for project in $(PROJECTS); do (cd "$$(dirname "$$project")" && "$(CURDIR)/$(BIN)/python" -m hatchling build -t wheel -d "$(CURDIR)/dist") || exit 1; done
+
+constraints: .venv/.ready ## raise the tested versions in constraints.txt to the newest
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-annotate --no-header $(PROJECTS:%=%) --group dev --group bench \
+	  $(foreach project,$(PROJECTS),--no-emit-package $(shell sed -n 's/^name = "\(.*\)"/\1/p' $(project))) -o constraints.txt
+
+clean: ## remove all that make made, the environment included
+	rm -rf .venv .cache build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
