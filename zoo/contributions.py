@@ -1,0 +1,111 @@
+"""What one plugin contributes: its hooks validated by pluggy, called alone, taken whole or not at all."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple, TypeVar
+
+import pluggy
+
+from zoo import hookspecs
+from zoo.declare import BackboneSpec, HeadSpec
+from zoo.errors import PluginError, count, did_you_mean
+from zoo.plugins import Plugin, describe
+
+T = TypeVar("T")
+HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("zoo_"))
+
+
+class Contribution(NamedTuple):
+    """A plugin with what its hooks returned; both lists are empty unless the plugin is ``ok``."""
+
+    plugin: Plugin
+    backbones: list[BackboneSpec]
+    heads: list[HeadSpec]
+    hooks: Any = None
+
+    def find(self, name: str) -> BackboneSpec | None:
+        """Ask this plugin for a name of an open family.
+
+        Raises:
+            PluginError: If it returns anything but a spec or None. What the plugin itself raises passes through.
+        """
+        found = self.hooks.zoo_find_backbone(name=name) if self.hooks else None
+        if found is None or isinstance(found, BackboneSpec):
+            return found
+        raise PluginError(f"zoo_find_backbone of {self.plugin.label} returned {_kind(found)}; it must return a BackboneSpec or None")
+
+
+def collect(plugin: Plugin) -> Contribution:
+    """Validate and call the hooks of one plugin; any fault fails the plugin as a whole."""
+    if plugin.status != "ok":
+        return Contribution(plugin, [], [])
+    try:
+        hooks = _bind(plugin.object)
+        return Contribution(plugin, _call(hooks.zoo_backbones, BackboneSpec), _call(hooks.zoo_heads, HeadSpec), hooks)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: a plugin must not end the program that lists it
+        cause = str(error) if isinstance(error, PluginError) else describe(error)
+        return Contribution(plugin.failed(cause), [], [])
+
+
+def _bind(thing: object) -> Any:
+    """Return callers for the hooks of one plugin, from a plugin manager of its own."""
+    manager = pluggy.PluginManager("zoo")
+    manager.add_hookspecs(hookspecs)
+    if inspect.isclass(thing):
+        raise PluginError(f"the entry point names the class {thing.__name__!r}; name a module or an instance")
+    marked, faults = {}, []
+    for name, value in _members(thing):
+        marks = manager.parse_hookimpl_opts(SimpleNamespace(**{name: value}), name)
+        hook = (marks or {}).get("specname") or name
+        if marks is not None and hook not in HOOKS:
+            faults.append(f"{hook!r} is no hook{did_you_mean(hook, HOOKS)}")
+        elif marks is not None:
+            marked[name] = value
+        elif name in HOOKS and inspect.isroutine(value) and not hasattr(value, "zoo_spec"):
+            faults.append(f"{name!r} is not marked; put @zoo.hookimpl above it")
+    if not marked and not faults:
+        faults.append(f"{_kind(thing)} has no hook; mark {', '.join(HOOKS[:-1])} or {HOOKS[-1]} with @zoo.hookimpl")
+    if faults:
+        raise PluginError("; ".join(faults))
+    try:
+        # Only the marked functions: walking a whole module would wake its lazy attributes, and with them a model library.
+        manager.register(SimpleNamespace(**marked))
+    except pluggy.PluginValidationError as error:
+        raise PluginError("; ".join(line for line in str(error).splitlines() if line and not line.startswith("Plugin "))) from error
+    return manager.hook
+
+
+def _members(thing: object) -> Iterator[tuple[str, Any]]:
+    names: Iterable[str] = list(vars(thing)) if inspect.ismodule(thing) else (n for n in dir(thing) if not n.startswith("__"))
+    for name in names:
+        if inspect.isroutine(inspect.getattr_static(thing, name, None)) or name in HOOKS:
+            yield name, getattr(thing, name)
+
+
+def _call(hook: Any, kind: type[T]) -> list[T]:
+    """Call one hook of one plugin and check all that it returned."""
+    results = hook()
+    if len(results) < len([one for one in hook.get_hookimpls() if not (one.wrapper or one.hookwrapper)]):
+        raise PluginError(f"{hook.name} returned None; return a list, or use yield")
+    return [item for result in results for item in _checked(result, kind, hook.name)]
+
+
+def _checked(result: object, kind: type[T], hook: str) -> list[T]:
+    if not isinstance(result, Iterable) or isinstance(result, str | bytes | Mapping):
+        raise PluginError(f"{hook} returned {_kind(result)}; it must return an iterable of {kind.__name__}")
+    items = list(result)
+    wrong = [(position, item) for position, item in enumerate(items) if not isinstance(item, kind)]
+    if wrong:
+        position, item = wrong[0]
+        number = count(len(wrong), "item")
+        raise PluginError(f"{hook} gave {number} that are no {kind.__name__}, the first at position {position}: {_kind(item)}")
+    return items
+
+
+def _kind(thing: object) -> str:
+    return f"{type(thing).__name__} {getattr(thing, '__name__', None) or repr(thing)[:60]}"

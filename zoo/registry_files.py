@@ -1,0 +1,185 @@
+"""Read ``registry.toml``: aliases, derived backbones and who provides which source; all faults of all files at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.declare import BackboneSpec, Image, Text, Volume, Weights, from_fields
+from zoo.errors import DeclarationError, RegistryFileError, count, did_you_mean, fault_list
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_BACKBONE_KEYS = ("base", "weights", "options", "inputs", "description")
+_INPUT_KEYS = sorted({f.name for kind in (Image, Text, Volume) for f in dataclasses.fields(kind)})
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who provides the backbones ``<source>/…``: a distribution and, where there is one, the extra that installs it."""
+
+    distribution: str
+    extra: str = ""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """One backbone derived from another, as its file declares it."""
+
+    name: str
+    base: str
+    file: Path
+    weights: Weights | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+
+    def apply(self, base: BackboneSpec) -> BackboneSpec:
+        """Return the spec of this backbone.
+
+        Raises:
+            RegistryFileError: If the inputs do not fit what the base eats.
+        """
+        where = f"{self.file}: backbone {self.name!r}"
+        kind = type(base.inputs)
+        given = {f.name: getattr(base.inputs, f.name) for f in dataclasses.fields(kind)}
+        try:
+            inputs = from_fields(kind, given | dict(self.inputs), where)
+            spec = base.replace(name=self.name, base=base.name, inputs=inputs, options={**base.options, **self.options})
+        except DeclarationError as error:
+            raise RegistryFileError(str(error)) from error
+        if self.weights:  # the published figures belong to the weights of the base
+            spec = spec.replace(weights=self.weights, metrics={})
+        return spec.replace(description=self.description) if self.description else spec
+
+
+@dataclass
+class RegistryData:
+    """All that the files say together; what is read later wins."""
+
+    aliases: dict[str, str] = field(default_factory=dict)
+    backbones: dict[str, Derived] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+
+
+def default_files(extra: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
+    """Return the files to merge, in order: shipped, the user's, the project's, ``ZOO_REGISTRY``, then ``extra``.
+
+    Raises:
+        RegistryFileError: If a file that was named explicitly does not exist.
+    """
+    package = Path(__file__).resolve().parent
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    shipped = [path for path in (package / "registry.toml", package.parent / "registry.toml") if path.is_file()][:1]
+    implicit = [config / "zoo" / "registry.toml", Path("registry.toml")]
+    named = [(Path(name).expanduser(), "ZOO_REGISTRY") for name in os.environ.get("ZOO_REGISTRY", "").split(os.pathsep) if name]
+    named += [(Path(path).expanduser(), "--registry") for path in extra]
+    absent = [f"{origin} names {str(path)!r}, which is no file" for path, origin in named if not path.is_file()]
+    if absent:
+        raise RegistryFileError("; ".join(absent))
+    return [*shipped, *(path for path in implicit if path.is_file()), *(path for path, _ in named)]
+
+
+def read_files(files: Sequence[Path]) -> RegistryData:
+    """Read and merge registry files; a file named twice is read once, at its last place.
+
+    Raises:
+        RegistryFileError: Listing every fault of every file.
+    """
+    data, faults = RegistryData(), list[str]()
+    paths = [Path(path).resolve() for path in files]
+    for position, path in enumerate(paths):
+        if path not in paths[position + 1 :]:
+            faults += [f"{path}: {fault}" for fault in _Reader(path, data).read()]
+    if faults:
+        raise RegistryFileError(fault_list(f"the registry files have {count(len(faults), 'fault')}", faults))
+    return data
+
+
+class _Reader:
+    """Reads one file into ``data`` and keeps the faults it meets."""
+
+    def __init__(self, path: Path, data: RegistryData) -> None:
+        self.path = path
+        self.data = data
+        self.faults: list[str] = []
+
+    def read(self) -> list[str]:
+        try:
+            document = tomllib.loads(self.path.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            return [f"cannot be read: {error}"]
+        self._only(document, ("aliases", "backbones", "sources"), "the file")
+        for name, target in self._table(document, "aliases").items():
+            if self._text(target, f"alias {name!r}"):
+                self.data.aliases[name] = target
+        for name in self._table(document, "sources"):
+            self._source(name, self._table(document["sources"], name))
+        for name in self._table(document, "backbones"):
+            self._backbone(name, self._table(document["backbones"], name))
+        return self.faults
+
+    def _source(self, name: str, table: Mapping[str, Any]) -> None:
+        where, before = f"source {name!r}", len(self.faults)
+        self._only(table, ("distribution", "extra"), where)
+        self._text(table.get("distribution"), f"{where}: distribution")
+        if "extra" in table:
+            self._text(table["extra"], f"{where}: extra")
+        if len(self.faults) == before:
+            self.data.sources[name] = Source(**table)
+
+    def _backbone(self, name: str, table: Mapping[str, Any]) -> None:
+        where, before = f"backbone {name!r}", len(self.faults)
+        self._only(table, _BACKBONE_KEYS, where)
+        if "/" not in name:
+            self.faults.append(f"{where}: the name is not of the form 'source/name'; write [backbones.\"local/{name}\"]")
+        self._text(table.get("base"), f"{where}: base")
+        if "description" in table:
+            self._text(table["description"], f"{where}: description")
+        inputs = self._table(table, "inputs", where)
+        self._only(inputs, _INPUT_KEYS, f"{where}: inputs")
+        options = self._table(table, "options", where)
+        weights = self._weights(self._table(table, "weights", where), where) if "weights" in table else None
+        if len(self.faults) == before:
+            told = {key: table[key] for key in ("base", "description") if key in table}
+            self.data.backbones[name] = Derived(name=name, file=self.path, weights=weights, options=options, inputs=inputs, **told)
+
+    def _weights(self, table: Mapping[str, Any], where: str) -> Weights | None:
+        """Return the weights; a local file is relative to the file that names it."""
+        local = "file" in table and not table.get("repo") and not table.get("package")
+        try:
+            if local and isinstance(table["file"], str):
+                table = {**table, "file": str(self.path.parent / Path(table["file"]).expanduser())}
+            wrong = [key for key, value in table.items() if not isinstance(value, str)]
+            if wrong:
+                raise DeclarationError(f"{where}: weights: {', '.join(wrong)} must be text")
+            if not local and not table.get("repo") and not table.get("package"):
+                raise DeclarationError(f"{where}: weights: give file, or repo and file, or package and file")
+            return from_fields(Weights, table, f"{where}: weights")  # type: ignore[no-any-return]  # of the kind it was given
+        except DeclarationError as error:
+            self.faults.append(str(error))
+            return None
+
+    def _only(self, table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+        self.faults += [f"{where} has no key {key!r}{did_you_mean(key, known)}" for key in table if key not in known]
+
+    def _table(self, parent: Mapping[str, Any], key: str, where: str = "") -> Mapping[str, Any]:
+        value = parent.get(key, {})
+        if isinstance(value, dict):
+            return value
+        self.faults.append(f"{where + ': ' if where else ''}{key!r} is {value!r}; it must be a table")
+        return {}
+
+    def _text(self, value: object, what: str) -> bool:
+        if isinstance(value, str) and value:
+            return True
+        self.faults.append(f"{what} is missing" if value is None else f"{what} is {value!r}; it must be text")
+        return False
