@@ -61,7 +61,7 @@ def _bind(thing: object) -> Any:
     marked, faults = {}, []
     for name, value in _members(thing):
         marks = manager.parse_hookimpl_opts(SimpleNamespace(**{name: value}), name)
-        hook = (marks or {}).get("specname") or name
+        hook = (marks and marks.get("specname")) or name
         if marks is not None and hook not in HOOKS:
             faults.append(f"{hook!r} is no hook{did_you_mean(hook, HOOKS)}")
         elif marks is not None:

@@ -237,10 +237,10 @@ class Registry:
             raise ambiguous(name, found)
         if found or not failures:
             return found[0] if found else None
-        plugin, error = failures[0]
-        if isinstance(error, ZooError):
-            raise error
-        raise PluginError(f"plugin {plugin.label} failed while it looked for {name!r}: {describe(error)}") from error
+        plugin, cause = failures[0]
+        if isinstance(cause, ZooError):
+            raise cause
+        raise PluginError(f"plugin {plugin.label} failed while it looked for {name!r}: {describe(cause)}") from cause
 
 
 _default: list[Registry] = []
