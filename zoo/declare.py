@@ -241,7 +241,10 @@ class BackboneSpec:
         functions = {"build": self.build, "convert": self.convert, "home": self.home}
         if isinstance(self.layers, str):
             functions["layers"] = self.layers
-        faults = [(not _NAME.fullmatch(self.name), f"name {self.name!r} is not of the form 'source/name'"), (not self.layers, "layers is empty")]
+        faults = [
+            (not _NAME.fullmatch(self.name), f"name {self.name!r} is not of the form 'source/name'"),
+            (not self.layers, "layers is empty"),
+        ]
         faults += [
             (not _FUNCTION.fullmatch(value), f"{key} {value!r} is not of the form 'module:function'")
             for key, value in functions.items()

@@ -123,7 +123,7 @@ def examples(items: Sequence[object], limit: int = 4) -> str:
 def fault_list(headline: str, faults: Sequence[str], remedy: str = "") -> str:
     """Return one message for many faults: the headline, a line per fault, the remedy."""
     lines = [headline, *(f"  - {fault}" for fault in faults)]
-    return "\n".join(lines + [remedy] if remedy else lines)
+    return "\n".join([*lines, remedy] if remedy else lines)
 
 
 def count(number: int, noun: str) -> str:

@@ -1,0 +1,218 @@
+"""The generic adapter: any backbone with layer groups, and a task head, as one module."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.backbone import Backbone, with_options
+from zoo.declare import BackboneSpec, HeadSpec, Image, Inputs, Volume
+from zoo.errors import OptionError, check_options, did_you_mean, fault_list
+from zoo.heads import Pool
+from zoo.layers import LayerGroups
+from zoo.plugins import load_function
+from zoo.registry import default_registry
+from zoo.tuning import apply_eval, freeze_prefix
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from zoo.engine.run import Run
+
+TASKS = ("single-label", "multi-label", "regression")
+
+
+class TaskModel(nn.Module):
+    """A backbone with a task head.
+
+    Attributes:
+        backbone: The backbone's module.
+        head: The head's module: features -> logits.
+        groups: Layer groups of the backbone, input side first.
+        spec: The backbone's declaration.
+        inputs: The input in use; ``fit(image_size=…)`` changes its size.
+        task: ``single-label``, ``multi-label`` or ``regression``.
+        num_classes: Number of logits.
+        labels: Names of the classes in the order of the logits; None until the data or ``adapt(labels=…)`` gives them.
+        frozen: Length of the frozen prefix, in groups.
+        head_name: Name of the head's declaration.
+        head_options: Options the head was built with.
+        plugin: Distribution and version of the plugin that declared the backbone.
+    """
+
+    def __init__(
+        self,
+        groups: LayerGroups,
+        head: nn.Module,
+        *,
+        spec: BackboneSpec,
+        task: str,
+        num_classes: int,
+        labels: Sequence[str] | None = None,
+        head_name: str = "linear",
+        head_options: Mapping[str, Any] | None = None,
+        plugin: str = "",
+    ) -> None:
+        super().__init__()
+        self.backbone = groups.model
+        self.head = head
+        self.groups = groups
+        self.spec = spec
+        self.inputs: Inputs = spec.inputs
+        self.task = task
+        self.num_classes = num_classes
+        self.labels = tuple(labels) if labels is not None else None
+        self.frozen = 0
+        self.head_name = head_name
+        self.head_options = dict(head_options or {})
+        self.plugin = plugin
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(batch, num_classes)`` for normalised inputs ``(batch, *inputs.shape)``."""
+        logits: Tensor = self.head(self.backbone(x))
+        return logits
+
+    def embed_batch(self, x: Tensor) -> Tensor:
+        """Return pooled features ``(batch, dim)`` for normalised inputs ``(batch, *inputs.shape)``."""
+        # A plugin's head may keep its pooling to itself; embeddings then take the declared one.
+        pool = self.head.pool if isinstance(getattr(self.head, "pool", None), nn.Module) else Pool(self.spec.features)
+        pooled: Tensor = pool(self.backbone(x))
+        return pooled
+
+    def freeze(self, upto: int | str) -> TaskModel:
+        """Freeze the groups from the input on, in place, and unfreeze the others: ``freeze(0)`` none, ``freeze("stage2")`` inclusive.
+
+        Frozen groups get no gradient and stay in eval mode as a whole, whatever ``train()`` says: BatchNorm statistics,
+        dropout and drop-path stand still.
+
+        Raises:
+            UnknownGroupError: If there is no such group.
+        """
+        self.frozen = self.groups.prefix_length(upto)
+        freeze_prefix(self.groups, self.frozen)
+        return self.train(self.training)
+
+    def unfreeze(self) -> TaskModel:
+        """Make every group trainable, in place."""
+        return self.freeze(0)
+
+    def train(self, mode: bool = True) -> TaskModel:
+        """Set training mode, in place; the frozen prefix stays in eval mode."""
+        super().train(mode)
+        apply_eval(self.groups, self.frozen)
+        return self
+
+    def fit(self, train: Any, valid: Any = None, **options: Any) -> Run:
+        """Fine-tune in place; see ``zoo.engine.loop.fit`` for the options and docs/quickstart.md for examples."""
+        from zoo.engine.loop import fit
+
+        return fit(self, train, valid, **options)
+
+    def evaluate(self, data: Any, **options: Any) -> dict[str, float]:
+        """Return the metrics of the task on labelled data; see ``zoo.engine.evaluate.evaluate``."""
+        from zoo.engine.evaluate import evaluate
+
+        return evaluate(self, data, **options)
+
+    def predict(self, inputs: Any, **options: Any) -> list[Any]:
+        """Return the predicted label of each input; see ``zoo.engine.evaluate.predict``."""
+        from zoo.engine.evaluate import predict
+
+        return predict(self, inputs, **options)
+
+    def predict_proba(self, inputs: Any, **options: Any) -> np.ndarray:
+        """Return probabilities ``(n, num_classes)``; see ``zoo.engine.evaluate.predict_proba``."""
+        from zoo.engine.evaluate import predict_proba
+
+        return predict_proba(self, inputs, **options)
+
+    def embed(self, inputs: Any, **options: Any) -> np.ndarray:
+        """Return pooled features ``(n, dim)``; see ``zoo.engine.evaluate.embed``."""
+        from zoo.engine.evaluate import embed
+
+        return embed(self, inputs, **options)
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Save weights, labels, preprocessing, groups and versions; ``zoo.load(folder)`` gives equal logits.
+
+        Raises:
+            OutputExistsError: If the folder exists and is not empty, unless ``overwrite``.
+        """
+        from zoo.saved import save
+
+        return save(self, Path(folder), overwrite=overwrite)
+
+
+def adapt(
+    backbone: Backbone,
+    num_classes: int,
+    *,
+    task: str,
+    head: str,
+    in_chans: int | None,
+    labels: Sequence[str] | None,
+    seed: int,
+    head_options: Mapping[str, Any],
+) -> TaskModel:
+    """Build the backbone anew and attach a head; see ``Backbone.adapt``."""
+    head_spec = default_registry().head(head)
+    _check(num_classes, task, in_chans, labels)
+    _check_head_options(head_spec, head_options)
+    options = _channel_option(backbone.spec, in_chans)
+    spec = with_options(backbone.spec, options)
+    groups = backbone.fresh(**options)
+    return TaskModel(
+        groups,
+        build_head(head_spec, spec, num_classes, seed=seed, options=head_options),
+        spec=spec,
+        task=task,
+        num_classes=num_classes,
+        labels=labels,
+        head_name=head,
+        head_options=head_options,
+        plugin=backbone.plugin,
+    )
+
+
+def build_head(head: HeadSpec, spec: BackboneSpec, num_classes: int, *, seed: int, options: Mapping[str, Any]) -> nn.Module:
+    """Build a head with values drawn from ``seed``; the caller's random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = load_function(head.build)(spec.features, num_classes, **options)
+    assert isinstance(module, nn.Module), f"head {head.name!r} built {type(module).__name__}, not a torch.nn.Module"
+    return module
+
+
+def _check(num_classes: int, task: str, in_chans: int | None, labels: Sequence[str] | None) -> None:
+    whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
+    least = 2 if task == "single-label" else 1
+    remedy = "; a single yes-or-no is task='multi-label', a number task='regression'" if num_classes == 1 else ""
+    faults = [
+        (task not in TASKS, f"task {task!r}{did_you_mean(str(task), TASKS)} is none of: {', '.join(TASKS)}"),
+        (not whole or num_classes < least, f"num_classes is {num_classes!r}; {task} needs a whole number of at least {least}{remedy}"),
+        (in_chans is not None and in_chans < 1, f"in_chans is {in_chans}; an input has at least 1 channel"),
+        (labels is not None and len(labels) != num_classes, f"{len(labels or ())} labels are given for {num_classes} classes"),
+        (labels is not None and len(set(labels)) != len(labels), f"labels has a name twice: {', '.join(map(str, labels or ()))}"),
+    ]
+    told = [message for wrong, message in faults if wrong]
+    if told:
+        raise OptionError(told[0] if len(told) == 1 else fault_list("adapt() cannot work with these arguments:", told))
+
+
+def _check_head_options(head: HeadSpec, options: Mapping[str, Any]) -> None:
+    parameters = list(inspect.signature(load_function(head.build)).parameters.values())[2:]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        check_options(options, [parameter.name for parameter in parameters], f"head {head.name!r}")
+
+
+def _channel_option(spec: BackboneSpec, in_chans: int | None) -> dict[str, int]:
+    if in_chans is None:
+        return {}
+    if not isinstance(spec.inputs, Image | Volume):
+        raise OptionError(f"in_chans is for images and volumes; backbone {spec.name!r} reads {spec.modality}")
+    return {"in_chans": in_chans} if in_chans != spec.inputs.channels else {}

@@ -1,0 +1,196 @@
+"""The handle that ``zoo.get`` returns. Nothing is built, and torch is not imported, until something asks for it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.declare import BackboneSpec, Image, Volume, Weights
+from zoo.errors import OptionError
+from zoo.plugins import load_function
+from zoo.registry import default_registry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from zoo.adapter import TaskModel
+    from zoo.layers import LayerGroups
+
+log = logging.getLogger("zoo")
+
+
+def get(
+    name: str | PathLike[str], weights: bool | str | PathLike[str] | None = None, *, allow_partial: bool = False, **options: Any
+) -> Backbone:
+    """Return a handle on a backbone: one that a plugin or ``registry.toml`` declares, or a saved model's.
+
+    Args:
+        name: ``source/name``, an alias, the unambiguous part after the source, or the folder of a saved model.
+        weights: None for the declared pretrained weights, False for random initialisation, or a safetensors file.
+        allow_partial: Whether weights that do not fill the whole backbone are accepted; the rest stays random.
+        **options: Options of the architecture, such as ``pad_type="same"``, ``drop_path_rate=0.1``, ``img_size=160``.
+
+    Raises:
+        UnknownBackboneError: If nothing answers to the name; the nearest names are told.
+        AmbiguousNameError: If several backbones do.
+        WeightsNotFoundError: If ``weights`` names no file.
+        OptionError: If the backbone has no such option.
+    """
+    if (Path(name) / "config.json").is_file():
+        from zoo.saved import open_backbone
+
+        return open_backbone(Path(name), weights=weights, allow_partial=allow_partial, **options)
+    entry = default_registry().resolve(str(name))
+    plugin = f"{entry.plugin.distribution} {entry.plugin.version}".strip() if entry.plugin else ""
+    return Backbone(entry.spec, plugin=plugin, weights=weights, allow_partial=allow_partial, options=options)
+
+
+class Backbone:
+    """A backbone that can be looked at, built, and adapted to a task.
+
+    Attributes:
+        spec: The declaration, with the given options, weights and input size in it.
+        plugin: Distribution and version of the plugin that declared it.
+        pretrained: Whether it is built with pretrained weights.
+    """
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        *,
+        plugin: str = "",
+        weights: bool | str | PathLike[str] | None = None,
+        allow_partial: bool = False,
+        options: Mapping[str, Any] | None = None,
+        state: Callable[[], dict[str, Tensor]] | None = None,
+    ) -> None:
+        if isinstance(weights, str | PathLike):
+            from zoo.weights import local_file
+
+            spec = spec.replace(weights=Weights(file=str(local_file(Path(weights), spec.name))))
+            state = None
+        self.spec = with_options(spec, options or {})
+        self.plugin = plugin
+        self.pretrained = weights is not False and (spec.weights is not None or state is not None)
+        self._allow_partial = allow_partial
+        self._state = state
+        if weights is True and not self.pretrained:
+            raise OptionError(f"{spec.name} declares no pretrained weights; pass weights='FILE', or weights=False for random values")
+
+    def __repr__(self) -> str:
+        return f"Backbone({self.spec.name!r}, {'pretrained' if self.pretrained else 'random'})"
+
+    def build(self) -> nn.Module:
+        """Return the backbone as a module; built at the first call, the same one afterwards.
+
+        Raises:
+            WeightsNotFoundError: If the pretrained weights cannot be obtained.
+            WeightsError: If they are damaged, or do not fill the backbone.
+        """
+        return self.groups.model
+
+    @cached_property
+    def groups(self) -> LayerGroups:
+        """The layer groups of the built module.
+
+        Raises:
+            LayerGroupError: If the declaration does not fit the module.
+        """
+        return self.fresh()
+
+    def fresh(self, **options: Any) -> LayerGroups:
+        """Build a new module, with further options, and bind its layer groups; the module is ``.model`` of the result."""
+        from zoo.construct import build
+        from zoo.layers import bind
+
+        spec = with_options(self.spec, options)
+        if not self.pretrained and self.spec.weights is None:
+            log.warning("%s declares no pretrained weights: it starts from random values", spec.name)
+        module = build(spec, self._read if self.pretrained else None, allow_partial=self._allow_partial)
+        return bind(module, spec.layers, owner=f"backbone {spec.name!r}" + (f" (plugin {self.plugin})" if self.plugin else ""))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the features of a batch in the declared layout, in eval mode and without gradients.
+
+        Args:
+            x: Normalised inputs, ``(batch, *spec.inputs.shape)`` for images and volumes.
+        """
+        import torch
+
+        module = self.build().eval()
+        with torch.no_grad():
+            features: Tensor = module(x)
+        return features
+
+    def adapt(
+        self,
+        num_classes: int,
+        task: str = "single-label",
+        head: str = "linear",
+        in_chans: int | None = None,
+        labels: Sequence[str] | None = None,
+        *,
+        seed: int = 0,
+        **head_options: Any,
+    ) -> TaskModel:
+        """Attach a task head to a new build of this backbone.
+
+        Args:
+            num_classes: Number of logits: classes, labels, or regression targets.
+            task: ``single-label``, ``multi-label`` or ``regression``.
+            head: ``linear``, ``mlp``, or one that a plugin brings.
+            in_chans: Number of input channels where it differs; the first layer's weights are adapted.
+            labels: Names of the classes in the order of the logits; learned from the data where not given.
+            seed: Seed of the head's initial values.
+            **head_options: Options of the head: ``pool``, ``dropout``, and ``hidden`` for ``mlp``.
+
+        Raises:
+            OptionError: If an argument is out of range or unknown; all are told at once.
+        """
+        from zoo.adapter import adapt
+
+        return adapt(self, num_classes, task=task, head=head, in_chans=in_chans, labels=labels, seed=seed, head_options=head_options)
+
+    def _read(self) -> dict[str, Tensor]:
+        from zoo.weights import locate, read
+
+        if self._state is not None:
+            return self._state()
+        assert self.spec.weights is not None
+        return read(locate(self.spec.weights, self.spec.name), self.spec.name)
+
+
+def with_options(spec: BackboneSpec, options: Mapping[str, Any]) -> BackboneSpec:
+    """Return ``spec`` with build options merged in, and its declared input following ``img_size`` and ``in_chans``.
+
+    Raises:
+        OptionError: If the builder takes no such option.
+    """
+    if not options:
+        return spec
+    _check_build_options(spec, options)
+    inputs = spec.inputs
+    if isinstance(inputs, Image) and options.get("img_size"):
+        inputs = replace(inputs, size=options["img_size"])
+    if isinstance(inputs, Image | Volume) and options.get("in_chans"):
+        chosen = [index % inputs.channels for index in range(options["in_chans"])]
+        if options["in_chans"] == 1:
+            inputs = replace(inputs, mean=(sum(inputs.mean) / inputs.channels,), std=(sum(inputs.std) / inputs.channels,))
+        else:
+            inputs = replace(inputs, mean=tuple(inputs.mean[i] for i in chosen), std=tuple(inputs.std[i] for i in chosen))
+    return spec.replace(options={**spec.options, **options}, inputs=inputs)
+
+
+def _check_build_options(spec: BackboneSpec, options: Mapping[str, Any]) -> None:
+    """Refuse options that the builder's signature does not have; a builder with ``**options`` checks them itself."""
+    from zoo.errors import check_options
+
+    parameters = inspect.signature(load_function(spec.build)).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        check_options(options, [parameter.name for parameter in parameters], f"backbone {spec.name!r}")

@@ -1,0 +1,176 @@
+"""What stands beside saved weights: config.json, preprocessor_config.json and the model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from zoo.adapter import TaskModel
+from zoo.declare import BackboneSpec, Image, Inputs
+from zoo.errors import SavedModelError, did_you_mean, fault_list
+
+PIL_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+PIPELINE = {"image": "image-classification", "text": "text-classification"}
+CONFIG_LIMIT = 10_000_000
+
+
+class ZooConfig(pydantic.BaseModel):
+    """What only zoo reads of config.json.
+
+    Attributes:
+        format: Version of this layout.
+        backbone: Id whose plugin builds the module.
+        base: What ``backbone`` was derived or fine-tuned from.
+        plugin: Distribution and version that saved it.
+        license: Licence of the pretrained weights.
+        modality: Kind of ``inputs``.
+        options: Build options.
+        inputs: Fields of the declared input in use.
+        layer_groups: Names of the groups in order.
+        frozen: Length of the frozen prefix when saved.
+        head: Name of the head's declaration.
+        head_options: Its options.
+        keys: Our prefixes of tensor names -> those in the file.
+        sha256: Digest of model.safetensors.
+        versions: Of the packages that matter.
+    """
+
+    format: Literal[1] = 1
+    backbone: str
+    base: str = ""
+    plugin: str = ""
+    license: str = "unknown"
+    modality: Literal["image", "text", "volume"]
+    options: dict[str, Any]
+    inputs: dict[str, Any]
+    layer_groups: list[str]
+    frozen: int = 0
+    head: str
+    head_options: dict[str, Any]
+    keys: dict[str, str]
+    sha256: str
+    versions: dict[str, str] = {}
+
+
+class Config(pydantic.BaseModel):
+    """config.json of a saved model: the field's usual names on top; a home library may add its own beside them."""
+
+    library_name: Literal["zoo"] = "zoo"
+    base_model: str
+    task: Literal["single-label", "multi-label", "regression"]
+    num_classes: int = pydantic.Field(ge=1)
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+    zoo: ZooConfig
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Names of the classes in the order of the logits, or None."""
+        return tuple(self.id2label[str(index)] for index in range(len(self.id2label))) or None
+
+
+def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, sha256: str) -> Config:
+    """Return config.json for a model whose weights were written under ``keys``."""
+    labels = model.labels or ()
+    return Config(
+        base_model=model.spec.name,
+        task=model.task,  # type: ignore[arg-type]  # one of TASKS
+        num_classes=model.num_classes,
+        id2label={str(index): label for index, label in enumerate(labels)},
+        label2id={label: index for index, label in enumerate(labels)},
+        zoo=ZooConfig(
+            backbone=root.name,
+            base=model.spec.base,
+            plugin=model.plugin,
+            license=model.spec.license,
+            modality=model.spec.modality,  # type: ignore[arg-type]  # one of the three kinds of input
+            options=dict(model.spec.options),
+            inputs=dataclasses.asdict(model.inputs),
+            layer_groups=list(model.groups.names),
+            frozen=model.frozen,
+            head=model.head_name,
+            head_options=model.head_options,
+            keys=dict(keys),
+            sha256=sha256,
+            versions=versions(),
+        ),
+    )
+
+
+def read_config(folder: Path) -> Config:
+    """Read config.json; it is data from outside, so every field is checked before it is used.
+
+    Raises:
+        SavedModelError: If the folder is no saved model, with the nearest existing one, or its config.json has faults.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() and not folder.exists() else []
+        raise SavedModelError(f"{str(folder)!r} is not a saved model: it has no config.json{did_you_mean(folder.name, beside)}")
+    if path.stat().st_size > CONFIG_LIMIT:
+        raise SavedModelError(f"{str(path)!r} is larger than {CONFIG_LIMIT} bytes: it is no configuration")
+    try:
+        return Config.model_validate_json(path.read_text(encoding="utf-8"))
+    except pydantic.ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
+        raise SavedModelError(fault_list(f"{str(path)!r} does not describe a model saved by this version of zoo:", faults)) from error
+    except ValueError as error:
+        raise SavedModelError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a saved model or a run depended on."""
+    found = {"python": platform.python_version()}
+    for name in ("zoo", "torch", "safetensors", "accelerate"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def preprocessor(inputs: Inputs) -> str:
+    """Return preprocessor_config.json; for images in the names that image processors of the field use."""
+    fields = dataclasses.asdict(inputs)
+    if isinstance(inputs, Image):
+        fields = {
+            "size": {"height": inputs.height, "width": inputs.width},
+            "crop_pct": inputs.crop,
+            "resample": PIL_RESAMPLE[inputs.interpolation],
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(inputs.mean),
+            "image_std": list(inputs.std),
+            "num_channels": inputs.channels,
+        }
+    return json.dumps(fields, indent=2)
+
+
+def model_card(model: TaskModel) -> str:
+    """Return README.md with the Hub's front matter."""
+    spec = model.spec
+    front = {"library_name": "zoo", "base_model": spec.base or spec.name, "license": spec.license}
+    front["pipeline_tag"] = PIPELINE.get(spec.modality, "")
+    head = "\n".join(f"{key}: {value}" for key, value in front.items() if value)
+    outputs = ", ".join(model.labels) if model.labels else str(model.num_classes)
+    return f"""---
+{head}
+---
+# {spec.name}, {model.task}
+
+Outputs: {outputs}. Head: {model.head_name}. Layer groups: {", ".join(model.groups.names)}.
+
+```python
+import zoo
+
+model = zoo.load("PATH/TO/THIS/FOLDER")
+model.predict(["PATH/TO/AN/INPUT"])
+```"""

@@ -1,0 +1,170 @@
+"""Building a backbone: without values first, then filled, so that nothing is initialised that weights overwrite."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from zoo.declare import BackboneSpec
+from zoo.errors import CoverageError, DeclarationError, count, did_you_mean, examples, fault_list
+from zoo.plugins import load_function
+
+log = logging.getLogger("zoo")
+
+State = dict[str, Tensor]
+WRAPPERS = ("module.", "_orig_mod.")
+
+
+def build(spec: BackboneSpec, state: Callable[[], State] | None, *, allow_partial: bool = False) -> nn.Module:
+    """Build a backbone: with random values where ``state`` is None, else without values, then filled from it.
+
+    Args:
+        spec: The declaration; ``options`` go to its builder.
+        state: Reads the tensors of the backbone; called once the module stands.
+        allow_partial: Whether tensors that the state does not have keep random values instead of being an error.
+
+    Raises:
+        CoverageError: If the state does not fill every parameter and buffer, with the coverage and the first names.
+    """
+    builder = load_function(spec.build)
+    if state is None:
+        return _module(builder(**spec.options), spec)
+    with headless():
+        module = _module(builder(**spec.options), spec)
+    fitted, faults = fit_state(module, state(), spec)
+    if faults and not allow_partial:
+        raise CoverageError(_coverage(spec, module, fitted, faults))
+    if faults:
+        log.warning(_coverage(spec, module, fitted, faults))
+        module = _module(builder(**spec.options), spec)
+        module.load_state_dict(fitted, strict=False)
+    else:
+        materialize(module, fitted)
+    return module
+
+
+def fit_state(module: nn.Module, state: State, spec: BackboneSpec) -> tuple[State, list[str]]:
+    """Bring a state into the module's own keys, channels and dtypes; return it with a fault per tensor not filled."""
+    state = {_unwrapped(key): value for key, value in state.items()}
+    if spec.convert:
+        state = load_function(spec.convert)(state, module)
+    target = module.state_dict()
+    fitted: State = {}
+    faults: list[str] = []
+    for name, tensor in target.items():
+        value = state.get(name)
+        if value is not None and value.shape != tensor.shape:
+            value = _adapt_channels(name, value, tensor, spec)
+        if value is not None and value.shape == tensor.shape:
+            fitted[name] = value.to(tensor.dtype)
+        elif name in state:
+            faults.append(f"{name} is {tuple(state[name].shape)} in the file and {tuple(tensor.shape)} in the model")
+        elif name.endswith("num_batches_tracked"):
+            fitted[name] = torch.zeros((), dtype=tensor.dtype)
+        else:
+            faults.append(f"{name} {tuple(tensor.shape)} is not in the file{did_you_mean(name, state) if len(faults) < 4 else ''}")
+    unused = [key for key in state if key not in target]
+    if unused:
+        log.info("%s: %s of the weights are not part of the backbone: %s", spec.name, count(len(unused), "tensor"), examples(unused))
+    return fitted, faults
+
+
+def adapt_input(weight: Tensor, channels: int) -> Tensor:
+    """Adapt the first layer's weight ``(out, in, …)`` to another number of input channels, keeping its response.
+
+    To one channel the weights are summed; to more they are repeated in turn and scaled by ``in / channels``, so that a grey
+    picture repeated over the channels gives the same output (Wightman, timm 2019).
+
+    Returns:
+        A tensor ``(out, channels, …)`` of the same dtype.
+    """
+    given = weight.shape[1]
+    if channels < given and channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    repeats = [index % given for index in range(channels)]
+    return weight[:, repeats] * (given / channels)
+
+
+def _adapt_channels(name: str, value: Tensor, tensor: Tensor, spec: BackboneSpec) -> Tensor | None:
+    """Adapt the input channels where that alone explains the difference; grouped or deeper layers are left as faults."""
+    same_rest = value.ndim == tensor.ndim >= 3 and value.shape[0] == tensor.shape[0] and value.shape[2:] == tensor.shape[2:]
+    if not same_rest or tensor.shape[1] != spec.options.get("in_chans"):
+        return None
+    log.warning("%s: the pretrained %s was adapted from %d to %d input channels", spec.name, name, value.shape[1], tensor.shape[1])
+    return adapt_input(value, tensor.shape[1])
+
+
+def _unwrapped(key: str) -> str:
+    for prefix in WRAPPERS:
+        key = key.removeprefix(prefix)
+    return key
+
+
+def _module(built: object, spec: BackboneSpec) -> nn.Module:
+    if not isinstance(built, nn.Module):
+        raise DeclarationError(f"{spec.name}: its builder {spec.build!r} returned {type(built).__name__}, not a torch.nn.Module")
+    return built
+
+
+def _coverage(spec: BackboneSpec, module: nn.Module, fitted: Mapping[str, Tensor], faults: list[str]) -> str:
+    total = len(fitted) + len(faults)
+    source = spec.weights.file if spec.weights else "the weights"
+    headline = (
+        f"{spec.name}: {source} fills {len(fitted)} of {total} tensors of {type(module).__name__} ({100 * len(fitted) / total:.0f} %)"
+    )
+    shown = faults[:4] + ([f"… and {len(faults) - 4} more"] if len(faults) > 4 else [])
+    return fault_list(
+        headline, shown, "Is it the file of this architecture and these options? allow_partial=True keeps random values for the rest."
+    )
+
+
+@contextmanager
+def headless() -> Iterator[None]:
+    """Move every parameter that is registered inside to the meta device; buffers keep their values.
+
+    Buffers are computed as usual, so those that are not saved (position indices, attention masks) are right without being
+    in any file. A parameter registered under two names stays one, so ties survive.
+
+    Yields:
+        For each parameter taken, the original and its stand-in (the originals are kept so that their ids stay unique).
+    """
+    register = nn.Module.register_parameter
+    # The originals are kept until the end, so that their ids stay unique.
+    taken: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
+
+    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is not None and not parameter.is_meta:
+            if id(parameter) not in taken:
+                taken[id(parameter)] = (parameter, nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad))
+            module._parameters[name] = taken[id(parameter)][1]
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]  # for the time of building only
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def materialize(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a headless module its values without copying them, in place; tied parameters stay tied.
+
+    Raises:
+        CoverageError: If a tensor is still without values afterwards.
+    """
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    module.load_state_dict(state, strict=False, assign=True)
+    for tied in names.values():
+        first = module.get_parameter(tied[0])
+        for name in tied[1:]:
+            path, _, last = name.rpartition(".")
+            module.get_submodule(path)._parameters[last] = first
+    empty = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
+    if empty:
+        raise CoverageError(f"{type(module).__name__} still has tensors without values after loading: {examples(empty)}")

@@ -1,0 +1,119 @@
+"""Task heads: pool a backbone's features by their declared layout, then map them to logits."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from zoo.declare import POOLS, Features
+from zoo.errors import OptionError, did_you_mean
+
+
+class Pool(nn.Module):
+    """Reduce features to one vector per sample, ``(batch, dim)``.
+
+    Args:
+        features: Declared layout and width.
+        how: ``avg``, ``max``, ``token`` (the class token), ``none``; empty means the declared default.
+
+    Raises:
+        OptionError: If ``how`` does not fit the layout.
+    """
+
+    def __init__(self, features: Features, how: str = "") -> None:
+        super().__init__()
+        known = POOLS[features.layout]
+        self.how = how or features.pool
+        if self.how not in known:
+            told = f"{did_you_mean(self.how, known)}; it can be: {', '.join(known)}"
+            raise OptionError(f"pool {self.how!r} does not fit features of layout {features.layout}{told}")
+        if self.how == "token" and not features.prefix_tokens:
+            raise OptionError("pool 'token' needs a class token, and this backbone declares none (prefix_tokens is 0); use 'avg' or 'max'")
+        self.layout = features.layout
+        self.prefix_tokens = features.prefix_tokens
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool ``x`` of the declared layout to ``(batch, dim)``."""
+        if self.how == "none":
+            return x
+        if self.how == "token":
+            return x[:, 0]
+        if self.layout == "BND":
+            x = x[:, self.prefix_tokens :]
+        axes = tuple(range(2, x.ndim)) if self.layout in ("BCHW", "BCDHW") else tuple(range(1, x.ndim - 1))
+        return x.mean(axes) if self.how == "avg" else x.amax(axes)
+
+    def extra_repr(self) -> str:
+        """Show the layout and the pooling."""
+        return f"{self.layout}, {self.how}"
+
+
+class LinearHead(nn.Module):
+    """Pooling, dropout and one linear layer.
+
+    Args:
+        features: Declared features of the backbone.
+        num_classes: Number of logits.
+        pool: See ``Pool``.
+        dropout: Probability in [0, 1) of zeroing a pooled feature.
+    """
+
+    def __init__(self, features: Features, num_classes: int, *, pool: str = "", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.pool = Pool(features, pool)
+        self.dropout = nn.Dropout(_probability(dropout))
+        self.linear = nn.Linear(features.dim, num_classes)
+        _initialise(self.linear)
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Map pooled features ``(batch, dim)`` to ``(batch, num_classes)``."""
+        scores: Tensor = self.linear(self.dropout(pooled))
+        return scores
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features of the declared layout to logits ``(batch, num_classes)``."""
+        return self.logits(self.pool(features))
+
+
+class MLPHead(nn.Module):
+    """Pooling, a hidden layer with ReLU and dropout, and a linear layer: the usual head of medical transfer learning.
+
+    Args:
+        features: Declared features of the backbone.
+        num_classes: Number of logits.
+        pool: See ``Pool``.
+        hidden: Width of the hidden layer.
+        dropout: Probability in [0, 1) of zeroing a hidden unit.
+    """
+
+    def __init__(self, features: Features, num_classes: int, *, pool: str = "", hidden: int = 256, dropout: float = 0.5) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise OptionError(f"hidden is {hidden}; a hidden layer has at least 1 unit")
+        self.pool = Pool(features, pool)
+        self.hidden = nn.Linear(features.dim, hidden)
+        self.dropout = nn.Dropout(_probability(dropout))
+        self.linear = nn.Linear(hidden, num_classes)
+        nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="relu")
+        nn.init.zeros_(self.hidden.bias)
+        _initialise(self.linear)
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Map pooled features ``(batch, dim)`` to ``(batch, num_classes)``."""
+        scores: Tensor = self.linear(self.dropout(self.hidden(pooled).relu()))
+        return scores
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features of the declared layout to logits ``(batch, num_classes)``."""
+        return self.logits(self.pool(features))
+
+
+def _initialise(layer: nn.Linear) -> None:
+    """Start near zero: large first logits would distort the features before the head has learned (Kumar et al. 2022)."""
+    nn.init.trunc_normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+
+
+def _probability(dropout: float) -> float:
+    if not 0 <= dropout < 1:
+        raise OptionError(f"dropout is {dropout}; it must be in [0, 1)")
+    return dropout

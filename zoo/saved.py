@@ -1,0 +1,185 @@
+"""Saved models: a folder with weights, labels, preprocessing, groups and versions that opens in zoo and at home.
+
+The state is stored under the names of the backbone's home library where that can express the model, so that the home
+library opens the folder too; ``zoo.keys`` in config.json maps our prefixes to those names.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo.adapter import TaskModel, build_head
+from zoo.backbone import Backbone, with_options
+from zoo.cards import Config, describe, model_card, preprocessor, read_config
+from zoo.declare import BackboneSpec, Image, Text, Volume, Weights, from_fields
+from zoo.errors import OutputExistsError, OutputPermissionError, SavedModelError, examples
+from zoo.plugins import load_function
+from zoo.registry import default_registry
+from zoo.weights import digest, read
+
+log = logging.getLogger("zoo")
+
+OWN_KEYS = {"backbone": "backbone", "head": "head"}
+INPUTS = {"image": Image, "text": Text, "volume": Volume}
+
+
+def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
+    """Write a model into ``folder``; config.json comes last, so a folder that has one is whole.
+
+    Raises:
+        OutputExistsError: If the folder holds anything, unless ``overwrite``.
+        OutputPermissionError: If it cannot be written.
+    """
+    import safetensors.torch
+
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{str(folder)!r} is a file; give the name of a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise OutputExistsError(f"{str(folder)!r} exists and is not empty; choose another folder or pass overwrite=True")
+    keys, home = _home(model)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staged = folder / "model.safetensors.part"
+        safetensors.torch.save_file(_state(model, keys), staged, metadata={"format": "pt"})
+        told = describe(model, keys=keys, root=_root(model.spec), sha256=digest(staged))
+        (folder / "config.json").unlink(missing_ok=True)
+        staged.replace(folder / "model.safetensors")
+        _write(folder / "preprocessor_config.json", preprocessor(model.inputs))
+        _write(folder / "README.md", model_card(model))
+        _write(folder / "config.json", json.dumps(home | told.model_dump(), indent=2, ensure_ascii=False))
+    except PermissionError as error:
+        raise OutputPermissionError(f"cannot write into {str(folder)!r}: {error.strerror}; choose a folder of your own") from error
+    return folder
+
+
+def load(folder: str | PathLike[str]) -> TaskModel:
+    """Open a saved model, in eval mode.
+
+    Raises:
+        SavedModelError: If the folder is no saved model, is damaged, or was made by a plugin that is not installed.
+    """
+    path = Path(folder)
+    told = read_config(path)
+    spec = _spec(path, told)
+    groups = Backbone(spec, plugin=told.zoo.plugin, state=lambda: _part(path, told, "backbone")).fresh()
+    if list(groups.names) != told.zoo.layer_groups:
+        then, now = ", ".join(told.zoo.layer_groups), ", ".join(groups.names)
+        raise SavedModelError(f"{str(path)!r} was saved with the layer groups {then}; {spec.name} now has {now}")
+    head = build_head(default_registry().head(told.zoo.head), spec, told.num_classes, seed=0, options=told.zoo.head_options)
+    state = _part(path, told, "head")
+    if absent := [name for name in head.state_dict() if name not in state]:
+        raise SavedModelError(f"{str(path)!r} lacks tensors of the head: {examples(absent)}")
+    head.load_state_dict(state)
+    return TaskModel(
+        groups,
+        head,
+        spec=spec,
+        task=told.task,
+        num_classes=told.num_classes,
+        labels=told.labels,
+        head_name=told.zoo.head,
+        head_options=told.zoo.head_options,
+        plugin=told.zoo.plugin,
+    ).eval()
+
+
+def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = False, **options: Any) -> Backbone:
+    """Return the backbone of a saved model, to be adapted to another task; its groups and preprocessing are kept."""
+    told = read_config(folder)
+    spec = _spec(folder, told)
+    name = "saved/" + re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)
+    return Backbone(
+        spec.replace(name=name, base=spec.name),
+        plugin=told.zoo.plugin,
+        weights=weights,
+        allow_partial=allow_partial,
+        options=options,
+        state=lambda: _part(folder, told, "backbone"),
+    )
+
+
+def _spec(folder: Path, told: Config) -> BackboneSpec:
+    """Return the declaration of the saved model's backbone, with its own options and preprocessing."""
+    try:
+        spec = default_registry().resolve(told.zoo.backbone).spec
+    except LookupError as error:
+        needs = f"{told.zoo.backbone!r}, which {told.zoo.plugin or 'a plugin'} had"
+        raise SavedModelError(f"{str(folder)!r} needs the backbone {needs}: {error}") from error
+    inputs = from_fields(INPUTS[told.zoo.modality], told.zoo.inputs, str(folder / "config.json"))
+    weights = Weights(file=str(folder / "model.safetensors"), license=told.zoo.license)
+    changed = {key: value for key, value in told.zoo.options.items() if spec.options.get(key) != value}
+    return with_options(spec, changed).replace(inputs=inputs, weights=weights)
+
+
+def _part(folder: Path, told: Config, part: str) -> dict[str, Tensor]:
+    """Return the tensors of ``backbone`` or ``head`` under their own names, after the file was verified."""
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise SavedModelError(f"{str(folder)!r} has no model.safetensors; the saved model is incomplete")
+    if digest(path) != told.zoo.sha256:
+        raise SavedModelError(f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced")
+    named = ((_own_name(key, told.zoo.keys), tensor) for key, tensor in read(path, str(folder)).items())
+    return {name.removeprefix(f"{part}."): tensor for name, tensor in named if name and name.startswith(f"{part}.")}
+
+
+def _own_name(key: str, keys: Mapping[str, str]) -> str | None:
+    """Return our name of a tensor in the file; the longest prefix decides, an empty one takes what is left."""
+    for ours, theirs in sorted(keys.items(), key=lambda pair: -len(pair[1])):
+        if not theirs:
+            return f"{ours}.{key}"
+        if _inside(key, theirs):
+            return ours + key[len(theirs) :]
+    return None
+
+
+def _file_name(name: str, keys: Mapping[str, str]) -> str:
+    """Return the file's name of one of our tensors; the inverse of ``_own_name``."""
+    ours = max((prefix for prefix in keys if _inside(name, prefix)), key=len)
+    return (keys[ours] + name[len(ours) :]).removeprefix(".")
+
+
+def _inside(key: str, prefix: str) -> bool:
+    return key == prefix or key.startswith(prefix + ".")
+
+
+def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
+    """Ask the plugin how its home library lays this model out; say so where it cannot."""
+    if not model.spec.home:
+        return OWN_KEYS, {}
+    told = load_function(model.spec.home)(model)
+    if isinstance(told, str):
+        log.warning("this model opens in zoo only; %s cannot express it: %s", model.spec.home.partition(":")[0], told)
+        return OWN_KEYS, {}
+    return told["keys"], told["config"]
+
+
+def _state(model: TaskModel, keys: Mapping[str, str]) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        value = tensor.detach().cpu().contiguous()
+        # safetensors refuses two names for one storage; tied tensors are written twice and tied again when loaded.
+        state[_file_name(name, keys)] = value.clone() if value.data_ptr() in seen else value
+        seen.add(value.data_ptr())
+    return state
+
+
+def _root(spec: BackboneSpec) -> BackboneSpec:
+    """Follow derivations to the declaration that code stands behind."""
+    while spec.base:
+        spec = default_registry().resolve(spec.base).spec
+    return spec
+
+
+def _write(path: Path, text: str) -> None:
+    staged = path.with_name(path.name + ".part")
+    staged.write_text(text + "\n", encoding="utf-8")
+    staged.replace(path)

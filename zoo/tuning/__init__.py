@@ -1,0 +1,6 @@
+"""Transfer techniques, each a function over a slice of layer groups."""
+
+from zoo.tuning.freeze import apply_eval as apply_eval
+from zoo.tuning.freeze import freeze_prefix as freeze_prefix
+from zoo.tuning.optim import param_groups as param_groups
+from zoo.tuning.taps import taps as taps

@@ -1,0 +1,73 @@
+"""Optimizer groups from layer groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from zoo.errors import OptionError
+from zoo.layers import LayerGroups
+
+
+def param_groups(
+    groups: LayerGroups, head: nn.Module, *, lr: float, layer_decay: float = 1.0, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
+    """Split parameters into optimizer groups with geometrically decayed learning rates.
+
+    The head trains at ``lr``; the last layer group at ``lr * layer_decay``, the one before at ``lr * layer_decay**2`` and so on
+    toward the input (BEiT, Bao et al. 2021). Tensors with one dimension or fewer get no weight decay. Frozen parameters are
+    included: torch skips parameters without gradient, so unfreezing later needs no new optimizer.
+
+    Args:
+        groups: Layer groups of the backbone, input side first.
+        head: The task head.
+        lr: Learning rate of the head, per optimizer step.
+        layer_decay: Factor per group, in (0, 1]. 1 gives every group the same rate.
+        weight_decay: Decoupled decay per step, as AdamW defines it.
+
+    Returns:
+        Dicts for ``torch.optim``, head last, each with ``params``, their dotted ``param_names``, ``lr``, ``weight_decay`` and
+        ``group``. Every parameter is in exactly one; a tied one in the first group that holds it.
+
+    Raises:
+        OptionError: If ``layer_decay`` is outside (0, 1], or ``lr`` or ``weight_decay`` is negative.
+    """
+    _check(lr, layer_decay, weight_decay)
+    seen: set[int] = set()
+    result: list[dict[str, Any]] = []
+    for group in groups:
+        rate = lr * layer_decay ** (len(groups) - group.index)
+        result += _split(group.named_parameters(), f"{group.name}", "backbone.", rate, weight_decay, seen)
+    return result + _split(head.named_parameters(), "head", "head.", lr, weight_decay, seen)
+
+
+def _split(
+    named: Iterable[tuple[str, nn.Parameter]], group: str, prefix: str, lr: float, weight_decay: float, seen: set[int]
+) -> list[dict[str, Any]]:
+    """Make one dict for the decayed and one for the undecayed parameters, leaving out empty ones."""
+    fresh = [(name, p) for name, p in named if id(p) not in seen and not seen.add(id(p))]  # type: ignore[func-returns-value]  # add() is None
+    parts = ((weight_decay, [pair for pair in fresh if pair[1].ndim > 1]), (0.0, [pair for pair in fresh if pair[1].ndim <= 1]))
+    return [
+        {
+            "params": [parameter for _, parameter in part],
+            "param_names": [prefix + name for name, _ in part],
+            "lr": lr,
+            "weight_decay": decay,
+            "group": group,
+        }
+        for decay, part in parts
+        if part
+    ]
+
+
+def _check(lr: float, layer_decay: float, weight_decay: float) -> None:
+    faults = [
+        (not lr >= 0, f"lr is {lr}; it must be 0 or more"),
+        (not 0 < layer_decay <= 1, f"layer_decay is {layer_decay}; it must be in (0, 1]"),
+        (not weight_decay >= 0, f"weight_decay is {weight_decay}; it must be 0 or more"),
+    ]
+    told = [message for wrong, message in faults if wrong]
+    if told:
+        raise OptionError("; ".join(told))
