@@ -1,87 +1,81 @@
-"""Word the errors of names that nothing, or more than one thing, answers to."""
+"""Word the error of a name that nothing answers to: who would have it, else the nearest names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from zoo.discovery import normalized
-from zoo.errors import AmbiguousNameError, UnknownBackboneError, examples, nearest
-
-if TYPE_CHECKING:
-    from zoo.registry import Entry, Registry
-
-
-class Miss(NamedTuple):
-    """A name that was not found, with the aliases and derived backbones that led to it."""
-
-    name: str
-    trail: tuple[str, ...] = ()
+from zoo.errors import UnknownBackboneError, examples, nearest
+from zoo.lookup import Miss
+from zoo.plugins import Plugin
+from zoo.registry_files import Source
 
 
-def unknown_backbone(registry: Registry, miss: Miss) -> UnknownBackboneError:
-    """Return the error for a miss: who would have the name, else the nearest names."""
-    story, source = _story(registry, miss), miss.name.partition("/")[0]
-    provider = source_provider(registry, source) if "/" in miss.name else ""
+class Known(NamedTuple):
+    """What a miss is explained from."""
+
+    plugins: Sequence[Plugin]
+    sources: Mapping[str, Source]
+    aliases: Mapping[str, str]
+    derived: Collection[str]
+    names: Sequence[str]
+
+
+def unknown_backbone(miss: Miss, known: Known) -> UnknownBackboneError:
+    """Return the error for a name, or a glob, that was not found."""
+    story, source = _story(miss, known), miss.name.partition("/")[0]
+    provider = source_provider(source, known) if "/" in miss.name else ""
     if provider:
         return UnknownBackboneError(f"{story}, which {provider}" if story else f"no backbone {miss.name!r}: {source}/… {provider}")
-    near = [name for name in nearest_names(miss.name, registry) if name not in miss.trail]
+    absent = _absent_aliases(miss.name, known)
+    if absent:
+        return UnknownBackboneError(f"no backbone {miss.name!r}: {absent}")
+    near = [name for name in nearest_names(miss.name, known) if name not in miss.trail]
     remedy = f"did you mean {' or '.join(map(repr, near))}?" if near else "zoo list shows every name"
-    parts = [f"{story}, which nothing provides ({remedy})" if story else f"no backbone {miss.name!r} ({remedy})"]
-    failed = [f"{plugin.label} ({plugin.cause})" for plugin in registry.plugins if plugin.status == "failed"]
-    if failed:
-        parts.append(f"it may belong to a plugin that failed to load: {examples(failed)}")
-    return UnknownBackboneError("; ".join(parts))
+    told = f"{story}, which nothing provides ({remedy})" if story else f"no backbone {miss.name!r} ({remedy})"
+    failed = [f"{plugin.label} ({plugin.cause})" for plugin in known.plugins if plugin.status == "failed"]
+    return UnknownBackboneError(f"{told}; it may belong to a plugin that failed to load: {examples(failed)}" if failed else told)
 
 
-def source_provider(registry: Registry, source: str) -> str:
-    """Say which absent, disabled or failed plugin provides a source; an empty string where it is loaded or not known."""
-    known = registry.sources.get(source)
-    if known is None:
+def source_provider(source: str, known: Known) -> str:
+    """Say which absent, disabled or failed plugin a source comes with; an empty string where it is loaded or not known."""
+    provider = known.sources.get(source)
+    if provider is None:
         return ""
-    plugins = [plugin for plugin in registry.plugins if normalized(plugin.distribution) == normalized(known.distribution)]
+    plugins = [plugin for plugin in known.plugins if normalized(plugin.distribution) == normalized(provider.distribution)]
     if any(plugin.status == "ok" for plugin in plugins):
         return ""
-    comes = f"comes with the plugin {known.distribution}"
+    comes = f"comes with the plugin {provider.distribution}"
     if plugins:
         plugin = plugins[0]
-        why = "failed to load" if plugin.status == "failed" else "is disabled"
-        return f"{comes}; {plugin.label} {why}: {plugin.cause}"
-    remedy = f": pip install 'zoo[{known.extra}]'" if known.extra else ""
-    return f"{comes}; it is not installed{remedy}"
+        return f"{comes}; {plugin.label} {'failed to load' if plugin.status == 'failed' else 'is disabled'}: {plugin.cause}"
+    return f"{comes}; it is not installed" + (f": pip install 'zoo[{provider.extra}]'" if provider.extra else "")
 
 
-def ambiguous(name: str, entries: Sequence[Entry]) -> AmbiguousNameError:
-    """Return the error for an id that more than one plugin gives."""
-    ways = sorted({f"{entry.plugin.distribution}:{name}" for entry in entries if entry.plugin and entry.plugin.distribution})
-    remedy = f"; uninstall all but one, or say which: {', '.join(ways)}" if len(ways) > 1 else ""
-    return AmbiguousNameError(f"{name!r} is given by {origins(entries)}{remedy}")
-
-
-def ambiguous_short(name: str, entries: Iterable[Entry]) -> AmbiguousNameError:
-    """Return the error for a short name that fits more than one id."""
-    told = [f"{entry.spec.name} ({entry.origin})" for entry in entries]
-    return AmbiguousNameError(f"{name!r} is the short name of {len(told)} backbones; give the full id: {', '.join(told)}")
-
-
-def origins(entries: Iterable[Entry]) -> str:
-    """Return the plugins of some entries, in an order that does not depend on ``sys.path``."""
-    return " and by ".join(sorted(entry.origin for entry in entries))
-
-
-def nearest_names(name: str, registry: Registry, limit: int = 3) -> list[str]:
-    """Return the aliases, ids and short names most similar to a name; a name that differs in case alone comes first."""
-    ids = [*registry.aliases, *registry.names()]
-    short = {full.partition("/")[2]: full for full in reversed(ids) if "/" in full}
+def nearest_names(name: str, known: Known, limit: int = 3) -> list[str]:
+    """Return the aliases and ids most similar to a name; one that differs in case alone comes first."""
+    ids = [*known.aliases, *known.names]
     same = [full for full in ids if name.lower() in (full.lower(), full.partition("/")[2].lower())]
-    pool = ids if "/" in name else [*registry.aliases, *short]
-    found = [short.get(near, near) if near not in registry.aliases else near for near in nearest(name, pool, limit)]
+    if "/" in name:
+        found = nearest(name, ids, limit)
+    else:  # a short name is compared with the part after the source, and answered with the whole id
+        short = {full.partition("/")[2]: full for full in reversed(known.names)} | {alias: alias for alias in known.aliases}
+        found = [short[near] for near in nearest(name, short, limit)]
     return list(dict.fromkeys([*same, *found]))[:limit]
 
 
-def _story(registry: Registry, miss: Miss) -> str:
+def _absent_aliases(glob: str, known: Known) -> str:
+    """Say where the backbones come from that a glob would have matched by their aliases."""
+    matched = [alias for alias in known.aliases if fnmatchcase(alias, glob)]
+    told = [source_provider(known.aliases[alias].partition("/")[0], known) for alias in matched]
+    return f"it matches {examples(matched)}, which {told[0]}".replace("which comes", "which come") if any(told) else ""
+
+
+def _story(miss: Miss, known: Known) -> str:
     """Return ``'resnet50' is timm/resnet50.a1_in1k`` for a miss behind an alias or a derived backbone."""
     steps = [*miss.trail, miss.name]
-    told = [f"{'is derived from' if registry.derives(name) else 'is'} {target}" for name, target in pairwise(steps)]
+    told = [f"{'is derived from' if name in known.derived else 'is'} {target}" for name, target in pairwise(steps)]
     return f"{steps[0]!r} {', which '.join(told)}" if told else ""

@@ -34,7 +34,8 @@ def check_filters(filters: Mapping[str, Any], specs: Sequence[BackboneSpec], pro
         known = sorted({*extra, *(getattr(spec, key) for spec in specs)}) if value is not None else []
         if value is not None and value not in known:
             told = provider(value) if key == "source" else ""
-            faults.append(f"no backbone has {key} {value!r}{did_you_mean(value, known)}; {told or 'there are: ' + examples(known, 12)}")
+            told = f"{value}/… {told}" if told else f"there are: {examples(known, 12)}"
+            faults.append(f"no backbone has {key} {value!r}{did_you_mean(value, known)}; {told}")
     limit, size = filters.get("max_params"), filters.get("image_size")
     if limit is not None and not limit > 0:
         faults.append(f"max_params is {limit}; give a positive number of parameters")
@@ -45,8 +46,8 @@ def check_filters(filters: Mapping[str, Any], specs: Sequence[BackboneSpec], pro
 
 
 def passes(spec: BackboneSpec, filters: Mapping[str, Any]) -> bool:
-    """Return whether a spec passes every filter that is set."""
-    return all(value is None or _TESTS[key](spec, value) for key, value in filters.items())
+    """Return whether a spec passes every filter."""
+    return all(_TESTS[key](spec, value) for key, value in filters.items())
 
 
 _TESTS: dict[str, Callable[[BackboneSpec, Any], bool]] = {
@@ -57,3 +58,4 @@ _TESTS: dict[str, Callable[[BackboneSpec, Any], bool]] = {
     "source": lambda spec, value: spec.source == value,
     "pretrained": lambda spec, value: (spec.weights is not None) == value,
 }
+FILTERS = tuple(_TESTS)

@@ -1,0 +1,141 @@
+"""From a name to a backbone: alias, derived backbone, exact id, short name, then the open families of the plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from zoo.contributions import Contribution
+from zoo.declare import BackboneSpec
+from zoo.errors import AmbiguousNameError, PluginError, RegistryFileError, ZooError
+from zoo.plugins import Plugin, describe
+from zoo.registry_files import Derived, RegistryData
+
+
+class Entry(NamedTuple):
+    """A spec and its provenance: the plugin whose code builds it, and the registry file that derived it, if one did."""
+
+    spec: BackboneSpec
+    plugin: Plugin | None = None
+    file: Path | None = None
+
+    @property
+    def origin(self) -> str:
+        """Plugin with version, or the file, as messages name it."""
+        return str(self.file or (self.plugin and self.plugin.label) or "unknown")
+
+
+class Miss(NamedTuple):
+    """A name that was not found, with the aliases and derived backbones that led to it."""
+
+    name: str
+    trail: tuple[str, ...] = ()
+
+
+class Lookup:
+    """Finds names among what plugins gave and registry files say.
+
+    Attributes:
+        given: Entries by id, as the plugins gave them; more than one entry under an id is a clash.
+    """
+
+    def __init__(self, contributions: Sequence[Contribution], files: RegistryData) -> None:
+        self.given: dict[str, list[Entry]] = {}
+        for contribution in contributions:
+            for spec in contribution.backbones:
+                self.given.setdefault(spec.name, []).append(Entry(spec, contribution.plugin))
+        self._contributions = contributions
+        self._files = files
+
+    def find(self, name: str, *, ask: bool, trail: tuple[str, ...] = ()) -> Entry | Miss:
+        """Return the entry of a name, or the miss at the end of its trail.
+
+        Args:
+            name: Alias, id, ``distribution:id`` or the part of an id after its source.
+            ask: Whether the open families are asked too, which may import a model library.
+            trail: Names that led here.
+
+        Raises:
+            AmbiguousNameError: If more than one plugin gives the id, or a short name fits several ids.
+            RegistryFileError: If aliases and bases lead in a circle, or a derived backbone does not fit its base.
+        """
+        if name in trail:
+            raise RegistryFileError(f"the registry files lead in a circle: {' -> '.join((*trail, name))}")
+        if name in self._files.aliases:
+            return self.find(self._files.aliases[name], ask=ask, trail=(*trail, name))
+        if name in self._files.backbones:
+            return self._derive(self._files.backbones[name], ask, trail)
+        exact = self._exact(name)
+        if exact:
+            return exact
+        full = self._short.get(name, []) if not trail else []
+        if len(full) > 1:
+            raise self._ambiguous_short(name, full)
+        if full:
+            return self.find(full[0], ask=ask, trail=(*trail, name))
+        return (self._ask(name) if ask and "/" in name else None) or Miss(name, trail)
+
+    def _exact(self, name: str) -> Entry | None:
+        distribution, _, full = name.rpartition(":")
+        given = self.given.get(full, [])
+        if distribution:
+            given = [entry for entry in given if entry.plugin and entry.plugin.distribution == distribution]
+        if len(given) > 1:
+            raise _ambiguous(full, given)
+        return given[0] if given else None
+
+    def _derive(self, derived: Derived, ask: bool, trail: tuple[str, ...]) -> Entry | Miss:
+        if derived.base != derived.name:
+            base = self.find(derived.base, ask=ask, trail=(*trail, derived.name))
+        else:  # a file may change a plugin's own backbone under its own id
+            base = self._exact(derived.name) or (self._ask(derived.name) if ask else None) or Miss(derived.base, trail)
+        return Entry(derived.apply(base.spec), base.plugin, derived.file) if isinstance(base, Entry) else base
+
+    def _ask(self, name: str) -> Entry | None:
+        """Ask the open families of every plugin; one that fails only matters when no other knows the name."""
+        found, failures = list[Entry](), list[tuple[Plugin, BaseException]]()
+        for contribution in self._contributions:
+            try:
+                spec = contribution.find(name)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit too, as everywhere a plugin is called
+                failures.append((contribution.plugin, error))
+                continue
+            found += [Entry(spec, contribution.plugin)] if spec else []
+        if len(found) > 1:
+            raise _ambiguous(name, found)
+        if found or not failures:
+            return found[0] if found else None
+        plugin, cause = failures[0]
+        if isinstance(cause, ZooError):
+            raise cause
+        raise PluginError(f"plugin {plugin.label} failed while it looked for {name!r}: {describe(cause)}") from cause
+
+    @cached_property
+    def _short(self) -> Mapping[str, list[str]]:
+        """Ids by the part after their source."""
+        short: dict[str, list[str]] = {}
+        for name in sorted({*self.given, *self._files.backbones}):
+            short.setdefault(name.partition("/")[2], []).append(name)
+        return short
+
+    def _ambiguous_short(self, name: str, full: Sequence[str]) -> AmbiguousNameError:
+        told = []
+        for one in full:
+            derived = self._files.backbones.get(one)
+            told.append(f"{one} ({derived.file if derived else origins(self.given[one])})")
+        return AmbiguousNameError(f"{name!r} is the short name of {len(told)} backbones; give the full id: {', '.join(told)}")
+
+
+def origins(entries: Sequence[Entry]) -> str:
+    """Return the plugins of some entries, in an order that does not depend on ``sys.path``."""
+    return " and by ".join(sorted(entry.origin for entry in entries))
+
+
+def _ambiguous(name: str, entries: Sequence[Entry]) -> AmbiguousNameError:
+    ways = sorted({f"{entry.plugin.distribution}:{name}" for entry in entries if entry.plugin and entry.plugin.distribution})
+    remedy = f"; uninstall all but one, or say which: {', '.join(ways)}" if len(ways) > 1 else ""
+    return AmbiguousNameError(f"{name!r} is given by {origins(entries)}{remedy}")
