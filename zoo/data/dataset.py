@@ -1,0 +1,156 @@
+"""The dataset that training and evaluation read: sample i of epoch e depends on (seed, e, i) and on nothing else."""
+
+from __future__ import annotations
+
+import logging
+import random
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from zoo.data.table import Table
+from zoo.data.transforms import Transform
+from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, fault_list
+
+POLICIES = ("raise", "skip")
+log = logging.getLogger(__name__)
+
+
+class Samples(Dataset[tuple[torch.Tensor, Any, int]]):
+    """Transformed samples ``(x, target, index)`` of a table.
+
+    Epochs reach loader workers that are already running through shared memory.
+
+    Attributes:
+        table: The rows that are served; with ``on_corrupt="skip"`` those that can be decoded.
+        transform: Called with an input and a ``random.Random`` seeded by (seed, epoch, index).
+        seed: Decides all randomness.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        transform: Transform,
+        seed: int = 0,
+        on_corrupt: str = "raise",
+        max_corrupt: float = 0.01,
+    ) -> None:
+        """Serve a table.
+
+        Args:
+            table: What to serve.
+            transform: From an input and a ``random.Random`` to a tensor.
+            seed: Decides all randomness.
+            on_corrupt: ``raise`` at the first sample that cannot be decoded; ``skip`` decodes all samples once, now, and
+                leaves out those that fail. So every epoch, rank and resumed run has the same samples.
+            max_corrupt: Largest share of samples that may be left out, in [0, 1].
+
+        Raises:
+            DataError: If more than ``max_corrupt`` of the samples cannot be decoded.
+        """
+        if on_corrupt not in POLICIES:
+            raise OptionError(f"on_corrupt is {on_corrupt!r}; it must be one of {', '.join(POLICIES)}")
+        self.table = drop_corrupt(table, transform, max_corrupt) if on_corrupt == "skip" else table
+        self.transform, self.seed = transform, seed
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # torch has no types here
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other random numbers from now on; call it before the loader is iterated."""
+        self._epoch[0] = epoch
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose random numbers are drawn."""
+        return int(self._epoch[0])
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Any, int]:
+        """Return the tensor, the target (int, array or -1 where unlabelled) and the index.
+
+        Raises:
+            CorruptInputError: If the sample cannot be decoded, naming it.
+        """
+        rng = random.Random(f"{self.seed}/{self.epoch}/{index}")
+        try:
+            x = self.transform(self.table.inputs[index], rng)
+        except Exception as error:
+            raise _told(error, f"sample {index} of {self.table.source}") from error
+        targets = self.table.targets
+        if targets is None:
+            return x, -1, index
+        return x, int(targets[index]) if targets.dtype == np.int64 else targets[index], index
+
+
+def drop_corrupt(table: Table, transform: Transform, max_corrupt: float = 0.01) -> Table:
+    """Return the rows that can be decoded, after trying all of them; what is left out is logged once.
+
+    Raises:
+        DataError: If more than the share ``max_corrupt`` cannot be decoded, or a class would lose its last sample.
+    """
+    if not 0 <= max_corrupt <= 1:
+        raise OptionError(f"max_corrupt is {max_corrupt}; it is a share of the samples, in [0, 1]")
+    rows = range(len(table))
+    if isinstance(table.inputs, list):
+        # Decoders release the interpreter lock; datasets of the user's own may not be safe in threads.
+        with ThreadPoolExecutor() as pool:
+            causes = list(pool.map(lambda row: _cause(table, transform, row), rows))
+    else:
+        causes = [_cause(table, transform, row) for row in rows]
+    bad = [row for row, cause in enumerate(causes) if cause]
+    if not bad:
+        return table
+    told = [causes[row] for row in bad[:4]] + ([f"… and {len(bad) - 4} more"] if len(bad) > 4 else [])
+    share = f"{count(len(bad), 'sample')} of {len(table)} ({len(bad) / len(table):.1%}) cannot be decoded"
+    if len(bad) > max_corrupt * len(table):
+        raise DataError(
+            fault_list(f"{table.source}: {share}, more than max_corrupt={max_corrupt:g}", told, "Remove them, or raise max_corrupt.")
+        )
+    kept = table.select(np.setdiff1d(np.arange(len(table)), bad))
+    before, after = table.counts(), kept.counts()
+    lost = [repr(name) for name, number in before.items() if number and not after[name]]
+    if lost:
+        raise DataError(fault_list(f"{table.source}: {share}; nothing is left of {', '.join(lost)}", told))
+    log.warning(fault_list(f"{table.source}: {share} and are left out", told))
+    return kept
+
+
+def _cause(table: Table, transform: Transform, row: int) -> str:
+    try:
+        transform(table.inputs[row], random.Random(0))
+    except CorruptInputError as error:
+        return str(error)
+    return ""
+
+
+class _FromWorker(Exception):  # noqa: N818  # a part of the two below
+    """Keeps the message of an error that crosses from a loader worker.
+
+    torch raises a worker's error again as ``type(text)``, where the text is a whole traceback whose last line is
+    ``module.Type: message``.
+    """
+
+    def __init__(self, text: str) -> None:
+        mark = f"{type(self).__module__}.{type(self).__qualname__}: "
+        super().__init__(text.rpartition(mark)[2].rstrip("\n"))
+
+
+class WorkerInputError(_FromWorker, CorruptInputError):
+    """A sample that a loader worker could not decode."""
+
+
+class WorkerDataError(_FromWorker, DataError):
+    """A sample that a loader worker refused."""
+
+
+def _told(error: Exception, where: str) -> ZooError:
+    """Return an error that names the sample; one that a worker raises keeps its message on the way to the main process."""
+    refused = isinstance(error, ZooError) and not isinstance(error, CorruptInputError)
+    message = f"{where}: {error}" if isinstance(error, ZooError) else f"{where} cannot be read: {type(error).__name__}: {error}"
+    if get_worker_info() is None:
+        return DataError(message) if refused else CorruptInputError(message)
+    return WorkerDataError(message) if refused else WorkerInputError(message)

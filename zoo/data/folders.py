@@ -1,0 +1,114 @@
+"""Image folders: class subfolders, splits of class subfolders, or images alone. Names are read, no image is opened."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from zoo.data.labels import class_order
+from zoo.data.raw import Raw, join
+from zoo.data.table import SPLIT_WORDS, split_word
+from zoo.errors import DataError, did_you_mean
+
+EXTENSIONS = (".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_SPLITS = frozenset(word for words in SPLIT_WORDS.values() for word in words)
+
+log = logging.getLogger(__name__)
+
+
+def read_folder(folder: Path, labelled: bool | None = None) -> Raw:
+    """Read a folder of class subfolders, of train/ val/ test/ with class subfolders, or of images alone.
+
+    Files at any depth below a class folder belong to it. Hidden files and folders are left out.
+
+    Args:
+        folder: An existing folder.
+        labelled: False reads all images at any depth, without labels.
+
+    Raises:
+        DataError: If there is no image.
+    """
+    subfolders = _subfolders(folder)
+    names = {name.lower() for name in subfolders}
+    if names and (names <= _SPLITS or {split_word(name) for name in names} >= {"train", "valid"}):
+        return _read_splits(folder, {name: path for name, path in subfolders.items() if name.lower() in _SPLITS}, subfolders)
+    raw = Raw(list(_images(str(folder))), None, source=repr(str(folder))) if labelled is False else _read_classes(folder, subfolders)
+    if not raw.inputs:
+        raise DataError(f"{str(folder)!r} holds no image; looked for {' '.join(EXTENSIONS)}, also in its {len(subfolders)} subfolders")
+    return raw
+
+
+def check_exists(path: Path) -> None:
+    """Refuse a path that does not exist.
+
+    Raises:
+        DataError: With the nearest name that exists.
+    """
+    try:
+        if path.exists():
+            return
+    except OSError as error:  # a name too long, or a folder that may not be entered
+        raise DataError(f"{str(path)!r} cannot be opened: {error.strerror}") from error
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    missing = path.absolute().relative_to(parent).parts[0]
+    names = [entry.name for entry in parent.iterdir()] if os.access(parent, os.R_OK) else []
+    raise DataError(f"{str(path)!r} does not exist: there is no {missing!r} in {str(parent)!r}{did_you_mean(missing, names)}")
+
+
+def _read_splits(folder: Path, splits: dict[str, str], subfolders: dict[str, str]) -> Raw:
+    left_out = sorted(set(subfolders) - set(splits))
+    if left_out:
+        log.warning("%s: read as splits %s; not read: %s", folder, ", ".join(splits), ", ".join(left_out))
+    parts = []
+    for name, path in splits.items():
+        raw = _read_classes(Path(path), _subfolders(Path(path)))
+        parts.append(raw.with_split(name))
+    if not any(part.inputs for part in parts):
+        raise DataError(f"{str(folder)!r} holds no image in {', '.join(splits)}; looked for {' '.join(EXTENSIONS)}")
+    return join(parts, repr(str(folder)))
+
+
+def _read_classes(folder: Path, subfolders: dict[str, str]) -> Raw:
+    found = {name: list(_images(path)) for name, path in subfolders.items()}
+    loose = [entry.path for entry in _entries(str(folder)) if _is_image(entry)]
+    if loose and not any(found.values()):
+        return Raw(loose, None, source=repr(str(folder)))
+    if loose:
+        log.warning("%s: %d images beside the class folders have no label and are not read", folder, len(loose))
+    return Raw(
+        [path for paths in found.values() for path in paths],
+        [name for name, paths in found.items() for _ in paths],
+        classes=class_order(set(found)) or None,
+        source=repr(str(folder)),
+    )
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except PermissionError as error:
+        raise DataError(f"the folder {folder!r} may not be read; change its permissions") from error
+
+
+def _subfolders(folder: Path) -> dict[str, str]:
+    return {entry.name: entry.path for entry in _entries(str(folder)) if entry.is_dir() and not entry.name.startswith("__")}
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
+
+
+def _images(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    """Yield the images at any depth in the order of their names; a link back to a folder above is not followed."""
+    status = Path(folder).stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in _entries(folder):
+        if entry.is_dir():
+            yield from _images(entry.path, above | {here})
+        elif _is_image(entry):
+            yield entry.path

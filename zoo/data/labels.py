@@ -1,0 +1,198 @@
+"""Labels of any kind become targets: class names are found, ordered and checked, never guessed from positions."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.data.raw import Raw
+from zoo.data.table import Array, item_name
+from zoo.errors import DataError, count, did_you_mean, examples, fault_list
+
+TASKS = ("single-label", "multi-label", "regression")
+_INTEGER = re.compile(r"[+-]?\d+")
+
+
+def class_order(names: set[str]) -> tuple[str, ...]:
+    """Return class names sorted: as numbers where all are integers (``2`` before ``10``), else as text."""
+    if all(_INTEGER.fullmatch(name) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def class_names(raw: Raw, task: str) -> tuple[str, ...] | None:
+    """Return the classes that a source declares, else those its labels name; None for regression."""
+    if task == "regression" or raw.classes is not None:
+        return None if task == "regression" else raw.classes
+    return encode(raw.labels or (), raw.inputs, task=task, classes=None, source=raw.source)[1]
+
+
+def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return class names as text.
+
+    Raises:
+        DataError: If a name occurs twice or there is none.
+    """
+    names = tuple(str(name) for name in classes)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise DataError(f"classes must be distinct names, one or more; {f'twice: {examples(twice)}' if twice else 'none given'}")
+    return names
+
+
+def encode(
+    labels: Sequence[Any], inputs: Sequence[Any], *, task: str, classes: Sequence[str] | None, source: str
+) -> tuple[Array, tuple[str, ...]]:
+    """Turn labels into targets.
+
+    Args:
+        labels: One per sample. Single-label: text or integers. Multi-label: text separated by ``|`` or ``;``, lists of
+            names, or rows of 0 and 1. Regression: a number or a list of numbers.
+        inputs: The samples, to name those at fault.
+        task: ``single-label``, ``multi-label`` or ``regression``.
+        classes: The classes to use, or None to find them.
+        source: For messages.
+
+    Returns:
+        Targets as ``Table.targets`` describes them, and the class names (empty for regression).
+
+    Raises:
+        DataError: If a label is missing, is not of the task's kind or is none of ``classes``; all faults at once.
+    """
+    if task not in TASKS:
+        raise DataError(f"there is no task {task!r}{did_you_mean(task, TASKS)}; tasks: {', '.join(TASKS)}")
+    labels = [_plain(label) for label in labels]
+    _refuse_missing(labels, inputs, task, source)
+    if task == "regression":
+        return _numbers(labels, inputs, source), ()
+    if task == "single-label":
+        return _single(labels, inputs, classes, source)
+    return _multi(labels, inputs, classes, source)
+
+
+def _plain(label: Any) -> Any:
+    if isinstance(label, str):
+        return label.strip()
+    if hasattr(label, "tolist"):  # numpy scalars and arrays, torch tensors
+        return label.tolist()
+    return label
+
+
+def _missing(label: Any, task: str) -> bool:
+    if isinstance(label, str):
+        # An empty cell means "none of the classes" where several may apply.
+        return label.lower() == "nan" or (not label and task != "multi-label")
+    if label is None or type(label).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(label, float) and math.isnan(label)
+
+
+def _refuse_missing(labels: Sequence[Any], inputs: Sequence[Any], task: str, source: str) -> None:
+    rows = [row for row, label in enumerate(labels) if _missing(label, task)]
+    if rows:
+        where = examples([item_name(inputs, row) for row in rows[:4]] + [""] * (len(rows) - 4))
+        raise DataError(
+            f"{count(len(rows), 'sample')} of {len(labels)} in {source} have no label (empty or NaN): {where}; label or remove them"
+        )
+
+
+def _single(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[Array, tuple[str, ...]]:
+    odd = [label for label in labels if isinstance(label, list | tuple | set) or (isinstance(label, float) and not label.is_integer())]
+    if odd:
+        kind = "regression" if isinstance(odd[0], float) else "multi-label"
+        raise DataError(f"{source}: {count(len(odd), 'label')} such as {odd[0]!r} cannot be one class name; is the task {kind!r}?")
+    names = [_name(label) for label in labels]
+    known = check_classes(classes) if classes is not None else class_order(set(names))
+    if classes is not None and _are_indices(labels, known):
+        return np.asarray([int(label) for label in labels], dtype=np.int64), known
+    place = {name: index for index, name in enumerate(known)}
+    _refuse_unknown([[name] for name in names], place, inputs, source)
+    return np.asarray([place[name] for name in names], dtype=np.int64), known
+
+
+def _name(label: Any) -> str:
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return str(label)
+
+
+def _are_indices(labels: Sequence[Any], known: Sequence[str]) -> bool:
+    """Whether in-memory integers count into the classes, because the classes have names of another kind."""
+    if any(_INTEGER.fullmatch(name) for name in known):
+        return False
+    return bool(labels) and all(type(label) is int and 0 <= label < len(known) for label in labels)
+
+
+def _multi(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[Array, tuple[str, ...]]:
+    if labels and all(isinstance(label, list | tuple) and _is_row(label) for label in labels):
+        return _rows(labels, classes, source)
+    sets = [_names(label) for label in labels]
+    known = check_classes(classes) if classes is not None else class_order({name for names in sets for name in names})
+    place = {name: index for index, name in enumerate(known)}
+    _refuse_unknown(sets, place, inputs, source)
+    targets = np.zeros((len(sets), len(known)), dtype=np.float32)
+    for row, names in enumerate(sets):
+        targets[row, [place[name] for name in names]] = 1
+    return targets, known
+
+
+def _is_row(label: Sequence[Any]) -> bool:
+    return len(label) > 0 and all(isinstance(value, bool | int | float) and value in (0, 1) for value in label)
+
+
+def _rows(labels: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[Array, tuple[str, ...]]:
+    widths = sorted({len(label) for label in labels})
+    known = check_classes(classes) if classes is not None else tuple(map(str, range(widths[-1])))
+    if widths != [len(known)]:
+        raise DataError(f"{source}: rows of 0 and 1 have {examples(widths)} columns, but there are {count(len(known), 'class')[:-1]}es")
+    return np.asarray(labels, dtype=np.float32), known
+
+
+def _names(label: Any) -> list[str]:
+    if isinstance(label, str):
+        return [part.strip() for part in re.split(r"[|;]", label) if part.strip()]
+    if isinstance(label, list | tuple | set | frozenset):
+        return [_name(_plain(part)) for part in label]
+    return [_name(label)]
+
+
+def _refuse_unknown(labels: Sequence[Sequence[str]], place: dict[str, int], inputs: Sequence[Any], source: str) -> None:
+    rows = defaultdict(list)
+    for row, names in enumerate(labels):
+        for name in names:
+            if name not in place:
+                rows[name].append(row)
+    if rows:
+        faults = [
+            f"{name!r}{did_you_mean(name, place)}: {count(len(at), 'sample')}, first {examples([item_name(inputs, row) for row in at[:2]])}"
+            for name, at in list(rows.items())[:4]
+        ]
+        faults += [f"… and {count(len(rows) - 4, 'label')} more"] if len(rows) > 4 else []
+        headline = f"{source} has {count(len(rows), 'label')} outside the {len(place)} classes ({examples(list(place), 8)})"
+        raise DataError(fault_list(headline, faults, "Correct the labels, or give classes= (in the order of the model's outputs)."))
+
+
+def _numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) -> Array:
+    values, faults = [], []
+    for row, label in enumerate(labels):
+        try:
+            parts = re.split(r"[|;]", label) if isinstance(label, str) else label
+            values.append([float(part) for part in parts] if isinstance(parts, list | tuple) else [float(parts)])
+            if not all(map(math.isfinite, values[-1])):
+                raise ValueError("not finite")
+        except (TypeError, ValueError):
+            faults.append(f"{item_name(inputs, row)}: {label!r}")
+    if faults:
+        raise DataError(
+            f"{source}: {count(len(faults), 'label')} of {len(labels)} are no finite numbers: {examples(faults)}; regression needs numbers"
+        )
+    widths = sorted({len(value) for value in values})
+    if len(widths) > 1:
+        raise DataError(f"{source}: labels have {examples(widths)} values per sample; give every sample the same number")
+    array = np.asarray(values, dtype=np.float32)
+    return array[:, 0] if widths == [1] else array

@@ -1,0 +1,154 @@
+"""Sources in memory: arrays, lists of paths or images, torch datasets, Hugging Face datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.data.frames import find_columns, group_text
+from zoo.data.raw import Raw, join
+from zoo.errors import DataError, count
+
+
+class Items(Sequence[Any]):
+    """One part of each item of a dataset: position 0 of its tuples, or a key of its dicts."""
+
+    def __init__(self, dataset: Any, part: Any) -> None:
+        self.dataset, self.part = dataset, part
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self.dataset[int(index)][self.part]
+
+
+def read_arrays(inputs: Any, labels: Any, source: str = "the arrays") -> Raw:
+    """Read arrays or lists: images, and labels or None.
+
+    Args:
+        inputs: uint8, or float in [0, 1], of shape ``(samples, height, width)`` or ``(samples, height, width,
+            channels)``; or a list of paths, PIL images, arrays or tensors.
+        labels: One per sample, or None.
+        source: For messages.
+
+    Raises:
+        DataError: If shapes, type or range are wrong, or the lengths differ.
+    """
+    if hasattr(inputs, "__array__") and not hasattr(inputs, "numpy"):
+        inputs = np.asarray(inputs)
+        check_pixels(inputs, source)
+    elif isinstance(inputs, Sequence):
+        inputs = [str(item) if isinstance(item, Path) else item for item in inputs]
+    if not len(inputs):
+        raise DataError(f"{source}: there are no samples")
+    if labels is not None and len(labels) != len(inputs):
+        raise DataError(f"{source}: {count(len(inputs), 'input')}, but {count(len(labels), 'label')}; give one label per input")
+    return Raw(inputs, None if labels is None else list(labels), source=source)
+
+
+def check_pixels(images: Any, source: str) -> None:
+    """Refuse an array that is not a stack of images with a clear range.
+
+    Raises:
+        DataError: With the remedy.
+    """
+    shape = images.shape
+    if images.ndim == 3 and shape[-1] in (1, 3, 4) and shape[0] > 4:
+        raise DataError(f"{source}: shape {shape} looks like one image; wrap it in a list, or give (samples, height, width)")
+    if images.ndim == 4 and shape[1] in (1, 3) and shape[-1] not in (1, 3, 4):
+        raise DataError(f"{source}: shape {shape} has channels before the rows; pass X.transpose(0, 2, 3, 1)")
+    if images.ndim not in (3, 4) or (images.ndim == 4 and shape[-1] not in (1, 3, 4)):
+        raise DataError(f"{source}: shape {shape} is not (samples, height, width) or (samples, height, width, 1, 3 or 4 channels)")
+    check_range(images, source)
+
+
+def check_range(pixels: Any, source: str) -> None:
+    """Refuse pixels that are neither uint8 nor float in [0, 1]: a wrong guess would clip them silently.
+
+    Raises:
+        DataError: With the range that was found.
+    """
+    if pixels.dtype == np.uint8 or not pixels.size:
+        return
+    if pixels.dtype.kind != "f":
+        low, high = pixels.min(), pixels.max()
+        raise DataError(f"{source}: pixels are {pixels.dtype} in [{low}, {high}]; scale them to float in [0, 1] or convert them to uint8")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 1):  # also false for NaN
+        raise DataError(
+            f"{source}: float pixels are in [{low:g}, {high:g}], expected [0, 1]; for example X = (X - X.min()) / (X.max() - X.min())"
+        )
+
+
+def read_torch(dataset: Any) -> Raw:
+    """Read a torch dataset of ``(input, target)``; targets are taken without decoding inputs where the dataset keeps them."""
+    source = f"the dataset {type(dataset).__name__}"
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise DataError(f"{source} has no length or cannot be indexed; give a map-style dataset with __len__ and __getitem__")
+    if not len(dataset):
+        raise DataError(f"{source} has no samples")
+    first = dataset[0]
+    if not isinstance(first, tuple | list) or len(first) < 2:
+        return Raw(dataset if not isinstance(first, tuple | list) else Items(dataset, 0), None, source=source)
+    labels = _targets(dataset)
+    classes = _class_names(dataset)
+    if classes and all(type(label) is int and 0 <= label < len(classes) for label in labels):
+        labels = [classes[label] for label in labels]
+        return Raw(Items(dataset, 0), labels, classes=classes, source=source)
+    return Raw(Items(dataset, 0), labels, source=source)
+
+
+def _class_names(dataset: Any) -> tuple[str, ...] | None:
+    if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
+        return _class_names(dataset.dataset)
+    names = getattr(dataset, "classes", None)
+    return tuple(map(str, names)) if isinstance(names, list | tuple) and names else None
+
+
+def _targets(dataset: Any) -> list[Any]:
+    if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):  # torch.utils.data.Subset
+        targets = _targets(dataset.dataset)
+        return [targets[index] for index in dataset.indices]
+    if hasattr(dataset, "tensors"):  # torch.utils.data.TensorDataset
+        return list(dataset.tensors[1].tolist())
+    kept = getattr(dataset, "targets", None)
+    # `targets` would be wrong under a target_transform, which only __getitem__ applies.
+    if kept is not None and len(kept) == len(dataset) and getattr(dataset, "target_transform", None) is None:
+        return list(kept.tolist() if hasattr(kept, "tolist") else kept)
+    targets = [dataset[index][1] for index in range(len(dataset))]
+    return [target.tolist() if hasattr(target, "tolist") else target for target in targets]
+
+
+def read_hub(dataset: Any, columns: Mapping[str, str], labelled: bool | None) -> Raw:
+    """Read a ``datasets.Dataset``; class names of a ClassLabel column are kept, images stay encoded."""
+    source = "the datasets.Dataset"
+    if not len(dataset):
+        raise DataError(f"{source} has no rows")
+    found = find_columns(dataset.column_names, columns, labelled, source)
+    values: dict[str, list[Any]] = {
+        role: list(dataset.select_columns(name)[:][name]) for role, name in found.items() if role != "file_name"
+    }
+    feature = dataset.features[found["label"]] if "label" in found else None
+    name: Callable[[Any], str] | None = getattr(feature, "int2str", None)
+    if name is not None:
+        # -1 is how datasets marks an unlabelled row.
+        values["label"] = [None if label is None or label < 0 else name(label) for label in values["label"]]
+    return Raw(
+        Items(dataset.select_columns(found["file_name"]), found["file_name"]),
+        values.get("label"),
+        classes=tuple(feature.names) if name is not None and feature is not None else None,
+        groups=[group_text(group) for group in values["group"]] if "group" in values else None,
+        splits=[group_text(split) for split in values["split"]] if "split" in values else None,
+        source=source,
+    )
+
+
+def read_hub_dict(parts: Mapping[str, Any], columns: Mapping[str, str], labelled: bool | None) -> Raw:
+    """Read a ``datasets.DatasetDict``: its keys are the splits."""
+    return join([read_hub(part, columns, labelled).with_split(name) for name, part in parts.items()], "the datasets.DatasetDict")

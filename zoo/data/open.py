@@ -1,0 +1,137 @@
+"""Any source becomes one table: folders, CSV and Parquet files, DataFrames, datasets, arrays, lists."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from zoo.data.labels import class_names, encode
+from zoo.data.raw import Raw, join
+from zoo.data.read import read
+from zoo.data.split import check_leak, check_trainable, choose_rows, hold_out
+from zoo.data.table import Table as Table
+from zoo.data.table import rows_of_split
+from zoo.errors import OptionError
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+log = logging.getLogger(__name__)
+
+
+def open_data(
+    source: Any,
+    *,
+    task: str = "single-label",
+    classes: Sequence[str] | None = None,
+    split: str | None = None,
+    columns: Mapping[str, str] = _NONE,
+    labelled: bool | None = None,
+) -> Table:
+    """Open any source as one table, decoding nothing.
+
+    Args:
+        source: An image folder (class subfolders, or train/ val/ test/ with class subfolders, or images alone); a CSV,
+            TSV or Parquet file (``file_name``, ``label``, optional ``split`` and ``group``; paths relative to the file);
+            a DataFrame; a ``datasets.Dataset`` or ``DatasetDict``; a torch ``Dataset`` of ``(input, target)``;
+            ``(X, y)`` with X uint8 or float in [0, 1] of shape ``(samples, height, width[, channels])``; an image file;
+            a list of paths, PIL images, arrays or tensors; a ``Table``.
+        task: ``single-label``, ``multi-label`` (labels separated by ``|`` or ``;``, or lists) or ``regression``.
+        classes: Class names in the order of the targets, or None to find them: sorted as text, as numbers where all
+            are integers.
+        split: Only this split; ``val``, ``valid`` and ``validation`` are one word.
+        columns: Own names of the columns of a table, such as ``{"file_name": "file", "group": "patient_id"}``.
+        labelled: True requires labels, False leaves them out (prediction), None takes them where the source has them.
+
+    Returns:
+        The table.
+
+    Raises:
+        DataError: If the source is missing, empty or of an unknown kind, or its labels are at fault.
+    """
+    raw = read(source, columns, labelled)
+    if split is not None:
+        raw = raw.select(rows_of_split(raw.splits, split, raw.source))
+    return _table(raw, task, classes)
+
+
+def open_train_valid(
+    train: Any,
+    valid: Any = None,
+    *,
+    task: str = "single-label",
+    classes: Sequence[str] | None = None,
+    columns: Mapping[str, str] = _NONE,
+    valid_split: str | None = None,
+    seed: int = 0,
+    allow_leak: bool = False,
+) -> tuple[Table, Table]:
+    """Open what to train on and what to choose the best epoch by.
+
+    ``valid`` where it is given; else the rows of the source's own split ``valid_split``, or of the one called val, valid
+    or validation; else 20 % held out by ``seed``, stratified by class and never through a group. Rows of a split called
+    test are left alone.
+
+    Args:
+        train: A source as ``open_data`` takes it.
+        valid: Another source, or None.
+        task: As in ``open_data``.
+        classes: Class names in the order of the targets, or None: those of both sources together.
+        columns: As in ``open_data``, for both sources.
+        valid_split: Value of the split column that is held out, such as a fold ``"0"``.
+        seed: Decides a hold-out.
+        allow_leak: Go on where a group has samples on both sides.
+
+    Returns:
+        Two tables with the same classes.
+
+    Raises:
+        DataError: If a class has no sample in train, there is one class only, or a group is on both sides.
+    """
+    if valid is not None and valid_split is not None:
+        raise OptionError("give either a validation source or valid_split=, not both")
+    raw = read(train, columns, True)
+    if valid is not None:
+        first, second = _part(raw, "train"), _part(read(valid, columns, True), "valid")
+    elif raw.splits is None and valid_split is None:
+        first, second = raw, None
+    else:
+        kept, held = choose_rows(raw.splits, valid_split, raw.source)
+        first, second = raw.select(kept), None if held is None else raw.select(held)
+    if second is None:
+        return _held_out(_table(first, task, classes), seed)
+    found = classes or class_names(join([first, second], first.source), task)
+    tables = _table(first, task, found), _table(second, task, found)
+    check_trainable(tables[0])
+    if not allow_leak:
+        check_leak(*tables)
+    return tables
+
+
+def _held_out(table: Table, seed: int) -> tuple[Table, Table]:
+    check_trainable(table)
+    train, valid = hold_out(table, seed)
+    how = "by group" if table.groups is not None else "stratified by class" if table.classes else "at random"
+    told = "%s: no validation data given; %d of %d samples (%.0f %%) held out %s, seed %d"
+    log.info(told, table.source, len(valid), len(table), 100 * len(valid) / len(table), how, seed)
+    return train, valid
+
+
+def _part(raw: Raw, name: str) -> Raw:
+    """Return the rows of a source that was given as train, or as valid: all, or those of its split."""
+    if raw.splits is None:
+        return raw
+    if name == "valid":
+        return raw.select(rows_of_split(raw.splits, name, raw.source))
+    return raw.select(choose_rows(raw.splits, None, raw.source)[0])
+
+
+def _table(raw: Raw, task: str, classes: Sequence[str] | None) -> Table:
+    if raw.labels is None:
+        targets, names = None, tuple(classes or ())
+    else:
+        known = classes if classes is not None or task == "regression" else raw.classes
+        targets, names = encode(raw.labels, raw.inputs, task=task, classes=known, source=raw.source)
+    groups = None if raw.groups is None else tuple(raw.groups)
+    splits = None if raw.splits is None else tuple(raw.splits)
+    return Table(raw.inputs, targets, classes=names, groups=groups, splits=splits, source=raw.source)

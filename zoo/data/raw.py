@@ -1,0 +1,91 @@
+"""What a reader returns: inputs and labels as the source has them, before classes are settled."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from zoo.data.table import Array, pick
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """Rows of one source.
+
+    Attributes:
+        inputs: Paths, images, arrays or tensors.
+        labels: One per input; None for a row, or for all rows, where unlabelled.
+        classes: All class names that the source declares, also those without samples, or None.
+        groups: Group id per input, or None.
+        splits: Split per input, or None.
+        source: For messages.
+    """
+
+    inputs: Sequence[Any]
+    labels: Sequence[Any] | None
+    classes: tuple[str, ...] | None = None
+    groups: Sequence[str] | None = None
+    splits: Sequence[str] | None = None
+    source: str = "the data"
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def select(self, rows: Sequence[int] | Array) -> Raw:
+        """Return chosen rows."""
+        return replace(
+            self,
+            inputs=pick(self.inputs, rows),
+            labels=None if self.labels is None else [self.labels[int(row)] for row in rows],
+            groups=None if self.groups is None else [self.groups[int(row)] for row in rows],
+            splits=None if self.splits is None else [self.splits[int(row)] for row in rows],
+        )
+
+    def with_split(self, name: str) -> Raw:
+        """Return the same rows, all in one split."""
+        return replace(self, splits=[name] * len(self))
+
+
+class Chain(Sequence[Any]):
+    """Several sequences after one another, items fetched when asked for."""
+
+    def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
+        self.parts = list(parts)
+        self.ends = list(itertools.accumulate(len(part) for part in self.parts))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def __getitem__(self, index: Any) -> Any:
+        position = range(len(self))[index]
+        if isinstance(position, range):
+            return [self[i] for i in position]
+        part = bisect.bisect_right(self.ends, position)
+        return self.parts[part][position - (self.ends[part - 1] if part else 0)]
+
+
+def join(parts: Sequence[Raw], source: str) -> Raw:
+    """Return the rows of several readers as one; rows of an unlabelled part have the label None."""
+    inputs = [part.inputs for part in parts]
+    lists = all(isinstance(items, list) for items in inputs)
+    labelled = any(part.labels is not None for part in parts)
+    classes = dict.fromkeys(name for part in parts for name in part.classes or ())
+    grouped = all(part.groups is not None for part in parts)
+    return Raw(
+        list(itertools.chain.from_iterable(inputs)) if lists else Chain(inputs),
+        [label for part in parts for label in (part.labels if part.labels is not None else [None] * len(part))] if labelled else None,
+        classes=tuple(classes) or None,
+        groups=[group for part in parts for group in part.groups or ()] if grouped else None,
+        splits=[split for part in parts for split in part.splits or ()],
+        source=source,
+    )
+
+
+def labelled_rows(raw: Raw) -> Array:
+    """Return the indices of the rows that have a label."""
+    return np.flatnonzero([label is not None for label in raw.labels or ()])

@@ -1,0 +1,117 @@
+"""The one place that tells kinds of sources apart."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.data import folders, frames, memory
+from zoo.data.raw import Raw
+from zoo.data.table import Table
+from zoo.errors import DataError, OptionError, count, examples
+
+_KINDS = (
+    "a folder of images, a CSV, TSV or Parquet file, a DataFrame, a datasets.Dataset, a torch Dataset of (input, target), "
+    "(X, y) arrays, or a list of paths, PIL images or arrays"
+)
+
+
+def read(source: Any, columns: Mapping[str, str], labelled: bool | None) -> Raw:
+    """Read any source; see ``zoo.data.open.open_data``.
+
+    Raises:
+        DataError: If it is missing, empty, of an unknown kind, or lacks the labels that are required.
+        OptionError: If ``columns`` are given for a source that has none.
+    """
+    raw = _read(source, columns, labelled)
+    if labelled and raw.labels is None:
+        raise DataError(f"{raw.source} has no labels; give class folders, a label column, or (X, y)")
+    return Raw(raw.inputs, None, groups=raw.groups, splits=raw.splits, source=raw.source) if labelled is False else raw
+
+
+def _read(source: Any, columns: Mapping[str, str], labelled: bool | None) -> Raw:
+    if isinstance(source, str | os.PathLike):
+        return _read_path(Path(source).expanduser(), columns, labelled)
+    # A DataFrame or a Hub dataset can only exist where its library is imported already.
+    if isinstance(source, _class("pandas", "DataFrame")):
+        return frames.read_frame(source, columns, labelled)
+    if isinstance(source, _class("datasets", "DatasetDict")):
+        return memory.read_hub_dict(source, columns, labelled)
+    if isinstance(source, _class("datasets", "Dataset")):
+        return memory.read_hub(source, columns, labelled)
+    if columns:
+        raise OptionError(
+            f"columns={dict(columns)} needs a table (CSV, TSV, Parquet, DataFrame, datasets.Dataset), not {type(source).__name__}"
+        )
+    return _read_memory(source)
+
+
+def _class(module: str, name: str) -> Any:
+    return getattr(sys.modules.get(module), name, ())
+
+
+def _read_path(path: Path, columns: Mapping[str, str], labelled: bool | None) -> Raw:
+    folders.check_exists(path)
+    suffix = path.suffix.lower()
+    if suffix in frames.SUFFIXES and path.is_file():
+        return frames.read_table(path, columns, labelled)
+    if columns:
+        raise OptionError(f"columns={dict(columns)} needs a table (CSV, TSV, Parquet), but {str(path)!r} is none")
+    if path.is_dir():
+        return folders.read_folder(path, labelled)
+    if suffix in folders.EXTENSIONS:
+        return Raw([str(path)], None, source=repr(str(path)))
+    known = " ".join((*frames.SUFFIXES, *folders.EXTENSIONS))
+    raise DataError(f"{str(path)!r} is neither a folder nor a file of a known kind ({known})")
+
+
+def _read_memory(source: Any) -> Raw:
+    if isinstance(source, Table):
+        return _read_table(source)
+    if isinstance(source, _class("PIL.Image", "Image")):
+        return Raw([source], None, source="the image")
+    if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], (str, os.PathLike, _class("PIL.Image", "Image"))):
+        return memory.read_arrays(*source)
+    if isinstance(source, list | tuple):
+        return _read_list(list(source))
+    if isinstance(source, np.ndarray | _class("torch", "Tensor")):
+        return memory.read_arrays(source, None, "the array")
+    if isinstance(source, Mapping | str) or not hasattr(source, "__getitem__"):
+        raise DataError(f"data of type {type(source).__name__} cannot be read; give {_KINDS}")
+    return memory.read_torch(source)
+
+
+def _read_list(items: Sequence[Any]) -> Raw:
+    raw = memory.read_arrays(items, None, "the list")
+    odd = sorted(
+        {
+            type(item).__name__
+            for item in raw.inputs
+            if not (isinstance(item, str) or hasattr(item, "__array_interface__") or hasattr(item, "__array__"))
+        }
+    )
+    if odd:
+        raise DataError(f"the list holds {examples(odd)}; give paths, PIL images, arrays or tensors (labels go into (X, y))")
+    missing = [item for item in raw.inputs if isinstance(item, str) and not Path(item).exists()]
+    if missing:
+        raise DataError(
+            f"{count(len(missing), 'file')} of {len(raw)} in the list do not exist: {examples([repr(name) for name in missing])}"
+        )
+    return raw
+
+
+def _read_table(table: Table) -> Raw:
+    """Return a table's rows with names instead of targets, so that other classes can be asked for."""
+    labels: Sequence[Any] | None = None
+    if table.targets is not None and not table.classes:
+        labels = table.targets.tolist()
+    elif table.targets is not None and table.targets.ndim == 1:
+        labels = [table.classes[target] for target in table.targets]
+    elif table.targets is not None:
+        labels = [[name for name, on in zip(table.classes, row, strict=True) if on] for row in table.targets]
+    return Raw(table.inputs, labels, table.classes or None, table.groups, table.splits, table.source)

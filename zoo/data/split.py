@@ -1,0 +1,184 @@
+"""Splits into train and valid: stratified, never through a group, and checked for leaks."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.data.table import Array, Table, rows_of_split, split_word
+from zoo.errors import DataError, count, examples, fault_list
+
+SHARE = 0.2
+_NUMBER = re.compile(r"0*(\d+)(\.0+)?")
+
+
+def normal_group(group: str) -> str:
+    """Return a group id with its spelling variants made equal: ``007``, ``7 ``, ``7.0`` and ``7``; case; outer blanks."""
+    text = group.strip().casefold()
+    number = _NUMBER.fullmatch(text)
+    return number[1] if number else text
+
+
+def choose_rows(splits: Sequence[str] | None, valid_split: str | None, source: str) -> tuple[Array, Array | None]:
+    """Choose the rows of train and of valid by the split column.
+
+    Args:
+        splits: Split per row, or None.
+        valid_split: The split to hold out; None takes the one called val, valid or validation.
+        source: For messages.
+
+    Returns:
+        Rows of train: of the split called train, else all but valid and test. Rows of valid, or None where there is no
+        such split.
+
+    Raises:
+        DataError: If ``valid_split`` does not exist, or the splits have other names and none was chosen.
+    """
+    words = np.asarray([split_word(split) for split in splits or ()])
+    if valid_split is not None or "valid" in words:
+        held = rows_of_split(splits, valid_split or "valid", source)
+    elif "train" in words:
+        held = None
+    else:
+        names = ", ".join(map(repr, sorted(set(splits or ()))))
+        raise DataError(
+            f"{source} has splits {names}, none called train or valid; say which one to hold out, such as valid_split={words[0]!r}"
+        )
+    free = np.ones(len(words), dtype=bool)
+    free[held if held is not None else []] = False
+    free &= words == "train" if (free & (words == "train")).any() else words != "test"
+    return np.flatnonzero(free), held
+
+
+def hold_out(table: Table, seed: int, share: float = SHARE) -> tuple[Table, Table]:
+    """Split off a validation part: stratified for single-label, along groups where they are known.
+
+    Args:
+        table: Labelled rows.
+        seed: Decides the rows.
+        share: Part that is held out, in (0, 1).
+
+    Returns:
+        The rest and the held-out rows, both in their old order.
+
+    Raises:
+        DataError: If no split leaves every class in the rest and at least one row on each side.
+    """
+    if table.targets is None or len(table) < 2:
+        raise DataError(f"{table.source}: {count(len(table), 'sample')} cannot be split into train and valid; give a validation set")
+    candidates = _grouped(table, seed, share) if table.groups is not None else _ungrouped(table, seed, share)
+    for held in candidates:
+        rest = np.setdiff1d(np.arange(len(table)), held)
+        if len(held) and len(rest) and _keeps_classes(table, rest):
+            return table.select(rest), table.select(np.sort(held))
+    raise DataError(
+        f"{table.source}: no split of {share:.0%} leaves every class in train"
+        f"{' without cutting a group' if table.groups is not None else ''}; counts: {table.counts()}; give a validation set"
+    )
+
+
+def _ungrouped(table: Table, seed: int, share: float) -> list[Array]:
+    rows = np.arange(len(table))
+    if not _single(table):
+        return [_draw(rows, share, seed + attempt * 1_000_003) for attempt in range(20)]
+    from sklearn.model_selection import StratifiedShuffleSplit  # type: ignore[import-untyped]  # ships no types
+
+    targets = np.asarray(table.targets)
+    # A class with one sample can only train.
+    rows = rows[np.bincount(targets)[targets] > 1]
+    present = len(np.unique(targets[rows]))
+    size = max(round(share * len(table)), present)
+    if not present or size > len(rows) - present:
+        return []
+    splitter = StratifiedShuffleSplit(1, test_size=size, random_state=seed)
+    return [rows[held] for _, held in splitter.split(rows, targets[rows])]
+
+
+def _grouped(table: Table, seed: int, share: float) -> list[Array]:
+    groups = np.unique([normal_group(group) for group in table.groups or ()], return_inverse=True)[1]
+    number = int(groups.max()) + 1
+    if number < 2:
+        raise DataError(f"{table.source}: all samples are of one group ({(table.groups or ('',))[0]!r}); it cannot be split without a leak")
+    if not _single(table):
+        draws = [_draw(np.arange(number), share, seed + attempt * 1_000_003) for attempt in range(20)]
+        return [np.flatnonzero(np.isin(groups, drawn)) for drawn in draws]
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    targets = np.asarray(table.targets)
+    folds = int(min(round(1 / share), number, np.bincount(targets).max()))
+    if folds < 2:
+        return []
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # A class with fewer samples than folds is fine here: one fold is taken, and train is checked.
+        warnings.simplefilter("ignore", UserWarning)
+        return [held for _, held in splitter.split(targets, targets, groups)]
+
+
+def _draw(rows: Array, share: float, seed: int) -> Array:
+    size = min(max(round(share * len(rows)), 1), len(rows) - 1)
+    return np.random.default_rng(seed).permutation(rows)[:size]
+
+
+def _single(table: Table) -> bool:
+    return bool(table.classes) and table.targets is not None and table.targets.ndim == 1
+
+
+def _keeps_classes(table: Table, rest: Array) -> bool:
+    before, after = table.counts(), table.select(rest).counts()
+    return all(after[name] for name, number in before.items() if number)
+
+
+def check_trainable(table: Table) -> None:
+    """Refuse a training set without labels, with one class only, or with a class that has no sample.
+
+    Raises:
+        DataError: Naming the classes.
+    """
+    if table.targets is None:
+        raise DataError(f"{table.source} has no labels; training needs class folders, a label column, or (X, y)")
+    if not len(table):
+        raise DataError(f"{table.source} has no training samples")
+    if not table.classes:
+        return
+    counts = table.counts()
+    empty = [repr(name) for name, number in counts.items() if not number]
+    if empty:
+        raise DataError(f"{table.source}: {count(len(empty), 'class')} without images in train: {examples(empty, 8)}; counts: {counts}")
+    if len(counts) == 1 and _single(table):
+        raise DataError(f"{table.source} has only one class, {table.classes[0]!r}; training needs two or more (one subfolder per class)")
+
+
+def check_leak(train: Table, valid: Table) -> None:
+    """Refuse groups that have samples on both sides; ids are compared as ``normal_group`` spells them.
+
+    Raises:
+        DataError: Listing pairs of samples.
+    """
+    if train.groups is None or valid.groups is None:
+        return
+    here, there = _by_group(train.groups), _by_group(valid.groups)
+    both = sorted(here.keys() & there.keys())
+    if both:
+        pairs = [_pair(train, here[group][0], valid, there[group][0]) for group in both[:4]]
+        rows = sum(len(there[group]) for group in both)
+        headline = f"{count(len(both), 'group')} of {len(there)} in valid ({count(rows, 'sample')}) also have samples in train"
+        remedy = "Split by group (leave out the split column, or give valid_split=), or go on with allow_leak=True."
+        raise DataError(fault_list(headline, pairs, remedy))
+
+
+def _pair(train: Table, row: int, valid: Table, other: int) -> str:
+    left, right = (train.groups or ())[row], (valid.groups or ())[other]
+    return f"group {left!r}: {train.name_of(row)} in train, group {right!r}: {valid.name_of(other)} in valid"
+
+
+def _by_group(groups: Sequence[str]) -> dict[str, list[int]]:
+    rows: dict[str, list[Any]] = defaultdict(list)
+    for row, group in enumerate(groups):
+        rows[normal_group(group)].append(row)
+    return rows

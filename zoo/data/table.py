@@ -1,0 +1,134 @@
+"""One table for every source: inputs, encoded targets, classes, groups and splits. Nothing is decoded here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.errors import DataError, did_you_mean
+
+Array = npt.NDArray[Any]
+
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+_CANONICAL = {word: name for name, words in SPLIT_WORDS.items() for word in words}
+
+
+def split_word(name: object) -> str:
+    """Return ``train``, ``valid`` or ``test`` for any of their spellings, other names unchanged but stripped."""
+    text = str(name).strip()
+    return _CANONICAL.get(text.lower(), text)
+
+
+class View(Sequence[Any]):
+    """Chosen items of a sequence, in the given order, fetched when asked for."""
+
+    def __init__(self, items: Any, indices: Sequence[int] | Array) -> None:
+        # A view of a view would add one hop per selection.
+        chosen: Array = np.asarray(indices, dtype=np.int64)
+        nested = isinstance(items, View)
+        self.items: Any = items.items if nested else items
+        self.indices: Array = items.indices[chosen] if nested else chosen
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return View(self.items, self.indices[index])
+        return self.items[int(self.indices[index])]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+
+def pick(items: Sequence[Any], indices: Sequence[int] | Array) -> Sequence[Any]:
+    """Return the chosen items: a list of a list or tuple, a lazy view of anything else."""
+    return [items[int(i)] for i in indices] if isinstance(items, list | tuple) else View(items, indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A dataset whose inputs are not decoded yet.
+
+    Attributes:
+        inputs: Paths, PIL images, arrays or tensors, one per sample.
+        targets: int64 ``(samples,)`` for single-label, float32 ``(samples, classes)`` for multi-label, float32
+            ``(samples,)`` or ``(samples, values)`` for regression, None where unlabelled.
+        classes: Class names in the order of the targets; empty for regression.
+        groups: What must not be split, such as a patient id, per sample, or None.
+        splits: Name of the split per sample, or None.
+        source: Where the data come from, for messages.
+    """
+
+    inputs: Sequence[Any]
+    targets: Array | None
+    classes: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None = None
+    source: str = "the data"
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def select(self, indices: Sequence[int] | Array) -> Table:
+        """Return the rows ``indices``, in that order."""
+        rows = np.asarray(indices, dtype=np.int64)
+        return replace(
+            self,
+            inputs=pick(self.inputs, rows),
+            targets=None if self.targets is None else self.targets[rows],
+            groups=None if self.groups is None else tuple(self.groups[i] for i in rows),
+            splits=None if self.splits is None else tuple(self.splits[i] for i in rows),
+        )
+
+    def where_split(self, name: str) -> Table:
+        """Return the rows of one split; ``val``, ``valid`` and ``validation`` are one word.
+
+        Raises:
+            DataError: If there is no such split.
+        """
+        return self.select(rows_of_split(self.splits, name, self.source))
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of samples per class, in the order of the classes; empty for regression or unlabelled."""
+        if self.targets is None or not self.classes:
+            return {}
+        single = self.targets.ndim == 1
+        numbers = np.bincount(self.targets, minlength=len(self.classes)) if single else (self.targets > 0).sum(axis=0)
+        return {name: int(number) for name, number in zip(self.classes, numbers, strict=True)}
+
+    def name_of(self, index: int) -> str:
+        """Return what to call one sample in a message: its path, or its row number."""
+        return item_name(self.inputs, index)
+
+
+def item_name(inputs: Sequence[Any], index: int) -> str:
+    """Return the path of an input, or ``row N`` counted from 0."""
+    # Looking at a lazy input would decode it; only lists hold paths.
+    item = inputs[index] if isinstance(inputs, list | tuple) else None
+    return repr(os.fspath(item)) if isinstance(item, str | os.PathLike) else f"row {index}"
+
+
+def rows_of_split(splits: Sequence[str] | None, name: str, source: str) -> Array:
+    """Return the indices of the rows of one split.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if splits is None:
+        raise DataError(f"{source} has no splits, so {name!r} cannot be chosen; give a folder with train/ and val/, or a split column")
+    wanted = split_word(name)
+    rows = np.flatnonzero([split_word(split) == wanted for split in splits])
+    if not len(rows):
+        known = sorted(set(splits))
+        raise DataError(f"{source} has no split {name!r}{did_you_mean(name, known)}; it has: {', '.join(map(repr, known))}")
+    return rows

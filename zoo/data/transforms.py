@@ -1,0 +1,159 @@
+"""From any input to a normalised tensor: crop and resize as the backbone declares, as torchvision and timm do it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from PIL.Image import Resampling
+
+from zoo.data.augment import Augment as Augment
+from zoo.data.augment import erase, random_box, vary
+from zoo.data.augment import mix_batch as mix_batch
+from zoo.data.images import decode
+from zoo.declare import Image
+from zoo.errors import CorruptInputError, DataError
+
+Transform = Callable[[Any, random.Random], torch.Tensor]
+
+_RESAMPLING = {
+    "nearest": Resampling.NEAREST,
+    "bilinear": Resampling.BILINEAR,
+    "bicubic": Resampling.BICUBIC,
+    "lanczos": Resampling.LANCZOS,
+}
+# A JPEG is decoded at reduced size only while it stays twice as large as needed: the resize that follows still averages
+# at least four pixels, and evaluation moves by far less than a grey level (tests/data/test_transforms.py holds the bound).
+_MARGIN = 2
+
+
+def eval_transform(inputs: Image) -> Transform:
+    """Return the evaluation transform of a backbone's declared input.
+
+    The short side is resized to ``floor(size / crop)`` pixels with antialiasing, the middle is cut out, values are divided
+    by 255 and normalised: bit-equal to torchvision's and timm's PIL pipelines. Only a JPEG of more than four times the
+    size is decoded at reduced size first.
+
+    Args:
+        inputs: Size, mean, std, interpolation and crop.
+
+    Returns:
+        A picklable function of an input and a ``random.Random`` (unused) that gives float32 ``(channels, height, width)``.
+    """
+    return Evaluate(inputs)
+
+
+def train_transform(inputs: Image, augment: Augment) -> Transform:
+    """Return the training transform: random resized crop, flip, jitter, RandAugment, normalisation, random erasing.
+
+    Args:
+        inputs: Size, mean, std and interpolation.
+        augment: What to vary; where it varies nothing, the evaluation transform is returned.
+
+    Returns:
+        A picklable function of an input and a ``random.Random`` that gives float32 ``(channels, height, width)``.
+    """
+    return Train(inputs, augment) if augment.varies else Evaluate(inputs)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Resize, middle crop, normalise."""
+
+    inputs: Image
+    normalise: Normalise = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "normalise", Normalise(self.inputs.mean, self.inputs.std))
+
+    def __call__(self, source: Any, rng: random.Random) -> torch.Tensor:
+        """Return float32 ``(channels, height, width)``; a float tensor passes after a check of shape and finiteness."""
+        inputs = self.inputs
+        if isinstance(source, torch.Tensor) and source.is_floating_point():
+            return check_tensor(source, inputs)
+        target = resize_target(inputs)
+        image = decode(source, inputs.channels, at_least=_MARGIN * max(target))
+        image = image.resize(_cover(image.size, target), _RESAMPLING[inputs.interpolation])
+        left, upper = round((image.width - inputs.width) / 2.0), round((image.height - inputs.height) / 2.0)
+        return self.normalise(image.crop((left, upper, left + inputs.width, upper + inputs.height)))
+
+
+@dataclass(frozen=True)
+class Train:
+    """Random resized crop, the other variations, normalise."""
+
+    inputs: Image
+    augment: Augment
+    normalise: Normalise = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "normalise", Normalise(self.inputs.mean, self.inputs.std))
+
+    def __call__(self, source: Any, rng: random.Random) -> torch.Tensor:
+        """Return float32 ``(channels, height, width)``; a float tensor passes after a check of shape and finiteness."""
+        inputs, augment = self.inputs, self.augment
+        if isinstance(source, torch.Tensor) and source.is_floating_point():
+            return check_tensor(source, inputs)
+        image = decode(source, inputs.channels, at_least=self._at_least())
+        box = random_box(image.size, augment, rng)
+        image = image.resize((inputs.width, inputs.height), _RESAMPLING[inputs.interpolation], box=box)
+        x = self.normalise(vary(image, augment, rng))
+        return erase(x, rng) if augment.erase and rng.random() < augment.erase else x
+
+    def _at_least(self) -> int:
+        """Short side below which the smallest crop would have to be enlarged, in pixels."""
+        narrow = min(self.augment.ratio[0], 1 / self.augment.ratio[1])
+        return math.ceil(max(self.inputs.height, self.inputs.width) / math.sqrt(self.augment.scale[0] * narrow))
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """From an 8-bit image to ``(x / 255 - mean) / std``."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, image: PIL.Image.Image) -> torch.Tensor:
+        """Return float32 ``(channels, height, width)``."""
+        # np.array copies, so that torch gets memory it may write to.
+        pixels = torch.from_numpy(np.array(image))
+        pixels = pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+        x = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        mean, std = torch.tensor(self.mean).view(-1, 1, 1), torch.tensor(self.std).view(-1, 1, 1)
+        return x.sub_(mean).div_(std)
+
+
+def resize_target(inputs: Image) -> tuple[int, int]:
+    """Return the height and width in pixels that the evaluation resize covers: ``floor(size / crop)``, as in timm."""
+    return math.floor(inputs.height / inputs.crop), math.floor(inputs.width / inputs.crop)
+
+
+def _cover(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Return the width and height, of the image's shape, that just cover ``target`` (height, width)."""
+    width, height = size
+    if width * target[0] <= height * target[1]:
+        return target[1], max(int(target[1] * height / width), target[0])
+    return max(int(target[0] * width / height), target[1]), target[0]
+
+
+def check_tensor(x: torch.Tensor, inputs: Image) -> torch.Tensor:
+    """Return a ready-made float tensor as float32.
+
+    Raises:
+        DataError: If its shape is not ``(channels, height, width)`` of the declared input.
+        CorruptInputError: If a value is not finite; in training it would poison the statistics of BatchNorm for good.
+    """
+    if tuple(x.shape) != inputs.shape:
+        raise DataError(
+            f"a float tensor has shape {tuple(x.shape)}, the model takes (channels, height, width) = {inputs.shape}; "
+            "resize it, pass image_size=, or give images instead"
+        )
+    if not torch.isfinite(x).all():
+        raise CorruptInputError(f"a float tensor has {int((~torch.isfinite(x)).sum())} values that are not finite; clean or remove it")
+    return x.to(torch.float32)
