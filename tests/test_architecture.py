@@ -1,0 +1,296 @@
+"""The plan of the house, proved on the source: who may import whom, what must stay light, and where bytes may enter."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pytest
+
+import zoo
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A module imports strictly lower floors, or modules of its own package.
+FLOORS = {
+    "zoo.errors": 0,
+    "zoo.declare": 1,
+    "zoo.hookspecs": 2,
+    "zoo.plugins": 2,
+    "zoo.registry": 2,
+    "zoo.discovery": 2,
+    "zoo.contributions": 2,
+    "zoo.registry_files": 2,
+    "zoo.search": 2,
+    "zoo.misses": 2,
+    "zoo.layers": 3,
+    "zoo.weights": 3,
+    "zoo.construct": 3,
+    "zoo.data": 3,
+    "zoo.tuning": 4,
+    "zoo.heads": 4,
+    "zoo.backbone": 5,
+    "zoo.adapter": 5,
+    "zoo.saved": 5,
+    "zoo.engine": 6,
+    "zoo.transfer": 7,
+    "zoo.select": 7,
+    "zoo.report": 7,
+    "zoo.builtin": 7,
+    "zoo.cli": 8,
+    "zoo.testing": 8,
+}
+# Edges that do not go down, each with its reason.
+ALLOWED = {
+    ("zoo.plugins", "zoo.hookspecs"): "the loader checks plugins against the hooks",
+    ("zoo.registry", "zoo.plugins"): "a registry is made of plugins",
+    ("zoo.saved", "zoo.adapter"): "a saved model is a TaskModel on disk",
+    ("zoo.saved", "zoo.backbone"): "a saved model is built from its backbone",
+}
+# Doors that users type: inside a function only, so that importing the lower module never pulls in the upper one.
+DOORS = {
+    ("zoo.backbone", "zoo.adapter"): "Backbone.adapt",
+    ("zoo.backbone", "zoo.saved"): "zoo.get(directory)",
+    ("zoo.adapter", "zoo.saved"): "TaskModel.save",
+    ("zoo.adapter", "zoo.engine"): "TaskModel.fit, evaluate, predict, predict_proba, embed",
+}
+LIGHT = ("zoo.errors", "zoo.declare", "zoo.hookspecs", "zoo.plugins", "zoo.registry", "zoo.cli", "zoo")
+HEAVY = {"accelerate", "datasets", "matplotlib", "pandas", "peft", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers"}
+TORCH_ONLY = {"torch"}  # above floor 2, torch itself may stand at the top of a module, nothing else that is heavy
+
+Where = Literal["module", "function", "typing"]
+
+
+class Import(NamedTuple):
+    module: str
+    target: str
+    where: Where
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line} imports {self.target} ({self.where})"
+
+
+def name_of(path: Path, base: Path = ROOT) -> str:
+    parts = path.relative_to(base).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@functools.cache
+def sources() -> dict[str, ast.Module]:
+    return {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "zoo").rglob("*.py"))}
+
+
+def plugin_sources() -> dict[Path, ast.Module]:
+    files = [path for path in (ROOT / "plugins").glob("*/*/**/*.py") if ".venv" not in path.parts]
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(files)}
+
+
+def targets(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The modules an import statement names; ``from zoo import layers`` names zoo.layers."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    module = node.module or ""
+    return [f"{module}.{alias.name}" if f"{module}.{alias.name}" in sources() else module for alias in node.names]
+
+
+def imports(module: str, tree: ast.AST, where: Where = "module") -> Iterator[Import]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            assert not getattr(node, "level", 0), f"{module}:{node.lineno} uses a relative import"
+            yield from (Import(module, target, where, node.lineno) for target in targets(node))
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from imports(module, node, "function")
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from imports(module, ast.Module(node.body, []), "typing")
+            yield from imports(module, ast.Module(node.orelse, []), where)
+        else:
+            yield from imports(module, node, where)
+
+
+def all_imports() -> list[Import]:
+    return [found for module, tree in sources().items() for found in imports(module, tree)]
+
+
+def room(module: str) -> str:
+    """The floor table's entry that a module belongs to: itself or its package."""
+    return ".".join(module.split(".")[:2])
+
+
+def internal() -> list[tuple[str, str, Import]]:
+    edges = [(room(found.module), room(found.target), found) for found in all_imports() if found.target.split(".")[0] == "zoo"]
+    # The package page re-exports lazily, and plugins, the built-in one among them, use nothing but it.
+    return [edge for edge in edges if edge[0] != edge[1] and "zoo" not in edge[:2]]
+
+
+def test_every_module_has_a_floor() -> None:
+    rooms = {room(module) for module in sources()} - {"zoo"}
+    assert rooms <= set(FLOORS), f"give these a floor in FLOORS: {sorted(rooms - set(FLOORS))}"
+
+
+def test_every_import_goes_down_or_is_an_allowed_edge() -> None:
+    wrong = []
+    for source, target, found in internal():
+        down = FLOORS[target] < FLOORS[source]
+        door = (source, target) in DOORS and found.where != "module"
+        if not (down or door or (source, target) in ALLOWED):
+            wrong.append(str(found))
+    assert not wrong, "these imports do not go down a floor:\n" + "\n".join(wrong)
+
+
+def test_every_allowed_edge_is_used() -> None:
+    used = {(source, target) for source, target, _ in internal()}
+    assert not set(ALLOWED) - used, f"drop these from ALLOWED: {sorted(set(ALLOWED) - used)}"
+    assert not set(DOORS) - used, f"drop these from DOORS: {sorted(set(DOORS) - used)}"
+
+
+def test_only_the_package_page_and_plugins_import_the_package_page() -> None:
+    public = {"zoo.builtin", "zoo.cli", "zoo.testing", "zoo"}
+    wrong = [
+        str(found) for found in all_imports() if found.target == "zoo" and found.where != "typing" and room(found.module) not in public
+    ]
+    assert not wrong, "inside the house, import the module that defines a name:\n" + "\n".join(wrong)
+
+
+def test_one_technique_never_imports_another() -> None:
+    techniques = {module for module in sources() if module.startswith("zoo.tuning.")}
+    wrong = [str(found) for found in all_imports() if found.module in techniques and found.target in techniques]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_heavy_stands_at_the_top_of_a_module() -> None:
+    wrong = []
+    for found in all_imports():
+        top = found.target.split(".")[0]
+        allowed = TORCH_ONLY if found.module not in LIGHT else set()
+        if found.where == "module" and top in HEAVY - allowed:
+            wrong.append(str(found))
+    assert not wrong, "import these inside the functions that need them:\n" + "\n".join(wrong)
+
+
+LISTING = {
+    "import zoo": "import zoo; zoo.list_backbones()",
+    "zoo list": "from zoo.cli import main; main(['list', '--json'])",
+    "zoo plugins": "from zoo.cli import main; main(['plugins', '--json'])",
+    "zoo --help": "from zoo.cli import main; main(['--help'])",
+}
+
+
+@pytest.mark.parametrize("what", LISTING)
+def test_listing_imports_no_torch_and_no_model_library(what: str) -> None:
+    code = f"""
+import json, sys
+try:
+    {LISTING[what]}
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print()
+print(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def imported_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every ``zoo`` module or name that a file asks for, as a dotted path."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "zoo":
+            yield node.lineno, f"zoo.{node.attr}"
+
+
+def is_test(path: Path) -> bool:
+    return "tests" in path.relative_to(ROOT).parts
+
+
+def test_plugins_use_the_public_names_of_zoo_only() -> None:
+    public = {"zoo", *(f"zoo.{name}" for name in dir(zoo) if not name.startswith("_"))}
+    public -= {f"zoo.{path.stem}" for path in (ROOT / "zoo").iterdir()} - {"zoo.tuning"}
+    builtin = {ROOT / f"{name.replace('.', '/')}.py": tree for name, tree in sources().items() if name == "zoo.builtin.glyphnet"}
+    wrong = []
+    for path, tree in (plugin_sources() | builtin).items():
+        for line, name in imported_names(tree):
+            testing = is_test(path) and (name == "zoo.testing" or name.startswith("zoo.testing."))
+            if name.split(".")[0] == "zoo" and name not in public and not testing:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} uses {name}")
+    assert not wrong, f"plugins use these names only: {sorted(public)}\n" + "\n".join(wrong)
+
+
+# Where bytes from disk or Hub become objects. Everything else asks zoo.weights.
+GATES = {"zoo/weights.py": {"safe_open", "load_file"}}
+FORBIDDEN_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+READERS = {"safe_open", "load_file", "load_model", "load_state_dict_from_url"}
+
+
+def openers(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            yield from ((node.lineno, name) for name in names if name.split(".")[0] in FORBIDDEN_MODULES or name in READERS)
+        elif isinstance(node, ast.Attribute) and (
+            node.attr in READERS or ast.unparse(node) in {"torch.load", "torch.hub", "torch.jit.load"}
+        ):
+            yield node.lineno, node.attr if node.attr in READERS else ast.unparse(node)
+        elif isinstance(node, ast.keyword) and node.arg in {"allow_pickle", "weights_only", "trust_remote_code"}:
+            if not (isinstance(node.value, ast.Constant) and node.value.value is (node.arg == "weights_only")):
+                yield node.value.lineno, f"{node.arg}={ast.unparse(node.value)}"
+
+
+def test_bytes_become_objects_at_the_one_gate_only() -> None:
+    files = {
+        ROOT / name: ast.parse((ROOT / name).read_text(encoding="utf-8"))
+        for name in tracked(".py")
+        if name.startswith(("zoo/", "plugins/"))
+    }
+    wrong = []
+    for path, tree in files.items():
+        name = path.relative_to(ROOT).as_posix()
+        if not is_test(path):
+            wrong += [f"{name}:{line} uses {what}" for line, what in openers(tree) if what not in GATES.get(name, set())]
+    assert not wrong, "ask zoo.weights instead:\n" + "\n".join(wrong)
+
+
+@functools.cache
+def tracked(*suffixes: str) -> tuple[str, ...]:
+    """The files under version control, or, in a tree without it, the files of the packages."""
+    done = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=False)
+    names = done.stdout.split("\n") if done.returncode == 0 else [str(p.relative_to(ROOT)) for p in ROOT.glob("zoo/**/*")]
+    return tuple(name for name in names if name and (ROOT / name).is_file() and (not suffixes or name.endswith(suffixes)))
+
+
+def text_of(name: str) -> str:
+    try:
+        return (ROOT / name).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return ""
+
+
+# Spelt in two halves, so that this file does not find itself.
+UNWANTED = {
+    "a path of one machine": r"(?<![\w.<-])/" + r"(work|farm|root|tmp|home)/",
+    "a mark of unfinished work": r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b",
+    "a package index's host": r"(pypi\." + r"org|python" + r"hosted)",
+    "a body that is not there": r"raise NotImplemented" + r"Error",
+}
+
+
+@pytest.mark.parametrize("what", UNWANTED)
+def test_no_file_contains(what: str) -> None:
+    wrong = [
+        f"{name}:{number}"
+        for name in tracked()
+        for number, line in enumerate(text_of(name).split("\n"), 1)
+        if re.search(UNWANTED[what], line)
+    ]
+    assert not wrong, f"{what} stands in {wrong}"

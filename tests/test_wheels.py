@@ -1,0 +1,87 @@
+"""The wheels hold all they need and work in an environment that has never seen the source."""
+
+from __future__ import annotations
+
+import email
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.clean import PROJECTS, Environment, build_wheel, make_environment
+
+CONTENTS = {
+    "zoo": ["zoo/py.typed", "zoo/registry.toml", "zoo/builtin/glyphnet.safetensors"],
+    "zoo-timm": ["zoo_timm/py.typed"],
+}
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("wheels")
+    return {name: build_wheel(project, folder) for name, project in PROJECTS.items()}
+
+
+@pytest.fixture(scope="module")
+def core_only(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return make_environment(tmp_path_factory.mktemp("core") / "venv", [wheels["zoo"]])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six grey images in two classes."""
+    folder = tmp_path_factory.mktemp("photos")
+    for label, value in (("dark", 40), ("light", 200)):
+        (folder / label).mkdir()
+        for number in range(6):
+            Image.new("L", (32, 32), value + number).save(folder / label / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_a_wheel_holds_its_data_its_types_and_its_licence_and_no_tests(wheels: dict[str, Path], name: str) -> None:
+    with zipfile.ZipFile(wheels[name]) as wheel:
+        names = wheel.namelist()
+    missing = [path for path in CONTENTS.get(name, []) if path not in names]
+    assert not missing, f"{wheels[name].name} lacks {missing}"
+    assert any(path.endswith("dist-info/licenses/LICENSE") for path in names)
+    assert not [path for path in names if "tests/" in path or path.endswith("toy.py")]
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_a_wheel_asks_for_nothing_that_an_index_does_not_have(wheels: dict[str, Path], name: str) -> None:
+    with zipfile.ZipFile(wheels[name]) as wheel:
+        (metadata,) = (path for path in wheel.namelist() if path.endswith("dist-info/METADATA"))
+        requirements = email.message_from_bytes(wheel.read(metadata)).get_all("Requires-Dist") or []
+    assert requirements
+    assert not [requirement for requirement in requirements if " @ " in requirement]
+
+
+def test_the_core_alone_lists_shows_and_trains(core_only: Environment, photos: Path, tmp_path: Path) -> None:
+    listed = json.loads(core_only.run("zoo", "list", "--json", cwd=tmp_path).stdout)
+    assert {entry["name"].split("/")[0] for entry in listed} == {"zoo"}
+    plugins = json.loads(core_only.run("zoo", "plugins", "--json", cwd=tmp_path).stdout)
+    assert [(plugin["distribution"], plugin["status"]) for plugin in plugins] == [("zoo", "ok")]
+    assert "zoo/glyphnet" in core_only.run("zoo", "show", "zoo/glyphnet", cwd=tmp_path).stdout
+    core_only.run("zoo", "train", "zoo/glyphnet", str(photos), "--valid", str(photos), "--epochs", "1", "--out", "out", cwd=tmp_path)
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_the_core_is_imported_from_its_wheel(core_only: Environment, tmp_path: Path) -> None:
+    where = core_only.run("python", "-c", "import zoo; print(zoo.__file__)", cwd=tmp_path).stdout
+    assert Path(where.strip()).is_relative_to(core_only.folder)
+
+
+def test_a_name_of_a_plugin_that_is_not_installed_says_what_to_install(core_only: Environment, tmp_path: Path) -> None:
+    done = core_only.run("zoo", "show", "timm/resnet18", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "zoo[timm]" in " ".join((done.stdout + done.stderr).split())
+
+
+def test_all_wheels_together_list_every_plugin_as_healthy(wheels: dict[str, Path], tmp_path: Path) -> None:
+    environment = make_environment(tmp_path / "venv", wheels.values())
+    plugins = json.loads(environment.run("zoo", "plugins", "--json", cwd=tmp_path).stdout)
+    assert {plugin["distribution"] for plugin in plugins} == set(PROJECTS)
+    assert {plugin["status"] for plugin in plugins} == {"ok"}
