@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import zoo.builtin
+from zoo.registry import Registry, use_registry
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,3 +20,14 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("no ../shared/data beside this checkout")
     return folder
+
+
+@pytest.fixture
+def toys() -> Iterator[Registry]:
+    """A registry that holds the built-in plugin and the toy backbones, in place of the process-wide one."""
+    from tests.toy import ToyPlugin
+
+    registry = Registry(plugins=[zoo.builtin, ToyPlugin()], files=[])
+    use_registry(registry)
+    yield registry
+    use_registry()

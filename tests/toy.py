@@ -38,8 +38,8 @@ class ToyNet(nn.Module):
         return x
 
 
-def toynet(**options: object) -> ToyNet:
-    return ToyNet(**options)  # type: ignore[arg-type]
+def toynet(width: int = 8, depth: int = 2, in_chans: int = 3, drop_rate: float = 0.2) -> ToyNet:
+    return ToyNet(width, depth, in_chans, drop_rate)
 
 
 def toy_spec(name: str = "toy/net", **changes: object) -> BackboneSpec:

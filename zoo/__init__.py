@@ -20,6 +20,7 @@ from zoo.hookspecs import hookimpl as hookimpl
 if TYPE_CHECKING:
     from zoo import testing as testing
     from zoo import tuning as tuning
+    from zoo.adapter import TaskModel as TaskModel
     from zoo.backbone import Backbone as Backbone
     from zoo.backbone import get as get
     from zoo.layers import LayerGroup as LayerGroup
@@ -37,6 +38,7 @@ _LAZY = {
     "LayerGroup": "zoo.layers",
     "LayerGroups": "zoo.layers",
     "Registry": "zoo.registry",
+    "TaskModel": "zoo.adapter",
     "bind": "zoo.layers",
     "get": "zoo.backbone",
     "list_backbones": "zoo.registry",

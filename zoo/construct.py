@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec
-from zoo.errors import CoverageError, DeclarationError, count, did_you_mean, examples, fault_list
+from zoo.errors import CoverageError, DeclarationError, count, examples, fault_list
 from zoo.plugins import load_function
 
 log = logging.getLogger("zoo")
@@ -66,7 +66,7 @@ def fit_state(module: nn.Module, state: State, spec: BackboneSpec) -> tuple[Stat
         elif name.endswith("num_batches_tracked"):
             fitted[name] = torch.zeros((), dtype=tensor.dtype)
         else:
-            faults.append(f"{name} {tuple(tensor.shape)} is not in the file{did_you_mean(name, state) if len(faults) < 4 else ''}")
+            faults.append(f"{name} {tuple(tensor.shape)} is not in the file")
     unused = [key for key in state if key not in target]
     if unused:
         log.info("%s: %s of the weights are not part of the backbone: %s", spec.name, count(len(unused), "tensor"), examples(unused))
@@ -111,15 +111,13 @@ def _module(built: object, spec: BackboneSpec) -> nn.Module:
 
 
 def _coverage(spec: BackboneSpec, module: nn.Module, fitted: Mapping[str, Tensor], faults: list[str]) -> str:
-    total = len(fitted) + len(faults)
-    source = spec.weights.file if spec.weights else "the weights"
-    headline = (
-        f"{spec.name}: {source} fills {len(fitted)} of {total} tensors of {type(module).__name__} ({100 * len(fitted) / total:.0f} %)"
-    )
+    filled = sum(not name.endswith("num_batches_tracked") for name in fitted)
+    total = filled + len(faults)
+    source = f"the file {spec.weights.file!r}" if spec.weights else "the state"
+    share = f"{filled} of {total} tensors of {type(module).__name__} ({100 * filled / total:.0f} %)"
     shown = faults[:4] + ([f"… and {len(faults) - 4} more"] if len(faults) > 4 else [])
-    return fault_list(
-        headline, shown, "Is it the file of this architecture and these options? allow_partial=True keeps random values for the rest."
-    )
+    remedy = "Is it the file of this architecture and these options? allow_partial=True keeps random values for the rest."
+    return fault_list(f"{spec.name}: {source} fills {share}", shown, remedy)
 
 
 @contextmanager
@@ -128,9 +126,6 @@ def headless() -> Iterator[None]:
 
     Buffers are computed as usual, so those that are not saved (position indices, attention masks) are right without being
     in any file. A parameter registered under two names stays one, so ties survive.
-
-    Yields:
-        For each parameter taken, the original and its stand-in (the originals are kept so that their ids stay unique).
     """
     register = nn.Module.register_parameter
     # The originals are kept until the end, so that their ids stay unique.

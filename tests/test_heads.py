@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from zoo.declare import Features
+from zoo.errors import OptionError
+from zoo.heads import LinearHead, MLPHead, Pool
+
+SHAPES = {"BCHW": (2, 6, 3, 4), "BHWC": (2, 3, 4, 6), "BCDHW": (2, 6, 3, 4, 5), "BND": (2, 7, 6), "BD": (2, 6)}
+
+
+@pytest.mark.parametrize("layout", SHAPES)
+def test_every_layout_pools_to_one_vector_per_sample(layout: str) -> None:
+    assert Pool(Features(dim=6, layout=layout))(torch.randn(SHAPES[layout])).shape == (2, 6)
+
+
+def test_average_and_maximum_are_taken_over_space() -> None:
+    x = torch.randn(SHAPES["BCHW"])
+    assert torch.allclose(Pool(Features(dim=6))(x), x.mean((2, 3)))
+    assert torch.equal(Pool(Features(dim=6), "max")(x), x.amax((2, 3)))
+    channels_last = x.permute(0, 2, 3, 1)
+    assert torch.allclose(Pool(Features(dim=6, layout="BHWC"))(channels_last), x.mean((2, 3)), atol=1e-6)
+
+
+def test_tokens_that_are_no_patches_are_left_out_of_the_average() -> None:
+    x = torch.randn(SHAPES["BND"])
+    features = Features(dim=6, layout="BND", prefix_tokens=2)
+    assert torch.equal(Pool(features)(x), x[:, 0])
+    assert torch.allclose(Pool(features, "avg")(x), x[:, 2:].mean(1))
+
+
+@pytest.mark.parametrize(("layout", "how"), [("BCHW", "token"), ("BD", "avg"), ("BND", "mean"), ("BND", "token")])
+def test_a_pooling_that_does_not_fit_is_refused(layout: str, how: str) -> None:
+    with pytest.raises(OptionError, match=how):
+        Pool(Features(dim=6, layout=layout), how)
+
+
+def test_logits_have_one_column_per_class() -> None:
+    x = torch.randn(SHAPES["BCHW"])
+    for head in (LinearHead(Features(dim=6), 5), MLPHead(Features(dim=6), 5)):
+        assert head(x).shape == (2, 5)
+        assert torch.equal(head.eval()(x), head.logits(head.pool(x)))
+
+
+def test_the_mlp_head_is_the_one_of_the_literature() -> None:
+    head = MLPHead(Features(dim=512), 3)
+    assert (head.hidden.in_features, head.hidden.out_features, head.dropout.p, head.linear.out_features) == (512, 256, 0.5, 3)
+
+
+@pytest.mark.parametrize("options", [{"dropout": 1.0}, {"dropout": -0.1}])
+def test_a_dropout_out_of_range_is_refused(options: dict[str, float]) -> None:
+    for head in (LinearHead, MLPHead):
+        with pytest.raises(OptionError, match="dropout"):
+            head(Features(dim=6), 2, **options)
