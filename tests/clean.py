@@ -79,7 +79,7 @@ def _borrow(folder: Path) -> None:
     for source in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for entry in Path(source).iterdir():
             stem = re.split(r"[-.]", entry.name)[0]
-            if stem not in ours and entry.suffix != ".pth" and not entry.name.startswith(("_", "-")) or entry.name == "_distutils_hack":
+            if stem not in ours and entry.suffix != ".pth" and not entry.name.startswith("__"):
                 (folder / entry.name).symlink_to(entry)
 
 
