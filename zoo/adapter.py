@@ -80,7 +80,8 @@ class TaskModel(nn.Module):
     def embed_batch(self, x: Tensor) -> Tensor:
         """Return pooled features ``(batch, dim)`` for normalised inputs ``(batch, *inputs.shape)``."""
         # A plugin's head may keep its pooling to itself; embeddings then take the declared one.
-        pool = self.head.pool if isinstance(getattr(self.head, "pool", None), nn.Module) else Pool(self.spec.features)
+        own = getattr(self.head, "pool", None)
+        pool = own if isinstance(own, nn.Module) else Pool(self.spec.features)
         pooled: Tensor = pool(self.backbone(x))
         return pooled
 

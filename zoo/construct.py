@@ -138,7 +138,7 @@ def headless() -> Iterator[None]:
                 taken[id(parameter)] = (parameter, nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad))
             module._parameters[name] = taken[id(parameter)][1]
 
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]  # for the time of building only
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]  # for the time of building only
     try:
         yield
     finally:

@@ -228,7 +228,7 @@ def _lookup(model: nn.Module, name: str) -> nn.Module | Tensor | None:
     if module is None:
         return None
     for table in (module._modules, module._parameters, module._buffers):
-        found: nn.Module | Tensor | None = table.get(last)  # type: ignore[attr-defined]  # three dicts of one shape
+        found: nn.Module | Tensor | None = table.get(last)
         if found is not None:
             return found
     return None
