@@ -1,0 +1,68 @@
+"""P2: a backbone with its weights on local disk and a new head, against timm's own loading; time and peak memory.
+
+Run: make bench ONLY=p2_loading
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from side_by_side import alternate, report, told_by_process
+
+MODELS = ("resnet50", "convnext_tiny", "vit_base_patch16_224")
+MAKE = """
+import sys, timm, torch
+from safetensors.torch import save_file
+save_file(timm.create_model(sys.argv[1]).state_dict(), sys.argv[2])
+print("{}")
+"""
+MEASURE = """
+import json, os, re, resource, sys, time
+import timm, torch, safetensors.torch
+{imports}
+name, path = sys.argv[1:3]
+with open(path, "rb") as file:  # both find the file in the page cache
+    while file.read(1 << 24): pass
+def rss(key):
+    with open("/proc/self/status") as status:
+        return int(re.search(rf"{{key}}:\\s+(\\d+)", status.read())[1]) * 1024
+with open("/proc/self/clear_refs", "w") as refs: refs.write("5")
+before = rss("VmRSS")
+start = time.perf_counter()
+{body}
+seconds = time.perf_counter() - start
+assert not any(p.is_meta for p in model.parameters())
+print(json.dumps({{"seconds": seconds, "peak": (rss("VmHWM") - before) / os.path.getsize(path)}}))
+"""
+OURS = MEASURE.format(
+    imports="import zoo.adapter, zoo.construct, zoo.weights, zoo.registry; zoo.registry.default_registry(); import zoo_timm.build",
+    body="model = zoo.get('timm/' + name, weights=path).adapt(10)",
+)
+PEER = MEASURE.format(imports="", body="model = timm.create_model(name, checkpoint_path=path); model.reset_classifier(10)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--models", nargs="*", default=MODELS)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.models:
+            path = str(Path(folder) / f"{name}.safetensors")
+            told_by_process(MAKE, name, path)
+            peaks: dict[str, list[float]] = {"zoo": [], "timm": []}
+
+            def run(code: str, who: str, name: str = name, path: str = path, peaks: dict[str, list[float]] = peaks) -> float:
+                told = told_by_process(code, name, path)
+                peaks[who].append(told["peak"])
+                return told["seconds"]
+
+            measured = alternate({"zoo": lambda: run(OURS, "zoo"), "timm": lambda: run(PEER, "timm")}, arguments.repeats)
+            report(f"P2: {name}", measured, ours="zoo")
+            print(f"  peak memory above the start, as a multiple of the file: zoo {max(peaks['zoo']):.2f}, timm {max(peaks['timm']):.2f}")
+
+
+if __name__ == "__main__":
+    main()
