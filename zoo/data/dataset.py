@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from zoo.data.images import decode
 from zoo.data.table import Table
 from zoo.data.transforms import Transform
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, fault_list
+
+Sample: TypeAlias = "tuple[torch.Tensor, Any, int]"
 
 POLICIES = ("raise", "skip")
 log = logging.getLogger(__name__)
 
 
-class Samples(Dataset[tuple[torch.Tensor, Any, int]]):
+class Samples(Dataset[Sample]):
     """Transformed samples ``(x, target, index)`` of a table.
 
     Epochs reach loader workers that are already running through shared memory.
@@ -53,7 +56,7 @@ class Samples(Dataset[tuple[torch.Tensor, Any, int]]):
         """
         if on_corrupt not in POLICIES:
             raise OptionError(f"on_corrupt is {on_corrupt!r}; it must be one of {', '.join(POLICIES)}")
-        self.table = drop_corrupt(table, transform, max_corrupt) if on_corrupt == "skip" else table
+        self.table = drop_corrupt(table, max_corrupt) if on_corrupt == "skip" else table
         self.transform, self.seed = transform, seed
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # torch has no types here
 
@@ -69,24 +72,28 @@ class Samples(Dataset[tuple[torch.Tensor, Any, int]]):
         """The epoch whose random numbers are drawn."""
         return int(self._epoch[0])
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, Any, int]:
-        """Return the tensor, the target (int, array or -1 where unlabelled) and the index.
+    def __getitem__(self, index: int) -> Sample:
+        """Return sample ``index`` of the current epoch; see ``at``."""
+        return self.at(self.epoch, index)
+
+    def at(self, epoch: int, index: int) -> Sample:
+        """Return the tensor, the target (int, float32 array, or None where unlabelled) and the index.
 
         Raises:
             CorruptInputError: If the sample cannot be decoded, naming it.
+            DataError: If it has another shape than the model takes.
         """
-        rng = random.Random(f"{self.seed}/{self.epoch}/{index}")
+        rng = random.Random(f"{self.seed}/{epoch}/{index}")
         try:
             x = self.transform(self.table.inputs[index], rng)
         except Exception as error:
             raise _told(error, f"sample {index} of {self.table.source}") from error
         targets = self.table.targets
-        if targets is None:
-            return x, -1, index
-        return x, int(targets[index]) if targets.dtype == np.int64 else targets[index], index
+        target = None if targets is None else targets[index]
+        return x, int(target) if isinstance(target, np.int64) else target, index
 
 
-def drop_corrupt(table: Table, transform: Transform, max_corrupt: float = 0.01) -> Table:
+def drop_corrupt(table: Table, max_corrupt: float = 0.01) -> Table:
     """Return the rows that can be decoded, after trying all of them; what is left out is logged once.
 
     Raises:
@@ -98,9 +105,9 @@ def drop_corrupt(table: Table, transform: Transform, max_corrupt: float = 0.01) 
     if isinstance(table.inputs, list):
         # Decoders release the interpreter lock; datasets of the user's own may not be safe in threads.
         with ThreadPoolExecutor() as pool:
-            causes = list(pool.map(lambda row: _cause(table, transform, row), rows))
+            causes = list(pool.map(lambda row: _cause(table, row), rows))
     else:
-        causes = [_cause(table, transform, row) for row in rows]
+        causes = [_cause(table, row) for row in rows]
     bad = [row for row, cause in enumerate(causes) if cause]
     if not bad:
         return table
@@ -119,11 +126,20 @@ def drop_corrupt(table: Table, transform: Transform, max_corrupt: float = 0.01) 
     return kept
 
 
-def _cause(table: Table, transform: Transform, row: int) -> str:
+def _cause(table: Table, row: int) -> str:
     try:
-        transform(table.inputs[row], random.Random(0))
+        source = table.inputs[row]
+        if not isinstance(source, torch.Tensor) or not source.is_floating_point():
+            # The smallest decoded size reads the whole file all the same, so it finds every fault, sooner.
+            decode(source, name=f"row {row}", at_least=1)
+        elif not torch.isfinite(source).all():
+            return f"row {row} has values that are not finite"
     except CorruptInputError as error:
         return str(error)
+    except ZooError:
+        raise
+    except Exception as error:  # a dataset of the user's own may raise anything
+        return f"row {row} cannot be read: {type(error).__name__}: {error}"
     return ""
 
 
