@@ -174,19 +174,20 @@ class Registry:
 
 
 _default: list[Registry] = []
+_extra_files: list[Path | str] = []
 
 
 def default_registry() -> Registry:
     """Return the process-wide registry, built at its first use."""
     if not _default:
-        _default.append(Registry())
+        _default.append(Registry(files=default_files(_extra_files)))
     return _default[0]
 
 
 def use_registry(registry: Registry | None = None, *, files: Iterable[Path | str] = ()) -> None:
-    """Replace the process-wide registry, or have it built again with further registry files, which win over the others."""
-    files = list(files)
-    _default[:] = [registry or Registry(files=default_files(files))] if registry or files else []
+    """Replace the process-wide registry; without one it is built anew when needed, ``files`` winning over the usual ones."""
+    _default[:] = [registry] if registry else []
+    _extra_files[:] = files
 
 
 def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:

@@ -1,0 +1,75 @@
+"""The program ``zoo``: its global options, its exit codes, and how errors are shown.
+
+Exit codes: 0 done, 1 error, 2 usage (a wrong option or name), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from zoo.cli import listing, training
+from zoo.cli.output import Output
+from zoo.cli.parser import Parser, global_options
+from zoo.errors import PluginError, ZooError, count, fault_list
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit with its code.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+    """
+    options = build_parser().parse(sys.argv[1:] if argv is None else argv)
+    out = Output(sys.stdout)
+    # What a plugin or a library prints must not get into a JSON document.
+    aside = contextlib.redirect_stdout(sys.stderr) if getattr(options, "json", False) else contextlib.nullcontext()
+    try:
+        with aside:
+            code = _run(options, out)
+        out.stream.flush()
+    except ZooError as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough; Python would complain while it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def build_parser() -> Parser:
+    """Return the parser of all commands."""
+    from zoo import __version__
+
+    parser = Parser(prog="zoo", description="Transfer learning with any pretrained backbone.")
+    parser.add_argument("--version", action="version", version=f"zoo {__version__}")
+    global_options(parser, front=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    listing.register(commands)
+    training.register(commands)
+    for command in commands.choices.values():
+        global_options(command, front=False)
+    return parser
+
+
+def _run(options: argparse.Namespace, out: Output) -> int:
+    from zoo.registry import default_registry, use_registry
+
+    files = [*options.registry_before, *options.registry]
+    if files:
+        use_registry(files=files)
+    faults = default_registry().faults if options.strict_plugins else []
+    # `zoo plugins` shows what makes it fail; any other command fails before it does any work.
+    if faults and options.command != "plugins":
+        raise PluginError(fault_list(f"the plugins have {count(len(faults), 'fault')}", faults, "See: zoo plugins"))
+    options.run(options, out)
+    return 1 if faults else 0

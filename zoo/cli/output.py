@@ -1,0 +1,53 @@
+"""How commands print: plain tables for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TextIO
+
+
+class Output(NamedTuple):
+    """The real standard output; while JSON is asked for, all else that is printed goes to standard error."""
+
+    stream: TextIO
+
+    def json(self, value: Any) -> None:
+        """Write one JSON document; the items of a list stand on lines of their own."""
+        if isinstance(value, list):  # an indented document would be written by json's slow path
+            text = "[" + ",\n ".join(json.dumps(item, default=_plain) for item in value) + "]"
+        else:
+            text = json.dumps(value, indent=2, default=_plain)
+        print(text, file=self.stream)
+
+
+def table(rows: Iterable[Sequence[object]], header: Sequence[str], right: Iterable[int] = ()) -> str:
+    """Return aligned columns; those numbered in ``right`` are right-aligned."""
+    cells = [[str(value) for value in row] for row in [header, *rows]]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    pads = [str.rjust if index in set(right) else str.ljust for index in range(len(header))]
+    return "\n".join("  ".join(pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)).rstrip() for row in cells)
+
+
+def thousands(number: float) -> str:
+    """Return a number of parameters as ``25.6M`` or ``12.3k``, or nothing where it is unknown."""
+    return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number / 1e3:.1f}k" if number else ""
+
+
+def figures(metrics: Mapping[str, float]) -> str:
+    """Return metrics as ``accuracy 0.9608, loss 0.1423``."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def show_log() -> None:
+    """Show what the library has to say about a run, on standard error."""
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("zoo").setLevel(logging.INFO)
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy values and paths into what JSON knows."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

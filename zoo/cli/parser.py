@@ -1,0 +1,64 @@
+"""argparse with the nearest name for every mistake.
+
+Not typer, which imports pydantic to read its first option: that alone takes longer than a whole listing may.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from zoo.errors import did_you_mean
+
+Commands = Any  # argparse keeps the class of its subparsers private
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes options by their full names only and suggests the nearest of them."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Return the options; exit with code 2 and a usage message where they are wrong."""
+        options, unknown = self.parse_known_args(list(arguments))
+        if unknown:
+            command = self._command(options.command)
+            known = [*command._option_string_actions]
+            # The value of an unknown option is left over as well; naming it would only distract.
+            culprits = [word for word in unknown if word.startswith("-")] or unknown
+            told = [f"{word!r}{did_you_mean(word.partition('=')[0], known)}" for word in culprits]
+            command.error(f"zoo {options.command} does not know {', '.join(told)}")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit with code 2."""
+        choice = re.match(r"argument COMMAND: invalid choice: '(.*?)'", message)
+        if choice:
+            names = list(self._commands())
+            message = f"there is no command {choice[1]!r}{did_you_mean(choice[1], names)}; the commands are: {', '.join(names)}"
+        self.print_usage(sys.stderr)
+        self.exit(2, f"error: {message}\n")
+
+    def _commands(self) -> dict[str, Parser]:
+        groups = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        return dict(groups[0].choices) if groups else {}
+
+    def _command(self, name: str) -> Parser:
+        return self._commands().get(name, self)
+
+
+def global_options(parser: argparse.ArgumentParser, *, front: bool) -> None:
+    """Add the options that every command takes, before its name (``front``) or after it."""
+    group = parser.add_argument_group("global options, before or after the command")
+    # The parser of a command writes over what the parser before it has read, unless it keeps silent about defaults.
+    unset = False if front else argparse.SUPPRESS
+    where = "registry_before" if front else "registry"
+    group.add_argument(
+        "--registry", metavar="FILE", dest=where, action="append", default=[], help="a registry.toml to merge over the others"
+    )
+    group.add_argument("--strict-plugins", action="store_true", default=unset, help="fail if any plugin has a fault")
+    group.add_argument("--debug", action="store_true", default=unset, help="show the traceback of an error")

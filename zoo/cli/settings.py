@@ -1,0 +1,91 @@
+"""The settings of ``zoo train``: flags over a config file over defaults, all checked before torch is imported."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import OptionError, count, did_you_mean, fault_list
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# What a config file may hold besides the options of the recipe. Tables: columns, head_options, model_options.
+PLAIN = ("valid", "weights", "task", "head", "in_chans", "allow_partial", "recipe", "out", "resume", "quiet")
+TABLES = ("columns", "head_options", "model_options")
+FIT = ("epochs", "batch_size", "lr", "image_size", "seed", "valid_split")
+TASKS = ("single-label", "multi-label", "regression")
+
+
+def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings: those of the config file, with the flags that were given over them.
+
+    Args:
+        config: A TOML file, or None.
+        flags: Settings by name; None and empty mappings count as not given.
+
+    Returns:
+        ``PLAIN`` and ``TABLES`` by name, and all that is for ``fit`` under ``fit``.
+
+    Raises:
+        OptionError: Listing every unknown key, with its nearest, and every value out of range.
+    """
+    from zoo.engine.config import OPTIONS, resolve
+
+    given = {key: value for key, value in flags.items() if value is not None and value != {}}
+    options = dict(given.pop("options", {}))
+    if config:
+        given = _read(config, OPTIONS) | given
+    settings: dict[str, Any] = {key: given.get(key) for key in PLAIN} | {key: dict(given.get(key) or {}) for key in TABLES}
+    settings["fit"] = {key: value for key, value in given.items() if key not in settings} | options
+    settings["task"] = settings["task"] or "single-label"
+    if settings["task"] not in TASKS:
+        raise OptionError(
+            f"there is no task {settings['task']!r}{did_you_mean(settings['task'], TASKS)}; the tasks are: {', '.join(TASKS)}"
+        )
+    settings["recipe"] = settings["recipe"] or "layer-decay"
+    resolve(settings["recipe"], settings["fit"])
+    return settings
+
+
+def pairs(words: Iterable[str] | None, flag: str) -> dict[str, Any]:
+    """Parse ``key=value`` words; a value that reads as JSON (a number, true, a list) is taken as that, else as text.
+
+    Raises:
+        OptionError: If a word has no ``=``.
+    """
+    found: dict[str, Any] = {}
+    for word in words or ():
+        key, sign, value = word.partition("=")
+        if not (sign and key.strip()):
+            raise OptionError(f"{flag} {word!r} is not of the form key=value")
+        try:
+            found[key.strip()] = json.loads(value)
+        except ValueError:
+            found[key.strip()] = value.strip()
+    return found
+
+
+def columns(words: str | None) -> dict[str, str]:
+    """Parse ``file_name=file,group=patient_id``."""
+    return {key: str(value) for key, value in pairs(words.split(",") if words else (), "--columns").items()}
+
+
+def _read(path: Path, options: Iterable[str]) -> dict[str, Any]:
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise OptionError(f"the config {str(path)!r} cannot be read: {error}") from error
+    known = [*PLAIN, *TABLES, *options]
+    faults = [f"there is no key {key!r}{did_you_mean(key, known)}" for key in told if key not in known]
+    faults += [f"{key} is {told[key]!r}; it must be a table" for key in TABLES if not isinstance(told.get(key, {}), dict)]
+    if faults:
+        raise OptionError(
+            fault_list(f"the config {str(path)!r} has {count(len(faults), 'fault')}", faults, f"The keys are: {', '.join(known)}")
+        )
+    return told
