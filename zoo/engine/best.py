@@ -1,0 +1,65 @@
+"""Which epoch is kept, and when a phase stops early."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.engine.config import MONITORS
+from zoo.errors import OptionError, did_you_mean
+
+LOWER_IS_BETTER = frozenset({"loss", "mae", "rmse"})
+
+
+def resolve_monitor(monitor: str | None, task: str) -> str:
+    """Return the metric that chooses the epoch: the one asked for, or the first of the task's.
+
+    Raises:
+        OptionError: If the task has no such metric.
+    """
+    known = MONITORS[task]
+    if monitor is None:
+        return known[0]
+    if monitor not in known:
+        raise OptionError(f"monitor is {monitor!r}{did_you_mean(monitor, known)}; for a {task} task it is one of: {', '.join(known)}")
+    return monitor
+
+
+@dataclass
+class Best:
+    """The best epoch so far.
+
+    Attributes:
+        monitor: Metric that decides; ties go to the lower loss, then to the earlier epoch.
+        epoch: Number of the best epoch, from 1; 0 while there is none.
+        score: ``(value, -loss)`` of the best epoch, higher is better.
+        waited: Epochs since the last improvement, within the phase.
+    """
+
+    monitor: str
+    epoch: int = 0
+    score: tuple[float, float] = (-math.inf, -math.inf)
+    waited: int = 0
+
+    def update(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Take in one epoch's metrics and tell whether it is the best so far. NaN never is."""
+        value = metrics.get(self.monitor, math.nan)
+        value = -value if self.monitor in LOWER_IS_BETTER else value
+        loss = metrics.get("loss", math.nan)
+        score = (value, -math.inf if math.isnan(loss) else -loss)
+        better = not math.isnan(value) and score > self.score
+        self.waited = 0 if better else self.waited + 1
+        if better:
+            self.epoch, self.score = epoch, score
+        return better
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; infinities as None."""
+        return {"epoch": self.epoch, "score": list(self.score) if self.epoch else None, "waited": self.waited}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Take over what ``to_dict`` gave, in place."""
+        self.epoch, self.waited = int(saved["epoch"]), int(saved["waited"])
+        self.score = (saved["score"][0], saved["score"][1]) if saved["score"] else (-math.inf, -math.inf)

@@ -1,0 +1,154 @@
+"""Checkpoints that exist only when they are whole: tensors as safetensors, the rest as JSON, nothing pickled.
+
+A checkpoint is written into a stage directory, every file is flushed to disk, the manifest with the digests comes last,
+one rename makes it visible, and only then are older ones removed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo.errors import SavedModelError, WeightsError, fault_list
+from zoo.weights import digest, read
+
+log = logging.getLogger("zoo")
+
+SCHEMA = 1
+KEEP = 2
+_STAGE = ".stage-"
+_PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one checkpoint holds: named sets of tensors, and plain data."""
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    plain: Mapping[str, Any]
+
+
+def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, *, keep: int = KEEP) -> Path:
+    """Write a checkpoint below ``folder`` and remove all but the newest ``keep``.
+
+    Raises:
+        OSError: If it cannot be written; older checkpoints are then untouched.
+    """
+    from safetensors.torch import save_file
+
+    stage, final = folder / f"{_STAGE}{step:010d}-{os.getpid()}", folder / f"{_PREFIX}{step:010d}"
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(parents=True)
+    try:
+        for name, tensors in checkpoint.tensors.items():
+            save_file(_separate(tensors), stage / f"{name}.safetensors")
+        (stage / "state.json").write_text(json.dumps(checkpoint.plain), encoding="utf-8")
+        files = {path.name: {"sha256": digest(path), "size": path.stat().st_size} for path in sorted(stage.iterdir())}
+        manifest = {"schema": SCHEMA, "step": step, "files": files}
+        (stage / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        for path in (*sorted(stage.iterdir()), stage):
+            _flush(path)
+        shutil.rmtree(final, ignore_errors=True)
+        stage.rename(final)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise
+    _flush(folder)
+    for old in _written(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:
+    """Read the newest whole checkpoint below ``folder``; None if there never was one.
+
+    A damaged one is told in the log and the one before it is taken.
+
+    Raises:
+        SavedModelError: If there are checkpoints and none is whole, or they were written by another version.
+    """
+    damage: list[str] = []
+    for path in reversed(_written(folder)):
+        faults = _faults(path)
+        found: Checkpoint | None = None
+        try:
+            found = None if faults else _read(path)
+        except WeightsError as error:  # whole, but with values that are not finite
+            faults = [str(error)]
+        if found is None:
+            damage.append(f"{path.name}: {'; '.join(faults)}")
+            continue
+        if damage:
+            log.warning(fault_list(f"going on from {path}, because newer checkpoints are damaged:", damage))
+        return found, path
+    if damage:
+        raise SavedModelError(fault_list(f"no checkpoint in {str(folder)!r} is whole:", damage, "Start anew in another folder (out=…)"))
+    return None
+
+
+def clean_stages(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for path in folder.glob(f"{_STAGE}*") if folder.is_dir() else ():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that the file is always either the old one or the new one."""
+    stage = path.with_name(f".{path.name}.part")
+    stage.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    stage.replace(path)
+
+
+def _written(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+
+
+def _faults(path: Path) -> list[str]:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        schema, files = manifest["schema"], dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [f"manifest.json cannot be read ({type(error).__name__})"]
+    if schema != SCHEMA:
+        raise SavedModelError(f"{str(path)!r} has checkpoint schema {schema}; this version of zoo reads {SCHEMA}")
+    return [fault for name, told in files.items() if (fault := _file_fault(path / name, told))]
+
+
+def _file_fault(path: Path, told: Mapping[str, Any]) -> str:
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if path.stat().st_size != told["size"]:
+        return f"{path.name} has {path.stat().st_size} of {told['size']} bytes"
+    return "" if digest(path) == told["sha256"] else f"{path.name} has changed (sha256)"
+
+
+def _read(path: Path) -> Checkpoint:
+    tensors = {file.stem: read(file) for file in path.glob("*.safetensors")}
+    return Checkpoint(tensors, json.loads((path / "state.json").read_text(encoding="utf-8")))
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors on the CPU, none sharing memory with another, as safetensors demands."""
+    seen: set[int] = set()
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().to("cpu").contiguous()
+        result[name] = plain.clone() if plain.untyped_storage().data_ptr() in seen else plain
+        seen.add(plain.untyped_storage().data_ptr())
+    return result
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,147 @@
+"""The resolved configuration of a run: every option checked, all faults told at once, before torch is imported."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from zoo.engine.recipe import AUGMENTS, Recipe, phase_epochs, resolve_recipe
+from zoo.errors import OptionError, did_you_mean, fault_list
+
+# The fields of zoo.data.transforms.Augment, which is not imported here because its module may need torch.
+AUGMENT_FIELDS = ("scale", "ratio", "flip", "jitter", "rand_augment", "erase", "mixup", "cutmix")
+MONITORS = {
+    "single-label": ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss"),
+    "multi-label": ("map", "macro_f1", "micro_f1", "auroc", "loss"),
+    "regression": ("mae", "rmse", "r2", "loss"),
+}
+
+
+def _no_bool(value: Any) -> Any:
+    """Refuse True where a number is meant: Python and YAML would read it as 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not a truth value")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_no_bool)]
+Float = Annotated[float, BeforeValidator(_no_bool)]
+
+
+class Config(BaseModel):
+    """Every option of one run, resolved: what ``run.json`` keeps and what a resumed run must agree with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+
+    recipe: Recipe
+    epochs: Int = Field(ge=1)
+    batch_size: Int = Field(ge=1)
+    lr: Float = Field(gt=0)
+    image_size: tuple[Int, Int] | None = None
+    seed: Int = Field(default=0, ge=0, lt=2**63)
+    layer_decay: Float = Field(gt=0, le=1)
+    weight_decay: Float = Field(ge=0)
+    warmup: Float = Field(ge=0, lt=1)
+    label_smoothing: Float = Field(ge=0, lt=1)
+    class_weights: Literal["balanced"] | dict[str, Annotated[Float, Field(gt=0)]] | None = None
+    balanced_sampling: bool = False
+    patience: Int = Field(default=0, ge=0)
+    augment: dict[str, Any] | None = None
+    views: Int = Field(default=1, ge=1)
+    cache: bool = True
+    freeze: Int | str = 0
+    clip_grad: Float | None = Field(default=None, gt=0)
+    accumulate: Int = Field(default=1, ge=1)
+    monitor: str | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    valid_split: str | None = None
+    allow_leak: bool = False
+    on_corrupt: Literal["raise", "skip"] = "raise"
+    max_corrupt: Float = Field(default=0.01, ge=0, le=1)
+    workers: Int | None = Field(default=None, ge=0)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, (int, str)) and not isinstance(value, bool) else value
+
+    @field_validator("image_size")
+    @classmethod
+    def _pixels(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value and min(value) < 1:
+            raise ValueError("must be at least 1 pixel")
+        return value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return self.model_dump(mode="json", exclude={"recipe"}) | {"recipe": asdict(self.recipe)}
+
+
+# Options of fit() that are no fields: they become part of `augment`.
+_SWITCHES = ("mixup", "cutmix", "rand_augment", "erase")
+OPTIONS = tuple(sorted({*Config.model_fields, *_SWITCHES} - {"recipe"}))
+_FROM_RECIPE = ("epochs", "batch_size", "lr", "layer_decay", "weight_decay", "warmup", "label_smoothing")
+
+
+def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:
+    """Merge the options given (None means not given) over the recipe's defaults and check all of them.
+
+    Raises:
+        OptionError: One error that names every unknown option, with its nearest, and every value out of range.
+    """
+    chosen = resolve_recipe(recipe)
+    given = {name: value for name, value in options.items() if value is not None}
+    faults = [f"there is no option {name!r}{did_you_mean(name, OPTIONS)}" for name in given if name not in OPTIONS]
+    values = {name: getattr(chosen, name) for name in _FROM_RECIPE}
+    values |= {name: value for name, value in given.items() if name in Config.model_fields}
+    values["augment"] = _augment(given.get("augment", chosen.augment), {key: given[key] for key in _SWITCHES if key in given}, faults)
+    try:
+        config = Config(recipe=chosen, **values)
+        phase_epochs(chosen.phases, config.epochs)
+    except ValidationError as error:
+        faults += [_told(problem) for problem in error.errors()]
+    except OptionError as error:
+        faults.append(str(error))
+    if faults:
+        hint = f"The options are: {', '.join(OPTIONS)}" if any("no option" in fault for fault in faults) else ""
+        raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, hint))
+    return config
+
+
+def _told(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("function-", "literal", "dict", "constrained")))
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{where} is {problem['input']!r}; it must be {message.removeprefix('must be ')}"
+
+
+def _augment(value: Any, switches: dict[str, Any], faults: list[str]) -> dict[str, Any] | None:
+    """Return the fields of Augment that differ from its defaults, or None for no augmentation."""
+    if isinstance(value, str):
+        if value not in AUGMENTS:
+            faults.append(f"augment is {value!r}{did_you_mean(value, AUGMENTS)}; it is one of {', '.join(AUGMENTS)}, or a mapping")
+            return None
+        named = AUGMENTS[value]
+        fields = None if named is None else dict(named)
+    elif is_dataclass(value) and not inspect.isclass(value):
+        fields = asdict(value)
+    elif isinstance(value, Mapping):
+        fields = dict(value)
+    else:
+        faults.append(f"augment is {value!r}; it is one of {', '.join(AUGMENTS)}, or a mapping")
+        return None
+    unknown = [name for name in fields or () if name not in AUGMENT_FIELDS]
+    faults += [f"augment has no field {name!r}{did_you_mean(str(name), AUGMENT_FIELDS)}" for name in unknown]
+    return {**(fields or {}), **switches} if fields is not None or switches else None
+
+
+def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Tell where two configurations differ in what changes the result; workers and device do not."""
+    free = {"workers", "device"}
+    names = [name for name in ours if name not in free and ours[name] != theirs.get(name)]
+    return [f"{name} was {theirs.get(name)!r} and is {ours[name]!r}" for name in names]

@@ -1,0 +1,48 @@
+"""Learning curves as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: str, kept: int) -> None:
+    """Draw losses and the monitored metric per epoch, the phases and the kept epoch marked.
+
+    Args:
+        history: One record per epoch.
+        path: A ``.png`` file, replaced.
+        monitor: Metric of the right panel.
+        kept: Number of the kept epoch, from 1.
+    """
+    # Figure and canvas directly: pyplot would choose a backend and keep global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2)
+    epochs = [record["epoch"] for record in history]
+    for panel, series in zip(panels, ({"train_loss": "train", "loss": "valid"}, {monitor: "valid"}), strict=True):
+        for key, label in series.items():
+            panel.plot(epochs, [record.get(key, float("nan")) for record in history], marker="o", markersize=3, label=label)
+        _mark_phases(panel, history)
+        if kept:
+            panel.axvline(kept, linewidth=1, linestyle=":", color="tab:green", label=f"kept: epoch {kept}")
+        panel.set_xlabel("epoch")
+        panel.legend(fontsize=8)
+    panels[0].set_ylabel("loss")
+    panels[1].set_ylabel(monitor)
+    figure.savefig(path, dpi=120)
+
+
+def _mark_phases(panel: Any, history: Sequence[Mapping[str, Any]]) -> None:
+    starts = [record for before, record in zip([None, *history], history, strict=False) if not before or before["phase"] != record["phase"]]
+    for record in starts:
+        edge = record["epoch"] - 0.5
+        if record is not history[0]:
+            panel.axvline(edge, linewidth=1, color="lightgrey")
+        panel.annotate(
+            record["phase"], (edge, 1), xycoords=("data", "axes fraction"), xytext=(3, -9), textcoords="offset points", fontsize=8
+        )

@@ -1,0 +1,111 @@
+"""Where and how precisely a model runs, and the random state around it."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import OptionError
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """Return the device asked for, or the accelerator where there is one, or the CPU.
+
+    Raises:
+        OptionError: If this machine has no such device.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    if not present.get(wanted, False):
+        raise OptionError(
+            f"device {wanted!r} is not available here; it can be: {', '.join(name for name, here in present.items() if here)}"
+        )
+    return torch.device(wanted)
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """Return Accelerate's word for the precision: ``bf16`` on a GPU of Ampere or newer, else ``no`` (float32)."""
+    if wanted == "auto":
+        wanted = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if wanted == "bf16" else "no"
+
+
+def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """Return channels_last for 2-D convolutional networks on a GPU, where tensor cores want it."""
+    convolutional = any(isinstance(module, nn.Conv2d) and module.groups == 1 and min(module.kernel_size) > 1 for module in model.modules())
+    volumetric = any(isinstance(module, nn.Conv3d) for module in model.modules())
+    return torch.channels_last if device.type == "cuda" and convolutional and not volumetric else torch.contiguous_format
+
+
+@contextmanager
+def placed(model: nn.Module, device: torch.device) -> Iterator[torch.memory_format]:
+    """Move a model to ``device`` for the duration, in place; it comes back to where it was, in the mode it was in."""
+    home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    layout = memory_format(model, device)
+    training = model.training
+    try:
+        model.to(device).to(memory_format=layout)
+        yield layout
+    finally:
+        model.to(home).to(memory_format=torch.contiguous_format)
+        model.train(training)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch, numpy and random for the duration; the caller's random state comes back at the end."""
+    before = random_state()
+    try:
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        yield
+    finally:
+        restore_random_state(before)
+
+
+def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return all global random states: torch's as uint8 tensors, Python's and numpy's as plain data."""
+    tensors = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    numbers: Any = np.random.get_state(legacy=False)
+    generator = {"key": numbers["state"]["key"].tolist(), "pos": int(numbers["state"]["pos"])}
+    plain = {"python": random.getstate(), "numpy": numbers | {"state": generator}}
+    return tensors, plain
+
+
+def restore_random_state(state: tuple[dict[str, Tensor], dict[str, Any]]) -> None:
+    """Restore what ``random_state`` returned, also after a round trip through JSON."""
+    tensors, plain = state
+    torch.set_rng_state(tensors["cpu"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
+    version, numbers, gauss = plain["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    generator = plain["numpy"]["state"]
+    key = np.asarray(generator["key"], dtype=np.uint32)
+    np.random.set_state(plain["numpy"] | {"state": {"key": key, "pos": generator["pos"]}})
+
+
+def make_accelerator(wanted_device: str, wanted_precision: str) -> Any:
+    """Return Accelerate's ``Accelerator`` for a device and a precision.
+
+    Accelerate keeps both in process-wide state and refuses another choice later; outside a launcher there is nothing to
+    protect in it, so it is reset.
+    """
+    from accelerate import Accelerator  # type: ignore[import-untyped]  # ships no types
+    from accelerate.state import AcceleratorState  # type: ignore[import-untyped]  # ships no types
+
+    device = choose_device(wanted_device)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=choose_precision(wanted_precision, device))

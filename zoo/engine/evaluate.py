@@ -1,0 +1,142 @@
+"""Evaluation and prediction: one pass without gradients, in order, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.adapter import TaskModel
+from zoo.data.dataset import Samples
+from zoo.data.open import Table, open_data
+from zoo.engine.device import choose_device, choose_precision, placed
+from zoo.engine.loader import Loader
+from zoo.engine.metrics import compute_metrics, sigmoid, softmax
+from zoo.engine.progress import Progress
+from zoo.engine.setup import check_targets
+from zoo.engine.streams import Forward, run_all, transform_for
+from zoo.errors import DataError, OptionError
+
+BATCH_SIZE = 64
+_NONE: Mapping[str, str] = MappingProxyType({})
+Array = npt.NDArray[np.float32]
+
+
+def evaluate(
+    model: TaskModel,
+    data: Any,
+    *,
+    split: str | None = None,
+    columns: Mapping[str, str] = _NONE,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    device: str = "auto",
+    quiet: bool = True,
+) -> dict[str, float]:
+    """Return the metrics of the model's task on labelled data.
+
+    single-label: loss, accuracy, balanced_accuracy, macro_f1, auroc, and majority, the accuracy of always naming the most
+    frequent class. multi-label: loss, map, macro_f1, micro_f1, auroc. regression: mae, rmse, r2. A metric that the data
+    leave undefined is left out.
+
+    Args:
+        model: The model.
+        data: Any source with labels, see ``zoo.data.open.open_data``.
+        split: Only this split of the data.
+        columns: Own names of the columns of a table.
+        batch_size: Samples per forward.
+        workers: Loader processes; None chooses.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        quiet: Show no progress.
+
+    Raises:
+        DataError: If the data have no labels, or labels outside the model's.
+    """
+    table = open_data(data, task=model.task, classes=model.labels, split=split, columns=columns, labelled=True)
+    check_targets(model, table)
+    logits = _outputs(model, table, model, batch_size=batch_size, workers=workers, device=device, quiet=quiet)
+    return compute_metrics(model.task, logits, np.asarray(table.targets))
+
+
+def predict(model: TaskModel, inputs: Any, **options: Any) -> list[Any]:
+    """Return the prediction for each input, in order.
+
+    A label (its index where the model has no labels), a tuple of the labels above 0.5, or a number (a tuple where the
+    model has several outputs). ``options`` are those of ``predict_proba``.
+    """
+    if model.task == "regression":
+        outputs = _predict_outputs(model, inputs, model, **options)
+        return [float(row[0]) if len(row) == 1 else tuple(map(float, row)) for row in outputs]
+    labels: Any = model.labels or range(model.num_classes)
+    probabilities = predict_proba(model, inputs, **options)
+    if model.task == "multi-label":
+        return [tuple(labels[k] for k in np.flatnonzero(row > 0.5)) for row in probabilities]
+    return [labels[k] for k in probabilities.argmax(1)]
+
+
+def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
+    """Return probabilities ``(n, num_classes)``, float32: softmax, or for multi-label a sigmoid for each label.
+
+    Args:
+        model: The model.
+        inputs: Any source that ``zoo.data.open.open_data`` takes: paths, a folder, images, arrays; labels are ignored.
+        **options: ``split``, ``columns``, ``batch_size``, ``workers``, ``device`` and ``quiet`` as in ``evaluate``.
+
+    Raises:
+        OptionError: If the model is a regression.
+    """
+    if model.task == "regression":
+        raise OptionError("a regression has no probabilities; use predict()")
+    logits = _predict_outputs(model, inputs, model, **options).astype(np.float64)
+    return np.asarray((sigmoid if model.task == "multi-label" else softmax)(logits), dtype=np.float32)
+
+
+def embed(model: TaskModel, inputs: Any, **options: Any) -> Array:
+    """Return the pooled features ``(n, dim)`` of each input, float32; arguments as in ``predict_proba``."""
+    return _predict_outputs(model, inputs, model.embed_batch, **options)
+
+
+def _predict_outputs(
+    model: TaskModel,
+    inputs: Any,
+    forward: Forward,
+    *,
+    split: str | None = None,
+    columns: Mapping[str, str] = _NONE,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    device: str = "auto",
+    quiet: bool = True,
+) -> Array:
+    table = open_data(_as_list(inputs), task=model.task, split=split, columns=columns, labelled=False)
+    return _outputs(model, table, forward, batch_size=batch_size, workers=workers, device=device, quiet=quiet)
+
+
+def _as_list(inputs: Any) -> Any:
+    """Take one image for a list of one."""
+    if type(inputs).__module__.startswith("PIL."):
+        return [inputs]
+    single = getattr(inputs, "ndim", 0) == 2 or (
+        getattr(inputs, "ndim", 0) == 3 and (hasattr(inputs, "numpy") or inputs.shape[-1] in (1, 3, 4))
+    )
+    return [inputs] if single and not hasattr(inputs, "columns") else inputs
+
+
+def _outputs(model: TaskModel, table: Table, forward: Forward, *, batch_size: int, workers: int | None, device: str, quiet: bool) -> Array:
+    import torch
+
+    if batch_size < 1:
+        raise OptionError(f"batch_size is {batch_size}; it must be at least 1")
+    if not len(table):
+        raise DataError(f"{table.source} is empty")
+    where = choose_device(device)
+    half = choose_precision("auto", where) == "bf16"
+    autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=half)
+    with placed(model, where) as layout, Progress(quiet, "") as progress, autocast:
+        model.eval()
+        loader = Loader(Samples(table, transform_for(model.inputs)), where, workers=workers, layout=layout)
+        progress.begin("evaluate", len(table))
+        return run_all(forward, loader.batches, len(table), batch_size, each=progress.step)

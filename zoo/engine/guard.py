@@ -1,0 +1,83 @@
+"""Nothing that is not finite ever reaches a parameter.
+
+On the CPU every loss and every gradient norm is looked at before the optimizer steps. On a GPU that would stall the
+queue at each step, so the same test stays on the device: the fused optimizer skips its update where ``found_inf`` is set,
+and the flag is read every ``EVERY`` steps and at the end of an epoch. Either way no non-finite update is ever made; on a
+GPU only the message may come late, and it names the step that was first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+EVERY = 50
+
+
+class NonFiniteError(Exception):
+    """Raised inside the engine; carries what was not finite, and in which step of the epoch."""
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(f"the {what} of step {step} is not finite")
+        self.what, self.step = what, step
+
+
+class Guard:
+    """Watches the losses and gradients of one run.
+
+    Args:
+        optimizer: The optimizer; on a GPU a fused one.
+        parameters: What it trains.
+        device: Where the model runs.
+        clip: Largest gradient norm, or None.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], device: torch.device, clip: float | None
+    ) -> None:
+        self._optimizer, self._parameters, self._clip = optimizer, list(parameters), clip
+        self.deferred = device.type == "cuda"
+        self._first = torch.full((), -1, dtype=torch.int64, device=device)
+        self._bad = torch.zeros((), dtype=torch.bool, device=device)
+
+    def see_loss(self, loss: Tensor, step: int) -> None:
+        """Look at one loss, before its backward.
+
+        Raises:
+            NonFiniteError: If it is not finite; on a GPU by ``check`` later.
+        """
+        if self.deferred:
+            self._bad |= ~torch.isfinite(loss.detach())
+        elif not math.isfinite(loss.item()):
+            raise NonFiniteError("loss", step)
+
+    def see_gradients(self, step: int) -> None:
+        """Look at the gradients, clip them, and hold the optimizer back where they are not finite.
+
+        Raises:
+            NonFiniteError: If they are not finite; on a GPU by ``check`` later.
+        """
+        trained = [parameter for parameter in self._parameters if parameter.grad is not None]
+        norm = get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+        if self.deferred:
+            bad = self._bad | ~torch.isfinite(norm)
+            self._first = torch.where(bad & (self._first < 0), step, self._first)
+            self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # read by torch's fused optimizers
+            self._bad = torch.zeros_like(self._bad)
+        elif not math.isfinite(norm.item()):
+            raise NonFiniteError("gradient", step)
+        if self._clip is not None:
+            clip_grads_with_norm_(trained, self._clip, norm)
+
+    def check(self) -> None:
+        """Read the flag of a GPU.
+
+        Raises:
+            NonFiniteError: If a loss or gradient was not finite since the last check.
+        """
+        if self.deferred and (step := int(self._first.item())) >= 0:
+            raise NonFiniteError("loss or gradient", step)

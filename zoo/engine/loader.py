@@ -1,0 +1,92 @@
+"""Batches on the device, in an order that the caller gives anew for each epoch."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from zoo.data.dataset import Samples
+from zoo.data.workers import worker_init
+from zoo.engine.sampler import Batch
+
+Loaded: TypeAlias = "tuple[Tensor, Tensor, list[int]]"
+
+
+class _Order(Sequence[Batch]):
+    """The batches of the epoch that comes next; replaced between epochs, so that workers can live on."""
+
+    def __init__(self) -> None:
+        self.batches: Sequence[Batch] = []
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.batches[index]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class Loader:
+    """Loads given batches of one ``Samples``, again and again.
+
+    Args:
+        samples: What to load.
+        device: Where batches go.
+        workers: Loader processes; 0 loads in this process, None chooses.
+        layout: Memory format of the inputs on the device.
+    """
+
+    def __init__(
+        self, samples: Samples, device: torch.device, *, workers: int | None = None, layout: torch.memory_format = torch.contiguous_format
+    ) -> None:
+        self._samples, self._device, self._layout = samples, device, layout
+        self._order = _Order()
+        number = default_workers(device) if workers is None else workers
+        self._loader = DataLoader(
+            samples,
+            batch_sampler=self._order,
+            num_workers=number,
+            collate_fn=_collate,
+            pin_memory=device.type == "cuda",
+            worker_init_fn=worker_init() if number else None,
+            persistent_workers=number > 0,
+            # A private one: every iterator would otherwise draw from the global generator and shift all that comes after.
+            generator=torch.Generator(),
+        )
+
+    def batches(self, order: Sequence[Batch], epoch: int = 0) -> Iterator[Loaded]:
+        """Yield ``(inputs, targets, sample indices)`` for each batch of indices, on the device."""
+        self._samples.set_epoch(epoch)
+        self._order.batches = order
+        for inputs, targets, indices in _quiet_iterator(self._loader):
+            x = inputs.to(self._device, non_blocking=True)
+            if self._layout == torch.channels_last and x.ndim == 4:
+                x = x.contiguous(memory_format=torch.channels_last)
+            yield x, targets.to(self._device, non_blocking=True), indices
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many loader processes pay off: none beside computing on the CPU, else one per core, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if device.type == "cpu" else min(8, cores)
+
+
+def _collate(samples: Sequence[tuple[Tensor, Any, int]]) -> Loaded:
+    inputs, targets, indices = zip(*samples, strict=True)
+    if targets[0] is None:  # unlabelled: prediction needs none, and None cannot be stacked
+        targets = (-1,) * len(inputs)
+    return torch.stack(inputs), torch.from_numpy(np.stack([np.asarray(target) for target in targets])), list(indices)
+
+
+def _quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:
+    with warnings.catch_warnings():
+        # Python 3.12 warns of any fork beside threads; loader workers touch neither torch's thread pool nor locks of ours.
+        warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        return iter(loader)

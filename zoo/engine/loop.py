@@ -1,0 +1,182 @@
+"""Fine-tuning: one loop for every recipe, task and device."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from zoo.adapter import TaskModel
+from zoo.engine.checkpoint import Checkpoint, clean_stages, read_newest
+from zoo.engine.config import Config, option_differences, resolve
+from zoo.engine.curves import draw_curves
+from zoo.engine.device import make_accelerator, placed, seeded
+from zoo.engine.recipe import Recipe
+from zoo.engine.run import Run, claim_folder, environment, release_folder, write_history, write_run
+from zoo.engine.setup import open_for_fit, resize_inputs, summary
+from zoo.engine.signals import stop_signals
+from zoo.engine.training import Training
+from zoo.errors import SavedModelError, fault_list
+
+NO_METRICS = ("epoch", "phase", "lr", "train_loss", "seconds", "samples_per_second")
+
+
+def fit(
+    model: TaskModel,
+    train: Any,
+    valid: Any = None,
+    *,
+    recipe: str | Recipe = "layer-decay",
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    **recipe_options: Any,
+) -> Run:
+    """Fine-tune a model in place and save it with its record.
+
+    The seed decides everything: the order of the samples, their augmentation, dropout. The caller's own random state is
+    left as it was, and the model comes back to its device and mode with the values of its best epoch.
+
+    Args:
+        model: The model; its ``labels`` are taken from the data where it has none.
+        train: Any source with labels, see ``zoo.data.open.open_data``.
+        valid: Another source; None takes the validation split of ``train`` or holds 20 % out; False trains on everything
+            and keeps the last epoch.
+        recipe: ``layer-decay``, ``linear-probe``, ``full``, ``lp-ft``, or a ``Recipe``.
+        epochs: Epochs of all phases together; the recipe's where None, as are the next two.
+        batch_size: Samples per forward, over all processes.
+        lr: Learning rate of the head.
+        image_size: Pixels; the declared size where None.
+        seed: At least 0.
+        out: Folder of the run; None takes the next free one below ``runs/``.
+        resume: Go on exactly where the run in ``out`` stopped.
+        quiet: Show nothing.
+        **recipe_options: See ``zoo.engine.config.Config``.
+
+    Returns:
+        The run: history, metrics of the kept epoch, folder.
+
+    Raises:
+        OptionError: For unknown options and values out of range, all at once.
+        DataError: If the data do not fit the model.
+        OutputExistsError: If ``out`` holds something, unless it is a run and ``resume`` is set.
+        OutputPermissionError: If ``out`` cannot be written.
+        TrainingError: If a loss or gradient is not finite.
+        InterruptedRunError: After Ctrl-C or SIGTERM, once a checkpoint is written.
+    """
+    named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
+    config = resolve(recipe, named | recipe_options)
+    folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume)
+    try:
+        return _fit(model, train, valid, config, folder, quiet=quiet)
+    finally:
+        release_folder(folder)
+
+
+def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path, *, quiet: bool) -> Run:
+    accelerator = make_accelerator(config.device, config.precision)
+    tables = open_for_fit(model, train, valid, config)
+    told = _record(model, tables, config, accelerator)
+    saved = _continued(folder, told)
+    with ExitStack() as stack:
+        stack.enter_context(_frozen_as_before(model))
+        layout = stack.enter_context(placed(model, accelerator.device))
+        stack.enter_context(seeded(config.seed))
+        stop = stack.enter_context(stop_signals())
+        resize_inputs(model, config.image_size)
+        model.labels = model.labels or tables[0].classes or None
+        training = Training(model, *tables, config, accelerator, folder, stop=stop, layout=layout, quiet=quiet)
+        if accelerator.is_main_process:
+            write_run(folder, told)
+        training.run(saved)
+    return _finish(model, training, folder)
+
+
+def _finish(model: TaskModel, training: Training, folder: Path) -> Run:
+    """Save the model and its curves; the checkpoint stays, so that a finished run can be resumed to itself."""
+    history, best = training.state.history, training.state.best
+    kept = best.epoch or history[-1]["epoch"]
+    record = next(record for record in history if record["epoch"] == kept)
+    metrics = {name: value for name, value in record.items() if name not in NO_METRICS}
+    if training.accelerator.is_main_process:
+        write_history(folder, history)
+        model.save(folder, overwrite=True)
+        draw_curves(history, folder / "curves.png", monitor=best.monitor, kept=best.epoch)
+    return Run(history, metrics, folder, kept, best.monitor)
+
+
+@contextmanager
+def _frozen_as_before(model: TaskModel) -> Iterator[None]:
+    frozen = model.frozen
+    try:
+        yield
+    finally:
+        model.freeze(frozen)
+
+
+def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerator: Any) -> dict[str, Any]:
+    """Return what run.json keeps: what was asked for, on what, with what."""
+    import torch
+
+    described = {
+        "backbone": model.spec.name,
+        "task": model.task,
+        "num_classes": model.num_classes,
+        "head": model.head_name,
+        "layer_groups": list(model.groups.names),
+        "frozen": model.frozen,
+    }
+    told = {
+        "config": config.to_dict(),
+        "model": described,
+        "data": {"train": summary(tables[0]), "valid": summary(tables[1])},
+        "device": str(accelerator.device),
+        "precision": accelerator.mixed_precision,
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "versions": environment(),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(told))
+    return plain
+
+
+def _continued(folder: Path, told: dict[str, Any]) -> Checkpoint | None:
+    """Return the checkpoint to go on from, None for a new run.
+
+    Raises:
+        SavedModelError: If the run in the folder was made from something else; all differences are named.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        return None
+    clean_stages(folder / "checkpoint")
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        faults = option_differences(told["config"], before["config"]) + option_differences(told["model"], before["model"])
+        faults += [_data_difference(name, told["data"][name], before["data"][name]) for name in ("train", "valid")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SavedModelError(f"{str(path)!r} cannot be read ({error}); start anew in another folder (out=…)") from error
+    faults = [fault for fault in faults if fault]
+    if faults:
+        raise SavedModelError(
+            fault_list(f"the run in {str(folder)!r} cannot go on:", faults, "Give the same as before, or start anew (out=…)")
+        )
+    found = read_newest(folder / "checkpoint")
+    return found[0] if found else None
+
+
+def _data_difference(name: str, ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> str:
+    if ours is None or theirs is None:
+        return "" if ours == theirs else f"the {name} data {'are missing' if ours is None else 'are new'}"
+    if list(ours["classes"]) != list(theirs["classes"]):
+        return f"the classes of the {name} data were {', '.join(theirs['classes'])} and are {', '.join(ours['classes'])}"
+    if ours["samples"] != theirs["samples"]:
+        return f"the {name} data had {theirs['samples']} samples and have {ours['samples']}"
+    return "" if ours["sha256"] == theirs["sha256"] else f"the {name} data have other files or labels than before"

@@ -1,0 +1,66 @@
+"""A recipe and a model become a plan: one entry per epoch, with the frozen prefix resolved to a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo.engine.config import Config
+from zoo.engine.recipe import Phase, phase_epochs
+from zoo.layers import LayerGroups
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of the plan.
+
+    Attributes:
+        phase: The phase it belongs to.
+        index: Position of the phase in the recipe.
+        frozen: Length of the frozen prefix, in groups.
+        done: Epochs of the same phase before this one.
+        of: Epochs of the phase.
+        augment: Whether images are augmented.
+        cached: Whether the whole backbone is frozen and every view of a sample is fixed, so that features are computed once.
+    """
+
+    phase: Phase
+    index: int
+    frozen: int
+    done: int
+    of: int
+    augment: bool
+    cached: bool
+
+
+def make_plan(config: Config, groups: LayerGroups, *, at_least: int = 0, cache: bool = True) -> list[Epoch]:
+    """Lay out the epochs of a run.
+
+    Args:
+        config: The resolved configuration.
+        groups: Layer groups of the model.
+        at_least: Frozen prefix that every phase keeps.
+        cache: Whether cached features can be used at all.
+
+    Raises:
+        UnknownGroupError: If a phase or ``freeze`` names a group that does not exist.
+    """
+    words = {"none": 0, "all": len(groups)}
+    least = max(
+        at_least, groups.prefix_length(words.get(config.freeze, config.freeze) if isinstance(config.freeze, str) else config.freeze)
+    )
+    plan: list[Epoch] = []
+    for index, (phase, count) in enumerate(zip(config.recipe.phases, phase_epochs(config.recipe.phases, config.epochs), strict=True)):
+        reach = words.get(phase.frozen, phase.frozen) if isinstance(phase.frozen, str) else phase.frozen
+        frozen = max(least, groups.prefix_length(reach))
+        augment = phase.augment and config.augment is not None
+        # Several views are augmented ones by themselves; without them, augmentation means a fresh image every epoch.
+        fixed = not augment or config.views > 1
+        cached = cache and config.cache and frozen == len(groups) and fixed
+        plan += [Epoch(phase, index, frozen, done, count, augment, cached) for done in range(count)]
+    return plan
+
+
+def next_phase(plan: list[Epoch], position: int) -> int:
+    """Return the position of the first epoch of the phase after the one at ``position``; the plan's end if there is none."""
+    index = plan[position].index
+    return next((at for at in range(position, len(plan)) if plan[at].index > index), len(plan))

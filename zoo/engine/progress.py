@@ -1,0 +1,79 @@
+"""Progress of a run: a bar on a terminal, plain lines elsewhere, nothing when quiet. All of it goes to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+REFRESH = 0.25
+
+
+class Progress:
+    """Shows steps and epochs; used as a context manager.
+
+    Args:
+        quiet: Show nothing.
+        monitor: Metric shown beside the loss.
+    """
+
+    def __init__(self, quiet: bool, monitor: str) -> None:
+        self.quiet, self.monitor = quiet, monitor
+        self._bar: Any = None
+        self._task: Any = None
+        self._shown = 0.0
+
+    def __enter__(self) -> Progress:
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn())
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("", total=None, told="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def due(self) -> bool:
+        """Whether a step should be shown now; asking is cheap, showing is not."""
+        return self._bar is not None and time.monotonic() - self._shown >= REFRESH
+
+    def begin(self, what: str, total: int) -> None:
+        """Start a stretch of ``total`` steps."""
+        if self._bar is not None:
+            self._bar.reset(self._task, total=total, description=what, told="")
+
+    def step(self, done: int, told: str = "") -> None:
+        """Show ``done`` steps of the stretch."""
+        if self._bar is not None:
+            self._shown = time.monotonic()
+            self._bar.update(self._task, completed=done, told=told)
+
+    def epoch(self, record: Mapping[str, Any], epochs: int, kept: bool) -> None:
+        """Print the line of one finished epoch."""
+        if self.quiet:
+            return
+        metric = f"  {self.monitor} {record[self.monitor]:.4f}" if self.monitor in record else ""
+        loss = f"  valid {record['loss']:.4f}" if "loss" in record else ""
+        line = (
+            f"{record['phase']:<8} epoch {record['epoch']}/{epochs}  train {record['train_loss']:.4f}{loss}{metric}"
+            f"  {record['samples_per_second']:.0f} samples/s{'  *' if kept else ''}"
+        )
+        self.note(line)
+
+    def note(self, line: str) -> None:
+        """Print one line."""
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)

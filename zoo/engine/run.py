@@ -1,0 +1,118 @@
+"""A run: its result, and the folder it lives in."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from zoo.engine.checkpoint import write_json
+from zoo.errors import OptionError, OutputExistsError, OutputPermissionError
+
+_VERSIONED = ("zoo", "zoo-timm", "torch", "timm", "accelerate", "numpy", "pillow", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What ``fit`` gives back.
+
+    Attributes:
+        history: One record per epoch: phase, epoch, lr, train_loss, the validation metrics, seconds.
+        metrics: Validation metrics of the kept epoch; empty without validation data.
+        dir: The run's folder: a saved model, run.json, metrics.jsonl, curves.png, checkpoint/.
+        kept: Number of the kept epoch, from 1.
+        monitor: Metric that chose it.
+    """
+
+    history: list[dict[str, Any]]
+    metrics: dict[str, float]
+    dir: Path
+    kept: int
+    monitor: str
+
+
+def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: bool) -> Path:
+    """Make the folder of a run and prove that it can be written.
+
+    Args:
+        out: The folder; None takes the next free ``runs/<backbone>-<recipe>-001``.
+        backbone: Name of the backbone; its last part is used.
+        recipe: Name of the recipe.
+        resume: Whether the folder may hold a run already.
+
+    Raises:
+        OptionError: If there is nothing to say which run to resume.
+        OutputExistsError: If it is a file, holds anything that is no run, or holds a run and ``resume`` is not set.
+        OutputPermissionError: If it cannot be written.
+    """
+    if out is None and resume:
+        raise OptionError("resume=True needs out=, the folder of the run to go on with")
+    if out is None:
+        return _next_free(f"{backbone.rpartition('/')[2]}-{recipe}")
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{str(folder)!r} is a file; give the name of a folder")
+    _writable(folder)
+    held = sorted(entry.name for entry in folder.iterdir())
+    if held and not resume:
+        remedy = "choose another folder, or go on with resume=True" if "run.json" in held else "choose another folder"
+        raise OutputExistsError(f"{str(folder)!r} exists and is not empty; {remedy}")
+    if held and "run.json" not in held:
+        raise OutputExistsError(f"{str(folder)!r} holds no run to resume (no run.json); choose the folder of a run, or a new one")
+    return folder
+
+
+def _writable(folder: Path) -> None:
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputPermissionError(
+            f"{str(folder)!r} cannot be written: {error.strerror}; choose a folder of your own with out="
+        ) from error
+
+
+def _next_free(stem: str) -> Path:
+    for number in range(1, 10_000):
+        folder = Path("runs") / f"{stem}-{number:03d}"
+        if folder.exists():
+            continue
+        _writable(folder)
+        return folder
+    raise OutputExistsError(f"runs/{stem}-001 to -9999 are all taken; give out=")
+
+
+def release_folder(folder: Path) -> None:
+    """Remove a claimed folder in which nothing was written, so that a mistake leaves no trace."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def environment() -> dict[str, Any]:
+    """Return versions of what computes, and of the platform."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in _VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``metrics.jsonl`` anew: one line per epoch, which also mends a line that was cut."""
+    stage = folder / ".metrics.jsonl.part"
+    stage.write_text("".join(json.dumps(record) + "\n" for record in history), encoding="utf-8")
+    stage.replace(folder / "metrics.jsonl")
+
+
+def write_run(folder: Path, told: Mapping[str, Any]) -> None:
+    """Write ``run.json``: the resolved configuration, the data, the versions."""
+    write_json(folder / "run.json", dict(told))

@@ -1,0 +1,71 @@
+"""Regression targets in standard units while training, in their own units everywhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TargetScale:
+    """Mean and standard deviation of the training targets, per output.
+
+    A loss in standard units makes the learning rate independent of the unit of the target. ``unfold`` rewrites the last
+    linear layer so that the model puts out standard units, ``fold`` turns it back, so that nothing has to travel with
+    the saved model.
+    """
+
+    mean: npt.NDArray[np.float32]
+    std: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, targets: npt.NDArray[Any], outputs: int) -> TargetScale:
+        """Measure the training targets ``(n,)`` or ``(n, outputs)``; a constant target has deviation 1."""
+        table = np.asarray(targets, dtype=np.float64).reshape(len(targets), outputs)
+        std = table.std(0)
+        return cls(table.mean(0).astype(np.float32), np.where(std > 0, std, 1.0).astype(np.float32))
+
+    def encode(self, targets: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return targets in standard units, ``(n, outputs)``."""
+        return (np.asarray(targets, dtype=np.float32).reshape(len(targets), -1) - self.mean) / self.std
+
+    def decode(self, outputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return outputs ``(n, outputs)`` in the targets' own unit."""
+        return (outputs * self.std + self.mean).astype(np.float32)
+
+    def unfold(self, head: nn.Module) -> None:
+        """Make the head put out standard units, in place; a head that was not trained yet starts at the mean."""
+        layer = _last_linear(head)
+        mean, std = self._on(layer)
+        with torch.no_grad():
+            if layer.bias.any():
+                layer.weight.div_(std[:, None])
+                layer.bias.sub_(mean).div_(std)
+
+    def fold(self, head: nn.Module) -> None:
+        """Make the head put out the targets' own unit again, in place."""
+        layer = _last_linear(head)
+        mean, std = self._on(layer)
+        with torch.no_grad():
+            layer.weight.mul_(std[:, None])
+            layer.bias.mul_(std).add_(mean)
+
+    def _on(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        device = layer.weight.device
+        return torch.from_numpy(self.mean).to(device), torch.from_numpy(self.std).to(device)
+
+
+def measure(task: str, head: nn.Module, targets: npt.NDArray[Any], outputs: int) -> TargetScale | None:
+    """Return the scale of a regression's targets; None for other tasks, and for a head that does not end in a linear layer."""
+    layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    scalable = bool(layers) and layers[-1].out_features == outputs and layers[-1].bias is not None
+    return TargetScale.of(targets, outputs) if task == "regression" and scalable else None
+
+
+def _last_linear(head: nn.Module) -> nn.Linear:
+    return [module for module in head.modules() if isinstance(module, nn.Linear)][-1]

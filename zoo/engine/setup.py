@@ -1,0 +1,103 @@
+"""What a run trains on, opened and checked against the model before anything expensive happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.adapter import TaskModel
+from zoo.data.dataset import drop_corrupt
+from zoo.data.open import Table, open_data, open_train_valid
+from zoo.data.split import check_trainable
+from zoo.declare import Image
+from zoo.engine.config import Config
+from zoo.errors import DataError, OptionError, examples
+
+
+def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tuple[Table, Table | None]:
+    """Open the training and validation data and check their targets against the model.
+
+    ``valid=False`` trains on everything; there is then no best epoch, and the last one is kept.
+
+    Raises:
+        DataError: If the data do not fit the model.
+    """
+    if valid is False:
+        first, second = open_data(train, task=model.task, classes=model.labels, columns=config.columns, labelled=True), None
+        check_trainable(first)
+    else:
+        first, second = open_train_valid(
+            train,
+            valid,
+            task=model.task,
+            classes=model.labels,
+            columns=config.columns,
+            valid_split=config.valid_split,
+            seed=config.seed,
+            allow_leak=config.allow_leak,
+        )
+    check_targets(model, first)
+    if second is not None:
+        check_targets(model, second)
+    if config.on_corrupt == "skip":
+        first = drop_corrupt(first, config.max_corrupt)
+        second = second and drop_corrupt(second, config.max_corrupt)
+    return first, second
+
+
+def check_targets(model: TaskModel, table: Table) -> None:
+    """Refuse labelled data whose classes or number of outputs differ from the model's.
+
+    Raises:
+        DataError: Naming both sides.
+    """
+    if table.targets is None:
+        raise DataError(f"{table.source} has no labels; give class folders, a label column, or (X, y)")
+    if model.task == "regression":
+        outputs = 1 if table.targets.ndim == 1 else table.targets.shape[1]
+        if outputs != model.num_classes:
+            raise DataError(f"{table.source} has {outputs} target values per sample, the model has num_classes={model.num_classes} outputs")
+        return
+    if len(table.classes) != model.num_classes:
+        raise DataError(
+            f"{table.source} has {len(table.classes)} classes ({examples(table.classes, 8)}), "
+            f"the model has num_classes={model.num_classes}; build it with adapt({len(table.classes)}) or remove the surplus"
+        )
+    if model.labels is not None and table.classes != model.labels:
+        raise DataError(f"{table.source} has the classes {examples(table.classes, 8)}, the model has {examples(model.labels, 8)}")
+
+
+def resize_inputs(model: TaskModel, size: tuple[int, int] | None) -> None:
+    """Make the model take images of ``size`` (height, width) from now on, in place.
+
+    Raises:
+        OptionError: If the model does not take images, or takes one size only.
+    """
+    if size is None:
+        return
+    if not isinstance(model.inputs, Image):
+        raise OptionError(f"image_size is for images; backbone {model.spec.name!r} reads {model.spec.modality}")
+    if model.inputs.fixed_size and size != (model.inputs.height, model.inputs.width):
+        wanted = size[0] if size[0] == size[1] else size
+        raise OptionError(
+            f"backbone {model.spec.name!r} runs at {model.inputs.height} x {model.inputs.width} pixels only; "
+            f"build it for another size: zoo.get({model.spec.name!r}, img_size={wanted})"
+        )
+    model.inputs = dataclasses.replace(model.inputs, size=size)
+
+
+def summary(table: Table | None) -> dict[str, Any] | None:
+    """Return what identifies a table: source, counts, and a digest over the names and targets of its samples."""
+    if table is None:
+        return None
+    digest = hashlib.sha256(np.ascontiguousarray(table.targets).tobytes())
+    names = table.inputs if isinstance(table.inputs, list | tuple) else []
+    # The last two parts only: a data folder may move between a run and its continuation.
+    for name in names:
+        digest.update("/".join(Path(name).parts[-2:]).encode() if isinstance(name, str | os.PathLike) else b"?")
+    return {"source": table.source, "samples": len(table), "classes": table.counts(), "sha256": digest.hexdigest()}

@@ -1,0 +1,71 @@
+"""Stopping at a step boundary when a signal asks for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(Exception):  # noqa: N818  # control flow inside the engine, never shown
+    """Raised at a step boundary after a signal."""
+
+
+class StopFlag:
+    """Set by the first signal, polled by every loop.
+
+    Attributes:
+        signum: The signal that came, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+
+    def poll(self) -> None:
+        """Raise ``Stopped`` if a signal came."""
+        if self.signum:
+            raise Stopped
+
+    @property
+    def name(self) -> str:
+        """Name of the signal that came."""
+        return signal.Signals(self.signum).name
+
+    @property
+    def exit_code(self) -> int:
+        """128 plus the number of the signal, as shells count."""
+        return 128 + self.signum
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopFlag]:
+    """Turn the first SIGINT or SIGTERM into a flag; the second one ends the process at once.
+
+    Handlers are installed in the main thread only, as Python demands, and restored at the end.
+    """
+    flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    process = os.getpid()
+
+    def handle(signum: int, _frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a loader worker that was forked a moment ago: the parent decides
+            return
+        if flag.signum:
+            os._exit(128 + signum)
+        flag.signum = signum
+
+    for number in SIGNALS:
+        signal.signal(number, handle)
+    try:
+        yield flag
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -1,0 +1,186 @@
+"""What a phase trains on: images through the whole model, or cached features through the head alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zoo.adapter import TaskModel
+from zoo.data.dataset import Samples
+from zoo.data.open import Table
+from zoo.data.transforms import Augment, Transform, eval_transform, train_transform
+from zoo.declare import Image
+from zoo.engine.config import Config
+from zoo.engine.loader import Loaded, Loader
+from zoo.engine.plan import Epoch
+from zoo.engine.progress import Progress
+from zoo.engine.sampler import Batch, ordered_batches
+from zoo.errors import OptionError
+
+Forward = Callable[[Tensor], Tensor]
+Batches = Callable[[Sequence[Batch], int], Iterable[Loaded]]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A way to get batches, and a function from their inputs to logits."""
+
+    batches: Batches
+    forward: Forward
+
+
+class Streams:
+    """The streams of one run; features of a frozen backbone are computed once per phase and view.
+
+    Args:
+        model: The model.
+        net: What training calls: the model, or its wrapper under several processes.
+        train: Training data with encoded targets.
+        valid: Validation data, or None.
+        config: The resolved configuration.
+        accelerator: Device and precision.
+        layout: Memory format of the inputs.
+        progress: Where long passes are shown.
+        poll: Called after every batch of a pass; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        model: TaskModel,
+        net: Forward,
+        train: Table,
+        valid: Table | None,
+        config: Config,
+        accelerator: Any,
+        *,
+        layout: torch.memory_format,
+        progress: Progress,
+        poll: Callable[[], None],
+    ) -> None:
+        self._model, self._train, self._valid, self._config = model, train, valid, config
+        self._accelerator, self._layout, self._progress, self._poll = accelerator, layout, progress, poll
+        self._net = self._cast(net)
+        self._loaders: dict[str, Loader] = {}
+        self._features: dict[str, list[Tensor]] = {}
+        self._phase = -1
+
+    def train(self, epoch: Epoch) -> Stream:
+        """Return what ``epoch`` trains on; the model's frozen prefix must be set already."""
+        if not epoch.cached:
+            self._features.clear()
+            loader = self._loader("augmented" if epoch.augment else "plain")
+            return Stream(loader.batches, self._net)
+        self._open_phase(epoch)
+        if "train" not in self._features:
+            kinds = [("plain", 0), *(("augmented", view) for view in range(1, self._config.views))]
+            self._features["train"] = [self._extract(self._train, kind, view) for kind, view in kinds]
+        targets = torch.from_numpy(np.asarray(self._train.targets))
+        return Stream(cached_batches(self._features["train"], targets, self._accelerator.device), self._cast(self._logits))
+
+    def valid_logits(self, epoch: Epoch) -> npt.NDArray[np.float32]:
+        """Return the model's logits for all validation samples, ``(samples, classes)``."""
+        assert self._valid is not None, "asked for validation without validation data"
+        if not epoch.cached:
+            return self._pass(self._cast(self._model), self._valid, "valid", 0, "valid")
+        self._open_phase(epoch)
+        if "valid" not in self._features:
+            self._features["valid"] = [self._extract(self._valid, "valid", 0)]
+        with torch.inference_mode():
+            logits: Tensor = self._cast(self._logits)(self._features["valid"][0].to(self._accelerator.device))
+        return np.asarray(logits.float().cpu().numpy())
+
+    def _logits(self, pooled: Tensor) -> Tensor:
+        logits: Tensor = self._model.head.logits(pooled)  # type: ignore[operator]  # the plan caches only where it exists
+        return logits
+
+    def _open_phase(self, epoch: Epoch) -> None:
+        # Another phase may have trained the backbone in between.
+        if epoch.index != self._phase:
+            self._features.clear()
+            self._phase = epoch.index
+
+    def _extract(self, table: Table, kind: str, view: int) -> Tensor:
+        self._model.eval()
+        features = torch.from_numpy(self._pass(self._cast(self._model.embed_batch), table, kind, view, "features"))
+        self._model.train()
+        return features
+
+    def _pass(self, forward: Forward, table: Table, kind: str, view: int, what: str) -> npt.NDArray[np.float32]:
+        def each(done: int) -> None:
+            if self._progress.due:
+                self._progress.step(done)
+            self._poll()
+
+        self._progress.begin(what, len(table))
+        # Without gradients more fits into memory than in training.
+        return run_all(forward, self._loader(kind).batches, len(table), 2 * self._config.batch_size, each=each, epoch=view)
+
+    def _loader(self, kind: str) -> Loader:
+        if kind not in self._loaders:
+            table = self._valid if kind == "valid" else self._train
+            assert table is not None, "there are no validation data to load"
+            augment = Augment(**(self._config.augment or {})) if kind == "augmented" else None
+            samples = Samples(table, transform_for(self._model.inputs, augment), self._config.seed)
+            self._loaders[kind] = Loader(samples, self._accelerator.device, workers=self._config.workers, layout=self._layout)
+        return self._loaders[kind]
+
+    def _cast(self, function: Forward) -> Forward:
+        def forward(x: Tensor) -> Tensor:
+            with self._accelerator.autocast():
+                return function(x)
+
+        return forward
+
+
+def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:
+    """Return the transform of a declared input; without ``augment`` the evaluation transform.
+
+    Raises:
+        OptionError: If the input is no image.
+    """
+    if not isinstance(inputs, Image):
+        raise OptionError(f"the engine reads images; this model reads {type(inputs).__name__.lower()}")
+    return eval_transform(inputs) if augment is None else train_transform(inputs, augment)
+
+
+def run_all(
+    forward: Forward, batches: Batches, count: int, batch_size: int, *, each: Callable[[int], None], epoch: int = 0
+) -> npt.NDArray[np.float32]:
+    """Run ``forward`` over samples 0 … ``count`` - 1 in order, without gradients, and return its outputs ``(count, …)``.
+
+    Args:
+        forward: From a batch of inputs to a batch of outputs.
+        batches: Gives the batches.
+        count: Number of samples, at least 1.
+        batch_size: Samples per forward.
+        each: Called with the number of samples done after every batch; may raise to stop.
+        epoch: Whose random numbers an augmenting transform draws.
+    """
+    result: npt.NDArray[np.float32] | None = None
+    with torch.inference_mode():
+        for inputs, _, indices in batches(ordered_batches(count, batch_size), epoch):
+            outputs = forward(inputs).float().cpu().numpy()
+            if result is None:
+                result = np.empty((count, *outputs.shape[1:]), dtype=np.float32)
+            result[indices] = outputs
+            each(indices[-1] + 1)
+    assert result is not None, "an empty table was let through"
+    return result
+
+
+def cached_batches(views: Sequence[Tensor], targets: Tensor, device: torch.device) -> Batches:
+    """Return batches of cached features; epoch e takes view e modulo their number."""
+
+    def batches(order: Sequence[Batch], epoch: int) -> Iterator[Loaded]:
+        features = views[epoch % len(views)]
+        for indices in order:
+            rows = torch.tensor(indices)
+            yield features[rows].to(device), targets[rows].to(device), indices
+
+    return batches
