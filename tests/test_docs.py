@@ -2,7 +2,8 @@
 
 Fenced blocks are read as follows: ``python`` runs, all blocks of a page in one namespace; ``python file=NAME`` (or toml) is
 written to that file; ``console`` runs each line after ``$``, and where lines of output are shown they must appear, with
-``…`` standing for anything; ``console fails`` must end with an error; ``console shown`` is not run, but its commands and flags must exist.
+``…`` standing for anything; ``console fails`` must end with an error;
+``console shown`` is not run, but its commands must be right.
 """
 
 from __future__ import annotations
@@ -167,25 +168,13 @@ def follow(command: Command, environment: Environment, desk: Path) -> None:
     check_output(command, output)
 
 
-def help_of(name: str) -> str:
-    """What ``zoo NAME --help`` prints, without colour."""
-    from typer.testing import CliRunner
-
-    from zoo.cli import app
-
-    result = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"})
-    assert result.exit_code == 0, f"zoo {name} --help: {result.output}"
-    return re.sub(r"\x1b\[[0-9;]*m", "", result.output)
-
-
 @pytest.mark.parametrize(
     "command", [c for c in all_commands() if "shown" in c.block.words and c.words[0] == "zoo"], ids=lambda c: " ".join(c.words)
 )
-def test_a_command_that_is_only_shown_exists_with_its_flags(command: Command) -> None:
-    name = next(word for word in command.words[1:] if not word.startswith("-"))
-    page = help_of(name)
-    flags = [word.partition("=")[0] for word in command.words if word.startswith("--")]
-    assert not [flag for flag in flags if flag not in page], f"{command.block.place}: {command.words} has flags that {name} lacks"
+def test_a_command_that_is_only_shown_can_be_parsed(command: Command) -> None:
+    from zoo.cli.app import build_parser
+
+    build_parser().parse(command.words[1:])
 
 
 def test_every_make_target_and_extra_that_is_shown_exists() -> None:
