@@ -70,7 +70,7 @@ class Lookup:
         exact = self._exact(name)
         if exact:
             return exact
-        full = self._short.get(name, []) if not trail else []
+        full = [one for one in self._short.get(name, ()) if one not in trail]
         if len(full) > 1:
             raise self._ambiguous_short(name, full)
         if full:

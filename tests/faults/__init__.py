@@ -1,0 +1,1 @@
+"""The fault toolkit: what breaks plugins, files and runs, on purpose."""
