@@ -127,8 +127,8 @@ def fault_list(headline: str, faults: Sequence[str], remedy: str = "") -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return ``1 file`` or ``3 files``."""
-    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    """Return ``1 file`` or ``3 files``; ``2 classes``, ``2 queries``."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + ("es" if noun.endswith("s") else "s")
     return f"{number} {noun if number == 1 else plural}"
 
 

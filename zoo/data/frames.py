@@ -32,18 +32,7 @@ def read_table(path: Path, columns: Mapping[str, str], labelled: bool | None) ->
     Raises:
         DataError: If the file cannot be parsed, lacks a column, or names image files that do not exist.
     """
-    raw = read_frame(_parse(path), columns, labelled, source=repr(str(path)))
-    if raw.inputs and not all(isinstance(item, str | os.PathLike) for item in raw.inputs):
-        return raw
-    paths = [os.path.join(path.parent, item) for item in raw.inputs]  # noqa: PTH118  # ten times faster than Path for 10^5 rows
-    missing = [path for path in paths if not os.path.exists(path)]  # noqa: PTH110
-    if missing:
-        listed = examples([repr(name) for name in missing])
-        raise DataError(
-            f"{raw.source} names {count(len(missing), 'file')} of {len(paths)} that do not exist: {listed}; "
-            f"paths are relative to {str(path.parent)!r}"
-        )
-    return Raw(paths, raw.labels, groups=raw.groups, splits=raw.splits, source=raw.source)
+    return read_frame(_parse(path), columns, labelled, source=repr(str(path)), base=path.parent)
 
 
 def _parse(path: Path) -> pd.DataFrame:
@@ -62,7 +51,9 @@ def _parse(path: Path) -> pd.DataFrame:
         raise DataError(f"{str(path)!r} cannot be read as {path.suffix[1:].upper()}: {error}") from error
 
 
-def read_frame(frame: pd.DataFrame, columns: Mapping[str, str], labelled: bool | None, source: str = "the DataFrame") -> Raw:
+def read_frame(
+    frame: pd.DataFrame, columns: Mapping[str, str], labelled: bool | None, *, source: str = "the DataFrame", base: Path | None = None
+) -> Raw:
     """Read a DataFrame: ``file_name`` (paths, images or arrays), ``label``, optional ``split`` and ``group``.
 
     Args:
@@ -70,9 +61,10 @@ def read_frame(frame: pd.DataFrame, columns: Mapping[str, str], labelled: bool |
         columns: Own names of these columns, such as ``{"group": "patient_id"}``.
         labelled: True requires labels, False leaves them out, None takes them where they are.
         source: For messages.
+        base: Folder that paths are relative to; None is the current one.
 
     Raises:
-        DataError: If a column is missing or there is no row.
+        DataError: If a column is missing, there is no row, or files do not exist.
     """
     found = find_columns([str(name) for name in frame.columns], columns, labelled, source)
     if not len(frame):
@@ -81,12 +73,28 @@ def read_frame(frame: pd.DataFrame, columns: Mapping[str, str], labelled: bool |
     for role in ("file_name", "group", "split"):
         _refuse_empty(values.get(role, []), role, found.get(role, ""), source)
     return Raw(
-        values["file_name"],
+        place_files(values["file_name"], source, base),
         values.get("label"),
         groups=[group_text(group) for group in values["group"]] if "group" in values else None,
         splits=[group_text(split) for split in values["split"]] if "split" in values else None,
         source=source,
     )
+
+
+def place_files(inputs: Sequence[Any], source: str, base: Path | None = None) -> list[Any]:
+    """Return inputs with paths relative to ``base`` made whole; images and arrays stay as they are.
+
+    Raises:
+        DataError: If files do not exist, with their number and the first four.
+    """
+    folder = "" if base is None else str(base)
+    # os.path is ten times faster than Path over 10^5 rows.
+    placed = [os.path.join(folder, item) if isinstance(item, str | os.PathLike) else item for item in inputs]  # noqa: PTH118
+    missing = [repr(item) for item in placed if isinstance(item, str) and not os.path.exists(item)]  # noqa: PTH110
+    if missing:
+        hint = f"; paths are relative to {str(base or Path.cwd())!r}"
+        raise DataError(f"{source} names {count(len(missing), 'file')} of {len(placed)} that do not exist: {examples(missing)}{hint}")
+    return placed
 
 
 def find_columns(names: Sequence[str], columns: Mapping[str, str], labelled: bool | None, source: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 | encoding | becomes |
 |---|---|
-| 16-bit grey | divided by 257 and rounded (65535 is 255) |
+| 16-bit grey | divided by 257 and rounded (65535 is 255); inverted where a TIFF says that zero is white |
 | 32-bit integer, or float outside [0, 1] | refused: nothing says what is white; float in [0, 1] is multiplied by 255 |
 | 1-bit | 0 and 255 |
 | palette, grey or RGB with transparency | laid on white |
@@ -27,6 +27,7 @@ from zoo.data.memory import check_range
 from zoo.errors import CorruptInputError, DataError
 
 _ORIENTATION = 0x0112
+_PHOTOMETRIC = 262  # TIFF 6.0, section 8: 0 is WhiteIsZero
 # Values of the EXIF orientation tag and what makes the image upright again (EXIF 2.3, section 4.6.4).
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -141,7 +142,9 @@ def _eight_bits(image: PIL.Image.Image, name: str, mode: str) -> PIL.Image.Image
     if image.mode == mode and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        return _grey(np.asarray(image) / 257, mode)
+        pixels = np.asarray(image) / 257
+        # Pillow inverts 8-bit TIFFs whose zero is white, but not 16-bit ones.
+        return _grey(255 - pixels if _zero_is_white(image) else pixels, mode)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return _wide(image, name, mode)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -158,13 +161,17 @@ def _grey(values: Any, mode: str) -> PIL.Image.Image:
 def _wide(image: PIL.Image.Image, name: str, mode: str) -> PIL.Image.Image:
     pixels = np.asarray(image)
     low, high = pixels.min(), pixels.max()
-    if image.mode == "F" and low >= 0 and high <= 1:
+    if image.mode == "F" and low >= 0 and high <= 1 and not _zero_is_white(image):
         return _grey(pixels * 255.0, mode)
     kind = "float" if image.mode == "F" else "integer"
     raise CorruptInputError(
         f"{name} has 32-bit {kind} pixels in [{low:g}, {high:g}], "
         "and nothing says what is white; save it as 8 or 16 bits, or as float in [0, 1]"
     )
+
+
+def _zero_is_white(image: PIL.Image.Image) -> bool:
+    return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
 
 
 def _on_white(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:

@@ -149,7 +149,7 @@ def _rows(labels: Sequence[Any], classes: Sequence[str] | None, source: str) -> 
     widths = sorted({len(label) for label in labels})
     known = check_classes(classes) if classes is not None else tuple(map(str, range(widths[-1])))
     if widths != [len(known)]:
-        raise DataError(f"{source}: rows of 0 and 1 have {examples(widths)} columns, but there are {count(len(known), 'class')[:-1]}es")
+        raise DataError(f"{source}: rows of 0 and 1 have {examples(widths)} columns, but there are {count(len(known), 'class')}")
     return np.asarray(labels, dtype=np.float32), known
 
 

@@ -42,14 +42,19 @@ def read_arrays(inputs: Any, labels: Any, source: str = "the arrays") -> Raw:
     """
     if hasattr(inputs, "__array__") and not hasattr(inputs, "numpy"):
         inputs = np.asarray(inputs)
-        check_pixels(inputs, source)
+        if inputs.dtype.kind in "OU":  # a column of paths or images
+            inputs = inputs.tolist()
+        else:
+            check_pixels(inputs, source)
     elif isinstance(inputs, Sequence):
         inputs = [str(item) if isinstance(item, Path) else item for item in inputs]
     if not len(inputs):
         raise DataError(f"{source}: there are no samples")
     if labels is not None and len(labels) != len(inputs):
         raise DataError(f"{source}: {count(len(inputs), 'input')}, but {count(len(labels), 'label')}; give one label per input")
-    return Raw(inputs, None if labels is None else list(labels), source=source)
+    if labels is not None:
+        labels = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    return Raw(inputs, labels, source=source)
 
 
 def check_pixels(images: Any, source: str) -> None:
@@ -140,13 +145,20 @@ def read_hub(dataset: Any, columns: Mapping[str, str], labelled: bool | None) ->
         # -1 is how datasets marks an unlabelled row.
         values["label"] = [None if label is None or label < 0 else name(label) for label in values["label"]]
     return Raw(
-        Items(dataset.select_columns(found["file_name"]), found["file_name"]),
+        Items(_encoded(dataset.select_columns(found["file_name"]), found["file_name"]), found["file_name"]),
         values.get("label"),
         classes=tuple(feature.names) if name is not None and feature is not None else None,
         groups=[group_text(group) for group in values["group"]] if "group" in values else None,
         splits=[group_text(split) for split in values["split"]] if "split" in values else None,
         source=source,
     )
+
+
+def _encoded(dataset: Any, column: str) -> Any:
+    """Leave images as bytes: they are decoded here, at reduced size where that is enough, and faults name the sample."""
+    from datasets import Image  # type: ignore[import-untyped]  # ships no types
+
+    return dataset.cast_column(column, Image(decode=False)) if isinstance(dataset.features[column], Image) else dataset
 
 
 def read_hub_dict(parts: Mapping[str, Any], columns: Mapping[str, str], labelled: bool | None) -> Raw:

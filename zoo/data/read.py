@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from zoo.data import folders, frames, memory
 from zoo.data.raw import Raw
 from zoo.data.table import Table
-from zoo.errors import DataError, OptionError, count, examples
+from zoo.errors import DataError, OptionError, examples
 
 _KINDS = (
     "a folder of images, a CSV, TSV or Parquet file, a DataFrame, a datasets.Dataset, a torch Dataset of (input, target), "
@@ -31,7 +32,7 @@ def read(source: Any, columns: Mapping[str, str], labelled: bool | None) -> Raw:
     raw = _read(source, columns, labelled)
     if labelled and raw.labels is None:
         raise DataError(f"{raw.source} has no labels; give class folders, a label column, or (X, y)")
-    return Raw(raw.inputs, None, groups=raw.groups, splits=raw.splits, source=raw.source) if labelled is False else raw
+    return replace(raw, labels=None, classes=None) if labelled is False else raw
 
 
 def _read(source: Any, columns: Mapping[str, str], labelled: bool | None) -> Raw:
@@ -75,6 +76,7 @@ def _read_memory(source: Any) -> Raw:
         return _read_table(source)
     if isinstance(source, _class("PIL.Image", "Image")):
         return Raw([source], None, source="the image")
+    # Two paths or two images are a list of inputs, anything else a pair (X, y).
     if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], (str, os.PathLike, _class("PIL.Image", "Image"))):
         return memory.read_arrays(*source)
     if isinstance(source, list | tuple):
@@ -97,12 +99,7 @@ def _read_list(items: Sequence[Any]) -> Raw:
     )
     if odd:
         raise DataError(f"the list holds {examples(odd)}; give paths, PIL images, arrays or tensors (labels go into (X, y))")
-    missing = [item for item in raw.inputs if isinstance(item, str) and not Path(item).exists()]
-    if missing:
-        raise DataError(
-            f"{count(len(missing), 'file')} of {len(raw)} in the list do not exist: {examples([repr(name) for name in missing])}"
-        )
-    return raw
+    return replace(raw, inputs=frames.place_files(raw.inputs, raw.source))
 
 
 def _read_table(table: Table) -> Raw:

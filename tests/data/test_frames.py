@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.data.make import write
+from zoo.data.open import Table, open_data, open_train_valid
+from zoo.errors import DataError, OptionError
+
+CHEST = {"file_name": "file", "split": "group_fold", "group": "patient_id"}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    for index in range(4):
+        write(tmp_path / "img" / f"{index}.png", index)
+    return tmp_path
+
+
+def table(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_chest_x_rays_split_by_fold_without_cutting_a_patient(shared: Path) -> None:
+    train, valid = open_train_valid(shared / "data/medical/chest_xray_covid/index.csv", columns=CHEST, valid_split="0")
+    assert len(train) + len(valid) == 1124
+    assert not set(train.groups or ()) & set(valid.groups or ())
+    assert set(valid.splits or ()) == {"0"}
+
+
+def test_folds_without_a_choice_ask_for_one(shared: Path) -> None:
+    with pytest.raises(DataError, match=r"'0', '1'.*valid_split="):
+        open_train_valid(shared / "data/medical/chest_xray_covid/index.csv", columns=CHEST)
+
+
+def test_paths_are_relative_to_the_file_and_text_stays_text(files: Path) -> None:
+    path = table(files / "x.csv", "file_name,label,split,group\nimg/0.png,None,train,007\nimg/1.png,NA,val,07\n")
+    read = open_data(path)
+    assert read.classes == ("NA", "None")
+    assert read.groups == ("007", "07")
+    assert [Path(item).is_file() for item in read.inputs] == [True, True]
+    assert len(read.where_split("validation")) == 1
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_any_usual_separator_is_found(files: Path, separator: str) -> None:
+    rows = [["path", "label"], ["img/0.png", "a"], ["img/1.png", "b"]]
+    path = table(files / "x.csv", "\n".join(separator.join(row) for row in rows))
+    assert open_data(path).classes == ("a", "b")
+
+
+def test_csv_tsv_parquet_and_frames_give_the_same_table(files: Path) -> None:
+    frame = pd.DataFrame({"file_name": [f"img/{i}.png" for i in range(4)], "label": [10, 2, 2, 10], "group": [7, 7, 8, 9]})
+    frame.to_csv(files / "x.csv", index=False)
+    frame.to_csv(files / "x.tsv", index=False, sep="\t")
+    frame.to_parquet(files / "x.parquet")
+    placed = frame.assign(file_name=[str(files / name) for name in frame.file_name])
+    for source in (files / "x.csv", str(files / "x.tsv"), files / "x.parquet", placed):
+        read = open_data(source)
+        assert read.classes == ("2", "10")
+        assert read.targets.tolist() == [1, 0, 0, 1]  # type: ignore[union-attr]
+        assert read.groups == ("7", "7", "8", "9")
+
+
+def test_several_labels_are_separated_by_a_bar(files: Path) -> None:
+    path = table(files / "x.csv", "file_name,label\nimg/0.png,cat|dog\nimg/1.png,\nimg/2.png,cat\nimg/3.png,cow; dog\n")
+    read = open_data(path, task="multi-label")
+    assert read.classes == ("cat", "cow", "dog")
+    assert read.targets.tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 0], [0, 1, 1]]  # type: ignore[union-attr]
+    assert read.counts() == {"cat": 2, "cow": 1, "dog": 2}
+
+
+def test_numbers_are_regression_targets(files: Path) -> None:
+    path = table(files / "x.csv", "file_name,label\nimg/0.png,1.5\nimg/1.png,-2\n")
+    read = open_data(path, task="regression")
+    assert read.targets.dtype == np.float32  # type: ignore[union-attr]
+    assert (read.targets.tolist(), read.classes) == ([1.5, -2.0], ())  # type: ignore[union-attr]
+
+
+def test_missing_columns_are_told_with_the_nearest(files: Path) -> None:
+    path = table(files / "x.csv", "fil_name,lable\nimg/0.png,a\n")
+    with pytest.raises(DataError, match=r"'file_name' \(did you mean 'fil_name'\?\), 'label' \(did you mean 'lable'\?\)"):
+        open_train_valid(path)
+
+
+def test_a_renamed_column_that_is_missing_is_told(files: Path) -> None:
+    path = table(files / "x.csv", "file_name,label,patient\nimg/0.png,a,1\n")
+    with pytest.raises(DataError, match=r"'patient_id' \(did you mean 'patient'"):
+        open_data(path, columns={"group": "patient_id"})
+    with pytest.raises(OptionError, match="'groups' .*'group'"):
+        open_data(path, columns={"groups": "patient"})
+
+
+def test_a_table_without_labels_predicts(files: Path) -> None:
+    path = table(files / "x.csv", "file_name\nimg/0.png\n")
+    assert open_data(path).targets is None
+    with pytest.raises(DataError, match="no column 'label'"):
+        open_data(path, labelled=True)
+
+
+def test_missing_files_are_counted_and_four_are_named(files: Path) -> None:
+    rows = "".join(f"img/{index}.png,a\n" for index in range(3, 10))
+    with pytest.raises(DataError, match=r"6 files of 7 .*4\.png'.*5\.png'.*6\.png'.*7\.png', … \(2 more\)"):
+        open_data(table(files / "x.csv", f"file_name,label\n{rows}"))
+
+
+@pytest.mark.parametrize("cell", ["", "nan"])
+def test_empty_labels_are_told_with_their_files(files: Path, cell: str) -> None:
+    path = table(files / "x.csv", f"file_name,label\nimg/0.png,a\nimg/1.png,{cell}\n")
+    with pytest.raises(DataError, match=r"1 sample of 2 .*no label.*img/1\.png"):
+        open_data(path)
+
+
+def test_nan_labels_of_a_frame_are_refused(files: Path) -> None:
+    frame = pd.DataFrame({"file_name": [str(files / "img/0.png")] * 2, "label": [1.0, float("nan")]})
+    for task in ("single-label", "multi-label", "regression"):
+        with pytest.raises(DataError, match="1 sample of 2"):
+            open_data(frame, task=task)
+
+
+def test_empty_groups_are_refused(files: Path) -> None:
+    path = table(files / "x.csv", "file_name,label,group\nimg/0.png,a,1\nimg/1.png,b, \n")
+    with pytest.raises(DataError, match=r"'group' \(group\) is empty in 1 row: row 1"):
+        open_data(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("x.csv", b""), ("x.csv", b"\xff\xfe\x00"), ("x.parquet", b"PAR1no"), ("y.csv", b'a,b\n"1,2\n3')]
+)
+def test_a_file_that_cannot_be_parsed_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        open_data(tmp_path / name)
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no rows"):
+        open_data(table(tmp_path / "x.csv", "file_name,label\n"))
+
+
+def test_a_frame_may_hold_the_images_themselves() -> None:
+    from tests.data.make import image
+
+    read = open_data(pd.DataFrame({"image": [image(0), image(1)], "label": ["a", "b"]}))
+    assert read.inputs[1].size == (12, 10)
+
+
+def test_a_table_can_be_opened_again_with_other_classes(files: Path) -> None:
+    first = open_data(table(files / "x.csv", "file_name,label\nimg/0.png,a\nimg/1.png,b\n"))
+    again = open_data(first, classes=["c", "b", "a"])
+    assert isinstance(again, Table)
+    assert again.targets.tolist() == [2, 1]  # type: ignore[union-attr]

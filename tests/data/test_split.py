@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zoo.data.open import Table, open_train_valid
+from zoo.data.split import hold_out, normal_group
+from zoo.errors import DataError, OptionError
+
+
+def table(targets: list[int], groups: list[str] | None = None, **options: Any) -> Table:
+    names = tuple("abcdefgh"[: max(targets) + 1])
+    inputs = [np.full((4, 4), index, np.uint8) for index in range(len(targets))]
+    return Table(inputs, np.array(targets), names, tuple(groups) if groups else None, **options)
+
+
+def ids(part: Table) -> list[int]:
+    return [int(item[0, 0]) for item in part.inputs]
+
+
+def test_a_hold_out_keeps_the_shares_of_the_classes() -> None:
+    train, valid = hold_out(table([0] * 80 + [1] * 20), seed=0)
+    assert (train.counts(), valid.counts()) == ({"a": 64, "b": 16}, {"a": 16, "b": 4})
+
+
+def test_a_hold_out_is_decided_by_the_seed() -> None:
+    whole = table([0, 1] * 30)
+    first, again, other = (hold_out(whole, seed)[1] for seed in (1, 1, 2))
+    assert ids(first) == ids(again) != ids(other)
+
+
+def test_a_hold_out_and_its_rest_are_everything_once() -> None:
+    train, valid = hold_out(table([0, 1, 2] * 9), seed=0)
+    assert sorted(ids(train) + ids(valid)) == list(range(27))
+
+
+def test_a_class_with_one_sample_trains() -> None:
+    train, valid = hold_out(table([0] * 9 + [1]), seed=0)
+    assert (train.counts()["b"], len(valid)) == (1, 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_hold_out_never_cuts_a_group(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = [f"P{number:03d}" if rng.random() < 0.5 else f" p{number:03d}" for number in rng.integers(0, 40, 200)]
+    train, valid = hold_out(table(rng.integers(0, 3, 200).tolist(), groups), seed)
+    left, right = ({normal_group(group) for group in part.groups or ()} for part in (train, valid))
+    assert not left & right
+    assert 20 <= len(valid) <= 60
+
+
+def test_groups_hold_for_several_labels_and_for_numbers() -> None:
+    groups = tuple(str(index // 4) for index in range(80))
+    inputs = [np.zeros((4, 4), np.uint8)] * 80
+    many = Table(inputs, (np.random.default_rng(0).random((80, 3)) < 0.4).astype(np.float32), ("a", "b", "c"), groups)
+    number = Table(inputs, np.arange(80, dtype=np.float32), (), groups)
+    for whole in (many, number):
+        train, valid = hold_out(whole, 0)
+        assert (len(valid), set(train.groups or ()) & set(valid.groups or ())) == (16, set())
+
+
+def test_one_group_only_cannot_be_split() -> None:
+    with pytest.raises(DataError, match="all samples are of one group"):
+        hold_out(table([0, 1] * 5, ["x"] * 10), 0)
+
+
+def test_too_few_samples_ask_for_a_validation_set() -> None:
+    for targets in ([0, 1], [0], [0, 1, 2]):
+        with pytest.raises(DataError, match="give a validation set"):
+            hold_out(table(targets), 0)
+
+
+@pytest.mark.parametrize("variants", [("007", "7"), ("7 ", "7"), ("7.0", "07"), ("Ann", " ann"), ("0", "000")])
+def test_spellings_of_one_id_are_one_group(variants: tuple[str, str]) -> None:
+    assert normal_group(variants[0]) == normal_group(variants[1])
+
+
+@pytest.mark.parametrize("variants", [("7", "70"), ("a7", "a07"), ("7.5", "7")])
+def test_other_ids_are_other_groups(variants: tuple[str, str]) -> None:
+    assert normal_group(variants[0]) != normal_group(variants[1])
+
+
+def test_a_group_on_both_sides_is_refused_and_its_pairs_are_listed() -> None:
+    train, valid = table([0, 1, 0, 1], ["007", "8", "9", "10"]), table([0, 1], ["7 ", "11"])
+    with pytest.raises(DataError, match=r"1 group of 2 in valid \(1 sample\)") as caught:
+        open_train_valid(train, valid)
+    assert "group '007': row 0 in train, group '7 ': row 0 in valid" in str(caught.value)
+    assert len(open_train_valid(train, valid, allow_leak=True)[1]) == 2
+
+
+def test_a_split_column_that_cuts_groups_is_refused() -> None:
+    leaky = table([0, 1, 0, 1], ["1", "2", "3", "1"], splits=("train", "train", "train", "val"))
+    with pytest.raises(DataError, match="allow_leak"):
+        open_train_valid(leaky)
+
+
+def test_random_labels_cannot_be_learned_across_a_grouped_split() -> None:
+    # The canary: label and picture depend on the patient alone, labels are random. Nearest neighbours score near 1
+    # where patients are cut, and at chance where they are not.
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(100), 4)
+    labels = rng.integers(0, 2, 100)[patients]
+    pictures = rng.normal(size=(100, 16))[patients] + 0.01 * rng.normal(size=(400, 16))
+
+    def score(groups: list[str] | None) -> float:
+        train, valid = (np.array(part) for part in map(ids_of, hold_out(whole(groups), 0)))
+        distance = ((pictures[valid][:, None] - pictures[train][None]) ** 2).sum(-1)
+        return float((labels[train][distance.argmin(1)] == labels[valid]).mean())
+
+    def whole(groups: list[str] | None) -> Table:
+        return Table(list(range(400)), labels, ("a", "b"), tuple(groups) if groups else None)
+
+    def ids_of(part: Table) -> list[int]:
+        return list(part.inputs)
+
+    assert score(None) > 0.9
+    assert score([str(patient) for patient in patients]) <= 0.5 + 3 * 0.5 / np.sqrt(20)
+
+
+def test_two_ways_to_name_the_validation_data_are_one_too_many() -> None:
+    with pytest.raises(OptionError, match="not both"):
+        open_train_valid(table([0, 1]), table([0, 1]), valid_split="0")
+
+
+def test_a_validation_split_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(DataError, match=r"no split 'fold9' \(did you mean 'fold1'"):
+        open_train_valid(table([0, 1] * 2, splits=("fold0", "fold1") * 2), valid_split="fold9")
+
+
+def test_a_train_split_is_preferred_to_everything_else() -> None:
+    whole = table([0, 1] * 3, splits=("train", "train", "extra", "extra", "val", "val"))
+    train, valid = open_train_valid(whole)
+    assert (ids(train), ids(valid)) == ([0, 1], [4, 5])
