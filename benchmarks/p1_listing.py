@@ -1,6 +1,6 @@
 """P1: list every backbone, whole process, against timm's own listing; and a registry of 100,000 specs.
 
-Run: make bench ONLY=p1_listing
+Run: python benchmarks/p1_listing.py
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = {"zoo list --json": lambda: timed_process(OURS), "timm.list_models()": lambda: timed_process(PEER)}
     report("P1: whole process", alternate(runs, arguments.repeats), ours="zoo list --json")
-    print(
-        f"  imported by zoo list: {[name for name, there in told_by_process(IMPORTED).items() if there] or 'none of torch, timm, torchvision, transformers, pandas'}"
-    )
+    imported = [name for name, there in told_by_process(IMPORTED).items() if there]
+    print(f"  heavy modules imported by zoo list: {', '.join(imported) or 'none'}")
     hundred_thousand()
 
 

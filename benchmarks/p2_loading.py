@@ -1,6 +1,6 @@
 """P2: a backbone with its weights on local disk and a new head, against timm's own loading; time and peak memory.
 
-Run: make bench ONLY=p2_loading
+Run: python benchmarks/p2_loading.py
 """
 
 from __future__ import annotations

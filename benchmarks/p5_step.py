@@ -1,0 +1,115 @@
+"""P5: seconds per step of full fine-tuning, against a bare PyTorch loop, Hugging Face Trainer and fastai.
+
+The same network (MobileNetV2), the same real photos at 160 pixels (decoded before, so that the loop is measured and not
+the decoder), batch 32, AdamW at one rate, float32. A step is what one more epoch costs, divided by its steps: each fit
+runs once with one epoch and once with more, and what both share (setting up, the last write) cancels.
+
+Run: python benchmarks/p5_step.py --data ../shared/data
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from side_by_side import alternate, report, told_by_process
+
+COMMON = """
+import json, logging, os, sys, tempfile, time, warnings
+warnings.filterwarnings("ignore")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+import torch, timm
+from torch import nn
+folder, weights, images, extra = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+from pathlib import Path
+import random
+from zoo.data.transforms import eval_transform
+import zoo
+prepare = eval_transform(zoo.Image(size=160, mean=(0.5,) * 3, std=(0.5,) * 3))
+paths = sorted(Path(folder).glob("train/*/*.jpg"))
+paths = paths[:: max(1, len(paths) // images)][:images]
+X = torch.stack([prepare(path, random.Random(0)) for path in paths])
+Y = torch.tensor([path.parent.name == "bees" for path in paths]).long()
+STEPS = len(X) // 32
+class Pairs(torch.utils.data.Dataset):
+    def __len__(self): return STEPS * 32
+    def __getitem__(self, i): return X[i], int(Y[i])
+def network():
+    torch.manual_seed(0)
+    model = timm.create_model("mobilenetv2_100", num_classes=2, pad_type="same", bn_eps=1e-3)
+    return model
+"""
+MEASURE = """
+def wall(epochs):
+    start = time.perf_counter()
+    run(epochs)
+    return time.perf_counter() - start
+run(1)
+short = wall(1)
+print(json.dumps({"seconds": (wall(1 + extra) - short) / (extra * STEPS)}))
+"""
+BARE = """
+def run(epochs):
+    model = network().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.05)
+    loader = torch.utils.data.DataLoader(Pairs(), batch_size=32, shuffle=True)
+    for _ in range(epochs):
+        for x, y in loader:
+            optimizer.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+"""
+ZOO = """
+def run(epochs):
+    backbone = zoo.get("timm/mobilenetv2_100", weights=False, pad_type="same", bn_eps=1e-3)
+    with tempfile.TemporaryDirectory() as out:
+        backbone.adapt(2).fit(Pairs(), valid=False, recipe="full", epochs=epochs, batch_size=32, lr=3e-4, image_size=160,
+                              warmup=0.0, out=Path(out) / "run", quiet=True)
+"""
+TRAINER = """
+from transformers import Trainer, TrainingArguments
+class Wrapped(nn.Module):
+    def __init__(self): super().__init__(); self.network = network()
+    def forward(self, pixel_values, labels):
+        logits = self.network(pixel_values)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+def collate(rows):
+    return {"pixel_values": torch.stack([x for x, _ in rows]), "labels": torch.tensor([y for _, y in rows])}
+def run(epochs):
+    with tempfile.TemporaryDirectory() as out:
+        arguments = TrainingArguments(out, num_train_epochs=epochs, per_device_train_batch_size=32, learning_rate=3e-4,
+                                      weight_decay=0.05, save_strategy="no", logging_strategy="no", report_to=[], use_cpu=True,
+                                      disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False)
+        Trainer(Wrapped(), arguments, train_dataset=Pairs(), data_collator=collate).train()
+"""
+FASTAI = """
+from fastai.vision.all import DataLoader, DataLoaders, Learner, OptimWrapper
+from functools import partial
+def run(epochs):
+    data = DataLoaders(DataLoader(Pairs(), bs=32, shuffle=True, num_workers=0), DataLoader(Pairs(), bs=32, num_workers=0))
+    learner = Learner(data, network(), loss_func=nn.CrossEntropyLoss(), opt_func=partial(OptimWrapper, opt=torch.optim.AdamW))
+    learner._do_epoch_validate = lambda *args, **kwargs: None  # the other three do not validate either
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(epochs, lr=3e-4, wd=0.05)
+"""
+RUNS = {"zoo": ZOO, "bare loop": BARE, "Trainer": TRAINER, "fastai": FASTAI}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="../shared/data")
+    parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--extra", type=int, default=2, help="epochs beyond the first")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    places = (f"{arguments.data}/images/hymenoptera", f"{arguments.data}/weights/mobilenetv2_100_in1k/model.safetensors")
+    sizes = (str(arguments.images), str(arguments.extra))
+
+    def runner(body: str) -> float:
+        return told_by_process(COMMON + body + MEASURE, *places, *sizes)["seconds"]
+
+    measured = alternate({name: lambda body=body: runner(body) for name, body in RUNS.items()}, arguments.repeats)  # type: ignore[misc]
+    report("P5: seconds per step of full fine-tuning", measured, ours="zoo")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Accuracy of the defaults on real images, mean over seeds; nothing is tuned to a data set. Prints a Markdown table.
+
+ants/bees: 244 training photos, 153 for validation. X-rays: Pneumonia against No_findings, folds 1 to 4 for training, fold 0
+for validation, no patient in both. The backbone is MobileNetV2 with real ImageNet weights; scratch is the same network
+with random values and the recipe ``full``.
+
+Run: python benchmarks/transfer_images.py --data ../shared/data
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import zoo
+from zoo.registry import use_registry
+
+ROWS = (
+    ("linear probe", {"recipe": "linear-probe"}, None),
+    ("default (layer-decay)", {}, None),
+    ("from scratch", {"recipe": "full"}, False),
+)
+
+
+def ants_bees(data: Path) -> tuple[Any, Any, dict[str, Any]]:
+    folder = data / "images" / "hymenoptera"
+    return folder / "train", folder / "val", {}
+
+
+def xrays(data: Path) -> tuple[Any, Any, dict[str, Any]]:
+    folder = data / "medical" / "chest_xray_covid"
+    table = pd.read_csv(folder / "index.csv", dtype={"patient_id": str})
+    table = table[table["label"] != "Covid-19"]
+    table = table.assign(file_name=[str(folder / name) for name in table["file"]], group=table["patient_id"])
+    table = table[["file_name", "label", "group", "group_fold"]]
+    held = table["group_fold"] == 0
+    return table[~held].drop(columns="group_fold"), table[held].drop(columns="group_fold"), {}
+
+
+SETS = {"ants/bees": ants_bees, "X-rays": xrays}
+
+
+def one(name: str, size: int, fit: dict[str, Any], weights: bool | None, seed: int, data: Path) -> tuple[float, float, float]:
+    """Return accuracy, AUROC and seconds of one run."""
+    train, valid, options = SETS[name](data)
+    import torch
+
+    torch.manual_seed(seed)
+    model = zoo.get("local/mobilenetv2_100", weights=weights).adapt(2, seed=seed)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as out:
+        run = model.fit(train, valid, image_size=size, seed=seed, out=Path(out) / "run", quiet=True, **fit, **options)
+    return run.metrics["accuracy"], run.metrics["auroc"], time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--sets", nargs="*", default=list(SETS))
+    parser.add_argument("--sizes", nargs="*", type=int, default=[224, 160])
+    parser.add_argument("--rows", nargs="*", default=[row[0] for row in ROWS])
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    use_registry(files=[arguments.data / "registry.toml"])
+    print("| data | pixels | method | accuracy (mean of seeds) | spread | AUROC | seconds per run |")
+    print("|---|---|---|---|---|---|---|")
+    for name in arguments.sets:
+        for size in arguments.sizes:
+            for title, fit, weights in (row for row in ROWS if row[0] in arguments.rows):
+                told = [one(name, size, fit, weights, seed, arguments.data) for seed in range(arguments.seeds)]
+                accuracy, auroc, seconds = (list(column) for column in zip(*told, strict=True))
+                spread = f"{min(accuracy):.3f} to {max(accuracy):.3f}"
+                mean, area, cost = statistics.mean(accuracy), statistics.mean(auroc), statistics.mean(seconds)
+                print(f"| {name} | {size} | {title} | {mean:.3f} | {spread} | {area:.3f} | {cost:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
