@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from zoo.contributions import collect
+from zoo.contributions import collect_all
 from zoo.declare import HeadSpec
 from zoo.errors import AmbiguousNameError, OptionError, RegistryFileError, check_options, did_you_mean
 from zoo.lookup import Entry as Entry
@@ -37,7 +37,7 @@ class Registry:
 
     def __init__(self, plugins: Sequence[Plugin | object] | None = None, files: Sequence[Path] | None = None) -> None:
         loaded = load_plugins() if plugins is None else [as_plugin(thing) for thing in plugins]
-        self._contributions = [collect(plugin) for plugin in loaded]
+        self._contributions = collect_all(loaded)
         self._files = read_files(default_files() if files is None else files)
         self.plugins: list[Plugin] = [contribution.plugin for contribution in self._contributions]
         self.aliases: dict[str, str] = self._files.aliases

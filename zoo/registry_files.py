@@ -77,7 +77,7 @@ def default_files(extra: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
         RegistryFileError: If a file that was named explicitly does not exist.
     """
     package = Path(__file__).resolve().parent
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))  # noqa: PTH111  # Path's raises without a home
     shipped = [path for path in (package / "registry.toml", package.parent / "registry.toml") if path.is_file()][:1]
     implicit = [config / "zoo" / "registry.toml", Path("registry.toml")]
     named = [(Path(name).expanduser(), "ZOO_REGISTRY") for name in os.environ.get("ZOO_REGISTRY", "").split(os.pathsep) if name]

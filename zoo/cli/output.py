@@ -16,7 +16,7 @@ class Output(NamedTuple):
     def json(self, value: Any) -> None:
         """Write one JSON document; the items of a list stand on lines of their own."""
         if isinstance(value, list):  # an indented document would be written by json's slow path
-            text = "[" + ",\n ".join(json.dumps(item, default=_plain) for item in value) + "]"
+            text = "[" + ",\n ".join(map(json.JSONEncoder(default=_plain).encode, value)) + "]"
         else:
             text = json.dumps(value, indent=2, default=_plain)
         print(text, file=self.stream)

@@ -1,0 +1,308 @@
+"""The command line: what it prints, where, and with which exit code; nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zoo
+from tests.faults.fake_dist import fake_dist, run_python, run_zoo
+from zoo.cli import listing, settings
+from zoo.cli.app import main
+from zoo.errors import InterruptedRunError, OptionError
+from zoo.registry import use_registry
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Done]]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("ZOO_REGISTRY", raising=False)
+    use_registry()
+
+    def run(*arguments: object) -> Done:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        code = stop.value.code
+        return Done(code if isinstance(code, int) else 0, out, err)
+
+    yield run
+    use_registry()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dark and light pictures, in train and val."""
+    folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for split, number in (("train", 6), ("val", 3)):
+        for index, label in enumerate(("dark", "light")):
+            (folder / split / label).mkdir(parents=True)
+            for i in range(number):
+                pixels = (random.integers(0, 80, (32, 32)) + 150 * index).astype("uint8")
+                Image.fromarray(pixels).save(folder / split / label / f"{i}.png")
+    return folder
+
+
+def derived(tmp_path: Path, alias: str = "mine", name: str = "local/glyph") -> Path:
+    path = tmp_path / f"{alias}.toml"
+    path.write_text(f'[aliases]\n{alias} = "{name}"\n[backbones."{name}"]\nbase = "zoo/glyphnet"\ninputs = {{ size = 48 }}\n')
+    return path
+
+
+def test_a_listing_is_one_json_document_with_what_a_choice_needs(run: Callable[..., Done]) -> None:
+    done = run("list", "zoo/*", "--json")
+    assert (done.code, done.err) == (0, "")
+    (row,) = done.json
+    assert (row["name"], row["source"], row["modality"], row["distribution"]) == ("zoo/glyphnet", "zoo", "image", "zoo")
+    assert row["parameters"] > 0
+    assert row["pretrained"] is True
+    assert row["input"] == [1, 32, 32]
+
+
+def test_a_listing_for_people_is_a_table_with_a_count(run: Callable[..., Done]) -> None:
+    done = run("list", "glyphnet", "--license", "permissive", "--max-params", "1e6", "--pretrained")
+    assert done.code == 0
+    header, row, *_, last = done.out.strip().splitlines()
+    assert header.split()[:2] == ["name", "parameters"]
+    assert row.startswith("zoo/glyphnet")
+    assert last == "1 backbone"
+
+
+def test_a_filter_that_leaves_nothing_lists_nothing(run: Callable[..., Done]) -> None:
+    assert run("list", "zoo/*", "--max-params", "10", "--json") == Done(0, "[]\n", "")
+
+
+@pytest.mark.parametrize("place", ["before", "after", "both"])
+def test_registry_files_are_taken_before_and_after_the_command(place: str, run: Callable[..., Done], tmp_path: Path) -> None:
+    one, two = derived(tmp_path), derived(tmp_path, "other", "local/other")
+    first, second = ["--registry", one], [f"--registry={two}"]
+    arguments = {"before": [*first, *second, "list", "local/*"], "after": ["list", "local/*", *first, *second]}
+    arguments["both"] = [*first, "list", "local/*", *second]
+    done = run(*arguments[place], "--json")
+    assert [row["name"] for row in done.json] == ["local/glyph", "local/other"]
+
+
+def test_a_declaration_is_shown(run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("show", "mine", "--json", "--registry", derived(tmp_path))
+    assert (done.json["name"], done.json["base"], done.json["modality"]) == ("local/glyph", "zoo/glyphnet", "image")
+    assert done.json["inputs"]["size"] == [48, 48]
+    assert "apache-2.0" in run("show", "zoo/glyphnet").out
+
+
+def test_layer_groups_are_shown_with_a_frozen_prefix(run: Callable[..., Done]) -> None:
+    names = list(zoo.get("zoo/glyphnet", weights=False).groups.names)
+    done = run("layers", "zoo/glyphnet", "--freeze", names[1])
+    rows = [line.split() for line in done.out.splitlines()[1 : 1 + len(names)]]
+    assert [row[1] for row in rows] == names
+    assert [row[3] for row in rows] == ["frozen"] * 2 + ["trains"] * (len(names) - 2)
+    done = run("layers", "zoo/glyphnet", "--freeze", "stagee")
+    assert done.code == 2
+    assert "stage" in done.err
+
+
+def test_plugins_are_shown_with_what_they_give(run: Callable[..., Done]) -> None:
+    builtin = next(row for row in run("plugins", "--json").json if row["name"] == "builtin")
+    assert (builtin["distribution"], builtin["status"], builtin["backbones"]) == ("zoo", "ok", 1)
+    assert builtin["heads"] >= 2
+    assert "builtin" in run("plugins").out
+
+
+@pytest.mark.parametrize(
+    ("line", "facts"),
+    [
+        ("lst", ["did you mean 'list'"]),
+        ("list --modalty image", ["'--modalty'", "did you mean '--modality'"]),
+        ("train x data --epoch 3", ["did you mean '--epochs'"]),
+        ("train x data --epochs three", ["--epochs", "three"]),
+        ("train x", ["DATA"]),
+        ("", ["COMMAND"]),
+        ("list --modality imgae", ["did you mean 'image'"]),
+        ("list glyphnett", ["did you mean 'zoo/glyphnet'"]),
+        ("show glyphnett", ["did you mean 'zoo/glyphnet'"]),
+        ("train x data --recipe lpft", ["'lpft'", "did you mean 'lp-ft'"]),
+        ("train x data --task single", ["'single'", "single-label"]),
+        ("train x data --set epoch=3", ["did you mean 'epochs'"]),
+        ("train x data --set epochs", ["key=value"]),
+        ("train x data --lr nan", ["lr"]),
+        ("train x data --columns file_name", ["key=value"]),
+    ],
+)
+def test_a_wrong_word_is_a_usage_error_with_the_nearest(line: str, facts: list[str], run: Callable[..., Done]) -> None:
+    done = run(*line.split())
+    assert done.code == 2
+    assert done.out == ""
+    assert all(fact in done.err for fact in facts), done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_config_with_typos_tells_all_of_them(run: Callable[..., Done], tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("epoch = 3\nrecipee = 'full'\ncolumns = 'x'\n")
+    done = run("train", "x", "data", "--config", config)
+    assert done.code == 2
+    assert all(fact in done.err for fact in ("'epoch' (did you mean 'epochs'?)", "did you mean 'recipe'", "columns is 'x'", "config.toml"))
+    config.write_text("epochs = ")
+    assert "cannot be read" in run("train", "x", "data", "--config", config).err
+    assert "cannot be read" in run("train", "x", "data", "--config", tmp_path / "absent.toml").err
+
+
+def test_flags_win_over_the_config_and_both_reach_fit(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        "recipe = 'full'\nepochs = 7\nlr = 0.1\nmixup = 0.2\nout = 'a'\n[columns]\nfile_name = 'file'\n[model_options]\na = 1\n"
+    )
+    flags = {"epochs": 3, "lr": None, "out": "b", "columns": {}, "options": settings.pairs(["warmup=0.2", "augment=none"], "--set")}
+    merged = settings.merge(config, flags)
+    assert merged["fit"] == {"epochs": 3, "lr": 0.1, "mixup": 0.2, "warmup": 0.2, "augment": "none"}
+    assert (merged["recipe"], merged["out"], merged["columns"]) == ("full", "b", {"file_name": "file"})
+    assert (merged["model_options"], merged["task"]) == ({"a": 1}, "single-label")
+    config.write_text("epochs = 'many'\nlayer_decay = 2")
+    with pytest.raises(OptionError, match=r"(?s)layer_decay.*"):
+        settings.merge(config, {})
+
+
+def test_words_of_the_form_key_value_are_read_as_numbers_where_they_are() -> None:
+    told = settings.pairs(["a=1", "b=0.5", "c=true", "d=none", "e=[1, 2]", "f=x=y", 'g="3"'], "--set")
+    assert told == {"a": 1, "b": 0.5, "c": True, "d": "none", "e": [1, 2], "f": "x=y", "g": "3"}
+    assert settings.columns("file_name=file,group=patient_id") == {"file_name": "file", "group": "patient_id"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "list --json",
+        "list glyphnett",
+        "plugins",
+        "show glyphnet",
+        "train glyphnett data",
+        "train zoo/glyphnet data --recipe lpft",
+        "train zoo/glyphnet data --set epoch=3",
+    ],
+)
+def test_torch_is_not_imported_by(line: str, tmp_path: Path) -> None:
+    code = f"""
+        import sys
+        from zoo.cli import main
+        try:
+            main({line.split()!r})
+        except SystemExit:
+            print({{"torch", "timm", "typer"}} & set(sys.modules) or "light", file=sys.stderr)
+    """
+    done = run_python(code, cwd=tmp_path)
+    assert done.stderr.splitlines()[-1] == "light", done.stderr
+
+
+def test_what_a_plugin_prints_stays_out_of_the_json_document(tmp_path: Path) -> None:
+    source = "import zoo\nprint('hello from a plugin')\n@zoo.hookimpl\ndef zoo_backbones():\n    print('listing')\n    return []\n"
+    fake_dist(tmp_path, "zoo-loud", source)
+    done = run_zoo("list", "--json", paths=[tmp_path], cwd=tmp_path)
+    assert isinstance(json.loads(done.stdout), list)
+    assert "hello from a plugin" in done.stderr
+
+
+def test_errors_show_a_traceback_only_when_asked(run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("--registry", tmp_path / "absent.toml", "list")
+    assert done.code == 1
+    assert done.err.startswith("error: --registry names")
+    assert "Traceback" in run_zoo("show", "glyphnett", "--debug", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize(("error", "code"), [(InterruptedRunError("a checkpoint was written"), 130), (KeyboardInterrupt(), 130)])
+def test_an_interrupted_command_exits_with_130(
+    error: BaseException, code: int, run: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(listing, "list_backbones", stopped)
+    assert run("list").code == code
+
+
+def test_a_reader_that_stops_early_gets_no_complaint(tmp_path: Path) -> None:
+    code = f"""
+        import subprocess, sys
+        child = subprocess.Popen([{sys.executable!r}, "-m", "zoo.cli", "list", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child.stdout.close()
+        print(child.stderr.read().decode(), child.wait())
+    """
+    assert run_python(code, cwd=tmp_path).stdout.split() == ["1"]
+
+
+def test_version_and_help_say_what_they_should(run: Callable[..., Done]) -> None:
+    assert run("--version").out == f"zoo {zoo.__version__}\n"
+    told = run("--help").out
+    assert all(command in told for command in ("list", "show", "layers", "plugins", "train", "eval", "predict", "embed", "demo"))
+    assert all(flag in run("train", "--help").out for flag in ("--valid", "--recipe", "--registry", "--strict-plugins", "--config"))
+
+
+def test_a_model_is_trained_measured_and_used(run: Callable[..., Done], pictures: Path, tmp_path: Path) -> None:
+    registry = derived(tmp_path)
+    done = run("train", "mine", pictures, "--recipe", "linear-probe", "--epochs", 2, "--out", "runs/one", "--quiet", "--registry", registry)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == "runs/one"
+
+    done = run("eval", "runs/one", pictures / "val", "--json", "--registry", registry)
+    assert done.code == 0, done.err
+    assert 0 <= done.json["accuracy"] <= 1
+
+    files = sorted((pictures / "val" / "light").iterdir())
+    rows = run("predict", "runs/one", *files, "--json").json
+    assert [row["input"] for row in rows] == list(map(str, files))
+    for row in rows:
+        assert set(row["probabilities"]) == {"dark", "light"}
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert row["label"] == max(row["probabilities"], key=row["probabilities"].get)
+    assert len(run("predict", "runs/one", pictures / "val").out.splitlines()) == 1 + 6
+
+    assert run("embed", "runs/one", pictures / "val", "--out", "features").code == 0
+    with np.load(tmp_path / "features.npz") as saved:
+        assert saved["features"].shape[0] == len(saved["inputs"]) == 6
+    done = run("embed", "runs/one", pictures / "val", "--out", "features.npz")
+    assert done.code == 1
+    assert "--overwrite" in done.err
+
+
+def test_weights_head_and_architecture_can_be_chosen(run: Callable[..., Done], pictures: Path, tmp_path: Path) -> None:
+    options = [
+        "--recipe",
+        "full",
+        "--epochs",
+        1,
+        "--head",
+        "mlp",
+        "--head-set",
+        "hidden=8",
+        "--weights",
+        "none",
+        "--model-set",
+        "in_chans=3",
+    ]
+    done = run("train", "zoo/glyphnet", pictures, *options, "--out", "run", "--quiet")
+    assert done.code == 0, done.err
+    model = zoo.load(tmp_path / "run")
+    assert (model.head_name, model.head_options, model.inputs.channels) == ("mlp", {"hidden": 8}, 3)
+    done = run("train", "zoo/glyphnet", pictures, "--head-set", "hiden=8", "--head", "mlp", "--out", "other", "--quiet")
+    assert done.code == 2
+    assert "hidden" in done.err
+    done = run("train", "zoo/glyphnet", pictures, "--out", "run", "--quiet")
+    assert done.code == 1
+    assert "run" in done.err
