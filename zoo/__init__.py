@@ -14,6 +14,7 @@ from zoo.declare import Image as Image
 from zoo.declare import Text as Text
 from zoo.declare import Volume as Volume
 from zoo.declare import Weights as Weights
+from zoo.errors import OptionError as OptionError
 from zoo.errors import ZooError as ZooError
 from zoo.hookspecs import hookimpl as hookimpl
 

@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from zoo.errors import DeclarationError, did_you_mean, fault_list
@@ -30,6 +31,12 @@ PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.@-]+)+")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@lru_cache(maxsize=1024)
+def _is_function(reference: str) -> bool:
+    """Tell whether ``reference`` has the form ``module:function``; remembered, as thousands of specs name the same few."""
+    return _FUNCTION.fullmatch(reference) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,6 +191,8 @@ class Weights:
     url: str = ""
 
     def __post_init__(self) -> None:
+        if self.repo and self.file and not self.package and not self.sha256:
+            return  # nothing to refuse, and thousands of these are made for every listing
         digest = self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256)
         faults = [
             (bool(self.repo and self.package), f"both repo {self.repo!r} and package {self.package!r} are given"),
@@ -232,9 +241,9 @@ class BackboneSpec:
     base: str = ""
 
     def __post_init__(self) -> None:
-        if not (_NAME.fullmatch(self.name) and _FUNCTION.fullmatch(self.build) and self.layers):
-            self._refuse_all()
-        if isinstance(self.layers, str) or self.convert or self.home:
+        layers = _is_function(self.layers) if isinstance(self.layers, str) else bool(self.layers)
+        optional = all(not value or _is_function(value) for value in (self.convert, self.home))
+        if not (layers and optional and _is_function(self.build) and _NAME.fullmatch(self.name)):
             self._refuse_all()
 
     def _refuse_all(self) -> None:
