@@ -1,0 +1,90 @@
+"""The numeric proof of what a timm backbone returns: its features, pooled and classified by hand, give timm's own logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CLASSES = 7
+TOLERANCE = 1e-4
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Move every value away from its start, so that nothing is hidden behind a zero or a one; in place."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.03)
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.add_(torch.randn_like(buffer) * 0.1)
+            elif name.endswith("running_var"):
+                buffer.mul_(torch.rand_like(buffer) + 0.5)
+    return model.eval()
+
+
+def candidates(features: Tensor, dim: int, prefix_tokens: int) -> list[tuple[str, str, Tensor]]:
+    """Return the layouts and poolings that fit the features' shape, with the pooled features ``(batch, dim)``."""
+    found = []
+    if features.ndim == 4 and features.shape[1] == dim:
+        found.append(("BCHW", "avg", features.mean((2, 3))))
+    if features.ndim == 4 and features.shape[-1] == dim:
+        found.append(("BHWC", "avg", features.mean((1, 2))))
+    if features.ndim == 4 and features.shape[1] == dim:
+        found.append(("BCHW", "max", features.amax((2, 3))))
+    if features.ndim == 3 and features.shape[-1] == dim:
+        if prefix_tokens:
+            found.append(("BND", "token", features[:, 0]))
+        found.append(("BND", "avg", features[:, prefix_tokens:].mean(1)))
+    return found
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Tell whether two logits agree, up to rounding, relative to their size."""
+    return a.shape == b.shape and bool((a - b).abs().max() <= TOLERANCE * b.abs().max())
+
+
+@torch.no_grad()
+def prove(name: str, *, size: list[int], classifiers: list[str], dim: int, bare: bool) -> dict[str, Any]:
+    """Find by trial what stands between the backbone of an architecture and its logits.
+
+    Returns:
+        ``layout`` and ``pool``, and ``linear``: whether one linear layer on the pooled features gives timm's logits.
+    """
+    torch.manual_seed(0)
+    full = randomise(timm.create_model(name, num_classes=CLASSES))
+    state = full.state_dict()
+    x = torch.randn(2, *size)
+    logits = full(x)
+
+    def classified(pooled: Tensor) -> bool:
+        found = [_apply(state, classifier, pooled) for classifier in classifiers]
+        values = [value for value in found if value is not None]
+        return bool(values) and len(values) == len(found) and same(torch.stack(values).mean(0), logits)
+
+    if bare:
+        features = _headless(name, state, global_pool="")(x)
+        tokens = int(getattr(full, "num_prefix_tokens", 0) or 0)
+        for layout, pool, pooled in candidates(features, dim, tokens):
+            if classified(pooled):
+                return {"layout": layout, "pool": pool, "prefix_tokens": tokens if layout == "BND" else 0, "linear": len(classifiers) == 1}
+    pooled = _headless(name, state)(x)
+    assert pooled.ndim == 2, f"{name} without classifier gives features of shape {tuple(pooled.shape)}"
+    return {"layout": "BD", "pool": "none", "prefix_tokens": 0, "linear": len(classifiers) == 1 and classified(pooled)}
+
+
+def _headless(name: str, state: dict[str, Tensor], **options: Any) -> nn.Module:
+    model: nn.Module = timm.create_model(name, num_classes=0, **options)
+    own = model.state_dict()
+    model.load_state_dict({key: value for key, value in state.items() if key in own})
+    return model.eval()
+
+
+def _apply(state: dict[str, Tensor], classifier: str, pooled: Tensor) -> Tensor | None:
+    weight, bias = state.get(f"{classifier}.weight"), state.get(f"{classifier}.bias")
+    if weight is None or weight.flatten(1).shape[1] != pooled.shape[1]:
+        return None
+    return F.linear(pooled, weight.flatten(1), bias)

@@ -1,0 +1,130 @@
+"""Building timm models as backbones: without a classifier, with options that are checked."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import zoo
+from torch import nn
+
+# What zoo itself decides, and where the user says it.
+TAKEN = {
+    "pretrained": "weights are chosen with zoo.get(…, weights=…)",
+    "checkpoint_path": "weights are chosen with zoo.get(…, weights=…)",
+    "cache_dir": "the Hub's cache is chosen with HF_HOME",
+    "num_classes": "the number of classes belongs to the head: adapt(num_classes=…)",
+    "global_pool": "pooling belongs to the head: adapt(…, pool=…)",
+    "features_only": "inner features are tapped by layer group",
+    "pretrained_cfg": "zoo takes the configuration that belongs to the name",
+    "pretrained_cfg_overlay": "zoo takes the configuration that belongs to the name",
+}
+# Options that users expect of any backbone, and what to do where an architecture does not have them.
+ABSENT = {
+    "img_size": "it takes images of any size: pass image_size to fit()",
+    "drop_path_rate": "it has no stochastic depth",
+    "drop_rate": "it has no dropout of its own: pass dropout to the head",
+    "pad_type": "only the EfficientNet and MobileNet families have it",
+    "bn_eps": "only the EfficientNet and MobileNet families have it",
+}
+
+
+def create(architecture: str, *, in_chans: int | None = None, unpooled: bool = False, **options: Any) -> nn.Module:
+    """Build a timm model without its classifier.
+
+    Args:
+        architecture: timm's name, with or without a pretrained tag.
+        in_chans: Number of input channels, where it differs from the published model's.
+        unpooled: Whether its features come before the pooling, as maps or tokens; chosen by the catalogue.
+        **options: Further options of the architecture, such as ``drop_path_rate``, ``img_size`` or ``pad_type``.
+
+    Raises:
+        zoo.OptionError: If the architecture has no such option, or refuses its value.
+    """
+    _refuse_taken(architecture, options)
+    given = {key: value for key, value in {"in_chans": in_chans, **options}.items() if value is not None}
+    fixed: dict[str, Any] = {"num_classes": 0, **({"global_pool": ""} if unpooled else {})}
+    try:
+        return _create(architecture, **fixed, **given)
+    except (TypeError, ValueError, AssertionError, KeyError, AttributeError) as error:
+        if not given:
+            raise
+        raise _explained(architecture, fixed, given, error) from error
+
+
+def _refuse_taken(architecture: str, options: Iterable[str]) -> None:
+    taken = [f"{name!r}: {TAKEN[name]}" for name in options if name in TAKEN]
+    if taken:
+        raise zoo.OptionError(f"timm/{architecture} cannot be given {'; '.join(taken)}")
+
+
+def _create(architecture: str, **options: Any) -> nn.Module:
+    """Call timm; where a model computes with its parameters while they have no values, build it wholly on the meta device.
+
+    Its buffers, which no file holds, are then computed by timm's own means.
+    """
+    import timm
+
+    try:
+        model: nn.Module = timm.create_model(architecture, pretrained=False, **options)
+    except (NotImplementedError, RuntimeError) as error:
+        if "meta" not in str(error):
+            raise
+        with torch.device("meta"):
+            model = timm.create_model(architecture, pretrained=False, **options)
+        restore_buffers(model)
+    return model
+
+
+def restore_buffers(model: nn.Module) -> None:
+    """Give the buffers of a model on the meta device their values, in place; parameters stay without."""
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                module._buffers[name] = torch.zeros_like(buffer, device="cpu")
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.reset_running_stats()
+    for module in model.modules():
+        init = getattr(module, "init_non_persistent_buffers", None)
+        if init is not None:
+            init()
+
+
+def _explained(architecture: str, fixed: dict[str, Any], given: dict[str, Any], error: Exception) -> zoo.OptionError:
+    """Word what timm said about options it does not have, or a value it refuses."""
+    known = accepted(architecture, **fixed)
+    unknown = [name for name in given if name not in known]
+    if not unknown or not isinstance(error, TypeError):
+        values = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return zoo.OptionError(f"timm/{architecture} refuses {values}: {str(error).strip() or type(error).__name__}")
+    named = ", ".join(f"{name!r}{_instead(name, known)}" for name in unknown)
+    return zoo.OptionError(f"timm/{architecture} has no option {named}; it has: {', '.join(known)}")
+
+
+def _instead(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    if name in ABSENT:
+        return f" ({ABSENT[name]})"
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def accepted(architecture: str, **fixed: Any) -> list[str]:
+    """Return the names of the options that an architecture takes, as far as its signatures tell."""
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(architecture, pretrained=False, **fixed)
+    names: set[str] = set()
+    for kind in type(model).__mro__:
+        if kind is nn.Module or "__init__" not in vars(kind):
+            continue
+        parameters = inspect.signature(vars(kind)["__init__"]).parameters
+        names |= {name for name, parameter in parameters.items() if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)}
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    if hasattr(inspect.getmodule(type(model)), "resolve_bn_args"):
+        names |= {"bn_eps", "bn_momentum"}
+    return sorted(names - set(TAKEN) - {"self", "cfg", "device", "dtype"})
