@@ -22,6 +22,7 @@ from PIL import Image
 
 from tests.clean import PROJECTS, ROOT, Environment, build_wheel, make_environment
 from zoo import errors, hookspecs
+from zoo.registry import use_registry
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
 COLORS = {"ants": (150, 60, 40), "bees": (220, 190, 60)}
@@ -71,7 +72,7 @@ def identifier(page: Path) -> str:
 
 
 def is_tutorial(page: Path) -> bool:
-    return any(block.file for block in blocks(page))
+    return any(command.words[0] == "pip" and "-e" in command.words for block in blocks(page) for command in commands(block))
 
 
 def runs(page: Path) -> bool:
@@ -79,8 +80,8 @@ def runs(page: Path) -> bool:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with small image folders, as the pages assume it."""
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with small image folders, as the pages assume it; a registry that a page sets is forgotten after it."""
     rng = random.Random(0)
     for split, number in (("train", 8), ("val", 4), ("test", 4)):
         for label, color in COLORS.items():
@@ -96,13 +97,20 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    return tmp_path
+    yield tmp_path
+    use_registry()
 
 
 def execute(block: Block, namespace: dict[str, Any]) -> None:
     """Run a Python block so that a traceback names the line of the page."""
     code = compile("\n" * (block.line - 1) + block.text, str(block.page), "exec")
     exec(code, namespace)
+
+
+def write(block: Block, folder: Path) -> None:
+    file = folder / block.file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(block.text, encoding="utf-8")
 
 
 def check_output(command: Command, output: str) -> None:
@@ -133,7 +141,9 @@ def run_zoo(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 def test_every_example_of_the_page_runs(page: Path, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
-        if block.language == "python":
+        if block.file:
+            write(block, desk)
+        elif block.language == "python":
             execute(block, namespace)
         elif block.language == "console" and "shown" not in block.words:
             for command in commands(block):
@@ -149,9 +159,7 @@ def test_the_tutorial_works_from_nothing(page: Path, desk: Path, tmp_path_factor
     environment = make_environment(folder / "venv", [build_wheel(PROJECTS["zoo"], folder)])
     for block in blocks(page):
         if block.file:
-            file = desk / block.file
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(block.text, encoding="utf-8")
+            write(block, desk)
         elif block.language == "console" and "shown" not in block.words:
             for command in commands(block):
                 follow(command, environment, desk)
