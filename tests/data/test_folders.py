@@ -156,7 +156,7 @@ def test_a_new_folder_cannot_shift_the_classes_of_a_model(tmp_path: Path) -> Non
 def test_an_unknown_split_is_refused_with_its_nearest(tmp_path: Path) -> None:
     folder(tmp_path / "train", a=1)
     folder(tmp_path / "test", a=1)
-    with pytest.raises(DataError, match="no split 'tests'.*did you mean 'test'"):
+    with pytest.raises(DataError, match=r"no split 'tests'.*did you mean 'test'"):
         open_data(tmp_path, split="tests")
     with pytest.raises(DataError, match="has no splits"):
         open_data(tmp_path / "train", split="val")

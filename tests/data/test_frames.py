@@ -91,7 +91,7 @@ def test_a_renamed_column_that_is_missing_is_told(files: Path) -> None:
     path = table(files / "x.csv", "file_name,label,patient\nimg/0.png,a,1\n")
     with pytest.raises(DataError, match=r"'patient_id' \(did you mean 'patient'"):
         open_data(path, columns={"group": "patient_id"})
-    with pytest.raises(OptionError, match="'groups' .*'group'"):
+    with pytest.raises(OptionError, match=r"'groups' .*'group'"):
         open_data(path, columns={"groups": "patient"})
 
 

@@ -88,9 +88,9 @@ def test_lists_of_names_are_several_labels() -> None:
 
 def test_lists_of_numbers_are_regression_targets() -> None:
     assert targets((np.zeros((2, 6, 6), np.uint8), [[1, 2.5], [3, 4]]), task="regression") == [[1, 2.5], [3, 4]]
-    with pytest.raises(DataError, match="1 label of 2.*'tall'"):
+    with pytest.raises(DataError, match=r"1 label of 2.*'tall'"):
         open_data((np.zeros((2, 6, 6), np.uint8), [1.0, "tall"]), task="regression")
-    with pytest.raises(DataError, match="1 label of 2.*row 1: inf"):
+    with pytest.raises(DataError, match=r"1 label of 2.*row 1: inf"):
         open_data((np.zeros((2, 6, 6), np.uint8), [1.0, float("inf")]), task="regression")
     with pytest.raises(DataError, match="1, 2 values per sample"):
         open_data((np.zeros((2, 6, 6), np.uint8), [[1.0], [1.0, 2.0]]), task="regression")
@@ -102,7 +102,7 @@ def test_fractions_are_no_class_names() -> None:
 
 
 def test_an_unknown_task_is_refused() -> None:
-    with pytest.raises(DataError, match="'multi_label'.*did you mean 'multi-label'"):
+    with pytest.raises(DataError, match=r"'multi_label'.*did you mean 'multi-label'"):
         open_data((np.zeros((2, 6, 6), np.uint8), [0, 1]), task="multi_label")
 
 

@@ -38,6 +38,7 @@ _UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+_SIGNATURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP"}
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -110,6 +111,9 @@ def _describe(head: bytes) -> str:
         return "the file is empty"
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, fetch the file itself with `git lfs pull`"
+    kind = next((kind for start, kind in _SIGNATURES.items() if head.startswith(start)), "")
+    if kind:
+        return f"it starts like a {kind} file, but its header is damaged"
     text = head.decode("ascii", errors="replace")
     if all(letter.isprintable() or letter.isspace() for letter in text) and "\ufffd" not in text:
         return f"it is text and starts with {text[:24]!r}"
