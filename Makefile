@@ -51,8 +51,10 @@ wheels: .venv/.ready ## build the wheels of the core and of every plugin into di
 	for project in $(PROJECTS); do (cd "$$(dirname "$$project")" && "$(CURDIR)/$(BIN)/python" -m hatchling build -t wheel -d "$(CURDIR)/dist") || exit 1; done
 
 constraints: .venv/.ready ## raise the tested versions in constraints.txt to the newest
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-annotate --no-header $(PROJECTS:%=%) --group dev --group bench \
-	  $(foreach project,$(PROJECTS),--no-emit-package $(shell sed -n 's/^name = "\(.*\)"/\1/p' $(project))) -o constraints.txt
+	@mkdir -p .cache
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-annotate --no-header $(PROJECTS) --group dev --group bench \
+	  $(foreach project,$(PROJECTS),--no-emit-package $(shell sed -n 's/^name = "\(.*\)"/\1/p' $(project))) -o .cache/constraints.txt
+	@{ echo "# The versions that the tests ran with, for every supported Python. Made by: make constraints"; cat .cache/constraints.txt; } > constraints.txt
 
 clean: ## remove all that make made, the environment included
 	rm -rf .venv .cache build dist .mypy_cache .pytest_cache .ruff_cache
