@@ -20,9 +20,11 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: st
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6))
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
+    # Fixed margins: matplotlib's layout engines cost more than a tiny run, and warn on odd data.
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.14, top=0.9, wspace=0.22)
     epochs = [record["epoch"] for record in history]
     for panel, series in zip(panels, ({"train_loss": "train", "loss": "valid"}, {monitor: "valid"}), strict=True):
         for key, label in series.items():
@@ -43,6 +45,4 @@ def _mark_phases(panel: Any, history: Sequence[Mapping[str, Any]]) -> None:
         edge = record["epoch"] - 0.5
         if record is not history[0]:
             panel.axvline(edge, linewidth=1, color="lightgrey")
-        panel.annotate(
-            record["phase"], (edge, 1), xycoords=("data", "axes fraction"), xytext=(3, -9), textcoords="offset points", fontsize=8
-        )
+        panel.text(edge, 1.02, record["phase"], transform=panel.get_xaxis_transform(), fontsize=8, in_layout=False)

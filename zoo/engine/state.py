@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,8 @@ from zoo.engine.best import Best
 from zoo.engine.checkpoint import Checkpoint
 from zoo.engine.device import random_state, restore_random_state
 from zoo.engine.optimizer import optimizer_tensors, restore_optimizer
+
+log = logging.getLogger("zoo")
 
 
 @dataclass
@@ -59,6 +62,12 @@ class State:
 
     def restore(self, saved: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Take over what ``checkpoint`` gave, in place; the random state last, because building things draws from it."""
+        if saved.plain["threads"] != torch.get_num_threads():
+            log.warning(
+                "the run used %d threads and goes on with %d: sums round otherwise, results may differ in the last digits",
+                saved.plain["threads"],
+                torch.get_num_threads(),
+            )
         model.load_state_dict(saved.tensors["model"])
         restore_optimizer(optimizer, saved.tensors["optimizer"])
         for name in ("epoch", "step", "steps", "seen", "seconds", "history"):

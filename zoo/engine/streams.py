@@ -71,7 +71,7 @@ class Streams:
         self._phase = -1
 
     def train(self, epoch: Epoch) -> Stream:
-        """Return what ``epoch`` trains on; the model's frozen prefix must be set already."""
+        """Return what ``epoch`` trains on; the model's frozen prefix must be set already. May leave the model in eval mode."""
         if not epoch.cached:
             self._features.clear()
             loader = self._loader("augmented" if epoch.augment else "plain")
@@ -107,9 +107,7 @@ class Streams:
 
     def _extract(self, table: Table, kind: str, view: int) -> Tensor:
         self._model.eval()
-        features = torch.from_numpy(self._pass(self._cast(self._model.embed_batch), table, kind, view, "features"))
-        self._model.train()
-        return features
+        return torch.from_numpy(self._pass(self._cast(self._model.embed_batch), table, kind, view, "features"))
 
     def _pass(self, forward: Forward, table: Table, kind: str, view: int, what: str) -> npt.NDArray[np.float32]:
         def each(done: int) -> None:

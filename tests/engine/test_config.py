@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from zoo.data.transforms import Augment
+from zoo.engine.config import AUGMENT_FIELDS, Config, option_differences, resolve
+from zoo.errors import OptionError
+
+
+def test_options_given_win_over_the_recipe_and_none_means_not_given() -> None:
+    config = resolve("layer-decay", {"epochs": 7, "lr": None, "image_size": 160})
+    assert (config.epochs, config.image_size, config.lr) == (7, (160, 160), config.recipe.lr)
+
+
+def test_all_mistakes_are_told_at_once_with_their_remedy() -> None:
+    with pytest.raises(OptionError) as caught:
+        resolve("full", {"label_smothing": 0.1, "lr": -1, "epochs": 0, "augment": {"flpi": 0.5}, "wokers": 2})
+    told = str(caught.value)
+    for fact in (
+        "'label_smothing' (did you mean 'label_smoothing'?)",
+        "lr is -1",
+        "epochs is 0",
+        "'flpi' (did you mean 'flip'?)",
+        "'workers'",
+    ):
+        assert fact in told
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", math.nan),
+        ("lr", math.inf),
+        ("lr", 0),
+        ("lr", "fast"),
+        ("epochs", True),
+        ("epochs", 1.5),
+        ("batch_size", 0),
+        ("warmup", 1.0),
+        ("label_smoothing", 1.0),
+        ("layer_decay", 0),
+        ("seed", -1),
+        ("on_corrupt", "ignore"),
+        ("class_weights", "equal"),
+        ("class_weights", {"a": -1.0}),
+        ("image_size", 0),
+        ("views", 0),
+        ("max_corrupt", 2),
+        ("augment", "heavy"),
+        ("device", "tpu"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=name):
+        resolve("full", {name: value})
+
+
+def test_numbers_that_yaml_leaves_as_text_are_read() -> None:
+    assert resolve("full", {"lr": "1e-3", "epochs": "4"}).lr == 1e-3
+
+
+def test_the_fields_of_augment_are_the_data_sides() -> None:
+    assert {field.name for field in dataclasses.fields(Augment)} == set(AUGMENT_FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"augment": "none"}, None),
+        ({"augment": "light"}, {}),
+        ({"augment": "none", "mixup": 0.2}, {"mixup": 0.2}),
+        ({"augment": {"flip": 0.0}, "erase": 0.5}, {"flip": 0.0, "erase": 0.5}),
+    ],
+)
+def test_augmentation_is_a_name_or_fields_and_switches_add_to_it(options: dict[str, Any], expected: Any) -> None:
+    assert resolve("full", options).augment == expected
+
+
+def test_an_augment_value_is_taken_as_it_is() -> None:
+    assert resolve("full", {"augment": Augment(flip=0.0)}).augment == dataclasses.asdict(Augment(flip=0.0))
+
+
+def test_differences_name_what_matters_only() -> None:
+    ours, theirs = (resolve("full", {"lr": lr, "workers": workers}).to_dict() for lr, workers in ((1e-3, 0), (2e-3, 4)))
+    assert option_differences(ours, theirs) == ["lr was 0.002 and is 0.001"]
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config: Config = resolve("full", {})
+    with pytest.raises(ValueError, match="frozen"):
+        config.lr = 1.0  # type: ignore[misc]

@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from tests.engine.tiny import NAMES, difference, images, model, timeless, values
+from zoo.engine.recipe import Phase, Recipe
+from zoo.errors import DataError, OptionError, OutputExistsError, TrainingError, UnknownGroupError
+from zoo.registry import Registry
+
+
+def fit(task_model: Any, out: Path, *data: Any, **options: Any) -> Any:
+    data = data or (images(24), images(12, seed=1))
+    return task_model.fit(*data, out=out, quiet=True, **({"batch_size": 8, "epochs": 2, "recipe": "full"} | options))
+
+
+def test_a_fit_learns_keeps_its_best_epoch_and_leaves_a_saved_model(tmp_path: Path, toys: Registry) -> None:
+    net = model()
+    run = fit(net, tmp_path / "run", epochs=12, lr=1e-2, augment="none")
+    assert run.metrics["accuracy"] > 0.9
+    assert run.metrics["accuracy"] == max(record["accuracy"] for record in run.history)
+    assert net.labels == NAMES
+    assert net.evaluate(images(12, seed=1)) == pytest.approx(run.metrics, abs=1e-6)
+    assert zoo.load(run.dir).predict(images(6)[0]) == net.predict(images(6)[0])
+
+
+def test_a_run_folder_tells_all_that_was_decided(tmp_path: Path) -> None:
+    run = fit(model(), tmp_path / "run")
+    told = json.loads((run.dir / "run.json").read_text())
+    lines = [json.loads(line) for line in (run.dir / "metrics.jsonl").read_text().splitlines()]
+    assert lines == run.history
+    assert told["config"]["recipe"]["name"] == "full"
+    assert told["data"]["train"]["classes"] == dict.fromkeys(NAMES, 8)
+    assert told["versions"]["torch"] == torch.__version__.partition("+")[0] or told["versions"]["torch"] == torch.__version__
+    assert (told["threads"], told["device"]) == (torch.get_num_threads(), told["device"])
+    assert (run.dir / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("recipe", ["linear-probe", "full", "layer-decay", "lp-ft"])
+def test_equal_seeds_are_bit_equal_and_others_are_not(recipe: str, tmp_path: Path) -> None:
+    nets = [model() for _ in range(3)]
+    runs = [fit(net, tmp_path / str(i), recipe=recipe, seed=seed) for i, (net, seed) in enumerate(zip(nets, (0, 0, 1), strict=True))]
+    assert difference(values(nets[0]), values(nets[1])) == 0.0
+    assert timeless(runs[0].history) == timeless(runs[1].history)
+    assert difference(values(nets[0]), values(nets[2])) > 0.0
+
+
+def test_the_callers_random_state_mode_and_gradients_are_left_as_they_were(tmp_path: Path) -> None:
+    net = model().eval()
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tolist()
+    fit(net, tmp_path / "run")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.random.get_state(legacy=False)["state"]["key"].tolist() == before[2]
+    assert not net.training
+    assert net.frozen == 0
+
+
+def test_the_head_on_cached_features_equals_the_head_on_a_frozen_backbone(tmp_path: Path) -> None:
+    nets = [model(head="mlp", hidden=4), model(head="mlp", hidden=4)]
+    runs = [
+        fit(net, tmp_path / str(cache), recipe="linear-probe", epochs=3, cache=cache)
+        for net, cache in zip(nets, (True, False), strict=True)
+    ]
+    assert difference(values(nets[0]), values(nets[1])) < 1e-6
+    for one, other in zip(*(run.history for run in runs), strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-6)
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
+
+
+def test_a_probe_runs_the_backbone_once_per_sample(tmp_path: Path) -> None:
+    net, seen = model(), [0]
+    net.backbone.register_forward_hook(lambda _module, args, _output: seen.__setitem__(0, seen[0] + len(args[0])))
+    fit(net, tmp_path / "run", recipe="linear-probe", epochs=5)
+    assert seen[0] == 24 + 12
+
+
+def test_views_are_cached_too(tmp_path: Path) -> None:
+    net, seen = model(), [0]
+    net.backbone.register_forward_hook(lambda _module, args, _output: seen.__setitem__(0, seen[0] + len(args[0])))
+    run = fit(net, tmp_path / "run", recipe="linear-probe", epochs=6, views=3, augment="light")
+    assert seen[0] == 3 * 24 + 12
+    plain = fit(model(), tmp_path / "plain", recipe="linear-probe", epochs=6)
+    assert run.history[-1]["train_loss"] != plain.history[-1]["train_loss"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"recipe": "linear-probe"}, {"recipe": "linear-probe", "augment": "light"}, {"freeze": "stage.1"}, {"freeze": "all"}]
+)
+def test_a_frozen_backbone_is_bit_equal_afterwards_and_the_head_moved(options: dict[str, Any], tmp_path: Path) -> None:
+    net = model()
+    before = values(net)
+    fit(net, tmp_path / "run", **options)
+    after = values(net)
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("backbone."))
+    assert not torch.equal(before["head.linear.weight"], after["head.linear.weight"])
+
+
+def test_a_prefix_that_the_user_froze_stays_frozen_through_a_fit(tmp_path: Path) -> None:
+    net = model().freeze("stem")
+    before = values(net)
+    fit(net, tmp_path / "run")
+    after = values(net)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any(name.startswith(("backbone.conv1", "backbone.bn1")) for name in moved)
+    assert "backbone.blocks.0.conv.weight" in moved
+    assert net.frozen == 1
+
+
+def test_phases_unfreeze_what_they_say_when_they_say(tmp_path: Path) -> None:
+    phases = (Phase(name="head", frozen="all"), Phase(name="top", frozen="stage.0"), Phase(name="rest"))
+    moved = []
+    for epochs in (1, 2, 3):
+        net = model()
+        before = values(net)
+        fit(net, tmp_path / str(epochs), images(24), False, recipe=Recipe(name="gradual", phases=phases[:epochs], lr=1e-2), epochs=epochs)
+        after = values(net)
+        moved.append({name for name in before if "conv" in name and not torch.equal(before[name], after[name])})
+    assert moved == [
+        set(),
+        {"backbone.blocks.1.conv.weight"},
+        {"backbone.blocks.1.conv.weight", "backbone.blocks.0.conv.weight", "backbone.conv1.weight"},
+    ]
+
+
+def test_without_validation_data_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    run = fit(model(), tmp_path / "run", images(), False)
+    assert run.metrics == {}
+    assert run.kept == 2
+    assert "accuracy" not in run.history[-1]
+
+
+def test_a_phase_without_improvement_ends_early(tmp_path: Path) -> None:
+    run = fit(model(), tmp_path / "run", recipe="lp-ft", epochs=20, lr=1e-30, freeze="all", patience=2)
+    phases = [record["phase"] for record in run.history]
+    assert phases == ["probe"] * 3 + ["full"] * 2
+
+
+def test_class_weights_and_balanced_draws_change_what_is_learned(tmp_path: Path) -> None:
+    pixels, labels = images(30)
+    rows = [i for i, label in enumerate(labels) if label != "red" or i < 4]
+    data = pixels[rows], [labels[i] for i in rows]
+    losses = [
+        fit(model(), tmp_path / str(i), data, images(12, seed=1), **options).history[-1]["train_loss"]
+        for i, options in enumerate(
+            [{}, {"class_weights": "balanced"}, {"balanced_sampling": True}, {"class_weights": {"blue": 1, "green": 2, "red": 9}}]
+        )
+    ]
+    assert len(set(losses)) == 4
+
+
+def test_class_weights_must_cover_the_classes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'gren' is no class \(did you mean 'green'\?\)[\s\S]*'green' has no weight"):
+        fit(model(), tmp_path / "run", class_weights={"blue": 1, "gren": 2, "red": 9})
+
+
+def test_accumulated_batches_equal_one_large_batch_without_batch_statistics(tmp_path: Path) -> None:
+    nets = [model(), model()]
+    for net, (size, parts) in zip(nets, ((8, 1), (4, 2)), strict=True):
+        fit(net, tmp_path / str(size), recipe="linear-probe", batch_size=size, accumulate=parts)
+    assert difference(values(nets[0]), values(nets[1])) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}, {"label_smoothing": 0.2}, {"erase": 1.0}, {"clip_grad": 0.01}],
+)
+def test_every_switch_changes_the_run_and_keeps_it_deterministic(options: dict[str, Any], tmp_path: Path) -> None:
+    plain = fit(model(), tmp_path / "plain").history
+    runs = [fit(model(), tmp_path / name, **options).history for name in ("one", "two")]
+    assert timeless(runs[0]) == timeless(runs[1])
+    assert timeless(runs[0]) != timeless(plain)
+
+
+def test_loader_workers_do_not_change_a_run(tmp_path: Path) -> None:
+    runs = [fit(model(), tmp_path / str(workers), workers=workers).history for workers in (0, 2)]
+    assert timeless(runs[0]) == timeless(runs[1])
+
+
+def test_multi_label_keeps_the_best_mean_average_precision(tmp_path: Path) -> None:
+    pixels, names = images(24)
+    labels = [[name, "bright"] if i % 2 else [name] for i, name in enumerate(names)]
+    net = model(4, task="multi-label")
+    run = fit(
+        net,
+        tmp_path / "run",
+        (pixels, labels),
+        (pixels, labels),
+        epochs=6,
+        lr=1e-2,
+        class_weights="balanced",
+        label_smoothing=0.1,
+        mixup=0.1,
+    )
+    assert run.monitor == "map"
+    assert run.metrics["map"] == max(record["map"] for record in run.history)
+    assert net.labels == ("blue", "bright", "green", "red")
+    assert all(isinstance(row, tuple) and set(row) <= set(net.labels) for row in net.predict(pixels))
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e4])
+def test_a_regression_learns_in_any_unit_and_predicts_in_it(unit: float, tmp_path: Path) -> None:
+    pixels, names = images(30)
+    targets = [unit * (100 + NAMES.index(name)) for name in names]
+    net = model(1, task="regression")
+    run = fit(net, tmp_path / "run", (pixels, targets), (pixels, targets), epochs=30, lr=2e-2, augment="none")
+    assert run.metrics["mae"] < 0.4 * unit
+    assert run.metrics["mae"] == min(record["mae"] for record in run.history)
+    assert net.evaluate((pixels, targets))["mae"] == pytest.approx(run.metrics["mae"], rel=0.05)
+    again = fit(net, tmp_path / "again", (pixels, targets), (pixels, targets), epochs=1, lr=1e-9, augment="none")
+    assert again.metrics["mae"] < 1.5 * run.metrics["mae"] + 0.1 * unit
+
+
+def test_the_number_of_classes_must_agree_and_both_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"3 classes \(blue, green, red\)[\s\S]*num_classes=5"):
+        fit(model(5), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_frozen_group_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(UnknownGroupError, match=r"stagee[\s\S]*did you mean"):
+        fit(model(), tmp_path / "run", freeze="stagee.0")
+
+
+def test_a_rate_that_explodes_stops_with_step_samples_and_remedy_and_harms_nothing(tmp_path: Path) -> None:
+    net = model()
+    with pytest.raises(TrainingError, match=r"not finite in epoch 1 .*step \d+ of 3, samples \d+ \(row \d+\)[\s\S]*Lower lr"):
+        fit(net, tmp_path / "run", lr=1e30, epochs=2, augment="none", warmup=0)
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters())
+
+
+def test_inputs_that_are_not_finite_never_reach_the_model(tmp_path: Path) -> None:
+    inputs = [torch.zeros(3, 16, 16) for _ in range(12)]
+    inputs[5][0, 0, 0] = float("nan")
+    net = model(2)
+    before = values(net)
+    data = inputs, ["a", "b"] * 6
+    with pytest.raises(zoo.ZooError, match="finite"):
+        fit(net, tmp_path / "run", data, data, batch_size=12)
+    assert difference(before, values(net)) == 0.0
+
+
+def test_an_image_size_is_used_and_travels_with_the_model(tmp_path: Path) -> None:
+    net, shapes = model(), set()
+    net.backbone.register_forward_hook(lambda _module, args, _output: shapes.add(tuple(args[0].shape[1:])))
+    run = fit(net, tmp_path / "run", image_size=(20, 24))
+    assert shapes == {(3, 20, 24)}
+    assert net.inputs.shape == (3, 20, 24)
+    assert json.loads((run.dir / "config.json").read_text())["zoo"]["inputs"]["size"] == [20, 24]
+
+
+def test_a_backbone_of_fixed_size_says_how_to_build_it_for_another(tmp_path: Path) -> None:
+    net = model()
+    net.inputs = zoo.Image(size=16, fixed_size=True)
+    with pytest.raises(OptionError, match=r"zoo.get\('toy/net', img_size=32\)"):
+        fit(net, tmp_path / "run", image_size=32)
+
+
+def test_an_output_that_holds_something_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "kept.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match="not empty"):
+        fit(model(), tmp_path)
+    with pytest.raises(OutputExistsError, match="is a file"):
+        fit(model(), tmp_path / "kept.txt")
+    assert (tmp_path / "kept.txt").read_text() == "mine"
+
+
+def test_without_out_the_next_free_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    dirs = [fit(model(), None, epochs=1).dir.as_posix() for _ in range(2)]  # type: ignore[arg-type]
+    assert dirs == ["runs/net-full-001", "runs/net-full-002"]
+
+
+def test_plain_lines_without_a_terminal_and_nothing_when_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(model(), tmp_path / "quiet")
+    assert capsys.readouterr() == ("", "")
+    model().fit(images(), images(12, seed=1), recipe="full", epochs=2, batch_size=8, out=tmp_path / "told")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "epoch 1/2" in shown.err
+    assert "accuracy" in shown.err

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.engine.tiny import model
+from zoo.engine.config import resolve
+from zoo.engine.curves import draw_curves
+from zoo.engine.guard import Guard, NonFiniteError
+from zoo.engine.loss import class_weights, make_loss
+from zoo.engine.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from zoo.engine.plan import make_plan, next_phase
+from zoo.engine.scale import TargetScale
+from zoo.engine.signals import Stopped, stop_signals
+from zoo.errors import SavedModelError
+
+
+def test_the_plan_resolves_frozen_prefixes_and_knows_where_phases_end() -> None:
+    groups = model().groups
+    plan = make_plan(resolve("lp-ft", {"epochs": 4, "freeze": "stem"}), groups)
+    assert [(epoch.phase.name, epoch.frozen, epoch.done, epoch.cached) for epoch in plan] == [
+        ("probe", 3, 0, True),
+        ("probe", 3, 1, True),
+        ("full", 1, 0, False),
+        ("full", 1, 1, False),
+    ]
+    assert [next_phase(plan, at) for at in range(4)] == [2, 2, 4, 4]
+
+
+def test_features_are_cached_only_where_no_fresh_augmentation_is_asked_for() -> None:
+    groups = model().groups
+    cached = {
+        options: make_plan(resolve("linear-probe", dict(options)), groups)[0].cached
+        for options in ((), (("augment", "light"),), (("augment", "light"), ("views", 2)), (("cache", False),))
+    }
+    assert list(cached.values()) == [True, False, True, False]
+
+
+def test_the_optimizer_holds_every_parameter_once_frozen_or_not() -> None:
+    net = model().freeze("stage.0")
+    optimizer = build_optimizer(net, resolve("layer-decay", {}), torch.device("cpu"))
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in net.parameters())
+
+
+def test_optimizer_state_travels_under_the_parameters_names() -> None:
+    nets = [model(), model()]
+    optimizers = [build_optimizer(net, resolve("full", {}), torch.device("cpu")) for net in nets]
+    for net, optimizer in zip(nets, optimizers, strict=True):
+        net(torch.ones(2, 3, 16, 16)).sum().backward()
+        if net is nets[0]:
+            optimizer.step()
+    state = {name: tensor.clone() for name, tensor in optimizer_tensors(optimizers[0]).items()}
+    assert "head.linear.weight:exp_avg" in state
+    restore_optimizer(optimizers[1], state)
+    again = optimizer_tensors(optimizers[1])
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[name], state[name]) for name in state)
+    with pytest.raises(SavedModelError, match=r"head\.other\.weight"):
+        restore_optimizer(optimizers[1], {"head.other.weight:exp_avg": torch.zeros(1)})
+
+
+def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_step() -> None:
+    layer = nn.Linear(2, 1)
+    guard = Guard(torch.optim.AdamW(layer.parameters()), layer.parameters(), torch.device("cpu"), None)
+    with pytest.raises(NonFiniteError, match="loss of step 3"):
+        guard.see_loss(torch.tensor(float("nan")), 3)
+    layer(torch.ones(1, 2)).sum().backward()
+    guard.see_gradients(4)
+    assert layer.weight.grad is not None
+    layer.weight.grad[0, 0] = float("inf")
+    with pytest.raises(NonFiniteError, match="gradient of step 5"):
+        guard.see_gradients(5)
+
+
+def test_a_deferred_guard_holds_the_fused_optimizer_back_and_names_the_first_step() -> None:
+    layer = nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True)
+    guard = Guard(optimizer, layer.parameters(), torch.device("cpu"), None)
+    guard.deferred = True  # what a GPU does; fused AdamW reads found_inf on the CPU as well
+    before = None
+    for step in range(4):
+        loss = layer(torch.ones(1, 2)).sum() * (float("nan") if step >= 2 else 1.0)
+        guard.see_loss(loss, step)
+        loss.backward()
+        guard.see_gradients(step)
+        optimizer.step()
+        optimizer.zero_grad()
+        before = layer.weight.detach().clone() if step == 1 else before
+    assert before is not None
+    assert torch.equal(layer.weight, before)
+    with pytest.raises(NonFiniteError, match="step 2"):
+        guard.check()
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    targets = np.array([0, 0, 0, 1, 2, 2])
+    weights = class_weights("balanced", targets, ("a", "b", "c"))
+    assert weights is not None
+    assert weights.tolist() == pytest.approx(compute_class_weight("balanced", classes=np.arange(3), y=targets).tolist())
+    many = class_weights("balanced", np.array([[1, 0], [1, 1], [0, 0], [1, 0]]), ("a", "b"))
+    assert many is not None
+    assert many.tolist() == pytest.approx([1 / 3, 3.0])
+
+
+def test_smoothed_multi_label_targets_move_toward_one_half() -> None:
+    logits = torch.tensor([[4.0, -4.0]])
+    plain, smooth = (make_loss("multi-label", smoothing=s)(logits, torch.tensor([[1.0, 0.0]])) for s in (0.0, 0.2))
+    assert smooth == pytest.approx(float(plain) + 0.1 * 4.0)
+
+
+def test_a_scale_folds_into_the_head_and_back() -> None:
+    head = nn.Sequential(nn.Linear(4, 2))
+    scale = TargetScale.of(np.array([[1.0, 500.0], [3.0, 900.0]]), 2)
+    x = torch.rand(5, 4)
+    start = head(x)
+    scale.unfold(head)
+    assert np.allclose(scale.decode(head(x).detach().numpy()), start.detach().numpy(), atol=1e-3)
+    scale.fold(head)
+    assert torch.allclose(head(x), start, atol=1e-3)
+    assert np.allclose(scale.decode(scale.encode(np.array([[2.0, 700.0]]))), [[2.0, 700.0]])
+
+
+def test_a_signal_sets_the_flag_that_loops_poll() -> None:
+    with stop_signals() as flag:
+        flag.poll()
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Stopped):
+            flag.poll()
+    assert (flag.name, flag.exit_code) == ("SIGINT", 130)
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    kill = "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    code = (
+        "import os, signal\nfrom zoo.engine.signals import stop_signals\nwith stop_signals():\n"
+        f"{kill}    print('still here', flush=True)\n{kill}    print('never')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (143, "still here\n")
+
+
+def test_curves_bear_gaps_and_single_epochs(tmp_path: Path) -> None:
+    history = [
+        {"epoch": 1, "phase": "probe", "train_loss": float("nan")},
+        {"epoch": 2, "phase": "tune", "train_loss": 0.5, "loss": 0.4, "accuracy": 0.9},
+    ]
+    for count in (1, 2):
+        draw_curves(history[:count], tmp_path / f"{count}.png", monitor="accuracy", kept=count - 1)
+        assert (tmp_path / f"{count}.png").stat().st_size > 1000

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from zoo.engine.recipe import RECIPES, Phase, phase_epochs, resolve_recipe
+from zoo.errors import OptionError
+
+
+def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:
+    with pytest.raises(OptionError, match=r"'layerdecay'.*did you mean 'layer-decay'"):
+        resolve_recipe("layerdecay")
+
+
+def test_the_named_recipes_are_there() -> None:
+    assert set(RECIPES) == {"linear-probe", "full", "layer-decay", "lp-ft"}
+
+
+@pytest.mark.parametrize("epochs", [2, 3, 5, 10, 21])
+def test_every_phase_gets_an_epoch_and_none_is_lost(epochs: int) -> None:
+    phases = (Phase(name="a", share=0.1), Phase(name="b", share=3.0))
+    shares = phase_epochs(phases, epochs)
+    assert sum(shares) == epochs
+    assert min(shares) >= 1
+
+
+def test_fewer_epochs_than_phases_are_refused_by_name() -> None:
+    with pytest.raises(OptionError, match=r"probe, full"):
+        phase_epochs(RECIPES["lp-ft"].phases, 1)
+
+
+def test_recipes_and_configurations_need_no_torch() -> None:
+    code = "import sys, zoo.engine.config, zoo.engine.recipe; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

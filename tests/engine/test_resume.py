@@ -1,0 +1,268 @@
+"""A run that was stopped anywhere and resumed equals the run that was never stopped, to the last bit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.engine.tiny import difference, images, model, timeless, values
+from zoo.data.open import Table, open_data
+from zoo.engine.run import Run
+from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, SavedModelError
+
+OPTIONS: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr": 1e-2}
+
+
+class Tripwire(Sequence[Any]):
+    """Inputs that send a signal to this process when an item is looked at for the n-th time."""
+
+    def __init__(self, inputs: Any, reads: int, signum: int = signal.SIGTERM) -> None:
+        self.inputs, self.reads, self.signum = inputs, reads, signum
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: Any) -> Any:
+        self.reads -= 1
+        if self.reads == 0:
+            os.kill(os.getpid(), self.signum)
+        return self.inputs[index]
+
+
+def tables(reads: int = 0, where: str = "train", signum: int = signal.SIGTERM) -> tuple[Table, Table]:
+    train, valid = open_data(images(24)), open_data(images(12, seed=1))
+    if not reads:
+        return train, valid
+    chosen = train if where == "train" else valid
+    tripped = Table(Tripwire(chosen.inputs, reads, signum), chosen.targets, chosen.classes)
+    return (tripped, valid) if where == "train" else (train, tripped)
+
+
+def fit(out: Path, data: Any = None, **options: Any) -> tuple[Any, Run]:
+    net = model(head="mlp", hidden=4)
+    return net, net.fit(*(data or tables()), out=out, quiet=True, **(OPTIONS | options))
+
+
+def stop(out: Path, reads: int, where: str = "train", **options: Any) -> InterruptedRunError:
+    with pytest.raises(InterruptedRunError) as caught:
+        fit(out, tables(reads, where), **options)
+    return caught.value
+
+
+# lp-ft reads 24 + 12 samples for the features of its two probe epochs, then 24 and 12 in each of two tuning epochs.
+@pytest.mark.parametrize(
+    ("reads", "where"),
+    [
+        (1, "train"),
+        (13, "train"),
+        (24, "train"),
+        (5, "valid"),
+        (26, "train"),
+        (36, "train"),
+        (48, "train"),
+        (14, "valid"),
+        (60, "train"),
+        (72, "train"),
+        (36, "valid"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "mixup": 0.3, "batch_size": 4}], ids=["plain", "accumulated"])
+def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(
+    reads: int, where: str, options: dict[str, Any], whole: Callable[..., Any], tmp_path: Path
+) -> None:
+    stop(tmp_path, reads, where, **options)
+    net, run = fit(tmp_path, resume=True, **options)
+    expected, history = whole(options)
+    assert difference(values(net), expected) == 0.0
+    assert timeless(run.history) == history
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    made: dict[str, Any] = {}
+
+    def run(options: dict[str, Any]) -> Any:
+        key = repr(options)
+        if key not in made:
+            net, result = fit(tmp_path_factory.mktemp("whole") / "run", **options)
+            made[key] = values(net), timeless(result.history)
+        return made[key]
+
+    return run
+
+
+def test_stopping_twice_in_one_epoch_loses_and_repeats_nothing(whole: Callable[..., Any], tmp_path: Path) -> None:
+    stop(tmp_path, 26)
+    with pytest.raises(InterruptedRunError):
+        fit(tmp_path, tables(9), resume=True)
+    net, run = fit(tmp_path, resume=True)
+    expected, history = whole({})
+    assert difference(values(net), expected) == 0.0
+    assert timeless(run.history) == history
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_workers_leave_the_signal_to_the_main_process(whole: Callable[..., Any], tmp_path: Path) -> None:
+    timer = threading.Timer(0, lambda: None)
+    net = model(head="mlp", hidden=4)
+    net.backbone.register_forward_hook(lambda *_: timer.start() if not timer.ident else None)
+    timer.function = lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(InterruptedRunError):
+        net.fit(*tables(), out=tmp_path, quiet=True, workers=2, **OPTIONS)
+    net, _ = fit(tmp_path, resume=True, workers=2)
+    assert difference(values(net), whole({})[0]) == 0.0
+
+
+def test_the_message_says_where_the_checkpoint_is_and_how_to_go_on(tmp_path: Path) -> None:
+    error = stop(tmp_path, 36)
+    assert "SIGTERM" in str(error)
+    assert str(tmp_path / "checkpoint") in str(error)
+    assert "resume=True" in str(error)
+    assert error.exit_code == 143
+    with pytest.raises(InterruptedRunError) as caught:
+        fit(tmp_path / "other", tables(36, "train", signal.SIGINT))
+    assert caught.value.exit_code == 130
+
+
+def test_signal_handlers_come_back_and_are_left_alone_in_other_threads(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    stop(tmp_path / "one", 36)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    done: list[Run] = []
+    thread = threading.Thread(target=lambda: done.append(fit(tmp_path / "two", epochs=2)[1]))
+    thread.start()
+    thread.join()
+    assert len(done) == 1
+
+
+def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
+    first, run = fit(tmp_path)
+    again, same = fit(tmp_path, resume=True)
+    assert difference(values(first), values(again)) == 0.0
+    assert same.metrics == run.metrics
+    assert same.kept == run.kept
+
+
+def test_without_resume_a_run_is_never_overwritten(tmp_path: Path) -> None:
+    stop(tmp_path, 36)
+    with pytest.raises(OutputExistsError, match="resume=True"):
+        fit(tmp_path)
+
+
+def test_a_folder_that_holds_no_run_cannot_be_resumed(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match="no run to resume"):
+        fit(tmp_path, resume=True)
+    with pytest.raises(OptionError, match="needs out="):
+        fit(None, resume=True)  # type: ignore[arg-type]
+
+
+def test_differences_that_matter_are_refused_by_name(tmp_path: Path) -> None:
+    stop(tmp_path, 36)
+    with pytest.raises(SavedModelError, match=r"epochs was 4 and is 6[\s\S]*lr was 0.01 and is 0.02"):
+        fit(tmp_path, resume=True, lr=0.02, epochs=6)
+    more = open_data(images(24)), open_data(images(15, seed=1))
+    with pytest.raises(SavedModelError, match="valid data had 12 samples and have 15"):
+        fit(tmp_path, more, resume=True)
+    swapped = images(24)[0], ["red", "green", "blue"] * 8
+    with pytest.raises(SavedModelError, match="other files or labels"):
+        fit(tmp_path, (open_data(swapped), tables()[1]), resume=True)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "no manifest", "empty"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
+    damage: str, whole: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop(tmp_path, 60)
+    newest = max((tmp_path / "checkpoint").iterdir())
+    hurt(newest, damage)
+    with caplog.at_level(logging.WARNING, "zoo"):
+        net, run = fit(tmp_path, resume=True)
+    assert newest.name in caplog.text
+    assert difference(values(net), whole({})[0]) == 0.0
+    assert timeless(run.history) == whole({})[1]
+
+
+def hurt(checkpoint: Path, damage: str) -> None:
+    target = checkpoint / "model.safetensors"
+    content = target.read_bytes()
+    if damage == "missing":
+        target.unlink()
+    elif damage == "cut":
+        target.write_bytes(content[:-7])
+    elif damage == "flipped":
+        target.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "no manifest":
+        (checkpoint / "manifest.json").unlink()
+    else:
+        for file in checkpoint.iterdir():
+            file.unlink()
+
+
+def test_with_every_checkpoint_damaged_nothing_restarts_in_silence(tmp_path: Path) -> None:
+    stop(tmp_path, 60)
+    for checkpoint in (tmp_path / "checkpoint").iterdir():
+        hurt(checkpoint, "cut")
+    with pytest.raises(SavedModelError, match=r"no checkpoint .* is whole"):
+        fit(tmp_path, resume=True)
+
+
+def test_a_checkpoint_of_another_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
+    stop(tmp_path, 60)
+    manifest = max((tmp_path / "checkpoint").iterdir()) / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema": 99}))
+    with pytest.raises(SavedModelError, match=r"schema 99.* reads 1"):
+        fit(tmp_path, resume=True)
+
+
+def test_a_killed_run_goes_on_and_leaves_no_stage_behind(whole: Callable[..., Any], tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+from pathlib import Path
+import zoo.engine.checkpoint as checkpoint
+from tests.engine.test_resume import fit
+real, count = checkpoint.digest, [0]
+def dying(path):
+    count[0] += 1
+    return os._exit(9) if count[0] == 11 else real(path)
+checkpoint.digest = dying
+fit(Path({str(tmp_path / "run")!r}))
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=120).returncode == 9
+    assert list((tmp_path / "run/checkpoint").glob(".stage-*"))
+    net, _ = fit(tmp_path / "run", resume=True)
+    assert difference(values(net), whole({})[0]) == 0.0
+    assert not list((tmp_path / "run/checkpoint").glob(".stage-*"))
+
+
+def test_checkpoints_hold_no_pickle_and_at_most_two_are_kept(tmp_path: Path) -> None:
+    fit(tmp_path)
+    kept = sorted((tmp_path / "checkpoint").iterdir())
+    assert len(kept) == 2
+    for file in (file for folder in kept for file in folder.iterdir()):
+        assert file.suffix in (".safetensors", ".json")
+        assert file.read_bytes()[:1] != b"\x80"
+
+
+def test_a_resume_at_another_thread_count_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stop(tmp_path, 60)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with caplog.at_level(logging.WARNING, "zoo"):
+            fit(tmp_path, resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert "threads" in caplog.text

@@ -1,0 +1,45 @@
+"""Tiny data and models for the tests of the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.toy import toy_spec
+from zoo.adapter import TaskModel
+from zoo.backbone import Backbone
+
+NAMES = ("blue", "green", "red")
+
+
+def images(count: int = 24, seed: int = 0, classes: int = 3) -> tuple[Any, Any]:
+    """Return noise whose brightest channel is the class, every class present."""
+    source = np.random.default_rng(seed)
+    targets = np.arange(count) % classes
+    pixels = source.integers(0, 100, (count, 16, 16, 3)).astype(np.uint8)
+    for image, target in zip(pixels, targets, strict=True):
+        image[:, :, target % 3] += 100
+    return pixels, [NAMES[target] for target in targets]
+
+
+def model(classes: int = 3, *, head: str = "linear", task: str = "single-label", seed: int = 0, **options: Any) -> TaskModel:
+    """Return a toy model with the same values for the same seed."""
+    torch.manual_seed(seed)
+    return Backbone(toy_spec(), weights=False).adapt(classes, task=task, head=head, seed=seed, **options)
+
+
+def values(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Return the largest absolute difference between two sets of values."""
+    assert one.keys() == other.keys()
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+
+
+def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a history without what the clock says."""
+    return [{key: value for key, value in record.items() if key not in ("seconds", "samples_per_second")} for record in history]
