@@ -24,6 +24,7 @@ from zoo.engine.checkpoint import Checkpoint, write_checkpoint
 from zoo.engine.config import Config
 from zoo.engine.guard import EVERY, Guard, NonFiniteError
 from zoo.engine.loss import class_weights, make_loss
+from zoo.engine.messages import headline, interrupted, no_checkpoint, not_finite
 from zoo.engine.metrics import compute_metrics
 from zoo.engine.optimizer import build_optimizer
 from zoo.engine.plan import Epoch, make_plan, next_phase
@@ -35,7 +36,6 @@ from zoo.engine.schedule import rate
 from zoo.engine.signals import StopFlag, Stopped
 from zoo.engine.state import State
 from zoo.engine.streams import Stream, Streams
-from zoo.errors import InterruptedRunError, TrainingError, examples
 
 
 class Training:
@@ -98,12 +98,15 @@ class Training:
         if saved is not None:
             self.state.restore(saved, self.model, self.optimizer)
         with self.progress, self._target_scale():
-            self.progress.note(self._headline(saved is not None))
+            samples = len(self.train), 0 if self.truth is None else len(self.truth)
+            resumed_at = self._position if saved is not None else ""
+            self.progress.note(headline(self.model.spec.name, self.config, samples, self.accelerator, self.folder, resumed_at))
             try:
                 while self.state.epoch < len(self.plan):
                     self._epoch(self.plan[self.state.epoch])
             except Stopped:
-                raise self._interrupted() from None
+                self._save()
+                raise interrupted(self.stop, self.folder, self._position) from None
             if self.state.kept:
                 self.model.load_state_dict(self.state.kept)
 
@@ -164,7 +167,9 @@ class Training:
                 self._after_step(step)
             self.guard.check()
         except NonFiniteError as error:
-            raise self._not_finite(error, epoch, order) from error
+            indices = [index for batch in order[error.step * size : (error.step + 1) * size] for index in batch]
+            where = f"epoch {state.epoch + 1} (phase {epoch.phase.name!r}), step {error.step + 1} of {self.steps}"
+            raise not_finite(error, where, indices, self.train, self.config.lr) from error
 
     def _backward(
         self, epoch: Epoch, stream: Stream, batch: tuple[Tensor, Tensor, Sequence[int]], step: int, part: int, parts: int
@@ -240,35 +245,8 @@ class Training:
         try:
             write_checkpoint(folder, self.state.steps, self.state.checkpoint(self.model, self.optimizer))
         except OSError as error:
-            raise TrainingError(
-                f"cannot write a checkpoint into {str(folder)!r}: {error.strerror or error}; earlier ones are intact: "
-                "make room, then go on with resume=True"
-            ) from error
+            raise no_checkpoint(error, folder) from error
 
-    def _interrupted(self) -> InterruptedRunError:
-        self._save()
-        where = f"epoch {self.state.epoch + 1}, after {self.state.step} of {self.steps} steps"
-        error = InterruptedRunError(
-            f"stopped by {self.stop.name} in {where}; a checkpoint is in {str(self.folder / 'checkpoint')!r}. "
-            f"Go on with resume=True (on the command line --resume) and out={str(self.folder)!r}"
-        )
-        error.exit_code = self.stop.exit_code
-        return error
-
-    def _not_finite(self, error: NonFiniteError, epoch: Epoch, order: Sequence[Batch]) -> TrainingError:
-        size = self.config.accumulate
-        indices = [index for batch in order[error.step * size : (error.step + 1) * size] for index in batch]
-        names = examples([f"{index} ({self.train.name_of(index)})" for index in indices])
-        return TrainingError(
-            f"the {error.what} is not finite in epoch {self.state.epoch + 1} (phase {epoch.phase.name!r}), step {error.step + 1} of "
-            f"{self.steps}, samples {names}; no parameter was changed by it. Lower lr (now {self.config.lr:g}), "
-            "or give clip_grad=1.0 or precision='fp32'"
-        )
-
-    def _headline(self, resumed: bool) -> str:
-        data = f"{len(self.train)} training samples" + (f", {len(self.truth)} for validation" if self.truth is not None else "")
-        went_on = f"; going on at epoch {self.state.epoch + 1}, step {self.state.step}" if resumed else ""
-        precision = "" if self.accelerator.mixed_precision == "no" else f", {self.accelerator.mixed_precision}"
-        return (
-            f"{self.model.spec.name}, {self.config.recipe.name}: {data}, {self.accelerator.device}{precision}, into {self.folder}{went_on}"
-        )
+    @property
+    def _position(self) -> str:
+        return f"epoch {self.state.epoch + 1}, after {self.state.step} of {self.steps} steps"

@@ -1,0 +1,48 @@
+"""What a run says when it starts, when it is stopped, and when it cannot go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.data.open import Table
+from zoo.engine.config import Config
+from zoo.engine.guard import NonFiniteError
+from zoo.engine.signals import StopFlag
+from zoo.errors import InterruptedRunError, TrainingError, examples
+
+
+def headline(backbone: str, config: Config, samples: tuple[int, int], accelerator: Any, folder: Path, resumed_at: str) -> str:
+    """Return the first line of a run: model, recipe, numbers of samples, device, folder."""
+    data = f"{samples[0]} training samples" + (f", {samples[1]} for validation" if samples[1] else "")
+    precision = "" if accelerator.mixed_precision == "no" else f", {accelerator.mixed_precision}"
+    went_on = f"; going on at {resumed_at}" if resumed_at else ""
+    return f"{backbone}, {config.recipe.name}: {data}, {accelerator.device}{precision}, into {folder}{went_on}"
+
+
+def interrupted(stop: StopFlag, folder: Path, where: str) -> InterruptedRunError:
+    """Return the error that ends a run after a signal, with the exit code that shells expect."""
+    error = InterruptedRunError(
+        f"stopped by {stop.name} in {where}; a checkpoint is in {str(folder / 'checkpoint')!r}. "
+        f"Go on with resume=True (on the command line --resume) and out={str(folder)!r}"
+    )
+    error.exit_code = stop.exit_code
+    return error
+
+
+def not_finite(error: NonFiniteError, where: str, indices: Sequence[int], table: Table, lr: float) -> TrainingError:
+    """Return the error for a loss or gradient that is not finite, naming the samples of its step."""
+    names = examples([f"{index} ({table.name_of(index)})" for index in indices])
+    return TrainingError(
+        f"the {error.what} is not finite in {where}, samples {names}; no parameter was changed by it. "
+        f"Lower lr (now {lr:g}), or give clip_grad=1.0 or precision='fp32'"
+    )
+
+
+def no_checkpoint(error: OSError, folder: Path) -> TrainingError:
+    """Return the error for a checkpoint that cannot be written, such as on a full disk."""
+    return TrainingError(
+        f"cannot write a checkpoint into {str(folder)!r}: {error.strerror or error}; earlier ones are intact: "
+        "make room, then go on with resume=True"
+    )
