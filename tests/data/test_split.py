@@ -31,6 +31,11 @@ def test_a_hold_out_is_decided_by_the_seed() -> None:
     assert ids(first) == ids(again) != ids(other)
 
 
+def test_any_seed_will_do() -> None:
+    for groups in (None, [str(index // 3) for index in range(60)]):
+        assert len(hold_out(table([0, 1] * 30, groups), seed=2**62 + 1)[1]) > 0
+
+
 def test_a_hold_out_and_its_rest_are_everything_once() -> None:
     train, valid = hold_out(table([0, 1, 2] * 9), seed=0)
     assert sorted(ids(train) + ids(valid)) == list(range(27))

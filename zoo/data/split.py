@@ -95,7 +95,7 @@ def _ungrouped(table: Table, seed: int, share: float) -> list[Array]:
     size = max(round(share * len(table)), present)
     if not present or size > len(rows) - present:
         return []
-    splitter = StratifiedShuffleSplit(1, test_size=size, random_state=seed)
+    splitter = StratifiedShuffleSplit(1, test_size=size, random_state=seed % 2**32)  # all that numpy's old generator takes
     return [rows[held] for _, held in splitter.split(rows, targets[rows])]
 
 
@@ -113,7 +113,7 @@ def _grouped(table: Table, seed: int, share: float) -> list[Array]:
     folds = int(min(round(1 / share), number, np.bincount(targets).max()))
     if folds < 2:
         return []
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)  # all that numpy's old generator takes
     with warnings.catch_warnings():
         # A class with fewer samples than folds is fine here: one fold is taken, and train is checked.
         warnings.simplefilter("ignore", UserWarning)

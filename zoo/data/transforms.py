@@ -28,17 +28,14 @@ _RESAMPLING = {
     "bicubic": Resampling.BICUBIC,
     "lanczos": Resampling.LANCZOS,
 }
-# A JPEG is decoded at reduced size only while it stays twice as large as needed: the resize that follows still averages
-# at least four pixels, and evaluation moves by far less than a grey level (tests/data/test_transforms.py holds the bound).
-_MARGIN = 2
 
 
 def eval_transform(inputs: Image) -> Transform:
     """Return the evaluation transform of a backbone's declared input.
 
     The short side is resized to ``floor(size / crop)`` pixels with antialiasing, the middle is cut out, values are divided
-    by 255 and normalised: bit-equal to torchvision's and timm's PIL pipelines. Only a JPEG of more than four times the
-    size is decoded at reduced size first.
+    by 255 and normalised: bit-equal to torchvision's and timm's PIL pipelines. So a JPEG is decoded at its full size, unlike
+    in training.
 
     Args:
         inputs: Size, mean, std, interpolation and crop.
@@ -51,6 +48,8 @@ def eval_transform(inputs: Image) -> Transform:
 
 def train_transform(inputs: Image, augment: Augment) -> Transform:
     """Return the training transform: random resized crop, flip, jitter, RandAugment, normalisation, random erasing.
+
+    A JPEG is decoded at a half, a quarter or an eighth of its size where even the smallest crop need not be enlarged.
 
     Args:
         inputs: Size, mean, std and interpolation.
@@ -78,7 +77,7 @@ class Evaluate:
         if isinstance(source, torch.Tensor) and source.is_floating_point():
             return check_tensor(source, inputs)
         target = resize_target(inputs)
-        image = decode(source, inputs.channels, at_least=_MARGIN * max(target))
+        image = decode(source, inputs.channels)
         image = image.resize(_cover(image.size, target), _RESAMPLING[inputs.interpolation])
         left, upper = round((image.width - inputs.width) / 2.0), round((image.height - inputs.height) / 2.0)
         return self.normalise(image.crop((left, upper, left + inputs.width, upper + inputs.height)))
