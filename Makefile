@@ -23,6 +23,9 @@ help: ## list the actions
 
 setup: .venv/.ready ## make the environment in .venv, if it is not there yet
 
+# The tests' networks are tiny: a second thread doubles the CPU time and saves none.
+test test-all docs: export OMP_NUM_THREADS = 1
+
 demo: .venv/.ready ## transfer the built-in backbone to handwritten digits and print the table
 	$(BIN)/zoo demo
 
