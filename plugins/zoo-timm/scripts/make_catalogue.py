@@ -26,6 +26,7 @@ import timm
 from timm.layers import set_fused_attn
 
 OUT = Path(__file__).parents[1] / "zoo_timm" / "catalogue.json"
+LARGE = 100e6  # parameters
 Row = dict[str, Any]
 
 
@@ -72,7 +73,7 @@ def measure(cache: Cache) -> None:
 
 def kind_of(row: Row) -> str:
     """Return what architectures with the same seam between features and logits have in common."""
-    return json.dumps([row["family"], row["head"], len(row["bare"]), row["classifiers"], bool(row["prefix_tokens"])])
+    return json.dumps([row["family"], row["head"], len(row["bare"]), len(row["pooled"]), row["classifiers"], bool(row["prefix_tokens"])])
 
 
 def prove(cache: Cache) -> dict[str, Row]:
@@ -85,8 +86,9 @@ def prove(cache: Cache) -> dict[str, Row]:
     for kind, row in sorted(smallest.items(), key=lambda item: item[1]["parameters"]):
         key = f"proof {kind}"
         if key not in cache.rows:
-            told = proof.prove(row["name"], size=row["size"], classifiers=row["classifiers"], dim=row["pooled"][-1], bare=bool(row["bare"]))
-            cache.add(key, told | {"name": row["name"]})
+            large = row["parameters"] > LARGE
+            seam = {"classifiers": row["classifiers"], "pooled": row["pooled"], "bare": bool(row["bare"]), "large": large}
+            cache.add(key, proof.prove(row["name"], size=row["size"], **seam) | {"name": row["name"]})
         proofs[kind] = cache.rows[key]
     return proofs
 
@@ -133,7 +135,9 @@ def catalogue(cache: Cache, proofs: dict[str, Row], accuracy: dict[str, float]) 
     for architecture in timm.list_models():
         base = cache.rows[architecture]
         told = proofs[kind_of(base)]
-        feature = features.index([base["pooled"][-1], told["layout"], told["pool"], base["prefix_tokens"] if told["layout"] == "BND" else 0])
+        dim = base["pooled"][1 if told["layout"] == "BCHW" and not told["unpooled"] else -1]
+        tokens = base["prefix_tokens"] if told["layout"] == "BND" else 0
+        feature = features.index([dim, told["layout"], told["pool"], tokens, told["unpooled"]])
         default = timm.get_pretrained_cfg(architecture)
         default_name = f"{architecture}.{default.tag}" if default.tag else architecture
         for name, config in {architecture: default, **tags(architecture)}.items():

@@ -50,18 +50,23 @@ def shape_of(value: Any) -> list[int]:
     return list(value.shape) if isinstance(value, Tensor) else []
 
 
-def unpooled(name: str, keys: set[str]) -> nn.Module | None:
-    """Build without pooling, where timm can do so without changing the backbone's keys."""
+def shapes(model: nn.Module) -> dict[str, list[int]]:
+    """Return the names and shapes of a model's saved tensors."""
+    return {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+
+
+def unpooled(name: str, own: dict[str, list[int]]) -> nn.Module | None:
+    """Build without pooling, where timm can do so without changing the backbone's tensors."""
     try:
         model = build(name, num_classes=0, global_pool="")
     except (TypeError, AssertionError, ValueError, RuntimeError, AttributeError, NotImplementedError):
         return None
-    return model if set(model.state_dict()) == keys else None
+    return model if shapes(model) == own else None
 
 
 def seam(model: nn.Module) -> bool:
     """Tell whether the model's forward is its ``forward_features`` followed by its ``forward_head``."""
-    return hasattr(model, "forward_features") and hasattr(model, "forward_head")
+    return hasattr(model, "forward_features") and hasattr(model, "forward_head") and not type(model).__name__.endswith("Encoder")
 
 
 @torch.no_grad()
@@ -69,35 +74,35 @@ def probe(name: str, *, size: list[int]) -> dict[str, Any]:
     """Describe an architecture, or a tag of it, at its input size ``[channels, height, width]``."""
     x = torch.zeros(1, *size, device="meta")
     full, pooled = build(name), build(name, num_classes=0)
-    keys = set(pooled.state_dict())
-    bare = unpooled(name, keys)
+    classifies = seam(full)  # encoders have no classifier: they return features, and that is all
+    bare = unpooled(name, shapes(pooled)) if classifies else None
     with Operations() as body:
         # Everything up to the head is the same in all three, so the costly part runs once.
-        features = full.forward_features(x) if seam(full) else x
+        features = full.forward_features(x) if classifies else pooled(x)
     with Operations() as head:
-        shape = shape_of(pooled.forward_head(features) if seam(full) else pooled(x))
+        shape = shape_of(pooled.forward_head(features) if classifies else features)
     with Operations() as logits:
-        (full.forward_head if seam(full) else full)(features)
+        if classifies:
+            full.forward_head(features)
     return {
         "family": type(full).__name__,
         "module": type(full).__module__.rpartition(".")[2],
-        "head": " ".join(logits.names) if seam(full) else "",
-        "classifiers": classifier_keys(full),
-        "lost": sorted(set(full.state_dict()) - keys),
+        "head": " ".join(logits.names),
+        "classifiers": classifier_keys(full) if classifies else [],
         "pooled": shape,
-        "bare": _bare_shape(bare, features, x),
+        "bare": _bare_shape(bare, features),
         "prefix_tokens": getattr(pooled, "num_prefix_tokens", 0) or 0,
         "parameters": sum(p.numel() for p in pooled.parameters()),
         "gmacs": (body.flops + head.flops) / 2e9,
     }
 
 
-def _bare_shape(model: nn.Module | None, features: Any, x: Tensor) -> list[int]:
+def _bare_shape(model: nn.Module | None, features: Any) -> list[int]:
     """Return the shape of the unpooled features, or an empty list where there are none to declare."""
     if model is None:
         return []
     try:
-        shape = shape_of(model.forward_head(features) if seam(model) else model(x))  # type: ignore[operator]  # timm's methods
+        shape = shape_of(model.forward_head(features))  # type: ignore[operator]  # a method of timm's models
     except (TypeError, AssertionError, ValueError, RuntimeError):
         return []
     return shape if len(shape) in (3, 4) else []

@@ -48,16 +48,29 @@ def same(a: Tensor, b: Tensor) -> bool:
 
 
 @torch.no_grad()
-def prove(name: str, *, size: list[int], classifiers: list[str], dim: int, bare: bool) -> dict[str, Any]:
+def prove(name: str, *, size: list[int], classifiers: list[str], pooled: list[int], bare: bool, large: bool) -> dict[str, Any]:
     """Find by trial what stands between the backbone of an architecture and its logits.
 
+    Args:
+        name: timm's name.
+        size: Channels, height and width of its input.
+        classifiers: Names of its classifiers; none for an encoder, whose output is taken as it is.
+        pooled: Shape of what it returns without classifier.
+        bare: Whether it can be built without pooling.
+        large: Whether to try it with two blocks only; the seam at its end is the same.
+
     Returns:
-        ``layout`` and ``pool``, and ``linear``: whether one linear layer on the pooled features gives timm's logits.
+        ``layout``, ``pool``, ``prefix_tokens``; ``unpooled``: whether that takes a build without pooling; ``linear``:
+        whether one linear layer on the pooled features gives timm's logits.
     """
+    if not classifiers:
+        layout = {2: "BD", 3: "BND", 4: "BCHW"}[len(pooled)]
+        return {"layout": layout, "pool": "none" if layout == "BD" else "avg", "prefix_tokens": 0, "unpooled": False, "linear": False}
     torch.manual_seed(0)
-    full = randomise(timm.create_model(name, num_classes=CLASSES))
+    shallow = _shallow(name) if large else {}
+    full = randomise(timm.create_model(name, num_classes=CLASSES, **shallow))
     state = full.state_dict()
-    x = torch.randn(2, *size)
+    x = torch.randn(1 if large else 2, *size)
     logits = full(x)
 
     def classified(pooled: Tensor) -> bool:
@@ -66,14 +79,25 @@ def prove(name: str, *, size: list[int], classifiers: list[str], dim: int, bare:
         return bool(values) and len(values) == len(found) and same(torch.stack(values).mean(0), logits)
 
     if bare:
-        features = _headless(name, state, global_pool="")(x)
+        features = _headless(name, state, global_pool="", **shallow)(x)
         tokens = int(getattr(full, "num_prefix_tokens", 0) or 0)
-        for layout, pool, pooled in candidates(features, dim, tokens):
-            if classified(pooled):
-                return {"layout": layout, "pool": pool, "prefix_tokens": tokens if layout == "BND" else 0, "linear": len(classifiers) == 1}
-    pooled = _headless(name, state)(x)
-    assert pooled.ndim == 2, f"{name} without classifier gives features of shape {tuple(pooled.shape)}"
-    return {"layout": "BD", "pool": "none", "prefix_tokens": 0, "linear": len(classifiers) == 1 and classified(pooled)}
+        for layout, pool, vector in candidates(features, pooled[-1], tokens):
+            if classified(vector):
+                return {"layout": layout, "pool": pool, "prefix_tokens": tokens if layout == "BND" else 0, "unpooled": True, "linear": len(classifiers) == 1}
+    vector = _headless(name, state, **shallow)(x)
+    assert vector.ndim == 2, f"{name} without classifier gives features of shape {tuple(vector.shape)}"
+    return {"layout": "BD", "pool": "none", "prefix_tokens": 0, "unpooled": False, "linear": len(classifiers) == 1 and classified(vector)}
+
+
+def _shallow(name: str) -> dict[str, Any]:
+    for options in ({"depth": 2}, {"depths": (1, 1, 1, 1)}):
+        try:
+            with torch.device("meta"):
+                timm.create_model(name, num_classes=CLASSES, **options)
+        except (TypeError, ValueError, AssertionError):
+            continue
+        return options
+    return {}
 
 
 def _headless(name: str, state: dict[str, Tensor], **options: Any) -> nn.Module:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -62,9 +63,10 @@ def _refuse_taken(architecture: str, options: Iterable[str]) -> None:
 
 
 def _create(architecture: str, **options: Any) -> nn.Module:
-    """Call timm; where a model computes with its parameters while they have no values, build it wholly on the meta device.
+    """Call timm, so that buffers, which no file holds, have their values also where parameters are made without any.
 
-    Its buffers, which no file holds, are then computed by timm's own means.
+    Some models compute buffers on the device of their parameters, or compute with parameters; then all is built on the meta
+    device and timm's own means give the buffers their values.
     """
     import timm
 
@@ -75,22 +77,39 @@ def _create(architecture: str, **options: Any) -> nn.Module:
             raise
         with torch.device("meta"):
             model = timm.create_model(architecture, pretrained=False, **options)
+    if torch.get_default_device().type != "meta" and any(buffer.is_meta for buffer in model.buffers()):
         restore_buffers(model)
     return model
 
 
 def restore_buffers(model: nn.Module) -> None:
-    """Give the buffers of a model on the meta device their values, in place; parameters stay without."""
+    """Give the buffers of a model on the meta device their values by timm's own means, in place; parameters stay without."""
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_meta:
                 module._buffers[name] = torch.zeros_like(buffer, device="cpu")
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.reset_running_stats()
-    for module in model.modules():
-        init = getattr(module, "init_non_persistent_buffers", None)
-        if init is not None:
-            init()
+    with _parameters_on_cpu(model):
+        for module in model.modules():
+            init = getattr(module, "init_non_persistent_buffers", None)
+            if init is not None:
+                init()
+
+
+@contextmanager
+def _parameters_on_cpu(model: nn.Module) -> Iterator[None]:
+    """Let parameters stand on the CPU for a while: buffers are made on their device. Memory that nobody writes costs nothing."""
+    tables = [(module, dict(module._parameters)) for module in model.modules()]
+    for module, parameters in tables:
+        for name, parameter in parameters.items():
+            if parameter is not None and parameter.is_meta:
+                module._parameters[name] = nn.Parameter(torch.empty_like(parameter, device="cpu"), requires_grad=parameter.requires_grad)
+    try:
+        yield
+    finally:
+        for module, parameters in tables:
+            module._parameters.update(parameters)
 
 
 def _explained(architecture: str, fixed: dict[str, Any], given: dict[str, Any], error: Exception) -> zoo.OptionError:

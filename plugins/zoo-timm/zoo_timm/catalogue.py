@@ -32,16 +32,16 @@ def backbones() -> Iterator[zoo.BackboneSpec]:
     """Yield every architecture (with the weights of its default tag) and every pretrained tag."""
     shared, columns = table()["shared"], table()["columns"]
     inputs = [image(*values) for values in shared["inputs"]]
-    shapes = [zoo.Features(dim=dim, layout=layout, pool=pool, prefix_tokens=prefix) for dim, layout, pool, prefix in shared["features"]]
+    shapes = [zoo.Features(dim=dim, layout=layout, pool=pool, prefix_tokens=prefix) for dim, layout, pool, prefix, _ in shared["features"]]
+    unpooled = [values[-1] for values in shared["features"]]
     licenses = shared["licenses"]
     for name, shape, eaten, parameters, gmacs, license_, source, top1 in zip(*(columns[column] for column in COLUMNS), strict=True):
-        features = shapes[shape]
         yield zoo.BackboneSpec(
             name=f"timm/{name}",
             inputs=inputs[eaten],
-            features=features,
+            features=shapes[shape],
             weights=weights(name, source, licenses[license_]) if source else None,
-            options=options(name, features),
+            options=options(name, unpooled[shape]),
             parameters=parameters,
             macs=gmacs,
             metrics={"imagenet-top1": top1} if top1 else {},
@@ -63,6 +63,6 @@ def weights(name: str, source: str | int, license_: str) -> zoo.Weights:
     return zoo.Weights(repo=source, license=license_)
 
 
-def options(name: str, features: zoo.Features) -> dict[str, Any]:
-    """Return what the builder is called with: features that are not pooled yet need a model without pooling."""
-    return {"architecture": name} if features.layout == "BD" else {"architecture": name, "unpooled": True}
+def options(name: str, unpooled: bool) -> dict[str, Any]:
+    """Return what the builder is called with."""
+    return {"architecture": name, "unpooled": True} if unpooled else {"architecture": name}

@@ -66,11 +66,12 @@ def _twin(architecture: str, model: zoo.TaskModel, arguments: dict[str, Any]) ->
     state = model.backbone.state_dict() | linear
     own = twin.state_dict()
     odd = [key for key in own.keys() | state.keys() if key not in own or key not in state or own[key].shape != state[key].shape]
+    pooling = f" when it pools by {arguments['global_pool']!r}" if "global_pool" in arguments else ""
     if odd:
-        return f"timm's {type(twin).__name__} holds other tensors, for example {min(odd)}"
+        return f"timm's {type(twin).__name__} holds other tensors{pooling}, for example {min(odd)}"
     restore_buffers(twin)
     twin.load_state_dict(state, assign=True)
-    return twin if _agree(model, twin) else f"timm's {type(twin).__name__} pools its features in another way"
+    return twin if _agree(model, twin) else f"timm's {type(twin).__name__} gives other logits{pooling}"
 
 
 @torch.no_grad()

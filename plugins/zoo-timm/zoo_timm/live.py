@@ -35,7 +35,7 @@ def find(name: str) -> zoo.BackboneSpec | None:
         inputs=inputs_of(config),
         features=features,
         weights=weights_of(config, tagged),
-        options=options(tagged, features),
+        options=options(tagged, bool(catalogued and catalogued.options.get("unpooled"))),
         parameters=parameters,
         **COMMON,
     )
