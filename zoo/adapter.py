@@ -17,7 +17,7 @@ from zoo.heads import Pool
 from zoo.layers import LayerGroups
 from zoo.plugins import load_function
 from zoo.registry import default_registry
-from zoo.tuning import apply_eval, freeze_prefix
+from zoo.tuning import apply_eval, freeze_prefix, hold_statistics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +40,8 @@ class TaskModel(nn.Module):
         num_classes: Number of logits.
         labels: Names of the classes in the order of the logits; None until the data or ``adapt(labels=…)`` gives them.
         frozen: Length of the frozen prefix, in groups.
+        freeze_bn: Whether BatchNorm statistics stand still in every group; scale and shift still train.
+        pretrained: Whether the backbone's values came from weights, not from random initialisation.
         head_name: Name of the head's declaration.
         head_options: Options the head was built with.
         plugin: Distribution and version of the plugin that declared the backbone.
@@ -57,6 +59,7 @@ class TaskModel(nn.Module):
         head_name: str = "linear",
         head_options: Mapping[str, Any] | None = None,
         plugin: str = "",
+        pretrained: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = groups.model
@@ -68,6 +71,8 @@ class TaskModel(nn.Module):
         self.num_classes = num_classes
         self.labels = tuple(labels) if labels is not None else None
         self.frozen = 0
+        self.freeze_bn = False
+        self.pretrained = pretrained
         self.head_name = head_name
         self.head_options = dict(head_options or {})
         self.plugin = plugin
@@ -103,9 +108,11 @@ class TaskModel(nn.Module):
         return self.freeze(0)
 
     def train(self, mode: bool = True) -> TaskModel:
-        """Set training mode, in place; the frozen prefix stays in eval mode."""
+        """Set training mode, in place; the frozen prefix stays in eval mode, and BatchNorm where ``freeze_bn`` is set."""
         super().train(mode)
         apply_eval(self.groups, self.frozen)
+        if self.freeze_bn:
+            hold_statistics(self.backbone)
         return self
 
     def fit(self, train: Any, valid: Any = None, **options: Any) -> Run:
@@ -177,6 +184,7 @@ def adapt(
         head_name=head,
         head_options=head_options,
         plugin=backbone.plugin,
+        pretrained=backbone.pretrained,
     )
 
 

@@ -54,6 +54,7 @@ class Config(BaseModel):
     views: Int = Field(default=1, ge=1)
     cache: bool = True
     freeze: Int | str = 0
+    freeze_bn: bool = False
     clip_grad: Float | None = Field(default=None, gt=0)
     accumulate: Int = Field(default=1, ge=1)
     monitor: str | None = None
@@ -86,7 +87,7 @@ class Config(BaseModel):
 # Options of fit() that are no fields: they become part of `augment`.
 _SWITCHES = ("mixup", "cutmix", "rand_augment", "erase")
 OPTIONS = tuple(sorted({*Config.model_fields, *_SWITCHES} - {"recipe"}))
-_FROM_RECIPE = ("epochs", "batch_size", "lr", "layer_decay", "weight_decay", "warmup", "label_smoothing")
+_FROM_RECIPE = ("epochs", "batch_size", "lr", "layer_decay", "weight_decay", "warmup", "label_smoothing", "freeze_bn")
 
 
 def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:

@@ -91,6 +91,8 @@ def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path,
         stack.enter_context(seeded(config.seed))
         stop = stack.enter_context(stop_signals())
         resize_inputs(model, config.image_size)
+        # Statistics that were never learned must move.
+        model.freeze_bn = config.freeze_bn and model.pretrained
         model.labels = model.labels or tables[0].classes or None
         training = Training(model, *tables, config, accelerator, folder, stop=stop, layout=layout, quiet=quiet)
         if accelerator.is_main_process:
@@ -114,10 +116,11 @@ def _finish(model: TaskModel, training: Training, folder: Path) -> Run:
 
 @contextmanager
 def _frozen_as_before(model: TaskModel) -> Iterator[None]:
-    frozen = model.frozen
+    frozen, freeze_bn = model.frozen, model.freeze_bn
     try:
         yield
     finally:
+        model.freeze_bn = freeze_bn
         model.freeze(frozen)
 
 

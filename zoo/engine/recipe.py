@@ -53,6 +53,7 @@ class Recipe:
         warmup: Share of each phase's steps over which the rate rises.
         label_smoothing: In [0, 1).
         augment: ``none``, ``light`` or ``strong``.
+        freeze_bn: Whether BatchNorm statistics of a pretrained backbone stand still in the groups that train.
         description: One sentence.
     """
 
@@ -66,6 +67,7 @@ class Recipe:
     warmup: float = 0.1
     label_smoothing: float = 0.0
     augment: str = "light"
+    freeze_bn: bool = False
     description: str = ""
 
 
@@ -91,12 +93,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="tune", lr=0.1)),
                 lr=3e-3,
                 layer_decay=0.75,
+                freeze_bn=True,
                 description="The head first, on cached features; then everything, more slowly toward the input.",
             ),
             Recipe(
                 name="lp-ft",
                 phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="full", lr=0.1)),
                 lr=3e-3,
+                freeze_bn=True,
                 description="The head first, then everything at one small rate (Kumar et al. 2022).",
             ),
         )

@@ -2,5 +2,6 @@
 
 from zoo.tuning.freeze import apply_eval as apply_eval
 from zoo.tuning.freeze import freeze_prefix as freeze_prefix
+from zoo.tuning.freeze import hold_statistics as hold_statistics
 from zoo.tuning.optim import param_groups as param_groups
 from zoo.tuning.taps import taps as taps
