@@ -16,9 +16,10 @@ import order
 import timm
 import torch
 import torch.nn.functional as F
-import zoo
 import zoo_timm
 from torch import Tensor
+
+import zoo
 
 CLASSES = 3
 BATCH = 2
@@ -73,7 +74,8 @@ def train(model: zoo.TaskModel, k: int, x: Tensor, y: Tensor, idle: set[str]) ->
     """Take two AdamW steps with ``k`` frozen groups; yield what moved though frozen, and what stood though it had a gradient."""
     model.freeze(k).train()
     before = {name: tensor.clone() for name, tensor in tensors(model)}
-    optimizer = torch.optim.AdamW(zoo.tuning.param_groups(model.groups, model.head, lr=1e-3, weight_decay=0.05), eps=1e-20)  # however small a gradient is
+    # The tiny epsilon lets a parameter move however small its gradient is.
+    optimizer = torch.optim.AdamW(zoo.tuning.param_groups(model.groups, model.head, lr=1e-3, weight_decay=0.05), eps=1e-20)
     reached: set[str] = set()
     for _ in range(STEPS):
         F.cross_entropy(model(x), y).backward()

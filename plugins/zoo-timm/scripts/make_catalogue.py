@@ -97,7 +97,8 @@ def weights_of(config: Any, name: str) -> str | int:
     """Return 1 for timm's own Hub repository of that name, another repository, a URL, or 0 for none."""
     if config.hf_hub_id:
         return 1 if config.hf_hub_id == f"timm/{name}" else str(config.hf_hub_id)
-    return str(config.url[0] if isinstance(config.url, tuple) else config.url or 0)
+    url = config.url[0] if isinstance(config.url, tuple | list) else config.url
+    return str(url) if url else 0
 
 
 def top1(results: Path) -> dict[str, float]:
@@ -150,7 +151,7 @@ def catalogue(cache: Cache, proofs: dict[str, Row], accuracy: dict[str, float]) 
                 "parameters": measured["parameters"],
                 "gmacs": float(f"{measured['gmacs']:.4g}"),
                 "license": licenses.index((config.license or "unknown").lower()),
-                "weights": (config.hf_hub_id if tagged != name and config.hf_hub_id else weights_of(config, tagged)) if config.has_weights else 0,
+                "weights": weights_of(config, name),
                 "top1": accuracy.get(tagged, 0),
             }
             for key, value in row.items():
@@ -173,7 +174,7 @@ def main() -> None:
     proofs = prove(cache)
     table = catalogue(cache, proofs, top1(arguments.results))
     OUT.write_text(json.dumps(table, separators=(",", ":")) + "\n")
-    print(f"{len(table['columns']['name'])} names of timm {timm.__version__}, {len(proofs)} kinds of heads proved, {OUT.stat().st_size / 1e3:.0f} kB")
+    print(f"timm {timm.__version__}: {len(table['columns']['name'])} names, {len(proofs)} kinds of heads proved")
 
 
 if __name__ == "__main__":

@@ -6,56 +6,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class FirstUses(TorchDispatchMode):
-    """Notes the group of each parameter and buffer when an operation first reads it, whoever reads it."""
-
-    def __init__(self, owners: dict[int, int]) -> None:
-        super().__init__()
-        self.owners = owners
-        self.order: list[int] = []
-        self.seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation."""
-        for value in torch.utils._pytree.tree_leaves((args, kwargs)):
-            key = id(value)
-            if key in self.owners and key not in self.seen:
-                self.seen.add(key)
-                self.order.append(self.owners[key])
-        return func(*args, **(kwargs or {}))
-
-
-def out_of_order(model: nn.Module, groups: Any, x: Tensor) -> list[str]:
-    """Return a line per group that runs after, or goes on running after, a later group has started."""
-    owners: dict[int, int] = {}
-    names: dict[int, str] = {}
-    order: list[tuple[int, str]] = []
-    handles = []
+def first_runs(model: nn.Module, groups: Any, x: Tensor) -> list[tuple[int, str]]:
+    """Return the group's index and the name of each module that holds tensors itself, in the order in which they first run."""
+    owners: dict[nn.Module, tuple[int, str]] = {}
     for index, group in enumerate(groups):
         for name, module in group.modules():
             for path, leaf in module.named_modules(prefix=name):
-                if any(True for _ in leaf.parameters(recurse=False)) or any(True for _ in leaf.buffers(recurse=False)):
-                    owners.setdefault(id(leaf), index)
-                    names.setdefault(id(leaf), path)
-    seen: set[int] = set()
+                if leaf._parameters or leaf._buffers:
+                    owners.setdefault(leaf, (index, path))
+    order: dict[tuple[int, str], None] = {}
 
     def note(module: nn.Module, *_: Any) -> None:
-        if id(module) not in seen:
-            seen.add(id(module))
-            order.append((owners[id(module)], names[id(module)]))
+        order.setdefault(owners[module])
 
-    for module in model.modules():
-        if id(module) in owners:
-            handles.append(module.register_forward_pre_hook(note))
+    handles = [module.register_forward_pre_hook(note) for module in owners]
     try:
         with torch.no_grad():
             model(x)
     finally:
         for handle in handles:
             handle.remove()
+    return list(order)
+
+
+def out_of_order(model: nn.Module, groups: Any, x: Tensor) -> list[str]:
+    """Return a line per group that runs after, or goes on running after, a later group has started."""
+    order = first_runs(model, groups, x)
     faults, latest, by = [], -1, ""
     for index, name in order:
         if index < latest:

@@ -83,7 +83,13 @@ def prove(name: str, *, size: list[int], classifiers: list[str], pooled: list[in
         tokens = int(getattr(full, "num_prefix_tokens", 0) or 0)
         for layout, pool, vector in candidates(features, pooled[-1], tokens):
             if classified(vector):
-                return {"layout": layout, "pool": pool, "prefix_tokens": tokens if layout == "BND" else 0, "unpooled": True, "linear": len(classifiers) == 1}
+                return {
+                    "layout": layout,
+                    "pool": pool,
+                    "prefix_tokens": tokens if layout == "BND" else 0,
+                    "unpooled": True,
+                    "linear": len(classifiers) == 1,
+                }
     vector = _headless(name, state, **shallow)(x)
     assert vector.ndim == 2, f"{name} without classifier gives features of shape {tuple(vector.shape)}"
     return {"layout": "BD", "pool": "none", "prefix_tokens": 0, "unpooled": False, "linear": len(classifiers) == 1 and classified(vector)}

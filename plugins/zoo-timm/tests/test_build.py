@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-import zoo
 from torch import nn
 from zoo_timm.build import create
+
+import zoo
 
 
 def test_a_backbone_has_timms_own_keys_without_the_classifier() -> None:
@@ -74,7 +75,9 @@ def test_input_channels_are_adapted_and_said_so(channels: int, tmp_path: Path, c
     assert ("adapted from 3" in caplog.text) == (channels != 3)
 
 
-@pytest.mark.parametrize("name", ["swinv2_cr_tiny_224", "vit_small_patch16_rope_mixed_224", "swinv2_tiny_window8_256", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "name", ["swinv2_cr_tiny_224", "vit_small_patch16_rope_mixed_224", "swinv2_tiny_window8_256", "swin_tiny_patch4_window7_224"]
+)
 def test_buffers_are_right_where_a_model_must_be_built_without_values(name: str) -> None:
     from zoo.testing import Subject, headless_build_equals_plain_build
 

@@ -6,14 +6,19 @@ import importlib
 import json
 
 import conformance
+import make_docs
+import probe
+import proof
 import pytest
 import timm
 import torch
-import zoo
 import zoo_timm
 from zoo_timm.groups import layers
 from zoo_timm.literals import LITERALS
 
+import zoo
+
+LISTED = {spec.name: spec for spec in zoo_timm.zoo_backbones()}
 REPRESENTATIVES = conformance.representatives()
 SAMPLE = ("coat", "convnext", "efficientnet", "efficientvim", "mobilenetv3", "resnet", "vision_transformer", "xcit")
 
@@ -54,6 +59,31 @@ def test_every_literal_is_of_a_class_that_timm_has() -> None:
     modules = [importlib.import_module(f"timm.models.{module}") for module in timm.list_modules()]
     missing = [key for key in LITERALS if not any(hasattr(module, key.partition("+")[0]) for module in modules)]
     assert not missing
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "pit_ti_distilled_224"])
+def test_what_the_catalogue_says_of_features_can_be_proved_again(name: str) -> None:
+    spec = LISTED[f"timm/{name}"]
+    told = probe.probe(name, size=list(spec.inputs.shape))
+    seam = {"classifiers": told["classifiers"], "pooled": told["pooled"], "bare": bool(told["bare"])}
+    proved = proof.prove(name, size=list(spec.inputs.shape), large=False, **seam)
+    assert (spec.features.layout, spec.features.pool) == (proved["layout"], proved["pool"])
+    assert (spec.features.dim, spec.features.prefix_tokens) == (told["pooled"][-1], proved["prefix_tokens"])
+    assert bool(spec.options.get("unpooled")) == proved["unpooled"]
+    assert (spec.parameters, spec.macs) == (told["parameters"], pytest.approx(told["gmacs"], rel=1e-3))
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("module", sorted(REPRESENTATIVES))
+def test_a_build_without_values_has_the_buffers_of_a_plain_build(module: str) -> None:
+    from zoo.testing import Subject, headless_build_equals_plain_build
+
+    headless_build_equals_plain_build(Subject(REPRESENTATIVES[module].name))
+
+
+@pytest.mark.sweep
+def test_the_documented_groups_are_those_of_the_installed_timm() -> None:
+    assert "\n".join(make_docs.rows()) in make_docs.PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.sweep

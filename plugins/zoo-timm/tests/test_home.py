@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-import zoo
 from zoo_timm.home import export
+
+import zoo
 
 SAMPLE = {
     "test_resnet": "BCHW",
@@ -46,7 +47,9 @@ def test_timm_opens_what_zoo_saved_and_gives_equal_logits(name: str, tmp_path: P
 
 
 def test_build_options_and_channels_travel(tmp_path: Path) -> None:
-    model = randomised(zoo.get("timm/test_efficientnet", weights=False, pad_type="same", bn_eps=1e-3, drop_path_rate=0.1).adapt(2, in_chans=1))
+    model = randomised(
+        zoo.get("timm/test_efficientnet", weights=False, pad_type="same", bn_eps=1e-3, drop_path_rate=0.1).adapt(2, in_chans=1)
+    )
     model.save(tmp_path / "saved")
     opened = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True).eval()
     x = torch.randn(1, 1, 65, 65)

@@ -10,9 +10,10 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-import zoo
 from torch import nn
 from zoo_timm.load import checkpoint_filter, convert, name_of
+
+import zoo
 
 
 def test_real_mobilenet_weights_give_timms_own_logits(weights: Path) -> None:
@@ -43,7 +44,9 @@ def test_position_embeddings_are_resampled_to_another_image_size(tmp_path: Path)
     file = tmp_path / "model.safetensors"
     safetensors.torch.save_file(published.state_dict(), file)
     built = zoo.get("timm/test_vit", weights=file, img_size=96).build()
-    loaded = timm.create_model("test_vit", pretrained=True, pretrained_cfg_overlay={"state_dict": published.state_dict()}, img_size=96, num_classes=0)
+    loaded = timm.create_model(
+        "test_vit", pretrained=True, pretrained_cfg_overlay={"state_dict": published.state_dict()}, img_size=96, num_classes=0
+    )
     assert built.pos_embed.shape == (1, 37, 64)
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(built.state_dict()[name], tensor), name
@@ -74,7 +77,13 @@ def test_keys_of_the_original_publication_are_renamed() -> None:
     module = timm.create_model("convnext_atto", num_classes=0)
     original = {}
     for key, tensor in module.state_dict().items():  # the names of the original repository, which timm's filter knows
-        for new, old in (("stem.", "downsample_layers.0."), ("mlp.fc1", "pwconv1"), ("mlp.fc2", "pwconv2"), ("conv_dw", "dwconv"), ("head.norm", "norm")):
+        for new, old in (
+            ("stem.", "downsample_layers.0."),
+            ("mlp.fc1", "pwconv1"),
+            ("mlp.fc2", "pwconv2"),
+            ("conv_dw", "dwconv"),
+            ("head.norm", "norm"),
+        ):
             key = key.replace(new, old)
         for stage in range(1, 4):
             key = key.replace(f"stages.{stage}.downsample", f"downsample_layers.{stage}")

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import zoo
 from torch import nn
+
+import zoo
 
 # What zoo itself decides, and where the user says it.
 TAKEN = {

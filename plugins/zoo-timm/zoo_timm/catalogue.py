@@ -11,7 +11,7 @@ from typing import Any
 import zoo
 
 # One object for all specs: what is the same everywhere is built once.
-COMMON: dict[str, str] = {
+COMMON: dict[str, Any] = {
     "build": "zoo_timm.build:create",
     "layers": "zoo_timm.groups:layers",
     "convert": "zoo_timm.load:convert",

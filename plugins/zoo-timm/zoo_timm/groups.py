@@ -14,6 +14,7 @@ from zoo_timm.literals import LITERALS
 Groups = dict[str, list[str]]
 NUMBERED = re.compile(r"(?:.*\.)?([a-z]+)(\d+)")  # layer1, s1, features.denseblock1
 STAGES = ("Stage", "Level", "Layer")  # words in the class names of modules that hold several blocks
+MOST_STAGES = 12  # what has more is a row of blocks, however each block is made
 UNMATCHED = "no rule of timm matches this name"
 
 
@@ -57,7 +58,8 @@ def _ordinals(model: nn.Module) -> dict[str, int]:
 
     rules = _rules(model)
     parameters = [name for name, _ in model.named_parameters()]
-    owner: dict[str, int] = group_parameters(_Names([*parameters, UNMATCHED]), rules, reverse=True)
+    names: Any = _Names([*parameters, UNMATCHED])
+    owner: dict[str, int] = group_parameters(names, rules, reverse=True)
     _join_leftovers(owner, rules)
     # A buffer, or a second name of a shared parameter, belongs with the parameters beside it.
     for name in _tensors(model):
@@ -119,6 +121,7 @@ def _named(model: nn.Module, groups: list[list[str]]) -> Groups:
         names = [f"stage{number}" for number in numbers]
     else:
         stages = any(_is_stage(model, main) for main in mains) or any(len(members) > 3 for members in groups[1:-1])
+        stages = stages and len(mains) <= MOST_STAGES
         names = [f"{'stage' if stages else 'block'}.{i}" for i in range(len(mains))]
     return dict(zip(["stem", *names], groups, strict=True))
 

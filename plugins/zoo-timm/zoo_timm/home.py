@@ -26,8 +26,7 @@ def export(model: zoo.TaskModel) -> dict[str, Any] | str:
     Returns:
         ``keys``: prefix of ours -> prefix of timm's, for the state dict; ``config``: what timm reads in config.json.
     """
-    head = model.head
-    if model.head_name != "linear" or not isinstance(getattr(head, "linear", None), nn.Linear):
+    if model.head_name != "linear" or not isinstance(getattr(model.head, "linear", None), nn.Linear):
         return f"its head is {model.head_name!r}; timm's classifiers are one linear layer"
     arguments = _arguments(model)
     try:
@@ -49,7 +48,7 @@ def _arguments(model: zoo.TaskModel) -> dict[str, Any]:
     """Return the arguments with which timm builds this model, beside the number of classes."""
     left = ("architecture", "unpooled", *TRAINING_ONLY)
     arguments = {key: value for key, value in model.spec.options.items() if key not in left and value is not None}
-    pool = model.head.pool.how
+    pool: str = _part(model.head, "pool").how
     return arguments | ({"global_pool": POOLS[pool]} if pool in POOLS and pool != model.spec.features.pool else {})
 
 
@@ -62,7 +61,7 @@ def _twin(architecture: str, model: zoo.TaskModel, arguments: dict[str, Any]) ->
     classifier = twin.pretrained_cfg.get("classifier")  # type: ignore[operator,union-attr]  # timm puts a dict there
     if not isinstance(classifier, str):
         return f"timm's {type(twin).__name__} has {len(classifier or ())} classifiers"
-    linear = {f"{classifier}.{name}": tensor for name, tensor in model.head.linear.state_dict().items()}
+    linear = {f"{classifier}.{name}": tensor for name, tensor in _part(model.head, "linear").state_dict().items()}
     state = model.backbone.state_dict() | linear
     own = twin.state_dict()
     odd = [key for key in own.keys() | state.keys() if key not in own or key not in state or own[key].shape != state[key].shape]
@@ -74,12 +73,17 @@ def _twin(architecture: str, model: zoo.TaskModel, arguments: dict[str, Any]) ->
     return twin if _agree(model, twin) else f"timm's {type(twin).__name__} gives other logits{pooling}"
 
 
+def _part(head: nn.Module, name: str) -> Any:
+    return getattr(head, name)
+
+
 @torch.no_grad()
 def _agree(model: zoo.TaskModel, twin: nn.Module) -> bool:
     """Tell whether both give the same logits for one random input."""
-    device = next(model.head.linear.parameters()).device
+    device = next(model.head.parameters()).device
     twin.to(device).eval()
-    x = torch.randn(1, *model.inputs.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    inputs: Any = model.inputs  # every timm model reads images
+    x = torch.randn(1, *inputs.shape, generator=torch.Generator().manual_seed(0)).to(device)
     training = model.training
     try:
         ours, theirs = model.eval()(x), twin(x)
@@ -90,7 +94,7 @@ def _agree(model: zoo.TaskModel, twin: nn.Module) -> bool:
 
 def _config(architecture: str, model: zoo.TaskModel, twin: nn.Module, arguments: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = twin.pretrained_cfg  # type: ignore[assignment]  # timm puts a dict there
-    inputs = model.inputs
+    inputs: Any = model.inputs  # every timm model reads images
     kept = {key: told[key] for key in ("tag", "fixed_input_size", "first_conv", "classifier", "license", "min_input_size") if told.get(key)}
     preparation = {
         "input_size": list(inputs.shape),

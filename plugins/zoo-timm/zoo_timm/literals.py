@@ -16,6 +16,14 @@ def _coat(stage: int) -> list[str]:
 # CoaT numbers its parts by stage; the position encodings of a stage are shared with the parallel blocks, which run last.
 COAT: Literal = {f"stage{i}": _coat(i) for i in (1, 2, 3)}
 
+# Each stage is followed by its own norm; the weights of the fused heads are the last thing used.
+EFFICIENTVIM: Literal = {
+    "stem": "patch_embed",
+    "stage.0": ["stages.0", "norm.0"],
+    "stage.1": ["stages.1", "norm.1"],
+    "stage.2": ["stages.2", "norm.2", "norm.3", "weights", "weights_dist?"],
+}
+
 LITERALS: dict[str, Literal] = {
     # No group_matcher.
     "MetaFormer": {"stem": "stem", "stage": ["stages.*", "norm?", "head"]},
@@ -26,14 +34,6 @@ LITERALS: dict[str, Literal] = {
     # timm counts the position encodings of a stage to the stage before, and has the norms of all stages last.
     "CoaT+parallel_blocks": {**COAT, "stage4": _coat(4), "fusion": ["parallel_blocks", "norm2?", "norm3?", "norm4?", "aggregate?"]},
     "CoaT": {**COAT, "stage4": [*_coat(4), "norm4"]},
-    # Each stage is followed by its own norm; the fused head's weights are the last thing used.
-    **dict.fromkeys(
-        ("EfficientViM", "EfficientViMDistilled"),
-        {
-            "stem": "patch_embed",
-            "stage.0": ["stages.0", "norm.0"],
-            "stage.1": ["stages.1", "norm.1"],
-            "stage.2": ["stages.2", "norm.2", "norm.3", "weights", "weights_dist?"],
-        },
-    ),
+    "EfficientViM": EFFICIENTVIM,
+    "EfficientViMDistilled": EFFICIENTVIM,
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import zoo
 
+import zoo
 from zoo_timm.build import create
 from zoo_timm.catalogue import COMMON, backbones, image, options, weights
 
@@ -43,7 +43,9 @@ def find(name: str) -> zoo.BackboneSpec | None:
 
 def inputs_of(config: Any) -> zoo.Image:
     """Return the input that a timm configuration describes."""
-    return image(config.input_size[1:], config.mean, config.std, config.interpolation, min(1.0, config.crop_pct), bool(config.fixed_input_size))
+    return image(
+        config.input_size[1:], config.mean, config.std, config.interpolation, min(1.0, config.crop_pct), bool(config.fixed_input_size)
+    )
 
 
 def weights_of(config: Any, name: str) -> zoo.Weights | None:
