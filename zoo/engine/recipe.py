@@ -90,7 +90,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             Recipe(
                 name="layer-decay",
-                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="tune", lr=0.1)),
+                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="tune", lr=0.03)),
                 lr=3e-3,
                 layer_decay=0.75,
                 freeze_bn=True,
@@ -98,7 +98,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             Recipe(
                 name="lp-ft",
-                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="full", lr=0.1)),
+                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="full", lr=0.03)),
                 lr=3e-3,
                 freeze_bn=True,
                 description="The head first, then everything at one small rate (Kumar et al. 2022).",
