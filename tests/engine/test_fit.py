@@ -286,3 +286,10 @@ def test_plain_lines_without_a_terminal_and_nothing_when_quiet(tmp_path: Path, c
     assert shown.out == ""
     assert "epoch 1/2" in shown.err
     assert "accuracy" in shown.err
+
+
+def test_precision_can_change_from_one_fit_to_the_next(tmp_path: Path) -> None:
+    runs = [fit(model(), tmp_path / str(i), precision=precision) for i, precision in enumerate(("fp32", "bf16", "fp32"))]
+    assert timeless(runs[0].history) == timeless(runs[2].history)
+    assert timeless(runs[0].history) != timeless(runs[1].history)
+    assert runs[1].history[-1]["train_loss"] == pytest.approx(runs[0].history[-1]["train_loss"], rel=0.1)

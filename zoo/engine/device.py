@@ -99,13 +99,16 @@ def restore_random_state(state: tuple[dict[str, Tensor], dict[str, Any]]) -> Non
 def make_accelerator(wanted_device: str, wanted_precision: str) -> Any:
     """Return Accelerate's ``Accelerator`` for a device and a precision.
 
-    Accelerate keeps both in process-wide state and refuses another choice later; outside a launcher there is nothing to
-    protect in it, so it is reset.
+    Accelerate keeps both in process-wide state and refuses another choice later. Outside a launcher nothing depends on
+    that state but the choice itself, so a different one replaces it.
     """
     from accelerate import Accelerator  # type: ignore[import-untyped]  # ships no types
-    from accelerate.state import AcceleratorState  # type: ignore[import-untyped]  # ships no types
+    from accelerate.state import AcceleratorState, PartialState  # type: ignore[import-untyped]  # ships no types
 
     device = choose_device(wanted_device)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    precision = choose_precision(wanted_precision, device)
+    placed_on = PartialState._shared_state.get("device", device)
+    same = placed_on.type == device.type and AcceleratorState._shared_state.get("_mixed_precision", precision) == precision
+    if not same and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=choose_precision(wanted_precision, device))
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
