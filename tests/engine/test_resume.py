@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.open import Table, open_data
+from zoo.engine import checkpoint
 from zoo.engine.run import Run
 from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, SavedModelError
 
@@ -195,8 +194,8 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
     assert timeless(run.history) == whole({})[1]
 
 
-def hurt(checkpoint: Path, damage: str) -> None:
-    target = checkpoint / "model.safetensors"
+def hurt(folder: Path, damage: str) -> None:
+    target = folder / "model.safetensors"
     content = target.read_bytes()
     if damage == "missing":
         target.unlink()
@@ -205,16 +204,16 @@ def hurt(checkpoint: Path, damage: str) -> None:
     elif damage == "flipped":
         target.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif damage == "no manifest":
-        (checkpoint / "manifest.json").unlink()
+        (folder / "manifest.json").unlink()
     else:
-        for file in checkpoint.iterdir():
+        for file in folder.iterdir():
             file.unlink()
 
 
 def test_with_every_checkpoint_damaged_nothing_restarts_in_silence(tmp_path: Path) -> None:
     stop(tmp_path, 60)
-    for checkpoint in (tmp_path / "checkpoint").iterdir():
-        hurt(checkpoint, "cut")
+    for folder in (tmp_path / "checkpoint").iterdir():
+        hurt(folder, "cut")
     with pytest.raises(SavedModelError, match=r"no checkpoint .* is whole"):
         fit(tmp_path, resume=True)
 
@@ -228,23 +227,29 @@ def test_a_checkpoint_of_another_schema_is_refused_with_both_versions(tmp_path: 
 
 
 def test_a_killed_run_goes_on_and_leaves_no_stage_behind(whole: Callable[..., Any], tmp_path: Path) -> None:
-    code = f"""
-import os, sys
-from pathlib import Path
-import zoo.engine.checkpoint as checkpoint
-from tests.engine.test_resume import fit
-real, count = checkpoint.digest, [0]
-def dying(path):
-    count[0] += 1
-    return os._exit(9) if count[0] == 11 else real(path)
-checkpoint.digest = dying
-fit(Path({str(tmp_path / "run")!r}))
-"""
-    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=120).returncode == 9
+    child = os.fork()
+    if not child:
+        die_in_the_third_checkpoint(tmp_path / "run")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert list((tmp_path / "run/checkpoint").glob(".stage-*"))
     net, _ = fit(tmp_path / "run", resume=True)
     assert difference(values(net), whole({})[0]) == 0.0
     assert not list((tmp_path / "run/checkpoint").glob(".stage-*"))
+
+
+def die_in_the_third_checkpoint(out: Path) -> None:
+    real, digests = checkpoint.digest, iter(range(100))
+
+    def dying(path: Path) -> str:
+        if next(digests) == 11:  # five files each
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(path)
+
+    checkpoint.digest = dying
+    try:
+        fit(out)
+    finally:
+        os._exit(1)  # never back into pytest
 
 
 def test_checkpoints_hold_no_pickle_and_at_most_two_are_kept(tmp_path: Path) -> None:
