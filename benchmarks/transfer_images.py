@@ -49,9 +49,6 @@ SETS = {"ants/bees": ants_bees, "X-rays": xrays}
 def one(name: str, size: int, fit: dict[str, Any], weights: bool | None, seed: int, data: Path) -> tuple[float, float, float]:
     """Return accuracy, AUROC and seconds of one run."""
     train, valid, options = SETS[name](data)
-    import torch
-
-    torch.manual_seed(seed)
     model = zoo.get("local/mobilenetv2_100", weights=weights).adapt(2, seed=seed)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:

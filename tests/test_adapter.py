@@ -36,6 +36,13 @@ def test_the_head_depends_on_the_seed_alone() -> None:
     torch.random.set_rng_state(state)
 
 
+def test_a_random_backbone_depends_on_the_seed_alone() -> None:
+    backbone = zoo.get("toy/net", weights=False)
+    weights = [backbone.adapt(2, seed=seed).backbone.conv1.weight for seed in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
 @pytest.mark.parametrize("num_classes", [0, -3, 1, 2.5, True])
 def test_a_number_of_classes_that_cannot_be_is_refused(num_classes: int) -> None:
     with pytest.raises(OptionError, match=re.escape(repr(num_classes))):

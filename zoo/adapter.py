@@ -173,7 +173,9 @@ def adapt(
     _check_head_options(head_spec, head_options)
     options = _channel_option(backbone.spec, in_chans)
     spec = with_options(backbone.spec, options)
-    groups = backbone.fresh(**options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of a backbone that starts from random values
+        groups = backbone.fresh(**options)
     return TaskModel(
         groups,
         build_head(head_spec, spec, num_classes, seed=seed, options=head_options),

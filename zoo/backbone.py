@@ -147,7 +147,7 @@ class Backbone:
             head: ``linear``, ``mlp``, or one that a plugin brings.
             in_chans: Number of input channels where it differs; the first layer's weights are adapted.
             labels: Names of the classes in the order of the logits; learned from the data where not given.
-            seed: Seed of the head's initial values.
+            seed: Seed of all initial values: the head's, and the backbone's where it starts from random ones.
             **head_options: Options of the head: ``pool``, ``dropout``, and ``hidden`` for ``mlp``.
 
         Raises:

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from zoo.engine.config import resolve
 from zoo.engine.recipe import RECIPES, Phase, phase_epochs, resolve_recipe
 from zoo.errors import OptionError
 
@@ -26,9 +27,11 @@ def test_every_phase_gets_an_epoch_and_none_is_lost(epochs: int) -> None:
     assert min(shares) >= 1
 
 
-def test_fewer_epochs_than_phases_are_refused_by_name() -> None:
-    with pytest.raises(OptionError, match=r"probe, full"):
-        phase_epochs(RECIPES["lp-ft"].phases, 1)
+def test_fewer_epochs_than_phases_leave_out_the_last_phases_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    assert phase_epochs(RECIPES["lp-ft"].phases, 1) == [1, 0]
+    with caplog.at_level("WARNING"):
+        resolve("lp-ft", {"epochs": 1})
+    assert "left out: full" in caplog.text
 
 
 def test_recipes_and_configurations_need_no_torch() -> None:

@@ -167,8 +167,7 @@ def _repeat(method: Method, seed: int, digits: Digits, folder: Path) -> dict[str
     """Train one model and test it once, at the end."""
     train, _ = split_per_class(digits.pool, seed)
     backbone = zoo.get(BACKBONE, weights=None if method.pretrained else False)
-    with torch_seed(seed):  # random weights come from torch's own generator
-        model = backbone.adapt(10, seed=seed)
+    model = backbone.adapt(10, seed=seed)
     out = folder / f"{method.name.replace(' ', '-')}-seed{seed}"
     run = model.fit(
         train, digits.valid, recipe=method.recipe, epochs=method.epochs, batch_size=20, seed=seed, out=out, quiet=True, **method.options
@@ -190,16 +189,6 @@ def _row(method: Method, runs: Sequence[dict[str, Any]], seconds: float) -> dict
         "kept": [run["kept"] for run in runs],
         "seconds": round(seconds, 1),
     }
-
-
-@contextmanager
-def torch_seed(seed: int) -> Iterator[None]:
-    """Seed torch inside the block and leave the caller's random state as it was."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 @contextmanager

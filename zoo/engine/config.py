@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any, Literal
@@ -11,6 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from zoo.engine.recipe import AUGMENTS, Recipe, phase_epochs, resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list
+
+log = logging.getLogger("zoo")
 
 # The fields of zoo.data.transforms.Augment, which is not imported here because its module may need torch.
 AUGMENT_FIELDS = ("scale", "ratio", "flip", "jitter", "rand_augment", "erase", "mixup", "cutmix")
@@ -104,14 +107,15 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:
     values["augment"] = _augment(given.get("augment", chosen.augment), {key: given[key] for key in _SWITCHES if key in given}, faults)
     try:
         config = Config(recipe=chosen, **values)
-        phase_epochs(chosen.phases, config.epochs)
     except ValidationError as error:
         faults += [_told(problem) for problem in error.errors()]
-    except OptionError as error:
-        faults.append(str(error))
     if faults:
         hint = f"The options are: {', '.join(OPTIONS)}" if any("no option" in fault for fault in faults) else ""
         raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, hint))
+    left_out = [phase.name for phase, count in zip(chosen.phases, phase_epochs(chosen.phases, config.epochs), strict=True) if not count]
+    if left_out:
+        told = "epochs is %d and the recipe %r has %d phases; left out: %s"
+        log.warning(told, config.epochs, chosen.name, len(chosen.phases), ", ".join(left_out))
     return config
 
 

@@ -124,12 +124,10 @@ def resolve_recipe(recipe: str | Recipe) -> Recipe:
 def phase_epochs(phases: Sequence[Phase], epochs: int) -> list[int]:
     """Divide epochs among phases by their shares, at least one each; the last phase takes what rounding leaves.
 
-    Raises:
-        OptionError: If there are fewer epochs than phases.
+    With fewer epochs than phases the first phases get one each and the others none.
     """
     if epochs < len(phases):
-        names = ", ".join(phase.name for phase in phases)
-        raise OptionError(f"epochs is {epochs}, but the recipe has {len(phases)} phases ({names}) of at least 1 epoch each")
+        return [1] * epochs + [0] * (len(phases) - epochs)
     total = sum(phase.share for phase in phases)
     left, result = epochs, []
     for position, phase in enumerate(phases[:-1]):
