@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+import zoo
 from zoo_timm.literals import LITERALS
 
 Groups = dict[str, list[str]]
@@ -69,7 +70,12 @@ def _ordinals(model: nn.Module) -> dict[str, int]:
 
 
 def _rules(model: nn.Module) -> Any:
-    matcher: Callable[..., Any] = model.group_matcher  # type: ignore[assignment]  # a method of timm's models
+    matcher: Callable[..., Any] | None = getattr(model, "group_matcher", None)
+    if matcher is None:
+        raise zoo.ZooError(
+            f"timm's {type(model).__name__} does not group its layers and zoo-timm has no groups of its own for it; "
+            "declare a BackboneSpec with 'layers' for it in a plugin (see docs/write-a-plugin.md)"
+        )
     try:
         return matcher(coarse=True)
     except AssertionError:  # some families refuse the coarse grouping

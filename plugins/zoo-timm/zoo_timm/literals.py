@@ -28,6 +28,7 @@ LITERALS: dict[str, Literal] = {
     # No group_matcher.
     "MetaFormer": {"stem": "stem", "stage": ["stages.*", "norm?", "head"]},
     "PoolingVisionTransformer": {"stem": ["pos_embed", "cls_token", "patch_embed"], "stage": ["transformers.*", "norm"]},
+    "MobileNetV5Encoder": {"stem": "conv_stem", "stage": ["blocks.*", "msfa"]},
     "CSATv2": {"stem": "stem_dct", "stage": ["stages.*", "head"]},
     # The class token enters after the blocks, and the class attention runs last.
     "Cait": {"stem": ["pos_embed", "patch_embed"], "block": "blocks.*", "token": ["cls_token", "blocks_token_only", "norm"]},
