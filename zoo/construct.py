@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from zoo.declare import BackboneSpec
 from zoo.errors import CoverageError, DeclarationError, count, examples, fault_list
@@ -120,6 +122,19 @@ def _coverage(spec: BackboneSpec, module: nn.Module, fitted: Mapping[str, Tensor
     return fault_list(f"{spec.name}: {source} fills {share}", shown, remedy)
 
 
+class _SkipInitialisation(TorchFunctionMode):
+    """Leaves out the initialisation of tensors without values; torch would decompose each draw in Python."""
+
+    SKIPPED = frozenset(
+        {Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_, Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_}
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.SKIPPED and args and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def headless() -> Iterator[None]:
     """Move every parameter that is registered inside to the meta device; buffers keep their values.
@@ -140,7 +155,8 @@ def headless() -> Iterator[None]:
 
     nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]  # for the time of building only
     try:
-        yield
+        with _SkipInitialisation():
+            yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
