@@ -113,6 +113,19 @@ def test_a_config_cannot_name_code(tmp_path: Path) -> None:
         zoo.load(folder)
 
 
+def failing_home(model: zoo.TaskModel) -> str:
+    raise KeyError("classifier")
+
+
+def test_a_home_that_fails_does_not_cost_the_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = trained()
+    model.spec = model.spec.replace(home="tests.test_saved:failing_home")
+    loaded = zoo.load(model.save(tmp_path / "saved"))
+    assert "opens in zoo only" in caplog.text
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(loaded(x), model(x))
+
+
 def test_changed_layer_groups_are_refused(tmp_path: Path) -> None:
     folder = trained().save(tmp_path / "saved")
     told = json.loads((folder / "config.json").read_text())

@@ -99,7 +99,7 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             head_options=model.head_options,
             keys=dict(keys),
             sha256=sha256,
-            versions=versions(),
+            versions=versions(model.plugin.partition(" ")[0]),
         ),
     )
 
@@ -125,13 +125,13 @@ def read_config(folder: Path) -> Config:
         raise SavedModelError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that a saved model or a run depended on."""
+def versions(plugin: str = "") -> dict[str, str]:
+    """Return the versions that a saved model depends on, the plugin's and its home libraries' included."""
     found = {"python": platform.python_version()}
-    for name in ("zoo", "torch", "safetensors", "accelerate"):
+    for name in ("zoo", plugin, "torch", "timm", "safetensors", "accelerate"):
         try:
             found[name] = version(name)
-        except PackageNotFoundError:
+        except (PackageNotFoundError, ValueError):  # an empty name is a ValueError
             continue
     return found
 

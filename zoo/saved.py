@@ -21,6 +21,7 @@ from zoo.backbone import Backbone, with_options
 from zoo.cards import Config, describe, model_card, preprocessor, read_config
 from zoo.declare import BackboneSpec, Image, Text, Volume, Weights, from_fields
 from zoo.errors import OutputExistsError, OutputPermissionError, SavedModelError, examples
+from zoo.plugins import describe as describe_error
 from zoo.plugins import load_function
 from zoo.registry import default_registry
 from zoo.weights import digest, read
@@ -37,6 +38,7 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
     Raises:
         OutputExistsError: If the folder holds anything, unless ``overwrite``.
         OutputPermissionError: If it cannot be written.
+        SavedModelError: If writing fails, for example on a full disk.
     """
     import safetensors.torch
 
@@ -57,6 +59,8 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
         _write(folder / "config.json", json.dumps(home | told.model_dump(), indent=2, ensure_ascii=False))
     except PermissionError as error:
         raise OutputPermissionError(f"cannot write into {str(folder)!r}: {error.strerror}; choose a folder of your own") from error
+    except OSError as error:
+        raise SavedModelError(f"cannot write into {str(folder)!r}: {error.strerror}; make room or choose another folder") from error
     return folder
 
 
@@ -69,12 +73,13 @@ def load(folder: str | PathLike[str]) -> TaskModel:
     path = Path(folder)
     told = read_config(path)
     spec = _spec(path, told)
-    groups = Backbone(spec, plugin=told.zoo.plugin, state=lambda: _part(path, told, "backbone")).fresh()
+    tensors = _tensors(path, told)
+    groups = Backbone(spec, plugin=told.zoo.plugin, state=lambda: _part(tensors, "backbone")).fresh()
     if list(groups.names) != told.zoo.layer_groups:
         then, now = ", ".join(told.zoo.layer_groups), ", ".join(groups.names)
         raise SavedModelError(f"{str(path)!r} was saved with the layer groups {then}; {spec.name} now has {now}")
     head = build_head(default_registry().head(told.zoo.head), spec, told.num_classes, seed=0, options=told.zoo.head_options)
-    state = _part(path, told, "head")
+    state = _part(tensors, "head")
     if absent := [name for name in head.state_dict() if name not in state]:
         raise SavedModelError(f"{str(path)!r} lacks tensors of the head: {examples(absent)}")
     head.load_state_dict(state)
@@ -102,7 +107,7 @@ def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = Fa
         weights=weights,
         allow_partial=allow_partial,
         options=options,
-        state=lambda: _part(folder, told, "backbone"),
+        state=lambda: _part(_tensors(folder, told), "backbone"),
     )
 
 
@@ -119,15 +124,20 @@ def _spec(folder: Path, told: Config) -> BackboneSpec:
     return with_options(spec, changed).replace(inputs=inputs, weights=weights)
 
 
-def _part(folder: Path, told: Config, part: str) -> dict[str, Tensor]:
-    """Return the tensors of ``backbone`` or ``head`` under their own names, after the file was verified."""
+def _tensors(folder: Path, told: Config) -> dict[str, Tensor]:
+    """Return every tensor under our own name, after the file was verified."""
     path = folder / "model.safetensors"
     if not path.is_file():
         raise SavedModelError(f"{str(folder)!r} has no model.safetensors; the saved model is incomplete")
     if digest(path) != told.zoo.sha256:
         raise SavedModelError(f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced")
     named = ((_own_name(key, told.zoo.keys), tensor) for key, tensor in read(path, str(folder)).items())
-    return {name.removeprefix(f"{part}."): tensor for name, tensor in named if name and name.startswith(f"{part}.")}
+    return {name: tensor for name, tensor in named if name}
+
+
+def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Return the tensors of ``backbone`` or ``head`` under the part's own names."""
+    return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
 
 
 def _own_name(key: str, keys: Mapping[str, str]) -> str | None:
@@ -154,7 +164,10 @@ def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
     """Ask the plugin how its home library lays this model out; say so where it cannot."""
     if not model.spec.home:
         return OWN_KEYS, {}
-    told = load_function(model.spec.home)(model)
+    try:
+        told = load_function(model.spec.home)(model)
+    except Exception as error:  # a plugin's fault must not cost a trained model
+        told = describe_error(error)
     if isinstance(told, str):
         log.warning("this model opens in zoo only; %s cannot express it: %s", model.spec.home.partition(":")[0], told)
         return OWN_KEYS, {}
