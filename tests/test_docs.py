@@ -22,6 +22,8 @@ from PIL import Image
 
 from tests.clean import PROJECTS, ROOT, Environment, build_wheel, make_environment
 from zoo import errors, hookspecs
+from zoo.engine.config import AUGMENT_FIELDS, OPTIONS
+from zoo.engine.recipe import RECIPES
 from zoo.registry import use_registry
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
@@ -235,3 +237,8 @@ def test_every_hook_is_documented_with_its_exact_signature() -> None:
     assert re.findall(r"^## `(\w+)`", text, re.MULTILINE) == list(hooks)
     for name, function in hooks.items():
         assert f"\n{name}{str(inspect.signature(function)).replace(chr(39), '')}\n" in text
+
+
+def test_every_option_of_a_run_stands_in_the_reference() -> None:
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    assert not [name for name in (*OPTIONS, *AUGMENT_FIELDS, *RECIPES) if f"`{name}`" not in page]

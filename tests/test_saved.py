@@ -113,6 +113,17 @@ def test_a_config_cannot_name_code(tmp_path: Path) -> None:
         zoo.load(folder)
 
 
+def test_a_saved_model_is_as_readable_as_the_files_beside_it(tmp_path: Path) -> None:
+    folder = trained().save(tmp_path / "saved")
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+
+
+def test_an_unfinished_run_is_told_from_no_model(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(SavedModelError, match="not finished"):
+        zoo.load(tmp_path)
+
+
 def failing_home(model: zoo.TaskModel) -> str:
     raise KeyError("classifier")
 

@@ -111,9 +111,13 @@ def read_config(folder: Path) -> Config:
         SavedModelError: If the folder is no saved model, with the nearest existing one, or its config.json has faults.
     """
     path = folder / "config.json"
+    if not folder.exists():
+        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise SavedModelError(f"there is no folder {str(folder)!r}{did_you_mean(folder.name, beside)}; give the folder of a saved model")
+    if not path.is_file() and (folder / "run.json").is_file():
+        raise SavedModelError(f"{str(folder)!r} is a run that is not finished; go on with it first: resume=True, or --resume")
     if not path.is_file():
-        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() and not folder.exists() else []
-        raise SavedModelError(f"{str(folder)!r} is not a saved model: it has no config.json{did_you_mean(folder.name, beside)}")
+        raise SavedModelError(f"{str(folder)!r} is not a saved model: it has no config.json")
     if path.stat().st_size > CONFIG_LIMIT:
         raise SavedModelError(f"{str(path)!r} is larger than {CONFIG_LIMIT} bytes: it is no configuration")
     try:

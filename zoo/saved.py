@@ -53,8 +53,10 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
         safetensors.torch.save_file(_state(model, keys), staged, metadata={"format": "pt"})
         told = describe(model, keys=keys, root=_root(model.spec), sha256=digest(staged))
         (folder / "config.json").unlink(missing_ok=True)
-        staged.replace(folder / "model.safetensors")
         _write(folder / "preprocessor_config.json", preprocessor(model.inputs))
+        # safetensors writes for the owner alone; a model is as readable as the files beside it.
+        staged.chmod((folder / "preprocessor_config.json").stat().st_mode)
+        staged.replace(folder / "model.safetensors")
         _write(folder / "README.md", model_card(model))
         _write(folder / "config.json", json.dumps(home | told.model_dump(), indent=2, ensure_ascii=False))
     except PermissionError as error:
