@@ -16,6 +16,7 @@ import zoo
 from tests.faults.fake_dist import fake_dist, run_python, run_zoo
 from zoo.cli import listing, settings
 from zoo.cli.app import main
+from zoo.data.open import open_train_valid
 from zoo.errors import InterruptedRunError, OptionError
 from zoo.registry import use_registry
 
@@ -306,3 +307,35 @@ def test_weights_head_and_architecture_can_be_chosen(run: Callable[..., Done], p
     done = run("train", "zoo/glyphnet", pictures, "--out", "run", "--quiet")
     assert done.code == 1
     assert "run" in done.err
+
+
+@pytest.fixture(scope="module")
+def folds(pictures: Path) -> Path:
+    """A table with folds, whose columns have names of their own; every patient has two pictures in one fold."""
+    files = sorted((pictures / "train").glob("*/*.png"))
+    rows = [f"{file},{file.parent.name},{file.parent.name}{int(file.stem) // 2},{int(file.stem) // 2}" for file in files]
+    (pictures / "folds.csv").write_text("\n".join(["file,label,patient_id,group_fold", *rows]) + "\n")
+    return pictures / "folds.csv"
+
+
+FOLDS = "file_name=file,group=patient_id,split=group_fold"
+
+
+def test_a_fold_is_held_out_and_the_run_keeps_how(run: Callable[..., Done], folds: Path, tmp_path: Path) -> None:
+    line = ["train", "zoo/glyphnet", folds, "--columns", FOLDS, "--recipe", "linear-probe", "--epochs", 1, "--quiet"]
+    done = run(*line, "--valid-split", 0, "--out", "run")
+    assert done.code == 0, done.err
+    told = json.loads((tmp_path / "run/run.json").read_text())
+    assert (told["data"]["train"]["samples"], told["data"]["valid"]["samples"]) == (8, 4)
+    assert told["config"]["valid_split"] == "0"
+    assert told["config"]["columns"] == {"file_name": "file", "group": "patient_id", "split": "group_fold"}
+    done = run(*line, "--out", "other")
+    assert done.code == 1
+    assert "such as valid_split='0'" in done.err
+
+
+def test_tables_that_were_split_by_fold_train_as_they_are(run: Callable[..., Done], folds: Path, tmp_path: Path) -> None:
+    tables = open_train_valid(folds, columns=settings.columns(FOLDS), valid_split="0")
+    model = zoo.get("zoo/glyphnet").adapt(num_classes=2)
+    model.fit(*tables, recipe="linear-probe", epochs=1, quiet=True, out=tmp_path / "run")
+    assert json.loads((tmp_path / "run/run.json").read_text())["data"]["valid"]["samples"] == 4

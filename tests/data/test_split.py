@@ -138,3 +138,19 @@ def test_a_train_split_is_preferred_to_everything_else() -> None:
     whole = table([0, 1] * 3, splits=("train", "train", "extra", "extra", "val", "val"))
     train, valid = open_train_valid(whole)
     assert (ids(train), ids(valid)) == ([0, 1], [4, 5])
+
+
+def test_a_split_that_was_made_is_not_asked_for_again() -> None:
+    splits = tuple("0123" * 4)
+    whole = table([0, 0, 0, 0, 1, 1, 1, 1] * 2, splits=splits)
+    train, valid = open_train_valid(whole, valid_split="0")
+    assert (len(train), len(valid), train.splits, valid.splits) == (12, 4, None, None)
+    again = open_train_valid(train, valid)
+    assert [ids(part) for part in again] == [ids(train), ids(valid)]
+    held = open_train_valid(table([0, 1] * 10, splits=("train",) * 20))
+    assert [part.splits for part in held] == [None, None]
+
+
+def test_a_question_for_the_fold_shows_it_as_it_has_to_be_typed() -> None:
+    with pytest.raises(DataError, match="such as valid_split='fold0'"):
+        open_train_valid(table([0, 1] * 2, splits=("fold0", "fold1") * 2))

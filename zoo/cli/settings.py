@@ -49,7 +49,7 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
             f"there is no task {settings['task']!r}{did_you_mean(settings['task'], TASKS)}; the tasks are: {', '.join(TASKS)}"
         )
     settings["recipe"] = settings["recipe"] or "layer-decay"
-    resolve(settings["recipe"], settings["fit"])
+    resolve(settings["recipe"], settings["fit"] | {"columns": settings["columns"]})
     return settings
 
 

@@ -153,14 +153,11 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> None:
     from zoo.data.open import open_train_valid
 
     backbone = _backbone(name, settings)
-    fit = settings["fit"]
-    if not settings["quiet"]:
-        show_log()
-    opening = {"task": settings["task"], "columns": settings["columns"], "valid_split": fit.pop("valid_split", None)}
-    opening |= {key: fit[key] for key in ("seed", "allow_leak") if key in fit}
-    tables = open_train_valid(data, settings["valid"], **opening)
-    classes = tables[0].classes
-    outputs = len(classes) or (1 if tables[0].targets is None or tables[0].targets.ndim == 1 else tables[0].targets.shape[1])
+    fit = settings["fit"] | {"columns": settings["columns"]}
+    opening = {key: fit[key] for key in ("columns", "valid_split", "seed", "allow_leak") if key in fit}
+    first, _ = open_train_valid(data, settings["valid"], task=settings["task"], **opening)
+    classes = first.classes
+    outputs = len(classes) or (1 if first.targets is None or first.targets.ndim == 1 else first.targets.shape[1])
     model = backbone.adapt(
         outputs,
         task=settings["task"],
@@ -171,7 +168,10 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> None:
         **settings["head_options"],
     )
     fit |= {"recipe": settings["recipe"], "out": settings["out"], "resume": bool(settings["resume"]), "quiet": bool(settings["quiet"])}
-    run = model.fit(*tables, **fit)
+    if not settings["quiet"]:  # not sooner: what is told of the data would be told twice
+        show_log()
+    # The sources and not the tables, so that run.json keeps how they were read.
+    run = model.fit(data, settings["valid"], **fit)
     print(f"{figures(run.metrics)}\n{run.dir}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -83,7 +84,7 @@ def open_train_valid(
         allow_leak: Go on where a group has samples on both sides.
 
     Returns:
-        Two tables with the same classes.
+        Two tables with the same classes, without splits: they are the split, and ``fit`` takes both as they are.
 
     Raises:
         DataError: If a class has no sample in train, there is one class only, or a group is on both sides.
@@ -105,7 +106,7 @@ def open_train_valid(
     check_trainable(tables[0])
     if not allow_leak:
         check_leak(*tables)
-    return tables
+    return _settled(*tables)
 
 
 def _held_out(table: Table, seed: int) -> tuple[Table, Table]:
@@ -114,7 +115,12 @@ def _held_out(table: Table, seed: int) -> tuple[Table, Table]:
     how = "by group" if table.groups is not None else "stratified by class" if table.classes else "at random"
     told = "%s: no validation data given; %d of %d samples (%.0f %%) held out %s, seed %d"
     log.info(told, table.source, len(valid), len(table), 100 * len(valid) / len(table), how, seed)
-    return train, valid
+    return _settled(train, valid)
+
+
+def _settled(train: Table, valid: Table) -> tuple[Table, Table]:
+    """Return the tables without splits, such as folds, that would ask again which of them to hold out."""
+    return replace(train, splits=None), replace(valid, splits=None)
 
 
 def _part(raw: Raw, name: str) -> Raw:

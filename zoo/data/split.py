@@ -41,13 +41,13 @@ def choose_rows(splits: Sequence[str] | None, valid_split: str | None, source: s
     """
     words = np.asarray([split_word(split) for split in splits or ()])
     if valid_split is not None or "valid" in words:
-        held = rows_of_split(splits, valid_split or "valid", source)
+        held = rows_of_split(splits, "valid" if valid_split is None else valid_split, source)
     elif "train" in words:
         held = None
     else:
         names = ", ".join(map(repr, sorted(set(splits or ()))))
         raise DataError(
-            f"{source} has splits {names}, none called train or valid; say which one to hold out, such as valid_split={words[0]!r}"
+            f"{source} has splits {names}, none called train or valid; say which one to hold out, such as valid_split={str(words[0])!r}"
         )
     free = np.ones(len(words), dtype=bool)
     free[held if held is not None else []] = False
