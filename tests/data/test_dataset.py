@@ -133,7 +133,7 @@ def test_skipping_leaves_out_exactly_the_corrupt_ones_and_says_so_once(pets: Pat
     (pets / "cat/0.png").write_bytes((pets / "cat/0.png").read_bytes()[:-40])
     table = open_data(pets)
     for _ in range(2):
-        samples = Samples(table, eval_transform(INPUTS), on_corrupt="skip", max_corrupt=0.2)
+        samples = Samples(drop_corrupt(table, 0.2), eval_transform(INPUTS))
         assert [Path(path).parts[-2:] for path in table.inputs if path not in samples.table.inputs] == [("cat", "0.png"), ("dog", "2.png")]
         assert len(epoch(loader(samples, 0))) == 8
     assert caplog.text.count("2 samples of 10 (20.0%) cannot be decoded and are left out") == 2
@@ -156,11 +156,9 @@ def test_rows_that_are_not_files_can_be_corrupt_too() -> None:
         drop_corrupt(tensors)
 
 
-def test_policies_and_shares_are_checked(pets: Path) -> None:
-    with pytest.raises(OptionError, match=r"'ignore'.*raise, skip"):
-        Samples(open_data(pets), eval_transform(INPUTS), on_corrupt="ignore")
+def test_the_share_that_may_be_corrupt_is_checked(pets: Path) -> None:
     with pytest.raises(OptionError, match="max_corrupt is 5"):
-        Samples(open_data(pets), eval_transform(INPUTS), on_corrupt="skip", max_corrupt=5)
+        drop_corrupt(open_data(pets), 5)
 
 
 WORKERS = """

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from tests.data.make import image, write
+from tests.faults.fake_dist import run_python
 from zoo.data.open import open_data, open_train_valid
 from zoo.errors import DataError
 
@@ -200,3 +201,13 @@ def test_the_keys_of_a_dataset_dict_are_its_splits() -> None:
 def test_a_row_that_a_hub_dataset_marks_unlabelled_is_refused() -> None:
     with pytest.raises(DataError, match="1 sample of 2"):
         open_data(hub([0, -1], ["a", "b"]))
+
+
+def test_an_array_is_read_while_torch_is_not_imported(tmp_path: Path) -> None:
+    code = """
+        import sys
+        import numpy as np
+        from zoo.data.open import open_data
+        print(len(open_data(np.zeros((3, 4, 4), np.uint8))), "torch" in sys.modules)
+    """
+    assert run_python(code, cwd=tmp_path).stdout.split() == ["3", "False"]

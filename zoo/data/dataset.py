@@ -18,7 +18,6 @@ from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, coun
 
 Sample: TypeAlias = "tuple[torch.Tensor, Any, int]"
 
-POLICIES = ("raise", "skip")
 log = logging.getLogger(__name__)
 
 
@@ -28,36 +27,20 @@ class Samples(Dataset[Sample]):
     Epochs reach loader workers that are already running through shared memory.
 
     Attributes:
-        table: The rows that are served; with ``on_corrupt="skip"`` those that can be decoded.
+        table: The rows that are served.
         transform: Called with an input and a ``random.Random`` seeded by (seed, epoch, index).
         seed: Decides all randomness.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        transform: Transform,
-        seed: int = 0,
-        on_corrupt: str = "raise",
-        max_corrupt: float = 0.01,
-    ) -> None:
+    def __init__(self, table: Table, transform: Transform, seed: int = 0) -> None:
         """Serve a table.
 
         Args:
             table: What to serve.
             transform: From an input and a ``random.Random`` to a tensor.
             seed: Decides all randomness.
-            on_corrupt: ``raise`` at the first sample that cannot be decoded; ``skip`` decodes all samples once, now, and
-                leaves out those that fail. So every epoch, rank and resumed run has the same samples.
-            max_corrupt: Largest share of samples that may be left out, in [0, 1].
-
-        Raises:
-            DataError: If more than ``max_corrupt`` of the samples cannot be decoded.
         """
-        if on_corrupt not in POLICIES:
-            raise OptionError(f"on_corrupt is {on_corrupt!r}; it must be one of {', '.join(POLICIES)}")
-        self.table = drop_corrupt(table, max_corrupt) if on_corrupt == "skip" else table
-        self.transform, self.seed = transform, seed
+        self.table, self.transform, self.seed = table, transform, seed
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # torch has no types here
 
     def __len__(self) -> int:
@@ -95,6 +78,8 @@ class Samples(Dataset[Sample]):
 
 def drop_corrupt(table: Table, max_corrupt: float = 0.01) -> Table:
     """Return the rows that can be decoded, after trying all of them; what is left out is logged once.
+
+    It is done once, before training: so every epoch, process and resumed run has the same samples.
 
     Raises:
         DataError: If more than the share ``max_corrupt`` cannot be decoded, or a class would lose its last sample.

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from zoo.data.table import Array, pick
 
 
@@ -84,8 +82,3 @@ def join(parts: Sequence[Raw], source: str) -> Raw:
         splits=[split for part in parts for split in part.splits or ()],
         source=source,
     )
-
-
-def labelled_rows(raw: Raw) -> Array:
-    """Return the indices of the rows that have a label."""
-    return np.flatnonzero([label is not None for label in raw.labels or ()])

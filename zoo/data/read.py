@@ -81,7 +81,7 @@ def _read_memory(source: Any) -> Raw:
         return memory.read_arrays(*source)
     if isinstance(source, list | tuple):
         return _read_list(list(source))
-    if isinstance(source, np.ndarray | _class("torch", "Tensor")):
+    if isinstance(source, (np.ndarray, _class("torch", "Tensor"))):
         return memory.read_arrays(source, None, "the array")
     if isinstance(source, Mapping | str) or not hasattr(source, "__getitem__"):
         raise DataError(f"data of type {type(source).__name__} cannot be read; give {_KINDS}")

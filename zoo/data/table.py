@@ -90,14 +90,6 @@ class Table:
             splits=None if self.splits is None else tuple(self.splits[i] for i in rows),
         )
 
-    def where_split(self, name: str) -> Table:
-        """Return the rows of one split; ``val``, ``valid`` and ``validation`` are one word.
-
-        Raises:
-            DataError: If there is no such split.
-        """
-        return self.select(rows_of_split(self.splits, name, self.source))
-
     def counts(self) -> dict[str, int]:
         """Return the number of samples per class, in the order of the classes; empty for regression or unlabelled."""
         if self.targets is None or not self.classes:
