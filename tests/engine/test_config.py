@@ -72,12 +72,39 @@ def test_the_fields_of_augment_are_the_data_sides() -> None:
     [
         ({"augment": "none"}, None),
         ({"augment": "light"}, {}),
-        ({"augment": "none", "mixup": 0.2}, {"mixup": 0.2}),
+        ({"augment": "none", "mixup": 0}, None),
+        ({"augment": "none", "mixup": 0.2}, {"scale": (1, 1), "ratio": (1, 1), "flip": 0, "jitter": 0, "mixup": 0.2}),
         ({"augment": {"flip": 0.0}, "erase": 0.5}, {"flip": 0.0, "erase": 0.5}),
     ],
 )
 def test_augmentation_is_a_name_or_fields_and_switches_add_to_it(options: dict[str, Any], expected: Any) -> None:
     assert resolve("full", options).augment == expected
+
+
+@pytest.mark.parametrize(("recipe", "options"), [("linear-probe", {}), ("full", {"augment": "none"})])
+def test_mixup_without_augmentation_mixes_and_varies_no_picture(recipe: str, options: dict[str, Any]) -> None:
+    found = Augment(**resolve(recipe, {"mixup": 0.2, **options}).augment or {})
+    assert found == dataclasses.replace(Augment.none(), mixup=0.2)
+    assert not found.varies
+
+
+def test_all_faults_within_an_augmentation_are_told_at_once() -> None:
+    wrong = {"scale": 0.5, "ratio": (2, 1), "flip": 1.5, "jitter": "much", "rand_augment": 31, "erase": -1, "flpi": 1}
+    with pytest.raises(OptionError) as caught:
+        resolve("full", {"augment": wrong, "mixup": -0.1, "cutmix": math.nan, "lr": -1})
+    told = str(caught.value)
+    facts = [f"augment.{name} is" for name in wrong if name != "flpi"] + ["mixup is -0.1", "cutmix is nan", "lr is -1", "'flip'?"]
+    assert [fact for fact in facts if fact not in told] == []
+
+
+@pytest.mark.parametrize("scale", [(0, 1), (0.5, 1.1), (0.9, 0.5), (0.5,), ("a", 1), True])
+def test_the_crop_is_a_rising_pair_of_shares(scale: Any) -> None:
+    with pytest.raises(OptionError, match="scale"):
+        resolve("full", {"augment": {"scale": scale}})
+
+
+def test_the_number_of_a_fold_is_read_as_text() -> None:
+    assert resolve("full", {"valid_split": 0}).valid_split == "0"
 
 
 def test_an_augment_value_is_taken_as_it_is() -> None:

@@ -6,17 +6,18 @@ import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from zoo.engine.recipe import AUGMENTS, Recipe, phase_epochs, resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list
 
 log = logging.getLogger("zoo")
 
-# The fields of zoo.data.transforms.Augment, which is not imported here because its module may need torch.
-AUGMENT_FIELDS = ("scale", "ratio", "flip", "jitter", "rand_augment", "erase", "mixup", "cutmix")
+# The fields of zoo.data.transforms.Augment.none(), which is not imported here because its module needs torch.
+_NOTHING: Mapping[str, Any] = MappingProxyType({"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0})
 MONITORS = {
     "single-label": ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss"),
     "multi-label": ("map", "macro_f1", "micro_f1", "auroc", "loss"),
@@ -31,8 +32,49 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _as_text(value: Any) -> Any:
+    """Return the number of a fold as the text that it is in the split column."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Float = Annotated[float, BeforeValidator(_no_bool)]
+
+
+def _pair(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError("must be two numbers (low, high)")
+    return value
+
+
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("must be (low, high), the smaller number first")
+    return pair
+
+
+Share = Annotated[Float, Field(ge=0, le=1)]
+Alpha = Annotated[Float, Field(ge=0)]
+Area = Annotated[Float, Field(gt=0, le=1)]
+Ratio = Annotated[Float, Field(gt=0)]
+
+
+class AugmentFields(BaseModel):
+    """The fields of ``zoo.data.transforms.Augment`` with their ranges; only those that are given count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    scale: Annotated[tuple[Area, Area], BeforeValidator(_pair), AfterValidator(_ordered)] = (1, 1)
+    ratio: Annotated[tuple[Ratio, Ratio], BeforeValidator(_pair), AfterValidator(_ordered)] = (1, 1)
+    flip: Share = 0
+    jitter: Share = 0
+    rand_augment: Int = Field(default=0, ge=0, le=30)
+    erase: Share = 0
+    mixup: Alpha = 0
+    cutmix: Alpha = 0
+
+
+AUGMENT_FIELDS = tuple(AugmentFields.model_fields)
 
 
 class Config(BaseModel):
@@ -62,7 +104,7 @@ class Config(BaseModel):
     accumulate: Int = Field(default=1, ge=1)
     monitor: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
-    valid_split: str | None = None
+    valid_split: Annotated[str, BeforeValidator(_as_text)] | None = None
     allow_leak: bool = False
     on_corrupt: Literal["raise", "skip"] = "raise"
     max_corrupt: Float = Field(default=0.01, ge=0, le=1)
@@ -119,30 +161,44 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:
     return config
 
 
-def _told(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("function-", "literal", "dict", "constrained")))
+def _told(problem: Any, owner: str = "") -> str:
+    parts = (str(part) for part in problem["loc"])
+    where = owner + ".".join(part for part in parts if not part.startswith(("function-", "literal", "dict", "constrained")))
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{where} is {problem['input']!r}; it must be {message.removeprefix('must be ')}"
 
 
 def _augment(value: Any, switches: dict[str, Any], faults: list[str]) -> dict[str, Any] | None:
-    """Return the fields of Augment that differ from its defaults, or None for no augmentation."""
-    if isinstance(value, str):
-        if value not in AUGMENTS:
-            faults.append(f"augment is {value!r}{did_you_mean(value, AUGMENTS)}; it is one of {', '.join(AUGMENTS)}, or a mapping")
-            return None
-        named = AUGMENTS[value]
-        fields = None if named is None else dict(named)
-    elif is_dataclass(value) and not inspect.isclass(value):
-        fields = asdict(value)
-    elif isinstance(value, Mapping):
-        fields = dict(value)
-    else:
-        faults.append(f"augment is {value!r}; it is one of {', '.join(AUGMENTS)}, or a mapping")
+    """Return the fields of Augment that differ from its defaults, or None for no augmentation.
+
+    A switch beside ``none`` adds to an augmentation that varies nothing, so that mixup alone is mixup alone.
+    """
+    fields = _fields(value)
+    if isinstance(fields, str):
+        faults.append(fields)
+        fields = {}
+    nothing = fields is None and not any(switches.values())
+    fields = dict(_NOTHING if fields is None else fields)
+    known = {name: fields[name] for name in fields if name in AUGMENT_FIELDS}
+    faults += [f"augment has no field {name!r}{did_you_mean(str(name), AUGMENT_FIELDS)}" for name in fields if name not in known]
+    try:
+        checked = AugmentFields(**known | switches)
+    except ValidationError as error:
+        faults += [_told(problem, "" if problem["loc"][0] in switches else "augment.") for problem in error.errors()]
         return None
-    unknown = [name for name in fields or () if name not in AUGMENT_FIELDS]
-    faults += [f"augment has no field {name!r}{did_you_mean(str(name), AUGMENT_FIELDS)}" for name in unknown]
-    return {**(fields or {}), **switches} if fields is not None or switches else None
+    return None if nothing else checked.model_dump(exclude_unset=True)
+
+
+def _fields(value: Any) -> Mapping[str, Any] | str | None:
+    """Return the fields of an augmentation, None for none, or a text that says what is wrong."""
+    if isinstance(value, str) and value in AUGMENTS:
+        return AUGMENTS[value]
+    if is_dataclass(value) and not inspect.isclass(value):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return value
+    nearest = did_you_mean(value, AUGMENTS) if isinstance(value, str) else ""
+    return f"augment is {value!r}{nearest}; it is one of {', '.join(AUGMENTS)}, or a mapping"
 
 
 def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
