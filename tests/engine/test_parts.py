@@ -68,6 +68,28 @@ def test_optimizer_state_travels_under_the_parameters_names() -> None:
         restore_optimizer(optimizers[1], {"head.other.weight:exp_avg": torch.zeros(1)})
 
 
+def test_restored_moments_have_the_memory_format_of_their_parameters() -> None:
+    net = model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types tensors only
+    optimizer = build_optimizer(net, resolve("full", {}), torch.device("cpu"))
+    net(torch.ones(2, 3, 16, 16)).sum().backward()
+    optimizer.step()
+    state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in optimizer_tensors(optimizer).items()}
+    restore_optimizer(optimizer, state)
+    for parameter, held in optimizer.state.items():
+        assert held["exp_avg"].stride() == held["exp_avg_sq"].stride() == parameter.stride()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in optimizer_tensors(optimizer).items())
+
+
+def test_losses_are_summed_as_plain_numbers_where_the_guard_reads_them_anyway() -> None:
+    layer = nn.Linear(2, 1)
+    guard = Guard(torch.optim.AdamW(layer.parameters()), layer.parameters(), torch.device("cpu"), None)
+    assert isinstance(guard.see_loss(torch.tensor(0.5), 0), float)
+    guard.deferred = True
+    seen = guard.see_loss(torch.tensor(0.5), 0)
+    assert isinstance(seen, torch.Tensor)
+    assert seen.dtype == torch.float64
+
+
 def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_step() -> None:
     layer = nn.Linear(2, 1)
     guard = Guard(torch.optim.AdamW(layer.parameters()), layer.parameters(), torch.device("cpu"), None)

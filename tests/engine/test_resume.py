@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -11,14 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.open import Table, open_data
-from zoo.engine import checkpoint
+from zoo.engine import checkpoint, loop, training
+from zoo.engine.guard import Guard
+from zoo.engine.optimizer import build_optimizer
 from zoo.engine.run import Run
-from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, SavedModelError
+from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, SavedModelError, TrainingError
 
 OPTIONS: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr": 1e-2}
 
@@ -85,6 +89,62 @@ def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(
     expected, history = whole(options)
     assert difference(values(net), expected) == 0.0
     assert timeless(run.history) == history
+
+
+# The tuning epochs only, and the second read of the validation data.
+@pytest.mark.parametrize(("reads", "where"), [(5, "train"), (36, "train"), (60, "train"), (14, "valid"), (36, "valid")])
+def test_a_resumed_regression_is_bit_equal_to_an_uninterrupted_one(reads: int, where: str, tmp_path: Path) -> None:
+    def run(out: Path, data: tuple[Table, Table], **options: Any) -> tuple[Any, Run]:
+        net = model(1, head="mlp", hidden=4, task="regression")
+        return net, net.fit(*data, out=out, quiet=True, **(OPTIONS | options))
+
+    with pytest.raises(InterruptedRunError):
+        run(tmp_path / "cut", measured(reads, where))
+    (net, history), (expected, uncut) = run(tmp_path / "cut", measured(), resume=True), run(tmp_path / "whole", measured())
+    assert difference(values(net), values(expected)) == 0.0
+    assert timeless(history.history) == timeless(uncut.history)
+
+
+def measured(reads: int = 0, where: str = "train") -> tuple[Table, Table]:
+    """The same images with a number far from standard units to each."""
+    train, valid = (
+        dataclasses.replace(table, targets=(500 + 40 * np.asarray(table.targets)).astype(np.float32), classes=())
+        for table in tables(reads, where)
+    )
+    return train, valid
+
+
+def test_a_signal_after_the_last_step_is_told_once_the_model_is_saved(
+    whole: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*args: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "draw_curves", late)
+    with pytest.raises(InterruptedRunError, match="complete") as caught:
+        fit(tmp_path)
+    assert caught.value.exit_code == 143
+    monkeypatch.undo()
+    assert (tmp_path / "model.safetensors").is_file()
+    net, _ = fit(tmp_path, resume=True)
+    assert difference(values(net), whole({})[0]) == 0.0
+
+
+def test_a_stop_does_not_hide_a_step_that_a_gpu_has_not_told_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deferred(Guard):  # what a GPU does; fused AdamW reads found_inf on the CPU as well
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.deferred = True
+
+    def fused(net: Any, config: Any, device: torch.device) -> torch.optim.AdamW:
+        groups = build_optimizer(net, config, device).param_groups
+        return torch.optim.AdamW([group | {"fused": True} for group in groups], fused=True)
+
+    monkeypatch.setattr(training, "Guard", Deferred)
+    monkeypatch.setattr(training, "build_optimizer", fused)
+    with pytest.raises(TrainingError, match="not finite in epoch 1"):
+        fit(tmp_path, tables(24), recipe="full", lr=1e30, warmup=0.0)
+    assert not (tmp_path / "checkpoint").exists()
 
 
 @pytest.fixture(scope="module")

@@ -44,16 +44,21 @@ class Guard:
         self._first = torch.full((), -1, dtype=torch.int64, device=device)
         self._bad = torch.zeros((), dtype=torch.bool, device=device)
 
-    def see_loss(self, loss: Tensor, step: int) -> None:
-        """Look at one loss, before its backward.
+    def see_loss(self, loss: Tensor, step: int) -> Tensor | float:
+        """Look at one loss, before its backward, and return it in double precision, to be summed up.
+
+        It stays on a GPU; elsewhere it is a number, because not every device has float64.
 
         Raises:
             NonFiniteError: If it is not finite; on a GPU by ``check`` later.
         """
         if self.deferred:
             self._bad |= ~torch.isfinite(loss.detach())
-        elif not math.isfinite(loss.item()):
+            return loss.detach().double()
+        value = loss.item()
+        if not math.isfinite(value):
             raise NonFiniteError("loss", step)
+        return value
 
     def see_gradients(self, step: int) -> None:
         """Look at the gradients, clip them, and hold the optimizer back where they are not finite.

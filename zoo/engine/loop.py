@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from zoo.adapter import TaskModel
+from zoo.data.open import Table
 from zoo.engine.checkpoint import Checkpoint, clean_stages, read_newest
 from zoo.engine.config import Config, option_differences, resolve
 from zoo.engine.curves import draw_curves
 from zoo.engine.device import make_accelerator, placed, seeded
+from zoo.engine.messages import too_late
 from zoo.engine.recipe import Recipe
 from zoo.engine.run import Run, claim_folder, environment, release_folder, write_history, write_run
 from zoo.engine.setup import open_for_fit, resize_inputs, summary
-from zoo.engine.signals import stop_signals
+from zoo.engine.signals import StopFlag, stop_signals
 from zoo.engine.training import Training
 from zoo.errors import SavedModelError, fault_list
 
@@ -85,11 +87,31 @@ def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path,
     tables = open_for_fit(model, train, valid, config)
     told = _record(model, tables, config, accelerator)
     saved = _continued(folder, told)
+    with stop_signals() as stop:
+        training = _train(model, tables, config, accelerator, folder, told, saved, stop=stop, quiet=quiet)
+        run = _finish(model, training, folder)
+        if stop.signum:  # it came after the last poll
+            raise too_late(stop, folder)
+    return run
+
+
+def _train(
+    model: TaskModel,
+    tables: tuple[Table, Table | None],
+    config: Config,
+    accelerator: Any,
+    folder: Path,
+    told: dict[str, Any],
+    saved: Checkpoint | None,
+    *,
+    stop: StopFlag,
+    quiet: bool,
+) -> Training:
+    """Train on the accelerator's device; the model then comes back to where it was."""
     with ExitStack() as stack:
         stack.enter_context(_frozen_as_before(model))
         layout = stack.enter_context(placed(model, accelerator.device))
         stack.enter_context(seeded(config.seed))
-        stop = stack.enter_context(stop_signals())
         resize_inputs(model, config.image_size)
         # Statistics that were never learned must move.
         model.freeze_bn = config.freeze_bn and model.pretrained
@@ -98,7 +120,7 @@ def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path,
         if accelerator.is_main_process:
             write_run(folder, told)
         training.run(saved)
-    return _finish(model, training, folder)
+    return training
 
 
 def _finish(model: TaskModel, training: Training, folder: Path) -> Run:

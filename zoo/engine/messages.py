@@ -31,6 +31,13 @@ def interrupted(stop: StopFlag, folder: Path, where: str) -> InterruptedRunError
     return error
 
 
+def too_late(stop: StopFlag, folder: Path) -> InterruptedRunError:
+    """Return the error for a signal that came when there was nothing left to stop."""
+    error = InterruptedRunError(f"{stop.name} came after the last step: the run is complete, its model is saved in {str(folder)!r}")
+    error.exit_code = stop.exit_code
+    return error
+
+
 def not_finite(error: NonFiniteError, where: str, indices: Sequence[int], table: Table, lr: float) -> TrainingError:
     """Return the error for a loss or gradient that is not finite, naming the samples of its step."""
     names = examples([f"{index} ({table.name_of(index)})" for index in indices])

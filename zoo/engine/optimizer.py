@@ -46,9 +46,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     for group in optimizer.param_groups:
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
             for key, value in by_name.pop(name, {}).items():
-                # AdamW keeps its step count on the CPU unless it is fused; the moments live beside the parameter.
-                home = parameter.device if key != "step" or group.get("fused") else torch.device("cpu")
-                optimizer.state[parameter][key] = value.to(home, copy=True)
+                if key == "step":  # AdamW keeps its step count on the CPU unless it is fused
+                    home = parameter.device if group.get("fused") else torch.device("cpu")
+                    optimizer.state[parameter][key] = value.to(home, copy=True)
+                else:  # fused AdamW refuses moments whose memory format is not the parameter's
+                    optimizer.state[parameter][key] = torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(value)
     if by_name:
         raise SavedModelError(
             f"the checkpoint has optimizer state for parameters that the model does not have: {examples(sorted(by_name))}"

@@ -23,7 +23,7 @@ class State:
 
     Attributes:
         best: The best epoch so far.
-        loss_sum: Sum of the losses of the samples seen in the current epoch, float64 on the device.
+        loss_sum: Sum of the losses of the samples seen in the current epoch, a number, or float64 on a GPU.
         epoch: Position in the plan, from 0.
         step: Optimizer steps done in this epoch.
         steps: Optimizer steps done in all.
@@ -34,7 +34,7 @@ class State:
     """
 
     best: Best
-    loss_sum: Tensor
+    loss_sum: Tensor | float = 0.0
     epoch: int = 0
     step: int = 0
     steps: int = 0
@@ -50,13 +50,13 @@ class State:
     def next_epoch(self, position: int) -> None:
         """Go to the start of another epoch of the plan."""
         self.epoch, self.step, self.seen, self.seconds = position, 0, 0, 0.0
-        self.loss_sum.zero_()
+        self.loss_sum = 0.0
 
     def checkpoint(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Checkpoint:
         """Return all of it, the model, the optimizer and the random state included."""
         rng_tensors, rng_plain = random_state()
         plain = {name: getattr(self, name) for name in ("epoch", "step", "steps", "seen", "seconds", "history")}
-        plain |= {"best": self.best.to_dict(), "loss_sum": self.loss_sum.item(), "rng": rng_plain, "threads": torch.get_num_threads()}
+        plain |= {"best": self.best.to_dict(), "loss_sum": float(self.loss_sum), "rng": rng_plain, "threads": torch.get_num_threads()}
         tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer), "rng": rng_tensors, "kept": self.kept}
         return Checkpoint(tensors, plain)
 
@@ -74,5 +74,5 @@ class State:
             setattr(self, name, saved.plain[name])
         self.best.restore(saved.plain["best"])
         self.kept = dict(saved.tensors["kept"])
-        self.loss_sum.fill_(saved.plain["loss_sum"])
+        self.loss_sum = float(saved.plain["loss_sum"])
         restore_random_state((dict(saved.tensors["rng"]), saved.plain["rng"]))

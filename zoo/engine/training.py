@@ -82,7 +82,7 @@ class Training:
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.guard = Guard(self.optimizer, model.parameters(), device, config.clip_grad)
         self.augment = Augment(**(config.augment or {}))
-        self.state = State(Best(resolve_monitor(config.monitor, model.task)), torch.zeros((), dtype=torch.float64, device=device))
+        self.state = State(Best(resolve_monitor(config.monitor, model.task)))
         self.progress = Progress(quiet or not accelerator.is_main_process, self.state.best.monitor)
         net = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
         self.streams = Streams(model, net, self.train, valid, config, accelerator, layout=layout, progress=self.progress, poll=stop.poll)
@@ -95,9 +95,9 @@ class Training:
             TrainingError: If a loss or gradient is not finite, or no checkpoint can be written.
             InterruptedRunError: If a signal came.
         """
-        if saved is not None:
-            self.state.restore(saved, self.model, self.optimizer)
         with self.progress, self._target_scale():
+            if saved is not None:  # its head puts out standard units, so it comes after the model was brought to them
+                self.state.restore(saved, self.model, self.optimizer)
             samples = len(self.train), 0 if self.truth is None else len(self.truth)
             resumed_at = self._position if saved is not None else ""
             self.progress.note(headline(self.model.spec.name, self.config, samples, self.accelerator, self.folder, resumed_at))
@@ -179,9 +179,8 @@ class Training:
             rng = random.Random(f"{self.config.seed}/{self.state.epoch}/{step}/{part}/mix")
             x, y = mix_batch(x, self._soft(y), self.augment, rng)
         loss = self.loss(stream.forward(x).float(), y)
-        self.guard.see_loss(loss, step)
+        self.state.loss_sum += self.guard.see_loss(loss, step) * len(indices)
         self.accelerator.backward(loss / parts if parts > 1 else loss)
-        self.state.loss_sum += loss.detach() * len(indices)
         self.state.seen += len(indices)
 
     def _after_step(self, step: int) -> None:
@@ -189,7 +188,11 @@ class Training:
             self.guard.check()
         if self.progress.due:
             self.progress.step(step + 1, f"loss {self._mean_loss():.4f}")
-        self.stop.poll()
+        try:
+            self.stop.poll()
+        except Stopped:
+            self.guard.check()  # on a GPU, steps that nobody has looked at yet must not end up in a checkpoint unseen
+            raise
 
     def _soft(self, targets: Tensor) -> Tensor:
         """Return targets that can be mixed: single labels as one-hot rows."""
@@ -221,7 +224,7 @@ class Training:
             group["lr"] = base * factor
 
     def _mean_loss(self) -> float:
-        return float(self.state.loss_sum.item()) / max(1, self.state.seen)
+        return float(self.state.loss_sum) / max(1, self.state.seen)
 
     def _encoded(self, table: Table) -> Table:
         return table if self.scale is None else dataclasses.replace(table, targets=self.scale.encode(np.asarray(table.targets)))
