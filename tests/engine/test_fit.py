@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import random
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,32 @@ def test_precision_can_change_from_one_fit_to_the_next(tmp_path: Path) -> None:
     assert timeless(runs[0].history) == timeless(runs[2].history)
     assert timeless(runs[0].history) != timeless(runs[1].history)
     assert runs[1].history[-1]["train_loss"] == pytest.approx(runs[0].history[-1]["train_loss"], rel=0.1)
+
+
+@pytest.mark.parametrize("option", [{"class_weights": "balanced"}, {"balanced_sampling": True}, {"label_smoothing": 0.1}])
+def test_options_for_classes_are_refused_for_a_regression_before_any_data_are_read(option: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=f"{next(iter(option))}: meant for classes"):
+        fit(model(1, task="regression"), tmp_path / "run", tmp_path / "no-such-data", **option)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_of_several_processes_is_refused_by_the_variable_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(OptionError, match=r"several processes are not supported.*WORLD_SIZE=2.*unset WORLD_SIZE"):
+        fit(model(), tmp_path / "run")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert fit(model(), tmp_path / "run", epochs=1).kept == 1
+
+
+def test_the_workers_that_computed_features_are_gone_when_the_head_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, alive = model(), []
+    real: Any = type(net.head).logits  # type: ignore[attr-defined]  # heads are plain modules to mypy
+
+    def counting(head: Any, pooled: torch.Tensor) -> Any:
+        alive.append(len(multiprocessing.active_children()))
+        return real(head, pooled)
+
+    monkeypatch.setattr(type(net.head), "logits", counting)
+    fit(net, tmp_path / "run", recipe="linear-probe", workers=2, augment="light", views=2)
+    assert alive
+    assert set(alive) == {0}

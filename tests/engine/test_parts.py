@@ -69,7 +69,7 @@ def test_optimizer_state_travels_under_the_parameters_names() -> None:
 
 
 def test_restored_moments_have_the_memory_format_of_their_parameters() -> None:
-    net = model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types tensors only
+    net = model().to(memory_format=torch.channels_last)
     optimizer = build_optimizer(net, resolve("full", {}), torch.device("cpu"))
     net(torch.ones(2, 3, 16, 16)).sum().backward()
     optimizer.step()

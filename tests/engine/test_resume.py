@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -25,6 +26,12 @@ from zoo.engine.run import Run
 from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, SavedModelError, TrainingError
 
 OPTIONS: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr": 1e-2}
+
+
+@pytest.fixture(autouse=True)
+def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a checkpoint at the end of every epoch, however short it was."""
+    monkeypatch.setattr(training, "INTERVAL", 0.0)
 
 
 class Tripwire(Sequence[Any]):
@@ -310,6 +317,47 @@ def die_in_the_third_checkpoint(out: Path) -> None:
         fit(out)
     finally:
         os._exit(1)  # never back into pytest
+
+
+def test_short_epochs_write_checkpoints_at_phase_ends_only_and_after_a_while_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    real = training.write_checkpoint
+
+    def counted(folder: Path, step: int, saved: Any) -> Path:
+        written.append(step)
+        return real(folder, step, saved)
+
+    monkeypatch.setattr(training, "write_checkpoint", counted)
+    monkeypatch.setattr(training, "INTERVAL", 1000.0)
+    fit(tmp_path / "short", epochs=6)
+    assert written == [9, 18]
+    stop(tmp_path / "cut", 26)
+    assert written[2:] == [6, 7]
+    written.clear()
+    monkeypatch.setattr(training, "INTERVAL", 0.0)
+    fit(tmp_path / "long", epochs=6)
+    assert written == [3, 6, 9, 12, 15, 18]
+
+
+def test_a_run_without_a_checkpoint_says_that_it_starts_anew(
+    whole: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop(tmp_path, 36)
+    shutil.rmtree(tmp_path / "checkpoint")
+    with caplog.at_level(logging.WARNING, "zoo"):
+        net, _ = fit(tmp_path, resume=True)
+    assert "starts anew" in caplog.text
+    assert difference(values(net), whole({})[0]) == 0.0
+
+
+def test_the_precision_that_was_used_must_agree_not_its_name(tmp_path: Path) -> None:
+    stop(tmp_path, 36, device="cpu")
+    told = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(told | {"precision": "bf16"}))  # as if "auto" had meant a GPU
+    with pytest.raises(SavedModelError, match="precision was 'bf16' and is 'fp32'"):
+        fit(tmp_path, resume=True, device="cpu")
+    (tmp_path / "run.json").write_text(json.dumps(told))
+    assert fit(tmp_path, resume=True, device="cpu", precision="fp32")[1].kept
 
 
 def test_checkpoints_hold_no_pickle_and_at_most_two_are_kept(tmp_path: Path) -> None:

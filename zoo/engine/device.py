@@ -96,10 +96,24 @@ def restore_random_state(state: tuple[dict[str, Tensor], dict[str, Any]]) -> Non
     np.random.set_state(plain["numpy"] | {"state": {"key": key, "pos": generator["pos"]}})
 
 
+def refuse_several_processes() -> None:
+    """Refuse to be one of several processes that a launcher started for one training.
+
+    Raises:
+        OptionError: If the environment says so, in one of the variables that Accelerate reads.
+    """
+    for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+        if os.environ.get(name, "").strip() not in ("", "0", "1", "-1"):
+            raise OptionError(
+                f"several processes are not supported by this version ({name}={os.environ[name]}); "
+                f"run one process per GPU, each its own run with its own out=, and unset {name}"
+            )
+
+
 def make_accelerator(wanted_device: str, wanted_precision: str) -> Any:
     """Return Accelerate's ``Accelerator`` for a device and a precision.
 
-    Accelerate keeps both in process-wide state and refuses another choice later. Outside a launcher nothing depends on
+    Accelerate keeps both in process-wide state and refuses another choice later. In a single process nothing depends on
     that state but the choice itself, so a different one replaces it.
     """
     from accelerate import Accelerator  # type: ignore[import-untyped]  # ships no types
@@ -109,6 +123,6 @@ def make_accelerator(wanted_device: str, wanted_precision: str) -> Any:
     precision = choose_precision(wanted_precision, device)
     placed_on = PartialState._shared_state.get("device", device)
     same = placed_on.type == device.type and AcceleratorState._shared_state.get("_mixed_precision", precision) == precision
-    if not same and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not same:
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)

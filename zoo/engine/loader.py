@@ -40,10 +40,17 @@ class Loader:
         device: Where batches go.
         workers: Loader processes; 0 loads in this process, None chooses.
         layout: Memory format of the inputs on the device.
+        keep_workers: Whether the processes live on for another pass; else they end with each.
     """
 
     def __init__(
-        self, samples: Samples, device: torch.device, *, workers: int | None = None, layout: torch.memory_format = torch.contiguous_format
+        self,
+        samples: Samples,
+        device: torch.device,
+        *,
+        workers: int | None = None,
+        layout: torch.memory_format = torch.contiguous_format,
+        keep_workers: bool = True,
     ) -> None:
         self._samples, self._device, self._layout = samples, device, layout
         self._order = _Order()
@@ -55,7 +62,7 @@ class Loader:
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
             worker_init_fn=worker_init() if number else None,
-            persistent_workers=number > 0,
+            persistent_workers=keep_workers and number > 0,
             # A private one: every iterator would otherwise draw from the global generator and shift all that comes after.
             generator=torch.Generator(),
         )

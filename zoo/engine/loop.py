@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,14 +14,16 @@ from zoo.data.open import Table
 from zoo.engine.checkpoint import Checkpoint, clean_stages, read_newest
 from zoo.engine.config import Config, option_differences, resolve
 from zoo.engine.curves import draw_curves
-from zoo.engine.device import make_accelerator, placed, seeded
+from zoo.engine.device import make_accelerator, placed, refuse_several_processes, seeded
 from zoo.engine.messages import too_late
 from zoo.engine.recipe import Recipe
 from zoo.engine.run import Run, claim_folder, environment, release_folder, write_history, write_run
-from zoo.engine.setup import open_for_fit, resize_inputs, summary
+from zoo.engine.setup import check_fits, open_for_fit, resize_inputs, summary
 from zoo.engine.signals import StopFlag, stop_signals
 from zoo.engine.training import Training
 from zoo.errors import SavedModelError, fault_list
+
+log = logging.getLogger("zoo")
 
 NO_METRICS = ("epoch", "phase", "lr", "train_loss", "seconds", "samples_per_second")
 
@@ -43,8 +46,13 @@ def fit(
 ) -> Run:
     """Fine-tune a model in place and save it with its record.
 
-    The seed decides everything: the order of the samples, their augmentation, dropout. The caller's own random state is
-    left as it was, and the model comes back to its device and mode with the values of its best epoch.
+    The seed decides everything: the order of the samples, their augmentation, dropout. On the CPU equal seeds therefore
+    give equal bits, also after an interruption; on a GPU some kernels add in no fixed order, so runs agree but for
+    rounding. The caller's own random state is left as it was, and the model comes back to its device and mode with the
+    values of its best epoch.
+
+    A checkpoint is written at the end of every phase, at the end of an epoch where the last one is more than 30 seconds
+    old, and when a signal comes.
 
     Args:
         model: The model; its ``labels`` are taken from the data where it has none.
@@ -53,7 +61,7 @@ def fit(
             and keeps the last epoch.
         recipe: ``layer-decay``, ``linear-probe``, ``full``, ``lp-ft``, or a ``Recipe``.
         epochs: Epochs of all phases together; the recipe's where None, as are the next two.
-        batch_size: Samples per forward, over all processes.
+        batch_size: Samples per forward.
         lr: Learning rate of the head.
         image_size: Pixels; the declared size where None.
         seed: At least 0.
@@ -66,15 +74,17 @@ def fit(
         The run: history, metrics of the kept epoch, folder.
 
     Raises:
-        OptionError: For unknown options and values out of range, all at once.
+        OptionError: For unknown options, values out of range and options that the model's task has no use for.
         DataError: If the data do not fit the model.
         OutputExistsError: If ``out`` holds something, unless it is a run and ``resume`` is set.
         OutputPermissionError: If ``out`` cannot be written.
         TrainingError: If a loss or gradient is not finite.
         InterruptedRunError: After Ctrl-C or SIGTERM, once a checkpoint is written.
     """
+    refuse_several_processes()
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
     config = resolve(recipe, named | recipe_options)
+    check_fits(model, config)
     folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume)
     try:
         return _fit(model, train, valid, config, folder, quiet=quiet)
@@ -117,8 +127,7 @@ def _train(
         model.freeze_bn = config.freeze_bn and model.pretrained
         model.labels = model.labels or tables[0].classes or None
         training = Training(model, *tables, config, accelerator, folder, stop=stop, layout=layout, quiet=quiet)
-        if accelerator.is_main_process:
-            write_run(folder, told)
+        write_run(folder, told)
         training.run(saved)
     return training
 
@@ -129,10 +138,9 @@ def _finish(model: TaskModel, training: Training, folder: Path) -> Run:
     kept = best.epoch or history[-1]["epoch"]
     record = next(record for record in history if record["epoch"] == kept)
     metrics = {name: value for name, value in record.items() if name not in NO_METRICS}
-    if training.accelerator.is_main_process:
-        write_history(folder, history)
-        model.save(folder, overwrite=True)
-        draw_curves(history, folder / "curves.png", monitor=best.monitor, kept=best.epoch)
+    write_history(folder, history)
+    model.save(folder, overwrite=True)
+    draw_curves(history, folder / "curves.png", monitor=best.monitor, kept=best.epoch)
     return Run(history, metrics, folder, kept, best.monitor)
 
 
@@ -163,8 +171,7 @@ def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerat
         "model": described,
         "data": {"train": summary(tables[0]), "valid": summary(tables[1])},
         "device": str(accelerator.device),
-        "precision": accelerator.mixed_precision,
-        "processes": accelerator.num_processes,
+        "precision": "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision,
         "threads": torch.get_num_threads(),
         "versions": environment(),
     }
@@ -184,7 +191,7 @@ def _continued(folder: Path, told: dict[str, Any]) -> Checkpoint | None:
     clean_stages(folder / "checkpoint")
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        faults = option_differences(told["config"], before["config"]) + option_differences(told["model"], before["model"])
+        faults = option_differences(_effective(told), _effective(before)) + option_differences(told["model"], before["model"])
         faults += [_data_difference(name, told["data"][name], before["data"][name]) for name in ("train", "valid")]
     except (ValueError, KeyError, TypeError) as error:
         raise SavedModelError(f"{str(path)!r} cannot be read ({error}); start anew in another folder (out=…)") from error
@@ -194,7 +201,16 @@ def _continued(folder: Path, told: dict[str, Any]) -> Checkpoint | None:
             fault_list(f"the run in {str(folder)!r} cannot go on:", faults, "Give the same as before, or start anew (out=…)")
         )
     found = read_newest(folder / "checkpoint")
-    return found[0] if found else None
+    if found is None:
+        log.warning("the run in %r was stopped before its first checkpoint: it starts anew", str(folder))
+        return None
+    return found[0]
+
+
+def _effective(told: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with the precision that was used, which "auto" leaves to the device."""
+    effective: dict[str, Any] = told["config"] | {"precision": told["precision"]}
+    return effective
 
 
 def _data_difference(name: str, ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> str:

@@ -19,6 +19,19 @@ from zoo.engine.config import Config
 from zoo.errors import DataError, OptionError, examples
 
 
+def check_fits(model: TaskModel, config: Config) -> None:
+    """Refuse what the model or its task has no use for, instead of ignoring it.
+
+    Raises:
+        OptionError: If the model does not read images, or options for classes meet a regression.
+    """
+    if not isinstance(model.inputs, Image):
+        raise OptionError(f"fit() trains on images; backbone {model.spec.name!r} reads {model.spec.modality}")
+    given = [name for name in ("class_weights", "balanced_sampling", "label_smoothing") if getattr(config, name)]
+    if model.task == "regression" and given:
+        raise OptionError(f"{', '.join(given)}: meant for classes, and a regression has none; leave out what is named")
+
+
 def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tuple[Table, Table | None]:
     """Open the training and validation data and check their targets against the model.
 

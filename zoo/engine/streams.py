@@ -40,7 +40,6 @@ class Streams:
 
     Args:
         model: The model.
-        net: What training calls: the model, or its wrapper under several processes.
         train: Training data with encoded targets.
         valid: Validation data, or None.
         config: The resolved configuration.
@@ -53,7 +52,6 @@ class Streams:
     def __init__(
         self,
         model: TaskModel,
-        net: Forward,
         train: Table,
         valid: Table | None,
         config: Config,
@@ -65,7 +63,6 @@ class Streams:
     ) -> None:
         self._model, self._train, self._valid, self._config = model, train, valid, config
         self._accelerator, self._layout, self._progress, self._poll = accelerator, layout, progress, poll
-        self._net = self._cast(net)
         self._loaders: dict[str, Loader] = {}
         self._features: dict[str, list[Tensor]] = {}
         self._phase = -1
@@ -74,8 +71,8 @@ class Streams:
         """Return what ``epoch`` trains on; the model's frozen prefix must be set already. May leave the model in eval mode."""
         if not epoch.cached:
             self._features.clear()
-            loader = self._loader("augmented" if epoch.augment else "plain")
-            return Stream(loader.batches, self._net)
+            loader = self._kept_loader("augmented" if epoch.augment else "plain")
+            return Stream(loader.batches, self._cast(self._model))
         self._open_phase(epoch)
         if "train" not in self._features:
             kinds = [("plain", 0), *(("augmented", view) for view in range(1, self._config.views))]
@@ -87,7 +84,7 @@ class Streams:
         """Return the model's logits for all validation samples, ``(samples, classes)``."""
         assert self._valid is not None, "asked for validation without validation data"
         if not epoch.cached:
-            return self._pass(self._cast(self._model), self._valid, "valid", 0, "valid")
+            return self._pass(self._cast(self._model), self._kept_loader("valid"), len(self._valid), "valid")
         self._open_phase(epoch)
         if "valid" not in self._features:
             self._features["valid"] = [self._extract(self._valid, "valid", 0)]
@@ -103,30 +100,37 @@ class Streams:
         # Another phase may have trained the backbone in between.
         if epoch.index != self._phase:
             self._features.clear()
+            self._loaders.clear()
             self._phase = epoch.index
 
     def _extract(self, table: Table, kind: str, view: int) -> Tensor:
         self._model.eval()
-        return torch.from_numpy(self._pass(self._cast(self._model.embed_batch), table, kind, view, "features"))
+        # One pass and no more: its workers end with it, instead of idling beside the training of the head.
+        loader = self._loader(kind, keep_workers=False)
+        return torch.from_numpy(self._pass(self._cast(self._model.embed_batch), loader, len(table), "features", view))
 
-    def _pass(self, forward: Forward, table: Table, kind: str, view: int, what: str) -> npt.NDArray[np.float32]:
+    def _pass(self, forward: Forward, loader: Loader, count: int, what: str, view: int = 0) -> npt.NDArray[np.float32]:
         def each(done: int) -> None:
             if self._progress.due:
                 self._progress.step(done)
             self._poll()
 
-        self._progress.begin(what, len(table))
+        self._progress.begin(what, count)
         # Without gradients more fits into memory than in training.
-        return run_all(forward, self._loader(kind).batches, len(table), 2 * self._config.batch_size, each=each, epoch=view)
+        return run_all(forward, loader.batches, count, 2 * self._config.batch_size, each=each, epoch=view)
 
-    def _loader(self, kind: str) -> Loader:
+    def _kept_loader(self, kind: str) -> Loader:
         if kind not in self._loaders:
-            table = self._valid if kind == "valid" else self._train
-            assert table is not None, "there are no validation data to load"
-            augment = Augment(**(self._config.augment or {})) if kind == "augmented" else None
-            samples = Samples(table, transform_for(self._model.inputs, augment), self._config.seed)
-            self._loaders[kind] = Loader(samples, self._accelerator.device, workers=self._config.workers, layout=self._layout)
+            self._loaders[kind] = self._loader(kind, keep_workers=True)
         return self._loaders[kind]
+
+    def _loader(self, kind: str, *, keep_workers: bool) -> Loader:
+        table = self._valid if kind == "valid" else self._train
+        assert table is not None, "there are no validation data to load"
+        augment = Augment(**(self._config.augment or {})) if kind == "augmented" else None
+        samples = Samples(table, transform_for(self._model.inputs, augment), self._config.seed)
+        device, workers = self._accelerator.device, self._config.workers
+        return Loader(samples, device, workers=workers, layout=self._layout, keep_workers=keep_workers)
 
     def _cast(self, function: Forward) -> Forward:
         def forward(x: Tensor) -> Tensor:

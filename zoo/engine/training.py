@@ -37,6 +37,9 @@ from zoo.engine.signals import StopFlag, Stopped
 from zoo.engine.state import State
 from zoo.engine.streams import Stream, Streams
 
+# Seconds that may pass without a checkpoint. Epochs on cached features take milliseconds, a checkpoint takes longer.
+INTERVAL = 30.0
+
 
 class Training:
     """One run: what it trains, on what, and how far it has come.
@@ -46,7 +49,7 @@ class Training:
         train: Training data.
         valid: Validation data, or None.
         config: The resolved configuration.
-        accelerator: Device, precision and processes.
+        accelerator: Device and precision.
         folder: The run's folder.
         stop: Polled after every step and every batch of an evaluation.
         layout: Memory format of the inputs.
@@ -74,19 +77,18 @@ class Training:
         self.draw = balancing_weights(np.asarray(train.targets)) if config.balanced_sampling and train.classes else None
         weights = class_weights(config.class_weights, np.asarray(train.targets), train.classes)
         self.loss = make_loss(model.task, smoothing=config.label_smoothing, weights=None if weights is None else weights.to(device))
-        # Cached features need a head that tells pooling and logits apart; under several processes the gradients are
-        # synchronised by the wrapper around the whole model.
-        separable = hasattr(model.head, "logits") and hasattr(model.head, "pool") and accelerator.num_processes == 1
+        # Cached features need a head that tells pooling and logits apart.
+        separable = hasattr(model.head, "logits") and hasattr(model.head, "pool")
         self.plan = make_plan(config, model.groups, at_least=model.frozen, cache=separable)
         self.optimizer = build_optimizer(model, config, device)
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.guard = Guard(self.optimizer, model.parameters(), device, config.clip_grad)
         self.augment = Augment(**(config.augment or {}))
         self.state = State(Best(resolve_monitor(config.monitor, model.task)))
-        self.progress = Progress(quiet or not accelerator.is_main_process, self.state.best.monitor)
-        net = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
-        self.streams = Streams(model, net, self.train, valid, config, accelerator, layout=layout, progress=self.progress, poll=stop.poll)
+        self.progress = Progress(quiet, self.state.best.monitor)
+        self.streams = Streams(model, self.train, valid, config, accelerator, layout=layout, progress=self.progress, poll=stop.poll)
         self.steps = -(-len(self._order()) // config.accumulate)
+        self._saved_at = time.monotonic()
 
     def run(self, saved: Checkpoint | None) -> None:
         """Train to the end of the plan, from ``saved`` where it is given, and load the kept epoch's values.
@@ -141,18 +143,19 @@ class Training:
             state.keep(self.model)
         tired = bool(self.config.patience) and self.truth is not None and state.best.waited >= self.config.patience
         following = next_phase(self.plan, state.epoch) if tired else state.epoch + 1
-        if following < len(self.plan) and self.plan[following].index != epoch.index:
+        ends = following >= len(self.plan) or self.plan[following].index != epoch.index
+        if ends:
             state.best.waited = 0
         state.next_epoch(following)
-        self._save()
-        if self.accelerator.is_main_process:
-            write_history(self.folder, state.history)
+        if ends or time.monotonic() - self._saved_at >= INTERVAL:
+            self._save()
+        write_history(self.folder, state.history)
         self.progress.epoch(record, len(self.plan), better)
 
     def _steps(self, epoch: Epoch, stream: Stream) -> None:
         state, size = self.state, self.config.accumulate
         order = self._order()
-        batches = iter(stream.batches([self._own(batch) for batch in order[state.step * size :]], state.epoch))
+        batches = iter(stream.batches(order[state.step * size :], state.epoch))
         self.progress.begin(f"{epoch.phase.name} {state.epoch + 1}/{len(self.plan)}", self.steps)
         try:
             for step in range(state.step, self.steps):
@@ -211,10 +214,6 @@ class Training:
     def _order(self) -> list[Batch]:
         return even_batches(epoch_order(len(self.train), self.config.seed, self.state.epoch, self.draw), self.config.batch_size)
 
-    def _own(self, batch: Batch) -> Batch:
-        """Return this process's part of a batch; never an empty one, so that all processes take every step."""
-        return batch[self.accelerator.process_index :: self.accelerator.num_processes] or batch[:1]
-
     def _factor(self, epoch: Epoch, step: int) -> float:
         return epoch.phase.lr * rate(epoch.done * self.steps + step, epoch.of * self.steps, self.config.warmup)
 
@@ -242,13 +241,12 @@ class Training:
             self.scale.fold(self.model.head)
 
     def _save(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
         folder = self.folder / "checkpoint"
         try:
             write_checkpoint(folder, self.state.steps, self.state.checkpoint(self.model, self.optimizer))
         except OSError as error:
             raise no_checkpoint(error, folder) from error
+        self._saved_at = time.monotonic()
 
     @property
     def _position(self) -> str:
