@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +17,7 @@ import pytest
 from PIL import Image
 
 import zoo
-from tests.faults.fake_dist import fake_dist, run_python, run_zoo
+from tests.faults.fake_dist import ROOT, fake_dist, run_python, run_zoo
 from zoo.cli import listing, settings
 from zoo.cli.app import main
 from zoo.data.open import open_train_valid
@@ -274,6 +278,10 @@ def test_a_model_is_trained_measured_and_used(run: Callable[..., Done], pictures
         assert row["label"] == max(row["probabilities"], key=row["probabilities"].get)
     assert len(run("predict", "runs/one", pictures / "val").out.splitlines()) == 1 + 6
 
+    done = run("embed", "runs/one", pictures / "val", "--out", "new/features", "--json")
+    assert (done.code, done.json["file"], len(done.json["inputs"])) == (0, "new/features.npz", 6)
+    done = run("embed", "runs/one", pictures / "val", "--json")
+    assert [len(row) for row in done.json["embeddings"]] == [done.json["dim"]] * 6
     assert run("embed", "runs/one", pictures / "val", "--out", "features").code == 0
     with np.load(tmp_path / "features.npz") as saved:
         assert saved["features"].shape[0] == len(saved["inputs"]) == 6
@@ -339,3 +347,64 @@ def test_tables_that_were_split_by_fold_train_as_they_are(run: Callable[..., Don
     model = zoo.get("zoo/glyphnet").adapt(num_classes=2)
     model.fit(*tables, recipe="linear-probe", epochs=1, quiet=True, out=tmp_path / "run")
     assert json.loads((tmp_path / "run/run.json").read_text())["data"]["valid"]["samples"] == 4
+
+
+@pytest.mark.parametrize(
+    ("out", "facts"),
+    [
+        (["--out", "there.npz"], ["'there.npz' exists", "--overwrite"]),
+        (["--out", "folder.npz", "--overwrite"], ["is a folder"]),
+        (["--out", "there.npz/below/file"], ["cannot be written", "--out"]),
+        ([], ["--out FILE", "--json"]),
+    ],
+)
+def test_where_features_go_is_checked_before_any_is_computed(
+    out: list[str], facts: list[str], run: Callable[..., Done], tmp_path: Path
+) -> None:
+    (tmp_path / "there.npz").write_text("kept")
+    (tmp_path / "folder.npz").mkdir()
+    done = run("embed", "no/model", "no-picture.png", *out)  # either would be an error of its own, told later
+    assert done.code == (1 if out else 2)
+    assert all(fact in done.err for fact in facts), done.err
+    assert (tmp_path / "there.npz").read_text() == "kept"
+
+
+def test_the_types_of_a_config_are_checked_by_name(run: Callable[..., Done], tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("in_chans = 'three'\nresume = 'yes'\nhead = 3\nout = 1\nweights = false\n[columns]\ngroup = 'g'\n")
+    done = run("train", "x", "data", "--config", config)
+    assert done.code == 2
+    facts = [
+        "in_chans is 'three'; it must be a number",
+        "resume is 'yes'; it must be true or false",
+        "head is 3; it must be text",
+        "out is 1",
+    ]
+    assert all(fact in done.err for fact in facts), done.err
+    assert "weights is" not in done.err
+    config.write_text("[columns]\ngroup = 3\n")
+    assert "columns.group is 3" in run("train", "x", "data", "--config", config).err
+
+
+def test_an_interrupted_training_leaves_a_checkpoint_and_can_go_on(run: Callable[..., Done], pictures: Path, tmp_path: Path) -> None:
+    line = ["train", "zoo/glyphnet", str(pictures), "--recipe", "full", "--epochs", "12", "--batch-size", "4", "--out", "run", "--quiet"]
+    around = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "zoo.cli", *line], cwd=tmp_path, env=around, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    record = tmp_path / "run/metrics.jsonl"
+    try:
+        while child.poll() is None and not (record.is_file() and record.stat().st_size):
+            time.sleep(0.02)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert (child.returncode, out) == (130, ""), err
+    assert "checkpoint" in err
+    assert "Traceback" not in err
+    assert any((tmp_path / "run/checkpoint").iterdir())
+    assert len(record.read_text().splitlines()) < 12
+    done = run(*line, "--resume")
+    assert done.code == 0, done.err
+    assert len(record.read_text().splitlines()) == 12

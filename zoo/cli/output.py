@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TextIO
+
+from zoo.errors import OutputExistsError, OutputPermissionError
 
 
 class Output(NamedTuple):
@@ -38,6 +41,37 @@ def thousands(number: float) -> str:
 def figures(metrics: Mapping[str, float]) -> str:
     """Return metrics as ``accuracy 0.9608, loss 0.1423``."""
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def claim_file(path: Path, suffix: str, *, overwrite: bool) -> Path:
+    """Prove that a file can be written, before anything is computed for it.
+
+    Args:
+        path: The file; its folder is made.
+        suffix: Added to the name where it is missing.
+        overwrite: Whether the file may exist.
+
+    Returns:
+        The path with the suffix.
+
+    Raises:
+        OutputExistsError: If it is a folder, or exists and may not be overwritten.
+        OutputPermissionError: If it cannot be written.
+    """
+    target = path if path.suffix == suffix else path.with_name(path.name + suffix)
+    if target.is_dir():
+        raise OutputExistsError(f"{str(target)!r} is a folder; give --out the name of a file")
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"{str(target)!r} exists; choose another --out, or pass --overwrite")
+    existed = target.exists()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.open("ab").close()  # leaves what is there as it is
+        if not existed:
+            target.unlink()
+    except OSError as error:
+        raise OutputPermissionError(f"{str(target)!r} cannot be written: {error.strerror}; choose another --out") from error
+    return target
 
 
 def show_log() -> None:

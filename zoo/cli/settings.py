@@ -17,6 +17,7 @@ else:
 
 # What a config file may hold besides the options of the recipe. Tables: columns, head_options, model_options.
 PLAIN = ("valid", "weights", "task", "head", "in_chans", "allow_partial", "recipe", "out", "resume", "quiet")
+SWITCHES = ("allow_partial", "resume", "quiet")
 TABLES = ("columns", "head_options", "model_options")
 FIT = ("epochs", "batch_size", "lr", "image_size", "seed", "valid_split")
 TASKS = ("single-label", "multi-label", "regression")
@@ -84,8 +85,21 @@ def _read(path: Path, options: Iterable[str]) -> dict[str, Any]:
     known = [*PLAIN, *TABLES, *options]
     faults = [f"there is no key {key!r}{did_you_mean(key, known)}" for key in told if key not in known]
     faults += [f"{key} is {told[key]!r}; it must be a table" for key in TABLES if not isinstance(told.get(key, {}), dict)]
+    faults += [_fault(key, told[key]) for key in PLAIN if key in told]
+    faults = list(filter(None, faults))
     if faults:
         raise OptionError(
             fault_list(f"the config {str(path)!r} has {count(len(faults), 'fault')}", faults, f"The keys are: {', '.join(known)}")
         )
     return told
+
+
+def _fault(key: str, value: Any) -> str:
+    """Return what is wrong with the value of one plain key, or nothing."""
+    if key in SWITCHES:
+        good, kind = isinstance(value, bool), "true or false"
+    elif key == "in_chans":
+        good, kind = type(value) is int and value > 0, "a number, 1 or more"
+    else:
+        good, kind = isinstance(value, str) or (key == "weights" and value is False), "text"
+    return "" if good else f"{key} is {value!r}; it must be {kind}"

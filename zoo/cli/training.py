@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.output import Output, figures, show_log, table
+from zoo.cli.output import Output, claim_file, figures, show_log, table
 from zoo.cli.parser import Commands
-from zoo.errors import OutputExistsError
+from zoo.errors import OptionError
 
 if TYPE_CHECKING:
     from zoo.backbone import Backbone
@@ -36,9 +36,9 @@ def register(commands: Commands) -> None:
     command = commands.add_parser("embed", help="write the pooled features of inputs")
     command.add_argument("model", metavar="MODEL", help=f"{MODEL}, or the name of a backbone")
     command.add_argument("inputs", metavar="INPUTS", nargs="+", help=INPUTS)
-    command.add_argument("--out", type=Path, required=True, help="the .npz file to write: 'features' (n, dim) and 'inputs' (n,)")
+    command.add_argument("--out", type=Path, metavar="FILE", help="the .npz file to write: 'features' (n, dim) and 'inputs' (n,)")
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    command.add_argument("--batch-size", type=int, metavar="N", help="samples per forward")
+    _common(command)
     command.set_defaults(run=embed)
     command = commands.add_parser("demo", help="transfer the built-in backbone to handwritten digits, beside training from scratch")
     command.add_argument("--out", type=Path, metavar="DIR", help="where to write the picture and the runs")
@@ -125,10 +125,16 @@ def predict(options: argparse.Namespace, out: Output) -> None:
 
 
 def embed(options: argparse.Namespace, out: Output) -> None:
-    """Write the pooled features of inputs to an ``.npz`` file."""
-    target: Path = options.out if options.out.suffix == ".npz" else options.out.with_name(options.out.name + ".npz")
-    if target.exists() and not options.overwrite:
-        raise OutputExistsError(f"{str(target)!r} exists; choose another --out, or pass --overwrite")
+    """Write the pooled features of inputs to an ``.npz`` file, or print them as JSON.
+
+    Raises:
+        OptionError: If there is nowhere to put them.
+        OutputExistsError: If the file exists, unless it may be overwritten. Nothing is computed before this is known.
+        OutputPermissionError: If the file cannot be written.
+    """
+    if options.out is None and not options.json:
+        raise OptionError("zoo embed needs --out FILE, or --json to print the features")
+    target = None if options.out is None else claim_file(options.out, ".npz", overwrite=options.overwrite)
     import numpy as np
 
     import zoo
@@ -137,9 +143,12 @@ def embed(options: argparse.Namespace, out: Output) -> None:
     model = zoo.load(options.model) if saved else zoo.get(options.model).adapt(num_classes=2)  # the head is never run
     source, names = _inputs(options.inputs)
     features = model.embed(source, **({} if options.batch_size is None else {"batch_size": options.batch_size}))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(target, features=features, inputs=np.array(names))
-    print(f"{target}: features of shape {features.shape}")
+    if target is not None:
+        np.savez(target, features=features, inputs=np.array(names))
+        print(f"{target}: features of shape {features.shape}")
+    if options.json:
+        where = {"embeddings": features} if target is None else {"file": target}
+        out.json({"inputs": names, "dim": features.shape[1], **where})
 
 
 def demo(options: argparse.Namespace, out: Output) -> None:
