@@ -408,3 +408,34 @@ def test_an_interrupted_training_leaves_a_checkpoint_and_can_go_on(run: Callable
     done = run(*line, "--resume")
     assert done.code == 0, done.err
     assert len(record.read_text().splitlines()) == 12
+
+
+def test_classes_can_be_left_out_when_it_is_asked_for(run: Callable[..., Done], folds: Path, tmp_path: Path) -> None:
+    (tmp_path / "three.csv").write_text(folds.read_text() + folds.read_text().partition("\n")[2].replace(",dark,", ",grey,", 3))
+    line = [
+        "train",
+        "zoo/glyphnet",
+        "three.csv",
+        "--columns",
+        FOLDS,
+        "--valid-split",
+        0,
+        "--recipe",
+        "linear-probe",
+        "--epochs",
+        1,
+        "--quiet",
+    ]
+    done = run(*line, "--classes", "light,dark", "--out", "run")
+    assert done.code == 1
+    assert "'grey'" in done.err
+    assert "drop_other_classes" in done.err
+    done = run(*line, "--classes", "light,dark", "--drop-other-classes", "--out", "run")
+    assert done.code == 0, done.err
+    assert zoo.load(tmp_path / "run").labels == ("light", "dark")
+    told = json.loads((tmp_path / "run/run.json").read_text())
+    assert told["config"]["drop_other_classes"] is True
+    assert sum(part["samples"] for part in told["data"].values()) == 21
+    line = ["eval", "run", "three.csv", "--columns", FOLDS, "--json"]
+    assert "'grey'" in run(*line).err
+    assert "accuracy" in run(*line, "--drop-other-classes").json

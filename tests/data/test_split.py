@@ -154,3 +154,19 @@ def test_a_split_that_was_made_is_not_asked_for_again() -> None:
 def test_a_question_for_the_fold_shows_it_as_it_has_to_be_typed() -> None:
     with pytest.raises(DataError, match="such as valid_split='fold0'"):
         open_train_valid(table([0, 1] * 2, splits=("fold0", "fold1") * 2))
+
+
+def test_rows_of_other_classes_are_left_out_only_when_it_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    whole = table([0, 1, 2, 2] * 5)
+    with pytest.raises(DataError, match=r"(?s)'c': 10 samples.*drop_other_classes=True"):
+        open_train_valid(whole, classes=["b", "a"])
+    train, valid = open_train_valid(whole, classes=["b", "a"], drop_other_classes=True)
+    assert (train.classes, len(train) + len(valid)) == (("b", "a"), 10)
+    assert not {2, 3} & {row % 4 for row in ids(train) + ids(valid)}
+    assert "10 of 20 samples are of other classes and are left out: 'c' (10)" in caplog.text
+    with pytest.raises(DataError, match=r"no sample of aa.*did you mean 'a'"):
+        open_train_valid(whole, classes=["aa", "bb"], drop_other_classes=True)
+    for wrong in ({}, {"classes": ["a"], "task": "multi-label"}):
+        with pytest.raises(OptionError, match="drop_other_classes=True needs"):
+            open_train_valid(whole, drop_other_classes=True, **wrong)

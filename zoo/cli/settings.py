@@ -16,10 +16,10 @@ else:
     import tomli as tomllib
 
 # What a config file may hold besides the options of the recipe. Tables: columns, head_options, model_options.
-PLAIN = ("valid", "weights", "task", "head", "in_chans", "allow_partial", "recipe", "out", "resume", "quiet")
+PLAIN = ("valid", "weights", "task", "classes", "head", "in_chans", "allow_partial", "recipe", "out", "resume", "quiet")
 SWITCHES = ("allow_partial", "resume", "quiet")
 TABLES = ("columns", "head_options", "model_options")
-FIT = ("epochs", "batch_size", "lr", "image_size", "seed", "valid_split")
+FIT = ("epochs", "batch_size", "lr", "image_size", "seed", "valid_split", "drop_other_classes")
 TASKS = ("single-label", "multi-label", "regression")
 
 
@@ -77,6 +77,18 @@ def columns(words: str | None) -> dict[str, str]:
     return {key: str(value) for key, value in pairs(words.split(",") if words else (), "--columns").items()}
 
 
+def names(words: str | None) -> list[str] | None:
+    """Parse ``Pneumonia,No_findings``; None where nothing is given.
+
+    Raises:
+        OptionError: If a name is empty.
+    """
+    found = None if words is None else [name.strip() for name in words.split(",")]
+    if found is not None and not all(found):
+        raise OptionError(f"--classes {words!r} is not of the form A,B")
+    return found
+
+
 def _read(path: Path, options: Iterable[str]) -> dict[str, Any]:
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -100,6 +112,8 @@ def _fault(key: str, value: Any) -> str:
         good, kind = isinstance(value, bool), "true or false"
     elif key == "in_chans":
         good, kind = type(value) is int and value > 0, "a number, 1 or more"
+    elif key == "classes":
+        good, kind = isinstance(value, list) and all(isinstance(name, str) for name in value), "a list of names"
     else:
         good, kind = isinstance(value, str) or (key == "weights" and value is False), "text"
     return "" if good else f"{key} is {value!r}; it must be {kind}"

@@ -14,8 +14,11 @@ from zoo.errors import OptionError
 if TYPE_CHECKING:
     from zoo.backbone import Backbone
 
+# Options of fit that decide what the data are.
+OPENING = ("columns", "valid_split", "seed", "allow_leak", "drop_other_classes")
 DATA = "an image folder, or a CSV or Parquet file"
 MODEL = "the folder of a saved model or run"
+OTHERS = "leave out samples whose label is none of the model's classes, instead of refusing them"
 INPUTS = "images, or one folder or table of them"
 
 
@@ -26,6 +29,7 @@ def register(commands: Commands) -> None:
     command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("data", metavar="DATA", help=DATA)
     command.add_argument("--split", help="only this split of the data")
+    command.add_argument("--drop-other-classes", action="store_true", help=OTHERS)
     _common(command, columns=True)
     command.set_defaults(run=evaluate)
     command = commands.add_parser("predict", help="the label of each input, and the probability of every class")
@@ -69,6 +73,8 @@ def _register_train(commands: Commands) -> None:
     add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
     add("--columns", help="own names of a table's columns: file_name=file,group=patient_id")
     add("--valid-split", metavar="VALUE", help="value of the split column to hold out")
+    add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
+    add("--drop-other-classes", action="store_true", default=None, help="leave out samples of none of --classes")
     add("--head", help="linear, mlp, or a plugin's")
     add("--task", help="single-label, multi-label or regression")
     add("--set", metavar="KEY=VALUE", action="append", help="an option of the recipe; may be repeated")
@@ -84,6 +90,7 @@ def train(options: argparse.Namespace, out: Output) -> None:
     from zoo.cli import settings
 
     flags = {key: getattr(options, key, None) for key in (*settings.PLAIN, *settings.FIT)}
+    flags |= {"classes": settings.names(options.classes)}
     flags |= {"columns": settings.columns(options.columns), "options": settings.pairs(options.set, "--set")}
     flags |= {"head_options": settings.pairs(options.head_set, "--head-set")}
     flags |= {"model_options": settings.pairs(options.model_set, "--model-set")}
@@ -95,8 +102,14 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     import zoo
     from zoo.cli import settings
 
-    given = {"split": options.split, "columns": settings.columns(options.columns) or None, "batch_size": options.batch_size}
-    metrics = zoo.load(options.model).evaluate(options.data, **{key: value for key, value in given.items() if value is not None})
+    model, data = zoo.load(options.model), options.data
+    given = {"split": options.split, "columns": settings.columns(options.columns) or None}
+    given = {key: value for key, value in given.items() if value is not None}
+    if options.drop_other_classes:
+        from zoo.data.open import open_data
+
+        data, given = open_data(data, task=model.task, classes=model.labels, labelled=True, drop_other_classes=True, **given), {}
+    metrics = model.evaluate(data, **given, **({} if options.batch_size is None else {"batch_size": options.batch_size}))
     if options.json:
         out.json({name: float(value) for name, value in metrics.items()})
     else:
@@ -163,8 +176,8 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> None:
 
     backbone = _backbone(name, settings)
     fit = settings["fit"] | {"columns": settings["columns"]}
-    opening = {key: fit[key] for key in ("columns", "valid_split", "seed", "allow_leak") if key in fit}
-    first, _ = open_train_valid(data, settings["valid"], task=settings["task"], **opening)
+    opening = {key: fit[key] for key in OPENING if key in fit}
+    first, _ = open_train_valid(data, settings["valid"], task=settings["task"], classes=settings["classes"], **opening)
     classes = first.classes
     outputs = len(classes) or (1 if first.targets is None or first.targets.ndim == 1 else first.targets.shape[1])
     model = backbone.adapt(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from zoo.data.raw import Raw
 from zoo.data.table import Array, item_name
-from zoo.errors import DataError, count, did_you_mean, examples, fault_list
+from zoo.errors import DataError, OptionError, count, did_you_mean, examples, fault_list
 
 TASKS = ("single-label", "multi-label", "regression")
+log = logging.getLogger(__name__)
 _INTEGER = re.compile(r"[+-]?\d+")
 
 
@@ -30,6 +33,40 @@ def class_names(raw: Raw, task: str) -> tuple[str, ...] | None:
     if task == "regression" or raw.classes is not None:
         return None if task == "regression" else raw.classes
     return encode(raw.labels or (), raw.inputs, task=task, classes=None, source=raw.source)[1]
+
+
+def keep_classes(raw: Raw, classes: Sequence[str] | None, task: str) -> Raw:
+    """Return the rows whose label is one of ``classes``; rows without a label stay, to be refused.
+
+    Args:
+        raw: Single-label rows.
+        classes: The classes to keep.
+        task: Where several labels may apply, leaving out a row or a label means different things; so neither is done.
+
+    Raises:
+        OptionError: If there are no classes to keep, or the task is another.
+        DataError: If no row is left.
+    """
+    if task != "single-label" or not classes:
+        need = "the classes to keep: classes=, or the labels of the model" if task == "single-label" else "the task 'single-label'"
+        raise OptionError(f"drop_other_classes=True needs {need}")
+    known = check_classes(classes)
+    labels = [_plain(label) for label in raw.labels or ()]
+    if _are_indices(labels, known):
+        return raw
+    others = Counter(_name(label) for label in labels if _is_other(label, known))
+    if len(labels) and sum(others.values()) == len(labels):
+        near = did_you_mean(known[0], others)
+        raise DataError(f"{raw.source} has no sample of {examples(known, 8)}{near}; its classes: {examples(class_order(set(others)), 8)}")
+    if others:
+        told = ", ".join(f"{name!r} ({number})" for name, number in others.most_common(8))
+        log.info("%s: %d of %d samples are of other classes and are left out: %s", raw.source, sum(others.values()), len(labels), told)
+    kept = raw if not labels else raw.select([row for row, label in enumerate(labels) if not _is_other(label, known)])
+    return replace(kept, classes=known)
+
+
+def _is_other(label: Any, known: Sequence[str]) -> bool:
+    return not isinstance(label, list | tuple | set) and not _missing(label, "single-label") and _name(label) not in known
 
 
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
@@ -174,7 +211,11 @@ def _refuse_unknown(labels: Sequence[Sequence[str]], place: dict[str, int], inpu
         ]
         faults += [f"… and {count(len(rows) - 4, 'label')} more"] if len(rows) > 4 else []
         headline = f"{source} has {count(len(rows), 'label')} outside the {len(place)} classes ({examples(list(place), 8)})"
-        raise DataError(fault_list(headline, faults, "Correct the labels, or give classes= (in the order of the model's outputs)."))
+        raise DataError(
+            fault_list(
+                headline, faults, "Correct the labels, give classes= (in the order of the model's outputs), or drop_other_classes=True."
+            )
+        )
 
 
 def _numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) -> Array:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from zoo.data.labels import class_names, encode
+from zoo.data.labels import class_names, encode, keep_classes
 from zoo.data.raw import Raw, join
 from zoo.data.read import read
 from zoo.data.split import check_leak, check_trainable, choose_rows, hold_out
@@ -28,6 +28,7 @@ def open_data(
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
     labelled: bool | None = None,
+    drop_other_classes: bool = False,
 ) -> Table:
     """Open any source as one table, decoding nothing.
 
@@ -43,6 +44,7 @@ def open_data(
         split: Only this split; ``val``, ``valid`` and ``validation`` are one word.
         columns: Own names of the columns of a table, such as ``{"file_name": "file", "group": "patient_id"}``.
         labelled: True requires labels, False leaves them out (prediction), None takes them where the source has them.
+        drop_other_classes: Leave out the samples whose label is none of ``classes``, instead of refusing them.
 
     Returns:
         The table.
@@ -51,6 +53,8 @@ def open_data(
         DataError: If the source is missing, empty or of an unknown kind, or its labels are at fault.
     """
     raw = read(source, columns, labelled)
+    if drop_other_classes and raw.labels is not None:
+        raw = keep_classes(raw, classes, task)
     if split is not None:
         raw = raw.select(rows_of_split(raw.splits, split, raw.source))
     return _table(raw, task, classes)
@@ -66,6 +70,7 @@ def open_train_valid(
     valid_split: str | None = None,
     seed: int = 0,
     allow_leak: bool = False,
+    drop_other_classes: bool = False,
 ) -> tuple[Table, Table]:
     """Open what to train on and what to choose the best epoch by.
 
@@ -82,6 +87,7 @@ def open_train_valid(
         valid_split: Value of the split column that is held out, such as a fold ``"0"``.
         seed: Decides a hold-out.
         allow_leak: Go on where a group has samples on both sides.
+        drop_other_classes: Leave out the samples whose label is none of ``classes``, instead of refusing them.
 
     Returns:
         Two tables with the same classes, without splits: they are the split, and ``fit`` takes both as they are.
@@ -91,9 +97,11 @@ def open_train_valid(
     """
     if valid is not None and valid_split is not None:
         raise OptionError("give either a validation source or valid_split=, not both")
-    raw = read(train, columns, True)
-    if valid is not None:
-        first, second = _part(raw, "train"), _part(read(valid, columns, True), "valid")
+    raw, other = read(train, columns, True), None if valid is None else read(valid, columns, True)
+    if drop_other_classes:
+        raw, other = keep_classes(raw, classes, task), other and keep_classes(other, classes, task)
+    if other is not None:
+        first, second = _part(raw, "train"), _part(other, "valid")
     elif raw.splits is None and valid_split is None:
         first, second = raw, None
     else:

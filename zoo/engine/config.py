@@ -106,6 +106,7 @@ class Config(BaseModel):
     columns: dict[str, str] = Field(default_factory=dict)
     valid_split: Annotated[str, BeforeValidator(_as_text)] | None = None
     allow_leak: bool = False
+    drop_other_classes: bool = False
     on_corrupt: Literal["raise", "skip"] = "raise"
     max_corrupt: Float = Field(default=0.01, ge=0, le=1)
     workers: Int | None = Field(default=None, ge=0)

@@ -41,7 +41,8 @@ def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tu
         DataError: If the data do not fit the model.
     """
     if valid is False:
-        first, second = open_data(train, task=model.task, classes=model.labels, columns=config.columns, labelled=True), None
+        chosen: dict[str, Any] = {"classes": model.labels, "columns": config.columns, "drop_other_classes": config.drop_other_classes}
+        first, second = open_data(train, task=model.task, labelled=True, **chosen), None
         check_trainable(first)
     else:
         first, second = open_train_valid(
@@ -53,6 +54,7 @@ def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tu
             valid_split=config.valid_split,
             seed=config.seed,
             allow_leak=config.allow_leak,
+            drop_other_classes=config.drop_other_classes,
         )
     check_targets(model, first)
     if second is not None:
