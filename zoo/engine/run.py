@@ -90,8 +90,10 @@ def _next_free(stem: str) -> Path:
 
 
 def release_folder(folder: Path) -> None:
-    """Remove a claimed folder in which nothing was written, so that a mistake leaves no trace."""
-    if folder.is_dir() and not any(folder.iterdir()):
+    """Remove a claimed folder that holds nothing but its description, so that a mistake leaves no trace and can be retried."""
+    held = [entry.name for entry in folder.iterdir()] if folder.is_dir() else ["no folder"]
+    if held in ([], ["run.json"]):
+        (folder / "run.json").unlink(missing_ok=True)
         folder.rmdir()
 
 
