@@ -24,6 +24,7 @@ FLOORS = {
     "zoo.declare": 1.0,
     "zoo.hookspecs": 2.0,
     "zoo.discovery": 2.0,
+    "zoo.hub": 2.0,
     "zoo.registry_files": 2.0,
     "zoo.plugins": 2.1,
     "zoo.contributions": 2.2,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zoo.adapter import TaskModel as TaskModel
     from zoo.backbone import Backbone as Backbone
     from zoo.backbone import get as get
+    from zoo.hub import fetch as fetch
     from zoo.layers import LayerGroup as LayerGroup
     from zoo.layers import LayerGroups as LayerGroups
     from zoo.layers import bind as bind
@@ -41,6 +42,7 @@ _LAZY = {
     "Registry": "zoo.registry",
     "TaskModel": "zoo.adapter",
     "bind": "zoo.layers",
+    "fetch": "zoo.hub",
     "get": "zoo.backbone",
     "list_backbones": "zoo.registry",
     "load": "zoo.saved",

@@ -1,0 +1,233 @@
+"""Files of Hub repositories: from the cache or the network, inside the cache only, verified where their name is a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples
+
+log = logging.getLogger("zoo")
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+
+
+class AbsentError(WeightsNotFoundError):
+    """The Hub answered that the repository has no such file."""
+
+
+class _Wanted(NamedTuple):
+    """A file of a repository, as it was asked for."""
+
+    repo: str
+    file: str
+    revision: str
+    owner: str
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.revision}/{self.file}"
+
+    @property
+    def folder(self) -> Path:
+        """The repository's folder in the cache."""
+        from huggingface_hub import constants
+
+        return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}"
+
+    def at(self, commit: str) -> Path:
+        """The place of the file in the snapshot of a commit."""
+        return self.folder.joinpath("snapshots", commit, *self.file.split("/"))
+
+    def cached_commit(self) -> str:
+        """The commit that the revision means, as far as the cache knows, or an empty string."""
+        if _COMMIT.fullmatch(self.revision):
+            return self.revision
+        try:
+            commit = self.folder.joinpath("refs", *self.revision.split("/")).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+        return commit if _COMMIT.fullmatch(commit) else ""
+
+    def cached(self) -> Path | None:
+        """The file in the cache, or None."""
+        commit = self.cached_commit()
+        path = self.at(commit)
+        return path if commit and (path.exists() or path.is_symlink()) else None
+
+
+def fetch(repo: str, file: str, revision: str = "", *, owner: str = "") -> Path:
+    """Return a file of a Hub repository, from the cache or the network.
+
+    A commit that is in the cache needs no network. Where the Hub cannot be reached, a branch means the commit that the
+    cache last saw under it.
+
+    Args:
+        repo: Repository, ``owner/name``; never a local path.
+        file: Path inside the repository, with forward slashes.
+        revision: Commit, tag or branch; empty means ``main``.
+        owner: Name of the backbone, for messages.
+
+    Raises:
+        WeightsNotFoundError: If the file is neither in the cache nor obtainable.
+        WeightsError: If a name is unsafe, or the cached file is damaged or lies outside the cache.
+    """
+    wanted = _wanted(repo, file, revision, owner)
+    return check_cached(wanted.folder, _obtain(wanted), owner)
+
+
+def find_cached(repo: str, file: str, revision: str = "", *, owner: str = "") -> Path | None:
+    """Return a file of a Hub repository if it is in the cache; nothing is asked over the network."""
+    wanted = _wanted(repo, file, revision, owner)
+    path = wanted.cached()
+    return path and check_cached(wanted.folder, path, owner)
+
+
+def unsafe(name: str) -> str:
+    """Return why a path inside a repository is refused, or an empty string."""
+    if not name or name.startswith(("/", "~")):
+        return "it is empty, absolute or starts with '~'"
+    if re.search(r"[\x00-\x1f\x7f\\:]", name):
+        return "it has a backslash, a colon or a control character"
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or part[-1] in ". " or len(part.encode()) > 255 for part in parts):
+        return "one of its parts is empty, a dot, '..', too long, or ends with a dot or a space"
+    return "it is reserved by an operating system" if any(map(_RESERVED.fullmatch, parts)) else ""
+
+
+def check_cached(folder: Path, path: Path, owner: str = "") -> Path:
+    """Prove that a snapshot's file lies in its repository's cache, and that it is what its name in the cache says.
+
+    Args:
+        folder: The repository's folder in the cache, ``models--…``.
+        path: The file in a snapshot, which the Hub's client makes a link into ``blobs``.
+        owner: Name of the backbone, for messages.
+
+    Raises:
+        WeightsError: If a link leads elsewhere or nowhere, or the content does not have the digest of its name.
+    """
+    real = path.resolve()
+    blobs, shared = (folder / "blobs").resolve(), (folder.parent / "blobs").resolve()
+    blob = path.parent.resolve() / path.readlink() if path.is_symlink() else path
+    direct = blob.parent.resolve() == blobs and (real.parent == blobs or shared in real.parents)
+    whole = not path.is_symlink() and (folder / "snapshots").resolve() in real.parents  # a cache without links
+    if not (direct or whole):
+        raise WeightsError(
+            f"{_said(owner)}{str(path)!r} leads to {str(real)!r}, outside the cache of its repository; remove it and fetch it again"
+        )
+    if not real.is_file():
+        raise WeightsError(f"{_said(owner)}{str(path)!r} leads to {str(real)!r}, which does not exist; remove the link and fetch it again")
+    # Large files carry their sha256 as name; small ones the 40 digits of git's own digest.
+    if path.is_symlink() and _SHA256.fullmatch(blob.name) and (found := digest(real)) != blob.name:
+        raise WeightsError(f"{_said(owner)}{str(real)!r} is damaged: its sha256 is {found}; remove it and fetch it again")
+    return path
+
+
+def is_cached(path: Path) -> bool:
+    """Whether a file is a blob of the Hub's cache under its sha256, so that nothing writes to it in place."""
+    real = path.resolve()
+    return path.is_symlink() and bool(_SHA256.fullmatch(real.name)) and "snapshots" in path.parts and "blobs" in real.parts
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a file as 64 hexadecimal digits."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
+def _wanted(repo: str, file: str, revision: str, owner: str) -> _Wanted:
+    revision = revision or "main"
+    faults = [f"file {file!r}: {unsafe(file)}"] * bool(unsafe(file))
+    faults += [f"revision {revision!r}: {unsafe(revision)}"] * bool(unsafe(revision))
+    if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
+        faults.append(f"repository {repo!r} is not of the form 'owner/name'")
+    if faults:
+        raise WeightsError(f"{_said(owner)}refused as names of the Hub: {'; '.join(faults)}")
+    return _Wanted(repo, file, revision, owner)
+
+
+def _obtain(wanted: _Wanted) -> Path:
+    from huggingface_hub import constants
+
+    cached = wanted.cached()
+    if cached and _COMMIT.fullmatch(wanted.revision):
+        return cached
+    if constants.HF_HUB_OFFLINE:
+        return cached or _fail(wanted, "HF_HUB_OFFLINE forbids the network")
+    with _quiet():
+        return _ask(wanted, cached)
+
+
+def _ask(wanted: _Wanted, cached: Path | None) -> Path:
+    """Ask the Hub once; the client by itself would try again and again where there is no network."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        told = huggingface_hub.get_hf_file_metadata(
+            huggingface_hub.hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision), library_name="zoo"
+        )
+        if cached and told.commit_hash == wanted.cached_commit():
+            return cached
+        return Path(huggingface_hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, library_name="zoo"))
+    except errors.EntryNotFoundError as error:
+        _fail(wanted, "the repository has no such file", error, AbsentError)
+    except errors.RevisionNotFoundError as error:
+        _fail(wanted, "the repository has no such revision", error)
+    except Exception as error:  # the client has changed its HTTP library more than once, and passes that one's errors on
+        if not cached:
+            _fail(wanted, _reason(error), error)
+        log.warning("%sthe Hub cannot be asked about %s; using the cached commit %s", _said(wanted.owner), wanted, wanted.cached_commit())
+        return cached
+
+
+def _fail(
+    wanted: _Wanted, reason: str, cause: Exception | None = None, kind: type[WeightsNotFoundError] = WeightsNotFoundError
+) -> NoReturn:
+    raise kind(
+        f"{_said(wanted.owner)}cannot get {wanted} from the Hub and it is not in the cache ({reason}){_in_cache(wanted)}; "
+        "check the names and the network (and HF_HUB_OFFLINE), or give a local file"
+    ) from cause
+
+
+def _in_cache(wanted: _Wanted) -> str:
+    """Say what the cache does have of the repository."""
+    commit = wanted.cached_commit()
+    meant = f"; the cache knows {wanted.revision} as {commit[:12]}" if commit and commit != wanted.revision else ""
+    snapshots = sorted(entry for entry in wanted.folder.glob("snapshots/*") if entry.is_dir())
+    having = [entry.name[:12] for entry in snapshots if entry.joinpath(*wanted.file.split("/")).exists()]
+    if having:
+        return f"{meant}; the cache has this file at other commits: {examples(having)}"
+    beside = [name.relative_to(entry).as_posix() for entry in snapshots if entry.name == commit for name in entry.rglob("*")]
+    return meant + did_you_mean(wanted.file, beside)
+
+
+def _said(owner: str) -> str:
+    return f"{owner}: " if owner else ""
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error.__cause__ or error).strip().splitlines()
+    return f"{type(error.__cause__ or error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the client's log to errors; what concerns the user is in ours."""
+    logger: Any = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
