@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from zoo.backbone import Backbone, with_options
-from zoo.declare import BackboneSpec, HeadSpec, Image, Inputs, Volume
+from zoo.backbone import Backbone, has_pooler, with_options
+from zoo.declare import TASKS, BackboneSpec, HeadSpec, Image, Inputs, Volume
 from zoo.errors import OptionError, check_options, did_you_mean, fault_list
 from zoo.heads import Pool
 from zoo.layers import LayerGroups
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from zoo.engine.run import Run
 
-TASKS = ("single-label", "multi-label", "regression")
+Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
 
 
 class TaskModel(nn.Module):
@@ -36,7 +36,7 @@ class TaskModel(nn.Module):
         groups: Layer groups of the backbone, input side first.
         spec: The backbone's declaration.
         inputs: The input in use; ``fit(image_size=…)`` changes its size.
-        task: ``single-label``, ``multi-label`` or ``regression``.
+        task: One of ``zoo.declare.TASKS``.
         num_classes: Number of logits.
         labels: Names of the classes in the order of the logits; None until the data or ``adapt(labels=…)`` gives them.
         frozen: Length of the frozen prefix, in groups.
@@ -77,17 +77,21 @@ class TaskModel(nn.Module):
         self.head_options = dict(head_options or {})
         self.plugin = plugin
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``(batch, num_classes)`` for normalised inputs ``(batch, *inputs.shape)``."""
-        logits: Tensor = self.head(self.backbone(x))
+    def forward(self, x: Batch) -> Tensor:
+        """Return logits ``(batch, num_classes)``, for token classification ``(batch, tokens, num_classes)``.
+
+        Args:
+            x: Normalised inputs ``(batch, *inputs.shape)``; for text the mapping that ``zoo.Text`` describes.
+        """
+        logits: Tensor = self.head(self.backbone(x), *_mask(x))
         return logits
 
-    def embed_batch(self, x: Tensor) -> Tensor:
-        """Return pooled features ``(batch, dim)`` for normalised inputs ``(batch, *inputs.shape)``."""
+    def embed_batch(self, x: Batch) -> Tensor:
+        """Return pooled features ``(batch, dim)`` for inputs as ``forward`` takes them."""
         # A plugin's head may keep its pooling to itself; embeddings then take the declared one.
         own = getattr(self.head, "pool", None)
         pool = own if isinstance(own, nn.Module) else Pool(self.spec.features)
-        pooled: Tensor = pool(self.backbone(x))
+        pooled: Tensor = pool(self.backbone(x), *_mask(x))
         return pooled
 
     def freeze(self, upto: int | str) -> TaskModel:
@@ -168,10 +172,14 @@ def adapt(
     head_options: Mapping[str, Any],
 ) -> TaskModel:
     """Build the backbone anew and attach a head; see ``Backbone.adapt``."""
-    head_spec = default_registry().head(head)
     _check(num_classes, task, in_chans, labels)
-    _check_head_options(head_spec, head_options)
+    if task == "token-classification":
+        head = "tokens" if head == "linear" else head
+    head_spec = default_registry().head(head)
     options = _channel_option(backbone.spec, in_chans)
+    pooling, head_options = _own_pooling(backbone.spec, task, head_options)
+    options |= pooling
+    _check_head_options(head_spec, head_options)
     spec = with_options(backbone.spec, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of a backbone that starts from random values
@@ -201,7 +209,7 @@ def build_head(head: HeadSpec, spec: BackboneSpec, num_classes: int, *, seed: in
 
 def _check(num_classes: int, task: str, in_chans: int | None, labels: Sequence[str] | None) -> None:
     whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
-    least = 2 if task == "single-label" else 1
+    least = 2 if task in ("single-label", "token-classification") else 1
     remedy = "; a single yes-or-no is task='multi-label', a number task='regression'" if num_classes == 1 else ""
     faults = [
         (task not in TASKS, f"task {task!r}{did_you_mean(str(task), TASKS)} is none of: {', '.join(TASKS)}"),
@@ -219,6 +227,23 @@ def _check_head_options(head: HeadSpec, options: Mapping[str, Any]) -> None:
     parameters = list(inspect.signature(load_function(head.build)).parameters.values())[2:]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         check_options(options, [parameter.name for parameter in parameters], f"head {head.name!r}")
+
+
+def _own_pooling(spec: BackboneSpec, task: str, options: Mapping[str, Any]) -> tuple[dict[str, bool], dict[str, Any]]:
+    """Return the build option that turns a text backbone's own pooling on or off, and the head's options without it."""
+    wanted = options.get("pool", "")
+    left = {key: value for key, value in options.items() if key != "pool" or value != "pooler"}
+    if wanted == "pooler" and not has_pooler(spec):
+        raise OptionError(f"pool 'pooler' is the pooling of a backbone's own, and {spec.name!r} has none; use 'avg', 'max' or 'token'")
+    if wanted == "pooler":
+        return ({} if spec.options.get("pooler") else {"pooler": True}), left
+    off = bool(spec.options.get("pooler")) and (bool(wanted) or task == "token-classification")
+    return ({"pooler": False} if off else {}), left
+
+
+def _mask(x: Batch) -> tuple[Tensor, ...]:
+    """Return what a head is given beside the features: the mask of the padding, for text."""
+    return (x["attention_mask"],) if isinstance(x, Mapping) else ()
 
 
 def _channel_option(spec: BackboneSpec, in_chans: int | None) -> dict[str, int]:

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.declare import BackboneSpec, Image, Volume, Weights
+from zoo.declare import BackboneSpec, Features, Image, Text, Volume, Weights
 from zoo.errors import OptionError
 from zoo.plugins import load_function
 from zoo.registry import default_registry
@@ -115,11 +115,11 @@ class Backbone:
         module = build(spec, self._read if self.pretrained else None, allow_partial=self._allow_partial)
         return bind(module, spec.layers, owner=f"backbone {spec.name!r}" + (f" (plugin {self.plugin})" if self.plugin else ""))
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Return the features of a batch in the declared layout, in eval mode and without gradients.
 
         Args:
-            x: Normalised inputs, ``(batch, *spec.inputs.shape)`` for images and volumes.
+            x: Normalised inputs, ``(batch, *spec.inputs.shape)`` for images and volumes; for text a mapping of tensors.
         """
         import torch
 
@@ -143,12 +143,13 @@ class Backbone:
 
         Args:
             num_classes: Number of logits: classes, labels, or regression targets.
-            task: ``single-label``, ``multi-label`` or ``regression``.
-            head: ``linear``, ``mlp``, or one that a plugin brings.
+            task: ``single-label``, ``multi-label``, ``regression`` or, for text, ``token-classification``.
+            head: ``linear`` (for tokens: ``tokens``), ``mlp``, or one that a plugin brings.
             in_chans: Number of input channels where it differs; the first layer's weights are adapted.
             labels: Names of the classes in the order of the logits; learned from the data where not given.
             seed: Seed of all initial values: the head's, and the backbone's where it starts from random ones.
-            **head_options: Options of the head: ``pool``, ``dropout``, and ``hidden`` for ``mlp``.
+            **head_options: Options of the head: ``pool``, ``dropout``, and ``hidden`` and ``activation`` for ``mlp``. The pool
+                ``pooler`` is the text backbone's own.
 
         Raises:
             OptionError: If an argument is out of range or unknown; all are told at once.
@@ -184,7 +185,21 @@ def with_options(spec: BackboneSpec, options: Mapping[str, Any]) -> BackboneSpec
             inputs = replace(inputs, mean=(sum(inputs.mean) / inputs.channels,), std=(sum(inputs.std) / inputs.channels,))
         else:
             inputs = replace(inputs, mean=tuple(inputs.mean[i] for i in chosen), std=tuple(inputs.std[i] for i in chosen))
-    return spec.replace(options={**spec.options, **options}, inputs=inputs)
+    return spec.replace(options={**spec.options, **options}, inputs=inputs, features=_features(spec, options))
+
+
+def has_pooler(spec: BackboneSpec) -> bool:
+    """Tell whether a text backbone can end in a pooling of its own: whether its builder has an option ``pooler``."""
+    return isinstance(spec.inputs, Text) and "pooler" in inspect.signature(load_function(spec.build)).parameters
+
+
+def _features(spec: BackboneSpec, options: Mapping[str, Any]) -> Features:
+    """Return the features as the option ``pooler`` leaves them: one vector, or one per token."""
+    if not isinstance(spec.inputs, Text) or "pooler" not in options:
+        return spec.features
+    if options["pooler"]:
+        return Features(dim=spec.features.dim, layout="BD")
+    return Features(dim=spec.features.dim, layout="BND", pool="avg", prefix_tokens=1)
 
 
 def _check_build_options(spec: BackboneSpec, options: Mapping[str, Any]) -> None:

@@ -64,7 +64,7 @@ class Config(pydantic.BaseModel):
 
     library_name: Literal["zoo"] = "zoo"
     base_model: str
-    task: Literal["single-label", "multi-label", "regression"]
+    task: Literal["single-label", "multi-label", "regression", "token-classification"]
     num_classes: int = pydantic.Field(ge=1)
     id2label: dict[str, str]
     label2id: dict[str, int]

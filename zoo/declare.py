@@ -26,6 +26,7 @@ POOLS: dict[str, tuple[str, ...]] = {
     "BND": ("token", "avg", "max"),
     "BD": ("none",),
 }
+TASKS = ("single-label", "multi-label", "regression", "token-classification")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc", "unlicense"})
 
@@ -50,6 +51,8 @@ class Image:
         interpolation: How images are resized.
         crop: Share of the resized image that the evaluation crop keeps, in (0, 1].
         fixed_size: Whether the backbone runs at ``size`` only, unless built with another ``img_size``.
+        window: Centre and width of the values of a grey DICOM file that become 0 to 1, after its rescale (Hounsfield units
+            for CT); None takes the file's own.
     """
 
     size: int | tuple[int, int] = 224
@@ -58,10 +61,12 @@ class Image:
     interpolation: str = "bicubic"
     crop: float = 1.0
     fixed_size: bool = False
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.size, int):
             object.__setattr__(self, "size", (self.size, self.size))
+        object.__setattr__(self, "window", tuple(self.window) if self.window else None)
         for name in ("size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         faults = [
@@ -71,6 +76,7 @@ class Image:
             (any(value <= 0 for value in self.std), f"std is {self.std}; every value must be positive"),
             (not 0 < self.crop <= 1, f"crop is {self.crop}; it must be in (0, 1]"),
             (self.interpolation not in INTERPOLATIONS, f"interpolation {self.interpolation!r} is none of {INTERPOLATIONS}"),
+            (not _is_window(self.window), f"window is {self.window}; give (centre, width), the width positive"),
         ]
         _refuse("Image", faults)
 
@@ -97,30 +103,66 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
-    """A text input: token ids of at most ``max_length`` tokens."""
+    """A text input: a mapping of int64 tensors ``(batch, tokens)``, ``input_ids`` and ``attention_mask`` among them.
+
+    Attributes:
+        max_length: Most tokens of a sample, special ones included; longer texts are cut.
+        tokenizer: ``"module:function"``; called with ``files``, returns a ``zoo.data.text.Tokenizer``.
+        files: Where the tokenizer's files are: a folder, or ``repo@revision`` on the Hub.
+    """
 
     max_length: int = 512
+    tokenizer: str = ""
+    files: str = ""
 
     def __post_init__(self) -> None:
-        _refuse("Text", [(self.max_length < 1, f"max_length is {self.max_length}; it must be at least 1 token")])
+        faults = [
+            (self.max_length < 1, f"max_length is {self.max_length}; it must be at least 1 token"),
+            (
+                bool(self.tokenizer) and not _is_function(self.tokenizer),
+                f"tokenizer {self.tokenizer!r} is not of the form 'module:function'",
+            ),
+        ]
+        _refuse("Text", faults)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Volume:
-    """A volume input of ``size`` voxels (depth, height, width) at ``spacing`` millimetres per voxel."""
+    """A volume input, its axes left to right, back to front, bottom to top (RAS+); then ``(x - mean) / std`` per channel.
 
-    size: tuple[int, int, int] = (96, 96, 96)
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    Attributes:
+        size: Depth, height and width in voxels, along these three axes; one number means a cube.
+        spacing: Millimetres per voxel that a volume is resampled to; it is then cut or padded to ``size`` around its
+            middle. None resizes the whole volume to ``size`` instead, whatever its spacing.
+        mean: Mean per channel; its length is the number of channels.
+        std: Standard deviation per channel.
+        window: Centre and width of the values that become 0 to 1; None standardises each volume by its own mean and
+            standard deviation.
+        fixed_size: Whether the backbone runs at ``size`` only, unless built with another ``img_size``.
+    """
+
+    size: int | tuple[int, int, int] = (96, 96, 96)
+    spacing: float | tuple[float, float, float] | None = (1.0, 1.0, 1.0)
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    window: tuple[float, float] | None = None
+    fixed_size: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("size", "spacing", "mean", "std"):
+        for name in ("size", "spacing"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) * 3 if isinstance(value, int | float) else value and tuple(value))
+        for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "window", tuple(self.window) if self.window else None)
+        spacing = self.spacing or (1.0, 1.0, 1.0)
         faults = [
-            (len(self.size) != 3 or min(self.size) < 1, f"size is {self.size}; give depth, height, width in voxels"),
-            (len(self.spacing) != 3 or min(self.spacing) <= 0, f"spacing is {self.spacing}; give three positive millimetres"),
+            (len(self.size) != 3 or min(self.size) < 1, f"size is {self.size}; give depth, height, width in voxels"),  # type: ignore[arg-type]  # a tuple now
+            (len(spacing) != 3 or min(spacing) <= 0, f"spacing is {self.spacing}; give three positive millimetres"),  # type: ignore[arg-type]
             (len(self.mean) != len(self.std), f"mean has {len(self.mean)} channels, std has {len(self.std)}"),
+            (not self.mean, "mean is empty; give one value per channel"),
+            (any(value <= 0 for value in self.std), f"std is {self.std}; every value must be positive"),
+            (not _is_window(self.window), f"window is {self.window}; give (centre, width), the width positive"),
         ]
         _refuse("Volume", faults)
 
@@ -132,7 +174,7 @@ class Volume:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample: ``(channels, depth, height, width)``."""
-        return (self.channels, *self.size)
+        return (self.channels, *self.size)  # type: ignore[misc]  # a tuple after __post_init__
 
 
 Inputs: TypeAlias = "Image | Text | Volume"
@@ -177,7 +219,8 @@ class Weights:
         revision: Commit, tag or branch of the repository.
         package: Importable package that ships ``file``.
         file: Name or path of a safetensors file.
-        sha256: Digest of the file, as 64 hexadecimal digits.
+        sha256: Digest of the file, as 64 hexadecimal digits; for the index of a sharded model, that of the listing of all its files.
+        size: Bytes of the file; 0 where unknown.
         license: SPDX identifier in lower case, or ``unknown``.
         url: Where the publisher keeps weights that are not on the Hub; told to the user, never fetched.
     """
@@ -189,6 +232,7 @@ class Weights:
     sha256: str = ""
     license: str = "unknown"
     url: str = ""
+    size: int = 0
 
     def __post_init__(self) -> None:
         if self.repo and self.file and not self.package and not self.sha256:
@@ -322,6 +366,10 @@ def from_fields(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         return kind(**values)
     except (TypeError, DeclarationError) as error:
         raise DeclarationError(f"{where}: {error}") from error
+
+
+def _is_window(window: tuple[float, ...] | None) -> bool:
+    return window is None or (len(window) == 2 and window[1] > 0)
 
 
 def _refuse(what: str, faults: Sequence[tuple[bool, str]]) -> None:

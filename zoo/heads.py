@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from zoo.declare import POOLS, Features
 from zoo.errors import OptionError, did_you_mean
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
 class Pool(nn.Module):
@@ -31,12 +34,20 @@ class Pool(nn.Module):
         self.layout = features.layout
         self.prefix_tokens = features.prefix_tokens
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool ``x`` of the declared layout to ``(batch, dim)``."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Pool ``x`` of the declared layout to ``(batch, dim)``.
+
+        Args:
+            x: Features.
+            mask: For text, ``(batch, tokens)`` with 0 for padding. All other tokens count, the class token too, as
+                sentence embeddings have it (Reimers & Gurevych 2019).
+        """
         if self.how == "none":
             return x
         if self.how == "token":
             return x[:, 0]
+        if mask is not None:
+            return _pool_masked(x, mask, self.how)
         if self.layout == "BND":
             x = x[:, self.prefix_tokens :]
         axes = tuple(range(2, x.ndim)) if self.layout in ("BCHW", "BCDHW") else tuple(range(1, x.ndim - 1))
@@ -69,13 +80,16 @@ class LinearHead(nn.Module):
         scores: Tensor = self.linear(self.dropout(pooled))
         return scores
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features of the declared layout to logits ``(batch, num_classes)``."""
-        return self.logits(self.pool(features))
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map features of the declared layout to logits ``(batch, num_classes)``; ``mask`` as ``Pool`` takes it."""
+        return self.logits(self.pool(features, mask))
 
 
 class MLPHead(nn.Module):
-    """Pooling, a hidden layer with ReLU and dropout, and a linear layer: the usual head of medical transfer learning.
+    """Pooling, a hidden layer with activation and dropout, and a linear layer: the usual head of medical transfer learning.
+
+    With ``hidden`` equal to the width of the features it is also the classification head of many text models: ``tanh`` for
+    RoBERTa and MPNet, ``relu`` for DistilBERT, ``gelu`` for ELECTRA and DeBERTa.
 
     Args:
         features: Declared features of the backbone.
@@ -83,28 +97,74 @@ class MLPHead(nn.Module):
         pool: See ``Pool``.
         hidden: Width of the hidden layer.
         dropout: Probability in [0, 1) of zeroing a hidden unit.
+        activation: ``relu``, ``tanh`` or ``gelu``.
     """
 
-    def __init__(self, features: Features, num_classes: int, *, pool: str = "", hidden: int = 256, dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        features: Features,
+        num_classes: int,
+        *,
+        pool: str = "",
+        hidden: int = 256,
+        dropout: float = 0.5,
+        activation: str = "relu",
+    ) -> None:
         super().__init__()
         if hidden < 1:
             raise OptionError(f"hidden is {hidden}; a hidden layer has at least 1 unit")
+        if activation not in ACTIVATIONS:
+            raise OptionError(f"activation {activation!r}{did_you_mean(activation, ACTIVATIONS)} is none of: {', '.join(ACTIVATIONS)}")
+        self.activation = ACTIVATIONS[activation]()
         self.pool = Pool(features, pool)
         self.hidden = nn.Linear(features.dim, hidden)
         self.dropout = nn.Dropout(_probability(dropout))
         self.linear = nn.Linear(hidden, num_classes)
-        nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="relu")
+        nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="tanh" if activation == "tanh" else "relu")
         nn.init.zeros_(self.hidden.bias)
         _initialise(self.linear)
 
     def logits(self, pooled: Tensor) -> Tensor:
         """Map pooled features ``(batch, dim)`` to ``(batch, num_classes)``."""
-        scores: Tensor = self.linear(self.dropout(self.hidden(pooled).relu()))
+        scores: Tensor = self.linear(self.dropout(self.activation(self.hidden(pooled))))
         return scores
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features of the declared layout to logits ``(batch, num_classes)``."""
-        return self.logits(self.pool(features))
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map features of the declared layout to logits ``(batch, num_classes)``; ``mask`` as ``Pool`` takes it."""
+        return self.logits(self.pool(features, mask))
+
+
+class TokenHead(nn.Module):
+    """Dropout and one linear layer for each token, for token classification.
+
+    Args:
+        features: Declared features of the backbone, of layout BND.
+        num_classes: Number of logits.
+        dropout: Probability in [0, 1) of zeroing a feature.
+
+    Raises:
+        OptionError: If the features are not tokens.
+    """
+
+    def __init__(self, features: Features, num_classes: int, *, dropout: float = 0.1) -> None:
+        super().__init__()
+        if features.layout != "BND":
+            raise OptionError(f"a head for tokens needs features of layout BND, and the backbone gives {features.layout}")
+        self.dropout = nn.Dropout(_probability(dropout))
+        self.linear = nn.Linear(features.dim, num_classes)
+        _initialise(self.linear)
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map features ``(batch, tokens, dim)`` to logits ``(batch, tokens, num_classes)``; padding is not left out."""
+        scores: Tensor = self.linear(self.dropout(features))
+        return scores
+
+
+def _pool_masked(x: Tensor, mask: Tensor, how: str) -> Tensor:
+    kept = mask.to(torch.bool).unsqueeze(-1)
+    if how == "max":
+        return x.masked_fill(~kept, float("-inf")).amax(1)
+    return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
 def _initialise(layer: nn.Linear) -> None:

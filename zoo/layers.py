@@ -180,7 +180,9 @@ def _expand(model: nn.Module, group: str, members: str | Sequence[str], faults: 
         faults.append(f"{group!r} has {len(starred)} names with '*' ({', '.join(starred)}); give each a group of its own")
         return []
     if not starred:
-        return [(group, _present(model, group, names, faults))]
+        present = _present(model, group, names, faults)
+        # A group of which every name may be absent may be absent as a whole, such as a pooler.
+        return [(group, present)] if present or not all(name.endswith("?") for name in names) else []
     at = names.index(starred[0])
     before, after = _present(model, group, names[:at], faults), _present(model, group, names[at + 1 :], faults)
     children = _children(model, group, starred[0], faults)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo.declare import TASKS
 from zoo.errors import OptionError, count, did_you_mean, fault_list
 
 if sys.version_info >= (3, 11):
@@ -20,7 +21,6 @@ PLAIN = ("valid", "weights", "task", "classes", "head", "in_chans", "allow_parti
 SWITCHES = ("allow_partial", "resume", "quiet")
 TABLES = ("columns", "head_options", "model_options")
 FIT = ("epochs", "batch_size", "lr", "image_size", "seed", "valid_split", "drop_other_classes")
-TASKS = ("single-label", "multi-label", "regression")
 
 
 def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -17,6 +18,8 @@ from zoo.data.transforms import Transform
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, fault_list
 
 Sample: TypeAlias = "tuple[torch.Tensor, Any, int]"
+Inputs: TypeAlias = "torch.Tensor | dict[str, torch.Tensor]"
+Batched: TypeAlias = "tuple[Inputs, torch.Tensor, list[int]]"
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,10 @@ class Samples(Dataset[Sample]):
         table: The rows that are served.
         transform: Called with an input and a ``random.Random`` seeded by (seed, epoch, index).
         seed: Decides all randomness.
+        lengths: What batches are grouped by, or None: all samples are of one size.
     """
+
+    lengths: None = None
 
     def __init__(self, table: Table, transform: Transform, seed: int = 0) -> None:
         """Serve a table.
@@ -75,6 +81,13 @@ class Samples(Dataset[Sample]):
         target = None if targets is None else targets[index]
         return x, int(target) if isinstance(target, np.int64) else target, index
 
+    def collate(self, samples: Sequence[Sample]) -> Batched:
+        """Stack a list of samples."""
+        inputs, targets, indices = zip(*samples, strict=True)
+        if targets[0] is None:  # unlabelled: prediction needs none, and None cannot be stacked
+            targets = (-1,) * len(inputs)
+        return torch.stack(inputs), torch.from_numpy(np.stack([np.asarray(target) for target in targets])), list(indices)
+
 
 def drop_corrupt(table: Table, max_corrupt: float = 0.01) -> Table:
     """Return the rows that can be decoded, after trying all of them; what is left out is logged once.
@@ -86,6 +99,8 @@ def drop_corrupt(table: Table, max_corrupt: float = 0.01) -> Table:
     """
     if not 0 <= max_corrupt <= 1:
         raise OptionError(f"max_corrupt is {max_corrupt}; it is a share of the samples, in [0, 1]")
+    if table.reads not in ("image", "volume"):
+        return table
     rows = range(len(table))
     if isinstance(table.inputs, list):
         # Decoders release the interpreter lock; datasets of the user's own may not be safe in threads.

@@ -13,7 +13,7 @@ from zoo.data.table import SPLIT_WORDS, split_word
 from zoo.errors import DataError, did_you_mean
 
 EXTENSIONS = (".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_SPLITS = frozenset(word for words in SPLIT_WORDS.values() for word in words)
+SPLITS = frozenset(word for words in SPLIT_WORDS.values() for word in words)
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ def read_folder(folder: Path, labelled: bool | None = None) -> Raw:
     """
     subfolders = _subfolders(folder)
     names = {name.lower() for name in subfolders}
-    if names and (names <= _SPLITS or {split_word(name) for name in names} >= {"train", "valid"}):
-        return _read_splits(folder, {name: path for name, path in subfolders.items() if name.lower() in _SPLITS}, subfolders)
+    if names and (names <= SPLITS or {split_word(name) for name in names} >= {"train", "valid"}):
+        return _read_splits(folder, {name: path for name, path in subfolders.items() if name.lower() in SPLITS}, subfolders)
     raw = Raw(list(_images(str(folder))), None, source=repr(str(folder))) if labelled is False else _read_classes(folder, subfolders)
     if not raw.inputs:
         raise DataError(f"{str(folder)!r} holds no image; looked for {' '.join(EXTENSIONS)}, also in its {len(subfolders)} subfolders")

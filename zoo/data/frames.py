@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,25 +16,31 @@ from zoo.errors import DataError, check_options, count, did_you_mean, examples
 if TYPE_CHECKING:
     import pandas as pd
 
+_WRAPPED = re.compile(r'"(?:[^"]|"")*"')
 SUFFIXES = (".csv", ".tsv", ".parquet")
+# What a row's input is made of, by what the model reads; the first is required.
+_INPUTS = {"image": ("file_name",), "volume": ("file_name",), "text": ("text", "text_pair"), "words": ("words",)}
 # Names that are taken where `columns` says nothing, first one found.
 _USUAL = {
     "file_name": ("file_name", "path", "file", "filename", "file_path", "image", "img"),
-    "label": ("label", "labels"),
+    "text": ("text", "sentence", "sentence1", "premise", "question", "review", "content"),
+    "text_pair": ("text_pair", "text2", "sentence2", "hypothesis", "answer"),
+    "words": ("words", "tokens"),
+    "label": ("label", "labels", "tags", "ner_tags"),
     "split": ("split",),
     "group": ("group",),
 }
 
 
-def read_table(path: Path, columns: Mapping[str, str], labelled: bool | None) -> Raw:
-    """Read a CSV, TSV or Parquet file; its paths are relative to the file.
+def read_table(path: Path, columns: Mapping[str, str], labelled: bool | None, reads: str = "image") -> Raw:
+    """Read a CSV, TSV or Parquet file; its paths are relative to the file. ``reads`` as in ``Table``.
 
     Cells of a text file are read as text, so ``007`` stays ``007`` and a class may be called ``None`` or ``NA``.
 
     Raises:
         DataError: If the file cannot be parsed, lacks a column, or names image files that do not exist.
     """
-    return read_frame(_parse(path), columns, labelled, source=repr(str(path)), base=path.parent)
+    return read_frame(_parse(path), columns, labelled, source=repr(str(path)), base=path.parent, reads=reads)
 
 
 def _parse(path: Path) -> pd.DataFrame:
@@ -41,20 +49,38 @@ def _parse(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        separator = max("\t;," if path.suffix.lower() == ".tsv" else ",;\t", key=header.count)
-        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = file.read().split("\n")
+        separator = max("\t;," if path.suffix.lower() == ".tsv" else ",;\t", key=lines[0].count)
+        # No cell holds a tab or a line break, so a quotation mark is one, unless it wraps a whole cell.
+        plain = separator == "\t" and all(line.count("\t") == lines[0].count("\t") for line in lines if line.strip())
+        quoting = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
+        frame: pd.DataFrame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", quoting=quoting)
+        return frame.map(_unquoted).rename(columns=_unquoted) if plain else frame
     except PermissionError as error:
         raise DataError(f"{str(path)!r} may not be read; change its permissions") from error
     except (ValueError, OSError) as error:  # pandas' and pyarrow's own errors are ValueError
         raise DataError(f"{str(path)!r} cannot be read as {path.suffix[1:].upper()}: {error}") from error
 
 
+def _unquoted(cell: str) -> str:
+    """Return a cell without the quotation marks that a writer of tables put around it."""
+    return cell[1:-1].replace('""', '"') if _WRAPPED.fullmatch(cell) else cell
+
+
 def read_frame(
-    frame: pd.DataFrame, columns: Mapping[str, str], labelled: bool | None, *, source: str = "the DataFrame", base: Path | None = None
+    frame: pd.DataFrame,
+    columns: Mapping[str, str],
+    labelled: bool | None,
+    *,
+    source: str = "the DataFrame",
+    base: Path | None = None,
+    reads: str = "image",
 ) -> Raw:
-    """Read a DataFrame: ``file_name`` (paths, images or arrays), ``label``, optional ``split`` and ``group``.
+    """Read a DataFrame: an input, ``label``, optional ``split`` and ``group``.
+
+    The input is ``file_name`` (paths, images or arrays); for texts ``text`` and optionally ``text_pair``; for sentences given
+    as words ``words`` (lists, or text separated by blanks).
 
     Args:
         frame: A row per sample.
@@ -62,23 +88,33 @@ def read_frame(
         labelled: True requires labels, False leaves them out, None takes them where they are.
         source: For messages.
         base: Folder that paths are relative to; None is the current one.
+        reads: As in ``Table``.
 
     Raises:
         DataError: If a column is missing, there is no row, or files do not exist.
     """
-    found = find_columns([str(name) for name in frame.columns], columns, labelled, source)
+    found = find_columns([str(name) for name in frame.columns], columns, labelled, source, reads)
     if not len(frame):
         raise DataError(f"{source} has no rows")
     values = {role: frame[name].tolist() for role, name in found.items()}
-    for role in ("file_name", "group", "split"):
+    for role in ("file_name", "text", "text_pair", "words", "group", "split"):
         _refuse_empty(values.get(role, []), role, found.get(role, ""), source)
     return Raw(
-        place_files(values["file_name"], source, base),
+        place_files(values["file_name"], source, base) if "file_name" in values else texts_of(values),
         values.get("label"),
         groups=[group_text(group) for group in values["group"]] if "group" in values else None,
         splits=[group_text(split) for split in values["split"]] if "split" in values else None,
         source=source,
     )
+
+
+def texts_of(values: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """Return texts, pairs of texts, or lists of words from the columns by their roles."""
+    if "words" in values:
+        return [item.split() if isinstance(item, str) else list(item) for item in values["words"]]
+    if "text_pair" in values:
+        return [(str(first), str(second)) for first, second in zip(values["text"], values["text_pair"], strict=True)]
+    return [str(item) for item in values["text"]]
 
 
 def place_files(inputs: Sequence[Any], source: str, base: Path | None = None) -> list[Any]:
@@ -97,16 +133,19 @@ def place_files(inputs: Sequence[Any], source: str, base: Path | None = None) ->
     return placed
 
 
-def find_columns(names: Sequence[str], columns: Mapping[str, str], labelled: bool | None, source: str) -> dict[str, str]:
-    """Return the column that plays each role: ``file_name``, ``label``, ``split``, ``group``.
+def find_columns(
+    names: Sequence[str], columns: Mapping[str, str], labelled: bool | None, source: str, reads: str = "image"
+) -> dict[str, str]:
+    """Return the column that plays each role: those of the input, ``label``, ``split``, ``group``.
 
     Raises:
         DataError: If a required or a named column is missing; all at once, each with the nearest column.
     """
-    check_options(columns, _USUAL, "columns=")
-    wanted = {role: (columns[role],) if role in columns else usual for role, usual in _USUAL.items()}
+    roles = (*_INPUTS[reads], "label", "split", "group")
+    check_options(columns, roles, "columns=")
+    wanted = {role: (columns[role],) if role in columns else _USUAL[role] for role in roles}
     found = {role: next((name for name in usual if name in names), None) for role, usual in wanted.items()}
-    required = {"file_name", *columns} | ({"label"} if labelled else set())
+    required = {roles[0], *columns} | ({"label"} if labelled else set())
     absent = [role for role in wanted if found[role] is None and role in required]
     if absent:
         told = ", ".join(f"{wanted[role][0]!r}{did_you_mean(wanted[role][0], names)}" for role in absent)

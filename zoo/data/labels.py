@@ -14,9 +14,9 @@ import numpy as np
 
 from zoo.data.raw import Raw
 from zoo.data.table import Array, item_name
+from zoo.declare import TASKS
 from zoo.errors import DataError, OptionError, count, did_you_mean, examples, fault_list
 
-TASKS = ("single-label", "multi-label", "regression")
 log = logging.getLogger(__name__)
 _INTEGER = re.compile(r"[+-]?\d+")
 
@@ -89,9 +89,10 @@ def encode(
 
     Args:
         labels: One per sample. Single-label: text or integers. Multi-label: text separated by ``|`` or ``;``, lists of
-            names, or rows of 0 and 1. Regression: a number or a list of numbers.
+            names, or rows of 0 and 1. Regression: a number or a list of numbers. Token classification: a list of names,
+            one per word.
         inputs: The samples, to name those at fault.
-        task: ``single-label``, ``multi-label`` or ``regression``.
+        task: One of ``zoo.declare.TASKS``.
         classes: The classes to use, or None to find them.
         source: For messages.
 
@@ -109,6 +110,8 @@ def encode(
         return _numbers(labels, inputs, source), ()
     if task == "single-label":
         return _single(labels, inputs, classes, source)
+    if task == "token-classification":
+        return _by_word(labels, inputs, classes, source)
     return _multi(labels, inputs, classes, source)
 
 
@@ -163,6 +166,21 @@ def _are_indices(labels: Sequence[Any], known: Sequence[str]) -> bool:
     if any(_INTEGER.fullmatch(name) for name in known):
         return False
     return bool(labels) and all(type(label) is int and 0 <= label < len(known) for label in labels)
+
+
+def _by_word(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[Array, tuple[str, ...]]:
+    """Return an array of int64 arrays, one number per word."""
+    rows = [label.split() if isinstance(label, str) else [_name(_plain(part)) for part in label] for label in labels]
+    words = [len(item.split() if isinstance(item, str) else item) for item in (inputs[row] for row in range(len(rows)))]
+    odd = [f"row {row} ({words[row]} words, {len(tags)} labels)" for row, tags in enumerate(rows) if len(tags) != words[row]]
+    if odd:
+        raise DataError(f"{source}: {count(len(odd), 'sentence')} have not one label per word: {examples(odd)}")
+    known = check_classes(classes) if classes is not None else class_order({tag for tags in rows for tag in tags})
+    place = {name: index for index, name in enumerate(known)}
+    _refuse_unknown(rows, place, inputs, source)
+    targets = np.empty(len(rows), dtype=object)
+    targets[:] = [np.array([place[tag] for tag in tags], dtype=np.int64) for tags in rows]
+    return targets, known
 
 
 def _multi(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[Array, tuple[str, ...]]:

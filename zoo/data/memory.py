@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.frames import find_columns, group_text
+from zoo.data.frames import find_columns, group_text, texts_of
 from zoo.data.raw import Raw, join
-from zoo.errors import DataError, count
+from zoo.errors import DataError, count, examples
 
 
 class Items(Sequence[Any]):
@@ -130,28 +130,60 @@ def _targets(dataset: Any) -> list[Any]:
     return [target.tolist() if hasattr(target, "tolist") else target for target in targets]
 
 
-def read_hub(dataset: Any, columns: Mapping[str, str], labelled: bool | None) -> Raw:
+def read_texts(inputs: Any, labels: Any, reads: str, source: str = "the arrays") -> Raw:
+    """Read texts, pairs of texts or lists of words, and labels or None.
+
+    Raises:
+        DataError: If an input is none of these, or the lengths differ.
+    """
+    items = inputs.tolist() if hasattr(inputs, "tolist") else list(inputs)
+    if reads == "words":
+        good = [isinstance(item, str) or (isinstance(item, list | tuple) and all(isinstance(word, str) for word in item)) for item in items]
+        items = [item.split() if isinstance(item, str) else item for item in items]
+    else:
+        items = [tuple(item) if isinstance(item, list) else item for item in items]
+        good = [isinstance(item, str) or (isinstance(item, tuple) and list(map(type, item)) == [str, str]) for item in items]
+    odd = [f"row {row} ({type(items[row]).__name__})" for row, fine in enumerate(good) if not fine]
+    if odd:
+        kind = "a text or a list of words" if reads == "words" else "a text or a pair of texts"
+        raise DataError(f"{source}: {count(len(odd), 'input')} of {len(items)} are not {kind}: {examples(odd)}")
+    if not items:
+        raise DataError(f"{source}: there are no samples")
+    if labels is not None and len(labels) != len(items):
+        raise DataError(f"{source}: {count(len(items), 'input')}, but {count(len(labels), 'label')}; give one label per input")
+    return Raw(items, None if labels is None else labels.tolist() if hasattr(labels, "tolist") else list(labels), source=source)
+
+
+def read_hub(dataset: Any, columns: Mapping[str, str], labelled: bool | None, reads: str = "image") -> Raw:
     """Read a ``datasets.Dataset``; class names of a ClassLabel column are kept, images stay encoded."""
     source = "the datasets.Dataset"
     if not len(dataset):
         raise DataError(f"{source} has no rows")
-    found = find_columns(dataset.column_names, columns, labelled, source)
+    found = find_columns(dataset.column_names, columns, labelled, source, reads)
     values: dict[str, list[Any]] = {
         role: list(dataset.select_columns(name)[:][name]) for role, name in found.items() if role != "file_name"
     }
     feature = dataset.features[found["label"]] if "label" in found else None
+    feature = getattr(feature, "feature", feature)  # of a list of labels, one per word
     name: Callable[[Any], str] | None = getattr(feature, "int2str", None)
     if name is not None:
-        # -1 is how datasets marks an unlabelled row.
-        values["label"] = [None if label is None or label < 0 else name(label) for label in values["label"]]
+        values["label"] = [_named(label, name) for label in values["label"]]
+    pixels = found.get("file_name")
     return Raw(
-        Items(_encoded(dataset.select_columns(found["file_name"]), found["file_name"]), found["file_name"]),
+        texts_of(values) if pixels is None else Items(_encoded(dataset.select_columns(pixels), pixels), pixels),
         values.get("label"),
         classes=tuple(feature.names) if name is not None and feature is not None else None,
         groups=[group_text(group) for group in values["group"]] if "group" in values else None,
         splits=[group_text(split) for split in values["split"]] if "split" in values else None,
         source=source,
     )
+
+
+def _named(label: Any, name: Callable[[Any], str]) -> Any:
+    if isinstance(label, list):
+        return [name(one) for one in label]
+    # -1 is how datasets marks an unlabelled row.
+    return None if label is None or label < 0 else name(label)
 
 
 def _encoded(dataset: Any, column: str) -> Any:
@@ -161,6 +193,6 @@ def _encoded(dataset: Any, column: str) -> Any:
     return dataset.cast_column(column, Image(decode=False)) if isinstance(dataset.features[column], Image) else dataset
 
 
-def read_hub_dict(parts: Mapping[str, Any], columns: Mapping[str, str], labelled: bool | None) -> Raw:
+def read_hub_dict(parts: Mapping[str, Any], columns: Mapping[str, str], labelled: bool | None, reads: str = "image") -> Raw:
     """Read a ``datasets.DatasetDict``: its keys are the splits."""
-    return join([read_hub(part, columns, labelled).with_split(name) for name, part in parts.items()], "the datasets.DatasetDict")
+    return join([read_hub(part, columns, labelled, reads).with_split(name) for name, part in parts.items()], "the datasets.DatasetDict")

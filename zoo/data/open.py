@@ -29,6 +29,7 @@ def open_data(
     columns: Mapping[str, str] = _NONE,
     labelled: bool | None = None,
     drop_other_classes: bool = False,
+    reads: str = "image",
 ) -> Table:
     """Open any source as one table, decoding nothing.
 
@@ -37,14 +38,17 @@ def open_data(
             TSV or Parquet file (``file_name``, ``label``, optional ``split`` and ``group``; paths relative to the file);
             a DataFrame; a ``datasets.Dataset`` or ``DatasetDict``; a torch ``Dataset`` of ``(input, target)``;
             ``(X, y)`` with X uint8 or float in [0, 1] of shape ``(samples, height, width[, channels])``; an image file;
-            a list of paths, PIL images, arrays or tensors; a ``Table``.
-        task: ``single-label``, ``multi-label`` (labels separated by ``|`` or ``;``, or lists) or ``regression``.
+            a list of paths, PIL images, arrays or tensors; a ``Table``. Texts: a CSV, TSV or Parquet file, DataFrame or
+            Hub dataset with ``text`` (and ``text_pair``) or ``words``, a CoNLL file, a list of texts, ``(texts, labels)``.
+        task: ``single-label``, ``multi-label`` (labels separated by ``|`` or ``;``, or lists), ``regression`` or
+            ``token-classification``.
         classes: Class names in the order of the targets, or None to find them: sorted as text, as numbers where all
             are integers.
         split: Only this split; ``val``, ``valid`` and ``validation`` are one word.
         columns: Own names of the columns of a table, such as ``{"file_name": "file", "group": "patient_id"}``.
         labelled: True requires labels, False leaves them out (prediction), None takes them where the source has them.
         drop_other_classes: Leave out the samples whose label is none of ``classes``, instead of refusing them.
+        reads: What an input is: ``image``, ``volume``, ``text`` or ``words``; see ``Table``.
 
     Returns:
         The table.
@@ -52,12 +56,12 @@ def open_data(
     Raises:
         DataError: If the source is missing, empty or of an unknown kind, or its labels are at fault.
     """
-    raw = read(source, columns, labelled)
+    raw = read(source, columns, labelled, reads)
     if drop_other_classes and raw.labels is not None:
         raw = keep_classes(raw, classes, task)
     if split is not None:
         raw = raw.select(rows_of_split(raw.splits, split, raw.source))
-    return _table(raw, task, classes)
+    return _table(raw, task, classes, reads)
 
 
 def open_train_valid(
@@ -71,6 +75,7 @@ def open_train_valid(
     seed: int = 0,
     allow_leak: bool = False,
     drop_other_classes: bool = False,
+    reads: str = "image",
 ) -> tuple[Table, Table]:
     """Open what to train on and what to choose the best epoch by.
 
@@ -88,6 +93,7 @@ def open_train_valid(
         seed: Decides a hold-out.
         allow_leak: Go on where a group has samples on both sides.
         drop_other_classes: Leave out the samples whose label is none of ``classes``, instead of refusing them.
+        reads: As in ``open_data``.
 
     Returns:
         Two tables with the same classes, without splits: they are the split, and ``fit`` takes both as they are.
@@ -97,7 +103,7 @@ def open_train_valid(
     """
     if valid is not None and valid_split is not None:
         raise OptionError("give either a validation source or valid_split=, not both")
-    raw, other = read(train, columns, True), None if valid is None else read(valid, columns, True)
+    raw, other = read(train, columns, True, reads), None if valid is None else read(valid, columns, True, reads)
     if drop_other_classes:
         raw, other = keep_classes(raw, classes, task), other and keep_classes(other, classes, task)
     if other is not None:
@@ -108,9 +114,9 @@ def open_train_valid(
         kept, held = choose_rows(raw.splits, valid_split, raw.source)
         first, second = raw.select(kept), None if held is None else raw.select(held)
     if second is None:
-        return _held_out(_table(first, task, classes), seed)
+        return _held_out(_table(first, task, classes, reads), seed)
     found = classes or class_names(join([first, second], first.source), task)
-    tables = _table(first, task, found), _table(second, task, found)
+    tables = _table(first, task, found, reads), _table(second, task, found, reads)
     check_trainable(tables[0])
     if not allow_leak:
         check_leak(*tables)
@@ -140,7 +146,7 @@ def _part(raw: Raw, name: str) -> Raw:
     return raw.select(choose_rows(raw.splits, None, raw.source)[0])
 
 
-def _table(raw: Raw, task: str, classes: Sequence[str] | None) -> Table:
+def _table(raw: Raw, task: str, classes: Sequence[str] | None, reads: str) -> Table:
     if raw.labels is None:
         targets, names = None, tuple(classes or ())
     else:
@@ -148,4 +154,4 @@ def _table(raw: Raw, task: str, classes: Sequence[str] | None) -> Table:
         targets, names = encode(raw.labels, raw.inputs, task=task, classes=known, source=raw.source)
     groups = None if raw.groups is None else tuple(raw.groups)
     splits = None if raw.splits is None else tuple(raw.splits)
-    return Table(raw.inputs, targets, classes=names, groups=groups, splits=splits, source=raw.source)
+    return Table(raw.inputs, targets, classes=names, groups=groups, splits=splits, source=raw.source, reads=reads)

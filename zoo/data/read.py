@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data import folders, frames, memory
-from zoo.data.raw import Raw
+from zoo.data import conll, folders, frames, memory
+from zoo.data.raw import Raw, join
 from zoo.data.table import Table
 from zoo.errors import DataError, OptionError, examples
 
@@ -21,46 +21,75 @@ _KINDS = (
     "(X, y) arrays, or a list of paths, PIL images or arrays"
 )
 
+_TEXT_KINDS = "a CSV, TSV or Parquet file, a DataFrame, a datasets.Dataset, (texts, labels), a list of texts, or a torch Dataset"
+TEXTUAL = ("text", "words")
+TABLES = (*frames.SUFFIXES, *conll.SUFFIXES)
 
-def read(source: Any, columns: Mapping[str, str], labelled: bool | None) -> Raw:
+
+def read(source: Any, columns: Mapping[str, str], labelled: bool | None, reads: str = "image") -> Raw:
     """Read any source; see ``zoo.data.open.open_data``.
 
     Raises:
         DataError: If it is missing, empty, of an unknown kind, or lacks the labels that are required.
         OptionError: If ``columns`` are given for a source that has none.
     """
-    raw = _read(source, columns, labelled)
+    raw = _read(source, columns, labelled, reads)
     if labelled and raw.labels is None:
         raise DataError(f"{raw.source} has no labels; give class folders, a label column, or (X, y)")
     return replace(raw, labels=None, classes=None) if labelled is False else raw
 
 
-def _read(source: Any, columns: Mapping[str, str], labelled: bool | None) -> Raw:
+def _read(source: Any, columns: Mapping[str, str], labelled: bool | None, reads: str) -> Raw:
+    if reads in TEXTUAL and isinstance(source, str) and labelled is False and not _names_file(source):
+        return memory.read_texts([source], None, reads, "the text")
     if isinstance(source, str | os.PathLike):
-        return _read_path(Path(source).expanduser(), columns, labelled)
+        return _read_path(Path(source).expanduser(), columns, labelled, reads)
     # A DataFrame or a Hub dataset can only exist where its library is imported already.
     if isinstance(source, _class("pandas", "DataFrame")):
-        return frames.read_frame(source, columns, labelled)
+        return frames.read_frame(source, columns, labelled, reads=reads)
     if isinstance(source, _class("datasets", "DatasetDict")):
-        return memory.read_hub_dict(source, columns, labelled)
+        return memory.read_hub_dict(source, columns, labelled, reads)
     if isinstance(source, _class("datasets", "Dataset")):
-        return memory.read_hub(source, columns, labelled)
+        return memory.read_hub(source, columns, labelled, reads)
     if columns:
         raise OptionError(
             f"columns={dict(columns)} needs a table (CSV, TSV, Parquet, DataFrame, datasets.Dataset), not {type(source).__name__}"
         )
-    return _read_memory(source)
+    return _read_texts(source, reads) if reads in TEXTUAL else _read_memory(source)
+
+
+def _names_file(text: str) -> bool:
+    """Tell the name of a file from a text to predict: it has a known ending, or it exists."""
+    return text.lower().endswith((*frames.SUFFIXES, *conll.SUFFIXES)) or (len(text) < 256 and "\n" not in text and Path(text).exists())
+
+
+def _read_texts(source: Any, reads: str) -> Raw:
+    if isinstance(source, Table):
+        return _read_table(source)
+    # Two texts are a list of inputs; anything else in a tuple of two is (X, y).
+    if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str):
+        return memory.read_texts(*source, reads)
+    if isinstance(source, list | tuple | np.ndarray):
+        return memory.read_texts(source, None, reads, "the list")
+    if isinstance(source, Mapping) or not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
+        raise DataError(f"data of type {type(source).__name__} cannot be read; give {_TEXT_KINDS}")
+    raw = memory.read_torch(source)
+    return replace(memory.read_texts(list(raw.inputs), raw.labels, reads, raw.source), classes=raw.classes)
 
 
 def _class(module: str, name: str) -> Any:
     return getattr(sys.modules.get(module), name, ())
 
 
-def _read_path(path: Path, columns: Mapping[str, str], labelled: bool | None) -> Raw:
+def _read_path(path: Path, columns: Mapping[str, str], labelled: bool | None, reads: str) -> Raw:
     folders.check_exists(path)
     suffix = path.suffix.lower()
+    if reads == "words" and not columns and conll.is_conll(path):
+        return conll.read_conll(path, labelled)
     if suffix in frames.SUFFIXES and path.is_file():
-        return frames.read_table(path, columns, labelled)
+        return frames.read_table(path, columns, labelled, reads)
+    if reads in TEXTUAL:
+        return _read_text_path(path, reads)
     if columns:
         raise OptionError(f"columns={dict(columns)} needs a table (CSV, TSV, Parquet), but {str(path)!r} is none")
     if path.is_dir():
@@ -69,6 +98,17 @@ def _read_path(path: Path, columns: Mapping[str, str], labelled: bool | None) ->
         return Raw([str(path)], None, source=repr(str(path)))
     known = " ".join((*frames.SUFFIXES, *folders.EXTENSIONS))
     raise DataError(f"{str(path)!r} is neither a folder nor a file of a known kind ({known})")
+
+
+def _read_text_path(path: Path, reads: str) -> Raw:
+    """Read what is left for texts: a folder that holds a table per split."""
+    found = {entry.stem.lower(): entry for entry in sorted(path.iterdir()) if entry.suffix.lower() in TABLES} if path.is_dir() else {}
+    splits = {name: entry for name, entry in found.items() if name in folders.SPLITS}
+    if not splits:
+        known = " ".join(frames.SUFFIXES if reads == "text" else (*frames.SUFFIXES, *conll.SUFFIXES))
+        raise DataError(f"{str(path)!r} holds no texts; give a table ({known}), or a folder with train and valid tables")
+    parts = [_read_path(entry, {}, None, reads).with_split(name) for name, entry in splits.items()]
+    return join(parts, repr(str(path)))
 
 
 def _read_memory(source: Any) -> Raw:
@@ -107,6 +147,8 @@ def _read_table(table: Table) -> Raw:
     labels: Sequence[Any] | None = None
     if table.targets is not None and not table.classes:
         labels = table.targets.tolist()
+    elif table.targets is not None and table.targets.dtype == object:
+        labels = [[table.classes[target] for target in row] for row in table.targets]
     elif table.targets is not None and table.targets.ndim == 1:
         labels = [table.classes[target] for target in table.targets]
     elif table.targets is not None:

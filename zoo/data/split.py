@@ -126,7 +126,7 @@ def _draw(rows: Array, share: float, seed: int) -> Array:
 
 
 def _single(table: Table) -> bool:
-    return bool(table.classes) and table.targets is not None and table.targets.ndim == 1
+    return bool(table.classes) and table.targets is not None and table.targets.ndim == 1 and table.targets.dtype != object
 
 
 def _keeps_classes(table: Table, rest: Array) -> bool:
@@ -149,7 +149,7 @@ def check_trainable(table: Table) -> None:
     counts = table.counts()
     empty = [repr(name) for name, number in counts.items() if not number]
     if empty:
-        raise DataError(f"{table.source}: {count(len(empty), 'class')} without images in train: {examples(empty, 8)}; counts: {counts}")
+        raise DataError(f"{table.source}: {count(len(empty), 'class')} without samples in train: {examples(empty, 8)}; counts: {counts}")
     if len(counts) == 1 and _single(table):
         raise DataError(f"{table.source} has only one class, {table.classes[0]!r}; training needs two or more (one subfolder per class)")
 

@@ -19,6 +19,8 @@ SPLIT_WORDS = {
     "valid": ("valid", "val", "validation", "dev"),
     "test": ("test", "testing"),
 }
+_SHOWN = 40
+_LONGEST_PATH = 4096
 _CANONICAL = {word: name for name, words in SPLIT_WORDS.items() for word in words}
 
 
@@ -67,6 +69,8 @@ class Table:
         groups: What must not be split, such as a patient id, per sample, or None.
         splits: Name of the split per sample, or None.
         source: Where the data come from, for messages.
+        reads: What an input is: ``image``, ``volume``, ``text`` (a text or a pair of texts) or ``words`` (a sentence given
+            as words, with a label for each; its targets are an array of int64 arrays).
     """
 
     inputs: Sequence[Any]
@@ -75,6 +79,7 @@ class Table:
     groups: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
     source: str = "the data"
+    reads: str = "image"
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -91,11 +96,11 @@ class Table:
         )
 
     def counts(self) -> dict[str, int]:
-        """Return the number of samples per class, in the order of the classes; empty for regression or unlabelled."""
+        """Return the number of samples (of words) per class, in the order of the classes; empty for regression or unlabelled."""
         if self.targets is None or not self.classes:
             return {}
-        single = self.targets.ndim == 1
-        numbers = np.bincount(self.targets, minlength=len(self.classes)) if single else (self.targets > 0).sum(axis=0)
+        targets = flat_targets(self.targets)
+        numbers = np.bincount(targets, minlength=len(self.classes)) if targets.ndim == 1 else (targets > 0).sum(axis=0)
         return {name: int(number) for name, number in zip(self.classes, numbers, strict=True)}
 
     def name_of(self, index: int) -> str:
@@ -103,11 +108,25 @@ class Table:
         return item_name(self.inputs, index)
 
 
+def flat_targets(targets: Array) -> Array:
+    """Return the targets as one array of numbers; those of words one after another."""
+    if targets.dtype != object:
+        return targets
+    return np.concatenate(list(targets)) if len(targets) else np.empty(0, dtype=np.int64)
+
+
 def item_name(inputs: Sequence[Any], index: int) -> str:
-    """Return the path of an input, or ``row N`` counted from 0."""
+    """Return the path of an input, or ``row N`` counted from 0; of a text also its beginning."""
     # Looking at a lazy input would decode it; only lists hold paths.
     item = inputs[index] if isinstance(inputs, list | tuple) else None
+    if isinstance(item, str) and not _is_path(item):
+        return f"row {index} ({item[:_SHOWN]!r}{'…' if len(item) > _SHOWN else ''})"
     return repr(os.fspath(item)) if isinstance(item, str | os.PathLike) else f"row {index}"
+
+
+def _is_path(text: str) -> bool:
+    """Tell a path from a text: it has no blank, or it exists."""
+    return not any(letter.isspace() for letter in text) or (len(text) < _LONGEST_PATH and os.path.exists(text))  # noqa: PTH110  # ten times faster
 
 
 def rows_of_split(splits: Sequence[str] | None, name: str, source: str) -> Array:

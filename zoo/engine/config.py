@@ -22,6 +22,7 @@ MONITORS = {
     "single-label": ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss"),
     "multi-label": ("map", "macro_f1", "micro_f1", "auroc", "loss"),
     "regression": ("mae", "rmse", "r2", "loss"),
+    "token-classification": ("f1", "precision", "recall", "accuracy", "loss"),
 }
 
 

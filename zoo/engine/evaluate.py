@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.adapter import TaskModel
-from zoo.data.dataset import Samples
 from zoo.data.open import Table, open_data
+from zoo.declare import Text
 from zoo.engine.device import choose_device, choose_precision, placed
+from zoo.engine.entities import label_words
 from zoo.engine.loader import Loader
 from zoo.engine.metrics import compute_metrics, sigmoid, softmax
 from zoo.engine.progress import Progress
-from zoo.engine.setup import check_targets
-from zoo.engine.streams import Forward, run_all, transform_for
+from zoo.engine.setup import check_targets, reads
+from zoo.engine.streams import Forward, run_all, run_words, samples_for
 from zoo.errors import DataError, OptionError
 
 BATCH_SIZE = 64
@@ -40,7 +41,7 @@ def evaluate(
 
     single-label: loss, accuracy, balanced_accuracy, macro_f1, auroc, and majority, the accuracy of always naming the most
     frequent class. multi-label: loss, map, macro_f1, micro_f1, auroc. regression: mae, rmse, r2. A metric that the data
-    leave undefined is left out.
+    leave undefined is left out. token-classification: loss, f1, precision and recall by entity, accuracy by word.
 
     Args:
         model: The model.
@@ -55,22 +56,25 @@ def evaluate(
     Raises:
         DataError: If the data have no labels, or labels outside the model's.
     """
-    table = open_data(data, task=model.task, classes=model.labels, split=split, columns=columns, labelled=True)
+    table = open_data(data, task=model.task, classes=model.labels, split=split, columns=columns, labelled=True, reads=reads(model))
     check_targets(model, table)
     logits = _outputs(model, table, model, batch_size=batch_size, workers=workers, device=device, quiet=quiet)
-    return compute_metrics(model.task, logits, np.asarray(table.targets))
+    return compute_metrics(model.task, logits, np.asarray(table.targets), table.classes)
 
 
 def predict(model: TaskModel, inputs: Any, **options: Any) -> list[Any]:
     """Return the prediction for each input, in order.
 
     A label (its index where the model has no labels), a tuple of the labels above 0.5, or a number (a tuple where the
-    model has several outputs). ``options`` are those of ``predict_proba``.
+    model has several outputs); for token classification a list with the label of each word. ``options`` are those of
+    ``predict_proba``.
     """
     if model.task == "regression":
         outputs = _predict_outputs(model, inputs, model, **options)
         return [float(row[0]) if len(row) == 1 else tuple(map(float, row)) for row in outputs]
     labels: Any = model.labels or range(model.num_classes)
+    if model.task == "token-classification":
+        return label_words(_predict_outputs(model, inputs, model, **options), labels)
     probabilities = predict_proba(model, inputs, **options)
     if model.task == "multi-label":
         return [tuple(labels[k] for k in np.flatnonzero(row > 0.5)) for row in probabilities]
@@ -79,6 +83,8 @@ def predict(model: TaskModel, inputs: Any, **options: Any) -> list[Any]:
 
 def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
     """Return probabilities ``(n, num_classes)``, float32: softmax, or for multi-label a sigmoid for each label.
+
+    For token classification an array of n arrays ``(words, num_classes)``, NaN for a word beyond the maximum length.
 
     Args:
         model: The model.
@@ -90,7 +96,11 @@ def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
     """
     if model.task == "regression":
         raise OptionError("a regression has no probabilities; use predict()")
-    logits = _predict_outputs(model, inputs, model, **options).astype(np.float64)
+    logits = _predict_outputs(model, inputs, model, **options)
+    if logits.dtype == object:
+        logits[:] = [softmax(rows).astype(np.float32) for rows in logits]
+        return logits
+    logits = logits.astype(np.float64)
     return np.asarray((sigmoid if model.task == "multi-label" else softmax)(logits), dtype=np.float32)
 
 
@@ -111,7 +121,8 @@ def _predict_outputs(
     device: str = "auto",
     quiet: bool = True,
 ) -> Array:
-    table = open_data(_as_list(inputs), task=model.task, split=split, columns=columns, labelled=False)
+    source = inputs if isinstance(model.inputs, Text) else _as_list(inputs)
+    table = open_data(source, task=model.task, split=split, columns=columns, labelled=False, reads=reads(model))
     return _outputs(model, table, forward, batch_size=batch_size, workers=workers, device=device, quiet=quiet)
 
 
@@ -137,6 +148,7 @@ def _outputs(model: TaskModel, table: Table, forward: Forward, *, batch_size: in
     autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=half)
     with placed(model, where) as layout, Progress(quiet, "") as progress, autocast:
         model.eval()
-        loader = Loader(Samples(table, transform_for(model.inputs)), where, workers=workers, layout=layout)
+        loader = Loader(samples_for(model.inputs, table), where, workers=workers, layout=layout)
         progress.begin("evaluate", len(table))
-        return run_all(forward, loader.batches, len(table), batch_size, each=progress.step)
+        words = model.task == "token-classification" and forward is model
+        return (run_words if words else run_all)(forward, loader, len(table), batch_size, each=progress.step)

@@ -7,16 +7,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.data.dataset import Samples
+from zoo.data.dataset import Batched, Inputs, Samples
+from zoo.data.text import TextSamples
 from zoo.data.workers import worker_init
 from zoo.engine.sampler import Batch
 
-Loaded: TypeAlias = "tuple[Tensor, Tensor, list[int]]"
+Loaded: TypeAlias = Batched
 
 
 class _Order(Sequence[Batch]):
@@ -33,7 +32,7 @@ class _Order(Sequence[Batch]):
 
 
 class Loader:
-    """Loads given batches of one ``Samples``, again and again.
+    """Loads given batches of the same samples, again and again.
 
     Args:
         samples: What to load.
@@ -45,21 +44,21 @@ class Loader:
 
     def __init__(
         self,
-        samples: Samples,
+        samples: Samples | TextSamples,
         device: torch.device,
         *,
         workers: int | None = None,
         layout: torch.memory_format = torch.contiguous_format,
         keep_workers: bool = True,
     ) -> None:
-        self._samples, self._device, self._layout = samples, device, layout
+        self.samples, self._device, self._layout = samples, device, layout
         self._order = _Order()
         number = default_workers(device) if workers is None else workers
         self._loader = DataLoader(
-            samples,
+            samples,  # type: ignore[arg-type]  # texts are a dataset by what they can do
             batch_sampler=self._order,
             num_workers=number,
-            collate_fn=_collate,
+            collate_fn=samples.collate,
             pin_memory=device.type == "cuda",
             worker_init_fn=worker_init() if number else None,
             persistent_workers=keep_workers and number > 0,
@@ -69,26 +68,22 @@ class Loader:
 
     def batches(self, order: Sequence[Batch], epoch: int = 0) -> Iterator[Loaded]:
         """Yield ``(inputs, targets, sample indices)`` for each batch of indices, on the device."""
-        self._samples.set_epoch(epoch)
+        self.samples.set_epoch(epoch)
         self._order.batches = order
         for inputs, targets, indices in _quiet_iterator(self._loader):
-            x = inputs.to(self._device, non_blocking=True)
-            if self._layout == torch.channels_last and x.ndim == 4:
-                x = x.contiguous(memory_format=torch.channels_last)
-            yield x, targets.to(self._device, non_blocking=True), indices
+            yield self._placed(inputs), targets.to(self._device, non_blocking=True), indices
+
+    def _placed(self, inputs: Inputs) -> Inputs:
+        if isinstance(inputs, dict):
+            return {name: x.to(self._device, non_blocking=True) for name, x in inputs.items()}
+        x = inputs.to(self._device, non_blocking=True)
+        return x.contiguous(memory_format=torch.channels_last) if self._layout == torch.channels_last and x.ndim == 4 else x
 
 
 def default_workers(device: torch.device) -> int:
     """Return how many loader processes pay off: none beside computing on the CPU, else one per core, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if device.type == "cpu" else min(8, cores)
-
-
-def _collate(samples: Sequence[tuple[Tensor, Any, int]]) -> Loaded:
-    inputs, targets, indices = zip(*samples, strict=True)
-    if targets[0] is None:  # unlabelled: prediction needs none, and None cannot be stacked
-        targets = (-1,) * len(inputs)
-    return torch.stack(inputs), torch.from_numpy(np.stack([np.asarray(target) for target in targets])), list(indices)
 
 
 def _quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:

@@ -21,8 +21,13 @@ def make_loss(task: str, *, smoothing: float = 0.0, weights: Tensor | None = Non
 
     single-label: cross entropy on class indices ``(batch,)`` or probabilities ``(batch, classes)``, with class weights
     and label smoothing (Szegedy et al. 2016). multi-label: binary cross entropy with logits on ``(batch, classes)``; the
-    weights count for positives. regression: squared error on ``(batch, outputs)``.
+    weights count for positives. regression: squared error on ``(batch, outputs)``. token-classification: cross entropy on
+    logits ``(batch, tokens, classes)`` and class indices ``(batch, tokens)``, where -100 does not count.
     """
+    if task == "token-classification":
+        return lambda logits, target: functional.cross_entropy(
+            logits.flatten(0, 1), target.flatten(), weight=weights, label_smoothing=smoothing
+        )
     if task == "single-label":
         return lambda logits, target: functional.cross_entropy(logits, target, weight=weights, label_smoothing=smoothing)
     if task == "multi-label":

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from zoo.engine.entities import entity_metrics
+
 Array = npt.NDArray[Any]
 
 
-def compute_metrics(task: str, logits: Array, targets: Array) -> dict[str, float]:
+def compute_metrics(task: str, logits: Array, targets: Array, classes: Sequence[str] = ()) -> dict[str, float]:
     """Return the metrics of ``task``; one that the data leave undefined (no positive, one class only) is left out.
 
     Args:
-        task: ``single-label``, ``multi-label`` or ``regression``.
+        task: One of ``zoo.declare.TASKS``.
         logits: ``(n, classes)``; for a regression the outputs in the targets' unit.
         targets: ``(n,)`` class indices, ``(n, classes)`` zeros and ones, or ``(n,)`` / ``(n, outputs)`` numbers.
+        classes: Their names; token classification needs them.
     """
+    if task == "token-classification":
+        return entity_metrics(logits, targets, classes)
     logits = np.asarray(logits, dtype=np.float64)
     if task == "single-label":
         return _single_label(logits, np.asarray(targets, dtype=np.int64))

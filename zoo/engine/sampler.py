@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Batch: TypeAlias = "list[int]"
+POOL = 50  # batches that are sorted by length together
 
 
 def epoch_order(count: int, seed: int, epoch: int, weights: npt.NDArray[np.float64] | None = None) -> npt.NDArray[np.int64]:
@@ -28,9 +29,24 @@ def even_batches(order: npt.NDArray[np.int64], batch_size: int) -> list[Batch]:
     return [part.tolist() for part in np.array_split(order, parts)] if parts else []
 
 
-def ordered_batches(count: int, batch_size: int) -> list[Batch]:
-    """Cut 0 … ``count`` - 1 in order, for evaluation."""
-    return [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
+def batches_by_length(order: npt.NDArray[np.int64], batch_size: int, lengths: npt.NDArray[np.int64], seed: int, epoch: int) -> list[Batch]:
+    """Cut an order into batches of samples of nearly equal length, and shuffle the batches.
+
+    The order is cut into stretches of ``POOL`` batches, and each is sorted by length, so that chance still decides which
+    samples meet. Few padding tokens are left, and padding is computed like any other token.
+    """
+    stretch = POOL * batch_size
+    parts = [order[start : start + stretch] for start in range(0, len(order), stretch)]
+    by_length = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
+    batches = even_batches(by_length, batch_size)
+    shuffled = np.random.default_rng([seed, epoch, 1]).permutation(len(batches))
+    return [batches[index] for index in shuffled]
+
+
+def ordered_batches(count: int, batch_size: int, lengths: npt.NDArray[np.int64] | None = None) -> list[Batch]:
+    """Cut 0 … ``count`` - 1 for evaluation: in order, or from the shortest sample to the longest where ``lengths`` are given."""
+    order = np.arange(count) if lengths is None else np.argsort(lengths, kind="stable")
+    return [order[start : start + batch_size].tolist() for start in range(0, count, batch_size)]
 
 
 def balancing_weights(targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

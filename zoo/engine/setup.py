@@ -13,23 +13,39 @@ import numpy as np
 from zoo.adapter import TaskModel
 from zoo.data.dataset import drop_corrupt
 from zoo.data.open import Table, open_data, open_train_valid
+from zoo.data.read import TEXTUAL
 from zoo.data.split import check_trainable
-from zoo.declare import Image
+from zoo.data.table import flat_targets
+from zoo.declare import Image, Text
 from zoo.engine.config import Config
 from zoo.errors import DataError, OptionError, examples
+
+MIXES = ("mixup", "cutmix", "erase", "rand_augment")
 
 
 def check_fits(model: TaskModel, config: Config) -> None:
     """Refuse what the model or its task has no use for, instead of ignoring it.
 
     Raises:
-        OptionError: If the model does not read images, or options for classes meet a regression.
+        OptionError: If options for images meet texts, or options for classes meet a regression.
     """
-    if not isinstance(model.inputs, Image):
-        raise OptionError(f"fit() trains on images; backbone {model.spec.name!r} reads {model.spec.modality}")
+    textual = isinstance(model.inputs, Text)
+    pixels = [name for name in ("views",) if textual and getattr(config, name) > 1]
+    pixels += [name for name in MIXES if textual and (config.augment or {}).get(name)]
+    if pixels:
+        raise OptionError(f"{', '.join(pixels)}: meant for images, and {model.spec.name!r} reads text; leave out what is named")
+    if model.task == "token-classification" and config.balanced_sampling:
+        raise OptionError("balanced_sampling draws whole samples, and a sentence has labels of several classes; use class_weights")
     given = [name for name in ("class_weights", "balanced_sampling", "label_smoothing") if getattr(config, name)]
     if model.task == "regression" and given:
         raise OptionError(f"{', '.join(given)}: meant for classes, and a regression has none; leave out what is named")
+
+
+def reads(model: TaskModel) -> str:
+    """Return what one input of the model is; see ``zoo.data.table.Table.reads``."""
+    if not isinstance(model.inputs, Text):
+        return model.spec.modality
+    return "words" if model.task == "token-classification" else "text"
 
 
 def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tuple[Table, Table | None]:
@@ -42,7 +58,7 @@ def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tu
     """
     if valid is False:
         chosen: dict[str, Any] = {"classes": model.labels, "columns": config.columns, "drop_other_classes": config.drop_other_classes}
-        first, second = open_data(train, task=model.task, labelled=True, **chosen), None
+        first, second = open_data(train, task=model.task, labelled=True, reads=reads(model), **chosen), None
         check_trainable(first)
     else:
         first, second = open_train_valid(
@@ -55,6 +71,7 @@ def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tu
             seed=config.seed,
             allow_leak=config.allow_leak,
             drop_other_classes=config.drop_other_classes,
+            reads=reads(model),
         )
     check_targets(model, first)
     if second is not None:
@@ -110,9 +127,12 @@ def summary(table: Table | None) -> dict[str, Any] | None:
     """Return what identifies a table: source, counts, and a digest over the names and targets of its samples."""
     if table is None:
         return None
-    digest = hashlib.sha256(np.ascontiguousarray(table.targets).tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(flat_targets(np.asarray(table.targets))).tobytes())
     names = table.inputs if isinstance(table.inputs, list | tuple) else []
     # The last two parts only: a data folder may move between a run and its continuation.
     for name in names:
-        digest.update("/".join(Path(name).parts[-2:]).encode() if isinstance(name, str | os.PathLike) else b"?")
+        if table.reads in TEXTUAL:
+            digest.update(repr(name).encode())
+        else:
+            digest.update("/".join(Path(name).parts[-2:]).encode() if isinstance(name, str | os.PathLike) else b"?")
     return {"source": table.source, "samples": len(table), "classes": table.counts(), "sha256": digest.hexdigest()}

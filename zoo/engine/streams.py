@@ -1,10 +1,10 @@
-"""What a phase trains on: images through the whole model, or cached features through the head alone."""
+"""What a phase trains on: samples through the whole model, or cached features through the head alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,27 +12,35 @@ import torch
 from torch import Tensor
 
 from zoo.adapter import TaskModel
-from zoo.data.dataset import Samples
+from zoo.data.dataset import Inputs, Samples
 from zoo.data.open import Table
+from zoo.data.text import IGNORED, TextSamples
 from zoo.data.transforms import Augment, Transform, eval_transform, train_transform
-from zoo.declare import Image
+from zoo.declare import Image, Text
 from zoo.engine.config import Config
 from zoo.engine.loader import Loaded, Loader
 from zoo.engine.plan import Epoch
 from zoo.engine.progress import Progress
 from zoo.engine.sampler import Batch, ordered_batches
-from zoo.errors import OptionError
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[[Any], Tensor]
 Batches = Callable[[Sequence[Batch], int], Iterable[Loaded]]
+Outputs: TypeAlias = "npt.NDArray[np.float32]"
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A way to get batches, and a function from their inputs to logits."""
+    """A way to get batches, and a function from their inputs to logits.
+
+    Attributes:
+        batches: Gives the batches of an order.
+        forward: From inputs to logits.
+        lengths: What batches are best grouped by, or None.
+    """
 
     batches: Batches
     forward: Forward
+    lengths: npt.NDArray[np.int64] | None = None
 
 
 class Streams:
@@ -72,7 +80,7 @@ class Streams:
         if not epoch.cached:
             self._features.clear()
             loader = self._kept_loader("augmented" if epoch.augment else "plain")
-            return Stream(loader.batches, self._cast(self._model))
+            return Stream(loader.batches, self._cast(self._model), loader.samples.lengths)
         self._open_phase(epoch)
         if "train" not in self._features:
             kinds = [("plain", 0), *(("augmented", view) for view in range(1, self._config.views))]
@@ -80,8 +88,8 @@ class Streams:
         targets = torch.from_numpy(np.asarray(self._train.targets))
         return Stream(cached_batches(self._features["train"], targets, self._accelerator.device), self._cast(self._logits))
 
-    def valid_logits(self, epoch: Epoch) -> npt.NDArray[np.float32]:
-        """Return the model's logits for all validation samples, ``(samples, classes)``."""
+    def valid_logits(self, epoch: Epoch) -> Outputs:
+        """Return the model's logits for all validation samples, ``(samples, classes)``; for words as ``run_words`` does."""
         assert self._valid is not None, "asked for validation without validation data"
         if not epoch.cached:
             return self._pass(self._cast(self._model), self._kept_loader("valid"), len(self._valid), "valid")
@@ -109,7 +117,7 @@ class Streams:
         loader = self._loader(kind, keep_workers=False)
         return torch.from_numpy(self._pass(self._cast(self._model.embed_batch), loader, len(table), "features", view))
 
-    def _pass(self, forward: Forward, loader: Loader, count: int, what: str, view: int = 0) -> npt.NDArray[np.float32]:
+    def _pass(self, forward: Forward, loader: Loader, count: int, what: str, view: int = 0) -> Outputs:
         def each(done: int) -> None:
             if self._progress.due:
                 self._progress.step(done)
@@ -117,7 +125,9 @@ class Streams:
 
         self._progress.begin(what, count)
         # Without gradients more fits into memory than in training.
-        return run_all(forward, loader.batches, count, 2 * self._config.batch_size, each=each, epoch=view)
+        if what == "valid" and self._model.task == "token-classification":
+            return run_words(forward, loader, count, 2 * self._config.batch_size, each=each)
+        return run_all(forward, loader, count, 2 * self._config.batch_size, each=each, epoch=view)
 
     def _kept_loader(self, kind: str) -> Loader:
         if kind not in self._loaders:
@@ -128,51 +138,77 @@ class Streams:
         table = self._valid if kind == "valid" else self._train
         assert table is not None, "there are no validation data to load"
         augment = Augment(**(self._config.augment or {})) if kind == "augmented" else None
-        samples = Samples(table, transform_for(self._model.inputs, augment), self._config.seed)
+        samples = samples_for(self._model.inputs, table, augment, seed=self._config.seed)
         device, workers = self._accelerator.device, self._config.workers
         return Loader(samples, device, workers=workers, layout=self._layout, keep_workers=keep_workers)
 
     def _cast(self, function: Forward) -> Forward:
-        def forward(x: Tensor) -> Tensor:
+        def forward(x: Inputs) -> Tensor:
             with self._accelerator.autocast():
                 return function(x)
 
         return forward
 
 
+def samples_for(inputs: Any, table: Table, augment: Augment | None = None, *, seed: int = 0) -> Samples | TextSamples:
+    """Return the samples of a table as a declared input wants them; without ``augment`` as for evaluation."""
+    if isinstance(inputs, Text):
+        return TextSamples(table, inputs)
+    return Samples(table, transform_for(inputs, augment), seed)
+
+
 def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:
-    """Return the transform of a declared input; without ``augment`` the evaluation transform.
+    """Return the transform of a declared image or volume; without ``augment`` the evaluation transform."""
+    if isinstance(inputs, Image):
+        return eval_transform(inputs) if augment is None else train_transform(inputs, augment)
+    from zoo.data.volumes import volume_transform
 
-    Raises:
-        OptionError: If the input is no image.
-    """
-    if not isinstance(inputs, Image):
-        raise OptionError(f"the engine reads images; this model reads {type(inputs).__name__.lower()}")
-    return eval_transform(inputs) if augment is None else train_transform(inputs, augment)
+    return volume_transform(inputs, augment is not None)
 
 
-def run_all(
-    forward: Forward, batches: Batches, count: int, batch_size: int, *, each: Callable[[int], None], epoch: int = 0
-) -> npt.NDArray[np.float32]:
-    """Run ``forward`` over samples 0 … ``count`` - 1 in order, without gradients, and return its outputs ``(count, …)``.
+def run_all(forward: Forward, loader: Loader, count: int, batch_size: int, *, each: Callable[[int], None], epoch: int = 0) -> Outputs:
+    """Run ``forward`` over samples 0 … ``count`` - 1 without gradients, and return its outputs ``(count, …)``.
 
     Args:
         forward: From a batch of inputs to a batch of outputs.
-        batches: Gives the batches.
+        loader: Gives the batches.
         count: Number of samples, at least 1.
         batch_size: Samples per forward.
         each: Called with the number of samples done after every batch; may raise to stop.
         epoch: Whose random numbers an augmenting transform draws.
     """
-    result: npt.NDArray[np.float32] | None = None
+    result: Outputs | None = None
+    done = 0
     with torch.inference_mode():
-        for inputs, _, indices in batches(ordered_batches(count, batch_size), epoch):
+        for inputs, _, indices in loader.batches(ordered_batches(count, batch_size, loader.samples.lengths), epoch):
             outputs = forward(inputs).float().cpu().numpy()
             if result is None:
                 result = np.empty((count, *outputs.shape[1:]), dtype=np.float32)
             result[indices] = outputs
-            each(indices[-1] + 1)
+            done += len(indices)
+            each(done)
     assert result is not None, "an empty table was let through"
+    return result
+
+
+def run_words(forward: Forward, loader: Loader, count: int, batch_size: int, *, each: Callable[[int], None]) -> Outputs:
+    """Run ``forward`` over sentences given as words, and return an array of ``count`` arrays ``(words, classes)``.
+
+    A word that was cut off, or that the tokenizer drops, has NaN.
+    """
+    samples = loader.samples
+    assert isinstance(samples, TextSamples)
+    result = np.empty(count, dtype=object)
+    done = 0
+    with torch.inference_mode():
+        for inputs, targets, indices in loader.batches(ordered_batches(count, batch_size, samples.lengths), 0):
+            outputs, first = forward(inputs).float().cpu().numpy(), targets.cpu().numpy() != IGNORED
+            for row, index in enumerate(indices):
+                logits = np.full((len(samples.table.inputs[index]), outputs.shape[-1]), np.nan, dtype=np.float32)
+                logits[samples.words(index)] = outputs[row][first[row]]
+                result[index] = logits
+            done += len(indices)
+            each(done)
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from torch.nn import functional
 
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
+from zoo.data.table import flat_targets
 from zoo.data.transforms import Augment, mix_batch
 from zoo.engine.best import Best, resolve_monitor
 from zoo.engine.checkpoint import Checkpoint, write_checkpoint
 from zoo.engine.config import Config
 from zoo.engine.guard import EVERY, Guard, NonFiniteError
+from zoo.engine.loader import Loaded
 from zoo.engine.loss import class_weights, make_loss
 from zoo.engine.messages import headline, interrupted, no_checkpoint, not_finite
 from zoo.engine.metrics import compute_metrics
@@ -30,7 +32,7 @@ from zoo.engine.optimizer import build_optimizer
 from zoo.engine.plan import Epoch, make_plan, next_phase
 from zoo.engine.progress import Progress
 from zoo.engine.run import write_history
-from zoo.engine.sampler import Batch, balancing_weights, epoch_order, even_batches
+from zoo.engine.sampler import Batch, balancing_weights, batches_by_length, epoch_order, even_batches
 from zoo.engine.scale import TargetScale, measure
 from zoo.engine.schedule import rate
 from zoo.engine.signals import StopFlag, Stopped
@@ -75,7 +77,7 @@ class Training:
         self.train = self._encoded(train)
         self.truth: npt.NDArray[Any] | None = None if valid is None else np.asarray(valid.targets)
         self.draw = balancing_weights(np.asarray(train.targets)) if config.balanced_sampling and train.classes else None
-        weights = class_weights(config.class_weights, np.asarray(train.targets), train.classes)
+        weights = class_weights(config.class_weights, flat_targets(np.asarray(train.targets)), train.classes)
         self.loss = make_loss(model.task, smoothing=config.label_smoothing, weights=None if weights is None else weights.to(device))
         # Cached features need a head that tells pooling and logits apart.
         separable = hasattr(model.head, "logits") and hasattr(model.head, "pool")
@@ -154,7 +156,7 @@ class Training:
 
     def _steps(self, epoch: Epoch, stream: Stream) -> None:
         state, size = self.state, self.config.accumulate
-        order = self._order()
+        order = self._order(stream.lengths)
         batches = iter(stream.batches(order[state.step * size :], state.epoch))
         self.progress.begin(f"{epoch.phase.name} {state.epoch + 1}/{len(self.plan)}", self.steps)
         try:
@@ -174,11 +176,10 @@ class Training:
             where = f"epoch {state.epoch + 1} (phase {epoch.phase.name!r}), step {error.step + 1} of {self.steps}"
             raise not_finite(error, where, indices, self.train, self.config.lr) from error
 
-    def _backward(
-        self, epoch: Epoch, stream: Stream, batch: tuple[Tensor, Tensor, Sequence[int]], step: int, part: int, parts: int
-    ) -> None:
+    def _backward(self, epoch: Epoch, stream: Stream, batch: Loaded, step: int, part: int, parts: int) -> None:
         x, y, indices = batch
         if epoch.augment and not epoch.cached and (self.augment.mixup or self.augment.cutmix):
+            assert isinstance(x, Tensor), "only pixels are mixed"
             rng = random.Random(f"{self.config.seed}/{self.state.epoch}/{step}/{part}/mix")
             x, y = mix_batch(x, self._soft(y), self.augment, rng)
         loss = self.loss(stream.forward(x).float(), y)
@@ -207,12 +208,16 @@ class Training:
         self.model.eval()
         logits = self.streams.valid_logits(epoch)
         if self.scale is None:
-            return compute_metrics(self.model.task, logits, self.truth)
+            return compute_metrics(self.model.task, logits, self.truth, self.train.classes)
         error = logits - self.scale.encode(self.truth)
         return {"loss": float((error**2).mean()), **compute_metrics(self.model.task, self.scale.decode(logits), self.truth)}
 
-    def _order(self) -> list[Batch]:
-        return even_batches(epoch_order(len(self.train), self.config.seed, self.state.epoch, self.draw), self.config.batch_size)
+    def _order(self, lengths: npt.NDArray[np.int64] | None = None) -> list[Batch]:
+        seed, epoch = self.config.seed, self.state.epoch
+        order = epoch_order(len(self.train), seed, epoch, self.draw)
+        if lengths is None:
+            return even_batches(order, self.config.batch_size)
+        return batches_by_length(order, self.config.batch_size, lengths, seed, epoch)
 
     def _factor(self, epoch: Epoch, step: int) -> float:
         return epoch.phase.lr * rate(epoch.done * self.steps + step, epoch.of * self.steps, self.config.warmup)

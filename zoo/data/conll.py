@@ -1,0 +1,51 @@
+"""Sentences with a label for each word, in the column format of the CoNLL shared tasks (Tjong Kim Sang & De Meulder 2003)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.data.raw import Raw
+from zoo.errors import DataError, count, examples
+
+SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".tsv", ".txt")
+_DOCUMENT = "-DOCSTART-"
+
+
+def is_conll(path: Path) -> bool:
+    """Tell whether a file has a word and its label per line, with empty lines between sentences, and no header."""
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        head = [file.readline() for _ in range(1000)]
+    return path.suffix.lower() not in (".tsv", ".txt") or any(not line.strip() for line in head if line)
+
+
+def read_conll(path: Path, labelled: bool | None) -> Raw:
+    """Read a file of words: the first column is the word, the last its label, an empty line ends a sentence.
+
+    Raises:
+        DataError: If the file cannot be read, or a line has a word and no label.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as text in UTF-8: {error}") from error
+    words: list[list[str]] = [[]]
+    labels: list[list[str]] = [[]]
+    bare: list[str] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        cells = line.rstrip("\r").split("\t") if "\t" in line else line.split()
+        if not line.strip() or cells[0] == _DOCUMENT:
+            words.append([])
+            labels.append([])
+            continue
+        words[-1].append(cells[0])
+        labels[-1].append(cells[-1].strip())
+        if len(cells) < 2 and labelled is not False:
+            bare.append(f"line {number} ({line.strip()[:40]!r})")
+    if bare:
+        raise DataError(f"{str(path)!r}: {count(len(bare), 'line')} have a word and no label: {examples(bare)}")
+    kept = [row for row, sentence in enumerate(words) if sentence]
+    if not kept:
+        raise DataError(f"{str(path)!r} holds no sentence; give a word and its label per line, and an empty line between sentences")
+    return Raw([words[row] for row in kept], None if labelled is False else [labels[row] for row in kept], source=repr(str(path)))

@@ -1,0 +1,166 @@
+"""Texts become token ids: encoded once, padded to the longest of each batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data.dataset import Batched
+from zoo.data.table import Table
+from zoo.declare import Text
+from zoo.errors import DataError, OptionError, count
+from zoo.plugins import load_function
+
+log = logging.getLogger(__name__)
+
+Encoding: TypeAlias = "dict[str, list[int]]"
+IGNORED = -100  # a target that no loss and no metric counts, as torch's cross entropy has it
+_CHUNK = 1024
+
+
+class Tokenizer(Protocol):
+    """What a plugin's tokenizer function returns.
+
+    Attributes:
+        padding: Padding value of each input, by its name.
+    """
+
+    padding: Mapping[str, int]
+
+    def encode(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[Encoding]:
+        """Return the inputs of each text or pair of texts: cut to ``max_length`` tokens, special ones added, not padded."""
+        ...
+
+    def encode_words(self, sentences: Sequence[Sequence[str]], max_length: int) -> list[tuple[Encoding, list[int | None]]]:
+        """Return the same for sentences given as words, and for each token the index of its word, None for special ones."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into a folder, from where its home library opens them."""
+        ...
+
+
+@lru_cache(maxsize=8)
+def open_tokenizer(inputs: Text) -> Tokenizer:
+    """Return the tokenizer of a declared text input; opened once.
+
+    Raises:
+        OptionError: If the declaration names none.
+    """
+    if not inputs.tokenizer:
+        raise OptionError("this backbone declares no tokenizer; give zoo.Text(tokenizer='module:function') in its declaration")
+    tokenizer: Tokenizer = load_function(inputs.tokenizer)(inputs.files)
+    return tokenizer
+
+
+class TextSamples:
+    """Encoded samples ``(inputs, target, index)`` of a table of texts, or of sentences given as words.
+
+    Attributes:
+        table: The rows that are served.
+        lengths: Tokens per sample, int64 ``(samples,)``.
+    """
+
+    def __init__(self, table: Table, inputs: Text) -> None:
+        """Encode a table.
+
+        Args:
+            table: Texts, pairs of texts, or lists of words where ``table.reads`` says so.
+            inputs: The declared input.
+
+        Raises:
+            DataError: If a sample is no text.
+        """
+        self.table = table
+        self._tokenizer = open_tokenizer(inputs)
+        self._words: list[list[int | None]] | None = None
+        items = [table.inputs[row] for row in range(len(table))]
+        if table.reads == "words":
+            told = [
+                one
+                for part in _chunks(items)
+                for one in self._tokenizer.encode_words([_as_words(item) for item in part], inputs.max_length)
+            ]
+            self._encodings, self._words = [encoding for encoding, _ in told], [words for _, words in told]
+        else:
+            self._encodings = [one for part in _chunks(items) for one in self._tokenizer.encode(part, inputs.max_length)]
+        self.lengths = np.array([len(encoding["input_ids"]) for encoding in self._encodings], dtype=np.int64)
+        self._tell_cut(inputs.max_length)
+
+    def _tell_cut(self, max_length: int) -> None:
+        full = int((self.lengths >= max_length).sum())
+        if full:
+            log.info(
+                "%s: %s of %d fill the maximum of %d tokens; what is longer is cut",
+                self.table.source,
+                count(full, "text"),
+                len(self),
+                max_length,
+            )
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: texts are the same in every epoch."""
+
+    def __getitem__(self, index: int) -> tuple[Encoding, Any, int]:
+        """Return the encoding, the target (for words one per token) and the index."""
+        targets = self.table.targets
+        target = None if targets is None else targets[index]
+        if self._words is not None:
+            target = _by_token(self._words[index], target)
+        return self._encodings[index], int(target) if isinstance(target, np.int64) else target, index
+
+    def words(self, index: int) -> list[int]:
+        """Return the words of one sentence whose first token was kept, in order."""
+        assert self._words is not None, "only sentences given as words have words"
+        return [word for word in dict.fromkeys(self._words[index]) if word is not None]
+
+    def collate(self, samples: Sequence[tuple[Encoding, Any, int]]) -> Batched:
+        """Pad a list of samples to the longest, in tokens, and stack it."""
+        encodings, targets, indices = zip(*samples, strict=True)
+        longest = max(len(encoding["input_ids"]) for encoding in encodings)
+        inputs = {
+            name: _padded([encoding[name] for encoding in encodings], longest, value) for name, value in self._tokenizer.padding.items()
+        }
+        if self._words is not None:
+            return inputs, _padded(list(targets), longest, IGNORED), list(indices)
+        if targets[0] is None:
+            targets = (-1,) * len(indices)
+        return inputs, torch.from_numpy(np.stack([np.asarray(target) for target in targets])), list(indices)
+
+
+def _by_token(words: Sequence[int | None], target: Any) -> list[int]:
+    """Return the target of each token: a word's first token carries it (0 where unlabelled), all others are ignored."""
+    told, before = [], None
+    for word in words:
+        first = word is not None and word != before
+        told.append((0 if target is None else int(target[word])) if first else IGNORED)
+        before = word if word is not None else before
+    return told
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:
+    table = np.full((len(rows), width), value, dtype=np.int64)
+    for row, values in enumerate(rows):
+        table[row, : len(values)] = values
+    return torch.from_numpy(table)
+
+
+def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:
+    return [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+
+
+def _as_words(item: Any) -> list[str]:
+    words = item.split() if isinstance(item, str) else list(item)
+    if not words:
+        raise DataError("a sentence without words cannot be classified word by word; remove it")
+    return words
