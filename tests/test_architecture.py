@@ -24,7 +24,10 @@ FLOORS = {
     "zoo.declare": 1.0,
     "zoo.hookspecs": 2.0,
     "zoo.discovery": 2.0,
+    "zoo.files": 1.0,
     "zoo.hub": 2.0,
+    "zoo.safetensors_header": 2.0,
+    "zoo.shards": 2.1,
     "zoo.registry_files": 2.0,
     "zoo.plugins": 2.1,
     "zoo.contributions": 2.2,
@@ -34,6 +37,7 @@ FLOORS = {
     "zoo.registry": 2.5,
     "zoo.layers": 3.0,
     "zoo.weights": 3.0,
+    "zoo.convert": 3.1,
     "zoo.construct": 3.0,
     "zoo.data": 3.0,
     "zoo.tuning": 4.0,
@@ -59,6 +63,7 @@ DOORS = {
 }
 LIGHT = {"zoo", "zoo.cli", *(room for room, floor in FLOORS.items() if floor < 3)}  # no torch at the top of these
 HEAVY = {"accelerate", "datasets", "matplotlib", "pandas", "peft", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers"}
+HEAVY |= {"monai", "nibabel", "pydicom", "torchxrayvision"}
 TORCH_ONLY = {"torch"}  # from floor 3 on, torch may stand at the top of a module, nothing else that is heavy
 
 Where = Literal["module", "function", "typing"]
@@ -228,7 +233,7 @@ def test_plugins_use_the_public_names_of_zoo_only() -> None:
 
 
 # Where bytes from disk or Hub become objects. Everything else asks zoo.weights.
-GATES = {"zoo/weights.py": {"safe_open", "load_file"}}
+GATES = {"zoo/weights.py": {"safe_open", "load_file"}, "zoo/convert.py": {"torch.load"}}
 FORBIDDEN_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 SAFE = {"allow_pickle": "False", "weights_only": "True", "trust_remote_code": "False"}
 READERS = {"safe_open", "load_file", "load_model", "load_state_dict_from_url"}

@@ -9,6 +9,8 @@
 | CMYK, YCCK, YCbCr, HSV | RGB |
 | EXIF orientation | upright |
 | several frames (GIF, TIFF, WebP, APNG) | refused; of a camera's MPO the first frame, the photo itself |
+| DICOM | rescaled, windowed and upright in brightness, see ``zoo.data.dicom``; several frames are refused |
+| .npy, .npz with one array | as an array of pixels: uint8, or float in [0, 1] |
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ import numpy as np
 import PIL.Image
 from PIL.Image import Transpose
 
+from zoo.data.dicom import Window, is_dicom, read_dicom
 from zoo.data.memory import check_range
+from zoo.data.nifti import ARRAYS, VOLUMES, load_array
 from zoo.errors import CorruptInputError, DataError
 
 _ORIENTATION = 0x0112
@@ -40,9 +44,10 @@ _UPRIGHT = {
 }
 _SIGNATURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP"}
 _MODES = {1: "L", 3: "RGB"}
+DICOM = (".dcm", ".dicom")
 
 
-def decode(source: Any, channels: int = 3, name: str = "", *, at_least: int = 0) -> PIL.Image.Image:
+def decode(source: Any, channels: int = 3, name: str = "", *, at_least: int = 0, window: Window | None = None) -> PIL.Image.Image:
     """Decode one image to 8 bits.
 
     Args:
@@ -52,6 +57,7 @@ def decode(source: Any, channels: int = 3, name: str = "", *, at_least: int = 0)
         name: What to call it in messages; a path names itself.
         at_least: Where positive, a JPEG may be decoded at a half, a quarter or an eighth of its size, its short side
             staying at this many pixels or more. The DCT is scaled, so this is cheaper than decoding and resizing.
+        window: Centre and width for a grey DICOM file, in its units after the rescale; None takes the file's own.
 
     Returns:
         A loaded image of mode ``L`` or ``RGB``, upright.
@@ -67,20 +73,24 @@ def decode(source: Any, channels: int = 3, name: str = "", *, at_least: int = 0)
     if isinstance(source, Mapping) and ("bytes" in source or "path" in source):
         source = source["bytes"] if source.get("bytes") is not None else source["path"]
     if isinstance(source, str | os.PathLike):
-        return _decode_file(os.fspath(source), channels, at_least)
+        return _decode_file(os.fspath(source), channels, at_least, window)
     name = name or f"an input of type {type(source).__name__}"
     if isinstance(source, bytes):
-        return _decode_stream(io.BytesIO(source), name, channels, at_least)
+        return _decode_stream(io.BytesIO(source), name, channels, at_least, window)
     if not isinstance(source, PIL.Image.Image):
         return _from_array(source, channels, name)
     return _guarded(source, name, channels, 0)
 
 
-def _decode_file(path: str, channels: int, at_least: int) -> PIL.Image.Image:
+def _decode_file(path: str, channels: int, at_least: int, window: Window | None) -> PIL.Image.Image:
     name = repr(path)
+    if path.lower().endswith(VOLUMES):
+        raise CorruptInputError(f"{name} is a volume, and the model reads images; take a backbone that `zoo list --modality volume` shows")
     try:
+        if path.lower().endswith(ARRAYS):
+            return _from_array(load_array(path), channels, name)
         with Path(path).open("rb") as stream:
-            return _decode_stream(stream, name, channels, at_least)
+            return _decode_stream(stream, name, channels, at_least, window)
     except FileNotFoundError as error:
         raise CorruptInputError(f"{name} does not exist (any more)") from error
     except PermissionError as error:
@@ -91,7 +101,13 @@ def _decode_file(path: str, channels: int, at_least: int) -> PIL.Image.Image:
         raise CorruptInputError(f"{name} cannot be read: {error.strerror or error}") from error
 
 
-def _decode_stream(stream: Any, name: str, channels: int, at_least: int) -> PIL.Image.Image:
+def _decode_stream(stream: Any, name: str, channels: int, at_least: int, window: Window | None) -> PIL.Image.Image:
+    head = stream.read(132)
+    stream.seek(0)
+    # First, as a DICOM file may start like a TIFF.
+    if is_dicom(head) or name.lower().rstrip("'\"").endswith(DICOM):
+        image = read_dicom(stream, window=window, name=name)
+        return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
     try:
         image = PIL.Image.open(stream)
     except PIL.UnidentifiedImageError as error:

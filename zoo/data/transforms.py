@@ -77,7 +77,7 @@ class Evaluate:
         if isinstance(source, torch.Tensor) and source.is_floating_point():
             return check_tensor(source, inputs)
         target = resize_target(inputs)
-        image = decode(source, inputs.channels)
+        image = decode(source, inputs.channels, window=inputs.window)
         image = image.resize(_cover(image.size, target), _RESAMPLING[inputs.interpolation])
         left, upper = round((image.width - inputs.width) / 2.0), round((image.height - inputs.height) / 2.0)
         return self.normalise(image.crop((left, upper, left + inputs.width, upper + inputs.height)))
@@ -99,7 +99,7 @@ class Train:
         inputs, augment = self.inputs, self.augment
         if isinstance(source, torch.Tensor) and source.is_floating_point():
             return check_tensor(source, inputs)
-        image = decode(source, inputs.channels, at_least=self._at_least())
+        image = decode(source, inputs.channels, at_least=self._at_least(), window=inputs.window)
         box = random_box(image.size, augment, rng)
         image = image.resize((inputs.width, inputs.height), _RESAMPLING[inputs.interpolation], box=box)
         x = self.normalise(vary(image, augment, rng))

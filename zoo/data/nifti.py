@@ -1,0 +1,89 @@
+"""Volumes from files: NIfTI by nibabel, imported here only when one is met; .npy and .npz by numpy, without pickle."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.errors import CorruptInputError, MissingExtraError
+
+Array = npt.NDArray[Any]
+
+VOLUMES = (".nii", ".nii.gz")
+ARRAYS = (".npy", ".npz")
+
+
+def read_nifti(source: Any, channels: int = 1, name: str = "") -> tuple[Array, Array]:
+    """Return the values and the affine of a NIfTI file, its axes turned to run left to right, back to front, bottom to top.
+
+    Voxels are permuted and flipped (the nearest of the 48 orientations), not interpolated; the header's scaling is applied.
+
+    Args:
+        source: Path, or an image of nibabel.
+        channels: Number of channels of the model; a fourth dimension of this length is taken for the channels.
+        name: What to call it in messages; a path names itself.
+
+    Returns:
+        float32 ``(channels or 1, depth, height, width)``, and the affine ``(4, 4)`` from its indices to millimetres in RAS+.
+
+    Raises:
+        MissingExtraError: If nibabel is not installed.
+        CorruptInputError: If the file cannot be read, or has a fourth dimension that is not the model's channels.
+    """
+    name = name or repr(str(source))
+    nibabel = _nibabel(name)
+    try:
+        image = nibabel.load(source) if isinstance(source, str | Path) else source
+        if len(image.shape) > 4 or (len(image.shape) == 4 and image.shape[3] not in (1, channels)):
+            raise CorruptInputError(_told_dimensions(name, image.shape, channels))
+        image = nibabel.as_closest_canonical(image)
+        values = np.asarray(image.dataobj, dtype=np.float32)
+    except CorruptInputError:
+        raise
+    except Exception as error:  # parsers raise anything on hostile bytes
+        raise CorruptInputError(f"{name} is no readable NIfTI file: {' '.join(str(error).split())}; remove or replace it") from error
+    if values.ndim < 3 or not values.size:
+        raise CorruptInputError(f"{name} has shape {image.shape}; a volume has three dimensions")
+    values = values[None] if values.ndim == 3 else np.moveaxis(values, 3, 0)
+    return np.ascontiguousarray(values), np.asarray(image.affine, dtype=np.float64)
+
+
+def _nibabel(name: str) -> Any:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise MissingExtraError(f"{name} is a NIfTI file, which nibabel reads: pip install nibabel, or 'zoo[medical]'") from error
+    return nibabel
+
+
+def _told_dimensions(name: str, shape: tuple[int, ...], channels: int) -> str:
+    told = f"{name} has shape {shape}, and the model reads volumes of {channels} channel(s)"
+    if len(shape) > 4:
+        return f"{told}; save one three-dimensional volume"
+    return f"{told}; save the one of its {shape[3]} volumes that you mean: nibabel.load(path).slicer[..., K].to_filename(…)"
+
+
+def load_array(path: str) -> Array:
+    """Return the array of an .npy file, or the only array of an .npz file; pickled objects are refused.
+
+    Raises:
+        CorruptInputError: If it cannot be read, or holds several arrays.
+    """
+    name = repr(path)
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            if len(found.files) == 1:
+                return np.asarray(found[found.files[0]])
+            arrays = ", ".join(found.files)
+    except FileNotFoundError as error:
+        raise CorruptInputError(f"{name} does not exist (any more)") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise CorruptInputError(f"{name} is no readable array: {error}; remove or replace it") from error
+    raise CorruptInputError(f"{name} holds several arrays ({arrays}); a sample is one array per file")
