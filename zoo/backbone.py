@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.declare import BackboneSpec, Features, Image, Text, Volume, Weights
 from zoo.errors import OptionError
+from zoo.lookup import foreign_folder
 from zoo.plugins import load_function
 from zoo.registry import default_registry
 
@@ -28,10 +29,11 @@ log = logging.getLogger("zoo")
 def get(
     name: str | PathLike[str], weights: bool | str | PathLike[str] | None = None, *, allow_partial: bool = False, **options: Any
 ) -> Backbone:
-    """Return a handle on a backbone: one that a plugin or ``registry.toml`` declares, or a saved model's.
+    """Return a handle on a backbone: one that a plugin or ``registry.toml`` declares, or a folder's.
 
     Args:
-        name: ``source/name``, an alias, the unambiguous part after the source, or the folder of a saved model.
+        name: ``source/name``, an alias, the unambiguous part after the source, or a folder: of a saved model, or of a library
+            that a plugin reads.
         weights: None for the declared pretrained weights, False for random initialisation, or a safetensors file.
         allow_partial: Whether weights that do not fill the whole backbone are accepted; the rest stays random.
         **options: Options of the architecture, such as ``pad_type="same"``, ``drop_path_rate=0.1``, ``img_size=160``.
@@ -42,7 +44,7 @@ def get(
         WeightsNotFoundError: If ``weights`` names no file.
         OptionError: If the backbone has no such option.
     """
-    if (Path(name) / "config.json").is_file():
+    if (Path(name) / "config.json").is_file() and foreign_folder(str(name)) is None:
         from zoo.saved import open_backbone
 
         return open_backbone(Path(name), weights=weights, allow_partial=allow_partial, **options)

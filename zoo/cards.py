@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pydantic
 
 from zoo.adapter import TaskModel
-from zoo.declare import BackboneSpec, Image, Inputs
+from zoo.declare import BackboneSpec, Image, Inputs, Text
 from zoo.errors import SavedModelError, did_you_mean, fault_list
 
 PIL_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
@@ -32,7 +32,9 @@ class ZooConfig(pydantic.BaseModel):
         license: Licence of the pretrained weights.
         modality: Kind of ``inputs``.
         options: Build options.
-        inputs: Fields of the declared input in use.
+        inputs: Fields of the declared input in use; of a text not where its tokenizer is, as that lies beside config.json.
+        features: Fields of the declared features in use.
+        labelled: Whether the classes have names of their own; those in ``id2label`` are placeholders otherwise.
         layer_groups: Names of the groups in order.
         frozen: Length of the frozen prefix when saved.
         head: Name of the head's declaration.
@@ -50,6 +52,8 @@ class ZooConfig(pydantic.BaseModel):
     modality: Literal["image", "text", "volume"]
     options: dict[str, Any]
     inputs: dict[str, Any]
+    features: dict[str, Any] = {}
+    labelled: bool = True
     layer_groups: list[str]
     frozen: int = 0
     head: str
@@ -73,12 +77,15 @@ class Config(pydantic.BaseModel):
     @property
     def labels(self) -> tuple[str, ...] | None:
         """Names of the classes in the order of the logits, or None."""
+        if not self.zoo.labelled:
+            return None
         return tuple(self.id2label[str(index)] for index in range(len(self.id2label))) or None
 
 
 def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, sha256: str) -> Config:
     """Return config.json for a model whose weights were written under ``keys``."""
-    labels = model.labels or ()
+    # Libraries of the field count the classes by their names, so classes without names are written with placeholders.
+    labels = model.labels or [f"LABEL_{index}" for index in range(model.num_classes)]
     return Config(
         base_model=model.spec.name,
         task=model.task,  # type: ignore[arg-type]  # one of TASKS
@@ -92,7 +99,9 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             license=model.spec.license,
             modality=model.spec.modality,  # type: ignore[arg-type]  # one of the three kinds of input
             options=dict(model.spec.options),
-            inputs=dataclasses.asdict(model.inputs),
+            inputs=_fields(model.inputs),
+            features=dataclasses.asdict(model.spec.features),
+            labelled=model.labels is not None,
             layer_groups=list(model.groups.names),
             frozen=model.frozen,
             head=model.head_name,
@@ -102,6 +111,11 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             versions=versions(model.plugin.partition(" ")[0]),
         ),
     )
+
+
+def _fields(inputs: Inputs) -> dict[str, Any]:
+    """Return what of an input is saved: a tokenizer's function is the plugin's to name, and its files lie in the saved folder."""
+    return {key: value for key, value in dataclasses.asdict(inputs).items() if not isinstance(inputs, Text) or key == "max_length"}
 
 
 def read_config(folder: Path) -> Config:
@@ -132,7 +146,7 @@ def read_config(folder: Path) -> Config:
 def versions(plugin: str = "") -> dict[str, str]:
     """Return the versions that a saved model depends on, the plugin's and its home libraries' included."""
     found = {"python": platform.python_version()}
-    for name in ("zoo", plugin, "torch", "timm", "safetensors", "accelerate"):
+    for name in ("zoo", plugin, "torch", "timm", "transformers", "tokenizers", "safetensors", "accelerate"):
         try:
             found[name] = version(name)
         except (PackageNotFoundError, ValueError):  # an empty name is a ValueError
@@ -142,7 +156,7 @@ def versions(plugin: str = "") -> dict[str, str]:
 
 def preprocessor(inputs: Inputs) -> str:
     """Return preprocessor_config.json; for images in the names that image processors of the field use."""
-    fields = dataclasses.asdict(inputs)
+    fields = _fields(inputs)
     if isinstance(inputs, Image):
         fields = {
             "size": {"height": inputs.height, "width": inputs.width},
@@ -161,8 +175,9 @@ def preprocessor(inputs: Inputs) -> str:
 def model_card(model: TaskModel) -> str:
     """Return README.md with the Hub's front matter."""
     spec = model.spec
-    front = {"library_name": "zoo", "base_model": spec.base or spec.name, "license": spec.license}
-    front["pipeline_tag"] = PIPELINE.get(spec.modality, "")
+    source = spec.weights.repo if spec.weights else ""
+    front = {"library_name": "zoo", "base_model": source or spec.base or spec.name, "license": spec.license}
+    front["pipeline_tag"] = model.task if model.task == "token-classification" else PIPELINE.get(spec.modality, "")
     head = "\n".join(f"{key}: {value}" for key, value in front.items() if value)
     outputs = ", ".join(model.labels) if model.labels else str(model.num_classes)
     return f"""---

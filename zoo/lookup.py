@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from zoo.contributions import Contribution
 from zoo.declare import BackboneSpec
-from zoo.errors import AmbiguousNameError, PluginError, RegistryFileError, ZooError
+from zoo.errors import AmbiguousNameError, PluginError, RegistryFileError, UnknownBackboneError, ZooError
 from zoo.plugins import Plugin, describe
 from zoo.registry_files import Derived, RegistryData
 
@@ -53,13 +54,14 @@ class Lookup:
         """Return the entry of a name, or the miss at the end of its trail.
 
         Args:
-            name: Alias, id, ``distribution:id`` or the part of an id after its source.
+            name: Alias, id, ``distribution:id``, the part of an id after its source, or a folder of another library.
             ask: Whether the open families are asked too, which may import a model library.
             trail: Names that led here.
 
         Raises:
             AmbiguousNameError: If more than one plugin gives the id, or a short name fits several ids.
             RegistryFileError: If aliases and bases lead in a circle, or a derived backbone does not fit its base.
+            UnknownBackboneError: If no plugin reads the folder.
         """
         if name in trail:
             raise RegistryFileError(f"the registry files lead in a circle: {' -> '.join((*trail, name))}")
@@ -75,6 +77,9 @@ class Lookup:
             raise self._ambiguous_short(name, full)
         if full:
             return self.find(full[0], ask=ask, trail=(*trail, name))
+        folder = foreign_folder(name) if ask else None
+        if folder:
+            return self._ask(str(folder)) or _unread(folder)
         return (self._ask(name) if ask and "/" in name else None) or Miss(name, trail)
 
     def _exact(self, name: str) -> Entry | None:
@@ -128,6 +133,28 @@ class Lookup:
             derived = self._files.backbones.get(one)
             told.append(f"{one} ({derived.file if derived else origins(self.given[one])})")
         return AmbiguousNameError(f"{name!r} is the short name of {len(told)} backbones; give the full id: {', '.join(told)}")
+
+
+def foreign_folder(name: str) -> Path | None:
+    """Return the absolute path of a folder with a model of another library, or None.
+
+    Its config.json tells a ``model_type`` and is not one of ours, or it lists its parts in modules.json as sentence-transformers
+    does.
+    """
+    folder = Path(name)
+    if (folder / "modules.json").is_file():
+        return folder.resolve()
+    try:
+        told = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return folder.resolve() if isinstance(told, dict) and "model_type" in told and "zoo" not in told else None
+
+
+def _unread(folder: Path) -> NoReturn:
+    raise UnknownBackboneError(
+        f"{str(folder)!r} holds a model of another library, and no installed plugin reads it; for those of transformers: pip install 'zoo[hf]'"
+    )
 
 
 def origins(entries: Sequence[Entry]) -> str:

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 from zoo.adapter import TaskModel, build_head
 from zoo.backbone import Backbone, with_options
 from zoo.cards import Config, describe, model_card, preprocessor, read_config
-from zoo.declare import BackboneSpec, Image, Text, Volume, Weights, from_fields
+from zoo.declare import BackboneSpec, Features, Image, Text, Volume, Weights, from_fields
 from zoo.errors import OutputExistsError, OutputPermissionError, SavedModelError, examples
 from zoo.plugins import describe as describe_error
 from zoo.plugins import load_function
@@ -54,6 +55,8 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
         told = describe(model, keys=keys, root=_root(model.spec), sha256=digest(staged))
         (folder / "config.json").unlink(missing_ok=True)
         _write(folder / "preprocessor_config.json", preprocessor(model.inputs))
+        if isinstance(model.inputs, Text) and model.inputs.files:
+            _save_tokenizer(model.inputs, folder)
         # safetensors writes for the owner alone; a model is as readable as the files beside it.
         staged.chmod((folder / "preprocessor_config.json").stat().st_mode)
         staged.replace(folder / "model.safetensors")
@@ -104,7 +107,7 @@ def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = Fa
     spec = _spec(folder, told)
     name = "saved/" + re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)
     return Backbone(
-        spec.replace(name=name, base=spec.name),
+        spec.replace(name=name, base=told.zoo.backbone),
         plugin=told.zoo.plugin,
         weights=weights,
         allow_partial=allow_partial,
@@ -120,10 +123,18 @@ def _spec(folder: Path, told: Config) -> BackboneSpec:
     except LookupError as error:
         needs = f"{told.zoo.backbone!r}, which {told.zoo.plugin or 'a plugin'} had"
         raise SavedModelError(f"{str(folder)!r} needs the backbone {needs}: {error}") from error
-    inputs = from_fields(INPUTS[told.zoo.modality], told.zoo.inputs, str(folder / "config.json"))
+    where = str(folder / "config.json")
+    inputs = from_fields(INPUTS[told.zoo.modality], told.zoo.inputs, where)
+    if isinstance(inputs, Text) and isinstance(spec.inputs, Text):
+        # Which function opens the files is the plugin's to say, never a configuration's.
+        inputs = replace(inputs, tokenizer=spec.inputs.tokenizer, files=str(folder))
     weights = Weights(file=str(folder / "model.safetensors"), license=told.zoo.license)
     changed = {key: value for key, value in told.zoo.options.items() if spec.options.get(key) != value}
-    return with_options(spec, changed).replace(inputs=inputs, weights=weights)
+    spec = with_options(spec, changed)
+    features = from_fields(Features, told.zoo.features, where) if told.zoo.features else spec.features
+    if told.zoo.base == told.zoo.backbone:  # one of a family: it keeps its own name
+        spec = spec.replace(name=told.base_model, base=told.zoo.backbone)
+    return spec.replace(inputs=inputs, features=features, weights=weights)
 
 
 def _tensors(folder: Path, told: Config) -> dict[str, Tensor]:
@@ -185,6 +196,18 @@ def _state(model: TaskModel, keys: Mapping[str, str]) -> dict[str, Tensor]:
         state[_file_name(name, keys)] = value.clone() if value.data_ptr() in seen else value
         seen.add(value.data_ptr())
     return state
+
+
+def _save_tokenizer(inputs: Text, folder: Path) -> None:
+    """Write the tokenizer's files beside the weights; a model that never used its tokenizer is saved all the same."""
+    from zoo.data.text import open_tokenizer
+
+    try:
+        open_tokenizer(inputs).save(folder)
+    except OSError:
+        raise
+    except Exception as error:
+        log.warning("%s is saved without its tokenizer: %s", folder, describe_error(error))
 
 
 def _root(spec: BackboneSpec) -> BackboneSpec:

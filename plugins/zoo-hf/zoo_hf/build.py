@@ -1,0 +1,195 @@
+"""Building backbones from the configuration and model classes of transformers; nothing is ever fetched or executed from a repository."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import zoo
+from zoo_hf.describe import cleaned
+from zoo_hf.families import FAMILIES
+
+ATTENTIONS = ("eager", "sdpa")
+# What zoo itself decides, and where the user says it.
+TAKEN = {
+    "num_labels": "the number of classes belongs to the head: adapt(num_classes=…)",
+    "id2label": "the names of the classes belong to the head: adapt(labels=…)",
+    "trust_remote_code": "code of a repository is never executed",
+    "torch_dtype": "values are float32; fit(precision=…) chooses what is computed in",
+    "dtype": "values are float32; fit(precision=…) chooses what is computed in",
+    "hidden_size": "a backbone declares its width; write a folder with a config.json of its own and give its path",
+    "dim": "a backbone declares its width; write a folder with a config.json of its own and give its path",
+    "add_pooling_layer": "the backbone's own pooling is chosen with adapt(pool='pooler')",
+}
+
+
+def text(config: Mapping[str, Any], **options: Any) -> nn.Module:
+    """Build a text backbone whose family has no pooling of its own.
+
+    Args:
+        config: Configuration of the home library, ``model_type`` among it.
+        **options: Fields of the configuration to change, such as ``hidden_dropout_prob``.
+
+    Returns:
+        A module that maps ``{"input_ids": (batch, tokens), "attention_mask": …}`` to ``(batch, tokens, dim)``.
+
+    Raises:
+        zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
+    """
+    return _text_class(_class(config))(_config(config, options))
+
+
+def text_with_pooler(config: Mapping[str, Any], pooler: bool = False, **options: Any) -> nn.Module:
+    """Build a text backbone whose family can pool by itself.
+
+    Args:
+        config: Configuration of the home library, ``model_type`` among it.
+        pooler: Whether the forward returns the backbone's own pooled output ``(batch, dim)``; without it the module has no pooler.
+        **options: Fields of the configuration to change.
+
+    Raises:
+        zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
+    """
+    return _text_class(_class(config), pooler)(_config(config, options), add_pooling_layer=pooler)
+
+
+def image(config: Mapping[str, Any], img_size: Any = None, in_chans: int | None = None, **options: Any) -> nn.Module:
+    """Build a vision transformer, which takes images of any size: its position embeddings are interpolated in the forward.
+
+    Args:
+        config: Configuration of the home library, ``model_type`` among it.
+        img_size: Size of the images in pixels; it changes no tensor, only what the backbone declares.
+        in_chans: Number of input channels, where it differs from the configuration's.
+        **options: Fields of the configuration to change.
+
+    Raises:
+        zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
+    """
+    given = options if in_chans is None else {**options, "num_channels": in_chans}
+    kind = _class(config)
+    pooling = {"add_pooling_layer": False} if config["model_type"] == "vit" else {}
+    return _image_class(kind)(_config(config, given), **pooling)
+
+
+@cache
+def _text_class(kind: type[nn.Module], pooler: bool = False) -> type[nn.Module]:
+    """Return a class of the home library whose forward takes a mapping and returns one tensor; its parameters keep their names."""
+
+    def forward(self: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        output = kind.forward(self, **batch, return_dict=True)
+        features: Tensor = output.pooler_output if pooler else output.last_hidden_state
+        return features
+
+    return _subclass(kind, forward)
+
+
+@cache
+def _image_class(kind: type[nn.Module]) -> type[nn.Module]:
+    """Return a class of the home library whose forward returns one tensor, for images of any size."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        declared = self.config.image_size
+        height, width = (declared, declared) if isinstance(declared, int) else declared
+        # DINOv2 always interpolates where it must; ViT wants to be told.
+        other = {"interpolate_pos_encoding": True} if self.config.model_type == "vit" and x.shape[-2:] != (height, width) else {}
+        features: Tensor = kind.forward(self, x, return_dict=True, **other).last_hidden_state
+        return features
+
+    return _subclass(kind, forward)
+
+
+def _subclass(kind: type[nn.Module], forward: Any) -> type[nn.Module]:
+    # The module's name stays the home library's, which reads it.
+    return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+
+
+def _class(config: Mapping[str, Any]) -> type[nn.Module]:
+    from transformers import AutoModel
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if config.get("model_type") not in FAMILIES:
+        raise zoo.OptionError(f"model_type {config.get('model_type')!r} is none of: {', '.join(sorted(FAMILIES))}")
+    kind: type[nn.Module] = AutoModel._model_mapping[CONFIG_MAPPING[config["model_type"]]]
+    return kind
+
+
+def _config(config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """Return the home library's configuration with options in it."""
+    kind = config["model_type"]
+    attention = options.get("attn_implementation", "sdpa" if _class(config)._supports_sdpa else "eager")  # type: ignore[attr-defined]  # PreTrainedModel
+    _refuse(kind, options, attention)
+    values = {**cleaned(config), **FAMILIES[kind].fixed}
+    plain = _made(kind, {**values, "attn_implementation": attention}, {})
+    given = {key: value for key, value in options.items() if key != "attn_implementation"}
+    known = [name for name in {**plain.to_dict(), **values} if not name.startswith("_")]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        named = ", ".join(f"{name!r}{_nearest(name, known)}" for name in unknown)
+        raise zoo.OptionError(f"the configuration of {kind} has no field {named}; it has: {', '.join(sorted(known))}")
+    return _made(kind, {**values, **given, "attn_implementation": attention}, given) if given else plain
+
+
+def _made(kind: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.for_model(kind, **{key: value for key, value in values.items() if key != "model_type"})
+    except Exception as error:  # its validation raises errors of many libraries
+        told = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "its own configuration"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise zoo.OptionError(f"{kind} refuses {told}: {reason}") from error
+
+
+def _refuse(kind: str, options: Mapping[str, Any], attention: object) -> None:
+    taken = [f"{name!r}: {TAKEN[name]}" for name in options if name in TAKEN]
+    if attention not in ATTENTIONS:
+        taken.append(f"attn_implementation {attention!r}; it can be: {', '.join(ATTENTIONS)}")
+    if taken:
+        raise zoo.OptionError(f"{kind} cannot be given {'; '.join(taken)}")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def convert(state_dict: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Return published tensors under the module's own names: without the prefix of models with a head, and with today's names.
+
+    Tensors of heads keep their names, which are none of the module's, so they are left out and counted in the log.
+
+    Args:
+        state_dict: Tensors as published.
+        module: The backbone; its parameters may be without values.
+    """
+    family = FAMILIES[module.config.model_type]  # type: ignore[union-attr]  # a configuration of the home library
+    own = module.state_dict().keys()
+    state: dict[str, Tensor] = {}
+    for key, tensor in state_dict.items():
+        name = key.removeprefix("0.").removeprefix("auto_model.").removeprefix(f"{family.prefix}.")
+        for pattern, replacement in family.names:
+            if name in own:
+                break
+            name = re.sub(pattern, replacement, name)
+        if ".weights_in." in name and name not in own:  # DINOv2 giant: two matrices in one
+            halves = tensor.chunk(2, dim=0)
+            state |= {name.replace("weights_in", half): part for half, part in zip(("gate_proj", "up_proj"), halves, strict=True)}
+        else:
+            state[name] = tensor
+    return state
+
+
+def parameters(config: Mapping[str, Any], *, pooler: bool) -> int:
+    """Count the parameters of a backbone without building any values."""
+    with torch.device("meta"):
+        if FAMILIES[config["model_type"]].reads == "image":
+            module = image(config)
+        else:
+            module = text_with_pooler(config, pooler=True) if pooler else text(config)
+    return sum(parameter.numel() for parameter in module.parameters())

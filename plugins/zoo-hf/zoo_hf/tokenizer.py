@@ -1,0 +1,115 @@
+"""Tokenizers of transformers: only their data files are opened, and no code of a repository is ever run."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import zoo
+from zoo_hf.describe import cleaned
+from zoo_hf.source import Folder, Repository, Source, read_table
+
+Encoding: TypeAlias = "dict[str, list[int]]"
+Texts: TypeAlias = "Sequence[str | tuple[str, str]]"
+
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "spm.model", "sentencepiece.bpe.model")
+# Vocabularies that open faster and exactly as published; the others are not fetched where this one is there.
+WHOLE = "tokenizer.json"
+PADDING = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_id"}
+
+
+class Tokenizer:
+    """A tokenizer of transformers in the form that zoo uses.
+
+    Attributes:
+        padding: Padding value of each input, by its name.
+    """
+
+    def __init__(self, home: Any) -> None:
+        self._home = home
+        names = ["input_ids", "attention_mask", *(name for name in home.model_input_names if name == "token_type_ids")]
+        self.padding = {name: int(getattr(home, PADDING[name], None) or 0) if name in PADDING else 0 for name in names}
+
+    def encode(self, texts: Texts, max_length: int) -> list[Encoding]:
+        """Return the inputs of each text or pair of texts: cut to ``max_length`` tokens, special ones added, not padded."""
+        told = self._call(list(texts), max_length)
+        return [{name: told[name][row] for name in self.padding} for row in range(len(texts))]
+
+    def encode_words(self, sentences: Sequence[Sequence[str]], max_length: int) -> list[tuple[Encoding, list[int | None]]]:
+        """Return the same for sentences given as words, and for each token the index of its word, None for special ones."""
+        told = self._call([list(words) for words in sentences], max_length, is_split_into_words=True)
+        return [({name: told[name][row] for name in self.padding}, told.word_ids(row)) for row in range(len(sentences))]
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into a folder, from where ``AutoTokenizer`` opens them."""
+        self._home.save_pretrained(folder)
+
+    def _call(self, texts: Any, max_length: int, **options: Any) -> Any:
+        return self._home(
+            texts,
+            add_special_tokens=True,
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=True,
+            return_token_type_ids="token_type_ids" in self.padding,
+            verbose=False,
+            **options,
+        )
+
+
+def open_tokenizer(files: str) -> Tokenizer:
+    """Open a tokenizer.
+
+    Args:
+        files: A local folder, or ``owner/repository`` on the Hub, with ``@revision`` if wanted.
+
+    Raises:
+        zoo.ZooError: If there is no vocabulary, or it cannot be opened without running code of the repository.
+    """
+    if not files:
+        raise zoo.ZooError("this backbone names no files of a tokenizer; give the path of a folder that holds them beside its config.json")
+    repo, _, revision = files.partition("@")
+    source: Source = Folder(Path(files)) if Path(files).is_dir() else Repository(repo, revision)
+    with tempfile.TemporaryDirectory() as folder:
+        _gather(source, Path(folder))
+        return Tokenizer(_open(Path(folder), files))
+
+
+def _gather(source: Source, folder: Path) -> None:
+    """Copy the tokenizer's data files, and what of the settings names no code, into a folder where nothing else lies."""
+    found = []
+    for name in VOCABULARIES:
+        path = source.find(name)
+        if path is not None:
+            (folder / name).write_bytes(path.read_bytes())
+            found.append(name)
+        if found == [WHOLE]:
+            break
+    if not found:
+        raise zoo.ZooError(f"{source.files}: there is no tokenizer's vocabulary; it has none of {', '.join(VOCABULARIES)}")
+    for name in SETTINGS:
+        settings = {key: value for key, value in read_table(source, name).items() if key != "auto_map"}
+        if settings:
+            (folder / name).write_text(json.dumps(settings), encoding="utf-8")
+    config = cleaned(read_table(source, "config.json"))
+    if "model_type" in config:
+        (folder / "config.json").write_text(json.dumps({"model_type": config["model_type"]}), encoding="utf-8")
+
+
+def _open(folder: Path, files: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        home = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True, use_fast=True)
+    except Exception as error:  # of many libraries, and different ones for each kind of vocabulary
+        raise zoo.ZooError(f"{files}: transformers cannot open its tokenizer: {' '.join(str(error).split())}") from error
+    if not home.is_fast:
+        raise zoo.ZooError(f"{files}: its tokenizer {type(home).__name__} does not tell which word a token belongs to; it has no fast form")
+    home.name_or_path = files
+    home.init_kwargs.pop("name_or_path", None)
+    return home
