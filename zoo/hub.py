@@ -130,10 +130,16 @@ def check_cached(folder: Path, path: Path, owner: str = "") -> Path:
     return path
 
 
-def is_cached(path: Path) -> bool:
-    """Whether a file is a blob of the Hub's cache under its sha256, so that nothing writes to it in place."""
-    real = path.resolve()
-    return path.is_symlink() and bool(_SHA256.fullmatch(real.name)) and "snapshots" in path.parts and "blobs" in real.parts
+def repository_of(path: Path) -> Path | None:
+    """Return the repository's folder of a file in a snapshot of a Hub cache, or None for any other file."""
+    places = [parent for parent in path.absolute().parents if parent.parent.name == "snapshots"]
+    folder = places[0].parent.parent if places else None
+    return folder if folder and folder.name.startswith("models--") and (folder / "blobs").is_dir() else None
+
+
+def is_blob(path: Path) -> bool:
+    """Whether a file is a blob of a Hub cache under its sha256, which nobody writes to in place."""
+    return path.is_symlink() and repository_of(path) is not None and bool(_SHA256.fullmatch(path.readlink().name))
 
 
 def digest(path: Path) -> str:

@@ -1,12 +1,14 @@
 """The one gate for weights: find the file, verify it, read it.
 
-Nothing here executes what a file says: safetensors only, no pickle, no fallback.
+Nothing here executes what a file says: safetensors only, no pickle, no fallback. Headers are checked before the file is
+opened, and only the Hub cache's own blobs are mapped: any other file may be cut off by its owner while it is in use, and a
+mapping would then end the process.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.resources
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,6 +16,12 @@ from torch import Tensor
 
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError, count, did_you_mean, examples
+from zoo.hub import AbsentError, check_cached, fetch, find_cached, is_blob, repository_of
+from zoo.hub import digest as digest
+from zoo.safetensors_header import read_header
+from zoo.shards import INDEX, SUFFIX, model_digest, read_index
+
+LARGEST = 1e30  # nothing that was trained has such values; a few layers later they are infinite
 
 
 def locate(weights: Weights, owner: str) -> Path:
@@ -23,93 +31,142 @@ def locate(weights: Weights, owner: str) -> Path:
         weights: The declaration.
         owner: Name of the backbone, for messages.
 
+    Returns:
+        A safetensors file, or the index file of a sharded model whose shards are all there.
+
     Raises:
         WeightsNotFoundError: If the file is not on disk and cannot be fetched.
-        WeightsError: If the file's digest is not the pinned one.
+        WeightsError: If the file is damaged, or its digest is not the pinned one.
     """
     if weights.repo:
-        path = _fetch(weights, owner)
-    elif weights.package:
+        return _pinned(_from_hub(weights, owner), weights, owner)
+    if weights.package:
         path = Path(str(importlib.resources.files(weights.package) / weights.file))
     elif weights.url:
         raise WeightsNotFoundError(
             f"{owner}: its weights are published only at {weights.url}, not as safetensors on the Hub; "
-            "download them, save them with safetensors.torch.save_file, and pass weights='FILE'"
+            "download them, turn them into safetensors with zoo convert FILE --out FILE.safetensors, and pass weights='FILE'"
         )
     else:
         path = Path(weights.file)
-    return _verify(local_file(path, owner), weights.sha256, owner)
+    path = local_file(path, owner)
+    repository = repository_of(path)
+    return _pinned(check_cached(repository, path, owner) if repository else path, weights, owner)
 
 
 def local_file(path: Path, owner: str) -> Path:
-    """Return the weights file at ``path``, or the ``model.safetensors`` in it where it is a folder.
+    """Return the weights file at ``path``; in a folder, its ``model.safetensors`` or the index of its shards.
 
     Raises:
         WeightsNotFoundError: If there is none, with the nearest existing name.
         WeightsError: If it is not a safetensors file.
     """
-    path = path / "model.safetensors" if path.is_dir() else path
+    if path.is_dir():
+        sharded = not (path / "model.safetensors").exists() and (path / INDEX).exists()
+        path = path / (INDEX if sharded else "model.safetensors")
     if not path.is_file():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise WeightsNotFoundError(f"{owner}: there is no weights file {str(path)!r}{did_you_mean(path.name, beside)}")
-    if path.suffix != ".safetensors":
+    if not path.name.endswith((".safetensors", SUFFIX)):
         raise WeightsError(
             f"{owner}: {str(path)!r} is not a safetensors file; pickled checkpoints can run code and are refused: "
-            "load it where you trust it with torch.load(…, weights_only=True) and save it with safetensors.torch.save_file"
+            f"turn it into one with zoo convert {path.name} --out {path.stem}.safetensors"
         )
     return path
 
 
-def read(path: Path, owner: str = "") -> dict[str, Tensor]:
-    """Map a safetensors file into memory.
+def read(path: Path, owner: str = "", *, pretrained: bool = True) -> dict[str, Tensor]:
+    """Read a safetensors file, or all shards of an index file.
+
+    Args:
+        path: The file, as ``locate`` returns it.
+        owner: Name of the backbone, for messages.
+        pretrained: Whether it holds weights, which are not all zero and not astronomically large; a state of an
+            optimizer may be both.
 
     Raises:
-        WeightsError: If the file is damaged, or a tensor holds NaN or infinity.
+        WeightsError: If the file is damaged, or a tensor holds values that cannot be weights.
     """
-    import safetensors.torch
-
-    try:
-        state: dict[str, Tensor] = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{owner}: {str(path)!r} is not a readable safetensors file ({error}); fetch it again") from error
-    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not _is_finite(tensor)]
-    if bad:
-        raise WeightsError(f"{owner}: {str(path)!r} has NaN or infinity in {count(len(bad), 'tensor')}: {examples(bad)}")
+    state = _read_shards(path, owner) if path.name.endswith(SUFFIX) else _read_file(path, owner)
+    _check_values(state, path, owner, pretrained)
     return state
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    # A sum carries every NaN and infinity in one pass without a mask; it may overflow by itself, so only it acquits.
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+def _read_file(path: Path, owner: str) -> dict[str, Tensor]:
+    import safetensors.torch
 
-
-def _fetch(weights: Weights, owner: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+    read_header(path, owner)
     try:
-        return Path(hf_hub_download(weights.repo, weights.file, revision=weights.revision or None))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        where = f"{weights.repo}@{weights.revision or 'main'}/{weights.file}"
-        reason = str(error).strip().splitlines()[0]
-        raise WeightsNotFoundError(
-            f"{owner}: cannot get {where} from the Hub and it is not in the cache ({reason}); "
-            "check the network (and HF_HUB_OFFLINE), or pass weights='FILE' or weights=False"
-        ) from error
+        state: dict[str, Tensor] = safetensors.torch.load_file(path, backend="mmap" if is_blob(path) else "pread")
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{owner}: {str(path)!r} is not a readable safetensors file ({error}); fetch it again") from error
+    return state
 
 
-def _verify(path: Path, sha256: str, owner: str) -> Path:
-    if sha256 and (found := digest(path)) != sha256:
-        raise WeightsError(
-            f"{owner}: {str(path)!r} has sha256 {found}, pinned is {sha256}; the file is damaged or another one: fetch it again"
-        )
+def _read_shards(path: Path, owner: str) -> dict[str, Tensor]:
+    index = read_index(path, owner)
+    state: dict[str, Tensor] = {}
+    for name, file in index.files(owner).items():
+        tensors = _read_file(file, owner)
+        if wrong := sorted(tensors.keys() ^ index.shards[name]):
+            raise WeightsError(f"{owner}: the shard {name!r} and its index {str(path)!r} differ in {examples(wrong)}; fetch both again")
+        state |= tensors
+    return state
+
+
+def _check_values(state: Mapping[str, Tensor], path: Path, owner: str, pretrained: bool) -> None:
+    largest = {name: _largest(tensor) for name, tensor in state.items() if tensor.is_floating_point() and tensor.numel()}
+    bad = [name for name, value in largest.items() if not value < float("inf")]
+    if bad:
+        raise WeightsError(f"{owner}: {str(path)!r} has NaN or infinity in {count(len(bad), 'tensor')}: {examples(bad)}")
+    huge = [name for name, value in largest.items() if value > LARGEST]
+    if pretrained and huge:
+        raise WeightsError(f"{owner}: {str(path)!r} has values above {LARGEST:g} in {count(len(huge), 'tensor')}: {examples(huge)}")
+    matrices = [value for name, value in largest.items() if state[name].ndim > 1]
+    if pretrained and matrices and not any(matrices):
+        raise WeightsError(f"{owner}: all {len(matrices)} weight tensors of {str(path)!r} are zero: it is a placeholder; fetch it again")
+
+
+def _largest(tensor: Tensor) -> float:
+    """Return the largest magnitude, NaN if there is one, in one pass."""
+    low, high = torch.aminmax(tensor if tensor.element_size() > 1 else tensor.float())
+    return float(torch.maximum(low.abs(), high.abs()))
+
+
+def _from_hub(weights: Weights, owner: str) -> Path:
+    """Fetch the file, or the index and every shard of a model that has no single file."""
+    try:
+        path = fetch(weights.repo, weights.file, weights.revision, owner=owner)
+    except WeightsNotFoundError as error:
+        if not weights.file.endswith(".safetensors") or weights.file.endswith(SUFFIX):
+            raise
+        get = fetch if isinstance(error, AbsentError) else find_cached  # one failed connection is enough
+        try:
+            index = get(weights.repo, f"{weights.file}.index.json", weights.revision, owner=owner)
+        except WeightsNotFoundError:
+            index = None
+        if index is None:
+            raise
+        path = index
+    if path.name.endswith(SUFFIX):
+        commit = next(parent.name for parent in path.parents if parent.parent.name == "snapshots")
+        folder = weights.file.rpartition("/")[0]
+        for name in read_index(path, owner).shards:
+            fetch(weights.repo, f"{folder}/{name}".lstrip("/"), commit, owner=owner)
+    if not path.name.endswith((".safetensors", SUFFIX)):
+        raise WeightsError(f"{owner}: {weights.repo}/{weights.file} is not a safetensors file; pickled checkpoints are refused")
     return path
 
 
-def digest(path: Path) -> str:
-    """Return the sha256 of a file as 64 hexadecimal digits."""
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            sha.update(chunk)
-    return sha.hexdigest()
+def _pinned(path: Path, weights: Weights, owner: str) -> Path:
+    """Return the path after its size and digest were compared with those that are pinned."""
+    size = path.stat().st_size
+    if weights.size and not path.name.endswith(SUFFIX) and size != weights.size:
+        raise WeightsError(
+            f"{owner}: {str(path)!r} has {size} bytes, pinned are {weights.size}; it is cut off or another one: fetch it again"
+        )
+    if weights.sha256 and (found := model_digest(path, owner)) != weights.sha256:
+        raise WeightsError(
+            f"{owner}: {str(path)!r} has sha256 {found}, pinned is {weights.sha256}; the file is damaged or another one: fetch it again"
+        )
+    return path

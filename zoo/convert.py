@@ -1,0 +1,172 @@
+"""The only place where a pickle is opened: torch's restricted reader turns a checkpoint into safetensors, never anything else."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, count, did_you_mean, examples
+from zoo.safetensors_header import told_by_start
+from zoo.weights import read
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+MAX_GROWTH = 4  # uncompressed bytes per byte of the file; torch.save stores without compression
+TORCH_FLOOR = (2, 10)  # before it, files could get past weights_only (CVE-2025-32434 and its successors)
+
+
+class Converted(NamedTuple):
+    """What ``convert`` wrote, and what it left out."""
+
+    out: Path
+    tensors: int
+    skipped: tuple[str, ...]
+
+
+def convert(source: Path, out: Path, *, key: str = "", overwrite: bool = False) -> Converted:
+    """Turn a checkpoint written by ``torch.save`` into a safetensors file; no code of the checkpoint is run.
+
+    Args:
+        source: The checkpoint.
+        out: The file to write; its name ends with ``.safetensors``.
+        key: Name of the entry that holds the tensors, with dots for nesting; empty takes ``state_dict`` or ``model`` where
+            there is one, else the checkpoint itself.
+        overwrite: Whether ``out`` may exist.
+
+    Raises:
+        WeightsNotFoundError: If there is no such checkpoint.
+        WeightsError: If it needs anything but tensors and plain values, is damaged, or holds no tensors.
+        OutputExistsError: If ``out`` exists.
+    """
+    if out.suffix != ".safetensors":
+        raise WeightsError(f"{str(out)!r} must end with .safetensors")
+    if out.exists() and not overwrite:
+        raise OutputExistsError(f"{str(out)!r} exists; choose another --out, or pass --overwrite")
+    _check_source(source)
+    tensors, skipped = _tensors(_entry(_load(source), key, source), source)
+    write(tensors, out, check=True)
+    return Converted(out, len(tensors), tuple(skipped))
+
+
+def write(tensors: Mapping[str, Tensor], out: Path, *, check: bool = False) -> None:
+    """Write a safetensors file in one step; where the path is a link, the link is replaced and its target left as it is.
+
+    Args:
+        tensors: Tensors by name; those that share memory are written once each.
+        out: The file.
+        check: Whether it is read back before it becomes visible, and refused where ``zoo.weights.read`` refuses it.
+    """
+    import safetensors.torch
+
+    stage = out.with_name(f".{out.name}.part")
+    stage.unlink(missing_ok=True)
+    try:
+        safetensors.torch.save_file(separate(tensors), stage, metadata={"format": "pt"})
+        if check:
+            read(stage)
+        stage.replace(out)
+    finally:
+        stage.unlink(missing_ok=True)
+
+
+def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors on the CPU, none sharing memory with another, as safetensors demands."""
+    seen: set[int] = set()
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().to("cpu").contiguous()
+        result[name] = plain.clone() if plain.untyped_storage().data_ptr() in seen else plain
+        seen.add(plain.untyped_storage().data_ptr())
+    return result
+
+
+def _check_source(source: Path) -> None:
+    """Refuse what must not even be opened by torch."""
+    if not source.is_file():
+        beside = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
+        raise WeightsNotFoundError(f"there is no checkpoint {str(source)!r}{did_you_mean(source.name, beside)}")
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < TORCH_FLOOR:
+        raise WeightsError(f"torch {torch.__version__} is too old to open a pickle safely; install torch >= 2.10")
+    with source.open("rb") as file:
+        start = file.read(512)
+    told = told_by_start(start)
+    if told and "zoo convert" not in told:
+        raise WeightsError(f"{str(source)!r} is no checkpoint: {told}")
+    if source.suffix == ".safetensors" and not told:
+        raise WeightsError(f"{str(source)!r} is a safetensors file already; pass it as weights='FILE'")
+    if start.startswith(b"PK"):
+        _check_archive(source)
+
+
+def _check_archive(source: Path) -> None:
+    try:
+        with zipfile.ZipFile(source) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise WeightsError(f"{str(source)!r} is a damaged archive: {error}; fetch it again") from error
+    unpacked, size = sum(entry.file_size for entry in entries), source.stat().st_size
+    names = [entry.filename for entry in entries]
+    if unpacked > MAX_GROWTH * size:
+        raise WeightsError(f"{str(source)!r} would unpack from {size} to {unpacked} bytes: it is no checkpoint of torch.save")
+    if any(entry.compress_type or entry.flag_bits & 1 for entry in entries):
+        raise WeightsError(f"{str(source)!r} is compressed or encrypted; torch.save writes neither")
+    if len(set(names)) < len(names) or any(name.startswith("/") or ".." in name.split("/") for name in names):
+        raise WeightsError(f"{str(source)!r} has doubled or unsafe names in its archive")
+
+
+def _load(source: Path) -> Any:
+    try:
+        return torch.load(source, map_location="cpu", weights_only=True, mmap=False)
+    except Exception as error:  # torch raises whatever the damaged or hostile stream made its reader do
+        blocked = _blocked(source, error)
+        if blocked:
+            reason = f"it needs {examples(blocked)}, which can run code; only tensors and plain values are read"
+        else:
+            reason = f"torch cannot read it without running code ({type(error).__name__}: {str(error).strip().splitlines()[:1]})"
+        raise WeightsError(
+            f"{str(source)!r} is refused: {reason}. There is no other way to open it here: ask its publisher for safetensors"
+        ) from error
+
+
+def _blocked(source: Path, error: Exception) -> list[str]:
+    """Return the globals that the stream asks for and that are not allowed."""
+    found = re.findall(r"(?:GLOBAL|global:?|class) `?([A-Za-z_][\w.]*\.[\w.]+)", str(error))
+    with contextlib.suppress(Exception):  # only archives can be listed; torch raises what it likes for the others
+        found += torch.serialization.get_unsafe_globals_in_checkpoint(source)
+    return sorted(set(found) - {"torch.serialization.add_safe_globals", "torch.serialization.safe_globals"})
+
+
+def _entry(loaded: Any, key: str, source: Path) -> Mapping[Any, Any]:
+    for part in key.split(".") if key else ():
+        if not isinstance(loaded, Mapping) or part not in loaded:
+            names = [str(name) for name in loaded] if isinstance(loaded, Mapping) else []
+            raise WeightsError(f"{str(source)!r} has no entry {part!r}{did_you_mean(part, names)}; it has: {examples(names) or 'none'}")
+        loaded = loaded[part]
+    while not key and isinstance(loaded, Mapping):
+        inner = [loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), Mapping)]
+        if not inner:
+            break
+        loaded = inner[0]
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(f"{str(source)!r} holds a {type(loaded).__name__}, not tensors by name")
+    return loaded
+
+
+def _tensors(entry: Mapping[Any, Any], source: Path) -> tuple[dict[str, Tensor], list[str]]:
+    tensors = {str(name): value for name, value in entry.items() if isinstance(value, Tensor)}
+    skipped = [str(name) for name in entry if str(name) not in tensors]
+    if not tensors:
+        inner = [str(name) for name, value in entry.items() if isinstance(value, Mapping)]
+        remedy = f"name the entry that does with --key: {examples(inner)}" if inner else f"it has: {examples(skipped) or 'nothing'}"
+        raise WeightsError(f"{str(source)!r} holds no tensors at its top; {remedy}")
+    odd = [name for name, value in tensors.items() if value.layout != torch.strided or value.is_quantized or value.is_meta]
+    if odd:
+        raise WeightsError(f"{str(source)!r} has {count(len(odd), 'tensor')} that are sparse, quantized or without values: {examples(odd)}")
+    return tensors, skipped

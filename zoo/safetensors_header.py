@@ -1,0 +1,145 @@
+"""The header of a safetensors file, checked before any library opens the file; stricter than the format's own reader."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from zoo.errors import WeightsError
+
+MAX_HEADER = 10_000_000  # bytes; the largest published models need about one
+MAX_TENSORS = 100_000
+MAX_ELEMENTS = 2**60
+# Bytes per element of each dtype; the packed types of four and six bits have no place in a backbone.
+WIDTHS = (
+    {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "F8_E5M2FNUZ": 1, "F8_E4M3FNUZ": 1, "F8_E8M0": 1}
+    | {"I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4}
+    | {"I64": 8, "U64": 8, "F64": 8, "C64": 8}
+)
+_FIELDS = {"dtype", "shape", "data_offsets"}
+
+
+class TensorInfo(NamedTuple):
+    """What a header says of one tensor; ``begin`` and ``end`` are byte offsets into the data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class _FaultError(ValueError):
+    """A fault of the header, in words."""
+
+
+def read_header(path: Path, owner: str = "") -> dict[str, TensorInfo]:
+    """Return the tensors of a safetensors file by name, after every rule of the format was checked; no data is read.
+
+    Raises:
+        WeightsError: If the file is something else, is damaged, or has more than 10 MB or 100 000 tensors of header.
+    """
+    said = f"{owner}: " if owner else ""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            if len(start) < 8 or length > min(size - 8, MAX_HEADER):
+                raise _FaultError(told_by_start(start + file.read(512)) or _impossible_length(size, length))
+            return _parsed(file.read(length), size - 8 - length)
+    except OSError as error:
+        raise WeightsError(f"{said}{str(path)!r} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, _FaultError) else f"its header is not JSON ({type(error).__name__})"
+        raise WeightsError(f"{said}{str(path)!r} is not a readable safetensors file: {reason}; fetch it again") from error
+
+
+def told_by_start(start: bytes) -> str:
+    """Name a file by its first bytes where it is one that often stands in place of weights, or return an empty string."""
+    head = start.lstrip().lower()
+    if not start:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the file itself: fetch it with git lfs pull"
+    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "it is an HTML page, perhaps an error or a login page that was saved in its place"
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "it is a zip archive, perhaps a checkpoint of torch.save: see zoo convert"
+    if re.match(rb"\x80[\x02-\x05]", start):
+        return "it is a pickle: see zoo convert"
+    return "it is compressed with gzip" if start.startswith(b"\x1f\x8b") else ""
+
+
+def _impossible_length(size: int, length: int) -> str:
+    if size < 8:
+        return f"it has {size} bytes, too few for a header"
+    if length <= size - 8:
+        return f"its header has {length} bytes; at most {MAX_HEADER} are read"
+    return f"its header would have {length} bytes in a file of {size}: it is cut off or of another format"
+
+
+def _parsed(raw: bytes, data: int) -> dict[str, TensorInfo]:
+    if not raw.startswith(b"{") or not raw.rstrip(b" ").endswith(b"}"):
+        raise _FaultError("its header does not start with '{' and end with '}'")
+    if raw.count(b'"data_offsets"') > MAX_TENSORS:
+        raise _FaultError(f"its header names more than {MAX_TENSORS} tensors")
+    document = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_float=_refuse, parse_constant=_refuse)
+    metadata = document.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _FaultError("__metadata__ does not map text to text")
+    if len(document) > MAX_TENSORS:
+        raise _FaultError(f"its header names more than {MAX_TENSORS} tensors")
+    tensors = {name: _tensor(name, entry) for name, entry in document.items()}
+    _check_layout(tensors, data)
+    return tensors
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise _FaultError("its header has a key twice")
+    return table
+
+
+def _refuse(number: str) -> NoReturn:
+    raise _FaultError(f"its header has the number {number}, which is no whole number")
+
+
+def _tensor(name: str, entry: Any) -> TensorInfo:
+    if not isinstance(entry, dict) or set(entry) != _FIELDS:
+        raise _FaultError(f"the entry of {name!r} does not have exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in WIDTHS:
+        raise _FaultError(f"{name!r} has the dtype {dtype!r}, which is not known")
+    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
+        raise _FaultError(f"shape or data_offsets of {name!r} are not lists of whole numbers, none negative")
+    if not name.isprintable():
+        raise _FaultError(f"the name {name!r} has characters that cannot be printed")
+    elements, extent = 1, 1
+    for dimension in shape:
+        elements, extent = elements * dimension, extent * max(dimension, 1)
+        if extent > MAX_ELEMENTS:
+            raise _FaultError(f"{name!r} has an impossible shape")
+    begin, end = offsets
+    if end - begin != elements * WIDTHS[dtype]:
+        raise _FaultError(f"{name!r} has {end - begin} bytes; {dtype} of shape {tuple(shape)} has {elements * WIDTHS[dtype]}")
+    return TensorInfo(dtype, tuple(shape), begin, end)
+
+
+def _naturals(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _check_layout(tensors: Mapping[str, TensorInfo], data: int) -> None:
+    """Prove that the tensors fill the data from first to last byte, none over another."""
+    at = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if tensor.begin != at:
+            what = "overlaps the tensor before it" if tensor.begin < at else f"leaves a gap of {tensor.begin - at} bytes before it"
+            raise _FaultError(f"{name!r} {what}")
+        at = tensor.end
+    if at != data:
+        raise _FaultError(f"its tensors have {at} bytes and the file {data}: it is cut off, or something was appended")
