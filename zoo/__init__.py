@@ -16,6 +16,7 @@ from zoo.declare import Volume as Volume
 from zoo.declare import Weights as Weights
 from zoo.errors import OptionError as OptionError
 from zoo.errors import ZooError as ZooError
+from zoo.hookspecs import API_VERSION as API_VERSION
 from zoo.hookspecs import hookimpl as hookimpl
 
 if TYPE_CHECKING:

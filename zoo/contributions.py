@@ -1,19 +1,23 @@
-"""What one plugin contributes: its hooks validated by pluggy, called alone, taken whole or not at all."""
+"""What one plugin contributes: its hooks validated by pluggy, called alone, taken whole or not at all.
+
+A plugin whose listing is remembered is not imported; its open family wakes it when a name is asked that nobody lists.
+"""
 
 from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
 import pluggy
 
-from zoo import hookspecs
+from zoo import hookspecs, index
+from zoo.compat import misfit
 from zoo.declare import BackboneSpec, HeadSpec
 from zoo.errors import PluginError, count, did_you_mean
-from zoo.plugins import Plugin, describe
+from zoo.plugins import Plugin, describe, load
 
 T = TypeVar("T")
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("zoo_"))
@@ -25,32 +29,60 @@ class Contribution(NamedTuple):
     plugin: Plugin
     backbones: list[BackboneSpec]
     heads: list[HeadSpec]
-    hooks: Any = None
+    hooks: Callable[[], Any] | None = None
 
     def find(self, name: str) -> BackboneSpec | None:
         """Ask this plugin for a name of an open family.
 
         Raises:
-            PluginError: If it returns anything but a spec or None. What the plugin itself raises passes through.
+            PluginError: If it cannot be imported, or returns anything but a spec or None. What the plugin itself raises passes
+                through.
         """
-        found = self.hooks.zoo_find_backbone(name=name) if self.hooks else None
+        found = self.hooks().zoo_find_backbone(name=name) if self.hooks else None
         if found is None or isinstance(found, BackboneSpec):
             return found
         raise PluginError(f"zoo_find_backbone of {self.plugin.label} returned {_kind(found)}; it must return a BackboneSpec or None")
 
 
-def collect(plugin: Plugin) -> Contribution:
-    """Validate and call the hooks of one plugin; any fault fails the plugin as a whole."""
+def collect(plugin: Plugin, *, fresh: bool = False) -> Contribution:
+    """Take what a plugin lists from the index, or import it, validate and call its hooks; any fault fails it as a whole.
+
+    Args:
+        plugin: A plugin that was found; it is imported only where the index does not know it.
+        fresh: Whether to import it in any case.
+    """
     if plugin.status != "ok":
         return Contribution(plugin, [], [])
+    known = None if fresh or plugin.object is not None else index.recall(plugin)
+    if known:
+        opens = "zoo_find_backbone" in known.hooks
+        return Contribution(plugin, known.backbones, known.heads, (lambda: _wake(plugin)) if opens else None)
+    fault = misfit(plugin.found, plugin.versions) if plugin.found else ""
+    loaded = plugin.failed(fault) if fault else load(plugin)
+    return _called(loaded) if loaded.status == "ok" else Contribution(loaded, [], [])
+
+
+def _called(plugin: Plugin) -> Contribution:
+    """Validate and call the hooks of an imported plugin."""
     try:
         hooks = _bind(plugin.object)
-        return Contribution(plugin, _call(hooks.zoo_backbones, BackboneSpec), _call(hooks.zoo_heads, HeadSpec), hooks)
+        backbones, heads = _call(hooks.zoo_backbones, BackboneSpec), _call(hooks.zoo_heads, HeadSpec)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a plugin must not end the program that lists it
         cause = str(error) if isinstance(error, PluginError) else describe(error)
         return Contribution(plugin.failed(cause), [], [])
+    index.remember(plugin, index.Listed(backbones, heads, tuple(name for name in HOOKS if getattr(hooks, name).get_hookimpls())))
+    return Contribution(plugin, backbones, heads, lambda: hooks)
+
+
+def _wake(plugin: Plugin) -> Any:
+    """Import a plugin whose listing came from the index, and return its hooks."""
+    loaded = load(plugin)
+    if loaded.status != "ok":
+        index.forget(plugin)
+        raise PluginError(f"{plugin.label} (plugin {plugin.name!r}) failed to load: {loaded.cause}")
+    return _bind(loaded.object)
 
 
 def collect_all(plugins: Iterable[Plugin]) -> list[Contribution]:

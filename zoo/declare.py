@@ -286,7 +286,7 @@ class BackboneSpec:
 
     def __post_init__(self) -> None:
         layers = _is_function(self.layers) if isinstance(self.layers, str) else bool(self.layers)
-        optional = all(not value or _is_function(value) for value in (self.convert, self.home))
+        optional = (not self.convert or _is_function(self.convert)) and (not self.home or _is_function(self.home))
         if not (layers and optional and _is_function(self.build) and _NAME.fullmatch(self.name)):
             self._refuse_all()
 

@@ -1,16 +1,28 @@
-"""Find the entry points of installed distributions, whatever state the distributions are in."""
+"""Find the entry points of installed distributions, whatever state the distributions are in; nothing is imported."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 
 class Found(NamedTuple):
-    """One entry point and the distribution that declares it; ``fault`` or ``shadowed`` says why it is not to be loaded."""
+    """One entry point and the distribution that declares it.
+
+    Attributes:
+        distribution: Name of the distribution.
+        name: Name of the entry point.
+        value: ``module`` or ``module:object``.
+        version: Version of the distribution.
+        fault: Why it cannot be loaded, or empty.
+        shadowed: What comes earlier on the path in its place, or empty.
+        api: Names of the entry points in the group ``<group>.api``: the versions it was written for.
+        requires: Its ``Requires-Dist`` lines.
+        info: Folder of its metadata; empty where it has none.
+    """
 
     distribution: str
     name: str
@@ -18,6 +30,16 @@ class Found(NamedTuple):
     version: str
     fault: str = ""
     shadowed: str = ""
+    api: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    info: str = ""
+
+
+class Installed(NamedTuple):
+    """What one look over the path found: entry points sorted by distribution, and the version of every distribution."""
+
+    points: list[Found]
+    versions: Mapping[str, str]
 
 
 def normalized(name: str) -> str:
@@ -25,33 +47,48 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def find_entry_points(group: str) -> list[Found]:
-    """Return the entry points of ``group``, sorted by distribution; a distribution found twice on the path counts once."""
+def installed(group: str) -> Installed:
+    """Return the entry points of ``group`` and all versions; a distribution found twice on the path counts once."""
     first: dict[tuple[str, str], Found] = {}
-    others: set[Found] = set()
-    for found in _scan(group):
+    others: dict[tuple[str, str, str], Found] = {}
+    versions: dict[str, str] = {}
+    for found in _scan(group, versions):
         key = (normalized(found.distribution), found.name)
         kept = first.setdefault(key, found)
-        if kept != found:  # another version, which Python does not import: said, not loaded
-            others.add(found._replace(shadowed=f"{kept.distribution} {kept.version} comes earlier on the path"))
-    return sorted([*first.values(), *others], key=lambda found: (normalized(found.distribution), *found[1:]))
+        if (kept.value, kept.version, kept.fault) != (found.value, found.version, found.fault):
+            # Another version, which Python does not import: said, not loaded.
+            others[(*key, found.version)] = found._replace(shadowed=f"{kept.distribution} {kept.version} comes earlier on the path")
+    points = sorted([*first.values(), *others.values()], key=lambda found: (normalized(found.distribution), *found[1:6]))
+    return Installed(points, versions)
 
 
-def _scan(group: str) -> Iterator[Found]:
+def _scan(group: str, versions: dict[str, str]) -> Iterator[Found]:
     for distribution in importlib.metadata.distributions():
+        stem, version = _folder_name(distribution)
+        versions.setdefault(normalized(stem), version)
         try:
             text = distribution.read_text("entry_points.txt") or ""
         except (OSError, UnicodeDecodeError):
             continue
         # Reading METADATA of every installed distribution would cost more than all the rest of a listing.
-        if f"[{group}]" not in text:
-            continue
-        name, version, fault = _identity(distribution)
-        try:
-            points = [(point.name, point.value) for point in distribution.entry_points if point.group == group]
-        except Exception as error:
-            points, fault = [(name, "")], f"entry_points.txt cannot be read: {error}"
-        yield from (Found(name, point, value, version, fault) for point, value in points)
+        if f"[{group}]" in text:
+            yield from _points(distribution, group)
+
+
+def _points(distribution: importlib.metadata.Distribution, group: str) -> Iterator[Found]:
+    name, version, fault = _identity(distribution)
+    api: tuple[str, ...] = ()
+    try:
+        points = [(point.name, point.value) for point in distribution.entry_points if point.group == group]
+        api = tuple(sorted(point.name for point in distribution.entry_points if point.group == f"{group}.api"))
+    except Exception as error:
+        points, fault = [(name, "")], f"entry_points.txt cannot be read: {error}"
+    try:
+        requires = tuple(distribution.requires or ())
+    except Exception:  # METADATA is missing, which ``fault`` says
+        requires = ()
+    info = str(getattr(distribution, "_path", ""))
+    yield from (Found(name, point, value, version, fault, api=api, requires=requires, info=info) for point, value in points)
 
 
 def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str, str]:
@@ -62,5 +99,9 @@ def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str, 
             return name, version, ""
     except Exception:  # what is raised for a missing file differs between Python versions
         pass
+    return *_folder_name(distribution), "its METADATA is missing or damaged; install the distribution again"
+
+
+def _folder_name(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
     stem, _, version = Path(str(getattr(distribution, "_path", "unknown"))).stem.partition("-")
-    return stem, version, "its METADATA is missing or damaged; install the distribution again"
+    return stem, version

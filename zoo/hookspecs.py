@@ -8,6 +8,9 @@ import pluggy
 
 from zoo.declare import BackboneSpec, HeadSpec
 
+API_VERSION = 1
+"""Version of these hooks and of the declarations they return; a plugin names those it fits as entry points in ``zoo.api``."""
+
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
 

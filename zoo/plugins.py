@@ -1,6 +1,7 @@
 """Our own entry-point loader: one plugin at a time, isolated, provenance kept.
 
-pluggy's loader ends with the first plugin that fails, and does not say which distribution it came from.
+pluggy's loader ends with the first plugin that fails, and does not say which distribution it came from. Here a plugin is first
+found, then judged by its metadata, and imported only when something of it is needed.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from zoo.discovery import Found, find_entry_points, normalized
+from zoo.compat import required_versions
+from zoo.discovery import Found, installed
 from zoo.errors import MissingExtraError, PluginError, ZooError, did_you_mean
+from zoo.policy import Policy
 
 GROUP = "zoo"
 
@@ -31,7 +34,9 @@ class Plugin:
         module: Module, or ``module:object``, that holds the hooks.
         status: ``ok``, ``failed`` or ``disabled``.
         cause: Why it failed or is disabled.
-        object: What holds the hooks, or None.
+        object: What holds the hooks; None until ``load`` has imported it.
+        found: Its entry point; None for a plain object.
+        versions: Installed version of each of its requirements.
     """
 
     name: str
@@ -41,6 +46,8 @@ class Plugin:
     status: str = "ok"
     cause: str = ""
     object: Any = field(default=None, repr=False, compare=False)
+    found: Found | None = field(default=None, repr=False, compare=False)
+    versions: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def label(self) -> str:
@@ -52,19 +59,43 @@ class Plugin:
         return replace(self, status="failed", cause=cause, object=None)
 
 
-def load_plugins(block: Collection[str] = (), allow: Collection[str] | None = None) -> list[Plugin]:
-    """Load every installed plugin; one that fails is returned as failed and harms no other.
+def find_plugins(policy: Policy | None = None) -> list[Plugin]:
+    """Return every installed plugin without importing any; those that may not or cannot be loaded are marked so.
 
     Args:
-        block: Entry points or distributions whose module is never imported.
-        allow: The only entry points or distributions that are imported; None means all.
+        policy: Which plugins may be imported; None means all.
 
     Returns:
         Plugins sorted by distribution, so the order of ``sys.path`` changes nothing.
     """
-    blocked = {normalized(name) for name in block}
-    allowed = None if allow is None else {normalized(name) for name in allow}
-    return [_load(found, blocked, allowed) for found in find_entry_points(GROUP)]
+    points, versions = installed(GROUP)
+    plugins = [_judge(found, policy or Policy(), versions) for found in points]
+    usable = {_module(plugin) for plugin in plugins if plugin.status == "ok"}
+    _refused.clear()
+    _refused.update({_module(plugin): plugin for plugin in plugins if plugin.status == "disabled" and _module(plugin) not in usable})
+    return plugins
+
+
+def load(plugin: Plugin) -> Plugin:
+    """Import a plugin; one that fails comes back as failed and harms no other."""
+    if plugin.status != "ok" or plugin.object is not None or plugin.found is None:
+        return plugin
+    try:
+        return replace(plugin, object=EntryPoint(plugin.found.name, plugin.found.value, GROUP).load())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: a plugin must not end the program that lists it
+        return plugin.failed(describe(error))
+
+
+def load_plugins(block: Collection[str] = (), allow: Collection[str] | None = None) -> list[Plugin]:
+    """Find and import every installed plugin.
+
+    Args:
+        block: Entry points or distributions whose module is never imported.
+        allow: The only entry points or distributions that are imported; None means all.
+    """
+    return [load(plugin) for plugin in find_plugins(Policy.of(block, allow))]
 
 
 def as_plugin(thing: object) -> Plugin:
@@ -80,9 +111,10 @@ def load_function(reference: str) -> Callable[..., Any]:
 
     Raises:
         MissingExtraError: If the module needs a package that is not installed.
-        PluginError: If the module fails to import or has no such function.
+        PluginError: If the module belongs to a disabled plugin, fails to import or has no such function.
     """
     module_name, _, name = reference.partition(":")
+    _refuse_disabled(module_name, reference)
     try:
         module = importlib.import_module(module_name)
     except ZooError:
@@ -106,20 +138,22 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
 
 
-def _load(found: Found, blocked: Collection[str], allowed: Collection[str] | None) -> Plugin:
-    plugin = Plugin(name=found.name, distribution=found.distribution, version=found.version, module=found.value)
-    names = {normalized(found.name), normalized(found.distribution)}
-    if names & set(blocked):
-        return replace(plugin, status="disabled", cause="blocked by name")
-    if allowed is not None and not names & set(allowed):
-        return replace(plugin, status="disabled", cause="not among the allowed plugins")
-    if found.shadowed:
-        return replace(plugin, status="disabled", cause=found.shadowed)
-    if found.fault:
-        return plugin.failed(found.fault)
-    try:
-        return replace(plugin, object=EntryPoint(found.name, found.value, GROUP).load())
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit too: a plugin must not end the program that lists it
-        return plugin.failed(describe(error))
+_refused: dict[str, Plugin] = {}  # modules of disabled plugins: another plugin's spec must not import them either
+
+
+def _refuse_disabled(module: str, reference: str) -> None:
+    for name, plugin in _refused.items():
+        if module == name or module.startswith(f"{name}."):
+            raise PluginError(f"{reference!r} is not imported: {plugin.label} (plugin {plugin.name!r}) is disabled: {plugin.cause}")
+
+
+def _module(plugin: Plugin) -> str:
+    return plugin.module.partition(":")[0].strip()
+
+
+def _judge(found: Found, policy: Policy, versions: Mapping[str, str]) -> Plugin:
+    needs = required_versions(found, versions)
+    plugin = Plugin(found.name, found.distribution, found.version, found.value, found=found, versions=needs)
+    if disabled := policy.refusal(found) or found.shadowed:
+        return replace(plugin, status="disabled", cause=disabled)
+    return plugin.failed(found.fault) if found.fault else plugin

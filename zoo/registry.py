@@ -13,7 +13,8 @@ from zoo.errors import AmbiguousNameError, OptionError, RegistryFileError, check
 from zoo.lookup import Entry as Entry
 from zoo.lookup import Lookup, Miss, origins
 from zoo.misses import Known, source_provider, unknown_backbone
-from zoo.plugins import Plugin, as_plugin, load_plugins
+from zoo.plugins import Plugin, as_plugin, find_plugins
+from zoo.policy import Policy, current_policy
 from zoo.registry_files import default_files, read_files
 from zoo.search import FILTERS, check_filters, glob_matcher, passes
 
@@ -24,6 +25,7 @@ class Registry:
     Args:
         plugins: Plugins, or plain objects with hooks; None loads the installed ones.
         files: Registry files, later ones win; None means the shipped one, the user's, the project's and ``ZOO_REGISTRY``.
+        policy: Which installed plugins may be imported; None means what the environment and the user's file say.
 
     Attributes:
         plugins: Every plugin found, also those that failed or are disabled.
@@ -35,9 +37,11 @@ class Registry:
         RegistryFileError: If a file has faults. A plugin's faults never raise here: see ``faults``.
     """
 
-    def __init__(self, plugins: Sequence[Plugin | object] | None = None, files: Sequence[Path] | None = None) -> None:
-        loaded = load_plugins() if plugins is None else [as_plugin(thing) for thing in plugins]
-        self._contributions = collect_all(loaded)
+    def __init__(
+        self, plugins: Sequence[Plugin | object] | None = None, files: Sequence[Path] | None = None, policy: Policy | None = None
+    ) -> None:
+        found = find_plugins(policy or current_policy()) if plugins is None else [as_plugin(thing) for thing in plugins]
+        self._contributions = collect_all(found)
         self._files = read_files(default_files() if files is None else files)
         self.plugins: list[Plugin] = [contribution.plugin for contribution in self._contributions]
         self.aliases: dict[str, str] = self._files.aliases
@@ -175,19 +179,27 @@ class Registry:
 
 _default: list[Registry] = []
 _extra_files: list[Path | str] = []
+_policy: list[Policy] = []
 
 
 def default_registry() -> Registry:
     """Return the process-wide registry, built at its first use."""
     if not _default:
-        _default.append(Registry(files=default_files(_extra_files)))
+        _default.append(Registry(files=default_files(_extra_files), policy=_policy[0] if _policy else None))
     return _default[0]
 
 
-def use_registry(registry: Registry | None = None, *, files: Iterable[Path | str] = ()) -> None:
-    """Replace the process-wide registry; without one it is built anew when needed, ``files`` winning over the usual ones."""
+def use_registry(registry: Registry | None = None, *, files: Iterable[Path | str] = (), policy: Policy | None = None) -> None:
+    """Replace the process-wide registry; without one it is built anew when needed, ``files`` winning over the usual ones.
+
+    Args:
+        registry: The registry to use.
+        files: Registry files that win over the usual ones.
+        policy: Which plugins may be imported; None means what the environment and the user's file say.
+    """
     _default[:] = [registry] if registry else []
     _extra_files[:] = files
+    _policy[:] = [policy] if policy else []
 
 
 def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:

@@ -1,0 +1,57 @@
+"""Whether a plugin fits this zoo and what else is installed, told from its metadata: nothing is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from zoo.discovery import Found, normalized
+from zoo.errors import examples
+from zoo.hookspecs import API_VERSION
+from zoo.policy import OWN
+
+
+def misfit(found: Found, versions: Mapping[str, str]) -> str:
+    """Return why a plugin cannot work here, or an empty text.
+
+    Args:
+        found: Its entry point.
+        versions: Version of every installed distribution, by normalised name.
+    """
+    if normalized(found.distribution) == OWN:
+        return ""  # what zoo itself needs is its installer's business: its plugin brings the heads
+    if found.api and str(API_VERSION) not in found.api:
+        return f"it was written for plugin API {', '.join(found.api)}, and this zoo has {API_VERSION}; install another version of either"
+    unmet = list(_unmet(found.requires, versions))
+    return f"it requires {examples(unmet)}" if unmet else ""
+
+
+def required_versions(found: Found, versions: Mapping[str, str]) -> dict[str, str]:
+    """Return the installed version of everything that the plugin names as a requirement; empty where it is not installed."""
+    names = sorted({normalized(_name(line)) for line in found.requires})
+    return {name: versions.get(name, "") for name in names}
+
+
+def _unmet(requires: tuple[str, ...], versions: Mapping[str, str]) -> Iterator[str]:
+    # Imported here: it takes longer than the rest of a listing, and the index answers without it.
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.version import InvalidVersion
+
+    for line in requires:
+        try:
+            requirement = Requirement(line)
+            if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+                continue
+            version = versions.get(normalized(requirement.name), "")
+            if not version:
+                yield f"{line}, which is not installed"
+            elif not requirement.specifier.contains(version, prereleases=True):
+                yield f"{line}, and {version} is installed"
+        except InvalidVersion:  # a version that says nothing, as a folder that is no release has, refuses nothing
+            continue
+        except InvalidRequirement as error:
+            yield f"{line!r}, which cannot be read: {error}"
+
+
+def _name(line: str) -> str:
+    end = next((index for index, sign in enumerate(line) if not (sign.isalnum() or sign in "-_.")), len(line))
+    return line[:end]

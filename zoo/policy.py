@@ -1,0 +1,154 @@
+"""Which plugins may be imported: what the command line, the environment and the user's file say.
+
+A plugin that any of the three blocks is not imported, whatever another allows; where one gives a list of allowed plugins, only
+those of the list are. So every word narrows, and none can widen what another has narrowed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.discovery import Found, normalized
+from zoo.errors import OutputPermissionError, RegistryFileError, did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+OWN = "zoo"  # its plugin brings the heads: a list of allowed plugins need not name it
+KEYS = ("disable", "allow")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One list of names and who gave it; ``names`` are entry points or distributions, normalised."""
+
+    names: frozenset[str]
+    origin: str
+    allow: bool = False
+
+
+@dataclass(frozen=True)
+class Policy:
+    """All rules together."""
+
+    rules: tuple[Rule, ...] = ()
+
+    @classmethod
+    def of(cls, block: Iterable[str] = (), allow: Iterable[str] | None = None, origin: str = "by name") -> Policy:
+        """Return the policy of two lists; ``allow=None`` allows all, an empty list none."""
+        rules = [_rule(block, origin)] if block else []
+        return cls((*rules, *([] if allow is None else [_rule(allow, origin, allow=True)])))
+
+    def refusal(self, found: Found) -> str:
+        """Return why an entry point is not to be imported, or an empty text."""
+        names = {normalized(found.name), normalized(found.distribution)}
+        for rule in self.rules:
+            if not rule.allow and names & rule.names:
+                return f"blocked {rule.origin}"
+        for rule in self.rules:
+            if rule.allow and not names & rule.names and normalized(found.distribution) != OWN:
+                return f"not among the plugins allowed {rule.origin}"
+        return ""
+
+
+def current_policy(block: Iterable[str] = (), allow: Iterable[str] | None = None) -> Policy:
+    """Return the policy in force: that of the command line, ``ZOO_PLUGINS_BLOCK``, ``ZOO_PLUGINS_ALLOW`` and the user's file.
+
+    Raises:
+        RegistryFileError: If the user's file cannot be read: guessing what it blocks would import what it blocks.
+    """
+    rules = list(Policy.of(block, allow, "on the command line").rules)
+    for variable, allows in (("ZOO_PLUGINS_BLOCK", False), ("ZOO_PLUGINS_ALLOW", True)):
+        names = re.split(r"[,\s]+", os.environ.get(variable, "").strip())
+        if any(names):
+            rules.append(_rule(filter(None, names), f"by {variable}", allow=allows))
+    kept = read_user_file()
+    origin = f"by {user_file()}"
+    rules += [_rule(kept["disable"], origin)] if kept["disable"] else []
+    rules += [_rule(kept["allow"], origin, allow=True)] if "allow" in kept else []
+    return Policy(tuple(rules))
+
+
+def user_file() -> Path:
+    """Return the file that ``zoo plugins disable`` writes."""
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))  # noqa: PTH111  # Path's raises without a home
+    return config / "zoo" / "plugins.toml"
+
+
+def read_user_file() -> dict[str, list[str]]:
+    """Return what the user's file says: ``disable``, and ``allow`` where it is given.
+
+    Raises:
+        RegistryFileError: If it is no TOML, or says anything else.
+    """
+    path = user_file()
+    try:
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {"disable": []}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RegistryFileError(f"{path} cannot be read: {error}; correct or remove it") from error
+    faults = [f"it has no key {key!r}{did_you_mean(key, KEYS)}" for key in document if key not in KEYS]
+    for key, value in document.items():
+        if key in KEYS and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+            faults.append(f"{key} is {value!r}; it must be a list of names")
+    if faults:
+        raise RegistryFileError(f"{path}: {'; '.join(faults)}")
+    return {"disable": [], **document}
+
+
+def switch(name: str, *, on: bool) -> Path:
+    """Enable or disable a plugin in the user's file, which is replaced as a whole.
+
+    Raises:
+        RegistryFileError: If the file that is there cannot be read.
+        OutputPermissionError: If it cannot be written.
+    """
+    kept = read_user_file()
+    same = normalized(name)
+    kept["disable"] = [one for one in kept["disable"] if normalized(one) != same] + ([] if on else [name])
+    if on and "allow" in kept and same not in map(normalized, kept["allow"]):
+        kept["allow"].append(name)
+    lines = ["# Written by `zoo plugins disable` and `zoo plugins enable`."]
+    lines += [f"{key} = {json.dumps(kept[key], ensure_ascii=False)}" for key in KEYS if key in kept]
+    path = user_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, "\n".join(lines) + "\n")
+    except OSError as error:
+        raise OutputPermissionError(
+            f"{path} cannot be written: {error.strerror}; set ZOO_PLUGINS_BLOCK={name}, or XDG_CONFIG_HOME to a folder that can be"
+        ) from error
+    return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _rule(names: Iterable[str], origin: str, *, allow: bool = False) -> Rule:
+    return Rule(frozenset(map(normalized, names)), origin, allow)
+
+
+def unknown_names(names: Collection[str], points: Collection[Found]) -> list[str]:
+    """Return the names that no installed plugin has, each with the nearest that one has."""
+    known = {normalized(name): name for found in points for name in (found.name, found.distribution)}
+    return [f"{name!r}{did_you_mean(name, known.values())}" for name in names if normalized(name) not in known]
