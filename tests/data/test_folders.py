@@ -121,14 +121,14 @@ def test_an_empty_folder_says_what_is_looked_for(tmp_path: Path) -> None:
 def test_a_class_without_images_in_train_is_named(tmp_path: Path) -> None:
     folder(tmp_path / "train", ant=2, bee=2, wasp=0)
     folder(tmp_path / "val", ant=1, bee=1)
-    with pytest.raises(DataError, match="1 class without images in train: 'wasp'"):
+    with pytest.raises(DataError, match="1 class without samples in train: 'wasp'"):
         open_train_valid(tmp_path / "train", tmp_path / "val")
 
 
 def test_a_class_that_only_validation_has_is_named(tmp_path: Path) -> None:
     folder(tmp_path / "train", ant=2, bee=2)
     folder(tmp_path / "val", ant=1, wasp=1)
-    with pytest.raises(DataError, match="without images in train: 'wasp'"):
+    with pytest.raises(DataError, match="without samples in train: 'wasp'"):
         open_train_valid(tmp_path)
 
 
