@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from zoo.contributions import Contribution
-from zoo.declare import BackboneSpec
+from zoo.declare import BackboneSpec, Weights
 from zoo.errors import AmbiguousNameError, PluginError, RegistryFileError, UnknownBackboneError, ZooError
 from zoo.plugins import Plugin, describe
 from zoo.registry_files import Derived, RegistryData
@@ -26,6 +27,15 @@ class Entry(NamedTuple):
     def origin(self) -> str:
         """Plugin with version, or the file, as messages name it."""
         return str(self.file or (self.plugin and self.plugin.label) or "unknown")
+
+
+def pinned(entry: Entry, pins: Mapping[str, Weights]) -> Entry:
+    """Return the entry with the weights that a registry file pins; a pin of another repository is not of these weights."""
+    pin, weights = pins.get(entry.spec.name), entry.spec.weights
+    if pin is None or weights is None or weights.repo != pin.repo:
+        return entry
+    license = weights.license if pin.license == "unknown" else pin.license
+    return entry._replace(spec=entry.spec.replace(weights=replace(pin, license=license)))
 
 
 class Miss(NamedTuple):
@@ -46,7 +56,7 @@ class Lookup:
         self.given: dict[str, list[Entry]] = {}
         for contribution in contributions:
             for spec in contribution.backbones:
-                self.given.setdefault(spec.name, []).append(Entry(spec, contribution.plugin))
+                self.given.setdefault(spec.name, []).append(pinned(Entry(spec, contribution.plugin), files.pins))
         self._contributions = contributions
         self._files = files
 
@@ -96,7 +106,9 @@ class Lookup:
             base = self.find(derived.base, ask=ask, trail=(*trail, derived.name))
         else:  # a file may change a plugin's own backbone under its own id
             base = self._exact(derived.name) or (self._ask(derived.name) if ask else None) or Miss(derived.base, trail)
-        return Entry(derived.apply(base.spec), base.plugin, derived.file) if isinstance(base, Entry) else base
+        if isinstance(base, Miss):
+            return base
+        return pinned(Entry(derived.apply(base.spec), base.plugin, derived.file), self._files.pins)
 
     def _ask(self, name: str) -> Entry | None:
         """Ask the open families of every plugin; one that fails only matters when no other knows the name."""
@@ -109,7 +121,7 @@ class Lookup:
             except BaseException as error:  # SystemExit too, as everywhere a plugin is called
                 failures.append((contribution.plugin, error))
                 continue
-            found += [Entry(spec, contribution.plugin)] if spec else []
+            found += [pinned(Entry(spec, contribution.plugin), self._files.pins)] if spec else []
         if len(found) > 1:
             raise _ambiguous(name, found)
         if found or not failures:
@@ -153,7 +165,8 @@ def foreign_folder(name: str) -> Path | None:
 
 def _unread(folder: Path) -> NoReturn:
     raise UnknownBackboneError(
-        f"{str(folder)!r} holds a model of another library, and no installed plugin reads it; for those of transformers: pip install 'zoo[hf]'"
+        f"{str(folder)!r} holds a model of another library, and no installed plugin reads it; "
+        "for those of transformers: pip install 'zoo[hf]'"
     )
 
 

@@ -113,12 +113,11 @@ def described(
             **common,
         )
     inputs = zoo.Text(max_length=_max_length(family, config, max_length), tokenizer=TOKENIZER, files=files)
-    if family.pooler == "default" and not pool:
-        features = zoo.Features(dim=dim, layout="BD")
-        options["pooler"] = True
-    else:
-        # The first token is the class token, though poolings count it in: see docs/plugins/hf.md.
-        features = zoo.Features(dim=dim, layout="BND", pool=pool or family.pool, prefix_tokens=1)
+    own = family.pooler == "default" and not pool
+    if family.pooler:
+        options["pooler"] = own  # stated also where it is off: a saved model is rebuilt from its family's declaration
+    tokens = {"layout": "BND", "pool": pool or family.pool, "prefix_tokens": 1}
+    features = zoo.Features(dim=dim, **({"layout": "BD"} if own else tokens))  # type: ignore[arg-type]  # plain fields
     build = "zoo_hf.build:text_with_pooler" if family.pooler else "zoo_hf.build:text"
     return zoo.BackboneSpec(build=build, inputs=inputs, features=features, options=options, **common)
 

@@ -63,6 +63,7 @@ class Home:
 LINEAR = {"head.linear": "classifier"}
 HIDDEN = {"head.hidden": "classifier.dense", "head.linear": "classifier.out_proj"}
 TOKENS = Home(head="tokens", keys=LINEAR)
+POOLED = Home(head="linear", keys=LINEAR, pool="pooler")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +131,8 @@ def _dinov2(prefix: str) -> Family:
 
 
 FAMILIES: Mapping[str, Family] = {
-    "albert": Family(
-        layers=ALBERT, prefix="albert", pooler="default", default_width=4096, sequence=Home(head="linear", keys=LINEAR, pool="pooler")
-    ),
-    "bert": Family(layers=BERT, prefix="bert", pooler="default", sequence=Home(head="linear", keys=LINEAR, pool="pooler")),
+    "albert": Family(layers=ALBERT, prefix="albert", pooler="default", default_width=4096, sequence=POOLED),
+    "bert": Family(layers=BERT, prefix="bert", pooler="default", sequence=POOLED),
     "camembert": _roberta(),
     "deberta-v2": Family(
         layers=DEBERTA,
