@@ -12,14 +12,15 @@ from zoo.cli.parser import Commands
 from zoo.errors import OptionError
 
 if TYPE_CHECKING:
+    from zoo.adapter import TaskModel
     from zoo.backbone import Backbone
 
 # Options of fit that decide what the data are.
 OPENING = ("columns", "valid_split", "seed", "allow_leak", "drop_other_classes")
-DATA = "an image folder, or a CSV or Parquet file"
+DATA = "an image folder, or a CSV, TSV or Parquet file of images or texts"
 MODEL = "the folder of a saved model or run"
 OTHERS = "leave out samples whose label is none of the model's classes, instead of refusing them"
-INPUTS = "images, or one folder or table of them"
+INPUTS = "images or texts, or one folder or table of them"
 
 
 def register(commands: Commands) -> None:
@@ -76,7 +77,7 @@ def _register_train(commands: Commands) -> None:
     add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
     add("--drop-other-classes", action="store_true", default=None, help="leave out samples of none of --classes")
     add("--head", help="linear, mlp, or a plugin's")
-    add("--task", help="single-label, multi-label or regression")
+    add("--task", help="single-label, multi-label, regression or token-classification")
     add("--set", metavar="KEY=VALUE", action="append", help="an option of the recipe; may be repeated")
     add("--head-set", metavar="KEY=VALUE", action="append", help="an option of the head, such as hidden=256")
     add("--model-set", metavar="KEY=VALUE", action="append", help="an option of the architecture, such as drop_path_rate=0.1")
@@ -107,8 +108,10 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     given = {key: value for key, value in given.items() if value is not None}
     if options.drop_other_classes:
         from zoo.data.open import open_data
+        from zoo.data.read import kind_of
 
-        data, given = open_data(data, task=model.task, classes=model.labels, labelled=True, drop_other_classes=True, **given), {}
+        opening = {"task": model.task, "classes": model.labels, "reads": kind_of(model.inputs, model.task)}
+        data, given = open_data(data, labelled=True, drop_other_classes=True, **opening, **given), {}
     metrics = model.evaluate(data, **given, **({} if options.batch_size is None else {"batch_size": options.batch_size}))
     if options.json:
         out.json({name: float(value) for name, value in metrics.items()})
@@ -121,10 +124,11 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     import zoo
 
     model = zoo.load(options.model)
-    source, names = _inputs(options.inputs)
+    source, names = _inputs(options.inputs, model)
     given = {} if options.batch_size is None else {"batch_size": options.batch_size}
-    if model.task == "regression":
-        rows = [{"input": name, "label": value} for name, value in zip(names, model.predict(source, **given), strict=True)]
+    if model.task in ("regression", "token-classification"):
+        labels = model.predict(source, **given)
+        rows: list[dict[str, Any]] = [{"input": name, "label": label} for name, label in zip(names, labels, strict=True)]
     else:  # one pass gives both the probabilities and the labels that follow from them
         classes = [str(label) for label in model.labels or range(model.num_classes)]
         shares = [dict(zip(classes, map(float, row), strict=True)) for row in model.predict_proba(source, **given)]
@@ -154,7 +158,7 @@ def embed(options: argparse.Namespace, out: Output) -> None:
 
     saved = (Path(options.model) / "config.json").is_file()
     model = zoo.load(options.model) if saved else zoo.get(options.model).adapt(num_classes=2)  # the head is never run
-    source, names = _inputs(options.inputs)
+    source, names = _inputs(options.inputs, model)
     features = model.embed(source, **({} if options.batch_size is None else {"batch_size": options.batch_size}))
     if target is not None:
         np.savez(target, features=features, inputs=np.array(names))
@@ -173,11 +177,13 @@ def demo(options: argparse.Namespace, out: Output) -> None:
 
 def _train(name: str, data: str, settings: dict[str, Any]) -> None:
     from zoo.data.open import open_train_valid
+    from zoo.data.read import kind_of
 
     backbone = _backbone(name, settings)
     fit = settings["fit"] | {"columns": settings["columns"]}
     opening = {key: fit[key] for key in OPENING if key in fit}
-    first, _ = open_train_valid(data, settings["valid"], task=settings["task"], classes=settings["classes"], **opening)
+    opening |= {"task": settings["task"], "classes": settings["classes"], "reads": kind_of(backbone.spec.inputs, settings["task"])}
+    first, _ = open_train_valid(data, settings["valid"], **opening)
     classes = first.classes
     outputs = len(classes) or (1 if first.targets is None or first.targets.ndim == 1 else first.targets.shape[1])
     model = backbone.adapt(
@@ -210,12 +216,13 @@ def _backbone(name: str, settings: dict[str, Any]) -> Backbone:
     return zoo.get(name, weights=weights, allow_partial=bool(settings["allow_partial"]), **options)
 
 
-def _inputs(words: Sequence[str]) -> tuple[Any, list[str]]:
+def _inputs(words: Sequence[str], model: TaskModel) -> tuple[Any, list[str]]:
     """Return a source for prediction and the names of its samples; one word may be a folder or a table."""
     from zoo.data.open import open_data
+    from zoo.data.read import kind_of
 
-    opened = open_data(words[0] if len(words) == 1 else list(words), labelled=False)
-    return opened, [str(item) for item in opened.inputs]
+    opened = open_data(words[0] if len(words) == 1 else list(words), labelled=False, reads=kind_of(model.inputs, model.task))
+    return opened, [" ".join(item) if isinstance(item, list | tuple) else str(item) for item in opened.inputs]
 
 
 def _label(shares: dict[str, float], task: str) -> str | list[str]:

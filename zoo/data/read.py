@@ -14,6 +14,7 @@ import numpy as np
 from zoo.data import conll, folders, frames, memory
 from zoo.data.raw import Raw, join
 from zoo.data.table import Table
+from zoo.declare import Inputs, Text
 from zoo.errors import DataError, OptionError, examples
 
 _KINDS = (
@@ -24,6 +25,13 @@ _KINDS = (
 _TEXT_KINDS = "a CSV, TSV or Parquet file, a DataFrame, a datasets.Dataset, (texts, labels), a list of texts, or a torch Dataset"
 TEXTUAL = ("text", "words")
 TABLES = (*frames.SUFFIXES, *conll.SUFFIXES)
+
+
+def kind_of(inputs: Inputs, task: str) -> str:
+    """Return what one input of a model is, as ``Table.reads`` names it."""
+    if not isinstance(inputs, Text):
+        return type(inputs).__name__.lower()
+    return "words" if task == "token-classification" else "text"
 
 
 def read(source: Any, columns: Mapping[str, str], labelled: bool | None, reads: str = "image") -> Raw:

@@ -13,7 +13,7 @@ import numpy as np
 from zoo.adapter import TaskModel
 from zoo.data.dataset import drop_corrupt
 from zoo.data.open import Table, open_data, open_train_valid
-from zoo.data.read import TEXTUAL
+from zoo.data.read import TEXTUAL, kind_of
 from zoo.data.split import check_trainable
 from zoo.data.table import flat_targets
 from zoo.declare import Image, Text
@@ -43,9 +43,7 @@ def check_fits(model: TaskModel, config: Config) -> None:
 
 def reads(model: TaskModel) -> str:
     """Return what one input of the model is; see ``zoo.data.table.Table.reads``."""
-    if not isinstance(model.inputs, Text):
-        return model.spec.modality
-    return "words" if model.task == "token-classification" else "text"
+    return kind_of(model.inputs, model.task)
 
 
 def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tuple[Table, Table | None]:
