@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.compat import required_versions
-from zoo.discovery import Found, installed
+from zoo.discovery import Found, installed, normalized
 from zoo.errors import MissingExtraError, PluginError, ZooError, did_you_mean
 from zoo.policy import Policy
 
@@ -53,6 +53,10 @@ class Plugin:
     def label(self) -> str:
         """Distribution and version, as messages name the plugin."""
         return f"{self.distribution} {self.version}".strip() or self.name
+
+    def answers_to(self, names: Collection[str]) -> bool:
+        """Tell whether one of some names is that of its entry point or of its distribution."""
+        return bool({normalized(self.name), normalized(self.distribution)} & set(map(normalized, names)))
 
     def failed(self, cause: str) -> Plugin:
         """Return this plugin as one that failed."""

@@ -185,7 +185,7 @@ _policy: list[Policy] = []
 def default_registry() -> Registry:
     """Return the process-wide registry, built at its first use."""
     if not _default:
-        _default.append(Registry(files=default_files(_extra_files), policy=_policy[0] if _policy else None))
+        _default.append(Registry(files=default_files(_extra_files), policy=current_plugin_policy()))
     return _default[0]
 
 
@@ -200,6 +200,11 @@ def use_registry(registry: Registry | None = None, *, files: Iterable[Path | str
     _default[:] = [registry] if registry else []
     _extra_files[:] = files
     _policy[:] = [policy] if policy else []
+
+
+def current_plugin_policy() -> Policy:
+    """Return which installed plugins the process-wide registry may import."""
+    return _policy[0] if _policy else current_policy()
 
 
 def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:

@@ -12,10 +12,15 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from zoo.cli import listing, training
+from zoo.cli import doctor, files, listing, new_plugin, plugins, training
 from zoo.cli.output import Output
 from zoo.cli.parser import Parser, global_options
-from zoo.errors import PluginError, ZooError, count, fault_list
+from zoo.discovery import installed
+from zoo.errors import OptionError, PluginError, ZooError, count, fault_list
+from zoo.plugins import GROUP
+from zoo.policy import Policy, current_policy, unknown_names
+
+RECOVERY = ("doctor", "new-plugin")  # work whatever the plugins do
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -42,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = 130
     except BrokenPipeError:  # the reader, such as head, has seen enough; Python would complain while it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        code = 0
     sys.exit(code)
 
 
@@ -54,8 +59,8 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    listing.register(commands)
-    training.register(commands)
+    for module in (listing, plugins, training, files, doctor, new_plugin):
+        module.register(commands)
     for command in commands.choices.values():
         global_options(command, front=False)
     return parser
@@ -65,11 +70,26 @@ def _run(options: argparse.Namespace, out: Output) -> int:
     from zoo.registry import default_registry, use_registry
 
     files = [*options.registry_before, *options.registry]
-    if files:
-        use_registry(files=files)
-    faults = default_registry().faults if options.strict_plugins else []
+    policy = _policy(options)
+    if files or policy:
+        use_registry(files=files, policy=policy)
+    strict = options.strict_plugins and options.command not in RECOVERY
+    faults = default_registry().faults if strict else []
     # `zoo plugins` shows what makes it fail; any other command fails before it does any work.
     if faults and options.command != "plugins":
         raise PluginError(fault_list(f"the plugins have {count(len(faults), 'fault')}", faults, "See: zoo plugins"))
     options.run(options, out)
     return 1 if faults else 0
+
+
+def _policy(options: argparse.Namespace) -> Policy | None:
+    """Return which plugins may be imported where the command line says so."""
+    block, allow = [*options.block_before, *options.block], [*options.allow_before, *options.allow]
+    if not (block or allow or options.no_plugins):
+        return None
+    points = installed(GROUP).points
+    unknown = unknown_names([*block, *allow], points)
+    if unknown:
+        known = ", ".join(sorted({point.name for point in points}))
+        raise OptionError(f"no plugin is called {', '.join(unknown)}; the plugins are: {known}")
+    return current_policy(block, [] if options.no_plugins else allow or None)

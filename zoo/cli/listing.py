@@ -1,4 +1,4 @@
-"""Commands that look: list, show, layers, plugins. Only ``layers`` builds a model."""
+"""Commands that look: list, show, layers. Only ``layers`` builds a model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def register(commands: Commands) -> None:
     command = commands.add_parser("list", help="list backbones; imports no model library")
     command.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="glob over the whole id or the part after the source")
     command.add_argument("--modality", help="image, text or volume")
-    command.add_argument("--max-params", type=float, metavar="N", help="most parameters, such as 30e6")
+    command.add_argument("--max-params", type=number, metavar="N", help="most parameters, such as 30M or 30e6")
     command.add_argument("--license", help="SPDX identifier of the weights, or 'permissive'")
     command.add_argument("--image-size", type=int, metavar="S", help="height of the input in pixels")
     command.add_argument("--source", help="first part of the id, such as timm")
@@ -41,9 +41,16 @@ def register(commands: Commands) -> None:
     command.add_argument("name", metavar="NAME", help=NAME)
     command.add_argument("--freeze", metavar="K", help="show a frozen prefix: a number of groups, or a group's name (inclusive)")
     command.set_defaults(run=layers)
-    command = commands.add_parser("plugins", help="show the plugins that were found, with what is wrong with them")
-    command.add_argument("--json", **JSON)
-    command.set_defaults(run=plugins)
+
+
+def number(text: str) -> float:
+    """Read a number such as ``30e6``, ``30M``, ``500k`` or ``1.5B``."""
+    factors = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
+    factor = factors.get(text[-1:].lower())
+    try:
+        return float(text[:-1]) * factor if factor else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; write 30e6, 30M or 500k") from None
 
 
 def list_backbones(options: argparse.Namespace, out: Output) -> None:
@@ -91,28 +98,6 @@ def layers(options: argparse.Namespace, out: Output) -> None:
     ]
     print(table(rows, ("", "group", "parameters", "", "members"), right=(0, 2)))
     print(f"\n{count(len(groups), 'group')}, {thousands(sum(sizes))} parameters, {thousands(sum(sizes[frozen:])) or '0'} of them train")
-
-
-def plugins(options: argparse.Namespace, out: Output) -> None:
-    """Print every plugin with distribution, version, status and cause."""
-    from zoo.registry import default_registry
-
-    registry = default_registry()
-    rows = []
-    for plugin in registry.plugins:
-        backbones, heads = registry.given_by(plugin)
-        about = {key: getattr(plugin, key) for key in ("name", "distribution", "version", "module", "status", "cause")}
-        clashes = [name for name, entries in registry.clashes.items() if any(entry.plugin is plugin for entry in entries)]
-        rows.append(about | {"backbones": backbones, "heads": heads, "clashes": clashes})
-    if options.json:
-        out.json(rows)
-        return
-    keys = ("distribution", "version", "name", "status", "backbones", "heads")
-    print(table(([row[key] for key in keys] for row in rows), [key.replace("name", "plugin") for key in keys], right=(4, 5)))
-    disabled = [
-        f"{plugin.label} (plugin {plugin.name!r}) is disabled: {plugin.cause}" for plugin in registry.plugins if plugin.status == "disabled"
-    ]
-    print("".join(f"\n{line}" for line in [*registry.faults, *disabled]), end="\n" if registry.faults or disabled else "")
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -60,5 +60,9 @@ def global_options(parser: argparse.ArgumentParser, *, front: bool) -> None:
     group.add_argument(
         "--registry", metavar="FILE", dest=where, action="append", default=[], help="a registry.toml to merge over the others"
     )
+    for option, told in (("block", "a plugin that is not imported"), ("allow", "import only the plugins named so")):
+        where = f"{option}_before" if front else option
+        group.add_argument(f"--{option}", metavar="NAME", dest=where, action="append", default=[], help=f"{told}; may be repeated")
+    group.add_argument("--no-plugins", action="store_true", default=unset, help="import no plugin but zoo's own")
     group.add_argument("--strict-plugins", action="store_true", default=unset, help="fail if any plugin has a fault")
     group.add_argument("--debug", action="store_true", default=unset, help="show the traceback of an error")

@@ -1,0 +1,159 @@
+"""The command ``doctor``: what is installed, what is wrong with it, and whether the caches can be written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from zoo.cli.output import Output
+from zoo.cli.parser import Commands
+from zoo.errors import PluginError, ZooError, count, fault_list
+
+LEAST_SPACE = 1e9  # bytes: less than the weights of most backbones
+TORCH = """
+import json, pathlib, sys
+import torch
+told = {"torch": torch.__version__, "cuda": torch.version.cuda or "", "threads": torch.get_num_threads(), "devices": []}
+if torch.cuda.is_available():
+    told["devices"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+elif torch.backends.mps.is_available():
+    told["devices"] = ["mps"]
+pathlib.Path(sys.argv[1]).write_text(json.dumps(told))
+"""
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "peft", "monai", "torchxrayvision", "safetensors", "huggingface-hub")
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add_parser("doctor", help="check plugins, torch, caches and disk; imports no plugin into its own process")
+    command.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds after which a plugin's process is killed")
+    command.add_argument("--build", action="store_true", help="also build the first backbone of each plugin, without its weights")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(run=doctor)
+
+
+def doctor(options: argparse.Namespace, out: Output) -> None:
+    """Print what is installed and what is wrong.
+
+    Raises:
+        PluginError: If anything is wrong.
+    """
+    told = examine(options.timeout, build=options.build)
+    if options.json:
+        out.json(told)
+    else:
+        print(describe(told))
+    if told["faults"]:
+        raise PluginError(fault_list(f"the doctor found {count(len(told['faults']), 'fault')}", told["faults"]))
+
+
+def examine(timeout: float, *, build: bool) -> dict[str, Any]:
+    """Return everything as plain data, with one line per fault."""
+    from zoo.cli.probe import probe_all, run_child
+
+    plugins, faults = _plugins()
+    reports = probe_all(plugins, timeout, build=build)
+    torch = run_child(TORCH, [], max(timeout, 120.0))
+    folders = [_folder(what, path) for what, path in _folders().items()]
+    faults += [fault for report in reports for fault in report.faults]
+    faults += [f"torch {torch['status']}: {torch['cause']}"] if "status" in torch else []
+    faults += [f"{row['what']} {row['path']}: {row['fault']}" for row in folders if row["fault"]]
+    faults += _clashes(reports) + _registry_files()
+    return {
+        "zoo": _zoo_version(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": _versions(),
+        "torch": torch,
+        "plugins": [vars(report) for report in reports],
+        "folders": folders,
+        "faults": faults,
+    }
+
+
+def describe(told: dict[str, Any]) -> str:
+    """Return the report for people."""
+    from zoo.cli.plugins import _table
+
+    torch, rows = told["torch"], told["plugins"]
+    lines = [f"zoo {told['zoo']}, Python {told['python']}, {told['platform']}"]
+    lines.append(", ".join(f"{name} {version}" for name, version in told["packages"].items()))
+    if "torch" in torch:
+        lines.append(f"devices: {', '.join(torch['devices']) or 'cpu only'}; torch uses {count(torch['threads'], 'thread')}")
+    lines += ["", _table([row | {"backbones": len(row["backbones"]), "heads": len(row["heads"])} for row in rows]), ""]
+    lines += [f"{row['what']}: {row['path']}, {row['free'] / 1e9:.0f} GB free" for row in told["folders"]]
+    return "\n".join(lines if told["faults"] else [*lines, "", "nothing is wrong"])
+
+
+def _plugins() -> tuple[list[Any], list[str]]:
+    """Return the plugins, with those that do not fit marked as failed, and what is wrong with the policy."""
+    from zoo.compat import misfit
+    from zoo.plugins import find_plugins
+    from zoo.policy import Policy
+    from zoo.registry import current_plugin_policy
+
+    faults = []
+    try:
+        policy = current_plugin_policy()
+    except ZooError as error:
+        # Which plugins are disabled is unknown, so none is imported.
+        faults, policy = [str(error)], Policy.of(allow=[], origin="while the file cannot be read")
+    plugins = []
+    for plugin in find_plugins(policy):
+        fault = misfit(plugin.found, plugin.versions) if plugin.found and plugin.status == "ok" else ""
+        plugins.append(plugin.failed(fault) if fault else plugin)
+    return plugins, faults
+
+
+def _clashes(reports: list[Any]) -> list[str]:
+    owners: dict[str, list[str]] = {}
+    for report in reports:
+        for name in report.backbones:
+            owners.setdefault(name, []).append(f"{report.distribution} {report.version}")
+    return [f"{name!r} is given by {' and by '.join(sorted(given))}" for name, given in owners.items() if len(given) > 1]
+
+
+def _registry_files() -> list[str]:
+    from zoo.registry_files import default_files, read_files
+
+    try:
+        read_files(default_files())
+    except ZooError as error:
+        return [str(error)]
+    return []
+
+
+def _folders() -> dict[str, Path]:
+    from huggingface_hub import constants
+
+    from zoo.index import cache_folder
+    from zoo.policy import user_file
+
+    return {"index of plugins": cache_folder(), "cache of the Hub": Path(constants.HF_HUB_CACHE), "settings": user_file().parent}
+
+
+def _folder(what: str, path: Path) -> dict[str, Any]:
+    """Tell whether a folder, or the nearest above it that exists, can be written, and how much space is left."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    fault = "" if os.access(there, os.W_OK | os.X_OK) and there.is_dir() else "it cannot be written"
+    if not fault and free < LEAST_SPACE and what != "settings":
+        fault = f"only {free / 1e6:.0f} MB are free"
+    return {"what": what, "path": str(path), "free": free, "fault": fault}
+
+
+def _versions() -> dict[str, str]:
+    from zoo.discovery import installed
+    from zoo.plugins import GROUP
+
+    versions = installed(GROUP).versions
+    return {name: versions[name] for name in PACKAGES if name in versions}
+
+
+def _zoo_version() -> str:
+    return str(sys.modules["zoo"].__version__)

@@ -1,0 +1,174 @@
+"""Import one plugin in a process of its own and tell what came of it: a crash or a hang there harms nobody here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.plugins import Plugin
+
+CHILD = "import sys; from zoo.cli.probe import child; child(*sys.argv[1:])"
+AT_ONCE = 4
+
+
+@dataclass
+class Report:
+    """What probing one plugin showed.
+
+    Attributes:
+        name: Name of its entry point.
+        distribution: Its distribution.
+        version: Version of the distribution.
+        status: ``ok``, ``failed``, ``died``, ``hangs`` or ``disabled``.
+        cause: Why it is not ``ok``.
+        backbones: Ids it lists.
+        heads: Heads it lists.
+        changes: What its import or its hooks changed for the whole process, and whether they imported torch.
+        seconds: How long the process took.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: str = "ok"
+    cause: str = ""
+    backbones: list[str] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def faults(self) -> list[str]:
+        """One line for all that is wrong with it."""
+        who = f"{self.distribution} {self.version} (plugin {self.name!r})"
+        told = [f"{who} {self.status}: {self.cause}"] if self.status in ("failed", "died", "hangs") else []
+        return told + ([f"{who} changes for the whole process: {'; '.join(self.changes)}"] if self.changes else [])
+
+
+def probe_all(plugins: Sequence[Plugin], timeout: float, *, build: bool = False) -> list[Report]:
+    """Probe plugins side by side, each in a process of its own.
+
+    Args:
+        plugins: What ``find_plugins`` returned.
+        timeout: Seconds after which a process is killed, with all that it started.
+        build: Whether the first backbone of each plugin is built too, without its weights.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(lambda plugin: probe(plugin, timeout, build=build), plugins))
+
+
+def probe(plugin: Plugin, timeout: float, *, build: bool = False) -> Report:
+    """Probe one plugin; see ``probe_all``."""
+    report = Report(plugin.name, plugin.distribution, plugin.version, plugin.status, plugin.cause)
+    if plugin.status != "ok":
+        return report
+    start = time.monotonic()
+    arguments = [plugin.distribution, plugin.name, "build" if build else ""]
+    told = run_child(CHILD, [*arguments, ""], timeout)
+    if told.get("torch"):
+        # What torch itself changes is not the plugin's doing: look again with torch imported before.
+        again = run_child(CHILD, [*arguments, "torch"], max(timeout, 60.0))
+        told["changes"] = ["it imports torch, which makes every listing slow", *again.get("changes", [])]
+    told.pop("torch", None)
+    for key, value in told.items():
+        setattr(report, key, value)
+    report.seconds = round(time.monotonic() - start, 2)
+    return report
+
+
+def run_child(code: str, arguments: Sequence[str], timeout: float) -> dict[str, Any]:
+    """Run Python code that writes a JSON document to the file that its first argument names.
+
+    Returns:
+        The document, or ``status`` and ``cause`` where the process died or was killed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result, printed = Path(folder) / "result.json", Path(folder) / "printed"
+        with printed.open("w") as stream:
+            # A session of its own: whatever it starts can be killed with it.
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, str(result), *arguments],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code_ = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                return {"status": "hangs", "cause": f"killed after {timeout:g} s"}
+            finally:
+                _kill(process)
+        if result.is_file():
+            told: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+            return told
+        last = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        how = f"rc {code_}" if code_ >= 0 else f"signal {signal.Signals(-code_).name}"
+        return {"status": "died", "cause": "; ".join([how, *last])}
+
+
+def child(result: str, distribution: str, name: str, build: str, preload: str) -> None:
+    """Probe one plugin in this process, write what came of it to ``result``, and end the process."""
+    import numpy  # noqa: F401  # so that what numpy changes at its import is not taken for the plugin's doing
+
+    from zoo.cli.state import changed, snapshot
+    from zoo.contributions import collect
+    from zoo.plugins import find_plugins
+
+    if preload:
+        __import__(preload)
+    (plugin,) = [one for one in find_plugins() if (one.distribution, one.name, one.status) == (distribution, name, "ok")]
+    before = snapshot()
+    told = collect(plugin, fresh=True)
+    document = {
+        "status": told.plugin.status,
+        "cause": told.plugin.cause,
+        "backbones": [spec.name for spec in told.backbones],
+        "heads": [head.name for head in told.heads],
+        "changes": changed(before, snapshot()),
+        "torch": "torch" in sys.modules and not preload,
+    }
+    if build and told.backbones:
+        document |= _built(told.backbones[0].name, told.plugin)
+    Path(result).write_text(json.dumps(document), encoding="utf-8")
+    os._exit(0)  # threads that the plugin left behind must not keep the process
+
+
+def _built(name: str, plugin: Plugin) -> dict[str, str]:
+    """Build a backbone without its weights."""
+    from zoo.backbone import get
+    from zoo.plugins import describe
+    from zoo.registry import Registry, use_registry
+
+    try:
+        use_registry(Registry(plugins=[plugin], files=[]))
+        get(name, weights=False).build()
+    except Exception as error:  # whatever a plugin raises
+        return {"status": "failed", "cause": f"{name} cannot be built: {describe(error)}"}
+    return {}
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and everything in its session that is left."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
