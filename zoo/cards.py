@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +13,7 @@ import pydantic
 from zoo.adapter import TaskModel
 from zoo.declare import BackboneSpec, Image, Inputs, Text
 from zoo.errors import SavedModelError, did_you_mean, fault_list
+from zoo.versions import versions
 
 PIL_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 PIPELINE = {"image": "image-classification", "text": "text-classification"}
@@ -108,7 +107,7 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             head_options=model.head_options,
             keys=dict(keys),
             sha256=sha256,
-            versions=versions(model.plugin.partition(" ")[0]),
+            versions=versions([model.plugin.partition(" ")[0]]),
         ),
     )
 
@@ -141,17 +140,6 @@ def read_config(folder: Path) -> Config:
         raise SavedModelError(fault_list(f"{str(path)!r} does not describe a model saved by this version of zoo:", faults)) from error
     except ValueError as error:
         raise SavedModelError(f"{str(path)!r} cannot be read: {error}") from error
-
-
-def versions(plugin: str = "") -> dict[str, str]:
-    """Return the versions that a saved model depends on, the plugin's and its home libraries' included."""
-    found = {"python": platform.python_version()}
-    for name in ("zoo", plugin, "torch", "timm", "transformers", "tokenizers", "safetensors", "accelerate"):
-        try:
-            found[name] = version(name)
-        except (PackageNotFoundError, ValueError):  # an empty name is a ValueError
-            continue
-    return found
 
 
 def preprocessor(inputs: Inputs) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, count, did_you_mean, examples
 from zoo.safetensors_header import told_by_start
-from zoo.weights import read
+from zoo.weights import write
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 MAX_GROWTH = 4  # uncompressed bytes per byte of the file; torch.save stores without compression
@@ -52,38 +52,6 @@ def convert(source: Path, out: Path, *, key: str = "", overwrite: bool = False) 
     tensors, skipped = _tensors(_entry(_load(source), key, source), source)
     write(tensors, out, check=True)
     return Converted(out, len(tensors), tuple(skipped))
-
-
-def write(tensors: Mapping[str, Tensor], out: Path, *, check: bool = False) -> None:
-    """Write a safetensors file in one step; where the path is a link, the link is replaced and its target left as it is.
-
-    Args:
-        tensors: Tensors by name; those that share memory are written once each.
-        out: The file.
-        check: Whether it is read back before it becomes visible, and refused where ``zoo.weights.read`` refuses it.
-    """
-    import safetensors.torch
-
-    stage = out.with_name(f".{out.name}.part")
-    stage.unlink(missing_ok=True)
-    try:
-        safetensors.torch.save_file(separate(tensors), stage, metadata={"format": "pt"})
-        if check:
-            read(stage)
-        stage.replace(out)
-    finally:
-        stage.unlink(missing_ok=True)
-
-
-def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous tensors on the CPU, none sharing memory with another, as safetensors demands."""
-    seen: set[int] = set()
-    result: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        plain = tensor.detach().to("cpu").contiguous()
-        result[name] = plain.clone() if plain.untyped_storage().data_ptr() in seen else plain
-        seen.add(plain.untyped_storage().data_ptr())
-    return result
 
 
 def _check_source(source: Path) -> None:

@@ -8,9 +8,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples
+
+if TYPE_CHECKING:
+    import huggingface_hub
 
 log = logging.getLogger("zoo")
 
@@ -21,7 +24,15 @@ _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 
 class AbsentError(WeightsNotFoundError):
-    """The Hub answered that the repository has no such file."""
+    """The Hub answered that the repository has no such file or revision."""
+
+
+class Remote(NamedTuple):
+    """What the Hub tells of a file: its commit, its bytes, and its sha256 where it is a large file."""
+
+    commit: str
+    size: int
+    sha256: str
 
 
 class _Wanted(NamedTuple):
@@ -88,6 +99,25 @@ def find_cached(repo: str, file: str, revision: str = "", *, owner: str = "") ->
     wanted = _wanted(repo, file, revision, owner)
     path = wanted.cached()
     return path and check_cached(wanted.folder, path, owner)
+
+
+def ask(repo: str, file: str, revision: str = "", *, owner: str = "") -> Remote:
+    """Return what the Hub tells of a file, without downloading it.
+
+    Raises:
+        WeightsNotFoundError: If the Hub cannot be asked, or has no such file.
+        WeightsError: If a name is unsafe.
+    """
+    from huggingface_hub import constants
+
+    wanted = _wanted(repo, file, revision, owner)
+    if constants.HF_HUB_OFFLINE:
+        _fail(wanted, "HF_HUB_OFFLINE forbids the network")
+    with _quiet():
+        told = _told(wanted)
+    if not told.commit_hash or not _COMMIT.fullmatch(told.commit_hash):
+        _fail(wanted, "the Hub does not tell its commit")
+    return Remote(told.commit_hash, told.size or 0, told.etag if told.etag and _SHA256.fullmatch(told.etag) else "")
 
 
 def unsafe(name: str) -> str:
@@ -175,26 +205,35 @@ def _obtain(wanted: _Wanted) -> Path:
 
 
 def _ask(wanted: _Wanted, cached: Path | None) -> Path:
-    """Ask the Hub once; the client by itself would try again and again where there is no network."""
+    """Ask the Hub once, then download; the client by itself would try again and again where there is no network."""
+    import huggingface_hub
+
+    try:
+        if _told(wanted).commit_hash == wanted.cached_commit() and cached:
+            return cached
+        return Path(huggingface_hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, library_name="zoo"))
+    except WeightsNotFoundError as error:
+        if not cached or isinstance(error, AbsentError):
+            raise
+        log.warning("%sthe Hub cannot be asked about %s; using the cached commit %s", _said(wanted.owner), wanted, wanted.cached_commit())
+        return cached
+    except Exception as error:  # see _told
+        _fail(wanted, _reason(error), error)
+
+
+def _told(wanted: _Wanted) -> huggingface_hub.HfFileMetadata:
     import huggingface_hub
     from huggingface_hub import errors
 
     try:
-        told = huggingface_hub.get_hf_file_metadata(
-            huggingface_hub.hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision), library_name="zoo"
-        )
-        if cached and told.commit_hash == wanted.cached_commit():
-            return cached
-        return Path(huggingface_hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, library_name="zoo"))
+        url = huggingface_hub.hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision)
+        return huggingface_hub.get_hf_file_metadata(url, library_name="zoo")
+    except errors.RevisionNotFoundError as error:
+        _fail(wanted, "the repository has no such revision", error, AbsentError)
     except errors.EntryNotFoundError as error:
         _fail(wanted, "the repository has no such file", error, AbsentError)
-    except errors.RevisionNotFoundError as error:
-        _fail(wanted, "the repository has no such revision", error)
     except Exception as error:  # the client has changed its HTTP library more than once, and passes that one's errors on
-        if not cached:
-            _fail(wanted, _reason(error), error)
-        log.warning("%sthe Hub cannot be asked about %s; using the cached commit %s", _said(wanted.owner), wanted, wanted.cached_commit())
-        return cached
+        _fail(wanted, _reason(error), error)
 
 
 def _fail(

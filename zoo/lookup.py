@@ -17,11 +17,15 @@ from zoo.registry_files import Derived, RegistryData
 
 
 class Entry(NamedTuple):
-    """A spec and its provenance: the plugin whose code builds it, and the registry file that derived it, if one did."""
+    """A spec and its provenance: the plugin whose code builds it, and the registry file that derived it, if one did.
+
+    ``declared`` are the weights as they were before a registry file pinned them.
+    """
 
     spec: BackboneSpec
     plugin: Plugin | None = None
     file: Path | None = None
+    declared: Weights | None = None
 
     @property
     def origin(self) -> str:
@@ -35,7 +39,7 @@ def pinned(entry: Entry, pins: Mapping[str, Weights]) -> Entry:
     if pin is None or weights is None or weights.repo != pin.repo:
         return entry
     license = weights.license if pin.license == "unknown" else pin.license
-    return entry._replace(spec=entry.spec.replace(weights=replace(pin, license=license)))
+    return entry._replace(spec=entry.spec.replace(weights=replace(pin, license=license)), declared=weights)
 
 
 class Miss(NamedTuple):

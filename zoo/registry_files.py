@@ -1,9 +1,10 @@
-"""Read ``registry.toml``: aliases, derived backbones and who provides which source; all faults of all files at once."""
+"""Read ``registry.toml``: aliases, derived backbones, pins and who provides which source; all faults of all files at once."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,7 @@ class RegistryData:
     aliases: dict[str, str] = field(default_factory=dict)
     backbones: dict[str, Derived] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
+    pins: dict[str, Weights] = field(default_factory=dict)
 
 
 def default_files(extra: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
@@ -117,7 +119,7 @@ class _Reader:
             document = tomllib.loads(self.path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             return [f"cannot be read: {error}"]
-        self._only(document, ("aliases", "backbones", "sources"), "the file")
+        self._only(document, ("aliases", "backbones", "pins", "sources"), "the file")
         for name, target in self._table(document, "aliases").items():
             if self._text(target, f"alias {name!r}"):
                 self.data.aliases[name] = target
@@ -125,6 +127,8 @@ class _Reader:
             self._source(name, self._table(document["sources"], name))
         for name in self._table(document, "backbones"):
             self._backbone(name, self._table(document["backbones"], name))
+        for name in self._table(document, "pins"):
+            self._pin(name, self._table(document["pins"], name))
         return self.faults
 
     def _source(self, name: str, table: Mapping[str, Any]) -> None:
@@ -152,15 +156,29 @@ class _Reader:
             told = {key: table[key] for key in ("base", "description") if key in table}
             self.data.backbones[name] = Derived(name=name, file=self.path, weights=weights, options=options, inputs=inputs, **told)
 
+    def _pin(self, name: str, table: Mapping[str, Any]) -> None:
+        where, before = f"pin {name!r}", len(self.faults)
+        if "/" not in name:
+            self.faults.append(f"{where}: the name is not a full id 'source/name'; see the first line of: zoo show {name}")
+        for key, digits in (("revision", 40), ("sha256", 64)):
+            if not re.fullmatch(rf"[0-9a-f]{{{digits}}}", str(table.get(key))):
+                self.faults.append(f"{where}: {key} is {table.get(key)!r}; it must be {digits} hexadecimal digits")
+        self._text(table.get("repo"), f"{where}: repo")
+        weights = self._weights(table, where) if len(self.faults) == before else None
+        if weights:
+            self.data.pins[name] = weights
+
     def _weights(self, table: Mapping[str, Any], where: str) -> Weights | None:
         """Return the weights; a local file is relative to the file that names it."""
         local = "file" in table and not table.get("repo") and not table.get("package")
         try:
             if local and isinstance(table["file"], str):
                 table = {**table, "file": str(self.path.parent / Path(table["file"]).expanduser())}
-            wrong = [key for key, value in table.items() if not isinstance(value, str)]
+            wrong = [key for key, value in table.items() if not isinstance(value, str) and key != "size"]
             if wrong:
                 raise DeclarationError(f"{where}: weights: {', '.join(wrong)} must be text")
+            if type(table.get("size", 0)) is not int:
+                raise DeclarationError(f"{where}: weights: size must be a number of bytes")
             if not local and not table.get("repo") and not table.get("package"):
                 raise DeclarationError(f"{where}: weights: give file, or repo and file, or package and file")
             return from_fields(Weights, table, f"{where}: weights")  # type: ignore[no-any-return]  # of the kind it was given

@@ -6,7 +6,6 @@ library opens the folder too; ``zoo.keys`` in config.json maps our prefixes to t
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -22,10 +21,11 @@ from zoo.backbone import Backbone, with_options
 from zoo.cards import Config, describe, model_card, preprocessor, read_config
 from zoo.declare import BackboneSpec, Features, Image, Text, Volume, Weights, from_fields
 from zoo.errors import OutputExistsError, OutputPermissionError, SavedModelError, examples
+from zoo.files import write_json, write_text
 from zoo.plugins import describe as describe_error
 from zoo.plugins import load_function
 from zoo.registry import default_registry
-from zoo.weights import digest, read
+from zoo.weights import digest, read, write
 
 log = logging.getLogger("zoo")
 
@@ -41,8 +41,6 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
         OutputPermissionError: If it cannot be written.
         SavedModelError: If writing fails, for example on a full disk.
     """
-    import safetensors.torch
-
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{str(folder)!r} is a file; give the name of a folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
@@ -50,18 +48,16 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
     keys, home = _home(model)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        staged = folder / "model.safetensors.part"
-        safetensors.torch.save_file(_state(model, keys), staged, metadata={"format": "pt"})
+        staged = folder / "staged.safetensors"
+        write({_file_name(name, keys): tensor for name, tensor in model.state_dict().items()}, staged)
         told = describe(model, keys=keys, root=_root(model.spec), sha256=digest(staged))
         (folder / "config.json").unlink(missing_ok=True)
-        _write(folder / "preprocessor_config.json", preprocessor(model.inputs))
+        write_text(folder / "preprocessor_config.json", preprocessor(model.inputs) + "\n")
         if isinstance(model.inputs, Text) and model.inputs.files:
             _save_tokenizer(model.inputs, folder)
-        # safetensors writes for the owner alone; a model is as readable as the files beside it.
-        staged.chmod((folder / "preprocessor_config.json").stat().st_mode)
         staged.replace(folder / "model.safetensors")
-        _write(folder / "README.md", model_card(model))
-        _write(folder / "config.json", json.dumps(home | told.model_dump(), indent=2, ensure_ascii=False))
+        write_text(folder / "README.md", model_card(model) + "\n")
+        write_json(folder / "config.json", home | told.model_dump())
     except PermissionError as error:
         raise OutputPermissionError(f"cannot write into {str(folder)!r}: {error.strerror}; choose a folder of your own") from error
     except OSError as error:
@@ -187,17 +183,6 @@ def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
     return told["keys"], told["config"]
 
 
-def _state(model: TaskModel, keys: Mapping[str, str]) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in model.state_dict().items():
-        value = tensor.detach().cpu().contiguous()
-        # safetensors refuses two names for one storage; tied tensors are written twice and tied again when loaded.
-        state[_file_name(name, keys)] = value.clone() if value.data_ptr() in seen else value
-        seen.add(value.data_ptr())
-    return state
-
-
 def _save_tokenizer(inputs: Text, folder: Path) -> None:
     """Write the tokenizer's files beside the weights; a model that never used its tokenizer is saved all the same."""
     from zoo.data.text import open_tokenizer
@@ -215,9 +200,3 @@ def _root(spec: BackboneSpec) -> BackboneSpec:
     while spec.base:
         spec = default_registry().resolve(spec.base).spec
     return spec
-
-
-def _write(path: Path, text: str) -> None:
-    staged = path.with_name(path.name + ".part")
-    staged.write_text(text + "\n", encoding="utf-8")
-    staged.replace(path)

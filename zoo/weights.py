@@ -92,6 +92,41 @@ def read(path: Path, owner: str = "", *, pretrained: bool = True) -> dict[str, T
     return state
 
 
+def write(tensors: Mapping[str, Tensor], out: Path, *, check: bool = False) -> None:
+    """Write a safetensors file in one step; where the path is a link, the link is replaced and its target left as it is.
+
+    Args:
+        tensors: Tensors by name; those that share memory are written once each.
+        out: The file.
+        check: Whether it is read back before it becomes visible, and refused where ``zoo.weights.read`` refuses it.
+    """
+    import safetensors.torch
+
+    stage = out.with_name(f".{out.name}.part")
+    stage.unlink(missing_ok=True)
+    try:
+        stage.touch()
+        readable = stage.stat().st_mode  # what files are here by default; safetensors writes for the owner alone
+        safetensors.torch.save_file(separate(tensors), stage, metadata={"format": "pt"})
+        stage.chmod(readable)
+        if check:
+            read(stage)
+        stage.replace(out)
+    finally:
+        stage.unlink(missing_ok=True)
+
+
+def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors on the CPU, none sharing memory with another, as safetensors demands."""
+    seen: set[int] = set()
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().to("cpu").contiguous()
+        result[name] = plain.clone() if plain.untyped_storage().data_ptr() in seen else plain
+        seen.add(plain.untyped_storage().data_ptr())
+    return result
+
+
 def _read_file(path: Path, owner: str) -> dict[str, Tensor]:
     import safetensors.torch
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from zoo.engine.checkpoint import Checkpoint, clean_stages, read_newest, write_checkpoint, write_json
+from zoo.engine.checkpoint import Checkpoint, clean_stages, read_newest, write_checkpoint
 from zoo.engine.device import random_state, restore_random_state, seeded
+from zoo.files import write_json
 
 
 def some(step: int) -> Checkpoint:

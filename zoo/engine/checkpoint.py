@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.errors import SavedModelError, WeightsError, fault_list
-from zoo.weights import digest, read
+from zoo.weights import digest, read, separate
 
 log = logging.getLogger("zoo")
 
@@ -49,7 +49,7 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, *, keep: i
     stage.mkdir(parents=True)
     try:
         for name, tensors in checkpoint.tensors.items():
-            save_file(_separate(tensors), stage / f"{name}.safetensors")
+            save_file(separate(tensors), stage / f"{name}.safetensors")
         (stage / "state.json").write_text(json.dumps(checkpoint.plain), encoding="utf-8")
         files = {path.name: {"sha256": digest(path), "size": path.stat().st_size} for path in sorted(stage.iterdir())}
         manifest = {"schema": SCHEMA, "step": step, "files": files}
@@ -100,13 +100,6 @@ def clean_stages(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is always either the old one or the new one."""
-    stage = path.with_name(f".{path.name}.part")
-    stage.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    stage.replace(path)
-
-
 def _written(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
 
@@ -131,19 +124,8 @@ def _file_fault(path: Path, told: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> Checkpoint:
-    tensors = {file.stem: read(file) for file in path.glob("*.safetensors")}
+    tensors = {file.stem: read(file, pretrained=False) for file in path.glob("*.safetensors")}
     return Checkpoint(tensors, json.loads((path / "state.json").read_text(encoding="utf-8")))
-
-
-def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous tensors on the CPU, none sharing memory with another, as safetensors demands."""
-    seen: set[int] = set()
-    result: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        plain = tensor.detach().to("cpu").contiguous()
-        result[name] = plain.clone() if plain.untyped_storage().data_ptr() in seen else plain
-        seen.add(plain.untyped_storage().data_ptr())
-    return result
 
 
 def _flush(path: Path) -> None:

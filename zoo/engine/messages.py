@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.adapter import TaskModel
 from zoo.data.open import Table
 from zoo.engine.config import Config
 from zoo.engine.guard import NonFiniteError
@@ -13,8 +14,9 @@ from zoo.engine.signals import StopFlag
 from zoo.errors import InterruptedRunError, TrainingError, examples
 
 
-def headline(backbone: str, config: Config, samples: tuple[int, int], accelerator: Any, folder: Path, resumed_at: str) -> str:
-    """Return the first line of a run: model, recipe, numbers of samples, device, folder."""
+def headline(model: TaskModel, config: Config, samples: tuple[int, int], accelerator: Any, folder: Path, resumed_at: str) -> str:
+    """Return the first line of a run: model, licence of its weights, recipe, numbers of samples, device, folder."""
+    backbone = f"{model.spec.name} (weights: {model.spec.license})" if model.pretrained else model.spec.name
     data = f"{samples[0]} training samples" + (f", {samples[1]} for validation" if samples[1] else "")
     precision = "" if accelerator.mixed_precision == "no" else f", {accelerator.mixed_precision}"
     went_on = f"; going on at {resumed_at}" if resumed_at else ""

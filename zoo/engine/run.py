@@ -7,14 +7,12 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from zoo.engine.checkpoint import write_json
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError
-
-_VERSIONED = ("zoo", "zoo-timm", "torch", "timm", "accelerate", "numpy", "pillow", "scikit-learn")
+from zoo.files import write_json, write_text
+from zoo.versions import versions
 
 
 @dataclass(frozen=True)
@@ -97,22 +95,14 @@ def release_folder(folder: Path) -> None:
         folder.rmdir()
 
 
-def environment() -> dict[str, Any]:
-    """Return versions of what computes, and of the platform."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in _VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def environment(plugin: str = "") -> dict[str, str]:
+    """Return versions of what computes, the plugin's included, and of the platform."""
+    return versions([plugin]) | {"platform": platform.platform()}
 
 
 def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Write ``metrics.jsonl`` anew: one line per epoch, which also mends a line that was cut."""
-    stage = folder / ".metrics.jsonl.part"
-    stage.write_text("".join(json.dumps(record) + "\n" for record in history), encoding="utf-8")
-    stage.replace(folder / "metrics.jsonl")
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
 
 
 def write_run(folder: Path, told: Mapping[str, Any]) -> None:

@@ -104,7 +104,7 @@ class Training:
                 self.state.restore(saved, self.model, self.optimizer)
             samples = len(self.train), 0 if self.truth is None else len(self.truth)
             resumed_at = self._position if saved is not None else ""
-            self.progress.note(headline(self.model.spec.name, self.config, samples, self.accelerator, self.folder, resumed_at))
+            self.progress.note(headline(self.model, self.config, samples, self.accelerator, self.folder, resumed_at))
             try:
                 while self.state.epoch < len(self.plan):
                     self._epoch(self.plan[self.state.epoch])

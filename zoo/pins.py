@@ -1,0 +1,101 @@
+"""Pins: the exact weights of a backbone, written into a registry.toml by ``zoo lock`` and verified at every load."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from zoo.declare import Weights
+from zoo.errors import RegistryFileError, WeightsError, WeightsNotFoundError
+from zoo.files import write_text
+from zoo.hub import AbsentError, Remote, ask, digest, fetch
+from zoo.shards import listing_digest, read_index
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def resolve(weights: Weights | None, owner: str) -> Weights:
+    """Return the declaration with the commit, digest and size that the Hub tells now; no weights are downloaded.
+
+    Raises:
+        WeightsError: If the weights are not on the Hub, so that there is nothing to pin.
+        WeightsNotFoundError: If the Hub cannot be asked, or does not have them.
+    """
+    if weights is None or not weights.repo:
+        where = f"in the package {weights.package!r}" if weights and weights.package else "not on the Hub"
+        raise WeightsError(f"{owner}: its weights are {where}: there is no commit to pin")
+    try:
+        told = ask(weights.repo, weights.file, weights.revision, owner=owner)
+    except AbsentError:
+        if not weights.file.endswith(".safetensors"):
+            raise
+        weights = replace(weights, file=f"{weights.file}.index.json")
+        told = ask(weights.repo, weights.file, weights.revision, owner=owner)
+    sharded = weights.file.endswith(".index.json")
+    sha256 = _listing(weights, told, owner) if sharded else _digest(weights.repo, weights.file, told, owner)
+    license = weights.license if weights.license != "unknown" else _license(weights.repo, told.commit)
+    return replace(weights, revision=told.commit, sha256=sha256, size=0 if sharded else told.size, license=license)
+
+
+def write(path: Path, name: str, pin: Weights) -> None:
+    """Write the pin of one backbone into a registry file, replacing an older one; all else in the file stays as it is.
+
+    Raises:
+        RegistryFileError: If the file is not TOML, or writes its pins in a way that cannot be edited line by line.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    block = [f'[pins."{name}"]'] + [f'{key} = "{getattr(pin, key)}"' for key in ("repo", "revision", "file", "sha256", "license")]
+    block += [f"size = {pin.size}"] if pin.size else []
+    changed = (_without(text, name).rstrip() + "\n\n" + "\n".join(block) + "\n").lstrip()
+    if _others(changed, name, path) != _others(text, name, path):
+        raise RegistryFileError(f"{str(path)!r} writes its pins in another way; remove the pin of {name!r} by hand, then lock it again")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, changed)
+
+
+def _digest(repo: str, file: str, told: Remote, owner: str) -> str:
+    return told.sha256 or digest(fetch(repo, file, told.commit, owner=owner))
+
+
+def _listing(weights: Weights, told: Remote, owner: str) -> str:
+    index = fetch(weights.repo, weights.file, told.commit, owner=owner)
+    folder = weights.file.rpartition("/")[0]
+    digests = {index.name: digest(index)}
+    for name in read_index(index, owner).shards:
+        file = f"{folder}/{name}".lstrip("/")
+        digests[name] = _digest(weights.repo, file, ask(weights.repo, file, told.commit, owner=owner), owner)
+    return listing_digest(digests)
+
+
+def _license(repo: str, commit: str) -> str:
+    import huggingface_hub
+
+    try:
+        card: Any = huggingface_hub.model_info(repo, revision=commit, timeout=10).card_data
+    except Exception as error:  # as in zoo.hub: the client passes on the errors of its HTTP library
+        raise WeightsNotFoundError(f"the Hub does not tell the licence of {repo}@{commit}: {error}") from error
+    license = card.get("license") if card else None
+    return license.lower() if isinstance(license, str) and re.fullmatch(r"[\w.+-]+", license) else "unknown"
+
+
+def _without(text: str, name: str) -> str:
+    """Return the text without the table of a pin."""
+    table = re.compile(rf"^\[pins\.(\"{re.escape(name)}\"|'{re.escape(name)}')\][^\n]*\n(?:(?!\[)[^\n]*\n?)*", re.MULTILINE)
+    return table.sub("", text)
+
+
+def _others(text: str, name: str, path: Path) -> Mapping[str, Any]:
+    """Return all that a file says but for one pin."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RegistryFileError(f"{path}: cannot be read: {error}") from error
+    pins = document.get("pins", {})
+    return document | {"pins": {key: value for key, value in pins.items() if key != name}}

@@ -1,0 +1,20 @@
+"""The versions of what computes."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = ("zoo", "torch", "timm", "transformers", "safetensors", "accelerate", "numpy", "pillow", "scikit-learn")
+
+
+def versions(more: Iterable[str] = ()) -> dict[str, str]:
+    """Return the versions of Python and of the packages that matter, those of ``more`` included, as far as installed."""
+    found = {"python": platform.python_version()}
+    for name in dict.fromkeys((*PACKAGES, *more)):
+        try:
+            found[name] = version(name)
+        except (PackageNotFoundError, ValueError):  # an empty name is a ValueError
+            continue
+    return found
