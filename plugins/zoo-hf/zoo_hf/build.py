@@ -42,7 +42,7 @@ def text(config: Mapping[str, Any], **options: Any) -> nn.Module:
     Raises:
         zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
     """
-    return _text_class(_class(config))(_config(config, options))
+    return _built(_text_class(_class(config)), config, options)
 
 
 def text_with_pooler(config: Mapping[str, Any], pooler: bool = False, **options: Any) -> nn.Module:
@@ -56,7 +56,7 @@ def text_with_pooler(config: Mapping[str, Any], pooler: bool = False, **options:
     Raises:
         zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
     """
-    return _text_class(_class(config), pooler)(_config(config, options), add_pooling_layer=pooler)
+    return _built(_text_class(_class(config), pooler), config, options, add_pooling_layer=pooler)
 
 
 def image(config: Mapping[str, Any], img_size: Any = None, in_chans: int | None = None, **options: Any) -> nn.Module:
@@ -74,7 +74,15 @@ def image(config: Mapping[str, Any], img_size: Any = None, in_chans: int | None 
     given = options if in_chans is None else {**options, "num_channels": in_chans}
     kind = _class(config)
     pooling = {"add_pooling_layer": False} if config["model_type"] == "vit" else {}
-    return _image_class(kind)(_config(config, given), **pooling)
+    return _built(_image_class(kind), config, given, **pooling)
+
+
+def _built(kind: type[nn.Module], config: Mapping[str, Any], options: Mapping[str, Any], **pooling: bool) -> nn.Module:
+    own = _config(config, options)
+    try:
+        return kind(own, **pooling)
+    except (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError) as error:
+        raise _refusal(config["model_type"], options, error) from error
 
 
 @cache
@@ -141,9 +149,12 @@ def _made(kind: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> Any
     try:
         return AutoConfig.for_model(kind, **{key: value for key, value in values.items() if key != "model_type"})
     except Exception as error:  # its validation raises errors of many libraries
-        told = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "its own configuration"
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise zoo.OptionError(f"{kind} refuses {told}: {reason}") from error
+        raise _refusal(kind, given, error) from error
+
+
+def _refusal(kind: str, given: Mapping[str, Any], error: Exception) -> zoo.OptionError:
+    told = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "its own configuration"
+    return zoo.OptionError(f"{kind} refuses {told}: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 def _refuse(kind: str, options: Mapping[str, Any], attention: object) -> None:

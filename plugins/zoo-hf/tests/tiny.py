@@ -1,0 +1,69 @@
+"""Tiny configurations of every family, and a tokenizer of a few words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+BERT: dict[str, Any] = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 40,
+}
+SHORT: dict[str, Any] = {key: BERT[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+DEBERTA = {
+    "relative_attention": True,
+    "position_biased_input": False,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "type_vocab_size": 0,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "albert": {**BERT, "embedding_size": 8},
+    "bert": BERT,
+    "camembert": BERT,
+    "deberta-v2": {**BERT, **DEBERTA},
+    "dinov2": {**SHORT, "mlp_ratio": 2, "image_size": 42, "patch_size": 14},
+    "dinov2_with_registers": {**SHORT, "mlp_ratio": 2, "image_size": 42, "patch_size": 14, "num_register_tokens": 2},
+    "distilbert": {"vocab_size": 60, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 40},
+    "electra": {**BERT, "embedding_size": 8},
+    "modernbert": {**BERT, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
+    "mpnet": BERT,
+    "roberta": BERT,
+    "vit": {**SHORT, "intermediate_size": 32, "image_size": 32, "patch_size": 8},
+    "xlm-roberta": BERT,
+}
+IMAGES = ("dinov2", "dinov2_with_registers", "vit")
+TEXTS = tuple(kind for kind in CONFIGS if kind not in IMAGES)
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a", "very", "##ly", "plot", "##s", "is", "the"]
+
+
+def words(path: Path) -> None:
+    """Write the files of a tokenizer of a few words."""
+    (path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}))
+
+
+def batch(size: int = 2, tokens: int = 12) -> dict[str, torch.Tensor]:
+    """Return a batch of token ids, the last sample padded."""
+    mask = torch.ones(size, tokens, dtype=torch.int64)
+    mask[-1, tokens // 2 :] = 0
+    ids = torch.randint(5, 30, (size, tokens), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids * mask + (1 - mask), "attention_mask": mask}
+
+
+def randomised(module: torch.nn.Module) -> torch.nn.Module:
+    """Move every value, so that nothing is hidden behind a zero or a one; in place, in eval mode."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return module.eval()
