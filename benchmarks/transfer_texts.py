@@ -63,10 +63,10 @@ def ours(train: Samples, test: Samples, words: bool, options: dict[str, Any], se
 
     labels = sorted({tag for row in train[1] for tag in row} if words else set(train[1]))
     task = "token-classification" if words else "single-label"
-    model = zoo.get(model_folder(), max_length=MAX_LENGTH).adapt(len(labels), task=task, labels=labels, seed=seed)
+    model = zoo.get(model_folder()).adapt(len(labels), task=task, labels=labels, seed=seed)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
-        model.fit(train, False, seed=seed, batch_size=BATCH, out=Path(out) / "run", quiet=True, **options)
+        model.fit(train, False, seed=seed, batch_size=BATCH, out=Path(out) / "run", quiet=True, max_length=MAX_LENGTH, **options)
     seconds = time.perf_counter() - start
     return model.evaluate(test)["f1" if words else "accuracy"], seconds
 

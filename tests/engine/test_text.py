@@ -177,3 +177,13 @@ def test_quotation_marks_in_a_tsv_are_text_unless_they_wrap_a_cell(tmp_path: Pat
     from zoo.data.open import open_data
 
     assert open_data(file, reads="text").inputs == ['say "hi', 'he said "no"', '" alone']
+
+
+def test_the_maximum_length_is_cut_down_and_saved(tmp_path: Path) -> None:
+    net = model()
+    net.fit(sentences(), sentences(seed=1), recipe="linear-probe", epochs=1, max_length=8, out=tmp_path / "run", quiet=True)
+    loaded = zoo.load(tmp_path / "run")
+    assert np.array_equal(loaded.predict_proba(["sun " * 20]), loaded.predict_proba(["sun " * 6]))
+    assert not np.array_equal(loaded.predict_proba(["sun " * 20]), loaded.predict_proba(["sun " * 5 + "rain"]))
+    with pytest.raises(OptionError, match="at most 24 tokens"):
+        net.fit(sentences(), sentences(seed=1), max_length=25)

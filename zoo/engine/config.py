@@ -88,6 +88,7 @@ class Config(BaseModel):
     batch_size: Int = Field(ge=1)
     lr: Float = Field(gt=0)
     image_size: tuple[Int, Int] | None = None
+    max_length: Int | None = Field(default=None, ge=1)
     seed: Int = Field(default=0, ge=0, lt=2**63)
     layer_decay: Float = Field(gt=0, le=1)
     weight_decay: Float = Field(ge=0)

@@ -121,6 +121,21 @@ def resize_inputs(model: TaskModel, size: tuple[int, int] | None) -> None:
     model.inputs = dataclasses.replace(model.inputs, size=size)
 
 
+def shorten_inputs(model: TaskModel, length: int | None) -> None:
+    """Make the model cut texts to ``length`` tokens from now on, in place.
+
+    Raises:
+        OptionError: If the model reads no text, or not as much.
+    """
+    if length is None:
+        return
+    if not isinstance(model.inputs, Text) or not isinstance(model.spec.inputs, Text):
+        raise OptionError(f"max_length is for texts; backbone {model.spec.name!r} reads {model.spec.modality}s")
+    if length > model.spec.inputs.max_length:
+        raise OptionError(f"max_length is {length}; backbone {model.spec.name!r} takes at most {model.spec.inputs.max_length} tokens")
+    model.inputs = dataclasses.replace(model.inputs, max_length=length)
+
+
 def summary(table: Table | None) -> dict[str, Any] | None:
     """Return what identifies a table: source, counts, and a digest over the names and targets of its samples."""
     if table is None:
