@@ -6,14 +6,16 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
-from zoo.adapter import TaskModel
 from zoo.declare import BackboneSpec, Image, Inputs, Text
 from zoo.errors import SavedModelError, did_you_mean, fault_list
 from zoo.versions import versions
+
+if TYPE_CHECKING:
+    from zoo.adapter import TaskModel
 
 PIL_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 PIPELINE = {"image": "image-classification", "text": "text-classification"}

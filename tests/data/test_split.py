@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.data.make import folder
 from zoo.data.open import Table, open_train_valid
 from zoo.data.split import hold_out, normal_group
 from zoo.errors import DataError, OptionError
@@ -170,3 +172,13 @@ def test_rows_of_other_classes_are_left_out_only_when_it_is_asked_for(caplog: py
     for wrong in ({}, {"classes": ["a"], "task": "multi-label"}):
         with pytest.raises(OptionError, match="drop_other_classes=True needs"):
             open_train_valid(whole, drop_other_classes=True, **wrong)
+
+
+def test_a_file_on_both_sides_is_refused_and_a_text_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    here = folder(tmp_path / "train", ant=2, bee=2)
+    with pytest.raises(DataError, match="4 of 4 samples in valid are also in train"):
+        open_train_valid(here, here)
+    assert len(open_train_valid(here, here, allow_leak=True)[1]) == 4
+    first, second = (["one", "two"], ["a", "b"]), (["two", "three"], ["b", "a"])
+    assert len(open_train_valid(first, second, reads="text")[1]) == 2
+    assert "1 of 2 samples in valid is also in train" in caplog.text

@@ -94,7 +94,7 @@ def _read(path: Path, options: Iterable[str]) -> dict[str, Any]:
         told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise OptionError(f"the config {str(path)!r} cannot be read: {error}") from error
-    known = [*PLAIN, *TABLES, *options]
+    known = list(dict.fromkeys([*PLAIN, *TABLES, *options]))
     faults = [f"there is no key {key!r}{did_you_mean(key, known)}" for key in told if key not in known]
     faults += [f"{key} is {told[key]!r}; it must be a table" for key in TABLES if not isinstance(told.get(key, {}), dict)]
     faults += [_fault(key, told[key]) for key in PLAIN if key in told]

@@ -76,7 +76,7 @@ def _register_train(commands: Commands) -> None:
     add("--valid-split", metavar="VALUE", help="value of the split column to hold out")
     add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
     add("--drop-other-classes", action="store_true", default=None, help="leave out samples of none of --classes")
-    add("--head", help="linear, mlp, or a plugin's")
+    add("--head", help="linear, mlp, tokens, or a plugin's")
     add("--task", help="single-label, multi-label, regression or token-classification")
     add("--set", metavar="KEY=VALUE", action="append", help="an option of the recipe; may be repeated")
     add("--head-set", metavar="KEY=VALUE", action="append", help="an option of the head, such as hidden=256")
@@ -103,6 +103,7 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     import zoo
     from zoo.cli import settings
 
+    _check_saved(options.model)
     model, data = zoo.load(options.model), options.data
     given = {"split": options.split, "columns": settings.columns(options.columns) or None}
     given = {key: value for key, value in given.items() if value is not None}
@@ -123,6 +124,7 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     """Print the label of each input and the probability of every class."""
     import zoo
 
+    _check_saved(options.model)
     model = zoo.load(options.model)
     source, names = _inputs(options.inputs, model)
     given = {} if options.batch_size is None else {"batch_size": options.batch_size}
@@ -155,8 +157,9 @@ def embed(options: argparse.Namespace, out: Output) -> None:
     import numpy as np
 
     import zoo
+    from zoo.lookup import foreign_folder
 
-    saved = (Path(options.model) / "config.json").is_file()
+    saved = (Path(options.model) / "config.json").is_file() and foreign_folder(options.model) is None
     model = zoo.load(options.model) if saved else zoo.get(options.model).adapt(num_classes=2)  # the head is never run
     source, names = _inputs(options.inputs, model)
     features = model.embed(source, **({} if options.batch_size is None else {"batch_size": options.batch_size}))
@@ -178,7 +181,10 @@ def demo(options: argparse.Namespace, out: Output) -> None:
 def _train(name: str, data: str, settings: dict[str, Any]) -> None:
     from zoo.data.open import open_train_valid
     from zoo.data.read import kind_of
+    from zoo.registry import default_registry
 
+    if settings["head"]:
+        default_registry().head(settings["head"])  # one that does not exist ends here, before torch is imported
     backbone = _backbone(name, settings)
     fit = settings["fit"] | {"columns": settings["columns"]}
     opening = {key: fit[key] for key in OPENING if key in fit}
@@ -214,6 +220,13 @@ def _backbone(name: str, settings: dict[str, Any]) -> Backbone:
         options.setdefault("img_size", size)
     weights = False if settings["weights"] in ("none", False) else settings["weights"]
     return zoo.get(name, weights=weights, allow_partial=bool(settings["allow_partial"]), **options)
+
+
+def _check_saved(folder: str) -> None:
+    """Refuse what is no saved model before torch is imported."""
+    from zoo.cards import read_config
+
+    read_config(Path(folder))
 
 
 def _inputs(words: Sequence[str], model: TaskModel) -> tuple[Any, list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import warnings
 from collections import defaultdict
@@ -14,6 +16,8 @@ from zoo.data.table import Array, Table, rows_of_split, split_word
 from zoo.errors import DataError, count, examples, fault_list
 
 SHARE = 0.2
+PIXELS = ("image", "volume")
+log = logging.getLogger(__name__)
 _NUMBER = re.compile(r"0*(\d+)(\.0+)?")
 
 
@@ -155,11 +159,14 @@ def check_trainable(table: Table) -> None:
 
 
 def check_leak(train: Table, valid: Table) -> None:
-    """Refuse groups that have samples on both sides; ids are compared as ``normal_group`` spells them.
+    """Refuse files and groups that are on both sides; ids of groups are compared as ``normal_group`` spells them.
+
+    Equal texts are told and not refused: short messages repeat themselves.
 
     Raises:
         DataError: Listing pairs of samples.
     """
+    _check_same_inputs(train, valid)
     if train.groups is None or valid.groups is None:
         return
     here, there = _by_group(train.groups), _by_group(valid.groups)
@@ -170,6 +177,29 @@ def check_leak(train: Table, valid: Table) -> None:
         headline = f"{count(len(both), 'group')} of {len(there)} in valid ({count(rows, 'sample')}) also have samples in train"
         remedy = "Split by group (leave out the split column, or give valid_split=), or go on with allow_leak=True."
         raise DataError(fault_list(headline, pairs, remedy))
+
+
+def _check_same_inputs(train: Table, valid: Table) -> None:
+    if not (isinstance(train.inputs, list) and isinstance(valid.inputs, list)):
+        return
+    here = {_key(item, train) for item in train.inputs if _comparable(item)}
+    both = [row for row, item in enumerate(valid.inputs) if _comparable(item) and _key(item, valid) in here]
+    if not both:
+        return
+    told = f"{len(both)} of {count(len(valid), 'sample')} in valid {'is' if len(both) == 1 else 'are'} also in train"
+    if train.reads not in PIXELS:
+        log.warning("%s; the validation metrics flatter the model", told)
+        return
+    names = [valid.name_of(row) for row in both]
+    raise DataError(f"{told}: {examples(names)}. Give other validation data, or go on with allow_leak=True")
+
+
+def _key(item: Any, table: Table) -> str:
+    return os.path.realpath(item) if table.reads in PIXELS and isinstance(item, str) else repr(item)
+
+
+def _comparable(item: Any) -> bool:
+    return isinstance(item, str | tuple | list)
 
 
 def _pair(train: Table, row: int, valid: Table, other: int) -> str:

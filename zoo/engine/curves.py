@@ -33,6 +33,7 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: st
         if kept:
             panel.axvline(kept, linewidth=1, linestyle=":", color="tab:green", label=f"kept: epoch {kept}")
         panel.set_xlabel("epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.legend(fontsize=8)
     panels[0].set_ylabel("loss")
     panels[1].set_ylabel(monitor)
