@@ -17,6 +17,7 @@ from tests.clean import PROJECTS, Environment, build_wheel, make_environment
 CONTENTS = {
     "zoo": ["zoo/py.typed", "zoo/registry.toml", "zoo/builtin/glyphnet.safetensors"],
     "zoo-timm": ["zoo_timm/py.typed", "zoo_timm/catalogue.json"],
+    "zoo-hf": ["zoo_hf/py.typed", "zoo_hf/catalogue.json"],
 }
 
 

@@ -81,12 +81,12 @@ def _built(kind: type[nn.Module], config: Mapping[str, Any], options: Mapping[st
     own = _config(config, options)
     try:
         return kind(own, **pooling)
-    except (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError) as error:
+    except (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError, AssertionError) as error:
         raise _refusal(config["model_type"], options, error) from error
 
 
 @cache
-def _text_class(kind: type[nn.Module], pooler: bool = False) -> type[nn.Module]:
+def _text_class(kind: Any, pooler: bool = False) -> type[nn.Module]:
     """Return a class of the home library whose forward takes a mapping and returns one tensor; its parameters keep their names."""
 
     def forward(self: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -98,7 +98,7 @@ def _text_class(kind: type[nn.Module], pooler: bool = False) -> type[nn.Module]:
 
 
 @cache
-def _image_class(kind: type[nn.Module]) -> type[nn.Module]:
+def _image_class(kind: Any) -> type[nn.Module]:
     """Return a class of the home library whose forward returns one tensor, for images of any size."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
@@ -117,20 +117,19 @@ def _subclass(kind: type[nn.Module], forward: Any) -> type[nn.Module]:
     return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
 
 
-def _class(config: Mapping[str, Any]) -> type[nn.Module]:
+def _class(config: Mapping[str, Any]) -> Any:
     from transformers import AutoModel
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if config.get("model_type") not in FAMILIES:
         raise zoo.OptionError(f"model_type {config.get('model_type')!r} is none of: {', '.join(sorted(FAMILIES))}")
-    kind: type[nn.Module] = AutoModel._model_mapping[CONFIG_MAPPING[config["model_type"]]]
-    return kind
+    return AutoModel._model_mapping[CONFIG_MAPPING[config["model_type"]]]
 
 
 def _config(config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     """Return the home library's configuration with options in it."""
     kind = config["model_type"]
-    attention = options.get("attn_implementation", "sdpa" if _class(config)._supports_sdpa else "eager")  # type: ignore[attr-defined]  # PreTrainedModel
+    attention = options.get("attn_implementation", "sdpa" if _class(config)._supports_sdpa else "eager")
     _refuse(kind, options, attention)
     values = {**cleaned(config), **FAMILIES[kind].fixed}
     plain = _made(kind, {**values, "attn_implementation": attention}, {})
@@ -170,7 +169,7 @@ def _nearest(name: str, known: list[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def convert(state_dict: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+def convert(state_dict: Mapping[str, Tensor], module: Any) -> dict[str, Tensor]:
     """Return published tensors under the module's own names: without the prefix of models with a head, and with today's names.
 
     Tensors of heads keep their names, which are none of the module's, so they are left out and counted in the log.
@@ -179,7 +178,7 @@ def convert(state_dict: Mapping[str, Tensor], module: nn.Module) -> dict[str, Te
         state_dict: Tensors as published.
         module: The backbone; its parameters may be without values.
     """
-    family = FAMILIES[module.config.model_type]  # type: ignore[union-attr]  # a configuration of the home library
+    family = FAMILIES[module.config.model_type]
     own = module.state_dict().keys()
     state: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():

@@ -40,7 +40,7 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
     parts = sentence_parts(source)
     below = parts.get("Transformer", "")
     config = read_table(source, below + "config.json")
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if model_type not in FAMILIES:
         raise zoo.ZooError(
             f"{name}: its config.json has the model_type {model_type!r}; zoo-hf has the layer groups of: {', '.join(sorted(FAMILIES))}. "
@@ -117,7 +117,7 @@ def described(
     if family.pooler:
         options["pooler"] = own  # stated also where it is off: a saved model is rebuilt from its family's declaration
     tokens = {"layout": "BND", "pool": pool or family.pool, "prefix_tokens": 1}
-    features = zoo.Features(dim=dim, **({"layout": "BD"} if own else tokens))  # type: ignore[arg-type]  # plain fields
+    features = zoo.Features(dim=dim, **({"layout": "BD"} if own else tokens))
     build = "zoo_hf.build:text_with_pooler" if family.pooler else "zoo_hf.build:text"
     return zoo.BackboneSpec(build=build, inputs=inputs, features=features, options=options, **common)
 

@@ -93,7 +93,7 @@ def _twin(model: zoo.TaskModel, config: Any) -> nn.Module:
     """Return the classifier of transformers without values."""
     from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-    auto = AutoModelForTokenClassification if model.task == "token-classification" else AutoModelForSequenceClassification
+    auto: Any = AutoModelForTokenClassification if model.task == "token-classification" else AutoModelForSequenceClassification
     if model.spec.modality == "image":
         auto = AutoModelForImageClassification
     plain = {key: value for key, value in config.to_dict().items() if key not in ("id2label", "label2id")}
@@ -106,7 +106,7 @@ def _twin(model: zoo.TaskModel, config: Any) -> nn.Module:
 
 def _fill(twin: nn.Module, model: zoo.TaskModel, keys: Mapping[str, str]) -> str:
     """Give the twin the tensors of the model, in place; return the name of a tensor that only one of them has, or nothing."""
-    state = {}
+    state: dict[str, Tensor] = {}
     for ours, theirs in keys.items():
         part = model.get_submodule(ours)
         state |= {f"{theirs}.{name}": tensor for name, tensor in part.state_dict().items()}

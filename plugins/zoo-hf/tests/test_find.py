@@ -1,0 +1,232 @@
+"""From a name to a backbone: local folders, sentence-transformers' folders, repositories of the Hub; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import constants
+from tiny import CONFIGS, batch
+from transformers import AutoModel
+
+import zoo
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], None]:
+    """Put folders into a cache of the Hub as repositories; there is no network."""
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def put(repo: str, path: Path) -> None:
+        base = cache / f"models--{repo.replace('/', '--')}"
+        shutil.copytree(path, base / "snapshots" / COMMIT)
+        (base / "refs").mkdir()
+        (base / "refs" / "main").write_text(COMMIT)
+
+    return put
+
+
+def sentence(path: Path, below: str = "", **pooling: Any) -> Path:
+    """Make a folder one of sentence-transformers."""
+    modules = [{"idx": 0, "path": below, "type": "sentence_transformers.models.Transformer"}]
+    modules += [{"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
+    (path / "modules.json").write_text(json.dumps(modules))
+    (path / "1_Pooling").mkdir()
+    (path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    (path / below / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 24}))
+    return path
+
+
+def test_a_local_folder_is_a_backbone(folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder("bert", auto=AutoModel)
+    (path / "README.md").write_text("---\nlanguage: en\nlicense: Apache-2.0\n---\n# Tiny\n")
+    spec = zoo.get(path).spec
+    assert spec.name == "hf/local/tiny-bert"
+    assert spec.base == "hf/bert"
+    assert spec.license == "apache-2.0"
+    assert isinstance(spec.inputs, zoo.Text)
+    assert spec.inputs.max_length == 40
+    monkeypatch.chdir(path.parent)
+    assert zoo.get(path.name).spec.weights == spec.weights
+    assert zoo.get(f"./{path.name}").spec.name == spec.name
+
+
+def test_positions_after_the_padding_index_are_fewer(folder: Callable[..., Path]) -> None:
+    inputs = zoo.get(folder("roberta"), weights=False).spec.inputs
+    assert isinstance(inputs, zoo.Text)
+    assert inputs.max_length == 38
+
+
+@pytest.mark.parametrize(
+    ("pooling", "pool"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "avg"),
+        ({"pooling_mode_cls_token": True}, "token"),
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode": "mean"}, "avg"),
+    ],
+)
+def test_the_pooling_of_sentence_transformers_becomes_the_default(pooling: dict[str, Any], pool: str, folder: Callable[..., Path]) -> None:
+    backbone = zoo.get(sentence(folder("bert", auto=AutoModel), **pooling))
+    assert (backbone.spec.features.layout, backbone.spec.features.pool) == ("BND", pool)
+    assert "pooler" not in backbone.groups.names
+    assert isinstance(backbone.spec.inputs, zoo.Text)
+    assert backbone.spec.inputs.max_length == 24
+
+
+def test_a_pooling_that_zoo_does_not_have_leaves_the_familys_own(folder: Callable[..., Path]) -> None:
+    both = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}
+    assert zoo.get(sentence(folder("bert"), **both), weights=False).spec.features.layout == "BD"
+
+
+def test_the_older_layout_of_sentence_transformers_is_read(folder: Callable[..., Path]) -> None:
+    inner = folder("bert", auto=AutoModel)
+    outer = inner.parent / "outer"
+    outer.mkdir()
+    inner.rename(outer / "0_Transformer")
+    backbone = zoo.get(sentence(outer, "0_Transformer", pooling_mode_mean_tokens=True))
+    assert backbone.features(batch()).shape == (2, 12, 16)
+
+
+def test_a_model_saved_from_a_folder_needs_the_folder_no_more(folder: Callable[..., Path], tmp_path: Path) -> None:
+    path = sentence(folder("bert", auto=AutoModel, tokenizer=True), pooling_mode_mean_tokens=True)
+    model = zoo.get(path).adapt(2, labels=["bad", "good"]).eval()
+    texts = ["a very good film", "bad"]
+    expected = model.predict_proba(texts)
+    model.save(tmp_path / "saved")
+    shutil.rmtree(path)
+    loaded = zoo.load(tmp_path / "saved")
+    with torch.no_grad():
+        assert torch.equal(loaded(batch()), model(batch()))
+    assert (loaded.predict_proba(texts) == expected).all()
+    assert loaded.spec.name == "hf/local/tiny-bert"
+    assert loaded.groups.names == model.groups.names
+    loaded.save(tmp_path / "again")
+    other = zoo.get(tmp_path / "again").adapt(3).save(tmp_path / "other")
+    assert zoo.load(other).groups.names == model.groups.names
+
+
+def test_an_image_model_saved_from_a_folder_needs_the_folder_no_more(folder: Callable[..., Path], tmp_path: Path) -> None:
+    path, x = folder("dinov2", auto=AutoModel), torch.randn(2, 3, 42, 42)
+    model = zoo.get(path).adapt(2).eval()
+    model.save(tmp_path / "saved")
+    shutil.rmtree(path)
+    with torch.no_grad():
+        assert torch.equal(zoo.load(tmp_path / "saved")(x), model(x))
+
+
+def test_a_repository_of_the_hub_is_a_backbone(folder: Callable[..., Path], hub: Callable[[str, Path], None]) -> None:
+    path = folder("distilbert", auto=AutoModel, tokenizer=True)
+    hub("someone/tiny-distilbert", path)
+    backbone = zoo.get("hf/someone/tiny-distilbert")
+    assert backbone.spec.weights == zoo.Weights(repo="someone/tiny-distilbert", license="unknown")
+    assert isinstance(backbone.spec.inputs, zoo.Text)
+    assert backbone.spec.inputs.files == "someone/tiny-distilbert"
+    assert torch.equal(backbone.features(batch()), zoo.get(path).features(batch()))
+    pinned = zoo.get(f"hf/someone/tiny-distilbert@{COMMIT}")
+    assert pinned.spec.weights is not None
+    assert pinned.spec.weights.revision == COMMIT
+    assert torch.equal(pinned.features(batch()), backbone.features(batch()))
+    model = backbone.adapt(2, labels=["bad", "good"])
+    assert set(model.predict(["a very good film"])) <= {"bad", "good"}
+
+
+def test_a_model_saved_from_the_hub_needs_no_hub(folder: Callable[..., Path], hub: Callable[[str, Path], None], tmp_path: Path) -> None:
+    hub("someone/tiny", folder("bert", auto=AutoModel, tokenizer=True))
+    model = zoo.get("hf/someone/tiny").adapt(2).eval()
+    model.save(tmp_path / "saved")
+    assert "base_model: someone/tiny" in (tmp_path / "saved" / "README.md").read_text()
+    shutil.rmtree(tmp_path / "cache")
+    loaded = zoo.load(tmp_path / "saved")
+    assert loaded.spec.name == "hf/someone/tiny"
+    with torch.no_grad():
+        assert torch.equal(loaded(batch()), model(batch()))
+
+
+def test_a_repository_that_cannot_be_had_is_named(hub: Callable[[str, Path], None]) -> None:
+    with pytest.raises(FileNotFoundError, match=r"someone/absent@main/config\.json"):
+        zoo.get("hf/someone/absent")
+
+
+def test_a_family_without_weights_can_be_had_by_its_name() -> None:
+    backbone = zoo.get("hf/bert", weights=False, num_hidden_layers=1, vocab_size=50)
+    assert backbone.groups.names == ("embeddings", "layer.0", "pooler")
+    assert backbone.spec.features.dim == 768
+
+
+def test_another_architecture_is_refused_with_the_list(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(zoo.ZooError) as caught:
+        zoo.get(tmp_path)
+    assert all(fact in str(caught.value) for fact in ("'gpt2'", "write-a-plugin.md", *CONFIGS))
+
+
+def test_pickled_weights_are_refused_when_they_are_needed(folder: Callable[..., Path]) -> None:
+    path = folder("bert")
+    (path / "pytorch_model.bin").write_bytes(b"\x80\x02.")
+    assert zoo.get(path, weights=False).groups.names
+    with pytest.raises(zoo.ZooError, match=r"pytorch_model\.bin.*zoo convert"):
+        zoo.get(path).build()
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", '"text"'])
+def test_a_configuration_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    (tmp_path / "modules.json").write_text("[]")
+    with pytest.raises(zoo.ZooError, match=r"config\.json"):
+        zoo.get(tmp_path)
+
+
+def test_the_id_of_a_local_folder_is_explained() -> None:
+    with pytest.raises(zoo.ZooError, match="path"):
+        zoo.get("hf/local/tiny")
+
+
+def test_a_folder_of_another_library_is_left_to_others(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
+    with pytest.raises(zoo.ZooError):
+        zoo.get(tmp_path)
+    from zoo_hf.find import find
+
+    assert find(str(tmp_path)) is None
+    assert find("timm/resnet18") is None
+
+
+@pytest.mark.parametrize(
+    ("processor", "size", "crop", "interpolation"),
+    [
+        ({}, (32, 32), 1.0, "bilinear"),
+        ({"size": {"height": 48, "width": 40}, "resample": 3}, (48, 40), 1.0, "bicubic"),
+        ({"size": 48, "resample": 0}, (48, 48), 1.0, "nearest"),
+        (
+            {"size": {"shortest_edge": 64}, "do_center_crop": True, "crop_size": {"height": 48, "width": 48}, "resample": 1},
+            (48, 48),
+            0.75,
+            "lanczos",
+        ),
+    ],
+)
+def test_the_preparation_of_images_is_read(
+    processor: dict[str, Any], size: tuple[int, int], crop: float, interpolation: str, folder: Callable[..., Path]
+) -> None:
+    path = folder("vit")
+    (path / "preprocessor_config.json").write_text(json.dumps({**processor, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}))
+    inputs = zoo.get(path, weights=False).spec.inputs
+    assert inputs == zoo.Image(size=size, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop=crop, interpolation=interpolation)
+
+
+def test_images_that_are_not_normalised_stay_as_they_are(folder: Callable[..., Path]) -> None:
+    path = folder("vit")
+    (path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
+    inputs = zoo.get(path, weights=False).spec.inputs
+    assert isinstance(inputs, zoo.Image)
+    assert (inputs.mean, inputs.std) == ((0.0,) * 3, (1.0,) * 3)

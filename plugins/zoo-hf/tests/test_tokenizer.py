@@ -1,0 +1,142 @@
+"""Tokenizers encode as transformers does; nothing that a repository holds is executed or asked about."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny import VOCABULARY
+from transformers import AutoTokenizer
+from zoo_hf.tokenizer import open_tokenizer
+
+import zoo
+
+TEXTS = ["a very good film", "The plots is badly", ""]
+
+
+def test_texts_are_encoded_as_transformers_does(folder: Callable[..., Path]) -> None:
+    path = folder("bert", tokenizer=True)
+    told, home = open_tokenizer(str(path)), AutoTokenizer.from_pretrained(path)
+    expected = home(TEXTS, truncation=True, max_length=5)
+    encodings = told.encode(TEXTS, 5)
+    assert {name: [encoding[name] for encoding in encodings] for name in told.padding} == dict(expected)
+    assert told.padding == {"input_ids": 0, "attention_mask": 0, "token_type_ids": 0}
+
+
+def test_pairs_of_texts_are_told_apart(folder: Callable[..., Path]) -> None:
+    (pair,) = open_tokenizer(str(folder("bert", tokenizer=True))).encode([("good film", "bad plot")], 20)
+    assert [VOCABULARY[token] for token in pair["input_ids"]] == ["[CLS]", "good", "film", "[SEP]", "bad", "plot", "[SEP]"]
+    assert pair["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_the_word_of_each_token_is_told(folder: Callable[..., Path]) -> None:
+    ((encoding, words),) = open_tokenizer(str(folder("bert", tokenizer=True))).encode_words([["good", "plots", "film"]], 20)
+    assert [VOCABULARY[token] for token in encoding["input_ids"]] == ["[CLS]", "good", "plot", "##s", "film", "[SEP]"]
+    assert words == [None, 0, 1, 1, 2, None]
+
+
+def test_a_saved_tokenizer_opens_without_a_configuration_beside_it(folder: Callable[..., Path], tmp_path: Path) -> None:
+    told = open_tokenizer(str(folder("bert", tokenizer=True)))
+    (tmp_path / "alone").mkdir()
+    told.save(tmp_path / "alone")
+    assert open_tokenizer(str(tmp_path / "alone")).encode(TEXTS, 9) == told.encode(TEXTS, 9)
+    assert str(tmp_path) not in (tmp_path / "alone" / "tokenizer_config.json").read_text()
+
+
+def test_a_folder_without_a_vocabulary_is_refused(folder: Callable[..., Path]) -> None:
+    with pytest.raises(zoo.ZooError, match=r"vocab\.txt"):
+        open_tokenizer(str(folder("bert")))
+    with pytest.raises(zoo.ZooError, match="names no files"):
+        open_tokenizer("")
+
+
+ATTACK = """
+import builtins, io, json, pathlib, sys
+import zoo
+from zoo.data.text import open_tokenizer
+
+asked = []
+builtins.input = lambda *text: asked.append(text) or "yes"
+told = {}
+for path in map(pathlib.Path, sys.argv[1:]):
+    try:
+        backbone = zoo.get(path)
+        backbone.build()
+        if backbone.spec.modality == "text":
+            open_tokenizer(backbone.spec.inputs).encode(["good film"], 9)
+        model = backbone.adapt(2).eval()
+        model.save(path / "saved")
+        loaded = zoo.load(path / "saved")
+        loaded.predict(["good film"]) if backbone.spec.modality == "text" else None
+        told[path.name] = "ok"
+    except zoo.ZooError as error:
+        told[path.name] = f"refused: {error}"
+print(json.dumps({"told": told, "asked": len(asked)}))
+"""
+AUTO = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model", "AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]}
+VARIANTS: dict[str, tuple[dict[str, object], dict[str, object], dict[str, object]]] = {
+    "auto_map": ({"auto_map": AUTO}, {}, {}),
+    "remote_repository": ({"auto_map": {"AutoConfig": "owner/repo--evil.Config", "AutoModel": "owner/repo--evil.Model"}}, {}, {}),
+    "trusted_by_itself": (
+        {"auto_map": AUTO, "trust_remote_code": True},
+        {"auto_map": AUTO["AutoTokenizer"], "trust_remote_code": True},
+        {},
+    ),
+    "nested": ({"text_config": {"model_type": "bert", "auto_map": AUTO}}, {}, {}),
+    "attention": (
+        {"_attn_implementation_internal": "owner/kernels", "_attn_implementation": "owner/kernels", "attn_implementation": "x/y"},
+        {},
+        {},
+    ),
+    "tokenizer": ({}, {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]}, "tokenizer_class": "EvilTokenizer"}, {}),
+    "tokenizer_list": ({}, {"auto_map": ["evil.Tokenizer", "evil.Tokenizer"]}, {}),
+    "processor": ({"auto_map": AUTO}, {}, {"auto_map": {"AutoImageProcessor": "evil.Processor"}, "image_processor_type": "evil.Processor"}),
+}
+
+
+def test_no_code_of_a_repository_runs_and_nothing_is_asked(folder: Callable[..., Path], tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    marker = tmp_path / "executed"
+    paths = []
+    for name, (config, tokenizer, processor) in VARIANTS.items():
+        path = folder("bert", auto=AutoModel, tokenizer=True).rename(tmp_path / name)
+        (path / "evil.py").write_text(f"import pathlib\npathlib.Path({str(marker)!r}).write_text('x')\nclass Model: pass\n")
+        for file, more in (("config.json", config), ("tokenizer_config.json", tokenizer), ("preprocessor_config.json", processor)):
+            told = json.loads((path / file).read_text()) if (path / file).exists() else {}
+            (path / file).write_text(json.dumps({**told, **more}))
+        paths.append(path)
+    done = subprocess.run(
+        [sys.executable, "-c", ATTACK, *map(str, paths)],
+        input="yes\n" * 100,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["asked"] == 0
+    assert not marker.exists()
+    # A tokenizer whose class is in the repository cannot be opened, and that is said; all else is ignored.
+    refused = {name: story for name, story in result["told"].items() if story != "ok"}
+    assert refused.keys() == {"tokenizer"}
+    assert "cannot open its tokenizer" in refused["tokenizer"]
+    assert "remote code" not in done.stderr
+
+
+def test_a_saved_model_names_no_function_to_open_its_tokenizer(folder: Callable[..., Path], tmp_path: Path) -> None:
+    path = zoo.get(folder("bert", tokenizer=True), weights=False).adapt(2).save(tmp_path / "saved")
+    config = json.loads((path / "config.json").read_text())
+    assert config["zoo"]["inputs"] == {"max_length": 40}
+    config["zoo"]["inputs"] |= {"tokenizer": "os:system", "files": "touch executed"}
+    (path / "config.json").write_text(json.dumps(config))
+    inputs = zoo.load(path).spec.inputs
+    assert isinstance(inputs, zoo.Text)
+    assert inputs.tokenizer == "zoo_hf.tokenizer:open_tokenizer"
+    assert inputs.files == str(path)
