@@ -197,9 +197,8 @@ def convert(state_dict: Mapping[str, Tensor], module: Any) -> dict[str, Tensor]:
 
 def parameters(config: Mapping[str, Any], *, pooler: bool) -> int:
     """Count the parameters of a backbone without building any values."""
+    family = FAMILIES[config["model_type"]]
     with torch.device("meta"):
-        if FAMILIES[config["model_type"]].reads == "image":
-            module = image(config)
-        else:
-            module = text_with_pooler(config, pooler=True) if pooler else text(config)
+        build = image if family.reads == "image" else text
+        module = text_with_pooler(config, pooler) if family.pooler else build(config)
     return sum(parameter.numel() for parameter in module.parameters())
