@@ -61,7 +61,9 @@ def fit_state(module: nn.Module, state: State, spec: BackboneSpec) -> tuple[Stat
         value = state.get(name)
         if value is not None and value.shape != tensor.shape:
             value = _adapt_channels(name, value, tensor, spec)
-        if value is not None and value.shape == tensor.shape:
+        if value is not None and tensor.is_floating_point() and not value.is_floating_point():
+            faults.append(f"{name} is {value.dtype} in the file and {tensor.dtype} in the model")
+        elif value is not None and value.shape == tensor.shape:
             fitted[name] = value.to(tensor.dtype)
         elif name in state:
             faults.append(f"{name} is {tuple(state[name].shape)} in the file and {tuple(tensor.shape)} in the model")

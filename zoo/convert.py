@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import pickletools  # reads opcodes, runs none
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +21,7 @@ from zoo.weights import write
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 MAX_GROWTH = 4  # uncompressed bytes per byte of the file; torch.save stores without compression
+MAX_SCANNED = 10_000_000  # bytes that are searched for the names in an error message
 TORCH_FLOOR = (2, 10)  # before it, files could get past weights_only (CVE-2025-32434 and its successors)
 
 
@@ -91,24 +95,43 @@ def _check_archive(source: Path) -> None:
 
 def _load(source: Path) -> Any:
     try:
-        return torch.load(source, map_location="cpu", weights_only=True, mmap=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the protocol of a stream that is refused or read in full either way
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:  # torch raises whatever the damaged or hostile stream made its reader do
         blocked = _blocked(source, error)
-        if blocked:
-            reason = f"it needs {examples(blocked)}, which can run code; only tensors and plain values are read"
-        else:
-            reason = f"torch cannot read it without running code ({type(error).__name__}: {str(error).strip().splitlines()[:1]})"
+        # torch's own text proposes to turn its protection off, so only the class of the error is passed on.
+        reason = f"it needs {examples(blocked)}, which can run code" if blocked else f"torch cannot read it ({type(error).__name__})"
         raise WeightsError(
-            f"{str(source)!r} is refused: {reason}. There is no other way to open it here: ask its publisher for safetensors"
+            f"{str(source)!r} is refused: {reason}; only tensors and plain values are read, and there is no other way to open it here: "
+            "fetch it again, or ask its publisher for safetensors"
         ) from error
 
 
 def _blocked(source: Path, error: Exception) -> list[str]:
-    """Return the globals that the stream asks for and that are not allowed."""
-    found = re.findall(r"(?:GLOBAL|global:?|class) `?([A-Za-z_][\w.]*\.[\w.]+)", str(error))
+    """Return the globals that the checkpoint asks for and that are not allowed; nothing is loaded."""
+    found = re.findall(r"Unsupported global: GLOBAL ([A-Za-z_]\w*\.[\w.]*\w)", str(error))
     with contextlib.suppress(Exception):  # only archives can be listed; torch raises what it likes for the others
         found += torch.serialization.get_unsafe_globals_in_checkpoint(source)
-    return sorted(set(found) - {"torch.serialization.add_safe_globals", "torch.serialization.safe_globals"})
+    if not zipfile.is_zipfile(source):
+        with source.open("rb") as file:
+            found += _globals(io.BytesIO(file.read(MAX_SCANNED)))
+    return sorted({name for name in found if not name.startswith(("torch._utils.", "torch.FloatStorage", "collections.OrderedDict"))})
+
+
+def _globals(stream: io.BytesIO) -> list[str]:
+    """Return the globals named in a stream of pickles, by reading their opcodes only."""
+    names, texts = list[str](), list[str]()
+    with contextlib.suppress(Exception):  # behind the pickles come the bytes of the tensors
+        while True:
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name in ("GLOBAL", "INST"):
+                    names.append(str(argument).replace(" ", "."))
+                elif opcode.name == "STACK_GLOBAL":
+                    names.append(".".join(texts[-2:]))
+                elif isinstance(argument, str):
+                    texts.append(argument)
+    return names
 
 
 def _entry(loaded: Any, key: str, source: Path) -> Mapping[Any, Any]:
