@@ -169,6 +169,9 @@ class Backbone:
         return read(locate(self.spec.weights, self.spec.name), self.spec.name)
 
 
+_VOLUME_OPTIONS = {"img_size": "size", "spacing": "spacing"}
+
+
 def with_options(spec: BackboneSpec, options: Mapping[str, Any]) -> BackboneSpec:
     """Return ``spec`` with build options merged in, and its declared input following ``img_size`` and ``in_chans``.
 
@@ -181,6 +184,8 @@ def with_options(spec: BackboneSpec, options: Mapping[str, Any]) -> BackboneSpec
     inputs = spec.inputs
     if isinstance(inputs, Image) and options.get("img_size"):
         inputs = replace(inputs, size=options["img_size"])
+    if isinstance(inputs, Volume):
+        inputs = replace(inputs, **{field: options[name] for name, field in _VOLUME_OPTIONS.items() if options.get(name)})
     if isinstance(inputs, Image | Volume) and options.get("in_chans"):
         chosen = [index % inputs.channels for index in range(options["in_chans"])]
         if options["in_chans"] == 1:
