@@ -127,10 +127,10 @@ def plugins() -> object:
 
 def test_a_backbone_that_keeps_the_contract_passes_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.testing.listing_imports_no_torch", lambda subject: None)  # this test module imports torch itself
-    assert check_backbone("toy/net") == len(backbone_checks()) == 10
+    assert check_backbone("toy/net") == len(backbone_checks()) == 12
 
 
-@pytest.mark.parametrize(("name", "checks", "size"), [("toy/words", 11, None), ("toy/volumes", 10, None), ("toy/volumes", 10, (4, 4, 4))])
+@pytest.mark.parametrize(("name", "checks", "size"), [("toy/words", 13, None), ("toy/volumes", 12, None), ("toy/volumes", 12, (4, 4, 4))])
 def test_texts_and_volumes_pass_as_images_do(name: str, checks: int, size: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.testing.listing_imports_no_torch", lambda subject: None)
     assert check_backbone(name, size=size) == checks  # type: ignore[arg-type]
@@ -170,6 +170,6 @@ def test_every_fault_of_a_backbone_is_listed() -> None:
     with pytest.raises(AssertionError) as caught:
         check_backbone("toy/leaky")
     message = str(caught.value)
-    assert re.search(r"toy/leaky fails \d of 10 checks", message)
+    assert re.search(r"toy/leaky fails \d of 12 checks", message)
     for fact in ("listing_imports_no_torch", "features_are_as_declared: forward returns (2, 512)", "stem, stage.1, stage.0", "differ"):
         assert fact in message

@@ -22,6 +22,8 @@ from zoo.testing.groups import param_groups_hold_each_parameter_once as param_gr
 from zoo.testing.groups import taps_give_every_group as taps_give_every_group
 from zoo.testing.saved import saved_model_returns as saved_model_returns
 from zoo.testing.subject import Subject as Subject
+from zoo.testing.techniques import lora_targets_exist as lora_targets_exist
+from zoo.testing.techniques import recompute_gives_equal_gradients as recompute_gives_equal_gradients
 
 KIT_VERSION = 2
 
@@ -68,5 +70,7 @@ def backbone_checks(modality: str = "image") -> list[Check]:
         frozen_features_ignore_mode_and_batch_mates,
         param_groups_hold_each_parameter_once,
         taps_give_every_group,
+        lora_targets_exist,
+        recompute_gives_equal_gradients,
         saved_model_returns,
     ]

@@ -1,0 +1,54 @@
+"""Checks of the techniques that work on layer groups: LoRA finds its layers, recompute changes no gradient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from zoo.adapter import TaskModel
+from zoo.errors import examples
+from zoo.testing.subject import Subject
+from zoo.tuning import lora_targets, recompute
+
+
+def lora_targets_exist(subject: Subject) -> None:
+    """LoRA finds layers by their exact names, and a forward pass calls some of them."""
+    groups = subject.backbone.groups
+    names = lora_targets(groups)
+    called: set[str] = set()
+    handles = [
+        groups.model.get_submodule(name).register_forward_hook(lambda _module, _args, _output, name=name: called.add(name))
+        for name in names
+    ]
+    with torch.no_grad():
+        groups.model.eval()(subject.batch())
+    for handle in handles:
+        handle.remove()
+    assert called, f"a forward pass calls none of the layers that LoRA would adapt: {examples(names)}"
+
+
+def recompute_gives_equal_gradients(subject: Subject) -> None:
+    """Computing the activations of every block twice gives the gradients and the statistics of computing them once."""
+    plain, twice = subject.model(), subject.model()
+    blocks = recompute(twice.groups)
+    before, after = _gradients(plain, subject), _gradients(twice, subject)
+    differ = [name for name in before if not _close(before[name], after[name])]
+    assert not differ, f"with {len(blocks)} blocks recomputed the gradients of these differ: {examples(differ)}"
+    kept = dict(twice.named_buffers())
+    moved = [name for name, buffer in plain.named_buffers() if not torch.allclose(buffer, kept[name], rtol=1e-4, atol=1e-6)]
+    assert not moved, f"with {len(blocks)} blocks recomputed these statistics differ: {examples(moved)}"
+
+
+def _gradients(model: TaskModel, subject: Subject) -> dict[str, Tensor | None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of dropout
+        loss = nn.functional.cross_entropy(model.train()(subject.batch(4)), torch.tensor([0, 1, 2, 0]))
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def _close(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    scale = float(one.abs().max())
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-4 * scale + 1e-8)

@@ -1,0 +1,75 @@
+"""Recompute: activations of the blocks of some groups are computed again in the backward pass instead of being kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from zoo.errors import LayerGroupError
+from zoo.layers import LayerGroups
+
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # their children are called, whoever calls them
+
+
+def recompute(groups: LayerGroups) -> list[str]:
+    """Let the blocks of a slice of groups compute their activations twice and keep none (Chen et al. 2016), in place.
+
+    Gradients are the same, dropout included, and BatchNorm statistics move once. A block is the largest unit that is called
+    as a whole: a member of a group, or each child where the member is a list or a sequence. Names of parameters stay.
+
+    Args:
+        groups: The groups that train, such as ``model.groups[model.frozen:]``.
+
+    Returns:
+        Dotted names of the blocks.
+
+    Raises:
+        LayerGroupError: If the groups have no module with parameters.
+    """
+    blocks = dict(pair for group in groups for name, module in group.modules() for pair in _blocks(name, module))
+    if not blocks:
+        raise LayerGroupError(f"the groups {', '.join(groups.names) or '(none)'} have no block to recompute")
+    for module in blocks.values():
+        if not isinstance(module, _Recomputed):
+            # Another class and not another forward: a deep copy of the model must call its own blocks.
+            kind = type(module)
+            module.__class__ = type(kind.__name__, (_Recomputed, kind), {"__module__": kind.__module__})
+    return list(blocks)
+
+
+class _Recomputed(nn.Module):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        plain = super().forward
+        if not torch.is_grad_enabled() or not self.training:
+            return plain(*args, **kwargs)
+        return checkpoint(plain, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _statistics_stand_still(self)
+
+
+@contextmanager
+def _statistics_stand_still(module: nn.Module) -> Iterator[None]:
+    """Lend copies of the buffers to the second computation: running statistics must not count a batch twice."""
+    lent = [(inner, name, buffer) for inner in module.modules() for name, buffer in inner._buffers.items() if buffer is not None]
+    try:
+        # Copies and not a restored value: writing to a buffer would spoil what autograd has saved of it.
+        for inner, name, buffer in lent:
+            inner._buffers[name] = buffer.clone()
+        yield
+    finally:
+        for inner, name, buffer in lent:
+            inner._buffers[name] = buffer
+
+
+def _blocks(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(module, CONTAINERS):
+        for key, child in module.named_children():
+            yield from _blocks(f"{name}.{key}", child)
+    elif any(True for _ in module.parameters()):
+        yield name, module
