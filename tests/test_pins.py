@@ -1,0 +1,209 @@
+"""`zoo lock` writes exact weights into a registry file, and every later load keeps to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import zoo
+from tests.faults.fake_dist import fake_dist
+from tests.faults.fake_hub import FakeHub, in_child
+from tests.toy import ToyNet, toy_spec
+from zoo import pins
+from zoo.declare import BackboneSpec, Weights
+from zoo.errors import RegistryFileError, WeightsError
+from zoo.registry import Registry
+from zoo.registry_files import read_files
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+COMMIT, SHA = "a" * 40, "b" * 64
+PIN = Weights(repo="acme/net", revision=COMMIT, sha256=SHA, size=7, license="mit")
+PLUGIN = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_backbones():
+        weights = {"toy/net": "acme/net", "toy/shards": "acme/shards", "toy/plain": ""}
+        for name, repo in weights.items():
+            yield zoo.BackboneSpec(
+                name=name, build="tests.toy:toynet", layers={"stem": ["conv1", "bn1"], "stage": "blocks.*"},
+                inputs=zoo.Image(size=16), features=zoo.Features(dim=8), weights=zoo.Weights(repo=repo) if repo else None,
+            )
+"""
+RUN = "import sys; sys.path[:0] = sys.argv[1].split(':'); from zoo.cli import main; main(sys.argv[2:])"
+LOAD = """
+import json, sys
+sys.path[:0] = sys.argv[1].split(":")
+import zoo
+try:
+    told = float(zoo.get(sys.argv[2]).build().conv1.weight.sum())
+except zoo.ZooError as error:
+    told = str(error)
+print(json.dumps(told))
+"""
+
+
+class Plugin:
+    @zoo.hookimpl
+    def zoo_backbones(self) -> list[BackboneSpec]:
+        return [toy_spec(weights=Weights(repo="acme/net")), toy_spec("toy/other", weights=Weights(repo="acme/other", license="mit"))]
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub().serving() as hub:
+        yield hub
+
+
+def registry(tmp_path: Path, text: str, *more: Path) -> Registry:
+    path = tmp_path / "registry.toml"
+    path.write_text(text)
+    return Registry(plugins=[Plugin()], files=[path, *more])
+
+
+def table(name: str, **changes: object) -> str:
+    fields = {"repo": "acme/net", "revision": COMMIT, "sha256": SHA} | changes
+    return f'[pins."{name}"]\n' + "".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items())
+
+
+@pytest.mark.parametrize("name", ["toy/net", "net", "mine", "local/mine"])
+def test_a_pin_applies_to_an_id_to_its_short_name_to_an_alias_and_to_what_is_derived_from_it(tmp_path: Path, name: str) -> None:
+    text = '[aliases]\nmine = "toy/net"\n[backbones."local/mine"]\nbase = "toy/net"\ninputs = { size = 32 }\n'
+    found = registry(tmp_path, text + table("toy/net", size=7, license="mit")).resolve(name).spec
+    assert found.weights == PIN
+
+
+def test_a_pin_is_listed_with_its_licence_and_keeps_the_declared_one_where_it_has_none(tmp_path: Path) -> None:
+    text = table("toy/net", license="mit") + table("toy/other", repo="acme/other")
+    found = registry(tmp_path, text).search(license="mit")
+    assert {entry.spec.name for entry in found} == {"toy/net", "toy/other"}
+
+
+def test_a_later_file_overrides_an_earlier_pin(tmp_path: Path) -> None:
+    project = tmp_path / "project.toml"
+    project.write_text(table("toy/net", revision="c" * 40))
+    found = registry(tmp_path, table("toy/net"), project).resolve("toy/net").spec
+    assert found.weights is not None
+    assert found.weights.revision == "c" * 40
+
+
+def test_a_pin_of_another_repository_is_not_of_these_weights(tmp_path: Path) -> None:
+    found = registry(tmp_path, table("toy/net", repo="acme/older")).resolve("toy/net").spec
+    assert found.weights == Weights(repo="acme/net")
+
+
+def test_all_faults_of_pins_are_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "registry.toml"
+    path.write_text(
+        table("net") + table("toy/a", revision="main") + table("toy/b", sha256="x") + table("toy/c", size="7") + table("toy/d", hash="x")
+    )
+    with pytest.raises(RegistryFileError) as caught:
+        read_files([path])
+    for words in ("'net'", "revision is 'main'", "sha256 is 'x'", "size must be", "hash"):
+        assert words in str(caught.value)
+
+
+def test_a_pin_is_written_into_a_file_and_all_else_is_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "registry.toml"
+    pins.write(path, "toy/net", PIN)
+    assert read_files([path]).pins == {"toy/net": PIN}
+    text = (
+        '# mine\n[aliases]\nmine = "toy/net"  # a comment\n\n'
+        + path.read_text()
+        + '\n[pins."toy/z"]\n'
+        + table("x/y").split("\n", 1)[1]
+        + "# end\n"
+    )
+    path.write_text(text)
+    pins.write(path, "toy/net", Weights(repo="acme/net", revision="d" * 40, sha256=SHA, license="mit"))
+    after = path.read_text()
+    assert after.startswith('# mine\n[aliases]\nmine = "toy/net"  # a comment\n')
+    assert after.count('[pins."toy/net"]') == 1
+    assert {name: pin.revision for name, pin in read_files([path]).pins.items()} == {"toy/net": "d" * 40, "toy/z": COMMIT}
+
+
+@pytest.mark.parametrize("text", ['pins = { "toy/net" = { repo = "acme/net" } }\n', "[[["])
+def test_a_file_that_cannot_be_edited_line_by_line_is_left_alone(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "registry.toml"
+    path.write_text(text)
+    with pytest.raises(RegistryFileError):
+        pins.write(path, "toy/net", PIN)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("weights", [None, Weights(package="zoo.builtin"), Weights(file="x.safetensors")])
+def test_what_is_not_on_the_hub_cannot_be_pinned(weights: Weights | None) -> None:
+    with pytest.raises(WeightsError, match="no commit to pin"):
+        pins.resolve(weights, "toy/net")
+
+
+def zoo_in(tmp_path: Path, hub: FakeHub, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = fake_dist(tmp_path / "site", "zoo-toys", PLUGIN)
+    return in_child(code, path, *arguments, cache=tmp_path / "hub", HF_ENDPOINT=hub.url, XDG_CONFIG_HOME=str(tmp_path / "config"))
+
+
+def weights_of(value: float) -> bytes:
+    state = ToyNet().state_dict()
+    return safetensors.torch.save(state | {"conv1.weight": torch.full_like(state["conv1.weight"], value)})
+
+
+def test_lock_pins_what_the_hub_has_now_and_a_branch_that_moves_changes_nothing(tmp_path: Path, hub: FakeHub) -> None:
+    content = weights_of(1.0)
+    commit = hub.push("acme/net", {"model.safetensors": content}, card={"license": "Apache-2.0"})
+    done = zoo_in(tmp_path, hub, RUN, "lock", "toy/net")
+    assert done.returncode == 0, done.stderr
+    assert not [asked for asked in hub.asked if asked.startswith("GET") and "resolve" in asked], "locking downloads no weights"
+    (pin,) = tomllib.loads((tmp_path / "config" / "zoo" / "registry.toml").read_text())["pins"].values()
+    assert pin == {
+        "repo": "acme/net",
+        "revision": commit,
+        "file": "model.safetensors",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "license": "apache-2.0",
+        "size": len(content),
+    }
+    moved = hub.push("acme/net", {"model.safetensors": weights_of(2.0)})
+    ones = float(torch.ones_like(ToyNet().conv1.weight).sum())
+    assert json.loads(zoo_in(tmp_path, hub, LOAD, "toy/net").stdout) == pytest.approx(ones)
+    assert zoo_in(tmp_path, hub, RUN, "lock", "toy/net").returncode == 0, "locking again takes what the Hub has by then"
+    assert moved in (tmp_path / "config" / "zoo" / "registry.toml").read_text()
+    assert json.loads(zoo_in(tmp_path, hub, LOAD, "toy/net").stdout) == pytest.approx(2 * ones)
+
+
+def test_w4_a_stale_digest_in_the_lock_is_refused(tmp_path: Path, hub: FakeHub) -> None:
+    hub.push("acme/net", {"model.safetensors": weights_of(1.0)})
+    assert zoo_in(tmp_path, hub, RUN, "lock", "toy/net").returncode == 0
+    path = tmp_path / "config" / "zoo" / "registry.toml"
+    text = path.read_text()
+    sha256 = tomllib.loads(text)["pins"]["toy/net"]["sha256"]
+    path.write_text(text.replace(sha256, "0" * 64))
+    assert "pinned is 0000" in json.loads(zoo_in(tmp_path, hub, LOAD, "toy/net").stdout)
+
+
+def test_lock_pins_sharded_models_and_writes_nothing_where_one_name_fails(tmp_path: Path, hub: FakeHub) -> None:
+    state = ToyNet().state_dict()
+    halves = {"model-1.safetensors": dict(list(state.items())[:4]), "model-2.safetensors": dict(list(state.items())[4:])}
+    index = {"weight_map": {name: part for part, tensors in halves.items() for name in tensors}}
+    files = {part: safetensors.torch.save(tensors) for part, tensors in halves.items()}
+    hub.push("acme/shards", files | {"model.safetensors.index.json": json.dumps(index).encode()})
+    out = tmp_path / "project.toml"
+    failed = zoo_in(tmp_path, hub, RUN, "lock", "toy/shards", "toy/plain", "--out", str(out))
+    assert (failed.returncode, out.exists()) == (1, False)
+    assert "no commit to pin" in failed.stderr
+    done = zoo_in(tmp_path, hub, RUN, "lock", "toy/shards", "--out", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["toy/shards"]["file"] == "model.safetensors.index.json"
+    loaded = zoo_in(tmp_path, hub, "import os; os.environ['ZOO_REGISTRY'] = __import__('sys').argv[3]\n" + LOAD, "toy/shards", str(out))
+    assert json.loads(loaded.stdout) == pytest.approx(float(state["conv1.weight"].sum())), loaded.stderr
