@@ -32,6 +32,8 @@ def fake_dist(
     names: Sequence[str] = (),
     entry_points: str | None = None,
     metadata: bool = True,
+    requires: Sequence[str] = (),
+    api: Sequence[str] = (),
 ) -> Path:
     """Write a distribution below ``folder`` and return the folder.
 
@@ -43,13 +45,18 @@ def fake_dist(
         names: Ids that the healthy plugin lists.
         entry_points: Text of entry_points.txt; None names the module in group ``zoo``.
         metadata: Whether METADATA is written.
+        requires: Its Requires-Dist lines.
+        api: Versions of the plugin API that it names.
     """
     module = name.replace("-", "_").lower()
     info = folder / f"{module}-{version}.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     if metadata:
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {one}" for one in requires)]
+        (info / "METADATA").write_text("\n".join(lines) + "\n")
     point = f"[zoo]\n{name.removeprefix('zoo-')} = {module}\n" if entry_points is None else entry_points
+    if api:
+        point += "[zoo.api]\n" + "".join(f"{one} = {module}\n" for one in api)
     (info / "entry_points.txt").write_text(point)
     text = HEALTHY.format(names=list(names), module=module) if source is None else source
     (folder / f"{module}.py").write_text(textwrap.dedent(text))
