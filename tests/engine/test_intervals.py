@@ -1,0 +1,105 @@
+"""Weighted metrics equal scikit-learn's on repeated samples; intervals are those of a plain loop, and cover as they say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zoo.engine.intervals import intervals, weighted_metrics
+from zoo.engine.metrics import compute_metrics, sensitivity_at_specificity
+from zoo.errors import DataError, OptionError
+
+RNG = np.random.default_rng(0)
+
+
+def case(task: str, classes: int, n: int = 60) -> tuple[Any, Any]:
+    logits = np.round(RNG.normal(size=(n, classes)), 1)  # rounded, so that some are equal
+    if task == "single-label":
+        return logits, RNG.integers(0, classes, n)
+    if task == "multi-label":
+        return logits, (RNG.random((n, classes)) < 0.4).astype(np.float32)
+    return logits, logits + RNG.normal(size=logits.shape)
+
+
+@pytest.mark.parametrize(
+    ("task", "classes"), [("single-label", 2), ("single-label", 4), ("multi-label", 3), ("regression", 1), ("regression", 2)]
+)
+def test_weights_count_samples_as_scikit_learn_counts_repeated_ones(task: str, classes: int) -> None:
+    logits, targets = case(task, classes)
+    weights = RNG.integers(0, 4, (5, len(logits))).astype(float)
+    found = weighted_metrics(task, logits, targets, weights, specificity=None)
+    for draw, row in enumerate(weights.astype(int)):
+        reference = compute_metrics(task, np.repeat(logits, row, 0), np.repeat(targets, row, 0))
+        reference.pop("majority", None)
+        assert found.keys() == reference.keys()
+        assert {name: values[draw] for name, values in found.items()} == pytest.approx(reference, abs=1e-12)
+
+
+def test_an_undefined_metric_is_not_a_number() -> None:
+    logits, targets = case("single-label", 2)
+    found = weighted_metrics("single-label", logits, targets, (targets == 1)[None].astype(float))
+    assert np.isnan(found["auroc"][0])
+    assert np.isfinite(found["accuracy"][0])
+
+
+def test_sensitivity_at_a_specificity_is_the_best_point_of_the_roc_curve() -> None:
+    from sklearn.metrics import roc_curve
+
+    logits, targets = case("single-label", 2, 300)
+    logits[:, 1] += targets
+    fpr, tpr, _ = roc_curve(targets, logits[:, 1] - logits[:, 0], drop_intermediate=False)
+    for specificity in (0.0, 0.5, 0.8, 0.95, 1.0):
+        reference = tpr[1 - fpr >= specificity - 1e-12].max()
+        assert sensitivity_at_specificity("single-label", logits, targets, specificity) == pytest.approx(reference)
+    many, labels = case("multi-label", 3, 200)
+    each = [sensitivity_at_specificity("multi-label", many[:, [k]], labels[:, [k]], 0.9) for k in range(3)]
+    assert sensitivity_at_specificity("multi-label", many, labels, 0.9) == pytest.approx(np.mean(each))  # type: ignore[arg-type]
+    assert sensitivity_at_specificity("single-label", logits[targets == 1], targets[targets == 1], 0.9) is None
+
+
+def test_intervals_are_the_percentiles_of_a_plain_loop_over_patients() -> None:
+    logits, targets = case("single-label", 2)
+    patients = [f"p{k}" for k in RNG.integers(0, 25, len(targets))]
+    found = intervals("single-label", logits, targets, groups=patients, level=0.9, draws=200, seed=3)
+    names = np.unique(patients)
+    counts = np.random.default_rng(3).multinomial(len(names), np.full(len(names), 1 / len(names)), size=200)
+    values = []
+    for row in counts:
+        chosen = np.concatenate(
+            [np.flatnonzero(np.asarray(patients) == name) for name, times in zip(names, row, strict=True) for _ in range(times)]
+        )
+        values.append(compute_metrics("single-label", logits[chosen], targets[chosen])["auroc"])
+    assert [found["auroc_low"], found["auroc_high"]] == pytest.approx(np.quantile(values, [0.05, 0.95]))
+
+
+def test_patients_with_many_samples_widen_the_interval() -> None:
+    patients = np.repeat(np.arange(40), 10)
+    right = np.repeat(RNG.random(40) < 0.7, 10)
+    logits = np.where(right, 1.0, -1.0)[:, None] * [-1, 1]
+    targets = np.ones(400, dtype=int)
+    by_patient = intervals("single-label", logits, targets, groups=patients.astype(str).tolist())
+    by_sample = intervals("single-label", logits, targets)
+    widths = [found["accuracy_high"] - found["accuracy_low"] for found in (by_patient, by_sample)]
+    assert widths[0] == pytest.approx(2 * 1.96 * np.sqrt(0.7 * 0.3 / 40), rel=0.2)
+    assert widths[1] == pytest.approx(2 * 1.96 * np.sqrt(0.7 * 0.3 / 400), rel=0.2)
+
+
+def test_a_seed_gives_the_same_interval_and_chunks_of_draws_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, targets = case("single-label", 3)
+    first = intervals("single-label", logits, targets, draws=100, seed=1)
+    assert first == intervals("single-label", logits, targets, draws=100, seed=1)
+    assert first != intervals("single-label", logits, targets, draws=100, seed=2)
+    monkeypatch.setattr("zoo.engine.intervals._CELLS", 7 * len(logits))
+    assert first == pytest.approx(intervals("single-label", logits, targets, draws=100, seed=1))
+
+
+def test_what_cannot_be_drawn_is_refused() -> None:
+    logits, targets = case("single-label", 2)
+    with pytest.raises(OptionError, match="in \\(0, 1\\)"):
+        intervals("single-label", logits, targets, level=95)
+    with pytest.raises(DataError, match="two or more groups"):
+        intervals("single-label", logits, targets, groups=["one"] * len(targets))
+    with pytest.raises(OptionError, match="entities"):
+        intervals("token-classification", logits, targets)
