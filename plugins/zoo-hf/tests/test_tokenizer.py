@@ -140,3 +140,77 @@ def test_a_saved_model_names_no_function_to_open_its_tokenizer(folder: Callable[
     assert isinstance(inputs, zoo.Text)
     assert inputs.tokenizer == "zoo_hf.tokenizer:open_tokenizer"
     assert inputs.files == str(path)
+
+
+CORPUS = ["a very good film with wonderful plots", "the bad plot is badly told", "hello world"] * 20
+
+
+@pytest.fixture(scope="module")
+def unigram(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small model of sentencepiece."""
+    import sentencepiece
+
+    folder = tmp_path_factory.mktemp("unigram")
+    (folder / "corpus.txt").write_text("\n".join(CORPUS))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "corpus.txt"),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=50,
+        hard_vocab_limit=False,
+        pad_id=0,
+        unk_id=1,
+        bos_id=2,
+        eos_id=3,
+        user_defined_symbols="[CLS],[SEP],[MASK]",
+        minloglevel=2,
+    )
+    return (folder / "spiece.model").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("albert", "spiece.model"),
+        ("camembert", "sentencepiece.bpe.model"),
+        ("deberta-v2", "spm.model"),
+        ("xlm-roberta", "sentencepiece.bpe.model"),
+    ],
+)
+def test_models_of_sentencepiece_encode_as_transformers_does(kind: str, file: str, unigram: bytes, tmp_path: Path) -> None:
+    (tmp_path / file).write_bytes(unigram)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    told, home = open_tokenizer(str(tmp_path)), AutoTokenizer.from_pretrained(tmp_path)
+    assert [encoding["input_ids"] for encoding in told.encode(TEXTS, 20)] == home(TEXTS)["input_ids"]
+    assert told.padding["input_ids"] == home.pad_token_id
+    ((_, words),) = told.encode_words([["good", "plots"]], 20)
+    assert sorted({word for word in words if word is not None}) == [0, 1]
+    (tmp_path / "saved").mkdir()
+    told.save(tmp_path / "saved")
+    assert open_tokenizer(str(tmp_path / "saved")).encode(TEXTS, 20) == told.encode(TEXTS, 20)
+
+
+def test_words_of_roberta_keep_the_space_before_them(tmp_path: Path) -> None:
+    from tokenizers import ByteLevelBPETokenizer
+
+    made = ByteLevelBPETokenizer()
+    made.train_from_iterator(CORPUS, vocab_size=300, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"], show_progress=False)
+    made.save_model(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta"}))
+    told = open_tokenizer(str(tmp_path))
+    ((words, owners),) = told.encode_words([["good", "plots"]], 20)
+    (text,) = told.encode([" good plots"], 20)
+    assert words == text
+    assert (owners[0], owners[-1], told.padding) == (None, None, {"input_ids": 1, "attention_mask": 0})
+
+
+def test_segments_that_an_architecture_does_not_read_are_left_out(folder: Callable[..., Path]) -> None:
+    path = folder("distilbert", tokenizer=True)
+    model = zoo.get(path, weights=False).adapt(2)
+    assert "token_type_ids" in open_tokenizer(str(path)).padding
+    assert len(model.predict_proba([("a good film", "a bad plot")])) == 1
+
+
+def test_texts_fill_all_positions_and_no_more(folder: Callable[..., Path]) -> None:
+    for kind in ("bert", "roberta"):
+        path = folder(kind, tokenizer=True, max_position_embeddings=37)
+        assert zoo.get(path, weights=False).adapt(2).predict_proba(["good film " * 50]).shape == (1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -88,9 +89,11 @@ def _built(kind: type[nn.Module], config: Mapping[str, Any], options: Mapping[st
 @cache
 def _text_class(kind: Any, pooler: bool = False) -> type[nn.Module]:
     """Return a class of the home library whose forward takes a mapping and returns one tensor; its parameters keep their names."""
+    # Tokenizers of some repositories tell more than the architecture reads, such as segments for DistilBERT.
+    read = inspect.signature(kind.forward).parameters.keys()
 
     def forward(self: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        output = kind.forward(self, **batch, return_dict=True)
+        output = kind.forward(self, **{name: value for name, value in batch.items() if name in read}, return_dict=True)
         features: Tensor = output.pooler_output if pooler else output.last_hidden_state
         return features
 

@@ -31,6 +31,8 @@ class Tokenizer:
 
     def __init__(self, home: Any) -> None:
         self._home = home
+        # To these a word with a space before it, as inside a text, is another token than without.
+        self._space = " " if _takes_spaces(json.loads(home.backend_tokenizer.to_str())["pre_tokenizer"]) else ""
         names = ["input_ids", "attention_mask", *(name for name in home.model_input_names if name == "token_type_ids")]
         self.padding = {name: int(getattr(home, PADDING[name], None) or 0) if name in PADDING else 0 for name in names}
 
@@ -41,7 +43,7 @@ class Tokenizer:
 
     def encode_words(self, sentences: Sequence[Sequence[str]], max_length: int) -> list[tuple[Encoding, list[int | None]]]:
         """Return the same for sentences given as words, and for each token the index of its word, None for special ones."""
-        told = self._call([list(words) for words in sentences], max_length, is_split_into_words=True)
+        told = self._call([[self._space + word for word in words] for words in sentences], max_length, is_split_into_words=True)
         return [({name: told[name][row] for name in self.padding}, told.word_ids(row)) for row in range(len(sentences))]
 
     def save(self, folder: Path) -> None:
@@ -60,6 +62,14 @@ class Tokenizer:
             verbose=False,
             **options,
         )
+
+
+def _takes_spaces(told: Any) -> bool:
+    """Tell whether a tokenizer reads spaces as part of words and adds none itself, from the description of how it splits."""
+    if not isinstance(told, dict):
+        return False
+    steps = told.get("pretokenizers") or [told]
+    return any(step.get("type") == "ByteLevel" and not step.get("add_prefix_space") for step in steps)
 
 
 def open_tokenizer(files: str) -> Tokenizer:
