@@ -55,6 +55,23 @@ def test_config_json_says_what_the_field_expects(tmp_path: Path) -> None:
     assert card.startswith("---\nlibrary_name: zoo\nbase_model: toy/net\n")
 
 
+def test_classes_without_names_are_counted_and_stay_without(tmp_path: Path) -> None:
+    path = zoo.get("toy/net", weights=False).adapt(3).save(tmp_path / "saved")
+    config = json.loads((path / "config.json").read_text())
+    assert config["id2label"] == {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
+    assert config["label2id"] == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}
+    assert zoo.load(path).labels is None
+
+
+def test_a_folder_of_another_library_is_told_from_a_saved_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(LookupError, match=r"another library.*zoo\[hf\]"):
+        zoo.get(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "zoo": {}}))
+    with pytest.raises(SavedModelError):
+        zoo.get(tmp_path)
+
+
 def test_an_existing_folder_is_not_overwritten_unasked(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="overwrite=True"):
