@@ -109,6 +109,7 @@ def trainer(train: Samples, test: Samples, words: bool, epochs: int, seed: int) 
             logging_strategy="no",
         )
         loop = transformers.Trainer(model, arguments, train_dataset=encode(*train), data_collator=collator)
+        loop.remove_callback(transformers.PrinterCallback)
         start = time.perf_counter()
         loop.train()
         seconds = time.perf_counter() - start
