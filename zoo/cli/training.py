@@ -31,6 +31,10 @@ def register(commands: Commands) -> None:
     command.add_argument("data", metavar="DATA", help=DATA)
     command.add_argument("--split", help="only this split of the data")
     command.add_argument("--drop-other-classes", action="store_true", help=OTHERS)
+    command.add_argument(
+        "--intervals", type=float, metavar="SHARE", help="add confidence intervals, such as 0.95, by bootstrap over patients"
+    )
+    command.add_argument("--specificity", type=float, metavar="SHARE", help="add the sensitivity at this specificity, such as 0.95")
     _common(command, columns=True)
     command.set_defaults(run=evaluate)
     command = commands.add_parser("predict", help="the label of each input, and the probability of every class")
@@ -113,7 +117,8 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
 
         opening = {"task": model.task, "classes": model.labels, "reads": kind_of(model.inputs, model.task)}
         data, given = open_data(data, labelled=True, drop_other_classes=True, **opening, **given), {}
-    metrics = model.evaluate(data, **given, **({} if options.batch_size is None else {"batch_size": options.batch_size}))
+    wanted = {name: getattr(options, name) for name in ("batch_size", "intervals", "specificity")}
+    metrics = model.evaluate(data, **given, **{name: value for name, value in wanted.items() if value is not None})
     if options.json:
         out.json({name: float(value) for name, value in metrics.items()})
     else:

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, get_worker_info
 from zoo.data.images import decode
 from zoo.data.table import Table
 from zoo.data.transforms import Transform
+from zoo.data.volumes import read_volume
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, fault_list
 
 Sample: TypeAlias = "tuple[torch.Tensor, Any, int]"
@@ -89,7 +90,7 @@ class Samples(Dataset[Sample]):
         return torch.stack(inputs), torch.from_numpy(np.stack([np.asarray(target) for target in targets])), list(indices)
 
 
-def drop_corrupt(table: Table, max_corrupt: float = 0.01) -> Table:
+def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, float] | None = None) -> Table:
     """Return the rows that can be decoded, after trying all of them; what is left out is logged once.
 
     It is done once, before training: so every epoch, process and resumed run has the same samples.
@@ -105,9 +106,9 @@ def drop_corrupt(table: Table, max_corrupt: float = 0.01) -> Table:
     if isinstance(table.inputs, list):
         # Decoders release the interpreter lock; datasets of the user's own may not be safe in threads.
         with ThreadPoolExecutor() as pool:
-            causes = list(pool.map(lambda row: _cause(table, row), rows))
+            causes = list(pool.map(lambda row: _cause(table, row, window), rows))
     else:
-        causes = [_cause(table, row) for row in rows]
+        causes = [_cause(table, row, window) for row in rows]
     bad = [row for row, cause in enumerate(causes) if cause]
     if not bad:
         return table
@@ -126,12 +127,14 @@ def drop_corrupt(table: Table, max_corrupt: float = 0.01) -> Table:
     return kept
 
 
-def _cause(table: Table, row: int) -> str:
+def _cause(table: Table, row: int, window: tuple[float, float] | None) -> str:
     try:
         source = table.inputs[row]
         if not isinstance(source, torch.Tensor) or not source.is_floating_point():
-            # The smallest decoded size reads the whole file all the same, so it finds every fault, sooner.
-            decode(source, name=f"row {row}", at_least=1)
+            if table.reads == "volume":
+                read_volume(source, 0)
+            else:  # the smallest decoded size reads the whole file all the same, so it finds every fault, sooner
+                decode(source, name=f"row {row}", at_least=1, window=window)
         elif not torch.isfinite(source).all():
             return f"row {row} has values that are not finite"
     except CorruptInputError as error:

@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from zoo.data.dicom import is_dicom
 from zoo.data.labels import class_order
 from zoo.data.raw import Raw, join
 from zoo.data.table import SPLIT_WORDS, split_word
 from zoo.errors import DataError, did_you_mean
 
-EXTENSIONS = (".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+PICTURES = (".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXTENSIONS = (*PICTURES, ".dcm", ".dicom", ".nii", ".nii.gz", ".npy", ".npz")
 SPLITS = frozenset(word for words in SPLIT_WORDS.values() for word in words)
 
 log = logging.getLogger(__name__)
@@ -98,7 +100,19 @@ def _subfolders(folder: Path) -> dict[str, str]:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
+    if entry.name.lower().endswith(EXTENSIONS):
+        return entry.is_file()
+    # Scanners and archives write DICOM files without an ending, or named by a number that has dots.
+    ending = entry.name.rpartition(".")[2] if "." in entry.name else ""
+    return (not ending or ending.isdigit()) and entry.is_file() and _starts_as_dicom(entry.path)
+
+
+def _starts_as_dicom(path: str) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            return is_dicom(file.read(132))
+    except OSError:
+        return False
 
 
 def _images(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import os
 import re
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _WRAPPED = re.compile(r'"(?:[^"]|"")*"')
 SUFFIXES = (".csv", ".tsv", ".parquet")
 # What a row's input is made of, by what the model reads; the first is required.
+log = logging.getLogger(__name__)
+
 _INPUTS = {"image": ("file_name",), "volume": ("file_name",), "text": ("text", "text_pair"), "words": ("words",)}
 # Names that are taken where `columns` says nothing, first one found.
 _USUAL = {
@@ -28,7 +31,7 @@ _USUAL = {
     "words": ("words", "tokens"),
     "label": ("label", "labels", "tags", "ner_tags"),
     "split": ("split",),
-    "group": ("group",),
+    "group": ("group", "patient_id", "patient", "subject_id"),
 }
 
 
@@ -97,6 +100,9 @@ def read_frame(
     if not len(frame):
         raise DataError(f"{source} has no rows")
     values = {role: frame[name].tolist() for role, name in found.items()}
+    if found.get("group") not in (None, "group", columns.get("group")) and any(map(_is_empty, values["group"])):
+        log.warning("%s: column %r has gaps and is not taken as the group; splits may cut patients", source, found["group"])
+        del values["group"]
     for role in ("file_name", "text", "text_pair", "words", "group", "split"):
         _refuse_empty(values.get(role, []), role, found.get(role, ""), source)
     return Raw(
@@ -151,6 +157,13 @@ def find_columns(
         told = ", ".join(f"{wanted[role][0]!r}{did_you_mean(wanted[role][0], names)}" for role in absent)
         renames = ", ".join(f'"{role}": "…"' for role in absent)
         raise DataError(f"{source} has no column {told}; it has: {', '.join(map(repr, names))}. Name yours with columns={{{renames}}}")
+    if found["group"] not in (None, "group", columns.get("group")):
+        if labelled is False:
+            found["group"] = None
+        else:
+            log.info(
+                "%s: column %r is taken as the group that no split may cut; columns={'group': …} names another", source, found["group"]
+            )
     return {role: name for role, name in found.items() if name is not None and not (role == "label" and labelled is False)}
 
 

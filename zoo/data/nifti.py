@@ -24,7 +24,7 @@ def read_nifti(source: Any, channels: int = 1, name: str = "") -> tuple[Array, A
 
     Args:
         source: Path, or an image of nibabel.
-        channels: Number of channels of the model; a fourth dimension of this length is taken for the channels.
+        channels: Number of channels of the model; a fourth dimension of this length is taken for the channels; 0 for any.
         name: What to call it in messages; a path names itself.
 
     Returns:
@@ -38,7 +38,7 @@ def read_nifti(source: Any, channels: int = 1, name: str = "") -> tuple[Array, A
     nibabel = _nibabel(name)
     try:
         image = nibabel.load(source) if isinstance(source, str | Path) else source
-        if len(image.shape) > 4 or (len(image.shape) == 4 and image.shape[3] not in (1, channels)):
+        if len(image.shape) > 4 or (len(image.shape) == 4 and channels and image.shape[3] not in (1, channels)):
             raise CorruptInputError(_told_dimensions(name, image.shape, channels))
         image = nibabel.as_closest_canonical(image)
         values = np.asarray(image.dataobj, dtype=np.float32)

@@ -102,7 +102,7 @@ def _read_path(path: Path, columns: Mapping[str, str], labelled: bool | None, re
         raise OptionError(f"columns={dict(columns)} needs a table (CSV, TSV, Parquet), but {str(path)!r} is none")
     if path.is_dir():
         return folders.read_folder(path, labelled)
-    if suffix in folders.EXTENSIONS:
+    if path.name.lower().endswith(folders.EXTENSIONS):
         return Raw([str(path)], None, source=repr(str(path)))
     known = " ".join((*frames.SUFFIXES, *folders.EXTENSIONS))
     raise DataError(f"{str(path)!r} is neither a folder nor a file of a known kind ({known})")

@@ -111,7 +111,7 @@ def read_volume(source: Any, channels: int = 1) -> tuple[Array, Array | None]:
     Args:
         source: Path of a NIfTI, .npy or .npz file, a nibabel image, or an array ``(depth, height, width)`` or
             ``(channels, depth, height, width)`` of any number type.
-        channels: Number of channels of the model.
+        channels: Number of channels of the model; 0 for any.
 
     Returns:
         float32 ``(1 or channels, depth, height, width)``, and the affine from indices to millimetres, None where unknown.
@@ -141,7 +141,7 @@ def _checked(values: Array, channels: int, name: str) -> Array:
         raise CorruptInputError(f"{name} holds {values.dtype} values; a volume holds numbers")
     shape = values.shape
     values = values[None] if values.ndim == 3 else values
-    if values.ndim != 4 or not values.size or values.shape[0] not in (1, channels):
+    if values.ndim != 4 or not values.size or (channels and values.shape[0] not in (1, channels)):
         raise CorruptInputError(f"{name} has shape {shape}; expected (depth, height, width), or {channels} or 1 channel(s) before these")
     values = np.ascontiguousarray(values, dtype=np.float32)
     bad = int(values.size - np.isfinite(values).sum())

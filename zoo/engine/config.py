@@ -88,6 +88,7 @@ class Config(BaseModel):
     batch_size: Int = Field(ge=1)
     lr: Float = Field(gt=0)
     image_size: tuple[Int, Int] | None = None
+    window: Annotated[tuple[Float, Float], BeforeValidator(_pair)] | None = None
     max_length: Int | None = Field(default=None, ge=1)
     seed: Int = Field(default=0, ge=0, lt=2**63)
     layer_decay: Float = Field(gt=0, le=1)
@@ -119,6 +120,13 @@ class Config(BaseModel):
     @classmethod
     def _square(cls, value: Any) -> Any:
         return (value, value) if isinstance(value, (int, str)) and not isinstance(value, bool) else value
+
+    @field_validator("window")
+    @classmethod
+    def _wide(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value and value[1] <= 0:
+            raise ValueError("must be (centre, width), the width positive")
+        return value
 
     @field_validator("image_size")
     @classmethod

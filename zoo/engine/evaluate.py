@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,15 +12,19 @@ import numpy.typing as npt
 
 from zoo.adapter import TaskModel
 from zoo.data.open import Table, open_data
+from zoo.data.split import normal_group
 from zoo.declare import Text
 from zoo.engine.device import choose_device, choose_precision, placed
 from zoo.engine.entities import label_words
+from zoo.engine.intervals import intervals as bootstrap
 from zoo.engine.loader import Loader
-from zoo.engine.metrics import compute_metrics, sigmoid, softmax
+from zoo.engine.metrics import compute_metrics, sensitivity_at_specificity, sigmoid, softmax
 from zoo.engine.progress import Progress
 from zoo.engine.setup import check_targets, reads
 from zoo.engine.streams import Forward, run_all, run_words, samples_for
 from zoo.errors import DataError, OptionError
+
+log = logging.getLogger("zoo")
 
 BATCH_SIZE = 64
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -32,6 +37,8 @@ def evaluate(
     *,
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
+    intervals: float | None = None,
+    specificity: float | None = None,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     device: str = "auto",
@@ -48,6 +55,9 @@ def evaluate(
         data: Any source with labels, see ``zoo.data.open.open_data``.
         split: Only this split of the data.
         columns: Own names of the columns of a table.
+        intervals: Share that a confidence interval covers, such as 0.95: adds ``auroc_low`` and ``auroc_high``, and so on for
+            every metric, from 1000 draws of whole groups (patients) where the data have groups, else of samples.
+        specificity: Adds ``sensitivity_at_specificity``, the sensitivity at this specificity, such as 0.95.
         batch_size: Samples per forward.
         workers: Loader processes; None chooses.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -55,11 +65,26 @@ def evaluate(
 
     Raises:
         DataError: If the data have no labels, or labels outside the model's.
+        OptionError: If ``intervals`` or ``specificity`` is out of range, or the task has none.
     """
     table = open_data(data, task=model.task, classes=model.labels, split=split, columns=columns, labelled=True, reads=reads(model))
     check_targets(model, table)
     logits = _outputs(model, table, model, batch_size=batch_size, workers=workers, device=device, quiet=quiet)
-    return compute_metrics(model.task, logits, np.asarray(table.targets), table.classes)
+    targets = np.asarray(table.targets)
+    metrics = compute_metrics(model.task, logits, targets, table.classes)
+    if specificity is not None:
+        value = sensitivity_at_specificity(model.task, logits, targets, specificity)
+        metrics |= {} if value is None else {"sensitivity_at_specificity": value}
+    if intervals is not None:
+        metrics |= bootstrap(model.task, logits, targets, groups=_groups(table), level=intervals, specificity=specificity)
+    return metrics
+
+
+def _groups(table: Table) -> list[str] | None:
+    if table.groups is None:
+        log.info("%s has no groups (patients): the intervals draw samples as if each came from another", table.source)
+        return None
+    return [normal_group(group) for group in table.groups]
 
 
 def predict(model: TaskModel, inputs: Any, **options: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from zoo.engine.device import make_accelerator, placed, refuse_several_processes
 from zoo.engine.messages import too_late
 from zoo.engine.recipe import Recipe
 from zoo.engine.run import Run, claim_folder, environment, release_folder, write_history, write_run
-from zoo.engine.setup import check_fits, open_for_fit, resize_inputs, shorten_inputs, summary
+from zoo.engine.setup import check_fits, open_for_fit, resize_inputs, shorten_inputs, summary, window_inputs
 from zoo.engine.signals import StopFlag, stop_signals
 from zoo.engine.training import Training
 from zoo.errors import SavedModelError, fault_list
@@ -124,6 +124,7 @@ def _train(
         stack.enter_context(seeded(config.seed))
         resize_inputs(model, config.image_size)
         shorten_inputs(model, config.max_length)
+        window_inputs(model, config.window)
         # Statistics that were never learned must move.
         model.freeze_bn = config.freeze_bn and model.pretrained
         model.labels = model.labels or tables[0].classes or None

@@ -75,8 +75,9 @@ def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tu
     if second is not None:
         check_targets(model, second)
     if config.on_corrupt == "skip":
-        first = drop_corrupt(first, config.max_corrupt)
-        second = second and drop_corrupt(second, config.max_corrupt)
+        window = config.window or getattr(model.inputs, "window", None)
+        first = drop_corrupt(first, config.max_corrupt, window)
+        second = second and drop_corrupt(second, config.max_corrupt, window)
     return first, second
 
 
@@ -134,6 +135,19 @@ def shorten_inputs(model: TaskModel, length: int | None) -> None:
     if length > model.spec.inputs.max_length:
         raise OptionError(f"max_length is {length}; backbone {model.spec.name!r} takes at most {model.spec.inputs.max_length} tokens")
     model.inputs = dataclasses.replace(model.inputs, max_length=length)
+
+
+def window_inputs(model: TaskModel, window: tuple[float, float] | None) -> None:
+    """Make the model's DICOM images or volumes be shown through a window (centre, width) from now on, in place.
+
+    Raises:
+        OptionError: If the model reads texts.
+    """
+    if window is None:
+        return
+    if isinstance(model.inputs, Text):
+        raise OptionError(f"window is for DICOM images and volumes; backbone {model.spec.name!r} reads texts")
+    model.inputs = dataclasses.replace(model.inputs, window=window)
 
 
 def summary(table: Table | None) -> dict[str, Any] | None:
