@@ -31,9 +31,7 @@ def register(commands: Commands) -> None:
     command.add_argument("data", metavar="DATA", help=DATA)
     command.add_argument("--split", help="only this split of the data")
     command.add_argument("--drop-other-classes", action="store_true", help=OTHERS)
-    command.add_argument(
-        "--intervals", type=float, metavar="SHARE", help="add confidence intervals, such as 0.95, by bootstrap over patients"
-    )
+    command.add_argument("--intervals", type=float, metavar="SHARE", help="add confidence intervals, such as 0.95, drawing patients")
     command.add_argument("--specificity", type=float, metavar="SHARE", help="add the sensitivity at this specificity, such as 0.95")
     _common(command, columns=True)
     command.set_defaults(run=evaluate)

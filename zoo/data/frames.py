@@ -161,9 +161,7 @@ def find_columns(
         if labelled is False:
             found["group"] = None
         else:
-            log.info(
-                "%s: column %r is taken as the group that no split may cut; columns={'group': …} names another", source, found["group"]
-            )
+            log.info("%s: column %r is taken as the group that no split cuts; columns={'group': …} names another", source, found["group"])
     return {role: name for role, name in found.items() if name is not None and not (role == "label" and labelled is False)}
 
 
