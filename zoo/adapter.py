@@ -226,7 +226,8 @@ def _check(num_classes: int, task: str, in_chans: int | None, labels: Sequence[s
 def _check_head_options(head: HeadSpec, options: Mapping[str, Any]) -> None:
     parameters = list(inspect.signature(load_function(head.build)).parameters.values())[2:]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        check_options(options, [parameter.name for parameter in parameters], f"head {head.name!r}")
+        beside = [name for name in inspect.signature(Backbone.adapt).parameters if name not in ("self", "head_options")]
+        check_options(options, [parameter.name for parameter in parameters], f"head {head.name!r}", beside=beside)
 
 
 def _own_pooling(spec: BackboneSpec, task: str, options: Mapping[str, Any]) -> tuple[dict[str, bool], dict[str, Any]]:

@@ -215,4 +215,4 @@ def _check_build_options(spec: BackboneSpec, options: Mapping[str, Any]) -> None
 
     parameters = inspect.signature(load_function(spec.build)).parameters.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        check_options(options, [parameter.name for parameter in parameters], f"backbone {spec.name!r}")
+        check_options(options, [parameter.name for parameter in parameters], f"backbone {spec.name!r}", beside=("weights", "allow_partial"))

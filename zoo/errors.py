@@ -132,13 +132,19 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
-def check_options(given: Iterable[str], known: Iterable[str], owner: str) -> None:
+def check_options(given: Iterable[str], known: Iterable[str], owner: str, *, beside: Iterable[str] = ()) -> None:
     """Refuse options that ``owner`` does not have, all at once.
+
+    Args:
+        given: Names of the options that were given.
+        known: Names of those it has.
+        owner: What has them.
+        beside: Named arguments of the function itself, which a misspelt option may have meant.
 
     Raises:
         OptionError: Naming each unknown option and its nearest known one.
     """
-    known = sorted(known)
-    unknown = [f"{name!r}{did_you_mean(name, known)}" for name in given if name not in known]
+    known, beside = sorted(known), list(beside)
+    unknown = [f"{name!r}{did_you_mean(name, [*known, *beside])}" for name in given if name not in known]
     if unknown:
         raise OptionError(f"{owner} has no option {', '.join(unknown)}; it has: {', '.join(known) or 'none'}")

@@ -16,6 +16,8 @@ from zoo.errors import OptionError, did_you_mean, fault_list
 
 log = logging.getLogger("zoo")
 
+_BESIDE = ("recipe", "train", "valid", "out", "resume", "quiet")  # named arguments of fit(), which a misspelt option may have meant
+
 # The fields of zoo.data.transforms.Augment.none(), which is not imported here because its module needs torch.
 _NOTHING: Mapping[str, Any] = MappingProxyType({"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0})
 MONITORS = {
@@ -154,7 +156,7 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:
     """
     chosen = resolve_recipe(recipe)
     given = {name: value for name, value in options.items() if value is not None}
-    faults = [f"there is no option {name!r}{did_you_mean(name, OPTIONS)}" for name in given if name not in OPTIONS]
+    faults = [f"there is no option {name!r}{did_you_mean(name, [*OPTIONS, *_BESIDE])}" for name in given if name not in OPTIONS]
     values = {name: getattr(chosen, name) for name in _FROM_RECIPE}
     values |= {name: value for name, value in given.items() if name in Config.model_fields}
     values["augment"] = _augment(given.get("augment", chosen.augment), {key: given[key] for key in _SWITCHES if key in given}, faults)
