@@ -249,7 +249,7 @@ def test_a_reader_that_stops_early_gets_no_complaint(tmp_path: Path) -> None:
         child.stdout.close()
         print(child.stderr.read().decode(), child.wait())
     """
-    assert run_python(code, cwd=tmp_path).stdout.split() == ["1"]
+    assert run_python(code, cwd=tmp_path).stdout.split() == ["0"]
 
 
 def test_version_and_help_say_what_they_should(run: Callable[..., Done]) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import zoo
-from tests.faults.fake_dist import ROOT, fake_dist, run_zoo
+from tests.faults.fake_dist import fake_dist, run_zoo
 from zoo import policy
 from zoo.cli.listing import number
 from zoo.errors import OptionError, RegistryFileError
@@ -36,19 +33,6 @@ def test_a_misspelt_argument_of_a_function_is_told_the_nearest() -> None:
     model = zoo.get("zoo/glyphnet", weights=False).adapt(2)
     with pytest.raises(OptionError, match="did you mean 'recipe'"):
         model.fit("nowhere", recip="full")
-
-
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    command = [sys.executable, "-m", "zoo.cli", "list"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    errors = process.stderr.read()
-    process.stderr.close()
-    assert (process.wait(), errors) == (0, b"")
 
 
 def test_a_name_that_no_plugin_has_is_an_error_with_the_nearest(tmp_path: Path) -> None:
