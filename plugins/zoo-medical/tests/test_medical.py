@@ -7,6 +7,7 @@ import sys
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -218,3 +219,8 @@ def test_the_declared_input_follows_the_options_and_impossible_sizes_are_refused
     for name, size in (("monai/swinunetr-24", 40), ("monai/vit-small-3d", 40), ("monai/densenet121-3d", 24)):
         with pytest.raises(zoo.OptionError, match="voxels"):
             zoo.get(name, weights=False, img_size=size).build()
+
+
+def test_the_table_of_the_page_is_up_to_date() -> None:
+    script = Path(__file__).parents[1] / "scripts" / "make_docs.py"
+    assert subprocess.run([sys.executable, script, "--check"], check=False).returncode == 0, f"run python {script.name}"
