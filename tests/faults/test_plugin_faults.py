@@ -96,6 +96,21 @@ def test_what_is_remembered_of_a_plugin_is_dropped_when_anything_changes(change:
     assert marker.exists(), "an outdated listing was used"
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_r3_names_that_differ_in_spelling_only_and_entry_points_of_one_name_are_never_silent(
+    order: tuple[int, ...], tmp_path: Path
+) -> None:
+    fake_dist(tmp_path / "0", "A-b", names=["ab/old"], version="1.0", entry_points="[zoo]\nsame = a_b\n")
+    fake_dist(tmp_path / "1", "zoo-other", names=["other/net"], entry_points="[zoo]\nsame = zoo_other\n")
+    fake_dist(tmp_path / "2", "a_b", names=["ab/new"], version="2.0", entry_points="[zoo]\nsame = a_b\n")
+    done = run_zoo("plugins", "--json", paths=[tmp_path / str(index) for index in order], cwd=tmp_path, ZOO_CACHE=str(tmp_path / "cache"))
+    rows = {(row["distribution"], row["version"]): row for row in json.loads(done.stdout)}
+    first, second = [("A-b", "1.0"), ("a_b", "2.0")][:: 1 if order[0] == 0 else -1]
+    assert (rows[first]["status"], rows[second]["status"]) == ("ok", "disabled")
+    assert rows[second]["cause"] == f"{' '.join(first)} comes earlier on the path"
+    assert rows["zoo-other", "1.0"]["backbones"] == 1
+
+
 BREACHES: dict[str, dict[str, Any]] = {
     "an unknown argument": {"source": "import zoo\n@zoo.hookimpl\ndef zoo_backbones(config):\n    return []"},
     "a misspelt hook": {"source": "import zoo\n@zoo.hookimpl\ndef zoo_backbone():\n    return []"},
