@@ -62,8 +62,12 @@ def test_a_dropout_that_no_group_names_rides_with_the_module_before_it() -> None
     assert bind(Odd(), ODD_LAYERS)["stem"].strays == ("drop",)
 
 
+def test_a_group_of_which_every_name_may_be_absent_may_be_absent() -> None:
+    assert bind(ToyNet(), {**TOY_LAYERS, "pooler": "pooler?"}).names == bind(ToyNet(), TOY_LAYERS).names
+
+
 def test_all_faults_are_told_at_once_with_the_nearest_name() -> None:
-    layers = {"stem": ["conv", "bn1"], "stage": "blocks.*", "again": "blocks.0.conv", "none": "nothing?", "two": ["blocks.*", "bn1.*"]}
+    layers = {"stem": ["conv", "bn1"], "stage": "blocks.*", "again": "blocks.0.conv", "none": "blocks.0.drop", "two": ["blocks.*", "bn1.*"]}
     with pytest.raises(LayerGroupError) as caught:
         bind(ToyNet(), layers, owner="backbone 'toy/net' (plugin toys 1.0)")
     message = str(caught.value)

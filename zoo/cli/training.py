@@ -113,7 +113,7 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
         from zoo.data.open import open_data
         from zoo.data.read import kind_of
 
-        opening = {"task": model.task, "classes": model.labels, "reads": kind_of(model.inputs, model.task)}
+        opening: dict[str, Any] = {"task": model.task, "classes": model.labels, "reads": kind_of(model.inputs, model.task)}
         data, given = open_data(data, labelled=True, drop_other_classes=True, **opening, **given), {}
     wanted = {name: getattr(options, name) for name in ("batch_size", "intervals", "specificity")}
     metrics = model.evaluate(data, **given, **{name: value for name, value in wanted.items() if value is not None})

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.data.raw import Raw
 from zoo.errors import DataError, check_options, count, did_you_mean, examples
@@ -57,7 +57,7 @@ def _parse(path: Path) -> pd.DataFrame:
         separator = max("\t;," if path.suffix.lower() == ".tsv" else ",;\t", key=lines[0].count)
         # No cell holds a tab or a line break, so a quotation mark is one, unless it wraps a whole cell.
         plain = separator == "\t" and all(line.count("\t") == lines[0].count("\t") for line in lines if line.strip())
-        quoting = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
         frame: pd.DataFrame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", quoting=quoting)
         return frame.map(_unquoted).rename(columns=_unquoted) if plain else frame
     except PermissionError as error:
