@@ -188,3 +188,16 @@ def test_a_hold_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.INFO, "zoo"):
         open_train_valid(folder(tmp_path, a=10, b=10), seed=3)
     assert "4 of 20 samples (20 %) held out stratified by class, seed 3" in caplog.text
+
+
+def test_dicom_files_without_an_ending_and_volumes_are_found(tmp_path: Path) -> None:
+    for name, content in {
+        "a/4648": b"\0" * 128 + b"DICM",
+        "a/1.2.840.5": b"\0" * 128 + b"DICM",
+        "b/x.nii.gz": b"",
+        "b/notes": b"text",
+        "b/y.DCM": b"",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    assert [Path(path).name for path in open_data(tmp_path).inputs] == ["1.2.840.5", "4648", "x.nii.gz", "y.DCM"]

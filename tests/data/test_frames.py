@@ -155,3 +155,15 @@ def test_a_table_can_be_opened_again_with_other_classes(files: Path) -> None:
     again = open_data(first, classes=["c", "b", "a"])
     assert isinstance(again, Table)
     assert again.targets.tolist() == [2, 1]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("column", ["patient_id", "patient", "subject_id"])
+def test_a_column_of_patients_is_the_group_and_the_log_says_so(files: Path, column: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    path = table(files / "x.csv", f"file_name,label,{column}\nimg/0.png,a,1\nimg/1.png,b,2\n")
+    assert open_data(path).groups == ("1", "2")
+    assert f"column '{column}' is taken as the group" in caplog.text
+    assert open_data(path, labelled=False).groups is None
+    gaps = table(files / "y.csv", f"file_name,label,{column}\nimg/0.png,a,1\nimg/1.png,b,\n")
+    assert open_data(gaps).groups is None
+    assert f"column '{column}' has gaps" in caplog.text

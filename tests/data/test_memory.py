@@ -194,7 +194,9 @@ def test_the_keys_of_a_dataset_dict_are_its_splits() -> None:
     import datasets
 
     both = datasets.DatasetDict({"train": hub([0, 1, 0, 1], ["a", "b"]), "validation": hub([1, 0], ["a", "b"])})
-    train, valid = open_train_valid(both)
+    with pytest.raises(DataError, match="1 group of 1 in valid"):  # both have a patient p0
+        open_train_valid(both)
+    train, valid = open_train_valid(both, allow_leak=True)
     assert (len(train), len(valid), valid.targets.tolist()) == (4, 2, [1, 0])  # type: ignore[union-attr]
 
 
