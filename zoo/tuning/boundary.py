@@ -22,6 +22,8 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from zoo.layers import LayerGroups
 
 Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
+Outputs: TypeAlias = "list[tuple[nn.Module, Any]]"
+Resized: TypeAlias = Callable[[torch.Size], "list[int]"]
 
 
 class _Reached(Exception):  # noqa: N818  # a signal and not an error
@@ -59,13 +61,14 @@ class Boundary:
     frozen: int
     kept: tuple[int, ...] = ()
     shared: dict[int, Tensor] = field(default_factory=dict)
-    outputs: list[tuple[nn.Module, Any]] = field(default_factory=list)
+    outputs: Outputs = field(default_factory=list)
     size: int = 0
     length: int = 0
 
     def capture(self, x: Batch) -> list[Tensor]:
         """Run the prefix and return what has to be kept, one tensor ``(batch, …)`` for each of ``kept``; no gradients."""
-        entry, _ = _run_prefix(self.groups, self.frozen, x)
+        with torch.no_grad():
+            entry = _entered(self.groups, self.frozen, x)
         return [entry.leaves[position].detach() for position in self.kept]
 
     def replay(self, x: Batch, stored: list[Tensor]) -> Tensor:
@@ -78,8 +81,11 @@ class Boundary:
     def _resized(self, shape: torch.Size, x: Batch) -> list[int]:
         """Return a recorded shape for another number of samples, and another number of tokens."""
         size, length = _extent(x)
-        first = [shape[0] // self.size * size] if shape and shape[0] % self.size == 0 else list(shape[:1])
-        return first + [length if self.length and extent == self.length else extent for extent in shape[1:-1]] + list(shape[len(shape[:1]) :][-1:])
+        extents = list(shape)
+        if extents and extents[0] % self.size == 0:
+            extents[0] = extents[0] // self.size * size
+        # The last axis is that of the channels.
+        return [length if 0 < axis < len(extents) - 1 and extent == self.length else extent for axis, extent in enumerate(extents)]
 
 
 def open_boundary(groups: LayerGroups, frozen: int, x: Batch) -> Boundary | str:
@@ -111,6 +117,9 @@ def _tried(groups: LayerGroups, frozen: int, x: Batch) -> Boundary:
     boundary.shared = {position: entry.leaves[position].detach() for position in depends if position not in boundary.kept}
     if not boundary.kept:
         raise _Mismatch("nothing that depends on the frozen groups enters the next one")
+    kept, shared = [entry.leaves[position] for position in boundary.kept], list(boundary.shared.values())
+    if length and (any(length in tensor.shape for tensor in shared) or any(length in tensor.shape[2:] for tensor in kept)):
+        raise _Mismatch("what enters the next group depends on the length of the longest text")
     for part in (x, _first(x, size // 2)):
         plain, again = groups.model(part), boundary.replay(part, boundary.capture(part))
         if plain.shape != again.shape or not torch.equal(plain, again):
@@ -131,9 +140,9 @@ def _depending(boundary: Boundary, entry: _Entry, x: Batch) -> list[int]:
     ]
 
 
-def _run_prefix(groups: LayerGroups, frozen: int, x: Batch) -> tuple[_Entry, list[tuple[nn.Module, Any]]]:
+def _run_prefix(groups: LayerGroups, frozen: int, x: Batch) -> tuple[_Entry, Outputs]:
     """Run the prefix; return what entered the next group, and what the outermost modules of the prefix returned."""
-    outputs: list[tuple[nn.Module, Any]] = []
+    outputs: Outputs = []
     depth = [0]
 
     def before(_module: nn.Module, _args: Any) -> None:
@@ -171,26 +180,29 @@ def _entered(groups: LayerGroups, frozen: int, x: Batch) -> _Entry:
 @contextmanager
 def _enters(groups: LayerGroups, frozen: int, fill: Mapping[int, Tensor]) -> Iterator[None]:
     """Give the first module called behind the prefix what was kept."""
-    done: list[bool] = []
+    handles: list[Any] = []
 
-    def give(_module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        if done:
-            return None
-        done.append(True)
+    def give(_module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        # Off at once: some modules compute in another way while they are watched.
+        _remove(handles)
         leaves, tree = tree_flatten((args, kwargs))
         given: tuple[Any, Any] = tree_unflatten([fill.get(position, leaf) for position, leaf in enumerate(leaves)], tree)
         return given
 
-    handles = [module.register_forward_pre_hook(give, with_kwargs=True) for module in _modules(groups[frozen:])]
+    handles += [module.register_forward_pre_hook(give, with_kwargs=True) for module in _modules(groups[frozen:])]
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        _remove(handles)
+
+
+def _remove(handles: list[Any]) -> None:
+    while handles:
+        handles.pop().remove()
 
 
 @contextmanager
-def _answers(outputs: list[tuple[nn.Module, Any]], resized: Callable[[torch.Size], list[int]], value: float | None = None) -> Iterator[None]:
+def _answers(outputs: Outputs, resized: Resized, value: float | None = None) -> Iterator[None]:
     """Let the modules of the prefix answer with tensors that hold nothing, or ``value``, instead of computing."""
     queues: dict[nn.Module, list[Any]] = {}
     for module, output in outputs:
@@ -202,7 +214,7 @@ def _answers(outputs: list[tuple[nn.Module, Any]], resized: Callable[[torch.Size
 
     try:
         for module in queues:
-            module.forward = answer(module)  # type: ignore[method-assign]  # taken back below
+            module.forward = answer(module)  # taken back below
         yield
     finally:
         for module in queues:
@@ -222,7 +234,7 @@ def _shape_of(value: Any) -> Any:
     return _Shape(value.shape, value.dtype, value.device) if isinstance(value, Tensor) else value
 
 
-def _empty(shape: Any, resized: Callable[[torch.Size], list[int]], value: float | None) -> Any:
+def _empty(shape: Any, resized: Resized, value: float | None) -> Any:
     if not isinstance(shape, _Shape):
         return shape
     # Memory of its own: an expanded tensor cannot be written to in place, as many activations do.
