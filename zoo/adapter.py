@@ -83,7 +83,11 @@ class TaskModel(nn.Module):
         Args:
             x: Normalised inputs ``(batch, *inputs.shape)``; for text the mapping that ``zoo.Text`` describes.
         """
-        logits: Tensor = self.head(self.backbone(x), *_mask(x))
+        return self.logits(self.backbone(x), x)
+
+    def logits(self, features: Tensor, x: Batch) -> Tensor:
+        """Return the logits of features that the backbone gave for inputs ``x``."""
+        logits: Tensor = self.head(features, *_mask(x))
         return logits
 
     def embed_batch(self, x: Batch) -> Tensor:

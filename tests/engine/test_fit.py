@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import zoo
-from tests.engine.tiny import NAMES, difference, images, model, timeless, values
+from tests.engine.tiny import NAMES, count_samples, difference, images, model, timeless, values
 from zoo.engine.recipe import Phase, Recipe
 from zoo.errors import DataError, OptionError, OutputExistsError, TrainingError, UnknownGroupError
 from zoo.registry import Registry
@@ -81,6 +81,25 @@ def test_a_probe_runs_the_backbone_once_per_sample(tmp_path: Path) -> None:
     net.backbone.register_forward_hook(lambda _module, args, _output: seen.__setitem__(0, seen[0] + len(args[0])))
     fit(net, tmp_path / "run", recipe="linear-probe", epochs=5)
     assert seen[0] == 24 + 12
+
+
+def test_a_frozen_prefix_runs_once_and_training_behind_it_is_the_same(tmp_path: Path) -> None:
+    nets, runs = [model(), model()], []
+    seen = [count_samples(net.backbone.get_submodule("conv1")) for net in nets]
+    for net, cache in zip(nets, (True, False), strict=True):
+        runs.append(fit(net, tmp_path / str(cache), recipe="full", freeze="stage.0", epochs=4, augment="none", cache=cache))
+    assert seen[1] == [4 * (24 + 12)]
+    assert seen[0][0] <= 24 + 12 + 5 * 4, "beside the trial on four samples, the prefix ran more than once"
+    assert difference(values(nets[0]), values(nets[1])) < 1e-5
+    for one, other in zip(*(run.history for run in runs), strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
+
+
+def test_a_prefix_that_does_not_fit_is_computed_every_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="zoo")
+    fit(model(), tmp_path / "run", recipe="full", freeze="stem", epochs=2, augment="none", cache_gb=1e-6)
+    assert "cache_gb allows" in caplog.text
 
 
 def test_views_are_cached_too(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_the_plan_resolves_frozen_prefixes_and_knows_where_phases_end() -> None:
     assert [(epoch.phase.name, epoch.frozen, epoch.done, epoch.cached) for epoch in plan] == [
         ("probe", 3, 0, True),
         ("probe", 3, 1, True),
-        ("full", 1, 0, False),
+        ("full", 1, 0, False),  # augmented anew every epoch
         ("full", 1, 1, False),
     ]
     assert [next_phase(plan, at) for at in range(4)] == [2, 2, 4, 4]

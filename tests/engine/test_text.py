@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import zoo
-from tests.engine.tiny import difference, timeless, values
+from tests.engine.tiny import count_samples, difference, timeless, values
 from tests.toy_text import ToyTextPlugin
 from zoo.adapter import TaskModel
 from zoo.engine.sampler import batches_by_length
@@ -187,3 +187,22 @@ def test_the_maximum_length_is_cut_down_and_saved(tmp_path: Path) -> None:
     assert not np.array_equal(loaded.predict_proba(["sun " * 20]), loaded.predict_proba(["sun " * 5 + "rain"]))
     with pytest.raises(OptionError, match="at most 24 tokens"):
         net.fit(sentences(), sentences(seed=1), max_length=25)
+
+
+@pytest.mark.parametrize(
+    ("task", "freeze"), [("single-label", "layer.0"), ("token-classification", "layer.0"), ("token-classification", "all")]
+)
+def test_the_frozen_part_of_a_text_model_runs_once(task: str, freeze: str, tmp_path: Path) -> None:
+    train, valid = (tagged(), tagged(seed=1)) if task == "token-classification" else (sentences(), sentences(seed=1))
+    runs = []
+    for cache in (True, False):
+        net = model(task, 3 if task == "token-classification" else 2, dropout=0.0)
+        seen = count_samples(net.backbone.get_submodule("embeddings"))
+        out = tmp_path / str(cache)
+        run = net.fit(train, valid, recipe="full", freeze=freeze, epochs=3, cache=cache, batch_size=8, out=out, quiet=True)
+        runs.append((run.history, seen[0]))
+    assert runs[0][1] <= len(train[0]) + len(valid[0]) + 5 * 4
+    assert runs[1][1] == 3 * (len(train[0]) + len(valid[0]))
+    for one, other in zip(runs[0][0], runs[1][0], strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-4)
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)

@@ -103,6 +103,7 @@ class Config(BaseModel):
     augment: dict[str, Any] | None = None
     views: Int = Field(default=1, ge=1)
     cache: bool = True
+    cache_gb: Float = Field(default=4.0, ge=0)
     freeze: Int | str = 0
     freeze_bn: bool = False
     clip_grad: Float | None = Field(default=None, gt=0)
@@ -216,6 +217,6 @@ def _fields(value: Any) -> Mapping[str, Any] | str | None:
 
 def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Tell where two configurations differ in what changes the result; workers and device do not."""
-    free = {"workers", "device"}
+    free = {"workers", "device", "cache_gb"}
     names = [name for name in ours if name not in free and ours[name] != theirs.get(name)]
     return [f"{name} was {theirs.get(name)!r} and is {ours[name]!r}" for name in names]

@@ -73,6 +73,11 @@ class Loader:
         for inputs, targets, indices in _quiet_iterator(self._loader):
             yield self._placed(inputs), targets.to(self._device, non_blocking=True), indices
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample's tensor."""
+        return tuple(self.samples[0][0].shape)  # type: ignore[union-attr]  # asked of pixels only
+
     def _placed(self, inputs: Inputs) -> Inputs:
         if isinstance(inputs, dict):
             return {name: x.to(self._device, non_blocking=True) for name, x in inputs.items()}

@@ -20,7 +20,8 @@ class Epoch:
         done: Epochs of the same phase before this one.
         of: Epochs of the phase.
         augment: Whether images are augmented.
-        cached: Whether the whole backbone is frozen and every view of a sample is fixed, so that features are computed once.
+        cached: Whether something is frozen and every view of a sample is fixed, so that the frozen prefix is computed once.
+        pooled: Whether that leaves pooled features: the whole backbone is frozen, and the head can start from them.
     """
 
     phase: Phase
@@ -30,16 +31,18 @@ class Epoch:
     of: int
     augment: bool
     cached: bool
+    pooled: bool = False
 
 
-def make_plan(config: Config, groups: LayerGroups, *, at_least: int = 0, cache: bool = True) -> list[Epoch]:
+def make_plan(config: Config, groups: LayerGroups, *, at_least: int = 0, separable: bool = True, augmentable: bool = True) -> list[Epoch]:
     """Lay out the epochs of a run.
 
     Args:
         config: The resolved configuration.
         groups: Layer groups of the model.
         at_least: Frozen prefix that every phase keeps.
-        cache: Whether cached features can be used at all.
+        separable: Whether the head can start from pooled features.
+        augmentable: Whether the inputs can be augmented at all.
 
     Raises:
         UnknownGroupError: If a phase or ``freeze`` names a group that does not exist.
@@ -52,11 +55,12 @@ def make_plan(config: Config, groups: LayerGroups, *, at_least: int = 0, cache: 
     for index, (phase, count) in enumerate(zip(config.recipe.phases, phase_epochs(config.recipe.phases, config.epochs), strict=True)):
         reach = words.get(phase.frozen, phase.frozen) if isinstance(phase.frozen, str) else phase.frozen
         frozen = max(least, groups.prefix_length(reach))
-        augment = phase.augment and config.augment is not None
+        augment = phase.augment and config.augment is not None and augmentable
         # Several views are augmented ones by themselves; without them, augmentation means a fresh image every epoch.
         fixed = not augment or config.views > 1
-        cached = cache and config.cache and frozen == len(groups) and fixed
-        plan += [Epoch(phase, index, frozen, done, count, augment, cached) for done in range(count)]
+        cached = config.cache and frozen > 0 and fixed
+        pooled = cached and separable and frozen == len(groups)
+        plan += [Epoch(phase, index, frozen, done, count, augment, cached, pooled) for done in range(count)]
     return plan
 
 

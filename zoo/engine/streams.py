@@ -1,9 +1,11 @@
-"""What a phase trains on: samples through the whole model, or cached features through the head alone."""
+"""What a phase trains on: samples through the whole model, or what a frozen prefix gave through what is behind it."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,11 +20,14 @@ from zoo.data.text import IGNORED, TextSamples
 from zoo.data.transforms import Augment, Transform, eval_transform, train_transform
 from zoo.declare import Image, Text
 from zoo.engine.config import Config
+from zoo.engine.entered import Entering, Kept, Whole, find_boundary
 from zoo.engine.loader import Loaded, Loader
 from zoo.engine.plan import Epoch
 from zoo.engine.progress import Progress
 from zoo.engine.sampler import Batch, ordered_batches
+from zoo.tuning.boundary import Boundary
 
+log = logging.getLogger("zoo")
 Forward = Callable[[Any], Tensor]
 Batches = Callable[[Sequence[Batch], int], Iterable[Loaded]]
 Outputs: TypeAlias = "npt.NDArray[np.float32]"
@@ -44,7 +49,7 @@ class Stream:
 
 
 class Streams:
-    """The streams of one run; features of a frozen backbone are computed once per phase and view.
+    """The streams of one run; what is frozen is computed once per phase and view.
 
     Args:
         model: The model.
@@ -55,6 +60,7 @@ class Streams:
         layout: Memory format of the inputs.
         progress: Where long passes are shown.
         poll: Called after every batch of a pass; may raise to stop.
+        folder: Where large caches may go.
     """
 
     def __init__(
@@ -68,20 +74,22 @@ class Streams:
         layout: torch.memory_format,
         progress: Progress,
         poll: Callable[[], None],
+        folder: Path,
     ) -> None:
         self._model, self._train, self._valid, self._config = model, train, valid, config
         self._accelerator, self._layout, self._progress, self._poll = accelerator, layout, progress, poll
         self._loaders: dict[str, Loader] = {}
         self._features: dict[str, list[Tensor]] = {}
-        self._phase = -1
+        self._kept: dict[str, Kept] = {}
+        self._boundary: Boundary | Whole | None = None
+        self._phase, self._folder = -1, folder
 
     def train(self, epoch: Epoch) -> Stream:
         """Return what ``epoch`` trains on; the model's frozen prefix must be set already. May leave the model in eval mode."""
-        if not epoch.cached:
-            self._features.clear()
-            loader = self._kept_loader("augmented" if epoch.augment else "plain")
-            return Stream(loader.batches, self._cast(self._model), loader.samples.lengths)
         self._open_phase(epoch)
+        if not epoch.pooled:
+            loader = self._entered(epoch, "train") or self._kept_loader("augmented" if epoch.augment else "plain")
+            return Stream(loader.batches, self._cast(self._forward), loader.samples.lengths)
         if "train" not in self._features:
             kinds = [("plain", 0), *(("augmented", view) for view in range(1, self._config.views))]
             self._features["train"] = [self._extract(self._train, kind, view) for kind, view in kinds]
@@ -91,9 +99,10 @@ class Streams:
     def valid_logits(self, epoch: Epoch) -> Outputs:
         """Return the model's logits for all validation samples, ``(samples, classes)``; for words as ``run_words`` does."""
         assert self._valid is not None, "asked for validation without validation data"
-        if not epoch.cached:
-            return self._pass(self._cast(self._model), self._kept_loader("valid"), len(self._valid), "valid")
         self._open_phase(epoch)
+        if not epoch.pooled:
+            loader = self._entered(epoch, "valid") or self._kept_loader("valid")
+            return self._pass(self._cast(self._forward), loader, len(self._valid), "valid")
         if "valid" not in self._features:
             self._features["valid"] = [self._extract(self._valid, "valid", 0)]
         with torch.inference_mode():
@@ -106,10 +115,54 @@ class Streams:
 
     def _open_phase(self, epoch: Epoch) -> None:
         # Another phase may have trained the backbone in between.
-        if epoch.index != self._phase:
-            self._features.clear()
-            self._loaders.clear()
-            self._phase = epoch.index
+        if epoch.index == self._phase:
+            return
+        for kept in (self._features, self._kept, self._loaders):
+            kept.clear()
+        self._phase, self._boundary = epoch.index, None
+        if epoch.cached and not epoch.pooled:
+            found = find_boundary(self._model, epoch.frozen, self._kept_loader("plain"))
+            if isinstance(found, str):
+                log.info("the frozen prefix of phase %r is computed every epoch: %s", epoch.phase.name, found)
+            else:
+                self._boundary = found
+
+    def _entered(self, epoch: Epoch, part: str) -> Kept | None:
+        """Return what entered the boundary, computed at the first call; None where the model runs as a whole."""
+        if self._boundary is None or part in self._kept:
+            return self._kept.get(part)
+        table = self._train if part == "train" else self._valid
+        assert table is not None, "asked for validation without validation data"
+        views = [("plain" if part == "train" else "valid", 0)]
+        views += [("augmented", view) for view in range(1, self._config.views)] if part == "train" else []
+        kept = Kept(self._boundary, self._kept_loader(views[0][0]), self._accelerator.device)
+        try:
+            for kind, view in views:
+                self._fill(kept, kind, view, len(table))
+        except OSError as error:
+            log.info("the frozen prefix of phase %r is computed every epoch: %s", epoch.phase.name, error)
+            self._boundary = None
+            return None
+        self._kept[part] = kept
+        return kept
+
+    def _fill(self, kept: Kept, kind: str, view: int, count: int) -> None:
+        self._model.eval()
+        self._progress.begin("frozen part", count)
+        limit, size = int(self._config.cache_gb * 2**30), 2 * self._config.batch_size
+        with self._accelerator.autocast():
+            for done in kept.fill(self._loader(kind, keep_workers=False), view, batch_size=size, limit=limit, folder=self._folder):
+                if self._progress.due:
+                    self._progress.step(done)
+                self._poll()
+
+    def _forward(self, x: Any) -> Tensor:
+        """Return the logits of a batch of inputs, or of a batch that enters in the middle."""
+        if not isinstance(x, Entering):
+            return self._model(x)  # type: ignore[no-any-return]  # of a module
+        assert self._boundary is not None, "nothing was kept"
+        logits: Tensor = self._model.logits(self._boundary.replay(x.x, x.kept), x.x)
+        return logits
 
     def _extract(self, table: Table, kind: str, view: int) -> Tensor:
         self._model.eval()
@@ -117,7 +170,7 @@ class Streams:
         loader = self._loader(kind, keep_workers=False)
         return torch.from_numpy(self._pass(self._cast(self._model.embed_batch), loader, len(table), "features", view))
 
-    def _pass(self, forward: Forward, loader: Loader, count: int, what: str, view: int = 0) -> Outputs:
+    def _pass(self, forward: Forward, loader: Loader | Kept, count: int, what: str, view: int = 0) -> Outputs:
         def each(done: int) -> None:
             if self._progress.due:
                 self._progress.step(done)
@@ -166,7 +219,9 @@ def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:
     return volume_transform(inputs, augment is not None)
 
 
-def run_all(forward: Forward, loader: Loader, count: int, batch_size: int, *, each: Callable[[int], None], epoch: int = 0) -> Outputs:
+def run_all(
+    forward: Forward, loader: Loader | Kept, count: int, batch_size: int, *, each: Callable[[int], None], epoch: int = 0
+) -> Outputs:
     """Run ``forward`` over samples 0 … ``count`` - 1 without gradients, and return its outputs ``(count, …)``.
 
     Args:
@@ -191,7 +246,7 @@ def run_all(forward: Forward, loader: Loader, count: int, batch_size: int, *, ea
     return result
 
 
-def run_words(forward: Forward, loader: Loader, count: int, batch_size: int, *, each: Callable[[int], None]) -> Outputs:
+def run_words(forward: Forward, loader: Loader | Kept, count: int, batch_size: int, *, each: Callable[[int], None]) -> Outputs:
     """Run ``forward`` over sentences given as words, and return an array of ``count`` arrays ``(words, classes)``.
 
     A word that was cut off, or that the tokenizer drops, has NaN.

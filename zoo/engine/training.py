@@ -20,6 +20,7 @@ from zoo.adapter import TaskModel
 from zoo.data.open import Table
 from zoo.data.table import flat_targets
 from zoo.data.transforms import Augment, mix_batch
+from zoo.declare import Text
 from zoo.engine.best import Best, resolve_monitor
 from zoo.engine.checkpoint import Checkpoint, write_checkpoint
 from zoo.engine.config import Config
@@ -81,14 +82,17 @@ class Training:
         self.loss = make_loss(model.task, smoothing=config.label_smoothing, weights=None if weights is None else weights.to(device))
         # Cached features need a head that tells pooling and logits apart.
         separable = hasattr(model.head, "logits") and hasattr(model.head, "pool")
-        self.plan = make_plan(config, model.groups, at_least=model.frozen, cache=separable)
+        pixels = not isinstance(model.inputs, Text)
+        self.plan = make_plan(config, model.groups, at_least=model.frozen, separable=separable, augmentable=pixels)
         self.optimizer = build_optimizer(model, config, device)
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.guard = Guard(self.optimizer, model.parameters(), device, config.clip_grad)
         self.augment = Augment(**(config.augment or {}))
         self.state = State(Best(resolve_monitor(config.monitor, model.task)))
         self.progress = Progress(quiet, self.state.best.monitor)
-        self.streams = Streams(model, self.train, valid, config, accelerator, layout=layout, progress=self.progress, poll=stop.poll)
+        self.streams = Streams(
+            model, self.train, valid, config, accelerator, layout=layout, progress=self.progress, poll=stop.poll, folder=folder
+        )
         self.steps = -(-len(self._order()) // config.accumulate)
         self._saved_at = time.monotonic()
 

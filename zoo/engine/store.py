@@ -1,0 +1,70 @@
+"""Where boundary activations are kept: in memory, or in a file without a name that the system takes back by itself."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+IN_MEMORY = 512 * 2**20  # bytes; what is larger goes to disk
+
+
+class Store:
+    """One tensor per sample, written once and read in any order.
+
+    Args:
+        rows: Rows of each sample: 1, or its number of tokens where ``ragged``.
+        shape: Shape of one row.
+        dtype: Type of the values.
+        ragged: Whether samples have rows of their own; they are then read padded with zeros to the longest.
+        folder: Where the file goes, if one is needed.
+
+    Raises:
+        OSError: If there is no room for the file.
+    """
+
+    def __init__(self, rows: npt.NDArray[np.int64], shape: Sequence[int], dtype: torch.dtype, *, ragged: bool, folder: Path) -> None:
+        self._rows, self._ragged = rows, ragged
+        self._ends = np.cumsum(rows)
+        size = (int(self._ends[-1]), *shape)
+        large = needed(rows, shape, dtype) > IN_MEMORY
+        self._values = _on_disk(size, dtype, folder) if large else torch.empty(size, dtype=dtype)
+
+    def put(self, indices: Sequence[int], values: Tensor) -> None:
+        """Keep ``values``, ``(batch, …)``, of some samples; where ragged, padding is left out."""
+        for index, value in zip(indices, values.cpu(), strict=True):
+            self._slice(index).copy_(value[: self._rows[index]] if self._ragged else value[None])
+
+    def get(self, indices: Sequence[int]) -> Tensor:
+        """Return the values of some samples, ``(batch, …)``; where ragged, padded with zeros to the longest of them."""
+        if not self._ragged:
+            return self._values[torch.tensor(indices)]
+        found = torch.zeros((len(indices), int(self._rows[indices].max()), *self._values.shape[1:]), dtype=self._values.dtype)
+        for row, index in enumerate(indices):
+            found[row, : self._rows[index]] = self._slice(index)
+        return found
+
+    def _slice(self, index: int) -> Tensor:
+        return self._values[int(self._ends[index] - self._rows[index]) : int(self._ends[index])]
+
+
+def needed(rows: npt.NDArray[np.int64], shape: Sequence[int], dtype: torch.dtype) -> int:
+    """Return how many bytes a store takes."""
+    return int(rows.sum()) * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+
+def _on_disk(size: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor:
+    count = int(np.prod(size, dtype=np.int64))
+    with tempfile.TemporaryFile(dir=folder) as file:
+        # Reserved now: a disk that is full later would end the process when it writes to the mapping.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, count * dtype.itemsize)
+        mapped: Any = np.memmap(file, dtype=np.uint8, mode="r+", shape=(count * dtype.itemsize,))
+    return torch.from_numpy(mapped).view(dtype).reshape(size)
