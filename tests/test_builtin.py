@@ -61,11 +61,11 @@ def nearest_mean_accuracy(train: np.ndarray, labels: np.ndarray, test: np.ndarra
     return float((distances.argmin(axis=1) == truth).mean())
 
 
-def test_a_registry_with_the_core_alone_lists_the_backbone_and_both_heads() -> None:
+def test_a_registry_with_the_core_alone_lists_the_backbone_and_the_heads() -> None:
     registry = Registry(plugins=[zoo.builtin], files=[])
     assert registry.names() == ["zoo/glyphnet"]
     assert registry.resolve("glyphnet").spec == GLYPHNET
-    assert set(registry.heads()) == {"linear", "mlp"}
+    assert set(registry.heads()) == {"linear", "mlp", "tokens"}
 
 
 def test_declaring_the_backbone_imports_no_torch() -> None:
