@@ -68,7 +68,21 @@ def test_the_core_alone_lists_shows_and_trains(core_only: Environment, photos: P
     plugins = json.loads(core_only.run("zoo", "plugins", "--json", cwd=tmp_path).stdout)
     assert [(plugin["distribution"], plugin["status"]) for plugin in plugins] == [("zoo", "ok")]
     assert "zoo/glyphnet" in core_only.run("zoo", "show", "zoo/glyphnet", cwd=tmp_path).stdout
-    core_only.run("zoo", "train", "zoo/glyphnet", str(photos), "--valid", str(photos), "--epochs", "2", "--out", "out", cwd=tmp_path)
+    core_only.run(
+        "zoo",
+        "train",
+        "zoo/glyphnet",
+        str(photos),
+        "--valid",
+        str(photos),
+        "--epochs",
+        "2",
+        "--set",
+        "allow_leak=true",
+        "--out",
+        "out",
+        cwd=tmp_path,
+    )
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
