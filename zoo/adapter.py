@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.backbone import Backbone, has_pooler, with_options
-from zoo.declare import TASKS, BackboneSpec, HeadSpec, Image, Inputs, Volume
+from zoo.declare import TASKS, BackboneSpec, HeadSpec, Image, Inputs, Text, Volume
 from zoo.errors import OptionError, check_options, did_you_mean, fault_list
 from zoo.heads import Pool
 from zoo.layers import LayerGroups
@@ -180,6 +180,7 @@ def adapt(
     if task == "token-classification":
         head = "tokens" if head == "linear" else head
     head_spec = default_registry().head(head)
+    _check_task(backbone.spec, head_spec, task)
     options = _channel_option(backbone.spec, in_chans)
     pooling, head_options = _own_pooling(backbone.spec, task, head_options)
     options |= pooling
@@ -225,6 +226,15 @@ def _check(num_classes: int, task: str, in_chans: int | None, labels: Sequence[s
     told = [message for wrong, message in faults if wrong]
     if told:
         raise OptionError(told[0] if len(told) == 1 else fault_list("adapt() cannot work with these arguments:", told))
+
+
+def _check_task(spec: BackboneSpec, head: HeadSpec, task: str) -> None:
+    words = task == "token-classification"
+    if words and not isinstance(spec.inputs, Text):
+        raise OptionError(f"task 'token-classification' labels the words of texts; backbone {spec.name!r} reads {spec.modality}s")
+    if words != head.per_token:
+        wanted = "for each token; use head='tokens'" if words else "for each sample; use head='linear' or 'mlp'"
+        raise OptionError(f"head {head.name!r} does not fit the task {task!r}, which needs logits {wanted}")
 
 
 def _check_head_options(head: HeadSpec, options: Mapping[str, Any]) -> None:

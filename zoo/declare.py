@@ -338,11 +338,13 @@ class HeadSpec:
         build: ``"module:function"``; called with ``(features, num_classes, **options)``, returns an ``nn.Module`` that
             maps a backbone's features to logits ``(batch, num_classes)``.
         description: One sentence.
+        per_token: Whether it gives logits ``(batch, tokens, num_classes)``, for token classification.
     """
 
     name: str
     build: str
     description: str = ""
+    per_token: bool = False
 
     def __post_init__(self) -> None:
         faults = [

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from zoo.data.augment import Augment
 from zoo.data.images import decode
 from zoo.data.nifti import load_array, read_nifti
 from zoo.data.volumes import read_volume, volume_transform
@@ -25,7 +26,7 @@ CODES = [("R", "A", "S"), ("L", "P", "S"), ("S", "R", "A"), ("P", "I", "L")]
 
 
 def prepared(source: Any, inputs: Volume, augment: bool = False, seed: int = 0) -> torch.Tensor:
-    return volume_transform(inputs, augment)(source, random.Random(seed))
+    return volume_transform(inputs, Augment() if augment else None)(source, random.Random(seed))
 
 
 def saved(values: Any, path: Path, spacing: Any = (1, 1, 1), codes: Any = ("R", "A", "S")) -> Path:
@@ -119,7 +120,7 @@ def test_the_same_random_numbers_give_the_same_volume_and_others_another() -> No
 
 
 def test_a_transform_can_be_pickled_for_workers() -> None:
-    transform = volume_transform(Volume(size=4), True)
+    transform = volume_transform(Volume(size=4), Augment())
     values = RNG.random((5, 5, 5))
     assert torch.equal(pickle.loads(pickle.dumps(transform))(values, random.Random(1)), transform(values, random.Random(1)))
 

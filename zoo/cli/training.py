@@ -38,14 +38,14 @@ def register(commands: Commands) -> None:
     command = commands.add_parser("predict", help="the label of each input, and the probability of every class")
     command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("inputs", metavar="INPUTS", nargs="+", help=INPUTS)
-    _common(command)
+    _common(command, columns=True)
     command.set_defaults(run=predict)
     command = commands.add_parser("embed", help="write the pooled features of inputs")
     command.add_argument("model", metavar="MODEL", help=f"{MODEL}, or the name of a backbone")
     command.add_argument("inputs", metavar="INPUTS", nargs="+", help=INPUTS)
     command.add_argument("--out", type=Path, metavar="FILE", help="the .npz file to write: 'features' (n, dim) and 'inputs' (n,)")
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    _common(command)
+    _common(command, columns=True)
     command.set_defaults(run=embed)
     command = commands.add_parser("demo", help="transfer the built-in backbone to handwritten digits, beside training from scratch")
     command.add_argument("--out", type=Path, metavar="DIR", help="where to write the picture and the runs")
@@ -126,10 +126,11 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
 def predict(options: argparse.Namespace, out: Output) -> None:
     """Print the label of each input and the probability of every class."""
     import zoo
+    from zoo.cli import settings
 
     _check_saved(options.model)
     model = zoo.load(options.model)
-    source, names = _inputs(options.inputs, model)
+    source, names = _inputs(options.inputs, model, settings.columns(options.columns))
     given = {} if options.batch_size is None else {"batch_size": options.batch_size}
     if model.task in ("regression", "token-classification"):
         labels = model.predict(source, **given)
@@ -160,11 +161,12 @@ def embed(options: argparse.Namespace, out: Output) -> None:
     import numpy as np
 
     import zoo
+    from zoo.cli import settings
     from zoo.lookup import foreign_folder
 
     saved = (Path(options.model) / "config.json").is_file() and foreign_folder(options.model) is None
     model = zoo.load(options.model) if saved else zoo.get(options.model).adapt(num_classes=2)  # the head is never run
-    source, names = _inputs(options.inputs, model)
+    source, names = _inputs(options.inputs, model, settings.columns(options.columns))
     features = model.embed(source, **({} if options.batch_size is None else {"batch_size": options.batch_size}))
     if target is not None:
         np.savez(target, features=features, inputs=np.array(names))
@@ -232,12 +234,13 @@ def _check_saved(folder: str) -> None:
     read_config(Path(folder))
 
 
-def _inputs(words: Sequence[str], model: TaskModel) -> tuple[Any, list[str]]:
+def _inputs(words: Sequence[str], model: TaskModel, columns: dict[str, str]) -> tuple[Any, list[str]]:
     """Return a source for prediction and the names of its samples; one word may be a folder or a table."""
     from zoo.data.open import open_data
     from zoo.data.read import kind_of
 
-    opened = open_data(words[0] if len(words) == 1 else list(words), labelled=False, reads=kind_of(model.inputs, model.task))
+    reads = kind_of(model.inputs, model.task)
+    opened = open_data(words[0] if len(words) == 1 else list(words), columns=columns, labelled=False, reads=reads)
     return opened, [" ".join(item) if isinstance(item, list | tuple) else str(item) for item in opened.inputs]
 
 

@@ -8,6 +8,7 @@ from zoo.data.raw import Raw
 from zoo.errors import DataError, count, examples
 
 SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".tsv", ".txt")
+HEADERS = {"words", "tokens", "label", "labels", "tags", "ner_tags"}  # of a table with a row per sentence
 _DOCUMENT = "-DOCSTART-"
 
 
@@ -15,9 +16,12 @@ def is_conll(path: Path) -> bool:
     """Tell whether a file has a word and its label per line, with empty lines between sentences, and no header."""
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
         return False
+    if path.suffix.lower() not in (".tsv", ".txt"):
+        return True
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        head = [file.readline() for _ in range(1000)]
-    return path.suffix.lower() not in (".tsv", ".txt") or any(not line.strip() for line in head if line)
+        head = "".join(file.readline() for _ in range(1000)).strip()
+    header = {cell.strip().lower() for cell in head.split("\n")[0].split("\t")}
+    return any(not line.strip() for line in head.split("\n")) and not header & HEADERS
 
 
 def read_conll(path: Path, labelled: bool | None) -> Raw:

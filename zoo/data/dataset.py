@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from zoo.data.images import decode
-from zoo.data.table import Table
+from zoo.data.table import PIXELS, Table
 from zoo.data.transforms import Transform
 from zoo.data.volumes import read_volume
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, fault_list
@@ -90,7 +90,7 @@ class Samples(Dataset[Sample]):
         return torch.stack(inputs), torch.from_numpy(np.stack([np.asarray(target) for target in targets])), list(indices)
 
 
-def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, float] | None = None) -> Table:
+def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, float] | None = None, *, channels: int = 0) -> Table:
     """Return the rows that can be decoded, after trying all of them; what is left out is logged once.
 
     It is done once, before training: so every epoch, process and resumed run has the same samples.
@@ -100,15 +100,15 @@ def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, f
     """
     if not 0 <= max_corrupt <= 1:
         raise OptionError(f"max_corrupt is {max_corrupt}; it is a share of the samples, in [0, 1]")
-    if table.reads not in ("image", "volume"):
+    if table.reads not in PIXELS:
         return table
     rows = range(len(table))
     if isinstance(table.inputs, list):
         # Decoders release the interpreter lock; datasets of the user's own may not be safe in threads.
         with ThreadPoolExecutor() as pool:
-            causes = list(pool.map(lambda row: _cause(table, row, window), rows))
+            causes = list(pool.map(lambda row: _cause(table, row, window, channels), rows))
     else:
-        causes = [_cause(table, row, window) for row in rows]
+        causes = [_cause(table, row, window, channels) for row in rows]
     bad = [row for row, cause in enumerate(causes) if cause]
     if not bad:
         return table
@@ -127,12 +127,12 @@ def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, f
     return kept
 
 
-def _cause(table: Table, row: int, window: tuple[float, float] | None) -> str:
+def _cause(table: Table, row: int, window: tuple[float, float] | None, channels: int) -> str:
     try:
         source = table.inputs[row]
         if not isinstance(source, torch.Tensor) or not source.is_floating_point():
             if table.reads == "volume":
-                read_volume(source, 0)
+                read_volume(source, channels)
             else:  # the smallest decoded size reads the whole file all the same, so it finds every fault, sooner
                 decode(source, name=f"row {row}", at_least=1, window=window)
         elif not torch.isfinite(source).all():

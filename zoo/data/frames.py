@@ -17,6 +17,7 @@ from zoo.errors import DataError, check_options, count, did_you_mean, examples
 if TYPE_CHECKING:
     import pandas as pd
 
+_LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
 _WRAPPED = re.compile(r'"(?:[^"]|"")*"')
 SUFFIXES = (".csv", ".tsv", ".parquet")
 # What a row's input is made of, by what the model reads; the first is required.
@@ -56,9 +57,11 @@ def _parse(path: Path) -> pd.DataFrame:
             lines = file.read().split("\n")
         separator = max("\t;," if path.suffix.lower() == ".tsv" else ",;\t", key=lines[0].count)
         # No cell holds a tab or a line break, so a quotation mark is one, unless it wraps a whole cell.
-        plain = separator == "\t" and all(line.count("\t") == lines[0].count("\t") for line in lines if line.strip())
+        plain = separator == "\t" and "\t" in lines[0] and all(line.count("\t") == lines[0].count("\t") for line in lines if line.strip())
         quoting: Literal[0, 3] = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
         frame: pd.DataFrame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", quoting=quoting)
+        if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus cells for an index
+            raise ValueError(f"its rows have more cells than its header; put cells that hold {separator!r} into quotation marks")
         return frame.map(_unquoted).rename(columns=_unquoted) if plain else frame
     except PermissionError as error:
         raise DataError(f"{str(path)!r} may not be read; change its permissions") from error
@@ -96,17 +99,46 @@ def read_frame(
     Raises:
         DataError: If a column is missing, there is no row, or files do not exist.
     """
-    found = find_columns([str(name) for name in frame.columns], columns, labelled, source, reads)
+    names = [str(name) for name in frame.columns]
+    found = find_columns(names, columns, labelled, source, reads)
     if not len(frame):
         raise DataError(f"{source} has no rows")
-    values = {role: frame[name].tolist() for role, name in found.items()}
+    # By position, as a column may be called by a number.
+    values = {role: frame.iloc[:, names.index(name)].tolist() for role, name in found.items()}
+    return raw_of(values, found, columns, source, base=base)
+
+
+def raw_of(
+    values: dict[str, list[Any]],
+    found: Mapping[str, str],
+    columns: Mapping[str, str],
+    source: str,
+    *,
+    base: Path | None = None,
+    inputs: Sequence[Any] | None = None,
+) -> Raw:
+    """Return rows from the columns of a table.
+
+    Args:
+        values: The values of each column, by its role.
+        found: The name of each column, by its role.
+        columns: Names that the user gave.
+        source: For messages.
+        base: Folder that paths are relative to.
+        inputs: The inputs where they are no column of ``values``.
+
+    Raises:
+        DataError: If a cell is empty that must not be, or files do not exist.
+    """
     if found.get("group") not in (None, "group", columns.get("group")) and any(map(_is_empty, values["group"])):
         log.warning("%s: column %r has gaps and is not taken as the group; splits may cut patients", source, found["group"])
         del values["group"]
     for role in ("file_name", "text", "text_pair", "words", "group", "split"):
         _refuse_empty(values.get(role, []), role, found.get(role, ""), source)
+    if inputs is None:
+        inputs = place_files(values["file_name"], source, base) if "file_name" in values else texts_of(values, source)
     return Raw(
-        place_files(values["file_name"], source, base) if "file_name" in values else texts_of(values),
+        inputs,
         values.get("label"),
         groups=[group_text(group) for group in values["group"]] if "group" in values else None,
         splits=[group_text(split) for split in values["split"]] if "split" in values else None,
@@ -114,9 +146,19 @@ def read_frame(
     )
 
 
-def texts_of(values: Mapping[str, Sequence[Any]]) -> list[Any]:
-    """Return texts, pairs of texts, or lists of words from the columns by their roles."""
+def texts_of(values: Mapping[str, Sequence[Any]], source: str) -> list[Any]:
+    """Return texts, pairs of texts, or lists of words from the columns by their roles.
+
+    Raises:
+        DataError: If lists of words were written as text.
+    """
     if "words" in values:
+        written = [f"row {row}" for row, item in enumerate(values["words"]) if isinstance(item, str) and _LIST.fullmatch(item)]
+        if written:
+            raise DataError(
+                f"{source}: the words of {count(len(written), 'row')} are a list written as text ({examples(written)}); "
+                "save the table as Parquet, or join the words, and their labels, with blanks"
+            )
         return [item.split() if isinstance(item, str) else list(item) for item in values["words"]]
     if "text_pair" in values:
         return [(str(first), str(second)) for first, second in zip(values["text"], values["text_pair"], strict=True)]
@@ -147,6 +189,9 @@ def find_columns(
     Raises:
         DataError: If a required or a named column is missing; all at once, each with the nearest column.
     """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{source} has columns of the same name: {examples(twice)}; rename all but one")
     roles = (*_INPUTS[reads], "label", "split", "group")
     check_options(columns, roles, "columns=")
     wanted = {role: (columns[role],) if role in columns else _USUAL[role] for role in roles}

@@ -170,7 +170,13 @@ def _are_indices(labels: Sequence[Any], known: Sequence[str]) -> bool:
 
 def _by_word(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[Array, tuple[str, ...]]:
     """Return an array of int64 arrays, one number per word."""
-    rows = [label.split() if isinstance(label, str) else [_name(_plain(part)) for part in label] for label in labels]
+    wrong = [f"row {row} ({label!r})" for row, label in enumerate(labels) if not isinstance(label, str | list | tuple)]
+    if wrong:
+        raise DataError(f"{source}: {count(len(wrong), 'sentence')} have no list of labels, one per word: {examples(wrong)}")
+    plain = [label.split() if isinstance(label, str) else [_plain(part) for part in label] for label in labels]
+    if classes is not None and _are_indices([part for row in plain for part in row], tuple(map(str, classes))):
+        plain = [[classes[int(part)] for part in row] for row in plain]
+    rows = [[_name(part) for part in row] for row in plain]
     words = [len(item.split() if isinstance(item, str) else item) for item in (inputs[row] for row in range(len(rows)))]
     odd = [f"row {row} ({words[row]} words, {len(tags)} labels)" for row, tags in enumerate(rows) if len(tags) != words[row]]
     if odd:

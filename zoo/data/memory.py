@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo.data.frames import find_columns, group_text, texts_of
+from zoo.data.frames import find_columns, raw_of
 from zoo.data.raw import Raw, join
 from zoo.errors import DataError, count, examples
 
@@ -28,7 +29,7 @@ class Items(Sequence[Any]):
         return self.dataset[int(index)][self.part]
 
 
-def read_arrays(inputs: Any, labels: Any, source: str = "the arrays") -> Raw:
+def read_arrays(inputs: Any, labels: Any, source: str = "the arrays", *, reads: str = "image") -> Raw:
     """Read arrays or lists: images, and labels or None.
 
     Args:
@@ -36,6 +37,7 @@ def read_arrays(inputs: Any, labels: Any, source: str = "the arrays") -> Raw:
             channels)``; or a list of paths, PIL images, arrays or tensors.
         labels: One per sample, or None.
         source: For messages.
+        reads: ``image``, or ``volume`` for arrays ``(samples, [channels,] depth, height, width)`` of any number type.
 
     Raises:
         DataError: If shapes, type or range are wrong, or the lengths differ.
@@ -44,6 +46,10 @@ def read_arrays(inputs: Any, labels: Any, source: str = "the arrays") -> Raw:
         inputs = np.asarray(inputs)
         if inputs.dtype.kind in "OU":  # a column of paths or images
             inputs = inputs.tolist()
+        elif reads == "volume":
+            if inputs.ndim not in (4, 5):
+                wanted = "(samples, depth, height, width), or with channels after the samples; put one volume into a list"
+                raise DataError(f"{source}: shape {inputs.shape} is not {wanted}")
         else:
             check_pixels(inputs, source)
     elif isinstance(inputs, Sequence):
@@ -169,14 +175,9 @@ def read_hub(dataset: Any, columns: Mapping[str, str], labelled: bool | None, re
     if name is not None:
         values["label"] = [_named(label, name) for label in values["label"]]
     pixels = found.get("file_name")
-    return Raw(
-        texts_of(values) if pixels is None else Items(_encoded(dataset.select_columns(pixels), pixels), pixels),
-        values.get("label"),
-        classes=tuple(feature.names) if name is not None and feature is not None else None,
-        groups=[group_text(group) for group in values["group"]] if "group" in values else None,
-        splits=[group_text(split) for split in values["split"]] if "split" in values else None,
-        source=source,
-    )
+    inputs = None if pixels is None else Items(_encoded(dataset.select_columns(pixels), pixels), pixels)
+    classes = tuple(feature.names) if name is not None and feature is not None else None
+    return replace(raw_of(values, found, columns, source, inputs=inputs), classes=classes)
 
 
 def _named(label: Any, name: Callable[[Any], str]) -> Any:

@@ -63,19 +63,24 @@ def _read(source: Any, columns: Mapping[str, str], labelled: bool | None, reads:
         raise OptionError(
             f"columns={dict(columns)} needs a table (CSV, TSV, Parquet, DataFrame, datasets.Dataset), not {type(source).__name__}"
         )
-    return _read_texts(source, reads) if reads in TEXTUAL else _read_memory(source)
+    if isinstance(source, _class("pandas", "Series")):
+        source = source.tolist()
+    return _read_texts(source, reads, labelled) if reads in TEXTUAL else _read_memory(source, reads)
 
 
 def _names_file(text: str) -> bool:
-    """Tell the name of a file from a text to predict: it has a known ending, or it exists."""
-    return text.lower().endswith((*frames.SUFFIXES, *conll.SUFFIXES)) or (len(text) < 256 and "\n" not in text and Path(text).exists())
+    """Tell the name of a file from a text to predict: it has a known ending, and exists or holds no blank."""
+    if not text.lower().endswith(TABLES):
+        return os.sep in text and os.path.isdir(text)  # noqa: PTH112  # Path's raises where a name is too long
+    return not any(letter.isspace() for letter in text) or os.path.exists(text)  # noqa: PTH110
 
 
-def _read_texts(source: Any, reads: str) -> Raw:
+def _read_texts(source: Any, reads: str, labelled: bool | None) -> Raw:
     if isinstance(source, Table):
         return _read_table(source)
-    # Two texts are a list of inputs; anything else in a tuple of two is (X, y).
-    if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str):
+    # Two texts, and two sentences to label, are a list of inputs; anything else in a tuple of two is (X, y).
+    sentences = reads == "words" and labelled is False
+    if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str) and not sentences:
         return memory.read_texts(*source, reads)
     if isinstance(source, list | tuple | np.ndarray):
         return memory.read_texts(source, None, reads, "the list")
@@ -97,7 +102,7 @@ def _read_path(path: Path, columns: Mapping[str, str], labelled: bool | None, re
     if suffix in frames.SUFFIXES and path.is_file():
         return frames.read_table(path, columns, labelled, reads)
     if reads in TEXTUAL:
-        return _read_text_path(path, reads)
+        return _read_text_path(path, columns, labelled, reads)
     if columns:
         raise OptionError(f"columns={dict(columns)} needs a table (CSV, TSV, Parquet), but {str(path)!r} is none")
     if path.is_dir():
@@ -108,41 +113,46 @@ def _read_path(path: Path, columns: Mapping[str, str], labelled: bool | None, re
     raise DataError(f"{str(path)!r} is neither a folder nor a file of a known kind ({known})")
 
 
-def _read_text_path(path: Path, reads: str) -> Raw:
+def _read_text_path(path: Path, columns: Mapping[str, str], labelled: bool | None, reads: str) -> Raw:
     """Read what is left for texts: a folder that holds a table per split."""
-    found = {entry.stem.lower(): entry for entry in sorted(path.iterdir()) if entry.suffix.lower() in TABLES} if path.is_dir() else {}
-    splits = {name: entry for name, entry in found.items() if name in folders.SPLITS}
+    found = [entry for entry in sorted(path.iterdir()) if entry.suffix.lower() in TABLES] if path.is_dir() else []
+    splits = {entry.stem.lower(): entry for entry in found if entry.stem.lower() in folders.SPLITS}
+    twice = [entry.name for entry in found if splits.get(entry.stem.lower(), entry) != entry]
+    if twice:
+        raise DataError(f"{str(path)!r} holds two tables of one split: {examples(twice)} and one more of that name; remove one")
     if not splits:
         known = " ".join(frames.SUFFIXES if reads == "text" else (*frames.SUFFIXES, *conll.SUFFIXES))
         raise DataError(f"{str(path)!r} holds no texts; give a table ({known}), or a folder with train and valid tables")
-    parts = [_read_path(entry, {}, None, reads).with_split(name) for name, entry in splits.items()]
+    parts = [_read_path(entry, columns, labelled, reads).with_split(name) for name, entry in splits.items()]
     return join(parts, repr(str(path)))
 
 
-def _read_memory(source: Any) -> Raw:
+def _read_memory(source: Any, reads: str) -> Raw:
     if isinstance(source, Table):
         return _read_table(source)
     if isinstance(source, _class("PIL.Image", "Image")):
         return Raw([source], None, source="the image")
     # Two paths or two images are a list of inputs, anything else a pair (X, y).
     if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], (str, os.PathLike, _class("PIL.Image", "Image"))):
-        return memory.read_arrays(*source)
+        return memory.read_arrays(*source, reads=reads)
+    if hasattr(source, "dataobj"):  # one nibabel image
+        source = [source]
     if isinstance(source, list | tuple):
-        return _read_list(list(source))
+        return _read_list(list(source), reads)
     if isinstance(source, (np.ndarray, _class("torch", "Tensor"))):
-        return memory.read_arrays(source, None, "the array")
+        return memory.read_arrays(source, None, "the array", reads=reads)
     if isinstance(source, Mapping | str) or not hasattr(source, "__getitem__"):
         raise DataError(f"data of type {type(source).__name__} cannot be read; give {_KINDS}")
     return memory.read_torch(source)
 
 
-def _read_list(items: Sequence[Any]) -> Raw:
-    raw = memory.read_arrays(items, None, "the list")
+def _read_list(items: Sequence[Any], reads: str) -> Raw:
+    raw = memory.read_arrays(items, None, "the list", reads=reads)
     odd = sorted(
         {
             type(item).__name__
             for item in raw.inputs
-            if not (isinstance(item, str) or hasattr(item, "__array_interface__") or hasattr(item, "__array__"))
+            if not (isinstance(item, str) or any(hasattr(item, name) for name in ("__array_interface__", "__array__", "dataobj")))
         }
     )
     if odd:

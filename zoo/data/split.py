@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.table import Array, Table, rows_of_split, split_word
+from zoo.data.table import PIXELS, Array, Table, rows_of_split, split_word
 from zoo.errors import DataError, count, examples, fault_list
 
 SHARE = 0.2
-PIXELS = ("image", "volume")
 log = logging.getLogger(__name__)
 _NUMBER = re.compile(r"0*(\d+)(\.0+)?")
 

@@ -19,6 +19,7 @@ SPLIT_WORDS = {
     "valid": ("valid", "val", "validation", "dev"),
     "test": ("test", "testing"),
 }
+PIXELS = ("image", "volume")  # what Table.reads is for files that are decoded
 _SHOWN = 40
 _LONGEST_PATH = 4096
 _CANONICAL = {word: name for name, words in SPLIT_WORDS.items() for word in words}

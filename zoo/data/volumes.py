@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from zoo.data.augment import Augment
 from zoo.data.nifti import ARRAYS, VOLUMES, Array, load_array, read_nifti
 from zoo.declare import Volume
 from zoo.errors import CorruptInputError, DataError, MissingExtraError
@@ -31,16 +32,15 @@ VolumeTransform = Callable[[Any, random.Random], torch.Tensor]
 TURN = 0.1  # radians, about 6 degrees
 SHIFT = 0.05  # of the size
 SCALE = 0.1
-BRIGHTNESS = 0.1  # of the standard deviation
-CONTRAST = 0.1
 
 
-def volume_transform(inputs: Volume, augment: bool) -> VolumeTransform:
+def volume_transform(inputs: Volume, augment: Augment | None) -> VolumeTransform:
     """Return the transform of a declared volume; its random numbers come from the given ``random.Random`` alone.
 
     Args:
         inputs: Size, spacing, window, mean and std.
-        augment: Whether to vary volumes, in training.
+        augment: How volumes are varied in training: ``flip`` is the probability of a mirror image, left to right, and
+            ``jitter`` twice the range of brightness and contrast; None varies nothing.
 
     Returns:
         A picklable function of an input and a ``random.Random`` that gives float32 ``(channels, depth, height, width)``.
@@ -65,7 +65,7 @@ class Prepare:
     """The steps of this module's table."""
 
     inputs: Volume
-    augment: bool = False
+    augment: Augment | None = None
 
     def __call__(self, source: Any, rng: random.Random) -> torch.Tensor:
         """Return float32 ``(channels, depth, height, width)``; a float tensor passes after a check of shape and finiteness.
@@ -78,7 +78,7 @@ class Prepare:
         values, affine = read_volume(source, self.inputs.channels)
         x = self._values(self._spaced(values, affine))
         if self.augment:
-            x = _varied(x, rng)
+            x = _varied(x, rng, self.augment)
         return self._channels(self._sized(x))
 
     def _spaced(self, values: Array, affine: Array | None) -> torch.Tensor:
@@ -170,11 +170,11 @@ def _resampled(x: torch.Tensor, affine: Array, spacing: tuple[float, float, floa
     return _plain(_monai().Spacing(pixdim=spacing, mode="bilinear", padding_mode="border")(MetaTensor(x, affine=torch.from_numpy(affine))))
 
 
-def _varied(x: torch.Tensor, rng: random.Random) -> torch.Tensor:
+def _varied(x: torch.Tensor, rng: random.Random, augment: Augment) -> torch.Tensor:
     transforms = _monai()
     spread = float(x.std())
     steps = (
-        transforms.RandFlip(prob=0.5, spatial_axis=0),
+        transforms.RandFlip(prob=augment.flip, spatial_axis=0),
         transforms.RandAffine(
             prob=1.0,
             rotate_range=(TURN,) * 3,
@@ -182,8 +182,8 @@ def _varied(x: torch.Tensor, rng: random.Random) -> torch.Tensor:
             scale_range=(SCALE,) * 3,
             padding_mode="border",
         ),
-        transforms.RandScaleIntensity(factors=CONTRAST, prob=1.0),
-        transforms.RandShiftIntensity(offsets=BRIGHTNESS * spread, prob=1.0),
+        transforms.RandScaleIntensity(factors=augment.jitter / 2, prob=1.0),
+        transforms.RandShiftIntensity(offsets=augment.jitter / 2 * spread, prob=1.0),
     )
     for step in steps:
         step.set_random_state(state=np.random.RandomState(rng.getrandbits(32)))

@@ -91,7 +91,7 @@ class Config(BaseModel):
     lr: Float = Field(gt=0)
     image_size: tuple[Int, Int] | None = None
     window: Annotated[tuple[Float, Float], BeforeValidator(_pair)] | None = None
-    max_length: Int | None = Field(default=None, ge=1)
+    max_length: Int | None = Field(default=None, ge=8)
     seed: Int = Field(default=0, ge=0, lt=2**63)
     layer_decay: Float = Field(gt=0, le=1)
     weight_decay: Float = Field(ge=0)

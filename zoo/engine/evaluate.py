@@ -16,9 +16,10 @@ from zoo.data.split import normal_group
 from zoo.declare import Text
 from zoo.engine.device import choose_device, choose_precision, placed
 from zoo.engine.entities import label_words
+from zoo.engine.intervals import check_level
 from zoo.engine.intervals import intervals as bootstrap
 from zoo.engine.loader import Loader
-from zoo.engine.metrics import compute_metrics, sensitivity_at_specificity, sigmoid, softmax
+from zoo.engine.metrics import check_specificity, compute_metrics, sensitivity_at_specificity, sigmoid, softmax
 from zoo.engine.progress import Progress
 from zoo.engine.setup import check_targets, reads
 from zoo.engine.streams import Forward, run_all, run_words, samples_for
@@ -67,6 +68,10 @@ def evaluate(
         DataError: If the data have no labels, or labels outside the model's.
         OptionError: If ``intervals`` or ``specificity`` is out of range, or the task has none.
     """
+    if intervals is not None:
+        check_level(model.task, intervals)
+    if specificity is not None:
+        check_specificity(model.task, specificity)
     table = open_data(data, task=model.task, classes=model.labels, split=split, columns=columns, labelled=True, reads=reads(model))
     check_targets(model, table)
     logits = _outputs(model, table, model, batch_size=batch_size, workers=workers, device=device, quiet=quiet)
@@ -146,13 +151,15 @@ def _predict_outputs(
     device: str = "auto",
     quiet: bool = True,
 ) -> Array:
-    source = inputs if isinstance(model.inputs, Text) else _as_list(inputs)
+    source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality)
     table = open_data(source, task=model.task, split=split, columns=columns, labelled=False, reads=reads(model))
     return _outputs(model, table, forward, batch_size=batch_size, workers=workers, device=device, quiet=quiet)
 
 
-def _as_list(inputs: Any) -> Any:
-    """Take one image for a list of one."""
+def _as_list(inputs: Any, kind: str) -> Any:
+    """Take one image or volume for a list of one."""
+    if kind == "volume":
+        return [inputs] if getattr(inputs, "ndim", 0) == 3 else inputs
     if type(inputs).__module__.startswith("PIL."):
         return [inputs]
     single = getattr(inputs, "ndim", 0) == 2 or (

@@ -22,6 +22,18 @@ DRAWS = 1000
 _CELLS = 4_000_000  # weights held at once
 
 
+def check_level(task: str, level: float) -> None:
+    """Refuse a level out of range, and a task without intervals.
+
+    Raises:
+        OptionError: If ``level`` is outside (0, 1), or the task has no metrics of single samples.
+    """
+    if not 0 < level < 1:
+        raise OptionError(f"intervals is {level}; it is the share that an interval covers, in (0, 1), such as 0.95")
+    if task == "token-classification":
+        raise OptionError("intervals are for classes and numbers; token classification counts entities, not samples")
+
+
 def intervals(
     task: str,
     logits: Array,
@@ -49,10 +61,7 @@ def intervals(
         OptionError: If ``level`` is outside (0, 1), or the task has no metrics of single samples.
         DataError: If there are fewer than two groups.
     """
-    if not 0 < level < 1:
-        raise OptionError(f"intervals is {level}; it is the share that an interval covers, in (0, 1), such as 0.95")
-    if task == "token-classification":
-        raise OptionError("intervals are for classes and numbers; token classification counts entities, not samples")
+    check_level(task, level)
     names: Any = np.arange(len(logits)) if groups is None else np.asarray(groups)
     ids = np.unique(names, return_inverse=True)[1]
     number = int(ids.max()) + 1

@@ -175,7 +175,7 @@ def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerat
         "device": str(accelerator.device),
         "precision": "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision,
         "threads": torch.get_num_threads(),
-        "versions": environment(),
+        "versions": environment(model.plugin.partition(" ")[0]),
     }
     plain: dict[str, Any] = json.loads(json.dumps(told))
     return plain

@@ -33,6 +33,18 @@ def compute_metrics(task: str, logits: Array, targets: Array, classes: Sequence[
     return _regression(logits, np.asarray(targets, dtype=np.float64).reshape(logits.shape))
 
 
+def check_specificity(task: str, specificity: float) -> None:
+    """Refuse a specificity out of range, and a task without classes.
+
+    Raises:
+        OptionError: Naming the value or the task.
+    """
+    if not 0 <= specificity <= 1:
+        raise OptionError(f"specificity is {specificity}; it is a share, in [0, 1], such as 0.95")
+    if task not in ("single-label", "multi-label"):
+        raise OptionError(f"specificity is for classes; the task is {task}")
+
+
 def sensitivity_at_specificity(task: str, logits: Array, targets: Array, specificity: float) -> float | None:
     """Return the highest sensitivity of any threshold whose specificity is at least the given one.
 
@@ -44,10 +56,7 @@ def sensitivity_at_specificity(task: str, logits: Array, targets: Array, specifi
     """
     from zoo.engine.intervals import weighted_metrics
 
-    if not 0 <= specificity <= 1:
-        raise OptionError(f"specificity is {specificity}; it is a share, in [0, 1], such as 0.95")
-    if task not in ("single-label", "multi-label"):
-        raise OptionError(f"specificity is for classes; the task is {task}")
+    check_specificity(task, specificity)
     found = weighted_metrics(task, logits, targets, np.ones((1, len(logits))), specificity=specificity)
     value = found.get("sensitivity_at_specificity", np.array([np.nan]))[0]
     return float(value) if np.isfinite(value) else None

@@ -29,11 +29,11 @@ def check_fits(model: TaskModel, config: Config) -> None:
     Raises:
         OptionError: If options for images meet texts, or options for classes meet a regression.
     """
-    textual = isinstance(model.inputs, Text)
-    pixels = [name for name in ("views",) if textual and getattr(config, name) > 1]
-    pixels += [name for name in MIXES if textual and (config.augment or {}).get(name)]
+    kind = model.spec.modality
+    pixels = ["views"] if kind == "text" and config.views > 1 else []
+    pixels += [name for name in MIXES if kind != "image" and (config.augment or {}).get(name)]
     if pixels:
-        raise OptionError(f"{', '.join(pixels)}: meant for images, and {model.spec.name!r} reads text; leave out what is named")
+        raise OptionError(f"{', '.join(pixels)}: meant for images, and {model.spec.name!r} reads {kind}s; leave out what is named")
     if model.task == "token-classification" and config.balanced_sampling:
         raise OptionError("balanced_sampling draws whole samples, and a sentence has labels of several classes; use class_weights")
     given = [name for name in ("class_weights", "balanced_sampling", "label_smoothing") if getattr(config, name)]
@@ -76,8 +76,9 @@ def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tu
         check_targets(model, second)
     if config.on_corrupt == "skip":
         window = config.window or getattr(model.inputs, "window", None)
-        first = drop_corrupt(first, config.max_corrupt, window)
-        second = second and drop_corrupt(second, config.max_corrupt, window)
+        channels = 0 if isinstance(model.inputs, Text) else model.inputs.channels
+        first = drop_corrupt(first, config.max_corrupt, window, channels=channels)
+        second = second and drop_corrupt(second, config.max_corrupt, window, channels=channels)
     return first, second
 
 

@@ -216,7 +216,7 @@ def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:
         return eval_transform(inputs) if augment is None else train_transform(inputs, augment)
     from zoo.data.volumes import volume_transform
 
-    return volume_transform(inputs, augment is not None)
+    return volume_transform(inputs, augment)
 
 
 def run_all(

@@ -1,0 +1,103 @@
+"""Sources that are nearly right: each is read as it is meant, or refused with what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zoo.data.open import open_data, open_train_valid
+from zoo.errors import DataError
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_cells_with_separators_and_no_quotation_marks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="more cells than its header"):
+        open_data(written(tmp_path / "a.csv", "text,label\nHello, world,spam\nGood, day,ham\n"), reads="text")
+
+
+def test_a_quoted_line_break_stays_in_its_cell(tmp_path: Path) -> None:
+    table = open_data(written(tmp_path / "a.tsv", 'text\n"line one\nline two"\n'), reads="text", labelled=False)
+    assert table.inputs == ["line one\nline two"]
+
+
+def test_a_table_with_a_row_per_sentence_is_no_conll_file(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.tsv", "words\tlabel\nEU rejects\tB-ORG O\n\n\n")
+    table = open_data(file, task="token-classification", reads="words")
+    assert (table.inputs, table.classes) == ([["EU", "rejects"]], ("B-ORG", "O"))
+
+
+def test_lists_that_were_written_as_text_are_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"words": [["EU", "rejects"]], "label": [["B-ORG", "O"]]})
+    assert open_data(frame, task="token-classification", reads="words").inputs == [["EU", "rejects"]]
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(DataError, match="Parquet"):
+        open_data(tmp_path / "a.csv", task="token-classification", reads="words")
+
+
+def test_a_hub_dataset_is_checked_like_a_table() -> None:
+    import datasets  # type: ignore[import-untyped]  # ships no types
+
+    with pytest.raises(DataError, match="empty in 1 row"):
+        open_data(datasets.Dataset.from_dict({"text": ["a", None], "label": ["x", "y"]}), reads="text")
+
+
+def test_two_sentences_in_a_tuple_are_two_inputs() -> None:
+    table = open_data((["She", "has"], ["He", "had"]), task="token-classification", reads="words", labelled=False)
+    assert list(table.inputs) == [["She", "has"], ["He", "had"]]
+
+
+@pytest.mark.parametrize("text", ["é" * 300, "Please open report.csv", "data", "a\nb"])
+def test_a_text_to_predict_is_not_taken_for_a_file(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert open_data(text, reads="text", labelled=False).inputs == [text]
+
+
+def test_a_folder_of_tables_takes_own_names_of_columns(tmp_path: Path) -> None:
+    for name in ("train", "valid"):
+        written(tmp_path / f"{name}.csv", f"body,label\n{name} one,a\n{name} two,b\n")
+    train, valid = open_train_valid(tmp_path, columns={"text": "body"}, reads="text")
+    assert (train.inputs, valid.inputs) == (["train one", "train two"], ["valid one", "valid two"])
+    written(tmp_path / "train.tsv", "body\tlabel\nx\ta\n")
+    with pytest.raises(DataError, match="two tables of one split"):
+        open_train_valid(tmp_path, columns={"text": "body"}, reads="text")
+
+
+def test_a_filtered_column_of_a_data_frame_is_a_list() -> None:
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "x": [0, 1, 2]})
+    assert open_data(frame[frame.x > 0]["text"], reads="text", labelled=False).inputs == ["b", "c"]
+
+
+def test_columns_of_one_name_are_refused_and_numbers_are_names() -> None:
+    twice = pd.DataFrame([["a", "b", "x"]], columns=["text", "text", "label"])
+    with pytest.raises(DataError, match="same name: text"):
+        open_data(twice, reads="text")
+    numbered = pd.DataFrame({0: ["a", "b"], 1: ["x", "y"]})
+    assert open_data(numbered, columns={"text": "0", "label": "1"}, reads="text").inputs == ["a", "b"]
+
+
+@pytest.mark.parametrize(("labels", "match"), [([0, 1], "no list of labels"), ([["O"], ["O", "O"]], "not one label per word")])
+def test_labels_of_words_of_the_wrong_kind_are_named(labels: Any, match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        open_data((["a b", "c d"], labels), task="token-classification", reads="words")
+
+
+def test_numbers_as_labels_of_words_count_into_the_classes() -> None:
+    table = open_data((["a b"], [[1, 0]]), task="token-classification", reads="words", classes=("O", "B-X"))
+    assert table.targets is not None
+    assert table.targets[0].tolist() == [1, 0]
+
+
+def test_volumes_come_as_arrays() -> None:
+    volumes = np.zeros((3, 8, 8, 8))
+    assert len(open_data((volumes, ["a", "b", "a"]), reads="volume")) == 3
+    with pytest.raises(DataError, match="put one volume into a list"):
+        open_data(volumes[0], reads="volume", labelled=False)
