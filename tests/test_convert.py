@@ -56,6 +56,14 @@ def test_an_entry_is_taken_by_its_name_and_offered_where_it_is_needed(tmp_path: 
     assert convert(tmp_path / "x.pt", tmp_path / "x.safetensors", key="student.ema").tensors == len(net.state_dict())
 
 
+def test_a_checkpoint_that_holds_itself_ends(tmp_path: Path) -> None:
+    endless: dict[str, object] = {"epoch": 3}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="no tensors"):
+        convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
+
+
 def test_an_existing_output_is_kept_unless_it_may_be_replaced(tmp_path: Path, net: nn.Module) -> None:
     torch.save(net.state_dict(), tmp_path / "x.pt")
     out = tmp_path / "x.safetensors"

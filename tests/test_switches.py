@@ -10,6 +10,7 @@ import pytest
 import zoo
 from tests.faults.fake_dist import fake_dist, run_zoo
 from zoo import policy
+from zoo.cli.doctor import _folder
 from zoo.cli.listing import number
 from zoo.errors import OptionError, RegistryFileError
 
@@ -76,3 +77,7 @@ def test_doctor_imports_no_plugin_while_the_users_file_cannot_be_read(tmp_path: 
     assert done.returncode == 1
     assert "plugins.toml cannot be read" in done.stderr
     assert not marker.exists()
+
+
+def test_the_doctor_survives_a_folder_that_cannot_even_be_looked_for(tmp_path: Path) -> None:
+    assert _folder("index of plugins", tmp_path / ("x" * 300) / "plugins")["fault"] == ""

@@ -20,6 +20,7 @@ from zoo.safetensors_header import told_by_start
 from zoo.weights import write
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
+DEEPEST = 8  # wrappers within each other: a checkpoint may hold itself
 MAX_GROWTH = 4  # uncompressed bytes per byte of the file; torch.save stores without compression
 MAX_SCANNED = 10_000_000  # bytes that are searched for the names in an error message
 TORCH_FLOOR = (2, 10)  # before it, files could get past weights_only (CVE-2025-32434 and its successors)
@@ -140,8 +141,8 @@ def _entry(loaded: Any, key: str, source: Path) -> Mapping[Any, Any]:
             names = [str(name) for name in loaded] if isinstance(loaded, Mapping) else []
             raise WeightsError(f"{str(source)!r} has no entry {part!r}{did_you_mean(part, names)}; it has: {examples(names) or 'none'}")
         loaded = loaded[part]
-    while not key and isinstance(loaded, Mapping):
-        inner = [loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), Mapping)]
+    for _ in range(0 if key else DEEPEST):
+        inner = [loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), Mapping)] if isinstance(loaded, Mapping) else []
         if not inner:
             break
         loaded = inner[0]

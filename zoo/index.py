@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 from zoo import declare
 from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume, Weights
+from zoo.files import user_folder, write_text
 from zoo.plugins import Plugin
-from zoo.policy import OWN, write_whole
+from zoo.policy import OWN
 
 FORMAT = 1
 KINDS = {kind.__name__: kind for kind in (Image, Text, Volume, Features)}
@@ -40,7 +41,7 @@ def cache_folder() -> Path:
     given = os.environ.get("ZOO_CACHE")
     if given:
         return Path(os.path.expanduser(given))  # noqa: PTH111  # Path's raises without a home
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "zoo"  # noqa: PTH111
+    return user_folder("XDG_CACHE_HOME", "~/.cache")
 
 
 def recall(plugin: Plugin) -> Listed | None:
@@ -49,9 +50,7 @@ def recall(plugin: Plugin) -> Listed | None:
     if path is None:
         return None
     try:
-        if not _trusted(path):
-            return None
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(_trusted(path))
         if document["key"] != _key(plugin):
             return None
         return Listed(*_decode(document), tuple(document["hooks"]))
@@ -73,7 +72,8 @@ def remember(plugin: Plugin, listed: Listed) -> bool:
         if Listed(*_decode(json.loads(text)), listed.hooks) != listed:  # a live object in a declaration, say
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text)
+        path.parent.chmod(0o700)  # a folder that others can write to is not read from
+        write_text(path, text, private=True)
     except Exception:  # an odd declaration, an odd distribution, a full disk
         return False
     return True
@@ -96,12 +96,28 @@ def _file(plugin: Plugin) -> Path | None:
     return cache_folder() / "plugins" / f"{name}.json"
 
 
-def _trusted(path: Path) -> bool:
-    """Tell whether nobody else could have written the file: what it names is imported later."""
+def _trusted(path: Path) -> bytes:
+    """Return the content of a file that nobody else could have written or put there: what it names is imported later.
+
+    Raises:
+        OSError: If somebody else could. What is examined is what was opened, so that nothing can be exchanged in between.
+    """
     if not hasattr(os, "getuid"):
-        return True
-    told = path.stat()
-    return told.st_uid == os.getuid() and not told.st_mode & 0o022
+        return path.read_bytes()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _check_own(folder)
+        with open(path.name, "rb", opener=lambda name, flags: os.open(name, flags, dir_fd=folder)) as file:
+            _check_own(file.fileno())
+            return file.read()
+    finally:
+        os.close(folder)
+
+
+def _check_own(handle: int) -> None:
+    told = os.fstat(handle)
+    if told.st_uid != os.getuid() or told.st_mode & 0o022:
+        raise PermissionError("others can write here")
 
 
 def _key(plugin: Plugin) -> list[Any] | None:

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from zoo.discovery import Found, normalized
 from zoo.errors import OutputPermissionError, RegistryFileError, did_you_mean
+from zoo.files import config_folder, write_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -81,8 +81,7 @@ def current_policy(block: Iterable[str] = (), allow: Iterable[str] | None = None
 
 def user_file() -> Path:
     """Return the file that ``zoo plugins disable`` writes."""
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))  # noqa: PTH111  # Path's raises without a home
-    return config / "zoo" / "plugins.toml"
+    return config_folder() / "plugins.toml"
 
 
 def read_user_file() -> dict[str, list[str]]:
@@ -124,24 +123,12 @@ def switch(name: str, *, on: bool) -> Path:
     path = user_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, "\n".join(lines) + "\n")
+        write_text(path, "\n".join(lines) + "\n", private=True)
     except OSError as error:
         raise OutputPermissionError(
             f"{path} cannot be written: {error.strerror}; set ZOO_PLUGINS_BLOCK={name}, or XDG_CONFIG_HOME to a folder that can be"
         ) from error
     return path
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _rule(names: Iterable[str], origin: str, *, allow: bool = False) -> Rule:

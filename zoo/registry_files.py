@@ -13,6 +13,7 @@ from typing import Any
 
 from zoo.declare import BackboneSpec, Image, Text, Volume, Weights, from_fields
 from zoo.errors import DeclarationError, RegistryFileError, count, did_you_mean, fault_list
+from zoo.files import config_folder
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +21,8 @@ else:
     import tomli as tomllib
 
 _BACKBONE_KEYS = ("base", "weights", "options", "inputs", "description")
-_INPUT_KEYS = sorted({f.name for kind in (Image, Text, Volume) for f in dataclasses.fields(kind)})
+# Which function opens a tokenizer's files is the plugin's to say: a file of the current directory names no code.
+_INPUT_KEYS = sorted({f.name for kind in (Image, Text, Volume) for f in dataclasses.fields(kind)} - {"tokenizer"})
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class RegistryData:
     pins: dict[str, Weights] = field(default_factory=dict)
 
 
+def user_file() -> Path:
+    """Return the user's own registry file."""
+    return config_folder() / "registry.toml"
+
+
 def default_files(extra: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
     """Return the files to merge, in order: shipped, the user's, the project's, ``ZOO_REGISTRY``, then ``extra``.
 
@@ -79,9 +86,8 @@ def default_files(extra: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
         RegistryFileError: If a file that was named explicitly does not exist.
     """
     package = Path(__file__).resolve().parent
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))  # noqa: PTH111  # Path's raises without a home
     shipped = [path for path in (package / "registry.toml", package.parent / "registry.toml") if path.is_file()][:1]
-    implicit = [config / "zoo" / "registry.toml", Path("registry.toml")]
+    implicit = [user_file(), Path("registry.toml")]
     named = [(Path(name).expanduser(), "ZOO_REGISTRY") for name in os.environ.get("ZOO_REGISTRY", "").split(os.pathsep) if name]
     named += [(Path(path).expanduser(), "--registry") for path in extra]
     absent = [f"{origin} names {str(path)!r}, which is no file" for path, origin in named if not path.is_file()]

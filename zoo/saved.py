@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 from zoo.adapter import TaskModel, build_head
 from zoo.backbone import Backbone, with_options
 from zoo.cards import Config, describe, model_card, preprocessor, read_config
-from zoo.declare import BackboneSpec, Features, Image, Text, Volume, Weights, from_fields
+from zoo.declare import BackboneSpec, Features, Inputs, Text, Weights, from_fields
 from zoo.errors import OutputExistsError, OutputPermissionError, SavedModelError, examples
 from zoo.files import write_json, write_text
 from zoo.plugins import describe as describe_error
@@ -30,7 +29,6 @@ from zoo.weights import digest, read, write
 log = logging.getLogger("zoo")
 
 OWN_KEYS = {"backbone": "backbone", "head": "head"}
-INPUTS = {"image": Image, "text": Text, "volume": Volume}
 
 
 def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
@@ -120,10 +118,7 @@ def _spec(folder: Path, told: Config) -> BackboneSpec:
         needs = f"{told.zoo.backbone!r}, which {told.zoo.plugin or 'a plugin'} had"
         raise SavedModelError(f"{str(folder)!r} needs the backbone {needs}: {error}") from error
     where = str(folder / "config.json")
-    inputs = from_fields(INPUTS[told.zoo.modality], told.zoo.inputs, where)
-    if isinstance(inputs, Text) and isinstance(spec.inputs, Text):
-        # Which function opens the files is the plugin's to say, never a configuration's.
-        inputs = replace(inputs, tokenizer=spec.inputs.tokenizer, files=str(folder))
+    inputs = _inputs(folder, told, spec)
     weights = Weights(file=str(folder / "model.safetensors"), license=told.zoo.license)
     changed = {key: value for key, value in told.zoo.options.items() if spec.options.get(key) != value}
     spec = with_options(spec, changed)
@@ -131,6 +126,21 @@ def _spec(folder: Path, told: Config) -> BackboneSpec:
     if told.zoo.base == told.zoo.backbone:  # one of a family: it keeps its own name
         spec = spec.replace(name=told.base_model, base=told.zoo.backbone)
     return spec.replace(inputs=inputs, features=features, weights=weights)
+
+
+def _inputs(folder: Path, told: Config, spec: BackboneSpec) -> Inputs:
+    """Return the saved input; which function opens a text's files is the plugin's to say, never a configuration's."""
+    where = str(folder / "config.json")
+    if told.zoo.modality != spec.modality:
+        raise SavedModelError(f"{where!r} says that {spec.name} reads {told.zoo.modality}; it reads {spec.modality}: the file was changed")
+    if not isinstance(spec.inputs, Text):
+        inputs: Inputs = from_fields(type(spec.inputs), told.zoo.inputs, where)
+        return inputs
+    if odd := sorted(told.zoo.inputs.keys() - {"max_length"}):
+        raise SavedModelError(f"{where!r} gives {', '.join(odd)} of a text; only max_length is read from there")
+    kept = {"tokenizer": spec.inputs.tokenizer, "files": str(folder.resolve())}
+    inputs = from_fields(Text, {"max_length": spec.inputs.max_length, **told.zoo.inputs, **kept}, where)
+    return inputs
 
 
 def _tensors(folder: Path, told: Config) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ mapping would then end the process.
 
 from __future__ import annotations
 
-import importlib.resources
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def locate(weights: Weights, owner: str) -> Path:
     if weights.repo:
         return _pinned(_from_hub(weights, owner), weights, owner)
     if weights.package:
-        path = Path(str(importlib.resources.files(weights.package) / weights.file))
+        path = _in_package(weights.package, weights.file, owner)
     elif weights.url:
         raise WeightsNotFoundError(
             f"{owner}: its weights are published only at {weights.url}, not as safetensors on the Hub; "
@@ -52,6 +52,16 @@ def locate(weights: Weights, owner: str) -> Path:
     path = local_file(path, owner)
     repository = repository_of(path)
     return _pinned(check_cached(repository, path, owner) if repository else path, weights, owner)
+
+
+def _in_package(package: str, file: str, owner: str) -> Path:
+    """Return a file of an installed package without importing it: a registry file may name any."""
+    top, *below = package.split(".")
+    spec = importlib.util.find_spec(top) if top else None
+    if spec is None:
+        raise WeightsNotFoundError(f"{owner}: its weights are in the package {package!r}, which is not installed")
+    places = [Path(folder, *below, file) for folder in spec.submodule_search_locations or ()] or [Path(file)]
+    return next((path for path in places if path.exists()), places[0])
 
 
 def local_file(path: Path, owner: str) -> Path:

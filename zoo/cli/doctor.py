@@ -139,7 +139,7 @@ def _folders() -> dict[str, Path]:
 
 def _folder(what: str, path: Path) -> dict[str, Any]:
     """Tell whether a folder, or the nearest above it that exists, can be written, and how much space is left."""
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    there = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))  # noqa: PTH110  # Path's may raise up to Python 3.11
     free = shutil.disk_usage(there).free
     fault = "" if os.access(there, os.W_OK | os.X_OK) and there.is_dir() else "it cannot be written"
     if not fault and free < LEAST_SPACE and what != "settings":

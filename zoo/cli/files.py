@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from zoo.cli.output import Output, claim_file
@@ -45,6 +44,7 @@ def lock(options: argparse.Namespace, out: Output) -> None:
     """Write pins into a registry file, once all of them are known."""
     from zoo import pins
     from zoo.registry import default_registry
+    from zoo.registry_files import user_file
 
     given = [*options.registry_before, *options.registry]
     path = options.out or Path(given[-1] if given else user_file())
@@ -61,9 +61,3 @@ def lock(options: argparse.Namespace, out: Output) -> None:
     for name, pin in found.items():
         print(f"{name}: {pin.repo}@{pin.revision[:12]}/{pin.file}, sha256 {pin.sha256[:12]}…, licence {pin.license}")
     print(f"wrote {count(len(found), 'pin')} to {path}")
-
-
-def user_file() -> Path:
-    """Return the user's own registry file."""
-    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(config) / "zoo" / "registry.toml"

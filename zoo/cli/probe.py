@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.child import environment, python
 from zoo.plugins import Plugin
 
 CHILD = "import sys; from zoo.cli.probe import child; child(*sys.argv[1:])"
@@ -98,8 +99,8 @@ def run_child(code: str, arguments: Sequence[str], timeout: float) -> dict[str, 
         with printed.open("w") as stream:
             # A session of its own: whatever it starts can be killed with it.
             process = subprocess.Popen(
-                [sys.executable, "-c", code, str(result), *arguments],
-                env=_environment(),
+                [*python(code), str(result), *arguments],
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -168,7 +169,3 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     else:
         process.kill()
     process.wait()
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
-import sys
 
 import torch
 from torch import Tensor
 
+from zoo.child import environment, python
 from zoo.construct import build
 from zoo.declare import Features
 from zoo.registry import default_registry
@@ -24,7 +23,7 @@ def listing_imports_no_torch(subject: Subject) -> None:
     assert plugin, "no plugin declares it"
     module = plugin.module.partition(":")[0]
     code = f"import sys, importlib; importlib.import_module({module!r}); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], env=_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(python(code), env=environment(), capture_output=True, text=True, check=False)
     assert not done.returncode, f"importing {module} imports torch; name functions as 'module:function' instead {done.stderr[-300:]}"
 
 
@@ -77,7 +76,3 @@ def padding_changes_nothing(subject: Subject) -> None:
 
 def _channel_axis(features: Features) -> int:
     return -1 if features.layout in ("BHWC", "BND", "BD") else 1
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
