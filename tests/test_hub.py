@@ -99,6 +99,34 @@ def test_files_are_fetched_once_and_verified_by_the_name_of_their_blob(hub: Fake
     assert len(hub.asked) == asked, "a commit that is in the cache needs no network"
 
 
+ABSENT = """
+import json, sys
+import zoo
+told = []
+for revision in sys.argv[1:]:
+    try:
+        told.append(zoo.fetch("acme/net", "modules.json", revision, missing_ok=True))
+    except zoo.ZooError as error:
+        told.append(type(error).__name__)
+print(json.dumps(told))
+"""
+
+
+def test_a_file_is_absent_only_where_the_hub_said_so(hub: FakeHub, tmp_path: Path) -> None:
+    commit = hub.push("acme/net", {"config.json": b"{}"})
+    unknown, around = ["WeightsNotFoundError"] * 2, {"cache": tmp_path / "hub", "HF_ENDPOINT": hub.url}
+    fetched([("acme/net", "config.json", "")], cache=tmp_path / "hub", url=hub.url)
+    for nowhere in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
+        assert json.loads(in_child(ABSENT, "main", commit, **{**around, **nowhere}).stdout) == unknown
+    done = in_child(ABSENT, "main", "v9", **around)
+    assert json.loads(done.stdout) == [None, "AbsentError"], "a revision that does not exist is no file that is absent"
+    asked = len(hub.asked)
+    for nowhere in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
+        assert json.loads(in_child(ABSENT, "main", commit, **{**around, **nowhere}).stdout) == [None, None]
+    assert json.loads(in_child(ABSENT, commit, **around).stdout) == [None]
+    assert len(hub.asked) == asked, "a commit whose lack of the file is known needs no network"
+
+
 def test_what_the_hub_does_not_have_and_content_that_it_serves_wrongly_are_told(hub: FakeHub, tmp_path: Path) -> None:
     hub.push("acme/net", {"model.safetensors": b"right" * 10, "other.safetensors": b"right" * 11})
     hub.lies = {"model.safetensors": b"wrong" * 10}

@@ -17,6 +17,7 @@ import zoo
 from tests.faults.fake_dist import fake_dist
 from tests.faults.fake_hub import FakeHub, in_child
 from tests.toy import ToyNet, toy_spec
+from tests.toy_text import toy_text_spec
 from zoo import pins
 from zoo.declare import BackboneSpec, Weights
 from zoo.errors import RegistryFileError, WeightsError
@@ -102,6 +103,21 @@ def test_a_later_file_overrides_an_earlier_pin(tmp_path: Path) -> None:
 def test_a_pin_of_another_repository_is_not_of_these_weights(tmp_path: Path) -> None:
     found = registry(tmp_path, table("toy/net", repo="acme/older")).resolve("toy/net").spec
     assert found.weights == Weights(repo="acme/net")
+
+
+def test_a_pin_holds_for_the_tokenizer_in_its_repository_too(tmp_path: Path) -> None:
+    class Texts:
+        @zoo.hookimpl
+        def zoo_backbones(self) -> list[BackboneSpec]:
+            near, far = zoo.Text(files="acme/net@main"), zoo.Text(files="acme/words")
+            weights = Weights(repo="acme/net")
+            return [toy_text_spec("toy/net", weights=weights, inputs=near), toy_text_spec("toy/far", weights=weights, inputs=far)]
+
+    path = tmp_path / "registry.toml"
+    path.write_text(table("toy/net") + table("toy/far"))
+    found = Registry(plugins=[Texts()], files=[path])
+    assert found.resolve("toy/net").spec.inputs == zoo.Text(files=f"acme/net@{COMMIT}")
+    assert found.resolve("toy/far").spec.inputs == zoo.Text(files="acme/words")
 
 
 def test_all_faults_of_pins_are_told_at_once(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, overload
 
 from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples
 
@@ -25,6 +25,10 @@ _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 class AbsentError(WeightsNotFoundError):
     """The Hub answered that the repository has no such file or revision."""
+
+
+class _NoFileError(AbsentError):
+    """The revision exists, and does not have the file."""
 
 
 class Remote(NamedTuple):
@@ -73,8 +77,16 @@ class _Wanted(NamedTuple):
         path = self.at(commit)
         return path if commit and (path.exists() or path.is_symlink()) else None
 
+    def absence(self, commit: str) -> Path:
+        """The place of the client's mark that a commit does not have the file."""
+        return self.folder.joinpath(".no_exist", commit, *self.file.split("/"))
 
-def fetch(repo: str, file: str, revision: str = "", *, owner: str = "") -> Path:
+
+@overload
+def fetch(repo: str, file: str, revision: str = "", *, owner: str = "", missing_ok: Literal[False] = False) -> Path: ...
+@overload
+def fetch(repo: str, file: str, revision: str = "", *, owner: str = "", missing_ok: Literal[True]) -> Path | None: ...
+def fetch(repo: str, file: str, revision: str = "", *, owner: str = "", missing_ok: bool = False) -> Path | None:
     """Return a file of a Hub repository, from the cache or the network.
 
     A commit that is in the cache needs no network. Where the Hub cannot be reached, a branch means the commit that the
@@ -85,13 +97,20 @@ def fetch(repo: str, file: str, revision: str = "", *, owner: str = "") -> Path:
         file: Path inside the repository, with forward slashes.
         revision: Commit, tag or branch; empty means ``main``.
         owner: Name of the backbone, for messages.
+        missing_ok: Whether the file may be absent: None is returned where the Hub says so, or said so when it was last asked.
 
     Raises:
-        WeightsNotFoundError: If the file is neither in the cache nor obtainable.
+        WeightsNotFoundError: If the file is neither in the cache nor obtainable, or whether it exists is not known.
         WeightsError: If a name is unsafe, or the cached file is damaged or lies outside the cache.
     """
     wanted = _wanted(repo, file, revision, owner)
-    return check_cached(wanted.folder, _obtain(wanted), owner)
+    try:
+        path = _obtain(wanted)
+    except _NoFileError:
+        if missing_ok:
+            return None
+        raise
+    return check_cached(wanted.folder, path, owner)
 
 
 def find_cached(repo: str, file: str, revision: str = "", *, owner: str = "") -> Path | None:
@@ -196,10 +215,10 @@ def _obtain(wanted: _Wanted) -> Path:
     from huggingface_hub import constants
 
     cached = wanted.cached()
-    if cached and _COMMIT.fullmatch(wanted.revision):
-        return cached
+    if _COMMIT.fullmatch(wanted.revision) and (cached or wanted.absence(wanted.revision).exists()):
+        return cached or _fail(wanted, "the repository has no such file", kind=_NoFileError)
     if constants.HF_HUB_OFFLINE:
-        return cached or _fail(wanted, "HF_HUB_OFFLINE forbids the network")
+        return cached or _missing(wanted, "HF_HUB_OFFLINE forbids the network")
     with _quiet():
         return _ask(wanted, cached)
 
@@ -213,8 +232,10 @@ def _ask(wanted: _Wanted, cached: Path | None) -> Path:
             return cached
         return Path(huggingface_hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, library_name="zoo"))
     except WeightsNotFoundError as error:
-        if not cached or isinstance(error, AbsentError):
+        if isinstance(error, AbsentError):
             raise
+        if not cached:
+            _missing(wanted, "", error)
         log.warning("%sthe Hub cannot be asked about %s; using the cached commit %s", _said(wanted.owner), wanted, wanted.cached_commit())
         return cached
     except Exception as error:  # see _told
@@ -231,9 +252,29 @@ def _told(wanted: _Wanted) -> huggingface_hub.HfFileMetadata:
     except errors.RevisionNotFoundError as error:
         _fail(wanted, "the repository has no such revision", error, AbsentError)
     except errors.EntryNotFoundError as error:
-        _fail(wanted, "the repository has no such file", error, AbsentError)
+        _mark_absent(wanted, error)
+        _fail(wanted, "the repository has no such file", error, _NoFileError)
     except Exception as error:  # the client has changed its HTTP library more than once, and passes that one's errors on
         _fail(wanted, _reason(error), error)
+
+
+def _mark_absent(wanted: _Wanted, error: Exception) -> None:
+    """Note, as the Hub's client does, that a commit does not have a file, so that it is known without network later."""
+    commit = getattr(getattr(error, "response", None), "headers", {}).get("X-Repo-Commit", "")
+    if _COMMIT.fullmatch(commit):
+        with suppress(OSError):  # a cache that cannot be written
+            wanted.absence(commit).parent.mkdir(parents=True, exist_ok=True)
+            wanted.absence(commit).touch()
+
+
+def _missing(wanted: _Wanted, reason: str, cause: WeightsNotFoundError | None = None) -> NoReturn:
+    """Raise for a file that is not in the cache, while the Hub cannot be asked."""
+    commit = wanted.cached_commit()
+    if commit and wanted.absence(commit).exists():
+        _fail(wanted, "the repository had no such file when it was last asked", cause, _NoFileError)
+    if cause:
+        raise cause
+    _fail(wanted, reason)
 
 
 def _fail(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from zoo.contributions import Contribution
-from zoo.declare import BackboneSpec, Weights
+from zoo.declare import BackboneSpec, Text, Weights
 from zoo.errors import AmbiguousNameError, PluginError, RegistryFileError, UnknownBackboneError, ZooError
 from zoo.plugins import Plugin, describe
 from zoo.registry_files import Derived, RegistryData
@@ -34,12 +34,18 @@ class Entry(NamedTuple):
 
 
 def pinned(entry: Entry, pins: Mapping[str, Weights]) -> Entry:
-    """Return the entry with the weights that a registry file pins; a pin of another repository is not of these weights."""
+    """Return the entry with the weights that a registry file pins; a pin of another repository is not of these weights.
+
+    A tokenizer whose files are in the pinned repository is taken from the pinned commit too.
+    """
     pin, weights = pins.get(entry.spec.name), entry.spec.weights
     if pin is None or weights is None or weights.repo != pin.repo:
         return entry
     license = weights.license if pin.license == "unknown" else pin.license
-    return entry._replace(spec=entry.spec.replace(weights=replace(pin, license=license)), declared=weights)
+    spec = entry.spec.replace(weights=replace(pin, license=license))
+    if isinstance(spec.inputs, Text) and spec.inputs.files.partition("@")[0] == pin.repo:
+        spec = spec.replace(inputs=replace(spec.inputs, files=f"{pin.repo}@{pin.revision}"))
+    return entry._replace(spec=spec, declared=weights)
 
 
 class Miss(NamedTuple):

@@ -45,7 +45,8 @@ def locate(weights: Weights, owner: str) -> Path:
     elif weights.url:
         raise WeightsNotFoundError(
             f"{owner}: its weights are published only at {weights.url}, not as safetensors on the Hub; "
-            "download them, turn them into safetensors with zoo convert FILE --out FILE.safetensors, and pass weights='FILE'"
+            "download them, turn them into safetensors with zoo convert FILE --out FILE.safetensors, and pass weights='FILE' "
+            "(whole pickled models, which convert refuses: see docs/plugins/medical.md)"
         )
     else:
         path = Path(weights.file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -47,17 +48,30 @@ class Tokenizer(Protocol):
         ...
 
 
-@lru_cache(maxsize=8)
 def open_tokenizer(inputs: Text) -> Tokenizer:
-    """Return the tokenizer of a declared text input; opened once.
+    """Return the tokenizer of a declared text input; opened once, and again where files of its folder have changed.
 
     Raises:
         OptionError: If the declaration names none.
     """
     if not inputs.tokenizer:
         raise OptionError("this backbone declares no tokenizer; give zoo.Text(tokenizer='module:function') in its declaration")
+    return _opened(inputs, _stamps(inputs.files))
+
+
+@lru_cache(maxsize=8)
+def _opened(inputs: Text, stamps: tuple[object, ...]) -> Tokenizer:
     tokenizer: Tokenizer = load_function(inputs.tokenizer)(inputs.files)
     return tokenizer
+
+
+def _stamps(files: str) -> tuple[object, ...]:
+    """Return what tells the state of a local folder's files: a folder that is saved into again has another tokenizer."""
+    if not files or not os.path.isdir(files):  # noqa: PTH112  # Path's may raise for the name of a repository
+        return ()
+    with os.scandir(files) as entries:
+        told = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
+    return tuple(sorted((name, state.st_ino, state.st_mtime_ns, state.st_size) for name, state in told))
 
 
 class TextSamples:

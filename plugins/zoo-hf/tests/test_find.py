@@ -13,10 +13,12 @@ import torch
 from huggingface_hub import constants
 from tiny import CONFIGS, batch
 from transformers import AutoModel
+from zoo_hf.tokenizer import SETTINGS, VOCABULARIES, open_tokenizer
 
 import zoo
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OPTIONAL = ("modules.json", "sentence_bert_config.json", "preprocessor_config.json", *VOCABULARIES, *SETTINGS)
 
 
 @pytest.fixture
@@ -31,6 +33,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path]
         shutil.copytree(path, base / "snapshots" / COMMIT)
         (base / "refs").mkdir()
         (base / "refs" / "main").write_text(COMMIT)
+        for name in OPTIONAL:  # as it is left where the Hub was asked for them
+            if not (path / name).exists():
+                (base / ".no_exist" / COMMIT).mkdir(parents=True, exist_ok=True)
+                (base / ".no_exist" / COMMIT / name).touch()
 
     return put
 
@@ -230,3 +236,74 @@ def test_images_that_are_not_normalised_stay_as_they_are(folder: Callable[..., P
     inputs = zoo.get(path, weights=False).spec.inputs
     assert isinstance(inputs, zoo.Image)
     assert (inputs.mean, inputs.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+def test_images_of_another_number_of_channels_are_declared_as_such(folder: Callable[..., Path]) -> None:
+    backbone = zoo.get(folder("vit", auto=AutoModel, num_channels=1))
+    assert isinstance(backbone.spec.inputs, zoo.Image)
+    assert backbone.spec.inputs.channels == 1
+    assert backbone.features(torch.randn(2, *backbone.spec.inputs.shape)).shape[0] == 2
+
+
+@pytest.mark.parametrize("optional", ["modules.json", "preprocessor_config.json"])
+def test_a_cache_that_does_not_know_whether_a_file_exists_is_not_guessed_from(
+    optional: str, folder: Callable[..., Path], hub: Callable[[str, Path], None], tmp_path: Path
+) -> None:
+    hub("someone/tiny", folder("vit", auto=AutoModel))
+    assert zoo.get("hf/someone/tiny").spec.modality == "image"
+    (tmp_path / "cache" / "models--someone--tiny" / ".no_exist" / COMMIT / optional).unlink()
+    with pytest.raises(FileNotFoundError, match=f"someone/tiny@main/{optional}"):
+        zoo.get("hf/someone/tiny")
+
+
+@pytest.mark.parametrize("below", ["../other", "{absolute}", "link"])
+def test_a_folder_does_not_lead_to_another(below: str, folder: Callable[..., Path], tmp_path: Path) -> None:
+    other = folder("bert", auto=AutoModel).rename(tmp_path / "other")
+    path = tmp_path / "hostile"
+    path.mkdir()
+    (path / "link").symlink_to(other)
+    below = below.format(absolute=other)
+    (path / "modules.json").write_text(json.dumps([{"path": below, "type": "sentence_transformers.models.Transformer"}]))
+    with pytest.raises(zoo.ZooError, match="leads out of the folder"):
+        zoo.get(path)
+
+
+def test_a_snapshot_of_a_cache_is_a_folder_although_its_files_are_links(folder: Callable[..., Path], tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    folder("bert", auto=AutoModel).rename(blobs)
+    for blob in blobs.iterdir():
+        (snapshot / blob.name).symlink_to(Path("../../blobs", blob.name))
+    assert zoo.get(snapshot).spec.weights is not None
+
+
+def test_an_absolute_path_is_a_folder_and_never_a_repository(tmp_path: Path) -> None:
+    with pytest.raises(zoo.ZooError, match="no tokenizer's vocabulary"):
+        open_tokenizer(str(tmp_path / "gone"))
+    with pytest.raises(zoo.ZooError, match="no tokenizer's vocabulary"):
+        open_tokenizer(str(tmp_path / "gone@main"))
+
+
+def test_a_folder_that_is_saved_into_again_opens_with_its_new_tokenizer(folder: Callable[..., Path], tmp_path: Path) -> None:
+    one = folder("bert", auto=AutoModel, tokenizer=True)
+    first = zoo.get(one).adapt(2).save(tmp_path / "saved")
+    texts = ["a very good film"]
+    before = open_texts(zoo.load(first), texts)
+    two = tmp_path / "two"
+    shutil.copytree(one, two)
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    other = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "film": 4}, unk_token="[UNK]"))
+    other.pre_tokenizer = pre_tokenizers.Whitespace()
+    other.save(str(two / "tokenizer.json"))
+    zoo.get(two).adapt(2).save(tmp_path / "saved", overwrite=True)
+    after = open_texts(zoo.load(tmp_path / "saved"), texts)
+    assert before != after
+    assert after == open_texts(zoo.get(two).adapt(2), texts)
+
+
+def open_texts(model: zoo.TaskModel, texts: list[str]) -> Any:
+    from zoo.data.text import open_tokenizer as opened
+
+    assert isinstance(model.inputs, zoo.Text)
+    return opened(model.inputs).encode(texts, 20)

@@ -136,10 +136,12 @@ def test_a_saved_model_names_no_function_to_open_its_tokenizer(folder: Callable[
     assert config["zoo"]["inputs"] == {"max_length": 40}
     config["zoo"]["inputs"] |= {"tokenizer": "os:system", "files": "touch executed"}
     (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(zoo.ZooError, match="files, tokenizer"):
+        zoo.load(path)
+    config["zoo"]["inputs"] = {"max_length": 40}
+    (path / "config.json").write_text(json.dumps(config))
     inputs = zoo.load(path).spec.inputs
-    assert isinstance(inputs, zoo.Text)
-    assert inputs.tokenizer == "zoo_hf.tokenizer:open_tokenizer"
-    assert inputs.files == str(path)
+    assert inputs == zoo.Text(max_length=40, tokenizer="zoo_hf.tokenizer:open_tokenizer", files=str(path.resolve()))
 
 
 CORPUS = ["a very good film with wonderful plots", "the bad plot is badly told", "hello world"] * 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import zoo
@@ -135,7 +135,9 @@ def image(family: Family, config: Mapping[str, Any], processor: Mapping[str, Any
     cropped = bool(processor.get("do_center_crop")) and bool(processor.get("crop_size"))
     resized = _size(processor.get("size")) or _size(config.get("image_size")) or (224, 224)
     size = (_size(processor.get("crop_size")) if cropped else None) or resized
-    mean, std = processor.get("image_mean") or family.mean, processor.get("image_std") or family.std
+    channels = int(config.get("num_channels") or len(family.mean))
+    mean = processor.get("image_mean") or _per_channel(family.mean, channels)
+    std = processor.get("image_std") or _per_channel(family.std, channels)
     if processor.get("do_normalize") is False:
         mean, std = [0.0] * len(mean), [1.0] * len(std)
     return zoo.Image(
@@ -145,6 +147,11 @@ def image(family: Family, config: Mapping[str, Any], processor: Mapping[str, Any
         interpolation=RESAMPLE.get(processor.get("resample", 3 if family.prefix.startswith("dino") else 2), "bicubic"),
         crop=min(1.0, size[0] / resized[0]),
     )
+
+
+def _per_channel(values: Sequence[float], channels: int) -> Sequence[float]:
+    """Return one value per channel, as ``zoo.get(in_chans=…)`` has them: the average for one, in turn for more."""
+    return [sum(values) / len(values)] if channels == 1 else [values[index % len(values)] for index in range(channels)]
 
 
 def _size(told: Any) -> tuple[int, int] | None:

@@ -27,8 +27,17 @@ class Folder:
         return str(self.path)
 
     def find(self, file: str) -> Path | None:
-        """Return the path of a file, or None where there is none."""
-        path = self.path / file
+        """Return the path of a file, or None where there is none.
+
+        Raises:
+            zoo.ZooError: If it lies outside the folder, by its name or by a link.
+        """
+        if "\0" in file:
+            return None
+        folder, path = self.path.resolve(), self.path / file
+        inside = folder in path.resolve().parents or _in_cache(folder, path)
+        if not inside or ".." in Path(file).parts:
+            raise zoo.ZooError(f"{str(self.path)!r}: {file!r} leads out of the folder, to {str(path.resolve())!r}; copy the file there")
         return path if path.is_file() else None
 
     def weights(self, below: str, license: str) -> zoo.Weights | None:
@@ -38,6 +47,12 @@ class Folder:
             if path:
                 return zoo.Weights(file=str(path), license=license)
         return None
+
+
+def _in_cache(folder: Path, path: Path) -> bool:
+    """Tell whether a link in a snapshot of a Hub's cache leads to a blob of its repository."""
+    places = [place for place in (folder, *folder.parents) if place.parent.name == "snapshots"]
+    return any(place.parent.parent / "blobs" == path.resolve().parent for place in places)
 
 
 @dataclass(frozen=True)
@@ -53,11 +68,12 @@ class Repository:
         return f"{self.repo}@{self.revision}" if self.revision else self.repo
 
     def find(self, file: str) -> Path | None:
-        """Return the path of a file in the cache, or None where the repository has none."""
-        try:
-            return zoo.fetch(self.repo, file, self.revision, owner=f"hf/{self.files}")
-        except FileNotFoundError:
-            return None
+        """Return the path of a file in the cache, or None where the repository has none.
+
+        Raises:
+            zoo.ZooError: If neither is known: a guess would silently give another preparation of the inputs.
+        """
+        return zoo.fetch(self.repo, file, self.revision, owner=f"hf/{self.files}", missing_ok=True)
 
     def weights(self, below: str, license: str) -> zoo.Weights | None:
         """Return the declaration of the weights; whether they exist is asked when they are needed."""
@@ -100,7 +116,10 @@ def read_table(source: Source, file: str) -> dict[str, Any]:
 
 def license_of(source: Source) -> str:
     """Return the licence that the front matter of README.md states, in lower case, or ``unknown``."""
-    path = source.find("README.md")
+    try:
+        path = source.find("README.md")
+    except FileNotFoundError:  # not in the cache, and no network: nothing but the licence is unknown then
+        path = None
     text = path.read_text(encoding="utf-8", errors="replace")[:LIMIT] if path else ""
     front = re.match(r"\s*---\s*\n(.*?)\n---", text, re.DOTALL)
     stated = re.search(r"^license:\s*['\"]?([\w.+-]+)", front[1], re.MULTILINE) if front else None

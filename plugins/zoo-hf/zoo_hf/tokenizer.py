@@ -84,7 +84,8 @@ def open_tokenizer(files: str) -> Tokenizer:
     if not files:
         raise zoo.ZooError("this backbone names no files of a tokenizer; give the path of a folder that holds them beside its config.json")
     repo, _, revision = files.partition("@")
-    source: Source = Folder(Path(files)) if Path(files).is_dir() else Repository(repo, revision)
+    local = Path(files).is_absolute() or Path(files).is_dir()
+    source: Source = Folder(Path(files)) if local else Repository(repo, revision)
     with tempfile.TemporaryDirectory() as folder:
         _gather(source, Path(folder))
         return Tokenizer(_open(Path(folder), files))
