@@ -49,6 +49,7 @@ FLOORS = {
     "zoo.tuning": 4.0,
     "zoo.heads": 4.0,
     "zoo.backbone": 5.0,
+    "zoo.fitting": 5.05,
     "zoo.adapter": 5.1,
     "zoo.cards": 5.2,
     "zoo.saved": 5.3,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from zoo.backbone import Backbone, has_pooler, with_options
-from zoo.declare import TASKS, BackboneSpec, HeadSpec, Image, Inputs, Text, Volume
-from zoo.errors import OptionError, check_options, did_you_mean, fault_list
+from zoo.backbone import Backbone, with_options
+from zoo.declare import BackboneSpec, HeadSpec, Inputs
+from zoo.fitting import channel_option, check_arguments, check_head_options, check_task, check_width, own_pooling
 from zoo.heads import Pool
 from zoo.layers import LayerGroups
 from zoo.plugins import load_function
@@ -87,6 +86,7 @@ class TaskModel(nn.Module):
 
     def logits(self, features: Tensor, x: Batch) -> Tensor:
         """Return the logits of features that the backbone gave for inputs ``x``."""
+        check_width(features, self.spec)
         logits: Tensor = self.head(features, *_mask(x))
         return logits
 
@@ -131,26 +131,30 @@ class TaskModel(nn.Module):
 
     def evaluate(self, data: Any, **options: Any) -> dict[str, float]:
         """Return the metrics of the task on labelled data; see ``zoo.engine.evaluate.evaluate``."""
-        from zoo.engine.evaluate import evaluate
+        from zoo.engine.evaluate import check_given, evaluate
 
+        check_given(evaluate, options)
         return evaluate(self, data, **options)
 
     def predict(self, inputs: Any, **options: Any) -> list[Any]:
         """Return the predicted label of each input; see ``zoo.engine.evaluate.predict``."""
-        from zoo.engine.evaluate import predict
+        from zoo.engine.evaluate import check_given, predict
 
+        check_given(predict, options)
         return predict(self, inputs, **options)
 
     def predict_proba(self, inputs: Any, **options: Any) -> np.ndarray:
         """Return probabilities ``(n, num_classes)``; see ``zoo.engine.evaluate.predict_proba``."""
-        from zoo.engine.evaluate import predict_proba
+        from zoo.engine.evaluate import check_given, predict_proba
 
+        check_given(predict_proba, options)
         return predict_proba(self, inputs, **options)
 
     def embed(self, inputs: Any, **options: Any) -> np.ndarray:
         """Return pooled features ``(n, dim)``; see ``zoo.engine.evaluate.embed``."""
-        from zoo.engine.evaluate import embed
+        from zoo.engine.evaluate import check_given, embed
 
+        check_given(embed, options)
         return embed(self, inputs, **options)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
@@ -176,15 +180,15 @@ def adapt(
     head_options: Mapping[str, Any],
 ) -> TaskModel:
     """Build the backbone anew and attach a head; see ``Backbone.adapt``."""
-    _check(num_classes, task, in_chans, labels)
+    check_arguments(num_classes, task, in_chans, labels)
     if task == "token-classification":
         head = "tokens" if head == "linear" else head
     head_spec = default_registry().head(head)
-    _check_task(backbone.spec, head_spec, task)
-    options = _channel_option(backbone.spec, in_chans)
-    pooling, head_options = _own_pooling(backbone.spec, task, head_options)
+    check_task(backbone.spec, head_spec, task)
+    options = channel_option(backbone.spec, in_chans)
+    pooling, head_options = own_pooling(backbone.spec, task, head_options)
     options |= pooling
-    _check_head_options(head_spec, head_options)
+    check_head_options(head_spec, head_options)
     spec = with_options(backbone.spec, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of a backbone that starts from random values
@@ -212,58 +216,6 @@ def build_head(head: HeadSpec, spec: BackboneSpec, num_classes: int, *, seed: in
     return module
 
 
-def _check(num_classes: int, task: str, in_chans: int | None, labels: Sequence[str] | None) -> None:
-    whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
-    least = 2 if task in ("single-label", "token-classification") else 1
-    remedy = "; a single yes-or-no is task='multi-label', a number task='regression'" if num_classes == 1 else ""
-    faults = [
-        (task not in TASKS, f"task {task!r}{did_you_mean(str(task), TASKS)} is none of: {', '.join(TASKS)}"),
-        (not whole or num_classes < least, f"num_classes is {num_classes!r}; {task} needs a whole number of at least {least}{remedy}"),
-        (in_chans is not None and in_chans < 1, f"in_chans is {in_chans}; an input has at least 1 channel"),
-        (labels is not None and len(labels) != num_classes, f"{len(labels or ())} labels are given for {num_classes} classes"),
-        (labels is not None and len(set(labels)) != len(labels), f"labels has a name twice: {', '.join(map(str, labels or ()))}"),
-    ]
-    told = [message for wrong, message in faults if wrong]
-    if told:
-        raise OptionError(told[0] if len(told) == 1 else fault_list("adapt() cannot work with these arguments:", told))
-
-
-def _check_task(spec: BackboneSpec, head: HeadSpec, task: str) -> None:
-    words = task == "token-classification"
-    if words and not isinstance(spec.inputs, Text):
-        raise OptionError(f"task 'token-classification' labels the words of texts; backbone {spec.name!r} reads {spec.modality}s")
-    if words != head.per_token:
-        wanted = "for each token; use head='tokens'" if words else "for each sample; use head='linear' or 'mlp'"
-        raise OptionError(f"head {head.name!r} does not fit the task {task!r}, which needs logits {wanted}")
-
-
-def _check_head_options(head: HeadSpec, options: Mapping[str, Any]) -> None:
-    parameters = list(inspect.signature(load_function(head.build)).parameters.values())[2:]
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        beside = [name for name in inspect.signature(Backbone.adapt).parameters if name not in ("self", "head_options")]
-        check_options(options, [parameter.name for parameter in parameters], f"head {head.name!r}", beside=beside)
-
-
-def _own_pooling(spec: BackboneSpec, task: str, options: Mapping[str, Any]) -> tuple[dict[str, bool], dict[str, Any]]:
-    """Return the build option that turns a text backbone's own pooling on or off, and the head's options without it."""
-    wanted = options.get("pool", "")
-    left = {key: value for key, value in options.items() if key != "pool" or value != "pooler"}
-    if wanted == "pooler" and not has_pooler(spec):
-        raise OptionError(f"pool 'pooler' is the pooling of a backbone's own, and {spec.name!r} has none; use 'avg', 'max' or 'token'")
-    if wanted == "pooler":
-        return ({} if spec.options.get("pooler") else {"pooler": True}), left
-    off = bool(spec.options.get("pooler")) and (bool(wanted) or task == "token-classification")
-    return ({"pooler": False} if off else {}), left
-
-
 def _mask(x: Batch) -> tuple[Tensor, ...]:
     """Return what a head is given beside the features: the mask of the padding, for text."""
     return (x["attention_mask"],) if isinstance(x, Mapping) else ()
-
-
-def _channel_option(spec: BackboneSpec, in_chans: int | None) -> dict[str, int]:
-    if in_chans is None:
-        return {}
-    if not isinstance(spec.inputs, Image | Volume):
-        raise OptionError(f"in_chans is for images and volumes; backbone {spec.name!r} reads {spec.modality}")
-    return {"in_chans": in_chans} if in_chans != spec.inputs.channels else {}

@@ -30,6 +30,8 @@ def unknown_backbone(miss: Miss, known: Known) -> UnknownBackboneError:
     provider = source_provider(source, known) if "/" in miss.name else ""
     if provider:
         return UnknownBackboneError(f"{story}, which {provider}" if story else f"no backbone {miss.name!r}: {source}/… {provider}")
+    if miss.name.startswith((".", "/", "~")) and not miss.trail:
+        return UnknownBackboneError(f"no backbone {miss.name!r}: there is no folder of this name that holds a model (zoo list shows every name)")
     absent = _absent_aliases(miss.name, known)
     if absent:
         return UnknownBackboneError(f"no backbone {miss.name!r}: {absent}")
@@ -37,7 +39,9 @@ def unknown_backbone(miss: Miss, known: Known) -> UnknownBackboneError:
     remedy = f"did you mean {' or '.join(map(repr, near))}?" if near else "zoo list shows every name"
     told = f"{story}, which nothing provides ({remedy})" if story else f"no backbone {miss.name!r} ({remedy})"
     failed = [f"{plugin.label} ({plugin.cause})" for plugin in known.plugins if plugin.status == "failed"]
-    return UnknownBackboneError(f"{told}; it may belong to a plugin that failed to load: {examples(failed)}" if failed else told)
+    told += f"; it may belong to a plugin that failed to load: {examples(failed)}" if failed else ""
+    off = [f"zoo plugins enable {plugin.name}" for plugin in known.plugins if plugin.status == "disabled"]
+    return UnknownBackboneError(f"{told}; or to a plugin that is switched off: {examples(off)}" if off else told)
 
 
 def source_provider(source: str, known: Known) -> str:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from zoo.cli import doctor, files, listing, new_plugin, plugins, training
+from zoo.cli import doctor, files, listing, new_plugin, plugins, training, using
 from zoo.cli.output import Output
 from zoo.cli.parser import Parser, global_options
 from zoo.discovery import installed
@@ -59,7 +59,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (listing, plugins, training, files, doctor, new_plugin):
+    for module in (listing, plugins, training, using, files, doctor, new_plugin):
         module.register(commands)
     for command in commands.choices.values():
         global_options(command, front=False)

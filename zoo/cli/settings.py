@@ -77,6 +77,21 @@ def columns(words: str | None) -> dict[str, str]:
     return {key: str(value) for key, value in pairs(words.split(",") if words else (), "--columns").items()}
 
 
+def window(words: str | None) -> tuple[float, float] | None:
+    """Parse ``40,400``: the centre and the width of a window; None where nothing is given.
+
+    Raises:
+        OptionError: If they are not two numbers.
+    """
+    if words is None:
+        return None
+    try:
+        centre, width = map(float, words.split(","))
+    except ValueError as error:
+        raise OptionError(f"--window {words!r} is not of the form CENTRE,WIDTH, such as 40,400") from error
+    return centre, width
+
+
 def names(words: str | None) -> list[str] | None:
     """Parse ``Pneumonia,No_findings``; None where nothing is given.
 

@@ -188,7 +188,7 @@ def _stored_range(dataset: Any, values: Array, name: str) -> tuple[int, int]:
     if dataset.get("PixelRepresentation") != 0:
         raise CorruptInputError(
             f"{name} has no window, and its values are in [{values.min():g}, {values.max():g}]: nothing says what is white; "
-            "give fit(window=(centre, width)), or declare it as zoo.Image(window=…)"
+            "give window=(centre, width) to fit, evaluate or predict (--window on the command line), or declare zoo.Image(window=…)"
         )
     return 0, 2 ** int(dataset.BitsStored) - 1
 

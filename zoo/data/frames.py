@@ -55,6 +55,8 @@ def _parse(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = file.read().split("\n")
+        if not any(lines):
+            raise DataError(f"{str(path)!r} is empty")
         separator = max("\t;," if path.suffix.lower() == ".tsv" else ",;\t", key=lines[0].count)
         # No cell holds a tab or a line break, so a quotation mark is one, unless it wraps a whole cell.
         plain = separator == "\t" and "\t" in lines[0] and all(line.count("\t") == lines[0].count("\t") for line in lines if line.strip())
@@ -201,7 +203,11 @@ def find_columns(
     if absent:
         told = ", ".join(f"{wanted[role][0]!r}{did_you_mean(wanted[role][0], names)}" for role in absent)
         renames = ", ".join(f'"{role}": "…"' for role in absent)
-        raise DataError(f"{source} has no column {told}; it has: {', '.join(map(repr, names))}. Name yours with columns={{{renames}}}")
+        flags = ",".join(f"{role}=…" for role in absent)
+        hint = f"Name yours with columns={{{renames}}}, on the command line --columns {flags}"
+        if roles[0] == "file_name" and any(name in names for name in (*_USUAL["text"], *_USUAL["words"])):
+            hint = "It seems to hold texts, and the model reads files"
+        raise DataError(f"{source} has no column {told}; it has: {', '.join(map(repr, names))}. {hint}")
     if found["group"] not in (None, "group", columns.get("group")):
         if labelled is False:
             found["group"] = None

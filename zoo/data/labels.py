@@ -150,6 +150,8 @@ def _single(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str]
     known = check_classes(classes) if classes is not None else class_order(set(names))
     if classes is not None and _are_indices(labels, known):
         return np.asarray([int(label) for label in labels], dtype=np.int64), known
+    if classes is None and len(known) > max(20, len(names) // 5) and all(_INTEGER.fullmatch(name) for name in known):
+        log.warning("%s: %d samples have %d classes, all of them numbers; is the task 'regression'?", source, len(names), len(known))
     place = {name: index for index, name in enumerate(known)}
     _refuse_unknown([[name] for name in names], place, inputs, source)
     return np.asarray([place[name] for name in names], dtype=np.int64), known

@@ -155,6 +155,9 @@ def read_texts(inputs: Any, labels: Any, reads: str, source: str = "the arrays")
         raise DataError(f"{source}: {count(len(odd), 'input')} of {len(items)} are not {kind}: {examples(odd)}")
     if not items:
         raise DataError(f"{source}: there are no samples")
+    empty = [f"row {row}" for row, item in enumerate(items) if not (item.strip() if isinstance(item, str) else item)]
+    if empty:
+        raise DataError(f"{source}: {count(len(empty), 'input')} of {len(items)} hold no text: {examples(empty)}; remove them")
     if labels is not None and len(labels) != len(items):
         raise DataError(f"{source}: {count(len(items), 'input')}, but {count(len(labels), 'label')}; give one label per input")
     return Raw(items, None if labels is None else labels.tolist() if hasattr(labels, "tolist") else list(labels), source=source)

@@ -186,10 +186,10 @@ def _check_same_inputs(train: Table, valid: Table) -> None:
     if not both:
         return
     told = f"{len(both)} of {count(len(valid), 'sample')} in valid {'is' if len(both) == 1 else 'are'} also in train"
-    if train.reads not in PIXELS:
-        log.warning("%s; the validation metrics flatter the model", told)
-        return
     names = [valid.name_of(row) for row in both]
+    if train.reads not in PIXELS:
+        log.warning("%s, which flatters the validation metrics: %s", told, examples(names))
+        return
     raise DataError(f"{told}: {examples(names)}. Give other validation data, or go on with allow_leak=True")
 
 

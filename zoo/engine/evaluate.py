@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -23,13 +25,24 @@ from zoo.engine.metrics import check_specificity, compute_metrics, sensitivity_a
 from zoo.engine.progress import Progress
 from zoo.engine.setup import check_targets, reads
 from zoo.engine.streams import Forward, run_all, run_words, samples_for
-from zoo.errors import DataError, OptionError
+from zoo.errors import DataError, OptionError, check_options, did_you_mean
 
 log = logging.getLogger("zoo")
 
 BATCH_SIZE = 64
 _NONE: Mapping[str, str] = MappingProxyType({})
 Array = npt.NDArray[np.float32]
+
+
+def check_given(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that ``evaluate``, or another function of this module, does not have.
+
+    Raises:
+        OptionError: With the nearest option.
+    """
+    signature = inspect.signature(evaluate if function is evaluate else _predict_outputs)
+    known = [name for name, parameter in signature.parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    check_options(options, known, f"{function.__name__}()")
 
 
 def evaluate(
@@ -40,6 +53,9 @@ def evaluate(
     columns: Mapping[str, str] = _NONE,
     intervals: float | None = None,
     specificity: float | None = None,
+    positive: str | None = None,
+    window: tuple[float, float] | None = None,
+    drop_other_classes: bool = False,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     device: str = "auto",
@@ -59,6 +75,9 @@ def evaluate(
         intervals: Share that a confidence interval covers, such as 0.95: adds ``auroc_low`` and ``auroc_high``, and so on for
             every metric, from 1000 draws of whole groups (patients) where the data have groups, else of samples.
         specificity: Adds ``sensitivity_at_specificity``, the sensitivity at this specificity, such as 0.95.
+        positive: Of two classes the one that ``sensitivity_at_specificity`` is about; the last one where None.
+        window: Centre and width through which scans are shown, where it differs from the model's.
+        drop_other_classes: Leave out the samples whose label is none of the model's, instead of refusing them.
         batch_size: Samples per forward.
         workers: Loader processes; None chooses.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -72,17 +91,36 @@ def evaluate(
         check_level(model.task, intervals)
     if specificity is not None:
         check_specificity(model.task, specificity)
-    table = open_data(data, task=model.task, classes=model.labels, split=split, columns=columns, labelled=True, reads=reads(model))
+    opening: dict[str, Any] = {"task": model.task, "classes": model.labels, "split": split, "columns": columns}
+    table = open_data(data, labelled=True, reads=reads(model), drop_other_classes=drop_other_classes, **opening)
     check_targets(model, table)
-    logits = _outputs(model, table, model, batch_size=batch_size, workers=workers, device=device, quiet=quiet)
+    turned = positive is not None and _turned(model, table.classes, positive)
+    logits = _outputs(model, table, model, batch_size=batch_size, workers=workers, device=device, quiet=quiet, window=window)
     targets = np.asarray(table.targets)
     metrics = compute_metrics(model.task, logits, targets, table.classes)
+    if turned:  # the metrics above are the same for either order
+        logits, targets = logits[:, ::-1], 1 - targets
     if specificity is not None:
         value = sensitivity_at_specificity(model.task, logits, targets, specificity)
         metrics |= {} if value is None else {"sensitivity_at_specificity": value}
+        if len(table.classes) == 2:
+            log.info("sensitivity is that for %r (positive=… names another class)", table.classes[0 if turned else 1])
     if intervals is not None:
         metrics |= bootstrap(model.task, logits, targets, groups=_groups(table), level=intervals, specificity=specificity)
     return metrics
+
+
+def _turned(model: TaskModel, classes: tuple[str, ...], positive: str) -> bool:
+    """Tell whether the first of two classes is the positive one.
+
+    Raises:
+        OptionError: If there are not two classes, or none of them has this name.
+    """
+    if model.task != "single-label" or len(classes) != 2:
+        raise OptionError(f"positive is for two classes; the task is {model.task} with {len(classes)} classes")
+    if positive not in classes:
+        raise OptionError(f"positive is {positive!r}{did_you_mean(positive, classes)}; the classes are: {', '.join(classes)}")
+    return positive == classes[0]
 
 
 def _groups(table: Table) -> list[str] | None:
@@ -119,7 +157,7 @@ def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
     Args:
         model: The model.
         inputs: Any source that ``zoo.data.open.open_data`` takes: paths, a folder, images, arrays; labels are ignored.
-        **options: ``split``, ``columns``, ``batch_size``, ``workers``, ``device`` and ``quiet`` as in ``evaluate``.
+        **options: ``split``, ``columns``, ``window``, ``batch_size``, ``workers``, ``device`` and ``quiet`` as in ``evaluate``.
 
     Raises:
         OptionError: If the model is a regression.
@@ -146,6 +184,7 @@ def _predict_outputs(
     *,
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
+    window: tuple[float, float] | None = None,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     device: str = "auto",
@@ -153,7 +192,7 @@ def _predict_outputs(
 ) -> Array:
     source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality)
     table = open_data(source, task=model.task, split=split, columns=columns, labelled=False, reads=reads(model))
-    return _outputs(model, table, forward, batch_size=batch_size, workers=workers, device=device, quiet=quiet)
+    return _outputs(model, table, forward, batch_size=batch_size, workers=workers, device=device, quiet=quiet, window=window)
 
 
 def _as_list(inputs: Any, kind: str) -> Any:
@@ -168,8 +207,24 @@ def _as_list(inputs: Any, kind: str) -> Any:
     return [inputs] if single and not hasattr(inputs, "columns") else inputs
 
 
-def _outputs(model: TaskModel, table: Table, forward: Forward, *, batch_size: int, workers: int | None, device: str, quiet: bool) -> Array:
+def _outputs(
+    model: TaskModel,
+    table: Table,
+    forward: Forward,
+    *,
+    batch_size: int,
+    workers: int | None,
+    device: str,
+    quiet: bool,
+    window: tuple[float, float] | None,
+) -> Array:
     import torch
+
+    inputs = model.inputs
+    if window is not None:
+        if isinstance(inputs, Text):
+            raise OptionError("window is for scans; the model reads texts")
+        inputs = replace(inputs, window=window)
 
     if batch_size < 1:
         raise OptionError(f"batch_size is {batch_size}; it must be at least 1")
@@ -180,7 +235,7 @@ def _outputs(model: TaskModel, table: Table, forward: Forward, *, batch_size: in
     autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=half)
     with placed(model, where) as layout, Progress(quiet, "") as progress, autocast:
         model.eval()
-        loader = Loader(samples_for(model.inputs, table), where, workers=workers, layout=layout)
+        loader = Loader(samples_for(inputs, table), where, workers=workers, layout=layout)
         progress.begin("evaluate", len(table))
         words = model.task == "token-classification" and forward is model
         return (run_words if words else run_all)(forward, loader, len(table), batch_size, each=progress.step)

@@ -1,0 +1,168 @@
+"""Commands that use a saved model: eval, predict, embed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.output import Output, claim_file, show_log, table
+from zoo.cli.parser import Commands
+from zoo.errors import OptionError
+
+if TYPE_CHECKING:
+    from zoo.adapter import TaskModel
+
+SHOWN = 60  # letters of an input in a printed table
+DATA = "an image folder, or a CSV, TSV or Parquet file of images or texts"
+MODEL = "the folder of a saved model or run"
+OTHERS = "leave out samples whose label is none of the model's classes, instead of refusing them"
+INPUTS = "images or texts, or one folder or table of them"
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this module."""
+    command = commands.add_parser("eval", help="measure a saved model on labelled data")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
+    command.add_argument("data", metavar="DATA", help=DATA)
+    command.add_argument("--split", help="only this split of the data")
+    command.add_argument("--drop-other-classes", action="store_true", help=OTHERS)
+    told = "add confidence intervals that cover this share (0.95 where left out), drawing patients"
+    command.add_argument("--intervals", type=float, nargs="?", const=0.95, metavar="SHARE", help=told)
+    command.add_argument("--specificity", type=float, metavar="SHARE", help="add the sensitivity at this specificity, such as 0.95")
+    command.add_argument("--positive", metavar="CLASS", help="the class of two that --specificity is about; else the last one")
+    _common(command)
+    command.set_defaults(run=evaluate)
+    command = commands.add_parser("predict", help="the label of each input, and the probability of every class")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
+    command.add_argument("inputs", metavar="INPUTS", nargs="+", help=INPUTS)
+    _common(command)
+    command.set_defaults(run=predict)
+    command = commands.add_parser("embed", help="write the pooled features of inputs")
+    command.add_argument("model", metavar="MODEL", help=f"{MODEL}, or the name of a backbone")
+    command.add_argument("inputs", metavar="INPUTS", nargs="+", help=INPUTS)
+    command.add_argument("--out", type=Path, metavar="FILE", help="the .npz file to write: 'features' (n, dim) and 'inputs' (n,)")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    _common(command)
+    command.set_defaults(run=embed)
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--columns", help="own names of a table's columns: file_name=file,group=patient_id")
+    command.add_argument("--window", metavar="C,W", help="centre and width through which scans are shown, such as 40,400")
+    command.add_argument("--batch-size", type=int, metavar="N", help="samples per forward")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def evaluate(options: argparse.Namespace, out: Output) -> None:
+    """Print the metrics of a saved model on labelled data."""
+    import zoo
+    from zoo.cli import settings
+    from zoo.data.folders import check_exists
+
+    _check_saved(options.model)
+    check_exists(Path(options.data))
+    if not options.json:
+        show_log()
+    names = ("split", "drop_other_classes", "batch_size", "intervals", "specificity", "positive")
+    given = {name: getattr(options, name) for name in names} | {"columns": settings.columns(options.columns)}
+    given |= {"window": settings.window(options.window)}
+    metrics = zoo.load(options.model).evaluate(options.data, **{name: value for name, value in given.items() if value is not None})
+    if options.json:
+        out.json({name: float(value) for name, value in metrics.items()})
+    else:
+        print(table(((name, f"{value:.4f}") for name, value in metrics.items()), ("metric", "value"), right=(1,)))
+
+
+def predict(options: argparse.Namespace, out: Output) -> None:
+    """Print the label of each input and the probability of every class."""
+    import zoo
+    from zoo.cli import settings
+
+    _check_saved(options.model)
+    model = zoo.load(options.model)
+    source, names = _inputs(options.inputs, model, settings.columns(options.columns))
+    given = _given(options)
+    if model.task in ("regression", "token-classification"):
+        labels = model.predict(source, **given)
+        rows: list[dict[str, Any]] = [{"input": name, "label": label} for name, label in zip(names, labels, strict=True)]
+    else:  # one pass gives both the probabilities and the labels that follow from them
+        classes = [str(label) for label in model.labels or range(model.num_classes)]
+        shares = [dict(zip(classes, map(float, row), strict=True)) for row in model.predict_proba(source, **given)]
+        rows = [
+            {"input": name, "label": _label(share, model.task), "probabilities": share} for name, share in zip(names, shares, strict=True)
+        ]
+    if options.json:
+        out.json(rows)
+    else:
+        print(table((_prediction(row) for row in rows), ("input", "prediction", "probability")))
+
+
+def embed(options: argparse.Namespace, out: Output) -> None:
+    """Write the pooled features of inputs to an ``.npz`` file, or print them as JSON.
+
+    Raises:
+        OptionError: If there is nowhere to put them.
+        OutputExistsError: If the file exists, unless it may be overwritten. Nothing is computed before this is known.
+        OutputPermissionError: If the file cannot be written.
+    """
+    if options.out is None and not options.json:
+        raise OptionError("zoo embed needs --out FILE, or --json to print the features")
+    target = None if options.out is None else claim_file(options.out, ".npz", overwrite=options.overwrite)
+    import numpy as np
+
+    import zoo
+    from zoo.cli import settings
+    from zoo.lookup import foreign_folder
+
+    saved = (Path(options.model) / "config.json").is_file() and foreign_folder(options.model) is None
+    model = zoo.load(options.model) if saved else zoo.get(options.model).adapt(num_classes=2)  # the head is never run
+    source, names = _inputs(options.inputs, model, settings.columns(options.columns))
+    features = model.embed(source, **_given(options))
+    if target is not None:
+        np.savez(target, features=features, inputs=np.array(names))
+        print(f"{target}: features of shape {features.shape}")
+    if options.json:
+        where = {"embeddings": features} if target is None else {"file": target}
+        out.json({"inputs": names, "dim": features.shape[1], **where})
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    from zoo.cli import settings
+
+    given = {"batch_size": options.batch_size, "window": settings.window(options.window)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _check_saved(folder: str) -> None:
+    """Refuse what is no saved model before torch is imported."""
+    from zoo.cards import read_config
+
+    read_config(Path(folder))
+
+
+def _inputs(words: Sequence[str], model: TaskModel, columns: dict[str, str]) -> tuple[Any, list[str]]:
+    """Return a source for prediction and the names of its samples; one word may be a folder or a table."""
+    from zoo.data.open import open_data
+    from zoo.data.read import kind_of
+
+    reads = kind_of(model.inputs, model.task)
+    opened = open_data(words[0] if len(words) == 1 else list(words), columns=columns, labelled=False, reads=reads)
+    return opened, [" ".join(item) if isinstance(item, list | tuple) else str(item) for item in opened.inputs]
+
+
+def _label(shares: dict[str, float], task: str) -> str | list[str]:
+    likely = [label for label, share in shares.items() if share > 0.5]
+    return likely if task == "multi-label" else max(shares, key=shares.__getitem__)
+
+
+def _prediction(row: dict[str, Any]) -> tuple[object, ...]:
+    label, shares = row["label"], row.get("probabilities", {})
+    chosen = label if isinstance(label, list | tuple) else [label]
+    text = row["input"]
+    return (
+        text if len(text) <= SHOWN else text[: SHOWN - 1] + "…",
+        ", ".join(map(str, chosen)) or "none",
+        ", ".join(f"{shares[one]:.3f}" for one in chosen if one in shares),
+    )

@@ -1,0 +1,106 @@
+"""What ``adapt`` checks before anything is built, and what it asks of the build."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from zoo.backbone import Backbone, has_pooler
+from zoo.declare import TASKS, BackboneSpec, HeadSpec, Image, Text, Volume
+from zoo.errors import DeclarationError, OptionError, check_options, did_you_mean, fault_list
+from zoo.plugins import load_function
+
+TEXT_POOLS = ("avg", "token", "max", "pooler")
+SYNONYMS = {"mean": "avg", "average": "avg", "cls": "token", "class": "token"}
+
+
+def check_arguments(num_classes: int, task: str, in_chans: int | None, labels: Sequence[str] | None) -> None:
+    """Refuse arguments of ``adapt`` that are out of range, all at once.
+
+    Raises:
+        OptionError: Naming each and its remedy.
+    """
+    whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
+    least = 2 if task in ("single-label", "token-classification") else 1
+    remedy = "; a single yes-or-no is task='multi-label', a number task='regression'" if num_classes == 1 else ""
+    faults = [
+        (task not in TASKS, f"task {task!r}{did_you_mean(str(task), TASKS)} is none of: {', '.join(TASKS)}"),
+        (not whole or num_classes < least, f"num_classes is {num_classes!r}; {task} needs a whole number of at least {least}{remedy}"),
+        (in_chans is not None and in_chans < 1, f"in_chans is {in_chans}; an input has at least 1 channel"),
+        (labels is not None and len(labels) != num_classes, f"{len(labels or ())} labels are given for {num_classes} classes"),
+        (labels is not None and len(set(labels)) != len(labels), f"labels has a name twice: {', '.join(map(str, labels or ()))}"),
+    ]
+    told = [message for wrong, message in faults if wrong]
+    if told:
+        raise OptionError(told[0] if len(told) == 1 else fault_list("adapt() cannot work with these arguments:", told))
+
+
+def check_task(spec: BackboneSpec, head: HeadSpec, task: str) -> None:
+    """Refuse a task that does not fit the input or the head.
+
+    Raises:
+        OptionError: Saying what would fit.
+    """
+    words = task == "token-classification"
+    if words and not isinstance(spec.inputs, Text):
+        raise OptionError(f"task 'token-classification' labels the words of texts; backbone {spec.name!r} reads {spec.modality}s")
+    if words != head.per_token:
+        wanted = "for each token; use head='tokens'" if words else "for each sample; use head='linear' or 'mlp'"
+        raise OptionError(f"head {head.name!r} does not fit the task {task!r}, which needs logits {wanted}")
+
+
+def check_head_options(head: HeadSpec, options: Mapping[str, Any]) -> None:
+    """Refuse options that the head does not have.
+
+    Raises:
+        OptionError: With the nearest one.
+    """
+    parameters = list(inspect.signature(load_function(head.build)).parameters.values())[2:]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        beside = [name for name in inspect.signature(Backbone.adapt).parameters if name not in ("self", "head_options")]
+        check_options(options, [parameter.name for parameter in parameters], f"head {head.name!r}", beside=beside)
+
+
+def own_pooling(spec: BackboneSpec, task: str, options: Mapping[str, Any]) -> tuple[dict[str, bool], dict[str, Any]]:
+    """Return the build option that turns a text backbone's own pooling on or off, and the head's options without it."""
+    wanted = options.get("pool", "")
+    if isinstance(spec.inputs, Text) and wanted not in ("", *TEXT_POOLS):
+        known = TEXT_POOLS if has_pooler(spec) else TEXT_POOLS[:-1]
+        near = f" (it is called {SYNONYMS[wanted]!r} here)" if wanted in SYNONYMS else did_you_mean(str(wanted), known)
+        raise OptionError(f"there is no pool {wanted!r}{near}; for {spec.name!r} it can be: {', '.join(known)}")
+    left = {key: value for key, value in options.items() if key != "pool" or value != "pooler"}
+    if wanted == "pooler" and not has_pooler(spec):
+        raise OptionError(f"pool 'pooler' is the pooling of a backbone's own, and {spec.name!r} has none; use 'avg', 'max' or 'token'")
+    if wanted == "pooler":
+        return ({} if spec.options.get("pooler") else {"pooler": True}), left
+    off = bool(spec.options.get("pooler")) and (bool(wanted) or task == "token-classification")
+    return ({"pooler": False} if off else {}), left
+
+
+def check_width(features: Tensor, spec: BackboneSpec) -> None:
+    """Refuse features that are not as declared, before a head fails on them with torch's words.
+
+    Raises:
+        DeclarationError: Naming both widths.
+    """
+    declared = spec.features
+    axis = 1 if declared.layout in ("BCHW", "BCDHW") else -1
+    if features.ndim != len(declared.layout) or features.shape[axis] != declared.dim:
+        found = f"{tuple(features.shape)}; declared are layout {declared.layout} and dim {declared.dim}"
+        raise DeclarationError(f"backbone {spec.name!r} gives features of shape {found}: correct Features(…) in its declaration")
+
+
+def channel_option(spec: BackboneSpec, in_chans: int | None) -> dict[str, int]:
+    """Return the build option for another number of input channels, if one is asked for.
+
+    Raises:
+        OptionError: If the backbone reads texts.
+    """
+    if in_chans is None:
+        return {}
+    if not isinstance(spec.inputs, Image | Volume):
+        raise OptionError(f"in_chans is for images and volumes; backbone {spec.name!r} reads {spec.modality}")
+    return {"in_chans": in_chans} if in_chans != spec.inputs.channels else {}
