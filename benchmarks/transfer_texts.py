@@ -148,9 +148,12 @@ def main() -> None:
         methods = {
             "zoo, linear-probe": lambda seed: ours(train, test, words, {"recipe": "linear-probe"}, seed),  # noqa: B023
             "zoo, default": lambda seed: ours(train, test, words, {"epochs": arguments.epochs}, seed),  # noqa: B023
+            "zoo, full, lr=1e-4": lambda seed: ours(train, test, words, {"recipe": "full", "lr": 1e-4, "epochs": arguments.epochs}, seed),  # noqa: B023
             "Trainer": lambda seed: trainer(train, test, words, arguments.epochs, seed),  # noqa: B023
         }
         for method, run in methods.items():
+            if "full" in method and not words:
+                continue
             told = [run(seed) for seed in range(arguments.seeds)]
             score, seconds = (statistics.mean(column) for column in zip(*told, strict=True))
             print(f"| {name} | {method} | {score:.3f} | {seconds:.0f} |", flush=True)

@@ -31,7 +31,7 @@ def unknown_backbone(miss: Miss, known: Known) -> UnknownBackboneError:
     if provider:
         return UnknownBackboneError(f"{story}, which {provider}" if story else f"no backbone {miss.name!r}: {source}/… {provider}")
     if miss.name.startswith((".", "/", "~")) and not miss.trail:
-        return UnknownBackboneError(f"no backbone {miss.name!r}: there is no folder of this name that holds a model (zoo list shows every name)")
+        return UnknownBackboneError(f"no backbone {miss.name!r}: there is no folder of this name that holds a model")
     absent = _absent_aliases(miss.name, known)
     if absent:
         return UnknownBackboneError(f"no backbone {miss.name!r}: {absent}")
