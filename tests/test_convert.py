@@ -56,6 +56,14 @@ def test_an_entry_is_taken_by_its_name_and_offered_where_it_is_needed(tmp_path: 
     assert convert(tmp_path / "x.pt", tmp_path / "x.safetensors", key="student.ema").tensors == len(net.state_dict())
 
 
+def test_a_checkpoint_of_impossible_values_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    torch.save({"weight": torch.full((2, 2), float("nan"))}, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="NaN") as caught:
+        convert(tmp_path / "x.pt", tmp_path / "out.safetensors")
+    assert str(caught.value).startswith(repr(str(tmp_path / "x.pt")))
+    assert ".part" not in str(caught.value)
+
+
 def test_a_checkpoint_that_holds_itself_ends(tmp_path: Path) -> None:
     endless: dict[str, object] = {"epoch": 3}
     endless["model"] = endless

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 
 import zoo
+import zoo.blobs
 from tests.faults.fake_hub import FakeHub, fill_cache, in_child
 from tests.toy import ToyNet
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError
 from zoo.hub import fetch
-from zoo.weights import locate, write
+from zoo.shards import model_digest
+from zoo.weights import locate, read, write
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 CHILD = """
@@ -97,6 +102,26 @@ def test_files_are_fetched_once_and_verified_by_the_name_of_their_blob(hub: Fake
     asked = len(hub.asked)
     fetched([("acme/net", "sub/model.safetensors", old)], cache=tmp_path / "hub", url=hub.url)
     assert len(hub.asked) == asked, "a commit that is in the cache needs no network"
+
+
+def test_a_blob_is_read_for_its_digest_once_until_it_changes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {"a": torch.ones(2, 2)}
+    files = {f"model-{index}.safetensors": safetensors.torch.save({f"a{index}": torch.full((2, 2), index + 1.0)}) for index in range(2)}
+    index = json.dumps({"weight_map": {f"a{index}": name for index, name in enumerate(files)}}).encode()
+    files |= {"model.safetensors": safetensors.torch.save(tensors), "sharded.safetensors.index.json": index}
+    fill_cache(cache, "acme/net", files)
+    read_files: list[str] = []
+    monkeypatch.setattr(zoo.blobs, "digest", lambda path, real=zoo.blobs.digest: read_files.append(path.name) or real(path))
+    for name, pin in (("model.safetensors", model_digest), ("sharded.safetensors", model_digest)):
+        weights = Weights(repo="acme/net", file=name, revision=COMMIT)
+        path = locate(weights, "toy/net")
+        locate(replace(weights, sha256=pin(path)), "toy/net")
+        read(path)
+    assert sorted(read_files) == sorted(hashlib.sha256(content).hexdigest() for content in files.values())
+    blob = cache / "models--acme--net" / "blobs" / hashlib.sha256(files["model.safetensors"]).hexdigest()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"x")
+    with pytest.raises(WeightsError, match="damaged"):
+        locate(Weights(repo="acme/net", revision=COMMIT), "toy/net")
 
 
 ABSENT = """

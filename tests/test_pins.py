@@ -105,6 +105,22 @@ def test_a_pin_of_another_repository_is_not_of_these_weights(tmp_path: Path) -> 
     assert found.weights == Weights(repo="acme/net")
 
 
+def test_comments_around_a_pin_and_a_mark_of_the_encoding_survive_a_new_pin(tmp_path: Path) -> None:
+    path = tmp_path / "registry.toml"
+    pin = table("toy/net").replace("sha256", "# of this pin\nsha256")
+    rest = '# what follows\n[aliases]\n# mine\nmine = "toy/net"\n\n# the end\n'
+    path.write_text("# before\n" + pin + "\n" + rest, encoding="utf-8-sig")
+    pins.write(path, "toy/net", PIN)
+    after = path.read_text(encoding="utf-8-sig")
+    assert after.startswith("# before\n")
+    assert rest in after
+    assert "of this pin" not in after
+    assert read_files([path]).pins == {"toy/net": PIN}
+    path.write_text(table("toy/net") + "\n# the end\n")
+    pins.write(path, "toy/net", PIN)
+    assert path.read_text().startswith("# the end\n")
+
+
 def test_a_pin_holds_for_the_tokenizer_in_its_repository_too(tmp_path: Path) -> None:
     class Texts:
         @zoo.hookimpl

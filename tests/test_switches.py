@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,8 @@ from tests.faults.fake_dist import fake_dist, run_zoo
 from zoo import policy
 from zoo.cli.doctor import _folder
 from zoo.cli.listing import number
+from zoo.compat import misfit
+from zoo.discovery import Found, installed
 from zoo.errors import OptionError, RegistryFileError
 
 
@@ -81,3 +86,59 @@ def test_doctor_imports_no_plugin_while_the_users_file_cannot_be_read(tmp_path: 
 
 def test_the_doctor_survives_a_folder_that_cannot_even_be_looked_for(tmp_path: Path) -> None:
     assert _folder("index of plugins", tmp_path / ("x" * 300) / "plugins")["fault"] == ""
+
+
+@pytest.mark.parametrize("origin", ["environment", "file"])
+def test_a_misspelt_name_that_blocks_nothing_is_told(origin: str, tmp_path: Path) -> None:
+    site = fake_dist(tmp_path / "site", "zoo-alpha", names=["alpha/net"])
+    around = {"XDG_CONFIG_HOME": str(tmp_path), "ZOO_CACHE": str(tmp_path), "HF_HOME": str(tmp_path)}
+    if origin == "file":
+        (tmp_path / "zoo").mkdir()
+        (tmp_path / "zoo" / "plugins.toml").write_text('disable = ["alhpa", "zoo-alpha"]')
+    else:
+        around["ZOO_PLUGINS_BLOCK"] = "alhpa zoo-alpha"
+    done = run_zoo("list", "zoo/*", paths=[site], **around)
+    assert done.returncode == 0, done.stderr
+    assert "'alhpa' (did you mean 'alpha'?): blocked by" in done.stderr
+    assert done.stderr.count("blocked by") == 1
+    done = run_zoo("doctor", paths=[site], **around)
+    assert done.returncode == 1
+    assert "'alhpa' (did you mean 'alpha'?): blocked by" in done.stderr
+
+
+def test_an_empty_list_of_allowed_plugins_in_the_environment_allows_none(tmp_path: Path) -> None:
+    site = fake_dist(tmp_path / "site", "zoo-alpha", names=["alpha/net"])
+    assert "alpha/net" not in run_zoo("list", paths=[site], ZOO_PLUGINS_ALLOW="").stdout
+    assert "alpha/net" in run_zoo("list", paths=[site], ZOO_PLUGINS_BLOCK="").stdout
+
+
+def test_what_is_required_is_found_however_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, folder in (("made-in-place", "made_in_place.egg-info"), ("made-long-ago", "made_long_ago-2.0-py3.11.egg-info")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.0\n")
+
+    class Nowhere(importlib.metadata.Distribution):
+        """A distribution of a finder that has no folders and lists nothing."""
+
+        def read_text(self, filename: str) -> str | None:
+            return "Metadata-Version: 2.1\nName: made-elsewhere\nVersion: 2.0\n" if filename == "METADATA" else None
+
+        def locate_file(self, path: Any) -> Any:
+            raise FileNotFoundError(path)
+
+    class Finder:
+        @staticmethod
+        def find_spec(*_: object) -> None:
+            return None
+
+        @staticmethod
+        def find_distributions(context: Any) -> list[importlib.metadata.Distribution]:
+            return [Nowhere()] if context.name == "made-elsewhere" else []
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    versions = installed("zoo").versions
+    found = Found("zoo-x", "x", "x", "1.0", requires=("made-in-place>=2", "made-long-ago>=2", "made-elsewhere>=2"))
+    assert misfit(found, versions) == ""
+    assert "made-elsewhere>=3, and 2.0 is installed" in misfit(found._replace(requires=("made-elsewhere>=3",)), versions)
+    assert "zoo-absent, which is not installed" in misfit(found._replace(requires=("zoo-absent",)), versions)

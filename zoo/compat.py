@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterator, Mapping
 
 from zoo.discovery import Found, normalized
@@ -41,7 +42,7 @@ def _unmet(requires: tuple[str, ...], versions: Mapping[str, str]) -> Iterator[s
             requirement = Requirement(line)
             if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
                 continue
-            version = versions.get(normalized(requirement.name), "")
+            version = versions.get(normalized(requirement.name), "") or _version(requirement.name)
             if not version:
                 yield f"{line}, which is not installed"
             elif not requirement.specifier.contains(version, prereleases=True):
@@ -50,6 +51,14 @@ def _unmet(requires: tuple[str, ...], versions: Mapping[str, str]) -> Iterator[s
             continue
         except InvalidRequirement as error:
             yield f"{line!r}, which cannot be read: {error}"
+
+
+def _version(name: str) -> str:
+    """Ask Python itself, which knows finders that list nothing, before a plugin is refused."""
+    try:
+        return importlib.metadata.version(name) or ""
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return ""
 
 
 def _name(line: str) -> str:

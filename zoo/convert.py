@@ -55,7 +55,7 @@ def convert(source: Path, out: Path, *, key: str = "", overwrite: bool = False) 
         raise OutputExistsError(f"{str(out)!r} exists; choose another --out, or pass --overwrite")
     _check_source(source)
     tensors, skipped = _tensors(_entry(_load(source), key, source), source)
-    write(tensors, out, check=True)
+    write(tensors, out, check=source)
     return Converted(out, len(tensors), tuple(skipped))
 
 

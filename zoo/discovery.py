@@ -64,8 +64,10 @@ def installed(group: str) -> Installed:
 
 def _scan(group: str, versions: dict[str, str]) -> Iterator[Found]:
     for distribution in importlib.metadata.distributions():
-        stem, version = _folder_name(distribution)
-        versions.setdefault(normalized(stem), version)
+        name, version = _folder_name(distribution)
+        if not version:  # no dist-info folder: an egg-info, or a finder that has no folders
+            name, version, _ = _identity(distribution)
+        versions.setdefault(normalized(name), version)
         try:
             text = distribution.read_text("entry_points.txt") or ""
         except (OSError, UnicodeDecodeError):
@@ -103,5 +105,6 @@ def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str, 
 
 
 def _folder_name(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
-    stem, _, version = Path(str(getattr(distribution, "_path", "unknown"))).stem.partition("-")
-    return stem, version
+    path = Path(str(getattr(distribution, "_path", "unknown")))
+    stem, _, version = path.stem.partition("-")
+    return stem, version if path.suffix == ".dist-info" else ""

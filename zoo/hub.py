@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, overload
 
+from zoo.blobs import check_cached, said, unsafe
 from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ log = logging.getLogger("zoo")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 
 class AbsentError(WeightsNotFoundError):
@@ -139,67 +138,6 @@ def ask(repo: str, file: str, revision: str = "", *, owner: str = "") -> Remote:
     return Remote(told.commit_hash, told.size or 0, told.etag if told.etag and _SHA256.fullmatch(told.etag) else "")
 
 
-def unsafe(name: str) -> str:
-    """Return why a path inside a repository is refused, or an empty string."""
-    if not name or name.startswith(("/", "~")):
-        return "it is empty, absolute or starts with '~'"
-    if re.search(r"[\x00-\x1f\x7f\\:]", name):
-        return "it has a backslash, a colon or a control character"
-    parts = name.split("/")
-    if any(part in ("", ".", "..") or part[-1] in ". " or len(part.encode()) > 255 for part in parts):
-        return "one of its parts is empty, a dot, '..', too long, or ends with a dot or a space"
-    return "it is reserved by an operating system" if any(map(_RESERVED.fullmatch, parts)) else ""
-
-
-def check_cached(folder: Path, path: Path, owner: str = "") -> Path:
-    """Prove that a snapshot's file lies in its repository's cache, and that it is what its name in the cache says.
-
-    Args:
-        folder: The repository's folder in the cache, ``models--…``.
-        path: The file in a snapshot, which the Hub's client makes a link into ``blobs``.
-        owner: Name of the backbone, for messages.
-
-    Raises:
-        WeightsError: If a link leads elsewhere or nowhere, or the content does not have the digest of its name.
-    """
-    real = path.resolve()
-    blobs, shared = (folder / "blobs").resolve(), (folder.parent / "blobs").resolve()
-    blob = path.parent.resolve() / path.readlink() if path.is_symlink() else path
-    direct = blob.parent.resolve() == blobs and (real.parent == blobs or shared in real.parents)
-    whole = not path.is_symlink() and (folder / "snapshots").resolve() in real.parents  # a cache without links
-    if not (direct or whole):
-        raise WeightsError(
-            f"{_said(owner)}{str(path)!r} leads to {str(real)!r}, outside the cache of its repository; remove it and fetch it again"
-        )
-    if not real.is_file():
-        raise WeightsError(f"{_said(owner)}{str(path)!r} leads to {str(real)!r}, which does not exist; remove the link and fetch it again")
-    # Large files carry their sha256 as name; small ones the 40 digits of git's own digest.
-    if path.is_symlink() and _SHA256.fullmatch(blob.name) and (found := digest(real)) != blob.name:
-        raise WeightsError(f"{_said(owner)}{str(real)!r} is damaged: its sha256 is {found}; remove it and fetch it again")
-    return path
-
-
-def repository_of(path: Path) -> Path | None:
-    """Return the repository's folder of a file in a snapshot of a Hub cache, or None for any other file."""
-    places = [parent for parent in path.absolute().parents if parent.parent.name == "snapshots"]
-    folder = places[0].parent.parent if places else None
-    return folder if folder and folder.name.startswith("models--") and (folder / "blobs").is_dir() else None
-
-
-def is_blob(path: Path) -> bool:
-    """Whether a file is a blob of a Hub cache under its sha256, which nobody writes to in place."""
-    return path.is_symlink() and repository_of(path) is not None and bool(_SHA256.fullmatch(path.readlink().name))
-
-
-def digest(path: Path) -> str:
-    """Return the sha256 of a file as 64 hexadecimal digits."""
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            sha.update(chunk)
-    return sha.hexdigest()
-
-
 def _wanted(repo: str, file: str, revision: str, owner: str) -> _Wanted:
     revision = revision or "main"
     faults = [f"file {file!r}: {unsafe(file)}"] * bool(unsafe(file))
@@ -207,7 +145,7 @@ def _wanted(repo: str, file: str, revision: str, owner: str) -> _Wanted:
     if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
         faults.append(f"repository {repo!r} is not of the form 'owner/name'")
     if faults:
-        raise WeightsError(f"{_said(owner)}refused as names of the Hub: {'; '.join(faults)}")
+        raise WeightsError(f"{said(owner)}refused as names of the Hub: {'; '.join(faults)}")
     return _Wanted(repo, file, revision, owner)
 
 
@@ -236,7 +174,7 @@ def _ask(wanted: _Wanted, cached: Path | None) -> Path:
             raise
         if not cached:
             _missing(wanted, "", error)
-        log.warning("%sthe Hub cannot be asked about %s; using the cached commit %s", _said(wanted.owner), wanted, wanted.cached_commit())
+        log.warning("%sthe Hub cannot be asked about %s; using the cached commit %s", said(wanted.owner), wanted, wanted.cached_commit())
         return cached
     except Exception as error:  # see _told
         _fail(wanted, _reason(error), error)
@@ -281,7 +219,7 @@ def _fail(
     wanted: _Wanted, reason: str, cause: Exception | None = None, kind: type[WeightsNotFoundError] = WeightsNotFoundError
 ) -> NoReturn:
     raise kind(
-        f"{_said(wanted.owner)}cannot get {wanted} from the Hub and it is not in the cache ({reason}){_in_cache(wanted)}; "
+        f"{said(wanted.owner)}cannot get {wanted} from the Hub and it is not in the cache ({reason}){_in_cache(wanted)}; "
         "check the names and the network (and HF_HUB_OFFLINE), or give a local file"
     ) from cause
 
@@ -296,10 +234,6 @@ def _in_cache(wanted: _Wanted) -> str:
         return f"{meant}; the cache has this file at other commits: {examples(having)}"
     beside = [name.relative_to(entry).as_posix() for entry in snapshots if entry.name == commit for name in entry.rglob("*")]
     return meant + did_you_mean(wanted.file, beside)
-
-
-def _said(owner: str) -> str:
-    return f"{owner}: " if owner else ""
 
 
 def _reason(error: BaseException) -> str:

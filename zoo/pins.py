@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zoo.blobs import digest
 from zoo.declare import Weights
 from zoo.errors import RegistryFileError, WeightsError, WeightsNotFoundError
 from zoo.files import write_text
-from zoo.hub import AbsentError, Remote, ask, digest, fetch
+from zoo.hub import AbsentError, Remote, ask, fetch
 from zoo.shards import listing_digest, read_index
 
 if sys.version_info >= (3, 11):
@@ -50,7 +51,7 @@ def write(path: Path, name: str, pin: Weights) -> None:
     Raises:
         RegistryFileError: If the file is not TOML, or writes its pins in a way that cannot be edited line by line.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
     block = [f'[pins."{name}"]'] + [f'{key} = "{getattr(pin, key)}"' for key in ("repo", "revision", "file", "sha256", "license")]
     block += [f"size = {pin.size}"] if pin.size else []
     changed = (_without(text, name).rstrip() + "\n\n" + "\n".join(block) + "\n").lstrip()
@@ -86,9 +87,21 @@ def _license(repo: str, commit: str) -> str:
 
 
 def _without(text: str, name: str) -> str:
-    """Return the text without the table of a pin."""
-    table = re.compile(rf"^\[pins\.(\"{re.escape(name)}\"|'{re.escape(name)}')\][^\n]*\n(?:(?!\[)[^\n]*\n?)*", re.MULTILINE)
-    return table.sub("", text)
+    """Return the text without the table of a pin; comments after its last key are kept."""
+    head = re.compile(rf"\[pins\.(\"{re.escape(name)}\"|'{re.escape(name)}')\]")
+    kept, held, inside = list[str](), list[str](), False
+    for line in text.splitlines(keepends=True):
+        if line.startswith("["):
+            kept, held, inside = kept + held, [], bool(head.match(line))
+            if inside:
+                continue
+        if not inside:
+            kept.append(line)
+        elif line.startswith("#") or not line.strip():
+            held.append(line)  # of what follows, unless another key of the pin comes
+        else:
+            held = []
+    return "".join(kept + held)
 
 
 def _others(text: str, name: str, path: Path) -> Mapping[str, Any]:

@@ -60,6 +60,11 @@ class Policy:
                 return f"not among the plugins allowed {rule.origin}"
         return ""
 
+    def unmatched(self, points: Collection[Found]) -> list[str]:
+        """Return a line for each list that blocks names which no installed plugin has: misspelt, they block nothing."""
+        told = [(unknown_names(sorted(rule.names), points), rule.origin) for rule in self.rules if not rule.allow]
+        return [f"{', '.join(names)}: blocked {origin}, but no installed plugin is called so" for names, origin in told if names]
+
 
 def current_policy(block: Iterable[str] = (), allow: Iterable[str] | None = None) -> Policy:
     """Return the policy in force: that of the command line, ``ZOO_PLUGINS_BLOCK``, ``ZOO_PLUGINS_ALLOW`` and the user's file.
@@ -69,9 +74,9 @@ def current_policy(block: Iterable[str] = (), allow: Iterable[str] | None = None
     """
     rules = list(Policy.of(block, allow, "on the command line").rules)
     for variable, allows in (("ZOO_PLUGINS_BLOCK", False), ("ZOO_PLUGINS_ALLOW", True)):
-        names = re.split(r"[,\s]+", os.environ.get(variable, "").strip())
-        if any(names):
-            rules.append(_rule(filter(None, names), f"by {variable}", allow=allows))
+        names = [*filter(None, re.split(r"[,\s]+", os.environ.get(variable, "")))]
+        if names or (allows and variable in os.environ):  # an empty list allows none, as in the file
+            rules.append(_rule(names, f"by {variable}", allow=allows))
     kept = read_user_file()
     origin = f"by {user_file()}"
     rules += [_rule(kept["disable"], origin)] if kept["disable"] else []

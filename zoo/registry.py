@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from zoo.plugins import Plugin, as_plugin, find_plugins
 from zoo.policy import Policy, current_policy
 from zoo.registry_files import default_files, read_files
 from zoo.search import FILTERS, check_filters, glob_matcher, passes
+
+log = logging.getLogger("zoo")
 
 
 class Registry:
@@ -40,7 +43,7 @@ class Registry:
     def __init__(
         self, plugins: Sequence[Plugin | object] | None = None, files: Sequence[Path] | None = None, policy: Policy | None = None
     ) -> None:
-        found = find_plugins(policy or current_policy()) if plugins is None else [as_plugin(thing) for thing in plugins]
+        found = _installed(policy or current_policy()) if plugins is None else [as_plugin(thing) for thing in plugins]
         self._contributions = collect_all(found)
         self._files = read_files(default_files() if files is None else files)
         self.plugins: list[Plugin] = [contribution.plugin for contribution in self._contributions]
@@ -216,6 +219,13 @@ def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:
     """
     check_options(filters, FILTERS, "list_backbones")
     return list(dict.fromkeys(entry.spec.name for entry in default_registry().search(pattern, **filters)))
+
+
+def _installed(policy: Policy) -> list[Plugin]:
+    found = find_plugins(policy)
+    for told in policy.unmatched([plugin.found for plugin in found if plugin.found]):
+        log.warning(told)
+    return found
 
 
 def _labels(plugins: Iterable[Plugin]) -> str:

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from zoo.blobs import blob_digest, check_cached, digest, is_blob, repository_of, unsafe
 from zoo.errors import WeightsError, examples
-from zoo.hub import check_cached, digest, repository_of, unsafe
 from zoo.safetensors_header import MAX_HEADER, MAX_TENSORS
 
 INDEX = "model.safetensors.index.json"
@@ -60,15 +60,19 @@ def read_index(path: Path, owner: str = "") -> Index:
 def model_digest(path: Path, owner: str = "") -> str:
     """Return the sha256 of a weights file, or of the listing of an index and its shards as ``sha256sum`` prints it."""
     if not path.name.endswith(SUFFIX):
-        return digest(path)
+        return _digest(path)
     files = {path.name: path} | read_index(path, owner).files(owner)
-    return listing_digest({name: digest(file) for name, file in files.items()})
+    return listing_digest({name: _digest(file) for name, file in files.items()})
 
 
 def listing_digest(digests: dict[str, str]) -> str:
     """Return the sha256 of the lines ``<sha256>  <name>``, sorted by name."""
     listing = "".join(f"{value}  {name}\n" for name, value in sorted(digests.items()))
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    return blob_digest(path) if is_blob(path) else digest(path)
 
 
 def _shard(index: Path, name: str, owner: str) -> Path:

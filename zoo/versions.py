@@ -6,7 +6,8 @@ import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("zoo", "torch", "timm", "transformers", "safetensors", "accelerate", "numpy", "pillow", "scikit-learn")
+_MODELS = ("torchvision", "timm", "transformers", "peft", "monai", "torchxrayvision")
+PACKAGES = ("zoo", "torch", *_MODELS, "safetensors", "huggingface-hub", "accelerate", "numpy", "pillow", "scikit-learn")
 
 
 def versions(more: Iterable[str] = ()) -> dict[str, str]:

@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from zoo.blobs import check_cached, is_blob, repository_of
+from zoo.blobs import digest as digest
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError, count, did_you_mean, examples
-from zoo.hub import AbsentError, check_cached, fetch, find_cached, is_blob, repository_of
-from zoo.hub import digest as digest
+from zoo.hub import AbsentError, fetch, find_cached
 from zoo.safetensors_header import read_header
 from zoo.shards import INDEX, SUFFIX, model_digest, read_index
 
@@ -103,13 +104,14 @@ def read(path: Path, owner: str = "", *, pretrained: bool = True) -> dict[str, T
     return state
 
 
-def write(tensors: Mapping[str, Tensor], out: Path, *, check: bool = False) -> None:
+def write(tensors: Mapping[str, Tensor], out: Path, *, check: Path | None = None) -> None:
     """Write a safetensors file in one step; where the path is a link, the link is replaced and its target left as it is.
 
     Args:
         tensors: Tensors by name; those that share memory are written once each.
         out: The file.
-        check: Whether it is read back before it becomes visible, and refused where ``zoo.weights.read`` refuses it.
+        check: Where the tensors come from. Given, the file is read back before it becomes visible, and refused in the name
+            of their source where ``zoo.weights.read`` refuses it.
     """
     import safetensors.torch
 
@@ -121,10 +123,17 @@ def write(tensors: Mapping[str, Tensor], out: Path, *, check: bool = False) -> N
         safetensors.torch.save_file(separate(tensors), stage, metadata={"format": "pt"})
         stage.chmod(readable)
         if check:
-            read(stage)
+            _read_back(stage, check)
         stage.replace(out)
     finally:
         stage.unlink(missing_ok=True)
+
+
+def _read_back(stage: Path, source: Path) -> None:
+    try:
+        read(stage, str(source))
+    except WeightsError as error:
+        raise WeightsError(str(error).replace(f"{source}: {str(stage)!r}", repr(str(source)))) from error
 
 
 def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -25,7 +25,6 @@ elif torch.backends.mps.is_available():
     told["devices"] = ["mps"]
 pathlib.Path(sys.argv[1]).write_text(json.dumps(told))
 """
-PACKAGES = ("torch", "torchvision", "timm", "transformers", "peft", "monai", "torchxrayvision", "safetensors", "huggingface-hub")
 
 
 def register(commands: Commands) -> None:
@@ -107,7 +106,7 @@ def _plugins() -> tuple[list[Any], list[str]]:
     for plugin in find_plugins(policy):
         fault = misfit(plugin.found, plugin.versions) if plugin.found and plugin.status == "ok" else ""
         plugins.append(plugin.failed(fault) if fault else plugin)
-    return plugins, faults
+    return plugins, faults + policy.unmatched([plugin.found for plugin in plugins if plugin.found])
 
 
 def _clashes(reports: list[Any]) -> list[str]:
@@ -148,11 +147,9 @@ def _folder(what: str, path: Path) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    from zoo.discovery import installed
-    from zoo.plugins import GROUP
+    from zoo.versions import versions
 
-    versions = installed(GROUP).versions
-    return {name: versions[name] for name in PACKAGES if name in versions}
+    return {name: version for name, version in versions().items() if name not in ("python", "zoo")}
 
 
 def _zoo_version() -> str:

@@ -1,0 +1,91 @@
+"""The cache of the Hub's client as it lies on disk: which names may enter it, and proof that a file in it is what its name says."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from zoo.errors import WeightsError
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+
+
+def unsafe(name: str) -> str:
+    """Return why a path inside a repository is refused, or an empty string."""
+    if not name or name.startswith(("/", "~")):
+        return "it is empty, absolute or starts with '~'"
+    if re.search(r"[\x00-\x1f\x7f\\:]", name):
+        return "it has a backslash, a colon or a control character"
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or part[-1] in ". " or len(part.encode()) > 255 for part in parts):
+        return "one of its parts is empty, a dot, '..', too long, or ends with a dot or a space"
+    return "it is reserved by an operating system" if any(map(_RESERVED.fullmatch, parts)) else ""
+
+
+def check_cached(folder: Path, path: Path, owner: str = "") -> Path:
+    """Prove that a snapshot's file lies in its repository's cache, and that it is what its name in the cache says.
+
+    Args:
+        folder: The repository's folder in the cache, ``models--…``.
+        path: The file in a snapshot, which the Hub's client makes a link into ``blobs``.
+        owner: Name of the backbone, for messages.
+
+    Raises:
+        WeightsError: If a link leads elsewhere or nowhere, or the content does not have the digest of its name.
+    """
+    real = path.resolve()
+    blobs, shared = (folder / "blobs").resolve(), (folder.parent / "blobs").resolve()
+    blob = path.parent.resolve() / path.readlink() if path.is_symlink() else path
+    direct = blob.parent.resolve() == blobs and (real.parent == blobs or shared in real.parents)
+    whole = not path.is_symlink() and (folder / "snapshots").resolve() in real.parents  # a cache without links
+    if not (direct or whole):
+        raise WeightsError(
+            f"{said(owner)}{str(path)!r} leads to {str(real)!r}, outside the cache of its repository; remove it and fetch it again"
+        )
+    if not real.is_file():
+        raise WeightsError(f"{said(owner)}{str(path)!r} leads to {str(real)!r}, which does not exist; remove the link and fetch it again")
+    # Large files carry their sha256 as name; small ones the 40 digits of git's own digest.
+    if path.is_symlink() and _SHA256.fullmatch(blob.name) and (found := blob_digest(real)) != blob.name:
+        raise WeightsError(f"{said(owner)}{str(real)!r} is damaged: its sha256 is {found}; remove it and fetch it again")
+    return path
+
+
+def repository_of(path: Path) -> Path | None:
+    """Return the repository's folder of a file in a snapshot of a Hub cache, or None for any other file."""
+    places = [parent for parent in path.absolute().parents if parent.parent.name == "snapshots"]
+    folder = places[0].parent.parent if places else None
+    return folder if folder and folder.name.startswith("models--") and (folder / "blobs").is_dir() else None
+
+
+def is_blob(path: Path) -> bool:
+    """Whether a file is a blob of a Hub cache under its sha256, which nobody writes to in place."""
+    return path.is_symlink() and repository_of(path) is not None and bool(_SHA256.fullmatch(path.readlink().name))
+
+
+def blob_digest(path: Path) -> str:
+    """Return the sha256 of a blob of a cache; it is computed once, and again where the blob is another or was changed."""
+    told = path.stat()
+    # The time of the change of the inode is not a writer's to choose.
+    return _digest(path.resolve(), (told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns))
+
+
+@lru_cache(maxsize=1024)
+def _digest(path: Path, state: tuple[int, ...]) -> str:
+    return digest(path)
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a file as 64 hexadecimal digits."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
+def said(owner: str) -> str:
+    """Return how a message begins that names its owner."""
+    return f"{owner}: " if owner else ""
