@@ -82,3 +82,8 @@ def test_a_hub_that_cannot_be_reached_names_repository_and_file(monkeypatch: pyt
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WeightsNotFoundError, match=r"toy/net: cannot get acme/net@v1/model\.safetensors"):
         locate(Weights(repo="acme/net", revision="v1"), "toy/net")
+
+
+def test_weights_that_are_pickled_elsewhere_are_told_with_what_to_do_about_whole_models() -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"zoo convert FILE.*whole pickled models.*medical\.md"):
+        locate(Weights(url="https://example.org/net.pt", file="net.pt"), "toy/net")

@@ -10,6 +10,7 @@ from pathlib import Path
 from zoo.errors import WeightsError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 
@@ -23,6 +24,11 @@ def unsafe(name: str) -> str:
     if any(part in ("", ".", "..") or part[-1] in ". " or len(part.encode()) > 255 for part in parts):
         return "one of its parts is empty, a dot, '..', too long, or ends with a dot or a space"
     return "it is reserved by an operating system" if any(map(_RESERVED.fullmatch, parts)) else ""
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name has the form of a repository's, ``owner/name``."""
+    return _REPO.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
 def check_cached(folder: Path, path: Path, owner: str = "") -> Path:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, overload
 
-from zoo.blobs import check_cached, said, unsafe
+from zoo.blobs import check_cached, is_repository, said, unsafe
 from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ log = logging.getLogger("zoo")
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 
 
 class AbsentError(WeightsNotFoundError):
@@ -140,10 +139,8 @@ def ask(repo: str, file: str, revision: str = "", *, owner: str = "") -> Remote:
 
 def _wanted(repo: str, file: str, revision: str, owner: str) -> _Wanted:
     revision = revision or "main"
-    faults = [f"file {file!r}: {unsafe(file)}"] * bool(unsafe(file))
-    faults += [f"revision {revision!r}: {unsafe(revision)}"] * bool(unsafe(revision))
-    if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
-        faults.append(f"repository {repo!r} is not of the form 'owner/name'")
+    faults = [f"{what} {name!r}: {unsafe(name)}" for what, name in (("file", file), ("revision", revision)) if unsafe(name)]
+    faults += [f"repository {repo!r} is not of the form 'owner/name'"] * (not is_repository(repo))
     if faults:
         raise WeightsError(f"{said(owner)}refused as names of the Hub: {'; '.join(faults)}")
     return _Wanted(repo, file, revision, owner)

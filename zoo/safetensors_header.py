@@ -86,7 +86,7 @@ def _parsed(raw: bytes, data: int) -> dict[str, TensorInfo]:
         raise _FaultError("its header does not start with '{' and end with '}'")
     if raw.count(b'"data_offsets"') > MAX_TENSORS:
         raise _FaultError(f"its header names more than {MAX_TENSORS} tensors")
-    document = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_float=_refuse, parse_constant=_refuse)
+    document = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_int=_natural, parse_float=_refuse, parse_constant=_refuse)
     metadata = document.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _FaultError("__metadata__ does not map text to text")
@@ -102,6 +102,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) < len(pairs):
         raise _FaultError("its header has a key twice")
     return table
+
+
+def _natural(number: str) -> int:
+    return _refuse(number) if number.startswith("-") else int(number)  # "-0" too, which safetensors takes for a fraction
 
 
 def _refuse(number: str) -> NoReturn:

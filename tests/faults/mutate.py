@@ -37,6 +37,7 @@ def malformed() -> dict[str, bytes]:
         "trailing newline": file(good + b"\n"),
         "second document": file(good + good),
         "not UTF-8": file(good.replace(b'"a"', b'"\xff"')),
+        "minus nought": file(good.replace(b"[0,", b"[-0,", 1)),
         "key twice": file(good[:-1] + b', "b": ' + json.dumps(GOOD["b"]).encode() + b"}"),
         "field twice": file(good.replace(b'"dtype": "F32"', b'"dtype": "F32", "dtype": "F32"')),
         "unknown field": changed(extra=1),
