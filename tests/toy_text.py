@@ -34,7 +34,7 @@ class ToyTokenizer:
             told.append((inputs, [None, *kept, None]))
         return told
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, max_length: int) -> None:
         (folder / "toy_tokenizer.txt").write_text("words by hash")
 
     def _parts(self, text: str | tuple[str, str]) -> list[list[int]]:

@@ -34,6 +34,7 @@ class ZooConfig(pydantic.BaseModel):
         modality: Kind of ``inputs``.
         options: Build options.
         inputs: Fields of the declared input in use; of a text not where its tokenizer is, as that lies beside config.json.
+        max_length: Of a text the tokens after which it is cut, at most those of ``inputs``; 0 for other inputs.
         features: Fields of the declared features in use.
         labelled: Whether the classes have names of their own; those in ``id2label`` are placeholders otherwise.
         layer_groups: Names of the groups in order.
@@ -53,6 +54,7 @@ class ZooConfig(pydantic.BaseModel):
     modality: Literal["image", "text", "volume"]
     options: dict[str, Any]
     inputs: dict[str, Any]
+    max_length: int = 0
     features: dict[str, Any] = {}
     labelled: bool = True
     layer_groups: list[str]
@@ -100,7 +102,9 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             license=model.spec.license,
             modality=model.spec.modality,  # type: ignore[arg-type]  # one of the three kinds of input
             options=dict(model.spec.options),
-            inputs=_fields(model.inputs),
+            # A text may be cut sooner than it has to be, and later again: what the backbone takes is kept beside it.
+            inputs=_fields(model.spec.inputs if isinstance(model.inputs, Text) else model.inputs),
+            max_length=model.inputs.max_length if isinstance(model.inputs, Text) else 0,
             features=dataclasses.asdict(model.spec.features),
             labelled=model.labels is not None,
             layer_groups=list(model.groups.names),

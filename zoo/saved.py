@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def load(folder: str | PathLike[str]) -> TaskModel:
     if absent := [name for name in head.state_dict() if name not in state]:
         raise SavedModelError(f"{str(path)!r} lacks tensors of the head: {examples(absent)}")
     head.load_state_dict(state)
-    return TaskModel(
+    model = TaskModel(
         groups,
         head,
         spec=spec,
@@ -92,7 +93,10 @@ def load(folder: str | PathLike[str]) -> TaskModel:
         head_name=told.zoo.head,
         head_options=told.zoo.head_options,
         plugin=told.zoo.plugin,
-    ).eval()
+    )
+    if isinstance(model.inputs, Text) and told.zoo.max_length:
+        model.inputs = replace(model.inputs, max_length=min(told.zoo.max_length, model.inputs.max_length))
+    return model.eval()
 
 
 def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = False, **options: Any) -> Backbone:
@@ -198,7 +202,7 @@ def _save_tokenizer(inputs: Text, folder: Path) -> None:
     from zoo.data.text import open_tokenizer
 
     try:
-        open_tokenizer(inputs).save(folder)
+        open_tokenizer(inputs).save(folder, inputs.max_length)
     except OSError:
         raise
     except Exception as error:

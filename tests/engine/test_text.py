@@ -185,6 +185,7 @@ def test_the_maximum_length_is_cut_down_and_saved(tmp_path: Path) -> None:
     loaded = zoo.load(tmp_path / "run")
     assert np.array_equal(loaded.predict_proba(["sun " * 20]), loaded.predict_proba(["sun " * 6]))
     assert not np.array_equal(loaded.predict_proba(["sun " * 20]), loaded.predict_proba(["sun " * 5 + "rain"]))
+    loaded.fit(sentences(), sentences(seed=1), recipe="linear-probe", epochs=1, max_length=24, out=tmp_path / "longer", quiet=True)
     with pytest.raises(OptionError, match="at most 24 tokens"):
         net.fit(sentences(), sentences(seed=1), max_length=25)
 

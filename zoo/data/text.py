@@ -43,8 +43,8 @@ class Tokenizer(Protocol):
         """Return the same for sentences given as words, and for each token the index of its word, None for special ones."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files into a folder, from where its home library opens them."""
+    def save(self, folder: Path, max_length: int) -> None:
+        """Write the tokenizer's files into a folder, from where its home library opens them and cuts texts as the model does."""
         ...
 
 

@@ -43,7 +43,7 @@ def test_the_word_of_each_token_is_told(folder: Callable[..., Path]) -> None:
 def test_a_saved_tokenizer_opens_without_a_configuration_beside_it(folder: Callable[..., Path], tmp_path: Path) -> None:
     told = open_tokenizer(str(folder("bert", tokenizer=True)))
     (tmp_path / "alone").mkdir()
-    told.save(tmp_path / "alone")
+    told.save(tmp_path / "alone", 9)
     assert open_tokenizer(str(tmp_path / "alone")).encode(TEXTS, 9) == told.encode(TEXTS, 9)
     assert str(tmp_path) not in (tmp_path / "alone" / "tokenizer_config.json").read_text()
 
@@ -187,7 +187,7 @@ def test_models_of_sentencepiece_encode_as_transformers_does(kind: str, file: st
     ((_, words),) = told.encode_words([["good", "plots"]], 20)
     assert sorted({word for word in words if word is not None}) == [0, 1]
     (tmp_path / "saved").mkdir()
-    told.save(tmp_path / "saved")
+    told.save(tmp_path / "saved", 9)
     assert open_tokenizer(str(tmp_path / "saved")).encode(TEXTS, 20) == told.encode(TEXTS, 20)
 
 

@@ -46,9 +46,13 @@ class Tokenizer:
         told = self._call([[self._space + word for word in words] for words in sentences], max_length, is_split_into_words=True)
         return [({name: told[name][row] for name in self.padding}, told.word_ids(row)) for row in range(len(sentences))]
 
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files into a folder, from where ``AutoTokenizer`` opens them."""
-        self._home.save_pretrained(folder)
+    def save(self, folder: Path, max_length: int) -> None:
+        """Write the tokenizer's files into a folder, from where ``AutoTokenizer`` opens them and cuts at ``max_length``."""
+        before, self._home.model_max_length = self._home.model_max_length, max_length
+        try:
+            self._home.save_pretrained(folder)
+        finally:
+            self._home.model_max_length = before
 
     def _call(self, texts: Any, max_length: int, **options: Any) -> Any:
         return self._home(
