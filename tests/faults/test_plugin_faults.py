@@ -250,7 +250,8 @@ def test_r8_a_plugin_that_hangs_is_named_and_killed_with_its_children(where: str
     monkeypatch.syspath_prepend(str(site))  # which the probe hands on
     plugins = [Plugin("stuck", "zoo-stuck", "1.0"), Plugin("alpha", "zoo-alpha", "1.0")]
     reports = {report.name: report for report in probe_all(plugins, patience, build=where == "build")}
-    assert (reports["stuck"].status, reports["stuck"].cause) == ("hangs", f"killed after {patience:g} s")
+    assert reports["stuck"].status == "hangs"
+    assert f"killed after {patience:g} s" in reports["stuck"].cause
     assert reports["stuck"].seconds <= patience + 1
     assert reports["alpha"].backbones == ["alpha/net"], reports["alpha"]
     assert time.monotonic() - before <= patience + 2

@@ -14,6 +14,7 @@ from zoo.cli.output import Output
 from zoo.cli.parser import Commands
 from zoo.errors import PluginError, ZooError, count, fault_list
 
+TIMEOUT, BUILD_TIMEOUT = 30.0, 180.0  # building imports torch and a model library, which takes long on a busy machine
 LEAST_SPACE = 1e9  # bytes: less than the weights of most backbones
 TORCH = """
 import json, pathlib, sys
@@ -30,7 +31,8 @@ pathlib.Path(sys.argv[1]).write_text(json.dumps(told))
 def register(commands: Commands) -> None:
     """Add the command."""
     command = commands.add_parser("doctor", help="check plugins, torch, caches and disk; imports no plugin into its own process")
-    command.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds after which a plugin's process is killed")
+    told = f"seconds after which a plugin's process is killed: {TIMEOUT:g} where left out, {BUILD_TIMEOUT:g} with --build"
+    command.add_argument("--timeout", type=float, metavar="S", help=told)
     command.add_argument("--build", action="store_true", help="also build the first backbone of each plugin, without its weights")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=doctor)
@@ -42,7 +44,8 @@ def doctor(options: argparse.Namespace, out: Output) -> None:
     Raises:
         PluginError: If anything is wrong.
     """
-    told = examine(options.timeout, build=options.build)
+    given = options.timeout
+    told = examine(given if given is not None else BUILD_TIMEOUT if options.build else TIMEOUT, build=options.build)
     if options.json:
         out.json(told)
     else:

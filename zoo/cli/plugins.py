@@ -74,7 +74,7 @@ def check(options: argparse.Namespace, out: Output) -> None:
     found = find_plugins(current_plugin_policy())
     unknown = unknown_names(options.names, [plugin.found for plugin in found if plugin.found])
     if unknown:
-        raise OptionError(f"no plugin is called {', '.join(unknown)}; see: zoo plugins --no-plugins")
+        raise OptionError(f"no plugin is called {', '.join(unknown)}; one of your own is found once it is installed: pip install -e FOLDER")
     chosen = [plugin for plugin in found if not options.names or plugin.answers_to(options.names)]
     reports = probe_all(chosen, options.timeout)
     if options.json:

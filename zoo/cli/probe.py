@@ -109,7 +109,7 @@ def run_child(code: str, arguments: Sequence[str], timeout: float) -> dict[str, 
             try:
                 code_ = process.wait(timeout)
             except subprocess.TimeoutExpired:
-                return {"status": "hangs", "cause": f"killed after {timeout:g} s"}
+                return {"status": "hangs", "cause": f"killed after {timeout:g} s; if the machine is slow, give it longer with --timeout"}
             finally:
                 _kill(process)
         if result.is_file():
