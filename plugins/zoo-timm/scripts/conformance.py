@@ -64,7 +64,7 @@ def check(spec: zoo.BackboneSpec) -> Outcome:
     x, y = batch(model), torch.arange(BATCH) % CLASSES
     outcome.faults += order.out_of_order(model.backbone.eval(), model.groups, x)
     start = {key: value.clone() for key, value in model.state_dict().items()}
-    for k in sorted({0, 1, len(model.groups) // 2, len(model.groups) - 1}):
+    for k in sorted({0, 1, len(model.groups) // 2, len(model.groups) - 1, len(model.groups)}):
         model.load_state_dict(start)
         outcome.faults += [f"k={k}: {fault}" for fault in train(model, k, x, y, outcome.idle)]
         outcome.prefixes.append(k)
@@ -119,6 +119,9 @@ def tensors(model: zoo.TaskModel) -> Iterator[tuple[str, Tensor]]:
 def main(wanted: list[str]) -> int:
     """Check the modules named, or all; return the number that failed."""
     failed, specs = 0, representatives()
+    unknown = [name for name in wanted if name not in specs]
+    if unknown:
+        sys.exit(f"timm has no module {', '.join(unknown)}; the modules are: {', '.join(sorted(specs))}")
     for module, spec in sorted(specs.items()):
         if wanted and module not in wanted:
             continue

@@ -3,7 +3,7 @@
 Every architecture is measured without values on the meta device; what its features are is proved with random values on
 the smallest architecture of each kind of head (see probe.py and proof.py). About 20 minutes on one core:
 
-    python scripts/make_catalogue.py --results FOLDER --cache probe.jsonl
+    python scripts/make_catalogue.py --results FOLDER --cache .cache/probe.jsonl
 
 ``--results`` is the folder of timm's published result tables (results-imagenet.csv). ``--cache`` keeps what was measured,
 so that an interrupted run goes on.
@@ -164,8 +164,9 @@ def main() -> None:
     """Measure, prove, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, default=Path("probe.jsonl"))
+    parser.add_argument("--cache", type=Path, default=Path(".cache/probe.jsonl"))
     arguments = parser.parse_args()
+    arguments.cache.parent.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     set_fused_attn(False)  # fused attention hides its multiplications
