@@ -439,3 +439,15 @@ def test_classes_can_be_left_out_when_it_is_asked_for(run: Callable[..., Done], 
     line = ["eval", "run", "three.csv", "--columns", FOLDS, "--json"]
     assert "'grey'" in run(*line).err
     assert "accuracy" in run(*line, "--drop-other-classes").json
+
+
+def test_weights_that_cannot_be_had_are_missed_before_torch_is_imported(tmp_path: Path) -> None:
+    pytest.importorskip("zoo_timm")
+    (tmp_path / "data.csv").write_text("file_name,label\n")
+    code = "import sys\nfrom zoo.cli import main\ntry:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    line = [sys.executable, "-c", code, "train", "resnet18", "data.csv"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "timm/resnet18.a1_in1k" in done.stderr
+    assert done.stdout.strip() == "False"

@@ -14,6 +14,7 @@ from zoo.cli.parser import Commands
 
 if TYPE_CHECKING:
     from zoo.backbone import Backbone
+    from zoo.declare import Weights
 
 # Options of fit that decide what the data are.
 OPENING = ("columns", "valid_split", "seed", "allow_leak", "drop_other_classes")
@@ -108,6 +109,16 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> None:
     print(f"{figures(run.metrics)}\n{run.dir}")
 
 
+def _fetch_early(weights: Weights, owner: str) -> None:
+    """Get the weights, or say that they cannot be had, before torch and a model library are imported."""
+    from zoo.hub import fetch, find_cached
+
+    place = (weights.repo, weights.file, weights.revision)
+    shards = (weights.repo, f"{weights.file}.index.json", weights.revision)
+    if find_cached(*place, owner=owner) is None and find_cached(*shards, owner=owner) is None:
+        fetch(*place, owner=owner, missing_ok=True)
+
+
 @contextmanager
 def _unheard() -> Iterator[None]:
     before = logging.root.manager.disable
@@ -123,9 +134,12 @@ def _backbone(name: str, settings: dict[str, Any]) -> Backbone:
     import zoo
     from zoo.declare import Image
 
-    inputs = zoo.get(name).spec.inputs  # a name that does not exist ends here, before torch is imported
+    spec = zoo.get(name).spec  # a name that does not exist ends here, before torch is imported
+    inputs = spec.inputs
     options, size = dict(settings["model_options"]), settings["fit"].get("image_size")
     if isinstance(inputs, Image) and inputs.fixed_size and size is not None:
         options.setdefault("img_size", size)
     weights = False if settings["weights"] in ("none", False) else settings["weights"]
+    if weights is None and spec.weights and spec.weights.repo:
+        _fetch_early(spec.weights, spec.name)
     return zoo.get(name, weights=weights, allow_partial=bool(settings["allow_partial"]), **options)
