@@ -22,9 +22,9 @@ from zoo.engine.intervals import check_level
 from zoo.engine.intervals import intervals as bootstrap
 from zoo.engine.loader import Loader
 from zoo.engine.metrics import check_specificity, compute_metrics, sensitivity_at_specificity, sigmoid, softmax
+from zoo.engine.passes import Forward, run_all, run_words, samples_for
 from zoo.engine.progress import Progress
 from zoo.engine.setup import check_targets, reads
-from zoo.engine.streams import Forward, run_all, run_words, samples_for
 from zoo.errors import DataError, OptionError, check_options, did_you_mean
 
 log = logging.getLogger("zoo")

@@ -1,0 +1,87 @@
+"""One pass over samples without gradients, in an order that wastes least padding; results come in the order of the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zoo.data.dataset import Samples
+from zoo.data.open import Table
+from zoo.data.text import IGNORED, TextSamples
+from zoo.data.transforms import Augment, Transform, eval_transform, train_transform
+from zoo.declare import Image, Text
+from zoo.engine.entered import Kept
+from zoo.engine.loader import Loader
+from zoo.engine.sampler import ordered_batches
+
+Forward = Callable[[Any], Tensor]
+Outputs: TypeAlias = "npt.NDArray[np.float32]"
+
+
+def samples_for(inputs: Any, table: Table, augment: Augment | None = None, *, seed: int = 0) -> Samples | TextSamples:
+    """Return the samples of a table as a declared input wants them; without ``augment`` as for evaluation."""
+    if isinstance(inputs, Text):
+        return TextSamples(table, inputs)
+    return Samples(table, transform_for(inputs, augment), seed)
+
+
+def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:
+    """Return the transform of a declared image or volume; without ``augment`` the evaluation transform."""
+    if isinstance(inputs, Image):
+        return eval_transform(inputs) if augment is None else train_transform(inputs, augment)
+    from zoo.data.volumes import volume_transform
+
+    return volume_transform(inputs, augment)
+
+
+def run_all(
+    forward: Forward, loader: Loader | Kept, count: int, batch_size: int, *, each: Callable[[int], None], epoch: int = 0
+) -> Outputs:
+    """Run ``forward`` over samples 0 … ``count`` - 1 without gradients, and return its outputs ``(count, …)``.
+
+    Args:
+        forward: From a batch of inputs to a batch of outputs.
+        loader: Gives the batches.
+        count: Number of samples, at least 1.
+        batch_size: Samples per forward.
+        each: Called with the number of samples done after every batch; may raise to stop.
+        epoch: Whose random numbers an augmenting transform draws.
+    """
+    result: Outputs | None = None
+    done = 0
+    with torch.inference_mode():
+        for inputs, _, indices in loader.batches(ordered_batches(count, batch_size, loader.samples.lengths), epoch):
+            outputs = forward(inputs).float().cpu().numpy()
+            if result is None:
+                result = np.empty((count, *outputs.shape[1:]), dtype=np.float32)
+            result[indices] = outputs
+            done += len(indices)
+            each(done)
+    assert result is not None, "an empty table was let through"
+    return result
+
+
+def run_words(forward: Forward, loader: Loader | Kept, count: int, batch_size: int, *, each: Callable[[int], None]) -> Outputs:
+    """Run ``forward`` over sentences given as words, and return an array of ``count`` arrays ``(words, classes)``.
+
+    A word that was cut off, or that the tokenizer drops, has NaN.
+    """
+    samples = loader.samples
+    assert isinstance(samples, TextSamples)
+    result = np.empty(count, dtype=object)
+    done = 0
+    with torch.inference_mode():
+        for inputs, targets, indices in loader.batches(ordered_batches(count, batch_size, samples.lengths), 0):
+            outputs, first = forward(inputs).float().cpu().numpy(), targets.cpu().numpy() != IGNORED
+            for row, index in enumerate(indices):
+                logits = np.full((len(samples.table.inputs[index]), outputs.shape[-1]), np.nan, dtype=np.float32)
+                logits[samples.words(index)] = outputs[row][first[row]]
+                result[index] = logits
+            done += len(indices)
+            each(done)
+    return result
