@@ -10,7 +10,7 @@ Whether that is right for a model is not assumed but tried: ``open_boundary`` co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from zoo.layers import LayerGroups
+from zoo.tuning.stand_ins import Outputs, answers, hooked, shape_of
 
 Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
-Outputs: TypeAlias = "list[tuple[nn.Module, Any]]"
-Resized: TypeAlias = Callable[[torch.Size], "list[int]"]
 
 
 class _Reached(Exception):  # noqa: N818  # a signal and not an error
@@ -74,7 +73,7 @@ class Boundary:
     def replay(self, x: Batch, stored: list[Tensor]) -> Tensor:
         """Return the backbone's output for inputs ``x`` whose prefix gave ``stored``; gradients flow from the boundary on."""
         fill = {**dict(zip(self.kept, stored, strict=True)), **self.shared}
-        with _answers(self.outputs, lambda shape: self._resized(shape, x)), _enters(self.groups, self.frozen, fill):
+        with answers(self.outputs, lambda shape: self._resized(shape, x)), _enters(self.groups, self.frozen, fill):
             output: Tensor = self.groups.model(x)
         return output
 
@@ -131,7 +130,7 @@ def _depending(boundary: Boundary, entry: _Entry, x: Batch) -> list[int]:
     """Return the positions of the arguments that change when the prefix puts out something else."""
     seen = []
     for value in (0.0, 1.0):
-        with _answers(boundary.outputs, list, value):
+        with answers(boundary.outputs, list, value):
             seen.append(_entered(boundary.groups, boundary.frozen, x).leaves)
     return [
         position
@@ -151,9 +150,9 @@ def _run_prefix(groups: LayerGroups, frozen: int, x: Batch) -> tuple[_Entry, Out
     def after(module: nn.Module, _args: Any, output: Any) -> None:
         depth[0] -= 1
         if not depth[0]:
-            outputs.append((module, tree_map(_shape_of, output)))
+            outputs.append((module, tree_map(shape_of, output)))
 
-    with _hooked([(module, before, after) for module in _modules(groups[:frozen])]), torch.no_grad():
+    with hooked([(module, before, after) for module in _modules(groups[:frozen])]), torch.no_grad():
         entry = _entered(groups, frozen, x)
     return entry, outputs
 
@@ -199,58 +198,6 @@ def _enters(groups: LayerGroups, frozen: int, fill: Mapping[int, Tensor]) -> Ite
 def _remove(handles: list[Any]) -> None:
     while handles:
         handles.pop().remove()
-
-
-@contextmanager
-def _answers(outputs: Outputs, resized: Resized, value: float | None = None) -> Iterator[None]:
-    """Let the modules of the prefix answer with tensors that hold nothing, or ``value``, instead of computing."""
-    queues: dict[nn.Module, list[Any]] = {}
-    for module, output in outputs:
-        queues.setdefault(module, []).append(output)
-
-    def answer(module: nn.Module) -> Callable[..., Any]:
-        left = iter(queues[module])
-        return lambda *_args, **_kwargs: tree_map(lambda shape: _empty(shape, resized, value), next(left))
-
-    try:
-        for module in queues:
-            module.forward = answer(module)  # taken back below
-        yield
-    finally:
-        for module in queues:
-            module.__dict__.pop("forward", None)
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """Shape, type and place of a tensor."""
-
-    shape: torch.Size
-    dtype: torch.dtype
-    device: torch.device
-
-
-def _shape_of(value: Any) -> Any:
-    return _Shape(value.shape, value.dtype, value.device) if isinstance(value, Tensor) else value
-
-
-def _empty(shape: Any, resized: Resized, value: float | None) -> Any:
-    if not isinstance(shape, _Shape):
-        return shape
-    # Memory of its own: an expanded tensor cannot be written to in place, as many activations do.
-    empty = torch.empty(resized(shape.shape), dtype=shape.dtype, device=shape.device)
-    return empty if value is None else empty.fill_(value)
-
-
-@contextmanager
-def _hooked(hooks: list[tuple[nn.Module, Any, Any]]) -> Iterator[None]:
-    handles = [module.register_forward_pre_hook(before) for module, before, _ in hooks]
-    handles += [module.register_forward_hook(after) for module, _, after in hooks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _modules(groups: LayerGroups) -> list[nn.Module]:
