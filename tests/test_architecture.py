@@ -43,7 +43,8 @@ FLOORS = {
     "zoo.misses": 2.4,
     "zoo.registry": 2.5,
     "zoo.layers": 3.0,
-    "zoo.weights": 3.0,
+    "zoo.copied": 3.0,
+    "zoo.weights": 3.05,
     "zoo.convert": 3.1,
     "zoo.construct": 3.0,
     "zoo.data": 3.0,
@@ -173,7 +174,7 @@ def test_only_the_package_page_and_plugins_import_the_package_page() -> None:
 
 
 def test_one_technique_never_imports_another() -> None:
-    techniques = {module for module in sources() if module.startswith("zoo.tuning.")}
+    techniques = {module for module in sources() if module.startswith("zoo.tuning.")} - {"zoo.tuning.stand_ins"}  # a tool of one
     wrong = [str(found) for found in all_imports() if found.module in techniques and found.target in techniques]
     assert not wrong, "\n".join(wrong)
 

@@ -320,8 +320,9 @@ def test_w12_a_file_spoilt_while_it_is_used_ends_no_process_and_changes_no_value
 
 
 def test_only_blobs_of_the_cache_are_mapped(cache: Path, good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    used, load = list[str](), safetensors.torch.load_file
+    used, load, copy_in = list[str](), safetensors.torch.load_file, zoo.weights.copy_tensors
     monkeypatch.setattr(safetensors.torch, "load_file", lambda path, backend: (used.append(backend), load(path, backend=backend))[1])
+    monkeypatch.setattr(zoo.weights, "copy_tensors", lambda *told: (used.append("copied"), copy_in(*told))[1])
     link = fill_cache(cache, "acme/net", {"model.safetensors": good}) / "model.safetensors"
     copy = tmp_path / "model.safetensors"
     copy.write_bytes(good)
@@ -329,7 +330,21 @@ def test_only_blobs_of_the_cache_are_mapped(cache: Path, good: bytes, tmp_path: 
     alias.symlink_to(copy)
     for path in (link, copy, alias):
         read(path)
-    assert used == ["mmap", "pread", "pread"]
+    assert used == ["mmap", "copied", "copied"]
+
+
+def test_every_dtype_and_shape_is_copied_bit_for_bit(tmp_path: Path) -> None:
+    dtypes = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
+    state = {str(dtype): torch.arange(1, 8).to(dtype) for dtype in dtypes}
+    state |= {"flag": torch.tensor([True, False]), "scalar": torch.tensor(7.0), "none": torch.empty(0, 4), "large": torch.randn(3000, 1000)}
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(state, path)
+    told = read(path, pretrained=False)
+    assert told.keys() == state.keys()
+    for name, tensor in state.items():
+        assert told[name].dtype == tensor.dtype
+        assert torch.equal(told[name], tensor)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in told.values() if tensor.numel()}) == len(told) - 1
 
 
 def shards(state: dict[str, torch.Tensor], number: int = 2) -> dict[str, bytes]:

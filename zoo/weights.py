@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoo.blobs import check_cached, is_blob, repository_of
 from zoo.blobs import digest as digest
+from zoo.copied import copies, copy_tensors
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError, count, did_you_mean, examples
 from zoo.hub import AbsentError, fetch, find_cached
@@ -150,8 +151,10 @@ def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _read_file(path: Path, owner: str) -> dict[str, Tensor]:
     import safetensors.torch
 
-    read_header(path, owner)
+    header = read_header(path, owner)
     try:
+        if not is_blob(path) and copies(header):
+            return copy_tensors(path, header)
         state: dict[str, Tensor] = safetensors.torch.load_file(path, backend="mmap" if is_blob(path) else "pread")
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{owner}: {str(path)!r} is not a readable safetensors file ({error}); fetch it again") from error
