@@ -230,3 +230,11 @@ def test_a_large_listing_calls_each_hook_once_and_imports_no_torch(number: int, 
     done = run_python(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [100, 10, number, 1, []]
+
+
+def test_a_glob_finds_a_repository_by_its_last_part() -> None:
+    from zoo.search import glob_matcher
+
+    match = glob_matcher("bert*")
+    assert match("hf/google-bert/bert-base-uncased")
+    assert not match("hf/distilbert/distilbert-base-uncased")

@@ -12,9 +12,9 @@ from zoo.errors import OptionError, did_you_mean, examples
 
 
 def glob_matcher(pattern: str) -> Callable[[str], bool]:
-    """Return a function that tells whether a glob matches a whole id or the part after its source."""
+    """Return a function that tells whether a glob matches a whole id, the part after its source, or the last part."""
     match = re.compile(fnmatch.translate(pattern)).match
-    return lambda name: bool(match(name) or match(name.partition("/")[2]))
+    return lambda name: bool(match(name) or match(name.partition("/")[2]) or match(name.rpartition("/")[2]))
 
 
 def check_filters(filters: Mapping[str, Any], specs: Sequence[BackboneSpec], provider: Callable[[str], str]) -> None:
