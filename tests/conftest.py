@@ -33,6 +33,14 @@ def shared() -> Path:
 
 
 @pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty Hub cache, without network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.fixture
 def toys() -> Iterator[Registry]:
     """A registry that holds the built-in plugin and the toy backbones, in place of the process-wide one."""
     from tests.toy import ToyPlugin

@@ -72,14 +72,6 @@ UNSAFE_SHARDS = (
 
 
 @pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty Hub cache, without network."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
-
-
-@pytest.fixture
 def hub() -> Iterator[FakeHub]:
     with FakeHub().serving() as hub:
         yield hub

@@ -31,14 +31,6 @@ EXTENSIONS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".joblib", ".h5")
 
 
 @pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty Hub cache, without network."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
-
-
-@pytest.fixture
 def good() -> bytes:
     return safetensors.torch.save(ToyNet().state_dict())
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli.output import Output, claim_file, show_log, table
 from zoo.cli.parser import Commands
+from zoo.cli.training import DATA
 from zoo.errors import OptionError
 
 if TYPE_CHECKING:
     from zoo.adapter import TaskModel
 
 SHOWN = 60  # letters of an input in a printed table
-DATA = "an image folder, or a CSV, TSV or Parquet file of images or texts"
 MODEL = "the folder of a saved model or run"
 OTHERS = "leave out samples whose label is none of the model's classes, instead of refusing them"
 INPUTS = "images or texts, or one folder or table of them"

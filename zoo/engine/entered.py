@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from zoo.engine.loader import Loader
 from zoo.engine.sampler import Batch, ordered_batches
 from zoo.engine.store import Store, needed
 from zoo.tuning.boundary import Boundary, open_boundary
-
-log = logging.getLogger("zoo")
 
 
 @dataclasses.dataclass(frozen=True)

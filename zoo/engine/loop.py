@@ -82,9 +82,6 @@ def fit(
         InterruptedRunError: After Ctrl-C or SIGTERM, once a checkpoint is written.
     """
     refuse_several_processes()
-    if not model.pretrained and getattr(recipe, "name", recipe) in ("layer-decay", "linear-probe", "lp-ft"):
-        told = "%s starts from random values, and the recipe %r first trains a head on its features; recipe='full' suits it better"
-        log.warning(told, model.spec.name, getattr(recipe, "name", recipe))
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
     config = resolve(recipe, named | recipe_options)
     check_fits(model, config)

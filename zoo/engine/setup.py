@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from zoo.declare import Image, Text
 from zoo.engine.config import Config
 from zoo.errors import DataError, OptionError, examples
 
+log = logging.getLogger("zoo")
 MIXES = ("mixup", "cutmix", "erase", "rand_augment")
 
 
@@ -29,6 +31,9 @@ def check_fits(model: TaskModel, config: Config) -> None:
     Raises:
         OptionError: If options for images meet texts, or options for classes meet a regression.
     """
+    if not model.pretrained and config.recipe.phases[0].frozen == "all":
+        told = "%s starts from random values, and the recipe %r first trains a head on its features; recipe='full' suits it better"
+        log.warning(told, model.spec.name, config.recipe.name)
     kind = model.spec.modality
     pixels = ["views"] if kind == "text" and config.views > 1 else []
     pixels += [name for name in MIXES if kind != "image" and (config.augment or {}).get(name)]

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from zoo.adapter import TaskModel
-from zoo.data.dataset import Inputs
+from zoo.data.dataset import Inputs, Samples
 from zoo.data.open import Table
+from zoo.data.text import TextSamples
 from zoo.data.transforms import Augment
 from zoo.engine.config import Config
 from zoo.engine.entered import Entering, Kept, Whole, find_boundary
@@ -76,6 +77,7 @@ class Streams:
         self._model, self._train, self._valid, self._config = model, train, valid, config
         self._accelerator, self._layout, self._progress, self._poll = accelerator, layout, progress, poll
         self._loaders: dict[str, Loader] = {}
+        self._samples: dict[str, Samples | TextSamples] = {}  # for the whole run: texts are encoded once
         self._features: dict[str, list[Tensor]] = {}
         self._kept: dict[str, Kept] = {}
         self._boundary: Boundary | Whole | None = None
@@ -185,10 +187,12 @@ class Streams:
         return self._loaders[kind]
 
     def _loader(self, kind: str, *, keep_workers: bool) -> Loader:
-        table = self._valid if kind == "valid" else self._train
-        assert table is not None, "there are no validation data to load"
-        augment = Augment(**(self._config.augment or {})) if kind == "augmented" else None
-        samples = samples_for(self._model.inputs, table, augment, seed=self._config.seed)
+        if kind not in self._samples:
+            table = self._valid if kind == "valid" else self._train
+            assert table is not None, "there are no validation data to load"
+            augment = Augment(**(self._config.augment or {})) if kind == "augmented" else None
+            self._samples[kind] = samples_for(self._model.inputs, table, augment, seed=self._config.seed)
+        samples = self._samples[kind]
         device, workers = self._accelerator.device, self._config.workers
         return Loader(samples, device, workers=workers, layout=self._layout, keep_workers=keep_workers)
 
