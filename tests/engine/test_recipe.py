@@ -16,7 +16,7 @@ def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:
 
 
 def test_the_named_recipes_are_there() -> None:
-    assert set(RECIPES) == {"linear-probe", "full", "layer-decay", "lp-ft"}
+    assert set(RECIPES) == {"linear-probe", "full", "layer-decay", "lp-ft", "top", "gradual", "lora", "bitfit"}
 
 
 @pytest.mark.parametrize("epochs", [2, 3, 5, 10, 21])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from zoo.engine.recipe import AUGMENTS, Recipe, phase_epochs, resolve_recipe
+from zoo.engine.recipe import AUGMENTS, DECIDED, SCHEDULES, TRAINS, Recipe, phase_epochs, resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list
 
 log = logging.getLogger("zoo")
@@ -56,6 +56,15 @@ def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
+def _among(known: Sequence[str]) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"must be one of {', '.join(known)}{did_you_mean(value, known)}")
+        return value
+
+    return check
+
+
 Share = Annotated[Float, Field(ge=0, le=1)]
 Alpha = Annotated[Float, Field(ge=0)]
 Area = Annotated[Float, Field(gt=0, le=1)]
@@ -87,8 +96,8 @@ class Config(BaseModel):
 
     recipe: Recipe
     epochs: Int = Field(ge=1)
-    batch_size: Int = Field(ge=1)
-    lr: Float = Field(gt=0)
+    batch_size: Literal["auto"] | Annotated[Int, Field(ge=1)]
+    lr: Literal["auto"] | Annotated[Float, Field(gt=0)]
     image_size: tuple[Int, Int] | None = None
     window: Annotated[tuple[Float, Float], BeforeValidator(_pair)] | None = None
     max_length: Int | None = Field(default=None, ge=8)
@@ -97,6 +106,24 @@ class Config(BaseModel):
     weight_decay: Float = Field(ge=0)
     warmup: Float = Field(ge=0, lt=1)
     label_smoothing: Float = Field(ge=0, lt=1)
+    optimizer: str = "adamw"
+    optimizer_options: dict[str, Any] = Field(default_factory=dict)
+    schedule: Annotated[str, AfterValidator(_among(SCHEDULES))] = "cosine"
+    trains: Annotated[str, AfterValidator(_among(TRAINS))] = "all"
+    lora_rank: Int = Field(default=8, ge=1)
+    lora_alpha: Float = Field(default=16.0, gt=0)
+    lora_dropout: Float = Field(default=0.0, ge=0, lt=1)
+    l2_sp: Alpha = 0.0
+    delta: Alpha = 0.0
+    bss: Alpha = 0.0
+    drop_path: Float = Field(default=0.0, ge=0, lt=1)
+    dropout: Float = Field(default=0.0, ge=0, lt=1)
+    ema: Float = Field(default=0.0, ge=0, lt=1)
+    average: Share = 0.0
+    wise_ft: Float = Field(default=1.0, gt=0, le=1)
+    recompute: bool = False
+    compile: bool = False
+    shard: bool = False
     class_weights: Literal["balanced"] | dict[str, Annotated[Float, Field(gt=0)]] | None = None
     balanced_sampling: bool = False
     patience: Int = Field(default=0, ge=0)
@@ -146,7 +173,6 @@ class Config(BaseModel):
 # Options of fit() that are no fields: they become part of `augment`.
 _SWITCHES = ("mixup", "cutmix", "rand_augment", "erase")
 OPTIONS = tuple(sorted({*Config.model_fields, *_SWITCHES} - {"recipe"}))
-_FROM_RECIPE = ("epochs", "batch_size", "lr", "layer_decay", "weight_decay", "warmup", "label_smoothing", "freeze_bn")
 
 
 def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:
@@ -158,13 +184,13 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:
     chosen = resolve_recipe(recipe)
     given = {name: value for name, value in options.items() if value is not None}
     faults = [f"there is no option {name!r}{did_you_mean(name, [*OPTIONS, *_BESIDE])}" for name in given if name not in OPTIONS]
-    values = {name: getattr(chosen, name) for name in _FROM_RECIPE}
+    values = {name: getattr(chosen, name) for name in DECIDED}
     values |= {name: value for name, value in given.items() if name in Config.model_fields}
     values["augment"] = _augment(given.get("augment", chosen.augment), {key: given[key] for key in _SWITCHES if key in given}, faults)
     try:
         config = Config(recipe=chosen, **values)
     except ValidationError as error:
-        faults += [_told(problem) for problem in error.errors()]
+        faults += _all_told(error)
     if faults:
         hint = f"The options are: {', '.join(OPTIONS)}" if any("no option" in fault for fault in faults) else ""
         raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, hint))
@@ -175,11 +201,16 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:
     return config
 
 
-def _told(problem: Any, owner: str = "") -> str:
-    parts = (str(part) for part in problem["loc"])
-    where = owner + ".".join(part for part in parts if not part.startswith(("function-", "literal", "dict", "constrained")))
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{where} is {problem['input']!r}; it must be {message.removeprefix('must be ')}"
+def _all_told(error: ValidationError, owners: Mapping[str, str] = MappingProxyType({}), owner: str = "") -> list[str]:
+    """Return one sentence per option; what each of its types would take is joined by "or"."""
+    told: dict[str, tuple[Any, list[str]]] = {}
+    for problem in error.errors():
+        parts = (str(part) for part in problem["loc"])
+        kept = [part for part in parts if not part.startswith(("function-", "literal", "dict", "constrained"))]
+        where = owners.get(kept[0], owner) + ".".join(kept)
+        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("must be ")
+        told.setdefault(where, (problem["input"], []))[1].append(message)
+    return [f"{where} is {value!r}; it must be {' or '.join(messages)}" for where, (value, messages) in told.items()]
 
 
 def _augment(value: Any, switches: dict[str, Any], faults: list[str]) -> dict[str, Any] | None:
@@ -198,7 +229,7 @@ def _augment(value: Any, switches: dict[str, Any], faults: list[str]) -> dict[st
     try:
         checked = AugmentFields(**known | switches)
     except ValidationError as error:
-        faults += [_told(problem, "" if problem["loc"][0] in switches else "augment.") for problem in error.errors()]
+        faults += _all_told(error, {name: "" for name in switches}, "augment.")
         return None
     return None if nothing else checked.model_dump(exclude_unset=True)
 

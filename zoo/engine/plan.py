@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zoo.engine.config import Config
-from zoo.engine.recipe import Phase, phase_epochs
+from zoo.engine.recipe import Phase, unfold
 from zoo.layers import LayerGroups
 
 
@@ -52,8 +52,10 @@ def make_plan(config: Config, groups: LayerGroups, *, at_least: int = 0, separab
         at_least, groups.prefix_length(words.get(config.freeze, config.freeze) if isinstance(config.freeze, str) else config.freeze)
     )
     plan: list[Epoch] = []
-    for index, (phase, count) in enumerate(zip(config.recipe.phases, phase_epochs(config.recipe.phases, config.epochs), strict=True)):
+    for index, (phase, count) in enumerate(unfold(config.recipe.phases, config.epochs, len(groups))):
         reach = words.get(phase.frozen, phase.frozen) if isinstance(phase.frozen, str) else phase.frozen
+        if isinstance(reach, int) and reach < 0:  # so many groups from the head; a backbone with fewer trains as a whole
+            reach = max(0, len(groups) + reach)
         frozen = max(least, groups.prefix_length(reach))
         augment = phase.augment and config.augment is not None and augmentable
         # Several views are augmented ones by themselves; without them, augmentation means a fresh image every epoch.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -19,22 +20,33 @@ AUGMENTS: Mapping[str, Mapping[str, Any] | None] = MappingProxyType(
 )
 
 
+SCHEDULES = ("cosine", "one-cycle", "linear", "constant", "step", "plateau")
+TRAINS = ("all", "lora", "bias")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Phase:
     """One stretch of a recipe.
 
     Attributes:
         name: What logs and curves call it.
-        frozen: How far the frozen prefix reaches: ``none``, ``all``, a number of groups, or a group's name (inclusive).
+        frozen: How far the frozen prefix reaches: ``none``, ``all``, a number of groups, a group's name (inclusive), a negative
+            number for all but so many groups from the head, or ``each`` for one phase per group, from the head down.
         share: Its share of the epochs, relative to the other phases.
+        epochs: Its epochs, where they do not depend on those of the run; ``share`` then does not count.
+        steps: Most optimizer steps of each of its epochs; None takes every sample once.
         lr: Factor on every learning rate during this phase.
+        schedule: Its learning-rate schedule; the recipe's where None.
         augment: Whether training images are augmented in this phase.
     """
 
     name: str
     frozen: int | str = "none"
     share: float = 1.0
+    epochs: int | None = None
+    steps: int | None = None
     lr: float = 1.0
+    schedule: str | None = None
     augment: bool = True
 
 
@@ -54,6 +66,17 @@ class Recipe:
         label_smoothing: In [0, 1).
         augment: ``none``, ``light`` or ``strong``.
         freeze_bn: Whether BatchNorm statistics of a pretrained backbone stand still in the groups that train.
+        optimizer: One of torch's or timm's optimizers, by name.
+        schedule: One of ``SCHEDULES``.
+        trains: Which parameters train in the groups that are not frozen: ``all``, ``lora`` (low-rank adapters) or ``bias``.
+        l2_sp: Weight of the squared distance to the pretrained values (L2-SP).
+        delta: Weight of the squared distance to the pretrained features (DELTA).
+        bss: Weight of the squares of the smallest singular values of the features (BSS).
+        drop_path: Stochastic depth, in [0, 1).
+        dropout: Dropout in the groups that train and before the head's last layer, in [0, 1).
+        ema: Decay per step of a moving average of the values, in [0, 1); 0 is off.
+        average: Share of the last epochs whose values are averaged, in [0, 1]; 0 is off.
+        wise_ft: Share of the fine-tuned values in the result, in (0, 1]; the rest comes from before the last phase.
         description: One sentence.
     """
 
@@ -68,7 +91,22 @@ class Recipe:
     label_smoothing: float = 0.0
     augment: str = "light"
     freeze_bn: bool = False
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    trains: str = "all"
+    l2_sp: float = 0.0
+    delta: float = 0.0
+    bss: float = 0.0
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    ema: float = 0.0
+    average: float = 0.0
+    wise_ft: float = 1.0
     description: str = ""
+
+
+# What a recipe decides and an option of the run replaces.
+DECIDED = tuple(field.name for field in fields(Recipe) if field.name not in ("name", "phases", "augment", "description"))
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -103,6 +141,38 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 freeze_bn=True,
                 description="The head first, then everything at one small rate (Kumar et al. 2022).",
             ),
+            Recipe(
+                name="top",
+                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="top", frozen=-2, lr=0.1, augment=False)),
+                lr=3e-3,
+                freeze_bn=True,
+                description="The head first, then the last two groups too; what is below them is computed once.",
+            ),
+            Recipe(
+                name="gradual",
+                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="gradual", frozen="each", share=3.0, lr=0.03)),
+                lr=3e-3,
+                layer_decay=0.75,
+                freeze_bn=True,
+                description="One group more per phase, from the head down (ULMFiT, Howard & Ruder 2018).",
+            ),
+            Recipe(
+                name="lora",
+                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="lora", lr=0.3)),
+                lr=3e-3,
+                weight_decay=0.0,
+                freeze_bn=True,
+                trains="lora",
+                description="The head first, then low-rank adapters beside the weights, which stay as they are (Hu et al. 2022).",
+            ),
+            Recipe(
+                name="bitfit",
+                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="biases", lr=0.3)),
+                lr=3e-3,
+                freeze_bn=True,
+                trains="bias",
+                description="The head first, then the biases of the backbone as well (Ben Zaken et al. 2022).",
+            ),
         )
     }
 )
@@ -124,14 +194,38 @@ def resolve_recipe(recipe: str | Recipe) -> Recipe:
 def phase_epochs(phases: Sequence[Phase], epochs: int) -> list[int]:
     """Divide epochs among phases by their shares, at least one each; the last phase takes what rounding leaves.
 
-    With fewer epochs than phases the first phases get one each and the others none.
+    A phase with epochs of its own has these, in addition. With fewer epochs than phases the first phases get one each and
+    the others none.
     """
-    if epochs < len(phases):
-        return [1] * epochs + [0] * (len(phases) - epochs)
-    total = sum(phase.share for phase in phases)
+    shared = [phase for phase in phases if phase.epochs is None]
+    counts = iter(_shared_epochs([phase.share for phase in shared], epochs))
+    return [next(counts) if phase.epochs is None else phase.epochs for phase in phases]
+
+
+def _shared_epochs(shares: Sequence[float], epochs: int) -> list[int]:
+    if epochs < len(shares):
+        return [1] * epochs + [0] * (len(shares) - epochs)
+    total = sum(shares)
     left, result = epochs, []
-    for position, phase in enumerate(phases[:-1]):
-        after = len(phases) - position - 1
-        result.append(min(max(1, round(epochs * phase.share / total)), left - after))
+    for position, share in enumerate(shares[:-1]):
+        after = len(shares) - position - 1
+        result.append(min(max(1, round(epochs * share / total)), left - after))
         left -= result[-1]
-    return [*result, left]
+    return [*result, left][: len(shares)]
+
+
+def unfold(phases: Sequence[Phase], epochs: int, groups: int) -> list[tuple[Phase, int]]:
+    """Return the phases with their epochs; one that unfreezes ``each`` group becomes a phase per group, from the head down.
+
+    Where there are fewer epochs than groups, each of them unfreezes several, evenly.
+    """
+    result: list[tuple[Phase, int]] = []
+    for phase, count in zip(phases, phase_epochs(phases, epochs), strict=True):
+        if phase.frozen != "each":
+            result.append((phase, count))
+            continue
+        parts = min(groups, count)
+        depths = [groups - math.ceil(groups * (part + 1) / parts) for part in range(parts)]
+        steps = [replace(phase, name=f"{phase.name} {part + 1}/{parts}", frozen=depth) for part, depth in enumerate(depths)]
+        result += zip(steps, _shared_epochs([1.0] * parts, count), strict=True)
+    return result
