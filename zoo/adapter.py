@@ -16,7 +16,7 @@ from zoo.heads import Pool
 from zoo.layers import LayerGroups
 from zoo.plugins import load_function
 from zoo.registry import default_registry
-from zoo.tuning import apply_eval, freeze_prefix, hold_statistics
+from zoo.tuning import Lora, apply_eval, freeze_prefix, hold_statistics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +39,8 @@ class TaskModel(nn.Module):
         num_classes: Number of logits.
         labels: Names of the classes in the order of the logits; None until the data or ``adapt(labels=…)`` gives them.
         frozen: Length of the frozen prefix, in groups.
+        trains: What trains of the groups that are not frozen: ``all`` parameters, those of ``lora``, or the ``bias`` vectors.
+        lora: The LoRA that is attached, or None.
         freeze_bn: Whether BatchNorm statistics stand still in every group; scale and shift still train.
         pretrained: Whether the backbone's values came from weights, not from random initialisation.
         head_name: Name of the head's declaration.
@@ -70,6 +72,8 @@ class TaskModel(nn.Module):
         self.num_classes = num_classes
         self.labels = tuple(labels) if labels is not None else None
         self.frozen = 0
+        self.trains = "all"
+        self.lora: Lora | None = None
         self.freeze_bn = False
         self.pretrained = pretrained
         self.head_name = head_name
@@ -102,17 +106,19 @@ class TaskModel(nn.Module):
         """Freeze the groups from the input on, in place, and unfreeze the others: ``freeze(0)`` none, ``freeze("stage2")`` inclusive.
 
         Frozen groups get no gradient and stay in eval mode as a whole, whatever ``train()`` says: BatchNorm statistics,
-        dropout and drop-path stand still.
+        dropout and drop-path stand still. Of the others those parameters train that ``trains`` says.
 
         Raises:
             UnknownGroupError: If there is no such group.
+            LayerGroupError: If ``trains`` selects no parameter of the groups that are not frozen.
         """
-        self.frozen = self.groups.prefix_length(upto)
-        freeze_prefix(self.groups, self.frozen)
+        length = self.groups.prefix_length(upto)
+        freeze_prefix(self.groups, length, self.trains)
+        self.frozen = length
         return self.train(self.training)
 
     def unfreeze(self) -> TaskModel:
-        """Make every group trainable, in place."""
+        """Make every group trainable, in place, as far as ``trains`` says."""
         return self.freeze(0)
 
     def train(self, mode: bool = True) -> TaskModel:

@@ -1,0 +1,101 @@
+"""LoRA targets: the exact names of the layers of some groups that low-rank updates can sit on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from torch import nn
+
+from zoo.errors import LayerGroupError, examples
+from zoo.layers import LayerGroups
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# These read the weights of the layers inside them without calling those: the second in eval mode only.
+READERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+
+
+def lora_targets(groups: LayerGroups) -> list[str]:
+    """Return the dotted names of the linear layers and convolutions in a slice of groups, in forward order.
+
+    Exact names, because a pattern that matches nothing trains nothing and says nothing. Left out are the layers inside
+    ``nn.MultiheadAttention`` and ``nn.TransformerEncoderLayer``, which read their weights without calling them, and those
+    whose computation low-rank factors do not fit: grouped, depthwise and dilated convolutions, layers with a forward of
+    their own, and layers whose weights are used in two places.
+
+    Args:
+        groups: The groups to adapt, such as ``model.groups[4:]``.
+
+    Raises:
+        LayerGroupError: If there is no such layer; those that were refused are named.
+    """
+    shared = _shared(groups.model)
+    refused: dict[str, list[str]] = {}
+    targets = []
+    for name, layer in _layers(groups):
+        if why := _refusal(layer, name, groups.model, shared):
+            refused.setdefault(why, []).append(name)
+        else:
+            targets.append(name)
+    if not targets:
+        told = "; ".join(f"{why} ({examples(names)})" for why, names in refused.items())
+        raise LayerGroupError(f"no layer of the groups {', '.join(groups.names) or '(none)'} can take LoRA{': ' if told else ''}{told}")
+    return targets
+
+
+def _layers(groups: LayerGroups) -> Iterator[tuple[str, nn.Module]]:
+    seen: set[int] = set()
+    for group in groups:
+        for name, outer in group.modules():
+            for inner, module in _walk(outer, name):
+                if id(module) not in seen:
+                    seen.add(id(module))
+                    yield inner, module
+
+
+def _walk(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) or _is_transposed_linear(module):
+        yield name, module
+    elif not isinstance(module, READERS):
+        for key, child in module.named_children():
+            yield from _walk(child, f"{name}.{key}")
+
+
+def _refusal(layer: nn.Module, name: str, model: nn.Module, shared: set[int]) -> str:
+    """Say why a layer cannot take LoRA, or nothing."""
+    if id(layer) in shared or id(layer.weight) in shared:
+        return "weights that are used in two places take none"
+    if isinstance(layer, CONVOLUTIONS):
+        if layer.groups > 1:
+            return "grouped convolutions take none"
+        # PEFT's own convolution has neither dilation nor another padding.
+        if set(layer.dilation) != {1} or layer.padding_mode != "zeros":
+            return "dilated convolutions, and padding with other than zeros, take none"
+    if not _computes_as_its_kind(layer):
+        return "layers with a computation of their own take none"
+    parent = model.get_submodule(name.rpartition(".")[0])
+    if getattr(parent, "q_bias", None) is not None:  # BEiT and EVA add it to what they compute with qkv.weight
+        return "attention that adds biases of its own reads its weights without calling the layer"
+    return ""
+
+
+def _computes_as_its_kind(layer: nn.Module) -> bool:
+    """Tell whether the layer's forward is that of torch's class: merging adds to a weight that must be used as it is."""
+    kinds = [kind for kind in (nn.Linear, *CONVOLUTIONS) if isinstance(layer, kind)]
+    own = all(
+        getattr(type(layer), call) is getattr(kind, call) for kind in kinds for call in ("forward", "_conv_forward") if hasattr(kind, call)
+    )
+    return own and not getattr(layer, "parametrizations", None)
+
+
+def _shared(model: nn.Module) -> set[int]:
+    """Return the ids of modules and parameters that stand at more than one place."""
+    modules = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    parameters = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    return {key for key, times in (modules + parameters).items() if times > 1}
+
+
+def _is_transposed_linear(module: nn.Module) -> bool:
+    """Tell whether it is the linear layer of GPT-2 and its kin, which transformers calls Conv1D."""
+    kind = type(module)
+    return kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")
