@@ -1,9 +1,10 @@
 """Nothing that is not finite ever reaches a parameter.
 
 On the CPU every loss and every gradient norm is looked at before the optimizer steps. On a GPU that would stall the
-queue at each step, so the same test stays on the device: the fused optimizer skips its update where ``found_inf`` is set,
-and the flag is read every ``EVERY`` steps and at the end of an epoch. Either way no non-finite update is ever made; on a
-GPU only the message may come late, and it names the step that was first.
+queue at each step, so the same test stays on the device: a fused optimizer skips its update where ``found_inf`` is set,
+and the flag is read every ``EVERY`` steps and at the end of an epoch. Either way no non-finite update is ever made; there
+only the message may come late, and it names the step that was first. An optimizer that cannot skip its update by itself
+is looked after as on the CPU, also on a GPU.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from zoo.engine.optimizer import takes_found_inf
 
 EVERY = 50
 
@@ -30,7 +33,7 @@ class Guard:
     """Watches the losses and gradients of one run.
 
     Args:
-        optimizer: The optimizer; on a GPU a fused one.
+        optimizer: The optimizer.
         parameters: What it trains.
         device: Where the model runs.
         clip: Largest gradient norm, or None.
@@ -40,17 +43,17 @@ class Guard:
         self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], device: torch.device, clip: float | None
     ) -> None:
         self._optimizer, self._parameters, self._clip = optimizer, list(parameters), clip
-        self.deferred = device.type == "cuda"
+        self.deferred = device.type == "cuda" and takes_found_inf(optimizer)
         self._first = torch.full((), -1, dtype=torch.int64, device=device)
         self._bad = torch.zeros((), dtype=torch.bool, device=device)
 
     def see_loss(self, loss: Tensor, step: int) -> Tensor | float:
         """Look at one loss, before its backward, and return it in double precision, to be summed up.
 
-        It stays on a GPU; elsewhere it is a number, because not every device has float64.
+        Where the guard is deferred it stays on the GPU; elsewhere it is a number, because not every device has float64.
 
         Raises:
-            NonFiniteError: If it is not finite; on a GPU by ``check`` later.
+            NonFiniteError: If it is not finite; where it is deferred, by ``check`` later.
         """
         if self.deferred:
             self._bad |= ~torch.isfinite(loss.detach())
@@ -64,7 +67,7 @@ class Guard:
         """Look at the gradients, clip them, and hold the optimizer back where they are not finite.
 
         Raises:
-            NonFiniteError: If they are not finite; on a GPU by ``check`` later.
+            NonFiniteError: If they are not finite; where it is deferred, by ``check`` later.
         """
         trained = [parameter for parameter in self._parameters if parameter.grad is not None]
         norm = get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
@@ -79,7 +82,7 @@ class Guard:
             clip_grads_with_norm_(trained, self._clip, norm)
 
     def check(self) -> None:
-        """Read the flag of a GPU.
+        """Read the flag that stayed on the device.
 
         Raises:
             NonFiniteError: If a loss or gradient was not finite since the last check.

@@ -1,0 +1,198 @@
+"""The learning-rate range test: a short run at rising rates that says where the loss falls (Smith 2017)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.engine.device import random_state, restore_random_state
+from zoo.engine.guard import NonFiniteError
+from zoo.errors import TrainingError
+
+LOW, HIGH, STEPS = 1e-6, 1.0, 100
+# Share of the last mean that a new one keeps. fastai keeps 0.98, which lags half a test of 100 steps behind.
+SMOOTHING = 0.95
+# The test ends where the smoothed loss is this many times the lowest so far (fastai's number).
+EXPLODED = 4.0
+
+
+@dataclass(frozen=True)
+class RangeCurve:
+    """What a range test measured.
+
+    Attributes:
+        rates: Learning rates, rising.
+        losses: The loss at each, before its step; the last may be infinite.
+        smoothed: Their running means, without the bias of the first ones.
+        suggestion: The rate to train with.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    suggestion: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; a loss that is not finite as None."""
+        plain = {
+            name: [value if math.isfinite(value) else None for value in values]
+            for name, values in asdict(self).items()
+            if name != "suggestion"
+        }
+        return plain | {"suggestion": self.suggestion}
+
+
+def range_test(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: Callable[[float], float],
+    *,
+    low: float = LOW,
+    high: float = HIGH,
+    steps: int = STEPS,
+) -> RangeCurve:
+    """Train for a few steps at rates that rise exponentially, undo all of it, and suggest a rate.
+
+    The model's parameters, buffers, gradients and modes, the optimizer and its groups, and the random state are afterwards
+    what they were before, also where the test fails. It ends early where the loss explodes or is not finite.
+
+    Args:
+        model: What ``step`` trains.
+        optimizer: What it trains with.
+        step: Takes one optimizer step on the next batch at the learning rate that it is given, and returns the loss of that batch
+            before the step. It may raise ``NonFiniteError`` instead of returning a loss that is not finite.
+        low: First rate.
+        high: Last rate.
+        steps: Steps at most.
+
+    Raises:
+        TrainingError: If the loss falls nowhere.
+    """
+    rates: list[float] = []
+    losses: list[float] = []
+    smoothed: list[float] = []
+    mean = 0.0
+    with _undone(model, optimizer):
+        for at in range(steps):
+            rates.append(low * (high / low) ** (at / max(1, steps - 1)))
+            losses.append(_loss(step, rates[-1]))
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * losses[-1]
+            smoothed.append(mean / (1 - SMOOTHING ** (at + 1)))
+            if not smoothed[-1] <= EXPLODED * min(smoothed):
+                break
+    return RangeCurve(tuple(rates), tuple(losses), tuple(smoothed), suggest(rates, smoothed))
+
+
+def suggest(rates: list[float], smoothed: list[float]) -> float:
+    """Return the rate in the middle of the longest fall of the loss.
+
+    The longest strictly falling subsequence of the losses is taken, and of the rates at its members the middle one: well
+    after the loss began to fall, well before it no longer does. This is the idea of fastai's ``valley``; on a smooth curve the
+    two agree. The first tenth is left out, because means of a few losses tell noise.
+
+    Raises:
+        TrainingError: If the loss falls nowhere.
+    """
+    start = len(rates) // 10
+    fall = _longest_fall([value for value in smoothed[start:] if math.isfinite(value)])
+    if len(fall) < 2:
+        raise TrainingError(
+            f"the learning-rate range test found no fall of the loss between {rates[0]:.1e} and {rates[-1]:.1e} "
+            f"in {len(rates)} steps; give lr a number"
+        )
+    return rates[start + fall[len(fall) // 2]]
+
+
+def _longest_fall(values: list[float]) -> list[int]:
+    """Return the indices of the longest strictly falling subsequence; of several the one that ends first."""
+    lengths: list[int] = []
+    before: list[int | None] = []
+    for at, value in enumerate(values):
+        higher = [index for index in range(at) if values[index] > value]
+        best = max(higher, key=lambda index: lengths[index], default=None)
+        before.append(best)
+        lengths.append(1 if best is None else lengths[best] + 1)
+    at_last: int | None = max(range(len(values)), key=lambda index: lengths[index], default=None)
+    fall: list[int] = []
+    while at_last is not None:
+        fall.append(at_last)
+        at_last = before[at_last]
+    return fall[::-1]
+
+
+def draw_range(curve: RangeCurve, path: Path) -> None:
+    """Draw the losses over the rates, the suggestion marked.
+
+    Args:
+        curve: What ``range_test`` gave.
+        path: A ``.png`` or ``.svg`` file, replaced.
+    """
+    # Figure and canvas directly: pyplot would choose a backend and keep global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6))
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    # Fixed margins: matplotlib's layout engines cost more than the test, and warn on odd data.
+    figure.subplots_adjust(left=0.12, right=0.97, bottom=0.15, top=0.95)
+    panel.set_xscale("log")
+    panel.plot(curve.rates, curve.losses, linewidth=0.8, color="lightgrey", label="loss of the batch")
+    panel.plot(curve.rates, curve.smoothed, color="tab:blue", label="running mean")
+    panel.axvline(curve.suggestion, linewidth=1, linestyle=":", color="tab:green", label=f"suggestion: {curve.suggestion:.1e}")
+    finite = [value for value in curve.smoothed if math.isfinite(value)]
+    if finite:  # an explosion at the end would flatten the rest
+        low, room = min(finite), max(finite[0] - min(finite), 1e-12)
+        panel.set_ylim(low - 0.2 * room, finite[0] + room)
+    panel.set_xlabel("learning rate of the head")
+    panel.set_ylabel("loss")
+    panel.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def _loss(step: Callable[[float], float], rate: float) -> float:
+    try:
+        return step(rate)
+    except NonFiniteError:
+        return math.inf
+
+
+@contextmanager
+def _undone(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Put everything back at the end that a step changes, in place."""
+    values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in values.items()}
+    gradients = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+    modes = {module: module.training for module in model.modules()}
+    state = {owner: copy.deepcopy(kept) for owner, kept in optimizer.state.items()}
+    groups = [{key: copy.deepcopy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    random = random_state()
+    try:
+        yield
+    finally:
+        _put_back(values, held)
+        for name, parameter in model.named_parameters():
+            parameter.grad = gradients[name]
+        for module, mode in modes.items():
+            module.training = mode
+        optimizer.state.clear()
+        optimizer.state.update(state)
+        for group, before in zip(optimizer.param_groups, groups, strict=True):
+            parameters = group["params"]
+            group.clear()
+            group.update(before, params=parameters)
+        restore_random_state(random)
+
+
+@torch.no_grad()
+def _put_back(values: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
+    for name, tensor in values.items():
+        tensor.copy_(held[name])
