@@ -12,8 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.errors import LayerGroupError
 from zoo.layers import LayerGroups
-
-CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # their children are called, whoever calls them
+from zoo.tuning.blocks import blocks
 
 
 def recompute(groups: LayerGroups) -> list[str]:
@@ -31,15 +30,26 @@ def recompute(groups: LayerGroups) -> list[str]:
     Raises:
         LayerGroupError: If the groups have no module with parameters.
     """
-    blocks = dict(pair for group in groups for name, module in group.modules() for pair in _blocks(name, module))
-    if not blocks:
+    found = blocks(groups)
+    if not found:
         raise LayerGroupError(f"the groups {', '.join(groups.names) or '(none)'} have no block to recompute")
-    for module in blocks.values():
+    for module in found.values():
         if not isinstance(module, _Recomputed):
             # Another class and not another forward: a deep copy of the model must call its own blocks.
             kind = type(module)
             module.__class__ = type(kind.__name__, (_Recomputed, kind), {"__module__": kind.__module__})
-    return list(blocks)
+    return list(found)
+
+
+@contextmanager
+def recomputed(groups: LayerGroups) -> Iterator[list[str]]:
+    """Do the same while the context is open."""
+    kinds = {module: type(module) for module in groups.model.modules()}
+    try:
+        yield recompute(groups)
+    finally:
+        for module, kind in kinds.items():
+            module.__class__ = kind
 
 
 class _Recomputed(nn.Module):
@@ -65,11 +75,3 @@ def _statistics_stand_still(module: nn.Module) -> Iterator[None]:
     finally:
         for inner, name, buffer in lent:
             inner._buffers[name] = buffer
-
-
-def _blocks(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(module, CONTAINERS):
-        for key, child in module.named_children():
-            yield from _blocks(f"{name}.{key}", child)
-    elif any(True for _ in module.parameters()):
-        yield name, module

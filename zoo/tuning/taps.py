@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from zoo.errors import LayerGroupError
 from zoo.layers import LayerGroup, LayerGroups
+from zoo.tuning.blocks import listen
 
 
 @contextmanager
@@ -36,16 +37,10 @@ def taps(groups: LayerGroups, *names: str) -> Iterator[dict[str, Any]]:
             handle.remove()
 
 
-def _listen(group: LayerGroup, outputs: dict[str, Any]) -> list[Any]:
-    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-        outputs[group.name] = output
-
-    # Containers such as ModuleList are never called themselves, so every module inside the members listens; the
-    # outermost one that is called finishes last and thus has the last word.
-    members = [name for name in group.members if name in dict(group.modules())]
-    if not members:
+def _listen(group: LayerGroup, outputs: dict[str, Any]) -> list[RemovableHandle]:
+    handles = listen(group, lambda output: outputs.update({group.name: output}))
+    if not handles:
         raise LayerGroupError(
             f"layer group {group.name!r} holds bare parameters only ({', '.join(group.members)}) and has no output to tap"
         )
-    inside = (module for name, outer in group.modules() if name in members for module in outer.modules())
-    return [module.register_forward_hook(keep) for module in inside]
+    return handles

@@ -1,0 +1,198 @@
+"""Averages of a model's values over a run, and between two points of it.
+
+Values are parameters and buffers as ``state_dict`` names them. Floating ones are averaged, in float32 where they are narrower;
+others, such as counters, are those of the model as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from zoo.errors import SavedModelError, examples
+
+Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
+UPDATES = "updates"  # a key beside the values; theirs have a prefix
+PREFIX = "value."
+
+
+class Ema:
+    """An exponential moving average of a model's values (Polyak & Juditsky 1992; as timm and Tan & Le 2019 use it).
+
+    The decay of update ``n`` is ``min(decay, (1 + n) / (10 + n))``, so that the first, still poor values are soon forgotten.
+
+    Args:
+        model: The model, on the device it trains on; the average starts from its values.
+        decay: Share of the old average that an update keeps, in [0, 1).
+
+    Attributes:
+        updates: Updates so far.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        assert 0 <= decay < 1, f"the configuration let a decay of {decay} through"
+        self._model, self.decay, self.updates = model, decay, 0
+        self._values = _copies(model)
+
+    def update(self) -> None:
+        """Take in the model's values as they are now."""
+        self.updates += 1
+        self._move(1 - min(self.decay, (1 + self.updates) / (10 + self.updates)))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all of it for a checkpoint; ``restore`` takes it over."""
+        values = {PREFIX + name: value for name, value in self._values.items()}
+        return {**values, UPDATES: torch.tensor(self.updates)}
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Take over what ``tensors`` gave, in place.
+
+        Raises:
+            SavedModelError: If it is the average of another network.
+        """
+        values = {name.removeprefix(PREFIX): value for name, value in saved.items() if name.startswith(PREFIX)}
+        _refuse_others(values, self._values)
+        for name, value in self._values.items():
+            value.copy_(values[name])
+        self.updates = int(saved[UPDATES])
+
+    @contextmanager
+    def swapped(self, model: nn.Module) -> Iterator[None]:
+        """Let the model have the averaged values while the context is open, in place; its own come back after it, bit for bit."""
+        own = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        try:
+            self.copy_to(model)
+            yield
+        finally:
+            _copy(own, model)
+
+    def copy_to(self, model: nn.Module) -> None:
+        """Give the model the averaged values for good, in place."""
+        _copy(self._values, model)
+
+    def _move(self, share: float) -> None:
+        """Move the average toward the model: by ``share`` of the way."""
+        now = self._model.state_dict()
+        pairs = [(value, now[name].detach().to(value.dtype)) for name, value in self._values.items()]
+        floats = [(mean, value) for mean, value in pairs if mean.is_floating_point()]
+        with torch.no_grad():
+            torch._foreach_lerp_([mean for mean, _ in floats], [value for _, value in floats], share)
+            for kept, value in pairs:
+                if not kept.is_floating_point():
+                    kept.copy_(value)
+
+
+class Average(Ema):
+    """The mean of a model's values at several moments, all with equal weight (stochastic weight averaging, Izmailov et al. 2018).
+
+    It holds the model's values until the first update.
+
+    Args:
+        model: The model, on the device it trains on.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, 0.0)
+
+    def update(self) -> None:
+        """Take in the model's values as they are now."""
+        self.updates += 1
+        self._move(1 / self.updates)
+
+
+def interpolate(model: nn.Module, start: Mapping[str, Tensor], share: float) -> None:
+    """Move a model's values back toward ``start``, in place: ``start + share * (now - start)`` (WiSE-FT, Wortsman et al. 2022).
+
+    Args:
+        model: The model.
+        start: Values of the same model before, as its ``state_dict`` gave them; on any device.
+        share: Share of the values as they are now, in [0, 1]; 1 changes nothing.
+
+    Raises:
+        SavedModelError: If ``start`` are the values of another network.
+    """
+    now = model.state_dict()
+    _refuse_others(start, now)
+    with torch.no_grad():
+        for name, value in now.items():
+            if value.is_floating_point():
+                before = start[name].to(value.device, torch.promote_types(value.dtype, torch.float32))
+                value.copy_(torch.lerp(before, value.to(before.dtype), share))
+
+
+def refresh_statistics(model: nn.Module, batches: Iterable[Batch], forward: Callable[[Any], Any] | None = None) -> int:
+    """Estimate the statistics of BatchNorm anew, in place: after averaging they fit no values (Izmailov et al. 2018).
+
+    Only norms whose statistics move in training are touched, so neither a frozen prefix nor ``freeze_bn``; where there are
+    none, no batch is asked for. All else is in eval mode meanwhile. Each sample weighs the same, whatever the size of its
+    batch. If a batch cannot be had, the statistics are as before.
+
+    Args:
+        model: The model; its mode is left as it was.
+        batches: Inputs of training batches, on the model's device.
+        forward: How to run them, for example under autocast; the model itself where None.
+
+    Returns:
+        How many norms were refreshed.
+    """
+    mode, seen = model.training, 0
+    norms = _moving_norms(model)
+    before = {norm: ({name: value.clone() for name, value in norm.named_buffers(recurse=False)}, norm.momentum) for norm in norms}
+    try:
+        for x in batches if norms else ():
+            size = _size(x)
+            seen += size
+            for norm in norms:
+                norm.momentum = size / seen  # the running mean is then the mean over all samples so far
+            with torch.no_grad():
+                (forward or model)(x)
+    except BaseException:
+        for norm, (buffers, _) in before.items():
+            _copy(buffers, norm)
+        raise
+    finally:
+        for norm, (_, momentum) in before.items():
+            norm.momentum = momentum
+        model.train(mode)
+    return len(norms) if seen else 0
+
+
+def _moving_norms(model: nn.Module) -> list[_NormBase]:
+    """Leave the norms whose statistics move in training in training mode and all else in eval mode; return them."""
+    model.train()  # a TaskModel knows what stands still
+    norms = [norm for norm in model.modules() if isinstance(norm, _NormBase) and norm.training and norm.running_mean is not None]
+    model.eval()
+    for norm in norms:
+        norm.training = True  # the layer alone, as some hold dropout
+    return norms
+
+
+def _copies(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().to(_kept_type(value), copy=True) for name, value in model.state_dict().items()}
+
+
+def _kept_type(value: Tensor) -> torch.dtype:
+    """Small updates would vanish in half precision."""
+    return torch.promote_types(value.dtype, torch.float32) if value.is_floating_point() else value.dtype
+
+
+def _copy(values: Mapping[str, Tensor], model: nn.Module) -> None:
+    with torch.no_grad():
+        own = model.state_dict()
+        for name, value in values.items():
+            own[name].copy_(value)
+
+
+def _refuse_others(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    strange = sorted(given.keys() ^ own.keys()) + sorted(name for name in given.keys() & own.keys() if given[name].shape != own[name].shape)
+    if strange:
+        raise SavedModelError(f"these are the values of another network; they differ in {examples(strange)}")
+
+
+def _size(x: Batch) -> int:
+    return len(next(iter(x.values())) if isinstance(x, Mapping) else x)

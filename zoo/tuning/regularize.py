@@ -1,0 +1,232 @@
+"""Penalties that keep a network near where it started, or its features from leaning on noise."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+from zoo.errors import LayerGroupError, OptionError, SavedModelError, examples
+from zoo.layers import LayerGroups
+from zoo.tuning.blocks import Tuned, first_tensor, listen
+
+Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
+
+
+class Regularizers:
+    """The penalties of one run; a weight of 0 leaves one out.
+
+    Frozen groups count in none of them, and with the whole backbone frozen there is no penalty at all. Build it when the
+    model holds its pretrained values, after LoRA is attached and before anything is compiled.
+
+    * L2-SP (Li et al. 2018): half the squared distance of the backbone's trained parameters to their values at the start, and
+      half the squared norm of the head's.
+    * DELTA (Li et al. 2019): the squared distance of the output of each trained group to what the backbone at the start puts
+      out for the same inputs, in eval mode; mean over samples, channels and positions (so all channels weigh the same, where
+      the paper also learns weights), sum over groups. Padding of texts does not count.
+    * BSS (Chen et al. 2019): the square of the smallest singular value of the batch's pooled features; for token
+      classification of the features of all tokens that are not padding.
+
+    Args:
+        model: The model, on the device it trains on.
+        l2_sp: Weight of L2-SP.
+        delta: Weight of DELTA. It costs a second network in memory and one forward of it per batch.
+        bss: Weight of BSS.
+
+    Attributes:
+        needs_inputs: Whether ``penalty`` must be given the inputs of the whole network; else its argument is not read.
+
+    Raises:
+        OptionError: If a weight is negative or not finite.
+    """
+
+    def __init__(self, model: Tuned, *, l2_sp: float = 0.0, delta: float = 0.0, bss: float = 0.0) -> None:
+        _check({"l2_sp": l2_sp, "delta": delta, "bss": bss})
+        self._model, self._l2_sp, self._delta, self._bss = model, l2_sp, delta, bss
+        self.needs_inputs = delta > 0
+        self._before = _frozen_copy(model.groups) if delta else None
+        self._start: dict[str, Tensor] = {}
+        if l2_sp:  # the copy's own tensors where there is one
+            named = model.groups.named_parameters() if self._before is None else self._before.named_parameters()
+            self._start = {name: p.detach().clone() if self._before is None else p.detach() for name, p in named}
+        self._outputs: dict[str, Any] = {}
+        self._pooled: Tensor | None = None
+        self._watched = False
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Take note of what ``penalty`` needs of each forward pass with gradients; open it once the phase has its frozen prefix."""
+        handles = self._watch()
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._forget()
+
+    def penalty(self, x: Batch) -> Tensor | None:
+        """Return the weighted sum of the penalties after a training forward of ``x``, or None where none applies.
+
+        To be called once per forward, in the same autocast context. Draws no random numbers.
+
+        Raises:
+            LayerGroupError: If none of the trained groups has an output that DELTA can compare.
+        """
+        outputs, pooled = self._outputs, self._pooled
+        self._forget()
+        parts = [self._distance_to_start(), self._feature_distance(outputs, x), self._small_singular_values(pooled)]
+        told = [part for part in parts if part is not None]
+        return torch.stack(told).sum() if told else None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the values of the start that are kept; empty where none are needed."""
+        return dict(self._start) if self._before is None else dict(self._before.model.state_dict())
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Take over what ``state`` gave, in place.
+
+        Raises:
+            SavedModelError: If it was made for another model or for other penalties.
+        """
+        own = self.state()
+        strange = sorted(own.keys() ^ saved.keys()) + [name for name in own.keys() & saved.keys() if own[name].shape != saved[name].shape]
+        if strange:
+            raise SavedModelError(f"the values of the start are those of another network; they differ in {examples(strange)}")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(saved[name])
+
+    def _distance_to_start(self) -> Tensor | None:
+        if not self._l2_sp or not self._trained():
+            return None
+        # The fused squared error keeps no difference for the backward pass, which would be one more copy of the network.
+        moved = [
+            functional.mse_loss(parameter.float(), self._start[name].float(), reduction="sum")
+            for name, parameter in self._trained().named_parameters()
+            if parameter.requires_grad and name in self._start
+        ]
+        if not moved:
+            return None
+        norms = [parameter.float().square().sum() for parameter in self._model.head.parameters() if parameter.requires_grad]
+        return 0.5 * self._l2_sp * torch.stack([*moved, *norms]).sum()
+
+    def _feature_distance(self, outputs: Mapping[str, Any], x: Batch) -> Tensor | None:
+        trained = self._trained()
+        if self._before is None or not trained:
+            return None
+        before: dict[str, Any] = {}
+        handles = _record(self._before[self._model.frozen :], before)
+        try:
+            with torch.no_grad():
+                self._before.model(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        mask = x.get("attention_mask") if isinstance(x, Mapping) else None
+        distances = [_mean_square(outputs.get(name), before.get(name), mask, name) for name in trained.names]
+        told = [distance for distance in distances if distance is not None]
+        if not told:
+            names = examples(trained.names)
+            raise LayerGroupError(f"delta compares the outputs of layer groups, and no training forward gave one of: {names}")
+        return self._delta * torch.stack(told).sum()
+
+    def _small_singular_values(self, pooled: Tensor | None) -> Tensor | None:
+        # One sample alone has one singular value, the norm of its features, and that is not noise.
+        if pooled is None or not pooled.requires_grad or len(pooled) < 2 or not self._trained():
+            return None
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self._bss * smallest_singular_values(pooled.float())
+
+    def _trained(self) -> LayerGroups:
+        return self._model.groups[self._model.frozen :]
+
+    def _forget(self) -> None:
+        self._outputs, self._pooled, self._watched = {}, None, False
+
+    def _watch(self) -> list[RemovableHandle]:
+        """Install the hooks that this run's penalties need."""
+        handles: list[RemovableHandle] = []
+        if self._delta:
+            handles += [handle for group in self._trained() for handle in listen(group, self._keeper(group.name))]
+            backbone = self._model.groups.model
+            # Blocks that are computed again in the backward pass call their hooks again, outside the network's own forward.
+            handles.append(backbone.register_forward_pre_hook(lambda *_: self._open(torch.is_grad_enabled())))
+            handles.append(backbone.register_forward_hook(lambda *_: self._close()))
+        if self._bss:
+            pool = getattr(self._model.head, "pool", None)
+            if isinstance(pool, nn.Module):
+                handles.append(pool.register_forward_hook(lambda _module, _args, pooled: self._keep_pooled(pooled)))
+            else:
+                handles.append(self._model.head.register_forward_pre_hook(lambda _module, args: self._keep_pooled(_rows(*args))))
+        return handles
+
+    def _keeper(self, name: str) -> Any:
+        def keep(output: Any) -> None:
+            if self._watched:
+                self._outputs[name] = output
+
+        return keep
+
+    def _open(self, watched: bool) -> None:
+        self._outputs, self._watched = {}, watched
+
+    def _close(self) -> None:
+        self._watched = False
+
+    def _keep_pooled(self, pooled: Tensor) -> None:
+        self._pooled = pooled if torch.is_grad_enabled() else None
+
+
+def smallest_singular_values(features: Tensor, k: int = 1) -> Tensor:
+    """Return the sum of the squares of the ``k`` smallest singular values of ``(batch, dim)`` (BSS, Chen et al. 2019)."""
+    values: Tensor = torch.linalg.svdvals(features)
+    return values[-k:].square().sum()
+
+
+def _frozen_copy(groups: LayerGroups) -> LayerGroups:
+    """Return the groups of a copy of their network that never trains."""
+    twin = copy.deepcopy(groups.model).requires_grad_(False).eval()
+    return LayerGroups([dataclasses.replace(group, model=twin) for group in groups], twin)
+
+
+def _record(groups: LayerGroups, outputs: dict[str, Any]) -> list[RemovableHandle]:
+    def keeper(name: str) -> Any:
+        return lambda output: outputs.update({name: output})
+
+    return [handle for group in groups for handle in listen(group, keeper(group.name))]
+
+
+def _mean_square(now: Any, before: Any, mask: Tensor | None, group: str) -> Tensor | None:
+    """Return the mean squared distance of two outputs of a group; None where it has none that is computed with gradients."""
+    one, two = first_tensor(now), first_tensor(before)
+    if one is None or two is None or not one.requires_grad:
+        return None
+    if one.shape != two.shape:
+        raise LayerGroupError(
+            f"delta compares outputs of equal shape, and group {group!r} gave {tuple(one.shape)} in training and {tuple(two.shape)} "
+            "in evaluation; leave delta at 0 for this backbone"
+        )
+    if mask is not None and one.shape[:2] == mask.shape:
+        one, two = one[mask.bool()], two[mask.bool()]
+    return functional.mse_loss(one.float(), two.float())
+
+
+def _rows(features: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return features as the rows of a matrix, for a head that keeps its pooling to itself: tokens, or flattened samples."""
+    return features[mask.bool()] if mask is not None and features.ndim == 3 else features.flatten(1)
+
+
+def _check(weights: Mapping[str, float]) -> None:
+    told = [
+        f"{name} is {weight}; it must be 0 (off) or a positive number" for name, weight in weights.items() if not 0 <= weight < math.inf
+    ]
+    if told:
+        raise OptionError("; ".join(told))
