@@ -55,6 +55,7 @@ FLOORS = {
     "zoo.adapter": 5.1,
     "zoo.cards": 5.2,
     "zoo.saved": 5.3,
+    "zoo.lora_files": 5.35,
     "zoo.engine": 6.0,
     "zoo.transfer": 7.0,
     "zoo.select": 7.0,
@@ -68,6 +69,7 @@ DOORS = {
     ("zoo.backbone", "zoo.adapter"): "Backbone.adapt",
     ("zoo.backbone", "zoo.saved"): "zoo.get(directory)",
     ("zoo.adapter", "zoo.saved"): "TaskModel.save",
+    ("zoo.saved", "zoo.lora_files"): "zoo.load(folder of a LoRA)",
     ("zoo.adapter", "zoo.engine"): "TaskModel.fit, evaluate, predict, predict_proba, embed",
 }
 LIGHT = {"zoo", "zoo.cli", *(room for room, floor in FLOORS.items() if floor < 3)}  # no torch at the top of these

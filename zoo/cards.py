@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pydantic
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PIL_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 PIPELINE = {"image": "image-classification", "text": "text-classification"}
 CONFIG_LIMIT = 10_000_000
+
+Described = TypeVar("Described", bound=pydantic.BaseModel)
 
 
 class ZooConfig(pydantic.BaseModel):
@@ -137,10 +139,19 @@ def read_config(folder: Path) -> Config:
         raise SavedModelError(f"{str(folder)!r} is a run that is not finished; go on with it first: resume=True, or --resume")
     if not path.is_file():
         raise SavedModelError(f"{str(folder)!r} is not a saved model: it has no config.json")
+    return read_model(path, Config)
+
+
+def read_model(path: Path, kind: type[Described]) -> Described:
+    """Read a file of JSON that describes a saved model.
+
+    Raises:
+        SavedModelError: Listing every fault of it.
+    """
     if path.stat().st_size > CONFIG_LIMIT:
         raise SavedModelError(f"{str(path)!r} is larger than {CONFIG_LIMIT} bytes: it is no configuration")
     try:
-        return Config.model_validate_json(path.read_text(encoding="utf-8"))
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except pydantic.ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
         raise SavedModelError(fault_list(f"{str(path)!r} does not describe a model saved by this version of zoo:", faults)) from error

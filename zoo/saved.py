@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -40,49 +41,71 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
         OutputPermissionError: If it cannot be written.
         SavedModelError: If writing fails, for example on a full disk.
     """
+    check_free(folder, overwrite=overwrite)
+    if model.lora:
+        raise SavedModelError("the model has LoRA attached; merge it first, zoo.tuning.merge_lora(model), or save it by itself, save_lora")
+    keys, home = _home(model)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        staged = folder / "staged.safetensors"
+        write({_file_name(name, keys): tensor for name, tensor in model.state_dict().items()}, staged)
+        told = describe(model, keys=keys, root=root_of(model.spec), sha256=digest(staged))
+        (folder / "config.json").unlink(missing_ok=True)
+        write_text(folder / "preprocessor_config.json", preprocessor(model.inputs) + "\n")
+        if isinstance(model.inputs, Text) and model.inputs.files:
+            save_tokenizer(model.inputs, folder)
+        staged.replace(folder / "model.safetensors")
+        write_text(folder / "README.md", model_card(model) + "\n")
+        write_json(folder / "config.json", home | told.model_dump())
+    return folder
+
+
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to write where something is, unless ``overwrite``."""
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{str(folder)!r} is a file; give the name of a folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise OutputExistsError(f"{str(folder)!r} exists and is not empty; choose another folder or pass overwrite=True")
-    keys, home = _home(model)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Word what keeps a folder from being written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        staged = folder / "staged.safetensors"
-        write({_file_name(name, keys): tensor for name, tensor in model.state_dict().items()}, staged)
-        told = describe(model, keys=keys, root=_root(model.spec), sha256=digest(staged))
-        (folder / "config.json").unlink(missing_ok=True)
-        write_text(folder / "preprocessor_config.json", preprocessor(model.inputs) + "\n")
-        if isinstance(model.inputs, Text) and model.inputs.files:
-            _save_tokenizer(model.inputs, folder)
-        staged.replace(folder / "model.safetensors")
-        write_text(folder / "README.md", model_card(model) + "\n")
-        write_json(folder / "config.json", home | told.model_dump())
+        yield
     except PermissionError as error:
         raise OutputPermissionError(f"cannot write into {str(folder)!r}: {error.strerror}; choose a folder of your own") from error
     except OSError as error:
         raise SavedModelError(f"cannot write into {str(folder)!r}: {error.strerror}; make room or choose another folder") from error
-    return folder
 
 
 def load(folder: str | PathLike[str]) -> TaskModel:
-    """Open a saved model, in eval mode.
+    """Open a saved model, or LoRA saved by itself with its base and merged into it, in eval mode.
 
     Raises:
         SavedModelError: If the folder is no saved model, is damaged, or was made by a plugin that is not installed.
     """
     path = Path(folder)
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        from zoo.lora_files import load_lora
+
+        return load_lora(path)
     told = read_config(path)
-    spec = _spec(path, told)
-    tensors = _tensors(path, told)
-    groups = Backbone(spec, plugin=told.zoo.plugin, state=lambda: _part(tensors, "backbone")).fresh()
+    spec, tensors = spec_of(path, told), _tensors(path, told)
+    backbone = Backbone(spec, plugin=told.zoo.plugin, state=lambda: _part(tensors, "backbone"))
+    return assemble(path, told, backbone, _part(tensors, "head"))
+
+
+def assemble(folder: Path, told: Config, backbone: Backbone, head_state: Mapping[str, Tensor]) -> TaskModel:
+    """Put a saved model together from what its folder tells, in eval mode."""
+    spec, groups = backbone.spec, backbone.fresh()
     if list(groups.names) != told.zoo.layer_groups:
         then, now = ", ".join(told.zoo.layer_groups), ", ".join(groups.names)
-        raise SavedModelError(f"{str(path)!r} was saved with the layer groups {then}; {spec.name} now has {now}")
+        raise SavedModelError(f"{str(folder)!r} was saved with the layer groups {then}; {spec.name} now has {now}")
     head = build_head(default_registry().head(told.zoo.head), spec, told.num_classes, seed=0, options=told.zoo.head_options)
-    state = _part(tensors, "head")
-    if absent := [name for name in head.state_dict() if name not in state]:
-        raise SavedModelError(f"{str(path)!r} lacks tensors of the head: {examples(absent)}")
-    head.load_state_dict(state)
+    if absent := [name for name in head.state_dict() if name not in head_state]:
+        raise SavedModelError(f"{str(folder)!r} lacks tensors of the head: {examples(absent)}")
+    head.load_state_dict(head_state)
     model = TaskModel(
         groups,
         head,
@@ -102,7 +125,7 @@ def load(folder: str | PathLike[str]) -> TaskModel:
 def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = False, **options: Any) -> Backbone:
     """Return the backbone of a saved model, to be adapted to another task; its groups and preprocessing are kept."""
     told = read_config(folder)
-    spec = _spec(folder, told)
+    spec = spec_of(folder, told)
     name = "saved/" + re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)
     return Backbone(
         spec.replace(name=name, base=told.zoo.backbone),
@@ -110,11 +133,16 @@ def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = Fa
         weights=weights,
         allow_partial=allow_partial,
         options=options,
-        state=lambda: _part(_tensors(folder, told), "backbone"),
+        state=lambda: backbone_state(folder, told),
     )
 
 
-def _spec(folder: Path, told: Config) -> BackboneSpec:
+def backbone_state(folder: Path, told: Config) -> dict[str, Tensor]:
+    """Return the tensors of the saved model's backbone under its own names."""
+    return _part(_tensors(folder, told), "backbone")
+
+
+def spec_of(folder: Path, told: Config) -> BackboneSpec:
     """Return the declaration of the saved model's backbone, with its own options and preprocessing."""
     try:
         spec = default_registry().resolve(told.zoo.backbone).spec
@@ -197,7 +225,7 @@ def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
     return told["keys"], told["config"]
 
 
-def _save_tokenizer(inputs: Text, folder: Path) -> None:
+def save_tokenizer(inputs: Text, folder: Path) -> None:
     """Write the tokenizer's files beside the weights; a model that never used its tokenizer is saved all the same."""
     from zoo.data.text import open_tokenizer
 
@@ -209,7 +237,7 @@ def _save_tokenizer(inputs: Text, folder: Path) -> None:
         log.warning("%s is saved without its tokenizer: %s", folder, describe_error(error))
 
 
-def _root(spec: BackboneSpec) -> BackboneSpec:
+def root_of(spec: BackboneSpec) -> BackboneSpec:
     """Follow derivations to the declaration that code stands behind."""
     while spec.base:
         spec = default_registry().resolve(spec.base).spec

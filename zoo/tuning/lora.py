@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from zoo.errors import LayerGroupError, MissingExtraError, OptionError, examples, fault_list
+from zoo.errors import LayerGroupError, MissingExtraError, OptionError, TrainingError, count, examples, fault_list
 from zoo.layers import LayerGroups
 from zoo.tuning.targets import lora_targets
 
@@ -81,13 +81,13 @@ def attach_lora(
 
 def attach_to(model: Adapted, lora: Lora, *, seed: int = 0) -> None:
     """Attach LoRA to the layers that ``lora`` names, in place; see ``attach_lora``."""
-    root = torch.nn.ModuleDict({"backbone": model.backbone})  # names as in the TaskModel, and the head out of reach
+    peft = import_peft()
+    root = nn.ModuleDict({"backbone": model.backbone})  # names as in the TaskModel, and the head out of reach
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # Says that it treats the transposed linear layers of transformers as such.
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out")
-        peft = import_peft()
         torch.manual_seed(seed)
-        peft.inject_adapter_in_model(lora_config(lora, exact=_ambiguous(root, lora.targets)), root)
+        peft.inject_adapter_in_model(lora_config(model, lora), root)
     attached = [name for name, _ in lora_layers(model.backbone)]
     assert sorted(attached) == sorted(lora.targets), f"PEFT chose other layers: {sorted({*attached} ^ {*lora.targets})[:4]}"
     model.lora, model.trains = lora, "lora"
@@ -102,19 +102,32 @@ def merge_lora(model: Adapted) -> None:
 
     Raises:
         LayerGroupError: If the model has no LoRA.
-        OptionError: If a merged weight would not be finite.
+        TrainingError: If a merged weight would not be finite.
     """
+    if unmoved := untrained(model.backbone):
+        log.warning("LoRA learned nothing at %s (%s): no gradient came there", count(len(unmoved), "layer"), examples(unmoved))
+    fold_lora(model)
+
+
+def fold_lora(model: Adapted) -> None:
+    """Merge without a word about what learned nothing; see ``merge_lora``."""
     layers = dict(lora_layers(model.backbone))
     if not layers:
-        raise LayerGroupError("the model has no LoRA to merge; attach it first")
-    if unmoved := untrained(model.backbone):
-        log.warning("LoRA learned nothing at %d of %d layers (%s): they got no gradient", len(unmoved), len(layers), examples(unmoved))
+        raise LayerGroupError("the model has no LoRA to merge; attach it first: zoo.tuning.attach_lora(model, model.groups)")
     for name, layer in layers.items():
         try:
             layer.merge(safe_merge=True)
         except ValueError as error:
-            raise OptionError(f"LoRA at {name!r} cannot be merged: its weights are not finite; train with a lower lr") from error
-    for name, layer in layers.items():
+            raise TrainingError(f"LoRA at {name!r} cannot be merged: its values are not finite; train with a lower lr") from error
+    detach_lora(model)
+
+
+def detach_lora(model: Adapted) -> None:
+    """Take LoRA away with all it learned, in place, and bring the plain layers back; everything may train again.
+
+    A model without LoRA stays as it is.
+    """
+    for name, layer in dict(lora_layers(model.backbone)).items():
         parent, _, last = name.rpartition(".")
         plain = layer.get_base_layer()
         plain.train(layer.training)
@@ -135,19 +148,15 @@ def untrained(backbone: nn.Module) -> list[str]:
     return [name for name, layer in lora_layers(backbone) if not any(bool(part.weight.any()) for part in layer.lora_B.values())]
 
 
-def lora_config(lora: Lora, *, exact: bool = False, **options: Any) -> Any:
-    """Return PEFT's configuration.
-
-    Args:
-        lora: What is attached.
-        exact: Whether names must match from the start; by default PEFT also takes a name for the end of a longer one.
-        **options: Further fields.
-    """
+def lora_config(model: Adapted, lora: Lora, **fields: Any) -> Any:
+    """Return PEFT's configuration of ``lora`` at a model, with further fields."""
     names = [f"backbone.{name}" for name in lora.targets]
-    targets = "|".join(name.replace(".", r"\.") for name in names) if exact else names
-    return import_peft().LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, bias="none", **options
-    )
+    ends = tuple(f".backbone.{name}" for name in lora.targets)
+    # PEFT takes a name also for the end of a longer one; a pattern it takes for the whole.
+    longer = any(f"backbone.{name}".endswith(ends) for name, _ in model.backbone.named_modules())
+    targets = "|".join(name.replace(".", r"\.") for name in names) if longer else names
+    settings = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "bias": "none"}
+    return import_peft().LoraConfig(target_modules=targets, **settings, **fields)
 
 
 def import_peft() -> Any:
@@ -161,12 +170,6 @@ def import_peft() -> Any:
     except ImportError as error:
         raise MissingExtraError("LoRA needs the package peft: pip install peft, or 'zoo[lora]'") from error
     return peft
-
-
-def _ambiguous(root: nn.Module, targets: Sequence[str]) -> bool:
-    """Tell whether a target's name is also the end of another module's, which PEFT would take as well."""
-    ends = tuple(f".backbone.{name}" for name in targets)
-    return any(name.endswith(ends) for name, _ in root.named_modules())
 
 
 def _check(model: Adapted, rank: int, alpha: float, dropout: float) -> None:

@@ -73,9 +73,9 @@ def _refusal(layer: nn.Module, name: str, model: nn.Module, shared: set[int]) ->
             return "dilated convolutions, and padding with other than zeros, take none"
     if not _computes_as_its_kind(layer):
         return "layers with a computation of their own take none"
-    parent = model.get_submodule(name.rpartition(".")[0])
-    if getattr(parent, "q_bias", None) is not None:  # BEiT and EVA add it to what they compute with qkv.weight
-        return "attention that adds biases of its own reads its weights without calling the layer"
+    outer, _, last = name.rpartition(".")
+    if last == "qkv" and getattr(model.get_submodule(outer), "q_bias", None) is not None:  # BEiT and EVA in timm
+        return "attention with biases of its own reads their weights without calling them"
     return ""
 
 

@@ -1,0 +1,239 @@
+"""LoRA by itself: a folder in PEFT's layout, with the head, that PEFT opens on the base model and zoo opens alone.
+
+Beside PEFT's ``adapter_config.json`` and ``adapter_model.safetensors`` stands ``zoo.json``: which base model it was, down to
+a digest of its values. LoRA on top of other values would give a model that nobody has trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from zoo.adapter import TaskModel
+from zoo.backbone import Backbone
+from zoo.cards import Config, describe, model_card, read_config, read_model
+from zoo.declare import BackboneSpec, Text, Weights, from_fields
+from zoo.errors import LayerGroupError, SavedModelError, examples
+from zoo.files import write_json, write_text
+from zoo.saved import assemble, backbone_state, check_free, root_of, save_tokenizer, spec_of, writing
+from zoo.tuning import Lora
+from zoo.tuning.lora import attach_to, fold_lora, lora_config
+from zoo.weights import digest, read, write
+
+OURS, THEIRS, TENSORS = "zoo.json", "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."  # of every tensor in PEFT's files
+NAME = ".default."  # what PEFT calls a LoRA in memory, and leaves out in files
+
+
+class Base(pydantic.BaseModel):
+    """The model that LoRA was trained on.
+
+    Attributes:
+        weights: Fields of its weights' declaration, with their sha256 where it is known; None for random values.
+        digest: Of its values, those left out that are saved beside LoRA.
+    """
+
+    weights: dict[str, Any] | None
+    digest: str
+
+
+class Attached(pydantic.BaseModel):
+    """Fields of ``zoo.tuning.Lora``."""
+
+    targets: tuple[str, ...]
+    rank: int = pydantic.Field(ge=1)
+    alpha: float
+    dropout: float
+
+
+class Adapter(pydantic.BaseModel):
+    """zoo.json of a folder with LoRA.
+
+    Attributes:
+        format: Version of this layout.
+        lora: What was attached.
+        base: What to.
+        model: The whole model, as a saved one is described; its digest is that of ``adapter_model.safetensors``.
+    """
+
+    format: Literal[1] = 1
+    lora: Attached
+    base: Base
+    model: Config
+
+
+def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
+    """Write the LoRA of a model and its head into ``folder``; zoo.json comes last, so a folder that has one is whole.
+
+    Norms with running statistics are saved as well, as PEFT's ``modules_to_save`` like the head: their statistics move while
+    LoRA trains. ``peft.PeftModel.from_pretrained(base, folder)``, with ``base`` the model as it was adapted, gives equal logits.
+
+    Raises:
+        LayerGroupError: If no LoRA is attached.
+        OutputExistsError: If the folder holds anything, unless ``overwrite``.
+        OutputPermissionError: If it cannot be written.
+        SavedModelError: If writing fails, for example on a full disk.
+    """
+    if model.lora is None:
+        raise LayerGroupError("the model has no LoRA to save; attach it first: zoo.tuning.attach_lora(model, model.groups)")
+    check_free(folder, overwrite=overwrite)
+    whole = whole_modules(model)
+    source = model.spec.weights
+    config = lora_config(
+        model,
+        model.lora,
+        modules_to_save=whole,
+        base_model_name_or_path=(source.repo if source else "") or model.spec.name,
+        inference_mode=True,
+    ).to_dict()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        staged = folder / "staged.safetensors"
+        write({_file_name(name): tensor for name, tensor in _own_tensors(model, whole).items()}, staged)
+        told = describe(model, keys={}, root=root_of(model.spec), sha256=digest(staged))
+        base = Base(weights=_source(model), digest=base_digest(model, whole))
+        (folder / OURS).unlink(missing_ok=True)
+        if isinstance(model.inputs, Text) and model.inputs.files:
+            save_tokenizer(model.inputs, folder)
+        staged.replace(folder / TENSORS)
+        write_json(folder / THEIRS, {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()})
+        write_text(folder / "README.md", model_card(model) + "\n")
+        write_json(folder / OURS, Adapter(lora=Attached(**dataclasses.asdict(model.lora)), base=base, model=told).model_dump(mode="json"))
+    return folder
+
+
+def load_lora(folder: Path) -> TaskModel:
+    """Build the base model, put the saved LoRA and head on it, and merge them; in eval mode.
+
+    Raises:
+        SavedModelError: If the folder is damaged, was not written by zoo, or its base model is another one by now.
+        WeightsNotFoundError: If the base model's weights cannot be obtained.
+        MissingExtraError: If PEFT is not installed.
+    """
+    if not (folder / OURS).is_file():
+        raise SavedModelError(
+            f"{str(folder)!r} holds LoRA without {OURS}, so nothing tells which model it belongs to; "
+            f"open it on the model that it was trained on: peft.PeftModel.from_pretrained(MODEL, {str(folder)!r})"
+        )
+    told = read_model(folder / OURS, Adapter)
+    tensors = _tensors(folder, told)
+    head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # as adapt does: values that no weights fill are the same again
+        model = assemble(folder, told.model, _base(folder, told), head)
+    if base_digest(model, whole_modules(model)) != told.base.digest:
+        raise SavedModelError(
+            f"{str(folder)!r} holds LoRA of other values than {_origin(told)} gives now; "
+            f"open it on the model that it was trained on: peft.PeftModel.from_pretrained(MODEL, {str(folder)!r})"
+        )
+    attach_to(model, Lora(**told.lora.model_dump()))
+    wanted = _own_tensors(model, whole_modules(model))
+    if odd := sorted(wanted.keys() ^ tensors.keys()):
+        raise SavedModelError(f"{str(folder / TENSORS)!r} and the model differ in {examples(odd)}; save it again")
+    model.load_state_dict(tensors, strict=False)
+    fold_lora(model)
+    return model.eval()
+
+
+def whole_modules(model: TaskModel) -> list[str]:
+    """Return the names of the modules that are saved whole beside LoRA: the head, and norms with running statistics.
+
+    PEFT takes a name also for the end of a longer one. So the head goes by the names of its layers where the backbone has a
+    ``head`` too, and a module of the backbone that is meant by a name all the same is saved with the rest.
+    """
+    names = [f"backbone.{name}" for name, _ in model.backbone.named_modules() if name]
+    head = _stateful(model.head, "head") if any(name.endswith("head") for name in names) else ["head"]
+    norms = [name for name, module in model.backbone.named_modules() if isinstance(module, _NormBase) and module.running_mean is not None]
+    whole = [*head, *(f"backbone.{name}" for name in norms)]
+    return whole + [name for name in names if name.endswith(tuple(whole)) and name not in whole]
+
+
+def _stateful(module: nn.Module, name: str) -> list[str]:
+    """Return the names of the outermost modules that hold tensors of their own."""
+    if any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
+        return [name]
+    return [found for key, child in module.named_children() for found in _stateful(child, f"{name}.{key}")]
+
+
+def base_digest(model: TaskModel, whole: list[str]) -> str:
+    """Return a sha256 of the backbone's own values, with or without LoRA on it; what is saved ``whole`` is left out."""
+    result = hashlib.sha256()
+    skipped = tuple(f"{name}." for name in whole)
+    plain = ((name.replace(".base_layer.", "."), tensor) for name, tensor in model.state_dict().items() if ".lora_" not in name)
+    for name, tensor in sorted(plain, key=lambda pair: pair[0]):
+        if not name.startswith(skipped):
+            value = tensor.detach().cpu().contiguous()
+            result.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+            result.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+    return result.hexdigest()
+
+
+def _own_tensors(model: TaskModel, whole: list[str]) -> dict[str, Tensor]:
+    kept = tuple(f"{name}." for name in whole)
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(kept) or ".lora_" in name}
+
+
+def _file_name(name: str) -> str:
+    """Return the name in PEFT's file of one of our tensors."""
+    return PREFIX + (name.replace(NAME, ".") if ".lora_" in name else name)
+
+
+def _own_name(key: str) -> str:
+    """Return our name of a tensor in PEFT's file; the inverse of ``_file_name``."""
+    name = key.removeprefix(PREFIX)
+    before, _, last = name.rpartition(".")
+    return f"{before}{NAME}{last}" if ".lora_" in name else name
+
+
+def _tensors(folder: Path, told: Adapter) -> dict[str, Tensor]:
+    path = folder / TENSORS
+    if not path.is_file():
+        raise SavedModelError(f"{str(folder)!r} has no {TENSORS}; the saved LoRA is incomplete")
+    if digest(path) != told.model.zoo.sha256:
+        raise SavedModelError(f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced")
+    return {_own_name(key): tensor for key, tensor in read(path, str(folder)).items()}
+
+
+def _source(model: TaskModel) -> dict[str, Any] | None:
+    """Return the fields of the declaration of the weights that a model came from."""
+    weights = model.spec.weights
+    if not model.pretrained or weights is None:
+        return None
+    local = not weights.repo and not weights.package
+    return dataclasses.asdict(dataclasses.replace(weights, file=str(Path(weights.file).resolve())) if local else weights)
+
+
+def _base(folder: Path, told: Adapter) -> Backbone:
+    """Return the backbone that LoRA was trained on."""
+    where = str(folder / OURS)
+    weights = from_fields(Weights, told.base.weights, where) if told.base.weights else None
+    spec: BackboneSpec = spec_of(folder, told.model).replace(weights=weights)
+    saved = _saved_base(weights)
+    if saved is not None:
+        return Backbone(spec, plugin=told.model.zoo.plugin, state=lambda: backbone_state(saved, read_config(saved)))
+    return Backbone(spec, plugin=told.model.zoo.plugin, weights=None if weights else False, allow_partial=True)
+
+
+def _saved_base(weights: Weights | None) -> Path | None:
+    """Return the folder of the saved model that the weights are of, whose tensors may have names of another library."""
+    if weights is None or weights.repo or weights.package:
+        return None
+    folder = Path(weights.file).parent
+    try:
+        read_config(folder)
+    except SavedModelError:
+        return None
+    return folder
+
+
+def _origin(told: Adapter) -> str:
+    fields: Mapping[str, Any] = told.base.weights or {}
+    return f"{fields.get('repo') or fields.get('file') or 'random initialisation with seed 0'} ({told.model.base_model})"
