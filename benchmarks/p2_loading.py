@@ -19,22 +19,20 @@ save_file(timm.create_model(sys.argv[1]).state_dict(), sys.argv[2])
 print("{}")
 """
 MEASURE = """
-import json, os, re, resource, sys, time
+import json, os, sys, time
 import timm, torch, safetensors.torch
+from side_by_side import forget_peak, resident
 {imports}
 name, path = sys.argv[1:3]
 with open(path, "rb") as file:  # both find the file in the page cache
     while file.read(1 << 24): pass
-def rss(key):
-    with open("/proc/self/status") as status:
-        return int(re.search(rf"{{key}}:\\s+(\\d+)", status.read())[1]) * 1024
-with open("/proc/self/clear_refs", "w") as refs: refs.write("5")
-before = rss("VmRSS")
+forget_peak()
+before = resident()
 start = time.perf_counter()
 {body}
 seconds = time.perf_counter() - start
 assert not any(p.is_meta for p in model.parameters())
-print(json.dumps({{"seconds": seconds, "peak": (rss("VmHWM") - before) / os.path.getsize(path)}}))
+print(json.dumps({{"seconds": seconds, "peak": (resident("VmHWM") - before) / os.path.getsize(path)}}))
 """
 OURS = MEASURE.format(
     imports="import zoo.adapter, zoo.construct, zoo.weights, zoo.registry; zoo.registry.default_registry(); import zoo_timm.build",

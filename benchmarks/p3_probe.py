@@ -10,8 +10,9 @@ Run: python benchmarks/p3_probe.py --data ../shared/data
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from side_by_side import alternate, report, told_by_process
+from side_by_side import alternate, needed, report, told_by_process
 
 COMMON = """
 import json, logging, random, sys, tempfile, time, warnings
@@ -52,23 +53,10 @@ def run():
             model(x)
 """
 TRAINER = """
-from transformers import Trainer, TrainingArguments
-class Wrapped(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.network = model
-        model.backbone.requires_grad_(False)
-    def forward(self, pixel_values, labels):
-        logits = self.network(pixel_values)
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
-def collate(rows):
-    return {"pixel_values": torch.stack([x for x, _ in rows]), "labels": torch.tensor([y for _, y in rows])}
+from peers import ForTrainer, train_by_trainer
 def run():
-    with tempfile.TemporaryDirectory() as out:
-        arguments = TrainingArguments(out, num_train_epochs=10, per_device_train_batch_size=32, learning_rate=3e-3, save_strategy="no",
-                                      logging_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
-                                      remove_unused_columns=False, dataloader_pin_memory=False)
-        Trainer(Wrapped(), arguments, train_dataset=Photos(), data_collator=collate).train()
+    model.backbone.requires_grad_(False)
+    train_by_trainer(ForTrainer(model), Photos(), num_train_epochs=10, per_device_train_batch_size=32, learning_rate=3e-3)
 """
 RUNS = {"zoo": ZOO, "bare pass": BARE, "Trainer": TRAINER}
 
@@ -78,9 +66,10 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
+    data = needed(Path(arguments.data))
 
     def runner(body: str) -> float:
-        return told_by_process(COMMON + body + MEASURE, arguments.data)["seconds"]
+        return told_by_process(COMMON + body + MEASURE, str(data))["seconds"]
 
     measured = alternate({name: lambda body=body: runner(body) for name, body in RUNS.items()}, arguments.repeats)  # type: ignore[misc]
     report("P3: CPU seconds of a linear probe, 20 epochs", measured, ours="zoo")

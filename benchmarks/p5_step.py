@@ -1,4 +1,4 @@
-"""P5: seconds per step of full fine-tuning, against a bare PyTorch loop, Hugging Face Trainer and fastai.
+"""P5: seconds per step of full fine-tuning, against a bare PyTorch loop, Hugging Face Trainer, fastai and Lightning.
 
 The same network (MobileNetV2), the same real photos at 160 pixels (decoded before, so that the loop is measured and not
 the decoder), batch 32, AdamW at one rate, float32. A step is what one more epoch costs, divided by its steps: each fit
@@ -11,8 +11,9 @@ Run: python benchmarks/p5_step.py --data ../shared/data
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from side_by_side import alternate, report, told_by_process
+from side_by_side import alternate, needed, report, told_by_process
 
 COMMON = """
 import json, logging, os, sys, tempfile, time, warnings
@@ -20,7 +21,7 @@ warnings.filterwarnings("ignore")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import torch, timm
 from torch import nn
-folder, weights, images, extra = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+folder, images, extra = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 from pathlib import Path
 import random
 from zoo.data.transforms import eval_transform
@@ -68,20 +69,10 @@ def run(epochs):
                               warmup=0.0, out=Path(out) / "run", quiet=True)
 """
 TRAINER = """
-from transformers import Trainer, TrainingArguments
-class Wrapped(nn.Module):
-    def __init__(self): super().__init__(); self.network = network()
-    def forward(self, pixel_values, labels):
-        logits = self.network(pixel_values)
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
-def collate(rows):
-    return {"pixel_values": torch.stack([x for x, _ in rows]), "labels": torch.tensor([y for _, y in rows])}
+from peers import ForTrainer, train_by_trainer
 def run(epochs):
-    with tempfile.TemporaryDirectory() as out:
-        arguments = TrainingArguments(out, num_train_epochs=epochs, per_device_train_batch_size=32, learning_rate=3e-4,
-                                      weight_decay=0.05, save_strategy="no", logging_strategy="no", report_to=[], use_cpu=True,
-                                      disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False)
-        Trainer(Wrapped(), arguments, train_dataset=Pairs(), data_collator=collate).train()
+    train_by_trainer(ForTrainer(network()), Pairs(), num_train_epochs=epochs, per_device_train_batch_size=32, learning_rate=3e-4,
+                     weight_decay=0.05)
 """
 FASTAI = """
 from fastai.vision.all import DataLoader, DataLoaders, Learner, OptimWrapper
@@ -89,11 +80,22 @@ from functools import partial
 def run(epochs):
     data = DataLoaders(DataLoader(Pairs(), bs=32, shuffle=True, num_workers=0), DataLoader(Pairs(), bs=32, num_workers=0))
     learner = Learner(data, network(), loss_func=nn.CrossEntropyLoss(), opt_func=partial(OptimWrapper, opt=torch.optim.AdamW))
-    learner._do_epoch_validate = lambda *args, **kwargs: None  # the other three do not validate either
+    learner._do_epoch_validate = lambda *args, **kwargs: None  # the others do not validate either
     with learner.no_bar(), learner.no_logging():
         learner.fit(epochs, lr=3e-4, wd=0.05)
 """
-RUNS = {"zoo": ZOO, "bare loop": BARE, "Trainer": TRAINER, "fastai": FASTAI}
+LIGHTNING = """
+import lightning
+class Module(lightning.LightningModule):
+    def __init__(self): super().__init__(); self.network = network()
+    def training_step(self, batch, index): return nn.functional.cross_entropy(self.network(batch[0]), batch[1])
+    def configure_optimizers(self): return torch.optim.AdamW(self.parameters(), lr=3e-4, weight_decay=0.05)
+def run(epochs):
+    quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    loop = lightning.Trainer(max_epochs=epochs, accelerator="cpu", devices=1, **quiet)
+    loop.fit(Module(), torch.utils.data.DataLoader(Pairs(), batch_size=32, shuffle=True))
+"""
+RUNS = {"zoo": ZOO, "bare loop": BARE, "Trainer": TRAINER, "fastai": FASTAI, "Lightning": LIGHTNING}
 
 
 def main() -> None:
@@ -102,14 +104,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=192)
     parser.add_argument("--extra", type=int, default=2, help="epochs beyond the first")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", nargs="*", default=list(RUNS), choices=list(RUNS), metavar="ROW", help=", ".join(RUNS))
     arguments = parser.parse_args()
-    places = (f"{arguments.data}/images/hymenoptera", f"{arguments.data}/weights/mobilenetv2_100_in1k/model.safetensors")
+    photos = needed(Path(arguments.data) / "images" / "hymenoptera")
     sizes = (str(arguments.images), str(arguments.extra))
 
     def runner(body: str) -> float:
-        return told_by_process(COMMON + body + MEASURE, *places, *sizes)["seconds"]
+        return told_by_process(COMMON + body + MEASURE, str(photos), *sizes)["seconds"]
 
-    measured = alternate({name: lambda body=body: runner(body) for name, body in RUNS.items()}, arguments.repeats)  # type: ignore[misc]
+    measured = alternate({name: lambda body=RUNS[name]: runner(body) for name in arguments.rows}, arguments.repeats)  # type: ignore[misc]
     report("P5: CPU seconds per step of full fine-tuning", measured, ours="zoo")
 
 

@@ -1,15 +1,22 @@
-"""Run us and a peer alternately and print the ratio of medians; absolute times mean little on a shared machine."""
+"""Run us and a peer alternately and print the ratio of medians; absolute times mean little on a shared machine.
+
+Imports neither torch nor zoo: what is measured in a fresh process starts from nothing.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+HERE = Path(__file__).resolve().parent
 
 
 def alternate(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
@@ -45,11 +52,69 @@ def timed_process(code: str, *arguments: str) -> float:
 
 def told_by_process(code: str, *arguments: str) -> dict[str, float]:
     """Run Python code in a fresh process and return the JSON object that it prints last."""
-    done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True, env=environment())
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment(), check=False)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}\nthe process above ended with {done.returncode}")
     told: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return told
 
 
+def told_by(function: str, *arguments: object) -> dict[str, float]:
+    """Call ``module:function`` of this folder in a fresh process, its arguments as texts, and return the mapping that it returns."""
+    module, _, name = function.partition(":")
+    code = f"import json, sys; from {module} import {name}; print(json.dumps({name}(*sys.argv[1:])))"
+    return told_by_process(code, *map(str, arguments))
+
+
 def environment() -> dict[str, str]:
-    """The caller's environment, offline."""
-    return {**os.environ, "HF_HUB_OFFLINE": "1"}
+    """The caller's environment, offline, with the modules of this folder in reach."""
+    places = [str(HERE), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.pathsep.join(filter(None, places))}
+
+
+def needed(path: Path) -> Path:
+    """Return a path of the real data, or end with a word on where they are expected."""
+    if not path.exists():
+        raise SystemExit(f"{path} is missing; give --data the folder of real data and weights, which is ../shared/data by default")
+    return path
+
+
+class Clock:
+    """Wall and CPU seconds after every optimizer step of this process, whoever's loop takes it.
+
+    Args:
+        wait: Called before the clock is read after the steps ``at``, such as ``torch.cuda.synchronize``.
+        at: Numbers of steps, from 1.
+    """
+
+    def __init__(self, wait: Callable[[], None] | None = None, at: Collection[int] = ()) -> None:
+        self._wait, self._at = wait, at
+        self.wall: list[float] = [time.perf_counter()]
+        self.cpu: list[float] = [time.process_time()]
+
+    def __enter__(self) -> Clock:
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+
+        self._handle = register_optimizer_step_post_hook(self._tick)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._handle.remove()
+
+    def _tick(self, *_step: object) -> None:
+        if self._wait and len(self.wall) in self._at:
+            self._wait()
+        self.wall.append(time.perf_counter())
+        self.cpu.append(time.process_time())
+
+
+def resident(key: str = "VmRSS") -> int:
+    """Return bytes of this process's memory: ``VmRSS`` now, ``VmHWM`` at the peak since ``forget_peak``. Linux only."""
+    found = re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))
+    assert found, f"/proc/self/status has no {key}"
+    return int(found[1]) * 1024
+
+
+def forget_peak() -> None:
+    """Let the peak of this process's memory start from what it holds now."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
