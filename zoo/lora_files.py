@@ -60,12 +60,14 @@ class Adapter(pydantic.BaseModel):
     Attributes:
         format: Version of this layout.
         lora: What was attached.
-        base: What to.
+        whole: Names of the modules that are saved whole beside it.
+        base: What it was attached to.
         model: The whole model, as a saved one is described; its digest is that of ``adapter_model.safetensors``.
     """
 
     format: Literal[1] = 1
     lora: Attached
+    whole: list[str]
     base: Base
     model: Config
 
@@ -73,8 +75,9 @@ class Adapter(pydantic.BaseModel):
 def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
     """Write the LoRA of a model and its head into ``folder``; zoo.json comes last, so a folder that has one is whole.
 
-    Norms with running statistics are saved as well, as PEFT's ``modules_to_save`` like the head: their statistics move while
-    LoRA trains. ``peft.PeftModel.from_pretrained(base, folder)``, with ``base`` the model as it was adapted, gives equal logits.
+    Norms with running statistics are saved whole like the head, as PEFT's ``modules_to_save``, because their statistics move while
+    LoRA trains; where ``freeze_bn`` is set they do not. ``peft.PeftModel.from_pretrained(base, folder)``, with ``base`` the model as
+    it was adapted, gives equal logits.
 
     Raises:
         LayerGroupError: If no LoRA is attached.
@@ -106,7 +109,8 @@ def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Pat
         staged.replace(folder / TENSORS)
         write_json(folder / THEIRS, {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()})
         write_text(folder / "README.md", model_card(model) + "\n")
-        write_json(folder / OURS, Adapter(lora=Attached(**dataclasses.asdict(model.lora)), base=base, model=told).model_dump(mode="json"))
+        adapter = Adapter(lora=Attached(**dataclasses.asdict(model.lora)), whole=whole, base=base, model=told)
+        write_json(folder / OURS, adapter.model_dump(mode="json"))
     return folder
 
 
@@ -129,13 +133,13 @@ def load_lora(folder: Path) -> TaskModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # as adapt does: values that no weights fill are the same again
         model = assemble(folder, told.model, _base(folder, told), head)
-    if base_digest(model, whole_modules(model)) != told.base.digest:
+    if base_digest(model, told.whole) != told.base.digest:
         raise SavedModelError(
             f"{str(folder)!r} holds LoRA of other values than {_origin(told)} gives now; "
             f"open it on the model that it was trained on: peft.PeftModel.from_pretrained(MODEL, {str(folder)!r})"
         )
     attach_to(model, Lora(**told.lora.model_dump()))
-    wanted = _own_tensors(model, whole_modules(model))
+    wanted = _own_tensors(model, told.whole)
     if odd := sorted(wanted.keys() ^ tensors.keys()):
         raise SavedModelError(f"{str(folder / TENSORS)!r} and the model differ in {examples(odd)}; save it again")
     model.load_state_dict(tensors, strict=False)
@@ -144,16 +148,20 @@ def load_lora(folder: Path) -> TaskModel:
 
 
 def whole_modules(model: TaskModel) -> list[str]:
-    """Return the names of the modules that are saved whole beside LoRA: the head, and norms with running statistics.
+    """Return the names of the modules that are saved whole beside LoRA: the head, and norms whose statistics may have moved.
 
     PEFT takes a name also for the end of a longer one. So the head goes by the names of its layers where the backbone has a
     ``head`` too, and a module of the backbone that is meant by a name all the same is saved with the rest.
     """
     names = [f"backbone.{name}" for name, _ in model.backbone.named_modules() if name]
     head = _stateful(model.head, "head") if any(name.endswith("head") for name in names) else ["head"]
-    norms = [name for name, module in model.backbone.named_modules() if isinstance(module, _NormBase) and module.running_mean is not None]
+    norms = [] if model.freeze_bn else [name for name, module in model.backbone.named_modules() if _has_statistics(module)]
     whole = [*head, *(f"backbone.{name}" for name in norms)]
     return whole + [name for name in names if name.endswith(tuple(whole)) and name not in whole]
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _NormBase) and module.running_mean is not None
 
 
 def _stateful(module: nn.Module, name: str) -> list[str]:

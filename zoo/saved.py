@@ -43,7 +43,8 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
     """
     check_free(folder, overwrite=overwrite)
     if model.lora:
-        raise SavedModelError("the model has LoRA attached; merge it first, zoo.tuning.merge_lora(model), or save it by itself, save_lora")
+        remedy = "merge it first, zoo.tuning.merge_lora(model), or save it by itself, zoo.lora_files.save_lora(model, folder)"
+        raise SavedModelError(f"the model has LoRA attached; {remedy}")
     keys, home = _home(model)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -102,7 +102,7 @@ def merge_lora(model: Adapted) -> None:
 
     Raises:
         LayerGroupError: If the model has no LoRA.
-        TrainingError: If a merged weight would not be finite.
+        TrainingError: If a value of it is not finite.
     """
     if unmoved := untrained(model.backbone):
         log.warning("LoRA learned nothing at %s (%s): no gradient came there", count(len(unmoved), "layer"), examples(unmoved))
@@ -114,11 +114,11 @@ def fold_lora(model: Adapted) -> None:
     layers = dict(lora_layers(model.backbone))
     if not layers:
         raise LayerGroupError("the model has no LoRA to merge; attach it first: zoo.tuning.attach_lora(model, model.groups)")
-    for name, layer in layers.items():
-        try:
-            layer.merge(safe_merge=True)
-        except ValueError as error:
-            raise TrainingError(f"LoRA at {name!r} cannot be merged: its values are not finite; train with a lower lr") from error
+    odd = [name for name, layer in layers.items() if not all(bool(p.isfinite().all()) for p in layer.parameters())]
+    if odd:
+        raise TrainingError(f"LoRA cannot be merged at {examples(odd)}: its values are not finite; train with a lower lr")
+    for layer in layers.values():
+        layer.merge(safe_merge=True)
     detach_lora(model)
 
 
