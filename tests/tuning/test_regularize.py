@@ -235,6 +235,45 @@ def test_a_forward_without_gradients_is_not_taken_for_a_training_forward() -> No
         assert regularizers.penalty(X) is None
 
 
+def test_the_network_of_the_start_runs_in_the_precision_of_the_training_forward() -> None:
+    model = make_model()
+    regularizers = Regularizers(model, delta=1.0, bss=1.0)
+    assert regularizers._before is not None
+    seen: list[torch.dtype] = []
+    regularizers._before.model.conv1.register_forward_hook(lambda _module, _args, output: seen.append(output.dtype))
+    with regularizers.watching():
+        with torch.autocast("cpu", torch.bfloat16):
+            model.train()(X)
+        told = regularizers.penalty(X)
+    penalty(regularizers, model)
+    assert told is not None
+    assert told.dtype == torch.float32
+    assert seen == [torch.bfloat16, torch.float32]
+
+
+def test_features_that_are_not_finite_reach_the_gradients_instead_of_an_error_of_the_decomposition() -> None:
+    model = make_model()
+    with torch.no_grad():
+        model.backbone.blocks[1].bn.bias[0] = math.inf
+    told = penalty(Regularizers(model, bss=1.0), model)
+    assert not math.isfinite(amount(told))
+    told.backward()
+    assert not all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters() if parameter.grad is not None)
+
+
+def test_a_forward_that_ended_in_an_error_leaves_nothing_to_the_next() -> None:
+    model = make_model()
+    regularizers = Regularizers(model, delta=1.0, bss=1.0)
+    with regularizers.watching():
+        model.train()(X)
+        with pytest.raises(RuntimeError), torch.no_grad():
+            model.head(torch.zeros(1, 5, 2, 2))
+        with torch.no_grad():
+            model(X)
+        assert not regularizers._outputs
+        assert regularizers._pooled is None
+
+
 def test_a_batch_counts_once() -> None:
     model = make_model()
     bss, delta = Regularizers(model, bss=1.0), Regularizers(model, delta=1.0)

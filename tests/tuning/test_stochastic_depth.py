@@ -114,13 +114,24 @@ def test_the_layers_of_a_transformer_are_blocks_and_its_embeddings_are_not() -> 
         assert not torch.equal(model.train()(x), model.eval()(x))
 
 
+class Block(nn.Module):
+    """Two layers beside a shortcut, behind one another in a list, as the residual blocks of transformers' ResNet are."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(*(nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width)) for _ in range(2)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.layer(x)
+
+
 class Stage(nn.Module):
     """A stage that is one module with its own forward, as ConvNeXt and Swin have them."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.down = nn.Conv2d(3, width, 2, stride=2)
-        self.blocks = ToyNet(width).blocks
+        self.blocks = nn.ModuleList(Block(width) for _ in range(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.down(x)
@@ -129,9 +140,21 @@ class Stage(nn.Module):
         return x
 
 
-def test_the_blocks_inside_an_opaque_stage_are_found() -> None:
-    with stochastic_depth(bind(nn.Sequential(Stage(4)), {"stage": "0"}), 0.5) as names:
-        assert names == ["0.blocks.0", "0.blocks.1"]
+class Numbered(nn.Module):
+    """A stage whose only children are its blocks, as RegNet has them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.b1, self.b2 = Block(width), Block(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b2(self.b1(x))
+
+
+def test_the_blocks_inside_an_opaque_stage_are_found_and_not_the_layers_inside_them() -> None:
+    model = nn.Sequential(Stage(4), Numbered(4))
+    with stochastic_depth(bind(model, {"one": "0", "two": "1"}), 0.5) as names:
+        assert names == ["0.blocks.0", "0.blocks.1", "1.b1", "1.b2"]
 
 
 class Wrapped(nn.Module):

@@ -78,13 +78,13 @@ class Ema:
     def _move(self, share: float) -> None:
         """Move the average toward the model: by ``share`` of the way."""
         now = self._model.state_dict()
-        pairs = [(value, now[name].detach().to(value.dtype)) for name, value in self._values.items()]
-        floats = [(mean, value) for mean, value in pairs if mean.is_floating_point()]
+        floats = [name for name, value in self._values.items() if value.is_floating_point()]
+        others = sorted(self._values.keys() - set(floats))
         with torch.no_grad():
-            torch._foreach_lerp_([mean for mean, _ in floats], [value for _, value in floats], share)
-            for kept, value in pairs:
-                if not kept.is_floating_point():
-                    kept.copy_(value)
+            means = [self._values[name] for name in floats]
+            torch._foreach_lerp_(means, [now[name].detach().to(mean.dtype) for name, mean in zip(floats, means, strict=True)], share)
+            if others:
+                torch._foreach_copy_([self._values[name] for name in others], [now[name] for name in others])
 
 
 class Average(Ema):

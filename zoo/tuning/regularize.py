@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -60,6 +61,7 @@ class Regularizers:
         self._outputs: dict[str, Any] = {}
         self._pooled: Tensor | None = None
         self._watched = False
+        self._autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -75,7 +77,7 @@ class Regularizers:
     def penalty(self, x: Batch) -> Tensor | None:
         """Return the weighted sum of the penalties after a training forward of ``x``, or None where none applies.
 
-        To be called once per forward, in the same autocast context. Draws no random numbers.
+        To be called once per forward; autocast is as it was in that forward. Draws no random numbers.
 
         Raises:
             LayerGroupError: If none of the trained groups has an output that DELTA can compare.
@@ -125,7 +127,7 @@ class Regularizers:
         before: dict[str, Any] = {}
         handles = _record(self._before[self._model.frozen :], before)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._autocast():
                 self._before.model(x)
         finally:
             for handle in handles:
@@ -142,8 +144,9 @@ class Regularizers:
         # One sample alone has one singular value, the norm of its features, and that is not noise.
         if pooled is None or not pooled.requires_grad or len(pooled) < 2 or not self._trained():
             return None
-        with torch.autocast(pooled.device.type, enabled=False):
-            return self._bss * smallest_singular_values(pooled.float())
+        if not bool(pooled.isfinite().all()):  # of which there are no singular values; whoever watches the gradients will see it
+            return self._bss * pooled.square().sum()
+        return self._bss * smallest_singular_values(pooled.float())
 
     def _trained(self) -> LayerGroups:
         return self._model.groups[self._model.frozen :]
@@ -153,12 +156,12 @@ class Regularizers:
 
     def _watch(self) -> list[RemovableHandle]:
         """Install the hooks that this run's penalties need."""
-        handles: list[RemovableHandle] = []
+        backbone, handles = self._model.groups.model, []
         if self._delta:
             handles += [handle for group in self._trained() for handle in listen(group, self._keeper(group.name))]
-            backbone = self._model.groups.model
+        if self._delta or self._bss:
             # Blocks that are computed again in the backward pass call their hooks again, outside the network's own forward.
-            handles.append(backbone.register_forward_pre_hook(lambda *_: self._open(torch.is_grad_enabled())))
+            handles.append(backbone.register_forward_pre_hook(lambda *_: self._open()))
             handles.append(backbone.register_forward_hook(lambda *_: self._close()))
         if self._bss:
             pool = getattr(self._model.head, "pool", None)
@@ -175,8 +178,12 @@ class Regularizers:
 
         return keep
 
-    def _open(self, watched: bool) -> None:
-        self._outputs, self._watched = {}, watched
+    def _open(self) -> None:
+        self._forget()  # what a forward left that ended in an error, too
+        self._watched = torch.is_grad_enabled()
+        kind = next(self._model.groups.model.parameters()).device.type
+        dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        self._autocast = partial(torch.autocast, kind, dtype=dtype, enabled=enabled)
 
     def _close(self) -> None:
         self._watched = False

@@ -39,7 +39,7 @@ def stochastic_depth(groups: LayerGroups, rate: float) -> Iterator[list[str]]:
     """
     if not 0 <= rate < 1:
         raise OptionError(f"drop_path is {rate}; it must be in [0, 1)")
-    found = dict(pair for name, block in blocks(groups).items() for pair in _units(name, block))
+    found = _candidates(groups)
     if not found:
         raise LayerGroupError(f"the groups {', '.join(groups.names) or '(none)'} have no block to skip; leave drop_path at 0")
     skippers = [_Skipper(rate * number / len(found)) for number in range(1, len(found) + 1)]
@@ -91,18 +91,33 @@ def _skipped(x: Tensor, y: Tensor, p: float) -> Tensor:
     return (x + kept * (y - x)).to(y.dtype)
 
 
+def _candidates(groups: LayerGroups) -> dict[str, nn.Module]:
+    """Return what may be skipped by dotted name, in forward order; shapes are not known yet."""
+    found = dict(pair for name, block in blocks(groups).items() for pair in _units(name, block))
+    # A branch beside a shortcut mostly has two layers or more; a unit with one is mostly a convolution with its norm.
+    return {name: module for name, module in found.items() if _layers(module) > 1} or found
+
+
 def _units(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the block, or what it repeats where it is a stage with a list of equal blocks; no single layers, no norms."""
+    """Yield the block, or the blocks inside it where it is a stage with a forward of its own; no single layers, no norms."""
     if isinstance(module, NORMS) or not any(True for _ in module.children()):
         return
-    inside = [(f"{name}.{key}", inner) for key, inner in module.named_modules() if isinstance(inner, CONTAINERS) and _repeats(inner)]
-    if not inside:
+    lists = list(_lists(name, module))
+    inside = [pair for prefix, inner in lists for key, child in inner.named_children() for pair in _units(f"{prefix}.{key}", child)]
+    yield from inside or [(name, module)]
+
+
+def _lists(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the outermost modules in a module that hold nothing but blocks, itself included."""
+    children = list(module.children())
+    alike = isinstance(module, CONTAINERS) or len({type(child) for child in children}) == 1
+    if alike and len(children) > 1 and all(_layers(child) > 1 for child in children):
         yield name, module
-    for prefix, inner in inside:
-        for key, child in inner.named_children():
-            yield from _units(f"{prefix}.{key}", child)
+    else:
+        for key, child in module.named_children():
+            yield from _lists(f"{name}.{key}", child)
 
 
-def _repeats(container: nn.Module) -> bool:
-    children = list(container.children())
-    return len(children) > 1 and len({type(child) for child in children}) == 1 and any(True for _ in children[0].children())
+def _layers(module: nn.Module) -> int:
+    """Return the number of weight matrices and kernels."""
+    return sum(parameter.ndim > 1 for parameter in module.parameters())
