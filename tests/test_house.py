@@ -24,7 +24,9 @@ else:
 # The distribution that a module comes in, where the two names differ.
 DISTRIBUTIONS = {"PIL": "pillow", "huggingface_hub": "huggingface-hub", "sklearn": "scikit-learn"}
 # Modules that are imported only where they are installed, or come with a plugin: the code says what to install.
-OPTIONAL = {"torchvision", "pytest"}
+OPTIONAL = {"torchvision", "pytest", "peft"}
+# Extras of the core that bring a library and no plugin.
+LIBRARIES = {"lora": ["peft>=0.18.1"]}
 # What a plugin requires for others: the core, which says what to install where it is absent, or the library that it wraps.
 FOR_THE_CORE = {"zoo-hf": {"seqeval"}, "zoo-medical": {"monai", "nibabel", "pydicom"}}
 FOR_THE_LIBRARY = {"zoo-hf": {"protobuf", "sentencepiece", "tokenizers"}, "zoo-medical": {"einops"}}
@@ -81,7 +83,8 @@ def pins() -> dict[str, set[str]]:
 @pytest.mark.parametrize("name", PROJECTS)
 def test_every_requirement_has_a_tested_version_that_its_bound_allows(name: str) -> None:
     tested = pins()
-    for requirement in requirements(name).values():
+    extras = [Requirement(text) for library in LIBRARIES.values() for text in library]
+    for requirement in (*requirements(name).values(), *extras):
         if requirement.name not in PROJECTS:
             assert requirement.name in tested, f"{requirement.name} is not in constraints.txt; run: make constraints"
             assert all(requirement.specifier.contains(version) for version in tested[requirement.name])
@@ -95,7 +98,8 @@ def test_all_distributions_have_one_version_and_the_changelog_tells_it() -> None
 def test_there_is_an_extra_for_every_plugin_and_one_for_all() -> None:
     extras = project("zoo")["optional-dependencies"]
     plugins = sorted(set(PROJECTS) - {"zoo"})
-    assert extras == {name.removeprefix("zoo-"): [name] for name in plugins} | {"all": plugins}
+    everything = [*(one for library in LIBRARIES.values() for one in library), *plugins]
+    assert extras == {name.removeprefix("zoo-"): [name] for name in plugins} | LIBRARIES | {"all": everything}
 
 
 @pytest.mark.parametrize("name", PROJECTS)
