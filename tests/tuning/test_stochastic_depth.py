@@ -114,6 +114,18 @@ def test_the_layers_of_a_transformer_are_blocks_and_its_embeddings_are_not() -> 
         assert not torch.equal(model.train()(x), model.eval()(x))
 
 
+class Embeddings(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.words, self.norm = nn.Embedding(9, width), nn.LayerNorm(width)
+
+
+def test_embeddings_do_not_count_among_the_blocks() -> None:
+    model = nn.ModuleDict({"embeddings": Embeddings(4), "layers": nn.ModuleList(Block(4) for _ in range(2))})
+    with stochastic_depth(bind(model, {"embeddings": "embeddings", "layer": "layers.*"}), 0.5) as names:
+        assert names == ["layers.0", "layers.1"]
+
+
 class Block(nn.Module):
     """Two layers beside a shortcut, behind one another in a list, as the residual blocks of transformers' ResNet are."""
 

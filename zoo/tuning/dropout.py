@@ -36,7 +36,7 @@ def set_dropout(model: Tuned, p: float) -> Iterator[list[str]]:
     if not 0 <= p < 1:
         raise OptionError(f"dropout is {p}; it must be in [0, 1)")
     backbone, head = _dropouts(model.groups.model, "backbone"), _dropouts(model.head, "head")
-    linear = {} if head else {f"head.{name}": layer for name, layer in model.head.named_modules() if isinstance(layer, nn.Linear)}
+    linear = {} if head else {f"head.{name}".rstrip("."): layer for name, layer in model.head.named_modules() if isinstance(layer, nn.Linear)}
     last = dict(list(linear.items())[-1:])
     if not (backbone or head or last):
         raise LayerGroupError("the model has no dropout layer, and its head no linear layer to put one in front of; leave dropout unset")
@@ -50,7 +50,7 @@ def set_dropout(model: Tuned, p: float) -> Iterator[list[str]]:
 
 
 def _dropouts(module: nn.Module, prefix: str) -> dict[str, _DropoutNd]:
-    return {f"{prefix}.{name}": layer for name, layer in module.named_modules() if isinstance(layer, _DropoutNd)}
+    return {f"{prefix}.{name}".rstrip("."): layer for name, layer in module.named_modules() if isinstance(layer, _DropoutNd)}
 
 
 def _drop(p: float) -> Any:

@@ -99,8 +99,9 @@ def _candidates(groups: LayerGroups) -> dict[str, nn.Module]:
 
 
 def _units(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the block, or the blocks inside it where it is a stage with a forward of its own; no single layers, no norms."""
-    if isinstance(module, NORMS) or not any(True for _ in module.children()):
+    """Yield the block, or the blocks inside it where it is a stage with a forward of its own; no single layers, norms or embeddings."""
+    children = list(module.children())
+    if isinstance(module, NORMS) or not children or any(isinstance(child, nn.Embedding) for child in children):
         return
     lists = list(_lists(name, module))
     inside = [pair for prefix, inner in lists for key, child in inner.named_children() for pair in _units(f"{prefix}.{key}", child)]
