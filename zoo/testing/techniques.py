@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
 from zoo.adapter import TaskModel
-from zoo.errors import examples
+from zoo.errors import LayerGroupError, examples
 from zoo.testing.subject import Subject
 from zoo.tuning import lora_targets, recompute
 
+log = logging.getLogger("zoo")
+
 
 def lora_targets_exist(subject: Subject) -> None:
-    """LoRA finds layers by their exact names, and a forward pass calls some of them."""
+    """LoRA finds layers by their exact names, or says why it has none here, and a forward pass calls some of them."""
     groups = subject.backbone.groups
-    names = lora_targets(groups)
+    try:
+        names = lora_targets(groups)
+    except LayerGroupError as error:  # its layers may be of kinds that take none
+        log.warning("%s: %s", subject.name, error)
+        return
     called: set[str] = set()
     handles = [
         groups.model.get_submodule(name).register_forward_hook(lambda _module, _args, _output, name=name: called.add(name))

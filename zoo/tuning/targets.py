@@ -54,15 +54,17 @@ def _layers(groups: LayerGroups) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _walk(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) or _is_transposed_linear(module):
+    if isinstance(module, (nn.Linear, *CONVOLUTIONS, *READERS)) or _is_transposed_linear(module):
         yield name, module
-    elif not isinstance(module, READERS):
+    else:
         for key, child in module.named_children():
             yield from _walk(child, f"{name}.{key}")
 
 
 def _refusal(layer: nn.Module, name: str, model: nn.Module, shared: set[int]) -> str:
     """Say why a layer cannot take LoRA, or nothing."""
+    if isinstance(layer, READERS):
+        return "what reads the weights of its layers without calling them takes none"
     if id(layer) in shared or id(layer.weight) in shared:
         return "weights that are used in two places take none"
     if isinstance(layer, CONVOLUTIONS):
@@ -75,7 +77,7 @@ def _refusal(layer: nn.Module, name: str, model: nn.Module, shared: set[int]) ->
         return "layers with a computation of their own take none"
     outer, _, last = name.rpartition(".")
     if last == "qkv" and getattr(model.get_submodule(outer), "q_bias", None) is not None:  # BEiT and EVA in timm
-        return "attention with biases of its own reads their weights without calling them"
+        return "attention that adds biases of its own reads the layer's weights without calling it"
     return ""
 
 
@@ -85,7 +87,7 @@ def _computes_as_its_kind(layer: nn.Module) -> bool:
     own = all(
         getattr(type(layer), call) is getattr(kind, call) for kind in kinds for call in ("forward", "_conv_forward") if hasattr(kind, call)
     )
-    return own and not getattr(layer, "parametrizations", None)
+    return own and "forward" not in vars(layer) and not getattr(layer, "parametrizations", None)
 
 
 def _shared(model: nn.Module) -> set[int]:
