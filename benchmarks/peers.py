@@ -1,11 +1,17 @@
-"""The peers, each with its own defaults where nothing else is asked for: Hugging Face Trainer, fastai, a scikit-learn probe."""
+"""Our engine and its peers, each with its own defaults where nothing else is asked for: Hugging Face Trainer, fastai, scikit-learn.
+
+Imported before zoo or after it, and each peer only when it runs. Seconds are CPU seconds of training alone.
+"""
 
 from __future__ import annotations
 
+import random
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -60,3 +66,123 @@ class Pairs(Dataset[tuple[Any, int]]):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         return self.inputs[index], self.targets[index]
+
+
+def fit(model: Any, train: Any, test: Any, **options: Any) -> tuple[dict[str, float], float]:
+    """Fine-tune by our engine on everything, keeping the last epoch as the peers do; return metrics on ``test`` and seconds."""
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as out:
+        model.fit(train, False, out=f"{out}/run", quiet=True, **options)
+    seconds = time.process_time() - start
+    return model.evaluate(test), seconds
+
+
+class Photos(Dataset[tuple[Tensor, int]]):
+    """Photos of a table, decoded at each access by one of our transforms, with their labels as numbers."""
+
+    def __init__(self, table: Any, labels: Sequence[str], transform: Any) -> None:
+        self.paths, self.targets = list(table["file_name"]), [labels.index(label) for label in table["label"]]
+        self.transform, self.rng = transform, random.Random(0)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.paths[index], self.rng), self.targets[index]
+
+
+def trainer_on_images(model: Any, train: Any, test: Any, *, seed: int, **arguments: Any) -> tuple[float, float]:
+    """Fine-tune a model of ours by Trainer, augmented as by our engine; return accuracy and seconds."""
+    import transformers
+
+    from zoo.data.transforms import Augment, train_transform
+
+    transformers.set_seed(seed)
+    photos = Photos(train, model.labels, train_transform(model.inputs, Augment()))
+    start = time.process_time()
+    train_by_trainer(ForTrainer(model), photos, seed=seed, **arguments)
+    seconds = time.process_time() - start
+    return model.evaluate(test)["accuracy"], seconds
+
+
+def fastai_on_images(model: Any, train: Any, test: Any, *, seed: int, epochs: int) -> tuple[float, float]:
+    """Fine-tune the backbone of a model of ours under fastai's own head by ``fine_tune``; return accuracy and seconds."""
+    import pandas as pd
+    from fastai.learner import Learner
+    from fastai.losses import CrossEntropyLossFlat
+    from fastai.torch_core import apply_init, params, set_seed
+    from fastai.vision import all as vision
+
+    set_seed(seed)
+    inputs, features = model.inputs, model.spec.features
+    table = pd.concat([train.assign(held=False), test.assign(held=True)])
+    shown = vision.Normalize.from_stats(inputs.mean, inputs.std, cuda=False)
+    data = vision.ImageDataLoaders.from_df(
+        table, path="/", fn_col="file_name", label_col="label", valid_col="held", item_tfms=vision.Resize(inputs.size),
+        batch_tfms=[*vision.aug_transforms(), shown], num_workers=0, device=torch.device("cpu"),
+    )  # fmt: skip
+    head = vision.create_head(features.dim, model.num_classes)
+    apply_init(head, nn.init.kaiming_normal_)
+    network = nn.Sequential(model.backbone, head)
+    learner = Learner(data, network, loss_func=CrossEntropyLossFlat(), splitter=lambda whole: [params(whole[0]), params(whole[1])])
+    validate, learner._do_epoch_validate = learner._do_epoch_validate, lambda *_, **__: None  # the others do not validate either
+    with learner.no_bar(), learner.no_logging():
+        start = time.process_time()
+        learner.fine_tune(epochs)
+        seconds = time.process_time() - start
+        learner._do_epoch_validate = validate
+        guessed, truth = learner.get_preds(ds_idx=1)
+    return float((guessed.argmax(1) == truth).float().mean()), seconds
+
+
+def probe(model: Any, train: tuple[Any, Any], test: tuple[Any, Any]) -> tuple[float, float]:
+    """Fit scikit-learn's logistic regression to frozen features; return accuracy and seconds, those of the features included."""
+    from sklearn.linear_model import LogisticRegression
+
+    start = time.process_time()
+    found = LogisticRegression(max_iter=1000).fit(model.embed(train[0]), train[1])
+    seconds = time.process_time() - start
+    return float(found.score(model.embed(test[0]), test[1])), seconds
+
+
+def trainer_on_texts(
+    folder: str, train: Any, test: Any, *, words: bool, max_length: int, seed: int, **arguments: Any
+) -> tuple[float, float]:
+    """Fine-tune a saved transformers model by Trainer; return accuracy, for words F1 by entity, and seconds."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    labels = sorted({tag for row in train[1] for tag in row} if words else set(train[1]))
+    place = {label: index for index, label in enumerate(labels)}
+
+    def encode(inputs: list[Any], targets: list[Any]) -> list[dict[str, Any]]:
+        told = tokenizer(inputs, truncation=True, max_length=max_length, is_split_into_words=words)
+        rows = []
+        for index, ids in enumerate(told["input_ids"]):
+            target: Any = place.get(targets[index], 0) if not words else _aligned(told.word_ids(index), [place[t] for t in targets[index]])
+            rows.append({"input_ids": ids, "attention_mask": told["attention_mask"][index], "labels": target})
+        return rows
+
+    kind = transformers.AutoModelForTokenClassification if words else transformers.AutoModelForSequenceClassification
+    transformers.set_seed(seed)
+    model = kind.from_pretrained(folder, num_labels=len(labels), trust_remote_code=False)
+    collator = transformers.DataCollatorForTokenClassification(tokenizer) if words else transformers.DataCollatorWithPadding(tokenizer)
+    start = time.process_time()
+    loop = train_by_trainer(model, encode(*train), collator, seed=seed, **arguments)
+    seconds = time.process_time() - start
+    encoded = encode(*test)
+    guessed = loop.predict(encoded).predictions.argmax(-1)
+    if not words:
+        return float(np.mean([labels[k] == label for k, label in zip(guessed, test[1], strict=True)])), seconds
+    from seqeval.metrics import f1_score
+
+    rows = []
+    for row, (sample, truth) in enumerate(zip(encoded, test[1], strict=True)):
+        kept = [labels[guessed[row][at]] for at, target in enumerate(sample["labels"]) if target != -100]
+        rows.append(kept + ["O"] * (len(truth) - len(kept)))
+    return float(f1_score(test[1], rows)), seconds
+
+
+def _aligned(words: list[int | None], targets: list[int]) -> list[int]:
+    return [-100 if word is None or word == before else targets[word] for word, before in zip(words, [None, *words], strict=False)]

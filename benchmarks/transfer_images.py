@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from sets import images
+from side_by_side import needed
 
 import zoo
 from zoo.registry import use_registry
@@ -28,31 +29,16 @@ ROWS = (
 )
 
 
-def ants_bees(data: Path) -> tuple[Any, Any, dict[str, Any]]:
-    folder = data / "images" / "hymenoptera"
-    return folder / "train", folder / "val", {}
-
-
-def xrays(data: Path) -> tuple[Any, Any, dict[str, Any]]:
-    folder = data / "medical" / "chest_xray_covid"
-    table = pd.read_csv(folder / "index.csv", dtype={"patient_id": str})
-    table = table[table["label"] != "Covid-19"]
-    table = table.assign(file_name=[str(folder / name) for name in table["file"]], group=table["patient_id"])
-    table = table[["file_name", "label", "group", "group_fold"]]
-    held = table["group_fold"] == 0
-    return table[~held].drop(columns="group_fold"), table[held].drop(columns="group_fold"), {}
-
-
-SETS = {"ants/bees": ants_bees, "X-rays": xrays}
+SETS = ("ants/bees", "X-rays")
 
 
 def one(name: str, size: int, fit: dict[str, Any], weights: bool | None, seed: int, data: Path) -> tuple[float, float, float]:
     """Return accuracy, AUROC and seconds of one run."""
-    train, valid, options = SETS[name](data)
+    train, valid = images(name, data)
     model = zoo.get("local/mobilenetv2_100", weights=weights).adapt(2, seed=seed)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
-        run = model.fit(train, valid, image_size=size, seed=seed, out=Path(out) / "run", quiet=True, **fit, **options)
+        run = model.fit(train, valid, image_size=size, seed=seed, out=Path(out) / "run", quiet=True, **fit)
     return run.metrics["accuracy"], run.metrics["auroc"], time.perf_counter() - start
 
 
@@ -64,7 +50,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=[row[0] for row in ROWS])
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    use_registry(files=[arguments.data / "registry.toml"])
+    use_registry(files=[needed(arguments.data) / "registry.toml"])
     print("| data | pixels | method | accuracy (mean of seeds) | spread | AUROC | seconds per run |")
     print("|---|---|---|---|---|---|---|")
     for name in arguments.sets:
