@@ -21,7 +21,7 @@ from zoo.adapter import TaskModel
 from zoo.backbone import Backbone
 from zoo.errors import LayerGroupError, OptionError, SavedModelError
 from zoo.tuning import Regularizers, recompute, taps
-from zoo.tuning.regularize import smallest_singular_values
+from zoo.tuning.penalties import smallest_singular_values, squared_distance
 
 X = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -86,6 +86,21 @@ def test_bss_lifts_the_smallest_singular_value_and_no_other() -> None:
     u, s, v = torch.linalg.svd(features.detach(), full_matrices=False)
     smallest_singular_values(features).backward()
     torch.testing.assert_close(features.grad, 2 * s[-1] * torch.outer(u[:, -1], v[-1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_squared_distance_and_its_gradient_are_those_of_the_plain_formula(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    now, start = ([torch.randn(shape, generator=generator).to(dtype) for shape in ((3, 4), (5,), ())] for _ in range(2))
+    told = []
+    for compute in (squared_distance, lambda a, b: sum((x.float() - y.float()).square().sum() for x, y in zip(a, b, strict=True))):
+        values = [value.clone().requires_grad_() for value in now]
+        distance = compute(values, start)
+        (3 * distance).backward()
+        told.append([distance.detach(), *(value.grad for value in values)])
+    assert told[0][0].dtype == torch.float32
+    for ours, plain in zip(*told, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-2 if dtype == torch.bfloat16 else 1e-6, atol=0)
 
 
 def test_l2_sp_is_half_the_squared_distance_to_the_start_and_half_the_squared_norm_of_the_head() -> None:

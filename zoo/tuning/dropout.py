@@ -36,8 +36,9 @@ def set_dropout(model: Tuned, p: float) -> Iterator[list[str]]:
     if not 0 <= p < 1:
         raise OptionError(f"dropout is {p}; it must be in [0, 1)")
     backbone, head = _dropouts(model.groups.model, "backbone"), _dropouts(model.head, "head")
-    linear = {} if head else {f"head.{name}".rstrip("."): layer for name, layer in model.head.named_modules() if isinstance(layer, nn.Linear)}
-    last = dict(list(linear.items())[-1:])
+    layers = model.head.named_modules() if not head else ()
+    linear = [(f"head.{name}".rstrip("."), layer) for name, layer in layers if isinstance(layer, nn.Linear)]
+    last = dict(linear[-1:])
     if not (backbone or head or last):
         raise LayerGroupError("the model has no dropout layer, and its head no linear layer to put one in front of; leave dropout unset")
     with ExitStack() as undo:

@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from zoo.errors import LayerGroupError, OptionError, SavedModelError, examples
 from zoo.layers import LayerGroups
-from zoo.tuning.blocks import Tuned, first_tensor, listen
+from zoo.tuning.blocks import Tuned, listen
+from zoo.tuning.penalties import mean_square, smallest_singular_values, squared_distance
 
 Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
 
@@ -109,16 +109,12 @@ class Regularizers:
     def _distance_to_start(self) -> Tensor | None:
         if not self._l2_sp or not self._trained():
             return None
-        # The fused squared error keeps no difference for the backward pass, which would be one more copy of the network.
-        moved = [
-            functional.mse_loss(parameter.float(), self._start[name].float(), reduction="sum")
-            for name, parameter in self._trained().named_parameters()
-            if parameter.requires_grad and name in self._start
-        ]
-        if not moved:
+        named = [(name, p) for name, p in self._trained().named_parameters() if p.requires_grad and name in self._start]
+        if not named:
             return None
+        moved = squared_distance([parameter for _, parameter in named], [self._start[name] for name, _ in named])
         norms = [parameter.float().square().sum() for parameter in self._model.head.parameters() if parameter.requires_grad]
-        return 0.5 * self._l2_sp * torch.stack([*moved, *norms]).sum()
+        return 0.5 * self._l2_sp * torch.stack([moved, *norms]).sum()
 
     def _feature_distance(self, outputs: Mapping[str, Any], x: Batch) -> Tensor | None:
         trained = self._trained()
@@ -133,7 +129,7 @@ class Regularizers:
             for handle in handles:
                 handle.remove()
         mask = x.get("attention_mask") if isinstance(x, Mapping) else None
-        distances = [_mean_square(outputs.get(name), before.get(name), mask, name) for name in trained.names]
+        distances = [mean_square(outputs.get(name), before.get(name), mask, name) for name in trained.names]
         told = [distance for distance in distances if distance is not None]
         if not told:
             names = examples(trained.names)
@@ -192,12 +188,6 @@ class Regularizers:
         self._pooled = pooled if torch.is_grad_enabled() else None
 
 
-def smallest_singular_values(features: Tensor, k: int = 1) -> Tensor:
-    """Return the sum of the squares of the ``k`` smallest singular values of ``(batch, dim)`` (BSS, Chen et al. 2019)."""
-    values: Tensor = torch.linalg.svdvals(features)
-    return values[-k:].square().sum()
-
-
 def _frozen_copy(groups: LayerGroups) -> LayerGroups:
     """Return the groups of a copy of their network that never trains."""
     twin = copy.deepcopy(groups.model).requires_grad_(False).eval()
@@ -209,21 +199,6 @@ def _record(groups: LayerGroups, outputs: dict[str, Any]) -> list[RemovableHandl
         return lambda output: outputs.update({name: output})
 
     return [handle for group in groups for handle in listen(group, keeper(group.name))]
-
-
-def _mean_square(now: Any, before: Any, mask: Tensor | None, group: str) -> Tensor | None:
-    """Return the mean squared distance of two outputs of a group; None where it has none that is computed with gradients."""
-    one, two = first_tensor(now), first_tensor(before)
-    if one is None or two is None or not one.requires_grad:
-        return None
-    if one.shape != two.shape:
-        raise LayerGroupError(
-            f"delta compares outputs of equal shape, and group {group!r} gave {tuple(one.shape)} in training and {tuple(two.shape)} "
-            "in evaluation; leave delta at 0 for this backbone"
-        )
-    if mask is not None and one.shape[:2] == mask.shape:
-        one, two = one[mask.bool()], two[mask.bool()]
-    return functional.mse_loss(one.float(), two.float())
 
 
 def _rows(features: Tensor, mask: Tensor | None = None) -> Tensor:
