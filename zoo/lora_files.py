@@ -232,7 +232,7 @@ def _base(folder: Path, told: Adapter) -> Backbone:
 
 def _saved_base(weights: Weights | None) -> Path | None:
     """Return the folder of the saved model that the weights are of, whose tensors may have names of another library."""
-    if weights is None or weights.repo or weights.package:
+    if weights is None or weights.repo or weights.package or Path(weights.file).name != "model.safetensors":
         return None
     folder = Path(weights.file).parent
     try:

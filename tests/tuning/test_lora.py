@@ -119,6 +119,24 @@ def test_the_layer_that_gives_query_key_and_value_is_one_target(tmp_path: Path) 
     assert all(part.any() for part in update.chunk(3))  # query, key and value alike
 
 
+class Padded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(nn.functional.pad(x, [self.conv.kernel_size[0] // 2] * 4))
+
+
+def test_a_network_that_asks_a_layer_for_its_sizes_gets_them() -> None:
+    model = toy()
+    model.groups = zoo.bind(Padded(), {"all": "conv"})
+    model.backbone = model.groups.model
+    before = model.eval()(batch(model))
+    attach_lora(model, model.groups)
+    assert torch.allclose(model(batch(model)), before, atol=1e-6)
+
+
 def test_detaching_takes_lora_away_with_what_it_learned() -> None:
     model = toy()
     model.freeze_bn = True

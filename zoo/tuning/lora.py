@@ -88,7 +88,9 @@ def attach_to(model: Adapted, lora: Lora, *, seed: int = 0) -> None:
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out")
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(lora_config(model, lora), root)
-    attached = [name for name, _ in lora_layers(model.backbone)]
+    attached = dict(lora_layers(model.backbone))
+    for layer in attached.values():
+        _tell_constants(layer)
     assert sorted(attached) == sorted(lora.targets), f"PEFT chose other layers: {sorted({*attached} ^ {*lora.targets})[:4]}"
     model.lora, model.trains = lora, "lora"
     model.freeze(model.frozen)
@@ -146,6 +148,14 @@ def lora_layers(backbone: nn.Module) -> Iterator[tuple[str, Any]]:
 def untrained(backbone: nn.Module) -> list[str]:
     """Return the names of the layers whose LoRA is still as it was attached."""
     return [name for name, layer in lora_layers(backbone) if not any(bool(part.weight.any()) for part in layer.lora_B.values())]
+
+
+def _tell_constants(layer: Any) -> None:
+    """Let a layer with LoRA tell its sizes as the plain one does: some networks (DaViT) compute a padding from them."""
+    plain = layer.get_base_layer()
+    for name in getattr(plain, "__constants__", ()):
+        if hasattr(plain, name) and not hasattr(layer, name):
+            setattr(layer, name, getattr(plain, name))
 
 
 def lora_config(model: Adapted, lora: Lora, **fields: Any) -> Any:
