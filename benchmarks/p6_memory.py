@@ -1,0 +1,122 @@
+"""P6: peak memory of full fine-tuning, of LoRA and of recompute, and what ``zoo plan`` said before.
+
+Each run is a process of its own. What counts is the peak up to the last optimizer step, above what the process held before the
+model was built: weights, gradients, optimizer states, activations. A run of a small network comes first, so that imports and
+libraries are in place; the whole run's peak, with its checkpoint and saved model, stands beside. On the CPU it is resident
+memory with an allocator that gives back what is freed, on a GPU what torch allocated. Networks and inputs are random.
+
+Run: python benchmarks/p6_memory.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from typing import Any, NamedTuple
+
+from side_by_side import Clock, forget_peak, resident, told_by
+
+
+class Case(NamedTuple):
+    """A network, and the side of its pictures in pixels, or 0 for texts of 128 tokens."""
+
+    network: str
+    pixels: int
+
+
+CASES = {"resnet50": Case("timm/resnet50", 160), "vit": Case("timm/vit_small_patch16_224", 224), "bert": Case("bench/bert_small", 0)}
+VARIANTS: dict[str, dict[str, Any]] = {"full": {}, "lora": {"trains": "lora"}, "recompute": {"recompute": True}}
+STEPS = 3
+MIB = 2**20
+
+
+def planned(model: Any, data: Any, options: dict[str, Any]) -> float | None:
+    """Return the bytes that ``zoo plan`` estimates for a run, None where this version of zoo has no such estimate.
+
+    This is the one place that knows how the engine is asked.
+    """
+    try:
+        from zoo.engine.preview import preview  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return None
+    return float(preview(model, data, False, **options).memory)
+
+
+def measure(name: str, variant: str, batch: str, device: str) -> dict[str, float]:
+    """Return the peaks of one run and its estimate, in bytes; runs in a process of its own."""
+    import torch
+    from networks import Pictures, task_model, texts
+
+    torch.set_num_threads(1)
+    cuda, case, count = device == "cuda", CASES[name], STEPS * int(batch)
+    data: Any = Pictures(count, case.pixels) if case.pixels else texts(count)
+    options = _options(case, int(batch), device) | VARIANTS[variant]
+    _fit(task_model("zoo/glyphnet", in_chans=3), Pictures(16, 32), _options(Case("", 32), 8, device))
+    before = torch.cuda.memory_allocated() if cuda else resident()
+    torch.cuda.reset_peak_memory_stats() if cuda else forget_peak()
+
+    def peak() -> float:
+        return float(torch.cuda.max_memory_allocated() if cuda else resident("VmHWM")) - before
+
+    marks: list[float] = []
+    with Clock(lambda: marks.append(peak()), at=(STEPS,)):
+        _fit(task_model(case.network), data, options)
+    estimate = planned(task_model(case.network), data, options)
+    return {"steps": marks[0], "run": peak()} | ({} if estimate is None else {"planned": estimate})
+
+
+def _options(case: Case, batch: int, device: str) -> dict[str, Any]:
+    own = {"image_size": case.pixels} if case.pixels else {"max_length": 128}
+    return own | {"recipe": "full", "epochs": 1, "batch_size": batch, "augment": "none", "device": device, "workers": 0}
+
+
+def _fit(model: Any, data: Any, options: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as out:
+        model.fit(data, False, out=f"{out}/run", quiet=True, **options)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES), metavar="CASE", help=", ".join(CASES))
+    parser.add_argument(
+        "--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), metavar="VARIANT", help=", ".join(VARIANTS)
+    )
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    # glibc keeps freed blocks below this size; from it on they are mapped, and given back at once.
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    print("| network | what trains | peak of the steps, MiB | spread | of full | peak of the run, MiB | plan said, MiB | peak over plan |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for name in arguments.cases:
+        whole = 0.0
+        for variant in arguments.variants:
+            told = []
+            for turn in range(arguments.repeats):
+                told.append(told_by("p6_memory:measure", name, variant, arguments.batch, arguments.device))
+                print(f"  {name}, {variant} {turn + 1}/{arguments.repeats}: {told[-1]['steps'] / MIB:.0f} MiB", file=sys.stderr, flush=True)
+            whole = line(name, variant, told, whole)
+
+
+def line(name: str, variant: str, told: list[dict[str, float]], whole: float) -> float:
+    """Print a line of the table; return the peak of full fine-tuning."""
+    peaks = [each["steps"] / MIB for each in told]
+    peak, run = statistics.median(peaks), statistics.median(each["run"] / MIB for each in told)
+    whole = peak if variant == "full" else whole
+    plan = told[0]["planned"] / MIB if "planned" in told[0] else None
+    ratios = [
+        f"{peak / whole:.2f}" if whole else "",
+        f"{run:.0f}",
+        f"{plan:.0f}" if plan else "no estimate",
+        f"{peak / plan:.2f}" if plan else "",
+    ]
+    print(f"| {name} | {variant} | {peak:.0f} | {max(peaks) - min(peaks):.0f} | {' | '.join(ratios)} |", flush=True)
+    return whole
+
+
+if __name__ == "__main__":
+    main()
