@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 
 import zoo
-from tests.tuning.adapted import FAMILIES, batch, steps, toy
+from tests.engine.tiny import images
+from tests.tuning.adapted import FAMILIES, batch, moved, snapshot, steps, toy
 from zoo.errors import LayerGroupError, OutputExistsError, SavedModelError, WeightsNotFoundError
 from zoo.lora_files import save_lora
 from zoo.registry import Registry, use_registry
@@ -147,3 +148,24 @@ def test_nothing_is_overwritten_unasked_and_there_must_be_lora(tmp_path: Path, t
         save_lora(model, folder)
     assert save_lora(steps(model), folder, overwrite=True) == folder
     assert torch.allclose(zoo.load(folder)(batch(model)), model(batch(model)), atol=1e-5)
+
+
+def test_a_run_leaves_the_merged_model_and_lora_by_itself(tmp_path: Path) -> None:
+    model = toy()
+    options = {"lora_rank": 2, "lora_alpha": 4.0, "lr": 0.05, "epochs": 3, "ema": 0.5, "wise_ft": 0.9}
+    run = model.fit(images(), images(12, seed=1), recipe="lora", out=tmp_path / "run", quiet=True, **options)
+    merged, alone = zoo.load(run.dir), zoo.load(run.dir / "lora")
+    assert torch.allclose(alone(batch(model)), merged(batch(model)), atol=1e-5)
+    assert torch.equal(model.eval()(batch(model)), merged(batch(model)))
+    opened = peft.PeftModel.from_pretrained(toy(), run.dir / "lora").eval()
+    assert torch.allclose(opened(batch(model)), merged(batch(model)), atol=1e-5)
+    assert (opened.peft_config["default"].r, opened.peft_config["default"].lora_alpha) == (2, 4.0)
+    assert (model.lora, model.trains) == (None, "all")
+
+
+def test_a_run_of_biases_moves_no_weight(tmp_path: Path) -> None:
+    model = toy()
+    before = snapshot(model.backbone)
+    model.fit(images(), images(12, seed=1), recipe="bitfit", lr=0.05, epochs=3, out=tmp_path / "run", quiet=True)
+    names = {name for name in moved(model.backbone, before) if "running" not in name}
+    assert names == {"bn1.bias", "blocks.0.bn.bias", "blocks.1.bn.bias"}
