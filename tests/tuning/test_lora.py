@@ -92,6 +92,15 @@ def test_lora_sits_in_the_groups_that_were_asked_for_only() -> None:
     assert model.frozen == 0
 
 
+def test_lora_in_frozen_groups_only_is_refused_and_leaves_the_model_as_it_was() -> None:
+    model = toy().freeze(1)
+    names = [name for name, _ in model.named_modules()]
+    with pytest.raises(LayerGroupError, match="selects no parameter"):
+        attach_lora(model, model.groups[:1])
+    assert [name for name, _ in model.named_modules()] == names
+    assert (model.lora, model.trains, model.frozen) == (None, "all", 1)
+
+
 def test_values_come_from_the_seed_and_the_random_state_is_left_alone() -> None:
     state = torch.random.get_rng_state()
     drawn = []

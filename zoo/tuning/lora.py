@@ -93,7 +93,11 @@ def attach_to(model: Adapted, lora: Lora, *, seed: int = 0) -> None:
         _tell_constants(layer)
     assert sorted(attached) == sorted(lora.targets), f"PEFT chose other layers: {sorted({*attached} ^ {*lora.targets})[:4]}"
     model.lora, model.trains = lora, "lora"
-    model.freeze(model.frozen)
+    try:
+        model.freeze(model.frozen)
+    except LayerGroupError:
+        detach_lora(model)
+        raise
 
 
 def merge_lora(model: Adapted) -> None:
