@@ -1,8 +1,8 @@
 """P6: peak memory of full fine-tuning, of LoRA and of recompute, and what ``zoo plan`` said before.
 
 Each run is a process of its own. What counts is the peak up to the last optimizer step, above what the process held before the
-model was built: weights, gradients, optimizer states, activations. A run of a small network comes first, so that imports and
-libraries are in place; the whole run's peak, with its checkpoint and saved model, stands beside. On the CPU it is resident
+model was built: weights, gradients, optimizer states, activations. A run of a smaller network comes first, so that every library
+is imported; the whole run's peak, with its checkpoint and saved model, stands beside. On the CPU it is resident
 memory with an allocator that gives back what is freed, on a GPU what torch allocated. Networks and inputs are random.
 
 Run: python benchmarks/p6_memory.py
@@ -21,13 +21,19 @@ from side_by_side import Clock, forget_peak, resident, told_by
 
 
 class Case(NamedTuple):
-    """A network, and the side of its pictures in pixels, or 0 for texts of 128 tokens."""
+    """A network, the side of its pictures in pixels or 0 for texts of 128 tokens, and a smaller network of its family."""
 
     network: str
     pixels: int
+    small: str
+    changes: dict[str, Any]
 
 
-CASES = {"resnet50": Case("timm/resnet50", 160), "vit": Case("timm/vit_small_patch16_224", 224), "bert": Case("bench/bert_small", 0)}
+CASES = {
+    "resnet50": Case("timm/resnet50", 160, "timm/resnet18", {}),
+    "vit": Case("timm/vit_small_patch16_224", 224, "timm/vit_tiny_patch16_224", {"depth": 1}),
+    "bert": Case("bench/bert_small", 0, "bench/bert_small", {"layers": 1}),
+}
 VARIANTS: dict[str, dict[str, Any]] = {"full": {}, "lora": {"trains": "lora"}, "recompute": {"recompute": True}}
 STEPS = 3
 MIB = 2**20
@@ -52,9 +58,9 @@ def measure(name: str, variant: str, batch: str, device: str) -> dict[str, float
 
     torch.set_num_threads(1)
     cuda, case, count = device == "cuda", CASES[name], STEPS * int(batch)
-    data: Any = Pictures(count, case.pixels) if case.pixels else texts(count)
+    few, data = [Pictures(size, case.pixels) if case.pixels else texts(size) for size in (4, count)]
     options = _options(case, int(batch), device) | VARIANTS[variant]
-    _fit(task_model("zoo/glyphnet", in_chans=3), Pictures(16, 32), _options(Case("", 32), 8, device))
+    _fit(task_model(case.small, **case.changes), few, options | {"batch_size": 2})
     before = torch.cuda.memory_allocated() if cuda else resident()
     torch.cuda.reset_peak_memory_stats() if cuda else forget_peak()
 
