@@ -41,7 +41,7 @@ def jpeg_batches(
     table: Mapping[str, Sequence[str]], batch: int, size: int, device: torch.device, workers: int | None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield augmented batches on the device, channels last, from as many loader processes as the engine would take."""
-    from torchvision import transforms
+    from torchvision import transforms  # type: ignore[import-untyped]  # ships no types
 
     from zoo.engine.loader import default_workers
 

@@ -27,7 +27,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @cache
 def _resnet_class() -> Any:
-    from torchvision.models.resnet import ResNet
+    from torchvision.models.resnet import ResNet  # type: ignore[import-untyped]  # ships no types
 
     class Features(ResNet):  # type: ignore[misc]  # torchvision ships no types
         def forward(self, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def resnet(layers: Sequence[int] = (3, 4, 6, 3), img_size: int = 224) -> nn.Modu
 
 @cache
 def _vit_class() -> Any:
-    from torchvision.models.vision_transformer import VisionTransformer
+    from torchvision.models.vision_transformer import VisionTransformer  # type: ignore[import-untyped]  # ships no types
 
     class Features(VisionTransformer):  # type: ignore[misc]  # torchvision ships no types
         def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def vit(img_size: int = 224, layers: int = 12) -> nn.Module:
 def _bert_class() -> Any:
     from transformers import BertModel
 
-    class Features(BertModel):  # type: ignore[misc]  # one mapping in, one tensor out
+    class Features(BertModel):  # type: ignore[no-untyped-call]  # of the library
         def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
             states: Tensor = super().forward(**batch).last_hidden_state
             return states

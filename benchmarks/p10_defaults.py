@@ -48,7 +48,8 @@ def on_images(name: str, arguments: argparse.Namespace) -> dict[str, Run]:
 
     def model(seed: int) -> zoo.TaskModel:
         found = zoo.get("local/mobilenetv2_100").adapt(len(labels), labels=labels, seed=seed)
-        found.inputs = dataclasses.replace(found.inputs, size=(size, size))
+        assert isinstance(found.inputs, zoo.Image)
+        found.inputs = dataclasses.replace(found.inputs, size=size)
         return found
 
     def ours(seed: int) -> tuple[float, float]:
@@ -71,6 +72,7 @@ def on_texts(name: str, arguments: argparse.Namespace) -> dict[str, Run]:
 
     def model(seed: int) -> zoo.TaskModel:
         found = zoo.get(text_model()).adapt(len(labels), labels=labels, seed=seed)
+        assert isinstance(found.inputs, zoo.Text)
         found.inputs = dataclasses.replace(found.inputs, max_length=TOKENS)
         return found
 

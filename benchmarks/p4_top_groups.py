@@ -90,8 +90,8 @@ def _bare(model: Any, case: Case, samples: int, batch: int, epochs: int) -> None
     optimizer = torch.optim.AdamW(suffix.parameters(), lr=1e-3, weight_decay=0.05)
     suffix.train()
     for _ in range(epochs):
-        for indices in torch.randperm(samples).split(batch):
-            torch.nn.functional.cross_entropy(suffix(x[indices]), y[indices]).backward()
+        for indices in torch.randperm(samples).split(batch):  # type: ignore[no-untyped-call]  # of torch
+            torch.nn.functional.cross_entropy(suffix(x[indices]), y[indices]).backward()  # type: ignore[no-untyped-call]  # of torch
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 

@@ -11,6 +11,7 @@ Run: python benchmarks/p6_memory.py
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import statistics
 import sys
@@ -44,10 +45,9 @@ def planned(model: Any, data: Any, options: dict[str, Any]) -> float | None:
 
     This is the one place that knows how the engine is asked.
     """
-    try:
-        from zoo.engine.preview import preview  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
+    if importlib.util.find_spec("zoo.engine.preview") is None:
         return None
+    preview = importlib.import_module("zoo.engine.preview").preview
     return float(preview(model, data, False, **options).memory)
 
 

@@ -49,8 +49,8 @@ def enlarge(paths: Sequence[str], folder: Path) -> list[str]:
 
 
 def pipelines() -> dict[str, tuple[Callable[[str], Any], Callable[[str], Any]]]:
-    from torchvision import transforms as tv
-    from torchvision.datasets.folder import default_loader
+    from torchvision import transforms as tv  # type: ignore[import-untyped]  # ships no types
+    from torchvision.datasets.folder import default_loader  # type: ignore[import-untyped]  # ships no types
 
     mode, normalise = tv.InterpolationMode.BICUBIC, [tv.ToTensor(), tv.Normalize(INPUTS.mean, INPUTS.std)]
     evaluate = tv.Compose([tv.Resize(256, mode), tv.CenterCrop(224), *normalise])

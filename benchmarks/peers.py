@@ -43,8 +43,8 @@ def train_by_trainer(network: Any, data: Any, collator: Any = collate, **argumen
     """Train in place by Trainer on the CPU, silently, and return it; ``arguments`` are those of TrainingArguments."""
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": [], "disable_tqdm": True}
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # has no annotations
+    quiet: dict[str, Any] = {"save_strategy": "no", "logging_strategy": "no", "report_to": [], "disable_tqdm": True}
     with tempfile.TemporaryDirectory() as out:
         told = transformers.TrainingArguments(
             out, use_cpu=True, remove_unused_columns=False, dataloader_pin_memory=False, **quiet, **arguments
@@ -108,10 +108,10 @@ def trainer_on_images(model: Any, train: Any, test: Any, *, seed: int, **argumen
 def fastai_on_images(model: Any, train: Any, test: Any, *, seed: int, epochs: int) -> tuple[float, float]:
     """Fine-tune the backbone of a model of ours under fastai's own head by ``fine_tune``; return accuracy and seconds."""
     import pandas as pd
-    from fastai.learner import Learner
-    from fastai.losses import CrossEntropyLossFlat
-    from fastai.torch_core import apply_init, params, set_seed
-    from fastai.vision import all as vision
+    from fastai.learner import Learner  # type: ignore[import-untyped]  # ships no types
+    from fastai.losses import CrossEntropyLossFlat  # type: ignore[import-untyped]  # ships no types
+    from fastai.torch_core import apply_init, params, set_seed  # type: ignore[import-untyped]  # ships no types
+    from fastai.vision import all as vision  # type: ignore[import-untyped]  # ships no types
 
     set_seed(seed)
     inputs, features = model.inputs, model.spec.features
@@ -137,7 +137,7 @@ def fastai_on_images(model: Any, train: Any, test: Any, *, seed: int, epochs: in
 
 def probe(model: Any, train: tuple[Any, Any], test: tuple[Any, Any]) -> tuple[float, float]:
     """Fit scikit-learn's logistic regression to frozen features; return accuracy and seconds, those of the features included."""
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # ships no types
 
     start = time.process_time()
     found = LogisticRegression(max_iter=1000).fit(model.embed(train[0]), train[1])
@@ -151,7 +151,7 @@ def trainer_on_texts(
     """Fine-tune a saved transformers model by Trainer; return accuracy, for words F1 by entity, and seconds."""
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # has no annotations
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     labels = sorted({tag for row in train[1] for tag in row} if words else set(train[1]))
     place = {label: index for index, label in enumerate(labels)}
@@ -175,7 +175,7 @@ def trainer_on_texts(
     guessed = loop.predict(encoded).predictions.argmax(-1)
     if not words:
         return float(np.mean([labels[k] == label for k, label in zip(guessed, test[1], strict=True)])), seconds
-    from seqeval.metrics import f1_score
+    from seqeval.metrics import f1_score  # type: ignore[import-untyped]  # ships no types
 
     rows = []
     for row, (sample, truth) in enumerate(zip(encoded, test[1], strict=True)):

@@ -22,7 +22,7 @@ from side_by_side import needed
 import zoo
 from zoo.registry import use_registry
 
-ROWS = (
+ROWS: tuple[tuple[str, dict[str, Any], bool | None], ...] = (
     ("linear probe", {"recipe": "linear-probe"}, None),
     ("default (layer-decay)", {}, None),
     ("from scratch", {"recipe": "full"}, False),

@@ -14,6 +14,7 @@ import argparse
 import logging
 import os
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def main() -> None:
     for name in arguments.sets:
         train, test = texts(name, arguments.data, arguments.limit, arguments.test)
         words = name in WORDS
-        methods = {
+        methods: dict[str, Callable[[int], tuple[float, float]]] = {
             "zoo, linear-probe": lambda seed: ours(train, test, words, {"recipe": "linear-probe"}, seed),  # noqa: B023
             "zoo, default": lambda seed: ours(train, test, words, {"epochs": arguments.epochs}, seed),  # noqa: B023
             "zoo, full, lr=1e-4": lambda seed: ours(train, test, words, {"recipe": "full", "lr": 1e-4, "epochs": arguments.epochs}, seed),  # noqa: B023
