@@ -96,6 +96,22 @@ class TrainingError(ZooError, RuntimeError):
     """A run that cannot go on, for example because its loss is not finite."""
 
 
+class RankError(ZooError, RuntimeError):
+    """A run of several processes in which another one failed or no longer answers."""
+
+
+class LoaderError(ZooError, RuntimeError):
+    """A loader process that died or hangs."""
+
+
+class DiskFullError(ZooError, OSError):
+    """A file that cannot be written because there is no room for it."""
+
+
+class RunLockedError(ZooError, BlockingIOError):
+    """A folder that another run is writing into."""
+
+
 class InterruptedRunError(ZooError, RuntimeError):
     """A run stopped by a signal, after its checkpoint was written."""
 

@@ -322,11 +322,11 @@ def test_options_for_classes_are_refused_for_a_regression_before_any_data_are_re
     assert not (tmp_path / "run").exists()
 
 
-def test_one_of_several_processes_is_refused_by_the_variable_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(OptionError, match=r"several processes are not supported.*WORLD_SIZE=2.*unset WORLD_SIZE"):
+def test_one_of_several_processes_of_an_unknown_launcher_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PMI_SIZE", "2")
+    with pytest.raises(OptionError, match=r"PMI_SIZE=2.*torchrun"):
         fit(model(), tmp_path / "run")
-    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("PMI_SIZE", "1")
     assert fit(model(), tmp_path / "run", epochs=1).kept == 1
 
 

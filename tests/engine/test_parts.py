@@ -15,7 +15,7 @@ from tests.engine.tiny import model
 from zoo.engine.config import resolve
 from zoo.engine.curves import draw_curves
 from zoo.engine.guard import Guard, NonFiniteError
-from zoo.engine.loss import class_weights, make_loss
+from zoo.engine.loss import Loss, class_weights
 from zoo.engine.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from zoo.engine.plan import make_plan, next_phase
 from zoo.engine.scale import TargetScale
@@ -25,7 +25,7 @@ from zoo.errors import SavedModelError
 
 def test_the_plan_resolves_frozen_prefixes_and_knows_where_phases_end() -> None:
     groups = model().groups
-    plan = make_plan(resolve("lp-ft", {"epochs": 4, "freeze": "stem"}), groups)
+    plan = make_plan(resolve("lp-ft", {"epochs": 4, "freeze": "stem"}), groups, steps=3)
     assert [(epoch.phase.name, epoch.frozen, epoch.done, epoch.cached) for epoch in plan] == [
         ("probe", 3, 0, True),
         ("probe", 3, 1, True),
@@ -38,7 +38,7 @@ def test_the_plan_resolves_frozen_prefixes_and_knows_where_phases_end() -> None:
 def test_features_are_cached_only_where_no_fresh_augmentation_is_asked_for() -> None:
     groups = model().groups
     cached = {
-        options: make_plan(resolve("linear-probe", dict(options)), groups)[0].cached
+        options: make_plan(resolve("linear-probe", dict(options)), groups, steps=3)[0].cached
         for options in ((), (("augment", "light"),), (("augment", "light"), ("views", 2)), (("cache", False),))
     }
     assert list(cached.values()) == [True, False, True, False]
@@ -137,7 +137,7 @@ def test_balanced_weights_are_scikit_learns() -> None:
 
 def test_smoothed_multi_label_targets_move_toward_one_half() -> None:
     logits = torch.tensor([[4.0, -4.0]])
-    plain, smooth = (make_loss("multi-label", smoothing=s)(logits, torch.tensor([[1.0, 0.0]])) for s in (0.0, 0.2))
+    plain, smooth = (Loss("multi-label", smoothing=s)(logits, torch.tensor([[1.0, 0.0]])) for s in (0.0, 0.2))
     assert smooth == pytest.approx(float(plain) + 0.1 * 4.0)
 
 

@@ -145,6 +145,7 @@ class Config(BaseModel):
     workers: Int | None = Field(default=None, ge=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    timeout: Float = Field(default=600.0, gt=0)
 
     @field_validator("image_size", mode="before")
     @classmethod
@@ -164,6 +165,11 @@ class Config(BaseModel):
         if value and min(value) < 1:
             raise ValueError("must be at least 1 pixel")
         return value
+
+    @property
+    def samples(self) -> int:
+        """Samples of a batch; ``auto`` finds how many of them fit into memory at a time, not how many they are."""
+        return self.recipe.batch_size if self.batch_size == "auto" else self.batch_size
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -229,7 +235,7 @@ def _augment(value: Any, switches: dict[str, Any], faults: list[str]) -> dict[st
     try:
         checked = AugmentFields(**known | switches)
     except ValidationError as error:
-        faults += _all_told(error, {name: "" for name in switches}, "augment.")
+        faults += _all_told(error, dict.fromkeys(switches, ""), "augment.")
         return None
     return None if nothing else checked.model_dump(exclude_unset=True)
 
@@ -248,6 +254,6 @@ def _fields(value: Any) -> Mapping[str, Any] | str | None:
 
 def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Tell where two configurations differ in what changes the result; workers and device do not."""
-    free = {"workers", "device", "cache_gb"}
+    free = {"workers", "device", "cache_gb", "timeout"}
     names = [name for name in ours if name not in free and ours[name] != theirs.get(name)]
     return [f"{name} was {theirs.get(name)!r} and is {ours[name]!r}" for name in names]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
+from zoo.engine.ranks import Ranks, launched
 from zoo.errors import OptionError
 
 
@@ -96,25 +100,59 @@ def restore_random_state(state: tuple[dict[str, Tensor], dict[str, Any]]) -> Non
     np.random.set_state(plain["numpy"] | {"state": {"key": key, "pos": generator["pos"]}})
 
 
-def refuse_several_processes() -> None:
-    """Refuse to be one of several processes that a launcher started for one training.
+def refuse_foreign_launchers() -> None:
+    """Refuse to be one of several processes of a launcher that does not tell them how to find each other.
 
     Raises:
-        OptionError: If the environment says so, in one of the variables that Accelerate reads.
+        OptionError: If the environment says so.
     """
-    for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+    if os.environ.get("WORLD_SIZE"):
+        return
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
         if os.environ.get(name, "").strip() not in ("", "0", "1", "-1"):
             raise OptionError(
-                f"several processes are not supported by this version ({name}={os.environ[name]}); "
-                f"run one process per GPU, each its own run with its own out=, and unset {name}"
+                f"several processes were started by a launcher that is not supported ({name}={os.environ[name]}); "
+                "start them with torchrun, accelerate launch, or zoo train --num-processes"
             )
+
+
+def join_processes(wanted: str, timeout: float) -> Ranks:
+    """Return the processes of this run, found by what the launcher (torchrun, Accelerate) left in the environment.
+
+    Args:
+        wanted: Device, as for ``choose_device``.
+        timeout: Seconds that one waits for the others.
+
+    Raises:
+        OptionError: If they cannot find each other.
+    """
+    refuse_foreign_launchers()
+    count = launched()
+    if count == 1:
+        return Ranks(timeout=timeout)
+    try:
+        if not dist.is_initialized():
+            if choose_device(wanted).type == "cuda":
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+                dist.init_process_group("nccl", timeout=timedelta(seconds=timeout))
+            else:
+                dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+            atexit.register(_leave)
+        return Ranks(dist.get_rank(), count, timeout)
+    except (ValueError, RuntimeError) as error:
+        raise OptionError(f"the {count} processes cannot find each other: {error}; see docs/several-devices.md") from error
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def make_accelerator(wanted_device: str, wanted_precision: str) -> Any:
     """Return Accelerate's ``Accelerator`` for a device and a precision.
 
-    Accelerate keeps both in process-wide state and refuses another choice later. In a single process nothing depends on
-    that state but the choice itself, so a different one replaces it.
+    Accelerate keeps both in process-wide state and refuses another choice later. Nothing here depends on that state but the
+    choice itself, so a different one replaces it.
     """
     from accelerate import Accelerator  # type: ignore[import-untyped]  # ships no types
     from accelerate.state import AcceleratorState, PartialState  # type: ignore[import-untyped]  # ships no types

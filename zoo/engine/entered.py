@@ -15,6 +15,7 @@ from zoo.adapter import TaskModel
 from zoo.data.dataset import Inputs
 from zoo.data.text import TextSamples
 from zoo.engine.loader import Loader
+from zoo.engine.ranks import Ranks
 from zoo.engine.sampler import Batch, ordered_batches
 from zoo.engine.store import Store, needed
 from zoo.tuning.boundary import Boundary, open_boundary
@@ -70,7 +71,7 @@ class Kept:
         self._boundary, self._loader, self._device = boundary, loader, device
         self._views: list[list[Store]] = []
 
-    def fill(self, loader: Loader, view: int, *, batch_size: int, limit: int, folder: Path) -> Iterator[int]:
+    def fill(self, loader: Loader, view: int, *, batch_size: int, limit: int, folder: Path, ranks: Ranks) -> Iterator[int]:
         """Run the frozen prefix over one view of every sample; yields how many are done after each batch.
 
         Raises:
@@ -78,13 +79,17 @@ class Kept:
         """
         stores: list[Store] = []
         done = 0
-        for x, _, indices in loader.batches(ordered_batches(len(self.samples), batch_size, self.samples.lengths), view):
+        order = ordered_batches(len(self.samples), batch_size, self.samples.lengths)
+        shared = ranks.count > 1 and len(order) >= ranks.count
+        for x, _, indices in loader.batches(order[ranks.rank :: ranks.count] if shared else order, view):
             kept = self._boundary.capture(x)
             stores = stores or self._stores(kept, x, limit, folder)
             for store, values in zip(stores, kept, strict=True):
                 store.put(indices, values)
             done += len(indices)
             yield done
+        for store in stores if shared else ():
+            store.share(ranks)
         self._views.append(stores)
 
     def _stores(self, kept: list[Tensor], x: Inputs, limit: int, folder: Path) -> list[Store]:

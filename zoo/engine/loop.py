@@ -14,14 +14,16 @@ from zoo.data.open import Table
 from zoo.engine.checkpoint import Checkpoint, clean_stages, read_newest
 from zoo.engine.config import Config, option_differences, resolve
 from zoo.engine.curves import draw_curves
-from zoo.engine.device import make_accelerator, placed, refuse_several_processes, seeded
+from zoo.engine.device import join_processes, make_accelerator, placed, seeded
 from zoo.engine.messages import too_late
+from zoo.engine.ranks import Ranks
 from zoo.engine.recipe import Recipe
 from zoo.engine.run import Run, claim_folder, environment, release_folder, write_history, write_run
 from zoo.engine.setup import check_fits, open_for_fit, resize_inputs, shorten_inputs, summary, window_inputs
 from zoo.engine.signals import StopFlag, stop_signals
+from zoo.engine.switches import switch_off, switched_on
 from zoo.engine.training import Training
-from zoo.errors import SavedModelError, fault_list
+from zoo.errors import OptionError, SavedModelError, fault_list
 
 log = logging.getLogger("zoo")
 
@@ -81,28 +83,49 @@ def fit(
         TrainingError: If a loss or gradient is not finite.
         InterruptedRunError: After Ctrl-C or SIGTERM, once a checkpoint is written.
     """
-    refuse_several_processes()
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
     config = resolve(recipe, named | recipe_options)
     check_fits(model, config)
-    folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume)
+    ranks = join_processes(config.device, config.timeout)
+    with ranks.together():
+        folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
+    folder = Path(ranks.gather(str(folder))[0])
     try:
-        return _fit(model, train, valid, config, folder, quiet=quiet)
+        return _fit(model, train, valid, config, folder, ranks, quiet=quiet)
     finally:
-        release_folder(folder)
+        if ranks.main:
+            release_folder(folder)
 
 
-def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path, *, quiet: bool) -> Run:
+def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path, ranks: Ranks, *, quiet: bool) -> Run:
     accelerator = make_accelerator(config.device, config.precision)
-    tables = open_for_fit(model, train, valid, config)
-    told = _record(model, tables, config, accelerator)
-    saved = _continued(folder, told)
+    with ranks.together():
+        tables = open_for_fit(model, train, valid, config)
+        told = _record(model, tables, config, accelerator)
+    _refuse_others(told, ranks)
+    with ranks.together():
+        saved = _continued(folder, told, ranks)
     with stop_signals() as stop:
-        training = _train(model, tables, config, accelerator, folder, told, saved, stop=stop, quiet=quiet)
+        training = _train(model, tables, config, accelerator, folder, told, saved, stop=stop, quiet=quiet, ranks=ranks)
         run = _finish(model, training, folder)
         if stop.signum:  # it came after the last poll
             raise too_late(stop, folder)
     return run
+
+
+def _refuse_others(told: dict[str, Any], ranks: Ranks) -> None:
+    """Refuse processes that were given something else to do, or that have other versions installed.
+
+    Raises:
+        OptionError: On every process, naming what differs.
+    """
+    for rank, other in enumerate(ranks.gather(told)):
+        faults = option_differences(_effective(other), _effective(told)) + option_differences(other["model"], told["model"])
+        faults += option_differences(other["versions"], told["versions"])
+        faults += [_data_difference(name, other["data"][name], told["data"][name]) for name in ("train", "valid")]
+        if faults := list(filter(None, faults)):
+            headline = f"ranks {ranks.rank} and {rank} of {ranks.count} do not do the same:"
+            raise OptionError(fault_list(headline, faults, "Start all of them with the same command, data and environment"))
 
 
 def _train(
@@ -116,6 +139,7 @@ def _train(
     *,
     stop: StopFlag,
     quiet: bool,
+    ranks: Ranks,
 ) -> Training:
     """Train on the accelerator's device; the model then comes back to where it was."""
     with ExitStack() as stack:
@@ -128,9 +152,14 @@ def _train(
         # Statistics that were never learned must move.
         model.freeze_bn = config.freeze_bn and model.pretrained
         model.labels = model.labels or tables[0].classes or None
-        training = Training(model, *tables, config, accelerator, folder, stop=stop, layout=layout, quiet=quiet)
-        write_run(folder, told)
+        penalties = stack.enter_context(switched_on(model, config))
+        training = Training(
+            model, *tables, config, accelerator, folder, stop=stop, layout=layout, quiet=quiet, ranks=ranks, penalties=penalties
+        )
+        if ranks.main:
+            write_run(folder, told)
         training.run(saved)
+        switch_off(model, config, folder if ranks.main else None)
     return training
 
 
@@ -140,9 +169,11 @@ def _finish(model: TaskModel, training: Training, folder: Path) -> Run:
     kept = best.epoch or history[-1]["epoch"]
     record = next(record for record in history if record["epoch"] == kept)
     metrics = {name: value for name, value in record.items() if name not in NO_METRICS}
-    write_history(folder, history)
-    model.save(folder, overwrite=True)
-    draw_curves(history, folder / "curves.png", monitor=best.monitor, kept=best.epoch)
+    with training.ranks.together():
+        if training.ranks.main:
+            write_history(folder, history)
+            model.save(folder, overwrite=True)
+            draw_curves(history, folder / "curves.png", monitor=best.monitor, kept=best.epoch)
     return Run(history, metrics, folder, kept, best.monitor)
 
 
@@ -181,7 +212,7 @@ def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerat
     return plain
 
 
-def _continued(folder: Path, told: dict[str, Any]) -> Checkpoint | None:
+def _continued(folder: Path, told: dict[str, Any], ranks: Ranks) -> Checkpoint | None:
     """Return the checkpoint to go on from, None for a new run.
 
     Raises:
@@ -190,7 +221,8 @@ def _continued(folder: Path, told: dict[str, Any]) -> Checkpoint | None:
     path = folder / "run.json"
     if not path.is_file():
         return None
-    clean_stages(folder / "checkpoint")
+    if ranks.main:
+        clean_stages(folder / "checkpoint")
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         faults = option_differences(_effective(told), _effective(before)) + option_differences(told["model"], before["model"])

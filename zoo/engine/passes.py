@@ -17,7 +17,8 @@ from zoo.data.transforms import Augment, Transform, eval_transform, train_transf
 from zoo.declare import Image, Text
 from zoo.engine.entered import Kept
 from zoo.engine.loader import Loader
-from zoo.engine.sampler import ordered_batches
+from zoo.engine.ranks import Ranks
+from zoo.engine.sampler import Batch, ordered_batches
 
 Forward = Callable[[Any], Tensor]
 Outputs: TypeAlias = "npt.NDArray[np.float32]"
@@ -40,7 +41,14 @@ def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:
 
 
 def run_all(
-    forward: Forward, loader: Loader | Kept, count: int, batch_size: int, *, each: Callable[[int], None], epoch: int = 0
+    forward: Forward,
+    loader: Loader | Kept,
+    count: int,
+    batch_size: int,
+    *,
+    each: Callable[[int], None],
+    epoch: int = 0,
+    ranks: Ranks | None = None,
 ) -> Outputs:
     """Run ``forward`` over samples 0 … ``count`` - 1 without gradients, and return its outputs ``(count, …)``.
 
@@ -51,22 +59,36 @@ def run_all(
         batch_size: Samples per forward.
         each: Called with the number of samples done after every batch; may raise to stop.
         epoch: Whose random numbers an augmenting transform draws.
+        ranks: Processes that share the samples; each of them gets all outputs.
     """
     result: Outputs | None = None
     done = 0
     with torch.inference_mode():
-        for inputs, _, indices in loader.batches(ordered_batches(count, batch_size, loader.samples.lengths), epoch):
+        order, shared = own_share(ordered_batches(count, batch_size, loader.samples.lengths), ranks)
+        for inputs, _, indices in loader.batches(order, epoch):
             outputs = forward(inputs).float().cpu().numpy()
             if result is None:
-                result = np.empty((count, *outputs.shape[1:]), dtype=np.float32)
+                result = np.zeros((count, *outputs.shape[1:]), dtype=np.float32)
             result[indices] = outputs
             done += len(indices)
             each(done)
     assert result is not None, "an empty table was let through"
-    return result
+    return result if shared is None else shared.fill(result)
 
 
-def run_words(forward: Forward, loader: Loader | Kept, count: int, batch_size: int, *, each: Callable[[int], None]) -> Outputs:
+def own_share(order: list[Batch], ranks: Ranks | None) -> tuple[list[Batch], Ranks | None]:
+    """Return the batches that this process computes, and the processes to share the results with.
+
+    Where there are fewer batches than processes, each computes all of them.
+    """
+    if ranks is None or ranks.count == 1 or len(order) < ranks.count:
+        return order, None
+    return order[ranks.rank :: ranks.count], ranks
+
+
+def run_words(
+    forward: Forward, loader: Loader | Kept, count: int, batch_size: int, *, each: Callable[[int], None], ranks: Ranks | None = None
+) -> Outputs:
     """Run ``forward`` over sentences given as words, and return an array of ``count`` arrays ``(words, classes)``.
 
     A word that was cut off, or that the tokenizer drops, has NaN.
@@ -76,7 +98,8 @@ def run_words(forward: Forward, loader: Loader | Kept, count: int, batch_size: i
     result = np.empty(count, dtype=object)
     done = 0
     with torch.inference_mode():
-        for inputs, targets, indices in loader.batches(ordered_batches(count, batch_size, samples.lengths), 0):
+        order, shared = own_share(ordered_batches(count, batch_size, samples.lengths), ranks)
+        for inputs, targets, indices in loader.batches(order, 0):
             outputs, first = forward(inputs).float().cpu().numpy(), targets.cpu().numpy() != IGNORED
             for row, index in enumerate(indices):
                 logits = np.full((len(samples.table.inputs[index]), outputs.shape[-1]), np.nan, dtype=np.float32)
@@ -84,4 +107,9 @@ def run_words(forward: Forward, loader: Loader | Kept, count: int, batch_size: i
                 result[index] = logits
             done += len(indices)
             each(done)
+    if shared is not None:
+        found = {index: logits.tolist() for index, logits in enumerate(result) if logits is not None}
+        for part in shared.gather(found):
+            for index, logits in part.items():
+                result[int(index)] = np.asarray(logits, dtype=np.float32)
     return result

@@ -34,7 +34,7 @@ class Phase:
             number for all but so many groups from the head, or ``each`` for one phase per group, from the head down.
         share: Its share of the epochs, relative to the other phases.
         epochs: Its epochs, where they do not depend on those of the run; ``share`` then does not count.
-        steps: Most optimizer steps of each of its epochs; None takes every sample once.
+        steps: Its optimizer steps, instead of epochs.
         lr: Factor on every learning rate during this phase.
         schedule: Its learning-rate schedule; the recipe's where None.
         augment: Whether training images are augmented in this phase.
@@ -194,12 +194,12 @@ def resolve_recipe(recipe: str | Recipe) -> Recipe:
 def phase_epochs(phases: Sequence[Phase], epochs: int) -> list[int]:
     """Divide epochs among phases by their shares, at least one each; the last phase takes what rounding leaves.
 
-    A phase with epochs of its own has these, in addition. With fewer epochs than phases the first phases get one each and
-    the others none.
+    A phase with epochs or steps of its own takes none of them: it has its own, or one at least. With fewer epochs than phases
+    the first phases get one each and the others none.
     """
-    shared = [phase for phase in phases if phase.epochs is None]
+    shared = [phase for phase in phases if phase.epochs is None and phase.steps is None]
     counts = iter(_shared_epochs([phase.share for phase in shared], epochs))
-    return [next(counts) if phase.epochs is None else phase.epochs for phase in phases]
+    return [next(counts) if phase in shared else phase.epochs or 1 for phase in phases]
 
 
 def _shared_epochs(shares: Sequence[float], epochs: int) -> list[int]:
@@ -214,18 +214,20 @@ def _shared_epochs(shares: Sequence[float], epochs: int) -> list[int]:
     return [*result, left][: len(shares)]
 
 
-def unfold(phases: Sequence[Phase], epochs: int, groups: int) -> list[tuple[Phase, int]]:
+def unfold(phases: Sequence[Phase], epochs: int, groups: int, steps: int) -> list[tuple[Phase, int]]:
     """Return the phases with their epochs; one that unfreezes ``each`` group becomes a phase per group, from the head down.
 
-    Where there are fewer epochs than groups, each of them unfreezes several, evenly.
+    Where there are fewer epochs than groups, each of them unfreezes several, evenly. A phase given in steps has as many epochs
+    as it begins, of ``steps`` each.
     """
     result: list[tuple[Phase, int]] = []
-    for phase, count in zip(phases, phase_epochs(phases, epochs), strict=True):
+    for phase, shared in zip(phases, phase_epochs(phases, epochs), strict=True):
+        count = shared if phase.steps is None else -(-phase.steps // steps)
         if phase.frozen != "each":
             result.append((phase, count))
             continue
         parts = min(groups, count)
         depths = [groups - math.ceil(groups * (part + 1) / parts) for part in range(parts)]
-        steps = [replace(phase, name=f"{phase.name} {part + 1}/{parts}", frozen=depth) for part, depth in enumerate(depths)]
-        result += zip(steps, _shared_epochs([1.0] * parts, count), strict=True)
+        stages = [replace(phase, name=f"{phase.name} {part + 1}/{parts}", frozen=depth) for part, depth in enumerate(depths)]
+        result += zip(stages, _shared_epochs([1.0] * parts, count), strict=True)
     return result

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +14,12 @@ from zoo.engine.best import Best
 from zoo.engine.checkpoint import Checkpoint
 from zoo.engine.device import random_state, restore_random_state
 from zoo.engine.optimizer import optimizer_tensors, restore_optimizer
+from zoo.engine.plateau import Plateau
+from zoo.engine.ranks import Ranks
 
 log = logging.getLogger("zoo")
+
+PLAIN = ("epoch", "step", "steps", "seen", "seconds", "history", "rates", "split")
 
 
 @dataclass
@@ -31,6 +36,10 @@ class State:
         seconds: Time spent in this epoch.
         history: One record per finished epoch.
         kept: Values of the model after its best epoch, on the CPU; empty while there is none.
+        start: Values of the model before the last phase, where the result is to be mixed with them.
+        rates: Learning rate of the head that a range test found for each phase, by its position.
+        split: Micro-batches per batch; more than one after memory ran out.
+        plateau: What the schedule of that name remembers of the present phase.
     """
 
     best: Best
@@ -42,25 +51,33 @@ class State:
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     kept: dict[str, Tensor] = field(default_factory=dict)
+    start: dict[str, Tensor] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+    split: int = 1
+    plateau: Plateau = field(default_factory=Plateau)
 
     def keep(self, model: nn.Module) -> None:
         """Remember the model as it is now."""
-        self.kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+        self.kept = values_of(model)
 
     def next_epoch(self, position: int) -> None:
         """Go to the start of another epoch of the plan."""
         self.epoch, self.step, self.seen, self.seconds = position, 0, 0, 0.0
         self.loss_sum = 0.0
 
-    def checkpoint(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Checkpoint:
-        """Return all of it, the model, the optimizer and the random state included."""
+    def checkpoint(self, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> Checkpoint:
+        """Return all of it, the model, the optimizer and the random states of every process included."""
         rng_tensors, rng_plain = random_state()
-        plain = {name: getattr(self, name) for name in ("epoch", "step", "steps", "seen", "seconds", "history")}
-        plain |= {"best": self.best.to_dict(), "loss_sum": float(self.loss_sum), "rng": rng_plain, "threads": torch.get_num_threads()}
+        lists = {name: values.tolist() for name, values in rng_tensors.items()} if ranks.count > 1 else {}
+        others = ranks.gather([lists, rng_plain])[1:]
+        total = ranks.fill(np.array([float(self.loss_sum)]))
+        plain = {name: getattr(self, name) for name in PLAIN}
+        plain |= {"best": self.best.to_dict(), "plateau": self.plateau.to_dict(), "loss_sum": float(total[0])}
+        plain |= {"rng": rng_plain, "others": others, "threads": torch.get_num_threads()}
         tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer), "rng": rng_tensors, "kept": self.kept}
-        return Checkpoint(tensors, plain)
+        return Checkpoint(tensors | ({"start": self.start} if self.start else {}), plain)
 
-    def restore(self, saved: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def restore(self, saved: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
         """Take over what ``checkpoint`` gave, in place; the random state last, because building things draws from it."""
         if saved.plain["threads"] != torch.get_num_threads():
             log.warning(
@@ -70,9 +87,25 @@ class State:
             )
         model.load_state_dict(saved.tensors["model"])
         restore_optimizer(optimizer, saved.tensors["optimizer"])
-        for name in ("epoch", "step", "steps", "seen", "seconds", "history"):
+        for name in PLAIN:
             setattr(self, name, saved.plain[name])
         self.best.restore(saved.plain["best"])
-        self.kept = dict(saved.tensors["kept"])
-        self.loss_sum = float(saved.plain["loss_sum"])
-        restore_random_state((dict(saved.tensors["rng"]), saved.plain["rng"]))
+        self.plateau.restore(saved.plain["plateau"])
+        self.kept, self.start = dict(saved.tensors["kept"]), dict(saved.tensors.get("start", {}))
+        self.loss_sum = float(saved.plain["loss_sum"]) if ranks.main else 0.0
+        self._restore_random(saved, ranks)
+
+    def _restore_random(self, saved: Checkpoint, ranks: Ranks) -> None:
+        states = [(dict(saved.tensors["rng"]), saved.plain["rng"])]
+        for lists, plain in saved.plain["others"]:
+            states.append(({name: torch.tensor(values, dtype=torch.uint8) for name, values in lists.items()}, plain))
+        if len(states) != ranks.count and ranks.main:
+            told = "the run used %d processes and goes on with %d: the samples are the same, random numbers such as dropout's are not"
+            log.warning(told, len(states), ranks.count)
+        if ranks.rank < len(states):
+            restore_random_state(states[ranks.rank])
+
+
+def values_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of all values of a model, on the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}

@@ -13,7 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zoo.engine.ranks import Ranks
+
 IN_MEMORY = 512 * 2**20  # bytes; what is larger goes to disk
+CHUNK = 64 * 2**20  # bytes that processes exchange at a time
 
 
 class Store:
@@ -35,7 +38,7 @@ class Store:
         self._ends = np.cumsum(rows)
         size = (int(self._ends[-1]), *shape)
         large = needed(rows, shape, dtype) > IN_MEMORY
-        self._values = _on_disk(size, dtype, folder) if large else torch.empty(size, dtype=dtype)
+        self._values = _on_disk(size, dtype, folder) if large else torch.zeros(size, dtype=dtype)
 
     def put(self, indices: Sequence[int], values: Tensor) -> None:
         """Keep ``values``, ``(batch, …)``, of some samples; where ragged, padding is left out."""
@@ -50,6 +53,12 @@ class Store:
         for row, index in enumerate(indices):
             found[row, : self._rows[index]] = self._slice(index)
         return found
+
+    def share(self, ranks: Ranks) -> None:
+        """Give every process the values that the others kept."""
+        content = self._values.view(torch.uint8).reshape(-1)  # zero where this process kept nothing
+        for start in range(0, len(content), CHUNK):
+            ranks.fill(content[start : start + CHUNK].numpy())
 
     def _slice(self, index: int) -> Tensor:
         return self._values[int(self._ends[index] - self._rows[index]) : int(self._ends[index])]

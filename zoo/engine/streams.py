@@ -24,6 +24,7 @@ from zoo.engine.loader import Loaded, Loader
 from zoo.engine.passes import Forward, Outputs, run_all, run_words, samples_for
 from zoo.engine.plan import Epoch
 from zoo.engine.progress import Progress
+from zoo.engine.ranks import Ranks
 from zoo.engine.sampler import Batch
 from zoo.tuning.boundary import Boundary
 
@@ -59,6 +60,8 @@ class Streams:
         progress: Where long passes are shown.
         poll: Called after every batch of a pass; may raise to stop.
         folder: Where large caches may go.
+        ranks: The processes that train together.
+        enter: Whether the model may be entered in the middle.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class Streams:
         progress: Progress,
         poll: Callable[[], None],
         folder: Path,
+        ranks: Ranks,
+        enter: bool = True,
     ) -> None:
         self._model, self._train, self._valid, self._config = model, train, valid, config
         self._accelerator, self._layout, self._progress, self._poll = accelerator, layout, progress, poll
@@ -81,7 +86,7 @@ class Streams:
         self._features: dict[str, list[Tensor]] = {}
         self._kept: dict[str, Kept] = {}
         self._boundary: Boundary | Whole | None = None
-        self._phase, self._folder = -1, folder
+        self._phase, self._folder, self._ranks, self._enter = -1, folder, ranks, enter
 
     def train(self, epoch: Epoch) -> Stream:
         """Return what ``epoch`` trains on; the model's frozen prefix must be set already. May leave the model in eval mode."""
@@ -95,12 +100,21 @@ class Streams:
         targets = torch.from_numpy(np.asarray(self._train.targets))
         return Stream(cached_batches(self._features["train"], targets, self._accelerator.device), self._cast(self._logits))
 
-    def valid_logits(self, epoch: Epoch) -> Outputs:
-        """Return the model's logits for all validation samples, ``(samples, classes)``; for words as ``run_words`` does."""
+    def plain(self) -> Loader:
+        """Return the loader of the training samples as they are, not augmented."""
+        return self._kept_loader("plain")
+
+    def valid_logits(self, epoch: Epoch | None) -> Outputs:
+        """Return the model's logits for all validation samples, ``(samples, classes)``; for words as ``run_words`` does.
+
+        Without an epoch nothing that was kept from a frozen prefix is used.
+        """
         assert self._valid is not None, "asked for validation without validation data"
-        self._open_phase(epoch)
-        if not epoch.pooled:
-            loader = self._entered(epoch, "valid") or self._kept_loader("valid")
+        if epoch is not None:
+            self._open_phase(epoch)
+        if epoch is None or not epoch.pooled:
+            kept = None if epoch is None else self._entered(epoch, "valid")
+            loader = kept or self._kept_loader("valid")
             return self._pass(self._cast(self._forward), loader, len(self._valid), "valid")
         if "valid" not in self._features:
             self._features["valid"] = [self._extract(self._valid, "valid", 0)]
@@ -119,7 +133,7 @@ class Streams:
         for kept in (self._features, self._kept, self._loaders):
             kept.clear()
         self._phase, self._boundary = epoch.index, None
-        if epoch.cached and not epoch.pooled:
+        if epoch.cached and not epoch.pooled and self._enter:
             found = find_boundary(self._model, epoch.frozen, self._kept_loader("plain"))
             if isinstance(found, str):
                 log.info("the frozen prefix of phase %r is computed every epoch: %s", epoch.phase.name, found)
@@ -148,9 +162,10 @@ class Streams:
     def _fill(self, kept: Kept, kind: str, view: int, count: int) -> None:
         self._model.eval()
         self._progress.begin("frozen part", count)
-        limit, size = int(self._config.cache_gb * 2**30), 2 * self._config.batch_size
+        limit, size = int(self._config.cache_gb * 2**30), 2 * self._config.samples
         with self._accelerator.autocast():
-            for done in kept.fill(self._loader(kind, keep_workers=False), view, batch_size=size, limit=limit, folder=self._folder):
+            loader = self._loader(kind, keep_workers=False)
+            for done in kept.fill(loader, view, batch_size=size, limit=limit, folder=self._folder, ranks=self._ranks):
                 if self._progress.due:
                     self._progress.step(done)
                 self._poll()
@@ -178,8 +193,8 @@ class Streams:
         self._progress.begin(what, count)
         # Without gradients more fits into memory than in training.
         if what == "valid" and self._model.task == "token-classification":
-            return run_words(forward, loader, count, 2 * self._config.batch_size, each=each)
-        return run_all(forward, loader, count, 2 * self._config.batch_size, each=each, epoch=view)
+            return run_words(forward, loader, count, 2 * self._config.samples, each=each, ranks=self._ranks)
+        return run_all(forward, loader, count, 2 * self._config.samples, each=each, epoch=view, ranks=self._ranks)
 
     def _kept_loader(self, kind: str) -> Loader:
         if kind not in self._loaders:

@@ -1,0 +1,54 @@
+"""Going back to where a step began, and telling that memory ran out from any other error."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+# What torch's allocators say; a message that merely speaks of memory is not among them.
+_CPU = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "could not create a memory object")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that a batch was too large for the memory of a GPU or of this process."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU)
+
+
+class Undo:
+    """What a forward in training mode moves beside gradients: batch statistics and random states.
+
+    Args:
+        model: The model; the statistics that move are those of its norms in training mode.
+        device: Where it runs.
+
+    Attributes:
+        device: The same.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self._model, self.device = model, device
+        self._values: list[Tensor] = []
+        self._random: list[Tensor] = []
+
+    def remember(self) -> None:
+        """Take the present state."""
+        self._values = [buffer.clone() for buffer in self.statistics()]
+        self._random = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            self._random.append(torch.cuda.get_rng_state(self.device))
+
+    def bring_back(self) -> None:
+        """Put back what was taken, in place."""
+        for buffer, value in zip(self.statistics(), self._values, strict=True):
+            buffer.copy_(value)
+        torch.set_rng_state(self._random[0])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(self._random[1], self.device)
+
+    def statistics(self) -> list[Tensor]:
+        """Return the batch statistics that move."""
+        moving = [norm for norm in self._model.modules() if isinstance(norm, _NormBase) and norm.training]
+        return [buffer for norm in moving for buffer in norm._buffers.values() if buffer is not None]

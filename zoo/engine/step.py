@@ -1,0 +1,184 @@
+"""One optimizer step: a batch in as many parts as memory and the number of processes ask for, with the same result."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.adapter import TaskModel
+from zoo.engine.entered import Entering
+from zoo.engine.guard import Guard, NonFiniteError
+from zoo.engine.loader import Loaded
+from zoo.engine.loss import Loss
+from zoo.engine.memory import Undo, is_out_of_memory
+from zoo.engine.passes import Forward
+from zoo.engine.ranks import Ranks, Status
+from zoo.errors import TrainingError
+
+log = logging.getLogger("zoo")
+
+
+class Stepper:
+    """Takes optimizer steps, each as a whole or not at all.
+
+    The loss of a step is the sum over all its samples divided by their weight, however they are cut into batches that are
+    accumulated, processes, and micro-batches. So a step that runs out of memory is taken again with micro-batches of half
+    the size, and its gradients are the same but for rounding.
+
+    Args:
+        model: The model.
+        loss: Its loss.
+        optimizer: Its optimizer.
+        guard: Watches losses and gradients.
+        ranks: The processes of the run.
+        device: Where the model runs.
+        penalty: A further loss of the batch that was just forwarded, or None.
+
+    Attributes:
+        split: Micro-batches per batch.
+    """
+
+    def __init__(
+        self,
+        model: TaskModel,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        guard: Guard,
+        ranks: Ranks,
+        device: torch.device,
+        *,
+        penalty: Callable[[Any], Tensor | None] | None = None,
+    ) -> None:
+        self.split = 1
+        self._model, self._loss, self._optimizer, self._guard = model, loss, optimizer, guard
+        self._ranks, self._penalty, self._undo = ranks, penalty, Undo(model, device)
+
+    def take(
+        self,
+        load: Callable[[], Sequence[Loaded]],
+        forward: Forward,
+        *,
+        step: int,
+        samples: int,
+        stopped: Callable[[], bool],
+        explain: Callable[[NonFiniteError], Exception],
+    ) -> tuple[Tensor | float, bool]:
+        """Take one step.
+
+        Args:
+            load: Gives the batches of the step, of this rank.
+            forward: From inputs to logits.
+            step: Its number in the epoch, from 0.
+            samples: Samples of the step on all ranks.
+            stopped: Tells whether a signal came.
+            explain: Makes the error for a loss that is not finite.
+
+        Returns:
+            This rank's share of the step's mean loss, and whether any rank was told to stop.
+
+        Raises:
+            TrainingError: If one sample alone does not fit into memory.
+            RankError: If another rank failed.
+        """
+        batches, weight = self._load(load, stopped)
+        self._undo.remember()
+        while True:
+            caught: Exception | None = None
+            value: Tensor | float = 0.0
+            try:
+                value = self._gradients(batches, weight, forward, step, samples)
+            except NonFiniteError as error:
+                caught = explain(error)
+            except Exception as error:
+                caught = error
+            verdict = self._ranks.agree(_status(caught, stopped()), str(caught))
+            if verdict < Status.OUT_OF_MEMORY:
+                break
+            self._undo.bring_back()
+            if verdict == Status.FAILED and caught is not None:
+                raise caught
+            self._halve(batches, caught)
+        self._ranks.add_gradients([parameter for parameter in self._model.parameters() if parameter.requires_grad])
+        try:
+            self._guard.see_gradients(step)
+        except NonFiniteError as error:
+            self._undo.bring_back()
+            raise explain(error) from error
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._ranks.average(self._undo.statistics())
+        return value, verdict == Status.STOP
+
+    def _load(self, load: Callable[[], Sequence[Loaded]], stopped: Callable[[], bool]) -> tuple[Sequence[Loaded], Tensor | float]:
+        """Return this rank's batches, and the weight of the whole step on all ranks."""
+        batches: Sequence[Loaded] = ()
+        weight: Tensor | float = 0.0
+        caught: Exception | None = None
+        try:
+            batches = load()
+            for _, y, _ in batches:
+                weight = weight + self._loss.weight(y)
+        except Exception as error:
+            caught = error
+        _, weight = self._ranks.agree_and_add(_status(caught, stopped()), weight, str(caught))
+        if caught is not None:
+            raise caught
+        return batches, weight
+
+    def _gradients(self, batches: Sequence[Loaded], weight: Tensor | float, forward: Forward, step: int, samples: int) -> Tensor | float:
+        value: Tensor | float = 0.0
+        for x, y, indices in batches:
+            for part in _parts(len(indices), self.split):
+                inputs = cut(x, part)
+                loss = self._loss.total(forward(inputs).float(), y[part]) / weight
+                value = value + self._guard.see_loss(loss, step)
+                penalty = self._penalty(inputs) if self._penalty else None
+                if penalty is not None:
+                    loss = loss + penalty * ((part.stop - part.start) / samples)
+                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        return value
+
+    def _halve(self, batches: Sequence[Loaded], caught: Exception | None) -> None:
+        """Go back to the start of the step, with micro-batches of half the size."""
+        self._optimizer.zero_grad(set_to_none=True)
+        largest = max((len(indices) for _, _, indices in batches), default=1)
+        sizes = max(self._ranks.gather(-(-largest // self.split)))
+        if sizes == 1:
+            raise TrainingError(
+                "one sample alone does not fit into memory; freeze more groups (freeze=), train with recipe='lora' or recompute=True, "
+                "or make the inputs smaller (image_size=, max_length=)"
+            ) from caught
+        if caught is not None:
+            caught.__traceback__ = None  # it holds the activations
+        gc.collect()
+        if self._undo.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.split *= 2
+        norms = "; BatchNorm takes its statistics from the smaller batches" if self._undo.statistics() else ""
+        log.warning(
+            "out of memory: going on with micro-batches of %d samples, as many per step as before%s", -(-largest // self.split), norms
+        )
+
+
+def cut(x: Any, part: slice) -> Any:
+    """Return some samples of a batch of inputs."""
+    if isinstance(x, Entering):
+        return dataclasses.replace(x, x=cut(x.x, part), kept=[values[part] for values in x.kept])
+    return {name: values[part] for name, values in x.items()} if isinstance(x, dict) else x[part]
+
+
+def _parts(size: int, split: int) -> Iterator[slice]:
+    step = -(-size // split)
+    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+
+
+def _status(caught: Exception | None, stopped: bool) -> Status:
+    if caught is None:
+        return Status.STOP if stopped else Status.FINE
+    return Status.OUT_OF_MEMORY if is_out_of_memory(caught) else Status.FAILED
