@@ -25,6 +25,8 @@ _NOT_MATHS = frozenset({"maximize", "differentiable", "capturable", "foreach", "
 
 # torch's optimizers that would need another loop or another split of the parameters.
 _NOT_TORCH = {"LBFGS", "SparseAdam", "Muon", "Rprop"}
+# Fused on every GPU and every version of torch that zoo runs on.
+_FUSED = {"Adam", "AdamW", "SGD"}
 # timm's that need a library that is not a dependency (bitsandbytes, apex), or whose random state is not in their state.
 _NOT_TIMM = ("bnb", "fused", "kron")
 
@@ -77,7 +79,7 @@ def _make(name: str, options: Mapping[str, Any], groups: list[dict[str, Any]], *
     if kind := _torch_optimizers().get(wanted):
         build: Callable[..., torch.optim.Optimizer] = kind
         taken, extra = set(inspect.signature(kind).parameters), {}
-        if "fused" in taken:  # False, not None, on the CPU: a loop over the parameters, as without fusing
+        if kind.__name__ in _FUSED:
             extra = {"fused": fused}
     elif wanted in _timm_optimizers():
         build, taken, extra = _from_timm(wanted)

@@ -69,10 +69,10 @@ def _step(step: int, total: int, rising: int) -> float:
 
 def _one_cycle(step: int, total: int, warmup: float) -> float:
     low = 1 / START
-    peak = max(0.0, total * warmup - 1)
+    peak, last = max(0.0, total * warmup - 1), total - 1
     if step < peak:
         return _eased(low, 1.0, step / peak)
-    return _eased(1.0, low / END, (step - peak) / max(1.0, total - 1 - peak))
+    return _eased(1.0, low / END, (step - peak) / (last - peak) if last > peak else 0.0)
 
 
 def _eased(start: float, end: float, share: float) -> float:
