@@ -152,6 +152,10 @@ class Ranks:
                 dist.all_reduce(torch.from_numpy(values), group=self._group)
         return values
 
+    def total(self, value: float) -> float:
+        """Return the sum of a number over all ranks."""
+        return value if self._group is None else sum(self.gather(value))
+
     def gather(self, value: T) -> list[T]:
         """Return the value of every rank, in order; plain data, sent as JSON, because nothing that comes over a network runs code."""
         if self._group is None:

@@ -1,0 +1,191 @@
+"""Memory that runs out, and what a run finds out by itself: micro-batches and learning rates."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.engine.test_resume import stop, tables
+from tests.engine.tiny import difference, model, timeless, values
+from zoo.engine.recipe import Phase, Recipe
+from zoo.errors import OptionError, TrainingError, ZooError
+
+CPU_SAYS = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+FULL: dict[str, Any] = {"recipe": "full", "epochs": 2, "batch_size": 8, "lr": 0.01, "augment": "none", "freeze_bn": True}
+
+
+def net(dropout: float = 0.0) -> Any:
+    """A toy model whose norms can hold their statistics."""
+    made = model()
+    made.pretrained = True
+    for module in made.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+    return made
+
+
+def limited(made: Any, most: int, error: BaseException) -> list[int]:
+    """Let the backbone fail in training on more than so many samples; return the sizes that it was given."""
+    seen: list[int] = []
+
+    def look(module: Any, args: Any) -> None:
+        if module.training:
+            seen.append(len(args[0]))
+            if len(args[0]) > most:
+                raise error
+
+    made.backbone.blocks[1].register_forward_pre_hook(look)  # the first norm has seen the batch by then
+    return seen
+
+
+def run(made: Any, out: Path, **options: Any) -> Any:
+    return made.fit(*tables(), out=out, quiet=True, **(FULL | options))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError(), RuntimeError(CPU_SAYS)], ids=repr)
+def test_t7_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(
+    error: BaseException, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small, direct, whole = net(), net(), net()
+    seen = limited(small, 3, error)
+    with caplog.at_level(logging.WARNING, "zoo"):
+        made = run(small, tmp_path / "small")
+    assert "micro-batches of 2 samples" in caplog.text
+    assert "BatchNorm" not in caplog.text
+    assert seen.count(8) == seen.count(4) == 1, "the size was not remembered"
+    expected = run(direct, tmp_path / "direct", batch_size=2, accumulate=4)
+    assert difference(values(small), values(direct)) <= 1e-6
+    assert [line["train_loss"] for line in made.history] == pytest.approx([line["train_loss"] for line in expected.history], abs=1e-5)
+    run(whole, tmp_path / "whole")
+    assert difference(values(small), values(whole)) <= 1e-5
+
+
+def test_t7_a_retry_repeats_neither_statistics_nor_random_numbers_nor_averages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"freeze_bn": False, "ema": 0.9, "dropout": 0.5}
+    retried, direct = net(), net()
+    limited(retried, 4, MemoryError())
+    with caplog.at_level(logging.WARNING, "zoo"):
+        run(retried, tmp_path / "retried", **options)
+    assert "BatchNorm takes its statistics from the smaller batches" in caplog.text
+    run(direct, tmp_path / "direct", batch_size=4, accumulate=2, **options)
+    assert difference(values(retried), values(direct)) <= 1e-6
+
+
+def test_t7_the_size_outlives_a_stop(tmp_path: Path) -> None:
+    made = net()
+    limited(made, 3, MemoryError())
+    trip = tables(36)
+    with pytest.raises(ZooError, match="SIGTERM"):
+        made.fit(*trip, out=tmp_path, quiet=True, **FULL)
+    resumed = net()
+    seen = limited(resumed, 3, MemoryError())
+    run(resumed, tmp_path, resume=True)
+    assert max(seen) == 2
+
+
+def test_t7_one_sample_that_does_not_fit_and_other_errors_end_the_run(tmp_path: Path) -> None:
+    made = net()
+    limited(made, 0, MemoryError())
+    with pytest.raises(TrainingError, match=r"one sample alone does not fit.*recipe='lora'"):
+        run(made, tmp_path / "one")
+    made = net()
+    limited(made, 3, RuntimeError("my own words: out of memory."))
+    with pytest.raises(RuntimeError, match="my own words"):
+        run(made, tmp_path / "own")
+
+
+@pytest.mark.parametrize("task", ["single-label", "multi-label", "regression"])
+def test_equal_gradients_with_class_weights_and_other_tasks(task: str, tmp_path: Path) -> None:
+    from zoo.data.open import open_data
+
+    images = tables()[0].inputs
+    labels: Any = ["red", "blue", "blue"] * 8
+    targets: Any = {"single-label": labels, "multi-label": [["red"], ["red", "blue"], []] * 8, "regression": [float(i) for i in range(24)]}[
+        task
+    ]
+    classes = 1 if task == "regression" else 2
+    nets = [model(classes, task=task) for _ in range(2)]
+    for made, most in zip(nets, (3, 99), strict=True):
+        made.pretrained = True
+        for module in made.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        limited(made, most, MemoryError())
+        weights = {} if task == "regression" else {"class_weights": "balanced"}
+        made.fit(open_data((images, targets), task=task), False, out=tmp_path / str(most), quiet=True, **(FULL | weights))
+    assert difference(values(nets[0]), values(nets[1])) <= 1e-4 * max(1.0, float(values(nets[1])["head.linear.bias"].abs().max()))
+
+
+def test_batch_size_auto_is_the_recipes_and_finds_out_beforehand_what_fits(tmp_path: Path) -> None:
+    recipe = Recipe(name="mine", phases=(Phase(name="all"),), batch_size=8, epochs=2, lr=0.01, freeze_bn=True)
+    found, given = net(), net()
+    seen = limited(found, 3, MemoryError())
+    one = run(found, tmp_path / "auto", recipe=recipe, batch_size="auto")
+    assert seen[:3] == [8, 4, 2]
+    assert max(seen[3:]) == 2
+    assert json.loads((tmp_path / "auto/run.json").read_text())["config"]["batch_size"] == "auto"
+    other = run(given, tmp_path / "given", recipe=recipe)
+    assert difference(values(found), values(given)) <= 1e-5
+    assert [line["epoch"] for line in one.history] == [line["epoch"] for line in other.history]
+
+
+def test_a_learning_rate_is_found_for_every_phase_and_drawn(tmp_path: Path) -> None:
+    made = model()
+    result = made.fit(*tables(), out=tmp_path, recipe="lp-ft", epochs=6, lr="auto", quiet=True, batch_size=8)
+    pictures = sorted(path.name for path in tmp_path.glob("lr-*.png"))
+    assert pictures == ["lr-1-probe.png", "lr-2-full.png"]
+    rates = {line["phase"]: max(other["lr"] for other in result.history if other["phase"] == line["phase"]) for line in result.history}
+    assert all(1e-6 < rate < 10 for rate in rates.values())
+    assert result.metrics["accuracy"] > 0.5
+
+
+@pytest.mark.parametrize(("reads", "where"), [(60, "train"), (12 + 5, "valid")], ids=["in the range test", "after it"])
+def test_a_run_that_finds_its_rates_resumes_to_the_last_bit(reads: int, where: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr": "auto", "quiet": True}
+    whole = model()
+    expected = whole.fit(*tables(), out=tmp_path / "whole", **options)
+    cut = model()
+    with pytest.raises(ZooError, match="SIGTERM"):
+        cut.fit(*tables(reads, where), out=tmp_path / "cut", **options)
+    resumed = model()
+    history = resumed.fit(*tables(), out=tmp_path / "cut", resume=True, **options)
+    assert difference(values(resumed), values(whole)) == 0.0
+    assert timeless(history.history) == timeless(expected.history)
+
+
+def test_a_rate_that_is_neither_number_nor_auto_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"lr is 'fast'; it must be 'auto'"):
+        model().fit("nowhere", lr="fast")
+
+
+@pytest.mark.parametrize(
+    ("reads", "options"),
+    [(36, {"recipe": "top"}), (60, {"recipe": "gradual"}), (60, {"recipe": "bitfit"}), (60, {"schedule": "plateau"})],
+    ids=["top", "gradual", "bitfit", "plateau"],
+)
+def test_every_way_resumes_to_the_last_bit(reads: int, options: dict[str, Any], tmp_path: Path) -> None:
+    from tests.engine.test_resume import fit
+
+    options = {"epochs": 6} | options
+    whole, expected = fit(tmp_path / "whole", **options)
+    stop(tmp_path / "cut", reads, **options)
+    resumed, history = fit(tmp_path / "cut", resume=True, **options)
+    assert difference(values(resumed), values(whole)) == 0.0
+    assert timeless(history.history) == timeless(expected.history)
+
+
+def test_a_phase_in_steps_ends_within_an_epoch_and_its_schedule_with_it(tmp_path: Path) -> None:
+    recipe = Recipe(
+        name="short", phases=(Phase(name="some", steps=4), Phase(name="rest", epochs=1)), batch_size=8, schedule="linear", warmup=0.0
+    )
+    made = model()
+    result = made.fit(*tables(), out=tmp_path, recipe=recipe, quiet=True)
+    assert [(line["phase"], line["epoch"]) for line in result.history] == [("some", 1), ("some", 2), ("rest", 3)]
+    newest = max((tmp_path / "checkpoint").iterdir())
+    assert json.loads((newest / "state.json").read_text())["steps"] == 4 + 3
+    assert result.history[1]["lr"] == pytest.approx(recipe.lr * 1 / 4)

@@ -1,0 +1,58 @@
+"""What is done to the values of a run after its last epoch: the mean over the last epochs, and WiSE-FT."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from zoo.engine.averaging import interpolate, refresh_statistics
+from zoo.engine.sampler import ordered_batches
+from zoo.engine.state import values_of
+
+if TYPE_CHECKING:
+    from zoo.engine.training import Training
+
+
+def conclude(run: Training) -> None:
+    """Load what a run kept, and apply what its configuration asks for after training, each once and with a line in the history."""
+    state, averages = run.state, run.averages
+    done = {record["phase"] for record in state.history}
+    if state.kept:
+        run.model.load_state_dict(state.kept)
+    elif averages.ema is not None and not done & {"average", "wise-ft"}:
+        averages.ema.copy_to(run.model)
+    if averages.mean is not None and averages.mean.updates and "average" not in done:
+        before = values_of(run.model)
+        averages.mean.copy_to(run.model)
+        _refresh(run)
+        if not _judge(run, "average") and run.truth is not None:
+            run.model.load_state_dict(before)
+    if state.start and "wise-ft" not in done:
+        interpolate(run.model, state.start, run.config.wise_ft)
+        _refresh(run)
+        _judge(run, "wise-ft", asked=True)
+
+
+def _judge(run: Training, name: str, *, asked: bool = False) -> bool:
+    """Validate values that no epoch ended with, as one more line of the history; tell whether they are kept."""
+    state, started, last = run.state, time.perf_counter(), run.state.history[-1]
+    metrics = run.validate(None)
+    record = {"epoch": last["epoch"] + 1, "phase": name, "lr": 0.0, "train_loss": last["train_loss"], **metrics}
+    record |= {"seconds": round(time.perf_counter() - started, 3), "samples_per_second": 0.0}
+    state.history.append(record)
+    better = run.truth is not None and state.best.update(record["epoch"], record)
+    if asked and run.truth is not None:
+        state.best.epoch = record["epoch"]
+    if better or asked:
+        state.keep(run.model)
+    run.progress.epoch(record, record["epoch"], better or asked)
+    run.save()
+    return better or asked
+
+
+def _refresh(run: Training) -> None:
+    """Let BatchNorm see the training data with the new values, where its statistics moved in training."""
+    run.model.freeze(run.plan[-1].frozen)
+    loader = run.streams.plain()
+    order = ordered_batches(len(run.train), run.config.samples, loader.samples.lengths)
+    refresh_statistics(run.model, (x for x, _, _ in loader.batches(order)))

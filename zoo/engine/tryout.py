@@ -1,0 +1,76 @@
+"""What is tried before a phase trains, and undone: whether a batch fits into memory, and which learning rate suits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from zoo.engine.loader import Loaded
+from zoo.engine.plan import Epoch
+from zoo.engine.range_test import draw_range, range_test, undone
+from zoo.engine.sampler import Batch
+from zoo.engine.step import Stepper
+from zoo.engine.streams import Stream
+
+if TYPE_CHECKING:
+    from zoo.engine.training import Training
+
+
+def fit_memory(run: Training, epoch: Epoch, stream: Stream) -> int:
+    """Take one step with the largest batches of an epoch and undo it; return in how many micro-batches a batch fits into memory."""
+    lengths = stream.lengths
+
+    def size(step: Sequence[Batch]) -> int:
+        return max(len(batch) * (1 if lengths is None else int(lengths[batch].max())) for batch in step)
+
+    order = [max(run.batches.order(run.state.epoch, lengths), key=size)]
+    stepper = _stepper(run)
+    run.rates.apply(epoch, 0)
+    with undone(run.model, run.optimizer):
+        _take(run, stepper, stream, order[0], next(run.batches.load(epoch, run.state.epoch, stream, order)))
+    return stepper.split
+
+
+def find_rate(run: Training, epoch: Epoch, stream: Stream) -> float:
+    """Return the head's learning rate for a phase by a range test, and draw its curve into the run's folder.
+
+    Raises:
+        TrainingError: If the loss falls at no rate.
+    """
+    stepper, batches = _stepper(run), _endless(run, epoch, stream)
+
+    def step(lr: float) -> float:
+        run.poll()
+        run.rates.apply_head(lr)
+        return _take(run, stepper, stream, *next(batches))
+
+    run.progress.begin(f"{epoch.phase.name}: learning rate", 0)
+    with run.ranks.together():
+        curve = range_test(run.model, run.optimizer, step)
+    if run.ranks.main:
+        name = "".join(sign if sign.isalnum() else "-" for sign in epoch.phase.name)
+        draw_range(curve, run.folder / f"lr-{epoch.index + 1}-{name}.png")
+    run.progress.note(f"{epoch.phase.name}: learning rate {curve.suggestion:.2g}, found in {len(curve.rates)} steps")
+    return curve.suggestion
+
+
+def _stepper(run: Training) -> Stepper:
+    guard, stepper = run.make_stepper()
+    guard.deferred = False  # told at once, and on a GPU waited for: what it flags must not outlive the trial
+    stepper.split = run.state.split
+    return stepper
+
+
+def _endless(run: Training, epoch: Epoch, stream: Stream) -> Iterator[tuple[Sequence[Batch], list[Loaded]]]:
+    """Yield the steps of the epoch over and over."""
+    position = run.state.epoch
+    order = run.batches.order(position, stream.lengths)
+    while True:
+        yield from zip(order, run.batches.load(epoch, position, stream, order), strict=True)
+
+
+def _take(run: Training, stepper: Stepper, stream: Stream, step: Sequence[Batch], loaded: list[Loaded]) -> float:
+    """Take one step and return its mean loss over all processes."""
+    samples = sum(len(batch) for batch in step)
+    value, _ = stepper.take(lambda: loaded, stream.forward, step=0, samples=samples, stopped=lambda: False, explain=lambda error: error)
+    return run.ranks.total(float(value))
