@@ -189,3 +189,12 @@ def test_a_phase_in_steps_ends_within_an_epoch_and_its_schedule_with_it(tmp_path
     newest = max((tmp_path / "checkpoint").iterdir())
     assert json.loads((newest / "state.json").read_text())["steps"] == 4 + 3
     assert result.history[1]["lr"] == pytest.approx(recipe.lr * 1 / 4)
+
+
+def test_a_compiled_backbone_trains_to_the_same_values_and_is_plain_again_afterwards(tmp_path: Path) -> None:
+    compiled, plain = net(), net()
+    run(compiled, tmp_path / "compiled", compile=True)
+    run(plain, tmp_path / "plain")
+    assert compiled.backbone._compiled_call_impl is None
+    assert values(compiled).keys() == values(plain).keys()
+    assert difference(values(compiled), values(plain)) <= 1e-4

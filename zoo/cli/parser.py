@@ -51,6 +51,16 @@ class Parser(argparse.ArgumentParser):
         return self._commands().get(name, self)
 
 
+def whole_or_auto(word: str) -> int | str:
+    """Read a whole number, or the word auto."""
+    return word if word == "auto" else int(word)
+
+
+def number_or_auto(word: str) -> float | str:
+    """Read a number, or the word auto."""
+    return word if word == "auto" else float(word)
+
+
 def global_options(parser: argparse.ArgumentParser, *, front: bool) -> None:
     """Add the options that every command takes, before its name (``front``) or after it."""
     group = parser.add_argument_group("global options, before or after the command")

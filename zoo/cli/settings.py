@@ -37,6 +37,7 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
         OptionError: Listing every unknown key, with its nearest, and every value out of range.
     """
     from zoo.engine.config import OPTIONS, resolve
+    from zoo.engine.recipe import default_recipe
 
     given = {key: value for key, value in flags.items() if value is not None and value != {}}
     options = dict(given.pop("options", {}))
@@ -49,8 +50,7 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
         raise OptionError(
             f"there is no task {settings['task']!r}{did_you_mean(settings['task'], TASKS)}; the tasks are: {', '.join(TASKS)}"
         )
-    settings["recipe"] = settings["recipe"] or "layer-decay"
-    resolve(settings["recipe"], settings["fit"] | {"columns": settings["columns"]})
+    resolve(settings["recipe"] or default_recipe(settings["task"]), settings["fit"] | {"columns": settings["columns"]})
     return settings
 
 

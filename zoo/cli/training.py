@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.output import Output, figures, show_log
-from zoo.cli.parser import Commands
+from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
 
 if TYPE_CHECKING:
     from zoo.backbone import Backbone
@@ -36,10 +36,10 @@ def _register_train(commands: Commands) -> None:
     add("data", metavar="DATA", help=DATA)
     add("--valid", metavar="DATA", help="data to choose the best epoch by; else a split of DATA, else 20 %% held out")
     add("--weights", metavar="FILE", help="a safetensors file, or 'none' for random values")
-    add("--recipe", help="linear-probe, full, layer-decay (default) or lp-ft")
+    add("--recipe", help="layer-decay (default), linear-probe, lp-ft, full, top, gradual, lora or bitfit")
     add("--epochs", type=int, metavar="N", help="epochs of all phases together")
-    add("--batch-size", type=int, metavar="N", help="samples per forward")
-    add("--lr", type=float, help="learning rate of the head, per step")
+    add("--batch-size", type=whole_or_auto, metavar="N", help="samples of a batch, or auto")
+    add("--lr", type=number_or_auto, help="learning rate of the head, per step, or auto")
     add("--image-size", type=int, metavar="S", help="height and width in pixels")
     add("--seed", type=int, metavar="N", help="decides everything that is random")
     add("--out", metavar="DIR", help="the run directory")

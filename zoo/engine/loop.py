@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,15 @@ from zoo.data.open import Table
 from zoo.engine.checkpoint import Checkpoint, clean_stages, read_newest
 from zoo.engine.config import Config, option_differences, resolve
 from zoo.engine.curves import draw_curves
-from zoo.engine.device import join_processes, make_accelerator, placed, seeded
+from zoo.engine.device import join_processes, make_accelerator
 from zoo.engine.messages import too_late
+from zoo.engine.prepare import prepared
 from zoo.engine.ranks import Ranks
-from zoo.engine.recipe import Recipe
+from zoo.engine.recipe import Recipe, default_recipe
 from zoo.engine.run import Run, claim_folder, environment, release_folder, write_history, write_run
-from zoo.engine.setup import check_fits, open_for_fit, resize_inputs, shorten_inputs, summary, window_inputs
+from zoo.engine.setup import check_fits, open_for_fit, summary
 from zoo.engine.signals import StopFlag, stop_signals
-from zoo.engine.switches import switch_off, switched_on
+from zoo.engine.switches import switch_off
 from zoo.engine.training import Training
 from zoo.errors import OptionError, SavedModelError, fault_list
 
@@ -35,10 +34,10 @@ def fit(
     train: Any,
     valid: Any = None,
     *,
-    recipe: str | Recipe = "layer-decay",
+    recipe: str | Recipe | None = None,
     epochs: int | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
+    batch_size: int | str | None = None,
+    lr: float | str | None = None,
     image_size: int | tuple[int, int] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
@@ -61,10 +60,11 @@ def fit(
         train: Any source with labels, see ``zoo.data.open.open_data``.
         valid: Another source; None takes the validation split of ``train`` or holds 20 % out; False trains on everything
             and keeps the last epoch.
-        recipe: ``layer-decay``, ``linear-probe``, ``full``, ``lp-ft``, or a ``Recipe``.
+        recipe: ``layer-decay``, ``linear-probe``, ``lp-ft``, ``full``, ``top``, ``gradual``, ``lora``, ``bitfit``, or a ``Recipe``;
+            None takes ``layer-decay``, and ``full`` for words.
         epochs: Epochs of all phases together; the recipe's where None, as are the next two.
-        batch_size: Samples per forward.
-        lr: Learning rate of the head.
+        batch_size: Samples of a batch, on all processes together; ``auto`` finds out how many fit into memory at a time.
+        lr: Learning rate of the head; ``auto`` finds one for each phase by a range test.
         image_size: Pixels; the declared size where None.
         seed: At least 0.
         out: Folder of the run; None takes the next free one below ``runs/``.
@@ -84,7 +84,7 @@ def fit(
         InterruptedRunError: After Ctrl-C or SIGTERM, once a checkpoint is written.
     """
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
-    config = resolve(recipe, named | recipe_options)
+    config = resolve(recipe or default_recipe(model.task), named | recipe_options)
     check_fits(model, config)
     ranks = join_processes(config.device, config.timeout)
     with ranks.together():
@@ -142,17 +142,7 @@ def _train(
     ranks: Ranks,
 ) -> Training:
     """Train on the accelerator's device; the model then comes back to where it was."""
-    with ExitStack() as stack:
-        stack.enter_context(_frozen_as_before(model))
-        layout = stack.enter_context(placed(model, accelerator.device))
-        stack.enter_context(seeded(config.seed))
-        resize_inputs(model, config.image_size)
-        shorten_inputs(model, config.max_length)
-        window_inputs(model, config.window)
-        # Statistics that were never learned must move.
-        model.freeze_bn = config.freeze_bn and model.pretrained
-        model.labels = model.labels or tables[0].classes or None
-        penalties = stack.enter_context(switched_on(model, config))
+    with prepared(model, tables[0], config, accelerator) as (layout, penalties):
         training = Training(
             model, *tables, config, accelerator, folder, stop=stop, layout=layout, quiet=quiet, ranks=ranks, penalties=penalties
         )
@@ -175,16 +165,6 @@ def _finish(model: TaskModel, training: Training, folder: Path) -> Run:
             model.save(folder, overwrite=True)
             draw_curves(history, folder / "curves.png", monitor=best.monitor, kept=best.epoch)
     return Run(history, metrics, folder, kept, best.monitor)
-
-
-@contextmanager
-def _frozen_as_before(model: TaskModel) -> Iterator[None]:
-    frozen, freeze_bn = model.frozen, model.freeze_bn
-    try:
-        yield
-    finally:
-        model.freeze_bn = freeze_bn
-        model.freeze(frozen)
 
 
 def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerator: Any) -> dict[str, Any]:

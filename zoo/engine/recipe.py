@@ -191,6 +191,13 @@ def resolve_recipe(recipe: str | Recipe) -> Recipe:
     return RECIPES[recipe]
 
 
+def default_recipe(task: str) -> Recipe:
+    """Return the recipe of a task where none is asked for: what did best untuned in docs/benchmarks.md."""
+    if task == "token-classification":  # a head on frozen features says little about single words
+        return replace(RECIPES["full"], lr=1e-4)
+    return RECIPES["layer-decay"]
+
+
 def phase_epochs(phases: Sequence[Phase], epochs: int) -> list[int]:
     """Divide epochs among phases by their shares, at least one each; the last phase takes what rounding leaves.
 

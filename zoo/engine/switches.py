@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from zoo.adapter import TaskModel
 from zoo.engine.config import Config
 from zoo.engine.plan import prefix_of, shallowest
@@ -45,8 +48,22 @@ def switched_on(model: TaskModel, config: Config) -> Iterator[Regularizers | Non
             stack.enter_context(stochastic_depth(model.groups, config.drop_path))
         if config.dropout:
             stack.enter_context(set_dropout(model, config.dropout))
+        if config.compile:
+            stack.enter_context(compiled(model.backbone))
         weights = {"l2_sp": config.l2_sp, "delta": config.delta, "bss": config.bss}
         yield Regularizers(model, **weights) if any(weights.values()) else None
+
+
+@contextmanager
+def compiled(module: nn.Module) -> Iterator[None]:
+    """Compile a module's calls while the context is open, in place; names of parameters and the state stay."""
+    # Compiled code is kept per code object, and after eight models of one kind torch would give up compiling.
+    torch.compiler.reset()
+    module.compile()
+    try:
+        yield
+    finally:
+        module._compiled_call_impl = None
 
 
 def switch_off(model: TaskModel, config: Config, folder: Path | None) -> None:

@@ -113,7 +113,7 @@ class Training:
             poll=self.poll,
             folder=folder,
             ranks=ranks,
-            enter=penalties is None or not penalties.needs_inputs,
+            enter=not config.compile and (penalties is None or not penalties.needs_inputs),
         )
         self._saved_at = time.monotonic()
 
@@ -138,7 +138,9 @@ class Training:
                 conclude(self)
             except Stopped:
                 self.save()
-                raise interrupted(self.stop, self.folder, self._position) from None
+                heard = StopFlag()  # of whichever process; the flag of this one still waits for the signal that the launcher sends to all
+                heard.signum = max(self.ranks.gather(self.stop.signum))
+                raise self.ranks.known(interrupted(heard, self.folder, self._position)) from None
 
     def _epoch(self, epoch: Epoch) -> None:
         state, started = self.state, time.perf_counter() - self.state.seconds
@@ -161,7 +163,7 @@ class Training:
             "epoch": state.epoch + 1,
             "phase": epoch.phase.name,
             "lr": self.rates.head(epoch, epoch.steps - 1),
-            "train_loss": self._mean_loss(),
+            "train_loss": self.ranks.total(float(state.loss_sum)) / max(1, state.seen),
             **metrics,
             "seconds": round(time.perf_counter() - started, 3),
             "samples_per_second": round(state.seen / max(trained, 1e-9), 1),
@@ -193,7 +195,7 @@ class Training:
         if self.rates.schedule(epoch) == "plateau":
             state.plateau.update(better)
         state.next_epoch(following)
-        if ends or time.monotonic() - self._saved_at >= INTERVAL:
+        if ends or self._due():
             self.save()
         if self.ranks.main:
             write_history(self.folder, state.history)
@@ -218,7 +220,6 @@ class Training:
             self.averages.end_step()
             self._after_step(step, stop, explain)
         self._check(explain)
-        state.loss_sum = self.ranks.total(float(state.loss_sum))
 
     def _after_step(self, step: int, stop: bool, explain: Callable[[NonFiniteError], Exception]) -> None:
         if (step + 1) % EVERY == 0:
@@ -261,13 +262,22 @@ class Training:
         self.model.eval()
         with self.ranks.together():
             logits = self.streams.valid_logits(epoch)
+        # Those of the first process: what is decided by them must not hang on the last digit of another's arithmetic.
+        return self.ranks.gather(self._metrics(logits, self.truth))[0]
+
+    def _metrics(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> dict[str, float]:
         if self.scale is None:
-            return compute_metrics(self.model.task, logits, self.truth, self.train.classes)
-        error = logits - self.scale.encode(self.truth)
-        return {"loss": float((error**2).mean()), **compute_metrics(self.model.task, self.scale.decode(logits), self.truth)}
+            return compute_metrics(self.model.task, logits, truth, self.train.classes)
+        error = logits - self.scale.encode(truth)
+        return {"loss": float((error**2).mean()), **compute_metrics(self.model.task, self.scale.decode(logits), truth)}
+
+    def _due(self) -> bool:
+        """Tell whether the last checkpoint is old, by the clock of the first process."""
+        return self.ranks.gather(time.monotonic() - self._saved_at >= INTERVAL)[0]
 
     def _mean_loss(self) -> float:
-        return float(self.state.loss_sum) / max(1, self.state.seen)
+        """Return the mean loss of the epoch so far, of several processes as far as this one knows."""
+        return float(self.state.loss_sum) * self.ranks.count / max(1, self.state.seen)
 
     def _encoded(self, table: Table) -> Table:
         return table if self.scale is None else replace(table, targets=self.scale.encode(np.asarray(table.targets)))
