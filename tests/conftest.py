@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CONFIG_HOME", str(home / "config"))
         patch.setenv("ZOO_CACHE", str(home / "cache"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_shared() -> None:
+    """Let no test train on what the frozen part of a model gave in another."""
+    if shelf := sys.modules.get("zoo.engine.shelf"):  # without importing torch for it
+        shelf.SHELF.clear()
 
 
 @pytest.fixture(scope="session")

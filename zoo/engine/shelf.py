@@ -1,0 +1,94 @@
+"""What frozen prefixes gave, kept for the next run of this process that asks for the same: a sweep, another head, a second seed.
+
+The key is what the values depend on, to the last bit: the values of the frozen groups, the declared input, the samples, the
+view, and how they were batched. Samples that cannot be told apart cheaply, such as a dataset object of the user's own, have
+no key and are not shared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.adapter import TaskModel
+from zoo.data.open import Table
+from zoo.data.read import TEXTUAL
+
+LIMIT = 512 * 2**20  # bytes of all values together
+
+
+class Shelf:
+    """Values by key, the longest unused forgotten first.
+
+    Args:
+        limit: Bytes of all values together.
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._held: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+
+    def get(self, key: str) -> Any:
+        """Return the value of a key, or None."""
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key][0]
+        return None
+
+    def put(self, key: str, value: Any, size: int) -> None:
+        """Keep a value of ``size`` bytes, unless it is larger than all that may be kept, or there is no key."""
+        if not key or size > self._limit:
+            return
+        self._held[key] = value, size
+        while sum(each for _, each in self._held.values()) > self._limit:
+            self._held.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._held.clear()
+
+
+SHELF = Shelf()
+
+
+def model_key(model: TaskModel, frozen: int) -> str:
+    """Return what identifies the frozen prefix of a model and what comes before it, by value."""
+    digest = hashlib.sha256(repr((model.spec.build, model.spec.options, model.inputs, model.groups.names[:frozen])).encode())
+    digest.update(repr((type(model.head), getattr(model.head, "pool", None), torch.get_num_threads())).encode())
+    for group in model.groups[:frozen]:
+        for name, tensor in (*group.named_parameters(), *group.named_buffers()):
+            digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def table_key(table: Table) -> str:
+    """Return what identifies the samples of a table, or nothing where that is not known."""
+    inputs = table.inputs
+    if isinstance(inputs, np.ndarray):
+        return hashlib.sha256(repr((inputs.dtype, inputs.shape)).encode() + np.ascontiguousarray(inputs).tobytes()).hexdigest()
+    if not isinstance(inputs, list | tuple):
+        return ""
+    digest = hashlib.sha256(table.reads.encode())
+    for item in inputs:
+        told = f"{item!r}\0" if table.reads in TEXTUAL else _file_key(item)
+        if not told:
+            return ""
+        digest.update(told.encode())
+    return digest.hexdigest()
+
+
+def _file_key(item: Any) -> str:
+    if not isinstance(item, str | os.PathLike):
+        return ""
+    try:
+        status = Path(item).stat()
+    except OSError:
+        return ""
+    return f"{os.fspath(item)}\0{status.st_size}\0{status.st_mtime_ns}\0"
