@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.optim import lr_scheduler
 
+from tests.engine.test_resume import tables
+from tests.engine.tiny import model
+from zoo.engine.best import Best
 from zoo.engine.plateau import Plateau
 from zoo.engine.recipe import SCHEDULES
 from zoo.engine.schedule import rate
@@ -108,3 +112,13 @@ def test_a_plateau_goes_on_where_it_was() -> None:
     other.restore(one.to_dict())
     assert other == one
     assert other.waited == 1
+
+
+def test_the_rate_of_a_run_falls_where_its_metric_waits(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"recipe": "full", "epochs": 12, "batch_size": 8, "lr": 0.3, "warmup": 0.0, "augment": "none"}
+    history = model().fit(*tables(), out=tmp_path, schedule="plateau", quiet=True, **options).history
+    best, plateau = Best("accuracy"), Plateau()
+    for record in history:
+        assert record["lr"] == pytest.approx(0.3 * plateau.factor)
+        plateau.update(best.update(record["epoch"], record))
+    assert history[-1]["lr"] < history[0]["lr"]
