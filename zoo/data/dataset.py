@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from zoo.data.images import decode
 from zoo.data.table import PIXELS, Table
 from zoo.data.transforms import Transform
 from zoo.data.volumes import read_volume
-from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, fault_list
+from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, examples, fault_list
 
 Sample: TypeAlias = "tuple[torch.Tensor, Any, int]"
 Inputs: TypeAlias = "torch.Tensor | dict[str, torch.Tensor]"
@@ -83,11 +84,34 @@ class Samples(Dataset[Sample]):
         return x, int(target) if isinstance(target, np.int64) else target, index
 
     def collate(self, samples: Sequence[Sample]) -> Batched:
-        """Stack a list of samples."""
+        """Stack a list of samples.
+
+        Raises:
+            CorruptInputError: If an input has values that are not finite, naming all such samples of the batch: a forward in
+                train mode would already put them into the statistics of BatchNorm.
+            DataError: If a target has.
+        """
         inputs, targets, indices = zip(*samples, strict=True)
         if targets[0] is None:  # unlabelled: prediction needs none, and None cannot be stacked
             targets = (-1,) * len(inputs)
-        return torch.stack(inputs), torch.from_numpy(np.stack([np.asarray(target) for target in targets])), list(indices)
+        x, y = torch.stack(inputs), torch.from_numpy(np.stack([np.asarray(target) for target in targets]))
+        self._refuse(not_finite(x), indices, CorruptInputError("has values that are not finite; clean or remove it"))
+        self._refuse(not_finite(y), indices, DataError("has a target that is not finite; correct or remove it"))
+        return x, y, list(indices)
+
+    def _refuse(self, rows: Sequence[int], indices: Sequence[int], error: ZooError) -> None:
+        if rows:
+            names = examples([f"{indices[row]} ({self.table.name_of(indices[row])})" for row in rows])
+            number = "sample" if len(rows) == 1 else f"{len(rows)} samples:"
+            raise _told(error, f"{number} {names} of {self.table.source}")
+
+
+def not_finite(batch: torch.Tensor) -> list[int]:
+    """Return the rows of a batch that hold NaN or infinity."""
+    # The sum tells it for the price of reading once; it is infinite for very large values too, so it is not the last word.
+    if not batch.is_floating_point() or math.isfinite(batch.sum().item()):
+        return []
+    return [row for row, sample in enumerate(batch) if not torch.isfinite(sample).all()]
 
 
 def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, float] | None = None, *, channels: int = 0) -> Table:

@@ -19,6 +19,7 @@ from zoo.errors import DataError, OptionError, count, did_you_mean, examples, fa
 
 log = logging.getLogger(__name__)
 _INTEGER = re.compile(r"[+-]?\d+")
+_LARGEST = float(np.finfo(np.float32).max)  # what is larger would be infinite once it is a target
 
 
 def class_order(names: set[str]) -> tuple[str, ...]:
@@ -250,7 +251,7 @@ def _numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) -> Array
         try:
             parts = re.split(r"[|;]", label) if isinstance(label, str) else label
             values.append([float(part) for part in parts] if isinstance(parts, list | tuple) else [float(parts)])
-            if not all(map(math.isfinite, values[-1])):
+            if not all(abs(value) <= _LARGEST for value in values[-1]):  # which NaN is not either
                 raise ValueError("not finite")
         except (TypeError, ValueError):
             faults.append(f"{item_name(inputs, row)}: {label!r}")
