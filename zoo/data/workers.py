@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
 
 
 def worker_init() -> Callable[[int], None]:
@@ -15,19 +17,37 @@ def worker_init() -> Callable[[int], None]:
     A signal to the process group (Ctrl-C, a scheduler's SIGTERM) must not kill workers, or the step that is under way
     could not be finished and saved. Yet they cannot simply ignore SIGTERM: at the end of the main process,
     multiprocessing sends it to them and then waits, for ever if they are deaf. So a worker ends when its main process
-    sends SIGTERM, and not when anybody else does.
+    sends SIGTERM, and not when anybody else does. It also ends as soon as its main process is no more, whatever it is
+    busy with.
     """
     return _start
 
 
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Hold SIGTERM back while workers are started: one that was forked a moment ago would not yet know whom to obey."""
+    if not hasattr(signal, "sigwaitinfo"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     # Where the sender of a signal cannot be known (macOS, Windows), SIGTERM keeps its usual meaning.
     if parent is not None and parent.pid is not None and hasattr(signal, "sigwaitinfo"):
         # Blocked here and in every later thread, so that it waits for the thread that looks at the sender.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey, args=(parent.pid, os.getppid()), daemon=True).start()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
 def _obey(main: int, above: int) -> None:
@@ -35,3 +55,8 @@ def _obey(main: int, above: int) -> None:
         sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
         if sender == main or os.getppid() != above:
             os._exit(0)
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(0)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Schedulers send SIGUSR1 some minutes before they end a job.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class Stopped(Exception):  # noqa: N818  # control flow inside the engine, never shown
@@ -38,13 +39,18 @@ class StopFlag:
 
     @property
     def exit_code(self) -> int:
-        """128 plus the number of the signal, as shells count."""
-        return 128 + self.signum
+        """130 after SIGINT, as shells count, else 143: asked to end, whichever signal asked."""
+        return exit_code(self.signum)
+
+
+def exit_code(signum: int) -> int:
+    """Return the exit code of a run that a signal ended."""
+    return 128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 
 
 @contextmanager
 def stop_signals() -> Iterator[StopFlag]:
-    """Turn the first SIGINT or SIGTERM into a flag; the second one ends the process at once.
+    """Turn the first SIGINT, SIGTERM or SIGUSR1 into a flag; the second one ends the process at once.
 
     Handlers are installed in the main thread only, as Python demands, and restored at the end.
     """
@@ -59,7 +65,7 @@ def stop_signals() -> Iterator[StopFlag]:
         if os.getpid() != process:  # a loader worker that was forked a moment ago: the parent decides
             return
         if flag.signum:
-            os._exit(128 + signum)
+            os._exit(exit_code(signum))
         flag.signum = signum
 
     for number in SIGNALS:
