@@ -14,6 +14,7 @@ from zoo.data.dataset import Batched, Inputs, Samples
 from zoo.data.text import TextSamples
 from zoo.data.workers import worker_init
 from zoo.engine.sampler import Batch
+from zoo.engine.watched import Watched, WatchedLoader
 
 Loaded: TypeAlias = Batched
 
@@ -54,8 +55,8 @@ class Loader:
         self.samples, self._device, self._layout = samples, device, layout
         self._order = _Order()
         number = default_workers(device) if workers is None else workers
-        self._loader = DataLoader(
-            samples,  # type: ignore[arg-type]  # texts are a dataset by what they can do
+        self._loader = WatchedLoader(
+            Watched(samples, number) if number else samples,  # type: ignore[arg-type]  # texts are a dataset by what they can do
             batch_sampler=self._order,
             num_workers=number,
             collate_fn=samples.collate,
@@ -72,6 +73,10 @@ class Loader:
         self._order.batches = order
         for inputs, targets, indices in _quiet_iterator(self._loader):
             yield self._placed(inputs), targets.to(self._device, non_blocking=True), indices
+
+    def close(self) -> None:
+        """End the workers; the next pass starts others."""
+        self._loader.close()
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,0 +1,146 @@
+"""Loader processes that are looked after: one that dies or hangs ends the run with one error, which names its sample."""
+
+from __future__ import annotations
+
+import math
+import signal
+from multiprocessing.connection import wait
+from typing import Any, NoReturn
+
+import torch
+from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from zoo.data.workers import starting_workers
+from zoo.errors import LoaderError, examples
+
+TIMEOUT = 300.0  # seconds that one batch may take
+LOOK = 0.25  # seconds between two looks at the workers
+PATIENCE = 1.0  # seconds that a dying worker may take to end
+_IDLE = -1
+_REMEDY = "workers=0 loads in the main process; a run goes on with resume=True"
+
+
+class Watched(Dataset[Any]):
+    """A dataset that tells which sample each worker is busy with.
+
+    Attributes:
+        busy: Index of the sample per worker, int64 in shared memory, -1 where it waits for work.
+    """
+
+    def __init__(self, samples: Any, workers: int) -> None:
+        """Watch ``samples`` being loaded by ``workers`` processes."""
+        self.samples = samples
+        self.busy = torch.full((workers,), _IDLE, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # torch has no types
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        """Return a sample, and say meanwhile that it is being loaded."""
+        worker = get_worker_info()
+        assert worker is not None, "meant for workers"
+        self.busy[worker.id] = index
+        sample = self.samples[index]
+        self.busy[worker.id] = _IDLE
+        return sample
+
+
+class WatchedLoader(DataLoader[Any]):
+    """A ``DataLoader`` that finds out within a second when a worker has died, however it ended, and when one hangs."""
+
+    def close(self) -> None:
+        """End the workers that live on between passes, where there are any."""
+        if isinstance(self._iterator, _Iterator):
+            self._iterator.end()
+        self._iterator = None
+
+    def _get_iterator(self) -> Any:
+        if not self.num_workers:
+            return super()._get_iterator()
+        self.check_worker_number_rationality()
+        with starting_workers():
+            return _Iterator(self)
+
+
+class _Iterator(_MultiProcessingDataLoaderIter):
+    """Looks at its workers several times a second while it waits for them.
+
+    torch itself raises from a handler of SIGCHLD when a worker dies, wherever the main thread happens to be: in a step, or
+    in the middle of writing a checkpoint. These workers are taken out of its care; what they have loaded is used up first.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        super().__init__(loader)
+        self._watched: Any = loader.dataset
+        self._patience = TIMEOUT
+        if self._worker_pids_set:
+            _utils.signal_handling._remove_worker_pids(id(self))  # type: ignore[attr-defined]  # meant for torch's own iterators
+            self._worker_pids_set = False
+
+    def _try_get_data(self, timeout: float = 0.0) -> tuple[bool, Any]:
+        for _ in range(math.ceil(self._patience / LOOK)):
+            try:
+                done, data = super()._try_get_data(LOOK)  # type: ignore[no-untyped-call]  # torch has no types here
+            except Exception as error:
+                self._give_up(self._cause(error), error)
+            if done:
+                return True, data
+        self._give_up(f"no batch came within {self._patience:g} s: {self._at_work()}", None)
+
+    def _get_data(self) -> Any:
+        try:
+            return super()._get_data()  # type: ignore[no-untyped-call]  # torch has no types here
+        except LoaderError:
+            raise
+        except RuntimeError as error:  # the thread that pins memory died of what a dead worker left behind
+            self._give_up(self._cause(error), error)
+
+    def _next_data(self) -> Any:
+        try:
+            return super()._next_data()  # type: ignore[no-untyped-call]  # torch has no types here
+        except (StopIteration, LoaderError):
+            raise
+        except Exception:  # a worker has raised; the traceback would keep all of them alive
+            self.end()
+            raise
+
+    def _cause(self, error: Exception) -> str:
+        # What a dying worker has promised to hand over may be missed a moment before its end can be seen.
+        wait([worker.sentinel for worker in self._workers], timeout=PATIENCE)
+        for worker in self._workers:
+            if wait([worker.sentinel], timeout=0):  # it has closed its files, which is a moment before it can be told how it ended
+                worker.join(PATIENCE)
+        ended = [(number, worker) for number, worker in enumerate(self._workers) if not worker.is_alive()]
+        if not ended:
+            return f"the loader processes cannot be heard any more ({type(error).__name__}: {error})"
+        return "; ".join(f"a loader process {_end(worker.exitcode)} {self._place(number)}" for number, worker in ended)
+
+    def _place(self, number: int) -> str:
+        index = int(self._watched.busy[number])
+        return "between two samples" if index == _IDLE else f"while it loaded {self._name(index)}"
+
+    def _at_work(self) -> str:
+        names = [self._name(index) for index in self._watched.busy.tolist() if index != _IDLE]
+        return f"the loader processes are busy with {examples(names)}" if names else "the loader processes are idle"
+
+    def _name(self, index: int) -> str:
+        table = self._watched.samples.table
+        return f"sample {index} ({table.name_of(index)}) of {table.source}"
+
+    def end(self) -> None:
+        """End all workers at once, the deaf ones too."""
+        for worker in self._workers:
+            worker.kill()
+        self._shutdown_workers()
+
+    def _give_up(self, what: str, error: Exception | None) -> NoReturn:
+        self.end()
+        raise LoaderError(f"{what}; {_REMEDY}") from error
+
+
+def _end(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"was ended by {name}" + (" (which the system sends when memory runs out)" if name == "SIGKILL" else "")
