@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -71,26 +72,49 @@ class Kept:
         self._boundary, self._loader, self._device = boundary, loader, device
         self._views: list[list[Store]] = []
 
-    def fill(self, loader: Loader, view: int, *, batch_size: int, limit: int, folder: Path, ranks: Ranks) -> Iterator[int]:
-        """Run the frozen prefix over one view of every sample; yields how many are done after each batch.
+    def fill(
+        self, loader: Loader, view: int, *, batch_size: int, limit: int, folder: Path, ranks: Ranks, each: Callable[[int], None]
+    ) -> None:
+        """Run the frozen prefix over one view of every sample.
+
+        Args:
+            loader: Gives the samples.
+            view: Which view of them.
+            batch_size: Samples per forward.
+            limit: Bytes that may be kept.
+            folder: Where large stores go.
+            ranks: Processes that share the samples; each of them gets all that is kept.
+            each: Called with the number of samples done after every batch; may raise to stop.
 
         Raises:
-            OSError: If it needs more than ``limit`` bytes, or there is no room on the disk.
+            OSError: On all ranks, if it needs more than ``limit`` bytes, or there is no room on a disk.
         """
         stores: list[Store] = []
         done = 0
-        order = ordered_batches(len(self.samples), batch_size, self.samples.lengths)
-        shared = ranks.count > 1 and len(order) >= ranks.count
-        for x, _, indices in loader.batches(order[ranks.rank :: ranks.count] if shared else order, view):
-            kept = self._boundary.capture(x)
-            stores = stores or self._stores(kept, x, limit, folder)
-            for store, values in zip(stores, kept, strict=True):
-                store.put(indices, values)
-            done += len(indices)
-            yield done
+        order, shared = ranks.share(ordered_batches(len(self.samples), batch_size, self.samples.lengths))
+        with ranks.together((OSError,)):
+            for x, _, indices in loader.batches(order, view):
+                kept = self._boundary.capture(x)
+                stores = stores or self._stores(kept, x, limit, folder)
+                for store, values in zip(stores, kept, strict=True):
+                    store.put(indices, values)
+                done += len(indices)
+                each(done)
         for store in stores if shared else ():
             store.share(ranks)
         self._views.append(stores)
+
+    def adopt(self, stores: list[Store] | None) -> bool:
+        """Take over one view that was filled before; tell whether there was one."""
+        if stores is not None:
+            self._views.append(stores)
+        return stores is not None
+
+    @property
+    def newest(self) -> tuple[list[Store], int]:
+        """The view that was filled last, and its bytes."""
+        stores = self._views[-1]
+        return stores, sum(store.nbytes for store in stores)
 
     def _stores(self, kept: list[Tensor], x: Inputs, limit: int, folder: Path) -> list[Store]:
         ragged = [isinstance(x, dict) and values.ndim > 2 and values.shape[1] == x["input_ids"].shape[1] for values in kept]
@@ -99,9 +123,16 @@ class Kept:
         shapes = [values.shape[2:] if each else values.shape[1:] for values, each in zip(kept, ragged, strict=True)]
         size = sum(needed(count, shape, values.dtype) for count, shape, values in zip(rows, shapes, kept, strict=True))
         if size > limit:
-            raise OSError(f"it takes {size / 2**30:.1f} GiB and cache_gb allows {limit / 2**30:g}")
+            raise OSError(too_large(size, limit))
         parts = zip(rows, shapes, kept, ragged, strict=True)
-        return [Store(count, shape, values.dtype, ragged=each, folder=folder) for count, shape, values, each in parts]
+        return [
+            Store(count, shape, values.dtype, ragged=each, folder=folder, channels_last=_channels_last(values))
+            for count, shape, values, each in parts
+        ]
+
+    def sizes(self, lengths: npt.NDArray[np.int64]) -> list[int]:
+        """Return the bytes of each store that one view of other samples takes, of which these are the lengths."""
+        return [store.size(lengths) for store in self._views[0]]
 
     def batches(self, order: Sequence[Batch], epoch: int = 0) -> Iterable[tuple[Any, Tensor, list[int]]]:
         """Yield batches as a loader does; epoch e takes view e modulo their number."""
@@ -117,3 +148,12 @@ class Kept:
         shape = self._loader.shape
         for indices in order:
             yield torch.zeros((len(indices), *shape), device=self._device), targets[torch.tensor(indices)].to(self._device), indices
+
+
+def _channels_last(values: Tensor) -> bool:
+    return values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last) and not values.is_contiguous()
+
+
+def too_large(size: int, limit: int) -> str:
+    """Tell why something of ``size`` bytes is not kept."""
+    return f"it takes {size / 2**30:.1f} GiB and cache_gb allows {limit / 2**30:g}"

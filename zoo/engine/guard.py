@@ -45,7 +45,12 @@ class Guard:
         self._optimizer, self._parameters, self._clip = optimizer, list(parameters), clip
         self.deferred = device.type == "cuda" and takes_found_inf(optimizer)
         self._first = torch.full((), -1, dtype=torch.int64, device=device)
-        self._bad = torch.zeros((), dtype=torch.bool, device=device)
+        self._bad = torch.zeros((), device=device)  # above zero once a loss is not finite
+
+    @property
+    def flags(self) -> list[Tensor]:
+        """What this process saw in the losses of a step and has not looked at yet, to be added up over all processes, in place."""
+        return [self._bad] if self.deferred else []
 
     def see_loss(self, loss: Tensor, step: int) -> Tensor | float:
         """Look at one loss, before its backward, and return it in double precision, to be summed up.
@@ -56,7 +61,7 @@ class Guard:
             NonFiniteError: If it is not finite; where it is deferred, by ``check`` later.
         """
         if self.deferred:
-            self._bad |= ~torch.isfinite(loss.detach())
+            self._bad += ~torch.isfinite(loss.detach())
             return loss.detach().double()
         value = loss.item()
         if not math.isfinite(value):
@@ -72,7 +77,7 @@ class Guard:
         trained = [parameter for parameter in self._parameters if parameter.grad is not None]
         norm = get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
         if self.deferred:
-            bad = self._bad | ~torch.isfinite(norm)
+            bad = (self._bad > 0) | ~torch.isfinite(norm)
             self._first = torch.where(bad & (self._first < 0), step, self._first)
             self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # read by torch's fused optimizers
             self._bad = torch.zeros_like(self._bad)

@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
+from zoo.engine.alike import refuse_other_starts, refuse_others
 from zoo.engine.checkpoint import Checkpoint, clean_stages, read_newest
 from zoo.engine.config import Config, option_differences, resolve
 from zoo.engine.curves import draw_curves
@@ -22,7 +23,7 @@ from zoo.engine.setup import check_fits, open_for_fit, summary
 from zoo.engine.signals import StopFlag, stop_signals
 from zoo.engine.switches import switch_off
 from zoo.engine.training import Training
-from zoo.errors import OptionError, SavedModelError, fault_list
+from zoo.errors import SavedModelError, fault_list
 
 log = logging.getLogger("zoo")
 
@@ -87,14 +88,18 @@ def fit(
     config = resolve(recipe or default_recipe(model.task), named | recipe_options)
     check_fits(model, config)
     ranks = join_processes(config.device, config.timeout)
-    with ranks.together():
-        folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
-    folder = Path(ranks.gather(str(folder))[0])
     try:
-        return _fit(model, train, valid, config, folder, ranks, quiet=quiet)
-    finally:
-        if ranks.main:
-            release_folder(folder)
+        with ranks.together():
+            folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
+        folder = Path(ranks.gather(str(folder))[0])
+        try:
+            return _fit(model, train, valid, config, folder, ranks, quiet=quiet)
+        finally:
+            if ranks.main:
+                release_folder(folder)
+    except BaseException as error:
+        ranks.part_with(error)
+        raise
 
 
 def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path, ranks: Ranks, *, quiet: bool) -> Run:
@@ -102,30 +107,17 @@ def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path,
     with ranks.together():
         tables = open_for_fit(model, train, valid, config)
         told = _record(model, tables, config, accelerator)
-    _refuse_others(told, ranks)
+    refuse_others({**told, "config": _effective(told)}, model, ranks)
     with ranks.together():
         saved = _continued(folder, told, ranks)
+    refuse_other_starts(folder, saved, ranks)
     with stop_signals() as stop:
         training = _train(model, tables, config, accelerator, folder, told, saved, stop=stop, quiet=quiet, ranks=ranks)
         run = _finish(model, training, folder)
-        if stop.signum:  # it came after the last poll
-            raise too_late(stop, folder)
+        if signum := max(ranks.gather(stop.signum)):  # it came after the last poll
+            stop.signum = signum
+            raise ranks.known(too_late(stop, folder))
     return run
-
-
-def _refuse_others(told: dict[str, Any], ranks: Ranks) -> None:
-    """Refuse processes that were given something else to do, or that have other versions installed.
-
-    Raises:
-        OptionError: On every process, naming what differs.
-    """
-    for rank, other in enumerate(ranks.gather(told)):
-        faults = option_differences(_effective(other), _effective(told)) + option_differences(other["model"], told["model"])
-        faults += option_differences(other["versions"], told["versions"])
-        faults += [_data_difference(name, other["data"][name], told["data"][name]) for name in ("train", "valid")]
-        if faults := list(filter(None, faults)):
-            headline = f"ranks {ranks.rank} and {rank} of {ranks.count} do not do the same:"
-            raise OptionError(fault_list(headline, faults, "Start all of them with the same command, data and environment"))
 
 
 def _train(

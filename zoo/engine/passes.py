@@ -18,7 +18,7 @@ from zoo.declare import Image, Text
 from zoo.engine.entered import Kept
 from zoo.engine.loader import Loader
 from zoo.engine.ranks import Ranks
-from zoo.engine.sampler import Batch, ordered_batches
+from zoo.engine.sampler import ordered_batches
 
 Forward = Callable[[Any], Tensor]
 Outputs: TypeAlias = "npt.NDArray[np.float32]"
@@ -63,8 +63,9 @@ def run_all(
     """
     result: Outputs | None = None
     done = 0
-    with torch.inference_mode():
-        order, shared = own_share(ordered_batches(count, batch_size, loader.samples.lengths), ranks)
+    ranks = ranks or Ranks()
+    order, shared = ranks.share(ordered_batches(count, batch_size, loader.samples.lengths))
+    with ranks.together(), torch.inference_mode():
         for inputs, _, indices in loader.batches(order, epoch):
             outputs = forward(inputs).float().cpu().numpy()
             if result is None:
@@ -73,17 +74,7 @@ def run_all(
             done += len(indices)
             each(done)
     assert result is not None, "an empty table was let through"
-    return result if shared is None else shared.fill(result)
-
-
-def own_share(order: list[Batch], ranks: Ranks | None) -> tuple[list[Batch], Ranks | None]:
-    """Return the batches that this process computes, and the processes to share the results with.
-
-    Where there are fewer batches than processes, each computes all of them.
-    """
-    if ranks is None or ranks.count == 1 or len(order) < ranks.count:
-        return order, None
-    return order[ranks.rank :: ranks.count], ranks
+    return ranks.fill(result) if shared else result
 
 
 def run_words(
@@ -97,8 +88,9 @@ def run_words(
     assert isinstance(samples, TextSamples)
     result = np.empty(count, dtype=object)
     done = 0
-    with torch.inference_mode():
-        order, shared = own_share(ordered_batches(count, batch_size, samples.lengths), ranks)
+    ranks = ranks or Ranks()
+    order, shared = ranks.share(ordered_batches(count, batch_size, samples.lengths))
+    with ranks.together(), torch.inference_mode():
         for inputs, targets, indices in loader.batches(order, 0):
             outputs, first = forward(inputs).float().cpu().numpy(), targets.cpu().numpy() != IGNORED
             for row, index in enumerate(indices):
@@ -107,9 +99,9 @@ def run_words(
                 result[index] = logits
             done += len(indices)
             each(done)
-    if shared is not None:
+    if shared:
         found = {index: logits.tolist() for index, logits in enumerate(result) if logits is not None}
-        for part in shared.gather(found):
+        for part in ranks.gather(found):
             for index, logits in part.items():
                 result[int(index)] = np.asarray(logits, dtype=np.float32)
     return result

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,8 +22,9 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from zoo.engine.lookout import Lookout, failed
 from zoo.engine.signals import Stopped
-from zoo.errors import RankError
+from zoo.errors import RankError, ZooError
 
 T = TypeVar("T")
 BUCKET = 25 * 2**20  # bytes of gradients that are sent together
@@ -35,8 +35,10 @@ class Status(IntEnum):
 
     FINE = 0
     STOP = 1
-    OUT_OF_MEMORY = 2
-    FAILED = 3
+    DECLINED = 2
+    OUT_OF_MEMORY = 3
+    NOT_FINITE = 4
+    FAILED = 5
 
 
 class Ranks:
@@ -52,7 +54,9 @@ class Ranks:
         self.rank, self.count, self.timeout = rank, count, timeout
         # On the CPU, so that a decision never waits for a GPU.
         self._group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if count > 1 else None
-        self._beats = 0
+        self._lookout = Lookout(rank, count, timeout) if count > 1 else None
+        self._settled: Any = None  # the error that all ranks have heard
+        self._over = False  # one has failed, and there is nothing left to agree upon
 
     @property
     def main(self) -> bool:
@@ -64,6 +68,12 @@ class Ranks:
         base, more = divmod(len(batch), self.count)
         start = self.rank * base + min(self.rank, more)
         return list(batch[start : start + base + (self.rank < more)])
+
+    def share(self, batches: list[T]) -> tuple[list[T], bool]:
+        """Return the batches that this rank computes, and whether the others compute the rest; all of them where there are too few."""
+        if self.count == 1 or len(batches) < self.count:
+            return batches, False
+        return batches[self.rank :: self.count], True
 
     def agree(self, status: Status, message: str = "") -> Status:
         """Return the highest status of all ranks.
@@ -85,14 +95,20 @@ class Ranks:
         statuses = [Status(int(each)) for each in every[:, 0].tolist()]
         if Status.FAILED in statuses:
             messages = self.gather(message if status == Status.FAILED else "")
+            self._over = True
             if status != Status.FAILED:
                 first = statuses.index(Status.FAILED)
-                raise RankError(f"rank {first} of {self.count} failed, so all stop: {messages[first]}")
+                raise RankError(failed(first, self.count, messages[first]))
         return max(statuses), float(every[:, 1].sum())
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self, forgiven: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         """Run something that every rank does by itself; what one of them meets, all of them hear at the end.
+
+        May be nested: what all have heard at an inner one passes the outer ones as it is.
+
+        Args:
+            forgiven: Errors that end this part and not the run: all ranks raise them.
 
         Raises:
             Stopped: If any of them was told to stop.
@@ -101,18 +117,48 @@ class Ranks:
         if self._group is None:
             yield
             return
+        caught: Exception | None = None
         try:
             yield
-        except Stopped:
-            self.agree(Status.STOP)
-            raise
-        except RankError:
-            raise
         except Exception as error:
-            self.agree(Status.FAILED, str(error))
-            raise
-        if self.agree(Status.FINE) == Status.STOP:
-            raise Stopped
+            if self._over or self._heard(error):
+                raise
+            caught = error
+        status = _status_of(caught, forgiven)
+        verdict = self.agree(status, told(caught) if caught else "")
+        if verdict == Status.DECLINED:
+            messages = self.gather(str(caught) if caught else "")
+            caught = caught or forgiven[0](next(filter(None, messages)))
+        elif verdict == Status.STOP:
+            caught = Stopped()
+        if caught is not None:
+            self._settled = caught
+            raise caught
+
+    def part_with(self, error: BaseException) -> None:
+        """Say why this process ends the run, where the others have not heard it, and let go of them, so that none waits for it."""
+        if self._lookout is None or self._over or self._heard(error):
+            return
+        self._over = True
+        self._lookout.leave_word(told(error))
+        self._group = None
+        dist.destroy_process_group()  # closes what the others are waiting at
+
+    def known(self, error: T) -> T:
+        """Return an error that all ranks raise at the same time, so that none has to tell the others."""
+        self._settled = error
+        return error
+
+    def _heard(self, error: BaseException) -> bool:
+        """Tell whether all ranks know of an error, or of what it was made from."""
+        if isinstance(error, RankError):
+            return True
+        known: BaseException | None = error
+        while known is not None:
+            if known is self._settled:
+                return True
+            known = known.__cause__
+        return False
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Add up tensors over all ranks, in place, where they are."""
@@ -133,8 +179,8 @@ class Ranks:
             for tensor in floating:
                 tensor /= self.count
 
-    def add_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Add up the gradients of parameters over all ranks, in place; one that no rank has stays None."""
+    def add_gradients(self, parameters: Sequence[torch.nn.Parameter], more: Sequence[Tensor] = ()) -> None:
+        """Add up the gradients of parameters over all ranks, in place, and what goes with them; one that no rank has stays None."""
         if self._group is None:
             return
         has = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int64)
@@ -143,7 +189,7 @@ class Ranks:
         for parameter in used:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self.add([parameter.grad for parameter in used if parameter.grad is not None])
+        self.add([*(parameter.grad for parameter in used if parameter.grad is not None), *more])
 
     def fill(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Add up an array over all ranks, in place; each has filled its own rows, and the others are zero."""
@@ -176,23 +222,13 @@ class Ranks:
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Count the collectives in the launcher's store, so that a silent rank can be named by the others."""
-        self._beats += 1
-        store = _store()
-        store.set(f"zoo/beat/{self.rank}", str(self._beats))
+        assert self._lookout is not None, "there is nobody to send anything to"
         try:
+            self._lookout.beat()
             yield
         except RuntimeError as error:
-            raise RankError(self._silent(store)) from error
-
-    def _silent(self, store: Any) -> str:
-        time.sleep(0.2)  # the others may be between their count and their collective
-        beats = {rank: _beat(store, rank) for rank in range(self.count)}
-        behind = [rank for rank, beat in beats.items() if rank != self.rank and beat < self._beats]
-        who = f"rank {', '.join(map(str, behind))}" if behind else "another rank"
-        return (
-            f"{who} of {self.count} no longer answers (it died, or took more than {self.timeout:g} s); all stop. "
-            "What it said last stands in its own output. Go on from the last checkpoint with resume=True"
-        )
+            self._over = True
+            raise RankError(self._lookout.cause()) from error
 
 
 def launched() -> int:
@@ -200,18 +236,17 @@ def launched() -> int:
     return max(1, int(os.environ.get("WORLD_SIZE") or 1))
 
 
-def _store() -> Any:
-    from torch.distributed.distributed_c10d import _get_default_store  # the store that the launcher keeps; torch names no other way
+def told(error: BaseException) -> str:
+    """Return what is told of an error: of our own the message, of others the kind as well."""
+    return str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}".removesuffix(": ")
 
-    return _get_default_store()
 
-
-def _beat(store: Any, rank: int) -> int:
-    key = f"zoo/beat/{rank}"
-    try:
-        return int(store.get(key)) if store.check([key]) else 0
-    except RuntimeError:  # the store went with the rank that kept it
-        return 0
+def _status_of(error: Exception | None, forgiven: tuple[type[Exception], ...]) -> Status:
+    if error is None:
+        return Status.FINE
+    if isinstance(error, Stopped):
+        return Status.STOP
+    return Status.DECLINED if isinstance(error, forgiven) else Status.FAILED
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

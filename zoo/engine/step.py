@@ -18,7 +18,7 @@ from zoo.engine.loader import Loaded
 from zoo.engine.loss import Loss
 from zoo.engine.memory import Undo, is_out_of_memory
 from zoo.engine.passes import Forward
-from zoo.engine.ranks import Ranks, Status
+from zoo.engine.ranks import Ranks, Status, told
 from zoo.errors import TrainingError
 
 log = logging.getLogger("zoo")
@@ -86,25 +86,26 @@ class Stepper:
             TrainingError: If one sample alone does not fit into memory.
             RankError: If another rank failed.
         """
-        batches, weight = self._load(load, stopped)
+        batches, weight = self._load(load)
         self._undo.remember()
         while True:
             caught: Exception | None = None
             value: Tensor | float = 0.0
             try:
                 value = self._gradients(batches, weight, forward, step, samples)
-            except NonFiniteError as error:
-                caught = explain(error)
             except Exception as error:
                 caught = error
-            verdict = self._ranks.agree(_status(caught, stopped()), str(caught))
+            verdict = self._ranks.agree(_status(caught, stopped()), told(caught) if caught else "")
             if verdict < Status.OUT_OF_MEMORY:
                 break
             self._undo.bring_back()
+            if verdict == Status.NOT_FINITE:
+                raise explain(NonFiniteError("loss", step)) from caught
             if verdict == Status.FAILED and caught is not None:
                 raise caught
             self._halve(batches, caught)
-        self._ranks.add_gradients([parameter for parameter in self._model.parameters() if parameter.requires_grad])
+        parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        self._ranks.add_gradients(parameters, self._guard.flags)
         try:
             self._guard.see_gradients(step)
         except NonFiniteError as error:
@@ -115,7 +116,7 @@ class Stepper:
         self._ranks.average(self._undo.statistics())
         return value, verdict == Status.STOP
 
-    def _load(self, load: Callable[[], Sequence[Loaded]], stopped: Callable[[], bool]) -> tuple[Sequence[Loaded], Tensor | float]:
+    def _load(self, load: Callable[[], Sequence[Loaded]]) -> tuple[Sequence[Loaded], Tensor | float]:
         """Return this rank's batches, and the weight of the whole step on all ranks."""
         batches: Sequence[Loaded] = ()
         weight: Tensor | float = 0.0
@@ -126,7 +127,8 @@ class Stepper:
                 weight = weight + self._loss.weight(y)
         except Exception as error:
             caught = error
-        _, weight = self._ranks.agree_and_add(_status(caught, stopped()), weight, str(caught))
+        status = Status.FINE if caught is None else Status.FAILED  # what does not fit here is no micro-batch
+        _, weight = self._ranks.agree_and_add(status, weight, told(caught) if caught else "")
         if caught is not None:
             raise caught
         return batches, weight
@@ -181,4 +183,6 @@ def _parts(size: int, split: int) -> Iterator[slice]:
 def _status(caught: Exception | None, stopped: bool) -> Status:
     if caught is None:
         return Status.STOP if stopped else Status.FINE
+    if isinstance(caught, NonFiniteError):
+        return Status.NOT_FINITE
     return Status.OUT_OF_MEMORY if is_out_of_memory(caught) else Status.FAILED

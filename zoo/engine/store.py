@@ -27,32 +27,54 @@ class Store:
         shape: Shape of one row.
         dtype: Type of the values.
         ragged: Whether samples have rows of their own; they are then read padded with zeros to the longest.
+        channels_last: Whether rows are images whose channels lie innermost in memory, and are read so.
         folder: Where the file goes, if one is needed.
 
     Raises:
         OSError: If there is no room for the file.
     """
 
-    def __init__(self, rows: npt.NDArray[np.int64], shape: Sequence[int], dtype: torch.dtype, *, ragged: bool, folder: Path) -> None:
-        self._rows, self._ragged = rows, ragged
+    def __init__(
+        self,
+        rows: npt.NDArray[np.int64],
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        *,
+        ragged: bool,
+        folder: Path,
+        channels_last: bool = False,
+    ) -> None:
+        self._rows, self._ragged, self._channels_last = rows, ragged, channels_last
+        shape = (*shape[1:], shape[0]) if channels_last else shape
         self._ends = np.cumsum(rows)
         size = (int(self._ends[-1]), *shape)
         large = needed(rows, shape, dtype) > IN_MEMORY
         self._values = _on_disk(size, dtype, folder) if large else torch.zeros(size, dtype=dtype)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values."""
+        return self._values.nbytes
+
     def put(self, indices: Sequence[int], values: Tensor) -> None:
         """Keep ``values``, ``(batch, …)``, of some samples; where ragged, padding is left out."""
+        values = values.permute(0, 2, 3, 1) if self._channels_last else values
         for index, value in zip(indices, values.cpu(), strict=True):
             self._slice(index).copy_(value[: self._rows[index]] if self._ragged else value[None])
 
     def get(self, indices: Sequence[int]) -> Tensor:
         """Return the values of some samples, ``(batch, …)``; where ragged, padded with zeros to the longest of them."""
         if not self._ragged:
-            return self._values[torch.tensor(indices)]
+            found = self._values[torch.tensor(indices)]
+            return found.permute(0, 3, 1, 2) if self._channels_last else found
         found = torch.zeros((len(indices), int(self._rows[indices].max()), *self._values.shape[1:]), dtype=self._values.dtype)
         for row, index in enumerate(indices):
             found[row, : self._rows[index]] = self._slice(index)
         return found
+
+    def size(self, lengths: npt.NDArray[np.int64]) -> int:
+        """Return the bytes that it would take for other samples, of which these are the lengths."""
+        return needed(lengths if self._ragged else np.ones_like(lengths), self._values.shape[1:], self._values.dtype)
 
     def share(self, ranks: Ranks) -> None:
         """Give every process the values that the others kept."""

@@ -26,6 +26,7 @@ from zoo.engine.plan import Epoch
 from zoo.engine.progress import Progress
 from zoo.engine.ranks import Ranks
 from zoo.engine.sampler import Batch
+from zoo.engine.shelf import SHELF, model_key, table_key
 from zoo.tuning.boundary import Boundary
 
 log = logging.getLogger("zoo")
@@ -62,6 +63,10 @@ class Streams:
         folder: Where large caches may go.
         ranks: The processes that train together.
         enter: Whether the model may be entered in the middle.
+        share: Whether what is frozen is shared with other runs of this process.
+
+    Attributes:
+        reason: Why the frozen prefix of the present phase is computed every epoch though it could be kept; else empty.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Streams:
         folder: Path,
         ranks: Ranks,
         enter: bool = True,
+        share: bool = True,
     ) -> None:
         self._model, self._train, self._valid, self._config = model, train, valid, config
         self._accelerator, self._layout, self._progress, self._poll = accelerator, layout, progress, poll
@@ -87,6 +93,9 @@ class Streams:
         self._kept: dict[str, Kept] = {}
         self._boundary: Boundary | Whole | None = None
         self._phase, self._folder, self._ranks, self._enter = -1, folder, ranks, enter
+        self._share = share and ranks.count == 1
+        self._table_keys: dict[int, str] = {}
+        self._model_key = self.reason = ""
 
     def train(self, epoch: Epoch) -> Stream:
         """Return what ``epoch`` trains on; the model's frozen prefix must be set already. May leave the model in eval mode."""
@@ -132,11 +141,13 @@ class Streams:
             return
         for kept in (self._features, self._kept, self._loaders):
             kept.clear()
-        self._phase, self._boundary = epoch.index, None
+        self._phase, self._boundary, self.reason, self._model_key = epoch.index, None, "", ""
         if epoch.cached and not epoch.pooled and self._enter:
-            found = find_boundary(self._model, epoch.frozen, self._kept_loader("plain"))
-            if isinstance(found, str):
-                log.info("the frozen prefix of phase %r is computed every epoch: %s", epoch.phase.name, found)
+            with self._ranks.together():
+                found = find_boundary(self._model, epoch.frozen, self._kept_loader("plain"))
+            reasons = list(filter(None, self._ranks.gather(found if isinstance(found, str) else "")))
+            if isinstance(found, str) or reasons:
+                self._not_kept(epoch, reasons[0])
             else:
                 self._boundary = found
 
@@ -151,24 +162,36 @@ class Streams:
         kept = Kept(self._boundary, self._kept_loader(views[0][0]), self._accelerator.device)
         try:
             for kind, view in views:
-                self._fill(kept, kind, view, len(table))
+                key = self._key(table, kind, view, "entered")
+                if not kept.adopt(SHELF.get(key)):
+                    self._fill(kept, kind, view, len(table))
+                    SHELF.put(key, *kept.newest)
         except OSError as error:
-            log.info("the frozen prefix of phase %r is computed every epoch: %s", epoch.phase.name, error)
+            self._not_kept(epoch, str(error))
             self._boundary = None
             return None
         self._kept[part] = kept
         return kept
 
+    def sizes(self, part: str, lengths: npt.NDArray[np.int64]) -> list[int]:
+        """Return the bytes of each tensor that is kept of one view of ``train`` or ``valid``, had it samples of these lengths."""
+        if part in self._features:
+            features = self._features[part][0]
+            return [len(lengths) * features[0].numel() * features.itemsize]
+        return self._kept[part].sizes(lengths) if part in self._kept else []
+
+    def _not_kept(self, epoch: Epoch, reason: str) -> None:
+        self.reason = reason
+        log.info("the frozen prefix of phase %r is computed every epoch: %s", epoch.phase.name, reason)
+
     def _fill(self, kept: Kept, kind: str, view: int, count: int) -> None:
         self._model.eval()
         self._progress.begin("frozen part", count)
-        limit, size = int(self._config.cache_gb * 2**30), 2 * self._config.samples
+        limit = int(self._config.cache_gb * 2**30)
         with self._accelerator.autocast():
             loader = self._loader(kind, keep_workers=False)
-            for done in kept.fill(loader, view, batch_size=size, limit=limit, folder=self._folder, ranks=self._ranks):
-                if self._progress.due:
-                    self._progress.step(done)
-                self._poll()
+            each = self._after_batch
+            kept.fill(loader, view, batch_size=self._size, limit=limit, folder=self._folder, ranks=self._ranks, each=each)
 
     def _forward(self, x: Any) -> Tensor:
         """Return the logits of a batch of inputs, or of a batch that enters in the middle."""
@@ -179,22 +202,42 @@ class Streams:
         return logits
 
     def _extract(self, table: Table, kind: str, view: int) -> Tensor:
-        self._model.eval()
-        # One pass and no more: its workers end with it, instead of idling beside the training of the head.
-        loader = self._loader(kind, keep_workers=False)
-        return torch.from_numpy(self._pass(self._cast(self._model.embed_batch), loader, len(table), "features", view))
+        key = self._key(table, kind, view, "pooled")
+        features: Tensor | None = SHELF.get(key)
+        if features is None:
+            self._model.eval()
+            # One pass and no more: its workers end with it, instead of idling beside the training of the head.
+            loader = self._loader(kind, keep_workers=False)
+            features = torch.from_numpy(self._pass(self._cast(self._model.embed_batch), loader, len(table), "features", view))
+            SHELF.put(key, features, features.nbytes)
+        return features
+
+    def _key(self, table: Table, kind: str, view: int, what: str) -> str:
+        """Return what identifies values of the frozen prefix among the runs of this process; nothing if they are not shared."""
+        samples = self._table_keys.setdefault(id(table), table_key(table)) if self._share else ""
+        if not samples:
+            return ""
+        self._model_key = self._model_key or model_key(self._model, self._model.frozen)
+        how = [self._size, str(self._accelerator.device), self._accelerator.mixed_precision]
+        drawn = [view, self._config.seed, self._config.augment] if kind == "augmented" else []
+        return f"{what}/{self._model_key}/{samples}/{how}/{drawn}"
 
     def _pass(self, forward: Forward, loader: Loader | Kept, count: int, what: str, view: int = 0) -> Outputs:
-        def each(done: int) -> None:
-            if self._progress.due:
-                self._progress.step(done)
-            self._poll()
-
         self._progress.begin(what, count)
-        # Without gradients more fits into memory than in training.
+        each = self._after_batch
         if what == "valid" and self._model.task == "token-classification":
-            return run_words(forward, loader, count, 2 * self._config.samples, each=each, ranks=self._ranks)
-        return run_all(forward, loader, count, 2 * self._config.samples, each=each, epoch=view, ranks=self._ranks)
+            return run_words(forward, loader, count, self._size, each=each, ranks=self._ranks)
+        return run_all(forward, loader, count, self._size, each=each, epoch=view, ranks=self._ranks)
+
+    @property
+    def _size(self) -> int:
+        """Samples of a batch without gradients, of which more fit into memory than in training."""
+        return 2 * -(-self._config.samples // self._ranks.count)
+
+    def _after_batch(self, done: int) -> None:
+        if self._progress.due:
+            self._progress.step(done)
+        self._poll()
 
     def _kept_loader(self, kind: str) -> Loader:
         if kind not in self._loaders:

@@ -192,7 +192,7 @@ class Training:
         ends = following >= len(self.plan) or self.plan[following].index != epoch.index
         if ends:
             state.best.waited = 0
-        if self.rates.schedule(epoch) == "plateau":
+        if self.rates.schedule(epoch) == "plateau" and self.truth is not None:
             state.plateau.update(better)
         state.next_epoch(following)
         if ends or self._due():

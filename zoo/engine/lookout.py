@@ -1,0 +1,68 @@
+"""What processes leave in the launcher's store, for when one of them can no longer be heard."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+from torch.distributed.distributed_c10d import _get_default_store  # the launcher's store; torch names no other way
+
+_RUNS = itertools.count()  # equal on all ranks, as they start the same runs
+
+
+class Lookout:
+    """Tells who of several processes is behind, and what one that failed said.
+
+    Args:
+        rank: Number of this process.
+        count: Number of processes.
+        timeout: Seconds that one waits for the others.
+    """
+
+    def __init__(self, rank: int, count: int, timeout: float) -> None:
+        self.rank, self.count, self.timeout = rank, count, timeout
+        self._store: Any = _get_default_store()
+        self._prefix = f"zoo/{next(_RUNS)}"
+        self._beats = 0
+
+    def beat(self) -> None:
+        """Count one collective, before it is entered."""
+        self._beats += 1
+        self._store.set(f"{self._prefix}/beat/{self.rank}", str(self._beats))
+
+    def leave_word(self, message: str) -> None:
+        """Say why this process goes; the first that does so is taken for the cause."""
+        try:
+            self._store.set(f"{self._prefix}/word/{self.rank}", message)
+            self._store.compare_set(f"{self._prefix}/first", "", str(self.rank))
+        except RuntimeError:  # the store went with the process that kept it
+            return
+
+    def cause(self) -> str:
+        """Return why the others cannot be heard, as far as it is known."""
+        time.sleep(0.2)  # the others may be between their count and their collective
+        try:
+            first = self._read("first")
+            if first and int(first) != self.rank:
+                return failed(int(first), self.count, self._read(f"word/{first}"))
+            beats = {rank: int(self._read(f"beat/{rank}") or 0) for rank in range(self.count)}
+        except RuntimeError:
+            return self._silent("rank 0, which keeps the list of all,")
+        behind = [str(rank) for rank, beat in beats.items() if rank != self.rank and beat < self._beats]
+        return self._silent(f"rank {', '.join(behind)}" if behind else "another rank")
+
+    def _read(self, key: str) -> str:
+        full = f"{self._prefix}/{key}"
+        return str(self._store.get(full).decode()) if self._store.check([full]) else ""
+
+    def _silent(self, who: str) -> str:
+        return (
+            f"{who} of {self.count} no longer answers (it died, or took more than {self.timeout:g} s), so all stop. "
+            "What it said last stands in its own output. Go on from the last checkpoint with resume=True"
+        )
+
+
+def failed(rank: int, count: int, message: str) -> str:
+    """Return the message for a rank that failed and said why."""
+    return f"rank {rank} of {count} failed, so all stop: {message}"
