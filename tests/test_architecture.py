@@ -70,7 +70,7 @@ DOORS = {
     ("zoo.backbone", "zoo.saved"): "zoo.get(directory)",
     ("zoo.adapter", "zoo.saved"): "TaskModel.save",
     ("zoo.saved", "zoo.lora_files"): "zoo.load(folder of a LoRA)",
-    ("zoo.adapter", "zoo.engine"): "TaskModel.fit, evaluate, predict, predict_proba, embed",
+    ("zoo.adapter", "zoo.engine"): "TaskModel.fit, plan, evaluate, predict, predict_proba, embed",
 }
 LIGHT = {"zoo", "zoo.cli", *(room for room, floor in FLOORS.items() if floor < 3)}  # no torch at the top of these
 HEAVY = {"accelerate", "datasets", "matplotlib", "pandas", "peft", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers"}

@@ -21,6 +21,7 @@ from zoo.tuning import Lora, apply_eval, freeze_prefix, hold_statistics
 if TYPE_CHECKING:
     import numpy as np
 
+    from zoo.engine.preview import Preview
     from zoo.engine.run import Run
 
 Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
@@ -134,6 +135,12 @@ class TaskModel(nn.Module):
         from zoo.engine.loop import fit
 
         return fit(self, train, valid, **options)
+
+    def plan(self, train: Any, valid: Any = None, **options: Any) -> Preview:
+        """Tell what ``fit`` would do with the same arguments, and what it would take; see ``zoo.engine.preview.preview``."""
+        from zoo.engine.preview import preview
+
+        return preview(self, train, valid, **options)
 
     def evaluate(self, data: Any, **options: Any) -> dict[str, float]:
         """Return the metrics of the task on labelled data; see ``zoo.engine.evaluate.evaluate``."""

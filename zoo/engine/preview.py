@@ -1,0 +1,327 @@
+"""What a run would do: its groups and phases, and the memory and time that it is likely to take."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.modules.batchnorm import _NormBase
+
+from zoo.adapter import TaskModel
+from zoo.data.open import Table
+from zoo.engine.config import Config, resolve
+from zoo.engine.device import make_accelerator
+from zoo.engine.dry import Dry, DryRun
+from zoo.engine.footprint import footprint, nbytes
+from zoo.engine.loader import default_workers
+from zoo.engine.plan import Epoch
+from zoo.engine.prepare import prepared
+from zoo.engine.ranks import Ranks
+from zoo.engine.recipe import Recipe, default_recipe
+from zoo.engine.setup import check_fits, open_for_fit
+from zoo.engine.signals import StopFlag
+from zoo.engine.store import IN_MEMORY
+from zoo.engine.training import Training
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """One layer group, or the head, in one phase.
+
+    Attributes:
+        name: Name of the group.
+        parameters: Number of its parameters, LoRA's included.
+        trainable: Number of those that train in this phase.
+        lr: Its highest learning rate in this phase, ``auto`` where a range test is going to find it.
+        factor: Its learning rate relative to the head's.
+        weight_decay: Of its matrices; vectors, such as biases and the parameters of norms, have none.
+        mode: What happens to it, in words.
+    """
+
+    name: str
+    parameters: int
+    trainable: int
+    lr: float | str
+    factor: float
+    weight_decay: float
+    mode: str
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase.
+
+    Attributes:
+        name: Its name.
+        epochs: Its epochs.
+        steps: Its optimizer steps.
+        frozen: Length of the frozen prefix, in groups.
+        augment: Whether images are augmented.
+        schedule: Learning-rate schedule.
+        lr: Highest learning rate of the head, ``auto`` where a range test is going to find it.
+        cached: What is kept of the frozen prefix, which is then computed once: ``features``, ``activations`` or nothing.
+        reason: Why the frozen prefix is computed every epoch, where it is.
+        cache: Size of what is kept, in bytes, over all views and the validation data.
+        cache_place: ``memory``, ``disk`` (a file in the run's folder) or nothing.
+        micro_batch: Samples per forward.
+        memory: Estimated peak in bytes, with all that the run holds already.
+        seconds: Estimated time.
+        groups: What happens to each layer group and the head, input side first.
+    """
+
+    name: str
+    epochs: int
+    steps: int
+    frozen: int
+    augment: bool
+    schedule: str
+    lr: float | str
+    cached: str
+    reason: str
+    cache: int
+    cache_place: str
+    micro_batch: int
+    memory: int
+    seconds: float
+    groups: tuple[GroupPlan, ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do.
+
+    Attributes:
+        backbone: Name of the backbone.
+        recipe: Name of the recipe.
+        task: The task.
+        samples: Training samples.
+        valid: Validation samples.
+        batch_size: Samples per batch, ``auto`` where the largest micro-batch that fits is going to be found.
+        lr: Learning rate of the head, or ``auto``.
+        device: Where it would run.
+        precision: ``fp32`` or ``bf16``.
+        memory: Estimated peak of all phases, in bytes: of the GPU's memory, or on the CPU of what this process holds for the run.
+        seconds: Estimated time of all phases.
+        phases: The phases, in order.
+    """
+
+    backbone: str
+    recipe: str
+    task: str
+    samples: int
+    valid: int
+    batch_size: int | str
+    lr: float | str
+    device: str
+    precision: str
+    memory: int
+    seconds: float
+    phases: tuple[PhasePlan, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Recipe | None = None, **options: Any) -> Preview:
+    """Tell what ``fit`` would do with the same arguments, without doing it.
+
+    Two optimizer steps of each phase are taken on real batches, the largest, at learning rate zero. Afterwards the model's
+    parameters, buffers, gradients and modes and the random state are what they were, bit for bit. Nothing is written. Memory
+    is what these steps allocated, with what the run holds beside: the optimizer's state, averages, what is kept of a frozen
+    prefix, the best epoch. Time is theirs, times the number of steps; saving, compilation and what ``lr="auto"`` and
+    ``batch_size="auto"`` try out come on top.
+
+    Args:
+        model: The model.
+        train: As for ``fit``.
+        valid: As for ``fit``.
+        recipe: As for ``fit``.
+        **options: As for ``fit``, but for ``out``, ``resume`` and ``quiet``.
+
+    Raises:
+        OptionError: For unknown options, values out of range and options that the model's task has no use for.
+        DataError: If the data do not fit the model.
+        TrainingError: If a loss or gradient is not finite, or one sample alone does not fit into memory.
+    """
+    config = resolve(recipe or default_recipe(model.task), options)
+    check_fits(model, config)
+    tables = open_for_fit(model, train, valid, config)
+    with untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
+        return _Planned(model, tables, config, Path(folder)).preview()
+
+
+class _Planned:
+    """The measurement of one configuration."""
+
+    def __init__(self, model: TaskModel, tables: tuple[Table, Table | None], config: Config, folder: Path) -> None:
+        self._model, self._tables, self._config, self._folder = model, tables, config, folder
+        self._valid = 0 if tables[1] is None else len(tables[1])
+        # Loaders in this process, so that loading and computing can be told apart; compiling would take minutes.
+        self._dry_config = config.model_copy(update={"workers": 0, "compile": False})
+        self._accelerator = make_accelerator(config.device, config.precision)
+        self._device: torch.device = self._accelerator.device
+
+    def preview(self) -> Preview:
+        """Go through the phases."""
+        model, accelerator = self._model, self._accelerator
+        there = nbytes(tensor for tensor in _tensors(model).values() if tensor.device.type == self._device.type)
+        with ExitStack() as stack:
+            with footprint(self._device) as built:
+                layout, penalties = stack.enter_context(prepared(model, self._tables[0], self._dry_config, accelerator))
+                training = Training(
+                    model,
+                    *self._tables,
+                    self._dry_config,
+                    accelerator,
+                    self._folder,
+                    stop=StopFlag(),
+                    layout=layout,
+                    quiet=True,
+                    ranks=Ranks(),
+                    penalties=penalties,
+                )
+            phases = self._phases(training, layout, there + built.held)
+        return self._told(phases)
+
+    def _phases(self, training: Training, layout: torch.memory_format, held: int) -> list[PhasePlan]:
+        phases = []
+        factors = _factors(training)
+        dry_run = DryRun(training, self._valid, layout=layout, folder=self._folder)
+        for epoch in (epoch for epoch in training.plan if epoch.done == 0):
+            dry = dry_run.phase(epoch)
+            memory = held + self._kept(epoch) + self._peak(dry)
+            phases.append(self._phase(training, epoch, dry, memory, self._seconds(dry_run, epoch, dry), factors))
+            held += max(0, dry.steps.held)  # what the optimizer remembers stays for the phases that follow
+        return phases
+
+    def _phase(self, training: Training, epoch: Epoch, dry: Dry, memory: int, seconds: float, factors: Mapping[str, float]) -> PhasePlan:
+        lr: float | str = "auto" if self._config.lr == "auto" else training.rates.peak(epoch)
+        largest = max(dry.caches, default=0)
+        return PhasePlan(
+            name=epoch.phase.name,
+            epochs=epoch.of,
+            steps=epoch.total,
+            frozen=epoch.frozen,
+            augment=epoch.augment,
+            schedule=training.rates.schedule(epoch),
+            lr=lr,
+            cached="" if not dry.caches else "features" if epoch.pooled else "activations",
+            reason=dry.reason,
+            cache=sum(dry.caches),
+            cache_place="" if not dry.caches else "disk" if largest > IN_MEMORY and not epoch.pooled else "memory",
+            micro_batch=dry.micro_batch,
+            memory=memory,
+            seconds=seconds,
+            groups=tuple(self._groups(training, epoch, lr, factors)),
+        )
+
+    def _groups(self, training: Training, epoch: Epoch, lr: float | str, factors: Mapping[str, float]) -> Iterator[GroupPlan]:
+        model = self._model
+        model.freeze(epoch.frozen).train()
+        for name, factor in factors.items():
+            parts = [part for part in training.optimizer.param_groups if part["group"] == name]
+            parameters = [parameter for part in parts for parameter in part["params"]]
+            yield GroupPlan(
+                name=name,
+                parameters=sum(parameter.numel() for parameter in parameters),
+                trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+                lr=lr if isinstance(lr, str) else lr * factor,
+                factor=factor,
+                weight_decay=max(float(part["weight_decay"]) for part in parts),
+                mode=self._mode(name, epoch),
+            )
+
+    def _mode(self, name: str, epoch: Epoch) -> str:
+        model = self._model
+        group = next((group for group in model.groups if group.name == name), None)
+        if group is None:
+            return "trains"
+        if group.index < epoch.frozen:
+            return "frozen, eval"
+        trained = any(parameter.requires_grad for _, parameter in group.named_parameters())
+        what = {"all": "trains", "lora": "lora trains", "bias": "biases train"}[model.trains] if trained else "no gradient"
+        held = any(isinstance(module, _NormBase) and not module.training for _, module in group.modules())
+        return f"{what}, statistics held" if held else what
+
+    def _peak(self, dry: Dry) -> int:
+        """Return the most that a phase takes beside what the run holds."""
+        cached = 0 if self._device.type == "cuda" else dry.in_memory
+        return cached + max(dry.prefix.peak, dry.steps.peak, dry.passes.peak if self._valid else 0)
+
+    def _kept(self, epoch: Epoch) -> int:
+        """Return what copies of the model take that are kept on the CPU: the best epoch, and the start of the last phase."""
+        if self._device.type != "cpu":
+            return 0
+        best = self._valid > 0 and (epoch.index > 0 or epoch.of > 1)
+        start = self._config.wise_ft < 1
+        return (best + start) * nbytes(_tensors(self._model).values())
+
+    def _seconds(self, run: DryRun, epoch: Epoch, dry: Dry) -> float:
+        workers = default_workers(self._device) if self._config.workers is None else self._config.workers
+
+        def beside(loading: float, whole: float) -> float:
+            """Return the time of loading and computing, which loader processes do beside each other."""
+            return max(loading / workers, whole - loading) if workers else whole
+
+        once = beside(dry.loading, dry.prefix_seconds) * (len(run.lengths) * self._config.views + self._valid) if dry.caches else 0.0
+        scale = 1.0 if epoch.pooled else run.scale
+        step = beside(dry.step_loading, dry.step_loading + dry.step_seconds * scale)
+        loading = 0.0 if dry.caches else dry.loading
+        each_pass = beside(loading, dry.pass_seconds) * self._valid * run.pass_scale
+        return once * run.pass_scale + step * epoch.total + each_pass * epoch.of
+
+    def _told(self, phases: list[PhasePlan]) -> Preview:
+        config, mixed = self._config, self._accelerator.mixed_precision
+        return Preview(
+            backbone=self._model.spec.name,
+            recipe=config.recipe.name,
+            task=self._model.task,
+            samples=len(self._tables[0]),
+            valid=self._valid,
+            batch_size=config.batch_size,
+            lr=config.lr,
+            device=str(self._device),
+            precision="fp32" if mixed == "no" else mixed,
+            memory=max(phase.memory for phase in phases),
+            seconds=sum(phase.seconds for phase in phases),
+            phases=tuple(phases),
+        )
+
+
+@contextmanager
+def untouched(model: TaskModel) -> Iterator[None]:
+    """Put everything of a model back at the end, in place: values, gradients, modes, what trains, inputs and class names."""
+    held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(model).items()}
+    flags = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    inputs, labels = model.inputs, model.labels
+    for parameter, _, _ in flags:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        model.inputs, model.labels = inputs, labels
+        with torch.no_grad():
+            for name, tensor in _tensors(model).items():
+                tensor.copy_(held[name])
+        for parameter, flag, grad in flags:
+            parameter.requires_grad_(flag)
+            parameter.grad = grad
+        for module, mode in modes:
+            module.training = mode
+
+
+def _tensors(model: TaskModel) -> dict[str, torch.Tensor]:
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _factors(training: Training) -> dict[str, float]:
+    """Return the learning rate of each group relative to the head's, input side first."""
+    rates = {part["group"]: float(part["lr"]) for part in training.optimizer.param_groups}
+    return {name: lr / rates["head"] if rates["head"] else 1.0 for name, lr in rates.items()}
