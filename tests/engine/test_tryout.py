@@ -191,6 +191,7 @@ def test_a_phase_in_steps_ends_within_an_epoch_and_its_schedule_with_it(tmp_path
     assert result.history[1]["lr"] == pytest.approx(recipe.lr * 1 / 4)
 
 
+@pytest.mark.sweep
 def test_a_compiled_backbone_trains_to_the_same_values_and_is_plain_again_afterwards(tmp_path: Path) -> None:
     compiled, plain = net(), net()
     run(compiled, tmp_path / "compiled", compile=True)
@@ -198,3 +199,33 @@ def test_a_compiled_backbone_trains_to_the_same_values_and_is_plain_again_afterw
     assert compiled.backbone._compiled_call_impl is None
     assert values(compiled).keys() == values(plain).keys()
     assert difference(values(compiled), values(plain)) <= 1e-4
+
+
+def test_where_the_loss_falls_no_more_a_later_phase_takes_the_rate_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.engine import tryout
+
+    real, calls = tryout.range_test, []
+
+    def once(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            raise tryout.NoFallError("no fall")
+        return real(*given)
+
+    monkeypatch.setattr(tryout, "range_test", once)
+    result = model().fit(
+        *tables(), out=tmp_path / "later", recipe="lp-ft", epochs=2, lr="auto", quiet=True, batch_size=8, schedule="constant"
+    )
+    probe, full = (line["lr"] for line in result.history)
+    assert full == pytest.approx(0.03 * probe)
+    with pytest.raises(TrainingError, match="no fall"):
+        model().fit(*tables(), out=tmp_path / "first", recipe="full", epochs=1, lr="auto", quiet=True, batch_size=8)
+
+
+def test_plateau_without_validation_and_an_unknown_optimizer_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"plateau.*no validation data"):
+        model().fit(tables()[0], False, out=tmp_path / "a", schedule="plateau", quiet=True)
+    with pytest.raises(OptionError, match=r"adamx.*did you mean"):
+        model().fit("nowhere", optimizer="adamx", out=tmp_path / "b")

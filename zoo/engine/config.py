@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from zoo.engine.recipe import AUGMENTS, DECIDED, SCHEDULES, TRAINS, Recipe, phase_epochs, resolve_recipe
+from zoo.engine.recipe import AUGMENTS, COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe, phase_epochs, resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list
 
 log = logging.getLogger("zoo")
@@ -192,6 +192,7 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:
     faults = [f"there is no option {name!r}{did_you_mean(name, [*OPTIONS, *_BESIDE])}" for name in given if name not in OPTIONS]
     values = {name: getattr(chosen, name) for name in DECIDED}
     values |= {name: value for name, value in given.items() if name in Config.model_fields}
+    _suit_optimizer(values, given)
     values["augment"] = _augment(given.get("augment", chosen.augment), {key: given[key] for key in _SWITCHES if key in given}, faults)
     try:
         config = Config(recipe=chosen, **values)
@@ -205,6 +206,14 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:
         told = "epochs is %d and the recipe %r has %d phases; left out: %s"
         log.warning(told, config.epochs, chosen.name, len(chosen.phases), ", ".join(left_out))
     return config
+
+
+def _suit_optimizer(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Replace defaults of the recipe that mean something else to another optimizer or schedule, in place."""
+    if str(values["optimizer"]).lower() in COUPLED and "weight_decay" not in given:
+        values["weight_decay"] = min(values["weight_decay"], 1e-4)  # as a part of the gradient (He et al. 2016)
+    if values["schedule"] == "one-cycle" and "warmup" not in given:
+        values["warmup"] = 0.3  # of torch and fastai
 
 
 def _all_told(error: ValidationError, owners: Mapping[str, str] = MappingProxyType({}), owner: str = "") -> list[str]:

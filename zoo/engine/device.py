@@ -43,10 +43,14 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """Return channels_last for 2-D convolutional networks on a GPU, where tensor cores want it."""
-    convolutional = any(isinstance(module, nn.Conv2d) and module.groups == 1 and min(module.kernel_size) > 1 for module in model.modules())
+    """Return channels_last for 2-D convolutional networks: tensor cores want it, and so do oneDNN's depthwise convolutions.
+
+    On the CPU it made training 1.1 to 1.7 times faster (docs/benchmarks.md). A network whose one convolution cuts patches gains nothing.
+    """
+    kernels = [module for module in model.modules() if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1]
     volumetric = any(isinstance(module, nn.Conv3d) for module in model.modules())
-    return torch.channels_last if device.type == "cuda" and convolutional and not volumetric else torch.contiguous_format
+    suits = len(kernels) > 1 and not volumetric and device.type in ("cuda", "cpu")
+    return torch.channels_last if suits else torch.contiguous_format
 
 
 @contextmanager
@@ -130,10 +134,13 @@ def join_processes(wanted: str, timeout: float) -> Ranks:
     count = launched()
     if count == 1:
         return Ranks(timeout=timeout)
+    local = int(os.environ.get("LOCAL_RANK") or 0)
+    if choose_device(wanted).type == "cuda" and local >= torch.cuda.device_count():
+        raise OptionError(f"this machine has {torch.cuda.device_count()} GPUs for more processes; start one process for each, or device='cpu'")
     try:
         if not dist.is_initialized():
             if choose_device(wanted).type == "cuda":
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+                torch.cuda.set_device(local)
                 dist.init_process_group("nccl", timeout=timedelta(seconds=timeout))
             else:
                 dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))

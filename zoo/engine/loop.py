@@ -15,6 +15,7 @@ from zoo.engine.config import Config, option_differences, resolve
 from zoo.engine.curves import draw_curves
 from zoo.engine.device import join_processes, make_accelerator
 from zoo.engine.messages import too_late
+from zoo.engine.optimizer import check_optimizer
 from zoo.engine.prepare import prepared
 from zoo.engine.ranks import Ranks
 from zoo.engine.recipe import Recipe, default_recipe
@@ -86,6 +87,7 @@ def fit(
     """
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
     config = resolve(recipe or default_recipe(model.task), named | recipe_options)
+    check_optimizer(config.optimizer, config.optimizer_options)
     check_fits(model, config)
     ranks = join_processes(config.device, config.timeout)
     try:

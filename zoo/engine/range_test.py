@@ -29,6 +29,10 @@ EXPLODED = 4.0
 FALL = 0.7
 
 
+class NoFallError(TrainingError):
+    """A range test in which the loss fell at no rate."""
+
+
 @dataclass(frozen=True)
 class RangeCurve:
     """What a range test measured.
@@ -79,7 +83,7 @@ def range_test(
         steps: Steps at most.
 
     Raises:
-        TrainingError: If the loss falls nowhere.
+        NoFallError: If the loss falls nowhere.
     """
     rates: list[float] = []
     losses: list[float] = []
@@ -109,13 +113,13 @@ def suggest(rates: list[float], smoothed: list[float], *, noise: float = 0.0) ->
         noise: Standard deviation of the loss between batches. A fall that it would explain does not count.
 
     Raises:
-        TrainingError: If the loss falls nowhere.
+        NoFallError: If the loss falls nowhere.
     """
     start = len(rates) // 10
     seen = [value for value in smoothed[start:] if math.isfinite(value)]
     fall = _longest_fall(seen)
     if len(fall) < 2 or seen[fall[0]] - seen[fall[-1]] <= max(FALL * noise, 1e-6 * abs(seen[fall[0]])):
-        raise TrainingError(
+        raise NoFallError(
             f"the learning-rate range test found no fall of the loss between {rates[0]:.1e} and {rates[-1]:.1e} "
             f"in {len(rates)} steps; give lr a number"
         )

@@ -21,6 +21,8 @@ AUGMENTS: Mapping[str, Mapping[str, Any] | None] = MappingProxyType(
 
 
 SCHEDULES = ("cosine", "one-cycle", "linear", "constant", "step", "plateau")
+# Optimizers whose weight decay is added to the gradient, where the recipes' numbers are meant for AdamW's.
+COUPLED = frozenset({"sgd", "adam", "nadam", "radam", "rmsprop", "adagrad", "adadelta", "adamax", "asgd"})
 TRAINS = ("all", "lora", "bias")
 
 

@@ -43,6 +43,7 @@ from zoo.engine.state import State, values_of
 from zoo.engine.step import Stepper
 from zoo.engine.streams import Stream, Streams
 from zoo.engine.tryout import find_rate, fit_memory
+from zoo.errors import OptionError
 from zoo.tuning import Regularizers
 
 # Seconds that may pass without a checkpoint. Epochs on cached features take milliseconds, a checkpoint takes longer.
@@ -100,6 +101,8 @@ class Training:
         self.averages = Averages(model, config, self.plan)
         self.state = State(Best(resolve_monitor(config.monitor, model.task)))
         self.rates = Rates(self.optimizer, config, self.state)
+        if valid is None and any(self.rates.schedule(epoch) == "plateau" for epoch in self.plan):
+            raise OptionError("schedule='plateau' waits for a metric to improve, and there are no validation data; take 'cosine'")
         self.guard, self.stepper = self.make_stepper()
         self.progress = Progress(quiet or not ranks.main, self.state.best.monitor)
         self.streams = Streams(
@@ -192,7 +195,7 @@ class Training:
         ends = following >= len(self.plan) or self.plan[following].index != epoch.index
         if ends:
             state.best.waited = 0
-        if self.rates.schedule(epoch) == "plateau" and self.truth is not None:
+        if self.rates.schedule(epoch) == "plateau":
             state.plateau.update(better)
         state.next_epoch(following)
         if ends or self._due():

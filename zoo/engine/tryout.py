@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from zoo.engine.loader import Loaded
 from zoo.engine.plan import Epoch
-from zoo.engine.range_test import draw_range, range_test, undone
+from zoo.engine.range_test import NoFallError, draw_range, range_test, undone
 from zoo.engine.sampler import Batch
 from zoo.engine.step import Stepper
 from zoo.engine.streams import Stream
@@ -45,8 +45,17 @@ def find_rate(run: Training, epoch: Epoch, stream: Stream) -> float:
         return _take(run, stepper, stream, *next(batches))
 
     run.progress.begin(f"{epoch.phase.name}: learning rate", 0)
-    with run.ranks.together():
-        curve = range_test(run.model, run.optimizer, step)
+    try:
+        with run.ranks.together():
+            curve = range_test(run.model, run.optimizer, step)
+    except NoFallError:
+        before = max((index for index in map(int, run.state.rates) if index < epoch.index), default=None)
+        if before is None:
+            raise
+        last = next(other for other in run.plan if other.index == before)
+        found = run.state.rates[str(before)] * epoch.phase.lr / last.phase.lr
+        run.progress.note(f"{epoch.phase.name}: the loss falls at no learning rate any more; {found:.2g}, from the phase before")
+        return found
     if run.ranks.main:
         name = "".join(sign if sign.isalnum() else "-" for sign in epoch.phase.name)
         draw_range(curve, run.folder / f"lr-{epoch.index + 1}-{name}.png")
