@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import OptionError, OutputExistsError, OutputPermissionError
+from zoo.engine.lock import NAME as LOCK
+from zoo.engine.lock import lock_folder, unlock_folder
+from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, RunLockedError
 from zoo.files import write_json, write_text
 from zoo.versions import versions
 
@@ -35,7 +37,7 @@ class Run:
 
 
 def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: bool) -> Path:
-    """Make the folder of a run and prove that it can be written.
+    """Make the folder of a run, prove that it can be written, and lock it; ``release_folder`` gives it back.
 
     Args:
         out: The folder; None takes the next free ``runs/<backbone>-<recipe>-001``.
@@ -47,6 +49,7 @@ def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: 
         OptionError: If there is nothing to say which run to resume.
         OutputExistsError: If it is a file, holds anything that is no run, or holds a run and ``resume`` is not set.
         OutputPermissionError: If it cannot be written.
+        RunLockedError: If another run is writing into it.
     """
     if out is None and resume:
         raise OptionError("resume=True needs out=, the folder of the run to go on with")
@@ -55,22 +58,35 @@ def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: 
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{str(folder)!r} is a file; give the name of a folder")
-    _writable(folder)
-    held = sorted(entry.name for entry in folder.iterdir())
+    _take(folder)
+    try:
+        _check_held(folder, resume=resume)
+    except OutputExistsError:
+        unlock_folder(folder)
+        raise
+    return folder
+
+
+def _check_held(folder: Path, *, resume: bool) -> None:
+    held = _held(folder)
     if held and not resume:
         remedy = "choose another folder, or go on with resume=True" if "run.json" in held else "choose another folder"
         raise OutputExistsError(f"{str(folder)!r} exists and is not empty; {remedy}")
     if held and "run.json" not in held:
         raise OutputExistsError(f"{str(folder)!r} holds no run to resume (no run.json); choose the folder of a run, or a new one")
-    return folder
 
 
-def _writable(folder: Path) -> None:
-    probe = folder / f".writable-{os.getpid()}"
+def _held(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK)
+
+
+def _take(folder: Path, *, exist_ok: bool = True) -> None:
+    """Make a folder and lock it, which proves that it can be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+        lock_folder(folder)
+    except (RunLockedError, FileExistsError):
+        raise
     except OSError as error:
         raise OutputPermissionError(
             f"{str(folder)!r} cannot be written: {error.strerror}; choose a folder of your own with out="
@@ -80,19 +96,23 @@ def _writable(folder: Path) -> None:
 def _next_free(stem: str) -> Path:
     for number in range(1, 10_000):
         folder = Path("runs") / f"{stem}-{number:03d}"
-        if folder.exists():
+        try:
+            _take(folder, exist_ok=False)  # of two runs that start together, one makes it
+        except FileExistsError:
             continue
-        _writable(folder)
         return folder
     raise OutputExistsError(f"runs/{stem}-001 to -9999 are all taken; give out=")
 
 
 def release_folder(folder: Path) -> None:
-    """Remove a claimed folder that holds nothing but its description, so that a mistake leaves no trace and can be retried."""
-    held = [entry.name for entry in folder.iterdir()] if folder.is_dir() else ["no folder"]
+    """Unlock a claimed folder; remove one that holds nothing but its description, so that a mistake leaves no trace and can be retried."""
+    held = _held(folder) if folder.is_dir() else ["no folder"]
     if held in ([], ["run.json"]):
         (folder / "run.json").unlink(missing_ok=True)
-        folder.rmdir()
+        unlock_folder(folder)
+        with suppress(OSError):  # another run may have claimed it this moment
+            folder.rmdir()
+    unlock_folder(folder)
 
 
 def environment(plugin: str = "") -> dict[str, str]:
