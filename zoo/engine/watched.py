@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 from multiprocessing.connection import wait
 from typing import Any, NoReturn
@@ -71,6 +72,7 @@ class _Iterator(_MultiProcessingDataLoaderIter):
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
+        self._main = os.getpid()
         super().__init__(loader)
         self._watched: Any = loader.dataset
         self._patience = TIMEOUT
@@ -129,10 +131,29 @@ class _Iterator(_MultiProcessingDataLoaderIter):
         return f"sample {index} ({table.name_of(index)}) of {table.source}"
 
     def end(self) -> None:
-        """End all workers at once, the deaf ones too."""
+        """End all workers at once, the deaf ones too.
+
+        torch asks them to end, through queues that are closed already where the garbage collector calls, and waits 5 s for
+        each. They hold nothing that is worth an orderly end.
+        """
+        if self._shutdown or os.getpid() != self._main:  # a worker has copies of the iterators that live beside its own
+            return
+        self._shutdown = True
         for worker in self._workers:
             worker.kill()
-        self._shutdown_workers()
+        for worker in self._workers:
+            worker.join(PATIENCE)
+        if hasattr(self, "_pin_memory_thread"):
+            self._pin_memory_thread_done_event.set()
+            self._worker_result_queue.put((None, None))  # wakes it
+            self._pin_memory_thread.join(PATIENCE)
+        for queue in (self._worker_result_queue, *self._index_queues):
+            queue.cancel_join_thread()
+            queue.close()
+
+    def _shutdown_workers(self) -> None:  # torch calls it at the end of a pass and of the iterator
+        if _utils is not None and not _utils.python_exit_status:  # at the end of Python, multiprocessing ends them
+            self.end()
 
     def _give_up(self, what: str, error: Exception | None) -> NoReturn:
         self.end()
