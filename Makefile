@@ -7,7 +7,7 @@ PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench docs wheels constraints clean
+.PHONY: help setup demo test test-all lint format bench bench-accuracy docs wheels constraints clean
 
 help: ## list the actions
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -45,7 +45,10 @@ format: .venv/.ready ## rewrite the code in the house style
 	$(BIN)/ruff format .
 
 bench: .venv/.ready-bench ## measure the claims of benchmarks/ against their peers
-	for script in benchmarks/p[0-9]*.py benchmarks/transfer_*.py plugins/zoo-timm/scripts/conformance.py; do $(BIN)/python "$$script" || exit 1; done
+	for script in benchmarks/p[0-9]_*.py benchmarks/transfer_*.py plugins/zoo-timm/scripts/conformance.py; do $(BIN)/python "$$script" || exit 1; done
+
+bench-accuracy: .venv/.ready-bench ## measure what the defaults reach beside their peers; takes hours
+	$(BIN)/python benchmarks/p10_defaults.py
 
 docs: .venv/.ready ## run every example of the documentation
 	$(PYTEST) tests/test_docs.py

@@ -68,6 +68,17 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[torch.memory_form
 
 
 @contextmanager
+def searched(device: torch.device, *, fixed: bool) -> Iterator[None]:
+    """Let cuDNN try its convolutions on the first batches, for the duration, where inputs have a ``fixed`` size."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or (fixed and device.type == "cuda")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch, numpy and random for the duration; the caller's random state comes back at the end."""
     before = random_state()
@@ -136,7 +147,9 @@ def join_processes(wanted: str, timeout: float) -> Ranks:
         return Ranks(timeout=timeout)
     local = int(os.environ.get("LOCAL_RANK") or 0)
     if choose_device(wanted).type == "cuda" and local >= torch.cuda.device_count():
-        raise OptionError(f"this machine has {torch.cuda.device_count()} GPUs for more processes; start one process for each, or device='cpu'")
+        raise OptionError(
+            f"this machine has {torch.cuda.device_count()} GPUs for more processes; start one process for each, or device='cpu'"
+        )
     try:
         if not dist.is_initialized():
             if choose_device(wanted).type == "cuda":

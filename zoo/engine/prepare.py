@@ -10,8 +10,9 @@ import torch
 
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
+from zoo.declare import Text
 from zoo.engine.config import Config
-from zoo.engine.device import placed, seeded
+from zoo.engine.device import placed, searched, seeded
 from zoo.engine.setup import resize_inputs, shorten_inputs, window_inputs
 from zoo.engine.switches import switched_on
 from zoo.tuning import Regularizers
@@ -30,6 +31,7 @@ def prepared(model: TaskModel, train: Table, config: Config, accelerator: Any) -
     with ExitStack() as stack:
         stack.enter_context(_frozen_as_before(model))
         layout = stack.enter_context(placed(model, accelerator.device))
+        stack.enter_context(searched(accelerator.device, fixed=not isinstance(model.inputs, Text)))
         stack.enter_context(seeded(config.seed))
         resize_inputs(model, config.image_size)
         shorten_inputs(model, config.max_length)
