@@ -117,7 +117,7 @@ class Config(BaseModel):
     delta: Alpha = 0.0
     bss: Alpha = 0.0
     drop_path: Float = Field(default=0.0, ge=0, lt=1)
-    dropout: Float = Field(default=0.0, ge=0, lt=1)
+    dropout: Float | None = Field(default=None, ge=0, lt=1)
     ema: Float = Field(default=0.0, ge=0, lt=1)
     average: Share = 0.0
     wise_ft: Float = Field(default=1.0, gt=0, le=1)

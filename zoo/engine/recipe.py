@@ -75,7 +75,7 @@ class Recipe:
         delta: Weight of the squared distance to the pretrained features (DELTA).
         bss: Weight of the squares of the smallest singular values of the features (BSS).
         drop_path: Stochastic depth, in [0, 1).
-        dropout: Dropout in the groups that train and before the head's last layer, in [0, 1).
+        dropout: Dropout in the groups that train and before the head's last layer, in [0, 1); None leaves the backbone's own.
         ema: Decay per step of a moving average of the values, in [0, 1); 0 is off.
         average: Share of the last epochs whose values are averaged, in [0, 1]; 0 is off.
         wise_ft: Share of the fine-tuned values in the result, in (0, 1]; the rest comes from before the last phase.
@@ -100,7 +100,7 @@ class Recipe:
     delta: float = 0.0
     bss: float = 0.0
     drop_path: float = 0.0
-    dropout: float = 0.0
+    dropout: float | None = None
     ema: float = 0.0
     average: float = 0.0
     wise_ft: float = 1.0

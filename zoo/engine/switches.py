@@ -46,7 +46,7 @@ def switched_on(model: TaskModel, config: Config) -> Iterator[Regularizers | Non
             stack.enter_context(recomputed(trained))
         if config.drop_path:
             stack.enter_context(stochastic_depth(model.groups, config.drop_path))
-        if config.dropout:
+        if config.dropout is not None:
             stack.enter_context(set_dropout(model, config.dropout))
         if config.compile:
             stack.enter_context(compiled(model.backbone))
