@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from zoo.cli import doctor, files, listing, new_plugin, plugins, training, using
+from zoo.cli import doctor, files, listing, new_plugin, planning, plugins, training, using
 from zoo.cli.output import Output
 from zoo.cli.parser import Parser, global_options
 from zoo.discovery import installed
@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
         argv: Arguments without the program's name; None takes those of the process.
     """
-    options = build_parser().parse(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = build_parser().parse(words)
+    options.words = words
     out = Output(sys.stdout)
     # What a plugin or a library prints must not get into a JSON document.
     aside = contextlib.redirect_stdout(sys.stderr) if getattr(options, "json", False) else contextlib.nullcontext()
@@ -59,7 +61,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (listing, plugins, training, using, files, doctor, new_plugin):
+    for module in (listing, plugins, planning, training, using, files, doctor, new_plugin):
         module.register(commands)
     for command in commands.choices.values():
         global_options(command, front=False)

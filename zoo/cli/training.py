@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.launch import launch, launched, rank
+from zoo.cli.one_voice import one_voice
 from zoo.cli.output import Output, figures, show_log
 from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
+from zoo.errors import OptionError
 
 if TYPE_CHECKING:
+    from zoo.adapter import TaskModel
     from zoo.backbone import Backbone
     from zoo.declare import Weights
 
@@ -31,6 +36,12 @@ def register(commands: Commands) -> None:
 
 def _register_train(commands: Commands) -> None:
     command = commands.add_parser("train", help="fine-tune a backbone on your data; the run directory is a saved model")
+    add_arguments(command)
+    command.set_defaults(run=train)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what is trained on what, and how."""
     add = command.add_argument
     add("name", metavar="NAME", help="a name from zoo list, an alias, or the folder of a saved model")
     add("data", metavar="DATA", help=DATA)
@@ -54,12 +65,28 @@ def _register_train(commands: Commands) -> None:
     add("--head-set", metavar="KEY=VALUE", action="append", help="an option of the head, such as hidden=256")
     add("--model-set", metavar="KEY=VALUE", action="append", help="an option of the architecture, such as drop_path_rate=0.1")
     add("--config", type=Path, metavar="FILE", help="a TOML file with any of these settings; flags win over it")
+    add("--num-processes", type=int, metavar="N", help="train with so many processes on this machine; see docs/several-devices.md")
     add("--quiet", action="store_true", default=None, help="no progress")
-    command.set_defaults(run=train)
 
 
 def train(options: argparse.Namespace, out: Output) -> None:
     """Fine-tune a backbone; everything that can be checked is checked before torch is imported."""
+    merged = read_settings(options)
+    started = launched()
+    wanted = 1 if options.num_processes is None else options.num_processes
+    if wanted < 1:
+        raise OptionError(f"--num-processes is {wanted}; it must be 1 or more")
+    if wanted > 1 and started == 1:
+        check_names(options.name, merged)
+        sys.exit(launch(options.words, wanted))
+    if wanted > 1 and wanted != started:
+        raise OptionError(f"--num-processes is {wanted}, and a launcher started {started} processes; leave one of them out")
+    with one_voice(debug=options.debug):
+        _train(options.name, options.data, merged)
+
+
+def read_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of ``add_arguments``, those of the config file among them, all checked; see ``settings.merge``."""
     from zoo.cli import settings
 
     flags = {key: getattr(options, key, None) for key in (*settings.PLAIN, *settings.FIT)}
@@ -67,7 +94,7 @@ def train(options: argparse.Namespace, out: Output) -> None:
     flags |= {"columns": settings.columns(options.columns), "options": settings.pairs(options.set, "--set")}
     flags |= {"head_options": settings.pairs(options.head_set, "--head-set")}
     flags |= {"model_options": settings.pairs(options.model_set, "--model-set")}
-    _train(options.name, options.data, settings.merge(options.config, flags))
+    return settings.merge(options.config, flags)
 
 
 def demo(options: argparse.Namespace, out: Output) -> None:
@@ -78,12 +105,52 @@ def demo(options: argparse.Namespace, out: Output) -> None:
 
 
 def _train(name: str, data: str, settings: dict[str, Any]) -> None:
-    from zoo.data.open import open_train_valid
-    from zoo.data.read import kind_of
+    check_names(name, settings)
+    with _joined(settings["fit"]):
+        model = build_model(name, data, settings)
+    fit = settings["fit"] | {"columns": settings["columns"]}
+    fit |= {"recipe": settings["recipe"], "out": settings["out"], "resume": bool(settings["resume"]), "quiet": bool(settings["quiet"])}
+    if not (settings["quiet"] or rank()):
+        show_log()
+    # The sources and not the tables, so that run.json keeps how they were read.
+    run = model.fit(data, settings["valid"], **fit)
+    if not rank():
+        print(f"{figures(run.metrics)}\n{run.dir}")
+
+
+def check_names(name: str, settings: dict[str, Any]) -> None:
+    """Find out about names that do not exist, before torch is imported and before there are several processes."""
+    import zoo
     from zoo.registry import default_registry
 
     if settings["head"]:
-        default_registry().head(settings["head"])  # one that does not exist ends here, before torch is imported
+        default_registry().head(settings["head"])
+    _ = zoo.get(name).spec
+
+
+@contextmanager
+def _joined(fit: dict[str, Any]) -> Iterator[None]:
+    """Let all processes hear of what one of them meets before the training."""
+    if launched() == 1:
+        yield
+        return
+    from zoo.engine.config import Config
+    from zoo.engine.device import join_processes
+
+    ranks = join_processes(fit.get("device", "auto"), fit.get("timeout", Config.model_fields["timeout"].default))
+    try:
+        with ranks.together():
+            yield
+    except BaseException as error:
+        ranks.part_with(error)
+        raise
+
+
+def build_model(name: str, data: str, settings: dict[str, Any]) -> TaskModel:
+    """Return the model that the settings ask for, with as many outputs as the data have classes."""
+    from zoo.data.open import open_train_valid
+    from zoo.data.read import kind_of
+
     backbone = _backbone(name, settings)
     fit = settings["fit"] | {"columns": settings["columns"]}
     opening = {key: fit[key] for key in OPENING if key in fit}
@@ -92,7 +159,7 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> None:
         first, _ = open_train_valid(data, settings["valid"], **opening)
     classes = first.classes
     outputs = len(classes) or (1 if first.targets is None or first.targets.ndim == 1 else first.targets.shape[1])
-    model = backbone.adapt(
+    return backbone.adapt(
         outputs,
         task=settings["task"],
         head=settings["head"] or "linear",
@@ -101,12 +168,6 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> None:
         seed=fit.get("seed", 0),
         **settings["head_options"],
     )
-    fit |= {"recipe": settings["recipe"], "out": settings["out"], "resume": bool(settings["resume"]), "quiet": bool(settings["quiet"])}
-    if not settings["quiet"]:
-        show_log()
-    # The sources and not the tables, so that run.json keeps how they were read.
-    run = model.fit(data, settings["valid"], **fit)
-    print(f"{figures(run.metrics)}\n{run.dir}")
 
 
 def _fetch_early(weights: Weights, owner: str) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextlib import suppress
 from typing import Any
 
 from torch.distributed.distributed_c10d import _get_default_store  # the launcher's store; torch names no other way
 
 _RUNS = itertools.count()  # equal on all ranks, as they start the same runs
+_STORES: list[Any] = []  # the launcher's, kept beyond the end of a process group
+_ANNOUNCED = "zoo/announced"
 
 
 class Lookout:
@@ -23,6 +26,7 @@ class Lookout:
     def __init__(self, rank: int, count: int, timeout: float) -> None:
         self.rank, self.count, self.timeout = rank, count, timeout
         self._store: Any = _get_default_store()
+        _STORES[:] = [self._store]
         self._prefix = f"zoo/{next(_RUNS)}"
         self._beats = 0
 
@@ -33,11 +37,9 @@ class Lookout:
 
     def leave_word(self, message: str) -> None:
         """Say why this process goes; the first that does so is taken for the cause."""
-        try:
+        with suppress(RuntimeError):  # the store went with the process that kept it
             self._store.set(f"{self._prefix}/word/{self.rank}", message)
             self._store.compare_set(f"{self._prefix}/first", "", str(self.rank))
-        except RuntimeError:  # the store went with the process that kept it
-            return
 
     def cause(self) -> str:
         """Return why the others cannot be heard, as far as it is known."""
@@ -61,6 +63,24 @@ class Lookout:
             f"{who} of {self.count} no longer answers (it died, or took more than {self.timeout:g} s), so all stop. "
             "What it said last stands in its own output. Go on from the last checkpoint with resume=True"
         )
+
+
+def announce(text: str) -> None:
+    """Leave word for the other processes of what the user was shown; only the first word counts."""
+    with suppress(RuntimeError):
+        for store in _STORES:
+            store.compare_set(_ANNOUNCED, "", text)
+
+
+def announced(seconds: float) -> str:
+    """Return what the user was shown by another process, waited for as long as that; empty if it is not known."""
+    deadline = time.monotonic() + seconds
+    with suppress(RuntimeError):
+        while _STORES and time.monotonic() < deadline:
+            if _STORES[0].check([_ANNOUNCED]):
+                return str(_STORES[0].get(_ANNOUNCED).decode())
+            time.sleep(0.05)
+    return ""
 
 
 def failed(rank: int, count: int, message: str) -> str:

@@ -9,6 +9,7 @@ from zoo.engine.loader import Loaded
 from zoo.engine.plan import Epoch
 from zoo.engine.range_test import NoFallError, draw_range, range_test, undone
 from zoo.engine.sampler import Batch
+from zoo.engine.signals import Stopped
 from zoo.engine.step import Stepper
 from zoo.engine.streams import Stream
 
@@ -40,14 +41,12 @@ def find_rate(run: Training, epoch: Epoch, stream: Stream) -> float:
     stepper, batches = _stepper(run), _endless(run, epoch, stream)
 
     def step(lr: float) -> float:
-        run.poll()
         run.rates.apply_head(lr)
         return _take(run, stepper, stream, *next(batches))
 
     run.progress.begin(f"{epoch.phase.name}: learning rate", 0)
     try:
-        with run.ranks.together():
-            curve = range_test(run.model, run.optimizer, step)
+        curve = range_test(run.model, run.optimizer, step)
     except NoFallError:
         before = max((index for index in map(int, run.state.rates) if index < epoch.index), default=None)
         if before is None:
@@ -81,5 +80,9 @@ def _endless(run: Training, epoch: Epoch, stream: Stream) -> Iterator[tuple[Sequ
 def _take(run: Training, stepper: Stepper, stream: Stream, step: Sequence[Batch], loaded: list[Loaded]) -> float:
     """Take one step and return its mean loss over all processes."""
     samples = sum(len(batch) for batch in step)
-    value, _ = stepper.take(lambda: loaded, stream.forward, step=0, samples=samples, stopped=lambda: False, explain=lambda error: error)
+    value, stop = stepper.take(
+        lambda: loaded, stream.forward, step=0, samples=samples, stopped=lambda: bool(run.stop.signum), explain=lambda error: error
+    )
+    if stop:
+        raise Stopped
     return run.ranks.total(float(value))

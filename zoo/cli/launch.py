@@ -1,0 +1,116 @@
+"""Several processes on this machine: starting them, passing signals on, and ending them all when one fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+LOOK = 0.1  # seconds between two looks at the processes
+GRACE = 15.0  # seconds that the others have to say what they know, once one has failed
+STOPPED = (130, 143)  # exit codes after a signal and a checkpoint
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many processes a launcher (this one, torchrun, Accelerate) started; 1 without one."""
+    return max(1, int(environment.get("WORLD_SIZE") or 1))
+
+
+def rank(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the number of this process among those of a launcher, from 0."""
+    return int(environment.get("RANK") or 0)
+
+
+def launch(words: Sequence[str], count: int) -> int:
+    """Run ``zoo`` with the same words in ``count`` processes on this machine, until all have ended.
+
+    They find each other as those of torchrun do. Signals are passed on to all of them, once each. When one has failed, the
+    others have ``GRACE`` seconds to end by themselves.
+
+    Args:
+        words: Arguments of the command line.
+        count: Number of processes, at least 2.
+
+    Returns:
+        The exit code: 0 if all are done, 130 or 143 after a stop with a checkpoint, else that of the first that failed.
+    """
+    with _passing_on() as children:
+        children += [_start(words, number, count, port) for port in [_free_port()] for number in range(count)]
+        codes = _watch(children)
+    failed = [code for code in codes if code]
+    stops = [code for code in failed if code in STOPPED]
+    if stops and all(code in STOPPED or code < 0 for code in failed):
+        return stops[0]
+    return next((code for code in failed if code > 0), 1 if failed else 0)
+
+
+def _start(words: Sequence[str], number: int, count: int, port: int) -> subprocess.Popen[bytes]:
+    threads = max(1, (os.cpu_count() or 1) // count)
+    told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "MASTER_ADDR": "127.0.0.1"}
+    environment |= {name: str(value) for name, value in told.items()}
+    # A session of its own: Ctrl-C in a terminal would else reach it twice, from the terminal and from here.
+    return subprocess.Popen(
+        [sys.executable, "-m", "zoo.cli", *words], env=environment, stdin=subprocess.DEVNULL, start_new_session=os.name == "posix"
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _passing_on() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Pass signals on to the processes in the list while the context is open; none outlives it."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def forward(signum: int, _frame: FrameType | None) -> None:
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(signum)
+
+    before = {number: signal.signal(number, forward) for number in _SIGNALS}
+    try:
+        yield children
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for child in children:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+
+
+def _watch(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    """Wait for all of them; return their exit codes in the order of their ends, negative where a signal ended one."""
+    codes: dict[int, int] = {}
+    deadline = float("inf")
+    while len(codes) < len(children):
+        for number, child in enumerate(children):
+            code = child.poll()
+            if code is None or number in codes:
+                continue
+            codes[number] = code
+            if code < 0 and deadline == float("inf"):
+                print(f"rank {number} was ended by {_signal_name(-code)}", file=sys.stderr)
+            if code:
+                deadline = min(deadline, time.monotonic() + GRACE)
+        if time.monotonic() > deadline:
+            for child in children:
+                child.kill()
+        time.sleep(LOOK)
+    return list(codes.values())
+
+
+def _signal_name(number: int) -> str:
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    return f"{name} (which the system sends when memory runs out)" if name == "SIGKILL" else name
