@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import resource
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -229,3 +232,29 @@ def test_plateau_without_validation_and_an_unknown_optimizer_are_refused_before_
         model().fit(tables()[0], False, out=tmp_path / "a", schedule="plateau", quiet=True)
     with pytest.raises(OptionError, match=r"adamx.*did you mean"):
         model().fit("nowhere", optimizer="adamx", out=tmp_path / "b")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no address space to limit and read here")
+def test_t7_memory_that_the_system_refuses_is_told_from_other_errors(tmp_path: Path) -> None:
+    child = os.fork()
+    if not child:
+        train_in_little_memory(tmp_path)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    told = json.loads(next(path for path in sorted((tmp_path / "run/checkpoint").iterdir(), reverse=True)).joinpath("state.json").read_text())
+    assert told["split"] > 1
+
+
+def train_in_little_memory(folder: Path) -> None:
+    """Train with room for a few of 64 large images, and leave the process."""
+    code = 1
+    try:
+        logging.disable(logging.WARNING)
+        source = np.random.default_rng(0)
+        data = source.integers(0, 255, (64, 512, 512, 3)).astype(np.uint8), ["a", "b"] * 32
+        made = model(2)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 900 * 2**20, resource.RLIM_INFINITY))
+        made.fit(data, False, out=folder / "run", image_size=512, **(FULL | {"batch_size": 64, "epochs": 1, "quiet": True}))
+        code = 0
+    finally:
+        os._exit(code)  # never back into pytest

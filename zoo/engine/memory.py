@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 # What torch's allocators say; a message that merely speaks of memory is not among them.
-_CPU = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "could not create a memory object")
+_CPU = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "could not create a memory object", "std::bad_alloc")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
