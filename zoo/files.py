@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from zoo.errors import DiskFullError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def user_folder(variable: str, usual: str) -> Path:
@@ -30,13 +40,68 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
     stage = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     mode = 0o600 if private else 0o666  # less the umask
     try:
-        # Made anew: a link of this name would be written through.
-        with open(stage, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
-            stream.write(text)
+        with room_for(path, len(text)):
+            _write_new(stage, text, mode)
         stage.replace(path)
     except BaseException:
         stage.unlink(missing_ok=True)
         raise
+
+
+def _write_new(path: Path, text: str, mode: int) -> None:
+    # Made anew: a link of this name would be written through.
+    with open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
+        stream.write(text)
+
+
+@contextmanager
+def room_for(path: Path, needed: int) -> Iterator[None]:
+    """Say what is full where a file cannot be written for lack of room, whoever writes it.
+
+    Args:
+        path: What is written, a file or a folder.
+        needed: Its size in bytes, roughly.
+
+    Raises:
+        DiskFullError: With the path, the size, and what is free.
+        OSError: For any other fault, also where safetensors words it in its own way.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _number(error)
+        if number in _FULL:
+            raise _full(path, needed, number) from error
+        if number is not None and not isinstance(error, OSError):
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+
+
+def _number(error: Exception) -> int | None:
+    """Return the system's number of an error; safetensors has it in its text."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(told[1]) if told else None
+
+
+def _full(path: Path, needed: int, number: int) -> DiskFullError:
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    free = _in_units(shutil.disk_usage(there).free)
+    error = DiskFullError(
+        f"{str(path)!r} cannot be written ({os.strerror(number)}): it takes {_in_units(needed)}, and {free} are free there; "
+        "make room, or write elsewhere"
+    )
+    error.errno = number
+    return error
+
+
+def _in_units(size: float) -> str:
+    for unit in _UNITS:
+        if size < 1000 or unit == _UNITS[-1]:
+            break
+        size /= 1000
+    return f"{size:.3g} {unit}"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -21,7 +21,7 @@ from zoo.adapter import TaskModel, build_head
 from zoo.backbone import Backbone, with_options
 from zoo.cards import Config, describe, model_card, preprocessor, read_config
 from zoo.declare import BackboneSpec, Features, Inputs, Text, Weights, from_fields
-from zoo.errors import OutputExistsError, OutputPermissionError, SavedModelError, examples
+from zoo.errors import DiskFullError, OutputExistsError, OutputPermissionError, SavedModelError, examples
 from zoo.files import write_json, write_text
 from zoo.plugins import describe as describe_error
 from zoo.plugins import load_function
@@ -74,6 +74,8 @@ def writing(folder: Path) -> Iterator[None]:
     """Word what keeps a folder from being written."""
     try:
         yield
+    except DiskFullError:
+        raise
     except PermissionError as error:
         raise OutputPermissionError(f"cannot write into {str(folder)!r}: {error.strerror}; choose a folder of your own") from error
     except OSError as error:

@@ -19,6 +19,7 @@ from zoo.blobs import digest as digest
 from zoo.copied import copies, copy_tensors
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError, count, did_you_mean, examples
+from zoo.files import room_for
 from zoo.hub import AbsentError, fetch, find_cached
 from zoo.safetensors_header import read_header
 from zoo.shards import INDEX, SUFFIX, model_digest, read_index
@@ -121,7 +122,8 @@ def write(tensors: Mapping[str, Tensor], out: Path, *, check: Path | None = None
     try:
         stage.touch()
         readable = stage.stat().st_mode  # what files are here by default; safetensors writes for the owner alone
-        safetensors.torch.save_file(separate(tensors), stage, metadata={"format": "pt"})
+        with room_for(out, sum(tensor.nbytes for tensor in tensors.values())):
+            safetensors.torch.save_file(separate(tensors), stage, metadata={"format": "pt"})
         stage.chmod(readable)
         if check:
             _read_back(stage, check)

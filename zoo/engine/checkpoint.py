@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.errors import SavedModelError, WeightsError, fault_list
+from zoo.files import room_for
 from zoo.weights import digest, read, separate
 
 log = logging.getLogger("zoo")
@@ -40,24 +41,17 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, *, keep: i
     """Write a checkpoint below ``folder`` and remove all but the newest ``keep``.
 
     Raises:
-        OSError: If it cannot be written; older checkpoints are then untouched.
+        DiskFullError: If there is no room for it; older checkpoints are then untouched, as after any other fault.
+        OSError: If it cannot be written for another reason.
     """
-    from safetensors.torch import save_file
-
     stage, final = folder / f"{_STAGE}{step:010d}-{os.getpid()}", folder / f"{_PREFIX}{step:010d}"
     shutil.rmtree(stage, ignore_errors=True)
-    stage.mkdir(parents=True)
     try:
-        for name, tensors in checkpoint.tensors.items():
-            save_file(separate(tensors), stage / f"{name}.safetensors")
-        (stage / "state.json").write_text(json.dumps(checkpoint.plain), encoding="utf-8")
-        files = {path.name: {"sha256": digest(path), "size": path.stat().st_size} for path in sorted(stage.iterdir())}
-        manifest = {"schema": SCHEMA, "step": step, "files": files}
-        (stage / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        for path in (*sorted(stage.iterdir()), stage):
-            _flush(path)
-        shutil.rmtree(final, ignore_errors=True)
-        stage.rename(final)
+        with room_for(folder, sum(tensor.nbytes for tensors in checkpoint.tensors.values() for tensor in tensors.values())):
+            stage.mkdir(parents=True)
+            _write_stage(stage, step, checkpoint)
+            shutil.rmtree(final, ignore_errors=True)
+            stage.rename(final)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
@@ -65,6 +59,19 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, *, keep: i
     for old in _written(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def _write_stage(stage: Path, step: int, checkpoint: Checkpoint) -> None:
+    from safetensors.torch import save_file
+
+    for name, tensors in checkpoint.tensors.items():
+        save_file(separate(tensors), stage / f"{name}.safetensors")
+    (stage / "state.json").write_text(json.dumps(checkpoint.plain), encoding="utf-8")
+    files = {path.name: {"sha256": digest(path), "size": path.stat().st_size} for path in sorted(stage.iterdir())}
+    manifest = {"schema": SCHEMA, "step": step, "files": files}
+    (stage / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in (*sorted(stage.iterdir()), stage):
+        _flush(path)
 
 
 def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger("zoo")
 
 
 def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: str, kept: int) -> None:
@@ -37,7 +41,12 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: st
         panel.legend(fontsize=8)
     panels[0].set_ylabel("loss")
     panels[1].set_ylabel(monitor)
-    figure.savefig(path, dpi=120)
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:  # all that matters has been written
+        log.warning("%r is left out: %s", str(path), error)
+        with suppress(OSError):
+            path.unlink()
 
 
 def _mark_phases(panel: Any, history: Sequence[Mapping[str, Any]]) -> None:

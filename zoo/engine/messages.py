@@ -11,7 +11,7 @@ from zoo.data.open import Table
 from zoo.engine.config import Config
 from zoo.engine.guard import NonFiniteError
 from zoo.engine.signals import StopFlag
-from zoo.errors import InterruptedRunError, TrainingError, examples
+from zoo.errors import DiskFullError, InterruptedRunError, TrainingError, examples
 
 
 def headline(model: TaskModel, config: Config, samples: tuple[int, int], accelerator: Any, folder: Path, resumed_at: str) -> str:
@@ -51,7 +51,5 @@ def not_finite(error: NonFiniteError, where: str, indices: Sequence[int], table:
 
 def no_checkpoint(error: OSError, folder: Path) -> TrainingError:
     """Return the error for a checkpoint that cannot be written, such as on a full disk."""
-    return TrainingError(
-        f"cannot write a checkpoint into {str(folder)!r}: {error.strerror or error}; earlier ones are intact: "
-        "make room, then go on with resume=True"
-    )
+    cause = str(error) if isinstance(error, DiskFullError) else f"{str(folder)!r} cannot be written: {error.strerror or error}"
+    return TrainingError(f"no checkpoint could be written: {cause}. Earlier ones are intact: go on with resume=True")

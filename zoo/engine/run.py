@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,8 @@ from zoo.engine.lock import lock_folder, unlock_folder
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, RunLockedError
 from zoo.files import write_json, write_text
 from zoo.versions import versions
+
+log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,14 @@ def environment(plugin: str = "") -> dict[str, str]:
 
 
 def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``metrics.jsonl`` anew: one line per epoch, which also mends a line that was cut."""
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+    """Write ``metrics.jsonl`` anew: one line per epoch, which also mends a line that was cut.
+
+    A run does not end for its record: where it cannot be written, the log says so, and the checkpoint has the same lines.
+    """
+    try:
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+    except OSError as error:
+        log.warning("the run goes on without its record: %s", error)
 
 
 def write_run(folder: Path, told: Mapping[str, Any]) -> None:
