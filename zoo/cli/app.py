@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader, such as head, has seen enough; Python would complain while it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if options.debug or error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"error: no file can have a name as long as {str(error.filename)[:80]!r}…", file=sys.stderr)
+        code = 2
     sys.exit(code)
 
 

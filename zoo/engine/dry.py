@@ -91,6 +91,7 @@ class DryRun:
         # The texts of the dry steps are the longest.
         self.scale = float(np.mean([self._weight(step) for step in order])) / max(1, self._weight(heaviest[-1]))
         self.pass_scale = float(self.lengths.mean() / self.lengths[rows].mean())
+        self._split = 1
         for group in training.optimizer.param_groups:
             group["lr"] = 0.0
 
@@ -116,6 +117,8 @@ class DryRun:
 
     def _take(self, dry: Dry, epoch: Epoch, streams: Streams) -> None:
         run = self._run
+        guard, stepper = run.make_stepper()
+        stepper.split = self._split
         stream = streams.train(epoch)
         run.model.train()
         with footprint(self._device) as dry.steps, run.penalties.watching() if run.penalties else nullcontext():
@@ -131,15 +134,16 @@ class DryRun:
                 started = self._now()
                 samples = sum(map(len, batches))
                 explain = self._explain(epoch, batches)
-                run.stepper.take(load, stream.forward, step=step, samples=samples, stopped=lambda: False, explain=explain)
+                stepper.take(load, stream.forward, step=step, samples=samples, stopped=lambda: False, explain=explain)
                 run.averages.end_step()
                 dry.step_seconds = self._now() - started - dry.step_loading
             loads.close()  # type: ignore[attr-defined]  # a generator, which holds the last batch
             try:
-                run.guard.check()
+                guard.check()
             except NonFiniteError as error:
                 raise explain(error) from error
-        dry.micro_batch = -(-max(len(batch) for step in self._order for batch in step) // run.stepper.split)
+        self._split = stepper.split
+        dry.micro_batch = -(-max(len(batch) for step in self._order for batch in step) // stepper.split)
 
     def _validate(self, dry: Dry, epoch: Epoch, streams: Streams) -> None:
         run, count = self._run, len(self._few)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -33,9 +34,11 @@ def footprint(device: torch.device) -> Iterator[Footprint]:
     """Measure what torch allocates on ``device`` inside; filled in at the end.
 
     On a GPU the allocator keeps count. On the CPU torch's profiler records every allocation, temporaries and oneDNN's
-    scratch memory included. Resident memory would not do: what was freed before is used again, and does not show.
+    scratch memory included. Resident memory would not do: what was freed before is used again, and does not show. The
+    profiler does not see that something is freed which was there before, so nothing of that kind should happen inside.
     """
     told = Footprint()
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class GroupPlan:
         name: Name of the group.
         parameters: Number of its parameters, LoRA's included.
         trainable: Number of those that train in this phase.
-        lr: Its highest learning rate in this phase, ``auto`` where a range test is going to find it.
+        lr: Its highest learning rate in this phase, 0 where nothing trains, ``auto`` where a range test is going to find it.
         factor: Its learning rate relative to the head's.
         weight_decay: Of its matrices; vectors, such as biases and the parameters of norms, have none.
         mode: What happens to it, in words.
@@ -170,10 +170,10 @@ class _Planned:
     def preview(self) -> Preview:
         """Go through the phases."""
         model, accelerator = self._model, self._accelerator
-        there = nbytes(tensor for tensor in _tensors(model).values() if tensor.device.type == self._device.type)
-        with ExitStack() as stack:
+        with prepared(model, self._tables[0], self._dry_config, accelerator) as (layout, penalties):
+            kept = penalties.state() if penalties else {}
+            there = nbytes([*_tensors(model).values(), *kept.values()])
             with footprint(self._device) as built:
-                layout, penalties = stack.enter_context(prepared(model, self._tables[0], self._dry_config, accelerator))
                 training = Training(
                     model,
                     *self._tables,
@@ -227,11 +227,12 @@ class _Planned:
         for name, factor in factors.items():
             parts = [part for part in training.optimizer.param_groups if part["group"] == name]
             parameters = [parameter for part in parts for parameter in part["params"]]
+            trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
             yield GroupPlan(
                 name=name,
                 parameters=sum(parameter.numel() for parameter in parameters),
-                trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-                lr=lr if isinstance(lr, str) else lr * factor,
+                trainable=trainable,
+                lr=0.0 if not trainable else lr if isinstance(lr, str) else lr * factor,
                 factor=factor,
                 weight_decay=max(float(part["weight_decay"]) for part in parts),
                 mode=self._mode(name, epoch),
@@ -246,7 +247,8 @@ class _Planned:
             return "frozen, eval"
         trained = any(parameter.requires_grad for _, parameter in group.named_parameters())
         what = {"all": "trains", "lora": "lora trains", "bias": "biases train"}[model.trains] if trained else "no gradient"
-        held = any(isinstance(module, _NormBase) and not module.training for _, module in group.modules())
+        norms = [part for _, module in group.modules() for part in module.modules() if isinstance(part, _NormBase)]
+        held = any(not norm.training for norm in norms)
         return f"{what}, statistics held" if held else what
 
     def _peak(self, dry: Dry) -> int:

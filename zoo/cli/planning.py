@@ -1,0 +1,93 @@
+"""The command plan: what zoo train would do with the same arguments, and what it would take."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from zoo.cli.output import Output, table, thousands
+from zoo.cli.parser import Commands
+from zoo.cli.training import add_arguments, build_model, check_names, read_settings
+from zoo.errors import count
+
+if TYPE_CHECKING:
+    from zoo.engine.preview import GroupPlan, PhasePlan, Preview
+
+
+def register(commands: Commands) -> None:
+    """Add the command of this module."""
+    told = "show what zoo train would do: what trains in each phase, at what rates, and the memory and time it would take"
+    more = "Takes the arguments of zoo train; --out, --resume, --quiet and --num-processes make no difference. Nothing is written."
+    command = commands.add_parser("plan", help=told, description=f"{told}. {more}")
+    add_arguments(command)
+    command.add_argument("--json", action="store_true", help="one JSON document")
+    command.set_defaults(run=plan)
+
+
+def plan(options: argparse.Namespace, out: Output) -> None:
+    """Print what a training would do."""
+    settings = read_settings(options)
+    check_names(options.name, settings)
+    model = build_model(options.name, options.data, settings)
+    fit = settings["fit"] | {"columns": settings["columns"], "recipe": settings["recipe"]}
+    told = model.plan(options.data, settings["valid"], **fit)
+    if options.json:
+        out.json(told.to_dict())
+        return
+    valid = f", {told.valid} for validation" if told.valid else ""
+    print(f"{told.backbone}, {told.recipe}: {told.samples} training samples{valid}, batch size {told.batch_size}\n")
+    header = ("group", "parameters", "phase", "trainable", "lr", "weight decay", "mode")
+    print(table(_group_rows(told), header, right=(1, 3, 4, 5)))
+    header = ("phase", "epochs", "steps", "frozen", "schedule", "peak lr", "micro-batch", "memory", "time")
+    print("\n" + table(map(_phase_row, told.phases), header, right=(1, 2, 3, 5, 6, 7, 8)))
+    print("\n".join(["", *_frozen_lines(told)]))
+    print(f"estimated: {_size(told.memory)} of memory at the peak on {told.device} ({told.precision}), {_time(told.seconds)}")
+
+
+def _group_rows(told: Preview) -> Iterator[tuple[object, ...]]:
+    """Yield a line per group and stretch of phases in which it is treated alike."""
+    for position, first in enumerate(told.phases[0].groups):
+        stretches: list[tuple[str, str, GroupPlan]] = []
+        for phase in told.phases:
+            group = phase.groups[position]
+            if stretches and _cells(stretches[-1][2]) == _cells(group):
+                stretches[-1] = (stretches[-1][0], phase.name, group)
+            else:
+                stretches.append((phase.name, phase.name, group))
+        for line, (start, end, group) in enumerate(stretches):
+            named = (first.name, thousands(first.parameters) or "0") if line == 0 else ("", "")
+            yield (*named, start if start == end else f"{start} to {end}", *_cells(group))
+
+
+def _cells(group: GroupPlan) -> tuple[object, ...]:
+    if not group.trainable:
+        return "0", "", "", group.mode
+    rate = f"auto x {group.factor:.3g}" if isinstance(group.lr, str) else f"{group.lr:.2g}"
+    return thousands(group.trainable), rate, f"{group.weight_decay:g}", group.mode
+
+
+def _phase_row(phase: PhasePlan) -> tuple[object, ...]:
+    rate = phase.lr if isinstance(phase.lr, str) else f"{phase.lr:.2g}"
+    frozen = f"{phase.frozen} of {len(phase.groups) - 1}"
+    memory, time = _size(phase.memory), _time(phase.seconds)
+    return phase.name, phase.epochs, phase.steps, frozen, phase.schedule, rate, phase.micro_batch, memory, time
+
+
+def _frozen_lines(told: Preview) -> Iterator[str]:
+    for phase in told.phases:
+        if phase.cached:
+            place = "in memory" if phase.cache_place == "memory" else "in a file of the run's folder"
+            yield f"{phase.name}: what is frozen is computed once; its {phase.cached} take {_size(phase.cache)} {place}"
+        elif phase.reason:
+            yield f"{phase.name}: what is frozen is computed every epoch: {phase.reason}"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{count(round(seconds / 3600), 'hour')}"
