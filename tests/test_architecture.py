@@ -25,6 +25,7 @@ FLOORS = {
     "zoo.hookspecs": 2.0,
     "zoo.discovery": 2.0,
     "zoo.files": 1.0,
+    "zoo.toml_files": 1.0,
     "zoo.child": 1.0,
     "zoo.versions": 1.0,
     "zoo.blobs": 2.0,

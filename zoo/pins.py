@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +14,7 @@ from zoo.errors import RegistryFileError, WeightsError, WeightsNotFoundError
 from zoo.files import write_text
 from zoo.hub import AbsentError, Remote, ask, fetch
 from zoo.shards import listing_digest, read_index
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from zoo.toml_files import parse_toml
 
 
 def resolve(weights: Weights | None, owner: str) -> Weights:
@@ -107,8 +102,8 @@ def _without(text: str, name: str) -> str:
 def _others(text: str, name: str, path: Path) -> Mapping[str, Any]:
     """Return all that a file says but for one pin."""
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = parse_toml(text)
+    except ValueError as error:
         raise RegistryFileError(f"{path}: cannot be read: {error}") from error
     pins = document.get("pins", {})
     return document | {"pins": {key: value for key, value in pins.items() if key != name}}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,7 @@ from typing import Any
 from zoo.discovery import Found, normalized
 from zoo.errors import OutputPermissionError, RegistryFileError, did_you_mean
 from zoo.files import config_folder, write_text
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from zoo.toml_files import read_toml
 
 OWN = "zoo"  # its plugin brings the heads: a list of allowed plugins need not name it
 KEYS = ("disable", "allow")
@@ -97,10 +92,10 @@ def read_user_file() -> dict[str, list[str]]:
     """
     path = user_file()
     try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        document: dict[str, Any] = read_toml(path)
     except (FileNotFoundError, NotADirectoryError):
         return {"disable": []}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RegistryFileError(f"{path} cannot be read: {error}; correct or remove it") from error
     faults = [f"it has no key {key!r}{did_you_mean(key, KEYS)}" for key in document if key not in KEYS]
     for key, value in document.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,7 @@ from typing import Any
 from zoo.declare import BackboneSpec, Image, Text, Volume, Weights, from_fields
 from zoo.errors import DeclarationError, RegistryFileError, count, did_you_mean, fault_list
 from zoo.files import config_folder
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from zoo.toml_files import read_toml
 
 _BACKBONE_KEYS = ("base", "weights", "options", "inputs", "description")
 # Which function opens a tokenizer's files is the plugin's to say: a file of the current directory names no code.
@@ -122,8 +117,8 @@ class _Reader:
 
     def read(self) -> list[str]:
         try:
-            document = tomllib.loads(self.path.read_text(encoding="utf-8-sig"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            document = read_toml(self.path)
+        except (OSError, ValueError) as error:
             return [f"cannot be read: {error}"]
         self._only(document, ("aliases", "backbones", "pins", "sources"), "the file")
         for name, target in self._table(document, "aliases").items():

@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from zoo.cli import doctor, files, listing, new_plugin, planning, plugins, training, using
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
         argv: Arguments without the program's name; None takes those of the process.
     """
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
     words = list(sys.argv[1:] if argv is None else argv)
     options = build_parser().parse(words)
     options.words = words

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from zoo.declare import TASKS
 from zoo.errors import OptionError, count, did_you_mean, fault_list
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from zoo.toml_files import read_toml
 
 # What a config file may hold besides the options of the recipe. Tables: columns, head_options, model_options.
 PLAIN = ("valid", "weights", "task", "classes", "head", "in_chans", "allow_partial", "recipe", "out", "resume", "quiet")
@@ -106,8 +101,8 @@ def names(words: str | None) -> list[str] | None:
 
 def _read(path: Path, options: Iterable[str]) -> dict[str, Any]:
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        told = read_toml(path)
+    except (OSError, ValueError) as error:
         raise OptionError(f"the config {str(path)!r} cannot be read: {error}") from error
     known = list(dict.fromkeys([*PLAIN, *TABLES, *options]))
     faults = [f"there is no key {key!r}{did_you_mean(key, known)}" for key in told if key not in known]

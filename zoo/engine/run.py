@@ -59,8 +59,9 @@ def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: 
     if out is None:
         return _next_free(f"{backbone.rpartition('/')[2]}-{recipe}")
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{str(folder)!r} is a file; give the name of a folder")
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        kind = "a file" if folder.exists() else "a link to nothing"
+        raise OutputExistsError(f"{str(folder)!r} is {kind}; give the name of a folder")
     _take(folder)
     try:
         _check_held(folder, resume=resume)
