@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,10 @@ from tests.toy import toy_spec
 from tests.toy_text import ToyTextPlugin
 from zoo.adapter import TaskModel
 from zoo.backbone import Backbone
+from zoo.data.open import Table, open_data
+from zoo.engine.device import join_processes
 from zoo.engine.run import Run
+from zoo.engine.signals import Stopped
 from zoo.registry import Registry, use_registry
 
 WORDS = ("sun", "rain", "cloud", "wind", "snow", "storm", "thunderstorms")
@@ -125,13 +132,22 @@ ALIKE: dict[str, tuple[Callable[[], TaskModel], tuple[Any, Any], dict[str, Any]]
 }
 
 
-def alike(out: Path) -> dict[str, Any]:
-    """Train everything in ALIKE."""
+FEW = ("layer-decay-accumulated-clipped", "linear-probe", "text-top", "words-top", "one-sample-batches", "lr-auto")
+
+
+def alike(out: Path, names: Sequence[str] = FEW) -> dict[str, Any]:
+    """Train some of ALIKE."""
     found = {}
-    for name, (build, data, options) in ALIKE.items():
+    for name in names:
+        build, data, options = ALIKE[name]
         net = build()
         found[name] = told(fit(out / name, net, *data, **options), net)
     return found
+
+
+def all_alike(out: Path) -> dict[str, Any]:
+    """Train everything in ALIKE."""
+    return alike(out, list(ALIKE))
 
 
 def uneven(out: Path) -> dict[str, Any]:
@@ -147,17 +163,180 @@ def uneven(out: Path) -> dict[str, Any]:
     return found
 
 
-WORK: dict[str, Callable[[Path], dict[str, Any]]] = {"alike": alike, "uneven": uneven}
+class Culprit(Sequence[Any]):
+    """Inputs of which one does something when it is read for the n-th time."""
+
+    def __init__(self, inputs: Any, index: int, act: Callable[[], None], reads: int = 1) -> None:
+        self.inputs, self.index, self.act, self.reads = inputs, index, act, reads
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index == self.index:
+            self.reads -= 1
+            if self.reads == 0:
+                self.act()
+        return self.inputs[index]
+
+
+def cursed(act: Callable[[], None], reads: int = 1) -> Table:
+    """Return photos of which number 5 does something; one rank loads it."""
+    table = open_data(PHOTOS[0])
+    return Table(Culprit(table.inputs, 5, act, reads), table.targets, table.classes, source="the shelf")
+
+
+def raise_(error: BaseException) -> None:
+    raise error
+
+
+def caught(function: Callable[[], Any]) -> dict[str, str]:
+    try:
+        return {"kind": "none", "text": str(function())[:80]}
+    except Exception as error:
+        return {"kind": type(error).__name__, "text": str(error)}
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def decisions(out: Path) -> dict[str, Any]:
+    """Let one rank meet something between steps, at every depth."""
+    ranks = join_processes("cpu", 30.0)
+    inner = join_processes("cpu", 30.0)
+
+    def nested(error: Exception, forgiven: tuple[type[Exception], ...] = ()) -> None:
+        with ranks.together(), ranks.together(forgiven):
+            if ranks.rank == 1:
+                raise error
+
+    def outer(error: Exception) -> None:
+        with inner.together():
+            if inner.rank == 1:
+                raise error
+            with inner.together():
+                pass
+
+    return {
+        "stopped": caught(lambda: nested(Stopped())),
+        "declined": caught(lambda: nested(OSError("no room"), (OSError,))),
+        "stopped-outside": caught(lambda: outer(Stopped())),
+        "again": caught(lambda: nested(Stopped())),
+        "gathered": ranks.gather({"rank": ranks.rank}),
+        "failed": caught(lambda: nested(ValueError("no such thing"))),
+        "failed-outside": caught(lambda: outer(KeyError("no such key"))),
+    }
+
+
+def memory(out: Path) -> dict[str, Any]:
+    """Run out of memory on rank 1 alone, in the third step."""
+    net, calls = plain(), [0]
+
+    def hook(*_: Any) -> None:
+        calls[0] += net.training
+        if calls[0] == 3 and os.environ.get("RANK") == "1":
+            raise MemoryError
+
+    handle = net.backbone.register_forward_pre_hook(hook)
+    run = fit(out / "run", net, *PHOTOS, recipe="full")
+    handle.remove()
+    return told(run, net) | {"calls": calls[0]}
+
+
+def corrupt(out: Path) -> dict[str, Any]:
+    """Meet a sample that cannot be read, and a value that is not finite, on one rank alone."""
+    unreadable = cursed(lambda: raise_(OSError("broken data stream")))
+    net = plain()
+    bad = PHOTOS[0][0].astype(np.float32)
+    bad[5] = np.nan
+    return {
+        "unreadable": caught(lambda: fit(out / "unreadable", plain(), unreadable, PHOTOS[1], recipe="full")),
+        "nan": caught(lambda: fit(out / "nan", net, (bad, PHOTOS[0][1]), False, recipe="full")),
+        "left": sorted(path.name for path in out.glob("*/*")),
+    }
+
+
+def different(out: Path) -> dict[str, Any]:
+    """Give the processes different things to do."""
+    rank = int(os.environ["RANK"])
+    other = (PHOTOS[0][0], PHOTOS[0][1][1:] + PHOTOS[0][1][:1]) if rank else PHOTOS[0]
+    moved = plain()
+    with torch.no_grad():
+        next(moved.parameters())[0] += rank * 1e-3
+    return {
+        "options": caught(lambda: fit(out / "a", plain(), *PHOTOS, recipe="full", lr=0.01 + rank, epochs=2 + rank)),
+        "data": caught(lambda: fit(out / "b", plain(), other, PHOTOS[1], recipe="full")),
+        "values": caught(lambda: fit(out / "c", moved, *PHOTOS, recipe="full")),
+        "head": caught(lambda: fit(out / "d", plain(head="mlp", hidden=4 + rank), *PHOTOS, recipe="full")),
+        "left": sorted(path.name for path in out.glob("*")),
+    }
+
+
+STEPPED: dict[str, Any] = {"recipe": "full", "epochs": 3, "batch_size": 8}
+
+
+def whole(out: Path) -> dict[str, Any]:
+    """Train without any interruption."""
+    net = plain()
+    return told(fit(out / "run", net, *PHOTOS, **STEPPED), net)
+
+
+def stopped(out: Path) -> dict[str, Any]:
+    """Send one process a signal, in a step and in a validation, and go on with as many processes."""
+    found = {}
+    valid = open_data(PHOTOS[1])
+    checked = Table(Culprit(valid.inputs, 2, terminate, 2), valid.targets, valid.classes)
+    for name, data in (("step", (cursed(terminate, 2), PHOTOS[1])), ("validation", (PHOTOS[0], checked))):
+        first = caught(partial(fit, out / name, plain(), *data, **STEPPED))
+        net = plain()
+        found[name] = {"stop": first} | told(fit(out / name, net, *PHOTOS, resume=True, **STEPPED), net)
+    return found
+
+
+def handed_on(out: Path) -> dict[str, Any]:
+    """Go on with what another number of processes began, and leave something for them."""
+    net = plain()
+    run = fit(out.parent / "begun", net, *PHOTOS, resume=True, **STEPPED)
+    left = caught(lambda: fit(out / "left", plain(), cursed(terminate, 2), PHOTOS[1], **STEPPED))
+    return told(run, net) | {"left": left}
+
+
+def full_disk(out: Path) -> dict[str, Any]:
+    """Let the first process meet a disk that takes no more, when it has trained for three steps."""
+    net, calls = plain(), [0]
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def hook(*_: Any) -> None:
+        calls[0] += net.training
+        if calls[0] == 3 and os.environ["RANK"] == "0":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
+
+    net.backbone.register_forward_pre_hook(hook)
+    started = time.monotonic()
+    try:
+        found = caught(lambda: fit(out / "run", net, *PHOTOS, **STEPPED, timeout=20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    return found | {"seconds": time.monotonic() - started}
+
+
+WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
+    function.__name__: function
+    for function in (alike, all_alike, uneven, decisions, memory, corrupt, different, whole, stopped, handed_on, full_disk)
+}
 
 
 def main() -> None:
     torch.set_num_threads(1)
     use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
-    folder = Path(sys.argv[1])
+    folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
     for name in sys.argv[2:]:
+        started = time.monotonic()
         found = WORK[name](folder / name)
-        if os.environ.get("RANK", "0") == "0":
-            (folder / f"{name}.json").write_text(json.dumps(found))
+        (folder / f"{name}-{rank}.json").write_text(json.dumps(found))
+        print(f"rank {rank}: {name} took {time.monotonic() - started:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from zoo.engine.ranks import Ranks
 from zoo.errors import OptionError, fault_list
 
 _FREE = {"workers", "cache_gb", "timeout", "platform"}  # what may differ between machines
+VALUES = "the model's values"
 REMEDY = "Start all of them with the same command, data and environment"
 
 
@@ -31,7 +32,7 @@ def refuse_others(told: Mapping[str, Any], model: nn.Module, ranks: Ranks) -> No
     if ranks.count == 1:
         return
     data = {f"the {name} data": _without_source(table) for name, table in told["data"].items()}
-    mine = told["config"] | told["model"] | told["versions"] | data | {"the model's values": fingerprint(model)}
+    mine = told["config"] | told["model"] | told["versions"] | data | {VALUES: fingerprint(model)}
     first, *others = ranks.gather(mine)
     for rank, other in enumerate(others, start=1):
         names = [name for name in first | other if name not in _FREE and first.get(name) != other.get(name)]
@@ -73,5 +74,9 @@ def _without_source(table: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _difference(name: str, first: Any, other: Any, rank: int) -> str:
     if isinstance(first, Mapping) and isinstance(other, Mapping):
         inner = [key for key in {**first, **other} if first.get(key) != other.get(key)]
-        return "; ".join(f"{name}: {key} is {first.get(key)!r} on rank 0 and {other.get(key)!r} on rank {rank}" for key in inner)
+        return "; ".join(_difference(f"{name}: {key}", first.get(key), other.get(key), rank) for key in inner)
+    if name == VALUES:
+        return f"{name} are not equal on ranks 0 and {rank}: give both the same weights, or the same seed"
+    if name.endswith("sha256"):
+        return f"{name.removesuffix(': sha256')} have other files or labels on rank 0 than on rank {rank}"
     return f"{name} is {first!r} on rank 0 and {other!r} on rank {rank}"

@@ -22,6 +22,7 @@ from zoo.engine.recipe import Recipe, default_recipe
 from zoo.engine.run import Run, claim_folder, environment, release_folder, write_history, write_run
 from zoo.engine.setup import check_fits, open_for_fit, summary
 from zoo.engine.signals import StopFlag, stop_signals
+from zoo.engine.state import STOP
 from zoo.engine.switches import switch_off
 from zoo.engine.training import Training
 from zoo.errors import SavedModelError, fault_list
@@ -142,6 +143,7 @@ def _train(
         )
         if ranks.main:
             write_run(folder, told)
+            (folder / STOP).unlink(missing_ok=True)
         training.run(saved)
         switch_off(model, config, folder if ranks.main else None)
     return training

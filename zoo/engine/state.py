@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from zoo.engine.device import random_state, restore_random_state
 from zoo.engine.optimizer import optimizer_tensors, restore_optimizer
 from zoo.engine.plateau import Plateau
 from zoo.engine.ranks import Ranks
+from zoo.engine.signals import StopFlag
+from zoo.files import write_json
 
 log = logging.getLogger("zoo")
 
@@ -104,6 +107,15 @@ class State:
             log.warning(told, len(states), ranks.count)
         if ranks.rank < len(states):
             restore_random_state(states[ranks.rank])
+
+
+STOP = "stopped.json"
+
+
+def write_stop(folder: Path, stop: StopFlag, state: State) -> None:
+    """Leave a mark for whoever started a run that a signal stopped: launchers change exit codes."""
+    told = {"signal": stop.name, "exit_code": stop.exit_code, "epoch": state.epoch + 1, "step": state.step, "steps": state.steps}
+    write_json(folder / STOP, told)
 
 
 def values_of(model: nn.Module) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ from zoo.engine.run import write_history
 from zoo.engine.sampler import Batch
 from zoo.engine.scale import TargetScale, measure
 from zoo.engine.signals import StopFlag, Stopped
-from zoo.engine.state import State, values_of
+from zoo.engine.state import State, values_of, write_stop
 from zoo.engine.step import Stepper
 from zoo.engine.streams import Stream, Streams
 from zoo.engine.tryout import find_rate, fit_memory
@@ -143,6 +143,8 @@ class Training:
                 self.save()
                 heard = StopFlag()  # of whichever process; the flag of this one still waits for the signal that the launcher sends to all
                 heard.signum = max(self.ranks.gather(self.stop.signum))
+                if self.ranks.main:
+                    write_stop(self.folder, heard, self.state)
                 raise self.ranks.known(interrupted(heard, self.folder, self._position)) from None
 
     def _epoch(self, epoch: Epoch) -> None:

@@ -1,0 +1,211 @@
+"""Several processes train as one does, and come to every decision together.
+
+Starting processes takes long, so one launch does all the work of this file; see rank_work.py for what it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+import zoo.builtin
+from tests.conftest import ROOT
+from tests.engine import rank_work
+from tests.toy_text import ToyTextPlugin
+from zoo.engine.alike import fingerprint
+from zoo.engine.ranks import Ranks
+from zoo.errors import InterruptedRunError
+from zoo.registry import Registry, use_registry
+
+PLAIN = ("decisions", "alike", "uneven", "memory", "corrupt", "different", "whole", "stopped", "handed_on", "full_disk")
+
+
+@pytest.fixture(scope="module")
+def _texts() -> Iterator[None]:
+    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
+    yield
+    use_registry()
+
+
+def launch(folder: Path, *work: str, processes: int = 2) -> list[dict[str, Any]]:
+    """Run pieces of work with several processes; return what each of them found, by the name of the work."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "-m", "tests.engine.rank_work", str(folder), *work],
+        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [{name: json.loads((folder / f"{name}-{rank}.json").read_text()) for name in work} for rank in range(processes)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path, _texts: None) -> list[dict[str, Any]]:
+    """What two processes found, after one process alone has begun a run for them."""
+    data = (rank_work.cursed(rank_work.terminate, 2), rank_work.PHOTOS[1])
+    with pytest.raises(InterruptedRunError):
+        rank_work.fit(folder / "begun", rank_work.plain(), *data, **rank_work.STEPPED)
+    return launch(folder, *PLAIN)
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path, _texts: None) -> dict[str, Any]:
+    """The same run, uninterrupted, by one process."""
+    return rank_work.whole(folder / "alone")
+
+
+def gap(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Return the largest difference between the losses and metrics of two runs."""
+    assert len(one["history"]) == len(other["history"])
+    assert [record["phase"] for record in one["history"]] == [record["phase"] for record in other["history"]]
+    pairs = [(record[name], same[name]) for record, same in zip(one["history"], other["history"], strict=True) for name in record]
+    return max(abs(here - there) for here, there in pairs if isinstance(here, float | int) and here == here)
+
+
+def value_gap(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Return the largest difference between the values that two runs ended with."""
+    return max(float(np.abs(np.subtract(one["values"][name], other["values"][name])).max()) for name in one["values"])
+
+
+@pytest.mark.parametrize("name", rank_work.FEW)
+def test_m1_two_processes_have_the_losses_of_one(name: str, two: list[dict[str, Any]], tmp_path: Path) -> None:
+    one = rank_work.alike(tmp_path, [name])[name]
+    for found in two:
+        assert gap(one, found["alike"][name]) <= 1e-5
+
+
+@pytest.mark.sweep
+@pytest.mark.usefixtures("_texts")
+def test_m1_two_and_three_processes_have_the_losses_of_one_for_every_recipe_and_task(tmp_path: Path) -> None:
+    one = rank_work.all_alike(tmp_path / "one")
+    for processes in (2, 3):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        for found in launch(folder, "all_alike", processes=processes):
+            gaps = {name: gap(one[name], found["all_alike"][name]) for name in one}
+            assert max(gaps.values()) <= 1e-5, gaps
+
+
+def test_m1_every_sample_is_in_one_part_of_a_batch() -> None:
+    for count in (1, 2, 3, 5):
+        for size in range(1, 12):
+            ranks = [Ranks() for _ in range(count)]
+            for number, one in enumerate(ranks):
+                one.rank, one.count = number, count
+            parts = [one.part(range(size)) for one in ranks]
+            assert [index for part in parts for index in part] == list(range(size))
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("name", ["photos101", "photos7", "photos1", "words101", "words7", "words1"])
+def test_m5_metrics_are_over_exactly_all_samples(name: str, two: list[dict[str, Any]], folder: Path) -> None:
+    one = ONE.get("uneven") or ONE.setdefault("uneven", rank_work.uneven(folder / "one"))
+    for found in two:
+        metrics = found["uneven"][name]
+        assert {key: metrics[key] for key in one[name]} == pytest.approx(one[name], abs=1e-6, nan_ok=True)
+
+
+ONE: dict[str, dict[str, Any]] = {}
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "text"),
+    [
+        ("stopped", ["Stopped", "Stopped"], ""),
+        ("stopped-outside", ["Stopped", "Stopped"], ""),
+        ("declined", ["OSError", "OSError"], "no room"),
+        ("again", ["Stopped", "Stopped"], ""),
+        ("failed", ["RankError", "ValueError"], "no such thing"),
+        ("failed-outside", ["RankError", "KeyError"], "no such key"),
+    ],
+)
+def test_m4_what_one_process_meets_all_of_them_hear(name: str, kinds: list[str], text: str, two: list[dict[str, Any]]) -> None:
+    found = [each["decisions"][name] for each in two]
+    assert [each["kind"] for each in found] == kinds
+    assert all(text in each["text"] for each in found)
+    if kinds[0] == "RankError":
+        assert "rank 1 of 2" in found[0]["text"]
+
+
+def test_m4_out_of_memory_on_one_process_halves_the_batches_of_both(two: list[dict[str, Any]]) -> None:
+    for found in two:
+        assert value_gap(found["memory"], found["whole"]) <= 1e-5
+        assert found["memory"]["calls"] > found["whole"]["history"][-1]["epoch"] * 5  # a step in two parts from then on
+
+
+def test_m4_a_corrupt_sample_on_one_process_ends_all_and_is_named(two: list[dict[str, Any]]) -> None:
+    found = [each["corrupt"]["unreadable"] for each in two]
+    assert sorted(each["kind"] for each in found) == ["CorruptInputError", "RankError"]
+    assert all("sample 5 of the shelf" in each["text"] for each in found)
+    assert two[0]["corrupt"]["left"] == []
+
+
+@pytest.mark.parametrize("where", ["step", "validation"])
+def test_m3_a_signal_to_one_process_stops_all_at_the_same_step(where: str, two: list[dict[str, Any]]) -> None:
+    stops = [each["stopped"][where]["stop"] for each in two]
+    assert [each["kind"] for each in stops] == ["InterruptedRunError"] * 2
+    assert stops[0] == stops[1]
+    assert "SIGTERM" in stops[0]["text"]
+    for found in two:
+        assert gap(found["stopped"][where], found["whole"]) == 0.0
+        assert value_gap(found["stopped"][where], found["whole"]) == 0.0
+
+
+def test_m6_two_processes_go_on_with_the_run_of_one(two: list[dict[str, Any]], alone: dict[str, Any]) -> None:
+    for found in two:
+        assert gap(found["handed_on"], alone) <= 1e-5
+
+
+def test_m6_one_process_goes_on_with_the_run_of_two(two: list[dict[str, Any]], alone: dict[str, Any], folder: Path) -> None:
+    assert two[0]["handed_on"]["left"]["kind"] == "InterruptedRunError"
+    net = rank_work.plain()
+    run = rank_work.fit(folder / "handed_on" / "left", net, *rank_work.PHOTOS, resume=True, **rank_work.STEPPED)
+    assert gap(rank_work.told(run, net), alone) <= 1e-5
+
+
+def test_m7_a_disk_that_fails_the_first_process_ends_all(two: list[dict[str, Any]]) -> None:
+    found = [each["full_disk"] for each in two]
+    assert [each["kind"] for each in found] == ["TrainingError", "RankError"]
+    assert all("checkpoint" in each["text"] for each in found)
+    assert max(each["seconds"] for each in found) < 20
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("options", ["lr is 0.01 on rank 0 and 1.01 on rank 1", "epochs is 2 on rank 0 and 3 on rank 1"]),
+        ("data", ["train data", "labels"]),
+        ("values", ["values", "seed"]),
+        ("head", ["values"]),
+    ],
+)
+def test_m8_processes_that_do_not_do_the_same_are_refused(name: str, texts: list[str], two: list[dict[str, Any]]) -> None:
+    for each in two:
+        found = each["different"][name]
+        assert found["kind"] == "OptionError"
+        assert all(text in found["text"] for text in texts)
+
+
+def test_a_fingerprint_changes_with_one_bit_and_with_the_order() -> None:
+    net = rank_work.plain()
+    before = fingerprint(net)
+    with torch.no_grad():
+        next(net.parameters()).view(-1)[0] *= 1 + 1e-6
+    assert fingerprint(net) != before
+    assert fingerprint(rank_work.plain()) == before
+    assert fingerprint(torch.nn.Linear(3, 1).half()) != fingerprint(torch.nn.Linear(3, 1).half())
