@@ -83,12 +83,16 @@ def default_files(extra: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
     package = Path(__file__).resolve().parent
     shipped = [path for path in (package / "registry.toml", package.parent / "registry.toml") if path.is_file()][:1]
     implicit = [user_file(), Path("registry.toml")]
-    named = [(Path(name).expanduser(), "ZOO_REGISTRY") for name in os.environ.get("ZOO_REGISTRY", "").split(os.pathsep) if name]
-    named += [(Path(path).expanduser(), "--registry") for path in extra]
+    named = [(_expanded(name), "ZOO_REGISTRY") for name in os.environ.get("ZOO_REGISTRY", "").split(os.pathsep) if name]
+    named += [(_expanded(path), "--registry") for path in extra]
     absent = [f"{origin} names {str(path)!r}, which is no file" for path, origin in named if not path.is_file()]
     if absent:
         raise RegistryFileError("; ".join(absent))
     return [*shipped, *(path for path in implicit if path.is_file()), *(path for path, _ in named)]
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path's raises where there is no such user
 
 
 def read_files(files: Sequence[Path]) -> RegistryData:
@@ -174,7 +178,7 @@ class _Reader:
         local = "file" in table and not table.get("repo") and not table.get("package")
         try:
             if local and isinstance(table["file"], str):
-                table = {**table, "file": str(self.path.parent / Path(table["file"]).expanduser())}
+                table = {**table, "file": str(self.path.parent / _expanded(table["file"]))}
             wrong = [key for key, value in table.items() if not isinstance(value, str) and key != "size"]
             if wrong:
                 raise DeclarationError(f"{where}: weights: {', '.join(wrong)} must be text")

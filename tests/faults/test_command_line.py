@@ -184,8 +184,10 @@ LONG = "a" * 10_000
         ["train", "zoo/glyphnet", LONG],
         ["--registry", LONG, "list"],
         ["new-plugin", LONG],
+        ["train", "zoo/glyphnet", "~nobody/pictures"],
+        ["--registry", "~nobody/registry.toml", "list"],
     ],
-    ids=lambda words: words[0],
+    ids=lambda words: " ".join(words)[:40],
 )
 def test_c4_a_name_that_no_file_can_have_is_a_usage_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -51,7 +51,7 @@ def _read(source: Any, columns: Mapping[str, str], labelled: bool | None, reads:
     if reads in TEXTUAL and isinstance(source, str) and labelled is False and not _names_file(source):
         return memory.read_texts([source], None, reads, "the text")
     if isinstance(source, str | os.PathLike):
-        return _read_path(Path(source).expanduser(), columns, labelled, reads)
+        return _read_path(Path(os.path.expanduser(source)), columns, labelled, reads)  # noqa: PTH111  # Path's raises for an unknown user
     # A DataFrame or a Hub dataset can only exist where its library is imported already.
     if isinstance(source, _class("pandas", "DataFrame")):
         return frames.read_frame(source, columns, labelled, reads=reads)
