@@ -130,7 +130,11 @@ def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, f
     if isinstance(table.inputs, list):
         # Decoders release the interpreter lock; datasets of the user's own may not be safe in threads.
         with ThreadPoolExecutor() as pool:
-            causes = list(pool.map(lambda row: _cause(table, row, window, channels), rows))
+            try:
+                causes = list(pool.map(lambda row: _cause(table, row, window, channels), rows))
+            except BaseException:  # such as Ctrl-C, after which nobody wants to wait for the rest
+                pool.shutdown(cancel_futures=True)
+                raise
     else:
         causes = [_cause(table, row, window, channels) for row in rows]
     bad = [row for row, cause in enumerate(causes) if cause]

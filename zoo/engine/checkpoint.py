@@ -27,6 +27,7 @@ SCHEMA = 1
 KEEP = 2
 _STAGE = ".stage-"
 _PREFIX = "step-"
+_STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, *, keep: i
         with room_for(folder, sum(tensor.nbytes for tensors in checkpoint.tensors.values() for tensor in tensors.values())):
             stage.mkdir(parents=True)
             _write_stage(stage, step, checkpoint)
-            shutil.rmtree(final, ignore_errors=True)
+            _clear(final)
             stage.rename(final)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
@@ -66,7 +67,7 @@ def _write_stage(stage: Path, step: int, checkpoint: Checkpoint) -> None:
 
     for name, tensors in checkpoint.tensors.items():
         save_file(separate(tensors), stage / f"{name}.safetensors")
-    (stage / "state.json").write_text(json.dumps(checkpoint.plain), encoding="utf-8")
+    (stage / _STATE).write_text(json.dumps(checkpoint.plain), encoding="utf-8")
     files = {path.name: {"sha256": digest(path), "size": path.stat().st_size} for path in sorted(stage.iterdir())}
     manifest = {"schema": SCHEMA, "step": step, "files": files}
     (stage / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -88,7 +89,7 @@ def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:
         found: Checkpoint | None = None
         try:
             found = None if faults else _read(path)
-        except WeightsError as error:  # whole, but with values that are not finite
+        except (WeightsError, OSError, ValueError) as error:  # the first: whole, but with values that are not finite
             faults = [str(error)]
         if found is None:
             damage.append(f"{path.name}: {'; '.join(faults)}")
@@ -107,6 +108,13 @@ def clean_stages(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _clear(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _written(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
 
@@ -114,25 +122,27 @@ def _written(folder: Path) -> list[Path]:
 def _faults(path: Path) -> list[str]:
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        schema, files = manifest["schema"], dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        schema = manifest["schema"]
+        files = {name: (str(told["sha256"]), int(told["size"])) for name, told in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"manifest.json cannot be read ({type(error).__name__})"]
     if schema != SCHEMA:
         raise SavedModelError(f"{str(path)!r} has checkpoint schema {schema}; this version of zoo reads {SCHEMA}")
-    return [fault for name, told in files.items() if (fault := _file_fault(path / name, told))]
+    missing = [f"{name} is not in its manifest" for name in (_STATE,) if name not in files]
+    return missing + [fault for name, told in files.items() if (fault := _file_fault(path / name, *told))]
 
 
-def _file_fault(path: Path, told: Mapping[str, Any]) -> str:
+def _file_fault(path: Path, sha256: str, size: int) -> str:
     if not path.is_file():
         return f"{path.name} is missing"
-    if path.stat().st_size != told["size"]:
-        return f"{path.name} has {path.stat().st_size} of {told['size']} bytes"
-    return "" if digest(path) == told["sha256"] else f"{path.name} has changed (sha256)"
+    if path.stat().st_size != size:
+        return f"{path.name} has {path.stat().st_size} of {size} bytes"
+    return "" if digest(path) == sha256 else f"{path.name} has changed (sha256)"
 
 
 def _read(path: Path) -> Checkpoint:
     tensors = {file.stem: read(file, pretrained=False) for file in path.glob("*.safetensors")}
-    return Checkpoint(tensors, json.loads((path / "state.json").read_text(encoding="utf-8")))
+    return Checkpoint(tensors, json.loads((path / _STATE).read_text(encoding="utf-8")))
 
 
 def _flush(path: Path) -> None:
