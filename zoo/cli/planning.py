@@ -39,8 +39,8 @@ def plan(options: argparse.Namespace, out: Output) -> None:
     print(f"{told.backbone}, {told.recipe}: {told.samples} training samples{valid}, batch size {told.batch_size}\n")
     header = ("group", "parameters", "phase", "trainable", "lr", "weight decay", "mode")
     print(table(_group_rows(told), header, right=(1, 3, 4, 5)))
-    header = ("phase", "epochs", "steps", "frozen", "schedule", "peak lr", "micro-batch", "memory", "time")
-    print("\n" + table(map(_phase_row, told.phases), header, right=(1, 2, 3, 5, 6, 7, 8)))
+    columns = ("phase", "epochs", "steps", "frozen", "schedule", "peak lr", "micro-batch", "memory", "time")
+    print("\n" + table(map(_phase_row, told.phases), columns, right=(1, 2, 3, 5, 6, 7, 8)))
     print("\n".join(["", *_frozen_lines(told)]))
     print(f"estimated: {_size(told.memory)} of memory at the peak on {told.device} ({told.precision}), {_time(told.seconds)}")
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import DeviceType
 from torch.autograd.profiler import profile
 
 _LOGGING = "KINETO_LOG_LEVEL"
@@ -38,7 +37,6 @@ def footprint(device: torch.device) -> Iterator[Footprint]:
     profiler does not see that something is freed which was there before, so nothing of that kind should happen inside.
     """
     told = Footprint()
-    gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
@@ -66,9 +64,9 @@ def nbytes(tensors: Iterable[Tensor]) -> int:
 
 def _add_up(told: Footprint, recorded: profile) -> None:
     assert recorded.kineto_results is not None, "the profiler has ended"
-    found = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
+    found: list[Any] = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(found, key=lambda event: event.start_ns()):
-        if event.device_type() == DeviceType.CPU:
+        if event.device_type().name == "CPU":
             told.held += event.nbytes()
             told.peak = max(told.peak, told.held)
 

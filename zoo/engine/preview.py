@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
 from zoo.engine.config import Config, resolve
-from zoo.engine.device import make_accelerator
+from zoo.engine.device import make_accelerator, random_state, restore_random_state
 from zoo.engine.dry import Dry, DryRun
 from zoo.engine.footprint import footprint, nbytes
 from zoo.engine.loader import default_workers
@@ -151,8 +152,8 @@ def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Re
     """
     config = resolve(recipe or default_recipe(model.task), options)
     check_fits(model, config)
-    tables = open_for_fit(model, train, valid, config)
     with untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
+        tables = open_for_fit(model, train, valid, config)
         return _Planned(model, tables, config, Path(folder)).preview()
 
 
@@ -170,6 +171,7 @@ class _Planned:
     def preview(self) -> Preview:
         """Go through the phases."""
         model, accelerator = self._model, self._accelerator
+        gc.collect()  # what earlier work left must not be freed in the middle of a measurement
         with prepared(model, self._tables[0], self._dry_config, accelerator) as (layout, penalties):
             kept = penalties.state() if penalties else {}
             there = nbytes([*_tensors(model).values(), *kept.values()])
@@ -298,11 +300,14 @@ class _Planned:
 
 @contextmanager
 def untouched(model: TaskModel) -> Iterator[None]:
-    """Put everything of a model back at the end, in place: values, gradients, modes, what trains, inputs and class names."""
+    """Put everything of a model back at the end, in place: values, gradients, modes, what trains, inputs and class names.
+
+    The random state, too, is what it was before.
+    """
     held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(model).items()}
     flags = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
-    inputs, labels = model.inputs, model.labels
+    inputs, labels, random = model.inputs, model.labels, random_state()  # importing a library may draw from it
     for parameter, _, _ in flags:
         parameter.grad = None
     try:
@@ -317,6 +322,7 @@ def untouched(model: TaskModel) -> Iterator[None]:
             parameter.grad = grad
         for module, mode in modes:
             module.training = mode
+        restore_random_state(random)
 
 
 def _tensors(model: TaskModel) -> dict[str, torch.Tensor]:

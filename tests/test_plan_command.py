@@ -1,0 +1,50 @@
+"""The command plan: what it prints, and that it only looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.test_cli import Done, pictures, run  # noqa: F401  # fixtures
+
+OPTIONS = ("--weights", "none", "--batch-size", 8, "--image-size", 32)
+
+
+def test_the_table_has_groups_phases_memory_and_time(run: Callable[..., Done], pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    done = run("plan", "zoo/glyphnet", pictures, "--recipe", "top", "--epochs", 3, "--out", "runs/one", *OPTIONS)
+    assert done.code == 0
+    lines = [line.split() for line in done.out.splitlines()]
+    assert "12 training samples, 6 for validation, batch size 8" in done.out
+    assert ["stem", "0.9k", "probe", "to", "top", "0", "frozen,", "eval"] in lines
+    assert ["top", "57.7k", "0.0003", "0.05", "trains"] in lines
+    (top,) = [line for line in lines if line[:3] == ["top", "1", "2"]]
+    assert top[3:9] == ["2", "of", "4", "cosine", "0.0003", "6"]
+    assert "top: what is frozen is computed once; its activations take" in done.out
+    assert "estimated: " in lines[-1][0] + " "
+    assert not [path for path in tmp_path.rglob("*") if path.name == "runs"]
+
+
+def test_one_json_document_has_all_of_it(run: Callable[..., Done], pictures: Path) -> None:  # noqa: F811
+    done = run("plan", "zoo/glyphnet", pictures, "--json", "--recipe", "gradual", "--epochs", 2, "--lr", "auto", "--batch-size", "auto")
+    told = done.json
+    assert (told["lr"], told["batch_size"], told["samples"]) == ("auto", "auto", 12)
+    assert [phase["name"] for phase in told["phases"]] == ["probe", "gradual 1/1"]
+    assert told["phases"][1]["groups"][0]["lr"] == "auto"
+    assert told["memory"] > 0
+    assert told["seconds"] > 0
+
+
+def test_settings_and_faults_are_those_of_train(run: Callable[..., Done], pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    config = tmp_path / "run.toml"
+    config.write_text('recipe = "full"\nepochs = 2\nbatch_size = 4\nlabel_smoothing = 0.1\nweights = false\n')
+    (phase,) = run("plan", "zoo/glyphnet", pictures, "--json", "--config", config).json["phases"]
+    assert (phase["name"], phase["epochs"], phase["steps"]) == ("full", 2, 6)
+    for words, facts in (
+        (("x", "data", "--epoch", 3), "did you mean '--epochs'"),
+        (("zoo/glyphnett", "data"), "did you mean 'zoo/glyphnet'"),
+        (("zoo/glyphnet", "data", "--recipe", "lpft"), "did you mean 'lp-ft'"),
+        (("zoo/glyphnet", "absent"), "absent"),
+    ):
+        done = run("plan", *words)
+        assert done.code != 0
+        assert facts in done.err
