@@ -121,6 +121,7 @@ class DryRun:
         stepper.split = self._split
         stream = streams.train(epoch)
         run.model.train()
+        stepper.begin()
         with footprint(self._device) as dry.steps, run.penalties.watching() if run.penalties else nullcontext():
             loads = run.batches.load(epoch, 0, stream, self._order)
 

@@ -7,7 +7,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 # What torch's allocators say; a message that merely speaks of memory is not among them.
-_CPU = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "could not create a memory object", "std::bad_alloc")
+_CPU = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "could not create a memory object",
+    "std::bad_alloc",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -26,29 +31,31 @@ class Undo:
 
     Attributes:
         device: The same.
+        statistics: The batch statistics that move.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._model, self.device = model, device
+        self.statistics: list[Tensor] = []
         self._values: list[Tensor] = []
         self._random: list[Tensor] = []
 
+    def look(self) -> None:
+        """Find the batch statistics that move; to be called when other groups train, for it asks every module."""
+        moving = [norm for norm in self._model.modules() if isinstance(norm, _NormBase) and norm.training]
+        self.statistics = [buffer for norm in moving for buffer in norm._buffers.values() if buffer is not None]
+
     def remember(self) -> None:
         """Take the present state."""
-        self._values = [buffer.clone() for buffer in self.statistics()]
+        self._values = [buffer.clone() for buffer in self.statistics]
         self._random = [torch.get_rng_state()]
         if self.device.type == "cuda":
             self._random.append(torch.cuda.get_rng_state(self.device))
 
     def bring_back(self) -> None:
         """Put back what was taken, in place."""
-        for buffer, value in zip(self.statistics(), self._values, strict=True):
+        for buffer, value in zip(self.statistics, self._values, strict=True):
             buffer.copy_(value)
         torch.set_rng_state(self._random[0])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(self._random[1], self.device)
-
-    def statistics(self) -> list[Tensor]:
-        """Return the batch statistics that move."""
-        moving = [norm for norm in self._model.modules() if isinstance(norm, _NormBase) and norm.training]
-        return [buffer for norm in moving for buffer in norm._buffers.values() if buffer is not None]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zoo.adapter import TaskModel
 from zoo.engine.best import Best
 from zoo.engine.checkpoint import Checkpoint
 from zoo.engine.device import random_state, restore_random_state
@@ -19,6 +20,7 @@ from zoo.engine.plateau import Plateau
 from zoo.engine.ranks import Ranks
 from zoo.engine.signals import StopFlag
 from zoo.files import write_json
+from zoo.tuning.shard import load_values, whole
 
 log = logging.getLogger("zoo")
 
@@ -58,10 +60,18 @@ class State:
     rates: dict[str, float] = field(default_factory=dict)
     split: int = 1
     plateau: Plateau = field(default_factory=Plateau)
+    _kept_in: int | None = None
 
-    def keep(self, model: nn.Module) -> None:
-        """Remember the model as it is now."""
-        self.kept = values_of(model)
+    def keep(self, model: TaskModel, phase: int | None = None) -> None:
+        """Remember the model as it is now; of a phase that was kept before, only what is not frozen is copied again."""
+        still: set[str] = set()
+        if phase is not None and phase == self._kept_in:
+            groups = model.groups[: model.frozen]
+            still = {f"backbone.{name}" for group in groups for name, _ in (*group.named_parameters(), *group.named_buffers())}
+        values = model.state_dict().items()
+        fresh = {name: tensor.detach().to("cpu", copy=True) for name, tensor in values if name not in still or name not in self.kept}
+        self.kept = {name: fresh[name] if name in fresh else self.kept[name] for name in model.state_dict()}
+        self._kept_in = phase
 
     def next_epoch(self, position: int) -> None:
         """Go to the start of another epoch of the plan."""
@@ -77,7 +87,8 @@ class State:
         plain = {name: getattr(self, name) for name in PLAIN}
         plain |= {"best": self.best.to_dict(), "plateau": self.plateau.to_dict(), "loss_sum": float(total[0])}
         plain |= {"rng": rng_plain, "others": others, "threads": torch.get_num_threads()}
-        tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizer), "rng": rng_tensors, "kept": self.kept}
+        own = {"model": whole(model.state_dict()), "optimizer": whole(optimizer_tensors(optimizer))}
+        tensors = {**own, "rng": rng_tensors, "kept": self.kept}
         return Checkpoint(tensors | ({"start": self.start} if self.start else {}), plain)
 
     def restore(self, saved: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
@@ -88,7 +99,7 @@ class State:
                 saved.plain["threads"],
                 torch.get_num_threads(),
             )
-        model.load_state_dict(saved.tensors["model"])
+        load_values(model, saved.tensors["model"])
         restore_optimizer(optimizer, saved.tensors["optimizer"])
         for name in PLAIN:
             setattr(self, name, saved.plain[name])
@@ -120,4 +131,4 @@ def write_stop(folder: Path, stop: StopFlag, state: State) -> None:
 
 def values_of(model: nn.Module) -> dict[str, Tensor]:
     """Return copies of all values of a model, on the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in whole(model.state_dict()).items()}

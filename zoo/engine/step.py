@@ -6,10 +6,10 @@ import dataclasses
 import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.adapter import TaskModel
 from zoo.engine.entered import Entering
@@ -58,6 +58,12 @@ class Stepper:
         self.split = 1
         self._model, self._loss, self._optimizer, self._guard = model, loss, optimizer, guard
         self._ranks, self._penalty, self._undo = ranks, penalty, Undo(model, device)
+        self._parameters: list[nn.Parameter] = []
+
+    def begin(self) -> None:
+        """Look at what trains now; to be called at the start of every epoch, once the model is in training mode."""
+        self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        self._undo.look()
 
     def take(
         self,
@@ -95,6 +101,8 @@ class Stepper:
                 value = self._gradients(batches, weight, forward, step, samples)
             except Exception as error:
                 caught = error
+                if self._ranks.lockstep:
+                    self._give_up(error, explain)
             verdict = self._ranks.agree(_status(caught, stopped()), told(caught) if caught else "")
             if verdict < Status.OUT_OF_MEMORY:
                 break
@@ -104,8 +112,10 @@ class Stepper:
             if verdict == Status.FAILED and caught is not None:
                 raise caught
             self._halve(batches, caught)
-        parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-        self._ranks.add_gradients(parameters, self._guard.flags)
+        if self._ranks.lockstep:  # the backward has added the gradients up
+            self._ranks.add(self._guard.flags)
+        else:
+            self._ranks.add_gradients(self._parameters, self._guard.flags)
         try:
             self._guard.see_gradients(step)
         except NonFiniteError as error:
@@ -113,8 +123,17 @@ class Stepper:
             raise explain(error) from error
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._ranks.average(self._undo.statistics())
+        self._ranks.average(self._undo.statistics)
         return value, verdict == Status.STOP
+
+    def _give_up(self, error: Exception, explain: Callable[[NonFiniteError], Exception]) -> NoReturn:
+        """End a sharded step, which cannot be taken again: the others are in the middle of it and can only be let go."""
+        self._undo.bring_back()
+        if isinstance(error, NonFiniteError):
+            raise explain(error) from error
+        if is_out_of_memory(error):
+            raise TrainingError("out of memory, and a sharded run does not go on with smaller micro-batches; lower batch_size") from error
+        raise self._ranks.lost(error) or error
 
     def _load(self, load: Callable[[], Sequence[Loaded]]) -> tuple[Sequence[Loaded], Tensor | float]:
         """Return this rank's batches, and the weight of the whole step on all ranks."""
@@ -162,7 +181,7 @@ class Stepper:
         if self._undo.device.type == "cuda":
             torch.cuda.empty_cache()
         self.split *= 2
-        norms = "; BatchNorm takes its statistics from the smaller batches" if self._undo.statistics() else ""
+        norms = "; BatchNorm takes its statistics from the smaller batches" if self._undo.statistics else ""
         log.warning(
             "out of memory: going on with micro-batches of %d samples, as many per step as before%s", -(-largest // self.split), norms
         )

@@ -38,6 +38,7 @@ from zoo.engine.rates import Rates
 from zoo.engine.run import write_history
 from zoo.engine.sampler import Batch
 from zoo.engine.scale import TargetScale, measure
+from zoo.engine.sharding import check_batches
 from zoo.engine.signals import StopFlag, Stopped
 from zoo.engine.state import State, values_of, write_stop
 from zoo.engine.step import Stepper
@@ -94,6 +95,7 @@ class Training:
         separable = hasattr(model.head, "logits") and hasattr(model.head, "pool")
         pixels = not isinstance(model.inputs, Text)
         self.batches = Batches(model, self.train, config, ranks)
+        check_batches(self.batches.smallest, ranks)
         self.plan = make_plan(
             config, model.groups, steps=self.batches.steps, at_least=model.frozen, separable=separable, augmentable=pixels
         )
@@ -119,6 +121,7 @@ class Training:
             enter=not config.compile and (penalties is None or not penalties.needs_inputs),
         )
         self._saved_at = time.monotonic()
+        self._phase = -1
 
     def run(self, saved: Checkpoint | None) -> None:
         """Train to the end of the plan, from ``saved`` where it is given, and load the kept epoch's values.
@@ -149,11 +152,13 @@ class Training:
 
     def _epoch(self, epoch: Epoch) -> None:
         state, started = self.state, time.perf_counter() - self.state.seconds
-        self.model.freeze(epoch.frozen)
+        if self._phase != epoch.index:
+            self._phase = epoch.index
+            self.model.freeze(epoch.frozen)
         try:
             with self.ranks.together():
                 stream = self.streams.train(epoch)
-            self.model.train()
+            self._set_mode(epoch, training=True)
             if epoch.done == state.step == 0:
                 self._begin_phase(epoch, stream)
             with self.penalties.watching() if self.penalties else nullcontext():
@@ -190,7 +195,7 @@ class Training:
         better = self.truth is not None and state.best.update(record["epoch"], record)
         if better:
             with self.averages.applied():  # the checkpoint below and the mean want the values that train
-                state.keep(self.model)
+                state.keep(self.model, self._phase)
         self.averages.end_epoch(state.epoch)
         tired = bool(self.config.patience) and self.truth is not None and state.best.waited >= self.config.patience
         following = next_phase(self.plan, state.epoch) if tired else state.epoch + 1
@@ -210,6 +215,7 @@ class Training:
         state = self.state
         order = self.batches.order(state.epoch, stream.lengths)[: epoch.steps]
         loads = self.batches.load(epoch, state.epoch, stream, order, state.step)
+        self.stepper.begin()
         self.stepper.split = state.split
         self.progress.begin(f"{epoch.phase.name} {state.epoch + 1}/{len(self.plan)}", epoch.steps)
         explain = partial(self._not_finite, epoch, order)
@@ -246,6 +252,11 @@ class Training:
         where = f"epoch {self.state.epoch + 1} (phase {epoch.phase.name!r}), step {error.step + 1} of {epoch.steps}"
         return not_finite(error, where, indices, self.train, self.rates.peak(epoch))
 
+    def _set_mode(self, epoch: Epoch | None, *, training: bool) -> None:
+        """Put the model into training or eval mode; where features are cached nothing is run but the head."""
+        part = self.model.head if epoch is not None and epoch.pooled and self.model.frozen == epoch.frozen else self.model
+        part.train(training)
+
     def make_stepper(self) -> tuple[Guard, Stepper]:
         """Return what takes optimizer steps, and what watches them."""
         device = self.accelerator.device
@@ -264,7 +275,7 @@ class Training:
         """Return the metrics of the model as it is; without an epoch, of values that none of them trained."""
         if self.truth is None:
             return {}
-        self.model.eval()
+        self._set_mode(epoch, training=False)
         with self.ranks.together():
             logits = self.streams.valid_logits(epoch)
         # Those of the first process: what is decided by them must not hang on the last digit of another's arithmetic.

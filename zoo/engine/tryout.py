@@ -65,6 +65,7 @@ def find_rate(run: Training, epoch: Epoch, stream: Stream) -> float:
 def _stepper(run: Training) -> Stepper:
     guard, stepper = run.make_stepper()
     guard.deferred = False  # told at once, and on a GPU waited for: what it flags must not outlive the trial
+    stepper.begin()
     stepper.split = run.state.split
     return stepper
 
