@@ -73,7 +73,9 @@ def _read_splits(folder: Path, splits: dict[str, str], subfolders: dict[str, str
 
 
 def _read_classes(folder: Path, subfolders: dict[str, str]) -> Raw:
-    found = {name: list(_images(path)) for name, path in subfolders.items()}
+    # A link to a folder above would give the images of all classes the name of one.
+    above = frozenset(map(_identity, (folder, *folder.resolve().parents)))
+    found = {name: list(_images(path, above)) for name, path in subfolders.items()}
     loose = [entry.path for entry in _entries(str(folder)) if _is_image(entry)]
     if loose and not any(found.values()):
         return Raw(loose, None, source=repr(str(folder)))
@@ -96,15 +98,34 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _subfolders(folder: Path) -> dict[str, str]:
-    return {entry.name: entry.path for entry in _entries(str(folder)) if entry.is_dir() and not entry.name.startswith("__")}
+    return {entry.name: entry.path for entry in _entries(str(folder)) if _is_dir(entry) and not entry.name.startswith("__")}
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     if entry.name.lower().endswith(EXTENSIONS):
-        return entry.is_file()
+        return _is_file(entry)
     # Scanners and archives write DICOM files without an ending, or named by a number that has dots.
     ending = entry.name.rpartition(".")[2] if "." in entry.name else ""
-    return (not ending or ending.isdigit()) and entry.is_file() and _starts_as_dicom(entry.path)
+    return (not ending or ending.isdigit()) and _is_file(entry) and _starts_as_dicom(entry.path)
 
 
 def _starts_as_dicom(path: str) -> bool:
@@ -117,12 +138,11 @@ def _starts_as_dicom(path: str) -> bool:
 
 def _images(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
     """Yield the images at any depth in the order of their names; a link back to a folder above is not followed."""
-    status = Path(folder).stat()
-    here = (status.st_dev, status.st_ino)
+    here = _identity(Path(folder))
     if here in above:
         return
     for entry in _entries(folder):
-        if entry.is_dir():
+        if _is_dir(entry):
             yield from _images(entry.path, above | {here})
         elif _is_image(entry):
             yield entry.path
