@@ -21,7 +21,7 @@ from zoo.tuning import Lora, apply_eval, freeze_prefix, hold_statistics
 if TYPE_CHECKING:
     import numpy as np
 
-    from zoo.engine.preview import Preview
+    from zoo.engine.outlook import Preview
     from zoo.engine.run import Run
 
 Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"

@@ -15,7 +15,8 @@ from tests.engine.tiny import images, model, values
 from tests.toy_text import ToyTextPlugin
 from zoo.adapter import TaskModel
 from zoo.engine.footprint import footprint, nbytes
-from zoo.engine.preview import Preview, preview
+from zoo.engine.outlook import Preview
+from zoo.engine.preview import preview
 from zoo.errors import OptionError, TrainingError
 from zoo.registry import Registry, use_registry
 

@@ -6,7 +6,6 @@ import gc
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from zoo.engine.device import make_accelerator, random_state, restore_random_sta
 from zoo.engine.dry import Dry, DryRun
 from zoo.engine.footprint import footprint, nbytes
 from zoo.engine.loader import default_workers
+from zoo.engine.outlook import GroupPlan, PhasePlan, Preview
 from zoo.engine.plan import Epoch
 from zoo.engine.prepare import prepared
 from zoo.engine.ranks import Ranks
@@ -28,105 +28,6 @@ from zoo.engine.setup import check_fits, open_for_fit
 from zoo.engine.signals import StopFlag
 from zoo.engine.store import IN_MEMORY
 from zoo.engine.training import Training
-
-
-@dataclass(frozen=True)
-class GroupPlan:
-    """One layer group, or the head, in one phase.
-
-    Attributes:
-        name: Name of the group.
-        parameters: Number of its parameters, LoRA's included.
-        trainable: Number of those that train in this phase.
-        lr: Its highest learning rate in this phase, 0 where nothing trains, ``auto`` where a range test is going to find it.
-        factor: Its learning rate relative to the head's.
-        weight_decay: Of its matrices; vectors, such as biases and the parameters of norms, have none.
-        mode: What happens to it, in words.
-    """
-
-    name: str
-    parameters: int
-    trainable: int
-    lr: float | str
-    factor: float
-    weight_decay: float
-    mode: str
-
-
-@dataclass(frozen=True)
-class PhasePlan:
-    """One phase.
-
-    Attributes:
-        name: Its name.
-        epochs: Its epochs.
-        steps: Its optimizer steps.
-        frozen: Length of the frozen prefix, in groups.
-        augment: Whether images are augmented.
-        schedule: Learning-rate schedule.
-        lr: Highest learning rate of the head, ``auto`` where a range test is going to find it.
-        cached: What is kept of the frozen prefix, which is then computed once: ``features``, ``activations`` or nothing.
-        reason: Why the frozen prefix is computed every epoch, where it is.
-        cache: Size of what is kept, in bytes, over all views and the validation data.
-        cache_place: ``memory``, ``disk`` (a file in the run's folder) or nothing.
-        micro_batch: Samples per forward.
-        memory: Estimated peak in bytes, with all that the run holds already.
-        seconds: Estimated time.
-        groups: What happens to each layer group and the head, input side first.
-    """
-
-    name: str
-    epochs: int
-    steps: int
-    frozen: int
-    augment: bool
-    schedule: str
-    lr: float | str
-    cached: str
-    reason: str
-    cache: int
-    cache_place: str
-    micro_batch: int
-    memory: int
-    seconds: float
-    groups: tuple[GroupPlan, ...]
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a run would do.
-
-    Attributes:
-        backbone: Name of the backbone.
-        recipe: Name of the recipe.
-        task: The task.
-        samples: Training samples.
-        valid: Validation samples.
-        batch_size: Samples per batch, ``auto`` where the largest micro-batch that fits is going to be found.
-        lr: Learning rate of the head, or ``auto``.
-        device: Where it would run.
-        precision: ``fp32`` or ``bf16``.
-        memory: Estimated peak of all phases, in bytes: of the GPU's memory, or on the CPU of what this process holds for the run.
-        seconds: Estimated time of all phases.
-        phases: The phases, in order.
-    """
-
-    backbone: str
-    recipe: str
-    task: str
-    samples: int
-    valid: int
-    batch_size: int | str
-    lr: float | str
-    device: str
-    precision: str
-    memory: int
-    seconds: float
-    phases: tuple[PhasePlan, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return asdict(self)
 
 
 def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Recipe | None = None, **options: Any) -> Preview:
