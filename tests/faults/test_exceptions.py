@@ -1,0 +1,169 @@
+"""T9: an exception anywhere in a run ends it as it is, harms nothing, and the run goes on bit for bit once the cause is gone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.engine.tiny import difference, images, model, timeless, values
+from zoo.data import transforms
+from zoo.data.open import open_data
+from zoo.engine import best, loop, training
+from zoo.engine import metrics as metrics_module
+from zoo.engine.checkpoint import read_newest
+from zoo.errors import CorruptInputError, TrainingError
+
+OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "epochs": 3, "ema": 0.9, "quiet": True}
+
+
+class Broken(Exception):  # noqa: N818  # what a plugin or a library may raise
+    pass
+
+
+@pytest.fixture(autouse=True)
+def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "INTERVAL", 0.0)
+
+
+def fit(out: Path, prepare: Callable[[Any], None] = lambda net: None, **options: Any) -> Any:
+    net = model(head="mlp", hidden=4)
+    prepare(net)
+    run = net.fit(open_data(images(24)), open_data(images(12, seed=1)), out=out, **(OPTIONS | options))
+    return net, run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    net, run = fit(tmp_path_factory.mktemp("whole") / "run")
+    return values(net), timeless(run.history)
+
+
+def at_call(number: int, real: Callable[..., Any], error: BaseException) -> Callable[..., Any]:
+    """Return a function that raises at its n-th call, and otherwise does what it did."""
+    calls = [0]
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == number:
+            raise error
+        return real(*arguments, **options)
+
+    return call
+
+
+class Torn(torch.autograd.Function):
+    """Raises in its backward."""
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # one gradient
+        raise Broken("backward")
+
+
+def hooked(which: Callable[[Any], Any], number: int, *, train: bool, torn: bool = False) -> Callable[[Any], None]:
+    """Return what makes a module of a model raise in its n-th forward in training, or in evaluation."""
+    calls = [0]
+
+    def hook(module: Any, inputs: Any, output: Any) -> Any:
+        calls[0] += module.training == train
+        if calls[0] != number or module.training != train:
+            return None
+        if torn:
+            return Torn.apply(output)  # type: ignore[no-untyped-call]  # torch has no types here
+        raise Broken("forward")
+
+    return lambda net: which(net).register_forward_hook(hook)
+
+
+# Modules that raise: in the second of three epochs, each of three steps.
+MODULES = {
+    "backbone": hooked(lambda net: net.backbone, 5, train=True),
+    "a block": hooked(lambda net: net.backbone.blocks[0], 6, train=True),
+    "head": hooked(lambda net: net.head, 5, train=True),
+    "backward": hooked(lambda net: net.head, 5, train=True, torn=True),
+    "backbone in evaluation": hooked(lambda net: net.backbone, 2, train=False),
+    "head in evaluation": hooked(lambda net: net.head, 2, train=False),
+}
+# Functions that raise at their n-th call.
+FUNCTIONS: dict[str, tuple[Any, str, int]] = {
+    "transform": (transforms.Train, "__call__", 30),
+    "transform in evaluation": (transforms.Evaluate, "__call__", 15),
+    "decoder": (transforms, "decode", 40),
+    "metric": (training, "compute_metrics", 2),
+    "one of the metrics": (metrics_module, "softmax", 2),
+    "best epoch": (best.Best, "update", 2),
+    "optimizer": (torch.optim.AdamW, "step", 5),
+    "history": (training, "write_history", 2),
+    "checkpoint": (training, "write_checkpoint", 2),
+    "curves": (loop, "draw_curves", 1),
+    "saved model": (loop, "write_history", 1),
+}
+
+
+@pytest.mark.parametrize("where", MODULES)
+def test_t9_a_module_that_raises(where: str, whole: Any, tmp_path: Path) -> None:
+    with pytest.raises(Broken):
+        fit(tmp_path, MODULES[where])
+    goes_on(tmp_path, whole)
+
+
+@pytest.mark.parametrize("where", FUNCTIONS)
+def test_t9_a_function_that_raises(where: str, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name, number = FUNCTIONS[where]
+    real = getattr(owner, name)
+    broken = at_call(number, real, Broken(where))
+    # A method must stay one.
+    monkeypatch.setattr(owner, name, (lambda *given, **options: broken(*given, **options)) if isinstance(owner, type) else broken)
+    with pytest.raises((Broken, CorruptInputError), match=where):
+        fit(tmp_path)
+    monkeypatch.setattr(owner, name, real)
+    goes_on(tmp_path, whole)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("no more")])
+def test_t9_a_checkpoint_that_fails(error: Exception, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = training.write_checkpoint
+    monkeypatch.setattr(training, "write_checkpoint", at_call(2, real, error))
+    with pytest.raises(TrainingError if isinstance(error, OSError) else MemoryError, match=r"Input/output error.*resume=True|no more"):
+        fit(tmp_path)
+    monkeypatch.setattr(training, "write_checkpoint", real)
+    goes_on(tmp_path, whole)
+
+
+def goes_on(out: Path, whole: Any) -> None:
+    assert not (out / "run.lock").exists()
+    found = read_newest(out / "checkpoint")
+    assert found is not None
+    net, run = fit(out, resume=True)
+    assert difference(values(net), whole[0]) == 0.0
+    assert timeless(run.history) == whole[1]
+
+
+class Refusing(logging.Handler):
+    """A logger whose backend is down."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            raise Broken("the backend is down")
+        except Broken:
+            self.handleError(record)
+
+
+def test_t9_a_logger_whose_backend_is_down_ends_nothing(
+    whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = Refusing(logging.DEBUG)
+    logging.getLogger("zoo").addHandler(handler)
+    try:
+        net, _ = fit(tmp_path)
+    finally:
+        logging.getLogger("zoo").removeHandler(handler)
+    assert difference(values(net), whole[0]) == 0.0
