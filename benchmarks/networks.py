@@ -104,7 +104,7 @@ class Words:
         ]
 
     def encode_words(self, sentences: Sequence[Sequence[str]], max_length: int) -> Any:
-        raise NotImplementedError("no benchmark labels words")
+        raise TypeError("no benchmark labels words")
 
     def save(self, folder: Path, max_length: int) -> None:
         """It has no files."""
