@@ -19,7 +19,7 @@ import torch
 
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.open import Table, open_data
-from zoo.engine import checkpoint, loop, training
+from zoo.engine import checkpoint, loop, saving, training
 from zoo.engine.guard import Guard
 from zoo.engine.optimizer import build_optimizer
 from zoo.engine.run import Run
@@ -289,7 +289,7 @@ def test_a_checkpoint_of_another_schema_is_refused_with_both_versions(tmp_path: 
     stop(tmp_path, 60)
     manifest = max((tmp_path / "checkpoint").iterdir()) / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema": 99}))
-    with pytest.raises(SavedModelError, match=r"schema 99.* reads 1"):
+    with pytest.raises(SavedModelError, match=r"schema 99.* reads 2"):
         fit(tmp_path, resume=True)
 
 
@@ -321,13 +321,13 @@ def die_in_the_third_checkpoint(out: Path) -> None:
 
 def test_short_epochs_write_checkpoints_at_phase_ends_only_and_after_a_while_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
-    real = training.write_checkpoint
+    real = saving.write_checkpoint
 
     def counted(folder: Path, step: int, saved: Any) -> Path:
         written.append(step)
         return real(folder, step, saved)
 
-    monkeypatch.setattr(training, "write_checkpoint", counted)
+    monkeypatch.setattr(saving, "write_checkpoint", counted)
     monkeypatch.setattr(training, "INTERVAL", 1000.0)
     fit(tmp_path / "short", epochs=6)
     assert written == [9, 18]

@@ -19,7 +19,7 @@ import torch
 from tests.engine.tiny import difference, images, model, values
 from tests.faults.fake_dist import ROOT
 from zoo.data.open import open_data
-from zoo.engine import store, training
+from zoo.engine import saving, store, training
 from zoo.engine.checkpoint import Checkpoint, read_newest, write_checkpoint
 from zoo.engine.curves import draw_curves
 from zoo.engine.run import write_history
@@ -63,17 +63,17 @@ def test_t4_a_run_without_room_for_its_checkpoint_goes_on_where_it_was_once_ther
     data = open_data(images(24)), open_data(images(12, seed=1))
     whole = model()
     whole.fit(*data, epochs=3, out=tmp_path / "whole", **OPTIONS)
-    real, written = training.write_checkpoint, []
+    real, written = saving.write_checkpoint, []
 
     def fills_up(*arguments: Any, **options: Any) -> Path:
         written.append(arguments[1])
         with no_room(2**40 if len(written) == 1 else 1000):
             return real(*arguments, **options)
 
-    monkeypatch.setattr(training, "write_checkpoint", fills_up)
+    monkeypatch.setattr(saving, "write_checkpoint", fills_up)
     with pytest.raises(TrainingError, match=rf"no checkpoint could be written.*checkpoint.*{FACTS}.*intact.*resume=True"):
         model().fit(*data, epochs=3, out=tmp_path / "run", **OPTIONS)
-    monkeypatch.setattr(training, "write_checkpoint", real)
+    monkeypatch.setattr(saving, "write_checkpoint", real)
     again = model()
     again.fit(*data, epochs=3, out=tmp_path / "run", resume=True, **OPTIONS)
     assert difference(values(again), values(whole)) == 0.0
@@ -140,11 +140,11 @@ TINY_DISK = """
     from pathlib import Path
     import zoo
     from tests.engine.tiny import images, model
-    from zoo.engine import training
+    from zoo.engine import saving
     training.INTERVAL = 0.0
     disk = Path(sys.argv[1])
     net = model()
-    real = training.write_checkpoint
+    real = saving.write_checkpoint
     def fills_up(folder, step, *rest):
         if step > 3:
             (disk / "other").write_bytes(b"0" * (50 * 1024))
@@ -155,14 +155,14 @@ TINY_DISK = """
             except OSError:
                 (disk / "other").unlink()
         return real(folder, step, *rest)
-    training.write_checkpoint = fills_up
+    saving.write_checkpoint = fills_up
     options = dict(recipe="full", batch_size=8, epochs=3, out=disk / "run", quiet=True)
     try:
         net.fit(images(24), images(12), **options)
     except zoo.ZooError as error:
         print(type(error).__name__, error)
     (disk / "more").unlink()
-    training.write_checkpoint = real
+    saving.write_checkpoint = real
     run = model().fit(images(24), images(12), resume=True, **options)
     print("epochs", len(run.history), sorted(path.name for path in (disk / "run").iterdir()))
 """

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from zoo.data.table import Table
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,24 @@ def measure(task: str, head: nn.Module, targets: npt.NDArray[Any], outputs: int)
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
     scalable = bool(layers) and layers[-1].out_features == outputs and layers[-1].bias is not None
     return TargetScale.of(targets, outputs) if task == "regression" and scalable else None
+
+
+def encoded(table: Table, scale: TargetScale | None) -> Table:
+    """Return a table with targets in standard units, where there is a scale."""
+    return table if scale is None else replace(table, targets=scale.encode(np.asarray(table.targets)))
+
+
+@contextmanager
+def standard_units(scale: TargetScale | None, head: nn.Module) -> Iterator[None]:
+    """Let a head put out standard units inside, its targets' own unit outside, in place; nothing happens without a scale."""
+    if scale is None:
+        yield
+        return
+    scale.unfold(head)
+    try:
+        yield
+    finally:
+        scale.fold(head)
 
 
 def _last_linear(head: nn.Module) -> nn.Linear:

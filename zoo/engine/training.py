@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
@@ -22,12 +20,12 @@ from zoo.declare import Text
 from zoo.engine.averages import Averages
 from zoo.engine.batches import Batches
 from zoo.engine.best import Best, resolve_monitor
-from zoo.engine.checkpoint import Checkpoint, write_checkpoint
+from zoo.engine.checkpoint import Checkpoint
 from zoo.engine.conclusion import conclude
 from zoo.engine.config import Config
 from zoo.engine.guard import EVERY, Guard, NonFiniteError
 from zoo.engine.loss import Loss, class_weights
-from zoo.engine.messages import headline, interrupted, no_checkpoint, not_finite
+from zoo.engine.messages import headline, interrupted, not_finite
 from zoo.engine.metrics import compute_metrics
 from zoo.engine.optimizer import build_optimizer
 from zoo.engine.plan import Epoch, make_plan, next_phase
@@ -37,7 +35,8 @@ from zoo.engine.ranks import Ranks
 from zoo.engine.rates import Rates
 from zoo.engine.run import write_history
 from zoo.engine.sampler import Batch
-from zoo.engine.scale import TargetScale, measure
+from zoo.engine.saving import restore_state, write_state
+from zoo.engine.scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.sharding import check_batches
 from zoo.engine.signals import StopFlag, Stopped
 from zoo.engine.state import State, values_of, write_stop
@@ -87,7 +86,7 @@ class Training:
         self.ranks, self.penalties = ranks, penalties
         device = accelerator.device
         self.scale: TargetScale | None = measure(model.task, model.head, np.asarray(train.targets), model.num_classes)
-        self.train = self._encoded(train)
+        self.train = encoded(train, self.scale)
         self.truth: npt.NDArray[Any] | None = None if valid is None else np.asarray(valid.targets)
         weights = class_weights(config.class_weights, flat_targets(np.asarray(train.targets)), train.classes)
         self.loss = Loss(model.task, config.label_smoothing, None if weights is None else weights.to(device))
@@ -130,9 +129,9 @@ class Training:
             TrainingError: If a loss or gradient is not finite, or no checkpoint can be written.
             InterruptedRunError: If a signal came.
         """
-        with self.progress, self._target_scale():
+        with self.progress, standard_units(self.scale, self.model.head):
             if saved is not None:  # its head puts out standard units, so it comes after the model was brought to them
-                self._restore(saved)
+                restore_state(self, saved)
             elif self.ranks.rank:  # dropout must not be the same everywhere; the first process is as one alone would be
                 torch.manual_seed(hash((self.config.seed, self.ranks.rank)) % 2**63)
             samples = len(self.train), 0 if self.truth is None else len(self.truth)
@@ -295,47 +294,14 @@ class Training:
         """Return the mean loss of the epoch so far, of several processes as far as this one knows."""
         return float(self.state.loss_sum) * self.ranks.count / max(1, self.state.seen)
 
-    def _encoded(self, table: Table) -> Table:
-        return table if self.scale is None else replace(table, targets=self.scale.encode(np.asarray(table.targets)))
-
-    @contextmanager
-    def _target_scale(self) -> Iterator[None]:
-        """Let the model put out standard units inside, its targets' own unit outside."""
-        if self.scale is None:
-            yield
-            return
-        self.scale.unfold(self.model.head)
-        try:
-            yield
-        finally:
-            self.scale.fold(self.model.head)
-
     def save(self) -> None:
         """Write a checkpoint of everything.
 
         Raises:
             TrainingError: If it cannot be written; earlier ones are intact.
         """
-        folder = self.folder / "checkpoint"
-        checkpoint = self.state.checkpoint(self.model, self.optimizer, self.ranks)
-        checkpoint = replace(checkpoint, tensors=dict(checkpoint.tensors) | self.averages.tensors() | self._penalty_tensors())
-        with self.ranks.together():
-            if self.ranks.main:
-                try:
-                    write_checkpoint(folder, self.state.steps, checkpoint)
-                except OSError as error:
-                    raise no_checkpoint(error, folder) from error
+        write_state(self)
         self._saved_at = time.monotonic()
-
-    def _penalty_tensors(self) -> dict[str, Mapping[str, Tensor]]:
-        held = self.penalties.state() if self.penalties else {}
-        return {"penalties": held} if held else {}
-
-    def _restore(self, saved: Checkpoint) -> None:
-        if self.penalties and "penalties" in saved.tensors:
-            self.penalties.restore(saved.tensors["penalties"])
-        self.averages.restore(saved.tensors)
-        self.state.restore(saved, self.model, self.optimizer, self.ranks)
 
     @property
     def _position(self) -> str:
