@@ -21,7 +21,7 @@ from tests.engine.tiny import difference, images, model, timeless, values
 from tests.faults.fork_run import fork
 from zoo.data.open import open_data
 from zoo.engine import training
-from zoo.engine.checkpoint import Checkpoint, clean_stages, read_newest, write_checkpoint
+from zoo.engine.checkpoint import SCHEMA, Checkpoint, clean_stages, read_newest, write_checkpoint
 from zoo.errors import SavedModelError
 
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "quiet": True}
@@ -137,7 +137,7 @@ def incomplete(folder: Path) -> None:
 
 
 def odd_manifest(folder: Path) -> None:
-    (folder / "manifest.json").write_text('{"schema": 1, "files": {"model.safetensors": 3}}')
+    (folder / "manifest.json").write_text(json.dumps({"schema": SCHEMA, "files": {"model.safetensors": 3}}))
 
 
 def other_manifest(folder: Path) -> None:

@@ -23,7 +23,7 @@ from zoo.weights import digest, read, separate
 
 log = logging.getLogger("zoo")
 
-SCHEMA = 1
+SCHEMA = 2  # 2: rates, plateau and random states of all processes
 KEEP = 2
 _STAGE = ".stage-"
 _PREFIX = "step-"
@@ -127,7 +127,7 @@ def _faults(path: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"manifest.json cannot be read ({type(error).__name__})"]
     if schema != SCHEMA:
-        raise SavedModelError(f"{str(path)!r} has checkpoint schema {schema}; this version of zoo reads {SCHEMA}")
+        raise SavedModelError(f"{str(path)!r} has checkpoint schema {schema!r}; this version of zoo reads {SCHEMA}")
     missing = [f"{name} is not in its manifest" for name in (_STATE,) if name not in files]
     return missing + [fault for name, told in files.items() if (fault := _file_fault(path / name, *told))]
 
