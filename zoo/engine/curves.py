@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from zoo.plugins import describe
+
 log = logging.getLogger("zoo")
 
 
@@ -20,6 +22,15 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: st
         monitor: Metric of the right panel.
         kept: Number of the kept epoch, from 1.
     """
+    try:
+        _draw(history, path, monitor=monitor, kept=kept)
+    except Exception as error:  # all that matters has been written
+        log.warning("%r is left out: %s", str(path), error if isinstance(error, OSError) else describe(error))
+        with suppress(OSError):
+            path.unlink()
+
+
+def _draw(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: str, kept: int) -> None:
     # Figure and canvas directly: pyplot would choose a backend and keep global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -41,12 +52,7 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: st
         panel.legend(fontsize=8)
     panels[0].set_ylabel("loss")
     panels[1].set_ylabel(monitor)
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:  # all that matters has been written
-        log.warning("%r is left out: %s", str(path), error)
-        with suppress(OSError):
-            path.unlink()
+    figure.savefig(path, dpi=120)
 
 
 def _mark_phases(panel: Any, history: Sequence[Mapping[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from zoo.engine.optimizer import optimizer_tensors, restore_optimizer
 from zoo.engine.plateau import Plateau
 from zoo.engine.ranks import Ranks
 from zoo.engine.signals import StopFlag
+from zoo.errors import SavedModelError, ZooError
 from zoo.files import write_json
 from zoo.tuning.shard import load_values, whole
 
@@ -92,7 +93,22 @@ class State:
         return Checkpoint(tensors | ({"start": self.start} if self.start else {}), plain)
 
     def restore(self, saved: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
-        """Take over what ``checkpoint`` gave, in place; the random state last, because building things draws from it."""
+        """Take over what ``checkpoint`` gave, in place; the random state last, because building things draws from it.
+
+        Raises:
+            SavedModelError: If it holds something else, as one of another run or edited by hand does.
+        """
+        try:
+            self._restore(saved, model, optimizer, ranks)
+        except (torch.OutOfMemoryError, ZooError):
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            cause = f"{type(error).__name__}: {error}".splitlines()
+            raise SavedModelError(
+                f"the checkpoint does not belong to this run ({' '.join(map(str.strip, cause[:2]))}); start anew in another folder (out=…)"
+            ) from error
+
+    def _restore(self, saved: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
         if saved.plain["threads"] != torch.get_num_threads():
             log.warning(
                 "the run used %d threads and goes on with %d: sums round otherwise, results may differ in the last digits",
@@ -102,6 +118,9 @@ class State:
         load_values(model, saved.tensors["model"])
         restore_optimizer(optimizer, saved.tensors["optimizer"])
         for name in PLAIN:
+            kind = type(getattr(self, name))
+            if not isinstance(saved.plain[name], (int, float) if kind is float else kind):
+                raise TypeError(f"{name} is {saved.plain[name]!r}")
             setattr(self, name, saved.plain[name])
         self.best.restore(saved.plain["best"])
         self.plateau.restore(saved.plain["plateau"])
