@@ -140,7 +140,7 @@ TINY_DISK = """
     from pathlib import Path
     import zoo
     from tests.engine.tiny import images, model
-    from zoo.engine import saving
+    from zoo.engine import saving, training
     training.INTERVAL = 0.0
     disk = Path(sys.argv[1])
     net = model()

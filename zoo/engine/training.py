@@ -134,6 +134,7 @@ class Training:
                 restore_state(self, saved)
             elif self.ranks.rank:  # dropout must not be the same everywhere; the first process is as one alone would be
                 torch.manual_seed(hash((self.config.seed, self.ranks.rank)) % 2**63)
+            self.optimizer.zero_grad(set_to_none=True)  # what the caller left on the model is no part of the first step
             samples = len(self.train), 0 if self.truth is None else len(self.truth)
             resumed_at = self._position if saved is not None else ""
             self.progress.note(headline(self.model, self.config, samples, self.accelerator, self.folder, resumed_at))
