@@ -322,9 +322,48 @@ def full_disk(out: Path) -> dict[str, Any]:
     return found | {"seconds": time.monotonic() - started}
 
 
+SHARDED: dict[str, tuple[Callable[[], TaskModel], tuple[Any, Any], dict[str, Any]]] = {
+    "full": (plain, PHOTOS, {"recipe": "full"}),
+    "phases-accumulated-clipped": (plain, PHOTOS, {"recipe": "lp-ft", "epochs": 4, "accumulate": 2, "clip_grad": 0.1, "cache": False}),
+    "recompute": (plain, PHOTOS, {"recipe": "full", "recompute": True, "optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}),
+    "lora": (plain, PHOTOS, {"recipe": "lora", "cache": False}),
+    "text": (text, TEXTS, {"recipe": "full"}),
+    "words": (lambda: text("token-classification", 3), WORD_LISTS, {"recipe": "full"}),
+}
+
+
+def sharded(out: Path) -> dict[str, Any]:
+    """Train with sharding, where there are several processes; stop and go on; fail on one rank; be refused."""
+    several = {"shard": True} if "RANK" in os.environ else {}
+    found: dict[str, Any] = {}
+    for name, (build, data, options) in SHARDED.items():
+        net = build()
+        found[name] = told(fit(out / name, net, *data, **options, **several), net)
+    if not several:
+        return found
+    found["stop"] = caught(partial(fit, out / "cut", plain(), cursed(terminate, 2), PHOTOS[1], **STEPPED, shard=True))
+    net = plain()
+    found["resumed"] = told(fit(out / "cut", net, *PHOTOS, resume=True, **STEPPED, shard=True), net)
+    net = plain()
+    found["uncut"] = told(fit(out / "uncut", net, *PHOTOS, **STEPPED, shard=True), net)
+    found["refused"] = caught(partial(fit, out / "no", plain(), *PHOTOS, recipe="full", ema=0.9, shard=True))
+    found["small"] = caught(partial(fit, out / "small", plain(), *PHOTOS, recipe="full", batch_size=1, shard=True))
+    net, calls = plain(), [0]
+
+    def hook(*_: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 3 and os.environ["RANK"] == "1":
+            raise ValueError("the disc is scratched")
+
+    net.head.register_forward_pre_hook(hook)
+    started = time.monotonic()
+    found["failed"] = caught(partial(fit, out / "failed", net, *PHOTOS, **STEPPED, shard=True, timeout=20))
+    return found | {"seconds": time.monotonic() - started}
+
+
 WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
     function.__name__: function
-    for function in (alike, all_alike, uneven, decisions, memory, corrupt, different, whole, stopped, handed_on, full_disk)
+    for function in (alike, all_alike, uneven, decisions, memory, corrupt, different, whole, stopped, handed_on, full_disk, sharded)
 }
 
 

@@ -24,7 +24,7 @@ from tests.engine import rank_work
 from tests.toy_text import ToyTextPlugin
 from zoo.engine.alike import fingerprint
 from zoo.engine.ranks import Ranks
-from zoo.errors import InterruptedRunError
+from zoo.errors import InterruptedRunError, OptionError
 from zoo.registry import Registry, use_registry
 
 PLAIN = ("decisions", "alike", "uneven", "memory", "corrupt", "different", "whole", "stopped", "handed_on", "full_disk")
@@ -209,3 +209,26 @@ def test_a_fingerprint_changes_with_one_bit_and_with_the_order() -> None:
     assert fingerprint(net) != before
     assert fingerprint(rank_work.plain()) == before
     assert fingerprint(torch.nn.Linear(3, 1).half()) != fingerprint(torch.nn.Linear(3, 1).half())
+
+
+@pytest.mark.sweep
+@pytest.mark.usefixtures("_texts")
+def test_sharded_processes_have_the_losses_of_one_and_stop_fail_and_go_on_as_others_do(tmp_path: Path) -> None:
+    one = rank_work.sharded(tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    for rank, found in enumerate(each["sharded"] for each in launch(tmp_path / "two", "sharded")):
+        assert max(gap(one[name], found[name]) for name in one) <= 1e-5
+        assert found["stop"]["kind"] == "InterruptedRunError"
+        assert value_gap(found["resumed"], found["uncut"]) == 0.0
+        assert (found["refused"]["kind"], found["small"]["kind"]) == ("OptionError", "OptionError")
+        assert "ema" in found["refused"]["text"]
+        assert "sample for every process" in found["small"]["text"]
+        assert found["failed"]["kind"] == ("ValueError" if rank else "RankError")
+        assert "the disc is scratched" in found["failed"]["text"]
+        assert found["seconds"] < 20
+
+
+def test_a_single_process_cannot_be_sharded(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="several processes"):
+        rank_work.fit(tmp_path / "run", rank_work.plain(), *rank_work.PHOTOS, recipe="full", shard=True)
+    assert not (tmp_path / "run").exists()

@@ -171,6 +171,6 @@ def _launcher(name: str, processes: int) -> Sequence[str]:
     if name == "torchrun":
         return [*python, "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "zoo.cli"]
     if name == "accelerate":
-        options = ["--cpu", "--multi_cpu", "--num_machines", "1", "--num_processes", str(processes), "--mixed_precision", "no"]
+        options = ["--cpu", "--num_machines", "1", "--num_processes", str(processes), "--mixed_precision", "no"]
         return [*python, "accelerate.commands.launch", *options, "-m", "zoo.cli"]
     return [*python, "zoo.cli"]

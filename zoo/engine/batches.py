@@ -32,13 +32,16 @@ class Batches:
 
     Attributes:
         steps: Optimizer steps in which every sample is taken once.
+        smallest: Samples of the smallest batch.
     """
 
     def __init__(self, model: TaskModel, train: Table, config: Config, ranks: Ranks) -> None:
         self._model, self._count, self._config, self._ranks = model, len(train), config, ranks
         self._draw = balancing_weights(np.asarray(train.targets)) if config.balanced_sampling and train.classes else None
         self._augment = Augment(**(config.augment or {}))
-        self.steps = -(-len(even_batches(np.arange(len(train)), config.samples)) // config.accumulate)
+        batches = even_batches(np.arange(len(train)), config.samples)
+        self.steps = -(-len(batches) // config.accumulate)
+        self.smallest = min(map(len, batches), default=0)
 
     def order(self, epoch: int, lengths: npt.NDArray[np.int64] | None = None) -> list[list[Batch]]:
         """Return the samples of each step of an epoch, as the batches that are accumulated: a function of the seed and the epoch."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from zoo.engine.averaging import interpolate, refresh_statistics
 from zoo.engine.sampler import ordered_batches
 from zoo.engine.state import values_of
+from zoo.tuning.shard import load_values
 
 if TYPE_CHECKING:
     from zoo.engine.training import Training
@@ -18,7 +19,7 @@ def conclude(run: Training) -> None:
     state, averages = run.state, run.averages
     done = {record["phase"] for record in state.history}
     if state.kept:
-        run.model.load_state_dict(state.kept)
+        load_values(run.model, state.kept)
     elif averages.ema is not None and not done & {"average", "wise-ft"}:
         averages.ema.copy_to(run.model)
     if averages.mean is not None and averages.mean.updates and "average" not in done:

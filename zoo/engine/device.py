@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import random
 from collections.abc import Iterator
@@ -14,9 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from zoo.engine.ranks import Ranks, launched
 from zoo.errors import OptionError
+
+_JOINED = itertools.count()
+_FOUND: dict[str, Any] = {}  # kept, because the first process may be the one that holds the store
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -152,15 +158,23 @@ def join_processes(wanted: str, timeout: float) -> Ranks:
         )
     try:
         if not dist.is_initialized():
-            if choose_device(wanted).type == "cuda":
+            cuda = choose_device(wanted).type == "cuda"
+            if cuda:
                 torch.cuda.set_device(local)
-                dist.init_process_group("nccl", timeout=timedelta(seconds=timeout))
-            else:
-                dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+            found = _rendezvous(timeout)
+            dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout), **found)
             atexit.register(_leave)
         return Ranks(dist.get_rank(), count, timeout)
     except (ValueError, RuntimeError) as error:
         raise OptionError(f"the {count} processes cannot find each other: {error}; see docs/several-devices.md") from error
+
+
+def _rendezvous(timeout: float) -> dict[str, Any]:
+    """Return the launcher's store and this process's place in it; after a run that failed the next one finds it empty."""
+    if not _FOUND:
+        store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        _FOUND.update(store=store, rank=rank, world_size=count)
+    return _FOUND | {"store": PrefixStore(f"zoo/{next(_JOINED)}", _FOUND["store"])}
 
 
 def _leave() -> None:

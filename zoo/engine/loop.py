@@ -21,6 +21,7 @@ from zoo.engine.ranks import Ranks
 from zoo.engine.recipe import Recipe, default_recipe
 from zoo.engine.run import Run, claim_folder, environment, release_folder, write_history, write_run
 from zoo.engine.setup import check_fits, open_for_fit, summary
+from zoo.engine.sharding import check_shardable, trained_model
 from zoo.engine.signals import StopFlag, stop_signals
 from zoo.engine.state import STOP
 from zoo.engine.switches import switch_off
@@ -92,6 +93,7 @@ def fit(
     check_fits(model, config)
     ranks = join_processes(config.device, config.timeout)
     try:
+        check_shardable(model, config, ranks)
         with ranks.together():
             folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
         folder = Path(ranks.gather(str(folder))[0])
@@ -138,13 +140,14 @@ def _train(
 ) -> Training:
     """Train on the accelerator's device; the model then comes back to where it was."""
     with prepared(model, tables[0], config, accelerator) as (layout, penalties):
-        training = Training(
-            model, *tables, config, accelerator, folder, stop=stop, layout=layout, quiet=quiet, ranks=ranks, penalties=penalties
-        )
-        if ranks.main:
-            write_run(folder, told)
-            (folder / STOP).unlink(missing_ok=True)
-        training.run(saved)
+        with trained_model(model, config, ranks, accelerator.device) as trained:
+            training = Training(
+                trained, *tables, config, accelerator, folder, stop=stop, layout=layout, quiet=quiet, ranks=ranks, penalties=penalties
+            )
+            if ranks.main:
+                write_run(folder, told)
+                (folder / STOP).unlink(missing_ok=True)
+            training.run(saved)
         switch_off(model, config, folder if ranks.main else None)
     return training
 

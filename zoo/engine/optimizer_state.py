@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import SavedModelError, TrainingError, examples
+from zoo.tuning.shard import part_of
 
 _JSON = "!json"
 # Of each param group: the configuration decides these, and the run sets the rates anew at every step.
@@ -104,6 +105,6 @@ def _placed(key: str, value: Tensor, parameter: Tensor, on_device: bool) -> Tens
         return value
     if key not in _COUNTERS and value.shape == parameter.shape:
         # The fused ones refuse moments whose memory format is not the parameter's.
-        return torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(value)
+        return torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(part_of(value, parameter))
     counts = key in _COUNTERS and not on_device
     return value.to("cpu" if counts else parameter.device, copy=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -65,7 +66,7 @@ def run_all(
     done = 0
     ranks = ranks or Ranks()
     order, shared = ranks.share(ordered_batches(count, batch_size, loader.samples.lengths))
-    with ranks.together(), torch.inference_mode():
+    with ranks.together(), without_gradients(ranks):
         for inputs, _, indices in loader.batches(order, epoch):
             outputs = forward(inputs).float().cpu().numpy()
             if result is None:
@@ -75,6 +76,11 @@ def run_all(
             each(done)
     assert result is not None, "an empty table was let through"
     return ranks.fill(result) if shared else result
+
+
+def without_gradients(ranks: Ranks) -> AbstractContextManager[Any]:
+    """Return the mode for a pass; what a sharded model gathers in inference mode would be of no use for training."""
+    return torch.no_grad() if ranks.lockstep else torch.inference_mode()
 
 
 def run_words(
@@ -90,7 +96,7 @@ def run_words(
     done = 0
     ranks = ranks or Ranks()
     order, shared = ranks.share(ordered_batches(count, batch_size, samples.lengths))
-    with ranks.together(), torch.inference_mode():
+    with ranks.together(), without_gradients(ranks):
         for inputs, targets, indices in loader.batches(order, 0):
             outputs, first = forward(inputs).float().cpu().numpy(), targets.cpu().numpy() != IGNORED
             for row, index in enumerate(indices):

@@ -48,10 +48,12 @@ class Ranks:
         rank: Number of this process, from 0.
         count: Number of processes.
         timeout: Seconds that one waits for the others.
+        lockstep: Whether every forward and backward needs all of them, because the model is sharded. Gradients are then added up
+            by the backward itself, and a process that fails cannot wait for the others to agree.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, timeout: float = 600.0) -> None:
-        self.rank, self.count, self.timeout = rank, count, timeout
+        self.rank, self.count, self.timeout, self.lockstep = rank, count, timeout, False
         # On the CPU, so that a decision never waits for a GPU.
         self._group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if count > 1 else None
         self._lookout = Lookout(rank, count, timeout) if count > 1 else None
@@ -73,7 +75,9 @@ class Ranks:
         """Return the batches that this rank computes, and whether the others compute the rest; all of them where there are too few."""
         if self.count == 1 or len(batches) < self.count:
             return batches, False
-        return batches[self.rank :: self.count], True
+        mine = batches[self.rank :: self.count]
+        short = self.lockstep and len(mine) * self.count < len(batches)
+        return mine + mine[-1:] * short, True
 
     def agree(self, status: Status, message: str = "") -> Status:
         """Return the highest status of all ranks.
@@ -123,6 +127,8 @@ class Ranks:
         except Exception as error:
             if self._over or self._heard(error):
                 raise
+            if self.lockstep and not isinstance(error, Stopped):
+                raise (self.lost(error) or error) from error.__cause__
             caught = error
         status = _status_of(caught, forgiven)
         verdict = self.agree(status, told(caught) if caught else "")
@@ -137,12 +143,19 @@ class Ranks:
 
     def part_with(self, error: BaseException) -> None:
         """Say why this process ends the run, where the others have not heard it, and let go of them, so that none waits for it."""
-        if self._lookout is None or self._over or self._heard(error):
+        if self._lookout is None or not (self._over or isinstance(error, RankError) or not self._heard(error)):
             return
-        self._over = True
-        self._lookout.leave_word(told(error))
-        self._group = None
-        dist.destroy_process_group()  # closes what the others are waiting at
+        if not (self._over or isinstance(error, RankError)):
+            self._lookout.leave_word(told(error))
+        self._over, self._group = True, None
+        if dist.is_initialized():
+            dist.destroy_process_group()  # closes what the others are waiting at
+
+    def lost(self, error: Exception) -> RankError | None:
+        """Return the error to raise in place of one that only tells that another process has gone; None where it tells more."""
+        if self._lookout is None or not (isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))):
+            return None
+        return RankError(self._lookout.cause())
 
     def known(self, error: T) -> T:
         """Return an error that all ranks raise at the same time, so that none has to tell the others."""

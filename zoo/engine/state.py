@@ -69,9 +69,10 @@ class State:
         if phase is not None and phase == self._kept_in:
             groups = model.groups[: model.frozen]
             still = {f"backbone.{name}" for group in groups for name, _ in (*group.named_parameters(), *group.named_buffers())}
-        values = model.state_dict().items()
-        fresh = {name: tensor.detach().to("cpu", copy=True) for name, tensor in values if name not in still or name not in self.kept}
-        self.kept = {name: fresh[name] if name in fresh else self.kept[name] for name in model.state_dict()}
+        values = model.state_dict()
+        moved = {name: tensor for name, tensor in values.items() if name not in still or name not in self.kept}
+        fresh = {name: tensor.detach().to("cpu", copy=True) for name, tensor in whole(moved).items()}
+        self.kept = {name: fresh[name] if name in fresh else self.kept[name] for name in values}
         self._kept_in = phase
 
     def next_epoch(self, position: int) -> None:

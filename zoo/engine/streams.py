@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,8 @@ class Streams:
     def _after_batch(self, done: int) -> None:
         if self._progress.due:
             self._progress.step(done)
-        self._poll()
+        with self._ranks.together() if self._ranks.lockstep else nullcontext():
+            self._poll()
 
     def _kept_loader(self, kind: str) -> Loader:
         if kind not in self._loaders:

@@ -1,0 +1,99 @@
+"""Sharding: of every parameter, gradient and optimizer state each process keeps a part (FSDP2; Rajbhandari et al. 2020)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from zoo.layers import LayerGroups
+from zoo.tuning.blocks import blocks
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@contextmanager
+def sharded(model: Model, processes: int, device: torch.device) -> Iterator[Model]:
+    """Give a copy of a model that is shared out among the processes; the model itself waits on the CPU, and takes over its values.
+
+    To be called by all processes, with equal values; also every forward and backward of the copy.
+
+    Args:
+        model: A ``TaskModel`` with everything applied to it that changes its modules (frozen, LoRA, recompute).
+        processes: Their number.
+        device: Where the copy goes.
+    """
+    home = next((parameter.device for parameter in model.parameters()), device)
+    model.to("cpu")
+    # A copy, because FSDP replaces the parameters for good. It takes no parameters whose memory format is not the plain one.
+    shared = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    for buffer_holder in shared.modules():
+        for name, buffer in buffer_holder._buffers.items():
+            buffer_holder._buffers[name] = None if buffer is None else buffer.to(device)
+    shard(shared, shared.groups, processes, device)  # type: ignore[arg-type]  # of a TaskModel, which stands a floor above
+    try:
+        yield shared
+        model.load_state_dict(whole(shared.state_dict()))
+    finally:
+        model.to(home)
+
+
+def shard(model: nn.Module, groups: LayerGroups, processes: int, device: torch.device) -> None:
+    """Share out the parameters of a model, in place: each layer group as a unit, the head and what is left as the last one.
+
+    Gradients are added up over the processes, not averaged.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    mesh = init_device_mesh(device.type, (processes,))
+    for index in range(len(groups)):
+        parts = list(blocks(groups[index : index + 1]).values())
+        if parts:
+            fully_shard(parts, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with what the other processes hold of them, on the CPU; plain ones as they are. All processes must call it."""
+    return {name: _gathered(tensor) if is_shared(tensor) else tensor for name, tensor in tensors.items()}
+
+
+def _gathered(tensor: Any) -> Tensor:
+    full = tensor.detach().full_tensor()
+    waited: Tensor = full.wait() if hasattr(full, "wait") else full  # it may be a promise still
+    return waited.cpu()
+
+
+def load_values(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Load whole values into a model, in place, of which this process may hold a part only."""
+    own = model.state_dict()
+    if not any(map(is_shared, own.values())):
+        model.load_state_dict(values)
+        return
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(part_of(values[name], tensor))
+
+
+def part_of(value: Tensor, like: Tensor) -> Tensor:
+    """Return what this process holds of a whole value, shared out like another tensor; all of it where that one is plain."""
+    if not is_shared(like):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    held: Any = like
+    return distribute_tensor(value.to(held.device), held.device_mesh, held.placements, src_data_rank=None)
+
+
+def is_shared(tensor: Tensor) -> bool:
+    """Tell whether a tensor is shared out among processes."""
+    return hasattr(tensor, "full_tensor")
