@@ -44,18 +44,26 @@ class Undo:
         """Find the batch statistics that move; to be called when other groups train, for it asks every module."""
         moving = [norm for norm in self._model.modules() if isinstance(norm, _NormBase) and norm.training]
         self.statistics = [buffer for norm in moving for buffer in norm._buffers.values() if buffer is not None]
+        self._values = [torch.empty_like(buffer) for buffer in self.statistics]
 
     def remember(self) -> None:
         """Take the present state."""
-        self._values = [buffer.clone() for buffer in self.statistics]
+        _copy(self._values, self.statistics)
         self._random = [torch.get_rng_state()]
         if self.device.type == "cuda":
             self._random.append(torch.cuda.get_rng_state(self.device))
 
     def bring_back(self) -> None:
         """Put back what was taken, in place."""
-        for buffer, value in zip(self.statistics, self._values, strict=True):
-            buffer.copy_(value)
+        _copy(self.statistics, self._values)
         torch.set_rng_state(self._random[0])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(self._random[1], self.device)
+
+
+def _copy(to: list[Tensor], values: list[Tensor]) -> None:
+    """Copy many small tensors at a time: on a GPU each by itself would be a kernel."""
+    kinds = {tensor.dtype for tensor in to}
+    for kind in kinds:
+        pairs = [(tensor, value) for tensor, value in zip(to, values, strict=True) if tensor.dtype == kind]
+        torch._foreach_copy_([tensor for tensor, _ in pairs], [value for _, value in pairs])
