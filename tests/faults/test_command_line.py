@@ -128,6 +128,37 @@ def test_c2_a_hostile_file_is_refused_at_once_wherever_toml_is_read(kind: str, t
     assert time.perf_counter() - started < 2
 
 
+# Command lines that fail, each with its exit code; those that can print JSON are asked to.
+FAILURES = {
+    "show nothing/here --json": 2,
+    "list nothing-of-this-name --json": 2,
+    "list --json --block no-such-plugin": 2,
+    "layers zoo/glyphnet --freeze stge1": 2,
+    "train zoo/glyphnet absent": 1,
+    "train zoo/glyphnet . --lr -1": 2,
+    "train zoo/glyphnet . --set epoch=3": 2,
+    "train zoo/glyphnet . --config absent.toml": 2,
+    "predict absent .": 1,
+    "eval absent .": 1,
+    "embed zoo/glyphnet absent --out x.npy": 1,
+    "lock nothing/here": 2,
+    "convert absent.pt --out x.safetensors": 1,
+    "--registry absent.toml list --json": 1,
+    "plugins disable no-such-plugin": 2,
+}
+
+
+@pytest.mark.parametrize("line", FAILURES)
+def test_c3_a_command_that_fails_has_its_code_one_message_and_nothing_half_printed(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(line.split())
+    out, err = capsys.readouterr()
+    assert stop.value.code == FAILURES[line], err
+    assert err.startswith(("error: ", "usage: "))
+    assert "Traceback" not in err
+    assert out == "" or json.loads(out) == []
+
+
 PARTS = ["../", "/", "\0", "a" * 10_000, "\U0001f600", "\udcff", "*", "[a-", "?", "{x}", "%s", "\n", "--", "-", "=", "zoo/glyphnet", "~"]
 PARTS += ["'", '"', "\\", "$HOME", " ", "é", "\u202e", "1e999", "nan", "-1", "hf/", "@", "#", ":", "C:\\", "file://", ",", "|", "true"]
 COMMANDS = ["list", "show", "layers", "plugins", "train", "eval", "predict", "embed", "lock", "convert", "new-plugin"]
