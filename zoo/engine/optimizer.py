@@ -19,6 +19,8 @@ from zoo.engine.optimizer_state import restore_optimizer as restore_optimizer
 from zoo.errors import OptionError, check_options, did_you_mean
 from zoo.tuning import param_groups
 
+DEFAULT = "adamw"
+
 # Not for the user to choose: options of fit() itself, and how, not what, an optimizer computes.
 _OURS = frozenset({"params", "lr", "weight_decay"})
 _NOT_MATHS = frozenset({"maximize", "differentiable", "capturable", "foreach", "fused"})
@@ -53,6 +55,8 @@ def check_optimizer(name: str, options: Mapping[str, Any]) -> None:
     Raises:
         OptionError: With the nearest name.
     """
+    if name == DEFAULT and not options:
+        return  # needs no trial
     parameter = nn.Parameter(torch.ones(2, 2))
     parameter.grad = torch.ones(2, 2)
     optimizer = _make(name, options, [{"params": [parameter], "param_names": ["probe"], "lr": 1e-3, "weight_decay": 0.0}], fused=False)
