@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -126,8 +128,7 @@ class Site:
             (self.path / left).unlink(missing_ok=True)
         if fault:
             (self.path / "fault.txt").write_text(fault)
-        command = ["train", "faulty/net", str(self.folder / "data"), "--recipe", "lp-ft", "--epochs", "4", "--batch-size", "8"]
-        command += ["--out", str(self.folder / out), "--set", "timeout=20", "--set", "workers=0", "--set", "augment=none", *words]
+        command = [*self._command(out), *words]
         process = subprocess.Popen(
             [*_launcher(launcher, processes), *command, *(["--num-processes", str(processes)] if launcher == "zoo" else [])],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder, env=self.environment(),
@@ -139,6 +140,22 @@ class Site:
         since = self.path / "since"
         begun = since.stat().st_mtime if since.is_file() else started
         return Ended(process.returncode, text, time.time() - begun, self._orphans())
+
+    def run_nodes(self, *, out: str, nodes: int = 2) -> list[Ended]:
+        """Train on several "machines" of one process each, all of them this one."""
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            place = f"localhost:{probe.getsockname()[1]}"
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(nodes), "--nproc-per-node", "1"]
+        launch += ["--rdzv-backend", "c10d", "--rdzv-id", "site", "--rdzv-endpoint", place, "-m", "zoo.cli", *self._command(out)]
+        options: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": self.folder}
+        processes = [subprocess.Popen(launch, env=self.environment(), **options) for _ in range(nodes)]
+        texts = [process.communicate(timeout=150)[0] for process in processes]
+        return [Ended(process.returncode, text, 0.0, self._orphans()) for process, text in zip(processes, texts, strict=True)]
+
+    def _command(self, out: str) -> list[str]:
+        command = ["train", "faulty/net", str(self.folder / "data"), "--recipe", "lp-ft", "--epochs", "4", "--batch-size", "8"]
+        return [*command, "--out", str(self.folder / out), "--set", "timeout=20", "--set", "workers=0", "--set", "augment=none"]
 
     def environment(self) -> dict[str, str]:
         around = {key: value for key, value in os.environ.items() if not key.startswith(("ZOO_", "XDG_"))}
@@ -171,6 +188,6 @@ def _launcher(name: str, processes: int) -> Sequence[str]:
     if name == "torchrun":
         return [*python, "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "zoo.cli"]
     if name == "accelerate":
-        options = ["--cpu", "--num_machines", "1", "--num_processes", str(processes), "--mixed_precision", "no"]
+        options = ["--multi_gpu", "--num_machines", "1", "--num_processes", str(processes), "--mixed_precision", "no"]
         return [*python, "accelerate.commands.launch", *options, "-m", "zoo.cli"]
     return [*python, "zoo.cli"]

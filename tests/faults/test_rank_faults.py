@@ -122,7 +122,8 @@ def test_m4_m7_out_of_memory_and_a_full_disk_on_one_rank_of_the_command_line(sit
 def test_other_launchers_train_the_same(launcher: str, site: Site) -> None:
     ended = site.run(out=f"by-{launcher}", launcher=launcher)
     assert ended.code == 0, ended.text
-    assert ended.text.count("accuracy 1.0") >= 1
+    assert (site.path / "pid-1").is_file()
+    assert len([line for line in ended.text.splitlines() if line.startswith("loss ")]) == 1
     check_resume(site, f"by-{launcher}")
 
 
@@ -133,3 +134,11 @@ def test_mistakes_are_told_once_and_before_there_are_processes(site: Site) -> No
     assert ended.seconds < 10
     assert site.run("--num-processes", "0", out="mistake", launcher="alone").code == 2
     assert not (site.folder / "mistake").exists()
+
+
+@pytest.mark.sweep
+def test_two_machines_train_one_model(site: Site) -> None:
+    ends = site.run_nodes(out="machines")
+    assert [ended.code for ended in ends] == [0, 0], ends
+    assert sum(line.startswith("loss ") for ended in ends for line in ended.text.splitlines()) == 1
+    check_resume(site, "machines")
