@@ -13,7 +13,7 @@ import torch
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data import transforms
 from zoo.data.open import open_data
-from zoo.engine import best, loop, training
+from zoo.engine import best, loop, saving, training
 from zoo.engine import metrics as metrics_module
 from zoo.engine.checkpoint import read_newest
 from zoo.errors import CorruptInputError, TrainingError
@@ -102,7 +102,7 @@ FUNCTIONS: dict[str, tuple[Any, str, int]] = {
     "best epoch": (best.Best, "update", 2),
     "optimizer": (torch.optim.AdamW, "step", 5),
     "history": (training, "write_history", 2),
-    "checkpoint": (training, "write_checkpoint", 2),
+    "checkpoint": (saving, "write_checkpoint", 2),
     "curves": (loop, "draw_curves", 1),
     "saved model": (loop, "write_history", 1),
 }
@@ -130,11 +130,11 @@ def test_t9_a_function_that_raises(where: str, whole: Any, tmp_path: Path, monke
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("no more")])
 def test_t9_a_checkpoint_that_fails(error: Exception, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = training.write_checkpoint
-    monkeypatch.setattr(training, "write_checkpoint", at_call(2, real, error))
+    real = saving.write_checkpoint
+    monkeypatch.setattr(saving, "write_checkpoint", at_call(2, real, error))
     with pytest.raises(TrainingError if isinstance(error, OSError) else MemoryError, match=r"Input/output error.*resume=True|no more"):
         fit(tmp_path)
-    monkeypatch.setattr(training, "write_checkpoint", real)
+    monkeypatch.setattr(saving, "write_checkpoint", real)
     goes_on(tmp_path, whole)
 
 
