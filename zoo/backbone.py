@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.declare import BackboneSpec, Features, Image, Text, Volume, Weights
 from zoo.errors import OptionError
+from zoo.files import is_file
 from zoo.lookup import foreign_folder
 from zoo.plugins import load_function
 from zoo.registry import default_registry
@@ -44,7 +45,7 @@ def get(
         WeightsNotFoundError: If ``weights`` names no file.
         OptionError: If the backbone has no such option.
     """
-    if (Path(name) / "config.json").is_file() and foreign_folder(str(name)) is None:
+    if is_file(Path(name) / "config.json") and foreign_folder(str(name)) is None:
         from zoo.saved import open_backbone
 
         return open_backbone(Path(name), weights=weights, allow_partial=allow_partial, **options)

@@ -29,6 +29,14 @@ def config_folder() -> Path:
     return user_folder("XDG_CONFIG_HOME", "~/.config")
 
 
+def is_file(path: Path) -> bool:
+    """Tell whether there is such a file; a name that no file can have, such as one too long, is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """Write a text file in one step; where the path is a link, the link is replaced and its target left as it is.
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 from zoo.contributions import Contribution
 from zoo.declare import BackboneSpec, Text, Weights
 from zoo.errors import AmbiguousNameError, PluginError, RegistryFileError, UnknownBackboneError, ZooError
+from zoo.files import is_file
 from zoo.plugins import Plugin, describe
 from zoo.registry_files import Derived, RegistryData
 
@@ -164,7 +165,7 @@ def foreign_folder(name: str) -> Path | None:
     does.
     """
     folder = Path(name)
-    if (folder / "modules.json").is_file():
+    if is_file(folder / "modules.json"):
         return folder.resolve()
     try:
         told = json.loads((folder / "config.json").read_bytes())

@@ -95,7 +95,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
     recipe: Recipe
-    epochs: Int = Field(ge=1)
+    epochs: Int = Field(ge=1, le=1_000_000)
     batch_size: Literal["auto"] | Annotated[Int, Field(ge=1)]
     lr: Literal["auto"] | Annotated[Float, Field(gt=0)]
     image_size: tuple[Int, Int] | None = None

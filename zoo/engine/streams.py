@@ -110,6 +110,12 @@ class Streams:
         targets = torch.from_numpy(np.asarray(self._train.targets))
         return Stream(cached_batches(self._features["train"], targets, self._accelerator.device), self._cast(self._logits))
 
+    def close(self) -> None:
+        """End the workers of every loader."""
+        for loader in self._loaders.values():
+            loader.close()
+        self._loaders.clear()
+
     def plain(self) -> Loader:
         """Return the loader of the training samples as they are, not augmented."""
         return self._kept_loader("plain")

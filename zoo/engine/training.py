@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class Training:
             TrainingError: If a loss or gradient is not finite, or no checkpoint can be written.
             InterruptedRunError: If a signal came.
         """
-        with self.progress, standard_units(self.scale, self.model.head):
+        with self.progress, standard_units(self.scale, self.model.head), closing(self.streams):
             if saved is not None:  # its head puts out standard units, so it comes after the model was brought to them
                 restore_state(self, saved)
             elif self.ranks.rank:  # dropout must not be the same everywhere; the first process is as one alone would be
