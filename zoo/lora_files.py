@@ -131,7 +131,7 @@ def load_lora(folder: Path) -> TaskModel:
     tensors = _tensors(folder, told)
     head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # as adapt does: values that no weights fill are the same again
+        torch.default_generator.manual_seed(0)  # as adapt does: values that no weights fill are the same again
         model = assemble(folder, told.model, _base(folder, told), head)
     if base_digest(model, told.whole) != told.base.digest:
         raise SavedModelError(

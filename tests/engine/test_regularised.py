@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from tests.engine.test_resume import tables
 from tests.engine.tiny import difference, images, model, timeless, values
+from zoo.data.open import open_data
 from zoo.engine import training
+from zoo.engine.recipe import Phase, Recipe
 from zoo.engine.run import Run
+from zoo.errors import InterruptedRunError, OptionError
 
 OPTIONS: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr": 1e-2}
 ALONE: list[dict[str, Any]] = [
@@ -71,3 +76,56 @@ def test_a_strong_pull_to_the_start_keeps_the_backbone_where_it_was(tmp_path: Pa
         net, _ = fit(tmp_path / str(weight), valid=False, **options)
         moved.append(difference({key: values(net)[key] for key in start}, start))
     assert moved[1] < moved[0] / 3
+
+
+@pytest.mark.parametrize("options", [{"lr": "auto"}, {"batch_size": "auto"}], ids=["rate", "batch"])
+@pytest.mark.parametrize("penalty", ["delta", "bss", "l2_sp"])
+def test_penalties_count_in_what_is_tried_before_a_phase(options: dict[str, Any], penalty: str, tmp_path: Path) -> None:
+    made = model()
+    options = {"recipe": "full", "epochs": 2, "batch_size": 8, "quiet": True, penalty: 0.01} | options
+    assert made.fit(*tables(), out=tmp_path, **options).history
+
+
+def test_an_average_is_refreshed_without_a_batch_of_one_sample(tmp_path: Path) -> None:
+    data = open_data(images(25)), open_data(images(12, seed=1))
+    made = model()
+    made.fit(*data, out=tmp_path, recipe="full", epochs=2, batch_size=8, average=0.5, wise_ft=0.7, quiet=True)
+
+
+def test_what_a_later_phase_freezes_stands_still_in_the_average_too(tmp_path: Path) -> None:
+    recipe = Recipe(name="back", phases=(Phase(name="all"), Phase(name="head", frozen="all")), epochs=4, batch_size=8, augment="none")
+    options: dict[str, Any] = {"recipe": recipe, "ema": 0.9, "quiet": True}
+    made = model()
+    history = made.fit(*tables(), out=tmp_path / "whole", **options).history
+    metrics = made.evaluate(tables()[1])
+    kept = max(history, key=lambda line: (line["accuracy"], -line["loss"]))
+    assert metrics["loss"] == pytest.approx(kept["loss"], abs=1e-5), "what is kept is not what was validated"
+    cut = model()
+    with pytest.raises(InterruptedRunError):
+        cut.fit(*tables(12 * 2 + 5, "valid"), out=tmp_path / "cut", **options)
+    resumed = model()
+    again = resumed.fit(*tables(), out=tmp_path / "cut", resume=True, **options)
+    assert difference(values(resumed), values(made)) == 0.0
+    assert timeless(again.history) == timeless(history)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"delta": 0.1, "compile": True}, {"wise_ft": 0.5, "trains": "lora"}, {"mixup": 0.2, "views": 2}],
+    ids=["compile", "lora", "views"],
+)
+def test_options_that_do_not_go_together_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=rf"{next(iter(options))} with (compile|lora|views)"):
+        model().fit("nowhere", **options)
+
+
+def test_the_dropout_of_lora_is_its_own(tmp_path: Path) -> None:
+    seen: list[float] = []
+    made = model()
+
+    def look(module: Any, _args: Any) -> None:
+        seen.extend(layer.p for name, layer in module.named_modules() if "lora_dropout" in name and isinstance(layer, torch.nn.Dropout))
+
+    made.backbone.register_forward_pre_hook(look)
+    made.fit(*tables(), out=tmp_path, recipe="lora", epochs=2, dropout=0.3, lora_dropout=0.05, quiet=True, batch_size=8)
+    assert set(seen) == {0.05}

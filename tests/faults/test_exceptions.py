@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from zoo.data import transforms
 from zoo.data.open import open_data
 from zoo.engine import best, loop, saving, training
 from zoo.engine import metrics as metrics_module
-from zoo.engine.checkpoint import read_newest
+from zoo.engine.checkpoint import read_newest, write_checkpoint
 from zoo.errors import CorruptInputError, TrainingError
 
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "epochs": 3, "ema": 0.9, "quiet": True}
@@ -70,9 +73,11 @@ class Torn(torch.autograd.Function):
 
 def hooked(which: Callable[[Any], Any], number: int, *, train: bool, torn: bool = False) -> Callable[[Any], None]:
     """Return what makes a module of a model raise in its n-th forward in training, or in evaluation."""
-    calls = [0]
 
-    def hook(module: Any, inputs: Any, output: Any) -> Any:
+    def prepare(net: Any) -> None:
+        which(net).register_forward_hook(partial(hook, [0]))
+
+    def hook(calls: list[int], module: Any, inputs: Any, output: Any) -> Any:
         calls[0] += module.training == train
         if calls[0] != number or module.training != train:
             return None
@@ -80,7 +85,7 @@ def hooked(which: Callable[[Any], Any], number: int, *, train: bool, torn: bool 
             return Torn.apply(output)  # type: ignore[no-untyped-call]  # torch has no types here
         raise Broken("forward")
 
-    return lambda net: which(net).register_forward_hook(hook)
+    return prepare
 
 
 # Modules that raise: in the second of three epochs, each of three steps.
@@ -166,4 +171,40 @@ def test_t9_a_logger_whose_backend_is_down_ends_nothing(
         net, _ = fit(tmp_path)
     finally:
         logging.getLogger("zoo").removeHandler(handler)
+    assert difference(values(net), whole[0]) == 0.0
+
+
+@pytest.mark.parametrize("where", MODULES)
+def test_t9_the_steps_before_an_exception_are_in_a_checkpoint(
+    where: str, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "INTERVAL", 1000.0)  # none is written within the run, but for the exception
+    with pytest.raises(Broken):
+        fit(tmp_path, MODULES[where])
+    found = read_newest(tmp_path / "checkpoint")
+    assert found is not None
+    assert found[0].plain["steps"] == (6 if "evaluation" in where else 5 if where == "a block" else 4)
+    goes_on(tmp_path, whole)
+
+
+def test_t9_a_terminal_that_nobody_reads_any_more_ends_nothing(whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    net, _ = fit(tmp_path, quiet=False)
+    assert difference(values(net), whole[0]) == 0.0
+
+
+def test_t9_a_long_epoch_is_saved_within(whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "EVERY", 2)
+    written: list[int] = []
+    real = write_checkpoint
+    for module in [
+        module for name, module in sys.modules.items() if name.startswith("zoo.engine.") and hasattr(module, "write_checkpoint")
+    ]:
+        monkeypatch.setattr(module, "write_checkpoint", lambda folder, step, saved: (written.append(step), real(folder, step, saved))[1])
+    net, _ = fit(tmp_path)
+    assert written == [2, 3, 5, 6, 8, 9]
     assert difference(values(net), whole[0]) == 0.0

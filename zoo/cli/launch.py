@@ -42,7 +42,9 @@ def launch(words: Sequence[str], count: int) -> int:
         The exit code: 0 if all are done, 130 or 143 after a stop with a checkpoint, else that of the first that failed.
     """
     with _passing_on() as children:
-        children += [_start(words, number, count, port) for port in [_free_port()] for number in range(count)]
+        port = _free_port()
+        for number in range(count):  # one by one, so that a signal in between reaches those that run
+            children.append(_start(words, number, count, port))
         codes = _watch(children)
     failed = [code for code in codes if code]
     stops = [code for code in failed if code in STOPPED]
@@ -52,7 +54,8 @@ def launch(words: Sequence[str], count: int) -> int:
 
 
 def _start(words: Sequence[str], number: int, count: int, port: int) -> subprocess.Popen[bytes]:
-    threads = max(1, (os.cpu_count() or 1) // count)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // count)
     told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "MASTER_ADDR": "127.0.0.1"}
     environment |= {name: str(value) for name, value in told.items()}

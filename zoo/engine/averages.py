@@ -32,6 +32,12 @@ class Averages:
         self.mean = Average(model) if config.average else None
         self._first = len(plan) - max(1, round(config.average * len(plan)))
 
+    def settle(self, names: frozenset[str]) -> None:
+        """Average nothing of what is frozen from now on."""
+        for average in (self.ema, self.mean):
+            if average is not None:
+                average.settle(names)
+
     def end_step(self) -> None:
         """Take in the values after a step."""
         if self.ema is not None:

@@ -37,12 +37,21 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float) -> None:
         assert 0 <= decay < 1, f"the configuration let a decay of {decay} through"
         self._model, self.decay, self.updates = model, decay, 0
+        self._still: frozenset[str] = frozenset()
         self._values = _copies(model)
 
     def update(self) -> None:
         """Take in the model's values as they are now."""
         self.updates += 1
         self._move(1 - min(self.decay, (1 + self.updates) / (10 + self.updates)))
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Take the model's values of these names as they are, and leave them until the next call: they are frozen from now on."""
+        self._still = frozenset(names)
+        now = self._model.state_dict()
+        with torch.no_grad():
+            for name in self._still & self._values.keys():
+                self._values[name].copy_(now[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all of it for a checkpoint; ``restore`` takes it over."""
@@ -78,8 +87,9 @@ class Ema:
     def _move(self, share: float) -> None:
         """Move the average toward the model: by ``share`` of the way."""
         now = self._model.state_dict()
-        floats = [name for name, value in self._values.items() if value.is_floating_point()]
-        others = sorted(self._values.keys() - set(floats))
+        moving = [name for name in self._values if name not in self._still]
+        floats = [name for name in moving if self._values[name].is_floating_point()]
+        others = [name for name in moving if not self._values[name].is_floating_point()]
         with torch.no_grad():
             means = [self._values[name] for name in floats]
             torch._foreach_lerp_(means, [now[name].detach().to(mean.dtype) for name, mean in zip(floats, means, strict=True)], share)

@@ -51,8 +51,11 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, *, keep: i
         with room_for(folder, sum(tensor.nbytes for tensors in checkpoint.tensors.values() for tensor in tensors.values())):
             stage.mkdir(parents=True)
             _write_stage(stage, step, checkpoint)
-            _clear(final)
+            before = stage.with_name(f"{stage.name}-before")
+            if final.exists():  # of the same step: it goes only once the new one is there
+                final.rename(before)
             stage.rename(final)
+            shutil.rmtree(before, ignore_errors=True)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise

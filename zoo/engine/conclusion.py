@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from zoo.engine.averaging import interpolate, refresh_statistics
-from zoo.engine.sampler import ordered_batches
+from zoo.engine.sampler import even_batches
 from zoo.engine.state import values_of
 from zoo.tuning.shard import load_values
 
 if TYPE_CHECKING:
     from zoo.engine.training import Training
+
+log = logging.getLogger("zoo")
 
 
 def conclude(run: Training) -> None:
@@ -28,6 +33,8 @@ def conclude(run: Training) -> None:
         _refresh(run)
         if not _judge(run, "average") and run.truth is not None:
             run.model.load_state_dict(before)
+    elif averages.mean is not None and not averages.mean.updates:
+        log.warning("average: the run ended before the epochs that it was to average")
     if state.start and "wise-ft" not in done:
         interpolate(run.model, state.start, run.config.wise_ft)
         _refresh(run)
@@ -54,6 +61,7 @@ def _judge(run: Training, name: str, *, asked: bool = False) -> bool:
 def _refresh(run: Training) -> None:
     """Let BatchNorm see the training data with the new values, where its statistics moved in training."""
     run.model.freeze(run.plan[-1].frozen)
-    loader = run.streams.plain()
-    order = ordered_batches(len(run.train), run.config.samples, loader.samples.lengths)
-    refresh_statistics(run.model, (x for x, _, _ in loader.batches(order)))
+    # As in training, for one sample alone has no statistics.
+    order = even_batches(np.arange(len(run.train)), run.config.samples)
+    with run.ranks.together():
+        refresh_statistics(run.model, run.streams.inputs(order), forward=run.streams.cast(run.model))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,13 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: st
         monitor: Metric of the right panel.
         kept: Number of the kept epoch, from 1.
     """
+    drawn(lambda where: _draw(history, where, monitor=monitor, kept=kept), path)
+
+
+def drawn(draw: Callable[[Path], None], path: Path) -> None:
+    """Draw a picture; where that fails the log says so, and the run goes on."""
     try:
-        _draw(history, path, monitor=monitor, kept=kept)
+        draw(path)
     except Exception as error:  # all that matters has been written
         log.warning("%r is left out: %s", str(path), error if isinstance(error, OSError) else describe(error))
         with suppress(OSError):

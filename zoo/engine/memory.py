@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -39,6 +43,7 @@ class Undo:
         self.statistics: list[Tensor] = []
         self._values: list[Tensor] = []
         self._random: list[Tensor] = []
+        self._others: tuple[Any, Any] = (None, None)
 
     def look(self) -> None:
         """Find the batch statistics that move; to be called when other groups train, for it asks every module."""
@@ -50,6 +55,7 @@ class Undo:
         """Take the present state."""
         _copy(self._values, self.statistics)
         self._random = [torch.get_rng_state()]
+        self._others = random.getstate(), np.random.get_state(legacy=False)
         if self.device.type == "cuda":
             self._random.append(torch.cuda.get_rng_state(self.device))
 
@@ -57,6 +63,8 @@ class Undo:
         """Put back what was taken, in place."""
         _copy(self.statistics, self._values)
         torch.set_rng_state(self._random[0])
+        random.setstate(self._others[0])
+        np.random.set_state(self._others[1])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(self._random[1], self.device)
 

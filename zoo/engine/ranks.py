@@ -133,8 +133,9 @@ class Ranks:
         status = _status_of(caught, forgiven)
         verdict = self.agree(status, told(caught) if caught else "")
         if verdict == Status.DECLINED:
-            messages = self.gather(str(caught) if caught else "")
-            caught = caught or forgiven[0](next(filter(None, messages)))
+            mine = str(caught) if isinstance(caught, forgiven) else ""  # who was told to stop hears of it at the next poll
+            messages = self.gather(mine)
+            caught = caught if mine else forgiven[0](next(filter(None, messages)))
         elif verdict == Status.STOP:
             caught = Stopped()
         if caught is not None:

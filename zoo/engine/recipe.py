@@ -23,6 +23,7 @@ AUGMENTS: Mapping[str, Mapping[str, Any] | None] = MappingProxyType(
 SCHEDULES = ("cosine", "one-cycle", "linear", "constant", "step", "plateau")
 # Optimizers whose weight decay is added to the gradient, where the recipes' numbers are meant for AdamW's.
 COUPLED = frozenset({"sgd", "adam", "nadam", "radam", "rmsprop", "adagrad", "adadelta", "adamax", "asgd"})
+RESERVED = ("average", "wise-ft")
 TRAINS = ("all", "lora", "bias")
 
 
@@ -50,6 +51,10 @@ class Phase:
     lr: float = 1.0
     schedule: str | None = None
     augment: bool = True
+
+    def __post_init__(self) -> None:
+        if self.name in RESERVED:
+            raise OptionError(f"a phase cannot be called {self.name!r}: the history has that name for what is done after training")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

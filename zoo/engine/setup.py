@@ -19,7 +19,7 @@ from zoo.data.split import check_trainable
 from zoo.data.table import flat_targets
 from zoo.declare import Image, Text
 from zoo.engine.config import Config
-from zoo.errors import DataError, OptionError, examples
+from zoo.errors import DataError, OptionError, examples, fault_list
 
 log = logging.getLogger("zoo")
 MIXES = ("mixup", "cutmix", "erase", "rand_augment")
@@ -39,11 +39,31 @@ def check_fits(model: TaskModel, config: Config) -> None:
     pixels += [name for name in MIXES if kind != "image" and (config.augment or {}).get(name)]
     if pixels:
         raise OptionError(f"{', '.join(pixels)}: meant for images, and {model.spec.name!r} reads {kind}s; leave out what is named")
+    _check_together(config)
     if model.task == "token-classification" and config.balanced_sampling:
         raise OptionError("balanced_sampling draws whole samples, and a sentence has labels of several classes; use class_weights")
     given = [name for name in ("class_weights", "balanced_sampling", "label_smoothing") if getattr(config, name)]
     if model.task == "regression" and given:
         raise OptionError(f"{', '.join(given)}: meant for classes, and a regression has none; leave out what is named")
+
+
+def _check_together(config: Config) -> None:
+    """Refuse options that do not go with each other."""
+    mixed = [name for name in ("mixup", "cutmix") if (config.augment or {}).get(name)]
+    hooked = [name for name in ("delta", "bss", "drop_path", "recompute") if getattr(config, name)]
+    pairs = [
+        (config.views > 1, mixed, "views", "views are kept of single samples"),
+        (config.compile, hooked, "compile", "compiled code does not see what is hooked into a network"),
+        (
+            config.trains == "lora",
+            [name for name in ("average", "wise_ft") if getattr(config, name) != Config.model_fields[name].default],
+            "lora",
+            "what LoRA trains are factors of weights, and a mean of factors is not that of their products",
+        ),
+    ]
+    faults = [f"{', '.join(found)} with {other}: {why}" for given, found, other, why in pairs if given and found]
+    if faults:
+        raise OptionError(fault_list("these options do not go together:", faults, "Leave one of each out"))
 
 
 def reads(model: TaskModel) -> str:

@@ -65,10 +65,7 @@ class State:
 
     def keep(self, model: TaskModel, phase: int | None = None) -> None:
         """Remember the model as it is now; of a phase that was kept before, only what is not frozen is copied again."""
-        still: set[str] = set()
-        if phase is not None and phase == self._kept_in:
-            groups = model.groups[: model.frozen]
-            still = {f"backbone.{name}" for group in groups for name, _ in (*group.named_parameters(), *group.named_buffers())}
+        still = frozen_names(model) if phase is not None and phase == self._kept_in else frozenset()
         values = model.state_dict()
         moved = {name: tensor for name, tensor in values.items() if name not in still or name not in self.kept}
         fresh = {name: tensor.detach().to("cpu", copy=True) for name, tensor in whole(moved).items()}
@@ -138,6 +135,8 @@ class State:
             log.warning(told, len(states), ranks.count)
         if ranks.rank < len(states):
             restore_random_state(states[ranks.rank])
+        else:  # a process that was not there before must not draw what another does
+            torch.manual_seed(hash((self.steps, ranks.rank)) % 2**63)
 
 
 STOP = "stopped.json"
@@ -147,6 +146,12 @@ def write_stop(folder: Path, stop: StopFlag, state: State) -> None:
     """Leave a mark for whoever started a run that a signal stopped: launchers change exit codes."""
     told = {"signal": stop.name, "exit_code": stop.exit_code, "epoch": state.epoch + 1, "step": state.step, "steps": state.steps}
     write_json(folder / STOP, told)
+
+
+def frozen_names(model: TaskModel) -> frozenset[str]:
+    """Return the names in the model of all values of its frozen prefix."""
+    groups = model.groups[: model.frozen]
+    return frozenset(f"backbone.{name}" for group in groups for name, _ in (*group.named_parameters(), *group.named_buffers()))
 
 
 def values_of(model: nn.Module) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from zoo.engine.ranks import Ranks, Status, told
 from zoo.errors import TrainingError
 
 log = logging.getLogger("zoo")
+_REMEDY = "freeze more groups (freeze=), train with recipe='lora' or recompute=True, or make the inputs smaller (image_size=, max_length=)"
 
 
 class Stepper:
@@ -42,6 +43,7 @@ class Stepper:
 
     Attributes:
         split: Micro-batches per batch.
+        intact: Whether the values are those between two steps; False from the update on, until the caller has counted it.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Stepper:
         *,
         penalty: Callable[[Any], Tensor | None] | None = None,
     ) -> None:
-        self.split = 1
+        self.split, self.intact = 1, True
         self._model, self._loss, self._optimizer, self._guard = model, loss, optimizer, guard
         self._ranks, self._penalty, self._undo = ranks, penalty, Undo(model, device)
         self._parameters: list[nn.Parameter] = []
@@ -121,7 +123,13 @@ class Stepper:
         except NonFiniteError as error:
             self._undo.bring_back()
             raise explain(error) from error
-        self._optimizer.step()
+        self.intact = False
+        try:
+            self._optimizer.step()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise TrainingError(f"the optimizer's own values do not fit into memory beside the model; {_REMEDY}") from error
+            raise
         self._optimizer.zero_grad(set_to_none=True)
         self._ranks.average(self._undo.statistics)
         return value, verdict == Status.STOP
@@ -171,10 +179,7 @@ class Stepper:
         largest = max((len(indices) for _, _, indices in batches), default=1)
         sizes = max(self._ranks.gather(-(-largest // self.split)))
         if sizes == 1:
-            raise TrainingError(
-                "one sample alone does not fit into memory; freeze more groups (freeze=), train with recipe='lora' or recompute=True, "
-                "or make the inputs smaller (image_size=, max_length=)"
-            ) from caught
+            raise TrainingError(f"one sample alone does not fit into memory; {_REMEDY}") from caught
         if caught is not None:
             caught.__traceback__ = None  # it holds the activations
         gc.collect()

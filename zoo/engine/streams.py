@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +23,18 @@ from zoo.data.transforms import Augment
 from zoo.engine.config import Config
 from zoo.engine.entered import Entering, Kept, Whole, find_boundary
 from zoo.engine.loader import Loaded, Loader
+from zoo.engine.memory import is_out_of_memory
 from zoo.engine.passes import Forward, Outputs, run_all, run_words, samples_for
 from zoo.engine.plan import Epoch
 from zoo.engine.progress import Progress
 from zoo.engine.ranks import Ranks
 from zoo.engine.sampler import Batch
 from zoo.engine.shelf import SHELF, model_key, table_key
+from zoo.errors import DiskFullError, ZooError
 from zoo.tuning.boundary import Boundary
 
 log = logging.getLogger("zoo")
+T = TypeVar("T")
 Batches = Callable[[Sequence[Batch], int], Iterable[Loaded]]
 
 
@@ -67,6 +71,7 @@ class Streams:
         share: Whether what is frozen is shared with other runs of this process.
 
     Attributes:
+        split: By how much memory cuts the batches of a pass.
         reason: Why the frozen prefix of the present phase is computed every epoch though it could be kept; else empty.
     """
 
@@ -97,18 +102,19 @@ class Streams:
         self._share = share and ranks.count == 1
         self._table_keys: dict[int, str] = {}
         self._model_key = self.reason = ""
+        self.split = 1
 
     def train(self, epoch: Epoch) -> Stream:
         """Return what ``epoch`` trains on; the model's frozen prefix must be set already. May leave the model in eval mode."""
         self._open_phase(epoch)
         if not epoch.pooled:
             loader = self._entered(epoch, "train") or self._kept_loader("augmented" if epoch.augment else "plain")
-            return Stream(loader.batches, self._cast(self._forward), loader.samples.lengths)
+            return Stream(loader.batches, self.cast(self._forward), loader.samples.lengths)
         if "train" not in self._features:
             kinds = [("plain", 0), *(("augmented", view) for view in range(1, self._config.views))]
             self._features["train"] = [self._extract(self._train, kind, view) for kind, view in kinds]
         targets = torch.from_numpy(np.asarray(self._train.targets))
-        return Stream(cached_batches(self._features["train"], targets, self._accelerator.device), self._cast(self._logits))
+        return Stream(cached_batches(self._features["train"], targets, self._accelerator.device), self.cast(self._logits))
 
     def close(self) -> None:
         """End the workers of every loader."""
@@ -119,6 +125,12 @@ class Streams:
     def plain(self) -> Loader:
         """Return the loader of the training samples as they are, not augmented."""
         return self._kept_loader("plain")
+
+    def inputs(self, order: Sequence[Batch]) -> Iterator[Inputs]:
+        """Yield the inputs of batches of training samples as they are, not augmented."""
+        for x, _, _ in self.plain().batches(order):
+            yield x
+            self._poll()
 
     def valid_logits(self, epoch: Epoch | None) -> Outputs:
         """Return the model's logits for all validation samples, ``(samples, classes)``; for words as ``run_words`` does.
@@ -131,11 +143,11 @@ class Streams:
         if epoch is None or not epoch.pooled:
             kept = None if epoch is None else self._entered(epoch, "valid")
             loader = kept or self._kept_loader("valid")
-            return self._pass(self._cast(self._forward), loader, len(self._valid), "valid")
+            return self._pass(self.cast(self._forward), loader, len(self._valid), "valid")
         if "valid" not in self._features:
             self._features["valid"] = [self._extract(self._valid, "valid", 0)]
         with torch.inference_mode():
-            logits: Tensor = self._cast(self._logits)(self._features["valid"][0].to(self._accelerator.device))
+            logits: Tensor = self.cast(self._logits)(self._features["valid"][0].to(self._accelerator.device))
         return np.asarray(logits.float().cpu().numpy())
 
     def _logits(self, pooled: Tensor) -> Tensor:
@@ -174,6 +186,8 @@ class Streams:
                     self._fill(kept, kind, view, len(table))
                     SHELF.put(key, *kept.newest)
         except OSError as error:
+            if isinstance(error, ZooError) and not isinstance(error, DiskFullError):
+                raise  # a sample that cannot be read is no reason to compute it every epoch
             self._not_kept(epoch, str(error))
             self._boundary = None
             return None
@@ -198,7 +212,8 @@ class Streams:
         with self._accelerator.autocast():
             loader = self._loader(kind, keep_workers=False)
             each = self._after_batch
-            kept.fill(loader, view, batch_size=self._size, limit=limit, folder=self._folder, ranks=self._ranks, each=each)
+            options: dict[str, Any] = {"limit": limit, "folder": self._folder, "ranks": self._ranks, "each": each}
+            self._fitting(lambda: kept.fill(loader, view, batch_size=self._size, **options))
 
     def _forward(self, x: Any) -> Tensor:
         """Return the logits of a batch of inputs, or of a batch that enters in the middle."""
@@ -215,7 +230,7 @@ class Streams:
             self._model.eval()
             # One pass and no more: its workers end with it, instead of idling beside the training of the head.
             loader = self._loader(kind, keep_workers=False)
-            features = torch.from_numpy(self._pass(self._cast(self._model.embed_batch), loader, len(table), "features", view))
+            features = torch.from_numpy(self._pass(self.cast(self._model.embed_batch), loader, len(table), "features", view))
             SHELF.put(key, features, features.nbytes)
         return features
 
@@ -225,7 +240,8 @@ class Streams:
         if not samples:
             return ""
         self._model_key = self._model_key or model_key(self._model, self._model.frozen)
-        how = [self._size, str(self._accelerator.device), self._accelerator.mixed_precision]
+        how = [self._size, str(self._accelerator.device), self._accelerator.mixed_precision, self._config.compile]
+        how += [torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32]
         drawn = [view, self._config.seed, self._config.augment] if kind == "augmented" else []
         return f"{what}/{self._model_key}/{samples}/{how}/{drawn}"
 
@@ -233,13 +249,25 @@ class Streams:
         self._progress.begin(what, count)
         each = self._after_batch
         if what == "valid" and self._model.task == "token-classification":
-            return run_words(forward, loader, count, self._size, each=each, ranks=self._ranks)
-        return run_all(forward, loader, count, self._size, each=each, epoch=view, ranks=self._ranks)
+            return self._fitting(lambda: run_words(forward, loader, count, self._size, each=each, ranks=self._ranks))
+        return self._fitting(lambda: run_all(forward, loader, count, self._size, each=each, epoch=view, ranks=self._ranks))
 
     @property
     def _size(self) -> int:
         """Samples of a batch without gradients, of which more fit into memory than in training."""
-        return 2 * -(-self._config.samples // self._ranks.count)
+        return max(1, 2 * -(-self._config.samples // self._ranks.count) // self.split)
+
+    def _fitting(self, run: Callable[[], T]) -> T:
+        """Run a pass, in batches of half the size as often as memory runs out."""
+        while True:
+            try:
+                return run()
+            except Exception as error:
+                if not is_out_of_memory(error) or self._size == 1 or self._ranks.count > 1:
+                    raise
+            gc.collect()
+            self.split *= 2
+            log.warning("out of memory without gradients: going on with batches of %d samples", self._size)
 
     def _after_batch(self, done: int) -> None:
         if self._progress.due:
@@ -262,7 +290,9 @@ class Streams:
         device, workers = self._accelerator.device, self._config.workers
         return Loader(samples, device, workers=workers, layout=self._layout, keep_workers=keep_workers)
 
-    def _cast(self, function: Forward) -> Forward:
+    def cast(self, function: Forward) -> Forward:
+        """Return the function under the run's precision."""
+
         def forward(x: Inputs) -> Tensor:
             with self._accelerator.autocast():
                 return function(x)

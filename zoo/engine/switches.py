@@ -42,6 +42,7 @@ def switched_on(model: TaskModel, config: Config) -> Iterator[Regularizers | Non
         model.trains = config.trains
         for phase in unfold(config.recipe.phases, config.epochs, len(model.groups), 1):
             model.freeze(prefix_of(phase[0], config, model.groups, frozen))  # a phase that selects nothing ends here
+        model.freeze(frozen)
         if config.recompute:
             stack.enter_context(recomputed(trained))
         if config.drop_path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
@@ -39,14 +40,15 @@ from zoo.engine.saving import restore_state, write_state
 from zoo.engine.scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.sharding import check_batches
 from zoo.engine.signals import StopFlag, Stopped
-from zoo.engine.state import State, values_of, write_stop
+from zoo.engine.state import State, frozen_names, values_of, write_stop
 from zoo.engine.step import Stepper
 from zoo.engine.streams import Stream, Streams
 from zoo.engine.tryout import find_rate, fit_memory
 from zoo.errors import OptionError
 from zoo.tuning import Regularizers
 
-# Seconds that may pass without a checkpoint. Epochs on cached features take milliseconds, a checkpoint takes longer.
+# Seconds that may pass without a checkpoint, or as many times what the last one took where that was more than a second. Epochs
+# on cached features take milliseconds, a checkpoint takes longer.
 INTERVAL = 30.0
 
 
@@ -91,7 +93,7 @@ class Training:
         weights = class_weights(config.class_weights, flat_targets(np.asarray(train.targets)), train.classes)
         self.loss = Loss(model.task, config.label_smoothing, None if weights is None else weights.to(device))
         # Cached features need a head that tells pooling and logits apart.
-        separable = hasattr(model.head, "logits") and hasattr(model.head, "pool")
+        separable = hasattr(model.head, "logits") and _is_plain(getattr(model.head, "pool", None))
         pixels = not isinstance(model.inputs, Text)
         self.batches = Batches(model, self.train, config, ranks)
         check_batches(self.batches.smallest, ranks)
@@ -119,7 +121,7 @@ class Training:
             ranks=ranks,
             enter=not config.compile and (penalties is None or not penalties.needs_inputs),
         )
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_steps, self._cost = time.monotonic(), 0, 0.0
         self._phase = -1
 
     def run(self, saved: Checkpoint | None) -> None:
@@ -134,6 +136,8 @@ class Training:
                 restore_state(self, saved)
             elif self.ranks.rank:  # dropout must not be the same everywhere; the first process is as one alone would be
                 torch.manual_seed(hash((self.config.seed, self.ranks.rank)) % 2**63)
+            if saved is None and self.scale is not None:
+                self.averages = Averages(self.model, self.config, self.plan)  # of the units that train
             self.optimizer.zero_grad(set_to_none=True)  # what the caller left on the model is no part of the first step
             samples = len(self.train), 0 if self.truth is None else len(self.truth)
             resumed_at = self._position if saved is not None else ""
@@ -149,19 +153,32 @@ class Training:
                 if self.ranks.main:
                     write_stop(self.folder, heard, self.state)
                 raise self.ranks.known(interrupted(heard, self.folder, self._position)) from None
+            except Exception:
+                self._keep_what_stands()
+                raise
+
+    def _keep_what_stands(self) -> None:
+        """Write a checkpoint before an error ends the run: the stepper has brought a step that failed back to where it began."""
+        if self.ranks.count > 1 or not self.stepper.intact or self.state.steps == self._saved_steps:
+            return
+        with suppress(Exception):  # the error that ends the run is the one to be told
+            self.guard.check()
+            self.save()
 
     def _epoch(self, epoch: Epoch) -> None:
         state, started = self.state, time.perf_counter() - self.state.seconds
         if self._phase != epoch.index:
             self._phase = epoch.index
             self.model.freeze(epoch.frozen)
+            self.averages.settle(frozen_names(self.model))
         try:
+            self.streams.split = max(self.streams.split, state.split)
             with self.ranks.together():
                 stream = self.streams.train(epoch)
             self._set_mode(epoch, training=True)
-            if epoch.done == state.step == 0:
-                self._begin_phase(epoch, stream)
             with self.penalties.watching() if self.penalties else nullcontext():
+                if epoch.done == state.step == 0:
+                    self._begin_phase(epoch, stream)
                 self._steps(epoch, stream)
             trained = time.perf_counter() - started
             with self.averages.applied():
@@ -191,6 +208,7 @@ class Training:
 
     def _close_epoch(self, epoch: Epoch, record: dict[str, Any]) -> None:
         state = self.state
+        self.stepper.intact = False  # between two epochs: neither the one nor the other
         state.history.append(record)
         better = self.truth is not None and state.best.update(record["epoch"], record)
         if better:
@@ -210,6 +228,7 @@ class Training:
         if self.ranks.main:
             write_history(self.folder, state.history)
         self.progress.epoch(record, len(self.plan), better)
+        self.stepper.intact = True
 
     def _steps(self, epoch: Epoch, stream: Stream) -> None:
         state = self.state
@@ -218,26 +237,29 @@ class Training:
         self.stepper.begin()
         self.stepper.split = state.split
         self.progress.begin(f"{epoch.phase.name} {state.epoch + 1}/{len(self.plan)}", epoch.steps)
-        explain = partial(self._not_finite, epoch, order)
+        explain = partial(self.explain, epoch, order)
         for step in range(state.step, epoch.steps):
             self.rates.apply(epoch, step)
             samples = sum(len(batch) for batch in order[step])
             value, stop = self.stepper.take(
-                partial(next, loads), stream.forward, step=step, samples=samples, stopped=self._stopped, explain=explain
+                partial(next, loads), stream.forward, step=step, samples=samples, stopped=self.stopped, explain=explain
             )
             state.loss_sum += value * samples
             state.step, state.steps, state.split = step + 1, state.steps + 1, self.stepper.split
             state.seen += samples
             self.averages.end_step()
+            self.stepper.intact = True
             self._after_step(step, stop, explain)
         self._check(explain)
 
     def _after_step(self, step: int, stop: bool, explain: Callable[[NonFiniteError], Exception]) -> None:
         if (step + 1) % EVERY == 0:
             self._check(explain)
+            if self._due():  # within a long epoch
+                self.save()
         if self.progress.due:
             self.progress.step(step + 1, f"loss {self._mean_loss():.4f}")
-        if stop or (self.ranks.count == 1 and self._stopped()):
+        if stop or (self.ranks.count == 1 and self.stopped()):
             self._check(explain)  # on a GPU, steps that nobody has looked at yet must not end up in a checkpoint unseen
             raise Stopped
 
@@ -247,7 +269,8 @@ class Training:
         except NonFiniteError as error:
             raise explain(error) from error
 
-    def _not_finite(self, epoch: Epoch, order: Sequence[Sequence[Batch]], error: NonFiniteError) -> Exception:
+    def explain(self, epoch: Epoch, order: Sequence[Sequence[Batch]], error: NonFiniteError) -> Exception:
+        """Return the error for a loss or gradient that is not finite, with the samples of its step."""
         indices = [index for batch in order[error.step] for index in batch]
         where = f"epoch {self.state.epoch + 1} (phase {epoch.phase.name!r}), step {error.step + 1} of {epoch.steps}"
         return not_finite(error, where, indices, self.train, self.rates.peak(epoch))
@@ -268,7 +291,8 @@ class Training:
         """Raise ``Stopped`` if a signal came."""
         self.stop.poll()
 
-    def _stopped(self) -> bool:
+    def stopped(self) -> bool:
+        """Tell whether a signal came."""
         return bool(self.stop.signum)
 
     def validate(self, epoch: Epoch | None) -> dict[str, float]:
@@ -289,7 +313,7 @@ class Training:
 
     def _due(self) -> bool:
         """Tell whether the last checkpoint is old, by the clock of the first process."""
-        return self.ranks.gather(time.monotonic() - self._saved_at >= INTERVAL)[0]
+        return self.ranks.gather(time.monotonic() - self._saved_at >= INTERVAL * max(1.0, self._cost))[0]
 
     def _mean_loss(self) -> float:
         """Return the mean loss of the epoch so far, of several processes as far as this one knows."""
@@ -301,10 +325,17 @@ class Training:
         Raises:
             TrainingError: If it cannot be written; earlier ones are intact.
         """
+        started = time.monotonic()
         write_state(self)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_steps = time.monotonic(), self.state.steps
+        self._cost = self._saved_at - started
 
     @property
     def _position(self) -> str:
         steps = self.plan[self.state.epoch].steps if self.state.epoch < len(self.plan) else 0
         return f"epoch {self.state.epoch + 1}, after {self.state.step} of {steps} steps"
+
+
+def _is_plain(pool: object) -> bool:
+    """Tell whether pooled features can be kept: those of a module that learns nothing by itself."""
+    return isinstance(pool, nn.Module) and not any(True for _ in pool.parameters())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+from zoo.engine.curves import drawn
+from zoo.engine.guard import NonFiniteError
 from zoo.engine.loader import Loaded
 from zoo.engine.plan import Epoch
 from zoo.engine.range_test import NoFallError, draw_range, range_test, undone
@@ -26,9 +29,10 @@ def fit_memory(run: Training, epoch: Epoch, stream: Stream) -> int:
 
     order = [max(run.batches.order(run.state.epoch, lengths), key=size)]
     stepper = _stepper(run)
-    run.rates.apply(epoch, 0)
+    run.rates.apply_head(0.0)
     with undone(run.model, run.optimizer):
-        _take(run, stepper, stream, order[0], next(run.batches.load(epoch, run.state.epoch, stream, order)))
+        loaded = next(run.batches.load(epoch, run.state.epoch, stream, order))
+        _take(run, stepper, stream, order[0], loaded, partial(run.explain, epoch, order))
     return stepper.split
 
 
@@ -57,7 +61,7 @@ def find_rate(run: Training, epoch: Epoch, stream: Stream) -> float:
         return found
     if run.ranks.main:
         name = "".join(sign if sign.isalnum() else "-" for sign in epoch.phase.name)
-        draw_range(curve, run.folder / f"lr-{epoch.index + 1}-{name}.png")
+        drawn(lambda path: draw_range(curve, path), run.folder / f"lr-{epoch.index + 1}-{name}.png")
     run.progress.note(f"{epoch.phase.name}: learning rate {curve.suggestion:.2g}, found in {len(curve.rates)} steps")
     return curve.suggestion
 
@@ -78,12 +82,17 @@ def _endless(run: Training, epoch: Epoch, stream: Stream) -> Iterator[tuple[Sequ
         yield from zip(order, run.batches.load(epoch, position, stream, order), strict=True)
 
 
-def _take(run: Training, stepper: Stepper, stream: Stream, step: Sequence[Batch], loaded: list[Loaded]) -> float:
+def _take(
+    run: Training,
+    stepper: Stepper,
+    stream: Stream,
+    step: Sequence[Batch],
+    loaded: list[Loaded],
+    explain: Callable[[NonFiniteError], Exception] = lambda error: error,
+) -> float:
     """Take one step and return its mean loss over all processes."""
     samples = sum(len(batch) for batch in step)
-    value, stop = stepper.take(
-        lambda: loaded, stream.forward, step=0, samples=samples, stopped=lambda: bool(run.stop.signum), explain=lambda error: error
-    )
+    value, stop = stepper.take(lambda: loaded, stream.forward, step=0, samples=samples, stopped=run.stopped, explain=explain)
     if stop:
         raise Stopped
     return run.ranks.total(float(value))

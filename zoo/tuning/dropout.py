@@ -51,7 +51,9 @@ def set_dropout(model: Tuned, p: float) -> Iterator[list[str]]:
 
 
 def _dropouts(module: nn.Module, prefix: str) -> dict[str, _DropoutNd]:
-    return {f"{prefix}.{name}".rstrip("."): layer for name, layer in module.named_modules() if isinstance(layer, _DropoutNd)}
+    """Return the dropout layers of a module, but for those of LoRA, which has a rate of its own."""
+    layers = {f"{prefix}.{name}": layer for name, layer in module.named_modules() if isinstance(layer, _DropoutNd)}
+    return {name: layer for name, layer in layers.items() if ".lora_" not in name}
 
 
 def _drop(p: float) -> Any:

@@ -86,7 +86,7 @@ def attach_to(model: Adapted, lora: Lora, *, seed: int = 0) -> None:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # Says that it treats the transposed linear layers of transformers as such.
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out")
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         peft.inject_adapter_in_model(lora_config(model, lora), root)
     attached = dict(lora_layers(model.backbone))
     for layer in attached.values():
