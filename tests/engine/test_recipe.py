@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from zoo.engine.config import resolve
-from zoo.engine.recipe import RECIPES, Phase, phase_epochs, resolve_recipe
+from zoo.engine.recipe import RECIPES, Phase, Recipe, phase_epochs, resolve_recipe
 from zoo.errors import OptionError
 
 
@@ -37,3 +37,14 @@ def test_fewer_epochs_than_phases_leave_out_the_last_phases_and_say_so(caplog: p
 def test_recipes_and_configurations_need_no_torch() -> None:
     code = "import sys, zoo.engine.config, zoo.engine.recipe; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_phase_with_faults_names_all_of_them() -> None:
+    with pytest.raises(OptionError) as caught:
+        Phase(name="x", lr=-1, epochs=0, steps=-3, schedule="lineal", share=float("nan"))
+    for fact in ("lr is -1", "epochs is 0", "steps is -3", "one of them", "did you mean 'linear'", "share is nan"):
+        assert fact in str(caught.value)
+    with pytest.raises(OptionError, match="average"):
+        Phase(name="average")
+    with pytest.raises(OptionError, match="no phases"):
+        Recipe(name="none", phases=())

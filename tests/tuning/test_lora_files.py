@@ -152,7 +152,7 @@ def test_nothing_is_overwritten_unasked_and_there_must_be_lora(tmp_path: Path, t
 
 def test_a_run_leaves_the_merged_model_and_lora_by_itself(tmp_path: Path) -> None:
     model = toy()
-    options = {"lora_rank": 2, "lora_alpha": 4.0, "lr": 0.05, "epochs": 3, "ema": 0.5, "wise_ft": 0.9}
+    options = {"lora_rank": 2, "lora_alpha": 4.0, "lr": 0.05, "epochs": 3, "ema": 0.5}
     run = model.fit(images(), images(12, seed=1), recipe="lora", out=tmp_path / "run", quiet=True, **options)
     merged, alone = zoo.load(run.dir), zoo.load(run.dir / "lora")
     assert torch.allclose(alone(batch(model)), merged(batch(model)), atol=1e-5)

@@ -52,10 +52,11 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, *, keep: i
             stage.mkdir(parents=True)
             _write_stage(stage, step, checkpoint)
             before = stage.with_name(f"{stage.name}-before")
+            _clear(before)
             if final.exists():  # of the same step: it goes only once the new one is there
                 final.rename(before)
             stage.rename(final)
-            shutil.rmtree(before, ignore_errors=True)
+            _clear(before)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise

@@ -35,10 +35,17 @@ def conclude(run: Training) -> None:
             run.model.load_state_dict(before)
     elif averages.mean is not None and not averages.mean.updates:
         log.warning("average: the run ended before the epochs that it was to average")
-    if state.start and "wise-ft" not in done:
+    if state.start and "wise-ft" not in done and not _is_of_last_phase(run):
+        log.warning("wise_ft: the kept epoch is from before the last phase, so there is nothing to mix; it stays as it is")
+    elif state.start and "wise-ft" not in done:
         interpolate(run.model, state.start, run.config.wise_ft)
         _refresh(run)
         _judge(run, "wise-ft", asked=True)
+
+
+def _is_of_last_phase(run: Training) -> bool:
+    kept = [record["phase"] for record in run.state.history if record["epoch"] == run.state.best.epoch]
+    return not kept or kept[0] in ("average", run.plan[-1].phase.name)
 
 
 def _judge(run: Training, name: str, *, asked: bool = False) -> bool:

@@ -44,13 +44,15 @@ def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Re
         train: As for ``fit``.
         valid: As for ``fit``.
         recipe: As for ``fit``.
-        **options: As for ``fit``, but for ``out``, ``resume`` and ``quiet``.
+        **options: As for ``fit``; ``out``, ``resume`` and ``quiet`` have no effect.
 
     Raises:
         OptionError: For unknown options, values out of range and options that the model's task has no use for.
         DataError: If the data do not fit the model.
         TrainingError: If a loss or gradient is not finite, or one sample alone does not fit into memory.
     """
+    for name in ("out", "resume", "quiet"):  # of fit, and of no concern to what it would do
+        options.pop(name, None)
     config = resolve(recipe or default_recipe(model.task), options)
     check_fits(model, config)
     with untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from zoo.errors import OptionError, did_you_mean
+from zoo.errors import OptionError, did_you_mean, examples, fault_list
 
 # Named augmentations, as fields of zoo.data.transforms.Augment; None means the evaluation transform.
 AUGMENTS: Mapping[str, Mapping[str, Any] | None] = MappingProxyType(
@@ -53,8 +53,27 @@ class Phase:
     augment: bool = True
 
     def __post_init__(self) -> None:
-        if self.name in RESERVED:
-            raise OptionError(f"a phase cannot be called {self.name!r}: the history has that name for what is done after training")
+        numbers = {"share": self.share, "lr": self.lr}
+        faults = [f"{name} is {value!r}; it must be a number above 0" for name, value in numbers.items() if not _is_above(value, 0)]
+        lengths = {"epochs": self.epochs, "steps": self.steps}
+        faults += [
+            f"{name} is {value!r}; it must be a whole number, 1 or more"
+            for name, value in lengths.items()
+            if value is not None and not (isinstance(value, int) and _is_above(value, 0))
+        ]
+        if self.epochs is not None and self.steps is not None:
+            faults.append("epochs and steps are both given; a phase has one of them")
+        if self.schedule is not None and self.schedule not in SCHEDULES:
+            near = did_you_mean(str(self.schedule), SCHEDULES)
+            faults.append(f"schedule is {self.schedule!r}{near}; it is one of {', '.join(SCHEDULES)}")
+        if not isinstance(self.name, str) or self.name in ("", *RESERVED):
+            faults.append(f"name is {self.name!r}; it must be a text, and not one of {', '.join(RESERVED)}, which the history uses itself")
+        if faults:
+            raise OptionError(fault_list(f"phase {self.name!r} has faults:", faults))
+
+
+def _is_above(value: object, least: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least < value < math.inf
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +129,11 @@ class Recipe:
     average: float = 0.0
     wise_ft: float = 1.0
     description: str = ""
+
+    def __post_init__(self) -> None:
+        strange = [phase for phase in self.phases if not isinstance(phase, Phase)]
+        if strange or not self.phases:
+            raise OptionError(f"recipe {self.name!r} has {examples(strange) if strange else 'no phases'}; give it one Phase or more")
 
 
 # What a recipe decides and an option of the run replaces.

@@ -111,7 +111,8 @@ def merge_lora(model: Adapted) -> None:
         TrainingError: If a value of it is not finite.
     """
     if unmoved := untrained(model.backbone):
-        log.warning("LoRA learned nothing at %s (%s): no gradient came there", count(len(unmoved), "layer"), examples(unmoved))
+        why = "no gradient came there, or the epoch that was kept is from before it trained"
+        log.warning("LoRA learned nothing at %s (%s): %s", count(len(unmoved), "layer"), examples(unmoved), why)
     fold_lora(model)
 
 
