@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from zoo.adapter import TaskModel as TaskModel
     from zoo.backbone import Backbone as Backbone
     from zoo.backbone import get as get
+    from zoo.engine.recipe import Phase as Phase
+    from zoo.engine.recipe import Recipe as Recipe
     from zoo.hub import fetch as fetch
     from zoo.layers import LayerGroup as LayerGroup
     from zoo.layers import LayerGroups as LayerGroups
@@ -40,6 +42,8 @@ _LAZY = {
     "Backbone": "zoo.backbone",
     "LayerGroup": "zoo.layers",
     "LayerGroups": "zoo.layers",
+    "Phase": "zoo.engine.recipe",
+    "Recipe": "zoo.engine.recipe",
     "Registry": "zoo.registry",
     "TaskModel": "zoo.adapter",
     "bind": "zoo.layers",

@@ -130,9 +130,10 @@ def test_nothing_is_written_and_no_folder_is_taken(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.iterdir())
 
 
-def test_options_of_the_folder_and_unknown_ones_are_refused() -> None:
-    with pytest.raises(OptionError, match="out"):
-        model().plan(images(), out="run")
+def test_options_of_the_folder_have_no_effect_and_unknown_ones_are_refused(tmp_path: Path) -> None:
+    told = model().plan(images(), epochs=2, out=tmp_path / "run", quiet=True, resume=True)
+    assert not (tmp_path / "run").exists()
+    assert told.phases
     with pytest.raises(OptionError, match="did you mean 'epochs'"):
         model().plan(images(), epoch=3)
 

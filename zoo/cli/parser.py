@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from zoo.errors import did_you_mean
 
+T = TypeVar("T")
 Commands = Any  # argparse keeps the class of its subparsers private
 
 
@@ -53,12 +54,19 @@ class Parser(argparse.ArgumentParser):
 
 def whole_or_auto(word: str) -> int | str:
     """Read a whole number, or the word auto."""
-    return word if word == "auto" else int(word)
+    return "auto" if word.lower() == "auto" else _read(int, word, "neither a whole number nor auto")
 
 
 def number_or_auto(word: str) -> float | str:
     """Read a number, or the word auto."""
-    return word if word == "auto" else float(word)
+    return "auto" if word.lower() == "auto" else _read(float, word, "neither a number nor auto")
+
+
+def _read(kind: Callable[[str], T], word: str, told: str) -> T:
+    try:
+        return kind(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is {told}") from None
 
 
 def global_options(parser: argparse.ArgumentParser, *, front: bool) -> None:

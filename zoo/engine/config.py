@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from types import MappingProxyType
@@ -11,10 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from zoo.engine.recipe import AUGMENTS, COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe, phase_epochs, resolve_recipe
+from zoo.engine.recipe import AUGMENTS, COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe, resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list
-
-log = logging.getLogger("zoo")
 
 _BESIDE = ("recipe", "train", "valid", "out", "resume", "quiet")  # named arguments of fit(), which a misspelt option may have meant
 
@@ -201,10 +198,6 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:
     if faults:
         hint = f"The options are: {', '.join(OPTIONS)}" if any("no option" in fault for fault in faults) else ""
         raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, hint))
-    left_out = [phase.name for phase, count in zip(chosen.phases, phase_epochs(chosen.phases, config.epochs), strict=True) if not count]
-    if left_out:
-        told = "epochs is %d and the recipe %r has %d phases; left out: %s"
-        log.warning(told, config.epochs, chosen.name, len(chosen.phases), ", ".join(left_out))
     return config
 
 

@@ -14,13 +14,16 @@ from zoo.engine.signals import StopFlag
 from zoo.errors import DiskFullError, InterruptedRunError, TrainingError, examples
 
 
-def headline(model: TaskModel, config: Config, samples: tuple[int, int], accelerator: Any, folder: Path, resumed_at: str) -> str:
+def headline(
+    model: TaskModel, config: Config, samples: tuple[int, int], accelerator: Any, folder: Path, resumed_at: str, *, processes: int = 1
+) -> str:
     """Return the first line of a run: model, licence of its weights, recipe, numbers of samples, device, folder."""
     backbone = f"{model.spec.name} (weights: {model.spec.license})" if model.pretrained else model.spec.name
     data = f"{samples[0]} training samples" + (f", {samples[1]} for validation" if samples[1] else "")
     precision = "" if accelerator.mixed_precision == "no" else f", {accelerator.mixed_precision}"
     went_on = f"; going on at {resumed_at}" if resumed_at else ""
-    return f"{backbone}, {config.recipe.name}: {data}, {accelerator.device}{precision}, into {folder}{went_on}"
+    where = str(accelerator.device) if processes == 1 else f"{processes} processes on {accelerator.device.type}"
+    return f"{backbone}, {config.recipe.name}: {data}, {where}{precision}, into {folder}{went_on}"
 
 
 def interrupted(stop: StopFlag, folder: Path, where: str) -> InterruptedRunError:

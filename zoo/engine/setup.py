@@ -19,6 +19,7 @@ from zoo.data.split import check_trainable
 from zoo.data.table import flat_targets
 from zoo.declare import Image, Text
 from zoo.engine.config import Config
+from zoo.engine.recipe import phase_epochs
 from zoo.errors import DataError, OptionError, examples, fault_list
 
 log = logging.getLogger("zoo")
@@ -31,9 +32,14 @@ def check_fits(model: TaskModel, config: Config) -> None:
     Raises:
         OptionError: If options for images meet texts, or options for classes meet a regression.
     """
-    if not model.pretrained and config.recipe.phases[0].frozen == "all":
+    phases = config.recipe.phases
+    if not model.pretrained and phases[0].frozen == "all":
         told = "%s starts from random values, and the recipe %r first trains a head on its features; recipe='full' suits it better"
         log.warning(told, model.spec.name, config.recipe.name)
+    left_out = [phase.name for phase, count in zip(phases, phase_epochs(phases, config.epochs), strict=True) if not count]
+    if left_out:
+        told = "epochs is %d and the recipe %r has %d phases; left out: %s"
+        log.warning(told, config.epochs, config.recipe.name, len(phases), ", ".join(left_out))
     kind = model.spec.modality
     pixels = ["views"] if kind == "text" and config.views > 1 else []
     pixels += [name for name in MIXES if kind != "image" and (config.augment or {}).get(name)]

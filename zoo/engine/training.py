@@ -141,7 +141,8 @@ class Training:
             self.optimizer.zero_grad(set_to_none=True)  # what the caller left on the model is no part of the first step
             samples = len(self.train), 0 if self.truth is None else len(self.truth)
             resumed_at = self._position if saved is not None else ""
-            self.progress.note(headline(self.model, self.config, samples, self.accelerator, self.folder, resumed_at))
+            told = headline(self.model, self.config, samples, self.accelerator, self.folder, resumed_at, processes=self.ranks.count)
+            self.progress.note(told)
             try:
                 while self.state.epoch < len(self.plan):
                     self._epoch(self.plan[self.state.epoch])
