@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,16 +16,6 @@ LOOK = 0.1  # seconds between two looks at the processes
 GRACE = 15.0  # seconds that the others have to say what they know, once one has failed
 STOPPED = (130, 143)  # exit codes after a signal and a checkpoint
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
-
-
-def launched(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many processes a launcher (this one, torchrun, Accelerate) started; 1 without one."""
-    return max(1, int(environment.get("WORLD_SIZE") or 1))
-
-
-def rank(environment: Mapping[str, str] = os.environ) -> int:
-    """Return the number of this process among those of a launcher, from 0."""
-    return int(environment.get("RANK") or 0)
 
 
 def launch(words: Sequence[str], count: int) -> int:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from zoo.cli.launch import launched, rank
+from zoo.engine.launched import launched, rank
 from zoo.errors import RankError, ZooError
 
 PATIENCE = 5.0  # seconds that the others wait for the first process to speak

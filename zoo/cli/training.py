@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.launch import launch, launched, rank
+from zoo.cli.launch import launch
 from zoo.cli.one_voice import one_voice
 from zoo.cli.output import Output, figures, show_log
 from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
+from zoo.engine.launched import launched, rank
 from zoo.errors import OptionError
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from zoo.engine.ranks import Ranks, launched
+from zoo.engine.launched import launched
+from zoo.engine.ranks import Ranks
 from zoo.errors import OptionError
 
 _JOINED = itertools.count()

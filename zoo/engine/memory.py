@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from zoo.engine.device import random_state, restore_random_state
 
 # What torch's allocators say; a message that merely speaks of memory is not among them.
 _CPU = (
@@ -67,6 +71,37 @@ class Undo:
         np.random.set_state(self._others[1])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(self._random[1], self.device)
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return every parameter and buffer of a model by its name, those that no file keeps included."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+@contextmanager
+def as_before(model: nn.Module) -> Iterator[None]:
+    """Put back at the end, in place, a model's values, gradients, modes and what trains, and all random states.
+
+    Gradients that it had are set aside, so that none is added to.
+    """
+    held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors_of(model).items()}
+    flags = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    state = random_state()
+    for parameter, _, _ in flags:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in tensors_of(model).items():
+                tensor.copy_(held[name])
+        for parameter, flag, gradient in flags:
+            parameter.requires_grad_(flag)
+            parameter.grad = gradient
+        for module, mode in modes:
+            module.training = mode
+        restore_random_state(state)
 
 
 def _copy(to: list[Tensor], values: list[Tensor]) -> None:

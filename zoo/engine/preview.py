@@ -15,10 +15,11 @@ from torch.nn.modules.batchnorm import _NormBase
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
 from zoo.engine.config import Config, resolve
-from zoo.engine.device import make_accelerator, random_state, restore_random_state
+from zoo.engine.device import make_accelerator
 from zoo.engine.dry import Dry, DryRun
 from zoo.engine.footprint import footprint, nbytes
 from zoo.engine.loader import default_workers
+from zoo.engine.memory import as_before, tensors_of
 from zoo.engine.outlook import GroupPlan, PhasePlan, Preview
 from zoo.engine.plan import Epoch
 from zoo.engine.prepare import prepared
@@ -77,7 +78,7 @@ class _Planned:
         gc.collect()  # what earlier work left must not be freed in the middle of a measurement
         with prepared(model, self._tables[0], self._dry_config, accelerator) as (layout, penalties):
             kept = penalties.state() if penalties else {}
-            there = nbytes([*_tensors(model).values(), *kept.values()])
+            there = nbytes([*tensors_of(model).values(), *kept.values()])
             with footprint(self._device) as built:
                 training = Training(
                     model,
@@ -167,7 +168,7 @@ class _Planned:
             return 0
         best = self._valid > 0 and (epoch.index > 0 or epoch.of > 1)
         start = self._config.wise_ft < 1
-        return (best + start) * nbytes(_tensors(self._model).values())
+        return (best + start) * nbytes(tensors_of(self._model).values())
 
     def _seconds(self, run: DryRun, epoch: Epoch, dry: Dry) -> float:
         workers = default_workers(self._device) if self._config.workers is None else self._config.workers
@@ -207,29 +208,12 @@ def untouched(model: TaskModel) -> Iterator[None]:
 
     The random state, too, is what it was before.
     """
-    held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(model).items()}
-    flags = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
-    inputs, labels, random = model.inputs, model.labels, random_state()  # importing a library may draw from it
-    for parameter, _, _ in flags:
-        parameter.grad = None
-    try:
-        yield
-    finally:
-        model.inputs, model.labels = inputs, labels
-        with torch.no_grad():
-            for name, tensor in _tensors(model).items():
-                tensor.copy_(held[name])
-        for parameter, flag, grad in flags:
-            parameter.requires_grad_(flag)
-            parameter.grad = grad
-        for module, mode in modes:
-            module.training = mode
-        restore_random_state(random)
-
-
-def _tensors(model: TaskModel) -> dict[str, torch.Tensor]:
-    return dict(model.named_parameters()) | dict(model.named_buffers())
+    inputs, labels = model.inputs, model.labels
+    with as_before(model):  # also the random state: importing a library may draw from it
+        try:
+            yield
+        finally:
+            model.inputs, model.labels = inputs, labels
 
 
 def _factors(training: Training) -> dict[str, float]:

@@ -6,17 +6,17 @@ import copy
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from zoo.engine.device import random_state, restore_random_state
 from zoo.engine.guard import NonFiniteError
+from zoo.engine.memory import as_before
 from zoo.errors import TrainingError
 
 LOW, HIGH, STEPS = 1e-6, 10.0, 100
@@ -189,31 +189,15 @@ def _loss(step: Callable[[float], float], rate: float) -> float:
 @contextmanager
 def undone(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Put everything back at the end that a step changes, in place."""
-    values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in values.items()}
-    gradients = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
-    modes = {module: module.training for module in model.modules()}
     state = {owner: copy.deepcopy(kept) for owner, kept in optimizer.state.items()}
     groups = [{key: copy.deepcopy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    random = random_state()
-    try:
-        yield
-    finally:
-        _put_back(values, held)
-        for name, parameter in model.named_parameters():
-            parameter.grad = gradients[name]
-        for module, mode in modes.items():
-            module.training = mode
-        optimizer.state.clear()
-        optimizer.state.update(state)
-        for group, before in zip(optimizer.param_groups, groups, strict=True):
-            parameters = group["params"]
-            group.clear()
-            group.update(before, params=parameters)
-        restore_random_state(random)
-
-
-@torch.no_grad()
-def _put_back(values: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
-    for name, tensor in values.items():
-        tensor.copy_(held[name])
+    with as_before(model):
+        try:
+            yield
+        finally:
+            optimizer.state.clear()
+            optimizer.state.update(state)
+            for group, before in zip(optimizer.param_groups, groups, strict=True):
+                parameters = group["params"]
+                group.clear()
+                group.update(before, params=parameters)

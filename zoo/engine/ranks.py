@@ -10,7 +10,6 @@ A single process is the case of one, in which nothing is sent.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -243,11 +242,6 @@ class Ranks:
         except RuntimeError as error:
             self._over = True
             raise RankError(self._lookout.cause()) from error
-
-
-def launched() -> int:
-    """Return how many processes a launcher started for this training; 1 without one."""
-    return max(1, int(os.environ.get("WORLD_SIZE") or 1))
 
 
 def told(error: BaseException) -> str:

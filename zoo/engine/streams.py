@@ -158,8 +158,9 @@ class Streams:
         # Another phase may have trained the backbone in between.
         if epoch.index == self._phase:
             return
-        for kept in (self._features, self._kept, self._loaders):
-            kept.clear()
+        self._features.clear()
+        self._kept.clear()
+        self.close()
         self._phase, self._boundary, self.reason, self._model_key = epoch.index, None, "", ""
         if epoch.cached and not epoch.pooled and self._enter:
             with self._ranks.together():
@@ -181,10 +182,9 @@ class Streams:
         kept = Kept(self._boundary, self._kept_loader(views[0][0]), self._accelerator.device)
         try:
             for kind, view in views:
-                key = self._key(table, kind, view, "entered")
-                if not kept.adopt(SHELF.get(key)):
+                if not kept.adopt(SHELF.get(self._key(table, kind, view, "entered"))):
                     self._fill(kept, kind, view, len(table))
-                    SHELF.put(key, *kept.newest)
+                    SHELF.put(self._key(table, kind, view, "entered"), *kept.newest)  # memory may have made the batches smaller
         except OSError as error:
             if isinstance(error, ZooError) and not isinstance(error, DiskFullError):
                 raise  # a sample that cannot be read is no reason to compute it every epoch
@@ -224,20 +224,22 @@ class Streams:
         return logits
 
     def _extract(self, table: Table, kind: str, view: int) -> Tensor:
-        key = self._key(table, kind, view, "pooled")
-        features: Tensor | None = SHELF.get(key)
+        features: Tensor | None = SHELF.get(self._key(table, kind, view, "pooled"))
         if features is None:
             self._model.eval()
             # One pass and no more: its workers end with it, instead of idling beside the training of the head.
             loader = self._loader(kind, keep_workers=False)
             features = torch.from_numpy(self._pass(self.cast(self._model.embed_batch), loader, len(table), "features", view))
-            SHELF.put(key, features, features.nbytes)
+            SHELF.put(self._key(table, kind, view, "pooled"), features, features.nbytes)
         return features
 
     def _key(self, table: Table, kind: str, view: int, what: str) -> str:
         """Return what identifies values of the frozen prefix among the runs of this process; nothing if they are not shared."""
-        samples = self._table_keys.setdefault(id(table), table_key(table)) if self._share else ""
-        if not samples:
+        if not self._share:
+            return ""
+        if id(table) not in self._table_keys:  # once, for it looks at every file
+            self._table_keys[id(table)] = table_key(table)
+        if not (samples := self._table_keys[id(table)]):
             return ""
         self._model_key = self._model_key or model_key(self._model, self._model.frozen)
         how = [self._size, str(self._accelerator.device), self._accelerator.mixed_precision, self._config.compile]
