@@ -410,6 +410,19 @@ def test_an_interrupted_training_leaves_a_checkpoint_and_can_go_on(run: Callable
     assert len(record.read_text().splitlines()) == 25
 
 
+def test_a_training_without_validation_takes_all_of_the_data(run: Callable[..., Done], pictures: Path, tmp_path: Path) -> None:
+    done = run("train", "zoo/glyphnet", pictures, "--no-valid", "--epochs", "2", "--out", "whole")
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == ["whole"]
+    told = json.loads((tmp_path / "whole/run.json").read_text())["data"]
+    assert told["valid"] is None
+    again = run("train", "zoo/glyphnet", pictures, "--no-valid", "--epochs", "2", "--out", "whole", "--resume")
+    assert "going on at the end of the last epoch" in again.err
+    refused = run("train", "zoo/glyphnet", pictures, "--no-valid", "--set", "patience=2", "--set", "schedule=plateau")
+    assert "patience, schedule='plateau': decided by a metric, and there are no validation data" in refused.err
+    assert "not allowed with" in run("train", "zoo/glyphnet", pictures, "--no-valid", "--valid", pictures).err
+
+
 def test_classes_can_be_left_out_when_it_is_asked_for(run: Callable[..., Done], folds: Path, tmp_path: Path) -> None:
     (tmp_path / "three.csv").write_text(folds.read_text() + folds.read_text().partition("\n")[2].replace(",dark,", ",grey,", 3))
     line = [

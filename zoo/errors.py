@@ -7,7 +7,7 @@ prints these without a traceback and exits with ``exit_code``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class ZooError(Exception):
@@ -140,6 +140,15 @@ def fault_list(headline: str, faults: Sequence[str], remedy: str = "") -> str:
     """Return one message for many faults: the headline, a line per fault, the remedy."""
     lines = [headline, *(f"  - {fault}" for fault in faults)]
     return "\n".join([*lines, remedy] if remedy else lines)
+
+
+def refusals(check: Callable[..., object], *arguments: object) -> list[str]:
+    """Return what a check refuses, as one fault; none if it passes."""
+    try:
+        check(*arguments)
+    except OptionError as error:
+        return [str(error)]
+    return []
 
 
 def count(number: int, noun: str) -> str:

@@ -54,7 +54,7 @@ class Attached(pydantic.BaseModel):
     dropout: float
 
 
-class Adapter(pydantic.BaseModel):
+class SavedLora(pydantic.BaseModel):
     """zoo.json of a folder with LoRA.
 
     Attributes:
@@ -108,10 +108,23 @@ def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Pat
             save_tokenizer(model.inputs, folder)
         staged.replace(folder / TENSORS)
         write_json(folder / THEIRS, {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()})
-        write_text(folder / "README.md", model_card(model) + "\n")
-        adapter = Adapter(lora=Attached(**dataclasses.asdict(model.lora)), whole=whole, base=base, model=told)
-        write_json(folder / OURS, adapter.model_dump(mode="json"))
+        write_text(folder / "README.md", f"{model_card(model)}\n\n{_told(model, model.lora)}\n")
+        saved = SavedLora(lora=Attached(**dataclasses.asdict(model.lora)), whole=whole, base=base, model=told)
+        write_json(folder / OURS, saved.model_dump(mode="json"))
     return folder
+
+
+def _told(model: TaskModel, lora: Lora) -> str:
+    """Return what the card says of LoRA: this folder is no whole model."""
+    beside = f"beside {len(lora.targets)} layers of {model.spec.name}"
+    return f"""The folder holds LoRA and the head, not the backbone: rank {lora.rank}, alpha {lora.alpha:g},
+{beside}. `zoo.load` builds the backbone anew and merges LoRA into it. With PEFT, on the same backbone and head:
+
+```python
+from peft import PeftModel
+
+PeftModel.from_pretrained(model, "PATH/TO/THIS/FOLDER")
+```"""
 
 
 def load_lora(folder: Path) -> TaskModel:
@@ -127,7 +140,7 @@ def load_lora(folder: Path) -> TaskModel:
             f"{str(folder)!r} holds LoRA without {OURS}, so nothing tells which model it belongs to; "
             f"open it on the model that it was trained on: peft.PeftModel.from_pretrained(MODEL, {str(folder)!r})"
         )
-    told = read_model(folder / OURS, Adapter)
+    told = read_model(folder / OURS, SavedLora)
     tensors = _tensors(folder, told)
     head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
     with torch.random.fork_rng(devices=[]):
@@ -201,7 +214,7 @@ def _own_name(key: str) -> str:
     return f"{before}{NAME}{last}" if ".lora_" in name else name
 
 
-def _tensors(folder: Path, told: Adapter) -> dict[str, Tensor]:
+def _tensors(folder: Path, told: SavedLora) -> dict[str, Tensor]:
     path = folder / TENSORS
     if not path.is_file():
         raise SavedModelError(f"{str(folder)!r} has no {TENSORS}; the saved LoRA is incomplete")
@@ -219,7 +232,7 @@ def _source(model: TaskModel) -> dict[str, Any] | None:
     return dataclasses.asdict(dataclasses.replace(weights, file=str(Path(weights.file).resolve())) if local else weights)
 
 
-def _base(folder: Path, told: Adapter) -> Backbone:
+def _base(folder: Path, told: SavedLora) -> Backbone:
     """Return the backbone that LoRA was trained on."""
     where = str(folder / OURS)
     weights = from_fields(Weights, told.base.weights, where) if told.base.weights else None
@@ -242,6 +255,6 @@ def _saved_base(weights: Weights | None) -> Path | None:
     return folder
 
 
-def _origin(told: Adapter) -> str:
+def _origin(told: SavedLora) -> str:
     fields: Mapping[str, Any] = told.base.weights or {}
     return f"{fields.get('repo') or fields.get('file') or 'random initialisation with seed 0'} ({told.model.base_model})"

@@ -35,6 +35,14 @@ def test_a_link_back_to_a_folder_above_is_not_followed(tmp_path: Path) -> None:
     assert counts == {"cat": 2, "dog": 1}
 
 
+def test_a_link_to_nothing_is_an_image_of_its_class(tmp_path: Path) -> None:
+    folder(tmp_path, cat=2, dog=1)
+    (tmp_path / "cat/lost.png").symlink_to(tmp_path / "moved away.png")
+    table = open_data(tmp_path)
+    assert table.counts() == {"cat": 3, "dog": 1}
+    assert [path for path in table.inputs if path.endswith("lost.png")]  # which the run then names
+
+
 def test_class_folders_named_by_integers_are_in_numeric_order(tmp_path: Path) -> None:
     folder(tmp_path, **{"10": 1, "2": 1, "1": 1})
     assert open_data(tmp_path).classes == ("1", "2", "10")

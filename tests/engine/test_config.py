@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from zoo.data.transforms import Augment
-from zoo.engine.config import AUGMENT_FIELDS, Config, option_differences, resolve
+from zoo.engine.config import AUGMENT_FIELDS, TORCH_OPTIMIZERS, Config, option_differences, resolve
 from zoo.errors import OptionError
 
 
@@ -57,6 +57,34 @@ def test_all_mistakes_are_told_at_once_with_their_remedy() -> None:
 def test_a_value_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(OptionError, match=name):
         resolve("full", {name: value})
+
+
+def test_what_torch_the_task_or_the_recipe_would_refuse_is_told_with_the_rest() -> None:
+    with pytest.raises(OptionError) as caught:
+        resolve("full", {"warmup": 7, "optimizer": "sgdd", "monitor": "acuracy", "lora_rank": 4})
+    told = str(caught.value)
+    for fact in (
+        "warmup is 7",
+        "'sgdd' (did you mean 'sgd'?)",
+        "'acuracy' (did you mean 'accuracy'?)",
+        "lora_rank: the recipe trains no LoRA",
+    ):
+        assert fact in told
+    with pytest.raises(OptionError, match="momentun"):
+        resolve("full", {"optimizer": "sgd", "optimizer_options": {"momentun": 0.9}})
+
+
+@pytest.mark.parametrize("option", ["l2_sp", "delta", "bss", "drop_path", "recompute"])
+def test_an_option_that_would_change_nothing_is_refused(option: str) -> None:
+    with pytest.raises(OptionError, match=f"{option}: the recipe trains nothing of the backbone"):
+        resolve("linear-probe", {option: True if option == "recompute" else 0.1})
+    resolve("linear-probe", {option: 0})
+
+
+def test_the_optimizers_that_are_known_without_torch_are_torchs() -> None:
+    from zoo.engine.optimizer import _torch_optimizers
+
+    assert set(TORCH_OPTIMIZERS) == set(_torch_optimizers())
 
 
 def test_numbers_that_yaml_leaves_as_text_are_read() -> None:

@@ -49,9 +49,10 @@ def test_the_rate_rises_then_falls_and_is_never_zero() -> None:
     assert min(rates) > 0
 
 
-def test_nan_is_never_best() -> None:
+def test_nan_is_never_best_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
     best = Best("accuracy")
     assert not best.update(1, {"accuracy": float("nan"), "loss": 0.1})
+    assert "accuracy has no value on the validation data" in caplog.text
     assert best.update(2, {"accuracy": 0.0, "loss": 9.0})
     assert not best.update(3, {"loss": 0.1})
     assert best.epoch == 2

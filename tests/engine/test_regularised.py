@@ -12,7 +12,7 @@ import torch
 from tests.engine.test_resume import tables
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.open import open_data
-from zoo.engine import training
+from zoo.engine import saving
 from zoo.engine.recipe import Phase, Recipe
 from zoo.engine.run import Run
 from zoo.errors import InterruptedRunError, OptionError
@@ -41,7 +41,7 @@ def fit(out: Path, valid: bool = True, **options: Any) -> tuple[Any, Run]:
 
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "INTERVAL", 0.0)
+    monkeypatch.setattr(saving, "INTERVAL", 0.0)
 
 
 @pytest.mark.parametrize("options", ALONE, ids=name)
@@ -55,6 +55,14 @@ def test_each_option_changes_what_is_learned_and_leaves_no_trace_on_the_model(op
 
 
 EVERYTHING = {"l2_sp": 0.1, "delta": 0.1, "bss": 0.01, "drop_path": 0.5, "dropout": 0.3, "ema": 0.9}
+
+
+def test_values_that_no_epoch_ended_with_have_a_record_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = model().fit(images(12), images(8, seed=1), recipe="lp-ft", epochs=2, batch_size=4, wise_ft=0.5, out=tmp_path / "run")
+    assert [record["phase"] for record in run.history] == ["probe", "full", "wise-ft"]
+    assert run.history[-1]["epoch"] == run.kept == 3
+    assert not {"lr", "train_loss", "samples_per_second"} & set(run.history[-1])
+    assert "wise-ft  after training  valid" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [*ALONE, EVERYTHING, {"average": 0.75, "wise_ft": 0.5, "recompute": True, "drop_path": 0.5}], ids=name)

@@ -173,6 +173,13 @@ class Site:
         process.send_signal(getattr(signal, stop))
 
     def _orphans(self) -> list[str]:
+        """Return the ranks that are still there, some seconds after they were to end."""
+        deadline = time.monotonic() + 5
+        while (left := self._there()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return left
+
+    def _there(self) -> list[str]:
         left = []
         for path in sorted(self.path.glob("pid-*")):
             try:

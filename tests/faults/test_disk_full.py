@@ -19,7 +19,7 @@ import torch
 from tests.engine.tiny import difference, images, model, values
 from tests.faults.fake_dist import ROOT
 from zoo.data.open import open_data
-from zoo.engine import saving, store, training
+from zoo.engine import saving, store
 from zoo.engine.checkpoint import Checkpoint, read_newest, write_checkpoint
 from zoo.engine.curves import draw_curves
 from zoo.engine.run import write_history
@@ -59,7 +59,7 @@ def test_t4_a_checkpoint_without_room_leaves_the_one_before_even_if_only_one_is_
 def test_t4_a_run_without_room_for_its_checkpoint_goes_on_where_it_was_once_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "INTERVAL", 0.0)
+    monkeypatch.setattr(saving, "INTERVAL", 0.0)
     data = open_data(images(24)), open_data(images(12, seed=1))
     whole = model()
     whole.fit(*data, epochs=3, out=tmp_path / "whole", **OPTIONS)
@@ -140,8 +140,8 @@ TINY_DISK = """
     from pathlib import Path
     import zoo
     from tests.engine.tiny import images, model
-    from zoo.engine import saving, training
-    training.INTERVAL = 0.0
+    from zoo.engine import saving
+    saving.INTERVAL = 0.0
     disk = Path(sys.argv[1])
     net = model()
     real = saving.write_checkpoint

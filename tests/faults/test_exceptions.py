@@ -16,7 +16,7 @@ import torch
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data import transforms
 from zoo.data.open import open_data
-from zoo.engine import best, loop, saving, training
+from zoo.engine import best, loop, saving, training, validation
 from zoo.engine import metrics as metrics_module
 from zoo.engine.checkpoint import read_newest, write_checkpoint
 from zoo.errors import CorruptInputError, TrainingError
@@ -30,7 +30,7 @@ class Broken(Exception):  # noqa: N818  # what a plugin or a library may raise
 
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "INTERVAL", 0.0)
+    monkeypatch.setattr(saving, "INTERVAL", 0.0)
 
 
 def fit(out: Path, prepare: Callable[[Any], None] = lambda net: None, **options: Any) -> Any:
@@ -102,7 +102,7 @@ FUNCTIONS: dict[str, tuple[Any, str, int]] = {
     "transform": (transforms.Train, "__call__", 30),
     "transform in evaluation": (transforms.Evaluate, "__call__", 15),
     "decoder": (transforms, "decode", 40),
-    "metric": (training, "compute_metrics", 2),
+    "metric": (validation, "compute_metrics", 2),
     "one of the metrics": (metrics_module, "softmax", 2),
     "best epoch": (best.Best, "update", 2),
     "optimizer": (torch.optim.AdamW, "step", 5),
@@ -178,7 +178,7 @@ def test_t9_a_logger_whose_backend_is_down_ends_nothing(
 def test_t9_the_steps_before_an_exception_are_in_a_checkpoint(
     where: str, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "INTERVAL", 1000.0)  # none is written within the run, but for the exception
+    monkeypatch.setattr(saving, "INTERVAL", 1000.0)  # none is written within the run, but for the exception
     with pytest.raises(Broken):
         fit(tmp_path, MODULES[where])
     found = read_newest(tmp_path / "checkpoint")

@@ -20,7 +20,7 @@ import torch
 from tests.engine.tiny import difference, images, model, timeless, values
 from tests.faults.fork_run import fork
 from zoo.data.open import open_data
-from zoo.engine import training
+from zoo.engine import saving
 from zoo.engine.checkpoint import SCHEMA, Checkpoint, clean_stages, read_newest, write_checkpoint
 from zoo.errors import SavedModelError
 
@@ -36,7 +36,7 @@ def fit(out: Path, **options: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "INTERVAL", 0.0)
+    monkeypatch.setattr(saving, "INTERVAL", 0.0)
 
 
 def counted(steps: mmap.mmap, out: Path, epochs: int) -> None:
@@ -95,7 +95,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A run that is complete, with the checkpoints of its last two epochs."""
     out = tmp_path_factory.mktemp("two") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "INTERVAL", 0.0)
+        patch.setattr(saving, "INTERVAL", 0.0)
         net, run = fit(out, epochs=3)
     return out, (values(net), timeless(run.history))
 

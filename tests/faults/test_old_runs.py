@@ -17,9 +17,8 @@ import zoo
 from tests.engine.tiny import difference, images, model, values
 from tests.faults.fake_dist import fake_dist, run_python
 from zoo.data.open import open_data
-from zoo.engine import checkpoint, training
-from zoo.engine.best import LOWER_IS_BETTER, Best
-from zoo.engine.config import MONITORS
+from zoo.engine import checkpoint, saving, validation
+from zoo.engine.best import LOWER_IS_BETTER, MONITORS, Best
 from zoo.errors import OptionError, SavedModelError
 from zoo.weights import digest
 
@@ -54,7 +53,7 @@ def test_t10_the_epoch_that_is_kept(script: str, tmp_path: Path, monkeypatch: py
         value, loss = next(epochs)
         return {"loss": loss} | ({} if value is None else {monitor: value})
 
-    monkeypatch.setattr(training, "compute_metrics", scripted)
+    monkeypatch.setattr(validation, "compute_metrics", scripted)
     _, run = fit(tmp_path, net, monitor=monitor)
     assert run.kept == expected
     assert difference(values(net), seen[expected - 1]) == 0.0
@@ -79,7 +78,7 @@ def test_t10_a_metric_that_does_not_exist_is_refused_before_anything_is_made(tmp
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("old") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "INTERVAL", 0.0)
+        patch.setattr(saving, "INTERVAL", 0.0)
         fit(out)
     return out
 

@@ -89,6 +89,15 @@ def test_m3_a_signal_to_the_launcher_stops_all_with_a_checkpoint(stop: str, site
 
 
 @pytest.mark.sweep
+def test_m3_a_launcher_that_is_killed_leaves_no_process_and_the_run_goes_on(site: Site) -> None:
+    ended = site.run(out="orphans", stop="SIGKILL")
+    assert ended.code == -9, ended.text
+    assert ended.orphans == []
+    assert json.loads((site.folder / "orphans/stopped.json").read_text())["signal"] == "SIGTERM"
+    check_resume(site, "orphans")
+
+
+@pytest.mark.sweep
 @pytest.mark.parametrize("launcher", ["zoo", "torchrun"])
 def test_m3_a_signal_to_one_process_stops_all_with_a_checkpoint(launcher: str, site: Site) -> None:
     out = f"term-{launcher}"

@@ -50,6 +50,7 @@ def test_the_folder_is_small_and_holds_no_pickle(tmp_path: Path) -> None:
     model = trained(toy())
     folder = save_lora(model, tmp_path / "lora")
     assert sorted(file.name for file in folder.iterdir()) == ["README.md", "adapter_config.json", "adapter_model.safetensors", "zoo.json"]
+    assert "holds LoRA and the head, not the backbone" in (folder / "README.md").read_text()
     tensors = safetensors.torch.load_file(folder / "adapter_model.safetensors")
     assert "base_model.model.backbone.conv1.lora_A.weight" in tensors
     assert "base_model.model.head.linear.weight" in tensors

@@ -155,11 +155,11 @@ def claim(out: str | Path | None) -> Path:
     else:
         folder = Path(out)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise OutputExistsError(f"{str(folder)!r} exists and is not an empty folder; choose another with out=")
+        raise OutputExistsError(f"{str(folder)!r} exists and is not an empty folder; choose another (--out)")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputPermissionError(f"{str(folder)!r} cannot be made: {error.strerror}; choose a folder of your own with out=") from error
+        raise OutputPermissionError(f"{str(folder)!r} cannot be made: {error.strerror}; choose a folder of your own (--out)") from error
     return folder
 
 

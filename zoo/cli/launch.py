@@ -7,13 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from zoo.engine.signals import exit_code
+
 LOOK = 0.1  # seconds between two looks at the processes
 GRACE = 15.0  # seconds that the others have to say what they know, once one has failed
+PARENT = "ZOO_LAUNCHER"  # environment variable: the process that starts and watches the others
 STOPPED = (130, 143)  # exit codes after a signal and a checkpoint
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 
@@ -31,12 +35,13 @@ def launch(words: Sequence[str], count: int) -> int:
     Returns:
         The exit code: 0 if all are done, 130 or 143 after a stop with a checkpoint, else that of the first that failed.
     """
-    with _passing_on() as children:
+    with _passing_on() as (children, passed_on):
         port = _free_port()
         for number in range(count):  # one by one, so that a signal in between reaches those that run
             children.append(_start(words, number, count, port))
         codes = _watch(children)
-    failed = [code for code in codes if code]
+    # One that had not begun to listen was ended by what it was sent.
+    failed = [exit_code(-code) if -code in passed_on else code for code in codes if code]
     stops = [code for code in failed if code in STOPPED]
     if stops and all(code in STOPPED or code < 0 for code in failed):
         return stops[0]
@@ -46,13 +51,27 @@ def launch(words: Sequence[str], count: int) -> int:
 def _start(words: Sequence[str], number: int, count: int, port: int) -> subprocess.Popen[bytes]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // count)
-    told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    told = {PARENT: os.getpid(), "RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "MASTER_ADDR": "127.0.0.1"}
     environment |= {name: str(value) for name, value in told.items()}
     # A session of its own: Ctrl-C in a terminal would else reach it twice, from the terminal and from here.
     return subprocess.Popen(
         [sys.executable, "-m", "zoo.cli", *words], env=environment, stdin=subprocess.DEVNULL, start_new_session=os.name == "posix"
     )
+
+
+def follow_launcher() -> None:
+    """Stop this process with a checkpoint if whoever started it here is gone; a launcher that is killed cannot say so."""
+    parent = int(os.environ.get(PARENT) or 0)
+    if not parent:
+        return
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _free_port() -> int:
@@ -62,18 +81,20 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _passing_on() -> Iterator[list[subprocess.Popen[bytes]]]:
+def _passing_on() -> Iterator[tuple[list[subprocess.Popen[bytes]], set[int]]]:
     """Pass signals on to the processes in the list while the context is open; none outlives it."""
     children: list[subprocess.Popen[bytes]] = []
+    passed_on: set[int] = set()
 
     def forward(signum: int, _frame: FrameType | None) -> None:
+        passed_on.add(signum)
         for child in children:
             if child.poll() is None:
                 child.send_signal(signum)
 
     before = {number: signal.signal(number, forward) for number in _SIGNALS}
     try:
-        yield children
+        yield children, passed_on
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

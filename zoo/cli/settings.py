@@ -45,7 +45,8 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
         raise OptionError(
             f"there is no task {settings['task']!r}{did_you_mean(settings['task'], TASKS)}; the tasks are: {', '.join(TASKS)}"
         )
-    resolve(settings["recipe"] or default_recipe(settings["task"]), settings["fit"] | {"columns": settings["columns"]})
+    recipe, chosen = settings["recipe"] or default_recipe(settings["task"]), settings["fit"] | {"columns": settings["columns"]}
+    resolve(recipe, chosen, task=settings["task"])
     return settings
 
 
@@ -122,6 +123,8 @@ def _fault(key: str, value: Any) -> str:
         good, kind = isinstance(value, bool), "true or false"
     elif key == "in_chans":
         good, kind = type(value) is int and value > 0, "a number, 1 or more"
+    elif key == "valid":
+        good, kind = isinstance(value, str) or value is False, "text, or false for none"
     elif key == "classes":
         good, kind = isinstance(value, list) and all(isinstance(name, str) for name in value), "a list of names"
     else:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.launch import launch
+from zoo.cli.launch import follow_launcher, launch
 from zoo.cli.one_voice import one_voice
 from zoo.cli.output import Output, figures, show_log
 from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
 from zoo.engine.launched import launched, rank
+from zoo.engine.signals import ending_early
 from zoo.errors import OptionError
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("name", metavar="NAME", help="a name from zoo list, an alias, or the folder of a saved model")
     add("data", metavar="DATA", help=DATA)
-    add("--valid", metavar="DATA", help="data to choose the best epoch by; else a split of DATA, else 20 %% held out")
+    valid = command.add_mutually_exclusive_group()
+    valid.add_argument("--valid", metavar="DATA", help="data to choose the best epoch by; else a split of DATA, else 20 %% held out")
+    valid.add_argument("--no-valid", action="store_false", dest="valid", default=None, help="train on all of DATA, keep the last epoch")
     add("--weights", metavar="FILE", help="a safetensors file, or 'none' for random values")
     add("--recipe", help="layer-decay (default), linear-probe, lp-ft, full, top, gradual, lora or bitfit")
     add("--epochs", type=int, metavar="N", help="epochs of all phases together")
@@ -82,7 +85,8 @@ def train(options: argparse.Namespace, out: Output) -> None:
         sys.exit(launch(options.words, wanted))
     if wanted > 1 and wanted != started:
         raise OptionError(f"--num-processes is {wanted}, and a launcher started {started} processes; leave one of them out")
-    with one_voice(debug=options.debug):
+    follow_launcher()
+    with one_voice(debug=options.debug), ending_early():
         _train(options.name, options.data, merged)
 
 
@@ -116,7 +120,7 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> None:
     # The sources and not the tables, so that run.json keeps how they were read.
     run = model.fit(data, settings["valid"], **fit)
     if not rank():
-        print(f"{figures(run.metrics)}\n{run.dir}")
+        print(*filter(None, (figures(run.metrics), str(run.dir))), sep="\n")
 
 
 def check_names(name: str, settings: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     if entry.name.lower().endswith(EXTENSIONS):
-        return _is_file(entry)
+        return _is_file(entry) or (entry.is_symlink() and not Path(entry.path).exists())  # a link to nothing is a file to complain of
     # Scanners and archives write DICOM files without an ending, or named by a number that has dots.
     ending = entry.name.rpartition(".")[2] if "." in entry.name else ""
     return (not ending or ending.isdigit()) and _is_file(entry) and _starts_as_dicom(entry.path)

@@ -76,16 +76,16 @@ def open_train_valid(
     allow_leak: bool = False,
     drop_other_classes: bool = False,
     reads: str = "image",
-) -> tuple[Table, Table]:
+) -> tuple[Table, Table | None]:
     """Open what to train on and what to choose the best epoch by.
 
     ``valid`` where it is given; else the rows of the source's own split ``valid_split``, or of the one called val, valid
     or validation; else 20 % held out by ``seed``, stratified by class and never through a group. Rows of a split called
-    test are left alone.
+    test are left alone. ``False`` takes all rows of all splits to train on.
 
     Args:
         train: A source as ``open_data`` takes it.
-        valid: Another source, or None.
+        valid: Another source, None, or False for no validation.
         task: As in ``open_data``.
         classes: Class names in the order of the targets, or None: those of both sources together.
         columns: As in ``open_data``, for both sources.
@@ -96,11 +96,18 @@ def open_train_valid(
         reads: As in ``open_data``.
 
     Returns:
-        Two tables with the same classes, without splits: they are the split, and ``fit`` takes both as they are.
+        Two tables with the same classes, without splits: they are the split, and ``fit`` takes both as they are. The second is
+        None where ``valid`` is False.
 
     Raises:
         DataError: If a class has no sample in train, there is one class only, or a group is on both sides.
     """
+    if valid is False:
+        table = open_data(
+            train, task=task, classes=classes, columns=columns, labelled=True, drop_other_classes=drop_other_classes, reads=reads
+        )
+        check_trainable(table)
+        return table, None
     if valid is not None and valid_split is not None:
         raise OptionError("give either a validation source or valid_split=, not both")
     raw, other = read(train, columns, True, reads), None if valid is None else read(valid, columns, True, reads)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zoo.engine.config import MONITORS
 from zoo.errors import OptionError, did_you_mean
 
+log = logging.getLogger("zoo")
+
+MONITORS = {
+    "single-label": ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss"),
+    "multi-label": ("map", "macro_f1", "micro_f1", "auroc", "loss"),
+    "regression": ("mae", "rmse", "r2", "loss"),
+    "token-classification": ("f1", "precision", "recall", "accuracy", "loss"),
+}
 LOWER_IS_BETTER = frozenset({"loss", "mae", "rmse"})
 
 
@@ -46,6 +54,11 @@ class Best:
     def update(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Take in one epoch's metrics and tell whether it is the best so far. NaN never is."""
         value = metrics.get(self.monitor, math.nan)
+        if math.isnan(value) and epoch == 1:
+            told = (
+                "%s has no value on the validation data (is one class alone in them?); an epoch without it is not kept, unless none has it"
+            )
+            log.warning(told, self.monitor)
         value = -value if self.monitor in LOWER_IS_BETTER else value
         loss = metrics.get("loss", math.nan)
         score = (value, -math.inf if math.isnan(loss) else -loss)

@@ -102,7 +102,9 @@ def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:
             log.warning(fault_list(f"going on from {path}, because newer checkpoints are damaged:", damage))
         return found, path
     if damage:
-        raise SavedModelError(fault_list(f"no checkpoint in {str(folder)!r} is whole:", damage, "Start anew in another folder (out=…)"))
+        raise SavedModelError(
+            fault_list(f"no checkpoint in {str(folder)!r} is whole:", damage, "Start anew in another folder (out, --out)")
+        )
     return None
 
 

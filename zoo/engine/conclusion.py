@@ -11,6 +11,7 @@ import numpy as np
 from zoo.engine.averaging import interpolate, refresh_statistics
 from zoo.engine.sampler import even_batches
 from zoo.engine.state import values_of
+from zoo.engine.validation import validate
 from zoo.tuning.shard import load_values
 
 if TYPE_CHECKING:
@@ -49,19 +50,18 @@ def _is_of_last_phase(run: Training) -> bool:
 
 
 def _judge(run: Training, name: str, *, asked: bool = False) -> bool:
-    """Validate values that no epoch ended with, as one more line of the history; tell whether they are kept."""
-    state, started, last = run.state, time.perf_counter(), run.state.history[-1]
-    metrics = run.validate(None)
-    record = {"epoch": last["epoch"] + 1, "phase": name, "lr": 0.0, "train_loss": last["train_loss"], **metrics}
-    record |= {"seconds": round(time.perf_counter() - started, 3), "samples_per_second": 0.0}
+    """Validate values that no epoch ended with, as one more line of the history, numbered on; tell whether they are kept."""
+    state, started = run.state, time.perf_counter()
+    metrics = validate(run, None)
+    record = {"epoch": state.history[-1]["epoch"] + 1, "phase": name, **metrics, "seconds": round(time.perf_counter() - started, 3)}
     state.history.append(record)
     better = run.truth is not None and state.best.update(record["epoch"], record)
     if asked and run.truth is not None:
         state.best.epoch = record["epoch"]
     if better or asked:
         state.keep(run.model)
-    run.progress.epoch(record, record["epoch"], better or asked)
-    run.save()
+    run.progress.epoch(record, len(run.plan), better or asked)
+    run.saver.save()
     return better or asked
 
 

@@ -10,19 +10,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from zoo.engine.best import resolve_monitor
 from zoo.engine.recipe import AUGMENTS, COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe, resolve_recipe
-from zoo.errors import OptionError, did_you_mean, fault_list
+from zoo.errors import OptionError, did_you_mean, fault_list, refusals
 
 _BESIDE = ("recipe", "train", "valid", "out", "resume", "quiet")  # named arguments of fit(), which a misspelt option may have meant
 
 # The fields of zoo.data.transforms.Augment.none(), which is not imported here because its module needs torch.
 _NOTHING: Mapping[str, Any] = MappingProxyType({"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0})
-MONITORS = {
-    "single-label": ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss"),
-    "multi-label": ("map", "macro_f1", "micro_f1", "auroc", "loss"),
-    "regression": ("mae", "rmse", "r2", "loss"),
-    "token-classification": ("f1", "precision", "recall", "accuracy", "loss"),
-}
+# Those of torch, known without importing it; whatever else is asked for is looked up.
+TORCH_OPTIMIZERS = COUPLED | {"adamw", "adafactor"}
 
 
 def _no_bool(value: Any) -> Any:
@@ -178,11 +175,17 @@ _SWITCHES = ("mixup", "cutmix", "rand_augment", "erase")
 OPTIONS = tuple(sorted({*Config.model_fields, *_SWITCHES} - {"recipe"}))
 
 
-def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:
+def resolve(recipe: str | Recipe, options: Mapping[str, Any], *, task: str = "single-label") -> Config:
     """Merge the options given (None means not given) over the recipe's defaults and check all of them.
 
+    Args:
+        recipe: A name or a recipe.
+        options: By name.
+        task: What the model is trained for.
+
     Raises:
-        OptionError: One error that names every unknown option, with its nearest, and every value out of range.
+        OptionError: One error that names every unknown option, with its nearest, every value out of range, and every option
+            that would change nothing.
     """
     chosen = resolve_recipe(recipe)
     given = {name: value for name, value in options.items() if value is not None}
@@ -195,10 +198,33 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any]) -> Config:
         config = Config(recipe=chosen, **values)
     except ValidationError as error:
         faults += _all_told(error)
+    faults += _without_effect(values, given, chosen) + _beyond_ranges(values, task)
     if faults:
         hint = f"The options are: {', '.join(OPTIONS)}" if any("no option" in fault for fault in faults) else ""
         raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, hint))
     return config
+
+
+def _beyond_ranges(values: Mapping[str, Any], task: str) -> list[str]:
+    """Return what is wrong with values that are right by what is installed, or by the task."""
+    faults = refusals(resolve_monitor, values.get("monitor"), task) if isinstance(values.get("monitor"), str) else []
+    name, options = values["optimizer"], values.get("optimizer_options", {})
+    if isinstance(name, str) and isinstance(options, Mapping) and (options or name.lower() not in TORCH_OPTIMIZERS):
+        from zoo.engine.optimizer import check_optimizer  # imports torch, for which there is no need where a name is known
+
+        faults += refusals(check_optimizer, name, options)
+    return faults
+
+
+def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """Tell which options were given that would change nothing in this run."""
+    faults = []
+    if values["trains"] != "lora" and (lora := [name for name in given if name.startswith("lora_")]):
+        faults.append(f"{', '.join(lora)}: the recipe trains no LoRA; take recipe='lora' or trains='lora'")
+    idle = [name for name in ("l2_sp", "delta", "bss", "drop_path", "recompute") if given.get(name)]
+    if idle and all(phase.frozen == "all" for phase in recipe.phases):
+        faults.append(f"{', '.join(idle)}: the recipe trains nothing of the backbone; take another, such as 'lp-ft'")
+    return faults
 
 
 def _suit_optimizer(values: dict[str, Any], given: Mapping[str, Any]) -> None:

@@ -40,11 +40,11 @@ def _draw(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: str, kep
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6))
+    figure = Figure(figsize=(9, 3.8))
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
     # Fixed margins: matplotlib's layout engines cost more than a tiny run, and warn on odd data.
-    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.14, top=0.9, wspace=0.22)
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.21, top=0.91, wspace=0.22)
     epochs = [record["epoch"] for record in history]
     for panel, series in zip(panels, ({"train_loss": "train", "loss": "valid"}, {monitor: "valid"}), strict=True):
         for key, label in series.items():
@@ -54,7 +54,7 @@ def _draw(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: str, kep
             panel.axvline(kept, linewidth=1, linestyle=":", color="tab:green", label=f"kept: epoch {kept}")
         panel.set_xlabel("epoch")
         panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.legend(fontsize=8)
+        panel.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3)  # below, where no curve is
     panels[0].set_ylabel("loss")
     panels[1].set_ylabel(monitor)
     figure.savefig(path, dpi=120)

@@ -31,7 +31,7 @@ def lock_folder(folder: Path) -> None:
             told = _read(file)
             os.close(file)
             raise RunLockedError(
-                f"{str(folder)!r} is in use by another run ({_owner(told)}); wait for it, or choose another folder with out="
+                f"{str(folder)!r} is in use by another run ({_owner(told)}); wait for it, or choose another folder (out, --out)"
             )
         if _is_at(file, path):
             break

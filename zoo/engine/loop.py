@@ -15,14 +15,13 @@ from zoo.engine.config import Config, option_differences, resolve
 from zoo.engine.curves import draw_curves
 from zoo.engine.device import join_processes, make_accelerator
 from zoo.engine.messages import too_late
-from zoo.engine.optimizer import check_optimizer
 from zoo.engine.prepare import prepared
 from zoo.engine.ranks import Ranks
 from zoo.engine.recipe import Recipe, default_recipe
 from zoo.engine.run import Run, claim_folder, environment, release_folder, write_history, write_run
 from zoo.engine.setup import check_fits, open_for_fit, summary
 from zoo.engine.sharding import check_shardable, trained_model
-from zoo.engine.signals import StopFlag, stop_signals
+from zoo.engine.signals import StopFlag, ending_early, stop_signals
 from zoo.engine.state import STOP
 from zoo.engine.switches import switch_off
 from zoo.engine.training import Training
@@ -88,9 +87,14 @@ def fit(
         InterruptedRunError: After Ctrl-C or SIGTERM, once a checkpoint is written.
     """
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
-    config = resolve(recipe or default_recipe(model.task), named | recipe_options)
-    check_optimizer(config.optimizer, config.optimizer_options)
-    check_fits(model, config)
+    config = resolve(recipe or default_recipe(model.task), named | recipe_options, task=model.task)
+    check_fits(model, config, validated=valid is not False)
+    with ending_early():
+        return _on_all_ranks(model, train, valid, config, out, resume=resume, quiet=quiet)
+
+
+def _on_all_ranks(model: TaskModel, train: Any, valid: Any, config: Config, out: str | Path | None, *, resume: bool, quiet: bool) -> Run:
+    """Fine-tune in a folder that the first process claims; whatever one of them meets, all of them hear."""
     ranks = join_processes(config.device, config.timeout)
     try:
         check_shardable(model, config, ranks)
@@ -207,11 +211,11 @@ def _continued(folder: Path, told: dict[str, Any], ranks: Ranks) -> Checkpoint |
         faults = option_differences(_effective(told), _effective(before)) + option_differences(told["model"], before["model"])
         faults += [_data_difference(name, told["data"][name], before["data"][name]) for name in ("train", "valid")]
     except (ValueError, KeyError, TypeError) as error:
-        raise SavedModelError(f"{str(path)!r} cannot be read ({error}); start anew in another folder (out=…)") from error
+        raise SavedModelError(f"{str(path)!r} cannot be read ({error}); start anew in another folder (out, --out)") from error
     faults = [fault for fault in faults if fault]
     if faults:
         raise SavedModelError(
-            fault_list(f"the run in {str(folder)!r} cannot go on:", faults, "Give the same as before, or start anew (out=…)")
+            fault_list(f"the run in {str(folder)!r} cannot go on:", faults, "Give the same as before, or start anew (out, --out)")
         )
     found = read_newest(folder / "checkpoint")
     if found is None:

@@ -30,7 +30,7 @@ def interrupted(stop: StopFlag, folder: Path, where: str) -> InterruptedRunError
     """Return the error that ends a run after a signal, with the exit code that shells expect."""
     error = InterruptedRunError(
         f"stopped by {stop.name} in {where}; a checkpoint is in {str(folder / 'checkpoint')!r}. "
-        f"Go on with resume=True (on the command line --resume) and out={str(folder)!r}"
+        f"Go on with resume=True (--resume) and out={str(folder)!r}"
     )
     error.exit_code = stop.exit_code
     return error
@@ -55,4 +55,4 @@ def not_finite(error: NonFiniteError, where: str, indices: Sequence[int], table:
 def no_checkpoint(error: OSError, folder: Path) -> TrainingError:
     """Return the error for a checkpoint that cannot be written, such as on a full disk."""
     cause = str(error) if isinstance(error, DiskFullError) else f"{str(folder)!r} cannot be written: {error.strerror or error}"
-    return TrainingError(f"no checkpoint could be written: {cause}. Earlier ones are intact: go on with resume=True")
+    return TrainingError(f"no checkpoint could be written: {cause}. Earlier ones are intact: go on with resume=True (--resume)")

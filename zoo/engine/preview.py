@@ -54,8 +54,8 @@ def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Re
     """
     for name in ("out", "resume", "quiet"):  # of fit, and of no concern to what it would do
         options.pop(name, None)
-    config = resolve(recipe or default_recipe(model.task), options)
-    check_fits(model, config)
+    config = resolve(recipe or default_recipe(model.task), options, task=model.task)
+    check_fits(model, config, validated=valid is not False)
     with untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
         tables = open_for_fit(model, train, valid, config)
         return _Planned(model, tables, config, Path(folder)).preview()

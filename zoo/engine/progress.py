@@ -58,16 +58,17 @@ class Progress:
             self._bar.update(self._task, completed=done, told=told)
 
     def epoch(self, record: Mapping[str, Any], epochs: int, kept: bool) -> None:
-        """Print the line of one finished epoch."""
+        """Print the line of one finished epoch, or of values that were judged after the last."""
         if self.quiet:
             return
         metric = f"  {self.monitor} {record[self.monitor]:.4f}" if self.monitor in record else ""
         loss = f"  valid {record['loss']:.4f}" if "loss" in record else ""
-        line = (
-            f"{record['phase']:<8} epoch {record['epoch']}/{epochs}  train {record['train_loss']:.4f}{loss}{metric}"
-            f"  {record['samples_per_second']:.0f} samples/s{'  *' if kept else ''}"
-        )
-        self.note(line)
+        if "train_loss" in record:
+            where = f"epoch {record['epoch']}/{epochs}  train {record['train_loss']:.4f}"
+            rate = f"  {record['samples_per_second']:.0f} samples/s"
+        else:
+            where, rate = "after training", ""
+        self.note(f"{record['phase']:<8} {where}{loss}{metric}{rate}{'  *' if kept else ''}")
 
     def note(self, line: str) -> None:
         """Print one line."""

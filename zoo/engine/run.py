@@ -25,7 +25,8 @@ class Run:
     """What ``fit`` gives back.
 
     Attributes:
-        history: One record per epoch: phase, epoch, lr, train_loss, the validation metrics, seconds.
+        history: One record per epoch: phase, epoch, lr, train_loss, the validation metrics, seconds. An average or a mixture of
+            values is judged after the last epoch, in a record numbered on, which has no lr and no train_loss.
         metrics: Validation metrics of the kept epoch; empty without validation data.
         dir: The run's folder: a saved model, run.json, metrics.jsonl, curves.png, checkpoint/.
         kept: Number of the kept epoch, from 1.
@@ -55,7 +56,7 @@ def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: 
         RunLockedError: If another run is writing into it.
     """
     if out is None and resume:
-        raise OptionError("resume=True needs out=, the folder of the run to go on with")
+        raise OptionError("resume needs out (--out), the folder of the run to go on with")
     if out is None:
         return _next_free(f"{backbone.rpartition('/')[2]}-{recipe}")
     folder = Path(out)
@@ -74,7 +75,7 @@ def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: 
 def _check_held(folder: Path, *, resume: bool) -> None:
     held = _held(folder)
     if held and not resume:
-        remedy = "choose another folder, or go on with resume=True" if "run.json" in held else "choose another folder"
+        remedy = "choose another folder, or go on with resume=True (--resume)" if "run.json" in held else "choose another folder"
         raise OutputExistsError(f"{str(folder)!r} exists and is not empty; {remedy}")
     if held and "run.json" not in held:
         raise OutputExistsError(f"{str(folder)!r} holds no run to resume (no run.json); choose the folder of a run, or a new one")
@@ -93,7 +94,7 @@ def _take(folder: Path, *, exist_ok: bool = True) -> None:
         raise
     except OSError as error:
         raise OutputPermissionError(
-            f"{str(folder)!r} cannot be written: {error.strerror}; choose a folder of your own with out="
+            f"{str(folder)!r} cannot be written: {error.strerror}; choose a folder of your own (out, --out)"
         ) from error
 
 
@@ -105,7 +106,7 @@ def _next_free(stem: str) -> Path:
         except FileExistsError:
             continue
         return folder
-    raise OutputExistsError(f"runs/{stem}-001 to -9999 are all taken; give out=")
+    raise OutputExistsError(f"runs/{stem}-001 to -9999 are all taken; give another (out, --out)")
 
 
 def release_folder(folder: Path) -> None:

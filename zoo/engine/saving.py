@@ -1,7 +1,9 @@
-"""What a checkpoint of a run holds: its state, its averages, and what its penalties remember of the start."""
+"""The checkpoints of a run: when they are written, and what they hold."""
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,47 @@ from zoo.engine.messages import no_checkpoint
 
 if TYPE_CHECKING:
     from zoo.engine.training import Training
+
+# Seconds that may pass without a checkpoint, or as many times what the last one took where that was more than a second. Epochs
+# on cached features take milliseconds, a checkpoint takes longer.
+INTERVAL = 30.0
+
+
+class Saver:
+    """Writes checkpoints of a run, and knows when the next one is due.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Training) -> None:
+        self._run = run
+        self._at, self._steps, self._cost = time.monotonic(), 0, 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether the last checkpoint is old, by the clock of the first process."""
+        return self._run.ranks.gather(time.monotonic() - self._at >= INTERVAL * max(1.0, self._cost))[0]
+
+    def save(self) -> None:
+        """Write a checkpoint of everything.
+
+        Raises:
+            TrainingError: If it cannot be written; earlier ones are intact.
+        """
+        started = time.monotonic()
+        write_state(self._run)
+        self._at, self._steps = time.monotonic(), self._run.state.steps
+        self._cost = self._at - started
+
+    def rescue(self) -> None:
+        """Write a checkpoint before an error ends the run: the stepper has brought a step that failed back to where it began."""
+        run = self._run
+        if run.ranks.count > 1 or not run.stepper.intact or run.state.steps == self._steps:
+            return
+        with suppress(Exception):  # the error that ends the run is the one to be told
+            run.guard.check()
+            self.save()
 
 
 def write_state(run: Training) -> None:

@@ -13,9 +13,8 @@ import numpy as np
 
 from zoo.adapter import TaskModel
 from zoo.data.dataset import drop_corrupt
-from zoo.data.open import Table, open_data, open_train_valid
+from zoo.data.open import Table, open_train_valid
 from zoo.data.read import TEXTUAL, kind_of
-from zoo.data.split import check_trainable
 from zoo.data.table import flat_targets
 from zoo.declare import Image, Text
 from zoo.engine.config import Config
@@ -26,12 +25,42 @@ log = logging.getLogger("zoo")
 MIXES = ("mixup", "cutmix", "erase", "rand_augment")
 
 
-def check_fits(model: TaskModel, config: Config) -> None:
+def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> None:
     """Refuse what the model or its task has no use for, instead of ignoring it.
 
+    Args:
+        model: The model.
+        config: The resolved configuration.
+        validated: Whether there will be validation data.
+
     Raises:
-        OptionError: If options for images meet texts, or options for classes meet a regression.
+        OptionError: If options for images meet texts, or options for classes meet a regression, and the like; all at once.
     """
+    _warn(model, config)
+    kind = model.spec.modality
+    pixels = ["views"] if kind == "text" and config.views > 1 else []
+    pixels += [name for name in MIXES if kind != "image" and (config.augment or {}).get(name)]
+    labels = [name for name in ("class_weights", "balanced_sampling", "label_smoothing") if getattr(config, name)]
+    waits = [name for name in ("patience", "monitor") if getattr(config, name)]
+    waits += ["schedule='plateau'"] if "plateau" in (config.schedule, *(phase.schedule for phase in config.recipe.phases)) else []
+    useless = [
+        (kind != "image", pixels, f"meant for images, and {model.spec.name!r} reads {kind}s"),
+        (model.task == "regression", labels, "meant for classes, and a regression has none"),
+        (
+            model.task == "token-classification",
+            [name for name in labels if name == "balanced_sampling"],
+            "it draws whole samples, and a sentence has labels of several classes; use class_weights",
+        ),
+        (not validated, waits, "decided by a metric, and there are no validation data"),
+    ]
+    faults = [f"{', '.join(names)}: {why}" for given, names, why in useless if given and names]
+    faults += _apart(config)
+    if faults:
+        raise OptionError(fault_list("these options do not suit the run:", faults, "Leave out what is named"))
+
+
+def _warn(model: TaskModel, config: Config) -> None:
+    """Tell of what can be meant, and mostly is not."""
     phases = config.recipe.phases
     if not model.pretrained and phases[0].frozen == "all":
         told = "%s starts from random values, and the recipe %r first trains a head on its features; recipe='full' suits it better"
@@ -40,36 +69,27 @@ def check_fits(model: TaskModel, config: Config) -> None:
     if left_out:
         told = "epochs is %d and the recipe %r has %d phases; left out: %s"
         log.warning(told, config.epochs, config.recipe.name, len(phases), ", ".join(left_out))
-    kind = model.spec.modality
-    pixels = ["views"] if kind == "text" and config.views > 1 else []
-    pixels += [name for name in MIXES if kind != "image" and (config.augment or {}).get(name)]
-    if pixels:
-        raise OptionError(f"{', '.join(pixels)}: meant for images, and {model.spec.name!r} reads {kind}s; leave out what is named")
-    _check_together(config)
-    if model.task == "token-classification" and config.balanced_sampling:
-        raise OptionError("balanced_sampling draws whole samples, and a sentence has labels of several classes; use class_weights")
-    given = [name for name in ("class_weights", "balanced_sampling", "label_smoothing") if getattr(config, name)]
-    if model.task == "regression" and given:
-        raise OptionError(f"{', '.join(given)}: meant for classes, and a regression has none; leave out what is named")
+    if config.wise_ft < 1 and len(phases) - len(left_out) == 1:
+        told = "wise_ft mixes in the values from before the last phase, and there is one phase only: where the head is new, they are random"
+        log.warning(told)
 
 
-def _check_together(config: Config) -> None:
-    """Refuse options that do not go with each other."""
+def _apart(config: Config) -> list[str]:
+    """Return which options do not go with each other."""
     mixed = [name for name in ("mixup", "cutmix") if (config.augment or {}).get(name)]
     hooked = [name for name in ("delta", "bss", "drop_path", "recompute") if getattr(config, name)]
+    means = [name for name in ("average", "wise_ft") if getattr(config, name) != Config.model_fields[name].default]
     pairs = [
         (config.views > 1, mixed, "views", "views are kept of single samples"),
         (config.compile, hooked, "compile", "compiled code does not see what is hooked into a network"),
         (
             config.trains == "lora",
-            [name for name in ("average", "wise_ft") if getattr(config, name) != Config.model_fields[name].default],
+            means,
             "lora",
             "what LoRA trains are factors of weights, and a mean of factors is not that of their products",
         ),
     ]
-    faults = [f"{', '.join(found)} with {other}: {why}" for given, found, other, why in pairs if given and found]
-    if faults:
-        raise OptionError(fault_list("these options do not go together:", faults, "Leave one of each out"))
+    return [f"{', '.join(found)} with {other}: {why}" for given, found, other, why in pairs if given and found]
 
 
 def reads(model: TaskModel) -> str:
@@ -85,23 +105,18 @@ def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tu
     Raises:
         DataError: If the data do not fit the model.
     """
-    if valid is False:
-        chosen: dict[str, Any] = {"classes": model.labels, "columns": config.columns, "drop_other_classes": config.drop_other_classes}
-        first, second = open_data(train, task=model.task, labelled=True, reads=reads(model), **chosen), None
-        check_trainable(first)
-    else:
-        first, second = open_train_valid(
-            train,
-            valid,
-            task=model.task,
-            classes=model.labels,
-            columns=config.columns,
-            valid_split=config.valid_split,
-            seed=config.seed,
-            allow_leak=config.allow_leak,
-            drop_other_classes=config.drop_other_classes,
-            reads=reads(model),
-        )
+    first, second = open_train_valid(
+        train,
+        valid,
+        task=model.task,
+        classes=model.labels,
+        columns=config.columns,
+        valid_split=config.valid_split,
+        seed=config.seed,
+        allow_leak=config.allow_leak,
+        drop_other_classes=config.drop_other_classes,
+        reads=reads(model),
+    )
     check_targets(model, first)
     if second is not None:
         check_targets(model, second)

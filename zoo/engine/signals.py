@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from zoo.errors import InterruptedRunError
+
 # Schedulers send SIGUSR1 some minutes before they end a job.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
@@ -46,6 +48,25 @@ class StopFlag:
 def exit_code(signum: int) -> int:
     """Return the exit code of a run that a signal ended."""
     return 128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+
+
+@contextmanager
+def ending_early() -> Iterator[None]:
+    """End the process with 143 on SIGUSR1 before there is anything to keep; unheard it would be taken for a fault."""
+
+    def end(_signum: int, _frame: FrameType | None) -> None:
+        error = InterruptedRunError("stopped by SIGUSR1 before the training began; nothing was changed")
+        error.exit_code = exit_code(signal.SIGTERM)
+        raise error
+
+    if not hasattr(signal, "SIGUSR1") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGUSR1, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @contextmanager

@@ -101,9 +101,9 @@ class State:
         except (torch.OutOfMemoryError, ZooError):
             raise
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            cause = f"{type(error).__name__}: {error}".splitlines()
+            cause = " ".join(map(str.strip, f"{type(error).__name__}: {error}".splitlines()[:2]))
             raise SavedModelError(
-                f"the checkpoint does not belong to this run ({' '.join(map(str.strip, cause[:2]))}); start anew in another folder (out=…)"
+                f"the checkpoint does not belong to this run ({cause}); start anew in another folder (out, --out)"
             ) from error
 
     def _restore(self, saved: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from zoo.engine.config import Config
 from zoo.engine.guard import EVERY, Guard, NonFiniteError
 from zoo.engine.loss import Loss, class_weights
 from zoo.engine.messages import headline, interrupted, not_finite
-from zoo.engine.metrics import compute_metrics
 from zoo.engine.optimizer import build_optimizer
 from zoo.engine.plan import Epoch, make_plan, next_phase
 from zoo.engine.plateau import Plateau
@@ -36,7 +35,7 @@ from zoo.engine.ranks import Ranks
 from zoo.engine.rates import Rates
 from zoo.engine.run import write_history
 from zoo.engine.sampler import Batch
-from zoo.engine.saving import restore_state, write_state
+from zoo.engine.saving import Saver, restore_state
 from zoo.engine.scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.sharding import check_batches
 from zoo.engine.signals import StopFlag, Stopped
@@ -44,12 +43,8 @@ from zoo.engine.state import State, frozen_names, values_of, write_stop
 from zoo.engine.step import Stepper
 from zoo.engine.streams import Stream, Streams
 from zoo.engine.tryout import find_rate, fit_memory
-from zoo.errors import OptionError
+from zoo.engine.validation import set_mode, validate
 from zoo.tuning import Regularizers
-
-# Seconds that may pass without a checkpoint, or as many times what the last one took where that was more than a second. Epochs
-# on cached features take milliseconds, a checkpoint takes longer.
-INTERVAL = 30.0
 
 
 class Training:
@@ -104,8 +99,6 @@ class Training:
         self.averages = Averages(model, config, self.plan)
         self.state = State(Best(resolve_monitor(config.monitor, model.task)))
         self.rates = Rates(self.optimizer, config, self.state)
-        if valid is None and any(self.rates.schedule(epoch) == "plateau" for epoch in self.plan):
-            raise OptionError("schedule='plateau' waits for a metric to improve, and there are no validation data; take 'cosine'")
         self.guard, self.stepper = self.make_stepper()
         self.progress = Progress(quiet or not ranks.main, self.state.best.monitor)
         self.streams = Streams(
@@ -121,7 +114,7 @@ class Training:
             ranks=ranks,
             enter=not config.compile and (penalties is None or not penalties.needs_inputs),
         )
-        self._saved_at, self._saved_steps, self._cost = time.monotonic(), 0, 0.0
+        self.saver = Saver(self)
         self._phase = -1
 
     def run(self, saved: Checkpoint | None) -> None:
@@ -148,23 +141,15 @@ class Training:
                     self._epoch(self.plan[self.state.epoch])
                 conclude(self)
             except Stopped:
-                self.save()
+                self.saver.save()
                 heard = StopFlag()  # of whichever process; the flag of this one still waits for the signal that the launcher sends to all
                 heard.signum = max(self.ranks.gather(self.stop.signum))
                 if self.ranks.main:
                     write_stop(self.folder, heard, self.state)
                 raise self.ranks.known(interrupted(heard, self.folder, self._position)) from None
             except Exception:
-                self._keep_what_stands()
+                self.saver.rescue()
                 raise
-
-    def _keep_what_stands(self) -> None:
-        """Write a checkpoint before an error ends the run: the stepper has brought a step that failed back to where it began."""
-        if self.ranks.count > 1 or not self.stepper.intact or self.state.steps == self._saved_steps:
-            return
-        with suppress(Exception):  # the error that ends the run is the one to be told
-            self.guard.check()
-            self.save()
 
     def _epoch(self, epoch: Epoch) -> None:
         state, started = self.state, time.perf_counter() - self.state.seconds
@@ -176,14 +161,16 @@ class Training:
             self.streams.split = max(self.streams.split, state.split)
             with self.ranks.together():
                 stream = self.streams.train(epoch)
-            self._set_mode(epoch, training=True)
+            set_mode(self.model, epoch, training=True)
             with self.penalties.watching() if self.penalties else nullcontext():
                 if epoch.done == state.step == 0:
+                    began = time.perf_counter()
                     self._begin_phase(epoch, stream)
+                    started += time.perf_counter() - began  # trials are no part of what an epoch takes
                 self._steps(epoch, stream)
             trained = time.perf_counter() - started
             with self.averages.applied():
-                metrics = self.validate(epoch)
+                metrics = validate(self, epoch)
         except Stopped:
             state.seconds = time.perf_counter() - started
             raise
@@ -224,8 +211,8 @@ class Training:
         if self.rates.schedule(epoch) == "plateau":
             state.plateau.update(better)
         state.next_epoch(following)
-        if ends or self._due():
-            self.save()
+        if ends or self.saver.due:
+            self.saver.save()
         if self.ranks.main:
             write_history(self.folder, state.history)
         self.progress.epoch(record, len(self.plan), better)
@@ -256,8 +243,8 @@ class Training:
     def _after_step(self, step: int, stop: bool, explain: Callable[[NonFiniteError], Exception]) -> None:
         if (step + 1) % EVERY == 0:
             self._check(explain)
-            if self._due():  # within a long epoch
-                self.save()
+            if self.saver.due:  # within a long epoch
+                self.saver.save()
         if self.progress.due:
             self.progress.step(step + 1, f"loss {self._mean_loss():.4f}")
         if stop or (self.ranks.count == 1 and self.stopped()):
@@ -276,11 +263,6 @@ class Training:
         where = f"epoch {self.state.epoch + 1} (phase {epoch.phase.name!r}), step {error.step + 1} of {epoch.steps}"
         return not_finite(error, where, indices, self.train, self.rates.peak(epoch))
 
-    def _set_mode(self, epoch: Epoch | None, *, training: bool) -> None:
-        """Put the model into training or eval mode; where features are cached nothing is run but the head."""
-        part = self.model.head if epoch is not None and epoch.pooled and self.model.frozen == epoch.frozen else self.model
-        part.train(training)
-
     def make_stepper(self) -> tuple[Guard, Stepper]:
         """Return what takes optimizer steps, and what watches them."""
         device = self.accelerator.device
@@ -296,45 +278,15 @@ class Training:
         """Tell whether a signal came."""
         return bool(self.stop.signum)
 
-    def validate(self, epoch: Epoch | None) -> dict[str, float]:
-        """Return the metrics of the model as it is; without an epoch, of values that none of them trained."""
-        if self.truth is None:
-            return {}
-        self._set_mode(epoch, training=False)
-        with self.ranks.together():
-            logits = self.streams.valid_logits(epoch)
-        # Those of the first process: what is decided by them must not hang on the last digit of another's arithmetic.
-        return self.ranks.gather(self._metrics(logits, self.truth))[0]
-
-    def _metrics(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> dict[str, float]:
-        if self.scale is None:
-            return compute_metrics(self.model.task, logits, truth, self.train.classes)
-        error = logits - self.scale.encode(truth)
-        return {"loss": float((error**2).mean()), **compute_metrics(self.model.task, self.scale.decode(logits), truth)}
-
-    def _due(self) -> bool:
-        """Tell whether the last checkpoint is old, by the clock of the first process."""
-        return self.ranks.gather(time.monotonic() - self._saved_at >= INTERVAL * max(1.0, self._cost))[0]
-
     def _mean_loss(self) -> float:
         """Return the mean loss of the epoch so far, of several processes as far as this one knows."""
         return float(self.state.loss_sum) * self.ranks.count / max(1, self.state.seen)
 
-    def save(self) -> None:
-        """Write a checkpoint of everything.
-
-        Raises:
-            TrainingError: If it cannot be written; earlier ones are intact.
-        """
-        started = time.monotonic()
-        write_state(self)
-        self._saved_at, self._saved_steps = time.monotonic(), self.state.steps
-        self._cost = self._saved_at - started
-
     @property
     def _position(self) -> str:
-        steps = self.plan[self.state.epoch].steps if self.state.epoch < len(self.plan) else 0
-        return f"epoch {self.state.epoch + 1}, after {self.state.step} of {steps} steps"
+        if self.state.epoch == len(self.plan):
+            return "the end of the last epoch"
+        return f"epoch {self.state.epoch + 1}, after {self.state.step} of {self.plan[self.state.epoch].steps} steps"
 
 
 def _is_plain(pool: object) -> bool:

@@ -19,7 +19,7 @@ TIMEOUT = 300.0  # seconds that one batch may take
 LOOK = 0.25  # seconds between two looks at the workers
 PATIENCE = 1.0  # seconds that a dying worker may take to end
 _IDLE = -1
-_REMEDY = "workers=0 loads in the main process; a run goes on with resume=True"
+_REMEDY = "workers=0 loads in the main process; a run goes on with resume=True (--resume)"
 
 
 class Watched(Dataset[Any]):

@@ -35,7 +35,7 @@ class Lora:
     dropout: float = 0.0
 
 
-class Adapted(Protocol):
+class LoraModel(Protocol):
     """What is asked of a ``TaskModel`` here."""
 
     backbone: nn.Module
@@ -49,7 +49,7 @@ class Adapted(Protocol):
 
 
 def attach_lora(
-    model: Adapted, groups: LayerGroups, *, rank: int = 8, alpha: float = 16.0, dropout: float = 0.0, seed: int = 0
+    model: LoraModel, groups: LayerGroups, *, rank: int = 8, alpha: float = 16.0, dropout: float = 0.0, seed: int = 0
 ) -> list[str]:
     """Attach LoRA to every layer of some groups that can take it, in place, and let nothing else of the backbone train.
 
@@ -79,7 +79,7 @@ def attach_lora(
     return names
 
 
-def attach_to(model: Adapted, lora: Lora, *, seed: int = 0) -> None:
+def attach_to(model: LoraModel, lora: Lora, *, seed: int = 0) -> None:
     """Attach LoRA to the layers that ``lora`` names, in place; see ``attach_lora``."""
     peft = import_peft()
     root = nn.ModuleDict({"backbone": model.backbone})  # names as in the TaskModel, and the head out of reach
@@ -100,7 +100,7 @@ def attach_to(model: Adapted, lora: Lora, *, seed: int = 0) -> None:
         raise
 
 
-def merge_lora(model: Adapted) -> None:
+def merge_lora(model: LoraModel) -> None:
     """Add what LoRA learned to the weights and bring the plain layers back, in place; everything may train again.
 
     The logits stay as they were in eval mode, up to rounding. The base weights are gone afterwards; save LoRA before, where
@@ -116,7 +116,7 @@ def merge_lora(model: Adapted) -> None:
     fold_lora(model)
 
 
-def fold_lora(model: Adapted) -> None:
+def fold_lora(model: LoraModel) -> None:
     """Merge without a word about what learned nothing; see ``merge_lora``."""
     layers = dict(lora_layers(model.backbone))
     if not layers:
@@ -129,7 +129,7 @@ def fold_lora(model: Adapted) -> None:
     detach_lora(model)
 
 
-def detach_lora(model: Adapted) -> None:
+def detach_lora(model: LoraModel) -> None:
     """Take LoRA away with all it learned, in place, and bring the plain layers back; everything may train again.
 
     A model without LoRA stays as it is.
@@ -163,7 +163,7 @@ def _tell_constants(layer: Any) -> None:
             setattr(layer, name, getattr(plain, name))
 
 
-def lora_config(model: Adapted, lora: Lora, **fields: Any) -> Any:
+def lora_config(model: LoraModel, lora: Lora, **fields: Any) -> Any:
     """Return PEFT's configuration of ``lora`` at a model, with further fields."""
     names = [f"backbone.{name}" for name in lora.targets]
     ends = tuple(f".backbone.{name}" for name in lora.targets)
@@ -187,7 +187,7 @@ def import_peft() -> Any:
     return peft
 
 
-def _check(model: Adapted, rank: int, alpha: float, dropout: float) -> None:
+def _check(model: LoraModel, rank: int, alpha: float, dropout: float) -> None:
     faults = []
     if rank < 1:
         faults.append(f"rank={rank}: it is 1 or more")
