@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -92,8 +93,22 @@ class TaskModel(nn.Module):
     def logits(self, features: Tensor, x: Batch) -> Tensor:
         """Return the logits of features that the backbone gave for inputs ``x``."""
         check_width(features, self.spec)
-        logits: Tensor = self.head(features, *_mask(x))
+        with self._exact(features):
+            logits: Tensor = self.head(self._widened(features), *_mask(x))
         return logits
+
+    def pooled_logits(self, pooled: Tensor) -> Tensor:
+        """Return the logits of pooled features ``(batch, dim)``, for heads that tell pooling and logits apart."""
+        with self._exact(pooled):
+            logits: Tensor = self.head.logits(self._widened(pooled))  # type: ignore[operator]  # the caller asks where it exists
+        return logits
+
+    def _exact(self, features: Tensor) -> AbstractContextManager[Any]:
+        """Return the precision of the head: half of it would round the numbers of a regression to two or three digits."""
+        return torch.autocast(features.device.type, enabled=False) if self.task == "regression" else nullcontext()
+
+    def _widened(self, features: Tensor) -> Tensor:
+        return features.float() if self.task == "regression" and features.itemsize < 4 else features
 
     def embed_batch(self, x: Batch) -> Tensor:
         """Return pooled features ``(batch, dim)`` for inputs as ``forward`` takes them."""

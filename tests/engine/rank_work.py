@@ -33,6 +33,7 @@ from zoo.data.open import Table, open_data
 from zoo.engine.device import join_processes
 from zoo.engine.run import Run
 from zoo.engine.signals import Stopped
+from zoo.errors import CorruptInputError
 from zoo.registry import Registry, use_registry
 
 WORDS = ("sun", "rain", "cloud", "wind", "snow", "storm", "thunderstorms")
@@ -205,11 +206,17 @@ def decisions(out: Path) -> dict[str, Any]:
     """Let one rank meet something between steps, at every depth."""
     ranks = join_processes("cpu", 30.0)
     inner = join_processes("cpu", 30.0)
+    third = join_processes("cpu", 30.0)
 
     def nested(error: Exception, forgiven: tuple[type[Exception], ...] = ()) -> None:
         with ranks.together(), ranks.together(forgiven):
             if ranks.rank == 1:
                 raise error
+
+    def broken() -> None:
+        with third.together((OSError,)):
+            if third.rank == 1:
+                raise CorruptInputError("a.png is cut off")
 
     def outer(error: Exception) -> None:
         with inner.together():
@@ -226,6 +233,7 @@ def decisions(out: Path) -> dict[str, Any]:
         "gathered": ranks.gather({"rank": ranks.rank}),
         "failed": caught(lambda: nested(ValueError("no such thing"))),
         "failed-outside": caught(lambda: outer(KeyError("no such key"))),
+        "broken": caught(broken),
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from zoo.data.transforms import Augment
 from zoo.engine.config import AUGMENT_FIELDS, TORCH_OPTIMIZERS, Config, option_differences, resolve
+from zoo.engine.recipe import Phase, Recipe
 from zoo.errors import OptionError
 
 
@@ -79,6 +80,31 @@ def test_an_option_that_would_change_nothing_is_refused(option: str) -> None:
     with pytest.raises(OptionError, match=f"{option}: the recipe trains nothing of the backbone"):
         resolve("linear-probe", {option: True if option == "recompute" else 0.1})
     resolve("linear-probe", {option: 0})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "remedy"),
+    [
+        ("linear-probe", {"views": 2}, "augment='light'"),
+        ("full", {"views": 2}, "freezes nothing"),
+        (Recipe(name="short", phases=(Phase(name="only", steps=3),)), {"epochs": 5}, "length of its own"),
+    ],
+)
+def test_views_and_epochs_that_nothing_would_use_are_refused(recipe: Any, options: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(OptionError, match=remedy):
+        resolve(recipe, options)
+
+
+def test_views_of_what_is_frozen_are_taken() -> None:
+    assert resolve("linear-probe", {"views": 2, "augment": "light"}).views == 2
+    assert resolve("full", {"views": 2, "freeze": 1}).views == 2
+
+
+def test_the_list_of_all_options_is_for_names_that_have_no_nearest() -> None:
+    for name, listed in (("epoch", False), ("zzzzzz", True)):
+        with pytest.raises(OptionError) as caught:
+            resolve("full", {name: 1})
+        assert ("The options are:" in str(caught.value)) is listed
 
 
 def test_the_optimizers_that_are_known_without_torch_are_torchs() -> None:

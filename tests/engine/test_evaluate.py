@@ -137,6 +137,25 @@ def test_a_regression_has_no_probabilities() -> None:
         evaluate(net, (images(3)[0], [[1.0, 2.0]] * 3))
 
 
+def test_half_precision_is_asked_for_by_name_and_numbers_stay_whole() -> None:
+    pixels = images(12)[0]
+    for task, exact in (("regression", True), ("single-label", False)):
+        net = model(2, task=task)
+        with torch.no_grad():  # numbers of which bf16 keeps three digits
+            net.head.linear.weight.mul_(100.0)
+            net.head.linear.bias.fill_(1000.0)
+        x = torch.randn(4, 3, 16, 16)
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            features = net.backbone(x)
+            logits = net.logits(features, x)
+        expected = net.head(features.float()).detach()
+        assert torch.equal(logits.float(), expected) is exact
+    assert np.array_equal(net.predict_proba(pixels, precision="fp32"), net.predict_proba(pixels))
+    assert not np.array_equal(net.predict_proba(pixels, precision="bf16"), net.predict_proba(pixels))
+    with pytest.raises(OptionError, match="bf16"):
+        net.evaluate((pixels, ["a", "b"] * 6), precision="half")
+
+
 def test_a_batch_size_below_one_and_an_unknown_device_are_refused() -> None:
     with pytest.raises(OptionError, match="batch_size is 0"):
         predict(model(), images(3)[0], batch_size=0)

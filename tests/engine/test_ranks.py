@@ -132,6 +132,7 @@ ONE: dict[str, dict[str, Any]] = {}
         ("again", ["Stopped", "Stopped"], ""),
         ("failed", ["RankError", "ValueError"], "no such thing"),
         ("failed-outside", ["RankError", "KeyError"], "no such key"),
+        ("broken", ["RankError", "CorruptInputError"], "a.png is cut off"),
     ],
 )
 def test_m4_what_one_process_meets_all_of_them_hear(name: str, kinds: list[str], text: str, two: list[dict[str, Any]]) -> None:

@@ -48,5 +48,10 @@ def test_a_phase_with_faults_names_all_of_them() -> None:
         assert fact in str(caught.value)
     with pytest.raises(OptionError, match="average"):
         Phase(name="average")
+    for frozen in (True, None, 1.5):
+        with pytest.raises(OptionError, match="a whole number, a group's name"):
+            Phase(name="x", frozen=frozen)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="no phases"):
         Recipe(name="none", phases=())
+    with pytest.raises(OptionError, match="several phases called head"):
+        Recipe(name="twice", phases=(Phase(name="head"), Phase(name="tune"), Phase(name="head")))

@@ -160,7 +160,9 @@ def test_d9_a_loop_of_links_ends(tmp_path: Path) -> None:
     (data / "red/loop").symlink_to(data)
     (data / "blue/self.png").symlink_to(data / "blue/self.png")
     (data / "green/up").symlink_to("..")
-    assert open_data(data).counts() == dict.fromkeys(COLOURS, 4)
+    assert open_data(data).counts() == dict.fromkeys(COLOURS, 4) | {"blue": 5}  # as a link to nothing: told when it is read
+    with pytest.raises(CorruptInputError, match=r"self\.png"):
+        model().fit(data, valid=False, out=tmp_path / "run", **OPTIONS)
 
 
 def test_d9_no_rows_are_refused_everywhere() -> None:

@@ -163,7 +163,7 @@ def mix_batch(x: torch.Tensor, y: torch.Tensor, augment: Augment, rng: random.Ra
     share = rng.betavariate(alpha, alpha)
     order = list(range(len(x)))
     rng.shuffle(order)
-    partners = torch.tensor(order, device=x.device)
+    partners = torch.tensor(order, pin_memory=x.is_cuda).to(x.device, non_blocking=True)
     if method == "mixup":
         x = torch.lerp(x[partners], x, share)
     else:

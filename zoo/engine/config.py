@@ -200,7 +200,8 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any], *, task: str = "si
         faults += _all_told(error)
     faults += _without_effect(values, given, chosen) + _beyond_ranges(values, task)
     if faults:
-        hint = f"The options are: {', '.join(OPTIONS)}" if any("no option" in fault for fault in faults) else ""
+        lost = any("no option" in fault and "did you mean" not in fault for fault in faults)
+        hint = f"The options are: {', '.join(OPTIONS)}" if lost else ""
         raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, hint))
     return config
 
@@ -221,8 +222,15 @@ def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe:
     faults = []
     if values["trains"] != "lora" and (lora := [name for name in given if name.startswith("lora_")]):
         faults.append(f"{', '.join(lora)}: the recipe trains no LoRA; take recipe='lora' or trains='lora'")
+    phases = recipe.phases
+    if (given.get("views") or 1) != 1 and values["augment"] is None:
+        faults.append("views: they are augmented ones, and nothing is augmented; give augment='light'")
+    elif (given.get("views") or 1) != 1 and not values.get("freeze") and all(phase.frozen in ("none", 0) for phase in phases):
+        faults.append("views: they are kept of what is frozen, and the recipe freezes nothing; take another, such as 'top'")
+    if "epochs" in given and all(phase.epochs or phase.steps for phase in phases):
+        faults.append("epochs: every phase of the recipe has a length of its own")
     idle = [name for name in ("l2_sp", "delta", "bss", "drop_path", "recompute") if given.get(name)]
-    if idle and all(phase.frozen == "all" for phase in recipe.phases):
+    if idle and all(phase.frozen == "all" for phase in phases):
         faults.append(f"{', '.join(idle)}: the recipe trains nothing of the backbone; take another, such as 'lp-ft'")
     return faults
 

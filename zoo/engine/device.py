@@ -22,6 +22,7 @@ from zoo.engine.launched import launched
 from zoo.engine.ranks import Ranks
 from zoo.errors import OptionError
 
+PRECISIONS = ("auto", "fp32", "bf16")
 _JOINED = itertools.count()
 _FOUND: dict[str, Any] = {}  # kept, because the first process may be the one that holds the store
 
@@ -43,7 +44,13 @@ def choose_device(wanted: str = "auto") -> torch.device:
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """Return Accelerate's word for the precision: ``bf16`` on a GPU of Ampere or newer, else ``no`` (float32)."""
+    """Return Accelerate's word for the precision: ``bf16`` on a GPU of Ampere or newer, else ``no`` (float32).
+
+    Raises:
+        OptionError: If there is no such precision.
+    """
+    if wanted not in PRECISIONS:
+        raise OptionError(f"there is no precision {wanted!r}; it can be: {', '.join(PRECISIONS)}")
     if wanted == "auto":
         wanted = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if wanted == "bf16" else "no"

@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.adapter import TaskModel
 from zoo.data.dataset import Inputs
 from zoo.data.text import TextSamples
-from zoo.engine.loader import Loader
+from zoo.engine.loader import Loader, to_device
 from zoo.engine.ranks import Ranks
 from zoo.engine.sampler import Batch, ordered_batches
 from zoo.engine.store import Store, needed
@@ -138,7 +138,7 @@ class Kept:
         """Yield batches as a loader does; epoch e takes view e modulo their number."""
         stores = self._views[epoch % len(self._views)]
         for x, targets, indices in self._plain(order, epoch):
-            yield Entering(x, [store.get(indices).to(self._device) for store in stores]), targets, indices
+            yield Entering(x, [to_device(store.get(indices), self._device) for store in stores]), targets, indices
 
     def _plain(self, order: Sequence[Batch], epoch: int) -> Iterable[tuple[Inputs, Tensor, list[int]]]:
         if isinstance(self.samples, TextSamples):  # encoded already, and their masks are needed
@@ -147,7 +147,7 @@ class Kept:
         targets = torch.from_numpy(np.asarray(self.samples.table.targets))
         shape = self._loader.shape
         for indices in order:
-            yield torch.zeros((len(indices), *shape), device=self._device), targets[torch.tensor(indices)].to(self._device), indices
+            yield torch.zeros((len(indices), *shape), device=self._device), to_device(targets[torch.tensor(indices)], self._device), indices
 
 
 def _channels_last(values: Tensor) -> bool:

@@ -59,6 +59,7 @@ def evaluate(
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     device: str = "auto",
+    precision: str = "auto",
     quiet: bool = True,
 ) -> dict[str, float]:
     """Return the metrics of the model's task on labelled data.
@@ -81,6 +82,7 @@ def evaluate(
         batch_size: Samples per forward.
         workers: Loader processes; None chooses.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto`` (bf16 on GPUs that have it), ``fp32`` or ``bf16``.
         quiet: Show no progress.
 
     Raises:
@@ -95,7 +97,9 @@ def evaluate(
     table = open_data(data, labelled=True, reads=reads(model), drop_other_classes=drop_other_classes, **opening)
     check_targets(model, table)
     turned = positive is not None and _turned(model, table.classes, positive)
-    logits = _outputs(model, table, model, batch_size=batch_size, workers=workers, device=device, quiet=quiet, window=window)
+    logits = _outputs(
+        model, table, model, batch_size=batch_size, workers=workers, device=device, precision=precision, quiet=quiet, window=window
+    )
     targets = np.asarray(table.targets)
     metrics = compute_metrics(model.task, logits, targets, table.classes)
     if turned:  # the metrics above are the same for either order
@@ -157,7 +161,8 @@ def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
     Args:
         model: The model.
         inputs: Any source that ``zoo.data.open.open_data`` takes: paths, a folder, images, arrays; labels are ignored.
-        **options: ``split``, ``columns``, ``window``, ``batch_size``, ``workers``, ``device`` and ``quiet`` as in ``evaluate``.
+        **options: ``split``, ``columns``, ``window``, ``batch_size``, ``workers``, ``device``, ``precision`` and
+            ``quiet`` as in ``evaluate``.
 
     Raises:
         OptionError: If the model is a regression.
@@ -188,11 +193,14 @@ def _predict_outputs(
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     device: str = "auto",
+    precision: str = "auto",
     quiet: bool = True,
 ) -> Array:
     source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality)
     table = open_data(source, task=model.task, split=split, columns=columns, labelled=False, reads=reads(model))
-    return _outputs(model, table, forward, batch_size=batch_size, workers=workers, device=device, quiet=quiet, window=window)
+    return _outputs(
+        model, table, forward, batch_size=batch_size, workers=workers, device=device, precision=precision, quiet=quiet, window=window
+    )
 
 
 def _as_list(inputs: Any, kind: str) -> Any:
@@ -215,6 +223,7 @@ def _outputs(
     batch_size: int,
     workers: int | None,
     device: str,
+    precision: str,
     quiet: bool,
     window: tuple[float, float] | None,
 ) -> Array:
@@ -231,7 +240,7 @@ def _outputs(
     if not len(table):
         raise DataError(f"{table.source} is empty")
     where = choose_device(device)
-    half = choose_precision("auto", where) == "bf16"
+    half = choose_precision(precision, where) == "bf16"
     autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=half)
     with placed(model, where) as layout, Progress(quiet, "") as progress, autocast:
         model.eval()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from zoo.engine.optimizer import takes_found_inf
-from zoo.tuning.shard import whole
+from zoo.tuning.shard import gathered
 
 EVERY = 50
 
@@ -76,7 +76,7 @@ class Guard:
             NonFiniteError: If they are not finite; where it is deferred, by ``check`` later.
         """
         trained = [parameter for parameter in self._parameters if parameter.grad is not None]
-        norm = whole({"norm": get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])})["norm"]
+        norm = gathered(get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None]))
         if self.deferred:
             bad = (self._bad > 0) | ~torch.isfinite(norm)
             self._first = torch.where(bad & (self._first < 0), step, self._first)

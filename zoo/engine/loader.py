@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from zoo.data.dataset import Batched, Inputs, Samples
@@ -88,6 +89,11 @@ class Loader:
             return {name: x.to(self._device, non_blocking=True) for name, x in inputs.items()}
         x = inputs.to(self._device, non_blocking=True)
         return x.contiguous(memory_format=torch.channels_last) if self._layout == torch.channels_last and x.ndim == 4 else x
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on the device; a GPU is not waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def default_workers(device: torch.device) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.engine.guard import NonFiniteError
 from zoo.engine.memory import as_before
@@ -189,15 +189,25 @@ def _loss(step: Callable[[float], float], rate: float) -> float:
 @contextmanager
 def undone(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Put everything back at the end that a step changes, in place."""
-    state = {owner: copy.deepcopy(kept) for owner, kept in optimizer.state.items()}
+    # On the CPU, as the model's values are: what is tried is how much else fits beside it.
+    state = {owner: {name: _aside(value) for name, value in kept.items()} for owner, kept in optimizer.state.items()}
     groups = [{key: copy.deepcopy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     with as_before(model):
         try:
             yield
         finally:
             optimizer.state.clear()
-            optimizer.state.update(state)
+            optimizer.state.update({owner: {name: value() for name, value in kept.items()} for owner, kept in state.items()})
             for group, before in zip(optimizer.param_groups, groups, strict=True):
                 parameters = group["params"]
                 group.clear()
                 group.update(before, params=parameters)
+
+
+def _aside(value: Any) -> Callable[[], Any]:
+    """Put a value aside; return what gives it back, on its device."""
+    if isinstance(value, Tensor):
+        held, device = value.detach().to("cpu", copy=True), value.device
+        return lambda: held.to(device)
+    held = copy.deepcopy(value)
+    return lambda: held

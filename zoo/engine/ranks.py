@@ -23,7 +23,7 @@ from torch import distributed as dist
 
 from zoo.engine.lookout import Lookout, failed
 from zoo.engine.signals import Stopped
-from zoo.errors import RankError, ZooError
+from zoo.errors import DiskFullError, RankError, ZooError
 
 T = TypeVar("T")
 BUCKET = 25 * 2**20  # bytes of gradients that are sent together
@@ -33,11 +33,12 @@ class Status(IntEnum):
     """What became of a step on one rank; of several, the highest decides."""
 
     FINE = 0
-    STOP = 1
-    DECLINED = 2
-    OUT_OF_MEMORY = 3
-    NOT_FINITE = 4
-    FAILED = 5
+    SAVE = 1
+    STOP = 2
+    DECLINED = 3
+    OUT_OF_MEMORY = 4
+    NOT_FINITE = 5
+    FAILED = 6
 
 
 class Ranks:
@@ -132,7 +133,7 @@ class Ranks:
         status = _status_of(caught, forgiven)
         verdict = self.agree(status, told(caught) if caught else "")
         if verdict == Status.DECLINED:
-            mine = str(caught) if isinstance(caught, forgiven) else ""  # who was told to stop hears of it at the next poll
+            mine = str(caught) if status == Status.DECLINED else ""  # who was told to stop hears of it at the next poll
             messages = self.gather(mine)
             caught = caught if mine else forgiven[0](next(filter(None, messages)))
         elif verdict == Status.STOP:
@@ -254,7 +255,9 @@ def _status_of(error: Exception | None, forgiven: tuple[type[Exception], ...]) -
         return Status.FINE
     if isinstance(error, Stopped):
         return Status.STOP
-    return Status.DECLINED if isinstance(error, forgiven) else Status.FAILED
+    # A broken file is an OSError too, and ends the run wherever it is met.
+    broken = isinstance(error, ZooError) and not isinstance(error, DiskFullError)
+    return Status.DECLINED if isinstance(error, forgiven) and not broken else Status.FAILED
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -63,6 +63,8 @@ class Phase:
         ]
         if self.epochs is not None and self.steps is not None:
             faults.append("epochs and steps are both given; a phase has one of them")
+        if isinstance(self.frozen, bool) or not isinstance(self.frozen, int | str):
+            faults.append(f"frozen is {self.frozen!r}; it must be a whole number, a group's name, none, all or each")
         if self.schedule is not None and self.schedule not in SCHEDULES:
             near = did_you_mean(str(self.schedule), SCHEDULES)
             faults.append(f"schedule is {self.schedule!r}{near}; it is one of {', '.join(SCHEDULES)}")
@@ -134,6 +136,10 @@ class Recipe:
         strange = [phase for phase in self.phases if not isinstance(phase, Phase)]
         if strange or not self.phases:
             raise OptionError(f"recipe {self.name!r} has {examples(strange) if strange else 'no phases'}; give it one Phase or more")
+        names = [phase.name for phase in self.phases]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise OptionError(f"recipe {self.name!r} has several phases called {', '.join(twice)}; give each a name of its own")
 
 
 # What a recipe decides and an option of the run replaces.

@@ -30,9 +30,14 @@ class Saver:
         self._at, self._steps, self._cost = time.monotonic(), 0, 0.0
 
     @property
+    def overdue(self) -> bool:
+        """Whether the last checkpoint is old, by the clock of this process."""
+        return time.monotonic() - self._at >= INTERVAL * max(1.0, self._cost)
+
+    @property
     def due(self) -> bool:
-        """Whether the last checkpoint is old, by the clock of the first process."""
-        return self._run.ranks.gather(time.monotonic() - self._at >= INTERVAL * max(1.0, self._cost))[0]
+        """The same by the clock of the first process; all of them must ask."""
+        return self._run.ranks.gather(self.overdue)[0]
 
     def save(self) -> None:
         """Write a checkpoint of everything.

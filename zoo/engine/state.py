@@ -86,7 +86,7 @@ class State:
         plain = {name: getattr(self, name) for name in PLAIN}
         plain |= {"best": self.best.to_dict(), "plateau": self.plateau.to_dict(), "loss_sum": float(total[0])}
         plain |= {"rng": rng_plain, "others": others, "threads": torch.get_num_threads()}
-        own = {"model": whole(model.state_dict()), "optimizer": whole(optimizer_tensors(optimizer))}
+        own = {"model": whole(model.state_dict(), keep=ranks.main), "optimizer": whole(optimizer_tensors(optimizer), keep=ranks.main)}
         tensors = {**own, "rng": rng_tensors, "kept": self.kept}
         return Checkpoint(tensors | ({"start": self.start} if self.start else {}), plain)
 

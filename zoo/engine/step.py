@@ -74,9 +74,9 @@ class Stepper:
         *,
         step: int,
         samples: int,
-        stopped: Callable[[], bool],
+        asked: Callable[[], Status],
         explain: Callable[[NonFiniteError], Exception],
-    ) -> tuple[Tensor | float, bool]:
+    ) -> tuple[Tensor | float, Status]:
         """Take one step.
 
         Args:
@@ -84,11 +84,11 @@ class Stepper:
             forward: From inputs to logits.
             step: Its number in the epoch, from 0.
             samples: Samples of the step on all ranks.
-            stopped: Tells whether a signal came.
+            asked: Tells, after the backward, what this process asks for: ``STOP`` after a signal, ``SAVE``, or ``FINE``.
             explain: Makes the error for a loss that is not finite.
 
         Returns:
-            This rank's share of the step's mean loss, and whether any rank was told to stop.
+            This rank's share of the step's mean loss, and what was asked for by any rank.
 
         Raises:
             TrainingError: If one sample alone does not fit into memory.
@@ -105,7 +105,7 @@ class Stepper:
                 caught = error
                 if self._ranks.lockstep:
                     self._give_up(error, explain)
-            verdict = self._ranks.agree(_status(caught, stopped()), told(caught) if caught else "")
+            verdict = self._ranks.agree(asked() if caught is None else _status(caught), told(caught) if caught else "")
             if verdict < Status.OUT_OF_MEMORY:
                 break
             self._undo.bring_back()
@@ -132,7 +132,7 @@ class Stepper:
             raise
         self._optimizer.zero_grad(set_to_none=True)
         self._ranks.average(self._undo.statistics)
-        return value, verdict == Status.STOP
+        return value, verdict
 
     def _give_up(self, error: Exception, explain: Callable[[NonFiniteError], Exception]) -> NoReturn:
         """End a sharded step, which cannot be taken again: the others are in the middle of it and can only be let go."""
@@ -204,9 +204,7 @@ def _parts(size: int, split: int) -> Iterator[slice]:
     return (slice(start, min(start + step, size)) for start in range(0, size, step))
 
 
-def _status(caught: Exception | None, stopped: bool) -> Status:
-    if caught is None:
-        return Status.STOP if stopped else Status.FINE
+def _status(caught: Exception) -> Status:
     if isinstance(caught, NonFiniteError):
         return Status.NOT_FINITE
     return Status.OUT_OF_MEMORY if is_out_of_memory(caught) else Status.FAILED

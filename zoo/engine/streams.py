@@ -22,7 +22,7 @@ from zoo.data.text import TextSamples
 from zoo.data.transforms import Augment
 from zoo.engine.config import Config
 from zoo.engine.entered import Entering, Kept, Whole, find_boundary
-from zoo.engine.loader import Loaded, Loader
+from zoo.engine.loader import Loaded, Loader, to_device
 from zoo.engine.memory import is_out_of_memory
 from zoo.engine.passes import Forward, Outputs, run_all, run_words, samples_for
 from zoo.engine.plan import Epoch
@@ -114,7 +114,7 @@ class Streams:
             kinds = [("plain", 0), *(("augmented", view) for view in range(1, self._config.views))]
             self._features["train"] = [self._extract(self._train, kind, view) for kind, view in kinds]
         targets = torch.from_numpy(np.asarray(self._train.targets))
-        return Stream(cached_batches(self._features["train"], targets, self._accelerator.device), self.cast(self._logits))
+        return Stream(cached_batches(self._features["train"], targets, self._accelerator.device), self.cast(self._model.pooled_logits))
 
     def close(self) -> None:
         """End the workers of every loader."""
@@ -147,12 +147,8 @@ class Streams:
         if "valid" not in self._features:
             self._features["valid"] = [self._extract(self._valid, "valid", 0)]
         with torch.inference_mode():
-            logits: Tensor = self.cast(self._logits)(self._features["valid"][0].to(self._accelerator.device))
+            logits = self.cast(self._model.pooled_logits)(self._features["valid"][0].to(self._accelerator.device))
         return np.asarray(logits.float().cpu().numpy())
-
-    def _logits(self, pooled: Tensor) -> Tensor:
-        logits: Tensor = self._model.head.logits(pooled)  # type: ignore[operator]  # the plan caches only where it exists
-        return logits
 
     def _open_phase(self, epoch: Epoch) -> None:
         # Another phase may have trained the backbone in between.
@@ -163,7 +159,7 @@ class Streams:
         self.close()
         self._phase, self._boundary, self.reason, self._model_key = epoch.index, None, "", ""
         if epoch.cached and not epoch.pooled and self._enter:
-            with self._ranks.together():
+            with self._ranks.together(), self._accelerator.autocast():  # as it will be used
                 found = find_boundary(self._model, epoch.frozen, self._kept_loader("plain"))
             reasons = list(filter(None, self._ranks.gather(found if isinstance(found, str) else "")))
             if isinstance(found, str) or reasons:
@@ -309,6 +305,6 @@ def cached_batches(views: Sequence[Tensor], targets: Tensor, device: torch.devic
         features = views[epoch % len(views)]
         for indices in order:
             rows = torch.tensor(indices)
-            yield features[rows].to(device), targets[rows].to(device), indices
+            yield to_device(features[rows], device), to_device(targets[rows], device), indices
 
     return batches

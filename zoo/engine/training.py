@@ -31,7 +31,7 @@ from zoo.engine.optimizer import build_optimizer
 from zoo.engine.plan import Epoch, make_plan, next_phase
 from zoo.engine.plateau import Plateau
 from zoo.engine.progress import Progress
-from zoo.engine.ranks import Ranks
+from zoo.engine.ranks import Ranks, Status
 from zoo.engine.rates import Rates
 from zoo.engine.run import write_history
 from zoo.engine.sampler import Batch
@@ -229,27 +229,36 @@ class Training:
         for step in range(state.step, epoch.steps):
             self.rates.apply(epoch, step)
             samples = sum(len(batch) for batch in order[step])
-            value, stop = self.stepper.take(
-                partial(next, loads), stream.forward, step=step, samples=samples, stopped=self.stopped, explain=explain
+            value, verdict = self.stepper.take(
+                partial(next, loads), stream.forward, step=step, samples=samples, asked=self._asked, explain=explain
             )
             state.loss_sum += value * samples
             state.step, state.steps, state.split = step + 1, state.steps + 1, self.stepper.split
             state.seen += samples
             self.averages.end_step()
             self.stepper.intact = True
-            self._after_step(step, stop, explain)
+            self._after_step(step, verdict, explain)
         self._check(explain)
 
-    def _after_step(self, step: int, stop: bool, explain: Callable[[NonFiniteError], Exception]) -> None:
-        if (step + 1) % EVERY == 0:
-            self._check(explain)
-            if self.saver.due:  # within a long epoch
-                self.saver.save()
+    def _after_step(self, step: int, verdict: Status, explain: Callable[[NonFiniteError], Exception]) -> None:
         if self.progress.due:
             self.progress.step(step + 1, f"loss {self._mean_loss():.4f}")
-        if stop or (self.ranks.count == 1 and self.stopped()):
-            self._check(explain)  # on a GPU, steps that nobody has looked at yet must not end up in a checkpoint unseen
+        stop = verdict == Status.STOP or (self.ranks.count == 1 and self.stop.signum > 0)
+        save = verdict == Status.SAVE
+        # On a GPU, steps that nobody has looked at yet must not end up in a checkpoint unseen; and where a first step was not
+        # finite, a fused optimizer has left its state unset.
+        if step == 0 or (step + 1) % EVERY == 0 or stop or save:
+            self._check(explain)
+        if stop:
             raise Stopped
+        if save:
+            self.saver.save()
+
+    def _asked(self) -> Status:
+        """Return what this process asks for after a step; the clock is that of the first."""
+        if self.stop.signum:
+            return Status.STOP
+        return Status.SAVE if self.ranks.main and self.saver.overdue else Status.FINE
 
     def _check(self, explain: Callable[[NonFiniteError], Exception]) -> None:
         try:
@@ -273,10 +282,6 @@ class Training:
     def poll(self) -> None:
         """Raise ``Stopped`` if a signal came."""
         self.stop.poll()
-
-    def stopped(self) -> bool:
-        """Tell whether a signal came."""
-        return bool(self.stop.signum)
 
     def _mean_loss(self) -> float:
         """Return the mean loss of the epoch so far, of several processes as far as this one knows."""

@@ -11,6 +11,7 @@ from zoo.engine.guard import NonFiniteError
 from zoo.engine.loader import Loaded
 from zoo.engine.plan import Epoch
 from zoo.engine.range_test import NoFallError, draw_range, range_test, undone
+from zoo.engine.ranks import Status
 from zoo.engine.sampler import Batch
 from zoo.engine.signals import Stopped
 from zoo.engine.step import Stepper
@@ -92,7 +93,14 @@ def _take(
 ) -> float:
     """Take one step and return its mean loss over all processes."""
     samples = sum(len(batch) for batch in step)
-    value, stop = stepper.take(lambda: loaded, stream.forward, step=0, samples=samples, stopped=run.stopped, explain=explain)
-    if stop:
+    value, verdict = stepper.take(
+        lambda: loaded,
+        stream.forward,
+        step=0,
+        samples=samples,
+        asked=lambda: Status.STOP if run.stop.signum else Status.FINE,
+        explain=explain,
+    )
+    if verdict == Status.STOP:
         raise Stopped
     return run.ranks.total(float(value))

@@ -62,15 +62,26 @@ def shard(model: nn.Module, groups: LayerGroups, processes: int, device: torch.d
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
 
 
-def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors with what the other processes hold of them, on the CPU; plain ones as they are. All processes must call it."""
-    return {name: _gathered(tensor) if is_shared(tensor) else tensor for name, tensor in tensors.items()}
+def whole(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tensor]:
+    """Return tensors with what the other processes hold of them, on the CPU; plain ones as they are. All processes must call it.
+
+    One that does not ``keep`` them gets nothing, and has one of them in memory at a time.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        value = gathered(tensor)
+        if keep:
+            found[name] = value.cpu() if is_shared(tensor) else value
+    return found
 
 
-def _gathered(tensor: Any) -> Tensor:
+def gathered(tensor: Any) -> Tensor:
+    """Return one tensor with what the other processes hold of it, where it is; a plain one as it is. All processes must call it."""
+    if not is_shared(tensor):
+        return tensor  # type: ignore[no-any-return]  # a plain tensor
     full = tensor.detach().full_tensor()
     waited: Tensor = full.wait() if hasattr(full, "wait") else full  # it may be a promise still
-    return waited.cpu()
+    return waited
 
 
 def load_values(model: nn.Module, values: Mapping[str, Tensor]) -> None:
