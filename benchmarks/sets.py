@@ -34,7 +34,7 @@ def images(name: str, data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         "amazon to webcam": ("images/office_caltech10", "domain", "amazon", "webcam"),
     }
     place, column, first, second = places[name]
-    folder = needed(data / place)
+    folder = needed(data / place).resolve()  # fastai reads paths from the root
     table = pd.read_csv(folder / "index.csv", dtype={"patient_id": str}).rename(columns={"patient_id": "group"})
     table = table[table["label"] != "Covid-19"]
     table = table.assign(file_name=[str(folder / file) for file in table["file"]])
