@@ -7,7 +7,7 @@ import pytest
 
 from tests.engine.tiny import model
 from zoo.engine.config import resolve
-from zoo.engine.recipe import RECIPES, Phase, Recipe, phase_epochs, resolve_recipe
+from zoo.engine.recipe import RECIPES, Phase, Recipe, default_recipe, phase_epochs, resolve_recipe
 from zoo.engine.setup import check_fits
 from zoo.errors import OptionError
 
@@ -55,3 +55,12 @@ def test_a_phase_with_faults_names_all_of_them() -> None:
         Recipe(name="none", phases=())
     with pytest.raises(OptionError, match="several phases called head"):
         Recipe(name="twice", phases=(Phase(name="head"), Phase(name="tune"), Phase(name="head")))
+
+
+def test_the_default_depends_on_what_is_read_and_asked() -> None:
+    images, texts, words = default_recipe("single-label"), default_recipe("single-label", text=True), default_recipe("token-classification")
+    assert images is RECIPES["layer-decay"]
+    assert [phase.name for phase in texts.phases] == [phase.name for phase in images.phases]
+    assert texts.phases[1].lr > images.phases[1].lr
+    assert words.name == "full"
+    assert phase_epochs(images.phases, images.epochs) == [7, 3]

@@ -49,7 +49,7 @@ class Method:
 # augments: docs/builtin.md tells what random crops change.
 METHODS = (
     Method(name="linear probe", pretrained=True, recipe="linear-probe", epochs=20, options={"lr": 2e-2}),
-    Method(name="fine-tuned", pretrained=True, recipe="layer-decay", epochs=30, options={"lr": 1e-2, "augment": "none"}),
+    Method(name="fine-tuned", pretrained=True, recipe="layer-decay", epochs=45, options={"lr": 1e-2, "augment": "none"}),
     Method(
         name="from scratch", pretrained=False, recipe="full", epochs=40, options={"lr": 2e-2, "label_smoothing": 0.1, "augment": "none"}
     ),

@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
+from zoo.declare import Text
 from zoo.engine.alike import refuse_other_starts, refuse_others
 from zoo.engine.checkpoint import Checkpoint, clean_stages, read_newest
 from zoo.engine.config import Config, option_differences, resolve
@@ -55,7 +56,7 @@ def fit(
     rounding. The caller's own random state is left as it was, and the model comes back to its device and mode with the
     values of its best epoch.
 
-    A checkpoint is written at the end of every phase, at the end of an epoch where the last one is more than 30 seconds
+    A checkpoint is written at the end of every phase, after a step or an epoch where the last one is more than 30 seconds
     old, and when a signal comes.
 
     Args:
@@ -87,7 +88,7 @@ def fit(
         InterruptedRunError: After Ctrl-C or SIGTERM, once a checkpoint is written.
     """
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
-    config = resolve(recipe or default_recipe(model.task), named | recipe_options, task=model.task)
+    config = resolve(recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)), named | recipe_options, task=model.task)
     check_fits(model, config, validated=valid is not False)
     with ending_early():
         return _on_all_ranks(model, train, valid, config, out, resume=resume, quiet=quiet)

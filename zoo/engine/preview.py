@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
+from zoo.declare import Text
 from zoo.engine.config import Config, resolve
 from zoo.engine.device import make_accelerator
 from zoo.engine.dry import Dry, DryRun
@@ -54,7 +55,7 @@ def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Re
     """
     for name in ("out", "resume", "quiet"):  # of fit, and of no concern to what it would do
         options.pop(name, None)
-    config = resolve(recipe or default_recipe(model.task), options, task=model.task)
+    config = resolve(recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)), options, task=model.task)
     check_fits(model, config, validated=valid is not False)
     with untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
         tables = open_for_fit(model, train, valid, config)

@@ -165,9 +165,10 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             Recipe(
                 name="layer-decay",
-                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="tune", lr=0.03)),
+                phases=(Phase(name="probe", frozen="all", share=2.0, augment=False), Phase(name="tune", lr=0.03)),
                 lr=3e-3,
                 layer_decay=0.75,
+                epochs=10,
                 freeze_bn=True,
                 description="The head first, on cached features; then everything, more slowly toward the input.",
             ),
@@ -228,11 +229,17 @@ def resolve_recipe(recipe: str | Recipe) -> Recipe:
     return RECIPES[recipe]
 
 
-def default_recipe(task: str) -> Recipe:
-    """Return the recipe of a task where none is asked for: what did best untuned in docs/benchmarks.md."""
+def default_recipe(task: str, *, text: bool = False) -> Recipe:
+    """Return the recipe of a task where none is asked for: what did best untuned in docs/benchmarks.md.
+
+    Args:
+        task: One of ``zoo.declare.TASKS``.
+        text: Whether the model reads texts, which bear, and want, a larger rate in the second phase than images.
+    """
     if task == "token-classification":  # a head on frozen features says little about single words
         return replace(RECIPES["full"], lr=1e-4)
-    return RECIPES["layer-decay"]
+    chosen = RECIPES["layer-decay"]
+    return replace(chosen, phases=(chosen.phases[0], replace(chosen.phases[1], lr=0.1))) if text else chosen
 
 
 def phase_epochs(phases: Sequence[Phase], epochs: int) -> list[int]:
