@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from zoo.data.transforms import Augment
-from zoo.engine.config import AUGMENT_FIELDS, TORCH_OPTIMIZERS, Config, option_differences, resolve
+from zoo.engine.augmentation import AUGMENT_FIELDS
+from zoo.engine.config import TORCH_OPTIMIZERS, Config, option_differences, resolve
 from zoo.engine.recipe import Phase, Recipe
 from zoo.errors import OptionError
 

@@ -7,7 +7,8 @@ import pytest
 
 from tests.engine.tiny import model
 from zoo.engine.config import resolve
-from zoo.engine.recipe import RECIPES, Phase, Recipe, default_recipe, phase_epochs, resolve_recipe
+from zoo.engine.recipe import Phase, Recipe, phase_epochs
+from zoo.engine.recipes import RECIPES, default_recipe, resolve_recipe
 from zoo.engine.setup import check_fits
 from zoo.errors import OptionError
 

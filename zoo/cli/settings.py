@@ -32,7 +32,7 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
         OptionError: Listing every unknown key, with its nearest, and every value out of range.
     """
     from zoo.engine.config import OPTIONS, resolve
-    from zoo.engine.recipe import default_recipe
+    from zoo.engine.recipes import default_recipe
 
     given = {key: value for key, value in flags.items() if value is not None and value != {}}
     options = dict(given.pop("options", {}))

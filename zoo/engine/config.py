@@ -2,85 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
-from types import MappingProxyType
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from zoo.engine.augmentation import resolve_augment
 from zoo.engine.best import resolve_monitor
-from zoo.engine.recipe import AUGMENTS, COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe, resolve_recipe
+from zoo.engine.fields import Alpha, Float, Int, Share, all_told, among, pair
+from zoo.engine.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe
+from zoo.engine.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
 
 _BESIDE = ("recipe", "train", "valid", "out", "resume", "quiet")  # named arguments of fit(), which a misspelt option may have meant
 
-# The fields of zoo.data.transforms.Augment.none(), which is not imported here because its module needs torch.
-_NOTHING: Mapping[str, Any] = MappingProxyType({"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0})
 # Those of torch, known without importing it; whatever else is asked for is looked up.
 TORCH_OPTIMIZERS = COUPLED | {"adamw", "adafactor"}
-
-
-def _no_bool(value: Any) -> Any:
-    """Refuse True where a number is meant: Python and YAML would read it as 1."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not a truth value")
-    return value
 
 
 def _as_text(value: Any) -> Any:
     """Return the number of a fold as the text that it is in the split column."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Int = Annotated[int, BeforeValidator(_no_bool)]
-Float = Annotated[float, BeforeValidator(_no_bool)]
-
-
-def _pair(value: Any) -> Any:
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise ValueError("must be two numbers (low, high)")
-    return value
-
-
-def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError("must be (low, high), the smaller number first")
-    return pair
-
-
-def _among(known: Sequence[str]) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        if value not in known:
-            raise ValueError(f"must be one of {', '.join(known)}{did_you_mean(value, known)}")
-        return value
-
-    return check
-
-
-Share = Annotated[Float, Field(ge=0, le=1)]
-Alpha = Annotated[Float, Field(ge=0)]
-Area = Annotated[Float, Field(gt=0, le=1)]
-Ratio = Annotated[Float, Field(gt=0)]
-
-
-class AugmentFields(BaseModel):
-    """The fields of ``zoo.data.transforms.Augment`` with their ranges; only those that are given count."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    scale: Annotated[tuple[Area, Area], BeforeValidator(_pair), AfterValidator(_ordered)] = (1, 1)
-    ratio: Annotated[tuple[Ratio, Ratio], BeforeValidator(_pair), AfterValidator(_ordered)] = (1, 1)
-    flip: Share = 0
-    jitter: Share = 0
-    rand_augment: Int = Field(default=0, ge=0, le=30)
-    erase: Share = 0
-    mixup: Alpha = 0
-    cutmix: Alpha = 0
-
-
-AUGMENT_FIELDS = tuple(AugmentFields.model_fields)
 
 
 class Config(BaseModel):
@@ -93,7 +36,7 @@ class Config(BaseModel):
     batch_size: Literal["auto"] | Annotated[Int, Field(ge=1)]
     lr: Literal["auto"] | Annotated[Float, Field(gt=0)]
     image_size: tuple[Int, Int] | None = None
-    window: Annotated[tuple[Float, Float], BeforeValidator(_pair)] | None = None
+    window: Annotated[tuple[Float, Float], BeforeValidator(pair)] | None = None
     max_length: Int | None = Field(default=None, ge=8)
     seed: Int = Field(default=0, ge=0, lt=2**63)
     layer_decay: Float = Field(gt=0, le=1)
@@ -102,8 +45,8 @@ class Config(BaseModel):
     label_smoothing: Float = Field(ge=0, lt=1)
     optimizer: str = "adamw"
     optimizer_options: dict[str, Any] = Field(default_factory=dict)
-    schedule: Annotated[str, AfterValidator(_among(SCHEDULES))] = "cosine"
-    trains: Annotated[str, AfterValidator(_among(TRAINS))] = "all"
+    schedule: Annotated[str, AfterValidator(among(SCHEDULES))] = "cosine"
+    trains: Annotated[str, AfterValidator(among(TRAINS))] = "all"
     lora_rank: Int = Field(default=8, ge=1)
     lora_alpha: Float = Field(default=16.0, gt=0)
     lora_dropout: Float = Field(default=0.0, ge=0, lt=1)
@@ -193,11 +136,13 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any], *, task: str = "si
     values = {name: getattr(chosen, name) for name in DECIDED}
     values |= {name: value for name, value in given.items() if name in Config.model_fields}
     _suit_optimizer(values, given)
-    values["augment"] = _augment(given.get("augment", chosen.augment), {key: given[key] for key in _SWITCHES if key in given}, faults)
+    values["augment"] = resolve_augment(
+        given.get("augment", chosen.augment), {key: given[key] for key in _SWITCHES if key in given}, faults
+    )
     try:
         config = Config(recipe=chosen, **values)
     except ValidationError as error:
-        faults += _all_told(error)
+        faults += all_told(error)
     faults += _without_effect(values, given, chosen) + _beyond_ranges(values, task)
     if faults:
         lost = any("no option" in fault and "did you mean" not in fault for fault in faults)
@@ -241,51 +186,6 @@ def _suit_optimizer(values: dict[str, Any], given: Mapping[str, Any]) -> None:
         values["weight_decay"] = min(values["weight_decay"], 1e-4)  # as a part of the gradient (He et al. 2016)
     if values["schedule"] == "one-cycle" and "warmup" not in given:
         values["warmup"] = 0.3  # of torch and fastai
-
-
-def _all_told(error: ValidationError, owners: Mapping[str, str] = MappingProxyType({}), owner: str = "") -> list[str]:
-    """Return one sentence per option; what each of its types would take is joined by "or"."""
-    told: dict[str, tuple[Any, list[str]]] = {}
-    for problem in error.errors():
-        parts = (str(part) for part in problem["loc"])
-        kept = [part for part in parts if not part.startswith(("function-", "literal", "dict", "constrained"))]
-        where = owners.get(kept[0], owner) + ".".join(kept)
-        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("must be ")
-        told.setdefault(where, (problem["input"], []))[1].append(message)
-    return [f"{where} is {value!r}; it must be {' or '.join(messages)}" for where, (value, messages) in told.items()]
-
-
-def _augment(value: Any, switches: dict[str, Any], faults: list[str]) -> dict[str, Any] | None:
-    """Return the fields of Augment that differ from its defaults, or None for no augmentation.
-
-    A switch beside ``none`` adds to an augmentation that varies nothing, so that mixup alone is mixup alone.
-    """
-    fields = _fields(value)
-    if isinstance(fields, str):
-        faults.append(fields)
-        fields = {}
-    nothing = fields is None and not any(switches.values())
-    fields = dict(_NOTHING if fields is None else fields)
-    known = {name: fields[name] for name in fields if name in AUGMENT_FIELDS}
-    faults += [f"augment has no field {name!r}{did_you_mean(str(name), AUGMENT_FIELDS)}" for name in fields if name not in known]
-    try:
-        checked = AugmentFields(**known | switches)
-    except ValidationError as error:
-        faults += _all_told(error, dict.fromkeys(switches, ""), "augment.")
-        return None
-    return None if nothing else checked.model_dump(exclude_unset=True)
-
-
-def _fields(value: Any) -> Mapping[str, Any] | str | None:
-    """Return the fields of an augmentation, None for none, or a text that says what is wrong."""
-    if isinstance(value, str) and value in AUGMENTS:
-        return AUGMENTS[value]
-    if is_dataclass(value) and not inspect.isclass(value):
-        return asdict(value)
-    if isinstance(value, Mapping):
-        return value
-    nearest = did_you_mean(value, AUGMENTS) if isinstance(value, str) else ""
-    return f"augment is {value!r}{nearest}; it is one of {', '.join(AUGMENTS)}, or a mapping"
 
 
 def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

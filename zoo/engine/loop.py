@@ -18,7 +18,8 @@ from zoo.engine.device import join_processes, make_accelerator
 from zoo.engine.messages import too_late
 from zoo.engine.prepare import prepared
 from zoo.engine.ranks import Ranks
-from zoo.engine.recipe import Recipe, default_recipe
+from zoo.engine.recipe import Recipe
+from zoo.engine.recipes import default_recipe
 from zoo.engine.run import Run, claim_folder, environment, release_folder, write_history, write_run
 from zoo.engine.setup import check_fits, open_for_fit, summary
 from zoo.engine.sharding import check_shardable, trained_model

@@ -25,7 +25,8 @@ from zoo.engine.outlook import GroupPlan, PhasePlan, Preview
 from zoo.engine.plan import Epoch
 from zoo.engine.prepare import prepared
 from zoo.engine.ranks import Ranks
-from zoo.engine.recipe import Recipe, default_recipe
+from zoo.engine.recipe import Recipe
+from zoo.engine.recipes import default_recipe
 from zoo.engine.setup import check_fits, open_for_fit
 from zoo.engine.signals import StopFlag
 from zoo.engine.store import IN_MEMORY

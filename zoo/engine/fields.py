@@ -1,0 +1,54 @@
+"""The kinds of values that options have, and what is told of one that is wrong. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from zoo.errors import did_you_mean
+
+
+def no_bool(value: Any) -> Any:
+    """Refuse True where a number is meant: Python and YAML would read it as 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not a truth value")
+    return value
+
+
+def pair(value: Any) -> Any:
+    """Refuse what is not a list of two."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError("must be two numbers (low, high)")
+    return value
+
+
+def among(known: Sequence[str]) -> Callable[[str], str]:
+    """Return a validator that refuses texts that are not known, with the nearest."""
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"must be one of {', '.join(known)}{did_you_mean(value, known)}")
+        return value
+
+    return check
+
+
+Int = Annotated[int, BeforeValidator(no_bool)]
+Float = Annotated[float, BeforeValidator(no_bool)]
+Share = Annotated[Float, Field(ge=0, le=1)]
+Alpha = Annotated[Float, Field(ge=0)]
+
+
+def all_told(error: ValidationError, owners: Mapping[str, str] = MappingProxyType({}), owner: str = "") -> list[str]:
+    """Return one sentence per option; what each of its types would take is joined by "or"."""
+    told: dict[str, tuple[Any, list[str]]] = {}
+    for problem in error.errors():
+        parts = (str(part) for part in problem["loc"])
+        kept = [part for part in parts if not part.startswith(("function-", "literal", "dict", "constrained"))]
+        where = owners.get(kept[0], owner) + ".".join(kept)
+        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("must be ")
+        told.setdefault(where, (problem["input"], []))[1].append(message)
+    return [f"{where} is {value!r}; it must be {' or '.join(messages)}" for where, (value, messages) in told.items()]
