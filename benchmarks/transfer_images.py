@@ -2,7 +2,7 @@
 
 ants/bees: 244 training photos, 153 for validation. X-rays: Pneumonia against No_findings, folds 1 to 4 for training, fold 0
 for validation, no patient in both. The backbone is MobileNetV2 with real ImageNet weights; scratch is the same network
-with random values and the recipe ``full``.
+with random values and the recipe ``full``. Beside the default stands a longer form of it.
 
 Run: python benchmarks/transfer_images.py --data ../shared/data
 """
@@ -20,11 +20,18 @@ from sets import images
 from side_by_side import needed
 
 import zoo
+from zoo import Phase, Recipe
 from zoo.registry import use_registry
 
+LONG = Recipe(
+    name="long",
+    phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="tune", lr=0.03)),
+    lr=3e-3, layer_decay=0.75, epochs=20, freeze_bn=True,
+)  # fmt: skip
 ROWS: tuple[tuple[str, dict[str, Any], bool | None], ...] = (
     ("linear probe", {"recipe": "linear-probe"}, None),
     ("default (layer-decay)", {}, None),
+    ("layer-decay, 10 and 10 epochs", {"recipe": LONG}, None),
     ("from scratch", {"recipe": "full"}, False),
 )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,3 +84,23 @@ def test_random_state_survives_json_and_seeding_leaves_no_trace() -> None:
     assert torch.equal(torch.rand(4), first)
     with seeded(5):
         assert torch.equal(torch.rand(4), one)
+
+
+def test_a_checkpoint_of_the_same_step_is_never_lost_between_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_checkpoint(tmp_path, 3, some(3))
+    real = Path.rename
+
+    def failing(self: Path, target: Any) -> Path:
+        if self.name.startswith(".stage-") and not self.name.endswith("-before"):
+            raise OSError("the disk has gone")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="gone"):
+        write_checkpoint(tmp_path, 3, some(4))
+    assert read_newest(tmp_path) is not None
+    monkeypatch.setattr(Path, "rename", real)
+    (tmp_path / "step-0000000003").rename(tmp_path / ".stage-0000000003-7-before")  # as a kill leaves it
+    clean_stages(tmp_path)
+    assert read_newest(tmp_path) is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000003"]

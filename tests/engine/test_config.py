@@ -88,10 +88,13 @@ def test_an_option_that_would_change_nothing_is_refused(option: str) -> None:
     [
         ("linear-probe", {"views": 2}, "augment='light'"),
         ("full", {"views": 2}, "freezes nothing"),
+        ("linear-probe", {"views": 2, "augment": "light", "cache": False}, "nothing is kept"),
+        ("linear-probe", {"layer_decay": 0.5}, "trains nothing of the backbone"),
+        ("full", {"max_corrupt": 0.1}, "on_corrupt='skip'"),
         (Recipe(name="short", phases=(Phase(name="only", steps=3),)), {"epochs": 5}, "length of its own"),
     ],
 )
-def test_views_and_epochs_that_nothing_would_use_are_refused(recipe: Any, options: dict[str, Any], remedy: str) -> None:
+def test_what_nothing_in_the_run_would_use_is_refused(recipe: Any, options: dict[str, Any], remedy: str) -> None:
     with pytest.raises(OptionError, match=remedy):
         resolve(recipe, options)
 

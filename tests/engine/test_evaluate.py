@@ -12,7 +12,7 @@ from sklearn import metrics as reference
 from tests.engine.tiny import NAMES, images, model
 from zoo.engine.evaluate import evaluate, predict, predict_proba
 from zoo.engine.metrics import compute_metrics, sigmoid, softmax
-from zoo.errors import DataError, OptionError
+from zoo.errors import DataError, OptionError, TrainingError
 
 
 def test_single_label_metrics_are_scikit_learns() -> None:
@@ -162,3 +162,20 @@ def test_a_batch_size_below_one_and_an_unknown_device_are_refused() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(OptionError, match="'cuda' is not available"):
             predict(model(), images(3)[0], device="cuda")
+
+
+def test_a_pass_that_memory_is_too_small_for_goes_on_in_smaller_batches(caplog: pytest.LogCaptureFixture) -> None:
+    net, pixels = model(), images(9)[0]
+    expected = net.predict_proba(pixels, batch_size=2)
+
+    def narrow(_module: Any, args: Any) -> None:
+        if len(args[0]) > 2:
+            raise MemoryError
+
+    handle = net.backbone.register_forward_pre_hook(narrow)
+    assert np.allclose(net.predict_proba(pixels, batch_size=8), expected, atol=1e-6)
+    assert "batches of 2 samples" in caplog.text
+    handle.remove()
+    net.backbone.register_forward_pre_hook(lambda _module, _args: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(TrainingError, match="batches of 1 sample; make the inputs smaller"):
+        net.predict_proba(pixels, batch_size=8)

@@ -12,6 +12,7 @@ import torch
 
 import zoo
 from tests.engine.tiny import NAMES, count_samples, difference, images, model, timeless, values
+from zoo.engine import training
 from zoo.engine.recipe import Phase, Recipe
 from zoo.errors import DataError, OptionError, OutputExistsError, TrainingError, UnknownGroupError
 from zoo.registry import Registry
@@ -342,3 +343,40 @@ def test_the_workers_that_computed_features_are_gone_when_the_head_is_trained(tm
     fit(net, tmp_path / "run", recipe="linear-probe", workers=2, augment="light", views=2)
     assert alive
     assert set(alive) == {0}
+
+
+def test_views_are_the_same_where_there_is_no_room_to_keep_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = []
+    for limit in (1e-6, 1.0):  # what was kept once would be taken from there
+        net = model()
+        options: dict[str, Any] = {"freeze": "stem", "views": 3, "augment": "light", "epochs": 4, "cache_gb": limit}
+        with caplog.at_level("INFO", "zoo"):
+            fit(net, tmp_path / str(limit), recipe="full", **options)
+        made.append(values(net))
+    assert "cache_gb allows" in caplog.text
+    assert difference(*made) < 1e-5
+
+
+def test_the_limit_of_what_is_kept_is_on_all_of_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    view = 24 * 8 * 8 * 8 * 4  # bytes of one view of the training samples behind the first group
+    with caplog.at_level("INFO", "zoo"):
+        fit(model(), tmp_path / "one", recipe="full", freeze="stem", epochs=2, augment="light", views=2, cache_gb=3 * view / 2**30)
+        assert "cache_gb allows" not in caplog.text
+        fit(model(), tmp_path / "two", recipe="full", freeze="stem", epochs=2, augment="light", views=3, cache_gb=2.5 * view / 2**30)
+    assert "cache_gb allows" in caplog.text
+
+
+def test_a_run_does_not_mind_how_tf32_was_asked_for(tmp_path: Path) -> None:
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        assert fit(model(), tmp_path / "run", recipe="linear-probe", epochs=1).history
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+def test_a_regression_whose_targets_are_not_scaled_has_a_loss_to_choose_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "measure", lambda *_: None)
+    pixels = images(24)[0]
+    run = fit(model(1, task="regression"), tmp_path, (pixels, np.arange(24.0)), (pixels, np.arange(24.0)), monitor="loss")
+    assert run.history[run.kept - 1]["loss"] == pytest.approx(run.metrics["rmse"] ** 2)

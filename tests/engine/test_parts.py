@@ -11,11 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.engine.tiny import model
+from tests.engine.tiny import images, model
+from zoo.data.open import open_data
 from zoo.engine.config import resolve
 from zoo.engine.curves import draw_curves
 from zoo.engine.guard import Guard, NonFiniteError
 from zoo.engine.loss import Loss, class_weights
+from zoo.engine.memory import is_out_of_memory
+from zoo.engine.messages import not_finite
 from zoo.engine.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from zoo.engine.plan import make_plan, next_phase
 from zoo.engine.scale import TargetScale
@@ -180,3 +183,27 @@ def test_curves_bear_gaps_and_single_epochs(tmp_path: Path) -> None:
     for count in (1, 2):
         draw_curves(history[:count], tmp_path / f"{count}.png", monitor="accuracy", kept=count - 1)
         assert (tmp_path / f"{count}.png").stat().st_size > 1000
+
+
+def test_what_libraries_on_a_gpu_say_of_memory_is_understood() -> None:
+    for text in ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", "MPS backend out of memory"):
+        assert is_out_of_memory(RuntimeError(text))
+    assert not is_out_of_memory(RuntimeError("this dataset is out of memory."))
+
+
+def test_sharded_sgd_is_not_fused() -> None:
+    for shard in (False, True):
+        config = resolve("full", {"optimizer": "sgd", "shard": shard})
+        assert bool(build_optimizer(model(), config, torch.device("cuda")).defaults["fused"]) is not shard
+
+
+def test_a_remedy_fits_what_the_run_does() -> None:
+    table, error = open_data(images(3)), NonFiniteError("loss", 0)
+    for lr, options, half, told in (
+        (0.1, {}, False, "Lower lr (now 0.1) or give clip_grad=1.0"),
+        (0.1, {"clip_grad": 1.0}, True, "Lower lr (now 0.1) or give precision='fp32'"),
+        (0.0, {}, False, "Look at the values of these samples"),
+    ):
+        text = str(not_finite(error, "step 1", [0], table, lr=lr, config=resolve("full", options), half=half))
+        assert told in text
+        assert ("clip_grad" in text) is (lr > 0 and not options)

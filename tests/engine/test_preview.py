@@ -237,3 +237,10 @@ def test_a_footprint_is_the_peak_and_what_stays() -> None:
         torch.zeros(5000)
     assert taken.held == 4000
     assert taken.peak == pytest.approx(24000, abs=64)
+
+
+def test_a_compiled_run_is_foretold_without_what_it_would_not_keep() -> None:
+    told = model().plan(images(), recipe="top", batch_size=8, compile=True).phases
+    assert told[0].cached  # pooled features, for which nothing is entered
+    assert not told[1].cached
+    assert "compiled" in told[1].reason

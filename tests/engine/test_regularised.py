@@ -137,3 +137,14 @@ def test_the_dropout_of_lora_is_its_own(tmp_path: Path) -> None:
     made.backbone.register_forward_pre_hook(look)
     made.fit(*tables(), out=tmp_path, recipe="lora", epochs=2, dropout=0.3, lora_dropout=0.05, quiet=True, batch_size=8)
     assert set(seen) == {0.05}
+
+
+@pytest.mark.parametrize("options", [{"wise_ft": 0.5}, {"average": 0.5}, {"average": 0.5, "wise_ft": 0.5}], ids=name)
+def test_an_interruption_while_statistics_are_estimated_anew_mixes_nothing_twice(options: dict[str, Any], tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"recipe": "full", "epochs": 2, "batch_size": 8, "augment": "none", "quiet": True} | options
+    expected, cut, resumed = model(), model(), model()
+    expected.fit(tables()[0], False, out=tmp_path / "whole", **asked)
+    with pytest.raises(InterruptedRunError):
+        cut.fit(tables(24 * 2 + 5)[0], False, out=tmp_path / "cut", **asked)
+    resumed.fit(tables()[0], False, out=tmp_path / "cut", resume=True, **asked)
+    assert difference(values(resumed), values(expected)) == 0.0

@@ -290,7 +290,7 @@ def test_a_checkpoint_of_another_schema_is_refused_with_both_versions(tmp_path: 
     stop(tmp_path, 60)
     manifest = max((tmp_path / "checkpoint").iterdir()) / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema": 99}))
-    with pytest.raises(SavedModelError, match=r"schema 99.* reads 2"):
+    with pytest.raises(SavedModelError, match=r"schema 99.* reads 3"):
         fit(tmp_path, resume=True)
 
 

@@ -23,9 +23,10 @@ from zoo.weights import digest, read, separate
 
 log = logging.getLogger("zoo")
 
-SCHEMA = 2  # 2: rates, plateau and random states of all processes
+SCHEMA = 3  # 2: rates, plateau and random states of all processes; 3: the size of passes
 KEEP = 2
 _STAGE = ".stage-"
+_BEFORE = "-before"
 _PREFIX = "step-"
 _STATE = "state.json"
 
@@ -46,18 +47,19 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, *, keep: i
         OSError: If it cannot be written for another reason.
     """
     stage, final = folder / f"{_STAGE}{step:010d}-{os.getpid()}", folder / f"{_PREFIX}{step:010d}"
+    before = stage.with_name(f"{stage.name}{_BEFORE}")
     shutil.rmtree(stage, ignore_errors=True)
     try:
         with room_for(folder, sum(tensor.nbytes for tensors in checkpoint.tensors.values() for tensor in tensors.values())):
             stage.mkdir(parents=True)
             _write_stage(stage, step, checkpoint)
-            before = stage.with_name(f"{stage.name}-before")
             _clear(before)
             if final.exists():  # of the same step: it goes only once the new one is there
                 final.rename(before)
             stage.rename(final)
             _clear(before)
     except BaseException:
+        _bring_back(before, final)
         shutil.rmtree(stage, ignore_errors=True)
         raise
     _flush(folder)
@@ -109,9 +111,16 @@ def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:
 
 
 def clean_stages(folder: Path) -> None:
-    """Remove what a killed process left half written."""
-    for path in folder.glob(f"{_STAGE}*") if folder.is_dir() else ():
+    """Remove what a killed process left half written, and bring back what it was about to replace."""
+    for path in sorted(folder.glob(f"{_STAGE}*")) if folder.is_dir() else ():
+        if path.name.endswith(_BEFORE):
+            _bring_back(path, folder / f"{_PREFIX}{path.name.removeprefix(_STAGE).partition('-')[0]}")
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _bring_back(before: Path, final: Path) -> None:
+    if before.exists() and not final.exists():
+        before.rename(final)
 
 
 def _clear(path: Path) -> None:

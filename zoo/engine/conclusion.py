@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
+from zoo.adapter import TaskModel
 from zoo.engine.averaging import interpolate, refresh_statistics
 from zoo.engine.sampler import even_batches
 from zoo.engine.state import values_of
@@ -29,19 +33,32 @@ def conclude(run: Training) -> None:
     elif averages.ema is not None and not done & {"average", "wise-ft"}:
         averages.ema.copy_to(run.model)
     if averages.mean is not None and averages.mean.updates and "average" not in done:
-        before = values_of(run.model)
-        averages.mean.copy_to(run.model)
-        _refresh(run)
-        if not _judge(run, "average") and run.truth is not None:
+        with _all_or_nothing(run.model) as before:
+            averages.mean.copy_to(run.model)
+            _refresh(run)
+            better = _judge(run, "average")
+        if not better and run.truth is not None:
             run.model.load_state_dict(before)
     elif averages.mean is not None and not averages.mean.updates:
         log.warning("average: the run ended before the epochs that it was to average")
     if state.start and "wise-ft" not in done and not _is_of_last_phase(run):
         log.warning("wise_ft: the kept epoch is from before the last phase, so there is nothing to mix; it stays as it is")
     elif state.start and "wise-ft" not in done:
-        interpolate(run.model, state.start, run.config.wise_ft)
-        _refresh(run)
-        _judge(run, "wise-ft", asked=True)
+        with _all_or_nothing(run.model):
+            interpolate(run.model, state.start, run.config.wise_ft)
+            _refresh(run)
+            _judge(run, "wise-ft", asked=True)
+
+
+@contextmanager
+def _all_or_nothing(model: TaskModel) -> Iterator[dict[str, Tensor]]:
+    """Yield the model's values, and put them back where something comes between: what is half done would be taken for the start."""
+    before = values_of(model)
+    try:
+        yield before
+    except BaseException:
+        model.load_state_dict(before)
+        raise
 
 
 def _is_of_last_phase(run: Training) -> bool:

@@ -172,9 +172,13 @@ def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe:
         faults.append("views: they are augmented ones, and nothing is augmented; give augment='light'")
     elif (given.get("views") or 1) != 1 and not values.get("freeze") and all(phase.frozen in ("none", 0) for phase in phases):
         faults.append("views: they are kept of what is frozen, and the recipe freezes nothing; take another, such as 'top'")
+    elif (given.get("views") or 1) != 1 and (values.get("cache") is False or values.get("shard") is True):
+        faults.append("views: nothing is kept with cache=False or shard=True")
+    if "max_corrupt" in given and values.get("on_corrupt") != "skip":
+        faults.append("max_corrupt: it is the share that on_corrupt='skip' may leave out")
     if "epochs" in given and all(phase.epochs or phase.steps for phase in phases):
         faults.append("epochs: every phase of the recipe has a length of its own")
-    idle = [name for name in ("l2_sp", "delta", "bss", "drop_path", "recompute") if given.get(name)]
+    idle = [name for name in ("l2_sp", "delta", "bss", "drop_path", "recompute", "layer_decay") if given.get(name)]
     if idle and all(phase.frozen == "all" for phase in phases):
         faults.append(f"{', '.join(idle)}: the recipe trains nothing of the backbone; take another, such as 'lp-ft'")
     return faults

@@ -73,10 +73,11 @@ class DryRun:
         valid: Samples that it validates, 0 for none.
         layout: Memory format of the inputs.
         folder: Where large caches may go.
+        whole: Why the training would not enter the model in the middle; empty where it would.
     """
 
-    def __init__(self, training: Training, valid: int, *, layout: torch.memory_format, folder: Path) -> None:
-        self._run, self._valid, self._layout, self._folder = training, valid, layout, folder
+    def __init__(self, training: Training, valid: int, *, layout: torch.memory_format, folder: Path, whole: str = "") -> None:
+        self._run, self._valid, self._layout, self._folder, self._whole = training, valid, layout, folder, whole
         self._device = training.accelerator.device
         samples = training.streams.plain().samples
         text = samples.lengths is not None
@@ -103,13 +104,13 @@ class DryRun:
         """Take the dry steps of a phase, given by its first epoch."""
         dry, model = Dry(reason=self._not_cached(epoch)), self._run.model
         model.freeze(epoch.frozen)
-        streams = self._streams(enter=True)
+        streams = self._streams(self._whole)
         with footprint(self._device) as dry.prefix:
             streams.train(epoch)
         dry.caches = self._caches(streams)
-        if epoch.cached and not epoch.pooled and (reason := streams.reason or self._over_limit(dry.caches, streams)):
+        if epoch.cached and not epoch.pooled and (reason := streams.reason or self._over_limit(dry.caches)):
             dry.reason, dry.caches, dry.prefix = reason, [], Footprint()
-            streams = self._streams(enter=False)
+            streams = self._streams(reason)
         here = sum(streams.sizes("train", self._rows(len(self._few)))) * self._run.config.views
         dry.prefix.peak = max(0, dry.prefix.peak - here)
         self._take(dry, epoch, streams)
@@ -165,11 +166,10 @@ class DryRun:
         dry.pass_seconds = again / count
         dry.prefix_seconds = max(0.0, first - again) / count if dry.caches else 0.0
 
-    def _streams(self, *, enter: bool) -> Streams:
+    def _streams(self, whole: str) -> Streams:
         run = self._run
-        enter = enter and (run.penalties is None or not run.penalties.needs_inputs)
         settings: dict[str, Any] = {"layout": self._layout, "progress": run.progress, "poll": lambda: None, "folder": self._folder}
-        return Streams(run.model, self._few, self._few, run.config, run.accelerator, ranks=run.ranks, enter=enter, share=False, **settings)
+        return Streams(run.model, self._few, self._few, run.config, run.accelerator, ranks=run.ranks, whole=whole, share=False, **settings)
 
     def _caches(self, streams: Streams) -> list[int]:
         """Return the bytes of each tensor that the run keeps of its frozen prefix."""
@@ -180,26 +180,28 @@ class DryRun:
         """Return lengths of as many samples as other data have, which are taken to be like those of training."""
         return np.resize(self.lengths, count)
 
-    def _over_limit(self, caches: Sequence[int], streams: Streams) -> str:
-        view, limit = sum(streams.sizes("train", self.lengths)), int(self._run.config.cache_gb * 2**30)
-        return too_large(view, limit) if caches and view > limit else ""
+    def _over_limit(self, caches: Sequence[int]) -> str:
+        limit = int(self._run.config.cache_gb * 2**30)
+        return too_large(sum(caches), limit) if sum(caches) > limit else ""
 
     def _not_cached(self, epoch: Epoch) -> str:
-        config, penalties = self._run.config, self._run.penalties
+        config = self._run.config
         if not epoch.frozen:
             return ""
         reasons = {
             "cache is off": not config.cache,
             "the model is sharded": config.shard,
             "images are augmented anew every epoch; views=2 or more keeps as many of them": not epoch.cached,
-            "a penalty (delta) needs the inputs": bool(penalties and penalties.needs_inputs) and not epoch.pooled,
+            self._whole: bool(self._whole) and not epoch.pooled,
         }
         return next((reason for reason, holds in reasons.items() if holds), "")
 
     def _explain(self, epoch: Epoch, batches: Sequence[Batch]) -> Callable[[NonFiniteError], Exception]:
         indices = [index for batch in batches for index in batch]
         where = f"a dry step (phase {epoch.phase.name!r})"
-        return lambda error: not_finite(error, where, indices, self._few, 0.0)
+        run = self._run
+        half = run.accelerator.mixed_precision != "no"
+        return lambda error: not_finite(error, where, indices, self._few, lr=0.0, config=run.config, half=half)
 
     def _now(self) -> float:
         if self._device.type == "cuda":

@@ -73,7 +73,16 @@ class Kept:
         self._views: list[list[Store]] = []
 
     def fill(
-        self, loader: Loader, view: int, *, batch_size: int, limit: int, folder: Path, ranks: Ranks, each: Callable[[int], None]
+        self,
+        loader: Loader,
+        view: int,
+        *,
+        batch_size: int,
+        held: int,
+        limit: int,
+        folder: Path,
+        ranks: Ranks,
+        each: Callable[[int], None],
     ) -> None:
         """Run the frozen prefix over one view of every sample.
 
@@ -81,7 +90,8 @@ class Kept:
             loader: Gives the samples.
             view: Which view of them.
             batch_size: Samples per forward.
-            limit: Bytes that may be kept.
+            held: Bytes that are kept already.
+            limit: Bytes that may be kept in all.
             folder: Where large stores go.
             ranks: Processes that share the samples; each of them gets all that is kept.
             each: Called with the number of samples done after every batch; may raise to stop.
@@ -95,7 +105,7 @@ class Kept:
         with ranks.together((OSError,)):
             for x, _, indices in loader.batches(order, view):
                 kept = self._boundary.capture(x)
-                stores = stores or self._stores(kept, x, limit, folder)
+                stores = stores or self._stores(kept, x, limit, held, folder)
                 for store, values in zip(stores, kept, strict=True):
                     store.put(indices, values)
                 done += len(indices)
@@ -111,19 +121,24 @@ class Kept:
         return stores is not None
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of all views."""
+        return sum(store.nbytes for stores in self._views for store in stores)
+
+    @property
     def newest(self) -> tuple[list[Store], int]:
         """The view that was filled last, and its bytes."""
         stores = self._views[-1]
         return stores, sum(store.nbytes for store in stores)
 
-    def _stores(self, kept: list[Tensor], x: Inputs, limit: int, folder: Path) -> list[Store]:
+    def _stores(self, kept: list[Tensor], x: Inputs, limit: int, held: int, folder: Path) -> list[Store]:
         ragged = [isinstance(x, dict) and values.ndim > 2 and values.shape[1] == x["input_ids"].shape[1] for values in kept]
         ones = np.ones(len(self.samples), dtype=np.int64)
         rows = [self.samples.lengths if each and self.samples.lengths is not None else ones for each in ragged]
         shapes = [values.shape[2:] if each else values.shape[1:] for values, each in zip(kept, ragged, strict=True)]
         size = sum(needed(count, shape, values.dtype) for count, shape, values in zip(rows, shapes, kept, strict=True))
-        if size > limit:
-            raise OSError(too_large(size, limit))
+        if held + size > limit:
+            raise OSError(too_large(held + size, limit))
         parts = zip(rows, shapes, kept, ragged, strict=True)
         return [
             Store(count, shape, values.dtype, ragged=each, folder=folder, channels_last=_channels_last(values))

@@ -22,7 +22,7 @@ from zoo.engine.intervals import check_level
 from zoo.engine.intervals import intervals as bootstrap
 from zoo.engine.loader import Loader
 from zoo.engine.metrics import check_specificity, compute_metrics, sensitivity_at_specificity, sigmoid, softmax
-from zoo.engine.passes import Forward, run_all, run_words, samples_for
+from zoo.engine.passes import Forward, in_batches_that_fit, run_all, run_words, samples_for
 from zoo.engine.progress import Progress
 from zoo.engine.setup import check_targets, reads
 from zoo.errors import DataError, OptionError, check_options, did_you_mean
@@ -247,4 +247,5 @@ def _outputs(
         loader = Loader(samples_for(inputs, table), where, workers=workers, layout=layout)
         progress.begin("evaluate", len(table))
         words = model.task == "token-classification" and forward is model
-        return (run_words if words else run_all)(forward, loader, len(table), batch_size, each=progress.step)
+        run = run_words if words else run_all
+        return in_batches_that_fit(lambda size: run(forward, loader, len(table), size, each=progress.step), batch_size, halved=lambda: None)

@@ -21,13 +21,23 @@ _CPU = (
     "could not create a memory object",
     "std::bad_alloc",
 )
+# What the libraries on a GPU say, which ask for memory beside torch's allocator.
+_GPU = (
+    "CUDA error: out of memory",
+    "CUDA out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "MPS backend out of memory",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that a batch was too large for the memory of a GPU or of this process."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in (*_CPU, *_GPU))
 
 
 class Undo:

@@ -43,12 +43,27 @@ def too_late(stop: StopFlag, folder: Path) -> InterruptedRunError:
     return error
 
 
-def not_finite(error: NonFiniteError, where: str, indices: Sequence[int], table: Table, lr: float) -> TrainingError:
-    """Return the error for a loss or gradient that is not finite, naming the samples of its step."""
+def not_finite(
+    error: NonFiniteError, where: str, indices: Sequence[int], table: Table, *, lr: float, config: Config, half: bool
+) -> TrainingError:
+    """Return the error for a loss or gradient that is not finite, naming the samples of its step.
+
+    Args:
+        error: What was found.
+        where: In which step.
+        indices: The samples of the step.
+        table: The training data.
+        lr: The learning rate that may be to blame; 0 where nothing had trained.
+        config: The run's configuration, of which what is set already is not proposed.
+        half: Whether the run computes in bf16.
+    """
     names = examples([f"{index} ({table.name_of(index)})" for index in indices])
+    remedies = [f"lower lr (now {lr:g})"] if lr else ["look at the values of these samples and at the weights, for nothing had trained yet"]
+    remedies += ["give clip_grad=1.0"] if lr and config.clip_grad is None else []
+    remedies += ["give precision='fp32'"] if half else []
+    told = " or ".join(remedies)
     return TrainingError(
-        f"the {error.what} is not finite in {where}, samples {names}; no parameter was changed by it. "
-        f"Lower lr (now {lr:g}), or give clip_grad=1.0 or precision='fp32'"
+        f"the {error.what} is not finite in {where}, samples {names}; no parameter was changed by it. {told[0].upper()}{told[1:]}"
     )
 
 

@@ -44,7 +44,9 @@ def build_optimizer(model: TaskModel, config: Config, device: torch.device) -> t
     """
     lr = 1.0 if config.lr == "auto" else config.lr
     groups = param_groups(model.groups, model.head, lr=lr, layer_decay=config.layer_decay, weight_decay=config.weight_decay)
-    return _make(config.optimizer, config.optimizer_options, groups, fused=device.type == "cuda")
+    # torch has no fused SGD over sharded parameters.
+    fused = device.type == "cuda" and not (config.shard and config.optimizer.lower() == "sgd")
+    return _make(config.optimizer, config.optimizer_options, groups, fused=fused)
 
 
 def check_optimizer(name: str, options: Mapping[str, Any]) -> None:

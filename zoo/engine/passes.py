@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +20,13 @@ from zoo.data.transforms import Augment, Transform, eval_transform, train_transf
 from zoo.declare import Image, Text
 from zoo.engine.entered import Kept
 from zoo.engine.loader import Loader
+from zoo.engine.memory import is_out_of_memory
 from zoo.engine.ranks import Ranks
 from zoo.engine.sampler import ordered_batches
+from zoo.errors import TrainingError, count
 
+log = logging.getLogger("zoo")
+T = TypeVar("T")
 Forward = Callable[[Any], Tensor]
 Outputs: TypeAlias = "npt.NDArray[np.float32]"
 
@@ -76,6 +82,32 @@ def run_all(
             each(done)
     assert result is not None, "an empty table was let through"
     return ranks.fill(result) if shared else result
+
+
+def in_batches_that_fit(run: Callable[[int], T], size: int, *, halved: Callable[[], None] | None = None) -> T:
+    """Run a pass in batches of ``size`` samples, and of half as many as often as memory runs out.
+
+    Args:
+        run: The pass, given the samples per forward.
+        size: Samples per forward.
+        halved: Called after each halving; None where the batches must stay as they are, because other processes have the same.
+
+    Raises:
+        TrainingError: If they must stay, or one sample alone does not fit.
+    """
+    while True:
+        try:
+            return run(size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1 or halved is None:
+                remedy = "lower batch_size" if size > 1 else "make the inputs smaller (image_size=, max_length=)"
+                raise TrainingError(f"out of memory without gradients, in batches of {count(size, 'sample')}; {remedy}") from error
+        gc.collect()
+        size //= 2
+        halved()
+        log.warning("out of memory without gradients: going on with batches of %s", count(size, "sample"))
 
 
 def without_gradients(ranks: Ranks) -> AbstractContextManager[Any]:

@@ -30,7 +30,8 @@ def prepared(model: TaskModel, train: Table, config: Config, accelerator: Any) -
     """
     with ExitStack() as stack:
         stack.enter_context(_frozen_as_before(model))
-        layout = stack.enter_context(placed(model, accelerator.device))
+        # What is sharded waits on the CPU, because it need not fit onto one device.
+        layout = stack.enter_context(placed(model, torch.device("cpu") if config.shard else accelerator.device))
         stack.enter_context(searched(accelerator.device, fixed=not isinstance(model.inputs, Text)))
         stack.enter_context(seeded(config.seed))
         resize_inputs(model, config.image_size)

@@ -30,6 +30,7 @@ from zoo.engine.recipes import default_recipe
 from zoo.engine.setup import check_fits, open_for_fit
 from zoo.engine.signals import StopFlag
 from zoo.engine.store import IN_MEMORY
+from zoo.engine.streams import why_whole
 from zoo.engine.training import Training
 
 
@@ -100,7 +101,7 @@ class _Planned:
     def _phases(self, training: Training, layout: torch.memory_format, held: int) -> list[PhasePlan]:
         phases = []
         factors = _factors(training)
-        dry_run = DryRun(training, self._valid, layout=layout, folder=self._folder)
+        dry_run = DryRun(training, self._valid, layout=layout, folder=self._folder, whole=why_whole(self._config, training.penalties))
         for epoch in (epoch for epoch in training.plan if epoch.done == 0):
             dry = dry_run.phase(epoch)
             memory = held + self._kept(epoch) + self._peak(dry)

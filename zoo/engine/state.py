@@ -25,7 +25,7 @@ from zoo.tuning.shard import load_values, whole
 
 log = logging.getLogger("zoo")
 
-PLAIN = ("epoch", "step", "steps", "seen", "seconds", "history", "rates", "split")
+PLAIN = ("epoch", "step", "steps", "seen", "seconds", "history", "rates", "split", "passes")
 
 
 @dataclass
@@ -45,6 +45,7 @@ class State:
         start: Values of the model before the last phase, where the result is to be mixed with them.
         rates: Learning rate of the head that a range test found for each phase, by its position.
         split: Micro-batches per batch; more than one after memory ran out.
+        passes: By how much memory cuts the batches of passes without gradients, as it was when the phase began or one found.
         plateau: What the schedule of that name remembers of the present phase.
     """
 
@@ -60,6 +61,7 @@ class State:
     start: dict[str, Tensor] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     split: int = 1
+    passes: int = 1
     plateau: Plateau = field(default_factory=Plateau)
     _kept_in: int | None = None
 

@@ -155,7 +155,14 @@ class Stepper:
         except Exception as error:
             caught = error
         status = Status.FINE if caught is None else Status.FAILED  # what does not fit here is no micro-batch
-        _, weight = self._ranks.agree_and_add(status, weight, told(caught) if caught else "")
+        message = told(caught) if caught else ""
+        if self._undo.device.type == "cuda" and self._ranks.count > 1:  # where it is, so that nobody waits for the GPU
+            self._ranks.agree(status, message)
+            total = torch.zeros((), device=self._undo.device) + weight
+            self._ranks.add([total] if caught is None else [])
+            weight = total
+        else:
+            _, weight = self._ranks.agree_and_add(status, weight, message)
         if caught is not None:
             raise caught
         return batches, weight

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -23,14 +22,14 @@ from zoo.data.transforms import Augment
 from zoo.engine.config import Config
 from zoo.engine.entered import Entering, Kept, Whole, find_boundary
 from zoo.engine.loader import Loaded, Loader, to_device
-from zoo.engine.memory import is_out_of_memory
-from zoo.engine.passes import Forward, Outputs, run_all, run_words, samples_for
+from zoo.engine.passes import Forward, Outputs, in_batches_that_fit, run_all, run_words, samples_for
 from zoo.engine.plan import Epoch
 from zoo.engine.progress import Progress
 from zoo.engine.ranks import Ranks
 from zoo.engine.sampler import Batch
 from zoo.engine.shelf import SHELF, model_key, table_key
 from zoo.errors import DiskFullError, ZooError
+from zoo.tuning import Regularizers
 from zoo.tuning.boundary import Boundary
 
 log = logging.getLogger("zoo")
@@ -67,7 +66,7 @@ class Streams:
         poll: Called after every batch of a pass; may raise to stop.
         folder: Where large caches may go.
         ranks: The processes that train together.
-        enter: Whether the model may be entered in the middle.
+        whole: Why the model is not entered in the middle, see ``why_whole``; empty where it may be.
         share: Whether what is frozen is shared with other runs of this process.
 
     Attributes:
@@ -88,7 +87,7 @@ class Streams:
         poll: Callable[[], None],
         folder: Path,
         ranks: Ranks,
-        enter: bool = True,
+        whole: str = "",
         share: bool = True,
     ) -> None:
         self._model, self._train, self._valid, self._config = model, train, valid, config
@@ -98,7 +97,7 @@ class Streams:
         self._features: dict[str, list[Tensor]] = {}
         self._kept: dict[str, Kept] = {}
         self._boundary: Boundary | Whole | None = None
-        self._phase, self._folder, self._ranks, self._enter = -1, folder, ranks, enter
+        self._phase, self._folder, self._ranks, self._whole = -1, folder, ranks, whole
         self._share = share and ranks.count == 1
         self._table_keys: dict[int, str] = {}
         self._model_key = self.reason = ""
@@ -109,12 +108,18 @@ class Streams:
         self._open_phase(epoch)
         if not epoch.pooled:
             loader = self._entered(epoch, "train") or self._kept_loader("augmented" if epoch.augment else "plain")
-            return Stream(loader.batches, self.cast(self._forward), loader.samples.lengths)
+            viewed = epoch.cached and self._config.views > 1 and not isinstance(loader, Kept)
+            return Stream(self._views if viewed else loader.batches, self.cast(self._forward), loader.samples.lengths)
         if "train" not in self._features:
             kinds = [("plain", 0), *(("augmented", view) for view in range(1, self._config.views))]
             self._features["train"] = [self._extract(self._train, kind, view) for kind, view in kinds]
         targets = torch.from_numpy(np.asarray(self._train.targets))
         return Stream(cached_batches(self._features["train"], targets, self._accelerator.device), self.cast(self._model.pooled_logits))
+
+    def _views(self, order: Sequence[Batch], epoch: int) -> Iterable[Loaded]:
+        """Yield batches of the views that were to be kept: what a run trains on must not hang on whether there is room for them."""
+        view = epoch % self._config.views
+        return self._kept_loader("augmented" if view else "plain").batches(order, view)
 
     def close(self) -> None:
         """End the workers of every loader."""
@@ -158,7 +163,9 @@ class Streams:
         self._kept.clear()
         self.close()
         self._phase, self._boundary, self.reason, self._model_key = epoch.index, None, "", ""
-        if epoch.cached and not epoch.pooled and self._enter:
+        if epoch.cached and not epoch.pooled and self._whole:
+            self._not_kept(epoch, self._whole)
+        elif epoch.cached and not epoch.pooled:
             with self._ranks.together(), self._accelerator.autocast():  # as it will be used
                 found = find_boundary(self._model, epoch.frozen, self._kept_loader("plain"))
             reasons = list(filter(None, self._ranks.gather(found if isinstance(found, str) else "")))
@@ -186,6 +193,7 @@ class Streams:
                 raise  # a sample that cannot be read is no reason to compute it every epoch
             self._not_kept(epoch, str(error))
             self._boundary = None
+            self._kept.clear()  # training must not enter where validation cannot
             return None
         self._kept[part] = kept
         return kept
@@ -204,12 +212,18 @@ class Streams:
     def _fill(self, kept: Kept, kind: str, view: int, count: int) -> None:
         self._model.eval()
         self._progress.begin("frozen part", count)
-        limit = int(self._config.cache_gb * 2**30)
+        held = kept.nbytes + sum(other.nbytes for other in self._kept.values())
         with self._accelerator.autocast():
             loader = self._loader(kind, keep_workers=False)
             each = self._after_batch
-            options: dict[str, Any] = {"limit": limit, "folder": self._folder, "ranks": self._ranks, "each": each}
-            self._fitting(lambda: kept.fill(loader, view, batch_size=self._size, **options))
+            options: dict[str, Any] = {
+                "held": held,
+                "limit": int(self._config.cache_gb * 2**30),
+                "folder": self._folder,
+                "ranks": self._ranks,
+                "each": each,
+            }
+            self._fitting(lambda size: kept.fill(loader, view, batch_size=size, **options))
 
     def _forward(self, x: Any) -> Tensor:
         """Return the logits of a batch of inputs, or of a batch that enters in the middle."""
@@ -239,7 +253,9 @@ class Streams:
             return ""
         self._model_key = self._model_key or model_key(self._model, self._model.frozen)
         how = [self._size, str(self._accelerator.device), self._accelerator.mixed_precision, self._config.compile]
-        how += [torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32]
+        torchs: Any = torch.backends  # some of what follows is not in its types
+        libraries = (torchs.cuda.matmul, torchs.cudnn.conv, torchs.mkldnn.matmul, torchs.mkldnn.conv)
+        how += [library.fp32_precision for library in libraries]  # the older getters refuse to answer where these were set
         drawn = [view, self._config.seed, self._config.augment] if kind == "augmented" else []
         return f"{what}/{self._model_key}/{samples}/{how}/{drawn}"
 
@@ -247,25 +263,19 @@ class Streams:
         self._progress.begin(what, count)
         each = self._after_batch
         if what == "valid" and self._model.task == "token-classification":
-            return self._fitting(lambda: run_words(forward, loader, count, self._size, each=each, ranks=self._ranks))
-        return self._fitting(lambda: run_all(forward, loader, count, self._size, each=each, epoch=view, ranks=self._ranks))
+            return self._fitting(lambda size: run_words(forward, loader, count, size, each=each, ranks=self._ranks))
+        return self._fitting(lambda size: run_all(forward, loader, count, size, each=each, epoch=view, ranks=self._ranks))
 
     @property
     def _size(self) -> int:
         """Samples of a batch without gradients, of which more fit into memory than in training."""
         return max(1, 2 * -(-self._config.samples // self._ranks.count) // self.split)
 
-    def _fitting(self, run: Callable[[], T]) -> T:
-        """Run a pass, in batches of half the size as often as memory runs out."""
-        while True:
-            try:
-                return run()
-            except Exception as error:
-                if not is_out_of_memory(error) or self._size == 1 or self._ranks.count > 1:
-                    raise
-            gc.collect()
-            self.split *= 2
-            log.warning("out of memory without gradients: going on with batches of %d samples", self._size)
+    def _fitting(self, run: Callable[[int], T]) -> T:
+        return in_batches_that_fit(run, self._size, halved=self._halve if self._ranks.count == 1 else None)
+
+    def _halve(self) -> None:
+        self.split *= 2
 
     def _after_batch(self, done: int) -> None:
         if self._progress.due:
@@ -296,6 +306,13 @@ class Streams:
                 return function(x)
 
         return forward
+
+
+def why_whole(config: Config, penalties: Regularizers | None) -> str:
+    """Return why a model is not entered in the middle though what is frozen could be kept; empty where it may be."""
+    if config.compile:
+        return "compiled code is not entered in the middle"
+    return "a penalty (delta) needs the inputs" if penalties and penalties.needs_inputs else ""
 
 
 def cached_batches(views: Sequence[Tensor], targets: Tensor, device: torch.device) -> Batches:

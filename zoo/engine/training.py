@@ -41,7 +41,7 @@ from zoo.engine.sharding import check_batches
 from zoo.engine.signals import StopFlag, Stopped
 from zoo.engine.state import State, frozen_names, values_of, write_stop
 from zoo.engine.step import Stepper
-from zoo.engine.streams import Stream, Streams
+from zoo.engine.streams import Stream, Streams, why_whole
 from zoo.engine.tryout import find_rate, fit_memory
 from zoo.engine.validation import set_mode, validate
 from zoo.tuning import Regularizers
@@ -112,7 +112,7 @@ class Training:
             poll=self.poll,
             folder=folder,
             ranks=ranks,
-            enter=not config.compile and (penalties is None or not penalties.needs_inputs),
+            whole=why_whole(config, penalties),
         )
         self.saver = Saver(self)
         self._phase = -1
@@ -156,14 +156,20 @@ class Training:
         if self._phase != epoch.index:
             self._phase = epoch.index
             self.model.freeze(epoch.frozen)
+            if self.config.compile:  # other parameters train: after eight variants of one function torch would give up compiling
+                torch.compiler.reset()
             self.averages.settle(frozen_names(self.model))
         try:
-            self.streams.split = max(self.streams.split, state.split)
+            begins = epoch.done == state.step == 0
+            if begins:  # and not in between: a resumed run computes what is kept in batches of the same size
+                state.passes = max(state.passes, state.split)
+            self.streams.split = max(self.streams.split, state.passes)
             with self.ranks.together():
                 stream = self.streams.train(epoch)
+            state.passes = self.streams.split
             set_mode(self.model, epoch, training=True)
             with self.penalties.watching() if self.penalties else nullcontext():
-                if epoch.done == state.step == 0:
+                if begins:
                     began = time.perf_counter()
                     self._begin_phase(epoch, stream)
                     started += time.perf_counter() - began  # trials are no part of what an epoch takes
@@ -270,7 +276,9 @@ class Training:
         """Return the error for a loss or gradient that is not finite, with the samples of its step."""
         indices = [index for batch in order[error.step] for index in batch]
         where = f"epoch {self.state.epoch + 1} (phase {epoch.phase.name!r}), step {error.step + 1} of {epoch.steps}"
-        return not_finite(error, where, indices, self.train, self.rates.peak(epoch))
+        lr = self.rates.peak(epoch) if self.optimizer.param_groups[-1]["lr"] else 0.0
+        half = self.accelerator.mixed_precision != "no"
+        return not_finite(error, where, indices, self.train, lr=lr, config=self.config, half=half)
 
     def make_stepper(self) -> tuple[Guard, Stepper]:
         """Return what takes optimizer steps, and what watches them."""

@@ -32,7 +32,8 @@ def set_mode(model: TaskModel, epoch: Epoch | None, *, training: bool) -> None:
 
 
 def _metrics(run: Training, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> dict[str, float]:
-    if run.scale is None:
-        return compute_metrics(run.model.task, logits, truth, run.train.classes)
-    error = logits - run.scale.encode(truth)
-    return {"loss": float((error**2).mean()), **compute_metrics(run.model.task, run.scale.decode(logits), truth)}
+    metrics = compute_metrics(run.model.task, logits if run.scale is None else run.scale.decode(logits), truth, run.train.classes)
+    if run.model.task != "regression":
+        return metrics
+    error = logits - (truth.reshape(logits.shape) if run.scale is None else run.scale.encode(truth))
+    return {"loss": float((error**2).mean()), **metrics}
