@@ -37,6 +37,17 @@ def test_fewer_epochs_than_phases_leave_out_the_last_phases_and_say_so(caplog: p
     assert caplog.text.count("left out: full") == 1
 
 
+def test_a_phase_that_has_fewer_epochs_than_groups_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    recipe = Recipe(name="short", phases=(Phase(name="down", frozen="each", steps=4),))
+    with caplog.at_level("WARNING"):
+        check_fits(model(), resolve(recipe, {}))
+    assert "'down' has 1 epoch for" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        check_fits(model(), resolve("gradual", {}))
+    assert "groups" not in caplog.text
+
+
 def test_recipes_and_configurations_need_no_torch() -> None:
     code = "import sys, zoo.engine.config, zoo.engine.recipe; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -178,8 +178,11 @@ def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe:
         faults.append("max_corrupt: it is the share that on_corrupt='skip' may leave out")
     if "epochs" in given and all(phase.epochs or phase.steps for phase in phases):
         faults.append("epochs: every phase of the recipe has a length of its own")
-    idle = [name for name in ("l2_sp", "delta", "bss", "drop_path", "recompute", "layer_decay") if given.get(name)]
-    if idle and all(phase.frozen == "all" for phase in phases):
+    idle = [name for name in ("l2_sp", "delta", "bss", "drop_path", "recompute", "layer_decay", "freeze_bn") if given.get(name)]
+    idle += ["trains"] if values["trains"] != "all" else []
+    if idle and values.get("freeze") == "all":
+        faults.append(f"{', '.join(idle)}: freeze='all' leaves nothing of the backbone to train")
+    elif idle and all(phase.frozen == "all" for phase in phases):
         faults.append(f"{', '.join(idle)}: the recipe trains nothing of the backbone; take another, such as 'lp-ft'")
     return faults
 

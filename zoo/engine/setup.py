@@ -19,7 +19,7 @@ from zoo.data.table import flat_targets
 from zoo.declare import Image, Text
 from zoo.engine.config import Config
 from zoo.engine.recipe import phase_epochs
-from zoo.errors import DataError, OptionError, examples, fault_list
+from zoo.errors import DataError, OptionError, count, examples, fault_list
 
 log = logging.getLogger("zoo")
 MIXES = ("mixup", "cutmix", "erase", "rand_augment")
@@ -65,10 +65,14 @@ def _warn(model: TaskModel, config: Config) -> None:
     if not model.pretrained and phases[0].frozen == "all":
         told = "%s starts from random values, and the recipe %r first trains a head on its features; recipe='full' suits it better"
         log.warning(told, model.spec.name, config.recipe.name)
-    left_out = [phase.name for phase, count in zip(phases, phase_epochs(phases, config.epochs), strict=True) if not count]
+    left_out = [phase.name for phase, epochs in zip(phases, phase_epochs(phases, config.epochs), strict=True) if not epochs]
     if left_out:
         told = "epochs is %d and the recipe %r has %d phases; left out: %s"
         log.warning(told, config.epochs, config.recipe.name, len(phases), ", ".join(left_out))
+    for phase, epochs in zip(phases, phase_epochs(phases, config.epochs), strict=True):
+        if phase.frozen == "each" and 0 < epochs < len(model.groups):
+            told = "phase %r has %s for %d groups, so it unfreezes several at a time; give it more epochs"
+            log.warning(told, phase.name, count(epochs, "epoch"), len(model.groups))
     if config.wise_ft < 1 and len(phases) - len(left_out) == 1:
         told = "wise_ft mixes in the values from before the last phase, and there is one phase only: where the head is new, they are random"
         log.warning(told)
