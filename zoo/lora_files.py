@@ -15,7 +15,6 @@ from typing import Any, Literal
 import pydantic
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from zoo.adapter import TaskModel
 from zoo.backbone import Backbone
@@ -26,6 +25,7 @@ from zoo.files import write_json, write_text
 from zoo.saved import assemble, backbone_state, check_free, root_of, save_tokenizer, spec_of, writing
 from zoo.tuning import Lora
 from zoo.tuning.lora import attach_to, fold_lora, lora_config
+from zoo.tuning.statistics import keeps_statistics
 from zoo.weights import digest, read, write
 
 OURS, THEIRS, TENSORS = "zoo.json", "adapter_config.json", "adapter_model.safetensors"
@@ -168,13 +168,9 @@ def whole_modules(model: TaskModel) -> list[str]:
     """
     names = [f"backbone.{name}" for name, _ in model.backbone.named_modules() if name]
     head = _stateful(model.head, "head") if any(name.endswith("head") for name in names) else ["head"]
-    norms = [] if model.freeze_bn else [name for name, module in model.backbone.named_modules() if _has_statistics(module)]
+    norms = [] if model.freeze_bn else [name for name, module in model.backbone.named_modules() if keeps_statistics(module)]
     whole = [*head, *(f"backbone.{name}" for name in norms)]
     return whole + [name for name in names if name.endswith(tuple(whole)) and name not in whole]
-
-
-def _has_statistics(module: nn.Module) -> bool:
-    return isinstance(module, _NormBase) and module.running_mean is not None
 
 
 def _stateful(module: nn.Module, name: str) -> list[str]:

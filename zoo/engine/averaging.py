@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from zoo.errors import SavedModelError, examples
+from zoo.tuning.statistics import moving_norms
 
 Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
 UPDATES = "updates"  # a key beside the values; theirs have a prefix
@@ -151,7 +151,7 @@ def refresh_statistics(model: nn.Module, batches: Iterable[Batch], forward: Call
         How many norms were refreshed.
     """
     mode, seen = model.training, 0
-    norms = _moving_norms(model)
+    norms = _open_norms(model)
     before = {norm: ({name: value.clone() for name, value in norm.named_buffers(recurse=False)}, norm.momentum) for norm in norms}
     try:
         for x in batches if norms else ():
@@ -172,10 +172,10 @@ def refresh_statistics(model: nn.Module, batches: Iterable[Batch], forward: Call
     return len(norms) if seen else 0
 
 
-def _moving_norms(model: nn.Module) -> list[_NormBase]:
+def _open_norms(model: nn.Module) -> list[Any]:
     """Leave the norms whose statistics move in training in training mode and all else in eval mode; return them."""
     model.train()  # a TaskModel knows what stands still
-    norms = [norm for norm in model.modules() if isinstance(norm, _NormBase) and norm.training and norm.running_mean is not None]
+    norms = [norm for norm in moving_norms(model) if hasattr(norm, "momentum")]
     model.eval()
     for norm in norms:
         norm.training = True  # the layer alone, as some hold dropout

@@ -33,14 +33,17 @@ def choose_device(wanted: str = "auto") -> torch.device:
     Raises:
         OptionError: If this machine has no such device.
     """
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    present = (*_accelerators(), "cpu")
     if wanted == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
-    if not present.get(wanted, False):
-        raise OptionError(
-            f"device {wanted!r} is not available here; it can be: {', '.join(name for name, here in present.items() if here)}"
-        )
+        return torch.device(present[0])
+    if wanted not in present:
+        raise OptionError(f"device {wanted!r} is not available here; it can be: {', '.join(reversed(present))}")
     return torch.device(wanted)
+
+
+def _accelerators() -> list[str]:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [kind for kind, here in present.items() if here]
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
@@ -107,9 +110,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return all global random states: torch's as uint8 tensors, Python's and numpy's as plain data."""
-    tensors = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["cuda"] = torch.cuda.get_rng_state()
+    tensors = {"cpu": torch.get_rng_state(), **{kind: torch.get_device_module(kind).get_rng_state() for kind in _accelerators()}}
     numbers: Any = np.random.get_state(legacy=False)
     generator = {"key": numbers["state"]["key"].tolist(), "pos": int(numbers["state"]["pos"])}
     plain = {"python": random.getstate(), "numpy": numbers | {"state": generator}}
@@ -120,8 +121,8 @@ def restore_random_state(state: tuple[dict[str, Tensor], dict[str, Any]]) -> Non
     """Restore what ``random_state`` returned, also after a round trip through JSON."""
     tensors, plain = state
     torch.set_rng_state(tensors["cpu"])
-    if "cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda"])
+    for kind in tensors.keys() & _accelerators():
+        torch.get_device_module(kind).set_rng_state(tensors[kind])
     version, numbers, gauss = plain["python"]
     random.setstate((version, tuple(numbers), gauss))
     generator = plain["numpy"]["state"]

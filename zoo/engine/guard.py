@@ -3,7 +3,8 @@
 On the CPU every loss and every gradient norm is looked at before the optimizer steps. On a GPU that would stall the
 queue at each step, so the same test stays on the device: a fused optimizer skips its update where ``found_inf`` is set,
 and the flag is read every ``EVERY`` steps and at the end of an epoch. Either way no non-finite update is ever made; there
-only the message may come late, and it names the step that was first. An optimizer that cannot skip its update by itself
+only the message may come late, and it names the step that was first. ``bad`` is for whatever else must not be touched by
+such a step. An optimizer that cannot skip its update by itself
 is looked after as on the CPU, also on a GPU.
 """
 
@@ -38,6 +39,10 @@ class Guard:
         parameters: What it trains.
         device: Where the model runs.
         clip: Largest gradient norm, or None.
+
+    Attributes:
+        deferred: Whether what was not finite is told by ``check``, later.
+        bad: Where it is deferred, whether the last step was not finite, on the device.
     """
 
     def __init__(
@@ -46,12 +51,13 @@ class Guard:
         self._optimizer, self._parameters, self._clip = optimizer, list(parameters), clip
         self.deferred = device.type == "cuda" and takes_found_inf(optimizer)
         self._first = torch.full((), -1, dtype=torch.int64, device=device)
-        self._bad = torch.zeros((), device=device)  # above zero once a loss is not finite
+        self._seen = torch.zeros((), device=device)  # above zero once a loss is not finite
+        self.bad = torch.zeros((), dtype=torch.bool, device=device)
 
     @property
     def flags(self) -> list[Tensor]:
         """What this process saw in the losses of a step and has not looked at yet, to be added up over all processes, in place."""
-        return [self._bad] if self.deferred else []
+        return [self._seen] if self.deferred else []
 
     def see_loss(self, loss: Tensor, step: int) -> Tensor | float:
         """Look at one loss, before its backward, and return it in double precision, to be summed up.
@@ -62,7 +68,7 @@ class Guard:
             NonFiniteError: If it is not finite; where it is deferred, by ``check`` later.
         """
         if self.deferred:
-            self._bad += ~torch.isfinite(loss.detach())
+            self._seen += ~torch.isfinite(loss.detach())
             return loss.detach().double()
         value = loss.item()
         if not math.isfinite(value):
@@ -78,10 +84,10 @@ class Guard:
         trained = [parameter for parameter in self._parameters if parameter.grad is not None]
         norm = gathered(get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None]))
         if self.deferred:
-            bad = (self._bad > 0) | ~torch.isfinite(norm)
-            self._first = torch.where(bad & (self._first < 0), step, self._first)
-            self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # read by torch's fused optimizers
-            self._bad = torch.zeros_like(self._bad)
+            self.bad = (self._seen > 0) | ~torch.isfinite(norm)
+            self._first = torch.where(self.bad & (self._first < 0), step, self._first)
+            self._optimizer.found_inf = self.bad.float()  # type: ignore[attr-defined]  # read by torch's fused optimizers
+            self._seen = torch.zeros_like(self._seen)
         elif not math.isfinite(norm.item()):
             raise NonFiniteError("gradient", step)
         if self._clip is not None:

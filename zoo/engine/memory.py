@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from zoo.engine.device import random_state, restore_random_state
+from zoo.tuning.statistics import moving_norms, statistics_of
 
 # What torch's allocators say; a message that merely speaks of memory is not among them.
 _CPU = (
@@ -55,32 +55,41 @@ class Undo:
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._model, self.device = model, device
         self.statistics: list[Tensor] = []
-        self._values: list[Tensor] = []
+        self._kinds: list[tuple[list[Tensor], Tensor]] = []  # the statistics of one type, and their values end to end
         self._random: list[Tensor] = []
         self._others: tuple[Any, Any] = (None, None)
+        self._generator = None if device.type == "cpu" else torch.get_device_module(device)
 
     def look(self) -> None:
         """Find the batch statistics that move; to be called when other groups train, for it asks every module."""
-        moving = [norm for norm in self._model.modules() if isinstance(norm, _NormBase) and norm.training]
-        self.statistics = [buffer for norm in moving for buffer in norm._buffers.values() if buffer is not None]
-        self._values = [torch.empty_like(buffer) for buffer in self.statistics]
+        self.statistics = statistics_of(moving_norms(self._model))
+        kinds = {tensor.dtype for tensor in self.statistics}
+        same = [[tensor for tensor in self.statistics if tensor.dtype == kind] for kind in kinds]
+        self._kinds = [(tensors, torch.empty_like(_end_to_end(tensors))) for tensors in same]
 
     def remember(self) -> None:
         """Take the present state."""
-        _copy(self._values, self.statistics)
+        for tensors, values in self._kinds:
+            torch.cat([tensor.reshape(-1) for tensor in tensors], out=values)
         self._random = [torch.get_rng_state()]
         self._others = random.getstate(), np.random.get_state(legacy=False)
-        if self.device.type == "cuda":
-            self._random.append(torch.cuda.get_rng_state(self.device))
+        if self._generator is not None:
+            self._random.append(self._generator.get_rng_state())
 
     def bring_back(self) -> None:
         """Put back what was taken, in place."""
-        _copy(self.statistics, self._values)
+        for tensors, values in self._kinds:
+            _part(values, tensors)
         torch.set_rng_state(self._random[0])
         random.setstate(self._others[0])
         np.random.set_state(self._others[1])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(self._random[1], self.device)
+        if self._generator is not None:
+            self._generator.set_rng_state(self._random[1])
+
+    def bring_back_statistics(self, bad: Tensor) -> None:
+        """Put the statistics back, in place, if ``bad`` is true, without waiting for a GPU to tell."""
+        for tensors, values in self._kinds:
+            _part(torch.where(bad, values, _end_to_end(tensors)), tensors)
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -114,9 +123,12 @@ def as_before(model: nn.Module) -> Iterator[None]:
         restore_random_state(state)
 
 
-def _copy(to: list[Tensor], values: list[Tensor]) -> None:
-    """Copy many small tensors at a time: on a GPU each by itself would be a kernel."""
-    kinds = {tensor.dtype for tensor in to}
-    for kind in kinds:
-        pairs = [(tensor, value) for tensor, value in zip(to, values, strict=True) if tensor.dtype == kind]
-        torch._foreach_copy_([tensor for tensor, _ in pairs], [value for _, value in pairs])
+def _end_to_end(tensors: list[Tensor]) -> Tensor:
+    """Return the values of many small tensors as one: on a GPU each by itself would be a kernel."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _part(values: Tensor, tensors: list[Tensor]) -> None:
+    """Give many tensors their parts of ``values``, in place."""
+    parts = torch.split(values, [tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])

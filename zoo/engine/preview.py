@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.modules.batchnorm import _NormBase
 
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
@@ -32,6 +31,7 @@ from zoo.engine.signals import StopFlag
 from zoo.engine.store import IN_MEMORY
 from zoo.engine.streams import why_whole
 from zoo.engine.training import Training
+from zoo.tuning.statistics import keeps_statistics
 
 
 def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Recipe | None = None, **options: Any) -> Preview:
@@ -156,7 +156,7 @@ class _Planned:
             return "frozen, eval"
         trained = any(parameter.requires_grad for _, parameter in group.named_parameters())
         what = {"all": "trains", "lora": "lora trains", "bias": "biases train"}[model.trains] if trained else "no gradient"
-        norms = [part for _, module in group.modules() for part in module.modules() if isinstance(part, _NormBase)]
+        norms = [part for _, module in group.modules() for part in module.modules() if keeps_statistics(part)]
         held = any(not norm.training for norm in norms)
         return f"{what}, statistics held" if held else what
 

@@ -51,11 +51,11 @@ class Progress:
         if self._bar is not None:
             self._bar.reset(self._task, total=total, description=what, told="")
 
-    def step(self, done: int, told: str = "") -> None:
-        """Show ``done`` steps of the stretch."""
+    def step(self, done: int, told: str | None = None) -> None:
+        """Show ``done`` steps of the stretch, and what there is to tell; where it is None what was told last."""
         if self._bar is not None:
             self._shown = time.monotonic()
-            self._bar.update(self._task, completed=done, told=told)
+            self._bar.update(self._task, completed=done, **({} if told is None else {"told": told}))
 
     def epoch(self, record: Mapping[str, Any], epochs: int, kept: bool) -> None:
         """Print the line of one finished epoch, or of values that were judged after the last."""

@@ -19,6 +19,7 @@ import torch
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
 from zoo.data.read import TEXTUAL
+from zoo.engine.config import Config
 
 LIMIT = 512 * 2**20  # bytes of all values together
 
@@ -55,6 +56,47 @@ class Shelf:
 
 
 SHELF = Shelf()
+
+
+class Keys:
+    """The keys of one run.
+
+    Args:
+        model: Its model.
+        config: Its resolved configuration.
+        accelerator: Device and precision.
+    """
+
+    def __init__(self, model: TaskModel, config: Config, accelerator: Any) -> None:
+        self._model, self._config, self._accelerator = model, config, accelerator
+        self._tables: dict[int, str] = {}
+        self._prefix = ""
+
+    def model_changed(self) -> None:
+        """Look at the values of the frozen prefix again: another one is frozen, or it has trained in between."""
+        self._prefix = ""
+
+    def of(self, what: str, table: Table, kind: str, view: int, *, batch_size: int) -> str:
+        """Return the key of what the frozen prefix gives; nothing where the samples have none.
+
+        Args:
+            what: What is kept of it.
+            table: The samples.
+            kind: How they are loaded, see ``Loaders``.
+            view: Number of the augmented view.
+            batch_size: Samples per forward.
+        """
+        if id(table) not in self._tables:  # once, for it looks at every file
+            self._tables[id(table)] = table_key(table)
+        if not (samples := self._tables[id(table)]):
+            return ""
+        self._prefix = self._prefix or model_key(self._model, self._model.frozen)
+        how = [batch_size, str(self._accelerator.device), self._accelerator.mixed_precision, self._config.compile]
+        torchs: Any = torch.backends  # some of what follows is not in its types
+        libraries = (torchs.cuda.matmul, torchs.cudnn.conv, torchs.mkldnn.matmul, torchs.mkldnn.conv)
+        how += [library.fp32_precision for library in libraries]  # the older getters refuse to answer where these were set
+        drawn = [view, self._config.seed, self._config.augment] if kind == "augmented" else []
+        return f"{what}/{self._prefix}/{samples}/{how}/{drawn}"
 
 
 def model_key(model: TaskModel, frozen: int) -> str:

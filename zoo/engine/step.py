@@ -96,6 +96,30 @@ class Stepper:
         """
         batches, weight = self._load(load)
         self._undo.remember()
+        value, verdict = self._backward(batches, weight, forward, step, samples, asked, explain)
+        try:
+            self._guard.see_gradients(step)
+        except NonFiniteError as error:
+            self._undo.bring_back()
+            raise explain(error) from error
+        if self._guard.deferred:
+            self._undo.bring_back_statistics(self._guard.bad)
+        self._update()
+        here = sum(len(indices) for _, _, indices in batches)
+        self._ranks.average(self._undo.statistics, here / samples)
+        return value, verdict
+
+    def _backward(
+        self,
+        batches: Sequence[Loaded],
+        weight: Tensor | float,
+        forward: Forward,
+        step: int,
+        samples: int,
+        asked: Callable[[], Status],
+        explain: Callable[[NonFiniteError], Exception],
+    ) -> tuple[Tensor | float, Status]:
+        """Leave the gradients of the whole step on every rank, in micro-batches that fit; return as ``take`` does."""
         while True:
             caught: Exception | None = None
             value: Tensor | float = 0.0
@@ -118,11 +142,9 @@ class Stepper:
             self._ranks.add(self._guard.flags)
         else:
             self._ranks.add_gradients(self._parameters, self._guard.flags)
-        try:
-            self._guard.see_gradients(step)
-        except NonFiniteError as error:
-            self._undo.bring_back()
-            raise explain(error) from error
+        return value, verdict
+
+    def _update(self) -> None:
         self.intact = False
         try:
             self._optimizer.step()
@@ -131,8 +153,6 @@ class Stepper:
                 raise TrainingError(f"the optimizer's own values do not fit into memory beside the model; {_REMEDY}") from error
             raise
         self._optimizer.zero_grad(set_to_none=True)
-        self._ranks.average(self._undo.statistics)
-        return value, verdict
 
     def _give_up(self, error: Exception, explain: Callable[[NonFiniteError], Exception]) -> NoReturn:
         """End a sharded step, which cannot be taken again: the others are in the middle of it and can only be let go."""

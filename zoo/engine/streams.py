@@ -15,19 +15,18 @@ import torch
 from torch import Tensor
 
 from zoo.adapter import TaskModel
-from zoo.data.dataset import Inputs, Samples
+from zoo.data.dataset import Inputs
 from zoo.data.open import Table
-from zoo.data.text import TextSamples
-from zoo.data.transforms import Augment
 from zoo.engine.config import Config
 from zoo.engine.entered import Entering, Kept, Whole, find_boundary
 from zoo.engine.loader import Loaded, Loader, to_device
-from zoo.engine.passes import Forward, Outputs, in_batches_that_fit, run_all, run_words, samples_for
+from zoo.engine.loaders import Loaders
+from zoo.engine.passes import Forward, Outputs, in_batches_that_fit, run_all, run_words
 from zoo.engine.plan import Epoch
 from zoo.engine.progress import Progress
 from zoo.engine.ranks import Ranks
 from zoo.engine.sampler import Batch
-from zoo.engine.shelf import SHELF, model_key, table_key
+from zoo.engine.shelf import SHELF, Keys
 from zoo.errors import DiskFullError, ZooError
 from zoo.tuning import Regularizers
 from zoo.tuning.boundary import Boundary
@@ -90,46 +89,40 @@ class Streams:
         whole: str = "",
         share: bool = True,
     ) -> None:
-        self._model, self._train, self._valid, self._config = model, train, valid, config
-        self._accelerator, self._layout, self._progress, self._poll = accelerator, layout, progress, poll
-        self._loaders: dict[str, Loader] = {}
-        self._samples: dict[str, Samples | TextSamples] = {}  # for the whole run: texts are encoded once
+        self._model, self._config, self._accelerator, self._progress, self._poll = model, config, accelerator, progress, poll
+        self._loaders = Loaders(model, train, valid, config, accelerator.device, layout=layout)
+        self._keys = Keys(model, config, accelerator) if share and ranks.count == 1 else None
         self._features: dict[str, list[Tensor]] = {}
         self._kept: dict[str, Kept] = {}
         self._boundary: Boundary | Whole | None = None
         self._phase, self._folder, self._ranks, self._whole = -1, folder, ranks, whole
-        self._share = share and ranks.count == 1
-        self._table_keys: dict[int, str] = {}
-        self._model_key = self.reason = ""
-        self.split = 1
+        self.reason, self.split = "", 1
 
     def train(self, epoch: Epoch) -> Stream:
         """Return what ``epoch`` trains on; the model's frozen prefix must be set already. May leave the model in eval mode."""
         self._open_phase(epoch)
         if not epoch.pooled:
-            loader = self._entered(epoch, "train") or self._kept_loader("augmented" if epoch.augment else "plain")
+            loader = self._entered(epoch, "train") or self._loaders.kept("augmented" if epoch.augment else "plain")
             viewed = epoch.cached and self._config.views > 1 and not isinstance(loader, Kept)
             return Stream(self._views if viewed else loader.batches, self.cast(self._forward), loader.samples.lengths)
         if "train" not in self._features:
             kinds = [("plain", 0), *(("augmented", view) for view in range(1, self._config.views))]
-            self._features["train"] = [self._extract(self._train, kind, view) for kind, view in kinds]
-        targets = torch.from_numpy(np.asarray(self._train.targets))
+            self._features["train"] = [self._extract(kind, view) for kind, view in kinds]
+        targets = torch.from_numpy(np.asarray(self._loaders.table("plain").targets))
         return Stream(cached_batches(self._features["train"], targets, self._accelerator.device), self.cast(self._model.pooled_logits))
 
     def _views(self, order: Sequence[Batch], epoch: int) -> Iterable[Loaded]:
         """Yield batches of the views that were to be kept: what a run trains on must not hang on whether there is room for them."""
         view = epoch % self._config.views
-        return self._kept_loader("augmented" if view else "plain").batches(order, view)
+        return self._loaders.kept("augmented" if view else "plain").batches(order, view)
 
     def close(self) -> None:
         """End the workers of every loader."""
-        for loader in self._loaders.values():
-            loader.close()
-        self._loaders.clear()
+        self._loaders.close()
 
     def plain(self) -> Loader:
         """Return the loader of the training samples as they are, not augmented."""
-        return self._kept_loader("plain")
+        return self._loaders.kept("plain")
 
     def inputs(self, order: Sequence[Batch]) -> Iterator[Inputs]:
         """Yield the inputs of batches of training samples as they are, not augmented."""
@@ -142,15 +135,14 @@ class Streams:
 
         Without an epoch nothing that was kept from a frozen prefix is used.
         """
-        assert self._valid is not None, "asked for validation without validation data"
         if epoch is not None:
             self._open_phase(epoch)
         if epoch is None or not epoch.pooled:
             kept = None if epoch is None else self._entered(epoch, "valid")
-            loader = kept or self._kept_loader("valid")
-            return self._pass(self.cast(self._forward), loader, len(self._valid), "valid")
+            loader = kept or self._loaders.kept("valid")
+            return self._pass(self.cast(self._forward), loader, len(self._loaders.table("valid")), "valid")
         if "valid" not in self._features:
-            self._features["valid"] = [self._extract(self._valid, "valid", 0)]
+            self._features["valid"] = [self._extract("valid", 0)]
         with torch.inference_mode():
             logits = self.cast(self._model.pooled_logits)(self._features["valid"][0].to(self._accelerator.device))
         return np.asarray(logits.float().cpu().numpy())
@@ -162,12 +154,14 @@ class Streams:
         self._features.clear()
         self._kept.clear()
         self.close()
-        self._phase, self._boundary, self.reason, self._model_key = epoch.index, None, "", ""
+        self._phase, self._boundary, self.reason = epoch.index, None, ""
+        if self._keys is not None:
+            self._keys.model_changed()
         if epoch.cached and not epoch.pooled and self._whole:
             self._not_kept(epoch, self._whole)
         elif epoch.cached and not epoch.pooled:
             with self._ranks.together(), self._accelerator.autocast():  # as it will be used
-                found = find_boundary(self._model, epoch.frozen, self._kept_loader("plain"))
+                found = find_boundary(self._model, epoch.frozen, self._loaders.kept("plain"))
             reasons = list(filter(None, self._ranks.gather(found if isinstance(found, str) else "")))
             if isinstance(found, str) or reasons:
                 self._not_kept(epoch, reasons[0])
@@ -178,16 +172,14 @@ class Streams:
         """Return what entered the boundary, computed at the first call; None where the model runs as a whole."""
         if self._boundary is None or part in self._kept:
             return self._kept.get(part)
-        table = self._train if part == "train" else self._valid
-        assert table is not None, "asked for validation without validation data"
         views = [("plain" if part == "train" else "valid", 0)]
         views += [("augmented", view) for view in range(1, self._config.views)] if part == "train" else []
-        kept = Kept(self._boundary, self._kept_loader(views[0][0]), self._accelerator.device)
+        kept = Kept(self._boundary, self._loaders.kept(views[0][0]), self._accelerator.device)
         try:
             for kind, view in views:
-                if not kept.adopt(SHELF.get(self._key(table, kind, view, "entered"))):
-                    self._fill(kept, kind, view, len(table))
-                    SHELF.put(self._key(table, kind, view, "entered"), *kept.newest)  # memory may have made the batches smaller
+                if not kept.adopt(SHELF.get(self._key("entered", kind, view))):
+                    self._fill(kept, kind, view)
+                    SHELF.put(self._key("entered", kind, view), *kept.newest)  # memory may have made the batches smaller
         except OSError as error:
             if isinstance(error, ZooError) and not isinstance(error, DiskFullError):
                 raise  # a sample that cannot be read is no reason to compute it every epoch
@@ -209,19 +201,18 @@ class Streams:
         self.reason = reason
         log.info("the frozen prefix of phase %r is computed every epoch: %s", epoch.phase.name, reason)
 
-    def _fill(self, kept: Kept, kind: str, view: int, count: int) -> None:
+    def _fill(self, kept: Kept, kind: str, view: int) -> None:
         self._model.eval()
-        self._progress.begin("frozen part", count)
+        self._progress.begin("frozen part", len(self._loaders.table(kind)))
         held = kept.nbytes + sum(other.nbytes for other in self._kept.values())
         with self._accelerator.autocast():
-            loader = self._loader(kind, keep_workers=False)
-            each = self._after_batch
+            loader = self._loaders.fresh(kind)
             options: dict[str, Any] = {
                 "held": held,
                 "limit": int(self._config.cache_gb * 2**30),
                 "folder": self._folder,
                 "ranks": self._ranks,
-                "each": each,
+                "each": self._after_batch,
             }
             self._fitting(lambda size: kept.fill(loader, view, batch_size=size, **options))
 
@@ -233,31 +224,18 @@ class Streams:
         logits: Tensor = self._model.logits(self._boundary.replay(x.x, x.kept), x.x)
         return logits
 
-    def _extract(self, table: Table, kind: str, view: int) -> Tensor:
-        features: Tensor | None = SHELF.get(self._key(table, kind, view, "pooled"))
+    def _extract(self, kind: str, view: int) -> Tensor:
+        features: Tensor | None = SHELF.get(self._key("pooled", kind, view))
         if features is None:
             self._model.eval()
-            # One pass and no more: its workers end with it, instead of idling beside the training of the head.
-            loader = self._loader(kind, keep_workers=False)
-            features = torch.from_numpy(self._pass(self.cast(self._model.embed_batch), loader, len(table), "features", view))
-            SHELF.put(self._key(table, kind, view, "pooled"), features, features.nbytes)
+            loader, number = self._loaders.fresh(kind), len(self._loaders.table(kind))
+            features = torch.from_numpy(self._pass(self.cast(self._model.embed_batch), loader, number, "features", view))
+            SHELF.put(self._key("pooled", kind, view), features, features.nbytes)
         return features
 
-    def _key(self, table: Table, kind: str, view: int, what: str) -> str:
+    def _key(self, what: str, kind: str, view: int) -> str:
         """Return what identifies values of the frozen prefix among the runs of this process; nothing if they are not shared."""
-        if not self._share:
-            return ""
-        if id(table) not in self._table_keys:  # once, for it looks at every file
-            self._table_keys[id(table)] = table_key(table)
-        if not (samples := self._table_keys[id(table)]):
-            return ""
-        self._model_key = self._model_key or model_key(self._model, self._model.frozen)
-        how = [self._size, str(self._accelerator.device), self._accelerator.mixed_precision, self._config.compile]
-        torchs: Any = torch.backends  # some of what follows is not in its types
-        libraries = (torchs.cuda.matmul, torchs.cudnn.conv, torchs.mkldnn.matmul, torchs.mkldnn.conv)
-        how += [library.fp32_precision for library in libraries]  # the older getters refuse to answer where these were set
-        drawn = [view, self._config.seed, self._config.augment] if kind == "augmented" else []
-        return f"{what}/{self._model_key}/{samples}/{how}/{drawn}"
+        return "" if self._keys is None else self._keys.of(what, self._loaders.table(kind), kind, view, batch_size=self._size)
 
     def _pass(self, forward: Forward, loader: Loader | Kept, count: int, what: str, view: int = 0) -> Outputs:
         self._progress.begin(what, count)
@@ -282,21 +260,6 @@ class Streams:
             self._progress.step(done)
         with self._ranks.together() if self._ranks.lockstep else nullcontext():
             self._poll()
-
-    def _kept_loader(self, kind: str) -> Loader:
-        if kind not in self._loaders:
-            self._loaders[kind] = self._loader(kind, keep_workers=True)
-        return self._loaders[kind]
-
-    def _loader(self, kind: str, *, keep_workers: bool) -> Loader:
-        if kind not in self._samples:
-            table = self._valid if kind == "valid" else self._train
-            assert table is not None, "there are no validation data to load"
-            augment = Augment(**(self._config.augment or {})) if kind == "augmented" else None
-            self._samples[kind] = samples_for(self._model.inputs, table, augment, seed=self._config.seed)
-        samples = self._samples[kind]
-        device, workers = self._accelerator.device, self._config.workers
-        return Loader(samples, device, workers=workers, layout=self._layout, keep_workers=keep_workers)
 
     def cast(self, function: Forward) -> Forward:
         """Return the function under the run's precision."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +22,23 @@ from zoo.engine.best import Best, resolve_monitor
 from zoo.engine.checkpoint import Checkpoint
 from zoo.engine.conclusion import conclude
 from zoo.engine.config import Config
-from zoo.engine.guard import EVERY, Guard, NonFiniteError
+from zoo.engine.guard import Guard
 from zoo.engine.loss import Loss, class_weights
-from zoo.engine.messages import headline, interrupted, not_finite
+from zoo.engine.messages import headline, interrupted
 from zoo.engine.optimizer import build_optimizer
 from zoo.engine.plan import Epoch, make_plan, next_phase
 from zoo.engine.plateau import Plateau
 from zoo.engine.progress import Progress
-from zoo.engine.ranks import Ranks, Status
+from zoo.engine.ranks import Ranks
 from zoo.engine.rates import Rates
 from zoo.engine.run import write_history
-from zoo.engine.sampler import Batch
 from zoo.engine.saving import Saver, restore_state
 from zoo.engine.scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.sharding import check_batches
 from zoo.engine.signals import StopFlag, Stopped
 from zoo.engine.state import State, frozen_names, values_of, write_stop
 from zoo.engine.step import Stepper
+from zoo.engine.steps import take_steps
 from zoo.engine.streams import Stream, Streams, why_whole
 from zoo.engine.tryout import find_rate, fit_memory
 from zoo.engine.validation import set_mode, validate
@@ -173,7 +171,7 @@ class Training:
                     began = time.perf_counter()
                     self._begin_phase(epoch, stream)
                     started += time.perf_counter() - began  # trials are no part of what an epoch takes
-                self._steps(epoch, stream)
+                take_steps(self, epoch, stream)
             trained = time.perf_counter() - started
             with self.averages.applied():
                 metrics = validate(self, epoch)
@@ -224,62 +222,6 @@ class Training:
         self.progress.epoch(record, len(self.plan), better)
         self.stepper.intact = True
 
-    def _steps(self, epoch: Epoch, stream: Stream) -> None:
-        state = self.state
-        order = self.batches.order(state.epoch, stream.lengths)[: epoch.steps]
-        loads = self.batches.load(epoch, state.epoch, stream, order, state.step)
-        self.stepper.begin()
-        self.stepper.split = state.split
-        self.progress.begin(f"{epoch.phase.name} {state.epoch + 1}/{len(self.plan)}", epoch.steps)
-        explain = partial(self.explain, epoch, order)
-        for step in range(state.step, epoch.steps):
-            self.rates.apply(epoch, step)
-            samples = sum(len(batch) for batch in order[step])
-            value, verdict = self.stepper.take(
-                partial(next, loads), stream.forward, step=step, samples=samples, asked=self._asked, explain=explain
-            )
-            state.loss_sum += value * samples
-            state.step, state.steps, state.split = step + 1, state.steps + 1, self.stepper.split
-            state.seen += samples
-            self.averages.end_step()
-            self.stepper.intact = True
-            self._after_step(step, verdict, explain)
-        self._check(explain)
-
-    def _after_step(self, step: int, verdict: Status, explain: Callable[[NonFiniteError], Exception]) -> None:
-        if self.progress.due:
-            self.progress.step(step + 1, f"loss {self._mean_loss():.4f}")
-        stop = verdict == Status.STOP or (self.ranks.count == 1 and self.stop.signum > 0)
-        save = verdict == Status.SAVE
-        # On a GPU, steps that nobody has looked at yet must not end up in a checkpoint unseen; and where a first step was not
-        # finite, a fused optimizer has left its state unset.
-        if step == 0 or (step + 1) % EVERY == 0 or stop or save:
-            self._check(explain)
-        if stop:
-            raise Stopped
-        if save:
-            self.saver.save()
-
-    def _asked(self) -> Status:
-        """Return what this process asks for after a step; the clock is that of the first."""
-        if self.stop.signum:
-            return Status.STOP
-        return Status.SAVE if self.ranks.main and self.saver.overdue else Status.FINE
-
-    def _check(self, explain: Callable[[NonFiniteError], Exception]) -> None:
-        try:
-            self.guard.check()
-        except NonFiniteError as error:
-            raise explain(error) from error
-
-    def explain(self, epoch: Epoch, order: Sequence[Sequence[Batch]], error: NonFiniteError) -> Exception:
-        """Return the error for a loss or gradient that is not finite, with the samples of its step."""
-        indices = [index for batch in order[error.step] for index in batch]
-        where = f"epoch {self.state.epoch + 1} (phase {epoch.phase.name!r}), step {error.step + 1} of {epoch.steps}"
-        lr = self.rates.peak(epoch) if self.optimizer.param_groups[-1]["lr"] else 0.0
-        half = self.accelerator.mixed_precision != "no"
-        return not_finite(error, where, indices, self.train, lr=lr, config=self.config, half=half)
-
     def make_stepper(self) -> tuple[Guard, Stepper]:
         """Return what takes optimizer steps, and what watches them."""
         device = self.accelerator.device
@@ -290,10 +232,6 @@ class Training:
     def poll(self) -> None:
         """Raise ``Stopped`` if a signal came."""
         self.stop.poll()
-
-    def _mean_loss(self) -> float:
-        """Return the mean loss of the epoch so far, of several processes as far as this one knows."""
-        return float(self.state.loss_sum) * self.ranks.count / max(1, self.state.seen)
 
     @property
     def _position(self) -> str:

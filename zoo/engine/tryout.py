@@ -15,6 +15,7 @@ from zoo.engine.ranks import Status
 from zoo.engine.sampler import Batch
 from zoo.engine.signals import Stopped
 from zoo.engine.step import Stepper
+from zoo.engine.steps import explained
 from zoo.engine.streams import Stream
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def fit_memory(run: Training, epoch: Epoch, stream: Stream) -> int:
     run.rates.apply_head(0.0)
     with undone(run.model, run.optimizer):
         loaded = next(run.batches.load(epoch, run.state.epoch, stream, order))
-        _take(run, stepper, stream, order[0], loaded, partial(run.explain, epoch, order))
+        _take(run, stepper, stream, order[0], loaded, partial(explained, run, epoch, order))
     return stepper.split
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from zoo.errors import LayerGroupError, OptionError, did_you_mean
 from zoo.layers import LayerGroups
@@ -78,14 +77,3 @@ def apply_eval(groups: LayerGroups, length: int) -> None:
     for group in groups[:length]:
         for _, module in group.modules():
             module.eval()
-
-
-def hold_statistics(module: nn.Module) -> None:
-    """Let every BatchNorm in ``module`` normalise with its running statistics, in place; to be called after every ``train()``.
-
-    The statistics then stand still while scale and shift still train. On a few hundred samples the pretrained statistics
-    are better than any that small, augmented batches give (the usual advice for fine-tuning, e.g. Keras' guide, 2020).
-    """
-    for norm in module.modules():
-        if isinstance(norm, _NormBase):
-            norm.training = False  # the layer alone: a norm with an activation or dropout inside keeps those as they are
