@@ -52,7 +52,7 @@ def test_a_rate_that_explodes_is_told_and_harms_nothing(tmp_path: Path) -> None:
     net = model()
     with pytest.raises(TrainingError, match="not finite in epoch 1"):
         net.fit(*tables(), out=tmp_path / "run", quiet=True, recipe="full", epochs=2, batch_size=8, lr=1e30, warmup=0, device="cuda")
-    assert all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters())
+    assert all(bool(torch.isfinite(value).all()) for value in values(net).values())
 
 
 def test_a_stop_does_not_hide_steps_that_were_not_read_yet(tmp_path: Path) -> None:

@@ -143,6 +143,10 @@ def test_m4_what_one_process_meets_all_of_them_hear(name: str, kinds: list[str],
         assert "rank 1 of 2" in found[0]["text"]
 
 
+def test_running_statistics_are_averaged_by_what_each_process_had(two: list[dict[str, Any]]) -> None:
+    assert [found["decisions"]["means"] for found in two] == [[[1.25, 5.0], 7]] * 2
+
+
 def test_m4_out_of_memory_on_one_process_halves_the_batches_of_both(two: list[dict[str, Any]]) -> None:
     for found in two:
         assert value_gap(found["memory"], found["whole"]) <= 1e-5

@@ -150,9 +150,11 @@ def test_a_stop_does_not_hide_a_step_that_a_gpu_has_not_told_yet(tmp_path: Path,
     monkeypatch.setattr(saving, "INTERVAL", 1000.0)
     monkeypatch.setattr(training, "Guard", Deferred)
     monkeypatch.setattr(training, "build_optimizer", fused)
+    net = model()
     with pytest.raises(TrainingError, match="not finite in epoch 1"):
-        fit(tmp_path, tables(24), recipe="full", lr=1e30, warmup=0.0)
+        net.fit(*tables(24), out=tmp_path, quiet=True, recipe="full", batch_size=8, workers=0, lr=1e30, warmup=0.0)
     assert not (tmp_path / "checkpoint").exists()
+    assert all(bool(torch.isfinite(value).all()) for value in values(net).values()), "statistics have seen it"
 
 
 @pytest.fixture(scope="module")

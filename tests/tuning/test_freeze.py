@@ -3,7 +3,7 @@ import torch
 
 from tests.toy import TOY_LAYERS, ToyNet
 from zoo.layers import bind
-from zoo.tuning import apply_eval, freeze_prefix, hold_statistics
+from zoo.tuning import apply_eval, freeze_prefix
 
 
 def snapshot(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -64,16 +64,3 @@ def test_unfreezing_undoes_freezing() -> None:
     freeze_prefix(groups, 3)
     freeze_prefix(groups, 0)
     assert all(parameter.requires_grad for parameter in model.parameters())
-
-
-def test_held_statistics_stand_still_while_scale_and_shift_train() -> None:
-    torch.manual_seed(0)
-    model = ToyNet().train()
-    hold_statistics(model)
-    before = snapshot(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    model(torch.randn(4, 3, 8, 8)).square().sum().backward()
-    optimizer.step()
-    moved = {name for name, tensor in snapshot(model).items() if not torch.equal(tensor, before[name])}
-    assert moved == {name for name in before if "running" not in name}
-    assert model.blocks[0].drop.training
