@@ -136,7 +136,9 @@ def read_config(folder: Path) -> Config:
         beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise SavedModelError(f"there is no folder {str(folder)!r}{did_you_mean(folder.name, beside)}; give the folder of a saved model")
     if not path.is_file() and (folder / "run.json").is_file():
-        raise SavedModelError(f"{str(folder)!r} is a run that is not finished; go on with it first: resume=True, or --resume")
+        raise SavedModelError(
+            f"{str(folder)!r} is a run that is not finished; wait for it or, where it was stopped, go on with it: resume=True (--resume)"
+        )
     if not path.is_file():
         raise SavedModelError(f"{str(folder)!r} is not a saved model: it has no config.json")
     return read_model(path, Config)

@@ -6,8 +6,13 @@ prints these without a traceback and exits with ``exit_code``.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+Kind = TypeVar("Kind")
 
 
 class ZooError(Exception):
@@ -155,6 +160,20 @@ def count(number: int, noun: str) -> str:
     """Return ``1 file`` or ``3 files``; ``2 classes``, ``2 queries``."""
     plural = noun[:-1] + "ies" if noun.endswith("y") else noun + ("es" if noun.endswith("s") else "s")
     return f"{number} {noun if number == 1 else plural}"
+
+
+def telling_fields(kind: type[Kind]) -> type[Kind]:
+    """Let a dataclass answer a field that it does not have with the nearest one (``OptionError``, not ``TypeError``)."""
+    build: Any = kind.__init__
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a dataclass, as it says
+
+    @functools.wraps(build)
+    def checked(self: Kind, *values: Any, **given: Any) -> None:
+        check_options(given, known, kind.__name__)
+        build(self, *values, **given)
+
+    setattr(kind, "__init__", checked)  # noqa: B010 - mypy takes no assignment to a method
+    return kind
 
 
 def check_options(given: Iterable[str], known: Iterable[str], owner: str, *, beside: Iterable[str] = ()) -> None:

@@ -103,6 +103,15 @@ def test_what_nothing_in_the_run_would_use_is_refused(recipe: Any, options: dict
         resolve(recipe, options)
 
 
+@pytest.mark.parametrize("weights", [[1, 3], {"ants": -1}, {"ants": "many"}, {"ants": True}, 2, "balancd"])
+def test_class_weights_of_a_wrong_kind_say_what_they_must_be(weights: Any) -> None:
+    with pytest.raises(OptionError) as caught:
+        resolve("full", {"class_weights": weights})
+    assert "class_weights is" in str(caught.value)
+    assert str(caught.value).count("it must be 'balanced', or a weight above 0 for each class by its name") == 1
+    assert resolve("full", {"class_weights": {"ants": 2}}).class_weights == {"ants": 2.0}
+
+
 def test_views_of_what_is_frozen_are_taken() -> None:
     assert resolve("linear-probe", {"views": 2, "augment": "light"}).views == 2
     assert resolve("full", {"views": 2, "freeze": 1}).views == 2

@@ -380,3 +380,21 @@ def test_a_regression_whose_targets_are_not_scaled_has_a_loss_to_choose_by(tmp_p
     pixels = images(24)[0]
     run = fit(model(1, task="regression"), tmp_path, (pixels, np.arange(24.0)), (pixels, np.arange(24.0)), monitor="loss")
     assert run.history[run.kept - 1]["loss"] == pytest.approx(run.metrics["rmse"] ** 2)
+
+
+def test_a_window_is_for_scans_and_not_for_pictures(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for index, name in enumerate(("blue", "red") * 4):
+        (tmp_path / "data" / name).mkdir(exist_ok=True, parents=True)
+        Image.fromarray(np.full((16, 16, 3), index, np.uint8)).save(tmp_path / "data" / name / f"{index}.png")
+    net = model(2)
+    with pytest.raises(OptionError, match="window: it is for DICOM files and volumes"):
+        net.fit(tmp_path / "data", out=tmp_path / "run", quiet=True, recipe="linear-probe", window=(40, 400))
+    with pytest.raises(OptionError, match="window: it is for DICOM"):
+        net.evaluate(tmp_path / "data", window=(40, 400))
+
+
+def test_statistics_that_were_never_learned_cannot_be_held(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="freeze_bn: it keeps pretrained statistics, and 'toy/net' starts from random values"):
+        model().fit(images(), out=tmp_path / "run", quiet=True, recipe="full", freeze_bn=True)

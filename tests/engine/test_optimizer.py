@@ -247,6 +247,13 @@ def test_a_guard_that_is_not_deferred_stops_a_plain_optimizer_before_its_step(tm
     assert all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters())
 
 
+def test_an_option_of_a_wrong_shape_is_told_with_the_usual_one() -> None:
+    with pytest.raises(OptionError, match=r"'adamw' refuses .*IndexError: .*without them it has {'betas': \(0.9, 0.999\)}"):
+        check_optimizer("adamw", {"betas": [0.9]})
+    with pytest.raises(OptionError, match=r"\(Invalid beta parameter at index 0: 7"):
+        check_optimizer("adamw", {"betas": [7, 0.9]})
+
+
 def test_counters_stay_on_the_cpu_and_moments_take_the_layout_of_their_parameter() -> None:
     net = model().to(memory_format=torch.channels_last)
     optimizer = built("nadam", net)

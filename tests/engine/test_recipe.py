@@ -63,6 +63,10 @@ def test_a_phase_with_faults_names_all_of_them() -> None:
     for frozen in (True, None, 1.5):
         with pytest.raises(OptionError, match="a whole number, a group's name"):
             Phase(name="x", frozen=frozen)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="Phase has no option 'frozn' \\(did you mean 'frozen'"):
+        Phase(name="x", frozn="all")  # type: ignore[call-arg]
+    with pytest.raises(OptionError, match="Recipe has no option 'phase' \\(did you mean 'phases'"):
+        Recipe(name="x", phase=())  # type: ignore[call-arg]
     with pytest.raises(OptionError, match="no phases"):
         Recipe(name="none", phases=())
     with pytest.raises(OptionError, match="several phases called head"):

@@ -153,8 +153,10 @@ def test_faults_of_texts_are_named() -> None:
     net = model()
     with pytest.raises(DataError, match=r"row 1 \(int\)"):
         net.predict(["fine", 7])
-    with pytest.raises(OptionError, match="mixup"):
+    with pytest.raises(OptionError, match="- mixup: meant"):
         net.fit(sentences(), sentences(seed=1), mixup=0.2)
+    with pytest.raises(OptionError, match="on_corrupt, augment: meant for images"):
+        net.fit(sentences(), sentences(seed=1), augment="strong", on_corrupt="skip")
     with pytest.raises(OptionError, match="image_size"):
         net.fit(sentences(), sentences(seed=1), image_size=32)
     with pytest.raises(DataError, match=r"row 0 \(2 words, 1 labels\)"):

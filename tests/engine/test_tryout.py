@@ -252,6 +252,7 @@ def train_in_little_memory(folder: Path) -> None:
         source = np.random.default_rng(0)
         data = source.integers(0, 255, (64, 512, 512, 3)).astype(np.uint8), ["a", "b"] * 32
         made = model(2)
+        made.pretrained = True
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 900 * 2**20, resource.RLIM_INFINITY))
         made.fit(data, False, out=folder / "run", image_size=512, **(FULL | {"batch_size": 64, "epochs": 1, "quiet": True}))

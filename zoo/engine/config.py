@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from zoo.engine.augmentation import resolve_augment
 from zoo.engine.best import resolve_monitor
-from zoo.engine.fields import Alpha, Float, Int, Share, all_told, among, pair
+from zoo.engine.fields import Alpha, Float, Int, Share, all_told, among, pair, weights_by_class
 from zoo.engine.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe
 from zoo.engine.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
@@ -61,7 +61,7 @@ class Config(BaseModel):
     recompute: bool = False
     compile: bool = False
     shard: bool = False
-    class_weights: Literal["balanced"] | dict[str, Annotated[Float, Field(gt=0)]] | None = None
+    class_weights: Annotated[Literal["balanced"] | dict[str, float] | None, BeforeValidator(weights_by_class)] = None
     balanced_sampling: bool = False
     patience: Int = Field(default=0, ge=0)
     augment: dict[str, Any] | None = None

@@ -24,7 +24,7 @@ from zoo.engine.loader import Loader
 from zoo.engine.metrics import check_specificity, compute_metrics, sensitivity_at_specificity, sigmoid, softmax
 from zoo.engine.passes import Forward, in_batches_that_fit, run_all, run_words, samples_for
 from zoo.engine.progress import Progress
-from zoo.engine.setup import check_targets, reads
+from zoo.engine.setup import check_targets, reads, refuse_window
 from zoo.errors import DataError, OptionError, check_options, did_you_mean
 
 log = logging.getLogger("zoo")
@@ -233,8 +233,8 @@ def _outputs(
     if window is not None:
         if isinstance(inputs, Text):
             raise OptionError("window is for scans; the model reads texts")
+        refuse_window(window, table)
         inputs = replace(inputs, window=window)
-
     if batch_size < 1:
         raise OptionError(f"batch_size is {batch_size}; it must be at least 1")
     if not len(table):

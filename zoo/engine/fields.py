@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -34,6 +35,19 @@ def among(known: Sequence[str]) -> Callable[[str], str]:
         return value
 
     return check
+
+
+def weights_by_class(value: Any) -> Any:
+    """Refuse what is neither ``balanced`` nor a positive weight for each class by its name."""
+    if value is None or value == "balanced":
+        return value
+    if not isinstance(value, Mapping) or not all(_is_weight(weight) for weight in value.values()):
+        raise ValueError("must be 'balanced', or a weight above 0 for each class by its name, such as {'ants': 1, 'bees': 3}")
+    return {str(name): float(weight) for name, weight in value.items()}
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 Int = Annotated[int, BeforeValidator(no_bool)]

@@ -61,7 +61,7 @@ class Lookout:
     def _silent(self, who: str) -> str:
         return (
             f"{who} of {self.count} no longer answers (it died, or took more than {self.timeout:g} s), so all stop. "
-            "What it said last stands in its own output. Go on from the last checkpoint with resume=True (--resume)"
+            "Look for what it printed last. Where the run has a checkpoint already, resume=True (--resume) goes on from it"
         )
 
 

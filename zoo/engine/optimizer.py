@@ -140,4 +140,8 @@ def _unknown(name: str) -> OptionError:
 
 
 def _refused(name: str, options: Mapping[str, Any], error: Exception) -> OptionError:
-    return OptionError(f"optimizer {name!r} refuses optimizer_options={dict(options)!r}: {error}")
+    kind = _torch_optimizers().get(name.lower()) or _timm_factory().get_optimizer_class(name.lower(), bind_defaults=False)
+    parameters = inspect.signature(kind).parameters
+    usual = {option: parameters[option].default for option in options if option in parameters}
+    cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"  # its own words, or a slip inside
+    return OptionError(f"optimizer {name!r} refuses optimizer_options={dict(options)!r} ({cause}); without them it has {usual!r}")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from zoo.errors import OptionError, did_you_mean, examples, fault_list
+from zoo.errors import OptionError, did_you_mean, examples, fault_list, telling_fields
 
 SCHEDULES = ("cosine", "one-cycle", "linear", "constant", "step", "plateau")
 # Optimizers whose weight decay is added to the gradient, where the recipes' numbers are meant for AdamW's.
@@ -15,6 +15,7 @@ RESERVED = ("average", "wise-ft")
 TRAINS = ("all", "lora", "bias")
 
 
+@telling_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Phase:
     """One stretch of a recipe.
@@ -66,6 +67,7 @@ def _is_above(value: object, least: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and least < value < math.inf
 
 
+@telling_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """How a model is fine-tuned: the phases and the defaults of every option that a recipe decides.

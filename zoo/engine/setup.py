@@ -13,10 +13,12 @@ import numpy as np
 
 from zoo.adapter import TaskModel
 from zoo.data.dataset import drop_corrupt
+from zoo.data.folders import PICTURES
 from zoo.data.open import Table, open_train_valid
 from zoo.data.read import TEXTUAL, kind_of
 from zoo.data.table import flat_targets
 from zoo.declare import Image, Text
+from zoo.engine.augmentation import AUGMENTS, resolve_augment
 from zoo.engine.config import Config
 from zoo.engine.recipe import phase_epochs
 from zoo.errors import DataError, OptionError, count, examples, fault_list
@@ -38,8 +40,8 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> N
     """
     _warn(model, config)
     kind = model.spec.modality
-    pixels = ["views"] if kind == "text" and config.views > 1 else []
-    pixels += [name for name in MIXES if kind != "image" and (config.augment or {}).get(name)]
+    pixels = [name for name in ("views", "on_corrupt") if kind == "text" and _given(config, name)]
+    pixels += _augments_in_vain(config, kind)
     labels = [name for name in ("class_weights", "balanced_sampling", "label_smoothing") if getattr(config, name)]
     waits = [name for name in ("patience", "monitor") if getattr(config, name)]
     waits += ["schedule='plateau'"] if "plateau" in (config.schedule, *(phase.schedule for phase in config.recipe.phases)) else []
@@ -50,6 +52,11 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> N
             model.task == "token-classification",
             [name for name in labels if name == "balanced_sampling"],
             "it draws whole samples, and a sentence has labels of several classes; use class_weights",
+        ),
+        (
+            not model.pretrained,
+            ["freeze_bn"] if config.freeze_bn and not config.recipe.freeze_bn else [],
+            f"it keeps pretrained statistics, and {model.spec.name!r} starts from random values",
         ),
         (not validated, waits, "decided by a metric, and there are no validation data"),
     ]
@@ -82,7 +89,7 @@ def _apart(config: Config) -> list[str]:
     """Return which options do not go with each other."""
     mixed = [name for name in ("mixup", "cutmix") if (config.augment or {}).get(name)]
     hooked = [name for name in ("delta", "bss", "drop_path", "recompute") if getattr(config, name)]
-    means = [name for name in ("average", "wise_ft") if getattr(config, name) != Config.model_fields[name].default]
+    means = [name for name in ("average", "wise_ft") if _given(config, name)]
     pairs = [
         (config.views > 1, mixed, "views", "views are kept of single samples"),
         (config.compile, hooked, "compile", "compiled code does not see what is hooked into a network"),
@@ -94,6 +101,21 @@ def _apart(config: Config) -> list[str]:
         ),
     ]
     return [f"{', '.join(found)} with {other}: {why}" for given, found, other, why in pairs if given and found]
+
+
+def _augments_in_vain(config: Config, kind: str) -> list[str]:
+    """Return what was given of an augmentation and changes nothing for inputs of this kind."""
+    augment = config.augment or {}
+    mixes = [name for name in MIXES if kind != "image" and augment.get(name)]
+    named = [fields for name, fields in AUGMENTS.items() if name != config.recipe.augment]
+    usual = resolve_augment(config.recipe.augment, {}, []) or {}
+    other = augment in named or any(augment.get(name) != usual.get(name) for name in augment if name not in MIXES)
+    return ["augment"] if kind == "text" and augment and other else mixes
+
+
+def _given(config: Config, name: str) -> bool:
+    """Tell whether an option differs from what it is if nobody gives it."""
+    return bool(getattr(config, name) != Config.model_fields[name].default)
 
 
 def reads(model: TaskModel) -> str:
@@ -124,12 +146,25 @@ def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tu
     check_targets(model, first)
     if second is not None:
         check_targets(model, second)
+    refuse_window(config.window, first)
     if config.on_corrupt == "skip":
         window = config.window or getattr(model.inputs, "window", None)
         channels = 0 if isinstance(model.inputs, Text) else model.inputs.channels
         first = drop_corrupt(first, config.max_corrupt, window, channels=channels)
         second = second and drop_corrupt(second, config.max_corrupt, window, channels=channels)
     return first, second
+
+
+def refuse_window(window: tuple[float, float] | None, table: Table) -> None:
+    """Refuse a window where there is no scan to be shown through it: pictures have the values that they are shown with.
+
+    Raises:
+        OptionError: If a window is given and all inputs are pictures.
+    """
+    names = [name for name in table.inputs if isinstance(name, str | os.PathLike)] if isinstance(table.inputs, list) else []
+    pictures = bool(names) and all(os.fspath(name).lower().endswith(PICTURES) for name in names)
+    if window is not None and pictures:
+        raise OptionError(f"window: it is for DICOM files and volumes, and {table.source} has pictures; leave it out")
 
 
 def check_targets(model: TaskModel, table: Table) -> None:

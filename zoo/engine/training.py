@@ -236,7 +236,7 @@ class Training:
     @property
     def _position(self) -> str:
         if self.state.epoch == len(self.plan):
-            return "the end of the last epoch"
+            return "the end of the last epoch, with nothing left to train"
         return f"epoch {self.state.epoch + 1}, after {self.state.step} of {self.plan[self.state.epoch].steps} steps"
 
 
