@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from tests.engine.test_resume import stop, tables
 from tests.engine.tiny import difference, model, timeless, values
 from zoo.engine.recipe import Phase, Recipe
+from zoo.engine.shelf import SHELF
 from zoo.errors import OptionError, TrainingError, ZooError
 
 CPU_SAYS = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
@@ -89,6 +91,46 @@ def test_t7_the_size_outlives_a_stop(tmp_path: Path) -> None:
     seen = limited(resumed, 3, MemoryError())
     run(resumed, tmp_path, resume=True)
     assert max(seen) == 2
+
+
+def test_t7_what_is_kept_is_computed_as_before_also_where_a_later_pass_ran_out_of_memory(tmp_path: Path) -> None:
+    def train(folder: Path, **options: Any) -> tuple[list[int], int]:
+        """Return the sizes of the batches that went through the frozen part, and of the largest that entered behind it in a pass."""
+        made, kept, behind, steps = net(), [], [], [0]
+
+        def first(module: Any, args: Any) -> None:
+            if "forward" not in vars(module):  # of its own it has one where the network is entered behind it
+                kept.append(len(args[0]))
+                whole.append(True)
+
+        def tail(module: Any, args: Any) -> None:
+            steps[0] += module.training
+            if steps[0] == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            if whole or module.training:
+                whole.clear()
+                return
+            if len(args[0]) > 4:
+                raise MemoryError
+            behind.append(len(args[0]))
+
+        whole: list[bool] = []
+        made.backbone.conv1.register_forward_pre_hook(first)
+        made.backbone.blocks[1].register_forward_pre_hook(tail)
+        made.fit(*tables(), out=folder, quiet=True, recipe="full", freeze="stage.0", augment="none", batch_size=4, epochs=3, **options)
+        return kept, max(behind)
+
+    SHELF.clear()
+    stop_at = -1
+    expected, largest = train(tmp_path / "whole")
+    assert largest == 4
+    stop_at = 9  # in the second epoch, after a validation
+    with pytest.raises(ZooError, match="SIGTERM"):
+        train(tmp_path / "run")
+    stop_at = -1
+    SHELF.clear()
+    assert train(tmp_path / "run", resume=True)[0] == expected
+    assert max(expected) == 8
 
 
 def test_t7_one_sample_that_does_not_fit_and_other_errors_end_the_run(tmp_path: Path) -> None:

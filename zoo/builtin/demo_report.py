@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo.engine.curves import empty_figure
+
 
 class Ticker:
     """Progress over trainings, to stderr: a bar on a terminal, one plain line per training elsewhere.
@@ -83,12 +85,7 @@ def show(report: Mapping[str, Any]) -> None:
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """Draw the validation accuracy per epoch: the mean of the seeds as a line, their range as a band."""
-    # Figure and canvas directly: pyplot would choose a backend and keep global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(7, 4, layout="constrained")
     axes = figure.subplots()
     for row in report["rows"]:
         curves = np.asarray(row["curves"])

@@ -25,6 +25,17 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: st
     drawn(lambda where: _draw(history, where, monitor=monitor, kept=kept), path)
 
 
+def empty_figure(width: float, height: float, **options: Any) -> Any:
+    """Return matplotlib's ``Figure`` of a size in inches, ready to be saved as a picture."""
+    # Figure and canvas directly: pyplot would choose a backend and keep global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), **options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def drawn(draw: Callable[[Path], None], path: Path) -> None:
     """Draw a picture; where that fails the log says so, and the run goes on."""
     try:
@@ -36,12 +47,7 @@ def drawn(draw: Callable[[Path], None], path: Path) -> None:
 
 
 def _draw(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: str, kept: int) -> None:
-    # Figure and canvas directly: pyplot would choose a backend and keep global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.8))
-    FigureCanvasAgg(figure)
+    figure = empty_figure(9, 3.8)
     panels = figure.subplots(1, 2)
     # Fixed margins: matplotlib's layout engines cost more than a tiny run, and warn on odd data.
     figure.subplots_adjust(left=0.08, right=0.98, bottom=0.21, top=0.91, wspace=0.22)

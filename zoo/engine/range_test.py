@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.engine.curves import empty_figure
 from zoo.engine.guard import NonFiniteError
 from zoo.engine.memory import as_before
 from zoo.errors import TrainingError
@@ -157,14 +158,8 @@ def draw_range(curve: RangeCurve, path: Path) -> None:
         curve: What ``range_test`` gave.
         path: A ``.png`` or ``.svg`` file, replaced.
     """
-    # Figure and canvas directly: pyplot would choose a backend and keep global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.6))
-    FigureCanvasAgg(figure)
+    figure = empty_figure(6, 3.6)
     panel = figure.subplots()
-    # Fixed margins: matplotlib's layout engines cost more than the test, and warn on odd data.
     figure.subplots_adjust(left=0.12, right=0.97, bottom=0.15, top=0.95)
     panel.set_xscale("log")
     panel.plot(curve.rates, curve.losses, linewidth=0.8, color="lightgrey", label="loss of the batch")

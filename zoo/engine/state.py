@@ -45,7 +45,7 @@ class State:
         start: Values of the model before the last phase, where the result is to be mixed with them.
         rates: Learning rate of the head that a range test found for each phase, by its position.
         split: Micro-batches per batch; more than one after memory ran out.
-        passes: By how much memory cuts the batches of passes without gradients, as it was when the phase began or one found.
+        passes: By how much memory cuts the batches of passes without gradients, as it was when the phase began.
         plateau: What the schedule of that name remembers of the present phase.
     """
 

@@ -159,12 +159,13 @@ class Training:
             self.averages.settle(frozen_names(self.model))
         try:
             begins = epoch.done == state.step == 0
-            if begins:  # and not in between: a resumed run computes what is kept in batches of the same size
+            if begins:
                 state.passes = max(state.passes, state.split)
             self.streams.split = max(self.streams.split, state.passes)
             with self.ranks.together():
                 stream = self.streams.train(epoch)
-            state.passes = self.streams.split
+            if begins:  # and not later: a resumed run computes what is kept in batches of the same size
+                state.passes = self.streams.split
             set_mode(self.model, epoch, training=True)
             with self.penalties.watching() if self.penalties else nullcontext():
                 if begins:
