@@ -4,7 +4,7 @@ Images: MobileNetV2 with real ImageNet weights. Texts: all-MiniLM-L6-v2, the fir
 on the whole training part, keeps the last epoch and sees the held-out part once. zoo runs ``fit(train, False)`` and nothing else;
 Trainer its defaults (3 epochs, batches of 8, rate 5e-5) under our augmentation; fastai ``fine_tune(5)`` with its own head,
 augmentation and rate; the probe is logistic regression on frozen features. Seconds are CPU seconds of one thread, spent on
-training alone.
+training alone. With ``--per-class 8`` texts have so few labels, and SetFit can be among the methods.
 
 Run: python benchmarks/p10_defaults.py --data ../shared/data
 """
@@ -25,8 +25,8 @@ from typing import Any
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 import torch
-from peers import fastai_on_images, fit, probe, trainer_on_images, trainer_on_texts
-from sets import IMAGES, images, text_model, texts
+from peers import fastai_on_images, fit, probe, setfit_on_texts, trainer_on_images, trainer_on_texts
+from sets import IMAGES, Samples, few, images, text_model, texts
 from side_by_side import needed
 
 import zoo
@@ -34,7 +34,7 @@ from zoo.registry import use_registry
 
 PIXELS = {"ants/bees": 160, "X-rays": 160, "CIFAR-10": 96, "amazon to webcam": 160}
 TEXT_SETS = ("SMS spam", "TREC", "SST-2")
-METHODS = ("zoo", "Trainer", "fastai", "probe")
+METHODS = ("zoo", "Trainer", "fastai", "probe", "SetFit")
 TOKENS = 128
 Run = Callable[[int], tuple[float, float]]
 
@@ -67,8 +67,11 @@ def on_images(name: str, arguments: argparse.Namespace) -> dict[str, Run]:
 
 def on_texts(name: str, arguments: argparse.Namespace) -> dict[str, Run]:
     """Return the methods for one set of texts; fastai has no way of its own for this backbone."""
-    train, test = texts(name, arguments.data, arguments.limit, arguments.test)
-    labels = sorted(set(train[1]))
+    everything, test = texts(name, arguments.data, 10**6 if arguments.per_class else arguments.limit, arguments.test)
+    labels = sorted(set(everything[1]))
+
+    def train(seed: int) -> Samples:
+        return few(everything, arguments.per_class, seed) if arguments.per_class else everything
 
     def model(seed: int) -> zoo.TaskModel:
         found = zoo.get(text_model()).adapt(len(labels), labels=labels, seed=seed)
@@ -77,14 +80,19 @@ def on_texts(name: str, arguments: argparse.Namespace) -> dict[str, Run]:
         return found
 
     def ours(seed: int) -> tuple[float, float]:
-        metrics, seconds = fit(model(seed), train, test, seed=seed, **arguments.options)
+        metrics, seconds = fit(model(seed), train(seed), test, seed=seed, **arguments.options)
         return metrics["accuracy"], seconds
 
     def peer(seed: int) -> tuple[float, float]:
         told = {"num_train_epochs": arguments.peer_epochs or 3}
-        return trainer_on_texts(text_model(), train, test, words=False, max_length=TOKENS, seed=seed, **told)
+        return trainer_on_texts(text_model(), train(seed), test, words=False, max_length=TOKENS, seed=seed, **told)
 
-    return {"zoo": ours, "Trainer": peer, "probe": lambda seed: probe(model(seed), train, test)}
+    return {
+        "zoo": ours,
+        "Trainer": peer,
+        "probe": lambda seed: probe(model(seed), train(seed), test),
+        "SetFit": lambda seed: setfit_on_texts(text_model(), train(seed), test, max_length=TOKENS, seed=seed),
+    }
 
 
 def told(name: str, method: str, run: Run, seeds: Sequence[int]) -> None:
@@ -103,10 +111,11 @@ def main() -> None:
     everything = (*IMAGES, *TEXT_SETS)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sets", nargs="*", default=everything, choices=everything, metavar="SET", help=", ".join(everything))
-    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--methods", nargs="*", default=METHODS[:-1], choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=1000, help="training texts of a set")
     parser.add_argument("--test", type=int, default=500, help="held-out texts of a set")
+    parser.add_argument("--per-class", type=int, help="training texts of a class, drawn anew by each seed, in place of --limit")
     parser.add_argument("--peer-epochs", type=int, help="of Trainer and fastai, in place of their 3 and 5")
     parser.add_argument("--most", type=int, help="images of a class, to try the script")
     parser.add_argument("--epochs", type=int, help="of zoo, to try the script")
@@ -121,7 +130,7 @@ def main() -> None:
         methods: dict[str, Any] = on_images(name, arguments) if name in IMAGES else on_texts(name, arguments)
         for method in arguments.methods:
             if method in methods:
-                told(name, method, methods[method], range(1 if method == "probe" else arguments.seeds))
+                told(name, method, methods[method], range(1 if method == "probe" and not arguments.per_class else arguments.seeds))
 
 
 if __name__ == "__main__":

@@ -184,5 +184,23 @@ def trainer_on_texts(
     return float(f1_score(test[1], rows)), seconds
 
 
+def setfit_on_texts(folder: str, train: Any, test: Any, *, max_length: int, seed: int) -> tuple[float, float]:
+    """Train a saved transformers model by SetFit (Tunstall et al. 2022) with its defaults; return accuracy and seconds."""
+    import setfit  # type: ignore[import-not-found]  # is no dependency of the benchmarks: pip install setfit
+    from datasets import Dataset as Rows  # type: ignore[import-untyped]  # ships no types
+
+    torch.manual_seed(seed)
+    labels = sorted(set(train[1]))
+    model = setfit.SetFitModel.from_pretrained(folder, max_seq_length=max_length)
+    rows = Rows.from_dict({"text": train[0], "label": [labels.index(label) for label in train[1]]})
+    with tempfile.TemporaryDirectory() as out:
+        told = setfit.TrainingArguments(output_dir=out, seed=seed, report_to="none", save_strategy="no", show_progress_bar=False)
+        start = time.process_time()
+        setfit.Trainer(model=model, args=told, train_dataset=rows).train()
+        seconds = time.process_time() - start
+    guessed = model.predict(test[0], show_progress_bar=False)
+    return float(np.mean([labels[int(k)] == label for k, label in zip(guessed, test[1], strict=True)])), seconds
+
+
 def _aligned(words: list[int | None], targets: list[int]) -> list[int]:
     return [-100 if word is None or word == before else targets[word] for word, before in zip(words, [None, *words], strict=False)]

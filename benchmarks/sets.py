@@ -62,6 +62,18 @@ def texts(name: str, data: Path, limit: int, test: int) -> tuple[Samples, Sample
     return parts[0], parts[1]
 
 
+def few(samples: Samples, most: int, seed: int) -> Samples:
+    """Return so many samples of each class, others for each seed."""
+    rows, held = list(range(len(samples[1]))), dict.fromkeys(samples[1], 0)
+    random.Random(seed).shuffle(rows)
+    kept = []
+    for row in rows:
+        held[samples[1][row]] += 1
+        if held[samples[1][row]] <= most:
+            kept.append(row)
+    return [samples[0][row] for row in kept], [samples[1][row] for row in kept]
+
+
 def text_model() -> str:
     """Return the folder of all-MiniLM-L6-v2 with its real weights."""
     try:

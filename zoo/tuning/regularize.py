@@ -26,7 +26,7 @@ class Regularizers:
     """The penalties of one run; a weight of 0 leaves one out.
 
     Frozen groups count in none of them, and with the whole backbone frozen there is no penalty at all. Build it when the
-    model holds its pretrained values, after LoRA is attached and before anything is compiled.
+    model holds its pretrained values, after LoRA is attached.
 
     * L2-SP (Li et al. 2018): half the squared distance of the backbone's trained parameters to their values at the start, and
       half the squared norm of the head's.
