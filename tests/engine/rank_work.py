@@ -207,6 +207,7 @@ def decisions(out: Path) -> dict[str, Any]:
     ranks = join_processes("cpu", 30.0)
     inner = join_processes("cpu", 30.0)
     third = join_processes("cpu", 30.0)
+    fourth = join_processes("cpu", 30.0)
 
     def nested(error: Exception, forgiven: tuple[type[Exception], ...] = ()) -> None:
         with ranks.together(), ranks.together(forgiven):
@@ -227,7 +228,21 @@ def decisions(out: Path) -> dict[str, Any]:
 
     means = [torch.tensor([1.0, 4.0]) * (1 + ranks.rank), torch.tensor(7)]  # a counter stays
     ranks.average(means, 0.75 if ranks.rank == 0 else 0.25)
+
+    def waiting() -> float:
+        began = time.monotonic()
+        with fourth.together():
+            if fourth.rank == 1:
+                raise Stopped
+            while time.monotonic() < began + 20:
+                time.sleep(0.05)
+                fourth.heed()
+        return 0.0
+
+    began = time.monotonic()
+    heeded = caught(waiting) | {"seconds": time.monotonic() - began}
     return {
+        "heeded": heeded,
         "means": [mean.tolist() for mean in means],
         "stopped": caught(lambda: nested(Stopped())),
         "declined": caught(lambda: nested(OSError("no room"), (OSError,))),

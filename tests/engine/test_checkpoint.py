@@ -104,3 +104,17 @@ def test_a_checkpoint_of_the_same_step_is_never_lost_between_two_renames(tmp_pat
     clean_stages(tmp_path)
     assert read_newest(tmp_path) is not None
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000003"]
+
+
+def test_a_damaged_checkpoint_from_before_a_step_back_takes_no_place(tmp_path: Path) -> None:
+    for step in (1, 2, 7):
+        write_checkpoint(tmp_path, step, some(step))
+    (tmp_path / "step-0000000007/manifest.json").write_text("{")
+    for step in (3, 4):
+        write_checkpoint(tmp_path, step, some(step))
+    (tmp_path / "step-0000000004/manifest.json").write_text("{")
+    found = read_newest(tmp_path)
+    assert found is not None
+    assert found[1].name == "step-0000000003"
+    write_checkpoint(tmp_path, 8, some(8))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000000007", "step-0000000008"]

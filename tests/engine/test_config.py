@@ -187,6 +187,13 @@ def test_differences_name_what_matters_only() -> None:
     assert option_differences(ours, theirs) == ["lr was 0.002 and is 0.001"]
 
 
+def test_an_option_that_is_younger_than_the_run_was_what_it_is_by_itself() -> None:
+    older = resolve("full", {}).to_dict()
+    del older["ema"], older["optimizer_options"]
+    assert option_differences(resolve("full", {}).to_dict(), older) == []
+    assert option_differences(resolve("full", {"ema": 0.9}).to_dict(), older) == ["ema was 0.0 and is 0.9"]
+
+
 def test_a_configuration_cannot_be_changed() -> None:
     config: Config = resolve("full", {})
     with pytest.raises(ValueError, match="frozen"):

@@ -179,3 +179,26 @@ def test_a_pass_that_memory_is_too_small_for_goes_on_in_smaller_batches(caplog: 
     net.backbone.register_forward_pre_hook(lambda _module, _args: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(TrainingError, match="batches of 1 sample; make the inputs smaller"):
         net.predict_proba(pixels, batch_size=8)
+
+
+def test_a_table_that_is_made_at_first_use_can_still_be_trained_behind(tmp_path: Path) -> None:
+    net = model()
+    made: dict[str, torch.Tensor] = {}
+
+    def scaled(_module: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
+        made.setdefault("table", torch.ones(output.shape[1], 1, 1))
+        return output * made["table"]
+
+    net.backbone.conv1.register_forward_hook(scaled)
+    net.evaluate(images())
+    net.fit(images(), out=tmp_path, quiet=True, recipe="full", epochs=1, batch_size=8)
+
+
+def test_a_model_comes_back_in_the_layout_and_the_modes_it_had() -> None:
+    net = model().to(memory_format=torch.channels_last)
+    net.train()
+    net.backbone.bn1.eval()
+    net.evaluate(images())
+    assert net.backbone.blocks[0].conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert net.training
+    assert not net.backbone.bn1.training

@@ -188,6 +188,7 @@ def test_curves_bear_gaps_and_single_epochs(tmp_path: Path) -> None:
 def test_what_libraries_on_a_gpu_say_of_memory_is_understood() -> None:
     for text in ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", "MPS backend out of memory"):
         assert is_out_of_memory(RuntimeError(text))
+    assert is_out_of_memory(RuntimeError("FIND was unable to find an engine to execute this computation"))
     assert not is_out_of_memory(RuntimeError("this dataset is out of memory."))
 
 

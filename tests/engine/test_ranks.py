@@ -143,6 +143,12 @@ def test_m4_what_one_process_meets_all_of_them_hear(name: str, kinds: list[str],
         assert "rank 1 of 2" in found[0]["text"]
 
 
+def test_m3_a_process_in_the_middle_of_a_long_pass_heeds_another_that_was_told_to_stop(two: list[dict[str, Any]]) -> None:
+    for found in two:
+        assert found["decisions"]["heeded"]["kind"] == "Stopped"
+        assert found["decisions"]["heeded"]["seconds"] < 5
+
+
 def test_running_statistics_are_averaged_by_what_each_process_had(two: list[dict[str, Any]]) -> None:
     assert [found["decisions"]["means"] for found in two] == [[[1.25, 5.0], 7]] * 2
 

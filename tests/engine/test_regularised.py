@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,8 @@ from tests.engine.test_resume import tables
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.open import open_data
 from zoo.engine import saving
+from zoo.engine.loader import Loader
+from zoo.engine.passes import samples_for
 from zoo.engine.recipe import Phase, Recipe
 from zoo.engine.run import Run
 from zoo.errors import InterruptedRunError, OptionError
@@ -98,6 +101,34 @@ def test_an_average_is_refreshed_without_a_batch_of_one_sample(tmp_path: Path) -
     data = open_data(images(25)), open_data(images(12, seed=1))
     made = model()
     made.fit(*data, out=tmp_path, recipe="full", epochs=2, batch_size=8, average=0.5, wise_ft=0.7, quiet=True)
+
+
+def test_statistics_are_refreshed_over_all_classes_also_where_the_data_are_sorted_by_class(tmp_path: Path) -> None:
+    pixels, names = images(48)
+    order = np.argsort(names, kind="stable")
+    data = open_data((pixels[order], [names[index] for index in order]))
+    net = model()
+    net.fit(data, False, out=tmp_path, recipe="full", epochs=2, batch_size=8, average=0.5, augment="none", quiet=True)
+    with torch.no_grad():
+        x = next(iter(Loader(samples_for(net.inputs, data), torch.device("cpu")).batches([list(range(48))])))[0]
+        whole = net.backbone.conv1(x).var((0, 2, 3))
+    assert bool(((net.backbone.bn1.running_var / whole - 1).abs() < 0.25).all()), "each batch was of one class"
+
+
+def test_a_refresh_takes_smaller_batches_where_training_did(tmp_path: Path) -> None:
+    def run(out: Path, most: int, **options: Any) -> Any:
+        net = model()
+
+        def scarce(_module: Any, args: Any) -> None:
+            if len(args[0]) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        net.backbone.conv1.register_forward_pre_hook(scarce)
+        net.fit(images(24), images(12, seed=1), out=out, recipe="full", epochs=2, batch_size=8, average=0.5, quiet=True, **options)
+        return net
+
+    run(tmp_path / "run", 3)
+    run(tmp_path / "statistics", 3, wise_ft=0.5)
 
 
 def test_what_a_later_phase_freezes_stands_still_in_the_average_too(tmp_path: Path) -> None:

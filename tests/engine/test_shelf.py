@@ -61,6 +61,26 @@ def test_whatever_the_values_depend_on_makes_another_key(other: dict[str, Any], 
     assert again >= 36
 
 
+def norms_otherwise(net: Any) -> None:
+    net.backbone.bn1.eps = 10.0
+
+
+def hooks(net: Any) -> None:
+    net.backbone.conv1.register_forward_hook(lambda _module, _args, output: output + 1)
+
+
+def pools_otherwise(net: Any) -> None:
+    net.head.pool.kind = "max"
+
+
+@pytest.mark.parametrize("change", [norms_otherwise, hooks, pools_otherwise], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("recipe", [TOP, PROBE], ids=["entered", "pooled"])
+def test_modules_that_are_set_otherwise_are_not_taken_for_the_same(change: Any, recipe: Recipe, tmp_path: Path) -> None:
+    computed(tmp_path / "1", recipe)
+    again, _ = computed(tmp_path / "2", recipe, change=change)
+    assert again >= 36
+
+
 def test_views_depend_on_the_seed_and_the_augmentation(tmp_path: Path) -> None:
     recipe = Recipe(name="views", phases=(Phase(name="views", frozen="all"),), epochs=2, batch_size=8)
     first, _ = computed(tmp_path / "1", recipe, views=2)

@@ -301,3 +301,16 @@ def train_in_little_memory(folder: Path) -> None:
         code = 0
     finally:
         os._exit(code)  # never back into pytest
+
+
+def test_validation_on_kept_features_goes_on_in_smaller_parts(tmp_path: Path) -> None:
+    net = model()
+
+    def scarce(_module: Any, args: Any) -> None:
+        if not net.head.training and len(args[0]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    handle = net.head.linear.register_forward_pre_hook(scarce)
+    made = net.fit(*tables(), out=tmp_path, quiet=True, recipe="linear-probe", epochs=2, batch_size=2)
+    handle.remove()
+    assert made.metrics["accuracy"] == net.evaluate(tables()[1])["accuracy"]

@@ -18,7 +18,7 @@ from tests.faults.fork_run import Pausing, await_mark, await_no_group, ended, fo
 from zoo.data.open import Table, open_data
 from zoo.engine import checkpoint, saving
 
-CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143}
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, signal.SIGHUP: 143}
 OPTIONS: dict[str, Any] = {"recipe": "full", "epochs": 3, "batch_size": 8, "lr": 1e-2, "quiet": True}
 # Which read of which data it is where a run pauses; 24 reads of the training data and 12 of the validation data are an epoch.
 READS = {"first batch": ("train", 1), "training": ("train", 35), "evaluation": ("valid", 15)}

@@ -13,13 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from zoo.engine.signals import exit_code
+from zoo.engine.signals import exit_code, heard
 
 LOOK = 0.1  # seconds between two looks at the processes
 GRACE = 15.0  # seconds that the others have to say what they know, once one has failed
 PARENT = "ZOO_LAUNCHER"  # environment variable: the process that starts and watches the others
 STOPPED = (130, 143)  # exit codes after a signal and a checkpoint
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 
 
 def launch(words: Sequence[str], count: int) -> int:
@@ -92,7 +91,7 @@ def _passing_on() -> Iterator[tuple[list[subprocess.Popen[bytes]], set[int]]]:
             if child.poll() is None:
                 child.send_signal(signum)
 
-    before = {number: signal.signal(number, forward) for number in _SIGNALS}
+    before = {number: signal.signal(number, forward) for number in heard()}
     try:
         yield children, passed_on
     finally:

@@ -37,7 +37,7 @@ def starting_workers() -> Iterator[None]:
 
 
 def _start(_worker: int) -> None:
-    for name in ("SIGINT", "SIGUSR1"):
+    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     parent = multiprocessing.parent_process()

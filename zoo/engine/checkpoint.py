@@ -63,7 +63,8 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, *, keep: i
         shutil.rmtree(stage, ignore_errors=True)
         raise
     _flush(folder)
-    for old in _written(folder)[:-keep]:
+    # A later one is left from before the run went back past it, because it is damaged: it takes nobody's place.
+    for old in [path for path in _written(folder) if path.name <= final.name][:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 

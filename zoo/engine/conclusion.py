@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
 from torch import Tensor
 
 from zoo.adapter import TaskModel
 from zoo.engine.averaging import interpolate, refresh_statistics
-from zoo.engine.sampler import even_batches
+from zoo.engine.passes import in_batches_that_fit
+from zoo.engine.sampler import epoch_order, even_batches
 from zoo.engine.state import values_of
 from zoo.engine.validation import validate
 from zoo.tuning.shard import load_values
@@ -85,7 +85,13 @@ def _judge(run: Training, name: str, *, asked: bool = False) -> bool:
 def _refresh(run: Training) -> None:
     """Let BatchNorm see the training data with the new values, where its statistics moved in training."""
     run.model.freeze(run.plan[-1].frozen)
-    # As in training, for one sample alone has no statistics.
-    order = even_batches(np.arange(len(run.train)), run.config.samples)
+    # In the order of one more epoch: data are often sorted by class, and statistics of one class at a time are those of none.
+    order = epoch_order(len(run.train), run.config.seed, len(run.plan))
+
+    def refresh(size: int) -> int:
+        batches = even_batches(order, size)  # as in training, for one sample alone has no statistics
+        return refresh_statistics(run.model, run.streams.inputs(batches), forward=run.streams.cast(run.model))
+
     with run.ranks.together():
-        refresh_statistics(run.model, run.streams.inputs(order), forward=run.streams.cast(run.model))
+        size = -(-run.config.samples // run.ranks.count)
+        in_batches_that_fit(refresh, max(1, size // run.state.split), halved=None if run.ranks.lockstep else lambda: None)

@@ -198,5 +198,8 @@ def _suit_optimizer(values: dict[str, Any], given: Mapping[str, Any]) -> None:
 def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Tell where two configurations differ in what changes the result; workers and device do not."""
     free = {"workers", "device", "cache_gb", "timeout"}
-    names = [name for name in ours if name not in free and ours[name] != theirs.get(name)]
-    return [f"{name} was {theirs.get(name)!r} and is {ours[name]!r}" for name in names]
+    fields = Config.model_fields
+    # An option that is younger than the other run was what it is if nobody gives it.
+    before = {name: theirs.get(name, fields[name].get_default(call_default_factory=True) if name in fields else None) for name in ours}
+    names = [name for name in ours if name not in free and ours[name] != before[name]]
+    return [f"{name} was {before[name]!r} and is {ours[name]!r}" for name in names]

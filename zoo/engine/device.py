@@ -72,16 +72,23 @@ def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format
 
 @contextmanager
 def placed(model: nn.Module, device: torch.device) -> Iterator[torch.memory_format]:
-    """Move a model to ``device`` for the duration, in place; it comes back to where it was, in the mode it was in."""
+    """Move a model to ``device`` for the duration, in place; it comes back to where it was, in the modes and the layout it had."""
     home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    layout = memory_format(model, device)
-    training = model.training
+    layout, before = memory_format(model, device), _layout(model)
+    modes = [(module, module.training) for module in model.modules()]
     try:
         model.to(device).to(memory_format=layout)
         yield layout
     finally:
-        model.to(home).to(memory_format=torch.contiguous_format)
-        model.train(training)
+        model.to(home).to(memory_format=before)
+        for module, training in modes:
+            module.training = training
+
+
+def _layout(model: nn.Module) -> torch.memory_format:
+    kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4 and not parameter.is_contiguous()]
+    laid = any(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    return torch.channels_last if laid else torch.contiguous_format
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -41,6 +41,10 @@ class Exchange:
         if self._group is None:
             return
         for bucket in _buckets(tensors):
+            if len(bucket) == 1 and bucket[0].is_contiguous():  # a large one has no room for a copy of itself
+                with self._watched():
+                    dist.all_reduce(bucket[0])
+                continue
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
             with self._watched():
                 dist.all_reduce(flat)
@@ -106,9 +110,24 @@ class Exchange:
         try:
             self._lookout.beat()
             yield
+        except torch.OutOfMemoryError:
+            raise  # of this rank
         except RuntimeError as error:
             self._over = True
             raise RankError(self._lookout.cause()) from error
+
+
+def let_go(group: Any) -> None:
+    """Leave all process groups without waiting for anybody: ``group``, that of decisions, and the default one."""
+    if not dist.is_initialized():
+        return
+    if dist.get_backend() == "nccl":
+        # Ending its group would wait for what is under way on the GPU, and a process that has gone never takes part in that.
+        with suppress(Exception):
+            dist.destroy_process_group(group)
+            dist.distributed_c10d._abort_process_group()
+    else:
+        dist.destroy_process_group()
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

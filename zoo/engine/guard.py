@@ -75,6 +75,10 @@ class Guard:
             raise NonFiniteError("loss", step)
         return value
 
+    def forget(self) -> None:
+        """Take back what was seen of the losses of a step that is taken again."""
+        self._seen = torch.zeros_like(self._seen)
+
     def see_gradients(self, step: int) -> None:
         """Look at the gradients, clip them, and hold the optimizer back where they are not finite.
 
@@ -87,7 +91,7 @@ class Guard:
             self.bad = (self._seen > 0) | ~torch.isfinite(norm)
             self._first = torch.where(self.bad & (self._first < 0), step, self._first)
             self._optimizer.found_inf = self.bad.float()  # type: ignore[attr-defined]  # read by torch's fused optimizers
-            self._seen = torch.zeros_like(self._seen)
+            self.forget()
         elif not math.isfinite(norm.item()):
             raise NonFiniteError("gradient", step)
         if self._clip is not None:

@@ -97,9 +97,13 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def default_workers(device: torch.device) -> int:
-    """Return how many loader processes pay off: none beside computing on the CPU, else one per core, at most 8."""
+    """Return how many loader processes pay off: none beside computing on the CPU, else one per core of this process, at most 8.
+
+    The processes of a run on one machine share its cores, as ``LOCAL_WORLD_SIZE`` tells.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if device.type == "cpu" else min(8, cores)
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    return 0 if device.type == "cpu" else max(1, min(8, cores // beside))
 
 
 def _quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:

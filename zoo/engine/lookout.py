@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -28,7 +29,7 @@ class Lookout:
         self._store: Any = _get_default_store()
         _STORES[:] = [self._store]
         self._prefix = f"zoo/{next(_RUNS)}"
-        self._beats = 0
+        self._beats, self._looked = 0, 0.0
 
     def beat(self) -> None:
         """Count one collective, before it is entered."""
@@ -40,6 +41,21 @@ class Lookout:
         with suppress(RuntimeError):  # the store went with the process that kept it
             self._store.set(f"{self._prefix}/word/{self.rank}", message)
             self._store.compare_set(f"{self._prefix}/first", "", str(self.rank))
+
+    def call(self, place: int) -> None:
+        """Ask the others to come to the agreement at the end of what they do by themselves, the ``place``-th such part."""
+        with suppress(RuntimeError):
+            self._store.set(f"{self._prefix}/called/{place}", "1")
+
+    def called(self, places: Sequence[int]) -> bool:
+        """Tell whether one of the others asked for it in one of these parts; looked up once a second at most."""
+        now = time.monotonic()
+        if now - self._looked < 1:
+            return False
+        self._looked = now
+        with suppress(RuntimeError):
+            return any(self._read(f"called/{place}") for place in places)
+        return False
 
     def cause(self) -> str:
         """Return why the others cannot be heard, as far as it is known."""

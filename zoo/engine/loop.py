@@ -120,7 +120,10 @@ def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path,
         told = _record(model, tables, config, accelerator)
     refuse_others({**told, "config": _effective(told)}, model, ranks)
     with ranks.together():
-        saved = _continued(folder, told, ranks)
+        if ranks.main:
+            clean_stages(folder / "checkpoint")  # before another one reads there
+    with ranks.together():
+        saved = _continued(folder, told)
     refuse_other_starts(folder, saved, ranks)
     with stop_signals() as stop:
         training = _train(model, tables, config, accelerator, folder, told, saved, stop=stop, quiet=quiet, ranks=ranks)
@@ -197,7 +200,7 @@ def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerat
     return plain
 
 
-def _continued(folder: Path, told: dict[str, Any], ranks: Ranks) -> Checkpoint | None:
+def _continued(folder: Path, told: dict[str, Any]) -> Checkpoint | None:
     """Return the checkpoint to go on from, None for a new run.
 
     Raises:
@@ -206,8 +209,6 @@ def _continued(folder: Path, told: dict[str, Any], ranks: Ranks) -> Checkpoint |
     path = folder / "run.json"
     if not path.is_file():
         return None
-    if ranks.main:
-        clean_stages(folder / "checkpoint")
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         faults = option_differences(_effective(told), _effective(before)) + option_differences(told["model"], before["model"])

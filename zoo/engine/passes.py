@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -72,7 +71,7 @@ def run_all(
     done = 0
     ranks = ranks or Ranks()
     order, shared = ranks.share(ordered_batches(count, batch_size, loader.samples.lengths))
-    with ranks.together(), without_gradients(ranks):
+    with ranks.together(), torch.no_grad():
         for inputs, _, indices in loader.batches(order, epoch):
             outputs = forward(inputs).float().cpu().numpy()
             if result is None:
@@ -110,11 +109,6 @@ def in_batches_that_fit(run: Callable[[int], T], size: int, *, halved: Callable[
         log.warning("out of memory without gradients: going on with batches of %s", count(size, "sample"))
 
 
-def without_gradients(ranks: Ranks) -> AbstractContextManager[Any]:
-    """Return the mode for a pass; what a sharded model gathers in inference mode would be of no use for training."""
-    return torch.no_grad() if ranks.lockstep else torch.inference_mode()
-
-
 def run_words(
     forward: Forward, loader: Loader | Kept, count: int, batch_size: int, *, each: Callable[[int], None], ranks: Ranks | None = None
 ) -> Outputs:
@@ -128,7 +122,7 @@ def run_words(
     done = 0
     ranks = ranks or Ranks()
     order, shared = ranks.share(ordered_batches(count, batch_size, samples.lengths))
-    with ranks.together(), without_gradients(ranks):
+    with ranks.together(), torch.no_grad():
         for inputs, targets, indices in loader.batches(order, 0):
             outputs, first = forward(inputs).float().cpu().numpy(), targets.cpu().numpy() != IGNORED
             for row, index in enumerate(indices):

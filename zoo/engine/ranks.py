@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
-from zoo.engine.exchange import Exchange
+from zoo.engine.exchange import Exchange, let_go
 from zoo.engine.lookout import failed
 from zoo.engine.signals import Stopped
 from zoo.errors import DiskFullError, RankError, ZooError
@@ -50,6 +49,7 @@ class Ranks(Exchange):
         super().__init__(rank, count, timeout)
         self.lockstep = False
         self._settled: Any = None  # the error that all ranks have heard
+        self._parts, self._open = 0, list[int]()  # of what every rank does by itself: how many there were, and which it is in
 
     @property
     def main(self) -> bool:
@@ -113,6 +113,9 @@ class Ranks(Exchange):
             yield
             return
         caught: Exception | None = None
+        self._parts += 1
+        place = self._parts
+        self._open.append(place)
         try:
             yield
         except Exception as error:
@@ -121,6 +124,10 @@ class Ranks(Exchange):
             if self.lockstep and not isinstance(error, Stopped):
                 raise (self.lost(error) or error) from error.__cause__
             caught = error
+            assert self._lookout is not None, "there is nobody to call"
+            self._lookout.call(place)
+        finally:
+            self._open.remove(place)
         status = _status_of(caught, forgiven)
         verdict = self.agree(status, told(caught) if caught else "")
         if verdict == Status.DECLINED:
@@ -133,15 +140,23 @@ class Ranks(Exchange):
             self._settled = caught
             raise caught
 
+    def heed(self) -> None:
+        """Look in the middle of a long part whether one of the others waits at its end already, with an error or a signal.
+
+        Raises:
+            Stopped: If so; what it was is told at the end of the part.
+        """
+        if self._open and not self.lockstep and self._lookout is not None and self._lookout.called(self._open):
+            raise Stopped
+
     def part_with(self, error: BaseException) -> None:
         """Say why this process ends the run, where the others have not heard it, and let go of them, so that none waits for it."""
         if self._lookout is None or not (self._over or isinstance(error, RankError) or not self._heard(error)):
             return
         if not (self._over or isinstance(error, RankError)):
             self._lookout.leave_word(told(error))
-        self._over, self._group = True, None
-        if dist.is_initialized():
-            dist.destroy_process_group()  # closes what the others are waiting at
+        group, self._over, self._group = self._group, True, None
+        let_go(group)  # closes what the others are waiting at
 
     def lost(self, error: Exception) -> RankError | None:
         """Return the error to raise in place of one that only tells that another process has gone; None where it tells more."""

@@ -1,8 +1,8 @@
 """What frozen prefixes gave, kept for the next run of this process that asks for the same: a sweep, another head, a second seed.
 
-The key is what the values depend on, to the last bit: the values of the frozen groups, the declared input, the samples, the
-view, and how they were batched. Samples that cannot be told apart cheaply, such as a dataset object of the user's own, have
-no key and are not shared.
+The key is what the values depend on, to the last bit: the kinds, settings and values of the frozen modules, the declared
+input, the samples, the view, and how they were batched. Samples that cannot be told apart cheaply, such as a dataset object
+of the user's own, have no key and are not shared; neither is what comes from modules with hooks or a forward of their own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
@@ -91,6 +92,8 @@ class Keys:
         if not (samples := self._tables[id(table)]):
             return ""
         self._prefix = self._prefix or model_key(self._model, self._model.frozen)
+        if not self._prefix:
+            return ""
         how = [batch_size, str(self._accelerator.device), self._accelerator.mixed_precision, self._config.compile]
         torchs: Any = torch.backends  # some of what follows is not in its types
         libraries = (torchs.cuda.matmul, torchs.cudnn.conv, torchs.mkldnn.matmul, torchs.mkldnn.conv)
@@ -100,14 +103,26 @@ class Keys:
 
 
 def model_key(model: TaskModel, frozen: int) -> str:
-    """Return what identifies the frozen prefix of a model and what comes before it, by value."""
-    digest = hashlib.sha256(repr((model.spec.build, model.spec.options, model.inputs, model.groups.names[:frozen])).encode())
-    digest.update(repr((type(model.head), getattr(model.head, "pool", None), torch.get_num_threads())).encode())
+    """Return what identifies the frozen prefix of a model and what comes before it, by value; nothing where that is not known."""
+    spec, pool = model.spec, getattr(model.head, "pool", None)
+    modules = [part for group in model.groups[:frozen] for _, module in group.modules() for part in module.modules()]
+    modules += [model.backbone, *(pool.modules() if isinstance(pool, nn.Module) else [])]
+    if any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in modules):
+        return ""
+    digest = hashlib.sha256(repr((spec.build, spec.options, spec.features, model.inputs, model.groups.names[:frozen])).encode())
+    digest.update(repr((type(model.head), torch.get_num_threads(), [_settings(part) for part in modules])).encode())
     for group in model.groups[:frozen]:
         for name, tensor in (*group.named_parameters(), *group.named_buffers()):
             digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _settings(module: nn.Module) -> tuple[str, list[tuple[str, Any]]]:
+    """Return what a module is and how it is set, such as the epsilon of a norm."""
+    plain = (bool, int, float, str, tuple, torch.Size, type(None))
+    told = [(name, value) for name, value in vars(module).items() if isinstance(value, plain) and name != "training" and name[0] != "_"]
+    return f"{type(module).__module__}.{type(module).__qualname__}", told
 
 
 def table_key(table: Table) -> str:

@@ -11,8 +11,8 @@ from types import FrameType
 
 from zoo.errors import InterruptedRunError
 
-# Schedulers send SIGUSR1 some minutes before they end a job.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+# Schedulers send SIGUSR1 some minutes before they end a job, a terminal that is closed sends SIGHUP.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 
 
 class Stopped(Exception):  # noqa: N818  # control flow inside the engine, never shown
@@ -50,6 +50,11 @@ def exit_code(signum: int) -> int:
     return 128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 
 
+def heard() -> list[signal.Signals]:
+    """Return the signals that stop a run: all of ``SIGNALS``, but SIGHUP not under ``nohup``, which has it ignored."""
+    return [number for number in SIGNALS if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN]
+
+
 @contextmanager
 def ending_early() -> Iterator[None]:
     """End the process with 143 on SIGUSR1 before there is anything to keep; unheard it would be taken for a fault."""
@@ -71,7 +76,7 @@ def ending_early() -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[StopFlag]:
-    """Turn the first SIGINT, SIGTERM or SIGUSR1 into a flag; the second one ends the process at once.
+    """Turn the first SIGINT, SIGTERM, SIGUSR1 or SIGHUP into a flag; the second one ends the process at once.
 
     Handlers are installed in the main thread only, as Python demands, and restored at the end.
     """
@@ -79,7 +84,7 @@ def stop_signals() -> Iterator[StopFlag]:
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    previous = {number: signal.getsignal(number) for number in heard()}
     process = os.getpid()
 
     def handle(signum: int, _frame: FrameType | None) -> None:
@@ -89,7 +94,7 @@ def stop_signals() -> Iterator[StopFlag]:
             os._exit(exit_code(signum))
         flag.signum = signum
 
-    for number in SIGNALS:
+    for number in previous:
         signal.signal(number, handle)
     try:
         yield flag

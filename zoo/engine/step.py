@@ -133,6 +133,7 @@ class Stepper:
             if verdict < Status.OUT_OF_MEMORY:
                 break
             self._undo.bring_back()
+            self._guard.forget()
             if verdict == Status.NOT_FINITE:
                 raise explain(NonFiniteError("loss", step)) from caught
             if verdict == Status.FAILED and caught is not None:

@@ -67,6 +67,7 @@ def _after_step(run: Training, step: int, verdict: Status, explain: Callable[[No
     if stop:
         raise Stopped
     if save:
+        run.state.seconds = run.seconds
         run.saver.save()
 
 

@@ -129,6 +129,7 @@ class Streams:
         for x, _, _ in self.plain().batches(order):
             yield x
             self._poll()
+            self._ranks.heed()
 
     def valid_logits(self, epoch: Epoch | None) -> Outputs:
         """Return the model's logits for all validation samples, ``(samples, classes)``; for words as ``run_words`` does.
@@ -143,9 +144,17 @@ class Streams:
             return self._pass(self.cast(self._forward), loader, len(self._loaders.table("valid")), "valid")
         if "valid" not in self._features:
             self._features["valid"] = [self._extract("valid", 0)]
-        with torch.inference_mode():
-            logits = self.cast(self._model.pooled_logits)(self._features["valid"][0].to(self._accelerator.device))
-        return np.asarray(logits.float().cpu().numpy())
+        return self._pooled_logits(self._features["valid"][0])
+
+    def _pooled_logits(self, features: Tensor) -> Outputs:
+        head = self.cast(self._model.pooled_logits)
+
+        def run(size: int) -> Outputs:
+            with torch.no_grad():
+                parts = [head(part.to(self._accelerator.device)).float().cpu() for part in torch.split(features, size)]
+            return np.asarray(torch.cat(parts).numpy())
+
+        return in_batches_that_fit(run, max(self._size, len(features)), halved=lambda: None)
 
     def _open_phase(self, epoch: Epoch) -> None:
         # Another phase may have trained the backbone in between.
@@ -260,6 +269,7 @@ class Streams:
             self._progress.step(done)
         with self._ranks.together() if self._ranks.lockstep else nullcontext():
             self._poll()
+        self._ranks.heed()
 
     def cast(self, function: Forward) -> Forward:
         """Return the function under the run's precision."""

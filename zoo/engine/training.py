@@ -113,7 +113,7 @@ class Training:
             whole=why_whole(config, penalties),
         )
         self.saver = Saver(self)
-        self._phase = -1
+        self._phase, self._began = -1, 0.0
 
     def run(self, saved: Checkpoint | None) -> None:
         """Train to the end of the plan, from ``saved`` where it is given, and load the kept epoch's values.
@@ -150,7 +150,8 @@ class Training:
                 raise
 
     def _epoch(self, epoch: Epoch) -> None:
-        state, started = self.state, time.perf_counter() - self.state.seconds
+        state = self.state
+        self._began = time.perf_counter() - state.seconds
         if self._phase != epoch.index:
             self._phase = epoch.index
             self.model.freeze(epoch.frozen)
@@ -171,13 +172,13 @@ class Training:
                 if begins:
                     began = time.perf_counter()
                     self._begin_phase(epoch, stream)
-                    started += time.perf_counter() - began  # trials are no part of what an epoch takes
+                    self._began += time.perf_counter() - began  # trials are no part of what an epoch takes
                 take_steps(self, epoch, stream)
-            trained = time.perf_counter() - started
+            trained = self.seconds
             with self.averages.applied():
                 metrics = validate(self, epoch)
         except Stopped:
-            state.seconds = time.perf_counter() - started
+            state.seconds = self.seconds
             raise
         record = {
             "epoch": state.epoch + 1,
@@ -185,7 +186,7 @@ class Training:
             "lr": self.rates.head(epoch, epoch.steps - 1),
             "train_loss": self.ranks.total(float(state.loss_sum)) / max(1, state.seen),
             **metrics,
-            "seconds": round(time.perf_counter() - started, 3),
+            "seconds": round(self.seconds, 3),
             "samples_per_second": round(state.seen / max(trained, 1e-9), 1),
         }
         self._close_epoch(epoch, record)
@@ -229,6 +230,11 @@ class Training:
         guard = Guard(self.optimizer, self.model.parameters(), device, self.config.clip_grad)
         penalty = self.penalties.penalty if self.penalties else None
         return guard, Stepper(self.model, self.loss, self.optimizer, guard, self.ranks, device, penalty=penalty)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the present epoch so far, those before an interruption included."""
+        return time.perf_counter() - self._began
 
     def poll(self) -> None:
         """Raise ``Stopped`` if a signal came."""
