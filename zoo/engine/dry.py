@@ -22,6 +22,7 @@ from zoo.engine.messages import not_finite
 from zoo.engine.plan import Epoch
 from zoo.engine.ranks import Status
 from zoo.engine.sampler import Batch
+from zoo.engine.step import Step
 from zoo.engine.store import IN_MEMORY
 from zoo.engine.streams import Streams
 from zoo.engine.training import Training
@@ -137,7 +138,7 @@ class DryRun:
                 started = self._now()
                 samples = sum(map(len, batches))
                 explain = self._explain(epoch, batches)
-                stepper.take(load, stream.forward, step=step, samples=samples, asked=lambda: Status.FINE, explain=explain)
+                stepper.take(load, Step(step, samples, stream.forward, asked=lambda: Status.FINE, explain=explain))
                 run.averages.end_step()
                 dry.step_seconds = self._now() - started - dry.step_loading
             loads.close()  # type: ignore[attr-defined]  # a generator, which holds the last batch

@@ -25,6 +25,25 @@ log = logging.getLogger("zoo")
 _REMEDY = "freeze more groups (freeze=), train with recipe='lora' or recompute=True, or make the inputs smaller (image_size=, max_length=)"
 
 
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One optimizer step.
+
+    Attributes:
+        number: Its number in the epoch, from 0.
+        samples: Samples of the step on all ranks.
+        forward: From inputs to logits.
+        asked: Tells, after the backward, what this process asks for: ``STOP`` after a signal, ``SAVE``, or ``FINE``.
+        explain: Makes the error for a loss that is not finite.
+    """
+
+    number: int
+    samples: int
+    forward: Forward
+    asked: Callable[[], Status]
+    explain: Callable[[NonFiniteError], Exception]
+
+
 class Stepper:
     """Takes optimizer steps, each as a whole or not at all.
 
@@ -67,25 +86,12 @@ class Stepper:
         self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._undo.look()
 
-    def take(
-        self,
-        load: Callable[[], Sequence[Loaded]],
-        forward: Forward,
-        *,
-        step: int,
-        samples: int,
-        asked: Callable[[], Status],
-        explain: Callable[[NonFiniteError], Exception],
-    ) -> tuple[Tensor | float, Status]:
+    def take(self, load: Callable[[], Sequence[Loaded]], step: Step) -> tuple[Tensor | float, Status]:
         """Take one step.
 
         Args:
             load: Gives the batches of the step, of this rank.
-            forward: From inputs to logits.
-            step: Its number in the epoch, from 0.
-            samples: Samples of the step on all ranks.
-            asked: Tells, after the backward, what this process asks for: ``STOP`` after a signal, ``SAVE``, or ``FINE``.
-            explain: Makes the error for a loss that is not finite.
+            step: The step.
 
         Returns:
             This rank's share of the step's mean loss, and what was asked for by any rank.
@@ -96,46 +102,37 @@ class Stepper:
         """
         batches, weight = self._load(load)
         self._undo.remember()
-        value, verdict = self._backward(batches, weight, forward, step, samples, asked, explain)
+        value, verdict = self._backward(batches, weight, step)
         try:
-            self._guard.see_gradients(step)
+            self._guard.see_gradients(step.number)
         except NonFiniteError as error:
             self._undo.bring_back()
-            raise explain(error) from error
+            raise step.explain(error) from error
         if self._guard.deferred:
             self._undo.bring_back_statistics(self._guard.bad)
         self._update()
         here = sum(len(indices) for _, _, indices in batches)
-        self._ranks.average(self._undo.statistics, here / samples)
+        self._ranks.average(self._undo.statistics, here / step.samples)
         return value, verdict
 
-    def _backward(
-        self,
-        batches: Sequence[Loaded],
-        weight: Tensor | float,
-        forward: Forward,
-        step: int,
-        samples: int,
-        asked: Callable[[], Status],
-        explain: Callable[[NonFiniteError], Exception],
-    ) -> tuple[Tensor | float, Status]:
+    def _backward(self, batches: Sequence[Loaded], weight: Tensor | float, step: Step) -> tuple[Tensor | float, Status]:
         """Leave the gradients of the whole step on every rank, in micro-batches that fit; return as ``take`` does."""
         while True:
             caught: Exception | None = None
             value: Tensor | float = 0.0
             try:
-                value = self._gradients(batches, weight, forward, step, samples)
+                value = self._gradients(batches, weight, step)
             except Exception as error:
                 caught = error
                 if self._ranks.lockstep:
-                    self._give_up(error, explain)
-            verdict = self._ranks.agree(asked() if caught is None else _status(caught), told(caught) if caught else "")
+                    self._give_up(error, step.explain)
+            verdict = self._ranks.agree(step.asked() if caught is None else _status(caught), told(caught) if caught else "")
             if verdict < Status.OUT_OF_MEMORY:
                 break
             self._undo.bring_back()
             self._guard.forget()
             if verdict == Status.NOT_FINITE:
-                raise explain(NonFiniteError("loss", step)) from caught
+                raise step.explain(NonFiniteError("loss", step.number)) from caught
             if verdict == Status.FAILED and caught is not None:
                 raise caught
             self._halve(batches, caught)
@@ -188,16 +185,16 @@ class Stepper:
             raise caught
         return batches, weight
 
-    def _gradients(self, batches: Sequence[Loaded], weight: Tensor | float, forward: Forward, step: int, samples: int) -> Tensor | float:
+    def _gradients(self, batches: Sequence[Loaded], weight: Tensor | float, step: Step) -> Tensor | float:
         value: Tensor | float = 0.0
         for x, y, indices in batches:
             for part in _parts(len(indices), self.split):
                 inputs = cut(x, part)
-                loss = self._loss.total(forward(inputs).float(), y[part]) / weight
-                value = value + self._guard.see_loss(loss, step)
+                loss = self._loss.total(step.forward(inputs).float(), y[part]) / weight
+                value = value + self._guard.see_loss(loss, step.number)
                 penalty = self._penalty(inputs) if self._penalty else None
                 if penalty is not None:
-                    loss = loss + penalty * ((part.stop - part.start) / samples)
+                    loss = loss + penalty * ((part.stop - part.start) / step.samples)
                 loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         return value
 

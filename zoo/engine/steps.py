@@ -12,6 +12,7 @@ from zoo.engine.plan import Epoch
 from zoo.engine.ranks import Status
 from zoo.engine.sampler import Batch
 from zoo.engine.signals import Stopped
+from zoo.engine.step import Step
 from zoo.engine.streams import Stream
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def take_steps(run: Training, epoch: Epoch, stream: Stream) -> None:
     for step in range(state.step, epoch.steps):
         run.rates.apply(epoch, step)
         samples = sum(len(batch) for batch in order[step])
-        value, verdict = stepper.take(partial(next, loads), stream.forward, step=step, samples=samples, asked=asked, explain=explain)
+        value, verdict = stepper.take(partial(next, loads), Step(step, samples, stream.forward, asked=asked, explain=explain))
         state.loss_sum += value * samples
         state.step, state.steps, state.split = step + 1, state.steps + 1, stepper.split
         state.seen += samples

@@ -14,7 +14,7 @@ from zoo.engine.range_test import NoFallError, draw_range, range_test, undone
 from zoo.engine.ranks import Status
 from zoo.engine.sampler import Batch
 from zoo.engine.signals import Stopped
-from zoo.engine.step import Stepper
+from zoo.engine.step import Step, Stepper
 from zoo.engine.steps import explained
 from zoo.engine.streams import Stream
 
@@ -94,14 +94,8 @@ def _take(
 ) -> float:
     """Take one step and return its mean loss over all processes."""
     samples = sum(len(batch) for batch in step)
-    value, verdict = stepper.take(
-        lambda: loaded,
-        stream.forward,
-        step=0,
-        samples=samples,
-        asked=lambda: Status.STOP if run.stop.signum else Status.FINE,
-        explain=explain,
-    )
+    one = Step(0, samples, stream.forward, asked=lambda: Status.STOP if run.stop.signum else Status.FINE, explain=explain)
+    value, verdict = stepper.take(lambda: loaded, one)
     if verdict == Status.STOP:
         raise Stopped
     return run.ranks.total(float(value))
