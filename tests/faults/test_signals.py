@@ -17,6 +17,7 @@ from tests.engine.tiny import difference, images, model, values
 from tests.faults.fork_run import Pausing, await_mark, await_no_group, ended, fork, pause
 from zoo.data.open import Table, open_data
 from zoo.engine import checkpoint, saving
+from zoo.engine.signals import heard, stop_signals
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, signal.SIGHUP: 143}
 OPTIONS: dict[str, Any] = {"recipe": "full", "epochs": 3, "batch_size": 8, "lr": 1e-2, "quiet": True}
@@ -185,3 +186,17 @@ def test_t5_handlers_come_back_after_a_run(tmp_path: Path) -> None:
     before: list[Callable[..., Any] | int | None] = [signal.getsignal(number) for number in CODES]
     fit(tmp_path / "run", tables())
     assert [signal.getsignal(number) for number in CODES] == before
+
+
+def test_under_nohup_a_terminal_that_is_closed_stops_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in heard()
+        with stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.signum
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert signal.SIGHUP in heard()
+    finally:
+        signal.signal(signal.SIGHUP, before)
