@@ -464,3 +464,29 @@ def test_weights_that_cannot_be_had_are_missed_before_torch_is_imported(tmp_path
     assert done.returncode == 1
     assert "timm/resnet18.a1_in1k" in done.stderr
     assert done.stdout.strip() == "False"
+
+
+def test_set_is_for_options_without_a_flag_of_their_own(run: Callable[..., Done], pictures: Path) -> None:
+    done = run("train", "zoo/glyphnet", pictures, "--epochs", "1", "--set", "epochs=2", "--set", 'columns={"label":"x"}', "--set", "out=x")
+    assert done.code == 2
+    assert "--set epochs: --epochs is given as well" in done.err
+    assert "--set columns: give it as --columns" in done.err
+    assert "--set out: give it as --out" in done.err
+
+
+def test_a_run_that_is_not_finished_is_told_from_no_folder(run: Callable[..., Done], tmp_path: Path) -> None:
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/run.json").write_text("{}")
+    assert "the run in this folder is not finished" in run("show", tmp_path / "half").err
+
+
+def test_names_of_files_are_not_taken_for_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.cli.using import _refuse_files
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.jsonl").write_text("{}")
+    for words in (["texts.jsonl"], ["a text", "texts.jsonl"], ["a.csv", "b.csv"]):
+        with pytest.raises(OptionError, match="texts are read from one"):
+            _refuse_files(words)
+    _refuse_files(["a.csv"])
+    _refuse_files(["a text", "x" * 5000])

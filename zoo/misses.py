@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 from zoo.discovery import normalized
@@ -31,7 +32,10 @@ def unknown_backbone(miss: Miss, known: Known) -> UnknownBackboneError:
     if provider:
         return UnknownBackboneError(f"{story}, which {provider}" if story else f"no backbone {miss.name!r}: {source}/… {provider}")
     if miss.name.startswith((".", "/", "~")) and not miss.trail:
-        return UnknownBackboneError(f"no backbone {miss.name!r}: there is no folder of this name that holds a model")
+        story = "there is no folder of this name that holds a model"
+        if (Path(miss.name).expanduser() / "run.json").is_file():
+            story = "the run in this folder is not finished; wait for it or, where it was stopped, go on with it: zoo train --resume"
+        return UnknownBackboneError(f"no backbone {miss.name!r}: {story}")
     absent = _absent_aliases(miss.name, known)
     if absent:
         return UnknownBackboneError(f"no backbone {miss.name!r}: {absent}")

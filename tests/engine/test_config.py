@@ -112,6 +112,19 @@ def test_class_weights_of_a_wrong_kind_say_what_they_must_be(weights: Any) -> No
     assert resolve("full", {"class_weights": {"ants": 2}}).class_weights == {"ants": 2.0}
 
 
+@pytest.mark.parametrize("size", [(32,), "32x32", [1, 2, 3], True, {}])
+def test_a_size_of_a_wrong_kind_says_what_it_must_be(size: Any) -> None:
+    with pytest.raises(OptionError, match=r"image_size is .*; it must be a number of pixels, or two \(height, width\)$"):
+        resolve("full", {"image_size": size})
+    assert resolve("full", {"image_size": "48"}).image_size == (48, 48)
+
+
+@pytest.mark.parametrize("name", ["shard", "balanced_sampling", "cache", "allow_leak"])
+def test_a_word_is_no_switch(name: str) -> None:
+    with pytest.raises(OptionError, match=f"{name} is 'no'; it must be True or False"):
+        resolve("full", {name: "no"})
+
+
 def test_views_of_what_is_frozen_are_taken() -> None:
     assert resolve("linear-probe", {"views": 2, "augment": "light"}).views == 2
     assert resolve("full", {"views": 2, "freeze": 1}).views == 2

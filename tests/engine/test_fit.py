@@ -398,3 +398,8 @@ def test_a_window_is_for_scans_and_not_for_pictures(tmp_path: Path) -> None:
 def test_statistics_that_were_never_learned_cannot_be_held(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="freeze_bn: it keeps pretrained statistics, and 'toy/net' starts from random values"):
         model().fit(images(), out=tmp_path / "run", quiet=True, recipe="full", freeze_bn=True)
+
+
+def test_what_fit_itself_is_given_is_checked_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"(?s)resume is 'no'; it must be True or False.*out is 5; it must be the name of a folder"):
+        model().fit("nowhere", out=5, resume="no", recipe="full")

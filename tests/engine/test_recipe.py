@@ -67,6 +67,8 @@ def test_a_phase_with_faults_names_all_of_them() -> None:
         Phase(name="x", frozn="all")  # type: ignore[call-arg]
     with pytest.raises(OptionError, match="Recipe has no option 'phase' \\(did you mean 'phases'"):
         Recipe(name="x", phase=())  # type: ignore[call-arg]
+    with pytest.raises(OptionError, match="give a tuple of them"):
+        Recipe(name="x", phases=Phase(name="a"))  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="no phases"):
         Recipe(name="none", phases=())
     with pytest.raises(OptionError, match="several phases called head"):

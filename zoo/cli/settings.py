@@ -36,6 +36,7 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
 
     given = {key: value for key, value in flags.items() if value is not None and value != {}}
     options = dict(given.pop("options", {}))
+    _refuse_flags(options, given)
     if config:
         given = _read(config, OPTIONS) | given
     settings: dict[str, Any] = {key: given.get(key) for key in PLAIN} | {key: dict(given.get(key) or {}) for key in TABLES}
@@ -48,6 +49,19 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     recipe, chosen = settings["recipe"] or default_recipe(settings["task"]), settings["fit"] | {"columns": settings["columns"]}
     resolve(recipe, chosen, task=settings["task"])
     return settings
+
+
+def _refuse_flags(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse ``--set`` for what has a flag of its own that is no option of the recipe, or that was given too."""
+    faults = []
+    for name in options:
+        flag = {"head_options": "--head-set", "model_options": "--model-set"}.get(name, f"--{name.replace('_', '-')}")
+        if name in (*PLAIN, *TABLES):
+            faults.append(f"--set {name}: give it as {flag}")
+        elif name in given:
+            faults.append(f"--set {name}: {flag} is given as well; leave one of them out")
+    if faults:
+        raise OptionError("; ".join(faults))
 
 
 def pairs(words: Iterable[str] | None, flag: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.output import Output, claim_file, show_log, table
 from zoo.cli.parser import Commands
 from zoo.cli.training import DATA
-from zoo.errors import OptionError
+from zoo.errors import OptionError, examples
 
 if TYPE_CHECKING:
     from zoo.adapter import TaskModel
@@ -145,11 +146,29 @@ def _check_saved(folder: str) -> None:
 def _inputs(words: Sequence[str], model: TaskModel, columns: dict[str, str]) -> tuple[Any, list[str]]:
     """Return a source for prediction and the names of its samples; one word may be a folder or a table."""
     from zoo.data.open import open_data
-    from zoo.data.read import kind_of
+    from zoo.data.read import TEXTUAL, kind_of
 
     reads = kind_of(model.inputs, model.task)
+    if reads in TEXTUAL:
+        _refuse_files(words)
     opened = open_data(words[0] if len(words) == 1 else list(words), columns=columns, labelled=False, reads=reads)
     return opened, [" ".join(item) if isinstance(item, list | tuple) else str(item) for item in opened.inputs]
+
+
+def _refuse_files(words: Sequence[str]) -> None:
+    """Refuse names of files that would be taken for texts.
+
+    Raises:
+        OptionError: Naming them.
+    """
+    from zoo.data.read import names_file
+
+    known = {word: names_file(word) for word in words}
+    strange = [word for word in words if os.path.exists(word) and not known[word]]  # noqa: PTH110  # Path's raises for a long text
+    if len(words) > 1:
+        strange += [word for word in words if known[word]]
+    if strange:
+        raise OptionError(f"{examples(strange)}: a file; texts are read from one .csv, .tsv, .parquet or .txt, or given as they are")
 
 
 def _label(shares: dict[str, float], task: str) -> str | list[str]:

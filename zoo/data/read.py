@@ -48,7 +48,7 @@ def read(source: Any, columns: Mapping[str, str], labelled: bool | None, reads: 
 
 
 def _read(source: Any, columns: Mapping[str, str], labelled: bool | None, reads: str) -> Raw:
-    if reads in TEXTUAL and isinstance(source, str) and labelled is False and not _names_file(source):
+    if reads in TEXTUAL and isinstance(source, str) and labelled is False and not names_file(source):
         return memory.read_texts([source], None, reads, "the text")
     if isinstance(source, str | os.PathLike):
         return _read_path(Path(os.path.expanduser(source)), columns, labelled, reads)  # noqa: PTH111  # Path's raises for an unknown user
@@ -68,7 +68,7 @@ def _read(source: Any, columns: Mapping[str, str], labelled: bool | None, reads:
     return _read_texts(source, reads, labelled) if reads in TEXTUAL else _read_memory(source, reads)
 
 
-def _names_file(text: str) -> bool:
+def names_file(text: str) -> bool:
     """Tell the name of a file from a text to predict: it has a known ending, and exists or holds no blank."""
     if not text.lower().endswith(TABLES):
         return os.sep in text and os.path.isdir(text)  # noqa: PTH112  # Path's raises where a name is too long

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from zoo.engine.augmentation import resolve_augment
 from zoo.engine.best import resolve_monitor
-from zoo.engine.fields import Alpha, Float, Int, Share, all_told, among, pair, weights_by_class
+from zoo.engine.fields import Alpha, Float, Int, Share, Switch, all_told, among, pair, weights_by_class
 from zoo.engine.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe
 from zoo.engine.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
@@ -58,25 +58,25 @@ class Config(BaseModel):
     ema: Float = Field(default=0.0, ge=0, lt=1)
     average: Share = 0.0
     wise_ft: Float = Field(default=1.0, gt=0, le=1)
-    recompute: bool = False
-    compile: bool = False
-    shard: bool = False
+    recompute: Switch = False
+    compile: Switch = False
+    shard: Switch = False
     class_weights: Annotated[Literal["balanced"] | dict[str, float] | None, BeforeValidator(weights_by_class)] = None
-    balanced_sampling: bool = False
+    balanced_sampling: Switch = False
     patience: Int = Field(default=0, ge=0)
     augment: dict[str, Any] | None = None
     views: Int = Field(default=1, ge=1)
-    cache: bool = True
+    cache: Switch = True
     cache_gb: Float = Field(default=4.0, ge=0)
     freeze: Int | str = 0
-    freeze_bn: bool = False
+    freeze_bn: Switch = False
     clip_grad: Float | None = Field(default=None, gt=0)
     accumulate: Int = Field(default=1, ge=1)
     monitor: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     valid_split: Annotated[str, BeforeValidator(_as_text)] | None = None
-    allow_leak: bool = False
-    drop_other_classes: bool = False
+    allow_leak: Switch = False
+    drop_other_classes: Switch = False
     on_corrupt: Literal["raise", "skip"] = "raise"
     max_corrupt: Float = Field(default=0.01, ge=0, le=1)
     workers: Int | None = Field(default=None, ge=0)
@@ -87,7 +87,12 @@ class Config(BaseModel):
     @field_validator("image_size", mode="before")
     @classmethod
     def _square(cls, value: Any) -> Any:
-        return (value, value) if isinstance(value, (int, str)) and not isinstance(value, bool) else value
+        side = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+        if value is None or (isinstance(side, int) and not isinstance(side, bool)):
+            return side and (side, side)
+        if not isinstance(side, (list, tuple)) or len(side) != 2:
+            raise ValueError("must be a number of pixels, or two (height, width)")
+        return side
 
     @field_validator("window")
     @classmethod

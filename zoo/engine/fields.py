@@ -19,6 +19,13 @@ def no_bool(value: Any) -> Any:
     return value
 
 
+def no_word(value: Any) -> Any:
+    """Refuse a word where True or False is meant: Python takes "no" for true."""
+    if isinstance(value, str):
+        raise ValueError("must be True or False")
+    return value
+
+
 def pair(value: Any) -> Any:
     """Refuse what is not a list of two."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
@@ -52,6 +59,7 @@ def _is_weight(value: Any) -> bool:
 
 Int = Annotated[int, BeforeValidator(no_bool)]
 Float = Annotated[float, BeforeValidator(no_bool)]
+Switch = Annotated[bool, BeforeValidator(no_word)]
 Share = Annotated[Float, Field(ge=0, le=1)]
 Alpha = Annotated[Float, Field(ge=0)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from zoo.engine.signals import StopFlag, ending_early, stop_signals
 from zoo.engine.state import STOP
 from zoo.engine.switches import switch_off
 from zoo.engine.training import Training
-from zoo.errors import SavedModelError, fault_list
+from zoo.errors import OptionError, SavedModelError, fault_list
 
 log = logging.getLogger("zoo")
 
@@ -88,11 +89,20 @@ def fit(
         TrainingError: If a loss or gradient is not finite.
         InterruptedRunError: After Ctrl-C or SIGTERM, once a checkpoint is written.
     """
+    _check_kinds(out, resume=resume, quiet=quiet)
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
     config = resolve(recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)), named | recipe_options, task=model.task)
     check_fits(model, config, validated=valid is not False)
     with ending_early():
         return _on_all_ranks(model, train, valid, config, out, resume=resume, quiet=quiet)
+
+
+def _check_kinds(out: Any, **switches: Any) -> None:
+    faults = [f"{name} is {value!r}; it must be True or False" for name, value in switches.items() if not isinstance(value, bool)]
+    if out is not None and not isinstance(out, str | os.PathLike):
+        faults.append(f"out is {out!r}; it must be the name of a folder, or None")
+    if faults:
+        raise OptionError(fault_list("fit was given what it cannot use:", faults))
 
 
 def _on_all_ranks(model: TaskModel, train: Any, valid: Any, config: Config, out: str | Path | None, *, resume: bool, quiet: bool) -> Run:

@@ -27,6 +27,7 @@ from zoo.engine.ranks import Ranks
 from zoo.engine.recipe import Recipe
 from zoo.engine.recipes import default_recipe
 from zoo.engine.setup import check_fits, open_for_fit
+from zoo.engine.sharding import check_shardable
 from zoo.engine.signals import StopFlag
 from zoo.engine.store import IN_MEMORY
 from zoo.engine.streams import why_whole
@@ -59,6 +60,7 @@ def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Re
         options.pop(name, None)
     config = resolve(recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)), options, task=model.task)
     check_fits(model, config, validated=valid is not False)
+    check_shardable(model, config, Ranks())
     with untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
         tables = open_for_fit(model, train, valid, config)
         return _Planned(model, tables, config, Path(folder)).preview()

@@ -123,6 +123,8 @@ class Recipe:
     description: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.phases, tuple | list):
+            raise OptionError(f"recipe {self.name!r} has phases={self.phases!r}; give a tuple of them: phases=(Phase(…),)")
         strange = [phase for phase in self.phases if not isinstance(phase, Phase)]
         if strange or not self.phases:
             raise OptionError(f"recipe {self.name!r} has {examples(strange) if strange else 'no phases'}; give it one Phase or more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,8 @@ def stop_signals() -> Iterator[StopFlag]:
         if flag.signum:
             os._exit(exit_code(signum))
         flag.signum = signum
+        if signum == signal.SIGINT and sys.stderr.isatty():
+            os.write(2, b"\nstopping after this step, with a checkpoint; Ctrl-C again ends at once\n")
 
     for number in previous:
         signal.signal(number, handle)
