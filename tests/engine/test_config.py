@@ -117,6 +117,8 @@ def test_a_size_of_a_wrong_kind_says_what_it_must_be(size: Any) -> None:
     with pytest.raises(OptionError, match=r"image_size is .*; it must be a number of pixels, or two \(height, width\)$"):
         resolve("full", {"image_size": size})
     assert resolve("full", {"image_size": "48"}).image_size == (48, 48)
+    with pytest.raises(OptionError, match="image_size is 0; it must be at least 1 pixel"):
+        resolve("full", {"image_size": 0})
 
 
 @pytest.mark.parametrize("name", ["shard", "balanced_sampling", "cache", "allow_leak"])

@@ -64,7 +64,7 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, *, keep: i
         raise
     _flush(folder)
     # A later one is left from before the run went back past it, because it is damaged: it takes nobody's place.
-    for old in [path for path in _written(folder) if path.name <= final.name][:-keep]:
+    for old in [path for path in written(folder) if path.name <= final.name][:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -91,7 +91,7 @@ def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:
         SavedModelError: If there are checkpoints and none is whole, or they were written by another version.
     """
     damage: list[str] = []
-    for path in reversed(_written(folder)):
+    for path in reversed(written(folder)):
         faults = _faults(path)
         found: Checkpoint | None = None
         try:
@@ -131,7 +131,8 @@ def _clear(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _written(folder: Path) -> list[Path]:
+def written(folder: Path) -> list[Path]:
+    """Return the folders of the checkpoints below ``folder``, whole or not, the oldest first."""
     return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
 
 

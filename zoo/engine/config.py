@@ -88,9 +88,9 @@ class Config(BaseModel):
     @classmethod
     def _square(cls, value: Any) -> Any:
         side = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-        if value is None or (isinstance(side, int) and not isinstance(side, bool)):
-            return side and (side, side)
-        if not isinstance(side, (list, tuple)) or len(side) != 2:
+        if isinstance(side, int) and not isinstance(side, bool):
+            return side, side
+        if side is not None and not (isinstance(side, (list, tuple)) and len(side) == 2):
             raise ValueError("must be a number of pixels, or two (height, width)")
         return side
 

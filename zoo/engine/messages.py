@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.adapter import TaskModel
 from zoo.data.open import Table
+from zoo.engine.checkpoint import written
 from zoo.engine.config import Config
 from zoo.engine.guard import NonFiniteError
 from zoo.engine.signals import StopFlag
@@ -70,6 +71,9 @@ def not_finite(
 def no_checkpoint(error: OSError, folder: Path) -> TrainingError:
     """Return the error for a checkpoint that cannot be written, such as on a full disk."""
     cause = str(error) if isinstance(error, DiskFullError) else f"{str(folder)!r} cannot be written: {error.strerror or error}"
-    earlier = any(folder.glob("step-*"))
-    remedy = "Earlier ones are intact: go on with resume=True (--resume)" if earlier else "There is no earlier one: start anew after that"
+    remedy = (
+        "Earlier ones are intact: go on with resume=True (--resume)"
+        if written(folder)
+        else "There is no earlier one: start anew after that"
+    )
     return TrainingError(f"no checkpoint could be written: {cause}. {remedy}")
