@@ -71,9 +71,6 @@ def not_finite(
 def no_checkpoint(error: OSError, folder: Path) -> TrainingError:
     """Return the error for a checkpoint that cannot be written, such as on a full disk."""
     cause = str(error) if isinstance(error, DiskFullError) else f"{str(folder)!r} cannot be written: {error.strerror or error}"
-    remedy = (
-        "Earlier ones are intact: go on with resume=True (--resume)"
-        if written(folder)
-        else "There is no earlier one: start anew after that"
-    )
+    intact = "Earlier ones are intact: go on with resume=True (--resume)"
+    remedy = intact if written(folder) else "There is no earlier one: start anew after that"
     return TrainingError(f"no checkpoint could be written: {cause}. {remedy}")

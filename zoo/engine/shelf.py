@@ -120,7 +120,7 @@ def model_key(model: TaskModel, frozen: int) -> str:
 
 def _settings(module: nn.Module) -> tuple[str, list[tuple[str, Any]]]:
     """Return what a module is and how it is set, such as the epsilon of a norm."""
-    plain = (bool, int, float, str, tuple, torch.Size, type(None))
+    plain = (bool, int, float, str, tuple, type(None))
     told = [(name, value) for name, value in vars(module).items() if isinstance(value, plain) and name != "training" and name[0] != "_"]
     return f"{type(module).__module__}.{type(module).__qualname__}", told
 
