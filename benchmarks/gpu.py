@@ -37,7 +37,7 @@ def use_this_checkout() -> None:
     except importlib.metadata.PackageNotFoundError:
         sys.path[:0] = [str(HERE.parent), *map(str, HERE.parent.glob("plugins/zoo-*"))]
     import zoo.builtin
-    from zoo.registry import Registry, use_registry
+    from zoo.registry.registry import Registry, use_registry
 
     plugins: list[Any] = [zoo.builtin]
     try:

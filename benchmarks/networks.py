@@ -151,7 +151,7 @@ SPECS = {
 
 def task_model(name: str, **options: Any) -> zoo.TaskModel:
     """Return a model with random values: one of ``SPECS``, or any that the installed plugins know."""
-    from zoo.backbone import Backbone
+    from zoo.models.backbone import Backbone
 
     logging.getLogger("zoo").setLevel(logging.ERROR)  # it says that the values are random
     if name not in SPECS:

@@ -30,7 +30,7 @@ from sets import IMAGES, Samples, few, images, text_model, texts
 from side_by_side import needed
 
 import zoo
-from zoo.registry import use_registry
+from zoo.registry.registry import use_registry
 
 PIXELS = {"ants/bees": 160, "X-rays": 160, "CIFAR-10": 96, "amazon to webcam": 160}
 TEXT_SETS = ("SMS spam", "TREC", "SST-2")

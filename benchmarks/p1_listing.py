@@ -35,7 +35,7 @@ def main() -> None:
 
 def hundred_thousand() -> None:
     import zoo
-    from zoo.registry import Registry
+    from zoo.registry.registry import Registry
 
     class Many:
         @zoo.hookimpl

@@ -35,7 +35,7 @@ assert not any(p.is_meta for p in model.parameters())
 print(json.dumps({{"seconds": seconds, "peak": (resident("VmHWM") - before) / os.path.getsize(path)}}))
 """
 OURS = MEASURE.format(
-    imports="import zoo.adapter, zoo.construct, zoo.weights, zoo.registry; zoo.registry.default_registry(); import zoo_timm.build",
+    imports="import zoo.models.task_model, zoo_timm.build; from zoo.registry.registry import default_registry; default_registry()",
     body="model = zoo.get('timm/' + name, weights=path).adapt(10)",
 )
 PEER = MEASURE.format(imports="", body="model = timm.create_model(name, checkpoint_path=path); model.reset_classifier(10)")

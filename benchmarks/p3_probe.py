@@ -23,7 +23,7 @@ import torch
 from torch import nn
 import zoo
 from zoo.data.transforms import eval_transform
-from zoo.registry import use_registry
+from zoo.registry.registry import use_registry
 torch.set_num_threads(1)
 data = Path(sys.argv[1])
 use_registry(files=[data / "registry.toml"])

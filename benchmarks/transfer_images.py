@@ -21,7 +21,7 @@ from side_by_side import needed
 
 import zoo
 from zoo import Phase, Recipe
-from zoo.registry import use_registry
+from zoo.registry.registry import use_registry
 
 LONG = Recipe(
     name="long",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import zoo.builtin
-from zoo.registry import Registry, use_registry
+from zoo.registry.registry import Registry, use_registry
 
 ROOT = Path(__file__).resolve().parents[1]
 

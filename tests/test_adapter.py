@@ -7,8 +7,8 @@ import torch
 
 import zoo
 from tests.toy import toy_spec
-from zoo.backbone import Backbone
 from zoo.errors import OptionError
+from zoo.models.backbone import Backbone
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -19,7 +19,7 @@ import zoo
 import zoo.builtin
 from zoo.builtin import GLYPHNET
 from zoo.builtin.demo import load_digits, split_per_class
-from zoo.registry import Registry
+from zoo.registry.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = Path(zoo.builtin.__file__).parent / "glyphnet.safetensors"

@@ -22,7 +22,7 @@ from zoo.cli import listing, settings
 from zoo.cli.app import main
 from zoo.data.open import open_train_valid
 from zoo.errors import InterruptedRunError, OptionError
-from zoo.registry import use_registry
+from zoo.registry.registry import use_registry
 
 
 class Done(NamedTuple):

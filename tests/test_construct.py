@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from tests.toy import ToyNet, toy_spec
-from zoo.construct import adapt_input, build, headless
 from zoo.errors import CoverageError, DeclarationError
+from zoo.models.build import adapt_input, build, headless
 
 
 def test_a_module_filled_from_a_state_equals_the_one_it_came_from() -> None:

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from tests.faults import payloads
-from zoo.convert import convert
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError
-from zoo.weights import read
+from zoo.weights.load import read
+from zoo.weights.pickles import convert
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from zoo import errors, hookspecs
 from zoo.engine.augmentation import AUGMENT_FIELDS
 from zoo.engine.config import OPTIONS
 from zoo.engine.recipes import RECIPES
-from zoo.registry import use_registry
+from zoo.registry.registry import use_registry
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
 COLORS = {"ants": (150, 60, 40), "bees": (220, 190, 60)}

@@ -12,6 +12,8 @@ import torch
 import zoo
 from tests.engine.test_resume import OPTIONS, tables
 from tests.engine.tiny import images, model, timeless
+from zoo.models.heads import LinearHead
+from zoo.plugins.loader import load_function
 
 SAVED = Path(__file__).parent / "fixtures" / "version-0.1.0"
 RUN = OPTIONS | {"ema": 0.9, "l2_sp": 0.01, "wise_ft": 0.5, "device": "cpu", "monitor": "loss"}
@@ -37,3 +39,7 @@ def test_a_run_of_0_1_0_goes_on_to_what_it_would_have_become(tmp_path: Path) -> 
     for record, expected in zip(timeless(run.history), timeless(finished), strict=True):
         assert record.pop("phase") == expected.pop("phase")
         assert record == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_a_head_that_was_declared_for_0_1_0_is_found_where_it_moved() -> None:
+    assert load_function("zoo.heads:LinearHead") is LinearHead

@@ -3,7 +3,7 @@ import torch
 
 from zoo.declare import Features
 from zoo.errors import OptionError
-from zoo.heads import LinearHead, MLPHead, Pool
+from zoo.models.heads import LinearHead, MLPHead, Pool
 
 SHAPES = {"BCHW": (2, 6, 3, 4), "BHWC": (2, 3, 4, 6), "BCDHW": (2, 6, 3, 4, 5), "BND": (2, 7, 6), "BD": (2, 6)}
 

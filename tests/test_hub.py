@@ -14,20 +14,20 @@ import safetensors.torch
 import torch
 
 import zoo
-import zoo.blobs
+import zoo.weights.hub_cache
 from tests.faults.fake_hub import FakeHub, fill_cache, in_child
 from tests.toy import ToyNet
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError
-from zoo.hub import fetch
-from zoo.shards import model_digest
-from zoo.weights import locate, read, write
+from zoo.weights.hub import fetch
+from zoo.weights.load import locate, read, write
+from zoo.weights.shards import model_digest
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 CHILD = """
 import json, logging, sys, time
 import huggingface_hub.file_download
-import zoo.hub
+import zoo.weights.hub
 from zoo.errors import ZooError
 logging.basicConfig(stream=sys.stderr)
 sockets = []
@@ -36,7 +36,7 @@ told = []
 for repo, file, revision in json.loads(sys.argv[1]):
     start = time.perf_counter()
     try:
-        path = zoo.hub.fetch(repo, file, revision, owner="toy/net")
+        path = zoo.weights.hub.fetch(repo, file, revision, owner="toy/net")
         what = {"path": str(path), "content": path.read_text(errors="replace")}
     except ZooError as error:
         what = {"error": str(error), "kind": type(error).__name__}
@@ -103,7 +103,9 @@ def test_a_blob_is_read_for_its_digest_once_until_it_changes(cache: Path, monkey
     files |= {"model.safetensors": safetensors.torch.save(tensors), "sharded.safetensors.index.json": index}
     fill_cache(cache, "acme/net", files)
     read_files: list[str] = []
-    monkeypatch.setattr(zoo.blobs, "digest", lambda path, real=zoo.blobs.digest: read_files.append(path.name) or real(path))
+    monkeypatch.setattr(
+        zoo.weights.hub_cache, "digest", lambda path, real=zoo.weights.hub_cache.digest: read_files.append(path.name) or real(path)
+    )
     for name, pin in (("model.safetensors", model_digest), ("sharded.safetensors", model_digest)):
         weights = Weights(repo="acme/net", file=name, revision=COMMIT)
         path = locate(weights, "toy/net")

@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.toy import TOY_LAYERS, ToyNet
 from zoo.errors import LayerGroupError, UnknownGroupError
-from zoo.layers import LayerGroups, bind
+from zoo.models.layers import LayerGroups, bind
 
 
 class Odd(nn.Module):

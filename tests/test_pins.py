@@ -18,11 +18,11 @@ from tests.faults.fake_dist import fake_dist
 from tests.faults.fake_hub import FakeHub, in_child
 from tests.toy import ToyNet, toy_spec
 from tests.toy_text import toy_text_spec
-from zoo import pins
 from zoo.declare import BackboneSpec, Weights
 from zoo.errors import RegistryFileError, WeightsError
-from zoo.registry import Registry
-from zoo.registry_files import read_files
+from zoo.registry import lockfile
+from zoo.registry.registry import Registry
+from zoo.registry.registry_files import read_files
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -110,14 +110,14 @@ def test_comments_around_a_pin_and_a_mark_of_the_encoding_survive_a_new_pin(tmp_
     pin = table("toy/net").replace("sha256", "# of this pin\nsha256")
     rest = '# what follows\n[aliases]\n# mine\nmine = "toy/net"\n\n# the end\n'
     path.write_text("# before\n" + pin + "\n" + rest, encoding="utf-8-sig")
-    pins.write(path, "toy/net", PIN)
+    lockfile.write(path, "toy/net", PIN)
     after = path.read_text(encoding="utf-8-sig")
     assert after.startswith("# before\n")
     assert rest in after
     assert "of this pin" not in after
     assert read_files([path]).pins == {"toy/net": PIN}
     path.write_text(table("toy/net") + "\n# the end\n")
-    pins.write(path, "toy/net", PIN)
+    lockfile.write(path, "toy/net", PIN)
     assert path.read_text().startswith("# the end\n")
 
 
@@ -149,7 +149,7 @@ def test_all_faults_of_pins_are_told_at_once(tmp_path: Path) -> None:
 
 def test_a_pin_is_written_into_a_file_and_all_else_is_left_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "registry.toml"
-    pins.write(path, "toy/net", PIN)
+    lockfile.write(path, "toy/net", PIN)
     assert read_files([path]).pins == {"toy/net": PIN}
     text = (
         '# mine\n[aliases]\nmine = "toy/net"  # a comment\n\n'
@@ -159,7 +159,7 @@ def test_a_pin_is_written_into_a_file_and_all_else_is_left_as_it_was(tmp_path: P
         + "# end\n"
     )
     path.write_text(text)
-    pins.write(path, "toy/net", Weights(repo="acme/net", revision="d" * 40, sha256=SHA, license="mit"))
+    lockfile.write(path, "toy/net", Weights(repo="acme/net", revision="d" * 40, sha256=SHA, license="mit"))
     after = path.read_text()
     assert after.startswith('# mine\n[aliases]\nmine = "toy/net"  # a comment\n')
     assert after.count('[pins."toy/net"]') == 1
@@ -171,14 +171,14 @@ def test_a_file_that_cannot_be_edited_line_by_line_is_left_alone(tmp_path: Path,
     path = tmp_path / "registry.toml"
     path.write_text(text)
     with pytest.raises(RegistryFileError):
-        pins.write(path, "toy/net", PIN)
+        lockfile.write(path, "toy/net", PIN)
     assert path.read_text() == text
 
 
 @pytest.mark.parametrize("weights", [None, Weights(package="zoo.builtin"), Weights(file="x.safetensors")])
 def test_what_is_not_on_the_hub_cannot_be_pinned(weights: Weights | None) -> None:
     with pytest.raises(WeightsError, match="no commit to pin"):
-        pins.resolve(weights, "toy/net")
+        lockfile.resolve(weights, "toy/net")
 
 
 def zoo_in(tmp_path: Path, hub: FakeHub, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,8 +14,8 @@ import zoo
 from tests.faults.fake_dist import fake_dist, run_python, run_zoo
 from tests.toy import ToyPlugin, toy_spec
 from zoo.errors import AmbiguousNameError, MissingExtraError, PluginError
-from zoo.plugins import Plugin, load_function, load_plugins
-from zoo.registry import Registry
+from zoo.plugins.loader import Plugin, load_function, load_plugins
+from zoo.registry.registry import Registry
 
 BROKEN = {
     "an ImportError": ("import zoo_is_not_installed", "zoo_is_not_installed"),
@@ -144,7 +144,7 @@ def test_a_clash_names_both_distributions_in_every_order(order: tuple[int, ...],
     done = run_python(
         """
         import json
-        from zoo.registry import Registry
+        from zoo.registry.registry import Registry
         registry = Registry(files=[])
         told = [registry.faults, [entry.spec.name for entry in registry.search("*/*")]]
         for name in ("same/net", "only", "zoo-z:same/net", "zoo-a:same/net"):
@@ -229,7 +229,7 @@ def test_a_module_with_lazy_attributes_stays_asleep(tmp_path: Path) -> None:
             return []
     """
     fake_dist(tmp_path, "zoo-lazy", source)
-    code = "import sys; from zoo.registry import Registry; print([p.cause for p in Registry().plugins], 'torch' in sys.modules)"
+    code = "import sys; from zoo.registry.registry import Registry; print([p.cause for p in Registry().plugins], 'torch' in sys.modules)"
     done = run_python(code, tmp_path)
     assert done.stdout.rstrip().endswith("False"), done.stdout + done.stderr
 

@@ -14,8 +14,8 @@ from tests.faults.fake_dist import fake_dist, run_python
 from tests.toy import ToyPlugin, toy_spec
 from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume, Weights
 from zoo.errors import AmbiguousNameError, OptionError, RegistryFileError, UnknownBackboneError
-from zoo.plugins import Plugin
-from zoo.registry import Registry, default_registry, use_registry
+from zoo.plugins.loader import Plugin
+from zoo.registry.registry import Registry, default_registry, use_registry
 
 
 def spec(name: str, *, license: str = "", **changes: Any) -> BackboneSpec:
@@ -233,7 +233,7 @@ def test_a_large_listing_calls_each_hook_once_and_imports_no_torch(number: int, 
 
 
 def test_a_glob_finds_a_repository_by_its_last_part() -> None:
-    from zoo.search import glob_matcher
+    from zoo.registry.search import glob_matcher
 
     match = glob_matcher("bert*")
     assert match("hf/google-bert/bert-base-uncased")

@@ -12,8 +12,8 @@ import zoo
 from tests.toy import ToyPlugin, toy_spec
 from zoo.declare import BackboneSpec, Features, Text, Weights
 from zoo.errors import RegistryFileError, UnknownBackboneError
-from zoo.registry import Registry
-from zoo.registry_files import default_files, read_files
+from zoo.registry.registry import Registry
+from zoo.registry.registry_files import default_files, read_files
 
 
 class Base:

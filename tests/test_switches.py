@@ -12,12 +12,12 @@ import pytest
 
 import zoo
 from tests.faults.fake_dist import fake_dist, run_zoo
-from zoo import policy
 from zoo.cli.doctor import _folder
 from zoo.cli.listing import number
-from zoo.compat import misfit
-from zoo.discovery import Found, installed
 from zoo.errors import OptionError, RegistryFileError
+from zoo.plugins import policy
+from zoo.plugins.compat import misfit
+from zoo.plugins.entry_points import Found, installed
 
 
 @pytest.mark.parametrize(("text", "value"), [("30M", 30e6), ("30m", 30e6), ("500k", 5e5), ("1.5B", 1.5e9), ("30e6", 30e6), ("12", 12.0)])

@@ -6,7 +6,7 @@ from torch import nn
 
 import zoo
 from tests.toy import ToyNet, toy_spec
-from zoo.registry import Registry, use_registry
+from zoo.registry.registry import Registry, use_registry
 from zoo.testing import Subject, backbone_checks, check_backbone, frozen, licence_is_stated
 
 

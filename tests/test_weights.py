@@ -6,7 +6,7 @@ import torch
 
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError
-from zoo.weights import digest, locate, read
+from zoo.weights.load import digest, locate, read
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ import zoo
 from tests.faults import mutate, payloads
 from tests.faults.fake_hub import fill_cache, in_child
 from tests.toy import ToyNet, toy_spec
-from zoo.backbone import Backbone
-from zoo.convert import convert
 from zoo.declare import Weights
 from zoo.engine.checkpoint import read_newest
 from zoo.errors import CoverageError, WeightsError, WeightsNotFoundError, ZooError
-from zoo.safetensors_header import read_header
-from zoo.weights import locate, read
+from zoo.models.backbone import Backbone
+from zoo.weights.load import locate, read
+from zoo.weights.pickles import convert
+from zoo.weights.safetensors_header import read_header
 
 COMMIT = "a" * 40
 EXTENSIONS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".joblib", ".h5")
@@ -271,7 +271,7 @@ def test_files_of_every_float_width_are_read(tmp_path: Path) -> None:
 SIGBUS = """
 import os, pathlib, sys
 import torch, safetensors.torch
-from zoo.weights import read
+from zoo.weights.load import read
 path, fault, when = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 content = safetensors.torch.save({"a": torch.arange(1.0, 300001.0), "b": torch.ones(300, 300)})
 def spoil():
@@ -285,7 +285,7 @@ for fault in ("truncate", "empty", "overwrite", "replace", "half"):
     for when in ("before", "after"):
         path.write_bytes(content)
         if when == "before":
-            import zoo.weights as gate
+            import zoo.weights.load as gate
             header = gate.read_header
             gate.read_header = lambda *arguments: (header(*arguments), spoil())[0]  # after the check, before the reading
             try:
@@ -312,9 +312,9 @@ def test_w12_a_file_spoilt_while_it_is_used_ends_no_process_and_changes_no_value
 
 
 def test_only_blobs_of_the_cache_are_mapped(cache: Path, good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    used, load, copy_in = list[str](), safetensors.torch.load_file, zoo.weights.copy_tensors
+    used, load, copy_in = list[str](), safetensors.torch.load_file, zoo.weights.load.copy_tensors
     monkeypatch.setattr(safetensors.torch, "load_file", lambda path, backend: (used.append(backend), load(path, backend=backend))[1])
-    monkeypatch.setattr(zoo.weights, "copy_tensors", lambda *told: (used.append("copied"), copy_in(*told))[1])
+    monkeypatch.setattr(zoo.weights.load, "copy_tensors", lambda *told: (used.append("copied"), copy_in(*told))[1])
     link = fill_cache(cache, "acme/net", {"model.safetensors": good}) / "model.safetensors"
     copy = tmp_path / "model.safetensors"
     copy.write_bytes(good)

@@ -22,35 +22,35 @@ from zoo.hookspecs import hookimpl as hookimpl
 if TYPE_CHECKING:
     from zoo import testing as testing
     from zoo import tuning as tuning
-    from zoo.adapter import TaskModel as TaskModel
-    from zoo.backbone import Backbone as Backbone
-    from zoo.backbone import get as get
     from zoo.engine.recipe import Phase as Phase
     from zoo.engine.recipe import Recipe as Recipe
-    from zoo.hub import fetch as fetch
-    from zoo.layers import LayerGroup as LayerGroup
-    from zoo.layers import LayerGroups as LayerGroups
-    from zoo.layers import bind as bind
-    from zoo.registry import Registry as Registry
-    from zoo.registry import list_backbones as list_backbones
-    from zoo.saved import load as load
+    from zoo.models.backbone import Backbone as Backbone
+    from zoo.models.backbone import get as get
+    from zoo.models.layers import LayerGroup as LayerGroup
+    from zoo.models.layers import LayerGroups as LayerGroups
+    from zoo.models.layers import bind as bind
+    from zoo.models.task_model import TaskModel as TaskModel
+    from zoo.registry.registry import Registry as Registry
+    from zoo.registry.registry import list_backbones as list_backbones
+    from zoo.saved.saved import load as load
+    from zoo.weights.hub import fetch as fetch
 
 __version__ = "0.1.0"
 
 # What needs torch, or reads plugins, is imported at first use (PEP 562).
 _LAZY = {
-    "Backbone": "zoo.backbone",
-    "LayerGroup": "zoo.layers",
-    "LayerGroups": "zoo.layers",
+    "Backbone": "zoo.models.backbone",
+    "LayerGroup": "zoo.models.layers",
+    "LayerGroups": "zoo.models.layers",
     "Phase": "zoo.engine.recipe",
     "Recipe": "zoo.engine.recipe",
-    "Registry": "zoo.registry",
-    "TaskModel": "zoo.adapter",
-    "bind": "zoo.layers",
-    "fetch": "zoo.hub",
-    "get": "zoo.backbone",
-    "list_backbones": "zoo.registry",
-    "load": "zoo.saved",
+    "Registry": "zoo.registry.registry",
+    "TaskModel": "zoo.models.task_model",
+    "bind": "zoo.models.layers",
+    "fetch": "zoo.weights.hub",
+    "get": "zoo.models.backbone",
+    "list_backbones": "zoo.registry.registry",
+    "load": "zoo.saved.saved",
 }
 _SUBMODULES = ("testing", "tuning")
 

@@ -27,14 +27,14 @@ from tests.engine.tiny import images, timeless
 from tests.engine.tiny import model as tiny
 from tests.toy import toy_spec
 from tests.toy_text import ToyTextPlugin
-from zoo.adapter import TaskModel
-from zoo.backbone import Backbone
 from zoo.data.open import Table, open_data
 from zoo.engine.device import join_processes
 from zoo.engine.run import Run
 from zoo.engine.signals import Stopped
 from zoo.errors import CorruptInputError
-from zoo.registry import Registry, use_registry
+from zoo.models.backbone import Backbone
+from zoo.models.task_model import TaskModel
+from zoo.registry.registry import Registry, use_registry
 
 WORDS = ("sun", "rain", "cloud", "wind", "snow", "storm", "thunderstorms")
 

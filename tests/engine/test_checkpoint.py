@@ -9,7 +9,7 @@ import torch
 
 from zoo.engine.checkpoint import Checkpoint, clean_stages, read_newest, write_checkpoint
 from zoo.engine.device import random_state, restore_random_state, seeded
-from zoo.files import write_json
+from zoo.util.atomic_write import write_json
 
 
 def some(step: int) -> Checkpoint:

@@ -15,7 +15,7 @@ from tests.engine.tiny import NAMES, count_samples, difference, images, model, t
 from zoo.engine import training
 from zoo.engine.recipe import Phase, Recipe
 from zoo.errors import DataError, OptionError, OutputExistsError, TrainingError, UnknownGroupError
-from zoo.registry import Registry
+from zoo.registry.registry import Registry
 
 
 def fit(task_model: Any, out: Path, *data: Any, **options: Any) -> Any:

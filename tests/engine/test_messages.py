@@ -7,8 +7,8 @@ import pytest
 import safetensors.torch
 
 from tests.toy import ToyNet, toy_spec
-from zoo.backbone import Backbone
 from zoo.declare import Weights
+from zoo.models.backbone import Backbone
 
 
 @pytest.mark.parametrize("pretrained", [True, False])

@@ -13,12 +13,12 @@ import torch
 import zoo
 from tests.engine.tiny import images, model, values
 from tests.toy_text import ToyTextPlugin
-from zoo.adapter import TaskModel
 from zoo.engine.footprint import footprint, nbytes
 from zoo.engine.outlook import Preview
 from zoo.engine.preview import preview
 from zoo.errors import OptionError, TrainingError
-from zoo.registry import Registry, use_registry
+from zoo.models.task_model import TaskModel
+from zoo.registry.registry import Registry, use_registry
 
 CPU = torch.device("cpu")
 VARIED: list[dict[str, Any]] = [

@@ -25,7 +25,7 @@ from tests.toy_text import ToyTextPlugin
 from zoo.engine.alike import fingerprint
 from zoo.engine.ranks import Ranks
 from zoo.errors import InterruptedRunError, OptionError
-from zoo.registry import Registry, use_registry
+from zoo.registry.registry import Registry, use_registry
 
 PLAIN = ("decisions", "alike", "uneven", "memory", "corrupt", "different", "whole", "stopped", "handed_on", "full_disk")
 

@@ -13,10 +13,10 @@ import torch
 import zoo
 from tests.engine.tiny import count_samples, difference, timeless, values
 from tests.toy_text import ToyTextPlugin
-from zoo.adapter import TaskModel
 from zoo.engine.sampler import batches_by_length
 from zoo.errors import DataError, OptionError
-from zoo.registry import Registry, use_registry
+from zoo.models.task_model import TaskModel
+from zoo.registry.registry import Registry, use_registry
 
 WORDS = ("sun", "rain", "cloud", "wind", "snow", "storm", "thunderstorms")
 

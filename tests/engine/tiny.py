@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from tests.toy import toy_spec
-from zoo.adapter import TaskModel
-from zoo.backbone import Backbone
+from zoo.models.backbone import Backbone
+from zoo.models.task_model import TaskModel
 
 NAMES = ("blue", "green", "red")
 

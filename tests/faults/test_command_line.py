@@ -21,9 +21,9 @@ from tests.faults.fake_dist import ROOT, run_python
 from zoo.cli import settings
 from zoo.cli.app import main
 from zoo.errors import OptionError, RegistryFileError
-from zoo.policy import read_user_file, user_file
-from zoo.registry import use_registry
-from zoo.registry_files import read_files
+from zoo.plugins.policy import read_user_file, user_file
+from zoo.registry.registry import use_registry
+from zoo.registry.registry_files import read_files
 
 # Each with what the message must say.
 CONFIGS = {

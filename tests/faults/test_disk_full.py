@@ -24,7 +24,7 @@ from zoo.engine.checkpoint import Checkpoint, read_newest, write_checkpoint
 from zoo.engine.curves import draw_curves
 from zoo.engine.run import write_history
 from zoo.errors import DiskFullError, TrainingError
-from zoo.files import write_text
+from zoo.util.atomic_write import write_text
 
 FACTS = r"cannot be written \(File too large\): it takes [\d.]+ \w+, and [\d.]+ \w+ are free there; make room"
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "quiet": True}

@@ -18,8 +18,8 @@ from tests.toy_text import ToyTextPlugin
 from zoo.cli.probe import run_child
 from zoo.declare import Weights
 from zoo.errors import SavedModelError, WeightsNotFoundError, ZooError
-from zoo.registry import Registry, use_registry
-from zoo.weights import locate
+from zoo.registry.registry import Registry, use_registry
+from zoo.weights.load import locate
 
 HOSTILE = "import pathlib; pathlib.Path({marker!r}).touch()"
 

@@ -20,7 +20,7 @@ from zoo.data.open import open_data
 from zoo.engine import checkpoint, saving, validation
 from zoo.engine.best import LOWER_IS_BETTER, MONITORS, Best
 from zoo.errors import OptionError, SavedModelError
-from zoo.weights import digest
+from zoo.weights.load import digest
 
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "epochs": 3, "quiet": True}
 NAN = math.nan

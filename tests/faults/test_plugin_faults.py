@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.fake_dist import HEALTHY, fake_dist, run_python, run_zoo
 from zoo.cli.probe import probe_all
-from zoo.plugins import Plugin
+from zoo.plugins.loader import Plugin
 
 OPEN = """
     import pathlib, time
@@ -56,7 +56,7 @@ def test_r2_a_slow_plugin_costs_nothing_once_it_is_known(tmp_path: Path) -> None
         assert run_zoo(*command, paths=[site], **cache).returncode == 0
     code = """
         import sys
-        from zoo.registry import Registry
+        from zoo.registry.registry import Registry
         registry = Registry()
         spec = registry.resolve("slow/net").spec
         assert spec.options == {"sizes": (1, 2), "deep": {"a": [1]}} and spec.inputs.size == (8, 6), spec
@@ -65,7 +65,9 @@ def test_r2_a_slow_plugin_costs_nothing_once_it_is_known(tmp_path: Path) -> None
     """
     assert run_python(code, site, **cache).stdout.strip() == "[]"
     assert not marker.exists(), "the module was imported"
-    run_python("from zoo.registry import Registry\ntry:\n    Registry().resolve('slow/other')\nexcept LookupError: pass", site, **cache)
+    run_python(
+        "from zoo.registry.registry import Registry\ntry:\n    Registry().resolve('slow/other')\nexcept LookupError: pass", site, **cache
+    )
     assert marker.exists(), "an open family wakes its plugin when it is asked"
 
 
@@ -188,7 +190,7 @@ def test_r6_a_blocked_module_is_never_imported_whatever_is_allowed_or_asked(orig
                 main([*{words!r}, *line])
             except SystemExit as stop:
                 codes.append(stop.code)
-        from zoo.plugins import load_function
+        from zoo.plugins.loader import load_function
         try:
             load_function("zoo_marked:build")
         except RuntimeError as error:

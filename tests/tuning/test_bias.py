@@ -11,7 +11,7 @@ from torch import nn
 import zoo
 from tests.tuning.adapted import FAMILIES, moved, snapshot, steps, toy
 from zoo.errors import LayerGroupError, OptionError
-from zoo.registry import use_registry
+from zoo.registry.registry import use_registry
 from zoo.tuning import freeze_prefix
 
 pytestmark = pytest.mark.usefixtures("toys")

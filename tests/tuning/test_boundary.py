@@ -11,8 +11,8 @@ from torch import nn
 import zoo
 from tests.toy import TOY_LAYERS, ToyNet
 from tests.toy_text import ToyText
-from zoo.layers import LayerGroups, bind
-from zoo.tuning.boundary import Boundary, open_boundary
+from zoo.models.layers import LayerGroups, bind
+from zoo.tuning.partial_forward import Boundary, open_boundary
 
 TEXT_LAYERS = {"embeddings": "embeddings", "layer": "layers.*", "pooler": "pooler?"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.tuning.boundary import Boundary, open_boundary
+from zoo.tuning.partial_forward import Boundary, open_boundary
 
 pytest.importorskip("zoo_medical", reason="zoo-medical is not installed")
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.toy import TOY_LAYERS, ToyNet
-from zoo.layers import bind
+from zoo.models.layers import bind
 from zoo.tuning import apply_eval, freeze_prefix
 
 

@@ -22,7 +22,7 @@ FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 @pytest.fixture
 def model(family: str, tmp_path: Path) -> zoo.TaskModel:
-    from zoo.registry import use_registry
+    from zoo.registry.registry import use_registry
 
     use_registry()  # with the installed plugins
     return FAMILIES[family](tmp_path)
@@ -114,7 +114,7 @@ def test_values_come_from_the_seed_and_the_random_state_is_left_alone() -> None:
 
 
 def test_the_layer_that_gives_query_key_and_value_is_one_target(tmp_path: Path) -> None:
-    from zoo.registry import use_registry
+    from zoo.registry.registry import use_registry
 
     use_registry()
     model = vit(tmp_path)

@@ -14,8 +14,8 @@ import zoo
 from tests.engine.tiny import images
 from tests.tuning.adapted import FAMILIES, batch, moved, snapshot, steps, toy
 from zoo.errors import LayerGroupError, OutputExistsError, SavedModelError, WeightsNotFoundError
-from zoo.lora_files import save_lora
-from zoo.registry import Registry, use_registry
+from zoo.registry.registry import Registry, use_registry
+from zoo.saved.lora_files import save_lora
 from zoo.tuning import attach_lora, merge_lora
 
 peft = pytest.importorskip("peft")

@@ -5,7 +5,7 @@ from torch import nn
 from tests.test_layers import ODD_LAYERS, Odd
 from tests.toy import TOY_LAYERS, ToyNet
 from zoo.errors import OptionError
-from zoo.layers import bind
+from zoo.models.layers import bind
 from zoo.tuning import param_groups
 
 

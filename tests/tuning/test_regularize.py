@@ -17,9 +17,9 @@ from torch import nn
 from tests.engine.tiny import model as make_model
 from tests.engine.tiny import values
 from tests.toy_text import toy_text_spec
-from zoo.adapter import TaskModel
-from zoo.backbone import Backbone
 from zoo.errors import LayerGroupError, OptionError, SavedModelError
+from zoo.models.backbone import Backbone
+from zoo.models.task_model import TaskModel
 from zoo.tuning import Regularizers, recompute, taps
 from zoo.tuning.penalties import smallest_singular_values, squared_distance
 

@@ -11,11 +11,11 @@ from torch import nn
 
 from tests.engine.tiny import difference, images, model, values
 from tests.toy import ToyNet
-from zoo.adapter import TaskModel
 from zoo.data.open import open_data
 from zoo.engine.averaging import refresh_statistics
 from zoo.engine.memory import Undo
-from zoo.lora_files import whole_modules
+from zoo.models.task_model import TaskModel
+from zoo.saved.lora_files import whole_modules
 from zoo.tuning.statistics import hold_statistics, keeps_statistics, moving_norms
 
 FULL: dict[str, Any] = {"recipe": "full", "epochs": 2, "batch_size": 8, "lr": 0.01, "augment": "none", "quiet": True, "workers": 0}

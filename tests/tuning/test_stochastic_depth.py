@@ -11,7 +11,7 @@ from torch import nn
 from tests.toy import TOY_LAYERS, ToyNet
 from tests.toy_text import ToyText
 from zoo.errors import LayerGroupError, OptionError
-from zoo.layers import LayerGroups, bind
+from zoo.models.layers import LayerGroups, bind
 from zoo.tuning import recompute, stochastic_depth
 
 X = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))

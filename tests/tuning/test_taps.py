@@ -4,7 +4,7 @@ from torch import nn
 
 from tests.toy import TOY_LAYERS, ToyNet
 from zoo.errors import LayerGroupError, UnknownGroupError
-from zoo.layers import bind
+from zoo.models.layers import bind
 from zoo.tuning import taps
 
 

@@ -34,6 +34,10 @@ def zoo_backbones() -> Iterable[BackboneSpec]:
 @hookimpl
 def zoo_heads() -> Iterable[HeadSpec]:
     """List the heads of the core."""
-    yield HeadSpec(name="linear", build="zoo.heads:LinearHead", description="Pooling, dropout, one linear layer.")
-    yield HeadSpec(name="mlp", build="zoo.heads:MLPHead", description="Pooling, a hidden layer with ReLU and dropout, a linear layer.")
-    yield HeadSpec(name="tokens", build="zoo.heads:TokenHead", description="Dropout and one linear layer for each token.", per_token=True)
+    yield HeadSpec(name="linear", build="zoo.models.heads:LinearHead", description="Pooling, dropout, one linear layer.")
+    yield HeadSpec(
+        name="mlp", build="zoo.models.heads:MLPHead", description="Pooling, a hidden layer with ReLU and dropout, a linear layer."
+    )
+    yield HeadSpec(
+        name="tokens", build="zoo.models.heads:TokenHead", description="Dropout and one linear layer for each token.", per_token=True
+    )

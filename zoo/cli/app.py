@@ -17,10 +17,10 @@ from typing import NoReturn
 from zoo.cli import doctor, files, listing, new_plugin, planning, plugins, training, using
 from zoo.cli.output import Output
 from zoo.cli.parser import Parser, global_options
-from zoo.discovery import installed
 from zoo.errors import OptionError, PluginError, ZooError, count, fault_list
-from zoo.plugins import GROUP
-from zoo.policy import Policy, current_policy, unknown_names
+from zoo.plugins.entry_points import installed
+from zoo.plugins.loader import GROUP
+from zoo.plugins.policy import Policy, current_policy, unknown_names
 
 RECOVERY = ("doctor", "new-plugin")  # work whatever the plugins do
 
@@ -78,7 +78,7 @@ def build_parser() -> Parser:
 
 
 def _run(options: argparse.Namespace, out: Output) -> int:
-    from zoo.registry import default_registry, use_registry
+    from zoo.registry.registry import default_registry, use_registry
 
     files = [*options.registry_before, *options.registry]
     policy = _policy(options)

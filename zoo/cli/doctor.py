@@ -94,10 +94,10 @@ def describe(told: dict[str, Any]) -> str:
 
 def _plugins() -> tuple[list[Any], list[str]]:
     """Return the plugins, with those that do not fit marked as failed, and what is wrong with the policy."""
-    from zoo.compat import misfit
-    from zoo.plugins import find_plugins
-    from zoo.policy import Policy
-    from zoo.registry import current_plugin_policy
+    from zoo.plugins.compat import misfit
+    from zoo.plugins.loader import find_plugins
+    from zoo.plugins.policy import Policy
+    from zoo.registry.registry import current_plugin_policy
 
     faults = []
     try:
@@ -121,7 +121,7 @@ def _clashes(reports: list[Any]) -> list[str]:
 
 
 def _registry_files() -> list[str]:
-    from zoo.registry_files import default_files, read_files
+    from zoo.registry.registry_files import default_files, read_files
 
     try:
         read_files(default_files())
@@ -133,8 +133,8 @@ def _registry_files() -> list[str]:
 def _folders() -> dict[str, Path]:
     from huggingface_hub import constants
 
-    from zoo.index import cache_folder
-    from zoo.policy import user_file
+    from zoo.plugins.listing_cache import cache_folder
+    from zoo.plugins.policy import user_file
 
     return {"index of plugins": cache_folder(), "cache of the Hub": Path(constants.HF_HUB_CACHE), "settings": user_file().parent}
 
@@ -150,7 +150,7 @@ def _folder(what: str, path: Path) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    from zoo.versions import versions
+    from zoo.util.versions import versions
 
     return {name: version for name, version in versions().items() if name not in ("python", "zoo")}
 

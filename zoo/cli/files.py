@@ -29,7 +29,7 @@ def register(commands: Commands) -> None:
 def convert(options: argparse.Namespace, out: Output) -> None:
     """Turn a checkpoint into a safetensors file."""
     target = claim_file(options.out, ".safetensors", overwrite=options.overwrite)
-    from zoo.convert import convert as run
+    from zoo.weights.pickles import convert as run
 
     done = run(options.file, target, key=options.key, overwrite=options.overwrite)
     if options.json:
@@ -42,18 +42,18 @@ def convert(options: argparse.Namespace, out: Output) -> None:
 
 def lock(options: argparse.Namespace, out: Output) -> None:
     """Write pins into a registry file, once all of them are known."""
-    from zoo import pins
-    from zoo.registry import default_registry
-    from zoo.registry_files import user_file
+    from zoo.registry import lockfile
+    from zoo.registry.registry import default_registry
+    from zoo.registry.registry_files import user_file
 
     given = [*options.registry_before, *options.registry]
     path = options.out or Path(given[-1] if given else user_file())
     found = {}
     for name in options.names:
         entry = default_registry().resolve(name)
-        found[entry.spec.name] = pins.resolve(entry.declared or entry.spec.weights, entry.spec.name)
+        found[entry.spec.name] = lockfile.resolve(entry.declared or entry.spec.weights, entry.spec.name)
     for name, pin in found.items():
-        pins.write(path, name, pin)
+        lockfile.write(path, name, pin)
     if options.json:
         keys = ("repo", "revision", "file", "sha256", "size", "license")
         out.json({name: {key: getattr(pin, key) for key in keys} for name, pin in found.items()})

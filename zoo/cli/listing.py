@@ -14,7 +14,7 @@ from zoo.errors import count
 
 if TYPE_CHECKING:
     from zoo.declare import Inputs
-    from zoo.registry import Entry
+    from zoo.registry.registry import Entry
 
 JSON = {"action": "store_true", "help": "print one JSON document"}
 NAME = "a name from zoo list, an alias, or the folder of a saved model"
@@ -55,7 +55,7 @@ def number(text: str) -> float:
 
 def list_backbones(options: argparse.Namespace, out: Output) -> None:
     """Print the backbones that match a glob and pass the filters."""
-    from zoo.registry import default_registry
+    from zoo.registry.registry import default_registry
 
     registry = default_registry()
     found = registry.search(options.pattern, **{key: getattr(options, key) for key in FILTERS})

@@ -41,7 +41,7 @@ def plugins(options: argparse.Namespace, out: Output) -> None:
 
 def show(options: argparse.Namespace, out: Output) -> None:
     """Print every plugin with distribution, version, status and cause."""
-    from zoo.registry import default_registry
+    from zoo.registry.registry import default_registry
 
     registry = default_registry()
     rows = []
@@ -67,9 +67,9 @@ def check(options: argparse.Namespace, out: Output) -> None:
         PluginError: If any has a fault.
     """
     from zoo.cli.probe import probe_all
-    from zoo.plugins import find_plugins
-    from zoo.policy import unknown_names
-    from zoo.registry import current_plugin_policy
+    from zoo.plugins.loader import find_plugins
+    from zoo.plugins.policy import unknown_names
+    from zoo.registry.registry import current_plugin_policy
 
     found = find_plugins(current_plugin_policy())
     unknown = unknown_names(options.names, [plugin.found for plugin in found if plugin.found])
@@ -94,9 +94,9 @@ def switch(options: argparse.Namespace) -> None:
     Raises:
         OptionError: If no name is given, or no plugin has it.
     """
-    from zoo import policy
-    from zoo.discovery import installed, normalized
-    from zoo.plugins import GROUP
+    from zoo.plugins import policy
+    from zoo.plugins.entry_points import installed, normalized
+    from zoo.plugins.loader import GROUP
 
     on = options.action == "enable"
     points = installed(GROUP).points

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.child import environment, python
-from zoo.plugins import Plugin
+from zoo.plugins.loader import Plugin
+from zoo.util.subprocess_python import environment, python
 
 CHILD = "import sys; from zoo.cli.probe import child; child(*sys.argv[1:])"
 AT_ONCE = 4
@@ -125,8 +125,8 @@ def child(result: str, distribution: str, name: str, build: str, preload: str) -
     import numpy  # noqa: F401  # so that what numpy changes at its import is not taken for the plugin's doing
 
     from zoo.cli.state import changed, snapshot
-    from zoo.contributions import collect
-    from zoo.plugins import find_plugins
+    from zoo.plugins.hook_results import collect
+    from zoo.plugins.loader import find_plugins
 
     if preload:
         __import__(preload)
@@ -149,9 +149,9 @@ def child(result: str, distribution: str, name: str, build: str, preload: str) -
 
 def _built(name: str, plugin: Plugin) -> dict[str, str]:
     """Build a backbone without its weights."""
-    from zoo.backbone import get
-    from zoo.plugins import describe
-    from zoo.registry import Registry, use_registry
+    from zoo.models.backbone import get
+    from zoo.plugins.loader import describe
+    from zoo.registry.registry import Registry, use_registry
 
     try:
         use_registry(Registry(plugins=[plugin], files=[]))

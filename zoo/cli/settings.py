@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.declare import TASKS
 from zoo.errors import OptionError, count, did_you_mean, fault_list
-from zoo.toml_files import read_toml
+from zoo.util.toml_files import read_toml
 
 # What a config file may hold besides the options of the recipe. Tables: columns, head_options, model_options.
 PLAIN = ("valid", "weights", "task", "classes", "head", "in_chans", "allow_partial", "recipe", "out", "resume", "quiet")

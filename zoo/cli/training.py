@@ -19,9 +19,9 @@ from zoo.engine.signals import ending_early
 from zoo.errors import OptionError
 
 if TYPE_CHECKING:
-    from zoo.adapter import TaskModel
-    from zoo.backbone import Backbone
     from zoo.declare import Weights
+    from zoo.models.backbone import Backbone
+    from zoo.models.task_model import TaskModel
 
 # Options of fit that decide what the data are.
 OPENING = ("columns", "valid_split", "seed", "allow_leak", "drop_other_classes")
@@ -126,7 +126,7 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> None:
 def check_names(name: str, settings: dict[str, Any]) -> None:
     """Find out about names that do not exist, before torch is imported and before there are several processes."""
     import zoo
-    from zoo.registry import default_registry
+    from zoo.registry.registry import default_registry
 
     if settings["head"]:
         default_registry().head(settings["head"])
@@ -177,7 +177,7 @@ def build_model(name: str, data: str, settings: dict[str, Any]) -> TaskModel:
 
 def _fetch_early(weights: Weights, owner: str) -> None:
     """Get the weights, or say that they cannot be had, before torch and a model library are imported."""
-    from zoo.hub import fetch, find_cached
+    from zoo.weights.hub import fetch, find_cached
 
     place = (weights.repo, weights.file, weights.revision)
     shards = (weights.repo, f"{weights.file}.index.json", weights.revision)

@@ -14,7 +14,7 @@ from zoo.cli.training import DATA
 from zoo.errors import OptionError, examples
 
 if TYPE_CHECKING:
-    from zoo.adapter import TaskModel
+    from zoo.models.task_model import TaskModel
 
 SHOWN = 60  # letters of an input in a printed table
 MODEL = "the folder of a saved model or run"
@@ -115,7 +115,7 @@ def embed(options: argparse.Namespace, out: Output) -> None:
 
     import zoo
     from zoo.cli import settings
-    from zoo.lookup import foreign_folder
+    from zoo.registry.lookup import foreign_folder
 
     saved = (Path(options.model) / "config.json").is_file() and foreign_folder(options.model) is None
     model = zoo.load(options.model) if saved else zoo.get(options.model).adapt(num_classes=2)  # the head is never run
@@ -138,7 +138,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
 def _check_saved(folder: str) -> None:
     """Refuse what is no saved model before torch is imported."""
-    from zoo.cards import read_config
+    from zoo.saved.metadata import read_config
 
     read_config(Path(folder))
 

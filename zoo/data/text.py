@@ -17,7 +17,7 @@ from zoo.data.dataset import Batched
 from zoo.data.table import Table
 from zoo.declare import Text
 from zoo.errors import DataError, OptionError, count
-from zoo.plugins import load_function
+from zoo.plugins.loader import load_function
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor
 
-from zoo.adapter import TaskModel
 from zoo.engine.averaging import Average, Ema
 from zoo.engine.config import Config
 from zoo.engine.plan import Epoch
+from zoo.models.task_model import TaskModel
 
 
 class Averages:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from torch import Tensor
 from torch.nn import functional
 
-from zoo.adapter import TaskModel
 from zoo.data.open import Table
 from zoo.data.transforms import Augment, mix_batch
 from zoo.engine.config import Config
@@ -19,6 +18,7 @@ from zoo.engine.plan import Epoch
 from zoo.engine.ranks import Ranks
 from zoo.engine.sampler import Batch, balancing_weights, batches_by_length, epoch_order, even_batches
 from zoo.engine.streams import Stream
+from zoo.models.task_model import TaskModel
 
 
 class Batches:

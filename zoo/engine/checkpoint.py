@@ -18,8 +18,8 @@ from typing import Any
 from torch import Tensor
 
 from zoo.errors import SavedModelError, WeightsError, fault_list
-from zoo.files import room_for
-from zoo.weights import digest, read, separate
+from zoo.util.atomic_write import room_for
+from zoo.weights.load import digest, read, separate
 
 log = logging.getLogger("zoo")
 

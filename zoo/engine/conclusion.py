@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from zoo.adapter import TaskModel
 from zoo.engine.averaging import interpolate, refresh_statistics
 from zoo.engine.passes import in_batches_that_fit
 from zoo.engine.sampler import epoch_order, even_batches
 from zoo.engine.state import values_of
 from zoo.engine.validation import validate
+from zoo.models.task_model import TaskModel
 from zoo.tuning.shard import load_values
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from zoo.plugins import describe
+from zoo.plugins.loader import describe
 
 log = logging.getLogger("zoo")
 

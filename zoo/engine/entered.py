@@ -12,14 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zoo.adapter import TaskModel
 from zoo.data.dataset import Inputs
 from zoo.data.text import TextSamples
 from zoo.engine.loader import Loader, to_device
 from zoo.engine.ranks import Ranks
 from zoo.engine.sampler import Batch, ordered_batches
 from zoo.engine.store import Store, needed
-from zoo.tuning.boundary import Boundary, open_boundary
+from zoo.models.task_model import TaskModel
+from zoo.tuning.partial_forward import Boundary, open_boundary
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.adapter import TaskModel
 from zoo.data.open import Table, open_data
 from zoo.data.split import normal_group
 from zoo.declare import Text
@@ -26,6 +25,7 @@ from zoo.engine.passes import Forward, in_batches_that_fit, run_all, run_words, 
 from zoo.engine.progress import Progress
 from zoo.engine.setup import check_targets, reads, refuse_window
 from zoo.errors import DataError, OptionError, check_options, did_you_mean
+from zoo.models.task_model import TaskModel
 
 log = logging.getLogger("zoo")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from zoo.adapter import TaskModel
 from zoo.data.dataset import Samples
 from zoo.data.open import Table
 from zoo.data.text import TextSamples
@@ -12,6 +11,7 @@ from zoo.data.transforms import Augment
 from zoo.engine.config import Config
 from zoo.engine.loader import Loader
 from zoo.engine.passes import samples_for
+from zoo.models.task_model import TaskModel
 
 
 class Loaders:

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from zoo.adapter import TaskModel
 from zoo.data.open import Table
 from zoo.declare import Text
 from zoo.engine.alike import refuse_other_starts, refuse_others
@@ -29,6 +28,7 @@ from zoo.engine.state import STOP
 from zoo.engine.switches import switch_off
 from zoo.engine.training import Training
 from zoo.errors import OptionError, SavedModelError, fault_list
+from zoo.models.task_model import TaskModel
 
 log = logging.getLogger("zoo")
 

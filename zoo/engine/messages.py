@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.adapter import TaskModel
 from zoo.data.open import Table
 from zoo.engine.checkpoint import written
 from zoo.engine.config import Config
 from zoo.engine.guard import NonFiniteError
 from zoo.engine.signals import StopFlag
 from zoo.errors import DiskFullError, InterruptedRunError, TrainingError, examples
+from zoo.models.task_model import TaskModel
 
 
 def headline(

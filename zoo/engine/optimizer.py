@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.adapter import TaskModel
 from zoo.engine.config import Config
 from zoo.engine.optimizer_state import optimizer_tensors as optimizer_tensors
 from zoo.engine.optimizer_state import restore_optimizer as restore_optimizer
 from zoo.errors import OptionError, check_options, did_you_mean
+from zoo.models.task_model import TaskModel
 from zoo.tuning import param_groups
 
 DEFAULT = "adamw"

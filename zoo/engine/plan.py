@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from zoo.engine.config import Config
 from zoo.engine.recipe import Phase, unfold
-from zoo.layers import LayerGroups
+from zoo.models.layers import LayerGroups
 
 
 @dataclass(frozen=True)

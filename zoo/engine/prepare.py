@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from zoo.adapter import TaskModel
 from zoo.data.open import Table
 from zoo.declare import Text
 from zoo.engine.config import Config
 from zoo.engine.device import placed, searched, seeded
 from zoo.engine.setup import resize_inputs, shorten_inputs, window_inputs
 from zoo.engine.switches import switched_on
+from zoo.models.task_model import TaskModel
 from zoo.tuning import Regularizers
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from zoo.adapter import TaskModel
 from zoo.data.open import Table
 from zoo.declare import Text
 from zoo.engine.config import Config, resolve
@@ -32,6 +31,7 @@ from zoo.engine.signals import StopFlag
 from zoo.engine.store import IN_MEMORY
 from zoo.engine.streams import why_whole
 from zoo.engine.training import Training
+from zoo.models.task_model import TaskModel
 from zoo.tuning.statistics import keeps_statistics
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from zoo.engine.lock import NAME as LOCK
 from zoo.engine.lock import lock_folder, unlock_folder
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, RunLockedError
-from zoo.files import write_json, write_text
-from zoo.versions import versions
+from zoo.util.atomic_write import write_json, write_text
+from zoo.util.versions import versions
 
 log = logging.getLogger("zoo")
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from zoo.adapter import TaskModel
 from zoo.data.dataset import drop_corrupt
 from zoo.data.folders import PICTURES
 from zoo.data.open import Table, open_train_valid
@@ -22,6 +21,7 @@ from zoo.engine.augmentation import AUGMENTS, resolve_augment
 from zoo.engine.config import Config
 from zoo.engine.recipe import phase_epochs
 from zoo.errors import DataError, OptionError, count, examples, fault_list
+from zoo.models.task_model import TaskModel
 
 log = logging.getLogger("zoo")
 MIXES = ("mixup", "cutmix", "erase", "rand_augment")

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import torch
 
-from zoo.adapter import TaskModel
 from zoo.engine.config import Config
 from zoo.engine.ranks import Ranks
 from zoo.errors import OptionError, fault_list
+from zoo.models.task_model import TaskModel
 from zoo.tuning.shard import sharded
 
 OPTIMIZERS = ("adamw", "adam", "sgd")  # their updates treat every number by itself

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from zoo.adapter import TaskModel
 from zoo.data.open import Table
 from zoo.data.read import TEXTUAL
 from zoo.engine.config import Config
+from zoo.models.task_model import TaskModel
 
 LIMIT = 512 * 2**20  # bytes of all values together
 

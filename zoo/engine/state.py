@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo.adapter import TaskModel
 from zoo.engine.best import Best
 from zoo.engine.checkpoint import Checkpoint
 from zoo.engine.device import random_state, restore_random_state
@@ -20,8 +19,9 @@ from zoo.engine.plateau import Plateau
 from zoo.engine.ranks import Ranks
 from zoo.engine.signals import StopFlag
 from zoo.errors import SavedModelError, ZooError
-from zoo.files import write_json
+from zoo.models.task_model import TaskModel
 from zoo.tuning.shard import load_values, whole
+from zoo.util.atomic_write import write_json
 
 log = logging.getLogger("zoo")
 

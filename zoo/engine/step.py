@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from zoo.adapter import TaskModel
 from zoo.engine.entered import Entering
 from zoo.engine.guard import Guard, NonFiniteError
 from zoo.engine.loader import Loaded
@@ -20,6 +19,7 @@ from zoo.engine.memory import Undo, is_out_of_memory
 from zoo.engine.passes import Forward
 from zoo.engine.ranks import Ranks, Status, told
 from zoo.errors import TrainingError
+from zoo.models.task_model import TaskModel
 
 log = logging.getLogger("zoo")
 _REMEDY = "freeze more groups (freeze=), train with recipe='lora' or recompute=True, or make the inputs smaller (image_size=, max_length=)"

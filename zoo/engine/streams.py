@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zoo.adapter import TaskModel
 from zoo.data.dataset import Inputs
 from zoo.data.open import Table
 from zoo.engine.config import Config
@@ -28,8 +27,9 @@ from zoo.engine.ranks import Ranks
 from zoo.engine.sampler import Batch
 from zoo.engine.shelf import SHELF, Keys
 from zoo.errors import DiskFullError, ZooError
+from zoo.models.task_model import TaskModel
 from zoo.tuning import Regularizers
-from zoo.tuning.boundary import Boundary
+from zoo.tuning.partial_forward import Boundary
 
 log = logging.getLogger("zoo")
 T = TypeVar("T")

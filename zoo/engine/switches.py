@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from zoo.adapter import TaskModel
 from zoo.engine.config import Config
 from zoo.engine.plan import prefix_of, shallowest
 from zoo.engine.recipe import unfold
 from zoo.errors import OptionError
-from zoo.lora_files import save_lora
+from zoo.models.task_model import TaskModel
+from zoo.saved.lora_files import save_lora
 from zoo.tuning import Regularizers, attach_lora, detach_lora, merge_lora, recomputed, set_dropout, stochastic_depth
 
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from zoo.adapter import TaskModel
 from zoo.data.open import Table
 from zoo.data.table import flat_targets
 from zoo.declare import Text
@@ -42,6 +41,7 @@ from zoo.engine.steps import take_steps
 from zoo.engine.streams import Stream, Streams, why_whole
 from zoo.engine.tryout import find_rate, fit_memory
 from zoo.engine.validation import set_mode, validate
+from zoo.models.task_model import TaskModel
 from zoo.tuning import Regularizers
 
 

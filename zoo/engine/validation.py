@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from zoo.adapter import TaskModel
 from zoo.engine.metrics import compute_metrics
 from zoo.engine.plan import Epoch
+from zoo.models.task_model import TaskModel
 
 if TYPE_CHECKING:
     from zoo.engine.training import Training

@@ -8,11 +8,11 @@ import subprocess
 import torch
 from torch import Tensor
 
-from zoo.child import environment, python
-from zoo.construct import build
 from zoo.declare import Features
-from zoo.registry import default_registry
+from zoo.models.build import build
+from zoo.registry.registry import default_registry
 from zoo.testing.subject import Subject, tensors
+from zoo.util.subprocess_python import environment, python
 
 log = logging.getLogger("zoo")
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from zoo.adapter import TaskModel
 from zoo.errors import count, examples
+from zoo.models.task_model import TaskModel
 from zoo.testing.subject import Subject, pick, tensors
 from zoo.tuning import param_groups, taps
 

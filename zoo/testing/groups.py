@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from zoo.layers import LayerGroups
+from zoo.models.layers import LayerGroups
 from zoo.testing.subject import Batch, Subject
 from zoo.tuning import param_groups, taps
 

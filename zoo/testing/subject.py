@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo.adapter import TaskModel
-from zoo.backbone import Backbone
 from zoo.declare import Image, Text, Volume
+from zoo.models.backbone import Backbone
+from zoo.models.task_model import TaskModel
 
 Batch: TypeAlias = "Tensor | dict[str, Tensor]"
 TOKENS = 16  # long enough for a padded sample, short enough for every backbone

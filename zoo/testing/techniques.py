@@ -7,8 +7,8 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from zoo.adapter import TaskModel
 from zoo.errors import LayerGroupError, examples
+from zoo.models.task_model import TaskModel
 from zoo.testing.subject import Subject
 from zoo.tuning import lora_targets, recompute
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
-from zoo.layers import LayerGroup, LayerGroups
+from zoo.models.layers import LayerGroup, LayerGroups
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # their children are called, whoever calls them
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from zoo.errors import LayerGroupError, OptionError, did_you_mean
-from zoo.layers import LayerGroups
+from zoo.models.layers import LayerGroups
 
 
 def is_bias(name: str, parameter: nn.Parameter) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from zoo.errors import LayerGroupError, MissingExtraError, OptionError, TrainingError, count, examples, fault_list
-from zoo.layers import LayerGroups
+from zoo.models.layers import LayerGroups
 from zoo.tuning.targets import lora_targets
 
 log = logging.getLogger("zoo")

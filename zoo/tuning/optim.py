@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from zoo.errors import OptionError
-from zoo.layers import LayerGroups
+from zoo.models.layers import LayerGroups
 
 
 def param_groups(

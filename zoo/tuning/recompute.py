@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from zoo.errors import LayerGroupError
-from zoo.layers import LayerGroups
+from zoo.models.layers import LayerGroups
 from zoo.tuning.blocks import blocks
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from zoo.errors import LayerGroupError, OptionError, SavedModelError, examples
-from zoo.layers import LayerGroups
+from zoo.models.layers import LayerGroups
 from zoo.tuning.blocks import Tuned, listen
 from zoo.tuning.penalties import mean_square, smallest_singular_values, squared_distance
 

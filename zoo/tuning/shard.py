@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import LayerGroups
+from zoo.models.layers import LayerGroups
 from zoo.tuning.blocks import blocks
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from zoo.errors import LayerGroupError, OptionError
-from zoo.layers import LayerGroups
+from zoo.models.layers import LayerGroups
 from zoo.tuning.blocks import CONTAINERS, blocks
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)

@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.hooks import RemovableHandle
 
 from zoo.errors import LayerGroupError
-from zoo.layers import LayerGroup, LayerGroups
+from zoo.models.layers import LayerGroup, LayerGroups
 from zoo.tuning.blocks import listen
 
 

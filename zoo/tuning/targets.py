@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from zoo.errors import LayerGroupError, examples
-from zoo.layers import LayerGroups
+from zoo.models.layers import LayerGroups
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # These read the weights of the layers inside them without calling those: the second in eval mode only.

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, count, did_you_mean, examples
-from zoo.safetensors_header import told_by_start
-from zoo.weights import write
+from zoo.weights.load import write
+from zoo.weights.safetensors_header import told_by_start
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 DEEPEST = 8  # wrappers within each other: a checkpoint may hold itself

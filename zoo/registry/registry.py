@@ -8,16 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from zoo.contributions import collect_all
 from zoo.declare import HeadSpec
 from zoo.errors import AmbiguousNameError, OptionError, RegistryFileError, check_options, did_you_mean
-from zoo.lookup import Entry as Entry
-from zoo.lookup import Lookup, Miss, origins
-from zoo.misses import Known, source_provider, unknown_backbone
-from zoo.plugins import Plugin, as_plugin, find_plugins
-from zoo.policy import Policy, current_policy
-from zoo.registry_files import default_files, read_files
-from zoo.search import FILTERS, check_filters, glob_matcher, passes
+from zoo.plugins.hook_results import collect_all
+from zoo.plugins.loader import Plugin, as_plugin, find_plugins
+from zoo.plugins.policy import Policy, current_policy
+from zoo.registry.lookup import Entry as Entry
+from zoo.registry.lookup import Lookup, Miss, origins
+from zoo.registry.registry_files import default_files, read_files
+from zoo.registry.search import FILTERS, check_filters, glob_matcher, passes
+from zoo.registry.unknown_name import Known, source_provider, unknown_backbone
 
 log = logging.getLogger("zoo")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zoo.safetensors_header import TensorInfo
+from zoo.weights.safetensors_header import TensorInfo
 
 THREADS = 4
 CHUNK = 8 * 2**20  # bytes

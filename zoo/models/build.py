@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from zoo.declare import BackboneSpec
 from zoo.errors import CoverageError, DeclarationError, count, examples, fault_list
-from zoo.plugins import load_function
+from zoo.plugins.loader import load_function
 
 log = logging.getLogger("zoo")
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo.blobs import digest
 from zoo.declare import Weights
 from zoo.errors import RegistryFileError, WeightsError, WeightsNotFoundError
-from zoo.files import write_text
-from zoo.hub import AbsentError, Remote, ask, fetch
-from zoo.shards import listing_digest, read_index
-from zoo.toml_files import parse_toml
+from zoo.util.atomic_write import write_text
+from zoo.util.toml_files import parse_toml
+from zoo.weights.hub import AbsentError, Remote, ask, fetch
+from zoo.weights.hub_cache import digest
+from zoo.weights.shards import listing_digest, read_index
 
 
 def resolve(weights: Weights | None, owner: str) -> Weights:
@@ -75,7 +75,7 @@ def _license(repo: str, commit: str) -> str:
 
     try:
         card: Any = huggingface_hub.model_info(repo, revision=commit, timeout=10).card_data
-    except Exception as error:  # as in zoo.hub: the client passes on the errors of its HTTP library
+    except Exception as error:  # as in zoo.weights.hub: the client passes on the errors of its HTTP library
         raise WeightsNotFoundError(f"the Hub does not tell the licence of {repo}@{commit}: {error}") from error
     license = card.get("license") if card else None
     return license.lower() if isinstance(license, str) and re.fullmatch(r"[\w.+-]+", license) else "unknown"

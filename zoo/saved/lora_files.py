@@ -16,17 +16,17 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from zoo.adapter import TaskModel
-from zoo.backbone import Backbone
-from zoo.cards import Config, describe, model_card, read_config, read_model
 from zoo.declare import BackboneSpec, Text, Weights, from_fields
 from zoo.errors import LayerGroupError, SavedModelError, examples
-from zoo.files import write_json, write_text
-from zoo.saved import assemble, backbone_state, check_free, root_of, save_tokenizer, spec_of, writing
+from zoo.models.backbone import Backbone
+from zoo.models.task_model import TaskModel
+from zoo.saved.metadata import Config, describe, model_card, read_config, read_model
+from zoo.saved.saved import assemble, backbone_state, check_free, root_of, save_tokenizer, spec_of, writing
 from zoo.tuning import Lora
 from zoo.tuning.lora import attach_to, fold_lora, lora_config
 from zoo.tuning.statistics import keeps_statistics
-from zoo.weights import digest, read, write
+from zoo.util.atomic_write import write_json, write_text
+from zoo.weights.load import digest, read, write
 
 OURS, THEIRS, TENSORS = "zoo.json", "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of every tensor in PEFT's files

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import pluggy
 
-from zoo import hookspecs, index
-from zoo.compat import misfit
+from zoo import hookspecs
 from zoo.declare import BackboneSpec, HeadSpec
 from zoo.errors import PluginError, count, did_you_mean
-from zoo.plugins import Plugin, describe, load
+from zoo.plugins import listing_cache
+from zoo.plugins.compat import misfit
+from zoo.plugins.loader import Plugin, describe, load
 
 T = TypeVar("T")
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("zoo_"))
@@ -45,7 +46,7 @@ class Contribution(NamedTuple):
 
 
 def collect(plugin: Plugin, *, fresh: bool = False) -> Contribution:
-    """Take what a plugin lists from the index, or import it, validate and call its hooks; any fault fails it as a whole.
+    """Take what a plugin lists from the listing cache, or import it, validate and call its hooks; any fault fails it as a whole.
 
     Args:
         plugin: A plugin that was found; it is imported only where the index does not know it.
@@ -53,7 +54,7 @@ def collect(plugin: Plugin, *, fresh: bool = False) -> Contribution:
     """
     if plugin.status != "ok":
         return Contribution(plugin, [], [])
-    known = None if fresh or plugin.object is not None else index.recall(plugin)
+    known = None if fresh or plugin.object is not None else listing_cache.recall(plugin)
     if known:
         opens = "zoo_find_backbone" in known.hooks
         return Contribution(plugin, known.backbones, known.heads, (lambda: _wake(plugin)) if opens else None)
@@ -72,15 +73,17 @@ def _called(plugin: Plugin) -> Contribution:
     except BaseException as error:  # SystemExit too: a plugin must not end the program that lists it
         cause = str(error) if isinstance(error, PluginError) else describe(error)
         return Contribution(plugin.failed(cause), [], [])
-    index.remember(plugin, index.Listed(backbones, heads, tuple(name for name in HOOKS if getattr(hooks, name).get_hookimpls())))
+    listing_cache.remember(
+        plugin, listing_cache.Listed(backbones, heads, tuple(name for name in HOOKS if getattr(hooks, name).get_hookimpls()))
+    )
     return Contribution(plugin, backbones, heads, lambda: hooks)
 
 
 def _wake(plugin: Plugin) -> Any:
-    """Import a plugin whose listing came from the index, and return its hooks."""
+    """Import a plugin whose listing came from the listing cache, and return its hooks."""
     loaded = load(plugin)
     if loaded.status != "ok":
-        index.forget(plugin)
+        listing_cache.forget(plugin)
         raise PluginError(f"{plugin.label} (plugin {plugin.name!r}) failed to load: {loaded.cause}")
     return _bind(loaded.object)
 

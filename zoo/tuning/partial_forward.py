@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from zoo.layers import LayerGroups
-from zoo.tuning.stand_ins import Outputs, answers, hooked, shape_of
+from zoo.models.layers import LayerGroups
+from zoo.tuning.stubs import Outputs, answers, hooked, shape_of
 
 Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
 

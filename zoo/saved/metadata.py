@@ -12,10 +12,10 @@ import pydantic
 
 from zoo.declare import BackboneSpec, Image, Inputs, Text
 from zoo.errors import SavedModelError, did_you_mean, fault_list
-from zoo.versions import versions
+from zoo.util.versions import versions
 
 if TYPE_CHECKING:
-    from zoo.adapter import TaskModel
+    from zoo.models.task_model import TaskModel
 
 PIL_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 PIPELINE = {"image": "image-classification", "text": "text-classification"}

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.backbone import Backbone, has_pooler
 from zoo.declare import TASKS, BackboneSpec, HeadSpec, Image, Text, Volume
 from zoo.errors import DeclarationError, OptionError, check_options, did_you_mean, fault_list
-from zoo.plugins import load_function
+from zoo.models.backbone import Backbone, has_pooler
+from zoo.plugins.loader import load_function
 
 TEXT_POOLS = ("avg", "token", "max", "pooler")
 SYNONYMS = {"mean": "avg", "average": "avg", "cls": "token", "class": "token"}

@@ -12,8 +12,8 @@ from typing import Any
 
 from zoo.declare import BackboneSpec, Image, Text, Volume, Weights, from_fields
 from zoo.errors import DeclarationError, RegistryFileError, count, did_you_mean, fault_list
-from zoo.files import config_folder
-from zoo.toml_files import read_toml
+from zoo.util.atomic_write import config_folder
+from zoo.util.toml_files import read_toml
 
 _BACKBONE_KEYS = ("base", "weights", "options", "inputs", "description")
 # Which function opens a tokenizer's files is the plugin's to say: a file of the current directory names no code.
@@ -80,7 +80,7 @@ def default_files(extra: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
     Raises:
         RegistryFileError: If a file that was named explicitly does not exist.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     shipped = [path for path in (package / "registry.toml", package.parent / "registry.toml") if path.is_file()][:1]
     implicit = [user_file(), Path("registry.toml")]
     named = [(_expanded(name), "ZOO_REGISTRY") for name in os.environ.get("ZOO_REGISTRY", "").split(os.pathsep) if name]

@@ -8,11 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.discovery import normalized
 from zoo.errors import UnknownBackboneError, examples, nearest
-from zoo.lookup import Miss
-from zoo.plugins import Plugin
-from zoo.registry_files import Source
+from zoo.plugins.entry_points import normalized
+from zoo.plugins.loader import Plugin
+from zoo.registry.lookup import Miss
+from zoo.registry.registry_files import Source
 
 
 class Known(NamedTuple):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterator, Mapping
 
-from zoo.discovery import Found, normalized
 from zoo.errors import examples
 from zoo.hookspecs import API_VERSION
-from zoo.policy import OWN
+from zoo.plugins.entry_points import Found, normalized
+from zoo.plugins.policy import OWN
 
 
 def misfit(found: Found, versions: Mapping[str, str]) -> str:

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.blobs import blob_digest, check_cached, digest, is_blob, repository_of, unsafe
 from zoo.errors import WeightsError, examples
-from zoo.safetensors_header import MAX_HEADER, MAX_TENSORS
+from zoo.weights.hub_cache import blob_digest, check_cached, digest, is_blob, repository_of, unsafe
+from zoo.weights.safetensors_header import MAX_HEADER, MAX_TENSORS
 
 INDEX = "model.safetensors.index.json"
 SUFFIX = ".safetensors.index.json"

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.declare import BackboneSpec, Features, Image, Text, Volume, Weights
 from zoo.errors import OptionError
-from zoo.files import is_file
-from zoo.lookup import foreign_folder
-from zoo.plugins import load_function
-from zoo.registry import default_registry
+from zoo.plugins.loader import load_function
+from zoo.registry.lookup import foreign_folder
+from zoo.registry.registry import default_registry
+from zoo.util.atomic_write import is_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from zoo.adapter import TaskModel
-    from zoo.layers import LayerGroups
+    from zoo.models.layers import LayerGroups
+    from zoo.models.task_model import TaskModel
 
 log = logging.getLogger("zoo")
 
@@ -46,7 +46,7 @@ def get(
         OptionError: If the backbone has no such option.
     """
     if is_file(Path(name) / "config.json") and foreign_folder(str(name)) is None:
-        from zoo.saved import open_backbone
+        from zoo.saved.saved import open_backbone
 
         return open_backbone(Path(name), weights=weights, allow_partial=allow_partial, **options)
     entry = default_registry().resolve(str(name))
@@ -74,7 +74,7 @@ class Backbone:
         state: Callable[[], dict[str, Tensor]] | None = None,
     ) -> None:
         if isinstance(weights, str | PathLike):
-            from zoo.weights import local_file
+            from zoo.weights.load import local_file
 
             spec = spec.replace(weights=Weights(file=str(local_file(Path(weights), spec.name))))
             state = None
@@ -109,8 +109,8 @@ class Backbone:
 
     def fresh(self, **options: Any) -> LayerGroups:
         """Build a new module, with further options, and bind its layer groups; the module is ``.model`` of the result."""
-        from zoo.construct import build
-        from zoo.layers import bind
+        from zoo.models.build import build
+        from zoo.models.layers import bind
 
         spec = with_options(self.spec, options)
         if not self.pretrained and self.spec.weights is None:
@@ -157,12 +157,12 @@ class Backbone:
         Raises:
             OptionError: If an argument is out of range or unknown; all are told at once.
         """
-        from zoo.adapter import adapt
+        from zoo.models.task_model import adapt
 
         return adapt(self, num_classes, task=task, head=head, in_chans=in_chans, labels=labels, seed=seed, head_options=head_options)
 
     def _read(self) -> dict[str, Tensor]:
-        from zoo.weights import locate, read
+        from zoo.weights.load import locate, read
 
         if self._state is not None:
             return self._state()

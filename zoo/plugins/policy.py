@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.discovery import Found, normalized
 from zoo.errors import OutputPermissionError, RegistryFileError, did_you_mean
-from zoo.files import config_folder, write_text
-from zoo.toml_files import read_toml
+from zoo.plugins.entry_points import Found, normalized
+from zoo.util.atomic_write import config_folder, write_text
+from zoo.util.toml_files import read_toml
 
 OWN = "zoo"  # its plugin brings the heads: a list of allowed plugins need not name it
 KEYS = ("disable", "allow")

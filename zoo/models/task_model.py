@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from zoo.backbone import Backbone, with_options
 from zoo.declare import BackboneSpec, HeadSpec, Inputs
-from zoo.fitting import channel_option, check_arguments, check_head_options, check_task, check_width, own_pooling
-from zoo.heads import Pool
-from zoo.layers import LayerGroups
-from zoo.plugins import load_function
-from zoo.registry import default_registry
+from zoo.models.adapt_checks import channel_option, check_arguments, check_head_options, check_task, check_width, own_pooling
+from zoo.models.backbone import Backbone, with_options
+from zoo.models.heads import Pool
+from zoo.models.layers import LayerGroups
+from zoo.plugins.loader import load_function
+from zoo.registry.registry import default_registry
 from zoo.tuning import Lora, apply_eval, freeze_prefix, hold_statistics
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class TaskModel(nn.Module):
         Raises:
             OutputExistsError: If the folder exists and is not empty, unless ``overwrite``.
         """
-        from zoo.saved import save
+        from zoo.saved.saved import save
 
         return save(self, Path(folder), overwrite=overwrite)
 

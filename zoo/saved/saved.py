@@ -17,16 +17,16 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.adapter import TaskModel, build_head
-from zoo.backbone import Backbone, with_options
-from zoo.cards import Config, describe, model_card, preprocessor, read_config
 from zoo.declare import BackboneSpec, Features, Inputs, Text, Weights, from_fields
 from zoo.errors import DiskFullError, OutputExistsError, OutputPermissionError, SavedModelError, examples
-from zoo.files import write_json, write_text
-from zoo.plugins import describe as describe_error
-from zoo.plugins import load_function
-from zoo.registry import default_registry
-from zoo.weights import digest, read, write
+from zoo.models.backbone import Backbone, with_options
+from zoo.models.task_model import TaskModel, build_head
+from zoo.plugins.loader import describe as describe_error
+from zoo.plugins.loader import load_function
+from zoo.registry.registry import default_registry
+from zoo.saved.metadata import Config, describe, model_card, preprocessor, read_config
+from zoo.util.atomic_write import write_json, write_text
+from zoo.weights.load import digest, read, write
 
 log = logging.getLogger("zoo")
 
@@ -43,7 +43,7 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
     """
     check_free(folder, overwrite=overwrite)
     if model.lora:
-        remedy = "merge it first, zoo.tuning.merge_lora(model), or save it by itself, zoo.lora_files.save_lora(model, folder)"
+        remedy = "merge it first, zoo.tuning.merge_lora(model), or save it by itself, zoo.saved.lora_files.save_lora(model, folder)"
         raise SavedModelError(f"the model has LoRA attached; {remedy}")
     keys, home = _home(model)
     with writing(folder):
@@ -90,7 +90,7 @@ def load(folder: str | PathLike[str]) -> TaskModel:
     """
     path = Path(folder)
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-        from zoo.lora_files import load_lora
+        from zoo.saved.lora_files import load_lora
 
         return load_lora(path)
     told = read_config(path)

@@ -15,12 +15,13 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from zoo.compat import required_versions
-from zoo.discovery import Found, installed, normalized
 from zoo.errors import MissingExtraError, PluginError, ZooError, did_you_mean
-from zoo.policy import Policy
+from zoo.plugins.compat import required_versions
+from zoo.plugins.entry_points import Found, installed, normalized
+from zoo.plugins.policy import Policy
 
 GROUP = "zoo"
+MOVED = {"zoo.heads": "zoo.models.heads"}  # as files and plugins that were written for an earlier version name them
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def load_function(reference: str) -> Callable[..., Any]:
         PluginError: If the module belongs to a disabled plugin, fails to import or has no such function.
     """
     module_name, _, name = reference.partition(":")
+    module_name = MOVED.get(module_name, module_name)
     _refuse_disabled(module_name, reference)
     try:
         module = importlib.import_module(module_name)

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from zoo import declare
 from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume, Weights
-from zoo.files import user_folder, write_text
-from zoo.plugins import Plugin
-from zoo.policy import OWN
+from zoo.plugins.loader import Plugin
+from zoo.plugins.policy import OWN
+from zoo.util.atomic_write import user_folder, write_text
 
 FORMAT = 1
 KINDS = {kind.__name__: kind for kind in (Image, Text, Volume, Features)}

@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, overload
 
-from zoo.blobs import check_cached, is_repository, said, unsafe
 from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples
+from zoo.weights.hub_cache import check_cached, is_repository, said, unsafe
 
 if TYPE_CHECKING:
     import huggingface_hub

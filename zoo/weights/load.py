@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zoo.blobs import check_cached, is_blob, repository_of
-from zoo.blobs import digest as digest
-from zoo.copied import copies, copy_tensors
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError, count, did_you_mean, examples
-from zoo.files import room_for
-from zoo.hub import AbsentError, fetch, find_cached
-from zoo.safetensors_header import read_header
-from zoo.shards import INDEX, SUFFIX, model_digest, read_index
+from zoo.util.atomic_write import room_for
+from zoo.weights.copy_read import copies, copy_tensors
+from zoo.weights.hub import AbsentError, fetch, find_cached
+from zoo.weights.hub_cache import check_cached, is_blob, repository_of
+from zoo.weights.hub_cache import digest as digest
+from zoo.weights.safetensors_header import read_header
+from zoo.weights.shards import INDEX, SUFFIX, model_digest, read_index
 
 LARGEST = 1e30  # nothing that was trained has such values; a few layers later they are infinite
 
@@ -113,7 +113,7 @@ def write(tensors: Mapping[str, Tensor], out: Path, *, check: Path | None = None
         tensors: Tensors by name; those that share memory are written once each.
         out: The file.
         check: Where the tensors come from. Given, the file is read back before it becomes visible, and refused in the name
-            of their source where ``zoo.weights.read`` refuses it.
+            of their source where ``zoo.weights.load.read`` refuses it.
     """
     import safetensors.torch
 

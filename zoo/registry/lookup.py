@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from zoo.contributions import Contribution
 from zoo.declare import BackboneSpec, Text, Weights
 from zoo.errors import AmbiguousNameError, PluginError, RegistryFileError, UnknownBackboneError, ZooError
-from zoo.files import is_file
-from zoo.plugins import Plugin, describe
-from zoo.registry_files import Derived, RegistryData
+from zoo.plugins.hook_results import Contribution
+from zoo.plugins.loader import Plugin, describe
+from zoo.registry.registry_files import Derived, RegistryData
+from zoo.util.atomic_write import is_file
 
 
 class Entry(NamedTuple):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from zoo.declare import Layers
 from zoo.errors import LayerGroupError, UnknownGroupError, count, did_you_mean, examples, fault_list
-from zoo.plugins import load_function
+from zoo.plugins.loader import load_function
 
 
 @dataclass(frozen=True)

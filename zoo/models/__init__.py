@@ -1,0 +1,1 @@
+"""Backbones with layer groups, task heads, and the module made of both."""

@@ -1,0 +1,1 @@
+"""Saved models: weights, labels, preprocessing and a model card in one folder."""

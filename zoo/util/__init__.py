@@ -1,0 +1,1 @@
+"""Files, versions and child processes; nothing here knows of models."""
