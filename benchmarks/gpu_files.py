@@ -43,7 +43,7 @@ def jpeg_batches(
     """Yield augmented batches on the device, channels last, from as many loader processes as the engine would take."""
     from torchvision import transforms  # type: ignore[import-untyped]  # ships no types
 
-    from zoo.engine.loader import default_workers
+    from zoo.engine.loading.loader import default_workers
 
     number = default_workers(device) if workers is None else workers
     augment = [

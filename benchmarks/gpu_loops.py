@@ -144,7 +144,7 @@ class Bench:
 @contextmanager
 def one_batch() -> Iterator[None]:
     """Let the engine's loader give its first batch again and again, so that no time goes into data."""
-    from zoo.engine.loader import Loader
+    from zoo.engine.loading.loader import Loader
 
     real = Loader.batches
 

@@ -63,7 +63,7 @@ def _per_epoch(ticks: list[float], steps: int) -> float:
 def _zoo(model: Any, case: Case, samples: int, batch: int, epochs: int) -> None:
     from networks import Pictures, texts
 
-    from zoo.engine.recipe import Phase, Recipe
+    from zoo.engine.options.recipe import Phase, Recipe
 
     recipe = Recipe(name="top", phases=(Phase(name="top", frozen=model.frozen),))
     data: Any = Pictures(samples, case.pixels) if case.pixels else texts(samples)

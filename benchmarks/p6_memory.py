@@ -45,9 +45,9 @@ def planned(model: Any, data: Any, options: dict[str, Any]) -> float | None:
 
     This is the one place that knows how the engine is asked.
     """
-    if importlib.util.find_spec("zoo.engine.preview") is None:
+    if importlib.util.find_spec("zoo.engine.preview.preview") is None:
         return None
-    preview = importlib.import_module("zoo.engine.preview").preview
+    preview = importlib.import_module("zoo.engine.preview.preview").preview
     return float(preview(model, data, False, **options).memory)
 
 

@@ -22,9 +22,9 @@ from PIL import Image
 
 from tests.clean import PROJECTS, ROOT, Environment, build_wheel, make_environment
 from zoo import errors, hookspecs
-from zoo.engine.augmentation import AUGMENT_FIELDS
-from zoo.engine.config import OPTIONS
-from zoo.engine.recipes import RECIPES
+from zoo.engine.options.augment_options import AUGMENT_FIELDS
+from zoo.engine.options.config import OPTIONS
+from zoo.engine.options.recipes import RECIPES
 from zoo.registry.registry import use_registry
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]

@@ -19,7 +19,7 @@ from tests.faults import mutate, payloads
 from tests.faults.fake_hub import fill_cache, in_child
 from tests.toy import ToyNet, toy_spec
 from zoo.declare import Weights
-from zoo.engine.checkpoint import read_newest
+from zoo.engine.rundir.checkpoint import read_newest
 from zoo.errors import CoverageError, WeightsError, WeightsNotFoundError, ZooError
 from zoo.models.backbone import Backbone
 from zoo.weights.load import locate, read

@@ -22,8 +22,8 @@ from zoo.hookspecs import hookimpl as hookimpl
 if TYPE_CHECKING:
     from zoo import testing as testing
     from zoo import tuning as tuning
-    from zoo.engine.recipe import Phase as Phase
-    from zoo.engine.recipe import Recipe as Recipe
+    from zoo.engine.options.recipe import Phase as Phase
+    from zoo.engine.options.recipe import Recipe as Recipe
     from zoo.models.backbone import Backbone as Backbone
     from zoo.models.backbone import get as get
     from zoo.models.layers import LayerGroup as LayerGroup
@@ -42,8 +42,8 @@ _LAZY = {
     "Backbone": "zoo.models.backbone",
     "LayerGroup": "zoo.models.layers",
     "LayerGroups": "zoo.models.layers",
-    "Phase": "zoo.engine.recipe",
-    "Recipe": "zoo.engine.recipe",
+    "Phase": "zoo.engine.options.recipe",
+    "Recipe": "zoo.engine.options.recipe",
     "Registry": "zoo.registry.registry",
     "TaskModel": "zoo.models.task_model",
     "bind": "zoo.models.layers",

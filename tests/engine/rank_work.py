@@ -28,9 +28,9 @@ from tests.engine.tiny import model as tiny
 from tests.toy import toy_spec
 from tests.toy_text import ToyTextPlugin
 from zoo.data.open import Table, open_data
-from zoo.engine.device import join_processes
-from zoo.engine.run import Run
-from zoo.engine.signals import Stopped
+from zoo.engine.rundir.run_folder import Run
+from zoo.engine.runtime.device import join_processes
+from zoo.engine.runtime.signals import Stopped
 from zoo.errors import CorruptInputError
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 from tests.engine.tiny import difference, values
 from tests.engine.tiny import model as make_model
-from zoo.engine.averaging import Average, Ema, interpolate, refresh_statistics
+from zoo.engine.optim.weight_averaging import Average, Ema, interpolate, refresh_statistics
 from zoo.errors import SavedModelError
 
 

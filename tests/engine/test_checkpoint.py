@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from zoo.engine.checkpoint import Checkpoint, clean_stages, read_newest, write_checkpoint
-from zoo.engine.device import random_state, restore_random_state, seeded
+from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest, write_checkpoint
+from zoo.engine.runtime.device import random_state, restore_random_state, seeded
 from zoo.util.atomic_write import write_json
 
 

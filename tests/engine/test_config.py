@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from zoo.data.transforms import Augment
-from zoo.engine.augmentation import AUGMENT_FIELDS
-from zoo.engine.config import TORCH_OPTIMIZERS, Config, option_differences, resolve
-from zoo.engine.recipe import Phase, Recipe
+from zoo.engine.options.augment_options import AUGMENT_FIELDS
+from zoo.engine.options.config import TORCH_OPTIMIZERS, Config, option_differences, resolve
+from zoo.engine.options.recipe import Phase, Recipe
 from zoo.errors import OptionError
 
 
@@ -140,7 +140,7 @@ def test_the_list_of_all_options_is_for_names_that_have_no_nearest() -> None:
 
 
 def test_the_optimizers_that_are_known_without_torch_are_torchs() -> None:
-    from zoo.engine.optimizer import _torch_optimizers
+    from zoo.engine.optim.optimizer import _torch_optimizers
 
     assert set(TORCH_OPTIMIZERS) == set(_torch_optimizers())
 

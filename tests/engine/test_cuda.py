@@ -13,8 +13,8 @@ import torch
 
 from tests.engine.test_resume import tables
 from tests.engine.tiny import difference, model, values
-from zoo.engine.guard import Guard, NonFiniteError
-from zoo.engine.run import Run
+from zoo.engine.optim.nonfinite import Guard, NonFiniteError
+from zoo.engine.rundir.run_folder import Run
 from zoo.errors import InterruptedRunError, TrainingError
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")

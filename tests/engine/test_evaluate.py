@@ -10,8 +10,8 @@ import torch
 from sklearn import metrics as reference
 
 from tests.engine.tiny import NAMES, images, model
-from zoo.engine.evaluate import evaluate, predict, predict_proba
-from zoo.engine.metrics import compute_metrics, sigmoid, softmax
+from zoo.engine.inference.evaluate import evaluate, predict, predict_proba
+from zoo.engine.inference.metrics import compute_metrics, sigmoid, softmax
 from zoo.errors import DataError, OptionError, TrainingError
 
 

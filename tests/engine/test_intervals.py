@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo.engine.intervals import intervals, weighted_metrics
-from zoo.engine.metrics import compute_metrics, sensitivity_at_specificity
+from zoo.engine.inference.confidence_intervals import intervals, weighted_metrics
+from zoo.engine.inference.metrics import compute_metrics, sensitivity_at_specificity
 from zoo.errors import DataError, OptionError
 
 RNG = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def test_a_seed_gives_the_same_interval_and_chunks_of_draws_change_nothing(monke
     first = intervals("single-label", logits, targets, draws=100, seed=1)
     assert first == intervals("single-label", logits, targets, draws=100, seed=1)
     assert first != intervals("single-label", logits, targets, draws=100, seed=2)
-    monkeypatch.setattr("zoo.engine.intervals._CELLS", 7 * len(logits))
+    monkeypatch.setattr("zoo.engine.inference.confidence_intervals._CELLS", 7 * len(logits))
     assert first == pytest.approx(intervals("single-label", logits, targets, draws=100, seed=1))
 
 

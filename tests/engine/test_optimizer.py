@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from tests.engine.test_resume import tables
 from tests.engine.tiny import difference, model, timeless, values
-from zoo.engine import training
-from zoo.engine.checkpoint import Checkpoint, read_newest, write_checkpoint
-from zoo.engine.config import resolve
-from zoo.engine.guard import Guard
-from zoo.engine.optimizer import build_optimizer, check_optimizer, optimizer_names, takes_found_inf
-from zoo.engine.optimizer_state import optimizer_tensors, restore_optimizer
+from zoo.engine.optim.nonfinite import Guard
+from zoo.engine.optim.optimizer import build_optimizer, check_optimizer, optimizer_names, takes_found_inf
+from zoo.engine.optim.optimizer_state import optimizer_tensors, restore_optimizer
+from zoo.engine.options.config import resolve
+from zoo.engine.rundir.checkpoint import Checkpoint, read_newest, write_checkpoint
+from zoo.engine.train import trainer
 from zoo.errors import InterruptedRunError, OptionError, SavedModelError, TrainingError
 
 CPU = torch.device("cpu")
@@ -239,7 +239,7 @@ def test_a_guard_that_is_not_deferred_stops_a_plain_optimizer_before_its_step(tm
             super().__init__(*args)
             made.append(self)
 
-    monkeypatch.setattr(training, "Guard", Seen)
+    monkeypatch.setattr(trainer, "Guard", Seen)
     net = model()
     with pytest.raises(TrainingError, match="not finite in epoch"):
         net.fit(*tables(), out=tmp_path, quiet=True, recipe="full", epochs=3, lr=1e30, warmup=0.0, optimizer="sgd")

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zoo.engine.best import Best, resolve_monitor
-from zoo.engine.sampler import balancing_weights, epoch_order, even_batches, ordered_batches
-from zoo.engine.schedule import rate
+from zoo.engine.loading.order import balancing_weights, epoch_order, even_batches, ordered_batches
+from zoo.engine.optim.schedule import rate
+from zoo.engine.options.model_selection import Best, resolve_monitor
 from zoo.errors import OptionError
 
 

@@ -13,16 +13,16 @@ from torch import nn
 
 from tests.engine.tiny import images, model
 from zoo.data.open import open_data
-from zoo.engine.config import resolve
-from zoo.engine.curves import draw_curves
-from zoo.engine.guard import Guard, NonFiniteError
-from zoo.engine.loss import Loss, class_weights
-from zoo.engine.memory import is_out_of_memory
-from zoo.engine.messages import not_finite
-from zoo.engine.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
-from zoo.engine.plan import make_plan, next_phase
-from zoo.engine.scale import TargetScale
-from zoo.engine.signals import Stopped, stop_signals
+from zoo.engine.optim.nonfinite import Guard, NonFiniteError
+from zoo.engine.optim.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from zoo.engine.options.config import resolve
+from zoo.engine.options.epochs import make_plan, next_phase
+from zoo.engine.rundir.curves import draw_curves
+from zoo.engine.runtime.oom import is_out_of_memory
+from zoo.engine.runtime.signals import Stopped, stop_signals
+from zoo.engine.train.loss import Loss, class_weights
+from zoo.engine.train.messages import not_finite
+from zoo.engine.train.scale import TargetScale
 from zoo.errors import SavedModelError
 
 
@@ -168,7 +168,7 @@ def test_a_signal_sets_the_flag_that_loops_poll() -> None:
 def test_a_second_signal_ends_the_process_at_once() -> None:
     kill = "    os.kill(os.getpid(), signal.SIGTERM)\n"
     code = (
-        "import os, signal\nfrom zoo.engine.signals import stop_signals\nwith stop_signals():\n"
+        "import os, signal\nfrom zoo.engine.runtime.signals import stop_signals\nwith stop_signals():\n"
         f"{kill}    print('still here', flush=True)\n{kill}    print('never')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)

@@ -13,9 +13,9 @@ import torch
 import zoo
 from tests.engine.tiny import images, model, values
 from tests.toy_text import ToyTextPlugin
-from zoo.engine.footprint import footprint, nbytes
-from zoo.engine.outlook import Preview
-from zoo.engine.preview import preview
+from zoo.engine.preview.preview import preview
+from zoo.engine.preview.report import Preview
+from zoo.engine.runtime.memory_profile import footprint, nbytes
 from zoo.errors import OptionError, TrainingError
 from zoo.models.task_model import TaskModel
 from zoo.registry.registry import Registry, use_registry
@@ -114,8 +114,8 @@ def test_what_is_to_be_found_out_is_called_auto_and_not_tried(tmp_path: Path, mo
     def refuse(*_: object) -> None:
         raise AssertionError("a plan tries nothing out")
 
-    monkeypatch.setattr("zoo.engine.training.find_rate", refuse)
-    monkeypatch.setattr("zoo.engine.training.fit_memory", refuse)
+    monkeypatch.setattr("zoo.engine.train.trainer.find_rate", refuse)
+    monkeypatch.setattr("zoo.engine.train.trainer.fit_memory", refuse)
     told = model().plan(images(), recipe="layer-decay", lr="auto", batch_size="auto")
     assert (told.lr, told.batch_size) == ("auto", "auto")
     assert [phase.lr for phase in told.phases] == ["auto", "auto"]
@@ -160,8 +160,8 @@ def test_a_prefix_that_cannot_be_kept_has_its_reason() -> None:
 
 
 def test_a_large_cache_goes_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.engine.dry.IN_MEMORY", 10_000)
-    monkeypatch.setattr("zoo.engine.preview.IN_MEMORY", 10_000)
+    monkeypatch.setattr("zoo.engine.preview.dry_run.IN_MEMORY", 10_000)
+    monkeypatch.setattr("zoo.engine.preview.preview.IN_MEMORY", 10_000)
     assert [phase.cache_place for phase in model().plan(images(), recipe="top", batch_size=8).phases] == ["memory", "disk"]
 
 

@@ -22,8 +22,8 @@ import zoo.builtin
 from tests.conftest import ROOT
 from tests.engine import rank_work
 from tests.toy_text import ToyTextPlugin
-from zoo.engine.alike import fingerprint
-from zoo.engine.ranks import Ranks
+from zoo.engine.distributed.rank_consistency import fingerprint
+from zoo.engine.distributed.ranks import Ranks
 from zoo.errors import InterruptedRunError, OptionError
 from zoo.registry.registry import Registry, use_registry
 

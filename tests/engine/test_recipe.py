@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from tests.engine.tiny import model
-from zoo.engine.config import resolve
-from zoo.engine.recipe import Phase, Recipe, phase_epochs
-from zoo.engine.recipes import RECIPES, default_recipe, resolve_recipe
-from zoo.engine.setup import check_fits
+from zoo.engine.options.config import resolve
+from zoo.engine.options.recipe import Phase, Recipe, phase_epochs
+from zoo.engine.options.recipes import RECIPES, default_recipe, resolve_recipe
+from zoo.engine.train.option_checks import check_fits
 from zoo.errors import OptionError
 
 
@@ -49,7 +49,7 @@ def test_a_phase_that_has_fewer_epochs_than_groups_says_so(caplog: pytest.LogCap
 
 
 def test_recipes_and_configurations_need_no_torch() -> None:
-    code = "import sys, zoo.engine.config, zoo.engine.recipe; assert 'torch' not in sys.modules"
+    code = "import sys, zoo.engine.options.config, zoo.engine.options.recipe; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -13,11 +13,11 @@ import torch
 from tests.engine.test_resume import tables
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.open import open_data
-from zoo.engine import saving
-from zoo.engine.loader import Loader
-from zoo.engine.passes import samples_for
-from zoo.engine.recipe import Phase, Recipe
-from zoo.engine.run import Run
+from zoo.engine.inference.batched_inference import samples_for
+from zoo.engine.loading.loader import Loader
+from zoo.engine.options.recipe import Phase, Recipe
+from zoo.engine.rundir.run_folder import Run
+from zoo.engine.train import checkpoint_writer
 from zoo.errors import InterruptedRunError, OptionError
 
 OPTIONS: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr": 1e-2}
@@ -44,7 +44,7 @@ def fit(out: Path, valid: bool = True, **options: Any) -> tuple[Any, Run]:
 
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint_writer, "INTERVAL", 0.0)
 
 
 @pytest.mark.parametrize("options", ALONE, ids=name)

@@ -19,10 +19,12 @@ import torch
 
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.open import Table, open_data
-from zoo.engine import checkpoint, loop, saving, training
-from zoo.engine.guard import Guard
-from zoo.engine.optimizer import build_optimizer
-from zoo.engine.run import Run
+from zoo.engine.optim.nonfinite import Guard
+from zoo.engine.optim.optimizer import build_optimizer
+from zoo.engine.rundir import checkpoint
+from zoo.engine.rundir.run_folder import Run
+from zoo.engine.train import checkpoint_writer, trainer
+from zoo.engine.train import fit as fit_module
 from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, SavedModelError, TrainingError
 
 OPTIONS: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr": 1e-2}
@@ -31,7 +33,7 @@ OPTIONS: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr"
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write a checkpoint at the end of every epoch, however short it was."""
-    monkeypatch.setattr(saving, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint_writer, "INTERVAL", 0.0)
 
 
 class Tripwire(Sequence[Any]):
@@ -127,7 +129,7 @@ def test_a_signal_after_the_last_step_is_told_once_the_model_is_saved(
     def late(*args: Any, **options: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(loop, "draw_curves", late)
+    monkeypatch.setattr(fit_module, "draw_curves", late)
     with pytest.raises(InterruptedRunError, match="complete") as caught:
         fit(tmp_path)
     assert caught.value.exit_code == 143
@@ -147,9 +149,9 @@ def test_a_stop_does_not_hide_a_step_that_a_gpu_has_not_told_yet(tmp_path: Path,
         groups = build_optimizer(net, config, device).param_groups
         return torch.optim.AdamW([group | {"fused": True} for group in groups], fused=True)
 
-    monkeypatch.setattr(saving, "INTERVAL", 1000.0)
-    monkeypatch.setattr(training, "Guard", Deferred)
-    monkeypatch.setattr(training, "build_optimizer", fused)
+    monkeypatch.setattr(checkpoint_writer, "INTERVAL", 1000.0)
+    monkeypatch.setattr(trainer, "Guard", Deferred)
+    monkeypatch.setattr(trainer, "build_optimizer", fused)
     net = model()
     with pytest.raises(TrainingError, match="not finite in epoch 1"):
         net.fit(*tables(24), out=tmp_path, quiet=True, recipe="full", batch_size=8, workers=0, lr=1e30, warmup=0.0)
@@ -324,20 +326,20 @@ def die_in_the_third_checkpoint(out: Path) -> None:
 
 def test_short_epochs_write_checkpoints_at_phase_ends_and_long_ones_at_any_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
-    real = saving.write_checkpoint
+    real = checkpoint_writer.write_checkpoint
 
     def counted(folder: Path, step: int, saved: Any) -> Path:
         written.append(step)
         return real(folder, step, saved)
 
-    monkeypatch.setattr(saving, "write_checkpoint", counted)
-    monkeypatch.setattr(saving, "INTERVAL", 1000.0)
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", counted)
+    monkeypatch.setattr(checkpoint_writer, "INTERVAL", 1000.0)
     fit(tmp_path / "short", epochs=6)
     assert written == [9, 18]
     stop(tmp_path / "cut", 26)
     assert written[2:] == [6, 7]
     written.clear()
-    monkeypatch.setattr(saving, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint_writer, "INTERVAL", 0.0)
     fit(tmp_path / "long", epochs=6)
     assert sorted(set(written)) == list(range(1, 19))
 

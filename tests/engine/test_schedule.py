@@ -11,10 +11,10 @@ from torch.optim import lr_scheduler
 
 from tests.engine.test_resume import tables
 from tests.engine.tiny import model
-from zoo.engine.best import Best
-from zoo.engine.plateau import Plateau
-from zoo.engine.recipe import SCHEDULES
-from zoo.engine.schedule import rate
+from zoo.engine.optim.plateau import Plateau
+from zoo.engine.optim.schedule import rate
+from zoo.engine.options.model_selection import Best
+from zoo.engine.options.recipe import SCHEDULES
 from zoo.errors import OptionError
 
 

@@ -11,8 +11,8 @@ import torch
 
 from tests.engine.tiny import count_samples, difference, images, model, values
 from zoo.data.open import open_data
-from zoo.engine.recipe import Phase, Recipe
-from zoo.engine.shelf import SHELF, Shelf, table_key
+from zoo.engine.cache.feature_memo import SHELF, Shelf, table_key
+from zoo.engine.options.recipe import Phase, Recipe
 
 TOP = Recipe(name="last", phases=(Phase(name="last", frozen=-1, augment=False),), epochs=2, batch_size=8, augment="none")
 PROBE = Recipe(name="probe", phases=(Phase(name="probe", frozen="all"),), epochs=2, batch_size=8, augment="none")

@@ -13,7 +13,7 @@ import torch
 import zoo
 from tests.engine.tiny import count_samples, difference, timeless, values
 from tests.toy_text import ToyTextPlugin
-from zoo.engine.sampler import batches_by_length
+from zoo.engine.loading.order import batches_by_length
 from zoo.errors import DataError, OptionError
 from zoo.models.task_model import TaskModel
 from zoo.registry.registry import Registry, use_registry

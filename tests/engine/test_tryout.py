@@ -16,8 +16,8 @@ import torch
 
 from tests.engine.test_resume import stop, tables
 from tests.engine.tiny import difference, model, timeless, values
-from zoo.engine.recipe import Phase, Recipe
-from zoo.engine.shelf import SHELF
+from zoo.engine.cache.feature_memo import SHELF
+from zoo.engine.options.recipe import Phase, Recipe
 from zoo.errors import OptionError, TrainingError, ZooError
 
 CPU_SAYS = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
@@ -249,17 +249,17 @@ def test_a_compiled_backbone_trains_to_the_same_values_and_is_plain_again_afterw
 def test_where_the_loss_falls_no_more_a_later_phase_takes_the_rate_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zoo.engine import tryout
+    from zoo.engine.train import auto_tune
 
-    real, calls = tryout.range_test, []
+    real, calls = auto_tune.range_test, []
 
     def once(*given: Any) -> Any:
         calls.append(1)
         if len(calls) > 1:
-            raise tryout.NoFallError("no fall")
+            raise auto_tune.NoFallError("no fall")
         return real(*given)
 
-    monkeypatch.setattr(tryout, "range_test", once)
+    monkeypatch.setattr(auto_tune, "range_test", once)
     result = model().fit(
         *tables(), out=tmp_path / "later", recipe="lp-ft", epochs=2, lr="auto", quiet=True, batch_size=8, schedule="constant"
     )

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.engine.tiny import difference, images, model, values
 from zoo.data.open import open_data
-from zoo.engine.sampler import even_batches
+from zoo.engine.loading.order import even_batches
 from zoo.errors import CorruptInputError, DataError, InterruptedRunError, ZooError
 
 COLOURS = ("blue", "green", "red")

@@ -19,10 +19,11 @@ import torch
 from tests.engine.tiny import difference, images, model, values
 from tests.faults.fake_dist import ROOT
 from zoo.data.open import open_data
-from zoo.engine import saving, store
-from zoo.engine.checkpoint import Checkpoint, read_newest, write_checkpoint
-from zoo.engine.curves import draw_curves
-from zoo.engine.run import write_history
+from zoo.engine.cache import tensor_store
+from zoo.engine.rundir.checkpoint import Checkpoint, read_newest, write_checkpoint
+from zoo.engine.rundir.curves import draw_curves
+from zoo.engine.rundir.run_folder import write_history
+from zoo.engine.train import checkpoint_writer
 from zoo.errors import DiskFullError, TrainingError
 from zoo.util.atomic_write import write_text
 
@@ -59,21 +60,21 @@ def test_t4_a_checkpoint_without_room_leaves_the_one_before_even_if_only_one_is_
 def test_t4_a_run_without_room_for_its_checkpoint_goes_on_where_it_was_once_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint_writer, "INTERVAL", 0.0)
     data = open_data(images(24)), open_data(images(12, seed=1))
     whole = model()
     whole.fit(*data, epochs=3, out=tmp_path / "whole", **OPTIONS)
-    real, written = saving.write_checkpoint, []
+    real, written = checkpoint_writer.write_checkpoint, []
 
     def fills_up(*arguments: Any, **options: Any) -> Path:
         written.append(arguments[1])
         with no_room(2**40 if len(written) == 1 else 1000):
             return real(*arguments, **options)
 
-    monkeypatch.setattr(saving, "write_checkpoint", fills_up)
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", fills_up)
     with pytest.raises(TrainingError, match=rf"no checkpoint could be written.*checkpoint.*{FACTS}.*intact.*resume=True"):
         model().fit(*data, epochs=3, out=tmp_path / "run", **OPTIONS)
-    monkeypatch.setattr(saving, "write_checkpoint", real)
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", real)
     again = model()
     again.fit(*data, epochs=3, out=tmp_path / "run", resume=True, **OPTIONS)
     assert difference(values(again), values(whole)) == 0.0
@@ -110,15 +111,15 @@ def test_t4_a_frozen_part_without_room_is_computed_every_epoch_with_the_same_res
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     options: dict[str, Any] = OPTIONS | {"freeze": 1, "epochs": 2, "augment": "none"}
-    monkeypatch.setattr(store, "IN_MEMORY", 0)
+    monkeypatch.setattr(tensor_store, "IN_MEMORY", 0)
     again, whole = model(), model()
-    real = store.os.posix_fallocate
+    real = tensor_store.os.posix_fallocate
 
     def full(*arguments: Any) -> None:
         with no_room():
             real(*arguments)
 
-    monkeypatch.setattr(store.os, "posix_fallocate", full)
+    monkeypatch.setattr(tensor_store.os, "posix_fallocate", full)
     with caplog.at_level(logging.INFO, "zoo"):
         again.fit(images(24), images(12), out=tmp_path / "run", **options)
     assert "computed every epoch" in caplog.text
@@ -140,11 +141,11 @@ TINY_DISK = """
     from pathlib import Path
     import zoo
     from tests.engine.tiny import images, model
-    from zoo.engine import saving
-    saving.INTERVAL = 0.0
+    from zoo.engine.train import checkpoint_writer
+    checkpoint_writer.INTERVAL = 0.0
     disk = Path(sys.argv[1])
     net = model()
-    real = saving.write_checkpoint
+    real = checkpoint_writer.write_checkpoint
     def fills_up(folder, step, *rest):
         if step > 3:
             (disk / "other").write_bytes(b"0" * (50 * 1024))
@@ -155,14 +156,14 @@ TINY_DISK = """
             except OSError:
                 (disk / "other").unlink()
         return real(folder, step, *rest)
-    saving.write_checkpoint = fills_up
+    checkpoint_writer.write_checkpoint = fills_up
     options = dict(recipe="full", batch_size=8, epochs=3, out=disk / "run", quiet=True)
     try:
         net.fit(images(24), images(12), **options)
     except zoo.ZooError as error:
         print(type(error).__name__, error)
     (disk / "more").unlink()
-    saving.write_checkpoint = real
+    checkpoint_writer.write_checkpoint = real
     run = model().fit(images(24), images(12), resume=True, **options)
     print("epochs", len(run.history), sorted(path.name for path in (disk / "run").iterdir()))
 """

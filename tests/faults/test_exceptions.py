@@ -16,9 +16,11 @@ import torch
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data import transforms
 from zoo.data.open import open_data
-from zoo.engine import best, loop, saving, training, validation
 from zoo.engine import metrics as metrics_module
-from zoo.engine.checkpoint import read_newest, write_checkpoint
+from zoo.engine.options import model_selection
+from zoo.engine.rundir.checkpoint import read_newest, write_checkpoint
+from zoo.engine.train import checkpoint_writer, trainer, validation
+from zoo.engine.train import fit as fit_module
 from zoo.errors import CorruptInputError, TrainingError
 
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "epochs": 3, "ema": 0.9, "quiet": True}
@@ -30,7 +32,7 @@ class Broken(Exception):  # noqa: N818  # what a plugin or a library may raise
 
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint_writer, "INTERVAL", 0.0)
 
 
 def fit(out: Path, prepare: Callable[[Any], None] = lambda net: None, **options: Any) -> Any:
@@ -104,12 +106,12 @@ FUNCTIONS: dict[str, tuple[Any, str, int]] = {
     "decoder": (transforms, "decode", 40),
     "metric": (validation, "compute_metrics", 2),
     "one of the metrics": (metrics_module, "softmax", 2),
-    "best epoch": (best.Best, "update", 2),
+    "best epoch": (model_selection.Best, "update", 2),
     "optimizer": (torch.optim.AdamW, "step", 5),
-    "history": (training, "write_history", 2),
-    "checkpoint": (saving, "write_checkpoint", 2),
-    "curves": (loop, "draw_curves", 1),
-    "saved model": (loop, "write_history", 1),
+    "history": (trainer, "write_history", 2),
+    "checkpoint": (checkpoint_writer, "write_checkpoint", 2),
+    "curves": (fit_module, "draw_curves", 1),
+    "saved model": (fit_module, "write_history", 1),
 }
 
 
@@ -135,11 +137,11 @@ def test_t9_a_function_that_raises(where: str, whole: Any, tmp_path: Path, monke
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("no more")])
 def test_t9_a_checkpoint_that_fails(error: Exception, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = saving.write_checkpoint
-    monkeypatch.setattr(saving, "write_checkpoint", at_call(2, real, error))
+    real = checkpoint_writer.write_checkpoint
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", at_call(2, real, error))
     with pytest.raises(TrainingError if isinstance(error, OSError) else MemoryError, match=r"Input/output error.*resume=True|no more"):
         fit(tmp_path)
-    monkeypatch.setattr(saving, "write_checkpoint", real)
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", real)
     goes_on(tmp_path, whole)
 
 
@@ -178,7 +180,7 @@ def test_t9_a_logger_whose_backend_is_down_ends_nothing(
 def test_t9_the_steps_before_an_exception_are_in_a_checkpoint(
     where: str, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "INTERVAL", 1000.0)  # none is written within the run, but for the exception
+    monkeypatch.setattr(checkpoint_writer, "INTERVAL", 1000.0)  # none is written within the run, but for the exception
     with pytest.raises(Broken):
         fit(tmp_path, MODULES[where])
     found = read_newest(tmp_path / "checkpoint")

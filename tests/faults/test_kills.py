@@ -20,8 +20,8 @@ import torch
 from tests.engine.tiny import difference, images, model, timeless, values
 from tests.faults.fork_run import fork
 from zoo.data.open import open_data
-from zoo.engine import saving
-from zoo.engine.checkpoint import SCHEMA, Checkpoint, clean_stages, read_newest, write_checkpoint
+from zoo.engine.rundir.checkpoint import SCHEMA, Checkpoint, clean_stages, read_newest, write_checkpoint
+from zoo.engine.train import checkpoint_writer
 from zoo.errors import SavedModelError
 
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "quiet": True}
@@ -36,7 +36,7 @@ def fit(out: Path, **options: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint_writer, "INTERVAL", 0.0)
 
 
 def counted(steps: mmap.mmap, out: Path, epochs: int) -> None:
@@ -95,7 +95,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A run that is complete, with the checkpoints of its last two steps."""
     out = tmp_path_factory.mktemp("two") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving, "INTERVAL", 0.0)
+        patch.setattr(checkpoint_writer, "INTERVAL", 0.0)
         net, run = fit(out, epochs=3)
     return out, (values(net), timeless(run.history))
 

@@ -16,7 +16,7 @@ import torch
 
 from tests.engine.tiny import difference, images, model, values
 from zoo.data.open import Table, open_data
-from zoo.engine import watched
+from zoo.engine.loading import worker_watchdog
 from zoo.errors import CorruptInputError, LoaderError, ZooError
 
 CULPRIT = 13
@@ -71,7 +71,7 @@ def test_t8_a_worker_that_fails_is_one_error_with_its_sample(
     kind: str, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault, told, limit = FAULTS[kind]
-    monkeypatch.setattr(watched, "TIMEOUT", 2.0)
+    monkeypatch.setattr(worker_watchdog, "TIMEOUT", 2.0)
     data = faulty(fault, tmp_path / "since")
     with pytest.raises(ZooError, match=rf"sample {CULPRIT}\b.*the shelf") as caught:
         model().fit(data, valid=False, recipe=recipe, workers=WORKERS, batch_size=4, epochs=1, out=tmp_path / "run", quiet=True)
@@ -127,4 +127,4 @@ def test_t8_prediction_has_the_same_errors() -> None:
 
 
 def test_t8_by_default_a_hang_ends_after_five_minutes() -> None:
-    assert watched.TIMEOUT == 300.0
+    assert worker_watchdog.TIMEOUT == 300.0

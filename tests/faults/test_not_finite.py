@@ -15,8 +15,8 @@ from zoo.data import transforms
 from zoo.data.dataset import not_finite
 from zoo.data.open import Table, open_data
 from zoo.data.transforms import Augment, train_transform
-from zoo.engine.checkpoint import read_newest
-from zoo.engine.metrics import compute_metrics
+from zoo.engine.inference.metrics import compute_metrics
+from zoo.engine.rundir.checkpoint import read_newest
 from zoo.errors import CorruptInputError, DataError, TrainingError
 
 NUMBERS = [float("nan"), float("inf"), float("-inf"), 1e300]
@@ -117,7 +117,7 @@ def test_t6_a_gradient_that_is_not_finite_changes_nothing(tmp_path: Path) -> Non
 
 
 def test_t6_a_metric_that_is_not_finite_does_not_stop_and_is_never_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.engine import validation
+    from zoo.engine.train import validation
 
     epochs = [0]
 

@@ -17,8 +17,9 @@ import zoo
 from tests.engine.tiny import difference, images, model, values
 from tests.faults.fake_dist import fake_dist, run_python
 from zoo.data.open import open_data
-from zoo.engine import checkpoint, saving, validation
-from zoo.engine.best import LOWER_IS_BETTER, MONITORS, Best
+from zoo.engine.options.model_selection import LOWER_IS_BETTER, MONITORS, Best
+from zoo.engine.rundir import checkpoint
+from zoo.engine.train import checkpoint_writer, validation
 from zoo.errors import OptionError, SavedModelError
 from zoo.weights.load import digest
 
@@ -78,7 +79,7 @@ def test_t10_a_metric_that_does_not_exist_is_refused_before_anything_is_made(tmp
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("old") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving, "INTERVAL", 0.0)
+        patch.setattr(checkpoint_writer, "INTERVAL", 0.0)
         fit(out)
     return out
 

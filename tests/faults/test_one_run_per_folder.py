@@ -21,15 +21,15 @@ import pytest
 
 from tests.engine.tiny import images, model
 from tests.faults.fake_dist import ROOT
-from zoo.engine.lock import NAME, lock_folder, unlock_folder
-from zoo.engine.run import claim_folder, release_folder
+from zoo.engine.rundir.lock import NAME, lock_folder, unlock_folder
+from zoo.engine.rundir.run_folder import claim_folder, release_folder
 from zoo.errors import OutputExistsError, OutputPermissionError, RunLockedError
 
 # A process that claims a folder, forks a child that lives on as a loader worker would, and waits.
 HOLDER = """
     import os, sys, time
     from pathlib import Path
-    from zoo.engine.run import claim_folder
+    from zoo.engine.rundir.run_folder import claim_folder
     claim_folder(sys.argv[1], "toy/net", "full", resume=True)
     if os.fork() == 0:
         os.close(1)

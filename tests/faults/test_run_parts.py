@@ -15,7 +15,8 @@ import torch
 
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.open import Table, open_data
-from zoo.engine import curves, saving
+from zoo.engine.rundir import curves
+from zoo.engine.train import checkpoint_writer
 from zoo.errors import SavedModelError
 
 OPTIONS: dict[str, Any] = {"recipe": "full", "epochs": 3, "batch_size": 8, "lr": 1e-2, "quiet": True}
@@ -23,7 +24,7 @@ OPTIONS: dict[str, Any] = {"recipe": "full", "epochs": 3, "batch_size": 8, "lr":
 
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint_writer, "INTERVAL", 0.0)
 
 
 def tables() -> tuple[Table, Table]:

@@ -16,8 +16,9 @@ import torch
 from tests.engine.tiny import difference, images, model, values
 from tests.faults.fork_run import Pausing, await_mark, await_no_group, ended, fork, pause
 from zoo.data.open import Table, open_data
-from zoo.engine import checkpoint, saving
-from zoo.engine.signals import heard, stop_signals
+from zoo.engine.rundir import checkpoint
+from zoo.engine.runtime.signals import heard, stop_signals
+from zoo.engine.train import checkpoint_writer
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, signal.SIGHUP: 143}
 OPTIONS: dict[str, Any] = {"recipe": "full", "epochs": 3, "batch_size": 8, "lr": 1e-2, "quiet": True}
@@ -27,7 +28,7 @@ READS = {"first batch": ("train", 1), "training": ("train", 35), "evaluation": (
 
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoint_writer, "INTERVAL", 0.0)
 
 
 @pytest.fixture(scope="module")

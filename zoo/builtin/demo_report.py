@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.engine.curves import empty_figure
+from zoo.engine.rundir.curves import empty_figure
 
 
 class Ticker:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from zoo.engine.signals import exit_code, heard
+from zoo.engine.runtime.signals import exit_code, heard
 
 LOOK = 0.1  # seconds between two looks at the processes
 GRACE = 15.0  # seconds that the others have to say what they know, once one has failed

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from zoo.engine.launched import launched, rank
+from zoo.engine.runtime.launch_env import launched, rank
 from zoo.errors import RankError, ZooError
 
 PATIENCE = 5.0  # seconds that the others wait for the first process to speak
@@ -35,7 +35,7 @@ def one_voice(*, debug: bool) -> Iterator[None]:
 
 
 def _speak(error: ZooError) -> None:
-    from zoo.engine.lookout import announce, announced
+    from zoo.engine.distributed.heartbeat import announce, announced
 
     if not rank():
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from zoo.cli.training import add_arguments, build_model, check_names, read_setti
 from zoo.errors import count
 
 if TYPE_CHECKING:
-    from zoo.engine.outlook import GroupPlan, PhasePlan, Preview
+    from zoo.engine.preview.report import GroupPlan, PhasePlan, Preview
 
 
 def register(commands: Commands) -> None:

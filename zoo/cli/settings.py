@@ -31,8 +31,8 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         OptionError: Listing every unknown key, with its nearest, and every value out of range.
     """
-    from zoo.engine.config import OPTIONS, resolve
-    from zoo.engine.recipes import default_recipe
+    from zoo.engine.options.config import OPTIONS, resolve
+    from zoo.engine.options.recipes import default_recipe
 
     given = {key: value for key, value in flags.items() if value is not None and value != {}}
     options = dict(given.pop("options", {}))

@@ -14,8 +14,8 @@ from zoo.cli.launch import follow_launcher, launch
 from zoo.cli.one_voice import one_voice
 from zoo.cli.output import Output, figures, show_log
 from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
-from zoo.engine.launched import launched, rank
-from zoo.engine.signals import ending_early
+from zoo.engine.runtime.launch_env import launched, rank
+from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ def _joined(fit: dict[str, Any]) -> Iterator[None]:
     if launched() == 1:
         yield
         return
-    from zoo.engine.config import Config
-    from zoo.engine.device import join_processes
+    from zoo.engine.options.config import Config
+    from zoo.engine.runtime.device import join_processes
 
     ranks = join_processes(fit.get("device", "auto"), fit.get("timeout", Config.model_fields["timeout"].default))
     try:

@@ -22,8 +22,8 @@ from zoo.tuning import Lora, apply_eval, freeze_prefix, hold_statistics
 if TYPE_CHECKING:
     import numpy as np
 
-    from zoo.engine.outlook import Preview
-    from zoo.engine.run import Run
+    from zoo.engine.preview.report import Preview
+    from zoo.engine.rundir.run_folder import Run
 
 Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
 
@@ -146,41 +146,41 @@ class TaskModel(nn.Module):
         return self
 
     def fit(self, train: Any, valid: Any = None, **options: Any) -> Run:
-        """Fine-tune in place; see ``zoo.engine.loop.fit`` for the options and docs/quickstart.md for examples."""
-        from zoo.engine.loop import fit
+        """Fine-tune in place; see ``zoo.engine.train.fit.fit`` for the options and docs/quickstart.md for examples."""
+        from zoo.engine.train.fit import fit
 
         return fit(self, train, valid, **options)
 
     def plan(self, train: Any, valid: Any = None, **options: Any) -> Preview:
-        """Tell what ``fit`` would do with the same arguments, and what it would take; see ``zoo.engine.preview.preview``."""
-        from zoo.engine.preview import preview
+        """Tell what ``fit`` would do with the same arguments, and what it would take; see ``zoo.engine.preview.preview.preview``."""
+        from zoo.engine.preview.preview import preview
 
         return preview(self, train, valid, **options)
 
     def evaluate(self, data: Any, **options: Any) -> dict[str, float]:
-        """Return the metrics of the task on labelled data; see ``zoo.engine.evaluate.evaluate``."""
-        from zoo.engine.evaluate import check_given, evaluate
+        """Return the metrics of the task on labelled data; see ``zoo.engine.inference.evaluate.evaluate``."""
+        from zoo.engine.inference.evaluate import check_given, evaluate
 
         check_given(evaluate, options)
         return evaluate(self, data, **options)
 
     def predict(self, inputs: Any, **options: Any) -> list[Any]:
-        """Return the predicted label of each input; see ``zoo.engine.evaluate.predict``."""
-        from zoo.engine.evaluate import check_given, predict
+        """Return the predicted label of each input; see ``zoo.engine.inference.evaluate.predict``."""
+        from zoo.engine.inference.evaluate import check_given, predict
 
         check_given(predict, options)
         return predict(self, inputs, **options)
 
     def predict_proba(self, inputs: Any, **options: Any) -> np.ndarray:
-        """Return probabilities ``(n, num_classes)``; see ``zoo.engine.evaluate.predict_proba``."""
-        from zoo.engine.evaluate import check_given, predict_proba
+        """Return probabilities ``(n, num_classes)``; see ``zoo.engine.inference.evaluate.predict_proba``."""
+        from zoo.engine.inference.evaluate import check_given, predict_proba
 
         check_given(predict_proba, options)
         return predict_proba(self, inputs, **options)
 
     def embed(self, inputs: Any, **options: Any) -> np.ndarray:
-        """Return pooled features ``(n, dim)``; see ``zoo.engine.evaluate.embed``."""
-        from zoo.engine.evaluate import check_given, embed
+        """Return pooled features ``(n, dim)``; see ``zoo.engine.inference.evaluate.embed``."""
+        from zoo.engine.inference.evaluate import check_given, embed
 
         check_given(embed, options)
         return embed(self, inputs, **options)

@@ -1,0 +1,151 @@
+"""What frozen prefixes gave, kept for the next run of this process that asks for the same: a sweep, another head, a second seed.
+
+The key is what the values depend on, to the last bit: the kinds, settings and values of the frozen modules, the declared
+input, the samples, the view, and how they were batched. Samples that cannot be told apart cheaply, such as a dataset object
+of the user's own, have no key and are not shared; neither is what comes from modules with hooks or a forward of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from zoo.data.open import Table
+from zoo.data.read import TEXTUAL
+from zoo.engine.options.config import Config
+from zoo.models.task_model import TaskModel
+
+LIMIT = 512 * 2**20  # bytes of all values together
+
+
+class Shelf:
+    """Values by key, the longest unused forgotten first.
+
+    Args:
+        limit: Bytes of all values together.
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._held: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+
+    def get(self, key: str) -> Any:
+        """Return the value of a key, or None."""
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key][0]
+        return None
+
+    def put(self, key: str, value: Any, size: int) -> None:
+        """Keep a value of ``size`` bytes, unless it is larger than all that may be kept, or there is no key."""
+        if not key or size > self._limit:
+            return
+        self._held[key] = value, size
+        while sum(each for _, each in self._held.values()) > self._limit:
+            self._held.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._held.clear()
+
+
+SHELF = Shelf()
+
+
+class Keys:
+    """The keys of one run.
+
+    Args:
+        model: Its model.
+        config: Its resolved configuration.
+        accelerator: Device and precision.
+    """
+
+    def __init__(self, model: TaskModel, config: Config, accelerator: Any) -> None:
+        self._model, self._config, self._accelerator = model, config, accelerator
+        self._tables: dict[int, str] = {}
+        self._prefix = ""
+
+    def model_changed(self) -> None:
+        """Look at the values of the frozen prefix again: another one is frozen, or it has trained in between."""
+        self._prefix = ""
+
+    def of(self, what: str, table: Table, kind: str, view: int, *, batch_size: int) -> str:
+        """Return the key of what the frozen prefix gives; nothing where the samples have none.
+
+        Args:
+            what: What is kept of it.
+            table: The samples.
+            kind: How they are loaded, see ``Loaders``.
+            view: Number of the augmented view.
+            batch_size: Samples per forward.
+        """
+        if id(table) not in self._tables:  # once, for it looks at every file
+            self._tables[id(table)] = table_key(table)
+        if not (samples := self._tables[id(table)]):
+            return ""
+        self._prefix = self._prefix or model_key(self._model, self._model.frozen)
+        if not self._prefix:
+            return ""
+        how = [batch_size, str(self._accelerator.device), self._accelerator.mixed_precision, self._config.compile]
+        torchs: Any = torch.backends  # some of what follows is not in its types
+        libraries = (torchs.cuda.matmul, torchs.cudnn.conv, torchs.mkldnn.matmul, torchs.mkldnn.conv)
+        how += [library.fp32_precision for library in libraries]  # the older getters refuse to answer where these were set
+        drawn = [view, self._config.seed, self._config.augment] if kind == "augmented" else []
+        return f"{what}/{self._prefix}/{samples}/{how}/{drawn}"
+
+
+def model_key(model: TaskModel, frozen: int) -> str:
+    """Return what identifies the frozen prefix of a model and what comes before it, by value; nothing where that is not known."""
+    spec, pool = model.spec, getattr(model.head, "pool", None)
+    modules = [part for group in model.groups[:frozen] for _, module in group.modules() for part in module.modules()]
+    modules += [model.backbone, *(pool.modules() if isinstance(pool, nn.Module) else [])]
+    if any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in modules):
+        return ""
+    digest = hashlib.sha256(repr((spec.build, spec.options, spec.features, model.inputs, model.groups.names[:frozen])).encode())
+    digest.update(repr((type(model.head), torch.get_num_threads(), [_settings(part) for part in modules])).encode())
+    for group in model.groups[:frozen]:
+        for name, tensor in (*group.named_parameters(), *group.named_buffers()):
+            digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _settings(module: nn.Module) -> tuple[str, list[tuple[str, Any]]]:
+    """Return what a module is and how it is set, such as the epsilon of a norm."""
+    plain = (bool, int, float, str, tuple, type(None))
+    told = [(name, value) for name, value in vars(module).items() if isinstance(value, plain) and name != "training" and name[0] != "_"]
+    return f"{type(module).__module__}.{type(module).__qualname__}", told
+
+
+def table_key(table: Table) -> str:
+    """Return what identifies the samples of a table, or nothing where that is not known."""
+    inputs = table.inputs
+    if isinstance(inputs, np.ndarray):
+        return hashlib.sha256(repr((inputs.dtype, inputs.shape)).encode() + np.ascontiguousarray(inputs).tobytes()).hexdigest()
+    if not isinstance(inputs, list | tuple):
+        return ""
+    digest = hashlib.sha256(table.reads.encode())
+    for item in inputs:
+        told = f"{item!r}\0" if table.reads in TEXTUAL else _file_key(item)
+        if not told:
+            return ""
+        digest.update(told.encode())
+    return digest.hexdigest()
+
+
+def _file_key(item: Any) -> str:
+    if not isinstance(item, str | os.PathLike):
+        return ""
+    try:
+        status = Path(item).stat()
+    except OSError:
+        return ""
+    return f"{os.fspath(item)}\0{status.st_size}\0{status.st_mtime_ns}\0"

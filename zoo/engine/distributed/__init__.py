@@ -1,0 +1,1 @@
+"""The processes of a run: collectives, heartbeats, consistency checks, sharding."""

@@ -1,0 +1,145 @@
+"""What several processes send each other: tensors where they are, plain data over the CPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from zoo.engine.distributed.heartbeat import Lookout
+from zoo.errors import RankError
+
+T = TypeVar("T")
+BUCKET = 25 * 2**20  # bytes of tensors that are sent together
+
+
+class Exchange:
+    """What the processes of one run send each other; with a single one nothing is sent, and everything is what it was.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        count: Number of processes.
+        timeout: Seconds that one waits for the others.
+    """
+
+    def __init__(self, rank: int, count: int, timeout: float) -> None:
+        self.rank, self.count, self.timeout = rank, count, timeout
+        # On the CPU, so that a decision never waits for a GPU.
+        self._group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if count > 1 else None
+        self._lookout = Lookout(rank, count, timeout) if count > 1 else None
+        self._over = False  # one has failed, and there is nothing left to agree upon
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Add up tensors over all ranks, in place, where they are."""
+        if self._group is None:
+            return
+        for bucket in _buckets(tensors):
+            if len(bucket) == 1 and bucket[0].is_contiguous():  # a large one has no room for a copy of itself
+                with self._watched():
+                    dist.all_reduce(bucket[0])
+                continue
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            with self._watched():
+                dist.all_reduce(flat)
+            for tensor, values in zip(bucket, torch.split(flat, [tensor.numel() for tensor in bucket]), strict=True):
+                tensor.copy_(values.view_as(tensor))
+
+    def average(self, tensors: Sequence[Tensor], share: float) -> None:
+        """Average tensors of floating-point numbers over all ranks, in place; others are equal everywhere already.
+
+        Args:
+            tensors: The tensors.
+            share: What those of this rank weigh; over all ranks it is 1.
+        """
+        floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+        if self._group is not None and floating:
+            torch._foreach_mul_(floating, share)
+            self.add(floating)
+
+    def add_gradients(self, parameters: Sequence[torch.nn.Parameter], more: Sequence[Tensor] = ()) -> None:
+        """Add up the gradients of parameters over all ranks, in place, and what goes with them; one that no rank has stays None."""
+        if self._group is None:
+            return
+        has = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int64)
+        anywhere = self._gathered(has).view(self.count, -1).any(0).tolist() if len(parameters) else []
+        used = [parameter for parameter, wanted in zip(parameters, anywhere, strict=True) if wanted]
+        for parameter in used:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.add([*(parameter.grad for parameter in used if parameter.grad is not None), *more])
+
+    def fill(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Add up an array over all ranks, in place; each has filled its own rows, and the others are zero."""
+        if self._group is not None:
+            with self._watched():
+                dist.all_reduce(torch.from_numpy(values), group=self._group)
+        return values
+
+    def total(self, value: float) -> float:
+        """Return the sum of a number over all ranks."""
+        return value if self._group is None else sum(self.gather(value))
+
+    def gather(self, value: T) -> list[T]:
+        """Return the value of every rank, in order; plain data, sent as JSON, because nothing that comes over a network runs code."""
+        if self._group is None:
+            return [value]
+        content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        lengths = self._gathered(torch.tensor([len(content)])).tolist()
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(content)] = content
+        rows = self._gathered(padded).view(self.count, -1)
+        return [json.loads(bytes(row[:length].numpy())) for row, length in zip(rows, lengths, strict=True)]
+
+    def _gathered(self, values: Tensor) -> Tensor:
+        every = [torch.empty_like(values) for _ in range(self.count)]
+        with self._watched():
+            dist.all_gather(every, values, group=self._group)
+        return torch.cat(every)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Count the collectives in the launcher's store, so that a silent rank can be named by the others."""
+        assert self._lookout is not None, "there is nobody to send anything to"
+        try:
+            self._lookout.beat()
+            yield
+        except torch.OutOfMemoryError:
+            raise  # of this rank
+        except RuntimeError as error:
+            self._over = True
+            raise RankError(self._lookout.cause()) from error
+
+
+def let_go(group: Any) -> None:
+    """Leave all process groups without waiting for anybody: ``group``, that of decisions, and the default one."""
+    if not dist.is_initialized():
+        return
+    if dist.get_backend() == "nccl":
+        # Ending its group would wait for what is under way on the GPU, and a process that has gone never takes part in that.
+        with suppress(Exception):
+            dist.destroy_process_group(group)
+            dist.distributed_c10d._abort_process_group()
+    else:
+        dist.destroy_process_group()
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    kinds: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        kinds.setdefault(tensor.dtype, []).append(tensor)
+    for kind in kinds.values():
+        bucket: list[Tensor] = []
+        for tensor in kind:
+            bucket.append(tensor)
+            if sum(each.nbytes for each in bucket) >= BUCKET:
+                yield bucket
+                bucket = []
+        if bucket:
+            yield bucket

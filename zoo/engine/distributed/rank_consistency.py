@@ -1,0 +1,82 @@
+"""Processes that were given different things to do are refused before they spoil each other's work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.rundir.checkpoint import Checkpoint
+from zoo.errors import OptionError, fault_list
+
+_FREE = {"workers", "cache_gb", "timeout", "platform"}  # what may differ between machines
+VALUES = "the model's values"
+REMEDY = "Start all of them with the same command, data and environment"
+
+
+def refuse_others(told: Mapping[str, Any], model: nn.Module, ranks: Ranks) -> None:
+    """Refuse processes with other options, data or versions than the first one's, or that start from other values.
+
+    Args:
+        told: What run.json keeps.
+        model: The model, as it starts.
+        ranks: The processes.
+
+    Raises:
+        OptionError: On every process, naming what differs.
+    """
+    if ranks.count == 1:
+        return
+    data = {f"the {name} data": _without_source(table) for name, table in told["data"].items()}
+    mine = told["config"] | told["model"] | told["versions"] | data | {VALUES: fingerprint(model)}
+    first, *others = ranks.gather(mine)
+    for rank, other in enumerate(others, start=1):
+        names = [name for name in first | other if name not in _FREE and first.get(name) != other.get(name)]
+        if names:
+            faults = [_difference(name, first.get(name), other.get(name), rank) for name in names]
+            headline = f"ranks 0 and {rank} of {ranks.count} do not do the same:"
+            raise ranks.known(OptionError(fault_list(headline, faults, REMEDY)))
+
+
+def refuse_other_starts(folder: Path, saved: Checkpoint | None, ranks: Ranks) -> None:
+    """Refuse processes of which some found a checkpoint that the others did not.
+
+    Raises:
+        OptionError: On every process.
+    """
+    found = ranks.gather(saved.plain["steps"] if saved else None)
+    if len(set(found)) > 1:
+        faults = [f"rank {rank}: {'none' if steps is None else f'after {steps} steps'}" for rank, steps in enumerate(found)]
+        remedy = "The run's folder must be on a file system that all machines share"
+        raise ranks.known(OptionError(fault_list(f"the processes found different checkpoints in {str(folder)!r}:", faults, remedy)))
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return a number that changes with the values of a model: the sum of their bits, taken as whole numbers."""
+    total = 0
+    for position, tensor in enumerate(model.state_dict().values(), start=1):
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        whole = len(content) // 4 * 4
+        words = content[:whole].view(torch.int32) if content.storage_offset() % 4 == 0 else content[:whole]
+        total += position * (int(words.sum(dtype=torch.int64)) + int(content[whole:].sum(dtype=torch.int64)))
+    return f"{total % 2**64:016x}"
+
+
+def _without_source(table: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a summary without where the data lie, which may be another place on another machine."""
+    return None if table is None else {name: value for name, value in table.items() if name != "source"}
+
+
+def _difference(name: str, first: Any, other: Any, rank: int) -> str:
+    if isinstance(first, Mapping) and isinstance(other, Mapping):
+        inner = [key for key in {**first, **other} if first.get(key) != other.get(key)]
+        return "; ".join(_difference(f"{name}: {key}", first.get(key), other.get(key), rank) for key in inner)
+    if name == VALUES:
+        return f"{name} are not equal on ranks 0 and {rank}: give both the same weights, or the same seed"
+    if name.endswith("sha256"):
+        return f"{name.removesuffix(': sha256')} have other files or labels on rank 0 than on rank {rank}"
+    return f"{name} is {first!r} on rank 0 and {other!r} on rank {rank}"

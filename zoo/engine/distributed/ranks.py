@@ -1,0 +1,196 @@
+"""Several processes that train one model: who computes what, and how all of them come to the same decision.
+
+Every process makes the same plan and the same batches, takes its part of each batch, and adds its gradients to those of the
+others. Gradients are exchanged after the backward and not during it: only then does one process that ran out of memory,
+met a broken file or was told to stop not leave the others waiting in a collective that it never enters.
+
+A single process is the case of one, in which nothing is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from zoo.engine.distributed.collectives import Exchange, let_go
+from zoo.engine.distributed.heartbeat import failed
+from zoo.engine.runtime.signals import Stopped
+from zoo.errors import DiskFullError, RankError, ZooError
+
+T = TypeVar("T")
+
+
+class Status(IntEnum):
+    """What became of a step on one rank; of several, the highest decides."""
+
+    FINE = 0
+    SAVE = 1
+    STOP = 2
+    DECLINED = 3
+    OUT_OF_MEMORY = 4
+    NOT_FINITE = 5
+    FAILED = 6
+
+
+class Ranks(Exchange):
+    """The processes of one run.
+
+    Attributes:
+        lockstep: Whether every forward and backward needs all of them, because the model is sharded. Gradients are then added up
+            by the backward itself, and a process that fails cannot wait for the others to agree.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1, timeout: float = 600.0) -> None:
+        super().__init__(rank, count, timeout)
+        self.lockstep = False
+        self._settled: Any = None  # the error that all ranks have heard
+        self._parts, self._open = 0, list[int]()  # of what every rank does by itself: how many there were, and which it is in
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the files of the run."""
+        return self.rank == 0
+
+    def part(self, batch: Sequence[int]) -> list[int]:
+        """Return this rank's part of a batch; none where there are fewer samples than ranks."""
+        base, more = divmod(len(batch), self.count)
+        start = self.rank * base + min(self.rank, more)
+        return list(batch[start : start + base + (self.rank < more)])
+
+    def share(self, batches: list[T]) -> tuple[list[T], bool]:
+        """Return the batches that this rank computes, and whether the others compute the rest; all of them where there are too few."""
+        if self.count == 1 or len(batches) < self.count:
+            return batches, False
+        mine = batches[self.rank :: self.count]
+        short = self.lockstep and len(mine) * self.count < len(batches)
+        return mine + mine[-1:] * short, True
+
+    def agree(self, status: Status, message: str = "") -> Status:
+        """Return the highest status of all ranks.
+
+        Raises:
+            RankError: If another rank failed, with its message, or does not answer.
+        """
+        return self.agree_and_add(status, 0.0, message)[0]
+
+    def agree_and_add(self, status: Status, value: Tensor | float, message: str = "") -> tuple[Status, Tensor | float]:
+        """Return the highest status of all ranks, and the sum of a value over them.
+
+        Raises:
+            RankError: If another rank failed, with its message, or does not answer.
+        """
+        if self._group is None:
+            return status, value
+        every = self._gathered(torch.tensor([[float(status), float(value)]], dtype=torch.float64))
+        statuses = [Status(int(each)) for each in every[:, 0].tolist()]
+        if Status.FAILED in statuses:
+            messages = self.gather(message if status == Status.FAILED else "")
+            self._over = True
+            if status != Status.FAILED:
+                first = statuses.index(Status.FAILED)
+                raise RankError(failed(first, self.count, messages[first]))
+        return max(statuses), float(every[:, 1].sum())
+
+    @contextmanager
+    def together(self, forgiven: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+        """Run something that every rank does by itself; what one of them meets, all of them hear at the end.
+
+        May be nested: what all have heard at an inner one passes the outer ones as it is.
+
+        Args:
+            forgiven: Errors that end this part and not the run: all ranks raise them.
+
+        Raises:
+            Stopped: If any of them was told to stop.
+            RankError: If another one failed.
+        """
+        if self._group is None:
+            yield
+            return
+        caught: Exception | None = None
+        self._parts += 1
+        place = self._parts
+        self._open.append(place)
+        try:
+            yield
+        except Exception as error:
+            if self._over or self._heard(error):
+                raise
+            if self.lockstep and not isinstance(error, Stopped):
+                raise (self.lost(error) or error) from error.__cause__
+            caught = error
+            assert self._lookout is not None, "there is nobody to call"
+            self._lookout.call(place)
+        finally:
+            self._open.remove(place)
+        status = _status_of(caught, forgiven)
+        verdict = self.agree(status, told(caught) if caught else "")
+        if verdict == Status.DECLINED:
+            mine = str(caught) if status == Status.DECLINED else ""  # who was told to stop hears of it at the next poll
+            messages = self.gather(mine)
+            caught = caught if mine else forgiven[0](next(filter(None, messages)))
+        elif verdict == Status.STOP:
+            caught = Stopped()
+        if caught is not None:
+            self._settled = caught
+            raise caught
+
+    def heed(self) -> None:
+        """Look in the middle of a long part whether one of the others waits at its end already, with an error or a signal.
+
+        Raises:
+            Stopped: If so; what it was is told at the end of the part.
+        """
+        if self._open and not self.lockstep and self._lookout is not None and self._lookout.called(self._open):
+            raise Stopped
+
+    def part_with(self, error: BaseException) -> None:
+        """Say why this process ends the run, where the others have not heard it, and let go of them, so that none waits for it."""
+        if self._lookout is None or not (self._over or isinstance(error, RankError) or not self._heard(error)):
+            return
+        if not (self._over or isinstance(error, RankError)):
+            self._lookout.leave_word(told(error))
+        group, self._over, self._group = self._group, True, None
+        let_go(group)  # closes what the others are waiting at
+
+    def lost(self, error: Exception) -> RankError | None:
+        """Return the error to raise in place of one that only tells that another process has gone; None where it tells more."""
+        if self._lookout is None or not (isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))):
+            return None
+        return RankError(self._lookout.cause())
+
+    def known(self, error: T) -> T:
+        """Return an error that all ranks raise at the same time, so that none has to tell the others."""
+        self._settled = error
+        return error
+
+    def _heard(self, error: BaseException) -> bool:
+        """Tell whether all ranks know of an error, or of what it was made from."""
+        if isinstance(error, RankError):
+            return True
+        known: BaseException | None = error
+        while known is not None:
+            if known is self._settled:
+                return True
+            known = known.__cause__
+        return False
+
+
+def told(error: BaseException) -> str:
+    """Return what is told of an error: of our own the message, of others the kind as well."""
+    return str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def _status_of(error: Exception | None, forgiven: tuple[type[Exception], ...]) -> Status:
+    if error is None:
+        return Status.FINE
+    if isinstance(error, Stopped):
+        return Status.STOP
+    # A broken file is an OSError too, and ends the run wherever it is met.
+    broken = isinstance(error, ZooError) and not isinstance(error, DiskFullError)
+    return Status.DECLINED if isinstance(error, forgiven) and not broken else Status.FAILED

@@ -1,0 +1,72 @@
+"""Whether a run can be sharded, and the model that it then trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.options.config import Config
+from zoo.errors import OptionError, fault_list
+from zoo.models.task_model import TaskModel
+from zoo.tuning.shard import sharded
+
+OPTIMIZERS = ("adamw", "adam", "sgd")  # their updates treat every number by itself
+
+
+def check_shardable(model: TaskModel, config: Config, ranks: Ranks) -> None:
+    """Refuse ``shard=True`` where it has no meaning, or together with what needs whole parameters.
+
+    Raises:
+        OptionError: Naming everything that is in the way.
+    """
+    if not config.shard:
+        return
+    changed = {
+        "ema": bool(config.ema),
+        "average": bool(config.average),
+        "wise_ft": config.wise_ft < 1,
+        "l2_sp": bool(config.l2_sp),
+        "delta": bool(config.delta),
+        "bss": bool(config.bss),
+        "drop_path": bool(config.drop_path),
+        "dropout": config.dropout is not None,
+        "compile=True": config.compile,
+        "lr='auto'": config.lr == "auto",
+        "batch_size='auto'": config.batch_size == "auto",
+        f"optimizer={config.optimizer!r} (of {', '.join(OPTIMIZERS)})": config.optimizer.lower() not in OPTIMIZERS,
+    }
+    faults = [f"it does not go with {name}" for name, given in changed.items() if given]
+    if ranks.count == 1:
+        faults.append("it needs several processes: torchrun, accelerate launch, or zoo train --num-processes")
+    if model.task == "regression":
+        faults.append("it is not for regression, which scales its head")
+    if faults:
+        raise OptionError(fault_list("shard=True cannot be used here:", faults, "See docs/several-devices.md"))
+
+
+def check_batches(smallest: int, ranks: Ranks) -> None:
+    """Refuse batches that leave a process of a sharded run without a sample.
+
+    Raises:
+        OptionError: If the smallest batch has fewer samples than there are processes.
+    """
+    if ranks.lockstep and smallest < ranks.count:
+        raise ranks.known(
+            OptionError(
+                f"shard=True needs a sample for every process in each batch; the smallest has {smallest}, for {ranks.count} processes"
+            )
+        )
+
+
+@contextmanager
+def trained_model(model: TaskModel, config: Config, ranks: Ranks, device: torch.device) -> Iterator[TaskModel]:
+    """Yield the model to train: itself, or a copy that is shared out among the processes and gives its values back at the end."""
+    if not config.shard:
+        yield model
+        return
+    ranks.lockstep = True
+    with sharded(model, ranks.count, device) as shared:
+        yield shared

@@ -1,0 +1,1 @@
+"""Evaluation and prediction: batched inference, metrics, confidence intervals."""

@@ -1,0 +1,139 @@
+"""One pass over samples without gradients, in an order that wastes least padding; results come in the order of the samples."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zoo.data.dataset import Samples
+from zoo.data.open import Table
+from zoo.data.text import IGNORED, TextSamples
+from zoo.data.transforms import Augment, Transform, eval_transform, train_transform
+from zoo.declare import Image, Text
+from zoo.engine.cache.activation_cache import Kept
+from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.loading.loader import Loader
+from zoo.engine.loading.order import ordered_batches
+from zoo.engine.runtime.oom import is_out_of_memory
+from zoo.errors import TrainingError, count
+
+log = logging.getLogger("zoo")
+T = TypeVar("T")
+Forward = Callable[[Any], Tensor]
+Outputs: TypeAlias = "npt.NDArray[np.float32]"
+
+
+def samples_for(inputs: Any, table: Table, augment: Augment | None = None, *, seed: int = 0) -> Samples | TextSamples:
+    """Return the samples of a table as a declared input wants them; without ``augment`` as for evaluation."""
+    if isinstance(inputs, Text):
+        return TextSamples(table, inputs)
+    return Samples(table, transform_for(inputs, augment), seed)
+
+
+def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:
+    """Return the transform of a declared image or volume; without ``augment`` the evaluation transform."""
+    if isinstance(inputs, Image):
+        return eval_transform(inputs) if augment is None else train_transform(inputs, augment)
+    from zoo.data.volumes import volume_transform
+
+    return volume_transform(inputs, augment)
+
+
+def run_all(
+    forward: Forward,
+    loader: Loader | Kept,
+    count: int,
+    batch_size: int,
+    *,
+    each: Callable[[int], None],
+    epoch: int = 0,
+    ranks: Ranks | None = None,
+) -> Outputs:
+    """Run ``forward`` over samples 0 … ``count`` - 1 without gradients, and return its outputs ``(count, …)``.
+
+    Args:
+        forward: From a batch of inputs to a batch of outputs.
+        loader: Gives the batches.
+        count: Number of samples, at least 1.
+        batch_size: Samples per forward.
+        each: Called with the number of samples done after every batch; may raise to stop.
+        epoch: Whose random numbers an augmenting transform draws.
+        ranks: Processes that share the samples; each of them gets all outputs.
+    """
+    result: Outputs | None = None
+    done = 0
+    ranks = ranks or Ranks()
+    order, shared = ranks.share(ordered_batches(count, batch_size, loader.samples.lengths))
+    with ranks.together(), torch.no_grad():
+        for inputs, _, indices in loader.batches(order, epoch):
+            outputs = forward(inputs).float().cpu().numpy()
+            if result is None:
+                result = np.zeros((count, *outputs.shape[1:]), dtype=np.float32)
+            result[indices] = outputs
+            done += len(indices)
+            each(done)
+    assert result is not None, "an empty table was let through"
+    return ranks.fill(result) if shared else result
+
+
+def in_batches_that_fit(run: Callable[[int], T], size: int, *, halved: Callable[[], None] | None = None) -> T:
+    """Run a pass in batches of ``size`` samples, and of half as many as often as memory runs out.
+
+    Args:
+        run: The pass, given the samples per forward.
+        size: Samples per forward.
+        halved: Called after each halving; None where the batches must stay as they are, because other processes have the same.
+
+    Raises:
+        TrainingError: If they must stay, or one sample alone does not fit.
+    """
+    while True:
+        try:
+            return run(size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1 or halved is None:
+                remedy = "lower batch_size" if size > 1 else "make the inputs smaller (image_size=, max_length=)"
+                raise TrainingError(f"out of memory without gradients, in batches of {count(size, 'sample')}; {remedy}") from error
+        gc.collect()
+        size //= 2
+        halved()
+        log.warning("out of memory without gradients: going on with batches of %s", count(size, "sample"))
+
+
+def run_words(
+    forward: Forward, loader: Loader | Kept, count: int, batch_size: int, *, each: Callable[[int], None], ranks: Ranks | None = None
+) -> Outputs:
+    """Run ``forward`` over sentences given as words, and return an array of ``count`` arrays ``(words, classes)``.
+
+    A word that was cut off, or that the tokenizer drops, has NaN.
+    """
+    samples = loader.samples
+    assert isinstance(samples, TextSamples)
+    result = np.empty(count, dtype=object)
+    done = 0
+    ranks = ranks or Ranks()
+    order, shared = ranks.share(ordered_batches(count, batch_size, samples.lengths))
+    with ranks.together(), torch.no_grad():
+        for inputs, targets, indices in loader.batches(order, 0):
+            outputs, first = forward(inputs).float().cpu().numpy(), targets.cpu().numpy() != IGNORED
+            for row, index in enumerate(indices):
+                logits = np.full((len(samples.table.inputs[index]), outputs.shape[-1]), np.nan, dtype=np.float32)
+                logits[samples.words(index)] = outputs[row][first[row]]
+                result[index] = logits
+            done += len(indices)
+            each(done)
+    if shared:
+        found = {index: logits.tolist() for index, logits in enumerate(result) if logits is not None}
+        for part in ranks.gather(found):
+            for index, logits in part.items():
+                result[int(index)] = np.asarray(logits, dtype=np.float32)
+    return result

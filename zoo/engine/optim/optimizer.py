@@ -1,0 +1,147 @@
+"""The optimizer of a run, one of torch's or of timm's, by name."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.engine.optim.optimizer_state import optimizer_tensors as optimizer_tensors
+from zoo.engine.optim.optimizer_state import restore_optimizer as restore_optimizer
+from zoo.engine.options.config import Config
+from zoo.errors import OptionError, check_options, did_you_mean
+from zoo.models.task_model import TaskModel
+from zoo.tuning import param_groups
+
+DEFAULT = "adamw"
+
+# Not for the user to choose: options of fit() itself, and how, not what, an optimizer computes.
+_OURS = frozenset({"params", "lr", "weight_decay"})
+_NOT_MATHS = frozenset({"maximize", "differentiable", "capturable", "foreach", "fused"})
+
+# torch's optimizers that would need another loop or another split of the parameters.
+_NOT_TORCH = {"LBFGS", "SparseAdam", "Muon", "Rprop"}
+# Fused on every GPU and every version of torch that zoo runs on.
+_FUSED = {"Adam", "AdamW", "SGD"}
+# timm's that need a library that is not a dependency (bitsandbytes, apex), or whose random state is not in their state.
+_NOT_TIMM = ("bnb", "fused", "kron")
+
+
+def build_optimizer(model: TaskModel, config: Config, device: torch.device) -> torch.optim.Optimizer:
+    """Return the optimizer of the run over every parameter of the model; fused on a GPU where it can be.
+
+    Frozen parameters are in it from the start: they have no gradient, so torch skips them, and a later phase only flips
+    ``requires_grad``. Where the learning rate is still ``auto`` the groups hold the factors on it.
+
+    Raises:
+        OptionError: If there is no such optimizer, or it refuses its options.
+    """
+    lr = 1.0 if config.lr == "auto" else config.lr
+    groups = param_groups(model.groups, model.head, lr=lr, layer_decay=config.layer_decay, weight_decay=config.weight_decay)
+    # torch has no fused SGD over sharded parameters.
+    fused = device.type == "cuda" and not (config.shard and config.optimizer.lower() == "sgd")
+    return _make(config.optimizer, config.optimizer_options, groups, fused=fused)
+
+
+def check_optimizer(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse an optimizer that does not exist, an option that it does not have, and a value that it does not take.
+
+    It is built over one small parameter and takes one step, because some look at their options only then.
+
+    Raises:
+        OptionError: With the nearest name.
+    """
+    if name == DEFAULT and not options:
+        return  # needs no trial
+    parameter = nn.Parameter(torch.ones(2, 2))
+    parameter.grad = torch.ones(2, 2)
+    optimizer = _make(name, options, [{"params": [parameter], "param_names": ["probe"], "lr": 1e-3, "weight_decay": 0.0}], fused=False)
+    try:
+        optimizer.step()
+        optimizer_tensors(optimizer)
+    except Exception as error:
+        raise _refused(name, options, error) from error
+
+
+def optimizer_names() -> list[str]:
+    """Return the names of every optimizer there is here: torch's, and timm's where timm is installed."""
+    return sorted({*_torch_optimizers(), *_timm_optimizers()})
+
+
+def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether the optimizer skips its update by itself where its ``found_inf`` is set: torch's fused ones do."""
+    fused = all(group.get("fused") for group in optimizer.param_groups)
+    return fused and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def _make(name: str, options: Mapping[str, Any], groups: list[dict[str, Any]], *, fused: bool) -> torch.optim.Optimizer:
+    wanted = name.lower()
+    if kind := _torch_optimizers().get(wanted):
+        build: Callable[..., torch.optim.Optimizer] = kind
+        taken, extra = set(inspect.signature(kind).parameters), {}
+        if kind.__name__ in _FUSED:
+            extra = {"fused": fused}
+    elif wanted in _timm_optimizers():
+        build, taken, extra = _from_timm(wanted)
+    else:
+        raise _unknown(name)
+    _check_options(name, options, taken)
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    try:
+        return build(groups, lr=groups[-1]["lr"], **extra, **values)
+    except Exception as error:
+        raise _refused(name, options, error) from error
+
+
+def _from_timm(name: str) -> tuple[Callable[..., torch.optim.Optimizer], set[str], dict[str, Any]]:
+    """Return what makes this optimizer of timm, the options that it takes, and none of ours beside them."""
+    factory = _timm_factory()
+    kind = factory.get_optimizer_class(name, bind_defaults=False)
+    return functools.partial(factory.create_optimizer_v2, opt=name), set(inspect.signature(kind).parameters), {}
+
+
+@functools.cache
+def _torch_optimizers() -> Mapping[str, type[torch.optim.Optimizer]]:
+    found = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)}
+    return {name.lower(): kind for name, kind in found.items() if kind is not torch.optim.Optimizer and name not in _NOT_TORCH}
+
+
+def _timm_factory() -> Any:
+    return importlib.import_module("timm.optim")  # some of its names are not exported explicitly, so mypy would not find them
+
+
+@functools.cache
+def _timm_optimizers() -> frozenset[str]:
+    """Return timm's names; looked at only where torch has none, because importing timm takes seconds."""
+    if importlib.util.find_spec("timm") is None:
+        return frozenset()
+    factory = _timm_factory()
+    names = [name for name in factory.list_optimizers() if not name.startswith(_NOT_TIMM)]
+    return frozenset(name for name in names if not factory.get_optimizer_info(name).second_order)
+
+
+def _check_options(name: str, options: Mapping[str, Any], taken: set[str]) -> None:
+    ours = sorted(_OURS & set(options))
+    if ours:
+        raise OptionError(f"optimizer_options has {', '.join(ours)}; give them to the run itself")
+    check_options(options, taken - _OURS - _NOT_MATHS, f"optimizer {name!r}")
+
+
+def _unknown(name: str) -> OptionError:
+    timm, torchs = _timm_optimizers(), sorted(_torch_optimizers())
+    beside = f"and {len(timm - set(torchs))} of timm's" if timm else "and with zoo[timm] those of timm's factory"
+    return OptionError(f"there is no optimizer {name!r}{did_you_mean(name, optimizer_names())}; there are {', '.join(torchs)}, {beside}")
+
+
+def _refused(name: str, options: Mapping[str, Any], error: Exception) -> OptionError:
+    kind = _torch_optimizers().get(name.lower()) or _timm_factory().get_optimizer_class(name.lower(), bind_defaults=False)
+    parameters = inspect.signature(kind).parameters
+    usual = {option: parameters[option].default for option in options if option in parameters}
+    cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"  # its own words, or a slip inside
+    return OptionError(f"optimizer {name!r} refuses optimizer_options={dict(options)!r} ({cause}); without them it has {usual!r}")

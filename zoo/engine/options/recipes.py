@@ -1,0 +1,105 @@
+"""The named recipes, and the one that is taken where none is asked for. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from zoo.engine.options.recipe import Phase, Recipe
+from zoo.errors import OptionError, did_you_mean
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            Recipe(
+                name="linear-probe",
+                phases=(Phase(name="probe", frozen="all"),),
+                lr=3e-3,
+                augment="none",
+                description="The backbone stays as it is; the head trains on its features, which are computed once.",
+            ),
+            Recipe(
+                name="full",
+                phases=(Phase(name="full"),),
+                lr=3e-4,
+                description="Everything trains at one learning rate.",
+            ),
+            Recipe(
+                name="layer-decay",
+                phases=(Phase(name="probe", frozen="all", share=2.0, augment=False), Phase(name="tune", lr=0.03)),
+                lr=3e-3,
+                layer_decay=0.75,
+                epochs=10,
+                freeze_bn=True,
+                description="The head first, on cached features; then everything, more slowly toward the input.",
+            ),
+            Recipe(
+                name="lp-ft",
+                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="full", lr=0.03)),
+                lr=3e-3,
+                freeze_bn=True,
+                description="The head first, then everything at one small rate (Kumar et al. 2022).",
+            ),
+            Recipe(
+                name="top",
+                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="top", frozen=-2, lr=0.1, augment=False)),
+                lr=3e-3,
+                freeze_bn=True,
+                description="The head first, then the last two groups too; what is below them is computed once.",
+            ),
+            Recipe(
+                name="gradual",
+                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="gradual", frozen="each", share=3.0, lr=0.03)),
+                lr=3e-3,
+                layer_decay=0.75,
+                freeze_bn=True,
+                description="One group more per phase, from the head down (ULMFiT, Howard & Ruder 2018).",
+            ),
+            Recipe(
+                name="lora",
+                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="lora", lr=0.3)),
+                lr=3e-3,
+                weight_decay=0.0,
+                freeze_bn=True,
+                trains="lora",
+                description="The head first, then low-rank adapters beside the weights, which stay as they are (Hu et al. 2022).",
+            ),
+            Recipe(
+                name="bitfit",
+                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="biases", lr=0.3)),
+                lr=3e-3,
+                freeze_bn=True,
+                trains="bias",
+                description="The head first, then the biases of the backbone as well (Ben Zaken et al. 2022).",
+            ),
+        )
+    }
+)
+
+
+def resolve_recipe(recipe: str | Recipe) -> Recipe:
+    """Return the recipe of this name, or the recipe itself.
+
+    Raises:
+        OptionError: With the nearest name, if there is none.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise OptionError(f"there is no recipe {recipe!r}{did_you_mean(str(recipe), RECIPES)}; the recipes are: {', '.join(RECIPES)}")
+    return RECIPES[recipe]
+
+
+def default_recipe(task: str, *, text: bool = False) -> Recipe:
+    """Return the recipe of a task where none is asked for: what did best untuned in docs/benchmarks.md.
+
+    Args:
+        task: One of ``zoo.declare.TASKS``.
+        text: Whether the model reads texts, which bear, and want, a larger rate in the second phase than images.
+    """
+    if task == "token-classification":  # a head on frozen features says little about single words
+        return replace(RECIPES["full"], lr=1e-4)
+    chosen = RECIPES["layer-decay"]
+    return replace(chosen, phases=(chosen.phases[0], replace(chosen.phases[1], lr=0.1))) if text else chosen

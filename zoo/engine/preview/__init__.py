@@ -1,0 +1,1 @@
+"""A dry run: phases, memory and time before anything is trained."""

@@ -1,0 +1,210 @@
+"""Two steps of each phase on real batches, with learning rate zero: how much memory and time they take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from zoo.data.table import Table
+from zoo.engine.cache.activation_cache import too_large
+from zoo.engine.cache.phase_data import Streams
+from zoo.engine.cache.tensor_store import IN_MEMORY
+from zoo.engine.distributed.ranks import Status
+from zoo.engine.loading.loader import Loaded
+from zoo.engine.loading.order import Batch
+from zoo.engine.optim.nonfinite import NonFiniteError
+from zoo.engine.options.epochs import Epoch
+from zoo.engine.runtime.memory_profile import Footprint, footprint
+from zoo.engine.train.messages import not_finite
+from zoo.engine.train.optimizer_step import Step
+from zoo.engine.train.trainer import Training
+
+STEPS = 2
+
+
+@dataclass
+class Dry:
+    """What two steps of a phase took.
+
+    Attributes:
+        reason: Why the frozen prefix is computed every epoch; empty where it is computed once, or nothing is frozen.
+        caches: Bytes of each tensor that is kept of the frozen prefix, over all views and both tables.
+        micro_batch: Samples per forward; fewer than the batch where memory ran out.
+        prefix: Memory of the pass through the frozen prefix, without what it keeps.
+        steps: Memory of the steps.
+        passes: Memory of a validation.
+        loading: Seconds to load one sample and make it a tensor.
+        prefix_seconds: Seconds of the frozen prefix per sample, where it is computed once.
+        step_loading: Seconds to load the samples of a step.
+        step_seconds: Seconds of a step without loading.
+        pass_seconds: Seconds of a validation per sample.
+    """
+
+    reason: str = ""
+    caches: list[int] = field(default_factory=list)
+    micro_batch: int = 0
+    prefix: Footprint = field(default_factory=Footprint)
+    steps: Footprint = field(default_factory=Footprint)
+    passes: Footprint = field(default_factory=Footprint)
+    loading: float = 0.0
+    prefix_seconds: float = 0.0
+    step_loading: float = 0.0
+    step_seconds: float = 0.0
+    pass_seconds: float = 0.0
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes of the caches that are in memory, not in a file."""
+        return sum(size for size in self.caches if size <= IN_MEMORY)
+
+
+class DryRun:
+    """Dry steps of the phases of one training that does not take place, in their order.
+
+    Args:
+        training: The training, on a device; its loaders must run in this process.
+        valid: Samples that it validates, 0 for none.
+        layout: Memory format of the inputs.
+        folder: Where large caches may go.
+        whole: Why the training would not enter the model in the middle; empty where it would.
+    """
+
+    def __init__(self, training: Training, valid: int, *, layout: torch.memory_format, folder: Path, whole: str = "") -> None:
+        self._run, self._valid, self._layout, self._folder, self._whole = training, valid, layout, folder, whole
+        self._device = training.accelerator.device
+        samples = training.streams.plain().samples
+        text = samples.lengths is not None
+        self.lengths: npt.NDArray[np.int64] = np.asarray(samples.lengths) if text else np.ones(len(samples), dtype=np.int64)
+        order = training.batches.order(0, samples.lengths)
+        heaviest = sorted(order, key=self._weight, reverse=True)[:STEPS]
+        rows = list(dict.fromkeys(row for step in heaviest for batch in step for row in batch))
+        place = {row: position for position, row in enumerate(rows)}
+        # One step alone is taken twice: only then does the optimizer have its state from the start.
+        steps = [[[place[row] for row in batch] for batch in step] for step in heaviest]
+        self._order: list[list[Batch]] = (steps * STEPS)[:STEPS]
+        self._few: Table = training.train.select(rows)
+        # The texts of the dry steps are the longest.
+        self.scale = float(np.mean([self._weight(step) for step in order])) / max(1, self._weight(heaviest[-1]))
+        self.pass_scale = float(self.lengths.mean() / self.lengths[rows].mean())
+        self._split = 1
+        for group in training.optimizer.param_groups:
+            group["lr"] = 0.0
+
+    def _weight(self, step: Sequence[Batch]) -> int:
+        return sum(len(batch) * int(self.lengths[batch].max()) for batch in step)
+
+    def phase(self, epoch: Epoch) -> Dry:
+        """Take the dry steps of a phase, given by its first epoch."""
+        dry, model = Dry(reason=self._not_cached(epoch)), self._run.model
+        model.freeze(epoch.frozen)
+        streams = self._streams(self._whole)
+        with footprint(self._device) as dry.prefix:
+            streams.train(epoch)
+        dry.caches = self._caches(streams)
+        if epoch.cached and not epoch.pooled and (reason := streams.reason or self._over_limit(dry.caches)):
+            dry.reason, dry.caches, dry.prefix = reason, [], Footprint()
+            streams = self._streams(reason)
+        here = sum(streams.sizes("train", self._rows(len(self._few)))) * self._run.config.views
+        dry.prefix.peak = max(0, dry.prefix.peak - here)
+        self._take(dry, epoch, streams)
+        self._validate(dry, epoch, streams)
+        return dry
+
+    def _take(self, dry: Dry, epoch: Epoch, streams: Streams) -> None:
+        run = self._run
+        guard, stepper = run.make_stepper()
+        stepper.split = self._split
+        stream = streams.train(epoch)
+        run.model.train()
+        stepper.begin()
+        with footprint(self._device) as dry.steps, run.penalties.watching() if run.penalties else nullcontext():
+            loads = run.batches.load(epoch, 0, stream, self._order)
+
+            def load() -> list[Loaded]:
+                started = time.perf_counter()
+                loaded = next(loads)
+                dry.step_loading = time.perf_counter() - started
+                return loaded
+
+            for step, batches in enumerate(self._order):
+                started = self._now()
+                samples = sum(map(len, batches))
+                explain = self._explain(epoch, batches)
+                stepper.take(load, Step(step, samples, stream.forward, asked=lambda: Status.FINE, explain=explain))
+                run.averages.end_step()
+                dry.step_seconds = self._now() - started - dry.step_loading
+            loads.close()  # type: ignore[attr-defined]  # a generator, which holds the last batch
+            try:
+                guard.check()
+            except NonFiniteError as error:
+                raise explain(error) from error
+        self._split = stepper.split
+        dry.micro_batch = -(-max(len(batch) for step in self._order for batch in step) // stepper.split)
+
+    def _validate(self, dry: Dry, epoch: Epoch, streams: Streams) -> None:
+        run, count = self._run, len(self._few)
+        run.model.eval()
+        started = self._now()
+        for _ in streams.plain().batches([list(range(count))]):
+            pass
+        dry.loading = (self._now() - started) / count
+        started = self._now()
+        with footprint(self._device) as dry.passes:
+            streams.valid_logits(epoch)
+        first = self._now() - started
+        dry.passes.peak = max(0, dry.passes.peak - sum(streams.sizes("valid", self._rows(count))))
+        started = self._now()
+        streams.valid_logits(epoch)
+        again = self._now() - started
+        dry.pass_seconds = again / count
+        dry.prefix_seconds = max(0.0, first - again) / count if dry.caches else 0.0
+
+    def _streams(self, whole: str) -> Streams:
+        run = self._run
+        settings: dict[str, Any] = {"layout": self._layout, "progress": run.progress, "poll": lambda: None, "folder": self._folder}
+        return Streams(run.model, self._few, self._few, run.config, run.accelerator, ranks=run.ranks, whole=whole, share=False, **settings)
+
+    def _caches(self, streams: Streams) -> list[int]:
+        """Return the bytes of each tensor that the run keeps of its frozen prefix."""
+        views = self._run.config.views
+        return streams.sizes("train", self.lengths) * views + (streams.sizes("train", self._rows(self._valid)) if self._valid else [])
+
+    def _rows(self, count: int) -> npt.NDArray[np.int64]:
+        """Return lengths of as many samples as other data have, which are taken to be like those of training."""
+        return np.resize(self.lengths, count)
+
+    def _over_limit(self, caches: Sequence[int]) -> str:
+        limit = int(self._run.config.cache_gb * 2**30)
+        return too_large(sum(caches), limit) if sum(caches) > limit else ""
+
+    def _not_cached(self, epoch: Epoch) -> str:
+        config = self._run.config
+        if not epoch.frozen:
+            return ""
+        reasons = {
+            "cache is off": not config.cache,
+            "the model is sharded": config.shard,
+            "images are augmented anew every epoch; views=2 or more keeps as many of them": not epoch.cached,
+            self._whole: bool(self._whole) and not epoch.pooled,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
+
+    def _explain(self, epoch: Epoch, batches: Sequence[Batch]) -> Callable[[NonFiniteError], Exception]:
+        indices = [index for batch in batches for index in batch]
+        where = f"a dry step (phase {epoch.phase.name!r})"
+        run = self._run
+        half = run.accelerator.mixed_precision != "no"
+        return lambda error: not_finite(error, where, indices, self._few, lr=0.0, config=run.config, half=half)
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()

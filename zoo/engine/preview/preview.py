@@ -1,0 +1,227 @@
+"""What a run would do: its groups and phases, and the memory and time that it is likely to take."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.data.open import Table
+from zoo.declare import Text
+from zoo.engine.cache.phase_data import why_whole
+from zoo.engine.cache.tensor_store import IN_MEMORY
+from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.distributed.sharding import check_shardable
+from zoo.engine.loading.loader import default_workers
+from zoo.engine.options.config import Config, resolve
+from zoo.engine.options.epochs import Epoch
+from zoo.engine.options.recipe import Recipe
+from zoo.engine.options.recipes import default_recipe
+from zoo.engine.preview.dry_run import Dry, DryRun
+from zoo.engine.preview.report import GroupPlan, PhasePlan, Preview
+from zoo.engine.runtime.device import make_accelerator
+from zoo.engine.runtime.memory_profile import footprint, nbytes
+from zoo.engine.runtime.oom import as_before, tensors_of
+from zoo.engine.runtime.signals import StopFlag
+from zoo.engine.train.option_checks import check_fits, open_for_fit
+from zoo.engine.train.prepare import prepared
+from zoo.engine.train.trainer import Training
+from zoo.models.task_model import TaskModel
+from zoo.tuning.statistics import keeps_statistics
+
+
+def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Recipe | None = None, **options: Any) -> Preview:
+    """Tell what ``fit`` would do with the same arguments, without doing it.
+
+    Two optimizer steps of each phase are taken on real batches, the largest, at learning rate zero. Afterwards the model's
+    parameters, buffers, gradients and modes and the random state are what they were, bit for bit. Nothing is written. Memory
+    is what these steps allocated, with what the run holds beside: the optimizer's state, averages, what is kept of a frozen
+    prefix, the best epoch. Time is theirs, times the number of steps; saving, compilation and what ``lr="auto"`` and
+    ``batch_size="auto"`` try out come on top.
+
+    Args:
+        model: The model.
+        train: As for ``fit``.
+        valid: As for ``fit``.
+        recipe: As for ``fit``.
+        **options: As for ``fit``; ``out``, ``resume`` and ``quiet`` have no effect.
+
+    Raises:
+        OptionError: For unknown options, values out of range and options that the model's task has no use for.
+        DataError: If the data do not fit the model.
+        TrainingError: If a loss or gradient is not finite, or one sample alone does not fit into memory.
+    """
+    for name in ("out", "resume", "quiet"):  # of fit, and of no concern to what it would do
+        options.pop(name, None)
+    config = resolve(recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)), options, task=model.task)
+    check_fits(model, config, validated=valid is not False)
+    check_shardable(model, config, Ranks())
+    with untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
+        tables = open_for_fit(model, train, valid, config)
+        return _Planned(model, tables, config, Path(folder)).preview()
+
+
+class _Planned:
+    """The measurement of one configuration."""
+
+    def __init__(self, model: TaskModel, tables: tuple[Table, Table | None], config: Config, folder: Path) -> None:
+        self._model, self._tables, self._config, self._folder = model, tables, config, folder
+        self._valid = 0 if tables[1] is None else len(tables[1])
+        # Loaders in this process, so that loading and computing can be told apart; compiling would take minutes.
+        self._dry_config = config.model_copy(update={"workers": 0, "compile": False})
+        self._accelerator = make_accelerator(config.device, config.precision)
+        self._device: torch.device = self._accelerator.device
+
+    def preview(self) -> Preview:
+        """Go through the phases."""
+        model, accelerator = self._model, self._accelerator
+        gc.collect()  # what earlier work left must not be freed in the middle of a measurement
+        with prepared(model, self._tables[0], self._dry_config, accelerator) as (layout, penalties):
+            kept = penalties.state() if penalties else {}
+            there = nbytes([*tensors_of(model).values(), *kept.values()])
+            with footprint(self._device) as built:
+                training = Training(
+                    model,
+                    *self._tables,
+                    self._dry_config,
+                    accelerator,
+                    self._folder,
+                    stop=StopFlag(),
+                    layout=layout,
+                    quiet=True,
+                    ranks=Ranks(),
+                    penalties=penalties,
+                )
+            phases = self._phases(training, layout, there + built.held)
+        return self._told(phases)
+
+    def _phases(self, training: Training, layout: torch.memory_format, held: int) -> list[PhasePlan]:
+        phases = []
+        factors = _factors(training)
+        dry_run = DryRun(training, self._valid, layout=layout, folder=self._folder, whole=why_whole(self._config, training.penalties))
+        for epoch in (epoch for epoch in training.plan if epoch.done == 0):
+            dry = dry_run.phase(epoch)
+            memory = held + self._kept(epoch) + self._peak(dry)
+            phases.append(self._phase(training, epoch, dry, memory, self._seconds(dry_run, epoch, dry), factors))
+            held += max(0, dry.steps.held)  # what the optimizer remembers stays for the phases that follow
+        return phases
+
+    def _phase(self, training: Training, epoch: Epoch, dry: Dry, memory: int, seconds: float, factors: Mapping[str, float]) -> PhasePlan:
+        lr: float | str = "auto" if self._config.lr == "auto" else training.rates.peak(epoch)
+        largest = max(dry.caches, default=0)
+        return PhasePlan(
+            name=epoch.phase.name,
+            epochs=epoch.of,
+            steps=epoch.total,
+            frozen=epoch.frozen,
+            augment=epoch.augment,
+            schedule=training.rates.schedule(epoch),
+            lr=lr,
+            cached="" if not dry.caches else "features" if epoch.pooled else "activations",
+            reason=dry.reason,
+            cache=sum(dry.caches),
+            cache_place="" if not dry.caches else "disk" if largest > IN_MEMORY and not epoch.pooled else "memory",
+            micro_batch=dry.micro_batch,
+            memory=memory,
+            seconds=seconds,
+            groups=tuple(self._groups(training, epoch, lr, factors)),
+        )
+
+    def _groups(self, training: Training, epoch: Epoch, lr: float | str, factors: Mapping[str, float]) -> Iterator[GroupPlan]:
+        model = self._model
+        model.freeze(epoch.frozen).train()
+        for name, factor in factors.items():
+            parts = [part for part in training.optimizer.param_groups if part["group"] == name]
+            parameters = [parameter for part in parts for parameter in part["params"]]
+            trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+            yield GroupPlan(
+                name=name,
+                parameters=sum(parameter.numel() for parameter in parameters),
+                trainable=trainable,
+                lr=0.0 if not trainable else lr if isinstance(lr, str) else lr * factor,
+                factor=factor,
+                weight_decay=max(float(part["weight_decay"]) for part in parts),
+                mode=self._mode(name, epoch),
+            )
+
+    def _mode(self, name: str, epoch: Epoch) -> str:
+        model = self._model
+        group = next((group for group in model.groups if group.name == name), None)
+        if group is None:
+            return "trains"
+        if group.index < epoch.frozen:
+            return "frozen, eval"
+        trained = any(parameter.requires_grad for _, parameter in group.named_parameters())
+        what = {"all": "trains", "lora": "lora trains", "bias": "biases train"}[model.trains] if trained else "no gradient"
+        norms = [part for _, module in group.modules() for part in module.modules() if keeps_statistics(part)]
+        held = any(not norm.training for norm in norms)
+        return f"{what}, statistics held" if held else what
+
+    def _peak(self, dry: Dry) -> int:
+        """Return the most that a phase takes beside what the run holds."""
+        cached = 0 if self._device.type == "cuda" else dry.in_memory
+        return cached + max(dry.prefix.peak, dry.steps.peak, dry.passes.peak if self._valid else 0)
+
+    def _kept(self, epoch: Epoch) -> int:
+        """Return what copies of the model take that are kept on the CPU: the best epoch, and the start of the last phase."""
+        if self._device.type != "cpu":
+            return 0
+        best = self._valid > 0 and (epoch.index > 0 or epoch.of > 1)
+        start = self._config.wise_ft < 1
+        return (best + start) * nbytes(tensors_of(self._model).values())
+
+    def _seconds(self, run: DryRun, epoch: Epoch, dry: Dry) -> float:
+        workers = default_workers(self._device) if self._config.workers is None else self._config.workers
+
+        def beside(loading: float, whole: float) -> float:
+            """Return the time of loading and computing, which loader processes do beside each other."""
+            return max(loading / workers, whole - loading) if workers else whole
+
+        once = beside(dry.loading, dry.prefix_seconds) * (len(run.lengths) * self._config.views + self._valid) if dry.caches else 0.0
+        scale = 1.0 if epoch.pooled else run.scale
+        step = beside(dry.step_loading, dry.step_loading + dry.step_seconds * scale)
+        loading = 0.0 if dry.caches else dry.loading
+        each_pass = beside(loading, dry.pass_seconds) * self._valid * run.pass_scale
+        return once * run.pass_scale + step * epoch.total + each_pass * epoch.of
+
+    def _told(self, phases: list[PhasePlan]) -> Preview:
+        config, mixed = self._config, self._accelerator.mixed_precision
+        return Preview(
+            backbone=self._model.spec.name,
+            recipe=config.recipe.name,
+            task=self._model.task,
+            samples=len(self._tables[0]),
+            valid=self._valid,
+            batch_size=config.batch_size,
+            lr=config.lr,
+            device=str(self._device),
+            precision="fp32" if mixed == "no" else mixed,
+            memory=max(phase.memory for phase in phases),
+            seconds=sum(phase.seconds for phase in phases),
+            phases=tuple(phases),
+        )
+
+
+@contextmanager
+def untouched(model: TaskModel) -> Iterator[None]:
+    """Put everything of a model back at the end, in place: values, gradients, modes, what trains, inputs and class names.
+
+    The random state, too, is what it was before.
+    """
+    inputs, labels = model.inputs, model.labels
+    with as_before(model):  # also the random state: importing a library may draw from it
+        try:
+            yield
+        finally:
+            model.inputs, model.labels = inputs, labels
+
+
+def _factors(training: Training) -> dict[str, float]:
+    """Return the learning rate of each group relative to the head's, input side first."""
+    rates = {part["group"]: float(part["lr"]) for part in training.optimizer.param_groups}
+    return {name: lr / rates["head"] if rates["head"] else 1.0 for name, lr in rates.items()}

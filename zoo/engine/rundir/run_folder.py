@@ -1,0 +1,141 @@
+"""A run: its result, and the folder it lives in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.engine.rundir.lock import NAME as LOCK
+from zoo.engine.rundir.lock import lock_folder, unlock_folder
+from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, RunLockedError
+from zoo.util.atomic_write import write_json, write_text
+from zoo.util.versions import versions
+
+log = logging.getLogger("zoo")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What ``fit`` gives back.
+
+    Attributes:
+        history: One record per epoch: phase, epoch, lr, train_loss, the validation metrics, seconds. An average or a mixture of
+            values is judged after the last epoch, in a record numbered on, which has no lr and no train_loss.
+        metrics: Validation metrics of the kept epoch; empty without validation data.
+        dir: The run's folder: a saved model, run.json, metrics.jsonl, curves.png, checkpoint/.
+        kept: Number of the kept epoch, from 1.
+        monitor: Metric that chose it.
+    """
+
+    history: list[dict[str, Any]]
+    metrics: dict[str, float]
+    dir: Path
+    kept: int
+    monitor: str
+
+
+def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: bool) -> Path:
+    """Make the folder of a run, prove that it can be written, and lock it; ``release_folder`` gives it back.
+
+    Args:
+        out: The folder; None takes the next free ``runs/<backbone>-<recipe>-001``.
+        backbone: Name of the backbone; its last part is used.
+        recipe: Name of the recipe.
+        resume: Whether the folder may hold a run already.
+
+    Raises:
+        OptionError: If there is nothing to say which run to resume.
+        OutputExistsError: If it is a file, holds anything that is no run, or holds a run and ``resume`` is not set.
+        OutputPermissionError: If it cannot be written.
+        RunLockedError: If another run is writing into it.
+    """
+    if out is None and resume:
+        raise OptionError("resume needs out (--out), the folder of the run to go on with")
+    if out is None:
+        return _next_free(f"{backbone.rpartition('/')[2]}-{recipe}")
+    folder = Path(out)
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        kind = "a file" if folder.exists() else "a link to nothing"
+        raise OutputExistsError(f"{str(folder)!r} is {kind}; give the name of a folder")
+    _take(folder)
+    try:
+        _check_held(folder, resume=resume)
+    except OutputExistsError:
+        unlock_folder(folder)
+        raise
+    return folder
+
+
+def _check_held(folder: Path, *, resume: bool) -> None:
+    held = _held(folder)
+    if held and not resume:
+        remedy = "choose another folder, or go on with resume=True (--resume)" if "run.json" in held else "choose another folder"
+        raise OutputExistsError(f"{str(folder)!r} exists and is not empty; {remedy}")
+    if held and "run.json" not in held:
+        raise OutputExistsError(f"{str(folder)!r} holds no run to resume (no run.json); choose the folder of a run, or a new one")
+
+
+def _held(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK)
+
+
+def _take(folder: Path, *, exist_ok: bool = True) -> None:
+    """Make a folder and lock it, which proves that it can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+        lock_folder(folder)
+    except (RunLockedError, FileExistsError):
+        raise
+    except OSError as error:
+        raise OutputPermissionError(
+            f"{str(folder)!r} cannot be written: {error.strerror}; choose a folder of your own (out, --out)"
+        ) from error
+
+
+def _next_free(stem: str) -> Path:
+    for number in range(1, 10_000):
+        folder = Path("runs") / f"{stem}-{number:03d}"
+        try:
+            _take(folder, exist_ok=False)  # of two runs that start together, one makes it
+        except FileExistsError:
+            continue
+        return folder
+    raise OutputExistsError(f"runs/{stem}-001 to -9999 are all taken; give another (out, --out)")
+
+
+def release_folder(folder: Path) -> None:
+    """Unlock a claimed folder; remove one that holds nothing but its description, so that a mistake leaves no trace and can be retried."""
+    held = _held(folder) if folder.is_dir() else ["no folder"]
+    if held in ([], ["run.json"]):
+        (folder / "run.json").unlink(missing_ok=True)
+        unlock_folder(folder)
+        with suppress(OSError):  # another run may have claimed it this moment
+            folder.rmdir()
+    unlock_folder(folder)
+
+
+def environment(plugin: str = "") -> dict[str, str]:
+    """Return versions of what computes, the plugin's included, and of the platform."""
+    return versions([plugin]) | {"platform": platform.platform()}
+
+
+def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``metrics.jsonl`` anew: one line per epoch, which also mends a line that was cut.
+
+    A run does not end for its record: where it cannot be written, the log says so, and the checkpoint has the same lines.
+    """
+    try:
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+    except OSError as error:
+        log.warning("the run goes on without its record: %s", error)
+
+
+def write_run(folder: Path, told: Mapping[str, Any]) -> None:
+    """Write ``run.json``: the resolved configuration, the data, the versions."""
+    write_json(folder / "run.json", dict(told))

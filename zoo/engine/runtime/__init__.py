@@ -1,0 +1,1 @@
+"""Device, memory, signals and progress of one process."""

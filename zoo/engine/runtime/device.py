@@ -1,0 +1,216 @@
+"""Where and how precisely a model runs, and the random state around it."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.runtime.launch_env import launched
+from zoo.errors import OptionError
+
+PRECISIONS = ("auto", "fp32", "bf16")
+_JOINED = itertools.count()
+_FOUND: dict[str, Any] = {}  # kept, because the first process may be the one that holds the store
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """Return the device asked for, or the accelerator where there is one, or the CPU.
+
+    Raises:
+        OptionError: If this machine has no such device.
+    """
+    present = (*_accelerators(), "cpu")
+    if wanted == "auto":
+        return torch.device(present[0])
+    if wanted not in present:
+        raise OptionError(f"device {wanted!r} is not available here; it can be: {', '.join(reversed(present))}")
+    return torch.device(wanted)
+
+
+def _accelerators() -> list[str]:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [kind for kind, here in present.items() if here]
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """Return Accelerate's word for the precision: ``bf16`` on a GPU of Ampere or newer, else ``no`` (float32).
+
+    Raises:
+        OptionError: If there is no such precision.
+    """
+    if wanted not in PRECISIONS:
+        raise OptionError(f"there is no precision {wanted!r}; it can be: {', '.join(PRECISIONS)}")
+    if wanted == "auto":
+        wanted = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if wanted == "bf16" else "no"
+
+
+def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """Return channels_last for 2-D convolutional networks: tensor cores want it, and so do oneDNN's depthwise convolutions.
+
+    On the CPU it made training 1.1 to 1.7 times faster (docs/benchmarks.md). A network whose one convolution cuts patches gains nothing.
+    """
+    kernels = [module for module in model.modules() if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1]
+    volumetric = any(isinstance(module, nn.Conv3d) for module in model.modules())
+    suits = len(kernels) > 1 and not volumetric and device.type in ("cuda", "cpu")
+    return torch.channels_last if suits else torch.contiguous_format
+
+
+@contextmanager
+def placed(model: nn.Module, device: torch.device) -> Iterator[torch.memory_format]:
+    """Move a model to ``device`` for the duration, in place; it comes back to where it was, in the modes and the layout it had."""
+    home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    layout, before = memory_format(model, device), _layout(model)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.to(device).to(memory_format=layout)
+        yield layout
+    finally:
+        model.to(home).to(memory_format=before)
+        for module, training in modes:
+            module.training = training
+
+
+def _layout(model: nn.Module) -> torch.memory_format:
+    kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4 and not parameter.is_contiguous()]
+    laid = any(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    return torch.channels_last if laid else torch.contiguous_format
+
+
+@contextmanager
+def searched(device: torch.device, *, fixed: bool) -> Iterator[None]:
+    """Let cuDNN try its convolutions on the first batches, for the duration, where inputs have a ``fixed`` size."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or (fixed and device.type == "cuda")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch, numpy and random for the duration; the caller's random state comes back at the end."""
+    before = random_state()
+    try:
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        yield
+    finally:
+        restore_random_state(before)
+
+
+def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return all global random states: torch's as uint8 tensors, Python's and numpy's as plain data."""
+    tensors = {"cpu": torch.get_rng_state(), **{kind: torch.get_device_module(kind).get_rng_state() for kind in _accelerators()}}
+    numbers: Any = np.random.get_state(legacy=False)
+    generator = {"key": numbers["state"]["key"].tolist(), "pos": int(numbers["state"]["pos"])}
+    plain = {"python": random.getstate(), "numpy": numbers | {"state": generator}}
+    return tensors, plain
+
+
+def restore_random_state(state: tuple[dict[str, Tensor], dict[str, Any]]) -> None:
+    """Restore what ``random_state`` returned, also after a round trip through JSON."""
+    tensors, plain = state
+    torch.set_rng_state(tensors["cpu"])
+    for kind in tensors.keys() & _accelerators():
+        torch.get_device_module(kind).set_rng_state(tensors[kind])
+    version, numbers, gauss = plain["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    generator = plain["numpy"]["state"]
+    key = np.asarray(generator["key"], dtype=np.uint32)
+    np.random.set_state(plain["numpy"] | {"state": {"key": key, "pos": generator["pos"]}})
+
+
+def refuse_foreign_launchers() -> None:
+    """Refuse to be one of several processes of a launcher that does not tell them how to find each other.
+
+    Raises:
+        OptionError: If the environment says so.
+    """
+    if os.environ.get("WORLD_SIZE"):
+        return
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+        if os.environ.get(name, "").strip() not in ("", "0", "1", "-1"):
+            raise OptionError(
+                f"several processes were started by a launcher that is not supported ({name}={os.environ[name]}); "
+                "start them with torchrun, accelerate launch, or zoo train --num-processes"
+            )
+
+
+def join_processes(wanted: str, timeout: float) -> Ranks:
+    """Return the processes of this run, found by what the launcher (torchrun, Accelerate) left in the environment.
+
+    Args:
+        wanted: Device, as for ``choose_device``.
+        timeout: Seconds that one waits for the others.
+
+    Raises:
+        OptionError: If they cannot find each other.
+    """
+    refuse_foreign_launchers()
+    count = launched()
+    if count == 1:
+        return Ranks(timeout=timeout)
+    local = int(os.environ.get("LOCAL_RANK") or 0)
+    if choose_device(wanted).type == "cuda" and local >= torch.cuda.device_count():
+        raise OptionError(
+            f"this machine has {torch.cuda.device_count()} GPUs for more processes; start one process for each, or device='cpu'"
+        )
+    try:
+        if not dist.is_initialized():
+            cuda = choose_device(wanted).type == "cuda"
+            if cuda:
+                torch.cuda.set_device(local)
+            found = _rendezvous(timeout)
+            dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout), **found)
+            atexit.register(_leave)
+        return Ranks(dist.get_rank(), count, timeout)
+    except (ValueError, RuntimeError) as error:
+        raise OptionError(f"the {count} processes cannot find each other: {error}; see docs/several-devices.md") from error
+
+
+def _rendezvous(timeout: float) -> dict[str, Any]:
+    """Return the launcher's store and this process's place in it; after a run that failed the next one finds it empty."""
+    if not _FOUND:
+        store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        _FOUND.update(store=store, rank=rank, world_size=count)
+    return _FOUND | {"store": PrefixStore(f"zoo/{next(_JOINED)}", _FOUND["store"])}
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def make_accelerator(wanted_device: str, wanted_precision: str) -> Any:
+    """Return Accelerate's ``Accelerator`` for a device and a precision.
+
+    Accelerate keeps both in process-wide state and refuses another choice later. Nothing here depends on that state but the
+    choice itself, so a different one replaces it.
+    """
+    from accelerate import Accelerator  # type: ignore[import-untyped]  # ships no types
+    from accelerate.state import AcceleratorState, PartialState  # type: ignore[import-untyped]  # ships no types
+
+    device = choose_device(wanted_device)
+    precision = choose_precision(wanted_precision, device)
+    placed_on = PartialState._shared_state.get("device", device)
+    same = placed_on.type == device.type and AcceleratorState._shared_state.get("_mixed_precision", precision) == precision
+    if not same:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)

@@ -1,0 +1,1 @@
+"""Fine-tuning: from the arguments of fit to the saved run."""

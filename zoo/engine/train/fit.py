@@ -1,0 +1,253 @@
+"""Fine-tuning: one loop for every recipe, task and device."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from zoo.data.open import Table
+from zoo.declare import Text
+from zoo.engine.distributed.rank_consistency import refuse_other_starts, refuse_others
+from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.distributed.sharding import check_shardable, trained_model
+from zoo.engine.options.config import Config, option_differences, resolve
+from zoo.engine.options.recipe import Recipe
+from zoo.engine.options.recipes import default_recipe
+from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest
+from zoo.engine.rundir.curves import draw_curves
+from zoo.engine.rundir.run_folder import Run, claim_folder, environment, release_folder, write_history, write_run
+from zoo.engine.runtime.device import join_processes, make_accelerator
+from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals
+from zoo.engine.train.messages import too_late
+from zoo.engine.train.option_checks import check_fits, open_for_fit, summary
+from zoo.engine.train.prepare import prepared
+from zoo.engine.train.switches import switch_off
+from zoo.engine.train.train_state import STOP
+from zoo.engine.train.trainer import Training
+from zoo.errors import OptionError, SavedModelError, fault_list
+from zoo.models.task_model import TaskModel
+
+log = logging.getLogger("zoo")
+
+NO_METRICS = ("epoch", "phase", "lr", "train_loss", "seconds", "samples_per_second")
+
+
+def fit(
+    model: TaskModel,
+    train: Any,
+    valid: Any = None,
+    *,
+    recipe: str | Recipe | None = None,
+    epochs: int | None = None,
+    batch_size: int | str | None = None,
+    lr: float | str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    **recipe_options: Any,
+) -> Run:
+    """Fine-tune a model in place and save it with its record.
+
+    The seed decides everything: the order of the samples, their augmentation, dropout. On the CPU equal seeds therefore
+    give equal bits, also after an interruption; on a GPU some kernels add in no fixed order, so runs agree but for
+    rounding. The caller's own random state is left as it was, and the model comes back to its device and mode with the
+    values of its best epoch.
+
+    A checkpoint is written at the end of every phase, after a step or an epoch where the last one is more than 30 seconds
+    old, and when a signal comes.
+
+    Args:
+        model: The model; its ``labels`` are taken from the data where it has none.
+        train: Any source with labels, see ``zoo.data.open.open_data``.
+        valid: Another source; None takes the validation split of ``train`` or holds 20 % out; False trains on everything
+            and keeps the last epoch.
+        recipe: ``layer-decay``, ``linear-probe``, ``lp-ft``, ``full``, ``top``, ``gradual``, ``lora``, ``bitfit``, or a ``Recipe``;
+            None takes ``layer-decay``, and ``full`` for words.
+        epochs: Epochs of all phases together; the recipe's where None, as are the next two.
+        batch_size: Samples of a batch, on all processes together; ``auto`` finds out how many fit into memory at a time.
+        lr: Learning rate of the head; ``auto`` finds one for each phase by a range test.
+        image_size: Pixels; the declared size where None.
+        seed: At least 0.
+        out: Folder of the run; None takes the next free one below ``runs/``.
+        resume: Go on exactly where the run in ``out`` stopped.
+        quiet: Show nothing.
+        **recipe_options: See ``zoo.engine.options.config.Config``.
+
+    Returns:
+        The run: history, metrics of the kept epoch, folder.
+
+    Raises:
+        OptionError: For unknown options, values out of range and options that the model's task has no use for.
+        DataError: If the data do not fit the model.
+        OutputExistsError: If ``out`` holds something, unless it is a run and ``resume`` is set.
+        OutputPermissionError: If ``out`` cannot be written.
+        TrainingError: If a loss or gradient is not finite.
+        InterruptedRunError: After Ctrl-C or SIGTERM, once a checkpoint is written.
+    """
+    _check_kinds(out, resume=resume, quiet=quiet)
+    named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
+    config = resolve(recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)), named | recipe_options, task=model.task)
+    check_fits(model, config, validated=valid is not False)
+    with ending_early():
+        return _on_all_ranks(model, train, valid, config, out, resume=resume, quiet=quiet)
+
+
+def _check_kinds(out: Any, **switches: Any) -> None:
+    faults = [f"{name} is {value!r}; it must be True or False" for name, value in switches.items() if not isinstance(value, bool)]
+    if out is not None and not isinstance(out, str | os.PathLike):
+        faults.append(f"out is {out!r}; it must be the name of a folder, or None")
+    if faults:
+        raise OptionError(fault_list("fit was given what it cannot use:", faults))
+
+
+def _on_all_ranks(model: TaskModel, train: Any, valid: Any, config: Config, out: str | Path | None, *, resume: bool, quiet: bool) -> Run:
+    """Fine-tune in a folder that the first process claims; whatever one of them meets, all of them hear."""
+    ranks = join_processes(config.device, config.timeout)
+    try:
+        check_shardable(model, config, ranks)
+        with ranks.together():
+            folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
+        folder = Path(ranks.gather(str(folder))[0])
+        try:
+            return _fit(model, train, valid, config, folder, ranks, quiet=quiet)
+        finally:
+            if ranks.main:
+                release_folder(folder)
+    except BaseException as error:
+        ranks.part_with(error)
+        raise
+
+
+def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path, ranks: Ranks, *, quiet: bool) -> Run:
+    accelerator = make_accelerator(config.device, config.precision)
+    with ranks.together():
+        tables = open_for_fit(model, train, valid, config)
+        told = _record(model, tables, config, accelerator)
+    refuse_others({**told, "config": _effective(told)}, model, ranks)
+    with ranks.together():
+        if ranks.main:
+            clean_stages(folder / "checkpoint")  # before another one reads there
+    with ranks.together():
+        saved = _continued(folder, told)
+    refuse_other_starts(folder, saved, ranks)
+    with stop_signals() as stop:
+        training = _train(model, tables, config, accelerator, folder, told, saved, stop=stop, quiet=quiet, ranks=ranks)
+        run = _finish(model, training, folder)
+        if signum := max(ranks.gather(stop.signum)):  # it came after the last poll
+            stop.signum = signum
+            raise ranks.known(too_late(stop, folder))
+    return run
+
+
+def _train(
+    model: TaskModel,
+    tables: tuple[Table, Table | None],
+    config: Config,
+    accelerator: Any,
+    folder: Path,
+    told: dict[str, Any],
+    saved: Checkpoint | None,
+    *,
+    stop: StopFlag,
+    quiet: bool,
+    ranks: Ranks,
+) -> Training:
+    """Train on the accelerator's device; the model then comes back to where it was."""
+    with prepared(model, tables[0], config, accelerator) as (layout, penalties):
+        with trained_model(model, config, ranks, accelerator.device) as trained:
+            training = Training(
+                trained, *tables, config, accelerator, folder, stop=stop, layout=layout, quiet=quiet, ranks=ranks, penalties=penalties
+            )
+            if ranks.main:
+                write_run(folder, told)
+                (folder / STOP).unlink(missing_ok=True)
+            training.run(saved)
+        switch_off(model, config, folder if ranks.main else None)
+    return training
+
+
+def _finish(model: TaskModel, training: Training, folder: Path) -> Run:
+    """Save the model and its curves; the checkpoint stays, so that a finished run can be resumed to itself."""
+    history, best = training.state.history, training.state.best
+    kept = best.epoch or history[-1]["epoch"]
+    record = next(record for record in history if record["epoch"] == kept)
+    metrics = {name: value for name, value in record.items() if name not in NO_METRICS}
+    with training.ranks.together():
+        if training.ranks.main:
+            write_history(folder, history)
+            model.save(folder, overwrite=True)
+            draw_curves(history, folder / "curves.png", monitor=best.monitor, kept=best.epoch)
+    return Run(history, metrics, folder, kept, best.monitor)
+
+
+def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerator: Any) -> dict[str, Any]:
+    """Return what run.json keeps: what was asked for, on what, with what."""
+    import torch
+
+    described = {
+        "backbone": model.spec.name,
+        "task": model.task,
+        "num_classes": model.num_classes,
+        "head": model.head_name,
+        "layer_groups": list(model.groups.names),
+        "frozen": model.frozen,
+    }
+    told = {
+        "config": config.to_dict(),
+        "model": described,
+        "data": {"train": summary(tables[0]), "valid": summary(tables[1])},
+        "device": str(accelerator.device),
+        "precision": "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision,
+        "threads": torch.get_num_threads(),
+        "versions": environment(model.plugin.partition(" ")[0]),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(told))
+    return plain
+
+
+def _continued(folder: Path, told: dict[str, Any]) -> Checkpoint | None:
+    """Return the checkpoint to go on from, None for a new run.
+
+    Raises:
+        SavedModelError: If the run in the folder was made from something else; all differences are named.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        faults = option_differences(_effective(told), _effective(before)) + option_differences(told["model"], before["model"])
+        faults += [_data_difference(name, told["data"][name], before["data"][name]) for name in ("train", "valid")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SavedModelError(f"{str(path)!r} cannot be read ({error}); start anew in another folder (out, --out)") from error
+    faults = [fault for fault in faults if fault]
+    if faults:
+        raise SavedModelError(
+            fault_list(f"the run in {str(folder)!r} cannot go on:", faults, "Give the same as before, or start anew (out, --out)")
+        )
+    found = read_newest(folder / "checkpoint")
+    if found is None:
+        log.warning("the run in %r was stopped before its first checkpoint: it starts anew", str(folder))
+        return None
+    return found[0]
+
+
+def _effective(told: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with the precision that was used, which "auto" leaves to the device."""
+    effective: dict[str, Any] = told["config"] | {"precision": told["precision"]}
+    return effective
+
+
+def _data_difference(name: str, ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> str:
+    if ours is None or theirs is None:
+        return "" if ours == theirs else f"the {name} data {'are missing' if ours is None else 'are new'}"
+    if list(ours["classes"]) != list(theirs["classes"]):
+        return f"the classes of the {name} data were {', '.join(theirs['classes'])} and are {', '.join(ours['classes'])}"
+    if ours["samples"] != theirs["samples"]:
+        return f"the {name} data had {theirs['samples']} samples and have {ours['samples']}"
+    return "" if ours["sha256"] == theirs["sha256"] else f"the {name} data have other files or labels than before"

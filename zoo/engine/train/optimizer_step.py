@@ -1,0 +1,235 @@
+"""One optimizer step: a batch in as many parts as memory and the number of processes ask for, with the same result."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from zoo.engine.cache.activation_cache import Entering
+from zoo.engine.distributed.ranks import Ranks, Status, told
+from zoo.engine.inference.batched_inference import Forward
+from zoo.engine.loading.loader import Loaded
+from zoo.engine.optim.nonfinite import Guard, NonFiniteError
+from zoo.engine.runtime.oom import Undo, is_out_of_memory
+from zoo.engine.train.loss import Loss
+from zoo.errors import TrainingError
+from zoo.models.task_model import TaskModel
+
+log = logging.getLogger("zoo")
+_REMEDY = "freeze more groups (freeze=), train with recipe='lora' or recompute=True, or make the inputs smaller (image_size=, max_length=)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One optimizer step.
+
+    Attributes:
+        number: Its number in the epoch, from 0.
+        samples: Samples of the step on all ranks.
+        forward: From inputs to logits.
+        asked: Tells, after the backward, what this process asks for: ``STOP`` after a signal, ``SAVE``, or ``FINE``.
+        explain: Makes the error for a loss that is not finite.
+    """
+
+    number: int
+    samples: int
+    forward: Forward
+    asked: Callable[[], Status]
+    explain: Callable[[NonFiniteError], Exception]
+
+
+class Stepper:
+    """Takes optimizer steps, each as a whole or not at all.
+
+    The loss of a step is the sum over all its samples divided by their weight, however they are cut into batches that are
+    accumulated, processes, and micro-batches. So a step that runs out of memory is taken again with micro-batches of half
+    the size, and its gradients are the same but for rounding.
+
+    Args:
+        model: The model.
+        loss: Its loss.
+        optimizer: Its optimizer.
+        guard: Watches losses and gradients.
+        ranks: The processes of the run.
+        device: Where the model runs.
+        penalty: A further loss of the batch that was just forwarded, or None.
+
+    Attributes:
+        split: Micro-batches per batch.
+        intact: Whether the values are those between two steps; False from the update on, until the caller has counted it.
+    """
+
+    def __init__(
+        self,
+        model: TaskModel,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        guard: Guard,
+        ranks: Ranks,
+        device: torch.device,
+        *,
+        penalty: Callable[[Any], Tensor | None] | None = None,
+    ) -> None:
+        self.split, self.intact = 1, True
+        self._model, self._loss, self._optimizer, self._guard = model, loss, optimizer, guard
+        self._ranks, self._penalty, self._undo = ranks, penalty, Undo(model, device)
+        self._parameters: list[nn.Parameter] = []
+
+    def begin(self) -> None:
+        """Look at what trains now; to be called at the start of every epoch, once the model is in training mode."""
+        self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        self._undo.look()
+
+    def take(self, load: Callable[[], Sequence[Loaded]], step: Step) -> tuple[Tensor | float, Status]:
+        """Take one step.
+
+        Args:
+            load: Gives the batches of the step, of this rank.
+            step: The step.
+
+        Returns:
+            This rank's share of the step's mean loss, and what was asked for by any rank.
+
+        Raises:
+            TrainingError: If one sample alone does not fit into memory.
+            RankError: If another rank failed.
+        """
+        batches, weight = self._load(load)
+        self._undo.remember()
+        value, verdict = self._backward(batches, weight, step)
+        try:
+            self._guard.see_gradients(step.number)
+        except NonFiniteError as error:
+            self._undo.bring_back()
+            raise step.explain(error) from error
+        if self._guard.deferred:
+            self._undo.bring_back_statistics(self._guard.bad)
+        self._update()
+        here = sum(len(indices) for _, _, indices in batches)
+        self._ranks.average(self._undo.statistics, here / step.samples)
+        return value, verdict
+
+    def _backward(self, batches: Sequence[Loaded], weight: Tensor | float, step: Step) -> tuple[Tensor | float, Status]:
+        """Leave the gradients of the whole step on every rank, in micro-batches that fit; return as ``take`` does."""
+        while True:
+            caught: Exception | None = None
+            value: Tensor | float = 0.0
+            try:
+                value = self._gradients(batches, weight, step)
+            except Exception as error:
+                caught = error
+                if self._ranks.lockstep:
+                    self._give_up(error, step.explain)
+            verdict = self._ranks.agree(step.asked() if caught is None else _status(caught), told(caught) if caught else "")
+            if verdict < Status.OUT_OF_MEMORY:
+                break
+            self._undo.bring_back()
+            self._guard.forget()
+            if verdict == Status.NOT_FINITE:
+                raise step.explain(NonFiniteError("loss", step.number)) from caught
+            if verdict == Status.FAILED and caught is not None:
+                raise caught
+            self._halve(batches, caught)
+        if self._ranks.lockstep:  # the backward has added the gradients up
+            self._ranks.add(self._guard.flags)
+        else:
+            self._ranks.add_gradients(self._parameters, self._guard.flags)
+        return value, verdict
+
+    def _update(self) -> None:
+        self.intact = False
+        try:
+            self._optimizer.step()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise TrainingError(f"the optimizer's own values do not fit into memory beside the model; {_REMEDY}") from error
+            raise
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _give_up(self, error: Exception, explain: Callable[[NonFiniteError], Exception]) -> NoReturn:
+        """End a sharded step, which cannot be taken again: the others are in the middle of it and can only be let go."""
+        self._undo.bring_back()
+        if isinstance(error, NonFiniteError):
+            raise explain(error) from error
+        if is_out_of_memory(error):
+            raise TrainingError("out of memory, and a sharded run does not go on with smaller micro-batches; lower batch_size") from error
+        raise self._ranks.lost(error) or error
+
+    def _load(self, load: Callable[[], Sequence[Loaded]]) -> tuple[Sequence[Loaded], Tensor | float]:
+        """Return this rank's batches, and the weight of the whole step on all ranks."""
+        batches: Sequence[Loaded] = ()
+        weight: Tensor | float = 0.0
+        caught: Exception | None = None
+        try:
+            batches = load()
+            for _, y, _ in batches:
+                weight = weight + self._loss.weight(y)
+        except Exception as error:
+            caught = error
+        status = Status.FINE if caught is None else Status.FAILED  # what does not fit here is no micro-batch
+        message = told(caught) if caught else ""
+        if self._undo.device.type == "cuda" and self._ranks.count > 1:  # where it is, so that nobody waits for the GPU
+            self._ranks.agree(status, message)
+            total = torch.zeros((), device=self._undo.device) + weight
+            self._ranks.add([total] if caught is None else [])
+            weight = total
+        else:
+            _, weight = self._ranks.agree_and_add(status, weight, message)
+        if caught is not None:
+            raise caught
+        return batches, weight
+
+    def _gradients(self, batches: Sequence[Loaded], weight: Tensor | float, step: Step) -> Tensor | float:
+        value: Tensor | float = 0.0
+        for x, y, indices in batches:
+            for part in _parts(len(indices), self.split):
+                inputs = cut(x, part)
+                loss = self._loss.total(step.forward(inputs).float(), y[part]) / weight
+                value = value + self._guard.see_loss(loss, step.number)
+                penalty = self._penalty(inputs) if self._penalty else None
+                if penalty is not None:
+                    loss = loss + penalty * ((part.stop - part.start) / step.samples)
+                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        return value
+
+    def _halve(self, batches: Sequence[Loaded], caught: Exception | None) -> None:
+        """Go back to the start of the step, with micro-batches of half the size."""
+        self._optimizer.zero_grad(set_to_none=True)
+        largest = max((len(indices) for _, _, indices in batches), default=1)
+        sizes = max(self._ranks.gather(-(-largest // self.split)))
+        if sizes == 1:
+            raise TrainingError(f"one sample alone does not fit into memory; {_REMEDY}") from caught
+        if caught is not None:
+            caught.__traceback__ = None  # it holds the activations
+        gc.collect()
+        if self._undo.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.split *= 2
+        norms = "; BatchNorm takes its statistics from the smaller batches" if self._undo.statistics else ""
+        log.warning(
+            "out of memory: going on with micro-batches of %d samples, as many per step as before%s", -(-largest // self.split), norms
+        )
+
+
+def cut(x: Any, part: slice) -> Any:
+    """Return some samples of a batch of inputs."""
+    if isinstance(x, Entering):
+        return dataclasses.replace(x, x=cut(x.x, part), kept=[values[part] for values in x.kept])
+    return {name: values[part] for name, values in x.items()} if isinstance(x, dict) else x[part]
+
+
+def _parts(size: int, split: int) -> Iterator[slice]:
+    step = -(-size // split)
+    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+
+
+def _status(caught: Exception) -> Status:
+    if isinstance(caught, NonFiniteError):
+        return Status.NOT_FINITE
+    return Status.OUT_OF_MEMORY if is_out_of_memory(caught) else Status.FAILED
