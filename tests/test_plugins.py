@@ -14,7 +14,8 @@ import zoo
 from tests.faults.fake_dist import fake_dist, run_python, run_zoo
 from tests.toy import ToyPlugin, toy_spec
 from zoo.errors import AmbiguousNameError, MissingExtraError, PluginError
-from zoo.plugins.loader import Plugin, load_function, load_plugins
+from zoo.plugins.loader import Plugin, find_plugins, load, load_function
+from zoo.plugins.policy import Policy
 from zoo.registry.registry import Registry
 
 BROKEN = {
@@ -182,7 +183,7 @@ def test_blocked_plugins_are_never_imported(tmp_path: Path, monkeypatch: pytest.
     fake_dist(tmp_path, "zoo-marker", f"open({str(tmp_path / 'marker')!r}, 'w').close()")
     monkeypatch.syspath_prepend(str(tmp_path))
     for arguments in ({"block": ["zoo_marker"]}, {"block": ["marker"]}, {"allow": ["nothing"]}, {"allow": []}):
-        (plugin,) = [one for one in load_plugins(**arguments) if one.distribution == "zoo-marker"]  # type: ignore[arg-type]
+        (plugin,) = [load(one) for one in find_plugins(Policy.of(**arguments)) if one.distribution == "zoo-marker"]  # type: ignore[arg-type]
         assert plugin.status == "disabled"
         assert plugin.cause
     assert not (tmp_path / "marker").exists()
@@ -193,7 +194,7 @@ def test_ctrl_c_while_a_plugin_loads_passes_through(tmp_path: Path, monkeypatch:
     fake_dist(tmp_path, "zoo-stopped", "raise KeyboardInterrupt")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
-        load_plugins(allow=["zoo-stopped"])
+        load(next(one for one in find_plugins() if one.distribution == "zoo-stopped"))
 
 
 def test_every_misspelt_hook_is_told_at_once() -> None:

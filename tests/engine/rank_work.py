@@ -28,8 +28,8 @@ from tests.engine.tiny import model as tiny
 from tests.toy import toy_spec
 from tests.toy_text import ToyTextPlugin
 from zoo.data.open import Table, open_data
+from zoo.engine.distributed.rendezvous import join_processes
 from zoo.engine.rundir.run_folder import Run
-from zoo.engine.runtime.device import join_processes
 from zoo.engine.runtime.signals import Stopped
 from zoo.errors import CorruptInputError
 from zoo.models.backbone import Backbone

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo.engine.inference.confidence_intervals import intervals, weighted_metrics
-from zoo.engine.inference.metrics import compute_metrics, sensitivity_at_specificity
+from zoo.engine.inference.confidence_intervals import intervals, sensitivity_at_specificity, weighted_metrics
+from zoo.engine.inference.metrics import compute_metrics
 from zoo.errors import DataError, OptionError
 
 RNG = np.random.default_rng(0)

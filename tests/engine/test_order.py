@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from zoo.engine.loading.order import balancing_weights, epoch_order, even_batches, ordered_batches
-from zoo.engine.optim.schedule import rate
+from zoo.engine.optim.lr_schedule import rate
 from zoo.engine.options.model_selection import Best, resolve_monitor
 from zoo.errors import OptionError
 

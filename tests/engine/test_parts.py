@@ -140,8 +140,8 @@ def test_balanced_weights_are_scikit_learns() -> None:
 
 def test_smoothed_multi_label_targets_move_toward_one_half() -> None:
     logits = torch.tensor([[4.0, -4.0]])
-    plain, smooth = (Loss("multi-label", smoothing=s)(logits, torch.tensor([[1.0, 0.0]])) for s in (0.0, 0.2))
-    assert smooth == pytest.approx(float(plain) + 0.1 * 4.0)
+    plain, smooth = (Loss("multi-label", smoothing=s).total(logits, torch.tensor([[1.0, 0.0]])) for s in (0.0, 0.2))
+    assert smooth == pytest.approx(float(plain) + 2 * 0.1 * 4.0)  # of two labels
 
 
 def test_a_scale_folds_into_the_head_and_back() -> None:

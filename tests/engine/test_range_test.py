@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tests.engine.tiny import NAMES, difference, images, model, values
+from zoo.engine.optim.lr_finder import HIGH, LOW, SMOOTHING, STEPS, RangeCurve, draw_range, range_test, suggest
 from zoo.engine.optim.nonfinite import NonFiniteError
 from zoo.engine.optim.optimizer import build_optimizer
 from zoo.engine.optim.optimizer_state import optimizer_tensors
 from zoo.engine.options.config import resolve
-from zoo.engine.train.lr_finder import HIGH, LOW, SMOOTHING, STEPS, RangeCurve, draw_range, range_test, suggest
 from zoo.errors import TrainingError
 
 CPU = torch.device("cpu")

@@ -7,9 +7,9 @@ import pytest
 
 from tests.engine.tiny import model
 from zoo.engine.options.config import resolve
+from zoo.engine.options.option_checks import check_fits
 from zoo.engine.options.recipe import Phase, Recipe, phase_epochs
 from zoo.engine.options.recipes import RECIPES, default_recipe, resolve_recipe
-from zoo.engine.train.option_checks import check_fits
 from zoo.errors import OptionError
 
 

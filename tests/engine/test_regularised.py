@@ -13,8 +13,8 @@ import torch
 from tests.engine.test_resume import tables
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.open import open_data
-from zoo.engine.inference.batched_inference import samples_for
 from zoo.engine.loading.loader import Loader
+from zoo.engine.loading.samples import samples_for
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.engine.rundir.run_folder import Run
 from zoo.engine.train import checkpoint_writer

@@ -11,8 +11,7 @@ from torch.optim import lr_scheduler
 
 from tests.engine.test_resume import tables
 from tests.engine.tiny import model
-from zoo.engine.optim.plateau import Plateau
-from zoo.engine.optim.schedule import rate
+from zoo.engine.optim.lr_schedule import Plateau, rate
 from zoo.engine.options.model_selection import Best
 from zoo.engine.options.recipe import SCHEDULES
 from zoo.errors import OptionError

@@ -16,7 +16,7 @@ import torch
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data import transforms
 from zoo.data.open import open_data
-from zoo.engine import metrics as metrics_module
+from zoo.engine.inference import metrics as metrics_module
 from zoo.engine.options import model_selection
 from zoo.engine.rundir.checkpoint import read_newest, write_checkpoint
 from zoo.engine.train import checkpoint_writer, trainer, validation

@@ -13,7 +13,7 @@ from tests.engine.tiny import difference, images, model, values
 from tests.toy import ToyNet
 from zoo.data.open import open_data
 from zoo.engine.optim.weight_averaging import refresh_statistics
-from zoo.engine.runtime.oom import Undo
+from zoo.engine.runtime.rollback import Undo
 from zoo.models.task_model import TaskModel
 from zoo.saved.lora_files import whole_modules
 from zoo.tuning.statistics import hold_statistics, keeps_statistics, moving_norms

@@ -47,8 +47,14 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
             f"there is no task {settings['task']!r}{did_you_mean(settings['task'], TASKS)}; the tasks are: {', '.join(TASKS)}"
         )
     recipe, chosen = settings["recipe"] or default_recipe(settings["task"]), settings["fit"] | {"columns": settings["columns"]}
-    resolve(recipe, chosen, task=settings["task"])
+    resolve(recipe, chosen, task=settings["task"], check_optimizer=_check_optimizer)
     return settings
+
+
+def _check_optimizer(name: str, options: Mapping[str, Any]) -> None:
+    from zoo.engine.optim.optimizer import check_optimizer  # imports torch, for which there is no need where a name is known
+
+    check_optimizer(name, options)
 
 
 def _refuse_flags(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -139,8 +139,8 @@ def _joined(fit: dict[str, Any]) -> Iterator[None]:
     if launched() == 1:
         yield
         return
+    from zoo.engine.distributed.rendezvous import join_processes
     from zoo.engine.options.config import Config
-    from zoo.engine.runtime.device import join_processes
 
     ranks = join_processes(fit.get("device", "auto"), fit.get("timeout", Config.model_fields["timeout"].default))
     try:

@@ -93,16 +93,6 @@ def load(plugin: Plugin) -> Plugin:
         return plugin.failed(describe(error))
 
 
-def load_plugins(block: Collection[str] = (), allow: Collection[str] | None = None) -> list[Plugin]:
-    """Find and import every installed plugin.
-
-    Args:
-        block: Entry points or distributions whose module is never imported.
-        allow: The only entry points or distributions that are imported; None means all.
-    """
-    return [load(plugin) for plugin in find_plugins(Policy.of(block, allow))]
-
-
 def as_plugin(thing: object) -> Plugin:
     """Wrap an object that has hooks, such as a class in a test, as a plugin."""
     if isinstance(thing, Plugin):

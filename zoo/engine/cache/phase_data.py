@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +18,10 @@ from zoo.data.open import Table
 from zoo.engine.cache.activation_cache import Entering, Kept, Whole, find_boundary
 from zoo.engine.cache.feature_memo import SHELF, Keys
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.inference.batched_inference import Forward, Outputs, in_batches_that_fit, run_all, run_words
-from zoo.engine.loading.loader import Loaded, Loader, to_device
-from zoo.engine.loading.loaders import Loaders
+from zoo.engine.inference.batched_inference import Outputs, in_batches_that_fit, run_all, run_words
+from zoo.engine.loading.loader import Loaded, Loader, Loaders, to_device
 from zoo.engine.loading.order import Batch
+from zoo.engine.loading.stream import Batches, BatchSource, Forward, Stream
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.runtime.progress import Progress
@@ -33,22 +32,6 @@ from zoo.tuning.partial_forward import Boundary
 
 log = logging.getLogger("zoo")
 T = TypeVar("T")
-Batches = Callable[[Sequence[Batch], int], Iterable[Loaded]]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A way to get batches, and a function from their inputs to logits.
-
-    Attributes:
-        batches: Gives the batches of an order.
-        forward: From inputs to logits.
-        lengths: What batches are best grouped by, or None.
-    """
-
-    batches: Batches
-    forward: Forward
-    lengths: npt.NDArray[np.int64] | None = None
 
 
 class Streams:
@@ -246,7 +229,7 @@ class Streams:
         """Return what identifies values of the frozen prefix among the runs of this process; nothing if they are not shared."""
         return "" if self._keys is None else self._keys.of(what, self._loaders.table(kind), kind, view, batch_size=self._size)
 
-    def _pass(self, forward: Forward, loader: Loader | Kept, count: int, what: str, view: int = 0) -> Outputs:
+    def _pass(self, forward: Forward, loader: BatchSource, count: int, what: str, view: int = 0) -> Outputs:
         self._progress.begin(what, count)
         each = self._after_batch
         if what == "valid" and self._model.task == "token-classification":

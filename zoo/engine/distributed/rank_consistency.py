@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.rundir.checkpoint import Checkpoint
 from zoo.errors import OptionError, fault_list
 
 _FREE = {"workers", "cache_gb", "timeout", "platform"}  # what may differ between machines
@@ -42,15 +41,20 @@ def refuse_others(told: Mapping[str, Any], model: nn.Module, ranks: Ranks) -> No
             raise ranks.known(OptionError(fault_list(headline, faults, REMEDY)))
 
 
-def refuse_other_starts(folder: Path, saved: Checkpoint | None, ranks: Ranks) -> None:
+def refuse_other_starts(folder: Path, steps: int | None, ranks: Ranks) -> None:
     """Refuse processes of which some found a checkpoint that the others did not.
+
+    Args:
+        folder: The run's folder.
+        steps: Optimizer steps of the checkpoint that this process found, or None.
+        ranks: The processes.
 
     Raises:
         OptionError: On every process.
     """
-    found = ranks.gather(saved.plain["steps"] if saved else None)
+    found = ranks.gather(steps)
     if len(set(found)) > 1:
-        faults = [f"rank {rank}: {'none' if steps is None else f'after {steps} steps'}" for rank, steps in enumerate(found)]
+        faults = [f"rank {rank}: {'none' if taken is None else f'after {taken} steps'}" for rank, taken in enumerate(found)]
         remedy = "The run's folder must be on a file system that all machines share"
         raise ranks.known(OptionError(fault_list(f"the processes found different checkpoints in {str(folder)!r}:", faults, remedy)))
 

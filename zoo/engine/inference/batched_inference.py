@@ -5,50 +5,27 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from zoo.data.dataset import Samples
-from zoo.data.open import Table
 from zoo.data.text import IGNORED, TextSamples
-from zoo.data.transforms import Augment, Transform, eval_transform, train_transform
-from zoo.declare import Image, Text
-from zoo.engine.cache.activation_cache import Kept
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.loading.loader import Loader
 from zoo.engine.loading.order import ordered_batches
+from zoo.engine.loading.stream import BatchSource, Forward
 from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.errors import TrainingError, count
 
 log = logging.getLogger("zoo")
 T = TypeVar("T")
-Forward = Callable[[Any], Tensor]
 Outputs: TypeAlias = "npt.NDArray[np.float32]"
-
-
-def samples_for(inputs: Any, table: Table, augment: Augment | None = None, *, seed: int = 0) -> Samples | TextSamples:
-    """Return the samples of a table as a declared input wants them; without ``augment`` as for evaluation."""
-    if isinstance(inputs, Text):
-        return TextSamples(table, inputs)
-    return Samples(table, transform_for(inputs, augment), seed)
-
-
-def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:
-    """Return the transform of a declared image or volume; without ``augment`` the evaluation transform."""
-    if isinstance(inputs, Image):
-        return eval_transform(inputs) if augment is None else train_transform(inputs, augment)
-    from zoo.data.volumes import volume_transform
-
-    return volume_transform(inputs, augment)
 
 
 def run_all(
     forward: Forward,
-    loader: Loader | Kept,
+    loader: BatchSource,
     count: int,
     batch_size: int,
     *,
@@ -110,7 +87,7 @@ def in_batches_that_fit(run: Callable[[int], T], size: int, *, halved: Callable[
 
 
 def run_words(
-    forward: Forward, loader: Loader | Kept, count: int, batch_size: int, *, each: Callable[[int], None], ranks: Ranks | None = None
+    forward: Forward, loader: BatchSource, count: int, batch_size: int, *, each: Callable[[int], None], ranks: Ranks | None = None
 ) -> Outputs:
     """Run ``forward`` over sentences given as words, and return an array of ``count`` arrays ``(words, classes)``.
 

@@ -15,15 +15,17 @@ import numpy.typing as npt
 from zoo.data.open import Table, open_data
 from zoo.data.split import normal_group
 from zoo.declare import Text
-from zoo.engine.inference.batched_inference import Forward, in_batches_that_fit, run_all, run_words, samples_for
-from zoo.engine.inference.confidence_intervals import check_level
+from zoo.engine.inference.batched_inference import in_batches_that_fit, run_all, run_words
+from zoo.engine.inference.confidence_intervals import check_level, check_specificity, sensitivity_at_specificity
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
 from zoo.engine.inference.entity_metrics import label_words
-from zoo.engine.inference.metrics import check_specificity, compute_metrics, sensitivity_at_specificity, sigmoid, softmax
+from zoo.engine.inference.metrics import compute_metrics, sigmoid, softmax
 from zoo.engine.loading.loader import Loader
+from zoo.engine.loading.samples import samples_for
+from zoo.engine.loading.sources import check_targets, reads, refuse_window
+from zoo.engine.loading.stream import Forward
 from zoo.engine.runtime.device import choose_device, choose_precision, placed
 from zoo.engine.runtime.progress import Progress
-from zoo.engine.train.option_checks import check_targets, reads, refuse_window
 from zoo.errors import DataError, OptionError, check_options, did_you_mean
 from zoo.models.task_model import TaskModel
 

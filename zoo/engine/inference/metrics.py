@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.engine.inference.entity_metrics import entity_metrics
-from zoo.errors import OptionError
 
 Array = npt.NDArray[Any]
 
@@ -31,35 +30,6 @@ def compute_metrics(task: str, logits: Array, targets: Array, classes: Sequence[
     if task == "multi-label":
         return _multi_label(logits, np.asarray(targets))
     return _regression(logits, np.asarray(targets, dtype=np.float64).reshape(logits.shape))
-
-
-def check_specificity(task: str, specificity: float) -> None:
-    """Refuse a specificity out of range, and a task without classes.
-
-    Raises:
-        OptionError: Naming the value or the task.
-    """
-    if not 0 <= specificity <= 1:
-        raise OptionError(f"specificity is {specificity}; it is a share, in [0, 1], such as 0.95")
-    if task not in ("single-label", "multi-label"):
-        raise OptionError(f"specificity is for classes; the task is {task}")
-
-
-def sensitivity_at_specificity(task: str, logits: Array, targets: Array, specificity: float) -> float | None:
-    """Return the highest sensitivity of any threshold whose specificity is at least the given one.
-
-    Of two classes the second is the positive one; of several classes or labels it is the mean of each against the rest. None
-    where no class has both positives and negatives.
-
-    Raises:
-        OptionError: If ``specificity`` is outside [0, 1], or the task has no classes of single samples.
-    """
-    from zoo.engine.inference.confidence_intervals import weighted_metrics
-
-    check_specificity(task, specificity)
-    found = weighted_metrics(task, logits, targets, np.ones((1, len(logits))), specificity=specificity)
-    value = found.get("sensitivity_at_specificity", np.array([np.nan]))[0]
-    return float(value) if np.isfinite(value) else None
 
 
 def softmax(logits: Array) -> Array:

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from zoo.data.open import Table
 from zoo.data.transforms import Augment, mix_batch
-from zoo.engine.cache.phase_data import Stream
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.loading.loader import Loaded
 from zoo.engine.loading.order import Batch, balancing_weights, batches_by_length, epoch_order, even_batches
+from zoo.engine.loading.stream import Stream
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import Epoch
 from zoo.models.task_model import TaskModel

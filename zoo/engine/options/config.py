@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -123,13 +123,20 @@ _SWITCHES = ("mixup", "cutmix", "rand_augment", "erase")
 OPTIONS = tuple(sorted({*Config.model_fields, *_SWITCHES} - {"recipe"}))
 
 
-def resolve(recipe: str | Recipe, options: Mapping[str, Any], *, task: str = "single-label") -> Config:
+def resolve(
+    recipe: str | Recipe,
+    options: Mapping[str, Any],
+    *,
+    task: str = "single-label",
+    check_optimizer: Callable[[str, Mapping[str, Any]], None] | None = None,
+) -> Config:
     """Merge the options given (None means not given) over the recipe's defaults and check all of them.
 
     Args:
         recipe: A name or a recipe.
         options: By name.
         task: What the model is trained for.
+        check_optimizer: Refuses an optimizer that needs a look at what is installed; None lets it pass.
 
     Raises:
         OptionError: One error that names every unknown option, with its nearest, every value out of range, and every option
@@ -148,7 +155,7 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any], *, task: str = "si
         config = Config(recipe=chosen, **values)
     except ValidationError as error:
         faults += all_told(error)
-    faults += _without_effect(values, given, chosen) + _beyond_ranges(values, task)
+    faults += _without_effect(values, given, chosen) + _beyond_ranges(values, task, check_optimizer)
     if faults:
         lost = any("no option" in fault and "did you mean" not in fault for fault in faults)
         hint = f"The options are: {', '.join(OPTIONS)}" if lost else ""
@@ -156,13 +163,12 @@ def resolve(recipe: str | Recipe, options: Mapping[str, Any], *, task: str = "si
     return config
 
 
-def _beyond_ranges(values: Mapping[str, Any], task: str) -> list[str]:
+def _beyond_ranges(values: Mapping[str, Any], task: str, check_optimizer: Callable[[str, Mapping[str, Any]], None] | None) -> list[str]:
     """Return what is wrong with values that are right by what is installed, or by the task."""
     faults = refusals(resolve_monitor, values.get("monitor"), task) if isinstance(values.get("monitor"), str) else []
     name, options = values["optimizer"], values.get("optimizer_options", {})
-    if isinstance(name, str) and isinstance(options, Mapping) and (options or name.lower() not in TORCH_OPTIMIZERS):
-        from zoo.engine.optim.optimizer import check_optimizer  # imports torch, for which there is no need where a name is known
-
+    known = not options and isinstance(name, str) and name.lower() in TORCH_OPTIMIZERS
+    if check_optimizer and isinstance(name, str) and isinstance(options, Mapping) and not known:
         faults += refusals(check_optimizer, name, options)
     return faults
 

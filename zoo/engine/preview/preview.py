@@ -18,18 +18,20 @@ from zoo.engine.cache.tensor_store import IN_MEMORY
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.sharding import check_shardable
 from zoo.engine.loading.loader import default_workers
+from zoo.engine.loading.sources import open_for_fit
+from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config, resolve
 from zoo.engine.options.epochs import Epoch
+from zoo.engine.options.option_checks import check_fits
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.options.recipes import default_recipe
 from zoo.engine.preview.dry_run import Dry, DryRun
 from zoo.engine.preview.report import GroupPlan, PhasePlan, Preview
 from zoo.engine.runtime.device import make_accelerator
 from zoo.engine.runtime.memory_profile import footprint, nbytes
-from zoo.engine.runtime.oom import as_before, tensors_of
+from zoo.engine.runtime.rollback import as_before, tensors_of
 from zoo.engine.runtime.signals import StopFlag
-from zoo.engine.train.option_checks import check_fits, open_for_fit
-from zoo.engine.train.prepare import prepared
+from zoo.engine.train.model_setup import prepared
 from zoo.engine.train.trainer import Training
 from zoo.models.task_model import TaskModel
 from zoo.tuning.statistics import keeps_statistics
@@ -58,7 +60,9 @@ def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Re
     """
     for name in ("out", "resume", "quiet"):  # of fit, and of no concern to what it would do
         options.pop(name, None)
-    config = resolve(recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)), options, task=model.task)
+    config = resolve(
+        recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)), options, task=model.task, check_optimizer=check_optimizer
+    )
     check_fits(model, config, validated=valid is not False)
     check_shardable(model, config, Ranks())
     with untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:

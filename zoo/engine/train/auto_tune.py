@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from zoo.engine.cache.phase_data import Stream
 from zoo.engine.distributed.ranks import Status
 from zoo.engine.loading.loader import Loaded
 from zoo.engine.loading.order import Batch
+from zoo.engine.loading.stream import Stream
+from zoo.engine.optim.lr_finder import NoFallError, draw_range, range_test, undone
 from zoo.engine.optim.nonfinite import NonFiniteError
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.rundir.curves import drawn
 from zoo.engine.runtime.signals import Stopped
-from zoo.engine.train.lr_finder import NoFallError, draw_range, range_test, undone
 from zoo.engine.train.optimizer_step import Step, Stepper
 from zoo.engine.train.train_epoch import explained
 

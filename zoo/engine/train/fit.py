@@ -12,19 +12,21 @@ from zoo.data.open import Table
 from zoo.declare import Text
 from zoo.engine.distributed.rank_consistency import refuse_other_starts, refuse_others
 from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.distributed.rendezvous import join_processes
 from zoo.engine.distributed.sharding import check_shardable, trained_model
+from zoo.engine.loading.sources import open_for_fit, summary
+from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config, option_differences, resolve
+from zoo.engine.options.option_checks import check_fits
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.options.recipes import default_recipe
 from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest
 from zoo.engine.rundir.curves import draw_curves
 from zoo.engine.rundir.run_folder import Run, claim_folder, environment, release_folder, write_history, write_run
-from zoo.engine.runtime.device import join_processes, make_accelerator
+from zoo.engine.runtime.device import make_accelerator
 from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals
 from zoo.engine.train.messages import too_late
-from zoo.engine.train.option_checks import check_fits, open_for_fit, summary
-from zoo.engine.train.prepare import prepared
-from zoo.engine.train.switches import switch_off
+from zoo.engine.train.model_setup import prepared, switch_off
 from zoo.engine.train.train_state import STOP
 from zoo.engine.train.trainer import Training
 from zoo.errors import OptionError, SavedModelError, fault_list
@@ -91,7 +93,12 @@ def fit(
     """
     _check_kinds(out, resume=resume, quiet=quiet)
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
-    config = resolve(recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)), named | recipe_options, task=model.task)
+    config = resolve(
+        recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)),
+        named | recipe_options,
+        task=model.task,
+        check_optimizer=check_optimizer,
+    )
     check_fits(model, config, validated=valid is not False)
     with ending_early():
         return _on_all_ranks(model, train, valid, config, out, resume=resume, quiet=quiet)
@@ -134,7 +141,7 @@ def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path,
             clean_stages(folder / "checkpoint")  # before another one reads there
     with ranks.together():
         saved = _continued(folder, told)
-    refuse_other_starts(folder, saved, ranks)
+    refuse_other_starts(folder, saved.plain["steps"] if saved else None, ranks)
     with stop_signals() as stop:
         training = _train(model, tables, config, accelerator, folder, told, saved, stop=stop, quiet=quiet, ranks=ranks)
         run = _finish(model, training, folder)

@@ -35,10 +35,6 @@ class Loss:
     smoothing: float = 0.0
     weights: Tensor | None = None
 
-    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss of a batch."""
-        return self.total(logits, target) / self.weight(target)
-
     def total(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the sum of the losses of a batch."""
         if self.task in ("single-label", "token-classification"):

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from zoo.engine.cache.activation_cache import Entering
 from zoo.engine.distributed.ranks import Ranks, Status, told
-from zoo.engine.inference.batched_inference import Forward
 from zoo.engine.loading.loader import Loaded
+from zoo.engine.loading.stream import Forward
 from zoo.engine.optim.nonfinite import Guard, NonFiniteError
-from zoo.engine.runtime.oom import Undo, is_out_of_memory
+from zoo.engine.runtime.oom import is_out_of_memory
+from zoo.engine.runtime.rollback import Undo
 from zoo.engine.train.loss import Loss
 from zoo.errors import TrainingError
 from zoo.models.task_model import TaskModel

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from zoo.engine.cache.phase_data import Stream
 from zoo.engine.distributed.ranks import Status
 from zoo.engine.loading.order import Batch
+from zoo.engine.loading.stream import Stream
 from zoo.engine.optim.nonfinite import EVERY, NonFiniteError
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.runtime.signals import Stopped

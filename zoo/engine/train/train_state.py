@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.optim.lr_schedule import Plateau
 from zoo.engine.optim.optimizer import optimizer_tensors, restore_optimizer
-from zoo.engine.optim.plateau import Plateau
 from zoo.engine.options.model_selection import Best
 from zoo.engine.rundir.checkpoint import Checkpoint
 from zoo.engine.runtime.device import random_state, restore_random_state
@@ -121,6 +121,10 @@ class State:
             kind = type(getattr(self, name))
             if not isinstance(saved.plain[name], (int, float) if kind is float else kind):
                 raise TypeError(f"{name} is {saved.plain[name]!r}")
+            if name == "rates":  # what sets the learning rates reads this very mapping
+                self.rates.clear()
+                self.rates.update(saved.plain[name])
+                continue
             setattr(self, name, saved.plain[name])
         self.best.restore(saved.plain["best"])
         self.plateau.restore(saved.plain["plateau"])

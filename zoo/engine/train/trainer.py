@@ -15,14 +15,14 @@ from torch import nn
 from zoo.data.open import Table
 from zoo.data.table import flat_targets
 from zoo.declare import Text
-from zoo.engine.cache.phase_data import Stream, Streams, why_whole
+from zoo.engine.cache.phase_data import Streams, why_whole
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.sharding import check_batches
 from zoo.engine.loading.batches import Batches
+from zoo.engine.loading.stream import Stream
+from zoo.engine.optim.lr_schedule import Plateau, Rates
 from zoo.engine.optim.nonfinite import Guard
 from zoo.engine.optim.optimizer import build_optimizer
-from zoo.engine.optim.plateau import Plateau
-from zoo.engine.optim.rates import Rates
 from zoo.engine.optim.run_averages import Averages
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import Epoch, make_plan, next_phase
@@ -96,7 +96,7 @@ class Training:
         self.optimizer = build_optimizer(model, config, device)
         self.averages = Averages(model, config, self.plan)
         self.state = State(Best(resolve_monitor(config.monitor, model.task)))
-        self.rates = Rates(self.optimizer, config, self.state)
+        self.rates = Rates(self.optimizer, config, self.state.rates, self.state.plateau)
         self.guard, self.stepper = self.make_stepper()
         self.progress = Progress(quiet or not ranks.main, self.state.best.monitor)
         self.streams = Streams(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from zoo.engine.optim.nonfinite import NonFiniteError
 from zoo.engine.rundir.curves import empty_figure
-from zoo.engine.runtime.oom import as_before
+from zoo.engine.runtime.rollback import as_before
 from zoo.errors import TrainingError
 
 LOW, HIGH, STEPS = 1e-6, 10.0, 100

@@ -1,0 +1,83 @@
+"""Joining the processes that a launcher started."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.runtime.device import choose_device
+from zoo.engine.runtime.launch_env import launched
+from zoo.errors import OptionError
+
+_JOINED = itertools.count()
+_FOUND: dict[str, Any] = {}  # kept, because the first process may be the one that holds the store
+
+
+def refuse_foreign_launchers() -> None:
+    """Refuse to be one of several processes of a launcher that does not tell them how to find each other.
+
+    Raises:
+        OptionError: If the environment says so.
+    """
+    if os.environ.get("WORLD_SIZE"):
+        return
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+        if os.environ.get(name, "").strip() not in ("", "0", "1", "-1"):
+            raise OptionError(
+                f"several processes were started by a launcher that is not supported ({name}={os.environ[name]}); "
+                "start them with torchrun, accelerate launch, or zoo train --num-processes"
+            )
+
+
+def join_processes(wanted: str, timeout: float) -> Ranks:
+    """Return the processes of this run, found by what the launcher (torchrun, Accelerate) left in the environment.
+
+    Args:
+        wanted: Device, as for ``choose_device``.
+        timeout: Seconds that one waits for the others.
+
+    Raises:
+        OptionError: If they cannot find each other.
+    """
+    refuse_foreign_launchers()
+    count = launched()
+    if count == 1:
+        return Ranks(timeout=timeout)
+    local = int(os.environ.get("LOCAL_RANK") or 0)
+    if choose_device(wanted).type == "cuda" and local >= torch.cuda.device_count():
+        raise OptionError(
+            f"this machine has {torch.cuda.device_count()} GPUs for more processes; start one process for each, or device='cpu'"
+        )
+    try:
+        if not dist.is_initialized():
+            cuda = choose_device(wanted).type == "cuda"
+            if cuda:
+                torch.cuda.set_device(local)
+            found = _rendezvous(timeout)
+            dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout), **found)
+            atexit.register(_leave)
+        return Ranks(dist.get_rank(), count, timeout)
+    except (ValueError, RuntimeError) as error:
+        raise OptionError(f"the {count} processes cannot find each other: {error}; see docs/several-devices.md") from error
+
+
+def _rendezvous(timeout: float) -> dict[str, Any]:
+    """Return the launcher's store and this process's place in it; after a run that failed the next one finds it empty."""
+    if not _FOUND:
+        store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        _FOUND.update(store=store, rank=rank, world_size=count)
+    return _FOUND | {"store": PrefixStore(f"zoo/{next(_JOINED)}", _FOUND["store"])}
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,106 @@
+"""The data of a run: opened, checked against the model, and identified."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.data.dataset import drop_corrupt
+from zoo.data.folders import PICTURES
+from zoo.data.open import Table, open_train_valid
+from zoo.data.read import TEXTUAL, kind_of
+from zoo.data.table import flat_targets
+from zoo.declare import Text
+from zoo.engine.options.config import Config
+from zoo.errors import DataError, OptionError, examples
+from zoo.models.task_model import TaskModel
+
+
+def reads(model: TaskModel) -> str:
+    """Return what one input of the model is; see ``zoo.data.table.Table.reads``."""
+    return kind_of(model.inputs, model.task)
+
+
+def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tuple[Table, Table | None]:
+    """Open the training and validation data and check their targets against the model.
+
+    ``valid=False`` trains on everything; there is then no best epoch, and the last one is kept.
+
+    Raises:
+        DataError: If the data do not fit the model.
+    """
+    first, second = open_train_valid(
+        train,
+        valid,
+        task=model.task,
+        classes=model.labels,
+        columns=config.columns,
+        valid_split=config.valid_split,
+        seed=config.seed,
+        allow_leak=config.allow_leak,
+        drop_other_classes=config.drop_other_classes,
+        reads=reads(model),
+    )
+    check_targets(model, first)
+    if second is not None:
+        check_targets(model, second)
+    refuse_window(config.window, first)
+    if config.on_corrupt == "skip":
+        window = config.window or getattr(model.inputs, "window", None)
+        channels = 0 if isinstance(model.inputs, Text) else model.inputs.channels
+        first = drop_corrupt(first, config.max_corrupt, window, channels=channels)
+        second = second and drop_corrupt(second, config.max_corrupt, window, channels=channels)
+    return first, second
+
+
+def refuse_window(window: tuple[float, float] | None, table: Table) -> None:
+    """Refuse a window where there is no scan to be shown through it: pictures have the values that they are shown with.
+
+    Raises:
+        OptionError: If a window is given and all inputs are pictures.
+    """
+    names = [name for name in table.inputs if isinstance(name, str | os.PathLike)] if isinstance(table.inputs, list) else []
+    pictures = bool(names) and all(os.fspath(name).lower().endswith(PICTURES) for name in names)
+    if window is not None and pictures:
+        raise OptionError(f"window: it is for DICOM files and volumes, and {table.source} has pictures; leave it out")
+
+
+def check_targets(model: TaskModel, table: Table) -> None:
+    """Refuse labelled data whose classes or number of outputs differ from the model's.
+
+    Raises:
+        DataError: Naming both sides.
+    """
+    if table.targets is None:
+        raise DataError(f"{table.source} has no labels; give class folders, a label column, or (X, y)")
+    if model.task == "regression":
+        outputs = 1 if table.targets.ndim == 1 else table.targets.shape[1]
+        if outputs != model.num_classes:
+            raise DataError(f"{table.source} has {outputs} target values per sample, the model has num_classes={model.num_classes} outputs")
+        return
+    if len(table.classes) != model.num_classes:
+        raise DataError(
+            f"{table.source} has {len(table.classes)} classes ({examples(table.classes, 8)}), "
+            f"the model has num_classes={model.num_classes}; build it with adapt({len(table.classes)}) or remove the surplus"
+        )
+    if model.labels is not None and table.classes != model.labels:
+        raise DataError(f"{table.source} has the classes {examples(table.classes, 8)}, the model has {examples(model.labels, 8)}")
+
+
+def summary(table: Table | None) -> dict[str, Any] | None:
+    """Return what identifies a table: source, counts, and a digest over the names and targets of its samples."""
+    if table is None:
+        return None
+    digest = hashlib.sha256(np.ascontiguousarray(flat_targets(np.asarray(table.targets))).tobytes())
+    names = table.inputs if isinstance(table.inputs, list | tuple) else []
+    # The last two parts only: a data folder may move between a run and its continuation.
+    for name in names:
+        if table.reads in TEXTUAL:
+            digest.update(repr(name).encode())
+        else:
+            digest.update("/".join(Path(name).parts[-2:]).encode() if isinstance(name, str | os.PathLike) else b"?")
+    return {"source": table.source, "samples": len(table), "classes": table.counts(), "sha256": digest.hexdigest()}

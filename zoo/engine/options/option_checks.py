@@ -1,0 +1,105 @@
+"""Options that a model, its task or its data have no use for, refused before anything expensive happens."""
+
+from __future__ import annotations
+
+import logging
+
+from zoo.engine.options.augment_options import AUGMENTS, resolve_augment
+from zoo.engine.options.config import Config
+from zoo.engine.options.recipe import phase_epochs
+from zoo.errors import OptionError, count, fault_list
+from zoo.models.task_model import TaskModel
+
+log = logging.getLogger("zoo")
+MIXES = ("mixup", "cutmix", "erase", "rand_augment")
+
+
+def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> None:
+    """Refuse what the model or its task has no use for, instead of ignoring it.
+
+    Args:
+        model: The model.
+        config: The resolved configuration.
+        validated: Whether there will be validation data.
+
+    Raises:
+        OptionError: If options for images meet texts, or options for classes meet a regression, and the like; all at once.
+    """
+    _warn(model, config)
+    kind = model.spec.modality
+    pixels = [name for name in ("views", "on_corrupt") if kind == "text" and _given(config, name)]
+    pixels += _augments_in_vain(config, kind)
+    labels = [name for name in ("class_weights", "balanced_sampling", "label_smoothing") if getattr(config, name)]
+    waits = [name for name in ("patience", "monitor") if getattr(config, name)]
+    waits += ["schedule='plateau'"] if "plateau" in (config.schedule, *(phase.schedule for phase in config.recipe.phases)) else []
+    useless = [
+        (kind != "image", pixels, f"meant for images, and {model.spec.name!r} reads {kind}s"),
+        (model.task == "regression", labels, "meant for classes, and a regression has none"),
+        (
+            model.task == "token-classification",
+            [name for name in labels if name == "balanced_sampling"],
+            "it draws whole samples, and a sentence has labels of several classes; use class_weights",
+        ),
+        (
+            not model.pretrained,
+            ["freeze_bn"] if config.freeze_bn and not config.recipe.freeze_bn else [],
+            f"it keeps pretrained statistics, and {model.spec.name!r} starts from random values",
+        ),
+        (not validated, waits, "decided by a metric, and there are no validation data"),
+    ]
+    faults = [f"{', '.join(names)}: {why}" for given, names, why in useless if given and names]
+    faults += _apart(config)
+    if faults:
+        raise OptionError(fault_list("these options do not suit the run:", faults, "Leave out what is named"))
+
+
+def _warn(model: TaskModel, config: Config) -> None:
+    """Tell of what can be meant, and mostly is not."""
+    phases = config.recipe.phases
+    if not model.pretrained and phases[0].frozen == "all":
+        told = "%s starts from random values, and the recipe %r first trains a head on its features; recipe='full' suits it better"
+        log.warning(told, model.spec.name, config.recipe.name)
+    left_out = [phase.name for phase, epochs in zip(phases, phase_epochs(phases, config.epochs), strict=True) if not epochs]
+    if left_out:
+        told = "epochs is %d and the recipe %r has %d phases; left out: %s"
+        log.warning(told, config.epochs, config.recipe.name, len(phases), ", ".join(left_out))
+    for phase, epochs in zip(phases, phase_epochs(phases, config.epochs), strict=True):
+        if phase.frozen == "each" and 0 < epochs < len(model.groups):
+            told = "phase %r has %s for %d groups, so it unfreezes several at a time; give it more epochs"
+            log.warning(told, phase.name, count(epochs, "epoch"), len(model.groups))
+    if config.wise_ft < 1 and len(phases) - len(left_out) == 1:
+        told = "wise_ft mixes in the values from before the last phase, and there is one phase only: where the head is new, they are random"
+        log.warning(told)
+
+
+def _apart(config: Config) -> list[str]:
+    """Return which options do not go with each other."""
+    mixed = [name for name in ("mixup", "cutmix") if (config.augment or {}).get(name)]
+    hooked = [name for name in ("delta", "bss", "drop_path", "recompute") if getattr(config, name)]
+    means = [name for name in ("average", "wise_ft") if _given(config, name)]
+    pairs = [
+        (config.views > 1, mixed, "views", "views are kept of single samples"),
+        (config.compile, hooked, "compile", "compiled code does not see what is hooked into a network"),
+        (
+            config.trains == "lora",
+            means,
+            "lora",
+            "what LoRA trains are factors of weights, and a mean of factors is not that of their products",
+        ),
+    ]
+    return [f"{', '.join(found)} with {other}: {why}" for given, found, other, why in pairs if given and found]
+
+
+def _augments_in_vain(config: Config, kind: str) -> list[str]:
+    """Return what was given of an augmentation and changes nothing for inputs of this kind."""
+    augment = config.augment or {}
+    mixes = [name for name in MIXES if kind != "image" and augment.get(name)]
+    named = [fields for name, fields in AUGMENTS.items() if name != config.recipe.augment]
+    usual = resolve_augment(config.recipe.augment, {}, []) or {}
+    other = augment in named or any(augment.get(name) != usual.get(name) for name in augment if name not in MIXES)
+    return ["augment"] if kind == "text" and augment and other else mixes
+
+
+def _given(config: Config, name: str) -> bool:
+    """Tell whether an option differs from what it is if nobody gives it."""
+    return bool(getattr(config, name) != Config.model_fields[name].default)
