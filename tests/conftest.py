@@ -27,8 +27,8 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _nothing_shared() -> None:
     """Let no test train on what the frozen part of a model gave in another."""
-    if shelf := sys.modules.get("zoo.engine.cache.feature_memo"):  # without importing torch for it
-        shelf.SHELF.clear()
+    if memo := sys.modules.get("zoo.engine.cache.feature_memo"):  # without importing torch for it
+        memo.MEMO.clear()
 
 
 @pytest.fixture(scope="session")

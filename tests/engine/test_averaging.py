@@ -81,7 +81,7 @@ def test_the_models_own_values_come_back_bit_for_bit_and_counters_are_not_averag
     for step in range(3):
         train(model, step)
         average.update()
-    own, tensors = values(model), {name: tensor.clone() for name, tensor in average.tensors().items()}
+    own, tensors = values(model), {name: tensor.clone() for name, tensor in average.state_dict().items()}
     with average.swapped(model):
         averaged = values(model)
     assert difference(averaged, own) > 0.05
@@ -90,7 +90,7 @@ def test_the_models_own_values_come_back_bit_for_bit_and_counters_are_not_averag
     with pytest.raises(KeyError), average.swapped(model):
         raise KeyError
     assert difference(values(model), own) == 0
-    assert all(torch.equal(tensor, average.tensors()[name]) for name, tensor in tensors.items())
+    assert all(torch.equal(tensor, average.state_dict()[name]) for name, tensor in tensors.items())
 
 
 @pytest.mark.parametrize("kind", [lambda model: Ema(model, 0.5), Average], ids=["ema", "average"])
@@ -99,14 +99,14 @@ def test_a_restored_average_goes_on_bit_for_bit(kind) -> None:  # type: ignore[n
     average = kind(model)
     train(model, 1)
     average.update()
-    saved = {name: tensor.clone() for name, tensor in average.tensors().items()}
+    saved = {name: tensor.clone() for name, tensor in average.state_dict().items()}
     resumed = kind(make_model(seed=9))
     resumed._model = model
-    resumed.restore(saved)
+    resumed.load_state_dict(saved)
     train(model, 2)
     average.update()
     resumed.update()
-    assert all(torch.equal(tensor, resumed.tensors()[name]) for name, tensor in average.tensors().items())
+    assert all(torch.equal(tensor, resumed.state_dict()[name]) for name, tensor in average.state_dict().items())
 
 
 def test_frozen_values_do_not_drift() -> None:
@@ -130,7 +130,7 @@ def test_small_steps_of_a_model_in_half_precision_are_not_lost() -> None:
         model.head.linear.bias.add_(1)
     for _ in range(100):
         ema.update()
-    moved = ema.tensors()["value.head.linear.bias"] - start
+    moved = ema.state_dict()["value.head.linear.bias"] - start
     torch.testing.assert_close(moved, torch.full_like(moved, 1 - 0.9999**100), rtol=1e-3, atol=0)
     with ema.swapped(model):
         assert model.head.linear.bias.dtype == torch.bfloat16
@@ -144,7 +144,7 @@ def test_tied_tensors_stay_tied() -> None:
     ema.update()
     with ema.swapped(model):
         assert model.backbone.blocks[1].conv.weight is model.backbone.blocks[0].conv.weight
-        assert torch.equal(model.backbone.blocks[0].conv.weight, ema.tensors()["value.backbone.blocks.1.conv.weight"])
+        assert torch.equal(model.backbone.blocks[0].conv.weight, ema.state_dict()["value.backbone.blocks.1.conv.weight"])
 
 
 def test_interpolation_goes_from_the_start_to_the_tuned_values() -> None:
@@ -169,7 +169,7 @@ def test_values_of_another_network_are_refused() -> None:
     with pytest.raises(SavedModelError, match=r"head\.linear\.weight"):
         interpolate(model, start, 0.5)
     with pytest.raises(SavedModelError, match=r"head\.linear\.weight"):
-        Ema(model, 0.5).restore(Ema(make_model(classes=4), 0.5).tensors())
+        Ema(model, 0.5).load_state_dict(Ema(make_model(classes=4), 0.5).state_dict())
 
 
 def test_refreshed_statistics_are_those_of_torch() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from zoo.data.transforms import Augment
+from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.augment_options import AUGMENT_FIELDS
 from zoo.engine.options.config import TORCH_OPTIMIZERS, Config, option_differences, resolve
 from zoo.engine.options.recipe import Phase, Recipe
@@ -63,7 +64,7 @@ def test_a_value_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
 
 def test_what_torch_the_task_or_the_recipe_would_refuse_is_told_with_the_rest() -> None:
     with pytest.raises(OptionError) as caught:
-        resolve("full", {"warmup": 7, "optimizer": "sgdd", "monitor": "acuracy", "lora_rank": 4})
+        resolve("full", {"warmup": 7, "optimizer": "sgdd", "monitor": "acuracy", "lora_rank": 4}, check_optimizer=check_optimizer)
     told = str(caught.value)
     for fact in (
         "warmup is 7",
@@ -73,7 +74,7 @@ def test_what_torch_the_task_or_the_recipe_would_refuse_is_told_with_the_rest() 
     ):
         assert fact in told
     with pytest.raises(OptionError, match="momentun"):
-        resolve("full", {"optimizer": "sgd", "optimizer_options": {"momentun": 0.9}})
+        resolve("full", {"optimizer": "sgd", "optimizer_options": {"momentun": 0.9}}, check_optimizer=check_optimizer)
 
 
 @pytest.mark.parametrize("option", ["l2_sp", "delta", "bss", "drop_path", "recompute"])

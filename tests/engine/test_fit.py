@@ -13,7 +13,7 @@ import torch
 import zoo
 from tests.engine.tiny import NAMES, count_samples, difference, images, model, timeless, values
 from zoo.engine.options.recipe import Phase, Recipe
-from zoo.engine.train import trainer
+from zoo.engine.train import supervised
 from zoo.errors import DataError, OptionError, OutputExistsError, TrainingError, UnknownGroupError
 from zoo.registry.registry import Registry
 
@@ -376,7 +376,7 @@ def test_a_run_does_not_mind_how_tf32_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_regression_whose_targets_are_not_scaled_has_a_loss_to_choose_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "measure", lambda *_: None)
+    monkeypatch.setattr(supervised, "measure", lambda *_: None)
     pixels = images(24)[0]
     run = fit(model(1, task="regression"), tmp_path, (pixels, np.arange(24.0)), (pixels, np.arange(24.0)), monitor="loss")
     assert run.history[run.kept - 1]["loss"] == pytest.approx(run.metrics["rmse"] ** 2)

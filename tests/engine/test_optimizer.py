@@ -235,8 +235,8 @@ def test_a_guard_that_is_not_deferred_stops_a_plain_optimizer_before_its_step(tm
     made: list[Guard] = []
 
     class Seen(Guard):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
             made.append(self)
 
     monkeypatch.setattr(trainer, "Guard", Seen)

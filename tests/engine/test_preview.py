@@ -114,8 +114,8 @@ def test_what_is_to_be_found_out_is_called_auto_and_not_tried(tmp_path: Path, mo
     def refuse(*_: object) -> None:
         raise AssertionError("a plan tries nothing out")
 
-    monkeypatch.setattr("zoo.engine.train.trainer.find_rate", refuse)
-    monkeypatch.setattr("zoo.engine.train.trainer.fit_memory", refuse)
+    monkeypatch.setattr("zoo.engine.train.auto_tune.AutoTune.find_rate", refuse)
+    monkeypatch.setattr("zoo.engine.train.auto_tune.AutoTune.fit_memory", refuse)
     told = model().plan(images(), recipe="layer-decay", lr="auto", batch_size="auto")
     assert (told.lr, told.batch_size) == ("auto", "auto")
     assert [phase.lr for phase in told.phases] == ["auto", "auto"]

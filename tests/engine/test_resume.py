@@ -141,11 +141,11 @@ def test_a_signal_after_the_last_step_is_told_once_the_model_is_saved(
 
 def test_a_stop_does_not_hide_a_step_that_a_gpu_has_not_told_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Deferred(Guard):  # what a GPU does; fused AdamW reads found_inf on the CPU as well
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
             self.deferred = True
 
-    def fused(net: Any, config: Any, device: torch.device) -> torch.optim.AdamW:
+    def fused(net: Any, config: Any, device: torch.device, extra: Any) -> torch.optim.AdamW:
         groups = build_optimizer(net, config, device).param_groups
         return torch.optim.AdamW([group | {"fused": True} for group in groups], fused=True)
 

@@ -108,7 +108,7 @@ def test_a_plateau_goes_on_where_it_was() -> None:
     one, other = Plateau(), Plateau()
     for better in (True, False, False, False, False):
         one.update(better)
-    other.restore(one.to_dict())
+    other.load_state_dict(one.state_dict())
     assert other == one
     assert other.waited == 1
 

@@ -11,7 +11,7 @@ import torch
 
 from tests.engine.tiny import count_samples, difference, images, model, values
 from zoo.data.open import open_data
-from zoo.engine.cache.feature_memo import SHELF, Shelf, table_key
+from zoo.engine.cache.feature_memo import MEMO, FeatureMemo, table_key
 from zoo.engine.options.recipe import Phase, Recipe
 
 TOP = Recipe(name="last", phases=(Phase(name="last", frozen=-1, augment=False),), epochs=2, batch_size=8, augment="none")
@@ -114,7 +114,7 @@ def test_a_file_that_changed_and_what_cannot_be_told_apart_have_no_part_in_it(tm
 
 
 def test_the_shelf_forgets_what_was_unused_longest_and_takes_nothing_too_large() -> None:
-    shelf = Shelf(limit=10)
+    shelf = FeatureMemo(limit=10)
     for name in ("a", "b"):
         shelf.put(name, name, 4)
     assert shelf.get("a") == "a"
@@ -124,4 +124,4 @@ def test_the_shelf_forgets_what_was_unused_longest_and_takes_nothing_too_large()
     shelf.put("", "e", 1)
     assert shelf.get("d") is None
     assert shelf.get("") is None
-    SHELF.clear()
+    MEMO.clear()

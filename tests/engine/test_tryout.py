@@ -16,7 +16,7 @@ import torch
 
 from tests.engine.test_resume import stop, tables
 from tests.engine.tiny import difference, model, timeless, values
-from zoo.engine.cache.feature_memo import SHELF
+from zoo.engine.cache.feature_memo import MEMO
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.errors import OptionError, TrainingError, ZooError
 
@@ -120,7 +120,7 @@ def test_t7_what_is_kept_is_computed_as_before_also_where_a_later_pass_ran_out_o
         made.fit(*tables(), out=folder, quiet=True, recipe="full", freeze="stage.0", augment="none", batch_size=4, epochs=3, **options)
         return kept, max(behind)
 
-    SHELF.clear()
+    MEMO.clear()
     stop_at = -1
     expected, largest = train(tmp_path / "whole")
     assert largest == 4
@@ -128,7 +128,7 @@ def test_t7_what_is_kept_is_computed_as_before_also_where_a_later_pass_ran_out_o
     with pytest.raises(ZooError, match="SIGTERM"):
         train(tmp_path / "run")
     stop_at = -1
-    SHELF.clear()
+    MEMO.clear()
     assert train(tmp_path / "run", resume=True)[0] == expected
     assert max(expected) == 8
 
@@ -232,7 +232,7 @@ def test_a_phase_in_steps_ends_within_an_epoch_and_its_schedule_with_it(tmp_path
     result = made.fit(*tables(), out=tmp_path, recipe=recipe, quiet=True)
     assert [(line["phase"], line["epoch"]) for line in result.history] == [("some", 1), ("some", 2), ("rest", 3)]
     newest = max((tmp_path / "checkpoint").iterdir())
-    assert json.loads((newest / "state.json").read_text())["steps"] == 4 + 3
+    assert json.loads((newest / "state.json").read_text())["run"]["steps"] == 4 + 3
     assert result.history[1]["lr"] == pytest.approx(recipe.lr * 1 / 4)
 
 

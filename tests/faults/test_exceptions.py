@@ -19,7 +19,7 @@ from zoo.data.open import open_data
 from zoo.engine.inference import metrics as metrics_module
 from zoo.engine.options import model_selection
 from zoo.engine.rundir.checkpoint import read_newest, write_checkpoint
-from zoo.engine.train import checkpoint_writer, trainer, validation
+from zoo.engine.train import checkpoint_writer, supervised, trainer
 from zoo.engine.train import fit as fit_module
 from zoo.errors import CorruptInputError, TrainingError
 
@@ -104,7 +104,7 @@ FUNCTIONS: dict[str, tuple[Any, str, int]] = {
     "transform": (transforms.Train, "__call__", 30),
     "transform in evaluation": (transforms.Evaluate, "__call__", 15),
     "decoder": (transforms, "decode", 40),
-    "metric": (validation, "compute_metrics", 2),
+    "metric": (supervised, "compute_metrics", 2),
     "one of the metrics": (metrics_module, "softmax", 2),
     "best epoch": (model_selection.Best, "update", 2),
     "optimizer": (torch.optim.AdamW, "step", 5),
@@ -185,7 +185,7 @@ def test_t9_the_steps_before_an_exception_are_in_a_checkpoint(
         fit(tmp_path, MODULES[where])
     found = read_newest(tmp_path / "checkpoint")
     assert found is not None
-    assert found[0].plain["steps"] == (6 if "evaluation" in where else 5 if where == "a block" else 4)
+    assert found[0].plain["run"]["steps"] == (6 if "evaluation" in where else 5 if where == "a block" else 4)
     goes_on(tmp_path, whole)
 
 

@@ -66,7 +66,7 @@ def test_t1_a_run_that_is_killed_at_any_moment_loses_at_most_the_step_it_is_in(k
         out = tmp_path / f"run-{number}"
         done, killed = kill_one(out, tmp_path / "log", chance, epochs)
         found = read_newest(out / "checkpoint")
-        saved = 0 if found is None else int(found[0].plain["steps"])
+        saved = 0 if found is None else int(found[0].plain["run"]["steps"])
         assert saved >= before, "a checkpoint was lost"
         lost.append(before + done - saved)
         before = saved
@@ -110,7 +110,7 @@ def test_t3_whatever_is_damaged_the_checkpoint_before_is_taken_and_it_is_told(
     with caplog.at_level(logging.WARNING, "zoo"):
         found = read_newest(tmp_path / "checkpoint")
     assert found is not None
-    assert found[0].plain["steps"] == 3 * STEPS - 1
+    assert found[0].plain["run"]["steps"] == 3 * STEPS - 1
     assert "newer checkpoints are damaged" in caplog.text
     assert "step-0000000009" in caplog.text
     assert file in caplog.text or file == "manifest.json"

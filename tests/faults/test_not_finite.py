@@ -117,7 +117,7 @@ def test_t6_a_gradient_that_is_not_finite_changes_nothing(tmp_path: Path) -> Non
 
 
 def test_t6_a_metric_that_is_not_finite_does_not_stop_and_is_never_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.engine.train import validation
+    from zoo.engine.train import supervised
 
     epochs = [0]
 
@@ -126,7 +126,7 @@ def test_t6_a_metric_that_is_not_finite_does_not_stop_and_is_never_best(tmp_path
         told = compute_metrics(*arguments)
         return told | ({"accuracy": float("nan")} if epochs[0] == 2 else {})
 
-    monkeypatch.setattr(validation, "compute_metrics", second_is_nan)
+    monkeypatch.setattr(supervised, "compute_metrics", second_is_nan)
     run = model().fit(images(24), images(12, seed=1), recipe="full", batch_size=8, epochs=3, out=tmp_path / "run", quiet=True)
     assert run.kept != 2
     second = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[1])

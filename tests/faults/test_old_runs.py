@@ -19,7 +19,7 @@ from tests.faults.fake_dist import fake_dist, run_python
 from zoo.data.open import open_data
 from zoo.engine.options.model_selection import LOWER_IS_BETTER, MONITORS, Best
 from zoo.engine.rundir import checkpoint
-from zoo.engine.train import checkpoint_writer, validation
+from zoo.engine.train import checkpoint_writer, supervised
 from zoo.errors import OptionError, SavedModelError
 from zoo.weights.load import digest
 
@@ -54,7 +54,7 @@ def test_t10_the_epoch_that_is_kept(script: str, tmp_path: Path, monkeypatch: py
         value, loss = next(epochs)
         return {"loss": loss} | ({} if value is None else {monitor: value})
 
-    monkeypatch.setattr(validation, "compute_metrics", scripted)
+    monkeypatch.setattr(supervised, "compute_metrics", scripted)
     _, run = fit(tmp_path, net, monitor=monitor)
     assert run.kept == expected
     assert difference(values(net), seen[expected - 1]) == 0.0

@@ -340,26 +340,26 @@ def test_watching_and_the_penalty_change_neither_random_numbers_nor_statistics()
 def test_a_resumed_run_has_the_same_start(weights: Mapping[str, float]) -> None:
     model = make_model()
     first = Regularizers(model, **weights)
-    state = {name: tensor.clone() for name, tensor in first.state().items()}
+    state = {name: tensor.clone() for name, tensor in first.state_dict().items()}
     second = Regularizers(moved(model), **weights)
     assert amount(penalty(second, model)) != amount(penalty(first, model))
-    second.restore(state)
+    second.load_state_dict(state)
     assert torch.equal(penalty(second, model), penalty(first, model))
-    assert all(torch.equal(tensor, second.state()[name]) for name, tensor in state.items())
+    assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in state.items())
 
 
 def test_the_start_of_another_network_is_refused() -> None:
-    state = Regularizers(make_model(), l2_sp=1.0).state()
+    state = Regularizers(make_model(), l2_sp=1.0).state_dict()
     with pytest.raises(SavedModelError, match="blocks"):
-        Regularizers(text_model(), l2_sp=1.0).restore(state)
+        Regularizers(text_model(), l2_sp=1.0).load_state_dict(state)
     with pytest.raises(SavedModelError, match=r"conv1\.weight"):
-        Regularizers(make_model(), l2_sp=1.0).restore(state | {"conv1.weight": torch.zeros(1)})
+        Regularizers(make_model(), l2_sp=1.0).load_state_dict(state | {"conv1.weight": torch.zeros(1)})
 
 
 def test_the_start_is_kept_once_and_only_where_it_is_needed() -> None:
-    assert not Regularizers(make_model(), bss=1.0).state()
+    assert not Regularizers(make_model(), bss=1.0).state_dict()
     both = Regularizers(make_model(), l2_sp=1.0, delta=1.0)
-    assert both._start["conv1.weight"].data_ptr() == both.state()["conv1.weight"].data_ptr()
+    assert both._start["conv1.weight"].data_ptr() == both.state_dict()["conv1.weight"].data_ptr()
 
 
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])

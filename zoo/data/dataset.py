@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,8 +20,27 @@ from zoo.data.volumes import read_volume
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, examples, fault_list
 
 Sample: TypeAlias = "tuple[torch.Tensor, Any, int]"
-Inputs: TypeAlias = "torch.Tensor | dict[str, torch.Tensor]"
-Batched: TypeAlias = "tuple[Inputs, torch.Tensor, list[int]]"
+ModelInputs: TypeAlias = "torch.Tensor | Mapping[str, torch.Tensor]"
+"""What a network is given: pixels or voxels ``(batch, …)``, or the tensors of a tokenizer by name."""
+
+
+class Batch(NamedTuple):
+    """Samples of one source, stacked.
+
+    Attributes:
+        x: Inputs, or stored activations that enter the backbone in their place.
+        y: Targets, one row per sample.
+        indices: Rows of the table that the samples are.
+        views: Inputs of further views of the same samples, each augmented anew; empty where a source has one view.
+        frozen: Outputs of the objective's frozen modules for these samples by name, or None.
+    """
+
+    x: Any
+    y: torch.Tensor
+    indices: list[int]
+    views: tuple[Any, ...] = ()
+    frozen: Mapping[str, torch.Tensor] | None = None
+
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +102,7 @@ class Samples(Dataset[Sample]):
         target = None if targets is None else targets[index]
         return x, int(target) if isinstance(target, np.int64) else target, index
 
-    def collate(self, samples: Sequence[Sample]) -> Batched:
+    def collate(self, samples: Sequence[Sample]) -> Batch:
         """Stack a list of samples.
 
         Raises:
@@ -97,7 +116,7 @@ class Samples(Dataset[Sample]):
         x, y = torch.stack(inputs), torch.from_numpy(np.stack([np.asarray(target) for target in targets]))
         self._refuse(not_finite(x), indices, CorruptInputError("has values that are not finite; clean or remove it"))
         self._refuse(not_finite(y), indices, DataError("has a target that is not finite; correct or remove it"))
-        return x, y, list(indices)
+        return Batch(x, y, list(indices))
 
     def _refuse(self, rows: Sequence[int], indices: Sequence[int], error: ZooError) -> None:
         if rows:

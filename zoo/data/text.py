@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.data.dataset import Batched
+from zoo.data.dataset import Batch
 from zoo.data.table import Table
 from zoo.declare import Text
 from zoo.errors import DataError, OptionError, count
@@ -138,7 +138,7 @@ class TextSamples:
         assert self._words is not None, "only sentences given as words have words"
         return [word for word in dict.fromkeys(self._words[index]) if word is not None]
 
-    def collate(self, samples: Sequence[tuple[Encoding, Any, int]]) -> Batched:
+    def collate(self, samples: Sequence[tuple[Encoding, Any, int]]) -> Batch:
         """Pad a list of samples to the longest, in tokens, and stack it."""
         encodings, targets, indices = zip(*samples, strict=True)
         longest = max(len(encoding["input_ids"]) for encoding in encodings)
@@ -146,10 +146,10 @@ class TextSamples:
             name: _padded([encoding[name] for encoding in encodings], longest, value) for name, value in self._tokenizer.padding.items()
         }
         if self._words is not None:
-            return inputs, _padded(list(targets), longest, IGNORED), list(indices)
+            return Batch(inputs, _padded(list(targets), longest, IGNORED), list(indices))
         if targets[0] is None:
             targets = (-1,) * len(indices)
-        return inputs, torch.from_numpy(np.stack([np.asarray(target) for target in targets])), list(indices)
+        return Batch(inputs, torch.from_numpy(np.stack([np.asarray(target) for target in targets])), list(indices))
 
 
 def _by_token(words: Sequence[int | None], target: Any) -> list[int]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from zoo.data.dataset import ModelInputs
 from zoo.declare import BackboneSpec, HeadSpec, Inputs
 from zoo.models.adapt_checks import channel_option, check_arguments, check_head_options, check_task, check_width, own_pooling
 from zoo.models.backbone import Backbone, with_options
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from zoo.engine.preview.report import Preview
     from zoo.engine.rundir.run_folder import Run
-
-Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
 
 
 class TaskModel(nn.Module):
@@ -82,7 +81,7 @@ class TaskModel(nn.Module):
         self.head_options = dict(head_options or {})
         self.plugin = plugin
 
-    def forward(self, x: Batch) -> Tensor:
+    def forward(self, x: ModelInputs) -> Tensor:
         """Return logits ``(batch, num_classes)``, for token classification ``(batch, tokens, num_classes)``.
 
         Args:
@@ -90,7 +89,7 @@ class TaskModel(nn.Module):
         """
         return self.logits(self.backbone(x), x)
 
-    def logits(self, features: Tensor, x: Batch) -> Tensor:
+    def logits(self, features: Tensor, x: ModelInputs) -> Tensor:
         """Return the logits of features that the backbone gave for inputs ``x``."""
         check_width(features, self.spec)
         with self._exact(features):
@@ -110,12 +109,16 @@ class TaskModel(nn.Module):
     def _widened(self, features: Tensor) -> Tensor:
         return features.float() if self.task == "regression" and features.itemsize < 4 else features
 
-    def embed_batch(self, x: Batch) -> Tensor:
+    def embed_batch(self, x: ModelInputs) -> Tensor:
         """Return pooled features ``(batch, dim)`` for inputs as ``forward`` takes them."""
+        return self.pool(self.backbone(x), x)
+
+    def pool(self, features: Tensor, x: ModelInputs) -> Tensor:
+        """Return pooled features ``(batch, dim)`` of the features that the backbone gave for inputs ``x``."""
         # A plugin's head may keep its pooling to itself; embeddings then take the declared one.
         own = getattr(self.head, "pool", None)
         pool = own if isinstance(own, nn.Module) else Pool(self.spec.features)
-        pooled: Tensor = pool(self.backbone(x), *_mask(x))
+        pooled: Tensor = pool(features, *_mask(x))
         return pooled
 
     def freeze(self, upto: int | str) -> TaskModel:
@@ -244,6 +247,6 @@ def build_head(head: HeadSpec, spec: BackboneSpec, num_classes: int, *, seed: in
     return module
 
 
-def _mask(x: Batch) -> tuple[Tensor, ...]:
+def _mask(x: ModelInputs) -> tuple[Tensor, ...]:
     """Return what a head is given beside the features: the mask of the padding, for text."""
     return (x["attention_mask"],) if isinstance(x, Mapping) else ()

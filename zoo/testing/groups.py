@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from zoo.data.dataset import ModelInputs
 from zoo.models.layers import LayerGroups
-from zoo.testing.subject import Batch, Subject
+from zoo.testing.subject import Subject
 from zoo.tuning import param_groups, taps
 
 
@@ -17,7 +18,7 @@ def groups_run_in_order(subject: Subject) -> None:
     assert order == ran, f"they run as {', '.join(order)}; declared is {', '.join(ran)}"
 
 
-def execution_order(groups: LayerGroups, batch: Batch) -> list[str]:
+def execution_order(groups: LayerGroups, batch: ModelInputs) -> list[str]:
     """Return the names of the groups in the order in which a leaf module with parameters of each first runs."""
     order: list[str] = []
     handles = []

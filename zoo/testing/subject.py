@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import zoo
+from zoo.data.dataset import ModelInputs
 from zoo.declare import Image, Text, Volume
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 
-Batch: TypeAlias = "Tensor | dict[str, Tensor]"
 TOKENS = 16  # long enough for a padded sample, short enough for every backbone
 IDS = (5, 30)  # the smallest vocabularies of tests have these, and no padding or special token is among them
 
@@ -43,7 +43,7 @@ class Subject:
             torch.manual_seed(0)
             return zoo.get(self.name, weights=False).adapt(3)
 
-    def batch(self, size: int = 2, *, declared: bool = False) -> Batch:
+    def batch(self, size: int = 2, *, declared: bool = False) -> ModelInputs:
         """A batch of inputs, the same each time; of a text the last sample is padded.
 
         Args:
@@ -61,7 +61,7 @@ class Subject:
         shape = inputs.shape if declared or self.size is None else (inputs.channels, *self.size)
         return torch.randn(size, *shape, generator=generator)
 
-    def features(self, batch: Batch) -> Any:
+    def features(self, batch: ModelInputs) -> Any:
         """What the backbone's forward returns in eval mode."""
         module = self.backbone.build().eval()
         with torch.no_grad():
@@ -73,10 +73,10 @@ class Subject:
         return list(range(total + 1)) if total <= 6 else [0, 1, total // 2, total - 1, total]
 
 
-def pick(batch: Batch, rows: Sequence[int]) -> Batch:
+def pick(batch: ModelInputs, rows: Sequence[int]) -> ModelInputs:
     """Return a batch of some samples of another."""
     index = list(rows)
-    return {key: value[index] for key, value in batch.items()} if isinstance(batch, dict) else batch[index]
+    return {key: value[index] for key, value in batch.items()} if isinstance(batch, Mapping) else batch[index]
 
 
 def tensors(output: Any) -> Iterator[Tensor]:

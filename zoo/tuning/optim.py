@@ -12,7 +12,13 @@ from zoo.models.layers import LayerGroups
 
 
 def param_groups(
-    groups: LayerGroups, head: nn.Module, *, lr: float, layer_decay: float = 1.0, weight_decay: float = 0.0
+    groups: LayerGroups,
+    head: nn.Module,
+    *,
+    lr: float,
+    layer_decay: float = 1.0,
+    weight_decay: float = 0.0,
+    extra: nn.Module | None = None,
 ) -> list[dict[str, Any]]:
     """Split parameters into optimizer groups with geometrically decayed learning rates.
 
@@ -26,6 +32,8 @@ def param_groups(
         lr: Learning rate of the head, per optimizer step.
         layer_decay: Factor per group, in (0, 1]. 1 gives every group the same rate.
         weight_decay: Decoupled decay per step, as AdamW defines it.
+        extra: A module with further modules beside the model, such as a projector; what of it requires gradients and is not the
+            model's trains at ``lr``, in the group ``extra``.
 
     Returns:
         Dicts for ``torch.optim``, head last, each with ``params``, their dotted ``param_names``, ``lr``, ``weight_decay`` and
@@ -40,7 +48,13 @@ def param_groups(
     for group in groups:
         rate = lr * layer_decay ** (len(groups) - group.index)
         result += _split(group.named_parameters(), f"{group.name}", "backbone.", rate, weight_decay, seen)
+    further = [] if extra is None else [(name, parameter) for name, parameter in extra.named_parameters() if parameter.requires_grad]
+    result += _split(further, "extra", "extra.", lr, weight_decay, seen | _ids(head))
     return result + _split(head.named_parameters(), "head", "head.", lr, weight_decay, seen)
+
+
+def _ids(module: nn.Module) -> set[int]:
+    return {id(parameter) for parameter in module.parameters()}
 
 
 def _split(

@@ -13,16 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from zoo.data.dataset import ModelInputs
 from zoo.models.layers import LayerGroups
 from zoo.tuning.stubs import Outputs, answers, hooked, shape_of
-
-Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
 
 
 class _Reached(Exception):  # noqa: N818  # a signal and not an error
@@ -64,20 +63,20 @@ class Boundary:
     size: int = 0
     length: int = 0
 
-    def capture(self, x: Batch) -> list[Tensor]:
+    def capture(self, x: ModelInputs) -> list[Tensor]:
         """Run the prefix and return what has to be kept, one tensor ``(batch, …)`` for each of ``kept``; no gradients."""
         with torch.no_grad():
             entry = _entered(self.groups, self.frozen, x)
         return [entry.leaves[position].detach() for position in self.kept]
 
-    def replay(self, x: Batch, stored: list[Tensor]) -> Tensor:
+    def replay(self, x: ModelInputs, stored: list[Tensor]) -> Tensor:
         """Return the backbone's output for inputs ``x`` whose prefix gave ``stored``; gradients flow from the boundary on."""
         fill = {**dict(zip(self.kept, stored, strict=True)), **self.shared}
         with answers(self.outputs, lambda shape: self._resized(shape, x)), _enters(self.groups, self.frozen, fill):
             output: Tensor = self.groups.model(x)
         return output
 
-    def _resized(self, shape: torch.Size, x: Batch) -> list[int]:
+    def _resized(self, shape: torch.Size, x: ModelInputs) -> list[int]:
         """Return a recorded shape for another number of samples, and another number of tokens."""
         size, length = _extent(x)
         extents = list(shape)
@@ -87,7 +86,7 @@ class Boundary:
         return [length if 0 < axis < len(extents) - 1 and extent == self.length else extent for axis, extent in enumerate(extents)]
 
 
-def open_boundary(groups: LayerGroups, frozen: int, x: Batch) -> Boundary | str:
+def open_boundary(groups: LayerGroups, frozen: int, x: ModelInputs) -> Boundary | str:
     """Find the way into a backbone behind its first ``frozen`` groups, or say why there is none.
 
     The modes of the modules stay as they are; the prefix should be frozen, and what follows in eval mode. Both ways must give
@@ -107,7 +106,7 @@ def open_boundary(groups: LayerGroups, frozen: int, x: Batch) -> Boundary | str:
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
 
 
-def _tried(groups: LayerGroups, frozen: int, x: Batch) -> Boundary:
+def _tried(groups: LayerGroups, frozen: int, x: ModelInputs) -> Boundary:
     entry, outputs = _run_prefix(groups, frozen, x)
     size, length = _extent(x)
     boundary = Boundary(groups, frozen, outputs=outputs, size=size, length=length)
@@ -126,7 +125,7 @@ def _tried(groups: LayerGroups, frozen: int, x: Batch) -> Boundary:
     return boundary
 
 
-def _depending(boundary: Boundary, entry: _Entry, x: Batch) -> list[int]:
+def _depending(boundary: Boundary, entry: _Entry, x: ModelInputs) -> list[int]:
     """Return the positions of the arguments that change when the prefix puts out something else."""
     seen = []
     for value in (0.0, 1.0):
@@ -139,7 +138,7 @@ def _depending(boundary: Boundary, entry: _Entry, x: Batch) -> list[int]:
     ]
 
 
-def _run_prefix(groups: LayerGroups, frozen: int, x: Batch) -> tuple[_Entry, Outputs]:
+def _run_prefix(groups: LayerGroups, frozen: int, x: ModelInputs) -> tuple[_Entry, Outputs]:
     """Run the prefix; return what entered the next group, and what the outermost modules of the prefix returned."""
     outputs: Outputs = []
     depth = [0]
@@ -157,7 +156,7 @@ def _run_prefix(groups: LayerGroups, frozen: int, x: Batch) -> tuple[_Entry, Out
     return entry, outputs
 
 
-def _entered(groups: LayerGroups, frozen: int, x: Batch) -> _Entry:
+def _entered(groups: LayerGroups, frozen: int, x: ModelInputs) -> _Entry:
     caught: list[_Entry] = []
 
     def stop(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -206,7 +205,7 @@ def _modules(groups: LayerGroups) -> list[nn.Module]:
     return list(dict.fromkeys(found))
 
 
-def _extent(x: Batch) -> tuple[int, int]:
+def _extent(x: ModelInputs) -> tuple[int, int]:
     """Return the number of samples, and of tokens where the batch is text."""
     if isinstance(x, Mapping):
         ids = x["input_ids"]
@@ -214,5 +213,5 @@ def _extent(x: Batch) -> tuple[int, int]:
     return x.shape[0], 0
 
 
-def _first(x: Batch, count: int) -> Batch:
+def _first(x: ModelInputs, count: int) -> ModelInputs:
     return {name: tensor[:count] for name, tensor in x.items()} if isinstance(x, Mapping) else x[:count]

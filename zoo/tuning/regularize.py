@@ -8,18 +8,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from zoo.data.dataset import ModelInputs
 from zoo.errors import LayerGroupError, OptionError, SavedModelError, examples
 from zoo.models.layers import LayerGroups
 from zoo.tuning.blocks import Tuned, listen
 from zoo.tuning.penalties import mean_square, smallest_singular_values, squared_distance
-
-Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
 
 
 class Regularizers:
@@ -74,7 +73,7 @@ class Regularizers:
                 handle.remove()
             self._forget()
 
-    def penalty(self, x: Batch) -> Tensor | None:
+    def penalty(self, x: ModelInputs) -> Tensor | None:
         """Return the weighted sum of the penalties after a training forward of ``x``, or None where none applies.
 
         To be called once per forward; autocast is as it was in that forward. Draws no random numbers.
@@ -88,17 +87,17 @@ class Regularizers:
         told = [part for part in parts if part is not None]
         return torch.stack(told).sum() if told else None
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Return the values of the start that are kept; empty where none are needed."""
         return dict(self._start) if self._before is None else dict(self._before.model.state_dict())
 
-    def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """Take over what ``state`` gave, in place.
+    def load_state_dict(self, saved: Mapping[str, Tensor], /) -> None:
+        """Take over what ``state_dict`` returned, in place.
 
         Raises:
             SavedModelError: If it was made for another model or for other penalties.
         """
-        own = self.state()
+        own = self.state_dict()
         strange = sorted(own.keys() ^ saved.keys()) + [name for name in own.keys() & saved.keys() if own[name].shape != saved[name].shape]
         if strange:
             raise SavedModelError(f"the values of the start are those of another network; they differ in {examples(strange)}")
@@ -116,7 +115,7 @@ class Regularizers:
         norms = [parameter.float().square().sum() for parameter in self._model.head.parameters() if parameter.requires_grad]
         return 0.5 * self._l2_sp * torch.stack([moved, *norms]).sum()
 
-    def _feature_distance(self, outputs: Mapping[str, Any], x: Batch) -> Tensor | None:
+    def _feature_distance(self, outputs: Mapping[str, Any], x: ModelInputs) -> Tensor | None:
         trained = self._trained()
         if self._before is None or not trained:
             return None

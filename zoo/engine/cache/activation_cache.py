@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zoo.data.dataset import Inputs
+from zoo.data.dataset import Batch, ModelInputs
+from zoo.data.table import Table
 from zoo.data.text import TextSamples
 from zoo.engine.cache.tensor_store import Store, needed
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.loading.loader import Loader, to_device
-from zoo.engine.loading.order import Batch, ordered_batches
+from zoo.engine.loading.order import Indices, ordered_batches
 from zoo.models.task_model import TaskModel
 from zoo.tuning.partial_forward import Boundary, open_boundary
 
@@ -26,7 +26,7 @@ from zoo.tuning.partial_forward import Boundary, open_boundary
 class Entering:
     """One batch that enters in the middle: its inputs, of which pixels are not decoded again, and what was kept."""
 
-    x: Inputs
+    x: ModelInputs
     kept: list[Tensor]
 
 
@@ -36,12 +36,12 @@ class Whole:
 
     model: TaskModel
 
-    def capture(self, x: Inputs) -> list[Tensor]:
+    def capture(self, x: ModelInputs) -> list[Tensor]:
         """Return the features."""
         with torch.no_grad():
             return [self.model.backbone(x)]
 
-    def replay(self, _x: Inputs, stored: list[Tensor]) -> Tensor:
+    def replay(self, _x: ModelInputs, stored: list[Tensor]) -> Tensor:
         """Return what was kept."""
         return stored[0]
 
@@ -56,12 +56,12 @@ def find_boundary(model: TaskModel, frozen: int, loader: Loader) -> Boundary | W
         return Whole(model)
     if len(loader.samples) < 2:
         return "there is one sample only"
-    inputs, _, _ = next(iter(loader.batches([list(range(min(4, len(loader.samples))))])))
-    return open_boundary(model.groups, frozen, inputs)
+    batch = next(iter(loader.batches([list(range(min(4, len(loader.samples))))])))
+    return open_boundary(model.groups, frozen, batch.x)
 
 
-class Kept:
-    """What entered the boundary for every sample of a table and every view; in place of a loader.
+class ActivationCache:
+    """What entered the boundary for every sample of a table and every view; stands in place of a loader.
 
     Attributes:
         samples: Those of the loader that it was filled from.
@@ -103,12 +103,12 @@ class Kept:
         done = 0
         order, shared = ranks.share(ordered_batches(len(self.samples), batch_size, self.samples.lengths))
         with ranks.together((OSError,)):
-            for x, _, indices in loader.batches(order, view):
-                kept = self._boundary.capture(x)
-                stores = stores or self._stores(kept, x, limit, held, folder)
+            for batch in loader.batches(order, view):
+                kept = self._boundary.capture(batch.x)
+                stores = stores or self._stores(kept, batch.x, limit, held, folder)
                 for store, values in zip(stores, kept, strict=True):
-                    store.put(indices, values)
-                done += len(indices)
+                    store.put(batch.indices, values)
+                done += len(batch.indices)
                 each(done)
         for store in stores if shared else ():
             store.share(ranks)
@@ -131,7 +131,7 @@ class Kept:
         stores = self._views[-1]
         return stores, sum(store.nbytes for store in stores)
 
-    def _stores(self, kept: list[Tensor], x: Inputs, limit: int, held: int, folder: Path) -> list[Store]:
+    def _stores(self, kept: list[Tensor], x: ModelInputs, limit: int, held: int, folder: Path) -> list[Store]:
         ragged = [isinstance(x, dict) and values.ndim > 2 and values.shape[1] == x["input_ids"].shape[1] for values in kept]
         ones = np.ones(len(self.samples), dtype=np.int64)
         rows = [self.samples.lengths if each and self.samples.lengths is not None else ones for each in ragged]
@@ -149,20 +149,25 @@ class Kept:
         """Return the bytes of each store that one view of other samples takes, of which these are the lengths."""
         return [store.size(lengths) for store in self._views[0]]
 
-    def batches(self, order: Sequence[Batch], epoch: int = 0) -> Iterable[tuple[Any, Tensor, list[int]]]:
+    def batches(self, order: Sequence[Indices], epoch: int = 0) -> Iterable[Batch]:
         """Yield batches as a loader does; epoch e takes view e modulo their number."""
         stores = self._views[epoch % len(self._views)]
-        for x, targets, indices in self._plain(order, epoch):
-            yield Entering(x, [to_device(store.get(indices), self._device) for store in stores]), targets, indices
+        for batch in self._plain(order, epoch):
+            yield batch._replace(x=Entering(batch.x, [to_device(store.get(batch.indices), self._device) for store in stores]))
 
-    def _plain(self, order: Sequence[Batch], epoch: int) -> Iterable[tuple[Inputs, Tensor, list[int]]]:
+    def _plain(self, order: Sequence[Indices], epoch: int) -> Iterable[Batch]:
         if isinstance(self.samples, TextSamples):  # encoded already, and their masks are needed
             yield from self._loader.batches(order, epoch)
             return
-        targets = torch.from_numpy(np.asarray(self.samples.table.targets))
-        shape = self._loader.shape
+        targets, shape = targets_of(self.samples.table), self._loader.shape
         for indices in order:
-            yield torch.zeros((len(indices), *shape), device=self._device), to_device(targets[torch.tensor(indices)], self._device), indices
+            y = to_device(targets[torch.tensor(indices)], self._device)
+            yield Batch(torch.zeros((len(indices), *shape), device=self._device), y, indices)
+
+
+def targets_of(table: Table) -> Tensor:
+    """Return the targets of a table; -1 for every sample of one without labels."""
+    return torch.from_numpy(np.full(len(table), -1) if table.targets is None else np.asarray(table.targets))
 
 
 def _channels_last(values: Tensor) -> bool:

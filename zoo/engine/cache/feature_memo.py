@@ -1,4 +1,4 @@
-"""What frozen prefixes gave, kept for the next run of this process that asks for the same: a sweep, another head, a second seed.
+"""In-process cache of frozen features, for the next run that asks for the same: a sweep, another head, a second seed.
 
 The key is what the values depend on, to the last bit: the kinds, settings and values of the frozen modules, the declared
 input, the samples, the view, and how they were batched. Samples that cannot be told apart cheaply, such as a dataset object
@@ -19,13 +19,14 @@ from torch import nn
 
 from zoo.data.open import Table
 from zoo.data.read import TEXTUAL
-from zoo.engine.options.config import Config
+from zoo.engine.loading.loader import Kind
+from zoo.engine.rundir.run_context import RunContext
 from zoo.models.task_model import TaskModel
 
 LIMIT = 512 * 2**20  # bytes of all values together
 
 
-class Shelf:
+class FeatureMemo:
     """Values by key, the longest unused forgotten first.
 
     Args:
@@ -56,7 +57,7 @@ class Shelf:
         self._held.clear()
 
 
-SHELF = Shelf()
+MEMO = FeatureMemo()
 
 
 class Keys:
@@ -64,12 +65,11 @@ class Keys:
 
     Args:
         model: Its model.
-        config: Its resolved configuration.
-        accelerator: Device and precision.
+        context: Its conditions.
     """
 
-    def __init__(self, model: TaskModel, config: Config, accelerator: Any) -> None:
-        self._model, self._config, self._accelerator = model, config, accelerator
+    def __init__(self, model: TaskModel, context: RunContext) -> None:
+        self._model, self._context = model, context
         self._tables: dict[int, str] = {}
         self._prefix = ""
 
@@ -77,7 +77,7 @@ class Keys:
         """Look at the values of the frozen prefix again: another one is frozen, or it has trained in between."""
         self._prefix = ""
 
-    def of(self, what: str, table: Table, kind: str, view: int, *, batch_size: int) -> str:
+    def of(self, what: str, table: Table, kind: Kind, view: int, *, batch_size: int) -> str:
         """Return the key of what the frozen prefix gives; nothing where the samples have none.
 
         Args:
@@ -94,11 +94,12 @@ class Keys:
         self._prefix = self._prefix or model_key(self._model, self._model.frozen)
         if not self._prefix:
             return ""
-        how = [batch_size, str(self._accelerator.device), self._accelerator.mixed_precision, self._config.compile]
+        config = self._context.config
+        how = [batch_size, str(self._context.device), self._context.half, config.compile]
         torchs: Any = torch.backends  # some of what follows is not in its types
         libraries = (torchs.cuda.matmul, torchs.cudnn.conv, torchs.mkldnn.matmul, torchs.mkldnn.conv)
         how += [library.fp32_precision for library in libraries]  # the older getters refuse to answer where these were set
-        drawn = [view, self._config.seed, self._config.augment] if kind == "augmented" else []
+        drawn = [view, config.seed, config.augment] if kind.augmented else []
         return f"{what}/{self._prefix}/{samples}/{how}/{drawn}"
 
 

@@ -97,6 +97,15 @@ class Exchange:
         rows = self._gathered(padded).view(self.count, -1)
         return [json.loads(bytes(row[:length].numpy())) for row, length in zip(rows, lengths, strict=True)]
 
+    def rows_of_all(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Return the rows of every rank one after another, where they are; ``sizes`` are their numbers."""
+        padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
+        padded[: len(rows)] = rows.detach()
+        every = [torch.empty_like(padded) for _ in sizes]
+        with self._watched():
+            dist.all_gather(every, padded)
+        return torch.cat([part[:size] for part, size in zip(every, sizes, strict=True)])
+
     def _gathered(self, values: Tensor) -> Tensor:
         every = [torch.empty_like(values) for _ in range(self.count)]
         with self._watched():

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -35,6 +35,14 @@ class Status(IntEnum):
     OUT_OF_MEMORY = 4
     NOT_FINITE = 5
     FAILED = 6
+
+
+class Agreed(Exception):  # noqa: N818  # control flow inside the engine, never shown
+    """Raised inside a forward where another rank could not go on; all ranks know the verdict already."""
+
+    def __init__(self, verdict: Status) -> None:
+        super().__init__(verdict.name)
+        self.verdict = verdict
 
 
 class Ranks(Exchange):
@@ -96,6 +104,22 @@ class Ranks(Exchange):
                 raise RankError(failed(first, self.count, messages[first]))
         return max(statuses), float(every[:, 1].sum())
 
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Return the rows of all ranks, in the order of the ranks; gradients flow to this rank's own rows.
+
+        To be called in a forward, equally often by all ranks.
+
+        Raises:
+            Agreed: If another rank ran out of memory, or met values that are not finite, before it came to this call.
+            RankError: If another rank failed.
+        """
+        if self._group is None:
+            return rows
+        verdict = self.agree(Status.FINE)
+        if verdict >= Status.OUT_OF_MEMORY:
+            raise Agreed(verdict)
+        return cast(Tensor, _GatheredRows.apply(rows, self))
+
     @contextmanager
     def together(self, forgiven: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         """Run something that every rank does by itself; what one of them meets, all of them hear at the end.
@@ -129,7 +153,7 @@ class Ranks(Exchange):
         finally:
             self._open.remove(place)
         status = _status_of(caught, forgiven)
-        verdict = self.agree(status, told(caught) if caught else "")
+        verdict = self.agree(status, described(caught) if caught else "")
         if verdict == Status.DECLINED:
             mine = str(caught) if status == Status.DECLINED else ""  # who was told to stop hears of it at the next poll
             messages = self.gather(mine)
@@ -154,7 +178,7 @@ class Ranks(Exchange):
         if self._lookout is None or not (self._over or isinstance(error, RankError) or not self._heard(error)):
             return
         if not (self._over or isinstance(error, RankError)):
-            self._lookout.leave_word(told(error))
+            self._lookout.leave_word(described(error))
         group, self._over, self._group = self._group, True, None
         let_go(group)  # closes what the others are waiting at
 
@@ -181,7 +205,21 @@ class Ranks(Exchange):
         return False
 
 
-def told(error: BaseException) -> str:
+class _GatheredRows(torch.autograd.Function):
+    """Rows of all ranks, whose gradient goes to this rank's own: the others send theirs the same way."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
+        sizes = ranks.gather(len(rows))
+        ctx.start, ctx.size = sum(sizes[: ranks.rank]), len(rows)
+        return ranks.rows_of_all(rows, sizes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        return gradients[0][ctx.start : ctx.start + ctx.size], None
+
+
+def described(error: BaseException) -> str:
     """Return what is told of an error: of our own the message, of others the kind as well."""
     return str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}".removesuffix(": ")
 

@@ -16,7 +16,7 @@ from zoo.tuning.shard import sharded
 OPTIMIZERS = ("adamw", "adam", "sgd")  # their updates treat every number by itself
 
 
-def check_shardable(model: TaskModel, config: Config, ranks: Ranks) -> None:
+def check_shardable(model: TaskModel, config: Config, ranks: Ranks, *, supervised: bool = True) -> None:
     """Refuse ``shard=True`` where it has no meaning, or together with what needs whole parameters.
 
     Raises:
@@ -39,6 +39,8 @@ def check_shardable(model: TaskModel, config: Config, ranks: Ranks) -> None:
         f"optimizer={config.optimizer!r} (of {', '.join(OPTIMIZERS)})": config.optimizer.lower() not in OPTIMIZERS,
     }
     faults = [f"it does not go with {name}" for name, given in changed.items() if given]
+    if not supervised:
+        faults.append("it does not go with objective=")
     if ranks.count == 1:
         faults.append("it needs several processes: torchrun, accelerate launch, or zoo train --num-processes")
     if model.task == "regression":

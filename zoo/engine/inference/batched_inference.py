@@ -14,7 +14,7 @@ import torch
 from zoo.data.text import IGNORED, TextSamples
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.loading.order import ordered_batches
-from zoo.engine.loading.stream import BatchSource, Forward
+from zoo.engine.loading.stream import BatchSource, Function
 from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.errors import TrainingError, count
 
@@ -24,7 +24,7 @@ Outputs: TypeAlias = "npt.NDArray[np.float32]"
 
 
 def run_all(
-    forward: Forward,
+    forward: Function,
     loader: BatchSource,
     count: int,
     batch_size: int,
@@ -49,12 +49,12 @@ def run_all(
     ranks = ranks or Ranks()
     order, shared = ranks.share(ordered_batches(count, batch_size, loader.samples.lengths))
     with ranks.together(), torch.no_grad():
-        for inputs, _, indices in loader.batches(order, epoch):
-            outputs = forward(inputs).float().cpu().numpy()
+        for batch in loader.batches(order, epoch):
+            outputs = forward(batch.x).float().cpu().numpy()
             if result is None:
                 result = np.zeros((count, *outputs.shape[1:]), dtype=np.float32)
-            result[indices] = outputs
-            done += len(indices)
+            result[batch.indices] = outputs
+            done += len(batch.indices)
             each(done)
     assert result is not None, "an empty table was let through"
     return ranks.fill(result) if shared else result
@@ -87,7 +87,7 @@ def in_batches_that_fit(run: Callable[[int], T], size: int, *, halved: Callable[
 
 
 def run_words(
-    forward: Forward, loader: BatchSource, count: int, batch_size: int, *, each: Callable[[int], None], ranks: Ranks | None = None
+    forward: Function, loader: BatchSource, count: int, batch_size: int, *, each: Callable[[int], None], ranks: Ranks | None = None
 ) -> Outputs:
     """Run ``forward`` over sentences given as words, and return an array of ``count`` arrays ``(words, classes)``.
 
@@ -100,13 +100,13 @@ def run_words(
     ranks = ranks or Ranks()
     order, shared = ranks.share(ordered_batches(count, batch_size, samples.lengths))
     with ranks.together(), torch.no_grad():
-        for inputs, targets, indices in loader.batches(order, 0):
-            outputs, first = forward(inputs).float().cpu().numpy(), targets.cpu().numpy() != IGNORED
-            for row, index in enumerate(indices):
+        for batch in loader.batches(order, 0):
+            outputs, first = forward(batch.x).float().cpu().numpy(), batch.y.cpu().numpy() != IGNORED
+            for row, index in enumerate(batch.indices):
                 logits = np.full((len(samples.table.inputs[index]), outputs.shape[-1]), np.nan, dtype=np.float32)
                 logits[samples.words(index)] = outputs[row][first[row]]
                 result[index] = logits
-            done += len(indices)
+            done += len(batch.indices)
             each(done)
     if shared:
         found = {index: logits.tolist() for index, logits in enumerate(result) if logits is not None}

@@ -23,7 +23,7 @@ from zoo.engine.inference.metrics import compute_metrics, sigmoid, softmax
 from zoo.engine.loading.loader import Loader
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.sources import check_targets, reads, refuse_window
-from zoo.engine.loading.stream import Forward
+from zoo.engine.loading.stream import Function
 from zoo.engine.runtime.device import choose_device, choose_precision, placed
 from zoo.engine.runtime.progress import Progress
 from zoo.errors import DataError, OptionError, check_options, did_you_mean
@@ -187,7 +187,7 @@ def embed(model: TaskModel, inputs: Any, **options: Any) -> Array:
 def _predict_outputs(
     model: TaskModel,
     inputs: Any,
-    forward: Forward,
+    forward: Function,
     *,
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
@@ -220,7 +220,7 @@ def _as_list(inputs: Any, kind: str) -> Any:
 def _outputs(
     model: TaskModel,
     table: Table,
-    forward: Forward,
+    forward: Function,
     *,
     batch_size: int,
     workers: int | None,

@@ -1,49 +1,52 @@
-"""Which samples each step trains on, and this process's part of them, mixed where they are to be."""
+"""The batches of each optimizer step: which samples of each source, this rank's part of them, and their mixing."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
-from torch.nn import functional
 
-from zoo.data.open import Table
+from zoo.data.dataset import Batch
 from zoo.data.transforms import Augment, mix_batch
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.loading.loader import Loaded
-from zoo.engine.loading.order import Batch, balancing_weights, batches_by_length, epoch_order, even_batches
-from zoo.engine.loading.stream import Stream
+from zoo.engine.loading.order import Indices, balancing_weights, batches_by_length, cycled, epoch_order, even_batches
+from zoo.engine.loading.stream import Source, Stream
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import Epoch
-from zoo.models.task_model import TaskModel
 
 
-class Batches:
+class StepBatches:
     """The batches of one run.
 
+    The first source defines the epoch. The others cycle, with as many samples in each batch as the first; which ones is a
+    function of the seed and the position in the run.
+
     Args:
-        model: The model.
-        train: Training data.
+        sources: What the objective trains on.
         config: The configuration.
         ranks: The processes that share each batch.
+        soften: Returns targets that can be mixed, for mixup and CutMix.
 
     Attributes:
-        steps: Optimizer steps in which every sample is taken once.
+        steps: Optimizer steps in which every sample of the first source is taken once.
         smallest: Samples of the smallest batch.
     """
 
-    def __init__(self, model: TaskModel, train: Table, config: Config, ranks: Ranks) -> None:
-        self._model, self._count, self._config, self._ranks = model, len(train), config, ranks
-        self._draw = balancing_weights(np.asarray(train.targets)) if config.balanced_sampling and train.classes else None
+    def __init__(self, sources: Mapping[str, Source], config: Config, ranks: Ranks, soften: Callable[[Tensor], Tensor]) -> None:
+        self._sources, self._config, self._ranks, self._soften = sources, config, ranks, soften
+        self._first, *self._others = sources
+        table = sources[self._first].table
+        self._count = len(table)
+        self._draw = balancing_weights(np.asarray(table.targets)) if config.balanced_sampling and table.classes else None
         self._augment = Augment(**(config.augment or {}))
-        batches = even_batches(np.arange(len(train)), config.samples)
+        batches = even_batches(np.arange(self._count), config.samples)
         self.steps = -(-len(batches) // config.accumulate)
         self.smallest = min(map(len, batches), default=0)
 
-    def order(self, epoch: int, lengths: npt.NDArray[np.int64] | None = None) -> list[list[Batch]]:
+    def order(self, epoch: int, lengths: npt.NDArray[np.int64] | None = None) -> list[list[Indices]]:
         """Return the samples of each step of an epoch, as the batches that are accumulated: a function of the seed and the epoch."""
         seed, size = self._config.seed, self._config.accumulate
         order = epoch_order(self._count, seed, epoch, self._draw)
@@ -53,30 +56,47 @@ class Batches:
             batches = batches_by_length(order, self._config.samples, lengths, seed, epoch)
         return [batches[start : start + size] for start in range(0, len(batches), size)]
 
-    def load(self, epoch: Epoch, position: int, stream: Stream, order: Sequence[Sequence[Batch]], first: int = 0) -> Iterator[list[Loaded]]:
-        """Yield this process's batches of each step from ``first`` on; fewer where a batch has fewer samples than there are processes.
+    def load(
+        self, epoch: Epoch, position: int, streams: Mapping[str, Stream], order: Sequence[Sequence[Indices]], first: int = 0
+    ) -> Iterator[list[dict[str, Batch]]]:
+        """Yield this rank's batches of each step, by source; fewer where a batch has fewer samples than there are ranks.
 
         Args:
             epoch: The epoch of the plan.
             position: Its position in the plan.
-            stream: What loads samples.
-            order: The samples of each step.
+            streams: The batches of each source.
+            order: The samples of each step, of the first source.
             first: Step to begin at.
         """
-        shares = [[part for batch in step if (part := self._ranks.part(batch))] for step in order[first:]]
-        batches = iter(stream.batches([part for step in shares for part in step], position))
+        shares = {self._first: [[part for batch in step if (part := self._ranks.part(batch))] for step in order[first:]]}
+        for source in self._others:
+            shares[source] = self._cycled(source, position, order, first)
+        loads = {
+            source: iter(streams[source].batches([part for step in share for part in step], position)) for source, share in shares.items()
+        }
         mixed = epoch.augment and not epoch.cached and bool(self._augment.mixup or self._augment.cutmix)
-        for step, share in enumerate(shares, first):
-            loaded = [next(batches) for _ in share]
+        for step, share in enumerate(shares[self._first], first):
+            loaded = [{source: next(batches) for source, batches in loads.items()} for _ in share]
             yield [self._mixed(batch, position, step, part) for part, batch in enumerate(loaded)] if mixed else loaded
 
-    def _mixed(self, batch: Loaded, position: int, step: int, part: int) -> Loaded:
-        x, y, indices = batch
-        assert isinstance(x, Tensor), "only pixels are mixed"
+    def _cycled(self, source: str, position: int, order: Sequence[Sequence[Indices]], first: int) -> list[list[Indices]]:
+        """Return this rank's part of the batches of a source that cycles beside the first one."""
+        number, count = self._others.index(source), len(self._sources[source].table)
+        done = position * self._count + sum(len(batch) for step in order[:first] for batch in step)
+        shares = []
+        for step in order[first:]:
+            parts = []
+            for batch in step:
+                found = cycled(count, self._config.seed, number, done, len(batch))
+                parts += [part] if (part := self._ranks.part(found)) else []
+                done += len(batch)
+            shares.append(parts)
+        return shares
+
+    def _mixed(self, batches: dict[str, Batch], position: int, step: int, part: int) -> dict[str, Batch]:
+        batch = batches[self._first]
+        assert isinstance(batch.x, Tensor), "only pixels are mixed"
         other = f"/{self._ranks.rank}" if self._ranks.rank else ""
         rng = random.Random(f"{self._config.seed}/{position}/{step}/{part}/mix{other}")
-        return (*mix_batch(x, self._soft(y), self._augment, rng), indices)
-
-    def _soft(self, targets: Tensor) -> Tensor:
-        """Return targets that can be mixed: single labels as one-hot rows."""
-        return functional.one_hot(targets, self._model.num_classes).float() if self._model.task == "single-label" else targets
+        x, y = mix_batch(batch.x, self._soften(batch.y), self._augment, rng)
+        return batches | {self._first: batch._replace(x=x, y=y)}

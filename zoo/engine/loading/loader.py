@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.data.dataset import Batched, Inputs, Samples
+from zoo.data.dataset import Batch, ModelInputs, Samples
 from zoo.data.open import Table
 from zoo.data.text import TextSamples
 from zoo.data.transforms import Augment
 from zoo.data.workers import worker_init
-from zoo.engine.loading.order import Batch
+from zoo.engine.loading.order import Indices
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.worker_watchdog import Watched, WatchedLoader
 from zoo.engine.options.config import Config
 from zoo.models.task_model import TaskModel
 
-Loaded: TypeAlias = Batched
 
-
-class _Order(Sequence[Batch]):
+class _Order(Sequence[Indices]):
     """The batches of the epoch that comes next; replaced between epochs, so that workers can live on."""
 
     def __init__(self) -> None:
-        self.batches: Sequence[Batch] = []
+        self.batches: Sequence[Indices] = []
 
     def __getitem__(self, index: Any) -> Any:
         return self.batches[index]
@@ -73,12 +71,12 @@ class Loader:
             generator=torch.Generator(),
         )
 
-    def batches(self, order: Sequence[Batch], epoch: int = 0) -> Iterator[Loaded]:
-        """Yield ``(inputs, targets, sample indices)`` for each batch of indices, on the device."""
+    def batches(self, order: Sequence[Indices], epoch: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an order, on the device."""
         self.samples.set_epoch(epoch)
         self._order.batches = order
-        for inputs, targets, indices in _quiet_iterator(self._loader):
-            yield self._placed(inputs), targets.to(self._device, non_blocking=True), indices
+        for batch in _quiet_iterator(self._loader):
+            yield batch._replace(x=self._placed(batch.x), y=batch.y.to(self._device, non_blocking=True))
 
     def close(self) -> None:
         """End the workers; the next pass starts others."""
@@ -89,58 +87,69 @@ class Loader:
         """Shape of one sample's tensor."""
         return tuple(self.samples[0][0].shape)  # type: ignore[union-attr]  # asked of pixels only
 
-    def _placed(self, inputs: Inputs) -> Inputs:
-        if isinstance(inputs, dict):
+    def _placed(self, inputs: ModelInputs) -> ModelInputs:
+        if isinstance(inputs, Mapping):
             return {name: x.to(self._device, non_blocking=True) for name, x in inputs.items()}
         x = inputs.to(self._device, non_blocking=True)
         return x.contiguous(memory_format=torch.channels_last) if self._layout == torch.channels_last and x.ndim == 4 else x
 
 
+class Kind(NamedTuple):
+    """A way to load samples.
+
+    Attributes:
+        table: Name of the table.
+        augmented: Whether the samples are augmented.
+        view: Number of the view within a step: each has a loader of its own, as they are read side by side.
+    """
+
+    table: str
+    augmented: bool = False
+    view: int = 0
+
+
 class Loaders:
-    """Loaders by kind: ``plain`` and ``augmented`` training samples, and ``valid`` for those of validation.
+    """The loaders of one run by kind, made when they are first asked for.
 
     Args:
         model: The model, for its declared input.
-        train: Training data with encoded targets.
-        valid: Validation data, or None.
+        tables: The data by name, with encoded targets.
         config: The resolved configuration.
         device: Where batches go.
         layout: Memory format of the inputs.
     """
 
     def __init__(
-        self, model: TaskModel, train: Table, valid: Table | None, config: Config, device: torch.device, *, layout: torch.memory_format
+        self, model: TaskModel, tables: Mapping[str, Table], config: Config, device: torch.device, *, layout: torch.memory_format
     ) -> None:
-        self._inputs, self._train, self._valid, self._config = model.inputs, train, valid, config
+        self._inputs, self._tables, self._config = model.inputs, tables, config
         self._device, self._layout = device, layout
-        self._samples: dict[str, Samples | TextSamples] = {}  # for the whole run: texts are encoded once
-        self._kept: dict[str, Loader] = {}
+        self._samples: dict[Kind, Samples | TextSamples] = {}  # for the whole run: texts are encoded once
+        self._lasting: dict[Kind, Loader] = {}
 
-    def table(self, kind: str) -> Table:
+    def table(self, kind: Kind) -> Table:
         """Return the data of a kind."""
-        table = self._valid if kind == "valid" else self._train
-        assert table is not None, "asked for validation without validation data"
-        return table
+        return self._tables[kind.table]
 
-    def kept(self, kind: str) -> Loader:
+    def lasting(self, kind: Kind) -> Loader:
         """Return the loader that lives on, with its workers, until ``close``."""
-        if kind not in self._kept:
-            self._kept[kind] = self._make(kind, keep_workers=True)
-        return self._kept[kind]
+        if kind not in self._lasting:
+            self._lasting[kind] = self._make(kind, keep_workers=True)
+        return self._lasting[kind]
 
-    def fresh(self, kind: str) -> Loader:
+    def fresh(self, kind: Kind) -> Loader:
         """Return a loader for one pass; its workers end with it, instead of idling beside what comes after."""
         return self._make(kind, keep_workers=False)
 
     def close(self) -> None:
         """End the workers of every loader."""
-        for loader in self._kept.values():
+        for loader in self._lasting.values():
             loader.close()
-        self._kept.clear()
+        self._lasting.clear()
 
-    def _make(self, kind: str, *, keep_workers: bool) -> Loader:
+    def _make(self, kind: Kind, *, keep_workers: bool) -> Loader:
         if kind not in self._samples:
-            augment = Augment(**(self._config.augment or {})) if kind == "augmented" else None
+            augment = Augment(**(self._config.augment or {})) if kind.augmented else None
             self._samples[kind] = samples_for(self._inputs, self.table(kind), augment, seed=self._config.seed)
         workers = self._config.workers
         return Loader(self._samples[kind], self._device, workers=workers, layout=self._layout, keep_workers=keep_workers)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Batch: TypeAlias = "list[int]"
+Indices: TypeAlias = "list[int]"
 POOL = 50  # batches that are sorted by length together
 
 
@@ -20,7 +21,25 @@ def epoch_order(count: int, seed: int, epoch: int, weights: npt.NDArray[np.float
     return source.choice(count, size=count, replace=True, p=weights / weights.sum())
 
 
-def even_batches(order: npt.NDArray[np.int64], batch_size: int) -> list[Batch]:
+def cycled(count: int, seed: int, source: int, start: int, size: int) -> Indices:
+    """Return ``size`` sample indices of a source that cycles, from position ``start`` on.
+
+    Each pass over its ``count`` samples is another permutation, a function of the seed, the number of the source and the pass.
+    """
+    found: Indices = []
+    while len(found) < size:
+        cycle, offset = divmod(start + len(found), count)
+        order = _cycle(count, seed, source, cycle)
+        found += order[offset : offset + size - len(found)].tolist()
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _cycle(count: int, seed: int, source: int, cycle: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng([seed, cycle, 2, source]).permutation(count)
+
+
+def even_batches(order: npt.NDArray[np.int64], batch_size: int) -> list[Indices]:
     """Cut an order into the fewest batches of at most ``batch_size`` whose sizes differ by one at most.
 
     No sample is dropped, and there is no small last batch: one sample alone has no batch statistics.
@@ -29,7 +48,9 @@ def even_batches(order: npt.NDArray[np.int64], batch_size: int) -> list[Batch]:
     return [part.tolist() for part in np.array_split(order, parts)] if parts else []
 
 
-def batches_by_length(order: npt.NDArray[np.int64], batch_size: int, lengths: npt.NDArray[np.int64], seed: int, epoch: int) -> list[Batch]:
+def batches_by_length(
+    order: npt.NDArray[np.int64], batch_size: int, lengths: npt.NDArray[np.int64], seed: int, epoch: int
+) -> list[Indices]:
     """Cut an order into batches of samples of nearly equal length, and shuffle the batches.
 
     The order is cut into stretches of ``POOL`` batches, and each is sorted by length, so that chance still decides which
@@ -43,7 +64,7 @@ def batches_by_length(order: npt.NDArray[np.int64], batch_size: int, lengths: np
     return [batches[index] for index in shuffled]
 
 
-def ordered_batches(count: int, batch_size: int, lengths: npt.NDArray[np.int64] | None = None) -> list[Batch]:
+def ordered_batches(count: int, batch_size: int, lengths: npt.NDArray[np.int64] | None = None) -> list[Indices]:
     """Cut 0 … ``count`` - 1 for evaluation: in order, or from the shortest sample to the longest where ``lengths`` are given."""
     order = np.arange(count) if lengths is None else np.argsort(lengths, kind="stable")
     return [order[start : start + batch_size].tolist() for start in range(0, count, batch_size)]

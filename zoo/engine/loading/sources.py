@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from pathlib import Path
@@ -14,9 +15,9 @@ from zoo.data.folders import PICTURES
 from zoo.data.open import Table, open_train_valid
 from zoo.data.read import TEXTUAL, kind_of
 from zoo.data.table import flat_targets
-from zoo.declare import Text
+from zoo.declare import Image, Inputs, Text
 from zoo.engine.options.config import Config
-from zoo.errors import DataError, OptionError, examples
+from zoo.errors import DataError, OptionError, examples, fault_list
 from zoo.models.task_model import TaskModel
 
 
@@ -55,6 +56,50 @@ def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tu
         first = drop_corrupt(first, config.max_corrupt, window, channels=channels)
         second = second and drop_corrupt(second, config.max_corrupt, window, channels=channels)
     return first, second
+
+
+def inputs_in_use(model: TaskModel, config: Config) -> Inputs:
+    """Return the model's declared input with the size of images, length of texts or window of scans that a run asks for.
+
+    Raises:
+        OptionError: If the model does not take such inputs, or not in this size; all faults at once.
+    """
+    inputs, faults = model.inputs, []
+    for change, wanted in ((_resized, config.image_size), (_shortened, config.max_length), (_windowed, config.window)):
+        if wanted is not None:
+            try:
+                inputs = change(model, inputs, wanted)
+            except OptionError as error:
+                faults.append(str(error))
+    if faults:
+        raise OptionError(faults[0] if len(faults) == 1 else fault_list("the model cannot take these inputs:", faults))
+    return inputs
+
+
+def _resized(model: TaskModel, inputs: Inputs, size: Any) -> Inputs:
+    if not isinstance(inputs, Image):
+        raise OptionError(f"image_size is for images; backbone {model.spec.name!r} reads {model.spec.modality}")
+    if inputs.fixed_size and size != (inputs.height, inputs.width):
+        wanted = size[0] if size[0] == size[1] else size
+        raise OptionError(
+            f"backbone {model.spec.name!r} runs at {inputs.height} x {inputs.width} pixels only; "
+            f"build it for another size: zoo.get({model.spec.name!r}, img_size={wanted})"
+        )
+    return dataclasses.replace(inputs, size=size)
+
+
+def _shortened(model: TaskModel, inputs: Inputs, length: Any) -> Inputs:
+    if not isinstance(inputs, Text) or not isinstance(model.spec.inputs, Text):
+        raise OptionError(f"max_length is for texts; backbone {model.spec.name!r} reads {model.spec.modality}s")
+    if length > model.spec.inputs.max_length:
+        raise OptionError(f"max_length is {length}; backbone {model.spec.name!r} takes at most {model.spec.inputs.max_length} tokens")
+    return dataclasses.replace(inputs, max_length=length)
+
+
+def _windowed(model: TaskModel, inputs: Inputs, window: Any) -> Inputs:
+    if isinstance(inputs, Text):
+        raise OptionError(f"window is for DICOM images and volumes; backbone {model.spec.name!r} reads texts")
+    return dataclasses.replace(inputs, window=window)
 
 
 def refuse_window(window: tuple[float, float] | None, table: Table) -> None:

@@ -1,4 +1,4 @@
-"""Batches of an order together with the function from their inputs to logits."""
+"""A source of batches together with the function from their inputs to logits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,25 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from zoo.engine.loading.loader import Loaded
-from zoo.engine.loading.order import Batch
+from zoo.data.dataset import Batch
+from zoo.data.table import Table
+from zoo.engine.loading.order import Indices
 
-Batches = Callable[[Sequence[Batch], int], Iterable[Loaded]]
-Forward = Callable[[Any], Tensor]
+Function = Callable[[Any], Tensor]
+"""From inputs to one row of outputs per sample."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data that an objective trains on.
+
+    Attributes:
+        table: The data; unlabelled ones have no targets.
+        views: Views of each sample in one step, each augmented by itself; those after the first are ``Batch.views``.
+    """
+
+    table: Table
+    views: int = 1
 
 
 class BatchSource(Protocol):
@@ -24,20 +38,18 @@ class BatchSource(Protocol):
     def samples(self) -> Any:
         """The samples that the batches are made of."""
 
-    def batches(self, order: Sequence[Batch], epoch: int = 0) -> Iterable[tuple[Any, Tensor, list[int]]]:
-        """Yield ``(inputs, targets, sample indices)`` for each batch of indices, on the device."""
+    def batches(self, order: Sequence[Indices], epoch: int = 0) -> Iterable[Batch]:
+        """Yield the batches of an order, on the device."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A way to get batches, and a function from their inputs to logits.
+    """The batches of one source in one phase.
 
     Attributes:
-        batches: Gives the batches of an order.
-        forward: From inputs to logits.
-        lengths: What batches are best grouped by, or None.
+        batches: Gives the batches of an order in an epoch.
+        lengths: Tokens per sample, by which batches are best grouped, or None.
     """
 
-    batches: Batches
-    forward: Forward
+    batches: Callable[[Sequence[Indices], int], Iterable[Batch]]
     lengths: npt.NDArray[np.int64] | None = None

@@ -119,12 +119,12 @@ class Plateau:
         if self.waited >= self.patience:
             self.factor, self.waited = max(self.lowest, self.factor * self.decay), 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON: what changes, not the settings."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return what changes, not the settings."""
         return {"factor": self.factor, "waited": self.waited}
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Take over what ``to_dict`` gave, in place."""
+    def load_state_dict(self, saved: Mapping[str, Any], /) -> None:
+        """Take over what ``state_dict`` returned, in place."""
         self.factor, self.waited = float(saved["factor"]), int(saved["waited"])
 
 
@@ -134,12 +134,17 @@ class Rates:
     Args:
         optimizer: Its rates at construction are those of its groups; with ``lr="auto"`` relative to the head's.
         config: The configuration.
-        found: Rates of the head that a range test found, by the position of the phase.
-        plateau: What the schedule of that name remembers.
+
+    Attributes:
+        found: Learning rate of the head that a range test found for each phase, by the position of the phase.
+        plateau: What the schedule of that name remembers of the present phase.
+        auto: Whether each phase needs a range test.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, config: Config, found: Mapping[str, float], plateau: Plateau) -> None:
-        self._optimizer, self._config, self._found, self._plateau = optimizer, config, found, plateau
+    def __init__(self, optimizer: torch.optim.Optimizer, config: Config) -> None:
+        self._optimizer, self._config = optimizer, config
+        self.found: dict[str, float] = {}
+        self.plateau = Plateau()
         self._base = [float(group["lr"]) for group in optimizer.param_groups]
         self.auto = config.lr == "auto"
 
@@ -150,13 +155,13 @@ class Rates:
     def peak(self, epoch: Epoch) -> float:
         """Return the highest rate of the head in a phase; 1 while it has to be found yet."""
         if self._config.lr == "auto":
-            return self._found.get(str(epoch.index), 1.0)
+            return self.found.get(str(epoch.index), 1.0)
         return self._config.lr * epoch.phase.lr
 
     def head(self, epoch: Epoch, step: int) -> float:
         """Return the rate of the head at a step of an epoch."""
         shape = rate(epoch.before + step, epoch.total, self._config.warmup, self.schedule(epoch))
-        return self.peak(epoch) * shape * self._plateau.factor
+        return self.peak(epoch) * shape * self.plateau.factor
 
     def apply(self, epoch: Epoch, step: int) -> None:
         """Set the rates for a step of an epoch."""
@@ -167,3 +172,12 @@ class Rates:
         own = 1.0 if self._config.lr == "auto" else self._config.lr
         for group, base in zip(self._optimizer.param_groups, self._base, strict=True):
             group["lr"] = base * (lr / own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rates that were found and the state of the plateau."""
+        return {"found": self.found, "plateau": self.plateau.state_dict()}
+
+    def load_state_dict(self, saved: Mapping[str, Any], /) -> None:
+        """Take over what ``state_dict`` returned, in place."""
+        self.found = {str(position): float(lr) for position, lr in saved["found"].items()}
+        self.plateau.load_state_dict(saved["plateau"])

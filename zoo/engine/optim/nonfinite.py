@@ -39,6 +39,7 @@ class Guard:
         parameters: What it trains.
         device: Where the model runs.
         clip: Largest gradient norm, or None.
+        immediate: Raise at once also where that waits for a GPU: for trials that leave no trace.
 
     Attributes:
         deferred: Whether what was not finite is told by ``check``, later.
@@ -46,10 +47,16 @@ class Guard:
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], device: torch.device, clip: float | None
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: Iterable[nn.Parameter],
+        device: torch.device,
+        clip: float | None,
+        *,
+        immediate: bool = False,
     ) -> None:
         self._optimizer, self._parameters, self._clip = optimizer, list(parameters), clip
-        self.deferred = device.type == "cuda" and takes_found_inf(optimizer)
+        self.deferred = device.type == "cuda" and takes_found_inf(optimizer) and not immediate
         self._first = torch.full((), -1, dtype=torch.int64, device=device)
         self._seen = torch.zeros((), device=device)  # above zero once a loss is not finite
         self.bad = torch.zeros((), dtype=torch.bool, device=device)

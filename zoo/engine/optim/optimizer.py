@@ -33,8 +33,8 @@ _FUSED = {"Adam", "AdamW", "SGD"}
 _NOT_TIMM = ("bnb", "fused", "kron")
 
 
-def build_optimizer(model: TaskModel, config: Config, device: torch.device) -> torch.optim.Optimizer:
-    """Return the optimizer of the run over every parameter of the model; fused on a GPU where it can be.
+def build_optimizer(model: TaskModel, config: Config, device: torch.device, extra: nn.Module | None = None) -> torch.optim.Optimizer:
+    """Return the optimizer of the run over every parameter of the model and of further modules; fused on a GPU where it can be.
 
     Frozen parameters are in it from the start: they have no gradient, so torch skips them, and a later phase only flips
     ``requires_grad``. Where the learning rate is still ``auto`` the groups hold the factors on it.
@@ -43,7 +43,7 @@ def build_optimizer(model: TaskModel, config: Config, device: torch.device) -> t
         OptionError: If there is no such optimizer, or it refuses its options.
     """
     lr = 1.0 if config.lr == "auto" else config.lr
-    groups = param_groups(model.groups, model.head, lr=lr, layer_decay=config.layer_decay, weight_decay=config.weight_decay)
+    groups = param_groups(model.groups, model.head, lr=lr, layer_decay=config.layer_decay, weight_decay=config.weight_decay, extra=extra)
     # torch has no fused SGD over sharded parameters.
     fused = device.type == "cuda" and not (config.shard and config.optimizer.lower() == "sgd")
     return _make(config.optimizer, config.optimizer_options, groups, fused=fused)

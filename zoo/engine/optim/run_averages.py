@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-
-from torch import Tensor
 
 from zoo.engine.optim.weight_averaging import Average, Ema
 from zoo.engine.options.config import Config
@@ -52,13 +50,8 @@ class Averages:
         """Let the model have the values that are validated and kept, for the duration."""
         return self.ema.swapped(self._model) if self.ema is not None else nullcontext()
 
-    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
-        """Return what a checkpoint keeps."""
-        kept = {"ema": self.ema, "average": self.mean}
-        return {name: average.tensors() for name, average in kept.items() if average is not None}
-
-    def restore(self, saved: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take over what ``tensors`` gave, in place."""
-        for name, average in (("ema", self.ema), ("average", self.mean)):
-            if average is not None and name in saved:
-                average.restore(saved[name])
+    @property
+    def parts(self) -> dict[str, Ema]:
+        """The averages that there are, by name; a checkpoint keeps each."""
+        averages = {"ema": self.ema, "average": self.mean}
+        return {name: average for name, average in averages.items() if average is not None}

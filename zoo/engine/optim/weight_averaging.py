@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from zoo.data.dataset import ModelInputs
 from zoo.errors import SavedModelError, examples
 from zoo.tuning.statistics import moving_norms
 
-Batch: TypeAlias = "Tensor | Mapping[str, Tensor]"
 UPDATES = "updates"  # a key beside the values; theirs have a prefix
 PREFIX = "value."
 
@@ -53,13 +53,13 @@ class Ema:
             for name in self._still & self._values.keys():
                 self._values[name].copy_(now[name])
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return all of it for a checkpoint; ``restore`` takes it over."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the averaged values and the number of updates."""
         values = {PREFIX + name: value for name, value in self._values.items()}
         return {**values, UPDATES: torch.tensor(self.updates)}
 
-    def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """Take over what ``tensors`` gave, in place.
+    def load_state_dict(self, saved: Mapping[str, Tensor], /) -> None:
+        """Take over what ``state_dict`` returned, in place.
 
         Raises:
             SavedModelError: If it is the average of another network.
@@ -135,7 +135,7 @@ def interpolate(model: nn.Module, start: Mapping[str, Tensor], share: float) -> 
                 value.copy_(torch.lerp(before, value.to(before.dtype), share))
 
 
-def refresh_statistics(model: nn.Module, batches: Iterable[Batch], forward: Callable[[Any], Any] | None = None) -> int:
+def refresh_statistics(model: nn.Module, batches: Iterable[ModelInputs], forward: Callable[[Any], Any] | None = None) -> int:
     """Estimate the statistics of BatchNorm anew, in place: after averaging they fit no values (Izmailov et al. 2018).
 
     Only norms whose statistics move in training are touched, so neither a frozen prefix nor ``freeze_bn``; where there are
@@ -204,5 +204,5 @@ def _refuse_others(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> No
         raise SavedModelError(f"these are the values of another network; they differ in {examples(strange)}")
 
 
-def _size(x: Batch) -> int:
+def _size(x: ModelInputs) -> int:
     return len(next(iter(x.values())) if isinstance(x, Mapping) else x)

@@ -68,11 +68,11 @@ class Best:
             self.epoch, self.score = epoch, score
         return better
 
-    def to_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; infinities as None."""
         return {"epoch": self.epoch, "score": list(self.score) if self.epoch else None, "waited": self.waited}
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Take over what ``to_dict`` gave, in place."""
+    def load_state_dict(self, saved: Mapping[str, Any], /) -> None:
+        """Take over what ``state_dict`` returned, in place."""
         self.epoch, self.waited = int(saved["epoch"]), int(saved["waited"])
         self.score = (saved["score"][0], saved["score"][1]) if saved["score"] else (-math.inf, -math.inf)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from zoo.data.table import Table
+from zoo.data.dataset import Batch
 from zoo.engine.cache.activation_cache import too_large
-from zoo.engine.cache.phase_data import Streams
+from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.cache.tensor_store import IN_MEMORY
 from zoo.engine.distributed.ranks import Status
-from zoo.engine.loading.loader import Loaded
-from zoo.engine.loading.order import Batch
+from zoo.engine.loading.batches import StepBatches
+from zoo.engine.loading.order import Indices
+from zoo.engine.loading.stream import Source
 from zoo.engine.optim.nonfinite import NonFiniteError
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.runtime.memory_profile import Footprint, footprint
@@ -72,15 +71,13 @@ class DryRun:
     Args:
         training: The training, on a device; its loaders must run in this process.
         valid: Samples that it validates, 0 for none.
-        layout: Memory format of the inputs.
-        folder: Where large caches may go.
         whole: Why the training would not enter the model in the middle; empty where it would.
     """
 
-    def __init__(self, training: Training, valid: int, *, layout: torch.memory_format, folder: Path, whole: str = "") -> None:
-        self._run, self._valid, self._layout, self._folder, self._whole = training, valid, layout, folder, whole
-        self._device = training.accelerator.device
-        samples = training.streams.plain().samples
+    def __init__(self, training: Training, valid: int, *, whole: str = "") -> None:
+        self._run, self._valid, self._whole = training, valid, whole
+        self._config, self._device = training.context.config, training.context.device
+        samples = training.data.plain().samples
         text = samples.lengths is not None
         self.lengths: npt.NDArray[np.int64] = np.asarray(samples.lengths) if text else np.ones(len(samples), dtype=np.int64)
         order = training.batches.order(0, samples.lengths)
@@ -89,8 +86,13 @@ class DryRun:
         place = {row: position for position, row in enumerate(rows)}
         # One step alone is taken twice: only then does the optimizer have its state from the start.
         steps = [[[place[row] for row in batch] for batch in step] for step in heaviest]
-        self._order: list[list[Batch]] = (steps * STEPS)[:STEPS]
-        self._few: Table = training.train.select(rows)
+        self._order: list[list[Indices]] = (steps * STEPS)[:STEPS]
+        self._first, *others = training.objective.sources
+        self._sources = {self._first: self._few(self._first, rows)} | {name: self._few(name, range(len(rows))) for name in others}
+        self._table = self._sources[self._first].table
+        # Which samples are drawn makes no difference here.
+        plain = self._config.model_copy(update={"balanced_sampling": False})
+        self._batches = StepBatches(self._sources, plain, training.context.ranks, training.objective.soften)
         # The texts of the dry steps are the longest.
         self.scale = float(np.mean([self._weight(step) for step in order])) / max(1, self._weight(heaviest[-1]))
         self.pass_scale = float(self.lengths.mean() / self.lengths[rows].mean())
@@ -98,37 +100,40 @@ class DryRun:
         for group in training.optimizer.param_groups:
             group["lr"] = 0.0
 
-    def _weight(self, step: Sequence[Batch]) -> int:
+    def _few(self, name: str, rows: Sequence[int]) -> Source:
+        source = self._run.objective.sources[name]
+        return dataclasses.replace(source, table=source.table.select([row % len(source.table) for row in rows]))
+
+    def _weight(self, step: Sequence[Indices]) -> int:
         return sum(len(batch) * int(self.lengths[batch].max()) for batch in step)
 
     def phase(self, epoch: Epoch) -> Dry:
         """Take the dry steps of a phase, given by its first epoch."""
         dry, model = Dry(reason=self._not_cached(epoch)), self._run.model
         model.freeze(epoch.frozen)
-        streams = self._streams(self._whole)
+        data = self._data(self._whole)
         with footprint(self._device) as dry.prefix:
-            streams.train(epoch)
-        dry.caches = self._caches(streams)
-        if epoch.cached and not epoch.pooled and (reason := streams.reason or self._over_limit(dry.caches)):
+            data.train(epoch)
+        dry.caches = self._caches(data)
+        if epoch.cached and not epoch.pooled and (reason := data.reason or self._over_limit(dry.caches)):
             dry.reason, dry.caches, dry.prefix = reason, [], Footprint()
-            streams = self._streams(reason)
-        here = sum(streams.sizes("train", self._rows(len(self._few)))) * self._run.config.views
+            data = self._data(reason)
+        here = sum(sum(data.sizes(name, self._rows(len(source.table)))) for name, source in self._sources.items()) * self._config.views
         dry.prefix.peak = max(0, dry.prefix.peak - here)
-        self._take(dry, epoch, streams)
-        self._validate(dry, epoch, streams)
+        self._take(dry, epoch, data)
+        self._validate(dry, epoch, data)
         return dry
 
-    def _take(self, dry: Dry, epoch: Epoch, streams: Streams) -> None:
+    def _take(self, dry: Dry, epoch: Epoch, data: PhaseData) -> None:
         run = self._run
         guard, stepper = run.make_stepper()
-        stepper.split = self._split
-        stream = streams.train(epoch)
-        run.model.train()
-        stepper.begin()
-        with footprint(self._device) as dry.steps, run.penalties.watching() if run.penalties else nullcontext():
-            loads = run.batches.load(epoch, 0, stream, self._order)
+        streams, forward = data.train(epoch), data.forward(epoch)
+        run.objective.module.train()
+        stepper.begin(self._split)
+        with footprint(self._device) as dry.steps, run.objective.phase():
+            loads = self._batches.load(epoch, 0, streams, self._order)
 
-            def load() -> list[Loaded]:
+            def load() -> list[dict[str, Batch]]:
                 started = time.perf_counter()
                 loaded = next(loads)
                 dry.step_loading = time.perf_counter() - started
@@ -138,7 +143,7 @@ class DryRun:
                 started = self._now()
                 samples = sum(map(len, batches))
                 explain = self._explain(epoch, batches)
-                stepper.take(load, Step(step, samples, stream.forward, asked=lambda: Status.FINE, explain=explain))
+                stepper.take(load, Step(step, samples, forward, asked=lambda: Status.FINE, explain=explain))
                 run.averages.end_step()
                 dry.step_seconds = self._now() - started - dry.step_loading
             loads.close()  # type: ignore[attr-defined]  # a generator, which holds the last batch
@@ -149,44 +154,55 @@ class DryRun:
         self._split = stepper.split
         dry.micro_batch = -(-max(len(batch) for step in self._order for batch in step) // stepper.split)
 
-    def _validate(self, dry: Dry, epoch: Epoch, streams: Streams) -> None:
-        run, count = self._run, len(self._few)
-        run.model.eval()
+    def _validate(self, dry: Dry, epoch: Epoch, data: PhaseData) -> None:
+        count = len(self._table)
+        self._run.objective.module.eval()
         started = self._now()
-        for _ in streams.plain().batches([list(range(count))]):
+        for _ in data.plain().batches([list(range(count))]):
             pass
         dry.loading = (self._now() - started) / count
         started = self._now()
         with footprint(self._device) as dry.passes:
-            streams.valid_logits(epoch)
+            self._infer(data, epoch)
         first = self._now() - started
-        dry.passes.peak = max(0, dry.passes.peak - sum(streams.sizes("valid", self._rows(count))))
+        dry.passes.peak = max(0, dry.passes.peak - sum(sum(data.sizes(name, self._rows(count))) for name in self._valid_names))
         started = self._now()
-        streams.valid_logits(epoch)
+        self._infer(data, epoch)
         again = self._now() - started
         dry.pass_seconds = again / count
         dry.prefix_seconds = max(0.0, first - again) / count if dry.caches else 0.0
 
-    def _streams(self, whole: str) -> Streams:
-        run = self._run
-        settings: dict[str, Any] = {"layout": self._layout, "progress": run.progress, "poll": lambda: None, "folder": self._folder}
-        return Streams(run.model, self._few, self._few, run.config, run.accelerator, ranks=run.ranks, whole=whole, share=False, **settings)
+    def _data(self, whole: str) -> PhaseData:
+        run, objective = self._run, self._run.objective
+        valid = dict.fromkeys(self._valid_names, self._table)
+        return PhaseData(run.model, self._sources, valid, run.context, frozen=objective.frozen, whole=whole, share=False)
 
-    def _caches(self, streams: Streams) -> list[int]:
-        """Return the bytes of each tensor that the run keeps of its frozen prefix."""
-        views = self._run.config.views
-        return streams.sizes("train", self.lengths) * views + (streams.sizes("train", self._rows(self._valid)) if self._valid else [])
+    @property
+    def _valid_names(self) -> list[str]:
+        """Tables that are validated; one also where the run validates nothing, as what a pass takes is asked all the same."""
+        return list(self._run.objective.valid) or ["valid"]
+
+    def _caches(self, data: PhaseData) -> list[int]:
+        """Return the bytes of each tensor that the run stores of its frozen prefix."""
+        sizes: list[int] = []
+        for name, source in self._run.objective.sources.items():
+            sizes += data.sizes(name, self.lengths if name == self._first else self._rows(len(source.table))) * self._config.views
+        return sizes + (data.sizes(self._first, self._rows(self._valid)) if self._valid else [])
+
+    def _infer(self, data: PhaseData, epoch: Epoch) -> None:
+        for name in self._valid_names:
+            data.infer(epoch, name)
 
     def _rows(self, count: int) -> npt.NDArray[np.int64]:
         """Return lengths of as many samples as other data have, which are taken to be like those of training."""
         return np.resize(self.lengths, count)
 
     def _over_limit(self, caches: Sequence[int]) -> str:
-        limit = int(self._run.config.cache_gb * 2**30)
+        limit = int(self._config.cache_gb * 2**30)
         return too_large(sum(caches), limit) if sum(caches) > limit else ""
 
     def _not_cached(self, epoch: Epoch) -> str:
-        config = self._run.config
+        config = self._config
         if not epoch.frozen:
             return ""
         reasons = {
@@ -197,12 +213,12 @@ class DryRun:
         }
         return next((reason for reason, holds in reasons.items() if holds), "")
 
-    def _explain(self, epoch: Epoch, batches: Sequence[Batch]) -> Callable[[NonFiniteError], Exception]:
+    def _explain(self, epoch: Epoch, batches: Sequence[Indices]) -> Callable[[NonFiniteError], Exception]:
         indices = [index for batch in batches for index in batch]
         where = f"a dry step (phase {epoch.phase.name!r})"
         run = self._run
-        half = run.accelerator.mixed_precision != "no"
-        return lambda error: not_finite(error, where, indices, self._few, lr=0.0, config=run.config, half=half)
+        half = run.context.half
+        return lambda error: not_finite(error, where, indices, self._table, lr=0.0, config=self._config, half=half)
 
     def _now(self) -> float:
         if self._device.type == "cuda":

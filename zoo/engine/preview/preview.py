@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from zoo.data.open import Table
 from zoo.declare import Text
@@ -18,7 +19,7 @@ from zoo.engine.cache.tensor_store import IN_MEMORY
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.sharding import check_shardable
 from zoo.engine.loading.loader import default_workers
-from zoo.engine.loading.sources import open_for_fit
+from zoo.engine.loading.sources import inputs_in_use, open_for_fit
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config, resolve
 from zoo.engine.options.epochs import Epoch
@@ -27,17 +28,23 @@ from zoo.engine.options.recipe import Recipe
 from zoo.engine.options.recipes import default_recipe
 from zoo.engine.preview.dry_run import Dry, DryRun
 from zoo.engine.preview.report import GroupPlan, PhasePlan, Preview
+from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.device import make_accelerator
 from zoo.engine.runtime.memory_profile import footprint, nbytes
+from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.rollback import as_before, tensors_of
 from zoo.engine.runtime.signals import StopFlag
-from zoo.engine.train.model_setup import prepared
+from zoo.engine.train.model_setup import further_modules, prepared
+from zoo.engine.train.objective import make_objective
+from zoo.engine.train.supervised import Supervised
 from zoo.engine.train.trainer import Training
 from zoo.models.task_model import TaskModel
 from zoo.tuning.statistics import keeps_statistics
 
 
-def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Recipe | None = None, **options: Any) -> Preview:
+def preview(
+    model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Recipe | None = None, objective: Any = None, **options: Any
+) -> Preview:
     """Tell what ``fit`` would do with the same arguments, without doing it.
 
     Two optimizer steps of each phase are taken on real batches, the largest, at learning rate zero. Afterwards the model's
@@ -51,6 +58,7 @@ def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Re
         train: As for ``fit``.
         valid: As for ``fit``.
         recipe: As for ``fit``.
+        objective: As for ``fit``.
         **options: As for ``fit``; ``out``, ``resume`` and ``quiet`` have no effect.
 
     Raises:
@@ -64,17 +72,18 @@ def preview(model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Re
         recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)), options, task=model.task, check_optimizer=check_optimizer
     )
     check_fits(model, config, validated=valid is not False)
-    check_shardable(model, config, Ranks())
+    check_shardable(model, config, Ranks(), supervised=objective is None)
     with untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
         tables = open_for_fit(model, train, valid, config)
-        return _Planned(model, tables, config, Path(folder)).preview()
+        return _Planned(model, tables, config, Path(folder), objective).preview()
 
 
 class _Planned:
     """The measurement of one configuration."""
 
-    def __init__(self, model: TaskModel, tables: tuple[Table, Table | None], config: Config, folder: Path) -> None:
-        self._model, self._tables, self._config, self._folder = model, tables, config, folder
+    def __init__(self, model: TaskModel, tables: tuple[Table, Table | None], config: Config, folder: Path, objective: Any) -> None:
+        self._model, self._tables, self._config, self._folder, self._objective = model, tables, config, folder, objective
+        self._module: nn.Module = model
         self._valid = 0 if tables[1] is None else len(tables[1])
         # Loaders in this process, so that loading and computing can be told apart; compiling would take minutes.
         self._dry_config = config.model_copy(update={"workers": 0, "compile": False})
@@ -83,31 +92,29 @@ class _Planned:
 
     def preview(self) -> Preview:
         """Go through the phases."""
-        model, accelerator = self._model, self._accelerator
+        model, tables, accelerator = self._model, self._tables, self._accelerator
+        model.inputs, model.labels = inputs_in_use(model, self._config), model.labels or tables[0].classes or None
         gc.collect()  # what earlier work left must not be freed in the middle of a measurement
-        with prepared(model, self._tables[0], self._dry_config, accelerator) as (layout, penalties):
-            kept = penalties.state() if penalties else {}
-            there = nbytes([*tensors_of(model).values(), *kept.values()])
-            with footprint(self._device) as built:
-                training = Training(
-                    model,
-                    *self._tables,
-                    self._dry_config,
-                    accelerator,
-                    self._folder,
-                    stop=StopFlag(),
-                    layout=layout,
-                    quiet=True,
-                    ranks=Ranks(),
-                    penalties=penalties,
-                )
-            phases = self._phases(training, layout, there + built.held)
-        return self._told(phases)
+        with prepared(model, self._dry_config, accelerator) as (layout, penalties):
+            objective = make_objective(self._objective, Supervised(model, *tables, self._dry_config, self._device, penalties))
+            context = RunContext(
+                self._dry_config, accelerator, Ranks(), self._folder, layout, Progress(quiet=True, monitor=objective.monitor), StopFlag()
+            )
+            with further_modules(objective, self._device), objective.active():
+                self._module = objective.module
+                beside = [tensor for module in objective.frozen.values() for tensor in tensors_of(module).values()]
+                started = [tensor for part in objective.parts().values() for tensor in part.state_dict().values()]
+                there = nbytes([*tensors_of(objective.module).values(), *started, *beside])
+                with footprint(self._device) as built:
+                    training = Training(objective, context)
+                phases = self._phases(training, there + built.held)
+        return self._summary(phases)
 
-    def _phases(self, training: Training, layout: torch.memory_format, held: int) -> list[PhasePlan]:
+    def _phases(self, training: Training, held: int) -> list[PhasePlan]:
         phases = []
         factors = _factors(training)
-        dry_run = DryRun(training, self._valid, layout=layout, folder=self._folder, whole=why_whole(self._config, training.penalties))
+        whole = why_whole(self._config, needs_inputs=training.objective.needs_inputs)
+        dry_run = DryRun(training, self._valid, whole=whole)
         for epoch in (epoch for epoch in training.plan if epoch.done == 0):
             dry = dry_run.phase(epoch)
             memory = held + self._kept(epoch) + self._peak(dry)
@@ -177,7 +184,7 @@ class _Planned:
             return 0
         best = self._valid > 0 and (epoch.index > 0 or epoch.of > 1)
         start = self._config.wise_ft < 1
-        return (best + start) * nbytes(tensors_of(self._model).values())
+        return (best + start) * nbytes(tensors_of(self._module).values())
 
     def _seconds(self, run: DryRun, epoch: Epoch, dry: Dry) -> float:
         workers = default_workers(self._device) if self._config.workers is None else self._config.workers
@@ -193,7 +200,7 @@ class _Planned:
         each_pass = beside(loading, dry.pass_seconds) * self._valid * run.pass_scale
         return once * run.pass_scale + step * epoch.total + each_pass * epoch.of
 
-    def _told(self, phases: list[PhasePlan]) -> Preview:
+    def _summary(self, phases: list[PhasePlan]) -> Preview:
         config, mixed = self._config, self._accelerator.mixed_precision
         return Preview(
             backbone=self._model.spec.name,

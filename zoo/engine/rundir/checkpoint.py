@@ -23,7 +23,8 @@ from zoo.weights.load import digest, read, separate
 
 log = logging.getLogger("zoo")
 
-SCHEMA = 3  # 2: rates, plateau and random states of all processes; 3: the size of passes
+SCHEMA = 4  # 3: zoo 0.1.0; 4: the plain data of each part under its name
+READABLE = (3, SCHEMA)
 KEEP = 2
 _STAGE = ".stage-"
 _BEFORE = "-before"
@@ -33,7 +34,7 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one checkpoint holds: named sets of tensors, and plain data."""
+    """What one checkpoint holds: the tensors of each part by name, and the plain data of each part."""
 
     tensors: Mapping[str, Mapping[str, Tensor]]
     plain: Mapping[str, Any]
@@ -96,7 +97,7 @@ def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:
         found: Checkpoint | None = None
         try:
             found = None if faults else _read(path)
-        except (WeightsError, OSError, ValueError) as error:  # the first: whole, but with values that are not finite
+        except (WeightsError, OSError, ValueError, KeyError) as error:  # the first: whole, but with values that are not finite
             faults = [str(error)]
         if found is None:
             damage.append(f"{path.name}: {'; '.join(faults)}")
@@ -143,8 +144,9 @@ def _faults(path: Path) -> list[str]:
         files = {name: (str(told["sha256"]), int(told["size"])) for name, told in manifest["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"manifest.json cannot be read ({type(error).__name__})"]
-    if schema != SCHEMA:
-        raise SavedModelError(f"{str(path)!r} has checkpoint schema {schema!r}; this version of zoo reads {SCHEMA}")
+    if schema not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise SavedModelError(f"{str(path)!r} has checkpoint schema {schema!r}; this version of zoo reads {known}")
     missing = [f"{name} is not in its manifest" for name in (_STATE,) if name not in files]
     return missing + [fault for name, told in files.items() if (fault := _file_fault(path / name, *told))]
 
@@ -159,7 +161,9 @@ def _file_fault(path: Path, sha256: str, size: int) -> str:
 
 def _read(path: Path) -> Checkpoint:
     tensors = {file.stem: read(file, pretrained=False) for file in path.glob("*.safetensors")}
-    return Checkpoint(tensors, json.loads((path / _STATE).read_text(encoding="utf-8")))
+    found = Checkpoint(tensors, json.loads((path / _STATE).read_text(encoding="utf-8")))
+    schema = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["schema"]
+    return found if schema == SCHEMA else _of_schema_3(found)
 
 
 def _flush(path: Path) -> None:
@@ -168,3 +172,18 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+_RUN = ("epoch", "step", "steps", "seen", "seconds", "history", "split", "passes", "loss_sum", "threads")
+
+
+def _of_schema_3(saved: Checkpoint) -> Checkpoint:
+    """Return a checkpoint of zoo 0.1.0, whose plain data were one table, with the data of each part under its name."""
+    old = saved.plain
+    plain = {
+        "run": {name: old[name] for name in _RUN},
+        "best": old["best"],
+        "rates": {"found": old["rates"], "plateau": old["plateau"]},
+        "random": {"generators": old["rng"], "others": old["others"]},
+    }
+    return Checkpoint({"random" if name == "rng" else name: tensors for name, tensors in saved.tensors.items()}, plain)

@@ -1,101 +1,143 @@
-"""What is tried before a phase trains, and undone: whether a batch fits into memory, and which learning rate suits."""
+"""Trials before a phase, rolled back: whether a batch fits into memory, and which learning rate suits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from zoo.data.dataset import Batch
+from zoo.engine.cache.forward import Forward
 from zoo.engine.distributed.ranks import Status
-from zoo.engine.loading.loader import Loaded
-from zoo.engine.loading.order import Batch
+from zoo.engine.loading.batches import StepBatches
+from zoo.engine.loading.order import Indices
 from zoo.engine.loading.stream import Stream
 from zoo.engine.optim.lr_finder import NoFallError, draw_range, range_test, undone
+from zoo.engine.optim.lr_schedule import Rates
 from zoo.engine.optim.nonfinite import NonFiniteError
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.rundir.curves import drawn
+from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.signals import Stopped
+from zoo.engine.train.objective import Objective
 from zoo.engine.train.optimizer_step import Step, Stepper
-from zoo.engine.train.train_epoch import explained
-
-if TYPE_CHECKING:
-    from zoo.engine.train.trainer import Training
+from zoo.engine.train.train_epoch import Explain
+from zoo.engine.train.train_state import TrainState
 
 
-def fit_memory(run: Training, epoch: Epoch, stream: Stream) -> int:
-    """Take one step with the largest batches of an epoch and undo it; return in how many micro-batches a batch fits into memory."""
-    lengths = stream.lengths
+class AutoTune:
+    """The trials of one run.
 
-    def size(step: Sequence[Batch]) -> int:
-        return max(len(batch) * (1 if lengths is None else int(lengths[batch].max())) for batch in step)
-
-    order = [max(run.batches.order(run.state.epoch, lengths), key=size)]
-    stepper = _stepper(run)
-    run.rates.apply_head(0.0)
-    with undone(run.model, run.optimizer):
-        loaded = next(run.batches.load(epoch, run.state.epoch, stream, order))
-        _take(run, stepper, stream, order[0], loaded, partial(explained, run, epoch, order))
-    return stepper.split
-
-
-def find_rate(run: Training, epoch: Epoch, stream: Stream) -> float:
-    """Return the head's learning rate for a phase by a range test, and draw its curve into the run's folder.
-
-    Raises:
-        TrainingError: If the loss falls at no rate.
+    Args:
+        context: The conditions of the run.
+        plan: Its epochs.
+        state: How far it has come.
+        batches: The samples of each step.
+        rates: Sets the learning rates, and knows those that were found.
+        optimizer: The optimizer.
+        objective: What is minimised.
+        explain: Makes the error for a loss that is not finite.
     """
-    stepper, batches = _stepper(run), _endless(run, epoch, stream)
 
-    def step(lr: float) -> float:
-        run.rates.apply_head(lr)
-        return _take(run, stepper, stream, *next(batches))
+    def __init__(
+        self,
+        context: RunContext,
+        plan: Sequence[Epoch],
+        state: TrainState,
+        batches: StepBatches,
+        rates: Rates,
+        optimizer: torch.optim.Optimizer,
+        objective: Objective,
+        explain: Explain,
+    ) -> None:
+        self._context, self._plan, self._state, self._batches = context, plan, state, batches
+        self._rates, self._optimizer, self._objective, self._explain = rates, optimizer, objective, explain
 
-    run.progress.begin(f"{epoch.phase.name}: learning rate", 0)
+    def fit_memory(self, epoch: Epoch, streams: Mapping[str, Stream], forward: Forward, stepper: Stepper) -> int:
+        """Take one step with the largest batches of an epoch and undo it; return in how many micro-batches a batch fits into memory."""
+        lengths = _lengths(streams)
+
+        def size(step: Sequence[Indices]) -> int:
+            return max(len(batch) * (1 if lengths is None else int(lengths[batch].max())) for batch in step)
+
+        order = [max(self._batches.order(self._state.epoch, lengths), key=size)]
+        stepper.begin(self._state.split)
+        self._rates.apply_head(0.0)
+        with undone(self._objective.module, self._optimizer), _rolled_back(self._objective):
+            loaded = next(self._batches.load(epoch, self._state.epoch, streams, order))
+            self._take(stepper, forward, order[0], loaded, partial(self._explain, epoch=epoch, order=order))
+        return stepper.split
+
+    def find_rate(self, epoch: Epoch, streams: Mapping[str, Stream], forward: Forward, stepper: Stepper) -> float:
+        """Return the head's learning rate for a phase by a range test, and draw its curve into the run's folder.
+
+        Raises:
+            TrainingError: If the loss falls at no rate.
+        """
+        stepper.begin(self._state.split)
+        batches, progress, found = self._endless(epoch, streams), self._context.progress, self._rates.found
+
+        def step(lr: float) -> float:
+            self._rates.apply_head(lr)
+            return self._take(stepper, forward, *next(batches))
+
+        progress.begin(f"{epoch.phase.name}: learning rate", 0)
+        try:
+            with _rolled_back(self._objective):
+                curve = range_test(self._objective.module, self._optimizer, step)
+        except NoFallError:
+            before = max((index for index in map(int, found) if index < epoch.index), default=None)
+            if before is None:
+                raise
+            last = next(other for other in self._plan if other.index == before)
+            rate = found[str(before)] * epoch.phase.lr / last.phase.lr
+            progress.note(f"{epoch.phase.name}: the loss falls at no learning rate any more; {rate:.2g}, from the phase before")
+            return rate
+        if self._context.ranks.main:
+            name = "".join(sign if sign.isalnum() else "-" for sign in epoch.phase.name)
+            drawn(lambda path: draw_range(curve, path), self._context.folder / f"lr-{epoch.index + 1}-{name}.png")
+        progress.note(f"{epoch.phase.name}: learning rate {curve.suggestion:.2g}, found in {len(curve.rates)} steps")
+        return curve.suggestion
+
+    def _endless(self, epoch: Epoch, streams: Mapping[str, Stream]) -> Iterator[tuple[Sequence[Indices], Sequence[Mapping[str, Batch]]]]:
+        """Yield the steps of the epoch over and over."""
+        position = self._state.epoch
+        order = self._batches.order(position, _lengths(streams))
+        while True:
+            yield from zip(order, self._batches.load(epoch, position, streams, order), strict=True)
+
+    def _take(
+        self,
+        stepper: Stepper,
+        forward: Forward,
+        step: Sequence[Indices],
+        loaded: Sequence[Mapping[str, Batch]],
+        explain: Callable[[NonFiniteError], Exception] = lambda error: error,
+    ) -> float:
+        """Take one step and return its mean loss over all ranks."""
+        samples = sum(len(batch) for batch in step)
+        one = Step(0, samples, forward, asked=lambda: Status.STOP if self._context.stop.signum else Status.FINE, explain=explain)
+        value, verdict = stepper.take(lambda: loaded, one)
+        if verdict == Status.STOP:
+            raise Stopped
+        return self._context.ranks.total(float(value))
+
+
+def _lengths(streams: Mapping[str, Stream]) -> npt.NDArray[np.int64] | None:
+    """Return the tokens per sample of the first source."""
+    return next(iter(streams.values())).lengths
+
+
+@contextmanager
+def _rolled_back(objective: Objective) -> Iterator[None]:
+    """Put an objective's own state back at the end; that of its module is not looked at."""
+    before = copy.deepcopy(dict(objective.state_dict()))
     try:
-        curve = range_test(run.model, run.optimizer, step)
-    except NoFallError:
-        before = max((index for index in map(int, run.state.rates) if index < epoch.index), default=None)
-        if before is None:
-            raise
-        last = next(other for other in run.plan if other.index == before)
-        found = run.state.rates[str(before)] * epoch.phase.lr / last.phase.lr
-        run.progress.note(f"{epoch.phase.name}: the loss falls at no learning rate any more; {found:.2g}, from the phase before")
-        return found
-    if run.ranks.main:
-        name = "".join(sign if sign.isalnum() else "-" for sign in epoch.phase.name)
-        drawn(lambda path: draw_range(curve, path), run.folder / f"lr-{epoch.index + 1}-{name}.png")
-    run.progress.note(f"{epoch.phase.name}: learning rate {curve.suggestion:.2g}, found in {len(curve.rates)} steps")
-    return curve.suggestion
-
-
-def _stepper(run: Training) -> Stepper:
-    guard, stepper = run.make_stepper()
-    guard.deferred = False  # told at once, and on a GPU waited for: what it flags must not outlive the trial
-    stepper.begin()
-    stepper.split = run.state.split
-    return stepper
-
-
-def _endless(run: Training, epoch: Epoch, stream: Stream) -> Iterator[tuple[Sequence[Batch], list[Loaded]]]:
-    """Yield the steps of the epoch over and over."""
-    position = run.state.epoch
-    order = run.batches.order(position, stream.lengths)
-    while True:
-        yield from zip(order, run.batches.load(epoch, position, stream, order), strict=True)
-
-
-def _take(
-    run: Training,
-    stepper: Stepper,
-    stream: Stream,
-    step: Sequence[Batch],
-    loaded: list[Loaded],
-    explain: Callable[[NonFiniteError], Exception] = lambda error: error,
-) -> float:
-    """Take one step and return its mean loss over all processes."""
-    samples = sum(len(batch) for batch in step)
-    one = Step(0, samples, stream.forward, asked=lambda: Status.STOP if run.stop.signum else Status.FINE, explain=explain)
-    value, verdict = stepper.take(lambda: loaded, one)
-    if verdict == Status.STOP:
-        raise Stopped
-    return run.ranks.total(float(value))
+        yield
+    finally:
+        objective.load_state_dict(before)

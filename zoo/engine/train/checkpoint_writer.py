@@ -1,33 +1,36 @@
-"""The checkpoints of a run: when they are written, and what they hold."""
+"""The checkpoints of a run: when they are written, and which objects they keep."""
 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from zoo.engine.rundir.checkpoint import Checkpoint, write_checkpoint
+from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.rundir.checkpoint import write_checkpoint
+from zoo.engine.rundir.stateful import Stateful, collect
 from zoo.engine.train.messages import no_checkpoint
-
-if TYPE_CHECKING:
-    from zoo.engine.train.trainer import Training
 
 # Seconds that may pass without a checkpoint, or as many times what the last one took where that was more than a second. Epochs
 # on cached features take milliseconds, a checkpoint takes longer.
 INTERVAL = 30.0
 
 
-class Saver:
+class CheckpointWriter:
     """Writes checkpoints of a run, and knows when the next one is due.
 
     Args:
-        run: The run.
+        folder: Where they go.
+        parts: The objects whose state is kept, by name.
+        ranks: The processes; all of them collect the states, the first one writes.
+        steps: Optimizer steps of the run so far.
     """
 
-    def __init__(self, run: Training) -> None:
-        self._run = run
-        self._at, self._steps, self._cost = time.monotonic(), 0, 0.0
+    def __init__(self, folder: Path, parts: Mapping[str, Stateful], ranks: Ranks, steps: Callable[[], int]) -> None:
+        self._folder, self._parts, self._ranks, self._steps = folder, parts, ranks, steps
+        self._at, self._written, self._cost = time.monotonic(), 0, 0.0
+        self._updating = False
 
     @property
     def overdue(self) -> bool:
@@ -37,50 +40,40 @@ class Saver:
     @property
     def due(self) -> bool:
         """The same by the clock of the first process; all of them must ask."""
-        return self._run.ranks.gather(self.overdue)[0]
+        return self._ranks.gather(self.overdue)[0]
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        """Mark a stretch after which the state is whole again: an error inside leaves nothing that could be saved."""
+        self._updating = True
+        yield
+        self._updating = False
 
     def save(self) -> None:
-        """Write a checkpoint of everything.
+        """Write a checkpoint; the first process writes, and an error there is raised on all.
 
         Raises:
             TrainingError: If it cannot be written; earlier ones are intact.
         """
         started = time.monotonic()
-        write_state(self._run)
-        self._at, self._steps = time.monotonic(), self._run.state.steps
+        checkpoint = collect(self._parts)
+        with self._ranks.together():
+            if self._ranks.main:
+                try:
+                    write_checkpoint(self._folder, self._steps(), checkpoint)
+                except OSError as error:
+                    raise no_checkpoint(error, self._folder) from error
+        self._at, self._written = time.monotonic(), self._steps()
         self._cost = self._at - started
 
-    def rescue(self) -> None:
-        """Write a checkpoint before an error ends the run: the stepper has brought a step that failed back to where it began."""
-        run = self._run
-        if run.ranks.count > 1 or not run.stepper.intact or run.state.steps == self._steps:
+    def rescue(self, check: Callable[[], None]) -> None:
+        """Write a checkpoint before an error ends the run, if the state is whole: a step that failed was rolled back.
+
+        Args:
+            check: Raises where a value that is not finite was seen and not yet reported.
+        """
+        if self._ranks.count > 1 or self._updating or self._steps() == self._written:
             return
-        with suppress(Exception):  # the error that ends the run is the one to be told
-            run.guard.check()
+        with suppress(Exception):  # the error that ends the run is the one to report
+            check()
             self.save()
-
-
-def write_state(run: Training) -> None:
-    """Write a checkpoint of everything; the first process writes, and all of them hear whether it could.
-
-    Raises:
-        TrainingError: If it cannot be written; earlier ones are intact.
-    """
-    folder = run.folder / "checkpoint"
-    checkpoint = run.state.checkpoint(run.model, run.optimizer, run.ranks)
-    held = run.penalties.state() if run.penalties else {}
-    tensors = {**checkpoint.tensors, **run.averages.tensors(), **({"penalties": held} if held else {})}
-    with run.ranks.together():
-        if run.ranks.main:
-            try:
-                write_checkpoint(folder, run.state.steps, replace(checkpoint, tensors=tensors))
-            except OSError as error:
-                raise no_checkpoint(error, folder) from error
-
-
-def restore_state(run: Training, saved: Checkpoint) -> None:
-    """Take over what ``write_state`` wrote, in place; the random state last."""
-    if run.penalties and "penalties" in saved.tensors:
-        run.penalties.restore(saved.tensors["penalties"])
-    run.averages.restore(saved.tensors)
-    run.state.restore(saved, run.model, run.optimizer, run.ranks)

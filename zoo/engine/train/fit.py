@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from zoo.engine.distributed.rank_consistency import refuse_other_starts, refuse_
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import join_processes
 from zoo.engine.distributed.sharding import check_shardable, trained_model
-from zoo.engine.loading.sources import open_for_fit, summary
+from zoo.engine.loading.sources import inputs_in_use, open_for_fit, summary
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config, option_differences, resolve
 from zoo.engine.options.option_checks import check_fits
@@ -22,11 +24,15 @@ from zoo.engine.options.recipe import Recipe
 from zoo.engine.options.recipes import default_recipe
 from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest
 from zoo.engine.rundir.curves import draw_curves
+from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.rundir.run_folder import Run, claim_folder, environment, release_folder, write_history, write_run
 from zoo.engine.runtime.device import make_accelerator
+from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals
 from zoo.engine.train.messages import too_late
-from zoo.engine.train.model_setup import prepared, switch_off
+from zoo.engine.train.model_setup import further_modules, prepared, switch_off
+from zoo.engine.train.objective import Objective, described_objective, make_objective
+from zoo.engine.train.supervised import Supervised
 from zoo.engine.train.train_state import STOP
 from zoo.engine.train.trainer import Training
 from zoo.errors import OptionError, SavedModelError, fault_list
@@ -51,6 +57,7 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
+    objective: Callable[[Supervised], Objective] | None = None,
     **recipe_options: Any,
 ) -> Run:
     """Fine-tune a model in place and save it with its record.
@@ -78,6 +85,7 @@ def fit(
         out: Folder of the run; None takes the next free one below ``runs/``.
         resume: Go on exactly where the run in ``out`` stopped.
         quiet: Show nothing.
+        objective: What is minimised, made from the ``Supervised`` of the model and the data; None takes that itself.
         **recipe_options: See ``zoo.engine.options.config.Config``.
 
     Returns:
@@ -101,7 +109,28 @@ def fit(
     )
     check_fits(model, config, validated=valid is not False)
     with ending_early():
-        return _on_all_ranks(model, train, valid, config, out, resume=resume, quiet=quiet)
+        return _on_all_ranks(Job(model, train, valid, config, objective, quiet), out, resume=resume)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done: the arguments of ``fit``, checked.
+
+    Attributes:
+        model: The model.
+        train: Training data as they were given.
+        valid: Validation data as they were given.
+        config: The resolved configuration.
+        objective: Makes the objective, or None.
+        quiet: Show nothing.
+    """
+
+    model: TaskModel
+    train: Any
+    valid: Any
+    config: Config
+    objective: Callable[[Supervised], Objective] | None
+    quiet: bool
 
 
 def _check_kinds(out: Any, **switches: Any) -> None:
@@ -112,16 +141,17 @@ def _check_kinds(out: Any, **switches: Any) -> None:
         raise OptionError(fault_list("fit was given what it cannot use:", faults))
 
 
-def _on_all_ranks(model: TaskModel, train: Any, valid: Any, config: Config, out: str | Path | None, *, resume: bool, quiet: bool) -> Run:
-    """Fine-tune in a folder that the first process claims; whatever one of them meets, all of them hear."""
+def _on_all_ranks(job: Job, out: str | Path | None, *, resume: bool) -> Run:
+    """Fine-tune in a folder that the first rank claims; an error on one rank is raised on all."""
+    model, config = job.model, job.config
     ranks = join_processes(config.device, config.timeout)
     try:
-        check_shardable(model, config, ranks)
+        check_shardable(model, config, ranks, supervised=job.objective is None)
         with ranks.together():
             folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
         folder = Path(ranks.gather(str(folder))[0])
         try:
-            return _fit(model, train, valid, config, folder, ranks, quiet=quiet)
+            return _fit(job, folder, ranks)
         finally:
             if ranks.main:
                 release_folder(folder)
@@ -130,21 +160,22 @@ def _on_all_ranks(model: TaskModel, train: Any, valid: Any, config: Config, out:
         raise
 
 
-def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path, ranks: Ranks, *, quiet: bool) -> Run:
+def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
+    model, config = job.model, job.config
     accelerator = make_accelerator(config.device, config.precision)
     with ranks.together():
-        tables = open_for_fit(model, train, valid, config)
-        told = _record(model, tables, config, accelerator)
-    refuse_others({**told, "config": _effective(told)}, model, ranks)
+        tables = open_for_fit(model, job.train, job.valid, config)
+        record = _record(model, tables, config, accelerator, job.objective)
+        model.inputs, model.labels = inputs_in_use(model, config), model.labels or tables[0].classes or None
+    refuse_others({**record, "config": _effective(record)}, model, ranks)
     with ranks.together():
         if ranks.main:
             clean_stages(folder / "checkpoint")  # before another one reads there
     with ranks.together():
-        saved = _continued(folder, told)
-    refuse_other_starts(folder, saved.plain["steps"] if saved else None, ranks)
+        saved = _continued(folder, record)
+    refuse_other_starts(folder, saved.plain["run"]["steps"] if saved else None, ranks)
     with stop_signals() as stop:
-        training = _train(model, tables, config, accelerator, folder, told, saved, stop=stop, quiet=quiet, ranks=ranks)
-        run = _finish(model, training, folder)
+        run = _train(job, tables, accelerator, folder, record, saved, stop=stop, ranks=ranks)
         if signum := max(ranks.gather(stop.signum)):  # it came after the last poll
             stop.signum = signum
             raise ranks.known(too_late(stop, folder))
@@ -152,47 +183,48 @@ def _fit(model: TaskModel, train: Any, valid: Any, config: Config, folder: Path,
 
 
 def _train(
-    model: TaskModel,
+    job: Job,
     tables: tuple[Table, Table | None],
-    config: Config,
     accelerator: Any,
     folder: Path,
-    told: dict[str, Any],
+    record: dict[str, Any],
     saved: Checkpoint | None,
     *,
     stop: StopFlag,
-    quiet: bool,
     ranks: Ranks,
-) -> Training:
+) -> Run:
     """Train on the accelerator's device; the model then comes back to where it was."""
-    with prepared(model, tables[0], config, accelerator) as (layout, penalties):
+    model, config = job.model, job.config
+    with prepared(model, config, accelerator) as (layout, penalties):
         with trained_model(model, config, ranks, accelerator.device) as trained:
-            training = Training(
-                trained, *tables, config, accelerator, folder, stop=stop, layout=layout, quiet=quiet, ranks=ranks, penalties=penalties
-            )
-            if ranks.main:
-                write_run(folder, told)
-                (folder / STOP).unlink(missing_ok=True)
-            training.run(saved)
+            objective = make_objective(job.objective, Supervised(trained, *tables, config, accelerator.device, penalties))
+            progress = Progress(job.quiet or not ranks.main, objective.monitor)
+            context = RunContext(config, accelerator, ranks, folder, layout, progress, stop)
+            with further_modules(objective, context.device), objective.active():
+                training = Training(objective, context)
+                if ranks.main:
+                    write_run(folder, record)
+                    (folder / STOP).unlink(missing_ok=True)
+                training.run(saved)
         switch_off(model, config, folder if ranks.main else None)
-    return training
+    return _finish(model, training, folder)
 
 
 def _finish(model: TaskModel, training: Training, folder: Path) -> Run:
     """Save the model and its curves; the checkpoint stays, so that a finished run can be resumed to itself."""
-    history, best = training.state.history, training.state.best
+    history, best, ranks = training.state.history, training.best, training.context.ranks
     kept = best.epoch or history[-1]["epoch"]
     record = next(record for record in history if record["epoch"] == kept)
     metrics = {name: value for name, value in record.items() if name not in NO_METRICS}
-    with training.ranks.together():
-        if training.ranks.main:
+    with ranks.together():
+        if ranks.main:
             write_history(folder, history)
             model.save(folder, overwrite=True)
             draw_curves(history, folder / "curves.png", monitor=best.monitor, kept=best.epoch)
     return Run(history, metrics, folder, kept, best.monitor)
 
 
-def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerator: Any) -> dict[str, Any]:
+def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerator: Any, objective: Any) -> dict[str, Any]:
     """Return what run.json keeps: what was asked for, on what, with what."""
     import torch
 
@@ -204,7 +236,7 @@ def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerat
         "layer_groups": list(model.groups.names),
         "frozen": model.frozen,
     }
-    told = {
+    record = {
         "config": config.to_dict(),
         "model": described,
         "data": {"train": summary(tables[0]), "valid": summary(tables[1])},
@@ -213,11 +245,13 @@ def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerat
         "threads": torch.get_num_threads(),
         "versions": environment(model.plugin.partition(" ")[0]),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(told))
+    if objective is not None:
+        record["objective"] = described_objective(objective)
+    plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
 
 
-def _continued(folder: Path, told: dict[str, Any]) -> Checkpoint | None:
+def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
     """Return the checkpoint to go on from, None for a new run.
 
     Raises:
@@ -228,8 +262,11 @@ def _continued(folder: Path, told: dict[str, Any]) -> Checkpoint | None:
         return None
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        faults = option_differences(_effective(told), _effective(before)) + option_differences(told["model"], before["model"])
-        faults += [_data_difference(name, told["data"][name], before["data"][name]) for name in ("train", "valid")]
+        faults = option_differences(_effective(record), _effective(before)) + option_differences(record["model"], before["model"])
+        if record.get("objective") != before.get("objective"):
+            names = [told.get("objective") or "the labels" for told in (before, record)]
+            faults.append(f"the objective was {names[0]} and is {names[1]}")
+        faults += [_data_difference(name, record["data"][name], before["data"][name]) for name in ("train", "valid")]
     except (ValueError, KeyError, TypeError) as error:
         raise SavedModelError(f"{str(path)!r} cannot be read ({error}); start anew in another folder (out, --out)") from error
     faults = [fault for fault in faults if fault]
@@ -244,9 +281,9 @@ def _continued(folder: Path, told: dict[str, Any]) -> Checkpoint | None:
     return found[0]
 
 
-def _effective(told: dict[str, Any]) -> dict[str, Any]:
+def _effective(record: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration with the precision that was used, which "auto" leaves to the device."""
-    effective: dict[str, Any] = told["config"] | {"precision": told["precision"]}
+    effective: dict[str, Any] = record["config"] | {"precision": record["precision"]}
     return effective
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.data.open import Table
-from zoo.declare import Image, Text
+from zoo.declare import Text
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import prefix_of, shallowest
 from zoo.engine.options.recipe import unfold
 from zoo.engine.runtime.device import placed, searched, seeded
+from zoo.engine.train.objective import Objective
 from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
 from zoo.saved.lora_files import save_lora
@@ -24,13 +23,13 @@ from zoo.tuning import Regularizers, attach_lora, detach_lora, merge_lora, recom
 
 
 @contextmanager
-def prepared(model: TaskModel, train: Table, config: Config, accelerator: Any) -> Iterator[tuple[torch.memory_format, Regularizers | None]]:
+def prepared(model: TaskModel, config: Config, accelerator: Any) -> Iterator[tuple[torch.memory_format, Regularizers | None]]:
     """Bring a model to the device and switch on what a configuration asks for, in place; yield memory format and penalties.
 
-    The model then comes back to where it was, as frozen as it was. Its inputs and the names of its classes stay.
+    The model then comes back to where it was, as frozen as it was.
 
     Raises:
-        OptionError: If the model cannot take the size of the inputs, or has LoRA already.
+        OptionError: If the model has LoRA already.
         LayerGroupError: If a phase would train nothing.
     """
     with ExitStack() as stack:
@@ -39,13 +38,21 @@ def prepared(model: TaskModel, train: Table, config: Config, accelerator: Any) -
         layout = stack.enter_context(placed(model, torch.device("cpu") if config.shard else accelerator.device))
         stack.enter_context(searched(accelerator.device, fixed=not isinstance(model.inputs, Text)))
         stack.enter_context(seeded(config.seed))
-        resize_inputs(model, config.image_size)
-        shorten_inputs(model, config.max_length)
-        window_inputs(model, config.window)
         # Statistics that were never learned must move.
         model.freeze_bn = config.freeze_bn and model.pretrained
-        model.labels = model.labels or train.classes or None
         yield layout, stack.enter_context(switched_on(model, config))
+
+
+@contextmanager
+def further_modules(objective: Objective, device: torch.device) -> Iterator[None]:
+    """Bring what an objective has beside its model to the device, in place; the frozen modules in eval mode."""
+    with ExitStack() as stack:
+        if objective.module is not objective.model:
+            stack.enter_context(placed(objective.module, device))
+        for module in objective.frozen.values():
+            stack.enter_context(placed(module, device))
+            module.eval()
+        yield
 
 
 @contextmanager
@@ -56,53 +63,6 @@ def _frozen_as_before(model: TaskModel) -> Iterator[None]:
     finally:
         model.freeze_bn = freeze_bn
         model.freeze(frozen)
-
-
-def resize_inputs(model: TaskModel, size: tuple[int, int] | None) -> None:
-    """Make the model take images of ``size`` (height, width) from now on, in place.
-
-    Raises:
-        OptionError: If the model does not take images, or takes one size only.
-    """
-    if size is None:
-        return
-    if not isinstance(model.inputs, Image):
-        raise OptionError(f"image_size is for images; backbone {model.spec.name!r} reads {model.spec.modality}")
-    if model.inputs.fixed_size and size != (model.inputs.height, model.inputs.width):
-        wanted = size[0] if size[0] == size[1] else size
-        raise OptionError(
-            f"backbone {model.spec.name!r} runs at {model.inputs.height} x {model.inputs.width} pixels only; "
-            f"build it for another size: zoo.get({model.spec.name!r}, img_size={wanted})"
-        )
-    model.inputs = dataclasses.replace(model.inputs, size=size)
-
-
-def shorten_inputs(model: TaskModel, length: int | None) -> None:
-    """Make the model cut texts to ``length`` tokens from now on, in place.
-
-    Raises:
-        OptionError: If the model reads no text, or not as much.
-    """
-    if length is None:
-        return
-    if not isinstance(model.inputs, Text) or not isinstance(model.spec.inputs, Text):
-        raise OptionError(f"max_length is for texts; backbone {model.spec.name!r} reads {model.spec.modality}s")
-    if length > model.spec.inputs.max_length:
-        raise OptionError(f"max_length is {length}; backbone {model.spec.name!r} takes at most {model.spec.inputs.max_length} tokens")
-    model.inputs = dataclasses.replace(model.inputs, max_length=length)
-
-
-def window_inputs(model: TaskModel, window: tuple[float, float] | None) -> None:
-    """Make the model's DICOM images or volumes be shown through a window (centre, width) from now on, in place.
-
-    Raises:
-        OptionError: If the model reads texts.
-    """
-    if window is None:
-        return
-    if isinstance(model.inputs, Text):
-        raise OptionError(f"window is for DICOM images and volumes; backbone {model.spec.name!r} reads texts")
-    model.inputs = dataclasses.replace(model.inputs, window=window)
 
 
 @contextmanager

@@ -1,28 +1,28 @@
-"""One optimizer step: a batch in as many parts as memory and the number of processes ask for, with the same result."""
+"""One optimizer step: a batch in as many parts as memory and the number of ranks ask for, with the same result."""
 
 from __future__ import annotations
 
 import dataclasses
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from zoo.data.dataset import Batch
 from zoo.engine.cache.activation_cache import Entering
-from zoo.engine.distributed.ranks import Ranks, Status, told
-from zoo.engine.loading.loader import Loaded
-from zoo.engine.loading.stream import Forward
+from zoo.engine.cache.forward import Forward
+from zoo.engine.distributed.ranks import Agreed, Ranks, Status, described
 from zoo.engine.optim.nonfinite import Guard, NonFiniteError
 from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.runtime.rollback import Undo
-from zoo.engine.train.loss import Loss
+from zoo.engine.train.objective import Objective
 from zoo.errors import TrainingError
-from zoo.models.task_model import TaskModel
 
 log = logging.getLogger("zoo")
+Load = Callable[[], Sequence[Mapping[str, Batch]]]
 _REMEDY = "freeze more groups (freeze=), train with recipe='lora' or recompute=True, or make the inputs smaller (image_size=, max_length=)"
 
 
@@ -32,9 +32,9 @@ class Step:
 
     Attributes:
         number: Its number in the epoch, from 0.
-        samples: Samples of the step on all ranks.
-        forward: From inputs to logits.
-        asked: Tells, after the backward, what this process asks for: ``STOP`` after a signal, ``SAVE``, or ``FINE``.
+        samples: Samples of the first source in the step, on all ranks.
+        forward: Passes through the model.
+        asked: Returns, after the backward, what this process asks for: ``STOP`` after a signal, ``SAVE``, or ``FINE``.
         explain: Makes the error for a loss that is not finite.
     """
 
@@ -49,46 +49,46 @@ class Stepper:
     """Takes optimizer steps, each as a whole or not at all.
 
     The loss of a step is the sum over all its samples divided by their weight, however they are cut into batches that are
-    accumulated, processes, and micro-batches. So a step that runs out of memory is taken again with micro-batches of half
+    accumulated, ranks, and micro-batches. So a step that runs out of memory is taken again with micro-batches of half
     the size, and its gradients are the same but for rounding.
 
     Args:
-        model: The model.
-        loss: Its loss.
-        optimizer: Its optimizer.
+        objective: What is minimised.
+        optimizer: The optimizer.
         guard: Watches losses and gradients.
         ranks: The processes of the run.
         device: Where the model runs.
-        penalty: A further loss of the batch that was just forwarded, or None.
 
     Attributes:
         split: Micro-batches per batch.
-        intact: Whether the values are those between two steps; False from the update on, until the caller has counted it.
     """
 
-    def __init__(
-        self,
-        model: TaskModel,
-        loss: Loss,
-        optimizer: torch.optim.Optimizer,
-        guard: Guard,
-        ranks: Ranks,
-        device: torch.device,
-        *,
-        penalty: Callable[[Any], Tensor | None] | None = None,
-    ) -> None:
-        self.split, self.intact = 1, True
-        self._model, self._loss, self._optimizer, self._guard = model, loss, optimizer, guard
-        self._ranks, self._penalty, self._undo = ranks, penalty, Undo(model, device)
+    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, guard: Guard, ranks: Ranks, device: torch.device) -> None:
+        self.split = 1
+        self._objective, self._optimizer, self._guard, self._ranks = objective, optimizer, guard, ranks
+        self._first = next(iter(objective.sources))
+        self._undo = Undo(objective.module, device)
         self._parameters: list[nn.Parameter] = []
+        self._share = 1.0  # of the step's samples, those of this rank
 
-    def begin(self) -> None:
-        """Look at what trains now; to be called at the start of every epoch, once the model is in training mode."""
-        self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+    def begin(self, split: int) -> None:
+        """Look at what trains now; to be called at the start of every epoch, once the model is in training mode.
+
+        Args:
+            split: Micro-batches per batch.
+        """
+        self.split = split
+        self._parameters = [parameter for parameter in self._objective.module.parameters() if parameter.requires_grad]
         self._undo.look()
 
-    def take(self, load: Callable[[], Sequence[Loaded]], step: Step) -> tuple[Tensor | float, Status]:
-        """Take one step.
+    def take(self, load: Load, step: Step) -> tuple[Tensor | float, Status]:
+        """Take one step; see ``compute`` and ``update``."""
+        result = self.compute(load, step)
+        self.update()
+        return result
+
+    def compute(self, load: Load, step: Step) -> tuple[Tensor | float, Status]:
+        """Compute the gradients of one step; where it fails everything is as it was before.
 
         Args:
             load: Gives the batches of the step, of this rank.
@@ -111,23 +111,40 @@ class Stepper:
             raise step.explain(error) from error
         if self._guard.deferred:
             self._undo.bring_back_statistics(self._guard.bad)
-        self._update()
-        here = sum(len(indices) for _, _, indices in batches)
-        self._ranks.average(self._undo.statistics, here / step.samples)
+        self._share = sum(map(self._size, batches)) / step.samples
         return value, verdict
 
-    def _backward(self, batches: Sequence[Loaded], weight: Tensor | float, step: Step) -> tuple[Tensor | float, Status]:
-        """Leave the gradients of the whole step on every rank, in micro-batches that fit; return as ``take`` does."""
+    def update(self) -> None:
+        """Move the parameters by the gradients that were computed."""
+        try:
+            self._optimizer.step()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise TrainingError(f"the optimizer's own values do not fit into memory beside the model; {_REMEDY}") from error
+            raise
+        self._optimizer.zero_grad(set_to_none=True)
+        self._ranks.average(self._undo.statistics, self._share)
+        self._objective.after_step()
+
+    def _size(self, batch: Mapping[str, Batch]) -> int:
+        return len(batch[self._first].indices)
+
+    def _backward(self, batches: Sequence[Mapping[str, Batch]], weight: Tensor | float, step: Step) -> tuple[Tensor | float, Status]:
+        """Leave the gradients of the whole step on every rank, in micro-batches that fit; return as ``compute`` does."""
         while True:
             caught: Exception | None = None
+            verdict: Status | None = None
             value: Tensor | float = 0.0
             try:
                 value = self._gradients(batches, weight, step)
+            except Agreed as other:  # another rank could not go on, and all have agreed upon it
+                verdict = other.verdict
             except Exception as error:
                 caught = error
                 if self._ranks.lockstep:
                     self._give_up(error, step.explain)
-            verdict = self._ranks.agree(step.asked() if caught is None else _status(caught), told(caught) if caught else "")
+            if verdict is None:
+                verdict = self._ranks.agree(step.asked() if caught is None else _status(caught), described(caught) if caught else "")
             if verdict < Status.OUT_OF_MEMORY:
                 break
             self._undo.bring_back()
@@ -143,16 +160,6 @@ class Stepper:
             self._ranks.add_gradients(self._parameters, self._guard.flags)
         return value, verdict
 
-    def _update(self) -> None:
-        self.intact = False
-        try:
-            self._optimizer.step()
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise TrainingError(f"the optimizer's own values do not fit into memory beside the model; {_REMEDY}") from error
-            raise
-        self._optimizer.zero_grad(set_to_none=True)
-
     def _give_up(self, error: Exception, explain: Callable[[NonFiniteError], Exception]) -> NoReturn:
         """End a sharded step, which cannot be taken again: the others are in the middle of it and can only be let go."""
         self._undo.bring_back()
@@ -162,19 +169,19 @@ class Stepper:
             raise TrainingError("out of memory, and a sharded run does not go on with smaller micro-batches; lower batch_size") from error
         raise self._ranks.lost(error) or error
 
-    def _load(self, load: Callable[[], Sequence[Loaded]]) -> tuple[Sequence[Loaded], Tensor | float]:
+    def _load(self, load: Load) -> tuple[Sequence[Mapping[str, Batch]], Tensor | float]:
         """Return this rank's batches, and the weight of the whole step on all ranks."""
-        batches: Sequence[Loaded] = ()
+        batches: Sequence[Mapping[str, Batch]] = ()
         weight: Tensor | float = 0.0
         caught: Exception | None = None
         try:
             batches = load()
-            for _, y, _ in batches:
-                weight = weight + self._loss.weight(y)
+            for batch in batches:
+                weight = weight + self._objective.weight(batch)
         except Exception as error:
             caught = error
         status = Status.FINE if caught is None else Status.FAILED  # what does not fit here is no micro-batch
-        message = told(caught) if caught else ""
+        message = described(caught) if caught else ""
         if self._undo.device.type == "cuda" and self._ranks.count > 1:  # where it is, so that nobody waits for the GPU
             self._ranks.agree(status, message)
             total = torch.zeros((), device=self._undo.device) + weight
@@ -186,23 +193,29 @@ class Stepper:
             raise caught
         return batches, weight
 
-    def _gradients(self, batches: Sequence[Loaded], weight: Tensor | float, step: Step) -> Tensor | float:
+    def _gradients(self, batches: Sequence[Mapping[str, Batch]], weight: Tensor | float, step: Step) -> Tensor | float:
+        objective = self._objective
         value: Tensor | float = 0.0
-        for x, y, indices in batches:
-            for part in _parts(len(indices), self.split):
-                inputs = cut(x, part)
-                loss = self._loss.total(step.forward(inputs).float(), y[part]) / weight
-                value = value + self._guard.see_loss(loss, step.number)
-                penalty = self._penalty(inputs) if self._penalty else None
+        copies = 1 if objective.separable else self._ranks.count  # of a loss that every rank computes as a whole
+        for batch in batches:
+            size = self._size(batch)
+            for part in _parts(size, self.split):
+                cut_batch = batch if part.stop - part.start == size else {name: cut(one, part) for name, one in batch.items()}
+                loss = objective.loss(step.forward, cut_batch) / weight
+                value = value + self._guard.see_loss(loss if copies == 1 else loss / copies, step.number)
+                penalty = objective.penalty(cut_batch)
                 if penalty is not None:
                     loss = loss + penalty * ((part.stop - part.start) / step.samples)
                 loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         return value
 
-    def _halve(self, batches: Sequence[Loaded], caught: Exception | None) -> None:
+    def _halve(self, batches: Sequence[Mapping[str, Batch]], caught: Exception | None) -> None:
         """Go back to the start of the step, with micro-batches of half the size."""
         self._optimizer.zero_grad(set_to_none=True)
-        largest = max((len(indices) for _, _, indices in batches), default=1)
+        if not self._objective.separable:
+            cause = f"a batch does not fit into memory, and the loss of {self._objective.name} needs it as a whole"
+            raise TrainingError(f"{cause}; lower batch_size") from caught
+        largest = max(map(self._size, batches), default=1)
         sizes = max(self._ranks.gather(-(-largest // self.split)))
         if sizes == 1:
             raise TrainingError(f"one sample alone does not fit into memory; {_REMEDY}") from caught
@@ -218,10 +231,20 @@ class Stepper:
         )
 
 
-def cut(x: Any, part: slice) -> Any:
-    """Return some samples of a batch of inputs."""
+def cut(batch: Batch, part: slice) -> Batch:
+    """Return some samples of a batch."""
+    return Batch(
+        _cut_inputs(batch.x, part),
+        batch.y[part],
+        batch.indices[part],
+        tuple(_cut_inputs(view, part) for view in batch.views),
+        batch.frozen and {name: rows[part] for name, rows in batch.frozen.items()},
+    )
+
+
+def _cut_inputs(x: Any, part: slice) -> Any:
     if isinstance(x, Entering):
-        return dataclasses.replace(x, x=cut(x.x, part), kept=[values[part] for values in x.kept])
+        return dataclasses.replace(x, x=_cut_inputs(x.x, part), kept=[values[part] for values in x.kept])
     return {name: values[part] for name, values in x.items()} if isinstance(x, dict) else x[part]
 
 

@@ -1,91 +1,130 @@
-"""The optimizer steps of one epoch: their batches, what is looked at between two of them, and where a run stops or saves."""
+"""The optimizer steps of one epoch: their batches, the checks between two of them, and where a run stops or saves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from zoo.engine.cache.forward import Forward
 from zoo.engine.distributed.ranks import Status
-from zoo.engine.loading.order import Batch
+from zoo.engine.loading.batches import StepBatches
+from zoo.engine.loading.order import Indices
 from zoo.engine.loading.stream import Stream
-from zoo.engine.optim.nonfinite import EVERY, NonFiniteError
+from zoo.engine.optim.lr_schedule import Rates
+from zoo.engine.optim.nonfinite import EVERY, Guard, NonFiniteError
+from zoo.engine.optim.run_averages import Averages
 from zoo.engine.options.epochs import Epoch
+from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.signals import Stopped
-from zoo.engine.train.messages import not_finite
-from zoo.engine.train.optimizer_step import Step
-
-if TYPE_CHECKING:
-    from zoo.engine.train.trainer import Training
+from zoo.engine.train.checkpoint_writer import CheckpointWriter
+from zoo.engine.train.optimizer_step import Step, Stepper
+from zoo.engine.train.train_state import TrainState
 
 
-def take_steps(run: Training, epoch: Epoch, stream: Stream) -> None:
-    """Take the steps of an epoch that are left of it.
+class Explain(Protocol):
+    """Makes the error for a loss or gradient that is not finite."""
 
-    Raises:
-        Stopped: If a signal came; the step was finished.
-        TrainingError: If a loss or gradient is not finite.
+    def __call__(self, error: NonFiniteError, epoch: Epoch, order: Sequence[Sequence[Indices]]) -> Exception:
+        """Return the error, naming the samples of the step in this order of this epoch."""
+
+
+class EpochRunner:
+    """Takes the steps of an epoch.
+
+    Args:
+        context: The conditions of the run.
+        state: How far the run has come.
+        stepper: Takes single steps.
+        guard: Watches their losses and gradients.
+        batches: The samples of each step.
+        rates: Sets the learning rates.
+        averages: Averages of the values along the steps.
+        writer: Writes checkpoints.
+        explain: Makes the error for a loss that is not finite, of an epoch and its order.
     """
-    state, stepper = run.state, run.stepper
-    order = run.batches.order(state.epoch, stream.lengths)[: epoch.steps]
-    loads = run.batches.load(epoch, state.epoch, stream, order, state.step)
-    stepper.begin()
-    stepper.split = state.split
-    run.progress.begin(f"{epoch.phase.name} {state.epoch + 1}/{len(run.plan)}", epoch.steps)
-    explain, asked = partial(explained, run, epoch, order), partial(_asked, run)
-    for step in range(state.step, epoch.steps):
-        run.rates.apply(epoch, step)
-        samples = sum(len(batch) for batch in order[step])
-        value, verdict = stepper.take(partial(next, loads), Step(step, samples, stream.forward, asked=asked, explain=explain))
-        state.loss_sum += value * samples
-        state.step, state.steps, state.split = step + 1, state.steps + 1, stepper.split
-        state.seen += samples
-        run.averages.end_step()
-        stepper.intact = True
-        _after_step(run, step, verdict, explain)
-    _look(run, explain)
 
+    def __init__(
+        self,
+        context: RunContext,
+        state: TrainState,
+        *,
+        stepper: Stepper,
+        guard: Guard,
+        batches: StepBatches,
+        rates: Rates,
+        averages: Averages,
+        writer: CheckpointWriter,
+        explain: Explain,
+    ) -> None:
+        self._context, self._state, self._stepper, self._guard = context, state, stepper, guard
+        self._batches, self._rates, self._averages, self._writer, self._explain = batches, rates, averages, writer, explain
 
-def explained(run: Training, epoch: Epoch, order: Sequence[Sequence[Batch]], error: NonFiniteError) -> Exception:
-    """Return the error for a loss or gradient that is not finite, with the samples of its step."""
-    indices = [index for batch in order[error.step] for index in batch]
-    where = f"epoch {run.state.epoch + 1} (phase {epoch.phase.name!r}), step {error.step + 1} of {epoch.steps}"
-    lr = run.rates.peak(epoch) if run.optimizer.param_groups[-1]["lr"] else 0.0
-    half = run.accelerator.mixed_precision != "no"
-    return not_finite(error, where, indices, run.train, lr=lr, config=run.config, half=half)
+    def run(self, epoch: Epoch, streams: Mapping[str, Stream], forward: Forward, title: str, seconds: Callable[[], float]) -> None:
+        """Take the steps of an epoch that are left of it.
 
+        Args:
+            epoch: The epoch.
+            streams: The batches of each source.
+            forward: Passes through the model.
+            title: What the progress bar calls it.
+            seconds: Seconds of the epoch so far.
 
-def _after_step(run: Training, step: int, verdict: Status, explain: Callable[[NonFiniteError], Exception]) -> None:
-    stop = verdict == Status.STOP or (run.ranks.count == 1 and run.stop.signum > 0)
-    save = verdict == Status.SAVE
-    # On a GPU, steps that nobody has looked at yet must not end up in a checkpoint unseen; and where a first step was not
-    # finite, a fused optimizer has left its state unset.
-    looked = step == 0 or (step + 1) % EVERY == 0 or stop or save
-    if looked:
-        _look(run, explain)
-    if run.progress.due:
-        run.progress.step(step + 1, _loss(run) if looked or not run.guard.deferred else None)  # it waits for a GPU
-    if stop:
-        raise Stopped
-    if save:
-        run.state.seconds = run.seconds
-        run.saver.save()
+        Raises:
+            Stopped: If a signal came; the step was finished.
+            TrainingError: If a loss or gradient is not finite.
+        """
+        state, stepper = self._state, self._stepper
+        order = self._batches.order(state.epoch, next(iter(streams.values())).lengths)[: epoch.steps]
+        loads = self._batches.load(epoch, state.epoch, streams, order, state.step)
+        stepper.begin(state.split)
+        self._context.progress.begin(title, epoch.steps)
+        explain = partial(self._explain, epoch=epoch, order=order)
+        for number in range(state.step, epoch.steps):
+            self._rates.apply(epoch, number)
+            samples = sum(len(batch) for batch in order[number])
+            step = Step(number, samples, forward, asked=self._asked, explain=explain)
+            value, verdict = stepper.compute(partial(next, loads), step)
+            with self._writer.updating():
+                stepper.update()
+                state.loss_sum += value * samples
+                state.step, state.steps, state.split = number + 1, state.steps + 1, stepper.split
+                state.seen += samples
+                self._averages.end_step()
+            self._after_step(number, verdict, explain, seconds)
+        self._check(explain)
 
+    def _after_step(
+        self, number: int, verdict: Status, explain: Callable[[NonFiniteError], Exception], seconds: Callable[[], float]
+    ) -> None:
+        progress = self._context.progress
+        stop = verdict == Status.STOP or (self._context.ranks.count == 1 and self._context.stop.signum > 0)
+        save = verdict == Status.SAVE
+        # On a GPU, steps that nobody has looked at yet must not end up in a checkpoint unseen; and where a first step was not
+        # finite, a fused optimizer has left its state unset.
+        checked = number == 0 or (number + 1) % EVERY == 0 or stop or save
+        if checked:
+            self._check(explain)
+        if progress.due:
+            progress.step(number + 1, self._loss() if checked or not self._guard.deferred else None)  # it waits for a GPU
+        if stop:
+            raise Stopped
+        if save:
+            self._state.seconds = seconds()
+            self._writer.save()
 
-def _asked(run: Training) -> Status:
-    """Return what this process asks for after a step; the clock is that of the first."""
-    if run.stop.signum:
-        return Status.STOP
-    return Status.SAVE if run.ranks.main and run.saver.overdue else Status.FINE
+    def _asked(self) -> Status:
+        """Return what this process asks for after a step; the clock is that of the first."""
+        if self._context.stop.signum:
+            return Status.STOP
+        return Status.SAVE if self._context.ranks.main and self._writer.overdue else Status.FINE
 
+    def _check(self, explain: Callable[[NonFiniteError], Exception]) -> None:
+        try:
+            self._guard.check()
+        except NonFiniteError as error:
+            raise explain(error) from error
 
-def _look(run: Training, explain: Callable[[NonFiniteError], Exception]) -> None:
-    try:
-        run.guard.check()
-    except NonFiniteError as error:
-        raise explain(error) from error
-
-
-def _loss(run: Training) -> str:
-    """Tell the mean loss of the epoch so far, of several processes as far as this one knows."""
-    return f"loss {float(run.state.loss_sum) * run.ranks.count / max(1, run.state.seen):.4f}"
+    def _loss(self) -> str:
+        """Return the mean loss of the epoch so far, of several ranks as far as this one knows."""
+        return f"loss {float(self._state.loss_sum) * self._context.ranks.count / max(1, self._state.seen):.4f}"

@@ -1,0 +1,64 @@
+"""Forward passes of a TaskModel, wherever a batch enters it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from zoo.engine.cache.activation_cache import Entering, Whole
+from zoo.engine.rundir.run_context import RunContext
+from zoo.models.task_model import TaskModel
+from zoo.tuning.partial_forward import Boundary
+
+
+class Forward:
+    """The passes that an objective may ask for, under the run's precision.
+
+    Where the frozen prefix was computed once, inputs are stored activations or pooled features; the passes start from there and
+    give the same values.
+
+    Args:
+        model: The model.
+        context: The conditions of the run.
+        boundary: Where stored activations enter, or None.
+        pooled: Whether inputs are pooled features.
+    """
+
+    def __init__(self, model: TaskModel, context: RunContext, *, boundary: Boundary | Whole | None = None, pooled: bool = False) -> None:
+        self._model, self._context, self._boundary, self._pooled = model, context, boundary, pooled
+
+    def __call__(self, x: Any) -> Tensor:
+        """Return the logits of a batch of inputs, ``(batch, num_classes)``, for words ``(batch, tokens, num_classes)``."""
+        with self._context.autocast():
+            if self._pooled:
+                return self._model.pooled_logits(x)
+            if isinstance(x, Entering):
+                return self._model.logits(self._replayed(x), x.x)
+            logits: Tensor = self._model(x)
+            return logits
+
+    def features(self, x: Any) -> Tensor:
+        """Return the pooled features of a batch of inputs, ``(batch, dim)``."""
+        with self._context.autocast():
+            if self._pooled:
+                return x  # type: ignore[no-any-return]  # a tensor of pooled features
+            if isinstance(x, Entering):
+                return self._model.pool(self._replayed(x), x.x)
+            return self._model.embed_batch(x)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return the logits of pooled features, for heads that tell pooling and logits apart."""
+        with self._context.autocast():
+            return self._model.pooled_logits(features)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return the rows of all ranks in the order of the whole batch; gradients flow to this rank's own rows.
+
+        For objectives that are not separable. Apply every module before gathering: after it all ranks compute the same.
+        """
+        return self._context.ranks.gather_rows(rows)
+
+    def _replayed(self, x: Entering) -> Tensor:
+        assert self._boundary is not None, "there are no stored activations"
+        return self._boundary.replay(x.x, x.kept)

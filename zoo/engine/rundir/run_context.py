@@ -1,0 +1,64 @@
+"""The conditions of one run, as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.options.config import Config
+from zoo.engine.runtime.progress import Progress
+from zoo.engine.runtime.signals import StopFlag
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Under which conditions a run takes place; the same for every part of it.
+
+    Attributes:
+        config: The resolved configuration.
+        accelerator: Accelerate's device and precision.
+        ranks: The processes that train together.
+        folder: The folder of the run.
+        layout: Memory format of images on the device.
+        progress: Where steps and long passes are shown.
+        stop: Set by a signal; polled after every step and every batch of a pass.
+    """
+
+    config: Config
+    accelerator: Any
+    ranks: Ranks
+    folder: Path
+    layout: torch.memory_format
+    progress: Progress
+    stop: StopFlag
+
+    @property
+    def device(self) -> torch.device:
+        """The device that this process computes on."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    @property
+    def half(self) -> bool:
+        """Whether forward passes compute in bf16."""
+        return bool(self.accelerator.mixed_precision != "no")
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the precision of forward passes as a context."""
+        context: AbstractContextManager[Any] = self.accelerator.autocast()
+        return context
+
+    def cast(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function under the run's precision."""
+
+        def forward(*args: Any) -> Any:
+            with self.autocast():
+                return function(*args)
+
+        return forward

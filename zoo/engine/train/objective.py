@@ -1,0 +1,125 @@
+"""What a run minimises: the base of every objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import Tensor, nn
+
+from zoo.data.dataset import Batch
+from zoo.data.table import Table
+from zoo.engine.cache.forward import Forward
+from zoo.engine.inference.batched_inference import Outputs
+from zoo.engine.loading.stream import Source
+from zoo.errors import OptionError
+from zoo.models.task_model import TaskModel
+
+Infer = Callable[[str], Outputs]
+"""From the name of a validation table to the model's logits for all its samples."""
+
+
+class Objective:
+    """Data, modules, a loss and a validation; how it is minimised is the recipe's.
+
+    The engine gives every objective the same checkpoints, exact resume, ranks, out-of-memory handling, stored activations,
+    averages, plan and progress. A subclass sets the attributes and writes ``loss``; the rest has defaults.
+
+    Attributes:
+        model: The model that is fine-tuned.
+        module: The model, or a module that holds it and further ones (a projector, a momentum copy). All of it is saved and
+            restored, and what requires gradients trains; the further modules at the head's learning rate.
+        sources: What it trains on. The first defines the epoch; the others cycle, with batches of the same size.
+        valid: What it validates on; empty for no validation.
+        frozen: Modules from inputs to one row of outputs per sample that never train, such as a teacher. Their outputs are
+            ``Batch.frozen``: computed once per sample where its views are fixed.
+        monitor: The metric of ``validate`` that chooses the epoch; lower is better for ``loss``, ``mae`` and ``rmse``.
+        separable: Whether the loss is a sum over samples. If not, a batch is never cut into micro-batches, and on several ranks
+            ``forward.gather`` gives the rows of all.
+    """
+
+    name = "objective"
+    separable = True
+
+    def __init__(self, model: TaskModel, sources: Mapping[str, Source], valid: Mapping[str, Table], *, monitor: str = "loss") -> None:
+        self.model, self.sources, self.valid, self.monitor = model, dict(sources), dict(valid), monitor
+        self.module: nn.Module = model
+        self.frozen: dict[str, nn.Module] = {}
+
+    def weight(self, batch: Mapping[str, Batch]) -> Tensor | float:
+        """Return what the loss of the step is divided by; summed over all batches of the step and all ranks.
+
+        The number of samples of the first source, unless a subclass says otherwise.
+        """
+        return float(len(batch[next(iter(self.sources))].indices))
+
+    def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the sum of the losses of a batch, to be divided by ``weight``.
+
+        Args:
+            forward: Passes through the model.
+            batch: The samples of each source.
+        """
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+    def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
+        """Return a further mean loss after the forward of a batch, weighted by its share of the step; None for none."""
+        return None
+
+    def soften(self, targets: Tensor) -> Tensor:
+        """Return targets of the first source that mixup can mix."""
+        return targets
+
+    def validate(self, infer: Infer) -> dict[str, float]:
+        """Return the metrics of the model as it is."""
+        return {}
+
+    def after_step(self) -> None:
+        """Move own state after an optimizer step, such as a momentum copy. Nowhere else, so that a step can be taken again."""
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Return what must hold while the run trains; closed at its end, whatever ends it."""
+        return nullcontext()
+
+    def phase(self) -> AbstractContextManager[Any]:
+        """Return what must hold while the steps of an epoch are taken; the frozen prefix is set already."""
+        return nullcontext()
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether batches must have the raw inputs, so that nothing may enter the model in the middle."""
+        return False
+
+    def parts(self) -> dict[str, Any]:
+        """Return further objects with ``state_dict`` and ``load_state_dict`` that a checkpoint keeps."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return own state beside the module's: tensors, and plain data."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Take over what ``state_dict`` returned, in place."""
+
+
+def make_objective(make: Callable[[Any], Objective] | None, supervised: Objective) -> Objective:
+    """Return the objective of a run.
+
+    Args:
+        make: What ``fit(objective=…)`` was given: from the ``Supervised`` of the run to its objective; None takes the former.
+        supervised: That of the same model and data, to build upon.
+
+    Raises:
+        OptionError: If something else comes back.
+    """
+    objective = supervised if make is None else make(supervised)
+    if not isinstance(objective, Objective):
+        raise OptionError(f"objective returned {type(objective).__name__}; it must return an Objective")
+    return objective
+
+
+def described_objective(make: Callable[[Any], Objective]) -> Any:
+    """Return plain data about what ``fit(objective=…)`` was given, which a resumed run must agree with."""
+    describe = getattr(make, "describe", None)
+    return describe() if describe is not None else getattr(make, "__qualname__", type(make).__qualname__)
