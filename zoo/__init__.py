@@ -22,8 +22,12 @@ from zoo.hookspecs import hookimpl as hookimpl
 if TYPE_CHECKING:
     from zoo import testing as testing
     from zoo import tuning as tuning
+    from zoo.data.dataset import Batch as Batch
+    from zoo.engine.loading.stream import Source as Source
     from zoo.engine.options.recipe import Phase as Phase
     from zoo.engine.options.recipe import Recipe as Recipe
+    from zoo.engine.train.objective import Objective as Objective
+    from zoo.engine.train.supervised import Supervised as Supervised
     from zoo.models.backbone import Backbone as Backbone
     from zoo.models.backbone import get as get
     from zoo.models.layers import LayerGroup as LayerGroup
@@ -40,11 +44,15 @@ __version__ = "0.1.0"
 # What needs torch, or reads plugins, is imported at first use (PEP 562).
 _LAZY = {
     "Backbone": "zoo.models.backbone",
+    "Batch": "zoo.data.dataset",
     "LayerGroup": "zoo.models.layers",
     "LayerGroups": "zoo.models.layers",
+    "Objective": "zoo.engine.train.objective",
     "Phase": "zoo.engine.options.recipe",
     "Recipe": "zoo.engine.options.recipe",
     "Registry": "zoo.registry.registry",
+    "Source": "zoo.engine.loading.stream",
+    "Supervised": "zoo.engine.train.supervised",
     "TaskModel": "zoo.models.task_model",
     "bind": "zoo.models.layers",
     "fetch": "zoo.weights.hub",

@@ -151,6 +151,19 @@ def all_alike(out: Path) -> dict[str, Any]:
     return alike(out, list(ALIKE))
 
 
+def objectives(out: Path) -> dict[str, Any]:
+    """Train the three objectives of the tests, on networks without BatchNorm, whose statistics are those of a rank."""
+    from tests.engine.objectives import Coral, Distilled, Momentum
+
+    target = open_data(images(18, seed=5)[0] // 2, labelled=False)
+    makers = {"distilled": lambda base: Distilled(base, plain()), "coral": lambda base: Coral(base, target), "momentum": Momentum}
+    found = {}
+    for name, make in makers.items():
+        net = plain()
+        found[name] = told(fit(out / name, net, *PHOTOS, recipe="full", objective=make), net)
+    return found
+
+
 def uneven(out: Path) -> dict[str, Any]:
     """Validate on numbers of samples that no two processes can share evenly."""
     found = {}
@@ -389,7 +402,21 @@ def sharded(out: Path) -> dict[str, Any]:
 
 WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
     function.__name__: function
-    for function in (alike, all_alike, uneven, decisions, memory, corrupt, different, whole, stopped, handed_on, full_disk, sharded)
+    for function in (
+        alike,
+        all_alike,
+        objectives,
+        uneven,
+        decisions,
+        memory,
+        corrupt,
+        different,
+        whole,
+        stopped,
+        handed_on,
+        full_disk,
+        sharded,
+    )
 }
 
 

@@ -21,7 +21,6 @@ from zoo.engine.inference.batched_inference import Outputs, in_batches_that_fit,
 from zoo.engine.loading.loader import Kind, Loader, Loaders, to_device
 from zoo.engine.loading.order import Indices
 from zoo.engine.loading.stream import BatchSource, Function, Source, Stream
-from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.rundir.run_context import RunContext
 from zoo.errors import DiskFullError, ZooError
@@ -42,7 +41,7 @@ class PhaseData:
         valid: What it validates on, by name.
         context: The conditions of the run.
         frozen: The objective's frozen modules, whose outputs are stored per sample where its views are fixed.
-        whole: Why the model is not entered in the middle, see ``why_whole``; empty where it may be.
+        whole: Why the model is not entered in the middle, for the log; empty where it may be.
         share: Whether what is frozen is shared with other runs of this process.
 
     Attributes:
@@ -294,13 +293,6 @@ class PhaseData:
         with ranks.together() if ranks.lockstep else nullcontext():
             self._context.stop.poll()
         ranks.heed()
-
-
-def why_whole(config: Config, *, needs_inputs: bool) -> str:
-    """Return why a model is not entered in the middle though what is frozen could be stored; empty where it may be."""
-    if config.compile:
-        return "compiled code is not entered in the middle"
-    return "a penalty (delta) needs the inputs" if needs_inputs else ""
 
 
 def cached_batches(views: Sequence[Tensor], targets: Tensor, device: torch.device) -> BatchFunction:

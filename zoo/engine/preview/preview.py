@@ -14,7 +14,6 @@ from torch import nn
 
 from zoo.data.open import Table
 from zoo.declare import Text
-from zoo.engine.cache.phase_data import why_whole
 from zoo.engine.cache.tensor_store import IN_MEMORY
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.sharding import check_shardable
@@ -37,7 +36,7 @@ from zoo.engine.runtime.signals import StopFlag
 from zoo.engine.train.model_setup import further_modules, prepared
 from zoo.engine.train.objective import make_objective
 from zoo.engine.train.supervised import Supervised
-from zoo.engine.train.trainer import Training
+from zoo.engine.train.trainer import Training, why_whole
 from zoo.models.task_model import TaskModel
 from zoo.tuning.statistics import keeps_statistics
 
@@ -113,8 +112,7 @@ class _Planned:
     def _phases(self, training: Training, held: int) -> list[PhasePlan]:
         phases = []
         factors = _factors(training)
-        whole = why_whole(self._config, needs_inputs=training.objective.needs_inputs)
-        dry_run = DryRun(training, self._valid, whole=whole)
+        dry_run = DryRun(training, self._valid, whole=why_whole(training.objective, self._config))
         for epoch in (epoch for epoch in training.plan if epoch.done == 0):
             dry = dry_run.phase(epoch)
             memory = held + self._kept(epoch) + self._peak(dry)

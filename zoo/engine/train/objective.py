@@ -35,12 +35,17 @@ class Objective:
         frozen: Modules from inputs to one row of outputs per sample that never train, such as a teacher. Their outputs are
             ``Batch.frozen``: computed once per sample where its views are fixed.
         monitor: The metric of ``validate`` that chooses the epoch; lower is better for ``loss``, ``mae`` and ``rmse``.
+        pooled: Whether pooled features may stand in for inputs where the whole backbone is frozen.
+        whole: Why stored activations may not stand in for inputs, as the log tells it; empty where they may. For a loss that gives
+            inputs to other modules than the model, which is better done by ``frozen``.
         separable: Whether the loss is a sum over samples. If not, a batch is never cut into micro-batches, and on several ranks
             ``forward.gather`` gives the rows of all.
     """
 
     name = "objective"
     separable = True
+    pooled = True
+    whole = ""
 
     def __init__(self, model: TaskModel, sources: Mapping[str, Source], valid: Mapping[str, Table], *, monitor: str = "loss") -> None:
         self.model, self.sources, self.valid, self.monitor = model, dict(sources), dict(valid), monitor
@@ -85,11 +90,6 @@ class Objective:
     def phase(self) -> AbstractContextManager[Any]:
         """Return what must hold while the steps of an epoch are taken; the frozen prefix is set already."""
         return nullcontext()
-
-    @property
-    def needs_inputs(self) -> bool:
-        """Whether batches must have the raw inputs, so that nothing may enter the model in the middle."""
-        return False
 
     def parts(self) -> dict[str, Any]:
         """Return further objects with ``state_dict`` and ``load_state_dict`` that a checkpoint keeps."""

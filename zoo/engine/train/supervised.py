@@ -51,6 +51,7 @@ class Supervised(Objective):
     ) -> None:
         self._scale: TargetScale | None = measure(model.task, model.head, np.asarray(train.targets), model.num_classes)
         self._classes, self.penalties = train.classes, penalties
+        self.whole = "a penalty (delta) needs the inputs" if penalties and penalties.needs_inputs else ""
         self._truth: npt.NDArray[Any] | None = None if valid is None else np.asarray(valid.targets)
         weights = class_weights(config.class_weights, flat_targets(np.asarray(train.targets)), train.classes)
         self._loss = Loss(model.task, config.label_smoothing, None if weights is None else weights.to(device))
@@ -94,11 +95,6 @@ class Supervised(Objective):
     def phase(self) -> AbstractContextManager[Any]:
         """Let the regularisers take note of forward passes."""
         return self.penalties.watching() if self.penalties else nullcontext()
-
-    @property
-    def needs_inputs(self) -> bool:
-        """Whether a regulariser compares the features of the same inputs."""
-        return bool(self.penalties and self.penalties.needs_inputs)
 
     def parts(self) -> dict[str, Any]:
         """Return the values of the start that regularisers keep."""

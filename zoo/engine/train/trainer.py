@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from zoo.declare import Text
-from zoo.engine.cache.phase_data import PhaseData, why_whole
+from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.distributed.sharding import check_batches
 from zoo.engine.loading.batches import StepBatches
 from zoo.engine.loading.order import Indices
@@ -21,6 +21,7 @@ from zoo.engine.optim.lr_schedule import Plateau, Rates
 from zoo.engine.optim.nonfinite import Guard, NonFiniteError
 from zoo.engine.optim.optimizer import build_optimizer
 from zoo.engine.optim.run_averages import Averages
+from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import Epoch, make_plan, next_phase
 from zoo.engine.options.model_selection import Best
 from zoo.engine.rundir.checkpoint import Checkpoint
@@ -60,7 +61,7 @@ class Training:
         config, model, ranks = context.config, objective.model, context.ranks
         self.objective, self.context, self.model = objective, context, model
         # Cached features need a head that tells pooling and logits apart.
-        separable = hasattr(model.head, "logits") and _is_plain(getattr(model.head, "pool", None))
+        separable = objective.pooled and hasattr(model.head, "logits") and _is_plain(getattr(model.head, "pool", None))
         self.batches = StepBatches(objective.sources, config, ranks, objective.soften)
         check_batches(self.batches.smallest, ranks)
         pixels = not isinstance(model.inputs, Text)
@@ -74,7 +75,7 @@ class Training:
         self.kept, self.start = Snapshot(), Snapshot()
         self.rates = Rates(self.optimizer, config)
         self.guard, self.stepper = self.make_stepper()
-        whole = why_whole(config, needs_inputs=objective.needs_inputs)
+        whole = why_whole(objective, config)
         self.data = PhaseData(model, objective.sources, objective.valid, context, frozen=objective.frozen, whole=whole)
         self.writer = CheckpointWriter(context.folder / "checkpoint", self._parts(), ranks, lambda: self.state.steps)
         self._runner = EpochRunner(
@@ -284,6 +285,11 @@ class Training:
         if self.state.epoch == len(self.plan):
             return "the end of the last epoch, with nothing left to train"
         return f"epoch {self.state.epoch + 1}, after {self.state.step} of {self.plan[self.state.epoch].steps} steps"
+
+
+def why_whole(objective: Objective, config: Config) -> str:
+    """Return why a model is not entered in the middle though what is frozen could be stored; empty where it may be."""
+    return "compiled code is not entered in the middle" if config.compile else objective.whole
 
 
 def _is_plain(pool: object) -> bool:

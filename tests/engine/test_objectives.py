@@ -1,0 +1,214 @@
+"""Objectives from outside: every one gets resume, ranks, out-of-memory handling, stored activations, averages and a plan."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine import rank_work
+from tests.engine.objectives import Coral, Distilled, Momentum
+from tests.engine.test_ranks import launch
+from tests.engine.tiny import count_samples, difference, images, model, values
+from tests.faults.fork_run import fork
+from zoo import Objective, Supervised
+from zoo.data.open import open_data
+from zoo.engine.cache.feature_memo import MEMO
+from zoo.engine.runtime.memory_profile import footprint, nbytes
+from zoo.engine.runtime.rollback import tensors_of
+from zoo.engine.train import checkpoint_writer
+from zoo.errors import OptionError, SavedModelError, TrainingError
+
+TARGET = images(18, seed=5)[0] // 2
+MAKERS: dict[str, Callable[[Supervised], Objective]] = {
+    "distilled": lambda base: Distilled(base, model(seed=7)),
+    "coral": lambda base: Coral(base, open_data(TARGET, labelled=False)),
+    "momentum": Momentum,
+}
+OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "quiet": True, "epochs": 3}
+
+
+@pytest.fixture(autouse=True)
+def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint_writer, "INTERVAL", 0.0)
+
+
+def fit(out: Path, name: str, **options: Any) -> Any:
+    net = model()
+    run = net.fit(open_data(images(24)), open_data(images(12, seed=1)), out=out, objective=MAKERS[name], **(OPTIONS | options))
+    return net, run
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_run_that_is_killed_at_random_and_resumed_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
+    expected, whole = fit(tmp_path / "whole", name, epochs=12, ema=0.9)
+    out, chance, kills = tmp_path / "run", random.Random(0), 0
+    for _ in range(30):
+        child = fork(lambda: fit(out, name, epochs=12, ema=0.9, resume=out.exists()), tmp_path / "log")
+        time.sleep(chance.uniform(0.05, 0.4))
+        os.kill(child, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, -signal.SIGKILL), (tmp_path / "log").read_text()
+        kills += status != 0
+        if status == 0:
+            break
+    assert kills >= 1
+    net, run = fit(out, name, epochs=12, ema=0.9, resume=True)
+    assert difference(values(net), values(expected)) == 0.0
+    assert [line["train_loss"] for line in run.history] == [line["train_loss"] for line in whole.history]
+
+
+def test_further_modules_train_and_the_momentum_copy_follows(tmp_path: Path) -> None:
+    made: list[Any] = []
+
+    def make(base: Supervised) -> Objective:
+        made.append((Momentum(base), base))
+        made.append({name: tensor.clone() for name, tensor in made[0][0].module.state_dict().items()})
+        return made[0][0]
+
+    net = model()
+    net.fit(open_data(images(24)), open_data(images(12, seed=1)), out=tmp_path, objective=make, **OPTIONS)
+    objective, before = made[0][0], made[1]
+    after = objective.module.state_dict()
+    for part in ("predictor.weight", "copy.backbone.conv1.weight", "model.backbone.conv1.weight"):
+        assert not torch.equal(before[part], after[part]), part
+    assert objective.moves == 9
+
+
+@pytest.mark.parametrize(
+    "options", [{"recipe": "full", "augment": "none"}, {"recipe": "linear-probe"}, {"recipe": "top", "augment": "none"}]
+)
+def test_a_frozen_teacher_sees_each_sample_once_where_nothing_is_augmented(options: dict[str, Any], tmp_path: Path) -> None:
+    teacher = model(seed=7)
+    seen = count_samples(teacher.backbone)
+    net = model()
+    net.fit(
+        open_data(images(24)),
+        open_data(images(12, seed=1)),
+        out=tmp_path,
+        objective=lambda base: Distilled(base, teacher),
+        **OPTIONS | options,
+    )
+    assert seen == [24]
+
+
+def test_the_teachers_outputs_are_those_of_the_augmented_images_otherwise(tmp_path: Path) -> None:
+    teacher = model(seed=7)
+    seen = count_samples(teacher.backbone)
+    net = model()
+    net.fit(open_data(images(24)), False, out=tmp_path, objective=lambda base: Distilled(base, teacher), **OPTIONS | {"augment": "light"})
+    assert seen == [3 * 24]
+
+
+def test_a_frozen_prefix_is_computed_once_for_source_and_target(tmp_path: Path) -> None:
+    def computed(epochs: int) -> int:
+        net = model()
+        seen = count_samples(net.backbone.conv1)
+        data = open_data(images(24)), open_data(images(12, seed=1))
+        options = OPTIONS | {"recipe": "top", "augment": "none", "epochs": epochs}
+        net.fit(*data, out=tmp_path / str(epochs), objective=MAKERS["coral"], **options)
+        MEMO.clear()
+        return seen[0]
+
+    assert computed(3) == computed(9) < 3 * (24 + 18 + 12)
+
+
+def test_the_second_source_cycles_and_each_pass_takes_every_sample(tmp_path: Path) -> None:
+    rows: list[int] = []
+
+    class Watching(Coral):
+        def loss(self, forward: Any, batch: Any) -> torch.Tensor:
+            assert len(batch["train"].indices) == len(batch["target"].indices)
+            rows.extend(batch["target"].indices)
+            return super().loss(forward, batch)
+
+    net = model()
+    table = open_data(TARGET, labelled=False)
+    net.fit(open_data(images(24)), False, out=tmp_path, objective=lambda base: Watching(base, table), **OPTIONS)
+    assert len(rows) == 3 * 24
+    for start in range(0, 72, 18):
+        assert sorted(rows[start : start + 18]) == list(range(18))
+
+
+def test_two_views_of_an_image_differ_and_are_of_the_same_image(tmp_path: Path) -> None:
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Watching(Momentum):
+        def loss(self, forward: Any, batch: Any) -> torch.Tensor:
+            pairs.append((batch["train"].x, batch["train"].views[0]))
+            return super().loss(forward, batch)
+
+    net = model()
+    net.fit(open_data(images(24)), False, out=tmp_path, objective=Watching, **OPTIONS | {"augment": "light"})
+    assert all(one.shape == other.shape and not torch.equal(one, other) for one, other in pairs)
+    channels = [(one.mean((2, 3)).argmax(1), other.mean((2, 3)).argmax(1)) for one, other in pairs]
+    assert all(torch.equal(one, other) for one, other in channels)  # the brightest channel is the class
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_plan_foretells_the_memory(name: str, tmp_path: Path) -> None:
+    train, valid = (open_data(data) for data in (images(24), images(12, seed=1)))
+    net = model()
+    told = net.plan(train, valid, objective=MAKERS[name], **OPTIONS)
+    made: list[Objective] = []
+
+    def make(base: Supervised) -> Objective:
+        made.append(MAKERS[name](base))
+        return made[0]
+
+    with footprint(torch.device("cpu")) as taken:
+        net.fit(train, valid, out=tmp_path, objective=make, **OPTIONS)
+    assert told.memory == pytest.approx(taken.peak + nbytes(tensors_of(net).values()), rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["distilled", "momentum"])
+def test_a_separable_step_that_runs_out_of_memory_is_taken_in_parts(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(_module: Any, args: Any) -> None:
+        if len(args[0]) > 4 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError
+
+    nets = rank_work.plain(), rank_work.plain()  # without BatchNorm, whose statistics would be those of a micro-batch
+    for net, out in zip(nets, ("whole", "parts"), strict=True):
+        if out == "parts":
+            net.backbone.register_forward_pre_hook(refuse)
+        net.fit(images(24), False, out=tmp_path / out, objective=MAKERS[name], **OPTIONS | {"augment": "none"})
+    assert "going on with micro-batches of 4 samples" in caplog.text
+    assert difference(values(nets[0]), values(nets[1])) < 1e-4
+
+
+def test_a_loss_that_needs_the_whole_batch_is_never_cut(tmp_path: Path) -> None:
+    net = model()
+    net.backbone.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()) if torch.is_grad_enabled() else None)
+    with pytest.raises(TrainingError, match=r"the loss of coral needs it as a whole; lower batch_size"):
+        net.fit(images(24), False, out=tmp_path, objective=MAKERS["coral"], **OPTIONS)
+
+
+def test_another_objective_does_not_go_on_with_a_run(tmp_path: Path) -> None:
+    fit(tmp_path, "momentum", epochs=1)
+    with pytest.raises(SavedModelError, match="objective was"):
+        model().fit(images(24), images(12, seed=1), out=tmp_path, resume=True, **OPTIONS | {"epochs": 1})
+
+
+def test_what_makes_no_objective_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="returned Linear"):
+        model().fit(images(24), False, out=tmp_path, objective=lambda base: torch.nn.Linear(1, 1), **OPTIONS)
+
+
+def test_two_ranks_equal_one(tmp_path: Path) -> None:
+    one, other = launch(tmp_path, "objectives")
+    alone = rank_work.objectives(tmp_path / "alone")
+    for name in MAKERS:
+        for rank in (one, other):
+            found, expected = rank["objectives"][name], alone[name]
+            gap = max(abs(a - b) for key in expected["values"] for a, b in zip(found["values"][key], expected["values"][key], strict=True))
+            assert gap < 1e-4, (name, gap)
+            losses = [[line["train_loss"] for line in run["history"]] for run in (found, expected)]
+            assert np.allclose(*losses, rtol=1e-4), name
