@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from zoo.registry.registry import Registry as Registry
     from zoo.registry.registry import list_backbones as list_backbones
     from zoo.saved.saved import load as load
+    from zoo.tasks.find import find_task as find_task
+    from zoo.tasks.task import Task as Task
     from zoo.weights.hub import fetch as fetch
 
 __version__ = "0.1.0"
@@ -53,9 +55,11 @@ _LAZY = {
     "Registry": "zoo.registry.registry",
     "Source": "zoo.engine.loading.stream",
     "Supervised": "zoo.engine.train.supervised",
+    "Task": "zoo.tasks.task",
     "TaskModel": "zoo.models.task_model",
     "bind": "zoo.models.layers",
     "fetch": "zoo.weights.hub",
+    "find_task": "zoo.tasks.find",
     "get": "zoo.models.backbone",
     "list_backbones": "zoo.registry.registry",
     "load": "zoo.saved.saved",

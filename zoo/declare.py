@@ -26,7 +26,6 @@ POOLS: dict[str, tuple[str, ...]] = {
     "BND": ("token", "avg", "max"),
     "BD": ("none",),
 }
-TASKS = ("single-label", "multi-label", "regression", "token-classification")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc", "unlicense"})
 

@@ -1,4 +1,4 @@
-"""The three hooks of a plugin. Values are returned, never registered by callback, so provenance stays known."""
+"""The four hooks of a plugin. Values are returned, never registered by callback, so provenance stays known."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pluggy
 
 from zoo.declare import BackboneSpec, HeadSpec
+from zoo.tasks.task import Task
 
 API_VERSION = 1
 """Version of these hooks and of the declarations they return; a plugin names those it fits as entry points in ``zoo.api``."""
@@ -32,3 +33,8 @@ def zoo_find_backbone(name: str) -> BackboneSpec | None:
 @hookspec
 def zoo_heads() -> Iterable[HeadSpec]:  # type: ignore[empty-body]  # a hook specification has no body
     """List the task heads of this plugin, chosen with ``adapt(head=…)``."""
+
+
+@hookspec
+def zoo_tasks() -> Iterable[Task]:  # type: ignore[empty-body]  # a hook specification has no body
+    """List the tasks of this plugin, chosen with ``adapt(task=…)``. Called where a name is asked that is no built-in task."""

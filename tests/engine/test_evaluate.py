@@ -10,15 +10,16 @@ import torch
 from sklearn import metrics as reference
 
 from tests.engine.tiny import NAMES, images, model
-from zoo.engine.inference.evaluate import evaluate, predict, predict_proba
-from zoo.engine.inference.metrics import compute_metrics, sigmoid, softmax
+from zoo.engine.inference.evaluate import compute_metrics, evaluate, predict, predict_proba
 from zoo.errors import DataError, OptionError, TrainingError
+from zoo.tasks.find import BUILTIN
+from zoo.tasks.scores import sigmoid, softmax
 
 
 def test_single_label_metrics_are_scikit_learns() -> None:
     source = np.random.default_rng(0)
     logits, targets = source.normal(size=(50, 4)), source.integers(0, 4, 50)
-    got, predicted = compute_metrics("single-label", logits, targets), logits.argmax(1)
+    got, predicted = compute_metrics(BUILTIN["single-label"], logits, targets), logits.argmax(1)
     assert got == pytest.approx(
         {
             "loss": reference.log_loss(targets, softmax(logits)),
@@ -33,19 +34,19 @@ def test_single_label_metrics_are_scikit_learns() -> None:
 
 def test_binary_auroc_ranks_by_the_second_class() -> None:
     logits, targets = np.array([[0.0, 1.0], [1.0, 0.0], [0.2, 0.1]]), np.array([1, 0, 1])
-    assert compute_metrics("single-label", logits, targets)["auroc"] == reference.roc_auc_score(targets, softmax(logits)[:, 1])
+    assert compute_metrics(BUILTIN["single-label"], logits, targets)["auroc"] == reference.roc_auc_score(targets, softmax(logits)[:, 1])
 
 
 def test_what_the_data_leave_undefined_is_left_out() -> None:
-    assert "auroc" not in compute_metrics("single-label", np.eye(3), np.zeros(3, dtype=int))
-    assert "map" not in compute_metrics("multi-label", np.zeros((2, 2)), np.zeros((2, 2)))
-    assert "r2" not in compute_metrics("regression", np.zeros((1, 1)), np.zeros(1))
+    assert "auroc" not in compute_metrics(BUILTIN["single-label"], np.eye(3), np.zeros(3, dtype=int))
+    assert "map" not in compute_metrics(BUILTIN["multi-label"], np.zeros((2, 2)), np.zeros((2, 2)))
+    assert "r2" not in compute_metrics(BUILTIN["regression"], np.zeros((1, 1)), np.zeros(1))
 
 
 def test_multi_label_metrics_are_scikit_learns() -> None:
     source = np.random.default_rng(0)
     logits, targets = source.normal(size=(50, 4)), source.integers(0, 2, (50, 4))
-    assert compute_metrics("multi-label", logits, targets.astype(np.float32)) == pytest.approx(
+    assert compute_metrics(BUILTIN["multi-label"], logits, targets.astype(np.float32)) == pytest.approx(
         {
             "loss": reference.log_loss(targets.ravel(), sigmoid(logits).ravel()),
             "map": reference.average_precision_score(targets, logits),
@@ -59,7 +60,7 @@ def test_multi_label_metrics_are_scikit_learns() -> None:
 def test_regression_metrics_are_scikit_learns() -> None:
     source = np.random.default_rng(0)
     outputs, targets = source.normal(size=(20, 1)), source.normal(size=20)
-    assert compute_metrics("regression", outputs, targets) == pytest.approx(
+    assert compute_metrics(BUILTIN["regression"], outputs, targets) == pytest.approx(
         {
             "mae": reference.mean_absolute_error(targets, outputs[:, 0]),
             "rmse": reference.root_mean_squared_error(targets, outputs[:, 0]),

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from zoo.engine.inference.confidence_intervals import intervals, sensitivity_at_specificity, weighted_metrics
-from zoo.engine.inference.metrics import compute_metrics
+from zoo.engine.inference.evaluate import compute_metrics
 from zoo.errors import DataError, OptionError
+from zoo.tasks.find import BUILTIN
 
 RNG = np.random.default_rng(0)
 
@@ -31,7 +32,7 @@ def test_weights_count_samples_as_scikit_learn_counts_repeated_ones(task: str, c
     weights = RNG.integers(0, 4, (5, len(logits))).astype(float)
     found = weighted_metrics(task, logits, targets, weights, specificity=None)
     for draw, row in enumerate(weights.astype(int)):
-        reference = compute_metrics(task, np.repeat(logits, row, 0), np.repeat(targets, row, 0))
+        reference = compute_metrics(BUILTIN[task], np.repeat(logits, row, 0), np.repeat(targets, row, 0))
         reference.pop("majority", None)
         assert found.keys() == reference.keys()
         assert {name: values[draw] for name, values in found.items()} == pytest.approx(reference, abs=1e-12)
@@ -70,7 +71,7 @@ def test_intervals_are_the_percentiles_of_a_plain_loop_over_patients() -> None:
         chosen = np.concatenate(
             [np.flatnonzero(np.asarray(patients) == name) for name, times in zip(names, row, strict=True) for _ in range(times)]
         )
-        values.append(compute_metrics("single-label", logits[chosen], targets[chosen])["auroc"])
+        values.append(compute_metrics(BUILTIN["single-label"], logits[chosen], targets[chosen])["auroc"])
     assert [found["auroc_low"], found["auroc_high"]] == pytest.approx(np.quantile(values, [0.05, 0.95]))
 
 

@@ -7,6 +7,7 @@ from zoo.engine.loading.order import balancing_weights, epoch_order, even_batche
 from zoo.engine.optim.lr_schedule import rate
 from zoo.engine.options.model_selection import Best, resolve_monitor
 from zoo.errors import OptionError
+from zoo.tasks.find import BUILTIN
 
 
 def test_the_order_is_a_permutation_that_seed_and_epoch_decide() -> None:
@@ -67,7 +68,7 @@ def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch() -> None:
 
 
 def test_an_error_is_best_when_low() -> None:
-    best = Best("mae")
+    best = Best("mae", lower=True)
     best.update(1, {"mae": 2.0})
     assert best.update(2, {"mae": 1.0})
     assert not best.update(3, {"mae": 1.5})
@@ -75,4 +76,4 @@ def test_an_error_is_best_when_low() -> None:
 
 def test_a_monitor_that_the_task_lacks_is_refused_with_the_nearest() -> None:
     with pytest.raises(OptionError, match=r"'acuracy' \(did you mean 'accuracy'\?\)"):
-        resolve_monitor("acuracy", "single-label")
+        resolve_monitor("acuracy", BUILTIN["single-label"])

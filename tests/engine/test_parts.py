@@ -15,15 +15,16 @@ from tests.engine.tiny import images, model
 from zoo.data.open import open_data
 from zoo.engine.optim.nonfinite import Guard, NonFiniteError
 from zoo.engine.optim.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from zoo.engine.optim.target_scale import TargetScale
 from zoo.engine.options.config import resolve
 from zoo.engine.options.epochs import make_plan, next_phase
 from zoo.engine.rundir.curves import draw_curves
 from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.runtime.signals import Stopped, stop_signals
-from zoo.engine.train.loss import Loss, class_weights
 from zoo.engine.train.messages import not_finite
-from zoo.engine.train.scale import TargetScale
+from zoo.engine.train.supervised import class_weights
 from zoo.errors import SavedModelError
+from zoo.tasks.find import BUILTIN
 
 
 def test_the_plan_resolves_frozen_prefixes_and_knows_where_phases_end() -> None:
@@ -130,18 +131,26 @@ def test_balanced_weights_are_scikit_learns() -> None:
     from sklearn.utils.class_weight import compute_class_weight
 
     targets = np.array([0, 0, 0, 1, 2, 2])
-    weights = class_weights("balanced", targets, ("a", "b", "c"))
+    weights = class_weights("balanced", BUILTIN["single-label"], targets, ("a", "b", "c"))
     assert weights is not None
     assert weights.tolist() == pytest.approx(compute_class_weight("balanced", classes=np.arange(3), y=targets).tolist())
-    many = class_weights("balanced", np.array([[1, 0], [1, 1], [0, 0], [1, 0]]), ("a", "b"))
+    many = class_weights("balanced", BUILTIN["multi-label"], np.array([[1, 0], [1, 1], [0, 0], [1, 0]]), ("a", "b"))
     assert many is not None
     assert many.tolist() == pytest.approx([1 / 3, 3.0])
 
 
 def test_smoothed_multi_label_targets_move_toward_one_half() -> None:
     logits = torch.tensor([[4.0, -4.0]])
-    plain, smooth = (Loss("multi-label", smoothing=s).total(logits, torch.tensor([[1.0, 0.0]])) for s in (0.0, 0.2))
+    plain, smooth = (BUILTIN["multi-label"].loss(logits, torch.tensor([[1.0, 0.0]]), smoothing=s) for s in (0.0, 0.2))
     assert smooth == pytest.approx(float(plain) + 2 * 0.1 * 4.0)  # of two labels
+
+
+def test_mixed_targets_weigh_what_their_classes_weigh() -> None:
+    logits, weights = torch.randn(8, 3), torch.full((3,), 10.0)
+    task, mixed = BUILTIN["single-label"], torch.softmax(torch.randn(8, 3), 1)
+    plain = task.loss(logits, mixed) / task.weight(mixed)
+    weighted = task.loss(logits, mixed, weights=weights) / task.weight(mixed, weights)
+    assert float(weighted) == pytest.approx(float(plain))
 
 
 def test_a_scale_folds_into_the_head_and_back() -> None:

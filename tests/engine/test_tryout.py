@@ -283,7 +283,7 @@ def test_t7_memory_that_the_system_refuses_is_told_from_other_errors(tmp_path: P
         train_in_little_memory(tmp_path)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     newest = max((tmp_path / "run/checkpoint").iterdir())
-    assert json.loads((newest / "state.json").read_text())["split"] > 1
+    assert json.loads((newest / "state.json").read_text())["run"]["split"] > 1
 
 
 def train_in_little_memory(folder: Path) -> None:

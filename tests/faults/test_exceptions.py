@@ -16,12 +16,12 @@ import torch
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data import transforms
 from zoo.data.open import open_data
-from zoo.engine.inference import metrics as metrics_module
 from zoo.engine.options import model_selection
 from zoo.engine.rundir.checkpoint import read_newest, write_checkpoint
 from zoo.engine.train import checkpoint_writer, supervised, trainer
 from zoo.engine.train import fit as fit_module
 from zoo.errors import CorruptInputError, TrainingError
+from zoo.tasks import single_label
 
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "epochs": 3, "ema": 0.9, "quiet": True}
 
@@ -105,7 +105,7 @@ FUNCTIONS: dict[str, tuple[Any, str, int]] = {
     "transform in evaluation": (transforms.Evaluate, "__call__", 15),
     "decoder": (transforms, "decode", 40),
     "metric": (supervised, "compute_metrics", 2),
-    "one of the metrics": (metrics_module, "softmax", 2),
+    "one of the metrics": (single_label, "softmax", 2),
     "best epoch": (model_selection.Best, "update", 2),
     "optimizer": (torch.optim.AdamW, "step", 5),
     "history": (trainer, "write_history", 2),

@@ -81,7 +81,7 @@ def test_t1_a_run_that_is_killed_at_any_moment_loses_at_most_the_step_it_is_in(k
     print(f"T1: {kills} kills, lost steps p95 {sorted(lost)[int(0.95 * len(lost))]}")
 
 
-FILES = ("manifest.json", "state.json", "model.safetensors", "optimizer.safetensors", "rng.safetensors", "kept.safetensors")
+FILES = ("manifest.json", "state.json", "model.safetensors", "optimizer.safetensors", "random.safetensors", "kept.safetensors")
 DAMAGE = {
     "deleted": lambda file: file.unlink(),
     "truncated": lambda file: file.write_bytes(file.read_bytes()[:-3]),
@@ -178,8 +178,8 @@ def test_t3_a_run_goes_on_from_the_checkpoint_before_with_the_same_result(
 def test_t3_with_none_whole_nothing_starts_anew_in_silence(two: tuple[Path, Any], tmp_path: Path) -> None:
     shutil.copytree(two[0], tmp_path / "run")
     for folder in (tmp_path / "run/checkpoint").iterdir():
-        (folder / "rng.safetensors").unlink()
-    with pytest.raises(SavedModelError, match=r"no checkpoint in .* is whole[\s\S]*rng.safetensors is missing[\s\S]*Start anew"):
+        (folder / "random.safetensors").unlink()
+    with pytest.raises(SavedModelError, match=r"no checkpoint in .* is whole[\s\S]*random.safetensors is missing[\s\S]*Start anew"):
         fit(tmp_path / "run", epochs=3, resume=True)
 
 

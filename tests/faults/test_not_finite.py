@@ -15,7 +15,7 @@ from zoo.data import transforms
 from zoo.data.dataset import not_finite
 from zoo.data.open import Table, open_data
 from zoo.data.transforms import Augment, train_transform
-from zoo.engine.inference.metrics import compute_metrics
+from zoo.engine.inference.evaluate import compute_metrics
 from zoo.engine.rundir.checkpoint import read_newest
 from zoo.errors import CorruptInputError, DataError, TrainingError
 

@@ -17,10 +17,11 @@ import zoo
 from tests.engine.tiny import difference, images, model, values
 from tests.faults.fake_dist import fake_dist, run_python
 from zoo.data.open import open_data
-from zoo.engine.options.model_selection import LOWER_IS_BETTER, MONITORS, Best
+from zoo.engine.options.model_selection import Best
 from zoo.engine.rundir import checkpoint
 from zoo.engine.train import checkpoint_writer, supervised
 from zoo.errors import OptionError, SavedModelError
+from zoo.tasks.find import BUILTIN
 from zoo.weights.load import digest
 
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "epochs": 3, "quiet": True}
@@ -60,12 +61,12 @@ def test_t10_the_epoch_that_is_kept(script: str, tmp_path: Path, monkeypatch: py
     assert difference(values(net), seen[expected - 1]) == 0.0
 
 
-@pytest.mark.parametrize(("task", "monitor"), [(task, monitor) for task, monitors in MONITORS.items() for monitor in monitors])
+@pytest.mark.parametrize(("task", "monitor"), [(name, monitor) for name, task in BUILTIN.items() for monitor in task.monitors])
 def test_t10_every_metric_knows_which_way_is_better(task: str, monitor: str) -> None:
-    best = Best(monitor)
+    best = Best(monitor, monitor in BUILTIN[task].lower_is_better)
     low, high = ({monitor: value, "loss": value if monitor == "loss" else 1.0} for value in (0.2, 0.8))
     best.update(1, high)
-    assert best.update(2, low) == (monitor in LOWER_IS_BETTER)
+    assert best.update(2, low) == (monitor in BUILTIN[task].lower_is_better)
     assert best.update(3, {monitor: NAN}) is False
 
 
@@ -92,7 +93,7 @@ def edited(path: Path, change: Callable[[Any], Any]) -> None:
 def test_t11_a_checkpoint_of_another_schema_is_refused_with_both(schema: Any, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     edited(max((tmp_path / "run/checkpoint").iterdir()) / "manifest.json", lambda manifest: manifest | {"schema": schema})
-    with pytest.raises(SavedModelError, match=rf"schema {schema!r}.*reads {checkpoint.SCHEMA}"):
+    with pytest.raises(SavedModelError, match=rf"schema {schema!r}.*reads 3 and {checkpoint.SCHEMA}"):
         fit(tmp_path / "run", resume=True)
 
 

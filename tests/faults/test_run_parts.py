@@ -93,7 +93,8 @@ def forge(out: Path, change: Callable[[Path], None]) -> None:
 
 def state(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        plain = json.loads((folder / "state.json").read_text()) | changes
+        plain = json.loads((folder / "state.json").read_text())
+        plain |= {name: plain[name] | part if isinstance(part, dict) else part for name, part in changes.items()}
         (folder / "state.json").write_text(json.dumps({key: value for key, value in plain.items() if value is not None}))
 
     return change
@@ -109,8 +110,8 @@ def other_model(folder: Path) -> None:
 FORGERIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "another architecture": (other_model, "checkpoint"),
     "a key that is missing": (state(best=None), "best"),
-    "a value of another type": (state(epoch="three"), "checkpoint"),
-    "random states of another kind": (state(rng=[1, 2]), "checkpoint"),
+    "a value of another type": (state(run={"epoch": "three"}), "checkpoint"),
+    "random states of another kind": (state(random={"generators": [1, 2]}), "checkpoint"),
 }
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.declare import TASKS
 from zoo.errors import OptionError, count, did_you_mean, fault_list
+from zoo.tasks.find import find_task
 from zoo.util.toml_files import read_toml
 
 # What a config file may hold besides the options of the recipe. Tables: columns, head_options, model_options.
@@ -42,10 +42,7 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {key: given.get(key) for key in PLAIN} | {key: dict(given.get(key) or {}) for key in TABLES}
     settings["fit"] = {key: value for key, value in given.items() if key not in settings} | options
     settings["task"] = settings["task"] or "single-label"
-    if settings["task"] not in TASKS:
-        raise OptionError(
-            f"there is no task {settings['task']!r}{did_you_mean(settings['task'], TASKS)}; the tasks are: {', '.join(TASKS)}"
-        )
+    find_task(settings["task"])
     recipe, chosen = settings["recipe"] or default_recipe(settings["task"]), settings["fit"] | {"columns": settings["columns"]}
     resolve(recipe, chosen, task=settings["task"], check_optimizer=_check_optimizer)
     return settings

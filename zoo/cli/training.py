@@ -155,6 +155,7 @@ def build_model(name: str, data: str, settings: dict[str, Any]) -> TaskModel:
     """Return the model that the settings ask for, with as many outputs as the data have classes."""
     from zoo.data.open import open_train_valid
     from zoo.data.read import kind_of
+    from zoo.tasks.find import find_task
 
     backbone = _backbone(name, settings)
     fit = settings["fit"] | {"columns": settings["columns"]}
@@ -163,7 +164,7 @@ def build_model(name: str, data: str, settings: dict[str, Any]) -> TaskModel:
     with _unheard():  # what is told of the data is told by fit, once
         first, _ = open_train_valid(data, settings["valid"], **opening)
     classes = first.classes
-    outputs = len(classes) or (1 if first.targets is None or first.targets.ndim == 1 else first.targets.shape[1])
+    outputs = 1 if first.targets is None else find_task(settings["task"]).outputs(first.targets, classes)
     return backbone.adapt(
         outputs,
         task=settings["task"],

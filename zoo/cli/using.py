@@ -78,22 +78,25 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
 
 def predict(options: argparse.Namespace, out: Output) -> None:
     """Print the label of each input and the probability of every class."""
+    import numpy as np
+
     import zoo
     from zoo.cli import settings
+    from zoo.engine.inference.evaluate import decoded, predict_logits
+    from zoo.tasks.find import find_task
 
     _check_saved(options.model)
     model = zoo.load(options.model)
     source, names = _inputs(options.inputs, model, settings.columns(options.columns))
     given = _given(options)
-    if model.task in ("regression", "token-classification"):
-        labels = model.predict(source, **given)
-        rows: list[dict[str, Any]] = [{"input": name, "label": label} for name, label in zip(names, labels, strict=True)]
-    else:  # one pass gives both the probabilities and the labels that follow from them
+    logits = predict_logits(model, source, **given)  # one pass gives both the labels and the probabilities
+    labels = [_plain(label) for label in decoded(model, logits)]
+    rows: list[dict[str, Any]] = [{"input": name, "label": label} for name, label in zip(names, labels, strict=True)]
+    found = find_task(model.task).probabilities(logits.astype(np.float64)) if logits.dtype != object else None
+    if found is not None:
         classes = [str(label) for label in model.labels or range(model.num_classes)]
-        shares = [dict(zip(classes, map(float, row), strict=True)) for row in model.predict_proba(source, **given)]
-        rows = [
-            {"input": name, "label": _label(share, model.task), "probabilities": share} for name, share in zip(names, shares, strict=True)
-        ]
+        for row, shares in zip(rows, found.astype(np.float32), strict=True):
+            row["probabilities"] = dict(zip(classes, map(float, shares), strict=True))
     if options.json:
         out.json(rows)
     else:
@@ -171,9 +174,11 @@ def _refuse_files(words: Sequence[str]) -> None:
         raise OptionError(f"{examples(strange)}: a file; texts are read from one .csv, .tsv, .parquet or .txt, or given as they are")
 
 
-def _label(shares: dict[str, float], task: str) -> str | list[str]:
-    likely = [label for label, share in shares.items() if share > 0.5]
-    return likely if task == "multi-label" else max(shares, key=shares.__getitem__)
+def _plain(label: Any) -> Any:
+    """Return a prediction as JSON and tables have it: names as text, several as a list."""
+    if isinstance(label, list | tuple):
+        return [_plain(part) for part in label]
+    return label if isinstance(label, float | str) else str(label)
 
 
 def _prediction(row: dict[str, Any]) -> tuple[object, ...]:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zoo.data.dicom import is_dicom
-from zoo.data.labels import class_order
 from zoo.data.raw import Raw, join
 from zoo.data.table import SPLIT_WORDS, split_word
 from zoo.errors import DataError, did_you_mean
+from zoo.tasks.labels import class_order
 
 PICTURES = (".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 EXTENSIONS = (*PICTURES, ".dcm", ".dicom", ".nii", ".nii.gz", ".npy", ".npz")

@@ -8,13 +8,15 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from zoo.data.labels import class_names, encode, keep_classes
 from zoo.data.raw import Raw, join
 from zoo.data.read import read
 from zoo.data.split import check_leak, check_trainable, choose_rows, hold_out
 from zoo.data.table import Table as Table
 from zoo.data.table import rows_of_split
 from zoo.errors import OptionError
+from zoo.tasks.find import find_task
+from zoo.tasks.labels import class_names, encode, keep_classes
+from zoo.tasks.task import Task
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 log = logging.getLogger(__name__)
@@ -56,12 +58,12 @@ def open_data(
     Raises:
         DataError: If the source is missing, empty or of an unknown kind, or its labels are at fault.
     """
-    raw = read(source, columns, labelled, reads)
+    raw, kind = read(source, columns, labelled, reads), find_task(task)
     if drop_other_classes and raw.labels is not None:
-        raw = keep_classes(raw, classes, task)
+        raw = keep_classes(raw, classes, kind)
     if split is not None:
         raw = raw.select(rows_of_split(raw.splits, split, raw.source))
-    return _table(raw, task, classes, reads)
+    return _table(raw, kind, classes, reads)
 
 
 def open_train_valid(
@@ -110,9 +112,10 @@ def open_train_valid(
         return table, None
     if valid is not None and valid_split is not None:
         raise OptionError("give either a validation source or valid_split=, not both")
+    kind = find_task(task)
     raw, other = read(train, columns, True, reads), None if valid is None else read(valid, columns, True, reads)
     if drop_other_classes:
-        raw, other = keep_classes(raw, classes, task), other and keep_classes(other, classes, task)
+        raw, other = keep_classes(raw, classes, kind), other and keep_classes(other, classes, kind)
     if other is not None:
         first, second = _part(raw, "train"), _part(other, "valid")
     elif raw.splits is None and valid_split is None:
@@ -121,9 +124,9 @@ def open_train_valid(
         kept, held = choose_rows(raw.splits, valid_split, raw.source)
         first, second = raw.select(kept), None if held is None else raw.select(held)
     if second is None:
-        return _held_out(_table(first, task, classes, reads), seed)
-    found = classes or class_names(join([first, second], first.source), task)
-    tables = _table(first, task, found, reads), _table(second, task, found, reads)
+        return _held_out(_table(first, kind, classes, reads), seed)
+    found = classes or class_names(join([first, second], first.source), kind)
+    tables = _table(first, kind, found, reads), _table(second, kind, found, reads)
     check_trainable(tables[0])
     if not allow_leak:
         check_leak(*tables)
@@ -153,11 +156,11 @@ def _part(raw: Raw, name: str) -> Raw:
     return raw.select(choose_rows(raw.splits, None, raw.source)[0])
 
 
-def _table(raw: Raw, task: str, classes: Sequence[str] | None, reads: str) -> Table:
+def _table(raw: Raw, task: Task, classes: Sequence[str] | None, reads: str) -> Table:
     if raw.labels is None:
         targets, names = None, tuple(classes or ())
     else:
-        known = classes if classes is not None or task == "regression" else raw.classes
+        known = classes if classes is not None or not task.has_classes else raw.classes
         targets, names = encode(raw.labels, raw.inputs, task=task, classes=known, source=raw.source)
     groups = None if raw.groups is None else tuple(raw.groups)
     splits = None if raw.splits is None else tuple(raw.splits)

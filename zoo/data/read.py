@@ -16,6 +16,7 @@ from zoo.data.raw import Raw, join
 from zoo.data.table import Table
 from zoo.declare import Inputs, Text
 from zoo.errors import DataError, OptionError, examples
+from zoo.tasks.find import find_task
 
 _KINDS = (
     "a folder of images, a CSV, TSV or Parquet file, a DataFrame, a datasets.Dataset, a torch Dataset of (input, target), "
@@ -31,7 +32,7 @@ def kind_of(inputs: Inputs, task: str) -> str:
     """Return what one input of a model is, as ``Table.reads`` names it."""
     if not isinstance(inputs, Text):
         return type(inputs).__name__.lower()
-    return "words" if task == "token-classification" else "text"
+    return "words" if find_task(task).per_token else "text"
 
 
 def read(source: Any, columns: Mapping[str, str], labelled: bool | None, reads: str = "image") -> Raw:

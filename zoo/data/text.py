@@ -18,11 +18,12 @@ from zoo.data.table import Table
 from zoo.declare import Text
 from zoo.errors import DataError, OptionError, count
 from zoo.plugins.loader import load_function
+from zoo.tasks.token_classification import IGNORED as IGNORED
 
 log = logging.getLogger(__name__)
 
 Encoding: TypeAlias = "dict[str, list[int]]"
-IGNORED = -100  # a target that no loss and no metric counts, as torch's cross entropy has it
+
 _CHUNK = 1024
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.declare import TASKS, BackboneSpec, HeadSpec, Image, Text, Volume
+from zoo.declare import BackboneSpec, HeadSpec, Image, Text, Volume
 from zoo.errors import DeclarationError, OptionError, check_options, did_you_mean, fault_list
 from zoo.models.backbone import Backbone, has_pooler
 from zoo.plugins.loader import load_function
+from zoo.tasks.find import find_task, task_names
 
 TEXT_POOLS = ("avg", "token", "max", "pooler")
 SYNONYMS = {"mean": "avg", "average": "avg", "cls": "token", "class": "token"}
@@ -24,10 +25,11 @@ def check_arguments(num_classes: int, task: str, in_chans: int | None, labels: S
         OptionError: Naming each and its remedy.
     """
     whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
-    least = 2 if task in ("single-label", "token-classification") else 1
+    known = task_names()
+    least = find_task(task).least_outputs if task in known else 1
     remedy = "; a single yes-or-no is task='multi-label', a number task='regression'" if num_classes == 1 else ""
     faults = [
-        (task not in TASKS, f"task {task!r}{did_you_mean(str(task), TASKS)} is none of: {', '.join(TASKS)}"),
+        (task not in known, f"task {task!r}{did_you_mean(str(task), known)} is none of: {', '.join(known)}"),
         (not whole or num_classes < least, f"num_classes is {num_classes!r}; {task} needs a whole number of at least {least}{remedy}"),
         (in_chans is not None and in_chans < 1, f"in_chans is {in_chans}; an input has at least 1 channel"),
         (labels is not None and len(labels) != num_classes, f"{len(labels or ())} labels are given for {num_classes} classes"),
@@ -44,9 +46,9 @@ def check_task(spec: BackboneSpec, head: HeadSpec, task: str) -> None:
     Raises:
         OptionError: Saying what would fit.
     """
-    words = task == "token-classification"
+    words = find_task(task).per_token
     if words and not isinstance(spec.inputs, Text):
-        raise OptionError(f"task 'token-classification' labels the words of texts; backbone {spec.name!r} reads {spec.modality}s")
+        raise OptionError(f"task {task!r} labels the words of texts; backbone {spec.name!r} reads {spec.modality}s")
     if words != head.per_token:
         wanted = "for each token; use head='tokens'" if words else "for each sample; use head='linear' or 'mlp'"
         raise OptionError(f"head {head.name!r} does not fit the task {task!r}, which needs logits {wanted}")
@@ -76,7 +78,7 @@ def own_pooling(spec: BackboneSpec, task: str, options: Mapping[str, Any]) -> tu
         raise OptionError(f"pool 'pooler' is the pooling of a backbone's own, and {spec.name!r} has none; use 'avg', 'max' or 'token'")
     if wanted == "pooler":
         return ({} if spec.options.get("pooler") else {"pooler": True}), left
-    off = bool(spec.options.get("pooler")) and (bool(wanted) or task == "token-classification")
+    off = bool(spec.options.get("pooler")) and (bool(wanted) or find_task(task).per_token)
     return ({"pooler": False} if off else {}), left
 
 

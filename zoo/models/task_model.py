@@ -18,6 +18,7 @@ from zoo.models.heads import Pool
 from zoo.models.layers import LayerGroups
 from zoo.plugins.loader import load_function
 from zoo.registry.registry import default_registry
+from zoo.tasks.find import find_task
 from zoo.tuning import Lora, apply_eval, freeze_prefix, hold_statistics
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class TaskModel(nn.Module):
         groups: Layer groups of the backbone, input side first.
         spec: The backbone's declaration.
         inputs: The input in use; ``fit(image_size=…)`` changes its size.
-        task: One of ``zoo.declare.TASKS``.
+        task: Name of what the head predicts, see ``zoo.tasks``.
         num_classes: Number of logits.
         labels: Names of the classes in the order of the logits; None until the data or ``adapt(labels=…)`` gives them.
         frozen: Length of the frozen prefix, in groups.
@@ -104,10 +105,10 @@ class TaskModel(nn.Module):
 
     def _exact(self, features: Tensor) -> AbstractContextManager[Any]:
         """Return the precision of the head: half of it would round the numbers of a regression to two or three digits."""
-        return torch.autocast(features.device.type, enabled=False) if self.task == "regression" else nullcontext()
+        return torch.autocast(features.device.type, enabled=False) if find_task(self.task).standardized else nullcontext()
 
     def _widened(self, features: Tensor) -> Tensor:
-        return features.float() if self.task == "regression" and features.itemsize < 4 else features
+        return features.float() if find_task(self.task).standardized and features.itemsize < 4 else features
 
     def embed_batch(self, x: ModelInputs) -> Tensor:
         """Return pooled features ``(batch, dim)`` for inputs as ``forward`` takes them."""
@@ -212,8 +213,7 @@ def adapt(
 ) -> TaskModel:
     """Build the backbone anew and attach a head; see ``Backbone.adapt``."""
     check_arguments(num_classes, task, in_chans, labels)
-    if task == "token-classification":
-        head = "tokens" if head == "linear" else head
+    head = find_task(task).head if head == "linear" else head
     head_spec = default_registry().head(head)
     check_task(backbone.spec, head_spec, task)
     options = channel_option(backbone.spec, in_chans)

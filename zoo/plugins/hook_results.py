@@ -19,6 +19,7 @@ from zoo.errors import PluginError, count, did_you_mean
 from zoo.plugins import listing_cache
 from zoo.plugins.compat import misfit
 from zoo.plugins.loader import Plugin, describe, load
+from zoo.tasks.task import Task
 
 T = TypeVar("T")
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("zoo_"))
@@ -31,6 +32,15 @@ class Contribution(NamedTuple):
     backbones: list[BackboneSpec]
     heads: list[HeadSpec]
     hooks: Callable[[], Any] | None = None
+    offers: tuple[str, ...] = ()
+
+    def tasks(self) -> list[Task]:
+        """Return the tasks of this plugin, which is imported for it.
+
+        Raises:
+            PluginError: If it cannot be imported, or returns anything but tasks.
+        """
+        return _call(self.hooks().zoo_tasks, Task) if self.hooks and "zoo_tasks" in self.offers else []
 
     def find(self, name: str) -> BackboneSpec | None:
         """Ask this plugin for a name of an open family.
@@ -39,7 +49,7 @@ class Contribution(NamedTuple):
             PluginError: If it cannot be imported, or returns anything but a spec or None. What the plugin itself raises passes
                 through.
         """
-        found = self.hooks().zoo_find_backbone(name=name) if self.hooks else None
+        found = self.hooks().zoo_find_backbone(name=name) if self.hooks and "zoo_find_backbone" in self.offers else None
         if found is None or isinstance(found, BackboneSpec):
             return found
         raise PluginError(f"zoo_find_backbone of {self.plugin.label} returned {_kind(found)}; it must return a BackboneSpec or None")
@@ -56,8 +66,7 @@ def collect(plugin: Plugin, *, fresh: bool = False) -> Contribution:
         return Contribution(plugin, [], [])
     known = None if fresh or plugin.object is not None else listing_cache.recall(plugin)
     if known:
-        opens = "zoo_find_backbone" in known.hooks
-        return Contribution(plugin, known.backbones, known.heads, (lambda: _wake(plugin)) if opens else None)
+        return Contribution(plugin, known.backbones, known.heads, lambda: _wake(plugin), known.hooks)
     fault = misfit(plugin.found, plugin.versions) if plugin.found else ""
     loaded = plugin.failed(fault) if fault else load(plugin)
     return _called(loaded) if loaded.status == "ok" else Contribution(loaded, [], [])
@@ -73,10 +82,9 @@ def _called(plugin: Plugin) -> Contribution:
     except BaseException as error:  # SystemExit too: a plugin must not end the program that lists it
         cause = str(error) if isinstance(error, PluginError) else describe(error)
         return Contribution(plugin.failed(cause), [], [])
-    listing_cache.remember(
-        plugin, listing_cache.Listed(backbones, heads, tuple(name for name in HOOKS if getattr(hooks, name).get_hookimpls()))
-    )
-    return Contribution(plugin, backbones, heads, lambda: hooks)
+    offers = tuple(name for name in HOOKS if getattr(hooks, name).get_hookimpls())
+    listing_cache.remember(plugin, listing_cache.Listed(backbones, heads, offers))
+    return Contribution(plugin, backbones, heads, lambda: hooks, offers)
 
 
 def _wake(plugin: Plugin) -> Any:

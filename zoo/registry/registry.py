@@ -18,6 +18,7 @@ from zoo.registry.lookup import Lookup, Miss, origins
 from zoo.registry.registry_files import default_files, read_files
 from zoo.registry.search import FILTERS, check_filters, glob_matcher, passes
 from zoo.registry.unknown_name import Known, source_provider, unknown_backbone
+from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
 
@@ -141,6 +142,29 @@ class Registry:
         if len(owners) > 1:
             raise AmbiguousNameError(f"head {name!r} is given by {_labels(owners)}; uninstall all but one")
         return heads[name]
+
+    def task_names(self) -> list[str]:
+        """Return the names of the tasks that plugins bring."""
+        return sorted(self._tasks)
+
+    def task(self, name: str) -> Task | None:
+        """Return one task of a plugin, or None.
+
+        Raises:
+            AmbiguousNameError: If more than one plugin gives it.
+        """
+        found = self._tasks.get(name, [])
+        if len(found) > 1:
+            raise AmbiguousNameError(f"task {name!r} is given by {_labels([plugin for plugin, _ in found])}; uninstall all but one")
+        return found[0][1] if found else None
+
+    @cached_property
+    def _tasks(self) -> dict[str, list[tuple[Plugin, Task]]]:
+        found: dict[str, list[tuple[Plugin, Task]]] = {}
+        for contribution in self._contributions:
+            for task in contribution.tasks():
+                found.setdefault(task.name, []).append((contribution.plugin, task))
+        return found
 
     @cached_property
     def _head_owners(self) -> dict[str, list[Plugin]]:

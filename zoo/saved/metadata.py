@@ -12,13 +12,13 @@ import pydantic
 
 from zoo.declare import BackboneSpec, Image, Inputs, Text
 from zoo.errors import SavedModelError, did_you_mean, fault_list
+from zoo.tasks.find import find_task, task_names
 from zoo.util.versions import versions
 
 if TYPE_CHECKING:
     from zoo.models.task_model import TaskModel
 
 PIL_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
-PIPELINE = {"image": "image-classification", "text": "text-classification"}
 CONFIG_LIMIT = 10_000_000
 
 Described = TypeVar("Described", bound=pydantic.BaseModel)
@@ -73,11 +73,19 @@ class Config(pydantic.BaseModel):
 
     library_name: Literal["zoo"] = "zoo"
     base_model: str
-    task: Literal["single-label", "multi-label", "regression", "token-classification"]
+    task: str
     num_classes: int = pydantic.Field(ge=1)
     id2label: dict[str, str]
     label2id: dict[str, int]
     zoo: ZooConfig
+
+    @pydantic.field_validator("task")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        known = task_names()
+        if value not in known:
+            raise ValueError(f"there is no task {value!r}{did_you_mean(value, known)}; it may be a plugin's that is not installed")
+        return value
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -93,7 +101,7 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
     labels = model.labels or [f"LABEL_{index}" for index in range(model.num_classes)]
     return Config(
         base_model=model.spec.name,
-        task=model.task,  # type: ignore[arg-type]  # one of TASKS
+        task=model.task,
         num_classes=model.num_classes,
         id2label={str(index): label for index, label in enumerate(labels)},
         label2id={label: index for index, label in enumerate(labels)},
@@ -184,7 +192,7 @@ def model_card(model: TaskModel) -> str:
     spec = model.spec
     source = spec.weights.repo if spec.weights else ""
     front = {"library_name": "zoo", "base_model": source or spec.base or spec.name, "license": spec.license}
-    front["pipeline_tag"] = model.task if model.task == "token-classification" else PIPELINE.get(spec.modality, "")
+    front["pipeline_tag"] = find_task(model.task).card.get(spec.modality, "")
     head = "\n".join(f"{key}: {value}" for key, value in front.items() if value)
     outputs = ", ".join(model.labels) if model.labels else str(model.num_classes)
     return f"""---

@@ -25,6 +25,7 @@ from zoo.engine.options.epochs import Epoch
 from zoo.engine.rundir.run_context import RunContext
 from zoo.errors import DiskFullError, ZooError
 from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
 from zoo.tuning.partial_forward import Boundary
 
 log = logging.getLogger("zoo")
@@ -110,7 +111,7 @@ class PhaseData:
             return self._pooled_logits(self._pooled(table)[0])
         cached = None if epoch is None else self._activations(epoch, table)
         source = cached or self._loaders.lasting(Kind(table))
-        words = self._model.task == "token-classification"
+        words = find_task(self._model.task).per_token
         return self._pass(self.forward(epoch), source, len(self._loaders.table(Kind(table))), "valid", words=words)
 
     def sizes(self, name: str, lengths: npt.NDArray[np.int64]) -> list[int]:

@@ -11,6 +11,7 @@ from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.options.config import Config
 from zoo.errors import OptionError, fault_list
 from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
 from zoo.tuning.shard import sharded
 
 OPTIMIZERS = ("adamw", "adam", "sgd")  # their updates treat every number by itself
@@ -43,8 +44,8 @@ def check_shardable(model: TaskModel, config: Config, ranks: Ranks, *, supervise
         faults.append("it does not go with objective=")
     if ranks.count == 1:
         faults.append("it needs several processes: torchrun, accelerate launch, or zoo train --num-processes")
-    if model.task == "regression":
-        faults.append("it is not for regression, which scales its head")
+    if find_task(model.task).standardized:
+        faults.append(f"it is not for {model.task}, which scales its head")
     if faults:
         raise OptionError(fault_list("shard=True cannot be used here:", faults, "See docs/several-devices.md"))
 

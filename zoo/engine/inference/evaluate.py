@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -18,8 +18,6 @@ from zoo.declare import Text
 from zoo.engine.inference.batched_inference import in_batches_that_fit, run_all, run_words
 from zoo.engine.inference.confidence_intervals import check_level, check_specificity, sensitivity_at_specificity
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
-from zoo.engine.inference.entity_metrics import label_words
-from zoo.engine.inference.metrics import compute_metrics, sigmoid, softmax
 from zoo.engine.loading.loader import Loader
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.sources import check_targets, reads, refuse_window
@@ -28,6 +26,8 @@ from zoo.engine.runtime.device import choose_device, choose_precision, placed
 from zoo.engine.runtime.progress import Progress
 from zoo.errors import DataError, OptionError, check_options, did_you_mean
 from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
+from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
 
@@ -103,7 +103,7 @@ def evaluate(
         model, table, model, batch_size=batch_size, workers=workers, device=device, precision=precision, quiet=quiet, window=window
     )
     targets = np.asarray(table.targets)
-    metrics = compute_metrics(model.task, logits, targets, table.classes)
+    metrics = compute_metrics(find_task(model.task), logits, targets, table.classes)
     if turned:  # the metrics above are the same for either order
         logits, targets = logits[:, ::-1], 1 - targets
     if specificity is not None:
@@ -122,7 +122,7 @@ def _turned(model: TaskModel, classes: tuple[str, ...], positive: str) -> bool:
     Raises:
         OptionError: If there are not two classes, or none of them has this name.
     """
-    if model.task != "single-label" or len(classes) != 2:
+    if not find_task(model.task).exclusive or len(classes) != 2:
         raise OptionError(f"positive is for two classes; the task is {model.task} with {len(classes)} classes")
     if positive not in classes:
         raise OptionError(f"positive is {positive!r}{did_you_mean(positive, classes)}; the classes are: {', '.join(classes)}")
@@ -143,16 +143,7 @@ def predict(model: TaskModel, inputs: Any, **options: Any) -> list[Any]:
     model has several outputs); for token classification a list with the label of each word. ``options`` are those of
     ``predict_proba``.
     """
-    if model.task == "regression":
-        outputs = _predict_outputs(model, inputs, model, **options)
-        return [float(row[0]) if len(row) == 1 else tuple(map(float, row)) for row in outputs]
-    labels: Any = model.labels or range(model.num_classes)
-    if model.task == "token-classification":
-        return label_words(_predict_outputs(model, inputs, model, **options), labels)
-    probabilities = predict_proba(model, inputs, **options)
-    if model.task == "multi-label":
-        return [tuple(labels[k] for k in np.flatnonzero(row > 0.5)) for row in probabilities]
-    return [labels[k] for k in probabilities.argmax(1)]
+    return decoded(model, _predict_outputs(model, inputs, model, **options))
 
 
 def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
@@ -169,14 +160,38 @@ def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
     Raises:
         OptionError: If the model is a regression.
     """
-    if model.task == "regression":
-        raise OptionError("a regression has no probabilities; use predict()")
-    logits = _predict_outputs(model, inputs, model, **options)
-    if logits.dtype == object:
-        logits[:] = [softmax(rows).astype(np.float32) for rows in logits]
-        return logits
-    logits = logits.astype(np.float64)
-    return np.asarray((sigmoid if model.task == "multi-label" else softmax)(logits), dtype=np.float32)
+    if type(find_task(model.task)).probabilities is Task.probabilities:
+        raise OptionError(f"the task {model.task!r} has no probabilities; use predict()")
+    return probabilities(model, _predict_outputs(model, inputs, model, **options))
+
+
+def predict_logits(model: TaskModel, inputs: Any, **options: Any) -> Array:
+    """Return the logits of each input; arguments as in ``predict_proba``."""
+    return _predict_outputs(model, inputs, model, **options)
+
+
+def decoded(model: TaskModel, logits: Array) -> list[Any]:
+    """Return the predictions that logits stand for."""
+    return find_task(model.task).decode(logits, model.labels or range(model.num_classes))
+
+
+def probabilities(model: TaskModel, logits: Array) -> Array:
+    """Return the probabilities that logits stand for; to be asked only of a task that has them."""
+    found = find_task(model.task).probabilities(logits if logits.dtype == object else logits.astype(np.float64))
+    assert found is not None, "the task has no probabilities"
+    return found if found.dtype == object else np.asarray(found, dtype=np.float32)
+
+
+def compute_metrics(task: Task, logits: npt.NDArray[Any], targets: npt.NDArray[Any], classes: Sequence[str] = ()) -> dict[str, float]:
+    """Return the metrics of a task; one that the data leave undefined (no positive, one class only) is left out.
+
+    Args:
+        task: The task.
+        logits: ``(n, outputs)``; for a regression the outputs in the targets' unit; for words an array of n arrays.
+        targets: One row per sample.
+        classes: Names of the classes.
+    """
+    return task.metrics(logits if logits.dtype == object else np.asarray(logits, dtype=np.float64), np.asarray(targets), classes)
 
 
 def embed(model: TaskModel, inputs: Any, **options: Any) -> Array:
@@ -248,6 +263,6 @@ def _outputs(
         model.eval()
         loader = Loader(samples_for(inputs, table), where, workers=workers, layout=layout)
         progress.begin("evaluate", len(table))
-        words = model.task == "token-classification" and forward is model
+        words = find_task(model.task).per_token and forward is model
         run = run_words if words else run_all
         return in_batches_that_fit(lambda size: run(forward, loader, len(table), size, each=progress.step), batch_size, halved=lambda: None)

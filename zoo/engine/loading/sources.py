@@ -19,6 +19,7 @@ from zoo.declare import Image, Inputs, Text
 from zoo.engine.options.config import Config
 from zoo.errors import DataError, OptionError, examples, fault_list
 from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
 
 
 def reads(model: TaskModel) -> str:
@@ -122,8 +123,8 @@ def check_targets(model: TaskModel, table: Table) -> None:
     """
     if table.targets is None:
         raise DataError(f"{table.source} has no labels; give class folders, a label column, or (X, y)")
-    if model.task == "regression":
-        outputs = 1 if table.targets.ndim == 1 else table.targets.shape[1]
+    if not find_task(model.task).has_classes:
+        outputs = find_task(model.task).outputs(table.targets, table.classes)
         if outputs != model.num_classes:
             raise DataError(f"{table.source} has {outputs} target values per sample, the model has num_classes={model.num_classes} outputs")
         return

@@ -14,6 +14,7 @@ from zoo.engine.options.option_types import Alpha, Float, Int, Share, Switch, al
 from zoo.engine.options.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe
 from zoo.engine.options.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
+from zoo.tasks.find import find_task
 
 _BESIDE = ("recipe", "train", "valid", "out", "resume", "quiet")  # named arguments of fit(), which a misspelt option may have meant
 
@@ -165,7 +166,7 @@ def resolve(
 
 def _beyond_ranges(values: Mapping[str, Any], task: str, check_optimizer: Callable[[str, Mapping[str, Any]], None] | None) -> list[str]:
     """Return what is wrong with values that are right by what is installed, or by the task."""
-    faults = refusals(resolve_monitor, values.get("monitor"), task) if isinstance(values.get("monitor"), str) else []
+    faults = refusals(resolve_monitor, values.get("monitor"), find_task(task)) if isinstance(values.get("monitor"), str) else []
     name, options = values["optimizer"], values.get("optimizer_options", {})
     known = not options and isinstance(name, str) and name.lower() in TORCH_OPTIMIZERS
     if check_optimizer and isinstance(name, str) and isinstance(options, Mapping) and not known:

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from zoo.errors import OptionError, did_you_mean
+from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
 
-MONITORS = {
-    "single-label": ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss"),
-    "multi-label": ("map", "macro_f1", "micro_f1", "auroc", "loss"),
-    "regression": ("mae", "rmse", "r2", "loss"),
-    "token-classification": ("f1", "precision", "recall", "accuracy", "loss"),
-}
-LOWER_IS_BETTER = frozenset({"loss", "mae", "rmse"})
 
-
-def resolve_monitor(monitor: str | None, task: str) -> str:
+def resolve_monitor(monitor: str | None, task: Task, own: Collection[str] = ()) -> str:
     """Return the metric that chooses the epoch: the one asked for, or the first of the task's.
+
+    Args:
+        monitor: The metric asked for, or None.
+        task: The task.
+        own: Names of the user's own metrics.
 
     Raises:
         OptionError: If the task has no such metric.
     """
-    known = MONITORS[task]
+    known = (*task.monitors, *own)
     if monitor is None:
         return known[0]
     if monitor not in known:
-        raise OptionError(f"monitor is {monitor!r}{did_you_mean(monitor, known)}; for a {task} task it is one of: {', '.join(known)}")
+        raise OptionError(f"monitor is {monitor!r}{did_you_mean(monitor, known)}; for a {task.name} task it is one of: {', '.join(known)}")
     return monitor
 
 
@@ -44,9 +42,11 @@ class Best:
         epoch: Number of the best epoch, from 1; 0 while there is none.
         score: ``(value, -loss)`` of the best epoch, higher is better.
         waited: Epochs since the last improvement, within the phase.
+        lower: Whether the lowest value is the best.
     """
 
     monitor: str
+    lower: bool = False
     epoch: int = 0
     score: tuple[float, float] = (-math.inf, -math.inf)
     waited: int = 0
@@ -59,7 +59,7 @@ class Best:
                 "%s has no value on the validation data (is one class alone in them?); an epoch without it is not kept, unless none has it"
             )
             log.warning(told, self.monitor)
-        value = -value if self.monitor in LOWER_IS_BETTER else value
+        value = -value if self.lower else value
         loss = metrics.get("loss", math.nan)
         score = (value, -math.inf if math.isnan(loss) else -loss)
         better = not math.isnan(value) and score > self.score

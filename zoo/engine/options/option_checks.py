@@ -9,6 +9,8 @@ from zoo.engine.options.config import Config
 from zoo.engine.options.recipe import phase_epochs
 from zoo.errors import OptionError, count, fault_list
 from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
+from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
 MIXES = ("mixup", "cutmix", "erase", "rand_augment")
@@ -29,17 +31,11 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> N
     kind = model.spec.modality
     pixels = [name for name in ("views", "on_corrupt") if kind == "text" and _given(config, name)]
     pixels += _augments_in_vain(config, kind)
-    labels = [name for name in ("class_weights", "balanced_sampling", "label_smoothing") if getattr(config, name)]
     waits = [name for name in ("patience", "monitor") if getattr(config, name)]
     waits += ["schedule='plateau'"] if "plateau" in (config.schedule, *(phase.schedule for phase in config.recipe.phases)) else []
     useless = [
         (kind != "image", pixels, f"meant for images, and {model.spec.name!r} reads {kind}s"),
-        (model.task == "regression", labels, "meant for classes, and a regression has none"),
-        (
-            model.task == "token-classification",
-            [name for name in labels if name == "balanced_sampling"],
-            "it draws whole samples, and a sentence has labels of several classes; use class_weights",
-        ),
+        *((True, names, why) for names, why in _useless(find_task(model.task), config)),
         (
             not model.pretrained,
             ["freeze_bn"] if config.freeze_bn and not config.recipe.freeze_bn else [],
@@ -51,6 +47,15 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> N
     faults += _apart(config)
     if faults:
         raise OptionError(fault_list("these options do not suit the run:", faults, "Leave out what is named"))
+
+
+def _useless(task: Task, config: Config) -> list[tuple[list[str], str]]:
+    """Return the options that were given and that the task has no use for, by their reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in task.useless.items():
+        if getattr(config, name):
+            reasons.setdefault(why, []).append(name)
+    return [(names, why) for why, names in reasons.items()]
 
 
 def _warn(model: TaskModel, config: Config) -> None:

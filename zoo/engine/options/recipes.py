@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.errors import OptionError, did_you_mean
+from zoo.tasks.find import find_task
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -96,10 +97,10 @@ def default_recipe(task: str, *, text: bool = False) -> Recipe:
     """Return the recipe of a task where none is asked for: what did best untuned in docs/benchmarks.md.
 
     Args:
-        task: One of ``zoo.declare.TASKS``.
+        task: Name of the task.
         text: Whether the model reads texts, which bear, and want, a larger rate in the second phase than images.
     """
-    if task == "token-classification":  # a head on frozen features says little about single words
-        return replace(RECIPES["full"], lr=1e-4)
+    if own := find_task(task).recipe:
+        return replace(RECIPES[own[0]], **own[1])
     chosen = RECIPES["layer-decay"]
     return replace(chosen, phases=(chosen.phases[0], replace(chosen.phases[1], lr=0.1))) if text else chosen

@@ -40,11 +40,13 @@ def distribute(saved: Checkpoint, parts: Mapping[str, Stateful]) -> None:
     Raises:
         SavedModelError: If it holds something else, as one of another run or edited by hand does.
     """
-    try:
-        for name, part in parts.items():
+    for name, part in parts.items():
+        try:
             part.load_state_dict({**saved.tensors.get(name, {}), **saved.plain.get(name, {})})
-    except (torch.OutOfMemoryError, ZooError):
-        raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        cause = " ".join(map(str.strip, f"{type(error).__name__}: {error}".splitlines()[:2]))
-        raise SavedModelError(f"the checkpoint does not belong to this run ({cause}); start anew in another folder (out, --out)") from error
+        except (torch.OutOfMemoryError, ZooError):
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            cause = " ".join(map(str.strip, f"{type(error).__name__}: {error}".splitlines()[:2]))
+            raise SavedModelError(
+                f"the checkpoint does not belong to this run ({name}: {cause}); start anew in another folder (out, --out)"
+            ) from error

@@ -15,6 +15,7 @@ from zoo.engine.inference.batched_inference import Outputs
 from zoo.engine.loading.stream import Source
 from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
 
 Infer = Callable[[str], Outputs]
 """From the name of a validation table to the model's logits for all its samples."""
@@ -34,7 +35,8 @@ class Objective:
         valid: What it validates on; empty for no validation.
         frozen: Modules from inputs to one row of outputs per sample that never train, such as a teacher. Their outputs are
             ``Batch.frozen``: computed once per sample where its views are fixed.
-        monitor: The metric of ``validate`` that chooses the epoch; lower is better for ``loss``, ``mae`` and ``rmse``.
+        monitor: The metric of ``validate`` that chooses the epoch.
+        lower: Whether its lowest value is the best.
         pooled: Whether pooled features may stand in for inputs where the whole backbone is frozen.
         whole: Why stored activations may not stand in for inputs, as the log tells it; empty where they may. For a loss that gives
             inputs to other modules than the model, which is better done by ``frozen``.
@@ -47,8 +49,17 @@ class Objective:
     pooled = True
     whole = ""
 
-    def __init__(self, model: TaskModel, sources: Mapping[str, Source], valid: Mapping[str, Table], *, monitor: str = "loss") -> None:
+    def __init__(
+        self,
+        model: TaskModel,
+        sources: Mapping[str, Source],
+        valid: Mapping[str, Table],
+        *,
+        monitor: str = "loss",
+        lower: bool | None = None,
+    ) -> None:
         self.model, self.sources, self.valid, self.monitor = model, dict(sources), dict(valid), monitor
+        self.lower = monitor in find_task(model.task).lower_is_better if lower is None else lower
         self.module: nn.Module = model
         self.frozen: dict[str, nn.Module] = {}
 

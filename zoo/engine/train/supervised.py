@@ -10,19 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from zoo.data.dataset import Batch
 from zoo.data.table import Table, flat_targets
 from zoo.engine.cache.forward import Forward
-from zoo.engine.inference.metrics import compute_metrics
+from zoo.engine.inference.evaluate import compute_metrics
 from zoo.engine.loading.stream import Source
+from zoo.engine.optim.target_scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.options.config import Config
 from zoo.engine.options.model_selection import resolve_monitor
-from zoo.engine.train.loss import Loss, class_weights
 from zoo.engine.train.objective import Infer, Objective
-from zoo.engine.train.scale import TargetScale, encoded, measure, standard_units
+from zoo.errors import DataError, did_you_mean, fault_list
 from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
+from zoo.tasks.task import Task
 from zoo.tuning import Regularizers
 
 
@@ -49,18 +50,20 @@ class Supervised(Objective):
         device: torch.device,
         penalties: Regularizers | None = None,
     ) -> None:
-        self._scale: TargetScale | None = measure(model.task, model.head, np.asarray(train.targets), model.num_classes)
+        self.task = find_task(model.task)
+        targets = np.asarray(train.targets)
+        self._scale: TargetScale | None = measure(model.head, targets, model.num_classes) if self.task.standardized else None
         self._classes, self.penalties = train.classes, penalties
         self.whole = "a penalty (delta) needs the inputs" if penalties and penalties.needs_inputs else ""
         self._truth: npt.NDArray[Any] | None = None if valid is None else np.asarray(valid.targets)
-        weights = class_weights(config.class_weights, flat_targets(np.asarray(train.targets)), train.classes)
-        self._loss = Loss(model.task, config.label_smoothing, None if weights is None else weights.to(device))
+        weights = class_weights(config.class_weights, self.task, flat_targets(np.asarray(train.targets)), train.classes)
+        self._weights, self._smoothing = None if weights is None else weights.to(device), config.label_smoothing
         sources = {"train": Source(encoded(train, self._scale))}
-        super().__init__(model, sources, {} if valid is None else {"valid": valid}, monitor=resolve_monitor(config.monitor, model.task))
+        super().__init__(model, sources, {} if valid is None else {"valid": valid}, monitor=resolve_monitor(config.monitor, self.task))
 
     def weight(self, batch: Mapping[str, Batch]) -> Tensor | float:
         """Return the sum of the weights of the targets."""
-        return self._loss.weight(batch["train"].y)
+        return self.task.weight(batch["train"].y, self._weights)
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the sum of the losses of a batch."""
@@ -68,22 +71,22 @@ class Supervised(Objective):
 
     def label_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the sum of the task's losses of logits against targets."""
-        return self._loss.total(logits.float(), targets)
+        return self.task.loss(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
         """Return the regularisers' part."""
         return self.penalties.penalty(batch["train"].x) if self.penalties else None
 
     def soften(self, targets: Tensor) -> Tensor:
-        """Return single labels as one-hot rows."""
-        return functional.one_hot(targets, self.model.num_classes).float() if self.model.task == "single-label" else targets
+        """Return targets that mixup can mix, such as one-hot rows."""
+        return self.task.soften(targets, self.model.num_classes)
 
     def validate(self, infer: Infer) -> dict[str, float]:
         """Return the metrics of the task, in the targets' own unit."""
         assert self._truth is not None, "asked for validation without validation data"
         logits, truth = infer("valid"), self._truth
-        metrics = compute_metrics(self.model.task, logits if self._scale is None else self._scale.decode(logits), truth, self._classes)
-        if self.model.task != "regression":
+        metrics = compute_metrics(self.task, logits if self._scale is None else self._scale.decode(logits), truth, self._classes)
+        if not self.task.standardized:
             return metrics
         error = logits - (truth.reshape(logits.shape) if self._scale is None else self._scale.encode(truth))
         return {"loss": float((error**2).mean()), **metrics}
@@ -99,3 +102,24 @@ class Supervised(Objective):
     def parts(self) -> dict[str, Any]:
         """Return the values of the start that regularisers keep."""
         return {"penalties": self.penalties} if self.penalties else {}
+
+
+def class_weights(
+    wanted: str | Mapping[str, float] | None, task: Task, targets: npt.NDArray[Any], classes: tuple[str, ...]
+) -> Tensor | None:
+    """Return one weight per class, or None; for ``balanced`` those of the task.
+
+    Raises:
+        DataError: If a mapping names unknown classes or leaves some out.
+    """
+    if wanted is None or not classes:
+        return None
+    if isinstance(wanted, str):
+        return torch.tensor(task.class_weights(targets, classes), dtype=torch.float32)
+    faults = [f"{name!r} is no class{did_you_mean(name, classes)}" for name in wanted if name not in classes]
+    faults += [f"{name!r} has no weight" for name in classes if name not in wanted]
+    if faults:
+        raise DataError(
+            fault_list(f"class_weights does not fit the {len(classes)} classes", faults, "Give every class a weight, or 'balanced'")
+        )
+    return torch.tensor([wanted[name] for name in classes], dtype=torch.float32)

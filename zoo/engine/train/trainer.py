@@ -71,7 +71,7 @@ class Training:
         extra = None if objective.module is model else objective.module
         self.optimizer = build_optimizer(model, config, context.device, extra)
         self.averages = Averages(model, config, self.plan)
-        self.state, self.best = TrainState(ranks), Best(objective.monitor)
+        self.state, self.best = TrainState(ranks), Best(objective.monitor, objective.lower)
         self.kept, self.start = Snapshot(), Snapshot()
         self.rates = Rates(self.optimizer, config)
         self.guard, self.stepper = self.make_stepper()

@@ -14,8 +14,8 @@ import numpy as np
 
 from zoo.data.raw import Raw
 from zoo.data.table import Array, item_name
-from zoo.declare import TASKS
 from zoo.errors import DataError, OptionError, count, did_you_mean, examples, fault_list
+from zoo.tasks.task import Task
 
 log = logging.getLogger(__name__)
 _INTEGER = re.compile(r"[+-]?\d+")
@@ -29,14 +29,14 @@ def class_order(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def class_names(raw: Raw, task: str) -> tuple[str, ...] | None:
-    """Return the classes that a source declares, else those its labels name; None for regression."""
-    if task == "regression" or raw.classes is not None:
-        return None if task == "regression" else raw.classes
+def class_names(raw: Raw, task: Task) -> tuple[str, ...] | None:
+    """Return the classes that a source declares, else those its labels name; None for a task without classes."""
+    if not task.has_classes or raw.classes is not None:
+        return raw.classes if task.has_classes else None
     return encode(raw.labels or (), raw.inputs, task=task, classes=None, source=raw.source)[1]
 
 
-def keep_classes(raw: Raw, classes: Sequence[str] | None, task: str) -> Raw:
+def keep_classes(raw: Raw, classes: Sequence[str] | None, task: Task) -> Raw:
     """Return the rows whose label is one of ``classes``; rows without a label stay, to be refused.
 
     Args:
@@ -48,8 +48,9 @@ def keep_classes(raw: Raw, classes: Sequence[str] | None, task: str) -> Raw:
         OptionError: If there are no classes to keep, or the task is another.
         DataError: If no row is left.
     """
-    if task != "single-label" or not classes:
-        need = "the classes to keep: classes=, or the labels of the model" if task == "single-label" else "the task 'single-label'"
+    if not task.exclusive or not classes:
+        one = "a task with one class per sample, such as 'single-label'"
+        need = "the classes to keep: classes=, or the labels of the model" if task.exclusive else one
         raise OptionError(f"drop_other_classes=True needs {need}")
     known = check_classes(classes)
     labels = [_plain(label) for label in raw.labels or ()]
@@ -67,7 +68,7 @@ def keep_classes(raw: Raw, classes: Sequence[str] | None, task: str) -> Raw:
 
 
 def _is_other(label: Any, known: Sequence[str]) -> bool:
-    return not isinstance(label, list | tuple | set) and not _missing(label, "single-label") and _name(label) not in known
+    return not isinstance(label, list | tuple | set) and not _missing(label) and _name(label) not in known
 
 
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
@@ -84,7 +85,7 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def encode(
-    labels: Sequence[Any], inputs: Sequence[Any], *, task: str, classes: Sequence[str] | None, source: str
+    labels: Sequence[Any], inputs: Sequence[Any], *, task: Task, classes: Sequence[str] | None, source: str
 ) -> tuple[Array, tuple[str, ...]]:
     """Turn labels into targets.
 
@@ -93,7 +94,7 @@ def encode(
             names, or rows of 0 and 1. Regression: a number or a list of numbers. Token classification: a list of names,
             one per word.
         inputs: The samples, to name those at fault.
-        task: One of ``zoo.declare.TASKS``.
+        task: What the labels are read for.
         classes: The classes to use, or None to find them.
         source: For messages.
 
@@ -103,17 +104,9 @@ def encode(
     Raises:
         DataError: If a label is missing, is not of the task's kind or is none of ``classes``; all faults at once.
     """
-    if task not in TASKS:
-        raise DataError(f"there is no task {task!r}{did_you_mean(task, TASKS)}; tasks: {', '.join(TASKS)}")
     labels = [_plain(label) for label in labels]
     _refuse_missing(labels, inputs, task, source)
-    if task == "regression":
-        return _numbers(labels, inputs, source), ()
-    if task == "single-label":
-        return _single(labels, inputs, classes, source)
-    if task == "token-classification":
-        return _by_word(labels, inputs, classes, source)
-    return _multi(labels, inputs, classes, source)
+    return task.encode(labels, inputs, classes, source)
 
 
 def _plain(label: Any) -> Any:
@@ -124,17 +117,17 @@ def _plain(label: Any) -> Any:
     return label
 
 
-def _missing(label: Any, task: str) -> bool:
+def _missing(label: Any, *, empty_is_none: bool = False) -> bool:
     if isinstance(label, str):
         # An empty cell means "none of the classes" where several may apply.
-        return label.lower() == "nan" or (not label and task != "multi-label")
+        return label.lower() == "nan" or (not label and not empty_is_none)
     if label is None or type(label).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(label, float) and math.isnan(label)
 
 
-def _refuse_missing(labels: Sequence[Any], inputs: Sequence[Any], task: str, source: str) -> None:
-    rows = [row for row, label in enumerate(labels) if _missing(label, task)]
+def _refuse_missing(labels: Sequence[Any], inputs: Sequence[Any], task: Task, source: str) -> None:
+    rows = [row for row, label in enumerate(labels) if _missing(label, empty_is_none=task.empty_is_none)]
     if rows:
         where = examples([item_name(inputs, row) for row in rows[:4]] + [""] * (len(rows) - 4))
         raise DataError(
@@ -142,7 +135,10 @@ def _refuse_missing(labels: Sequence[Any], inputs: Sequence[Any], task: str, sou
         )
 
 
-def _single(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[Array, tuple[str, ...]]:
+def encode_single(
+    labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str
+) -> tuple[Array, tuple[str, ...]]:
+    """Return int64 class indices ``(n,)`` and the classes."""
     odd = [label for label in labels if isinstance(label, list | tuple | set) or (isinstance(label, float) and not label.is_integer())]
     if odd:
         kind = "regression" if isinstance(odd[0], float) else "multi-label"
@@ -171,7 +167,9 @@ def _are_indices(labels: Sequence[Any], known: Sequence[str]) -> bool:
     return bool(labels) and all(type(label) is int and 0 <= label < len(known) for label in labels)
 
 
-def _by_word(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[Array, tuple[str, ...]]:
+def encode_by_word(
+    labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str
+) -> tuple[Array, tuple[str, ...]]:
     """Return an array of int64 arrays, one number per word."""
     wrong = [f"row {row} ({label!r})" for row, label in enumerate(labels) if not isinstance(label, str | list | tuple)]
     if wrong:
@@ -192,7 +190,8 @@ def _by_word(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str
     return targets, known
 
 
-def _multi(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[Array, tuple[str, ...]]:
+def encode_multi(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[Array, tuple[str, ...]]:
+    """Return float32 rows of 0 and 1, ``(n, classes)``, and the classes."""
     if labels and all(isinstance(label, list | tuple) and _is_row(label) for label in labels):
         return _rows(labels, classes, source)
     sets = [_names(label) for label in labels]
@@ -245,7 +244,8 @@ def _refuse_unknown(labels: Sequence[Sequence[str]], place: dict[str, int], inpu
         )
 
 
-def _numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) -> Array:
+def encode_numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) -> Array:
+    """Return float32 numbers ``(n,)`` or ``(n, values)``."""
     values, faults = [], []
     for row, label in enumerate(labels):
         try:

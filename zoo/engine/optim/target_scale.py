@@ -64,11 +64,11 @@ class TargetScale:
         return torch.from_numpy(self.mean).to(device), torch.from_numpy(self.std).to(device)
 
 
-def measure(task: str, head: nn.Module, targets: npt.NDArray[Any], outputs: int) -> TargetScale | None:
-    """Return the scale of a regression's targets; None for other tasks, and for a head that does not end in a linear layer."""
+def measure(head: nn.Module, targets: npt.NDArray[Any], outputs: int) -> TargetScale | None:
+    """Return the scale of targets; None for a head that does not end in a linear layer."""
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
     scalable = bool(layers) and layers[-1].out_features == outputs and layers[-1].bias is not None
-    return TargetScale.of(targets, outputs) if task == "regression" and scalable else None
+    return TargetScale.of(targets, outputs) if scalable else None
 
 
 def encoded(table: Table, scale: TargetScale | None) -> Table:

@@ -1,0 +1,106 @@
+"""One class per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.tasks.labels import encode_single
+from zoo.tasks.scores import mean, ranked, softmax
+from zoo.tasks.task import Array, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class SingleLabel(Task):
+    """Cross entropy on class indices ``(batch,)`` or probabilities ``(batch, classes)``; softmax and the likeliest class.
+
+    Class weights count for the target's class; label smoothing is that of Szegedy et al. 2016.
+    """
+
+    name = "single-label"
+    monitors = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss")
+    exclusive = True
+    least_outputs = 2
+    has_specificity = True
+
+    def encode(
+        self, labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str
+    ) -> tuple[Array, tuple[str, ...]]:
+        """Return int64 class indices ``(n,)``."""
+        return encode_single(labels, inputs, classes, source)
+
+    def loss(self, logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+        """Return the sum of the cross entropies."""
+        from torch.nn import functional
+
+        return functional.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing, reduction="sum")
+
+    def weight(self, targets: Tensor, weights: Tensor | None = None) -> Tensor | float:
+        """Return the sum of the weights of the targets, mixed ones included."""
+        if weights is None:
+            return float(len(targets))
+        counted = targets @ weights if targets.is_floating_point() else weights[targets]
+        return counted.sum().clamp(min=1e-12)
+
+    def soften(self, targets: Tensor, outputs: int) -> Tensor:
+        """Return one-hot rows."""
+        from torch.nn import functional
+
+        return functional.one_hot(targets, outputs).float()
+
+    def metrics(self, logits: Array, targets: Array, classes: Sequence[str]) -> dict[str, float]:
+        """Return loss, accuracy, balanced_accuracy, macro_f1, majority and auroc; the formulas are scikit-learn's."""
+        from sklearn.metrics import accuracy_score, f1_score  # type: ignore[import-untyped]  # ships no types
+
+        targets, columns = np.asarray(targets, dtype=np.int64), np.arange(logits.shape[1])
+        predicted, present = logits.argmax(1), np.unique(targets)
+        recalls = [(predicted[targets == k] == k).mean() for k in present]
+        result = {
+            "loss": float((_log_sum(logits) - logits[np.arange(len(targets)), targets]).mean()),
+            "accuracy": float(accuracy_score(targets, predicted)),
+            "balanced_accuracy": float(np.mean(recalls)),
+            "macro_f1": float(f1_score(targets, predicted, labels=columns, average="macro", zero_division=0.0)),
+            "majority": float(np.bincount(targets).max() / len(targets)),
+        }
+        return result | _auroc(logits, targets, present)
+
+    def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
+        """Return loss, accuracy, balanced_accuracy, macro_f1 and auroc for each row of weights."""
+        targets, classes, w = np.asarray(targets, dtype=np.int64), logits.shape[1], weights
+        truth, named = np.eye(classes)[targets], np.eye(classes)[logits.argmax(1)]
+        total, support, right = w.sum(1), w @ truth, w @ (truth * named)
+        result = {
+            "loss": w @ (_log_sum(logits) - logits[np.arange(len(targets)), targets]) / total,
+            "accuracy": right.sum(1) / total,
+            "balanced_accuracy": mean(right / support),
+            "macro_f1": np.nan_to_num(2 * right / (support + w @ named)).mean(1),
+        }
+        scores = np.stack([logits[:, 0] - logits[:, 1], logits[:, 1] - logits[:, 0]], 1) if classes == 2 else softmax(logits)
+        return result | ranked(scores, truth > 0, w, specificity, only=[1] if classes == 2 else range(classes))
+
+    def probabilities(self, logits: Array) -> Array | None:
+        """Return the softmax."""
+        return softmax(logits)
+
+    def decode(self, logits: Array, labels: Sequence[Any]) -> list[Any]:
+        """Return the likeliest class."""
+        return [labels[k] for k in logits.argmax(1)]
+
+
+def _log_sum(logits: Array) -> Array:
+    return np.asarray(logits.max(1) + np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)))
+
+
+def _auroc(logits: Array, targets: Array, present: Array) -> dict[str, float]:
+    from sklearn.metrics import roc_auc_score
+
+    if len(present) < 2 or not np.isfinite(logits).all():
+        return {}
+    if logits.shape[1] == 2:
+        return {"auroc": float(roc_auc_score(targets, logits[:, 1] - logits[:, 0]))}
+    probabilities = softmax(logits)
+    return {"auroc": float(np.mean([roc_auc_score(targets == k, probabilities[:, k]) for k in present]))}

@@ -1,0 +1,140 @@
+"""The base of every task. No torch at the top: tasks are listed and checked before it is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = npt.NDArray[Any]
+
+
+class Task:
+    """What a head predicts.
+
+    A subclass sets the attributes, and writes at least ``encode``, ``loss``, ``metrics`` and ``decode``.
+
+    Attributes:
+        name: As ``adapt(task=…)`` takes it.
+        monitors: Metrics that may choose the best epoch; the first is the default.
+        lower_is_better: Those of them of which the lowest is the best.
+        head: The head that is attached where none is asked for.
+        per_token: Whether each token of a text has logits and a target.
+        has_classes: Whether the targets are classes with names.
+        exclusive: Whether each sample has exactly one class.
+        has_specificity: Whether there is a sensitivity at a specificity.
+        least_outputs: Fewest outputs that make sense.
+        standardized: Whether the head learns targets in standard units, and computes in float32.
+        empty_is_none: Whether an empty label means "none of the classes" and not a missing one.
+        recipe: Recipe where none is asked for, with the fields that differ; None for the general default.
+        useless: Options of a run that it has no use for, with the reason.
+        card: What the model card calls it, by modality.
+    """
+
+    name: ClassVar[str]
+    monitors: ClassVar[tuple[str, ...]] = ("loss",)
+    lower_is_better: ClassVar[Collection[str]] = frozenset({"loss"})
+    head: ClassVar[str] = "linear"
+    per_token: ClassVar[bool] = False
+    has_classes: ClassVar[bool] = True
+    exclusive: ClassVar[bool] = False
+    has_specificity: ClassVar[bool] = False
+    least_outputs: ClassVar[int] = 1
+    standardized: ClassVar[bool] = False
+    empty_is_none: ClassVar[bool] = False
+    recipe: ClassVar[tuple[str, Mapping[str, Any]] | None] = None
+    useless: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    card: ClassVar[Mapping[str, str]] = MappingProxyType({"image": "image-classification", "text": "text-classification"})
+
+    def encode(
+        self, labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str
+    ) -> tuple[Array, tuple[str, ...]]:
+        """Turn labels into targets.
+
+        Args:
+            labels: One per sample, stripped, none missing.
+            inputs: The samples, to name those at fault.
+            classes: The classes to use, or None to find them.
+            source: For messages.
+
+        Returns:
+            Targets as ``zoo.data.table.Table`` describes them, and the names of the classes; none where there are none.
+
+        Raises:
+            DataError: If labels are not of the task's kind or none of ``classes``; all faults at once.
+        """
+        raise TypeError(f"task {self.name!r} has no encode()")
+
+    def outputs(self, targets: Array, classes: Sequence[str]) -> int:
+        """Return how many outputs a model needs for these targets."""
+        return len(classes)
+
+    def loss(self, logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+        """Return the sum of the losses of a batch.
+
+        Args:
+            logits: ``(batch, outputs)``, float32; for tokens ``(batch, tokens, outputs)``.
+            targets: One row per sample.
+            weights: A weight per class, or None.
+            smoothing: Label smoothing, in [0, 1).
+        """
+        raise TypeError(f"task {self.name!r} has no loss()")
+
+    def weight(self, targets: Tensor, weights: Tensor | None = None) -> Tensor | float:
+        """Return what the sum over ``targets`` is divided by for the mean; above zero.
+
+        It is a number where that needs no look at the values, which on a GPU would be waited for.
+        """
+        return float(len(targets))
+
+    def soften(self, targets: Tensor, outputs: int) -> Tensor:
+        """Return targets that mixup can mix."""
+        return targets
+
+    def class_weights(self, targets: Array, classes: Sequence[str]) -> Array:
+        """Return the weights per class of ``class_weights="balanced"``: n / (classes * count), as scikit-learn's."""
+        counts = np.maximum(np.bincount(targets.astype(np.int64), minlength=len(classes)), 1)
+        return np.asarray(len(targets) / (len(classes) * counts))
+
+    def metrics(self, logits: Array, targets: Array, classes: Sequence[str]) -> dict[str, float]:
+        """Return the metrics; one that the data leave undefined is left out.
+
+        Args:
+            logits: ``(n, outputs)``, float64; for words an array of n arrays.
+            targets: One row per sample.
+            classes: Names of the classes.
+        """
+        raise TypeError(f"task {self.name!r} has no metrics()")
+
+    def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
+        """Return each metric for each row of ``weights`` ``(draws, n)``, for confidence intervals; None where there are none.
+
+        Args:
+            logits: ``(n, outputs)``.
+            targets: One row per sample.
+            weights: How often each sample counts, per draw.
+            specificity: Where given, ``sensitivity_at_specificity`` is added, if the task has it.
+        """
+        return None
+
+    def probabilities(self, logits: Array) -> Array | None:
+        """Return probabilities ``(n, outputs)``; None where outputs are none."""
+        return None
+
+    def decode(self, logits: Array, labels: Sequence[Any]) -> list[Any]:
+        """Return the prediction for each sample.
+
+        Args:
+            logits: ``(n, outputs)``, float32; for words an array of n arrays.
+            labels: Names of the classes, or their indices where they have none.
+        """
+        raise TypeError(f"task {self.name!r} has no decode()")
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
