@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zoo import testing as testing
     from zoo import tuning as tuning
     from zoo.data.dataset import Batch as Batch
+    from zoo.data.open import open_data as open_data
     from zoo.engine.loading.stream import Source as Source
     from zoo.engine.options.recipe import Phase as Phase
     from zoo.engine.options.recipe import Recipe as Recipe
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from zoo.models.layers import LayerGroups as LayerGroups
     from zoo.models.layers import bind as bind
     from zoo.models.task_model import TaskModel as TaskModel
+    from zoo.models.wrap import wrap as wrap
     from zoo.registry.registry import Registry as Registry
     from zoo.registry.registry import list_backbones as list_backbones
     from zoo.saved.saved import load as load
@@ -63,6 +65,8 @@ _LAZY = {
     "get": "zoo.models.backbone",
     "list_backbones": "zoo.registry.registry",
     "load": "zoo.saved.saved",
+    "open_data": "zoo.data.open",
+    "wrap": "zoo.models.wrap",
 }
 _SUBMODULES = ("testing", "tuning")
 

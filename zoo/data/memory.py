@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,8 @@ import numpy as np
 from zoo.data.frames import find_columns, raw_of
 from zoo.data.raw import Raw, join
 from zoo.errors import DataError, count, examples
+
+log = logging.getLogger(__name__)
 
 
 class Items(Sequence[Any]):
@@ -97,22 +101,69 @@ def check_range(pixels: Any, source: str) -> None:
         )
 
 
+# Keys that datasets whose items are dicts have for inputs and targets, as Hugging Face's and most tutorials name them.
+INPUT_KEYS = ("image", "img", "pixel_values", "input", "inputs", "x", "text", "sentence", "words", "tokens")
+TARGET_KEYS = ("label", "labels", "target", "targets", "y")
+
+
 def read_torch(dataset: Any) -> Raw:
-    """Read a torch dataset of ``(input, target)``; targets are taken without decoding inputs where the dataset keeps them."""
+    """Read a torch dataset of ``(input, target)``, of dicts with such keys, or the dataset of a ``DataLoader``.
+
+    Targets are taken without decoding inputs where the dataset keeps them. What follows the target in a tuple is not read.
+
+    Raises:
+        DataError: If it has no length, its items have no input, or a loader draws its samples in a way of its own.
+    """
+    dataset = _of_loader(dataset)
     source = f"the dataset {type(dataset).__name__}"
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise DataError(f"{source} has no length or cannot be indexed; give a map-style dataset with __len__ and __getitem__")
     if not len(dataset):
         raise DataError(f"{source} has no samples")
     first = dataset[0]
+    if isinstance(first, Mapping):
+        return _read_dicts(dataset, first, source)
     if not isinstance(first, tuple | list) or len(first) < 2:
         return Raw(dataset if not isinstance(first, tuple | list) else Items(dataset, 0), None, source=source)
-    labels = _targets(dataset)
+    return _labelled(dataset, Items(dataset, 0), _targets(dataset), source)
+
+
+def _read_dicts(dataset: Any, first: Mapping[Any, Any], source: str) -> Raw:
+    keys = ", ".join(map(repr, first))
+    found = next((key for key in INPUT_KEYS if key in first), None)
+    if found is None:
+        raise DataError(f"the items of {source} are dicts with the keys {keys}; one of {', '.join(INPUT_KEYS)} is read as the input")
+    target = next((key for key in TARGET_KEYS if key in first), None)
+    if target is None:
+        return Raw(Items(dataset, found), None, source=source)
+    values = [dataset[index][target] for index in range(len(dataset))]
+    return _labelled(dataset, Items(dataset, found), [value.tolist() if hasattr(value, "tolist") else value for value in values], source)
+
+
+def _labelled(dataset: Any, inputs: Items, labels: list[Any], source: str) -> Raw:
     classes = _class_names(dataset)
     if classes and all(type(label) is int and 0 <= label < len(classes) for label in labels):
-        labels = [classes[label] for label in labels]
-        return Raw(Items(dataset, 0), labels, classes=classes, source=source)
-    return Raw(Items(dataset, 0), labels, source=source)
+        return Raw(inputs, [classes[label] for label in labels], classes=classes, source=source)
+    return Raw(inputs, labels, source=source)
+
+
+def _of_loader(data: Any) -> Any:
+    """Return the dataset of a torch ``DataLoader``, whose batches, order and workers are the run's to decide.
+
+    Raises:
+        DataError: If its sampler or its collate function decides what the samples are.
+    """
+    loaders = sys.modules.get("torch.utils.data")
+    if loaders is None or not isinstance(data, loaders.DataLoader):
+        return data
+    plain = (loaders.SequentialSampler, loaders.RandomSampler)
+    own = [] if isinstance(data.sampler, plain) else [f"sampler {type(data.sampler).__name__}"]
+    own += [] if data.collate_fn is loaders.default_collate else [f"collate_fn {getattr(data.collate_fn, '__name__', 'of its own')}"]
+    if own:
+        remedy = "give its dataset, and balanced_sampling=True or a Subset for the sampler"
+        raise DataError(f"a DataLoader with the {' and the '.join(own)} is not read, because the run makes the batches; {remedy}")
+    log.info("of the DataLoader its dataset is read; batch size, order and workers are those of the run")
+    return data.dataset
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:

@@ -85,7 +85,8 @@ def _read_texts(source: Any, reads: str, labelled: bool | None) -> Raw:
         return memory.read_texts(*source, reads)
     if isinstance(source, list | tuple | np.ndarray):
         return memory.read_texts(source, None, reads, "the list")
-    if isinstance(source, Mapping) or not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
+    indexed = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    if isinstance(source, Mapping) or not (indexed or hasattr(source, "dataset")):
         raise DataError(f"data of type {type(source).__name__} cannot be read; give {_TEXT_KINDS}")
     raw = memory.read_torch(source)
     return replace(memory.read_texts(list(raw.inputs), raw.labels, reads, raw.source), classes=raw.classes)
@@ -142,7 +143,7 @@ def _read_memory(source: Any, reads: str) -> Raw:
         return _read_list(list(source), reads)
     if isinstance(source, (np.ndarray, _class("torch", "Tensor"))):
         return memory.read_arrays(source, None, "the array", reads=reads)
-    if isinstance(source, Mapping | str) or not hasattr(source, "__getitem__"):
+    if isinstance(source, Mapping | str) or not (hasattr(source, "__getitem__") or hasattr(source, "dataset")):
         raise DataError(f"data of type {type(source).__name__} cannot be read; give {_KINDS}")
     return memory.read_torch(source)
 

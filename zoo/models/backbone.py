@@ -135,7 +135,7 @@ class Backbone:
         self,
         num_classes: int,
         task: str = "single-label",
-        head: str = "linear",
+        head: str | nn.Module = "linear",
         in_chans: int | None = None,
         labels: Sequence[str] | None = None,
         *,
@@ -147,7 +147,8 @@ class Backbone:
         Args:
             num_classes: Number of logits: classes, labels, or regression targets.
             task: ``single-label``, ``multi-label``, ``regression`` or, for text, ``token-classification``.
-            head: ``linear`` (for tokens: ``tokens``), ``mlp``, or one that a plugin brings.
+            head: ``linear`` (for tokens: ``tokens``), ``mlp``, one that a plugin brings, or a module of your own: from pooled features
+                ``(batch, dim)`` to logits, with ``pool="none"`` from the features as they are.
             in_chans: Number of input channels where it differs; the first layer's weights are adapted.
             labels: Names of the classes in the order of the logits; learned from the data where not given.
             seed: Seed of all initial values: the head's, and the backbone's where it starts from random ones.

@@ -177,3 +177,53 @@ def _probability(dropout: float) -> float:
     if not 0 <= dropout < 1:
         raise OptionError(f"dropout is {dropout}; it must be in [0, 1)")
     return dropout
+
+
+class OwnHead(nn.Module):
+    """A module of the user's own behind the pooling of the backbone's features.
+
+    Args:
+        features: Declared features of the backbone.
+        module: From pooled features ``(batch, dim)`` to logits ``(batch, num_classes)``.
+        pool: See ``Pool``.
+    """
+
+    def __init__(self, features: Features, module: nn.Module, *, pool: str = "") -> None:
+        super().__init__()
+        self.pool, self.module = Pool(features, pool), module
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Map pooled features ``(batch, dim)`` to ``(batch, num_classes)``."""
+        scores: Tensor = self.module(pooled)
+        return scores
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map features of the declared layout to logits ``(batch, num_classes)``; ``mask`` as ``Pool`` takes it."""
+        return self.logits(self.pool(features, mask))
+
+
+class OwnFeatureHead(nn.Module):
+    """A module of the user's own that is given the backbone's features as they are, and for text the mask of the padding.
+
+    Args:
+        module: From features of the declared layout to logits ``(batch, num_classes)``.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the logits of features."""
+        scores: Tensor = self.module(features) if mask is None else self.module(features, mask)
+        return scores
+
+
+OWN = "own"  # the name of a head that was given and not built
+
+
+def own_head(features: Features, module: nn.Module, *, pool: str = "") -> nn.Module:
+    """Return a module of the user's own as a head; with pool ``none`` it is given feature maps or tokens as they are."""
+    if pool == "none" and features.layout != "BD":
+        return OwnFeatureHead(module)
+    return OwnHead(features, module, pool=pool)

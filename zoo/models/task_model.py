@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from zoo.data.dataset import ModelInputs
 from zoo.declare import BackboneSpec, HeadSpec, Inputs
+from zoo.errors import check_options
 from zoo.models.adapt_checks import channel_option, check_arguments, check_head_options, check_task, check_width, own_pooling
 from zoo.models.backbone import Backbone, with_options
-from zoo.models.heads import Pool
+from zoo.models.heads import OWN, Pool, own_head
 from zoo.models.layers import LayerGroups
 from zoo.plugins.loader import load_function
 from zoo.registry.registry import default_registry
@@ -24,8 +25,11 @@ from zoo.tuning import Lora, apply_eval, freeze_prefix, hold_statistics
 if TYPE_CHECKING:
     import numpy as np
 
+    from zoo.engine.options.recipe import Recipe
     from zoo.engine.preview.report import Preview
     from zoo.engine.rundir.run_folder import Run
+    from zoo.engine.train.objective import Objective
+    from zoo.engine.train.supervised import Supervised
 
 
 class TaskModel(nn.Module):
@@ -149,11 +153,86 @@ class TaskModel(nn.Module):
             hold_statistics(self.backbone)
         return self
 
-    def fit(self, train: Any, valid: Any = None, **options: Any) -> Run:
-        """Fine-tune in place; see ``zoo.engine.train.fit.fit`` for the options and docs/quickstart.md for examples."""
+    def fit(
+        self,
+        train: Any,
+        valid: Any = None,
+        *,
+        recipe: str | Recipe | None = None,
+        epochs: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
+        lr: float | Literal["auto"] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        seed: int = 0,
+        out: str | Path | None = None,
+        resume: bool = False,
+        quiet: bool = False,
+        objective: Callable[[Supervised], Objective] | None = None,
+        loss: str | Callable[[Tensor, Tensor], Tensor] | None = None,
+        metrics: Mapping[str, Callable[..., Any] | tuple[Callable[..., Any], str]] | None = None,
+        monitor: str | None = None,
+        augment: str | Mapping[str, Any] | Callable[[Any], Any] | None = None,
+        log_with: str | Sequence[Any] | None = None,
+        on_epoch: Callable[[dict[str, Any]], Any] | None = None,
+        accumulate: int | None = None,
+        allow_leak: bool | None = None,
+        average: float | None = None,
+        balanced_sampling: bool | None = None,
+        bss: float | None = None,
+        cache: bool | None = None,
+        cache_gb: float | None = None,
+        class_weights: Literal["balanced"] | Mapping[str, float] | None = None,
+        clip_grad: float | None = None,
+        columns: Mapping[str, str] | None = None,
+        compile: bool | None = None,
+        cutmix: float | None = None,
+        delta: float | None = None,
+        device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
+        drop_other_classes: bool | None = None,
+        drop_path: float | None = None,
+        dropout: float | None = None,
+        ema: float | None = None,
+        erase: float | None = None,
+        freeze: int | str | None = None,
+        freeze_bn: bool | None = None,
+        l2_sp: float | None = None,
+        label_smoothing: float | None = None,
+        layer_decay: float | None = None,
+        lora_alpha: float | None = None,
+        lora_dropout: float | None = None,
+        lora_rank: int | None = None,
+        max_corrupt: float | None = None,
+        max_length: int | None = None,
+        mixup: float | None = None,
+        on_corrupt: Literal["raise", "skip"] | None = None,
+        optimizer: str | None = None,
+        optimizer_options: Mapping[str, Any] | None = None,
+        patience: int | None = None,
+        precision: Literal["auto", "fp32", "bf16"] | None = None,
+        rand_augment: int | None = None,
+        recompute: bool | None = None,
+        schedule: str | None = None,
+        shard: bool | None = None,
+        timeout: float | None = None,
+        trains: str | None = None,
+        valid_split: str | int | None = None,
+        views: int | None = None,
+        warmup: float | None = None,
+        weight_decay: float | None = None,
+        window: tuple[float, float] | None = None,
+        wise_ft: float | None = None,
+        workers: int | None = None,
+        **unknown: Any,
+    ) -> Run:
+        """Fine-tune in place; None leaves an option to the recipe.
+
+        See ``zoo.engine.train.fit.fit`` for what comes back and what is raised, docs/options.md for every option, and
+        docs/quickstart.md for examples.
+        """
+        options = {name: value for name, value in locals().items() if name not in ("self", "train", "valid", "unknown")}
         from zoo.engine.train.fit import fit
 
-        return fit(self, train, valid, **options)
+        return fit(self, train, valid, **options, **unknown)
 
     def plan(self, train: Any, valid: Any = None, **options: Any) -> Preview:
         """Tell what ``fit`` would do with the same arguments, and what it would take; see ``zoo.engine.preview.preview.preview``."""
@@ -189,6 +268,24 @@ class TaskModel(nn.Module):
         check_given(embed, options)
         return embed(self, inputs, **options)
 
+    def transform(self, train: bool = False, *, augment: Any = "light", seed: int = 0) -> Callable[[Any], Tensor]:
+        """Return what makes a tensor of one image or volume, for a loop of your own.
+
+        Args:
+            train: Whether images are augmented.
+            augment: How, as for ``fit``.
+            seed: Decides the random numbers, which go on from call to call.
+
+        Returns:
+            From a path, PIL image or array to float32 ``(channels, height, width)``.
+
+        Raises:
+            OptionError: If the model reads texts.
+        """
+        from zoo.engine.loading.samples import single_transform
+
+        return single_transform(self.inputs, augment if train else None, seed=seed)
+
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Save weights, labels, preprocessing, groups and versions; ``zoo.load(folder)`` gives equal logits.
 
@@ -205,7 +302,7 @@ def adapt(
     num_classes: int,
     *,
     task: str,
-    head: str,
+    head: str | nn.Module,
     in_chans: int | None,
     labels: Sequence[str] | None,
     seed: int,
@@ -213,25 +310,31 @@ def adapt(
 ) -> TaskModel:
     """Build the backbone anew and attach a head; see ``Backbone.adapt``."""
     check_arguments(num_classes, task, in_chans, labels)
-    head = find_task(task).head if head == "linear" else head
-    head_spec = default_registry().head(head)
-    check_task(backbone.spec, head_spec, task)
+    if isinstance(head, str):
+        head = find_task(task).head if head == "linear" else head
+        head_spec = default_registry().head(head)
+        check_task(backbone.spec, head_spec, task)
     options = channel_option(backbone.spec, in_chans)
     pooling, head_options = own_pooling(backbone.spec, task, head_options)
     options |= pooling
-    check_head_options(head_spec, head_options)
+    if isinstance(head, str):
+        check_head_options(head_spec, head_options)
+    else:
+        check_options(head_options, ["pool"], "a head of your own")
     spec = with_options(backbone.spec, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of a backbone that starts from random values
         groups = backbone.fresh(**options)
     return TaskModel(
         groups,
-        build_head(head_spec, spec, num_classes, seed=seed, options=head_options),
+        build_head(head_spec, spec, num_classes, seed=seed, options=head_options)
+        if isinstance(head, str)
+        else own_head(spec.features, head, **head_options),
         spec=spec,
         task=task,
         num_classes=num_classes,
         labels=labels,
-        head_name=head,
+        head_name=head if isinstance(head, str) else OWN,
         head_options=head_options,
         plugin=backbone.plugin,
         pretrained=backbone.pretrained,

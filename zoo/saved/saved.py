@@ -15,11 +15,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Features, Inputs, Text, Weights, from_fields
-from zoo.errors import DiskFullError, OutputExistsError, OutputPermissionError, SavedModelError, examples
+from zoo.errors import DiskFullError, OutputExistsError, OutputPermissionError, SavedModelError, examples, fault_list
 from zoo.models.backbone import Backbone, with_options
+from zoo.models.heads import OWN, own_head
+from zoo.models.layers import LayerGroups
 from zoo.models.task_model import TaskModel, build_head
 from zoo.plugins.loader import describe as describe_error
 from zoo.plugins.loader import load_function
@@ -82,8 +84,13 @@ def writing(folder: Path) -> Iterator[None]:
         raise SavedModelError(f"cannot write into {str(folder)!r}: {error.strerror}; make room or choose another folder") from error
 
 
-def load(folder: str | PathLike[str]) -> TaskModel:
+def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
     """Open a saved model, or LoRA saved by itself with its base and merged into it, in eval mode.
+
+    Args:
+        folder: The folder of a saved model, or of a run.
+        backbone: ``zoo.wrap(…)`` of a network like the one that was saved, where it was one of your own.
+        head: A module like the head that was saved, where it was one of your own; it takes over the values in place.
 
     Raises:
         SavedModelError: If the folder is no saved model, is damaged, or was made by a plugin that is not installed.
@@ -94,21 +101,57 @@ def load(folder: str | PathLike[str]) -> TaskModel:
 
         return load_lora(path)
     told = read_config(path)
+    _refuse_missing_parts(path, told, backbone, head)
+    if backbone is not None:
+        own = backbone.spec.replace(inputs=_inputs(path, told, backbone.spec))
+        tensors, groups = _tensors(path, told), backbone.fresh()
+        _fill(groups.model, _part(tensors, "backbone"), path)
+        return _assembled(path, told, own, groups, _part(tensors, "head"), head)
     spec, tensors = spec_of(path, told), _tensors(path, told)
-    backbone = Backbone(spec, plugin=told.zoo.plugin, state=lambda: _part(tensors, "backbone"))
-    return assemble(path, told, backbone, _part(tensors, "head"))
+    declared = Backbone(spec, plugin=told.zoo.plugin, state=lambda: _part(tensors, "backbone"))
+    return assemble(path, told, declared, _part(tensors, "head"), head)
 
 
-def assemble(folder: Path, told: Config, backbone: Backbone, head_state: Mapping[str, Tensor]) -> TaskModel:
+def _refuse_missing_parts(folder: Path, told: Config, backbone: Backbone | None, head: nn.Module | None) -> None:
+    """Refuse to open a model without the code of its own parts, or with parts that it does not have; all at once."""
+    faults = []
+    if told.zoo.backbone.startswith("own/") and backbone is None:
+        faults.append(f"its backbone {told.zoo.backbone!r} is a network of your own: backbone=zoo.wrap(module, …)")
+    if told.zoo.head == OWN and head is None:
+        faults.append("its head is a module of your own: head=module")
+    if told.zoo.head != OWN and head is not None:
+        faults.append(f"its head is {told.zoo.head!r}: leave out head=")
+    if faults:
+        headline = f"{str(folder)!r} cannot be opened by its folder alone:"
+        raise SavedModelError(fault_list(headline, faults, "Give what is named to zoo.load"))
+
+
+def _fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Load saved values into a network of the user's own, in place."""
+    try:
+        module.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise SavedModelError(f"the values in {str(folder)!r} are those of another network: {error}") from error
+
+
+def assemble(folder: Path, told: Config, backbone: Backbone, head_state: Mapping[str, Tensor], head: nn.Module | None = None) -> TaskModel:
     """Put a saved model together from what its folder tells, in eval mode."""
-    spec, groups = backbone.spec, backbone.fresh()
+    return _assembled(folder, told, backbone.spec, backbone.fresh(), head_state, head)
+
+
+def _assembled(
+    folder: Path, told: Config, spec: BackboneSpec, groups: LayerGroups, head_state: Mapping[str, Tensor], own: nn.Module | None
+) -> TaskModel:
     if list(groups.names) != told.zoo.layer_groups:
         then, now = ", ".join(told.zoo.layer_groups), ", ".join(groups.names)
         raise SavedModelError(f"{str(folder)!r} was saved with the layer groups {then}; {spec.name} now has {now}")
-    head = build_head(default_registry().head(told.zoo.head), spec, told.num_classes, seed=0, options=told.zoo.head_options)
+    if own is not None:
+        head = own_head(spec.features, own, **told.zoo.head_options)
+    else:
+        head = build_head(default_registry().head(told.zoo.head), spec, told.num_classes, seed=0, options=told.zoo.head_options)
     if absent := [name for name in head.state_dict() if name not in head_state]:
         raise SavedModelError(f"{str(folder)!r} lacks tensors of the head: {examples(absent)}")
-    head.load_state_dict(head_state)
+    _fill(head, head_state, folder)
     model = TaskModel(
         groups,
         head,
@@ -128,6 +171,7 @@ def assemble(folder: Path, told: Config, backbone: Backbone, head_state: Mapping
 def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = False, **options: Any) -> Backbone:
     """Return the backbone of a saved model, to be adapted to another task; its groups and preprocessing are kept."""
     told = read_config(folder)
+    _refuse_own_backbone(folder, told)
     spec = spec_of(folder, told)
     name = "saved/" + re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)
     return Backbone(
@@ -138,6 +182,12 @@ def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = Fa
         options=options,
         state=lambda: backbone_state(folder, told),
     )
+
+
+def _refuse_own_backbone(folder: Path, told: Config) -> None:
+    if told.zoo.backbone.startswith("own/"):
+        remedy = f"open it with zoo.load({str(folder)!r}, backbone=zoo.wrap(module, …)), and wrap its .backbone for another task"
+        raise SavedModelError(f"{str(folder)!r} holds a network of your own, {told.zoo.backbone!r}; {remedy}")
 
 
 def backbone_state(folder: Path, told: Config) -> dict[str, Tensor]:

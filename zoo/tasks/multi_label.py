@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.tasks.labels import encode_multi
+from zoo.tasks.losses import LABELS
 from zoo.tasks.scores import mean, precision, ranked, sigmoid
 from zoo.tasks.task import Array, Task
 
@@ -22,6 +23,7 @@ class MultiLabel(Task):
     """
 
     name = "multi-label"
+    losses = LABELS
     monitors = ("map", "macro_f1", "micro_f1", "auroc", "loss")
     empty_is_none = True
     has_specificity = True
@@ -31,13 +33,6 @@ class MultiLabel(Task):
     ) -> tuple[Array, tuple[str, ...]]:
         """Return float32 rows of 0 and 1, ``(n, classes)``."""
         return encode_multi(labels, inputs, classes, source)
-
-    def loss(self, logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-        """Return the sum of the binary cross entropies."""
-        from torch.nn import functional
-
-        smooth = targets * (1 - smoothing) + smoothing / 2
-        return functional.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights, reduction="sum")
 
     def weight(self, targets: Tensor, weights: Tensor | None = None) -> Tensor | float:
         """Return the number of labels of all samples."""

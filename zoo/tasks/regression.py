@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from zoo.tasks.labels import encode_numbers
+from zoo.tasks.losses import NUMBERS
 from zoo.tasks.task import Array, Task
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Regression(Task):
     """Squared error on ``(batch, outputs)``; targets are in standard units while training, in their own everywhere else."""
 
     name = "regression"
+    losses = NUMBERS
     monitors = ("mae", "rmse", "r2", "loss")
     lower_is_better = frozenset({"loss", "mae", "rmse"})
     has_classes = False
@@ -39,12 +41,6 @@ class Regression(Task):
     def outputs(self, targets: Array, classes: Sequence[str]) -> int:
         """Return the number of values per sample."""
         return 1 if targets.ndim == 1 else int(targets.shape[1])
-
-    def loss(self, logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-        """Return the sum of the squared errors."""
-        from torch.nn import functional
-
-        return functional.mse_loss(logits, targets.reshape(logits.shape), reduction="sum")
 
     def weight(self, targets: Tensor, weights: Tensor | None = None) -> Tensor | float:
         """Return the number of values of all samples."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.tasks.labels import encode_single
+from zoo.tasks.losses import CLASSES
 from zoo.tasks.scores import mean, ranked, softmax
 from zoo.tasks.task import Array, Task
 
@@ -22,6 +23,7 @@ class SingleLabel(Task):
     """
 
     name = "single-label"
+    losses = CLASSES
     monitors = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss")
     exclusive = True
     least_outputs = 2
@@ -32,12 +34,6 @@ class SingleLabel(Task):
     ) -> tuple[Array, tuple[str, ...]]:
         """Return int64 class indices ``(n,)``."""
         return encode_single(labels, inputs, classes, source)
-
-    def loss(self, logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-        """Return the sum of the cross entropies."""
-        from torch.nn import functional
-
-        return functional.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing, reduction="sum")
 
     def weight(self, targets: Tensor, weights: Tensor | None = None) -> Tensor | float:
         """Return the sum of the weights of the targets, mixed ones included."""

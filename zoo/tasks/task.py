@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from zoo.tasks.losses import NamedLoss
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -33,6 +35,7 @@ class Task:
         standardized: Whether the head learns targets in standard units, and computes in float32.
         empty_is_none: Whether an empty label means "none of the classes" and not a missing one.
         recipe: Recipe where none is asked for, with the fields that differ; None for the general default.
+        losses: Losses that a run may ask for by name, see ``zoo.tasks.losses``; the first is the task's own.
         useless: Options of a run that it has no use for, with the reason.
         card: What the model card calls it, by modality.
     """
@@ -49,6 +52,7 @@ class Task:
     standardized: ClassVar[bool] = False
     empty_is_none: ClassVar[bool] = False
     recipe: ClassVar[tuple[str, Mapping[str, Any]] | None] = None
+    losses: ClassVar[Mapping[str, NamedLoss]] = MappingProxyType({})
     useless: ClassVar[Mapping[str, str]] = MappingProxyType({})
     card: ClassVar[Mapping[str, str]] = MappingProxyType({"image": "image-classification", "text": "text-classification"})
 
@@ -84,7 +88,9 @@ class Task:
             weights: A weight per class, or None.
             smoothing: Label smoothing, in [0, 1).
         """
-        raise TypeError(f"task {self.name!r} has no loss()")
+        if not self.losses:
+            raise TypeError(f"task {self.name!r} has no loss()")
+        return next(iter(self.losses.values()))(logits, targets, weights=weights, smoothing=smoothing)
 
     def weight(self, targets: Tensor, weights: Tensor | None = None) -> Tensor | float:
         """Return what the sum over ``targets`` is divided by for the mean; above zero.

@@ -65,8 +65,10 @@ class PhaseData:
         self._valid_names = {name: name if name not in sources else f"{name} (validation)" for name in valid}
         tables = {name: source.table for name, source in sources.items()}
         tables |= {self._valid_names[name]: table for name, table in valid.items()}
-        self._loaders = Loaders(model, tables, context.config, context.device, layout=context.layout)
-        self._keys = Keys(model, context) if share and context.ranks.count == 1 else None
+        self._loaders = Loaders(model, tables, context.config, context.device, layout=context.layout, augment=context.own.augment)
+        # Views of an augmentation of the user's own cannot be told apart by what they depend on.
+        alike = context.ranks.count == 1 and context.own.augment is None
+        self._keys = Keys(model, context) if share and alike else None
         self._features: dict[str, list[Tensor]] = {}
         self._entered: dict[str, ActivationCache] = {}
         self._stored: dict[tuple[str, str, int], Tensor] = {}

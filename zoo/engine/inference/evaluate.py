@@ -22,6 +22,7 @@ from zoo.engine.loading.loader import Loader
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.sources import check_targets, reads, refuse_window
 from zoo.engine.loading.stream import Function
+from zoo.engine.options.own_parts import own_metrics, take_own_parts
 from zoo.engine.runtime.device import choose_device, choose_precision, placed
 from zoo.engine.runtime.progress import Progress
 from zoo.errors import DataError, OptionError, check_options, did_you_mean
@@ -58,6 +59,7 @@ def evaluate(
     positive: str | None = None,
     window: tuple[float, float] | None = None,
     drop_other_classes: bool = False,
+    metrics: Mapping[str, Callable[..., Any]] | None = None,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     device: str = "auto",
@@ -81,6 +83,7 @@ def evaluate(
         positive: Of two classes the one that ``sensitivity_at_specificity`` is about; the last one where None.
         window: Centre and width through which scans are shown, where it differs from the model's.
         drop_other_classes: Leave out the samples whose label is none of the model's, instead of refusing them.
+        metrics: Functions of your own by name, as for ``fit``.
         batch_size: Samples per forward.
         workers: Loader processes; None chooses.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -91,6 +94,7 @@ def evaluate(
         DataError: If the data have no labels, or labels outside the model's.
         OptionError: If ``intervals`` or ``specificity`` is out of range, or the task has none.
     """
+    own = take_own_parts({"metrics": metrics}, find_task(model.task))
     if intervals is not None:
         check_level(model.task, intervals)
     if specificity is not None:
@@ -103,17 +107,18 @@ def evaluate(
         model, table, model, batch_size=batch_size, workers=workers, device=device, precision=precision, quiet=quiet, window=window
     )
     targets = np.asarray(table.targets)
-    metrics = compute_metrics(find_task(model.task), logits, targets, table.classes)
+    found = compute_metrics(find_task(model.task), logits, targets, table.classes)
+    found |= own_metrics(own.metrics, find_task(model.task), logits, targets)
     if turned:  # the metrics above are the same for either order
         logits, targets = logits[:, ::-1], 1 - targets
     if specificity is not None:
         value = sensitivity_at_specificity(model.task, logits, targets, specificity)
-        metrics |= {} if value is None else {"sensitivity_at_specificity": value}
+        found |= {} if value is None else {"sensitivity_at_specificity": value}
         if len(table.classes) == 2:
             log.info("sensitivity is that for %r (positive=… names another class)", table.classes[0 if turned else 1])
     if intervals is not None:
-        metrics |= bootstrap(model.task, logits, targets, groups=_groups(table), level=intervals, specificity=specificity)
-    return metrics
+        found |= bootstrap(model.task, logits, targets, groups=_groups(table), level=intervals, specificity=specificity)
+    return found
 
 
 def _turned(model: TaskModel, classes: tuple[str, ...], positive: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -117,13 +117,21 @@ class Loaders:
         config: The resolved configuration.
         device: Where batches go.
         layout: Memory format of the inputs.
+        augment: The user's own augmentation, or None.
     """
 
     def __init__(
-        self, model: TaskModel, tables: Mapping[str, Table], config: Config, device: torch.device, *, layout: torch.memory_format
+        self,
+        model: TaskModel,
+        tables: Mapping[str, Table],
+        config: Config,
+        device: torch.device,
+        *,
+        layout: torch.memory_format,
+        augment: Callable[[Any], Any] | None = None,
     ) -> None:
         self._inputs, self._tables, self._config = model.inputs, tables, config
-        self._device, self._layout = device, layout
+        self._device, self._layout, self._augment = device, layout, augment
         self._samples: dict[Kind, Samples | TextSamples] = {}  # for the whole run: texts are encoded once
         self._lasting: dict[Kind, Loader] = {}
 
@@ -150,7 +158,7 @@ class Loaders:
     def _make(self, kind: Kind, *, keep_workers: bool) -> Loader:
         if kind not in self._samples:
             augment = Augment(**(self._config.augment or {})) if kind.augmented else None
-            self._samples[kind] = samples_for(self._inputs, self.table(kind), augment, seed=self._config.seed)
+            self._samples[kind] = samples_for(self._inputs, self.table(kind), augment, seed=self._config.seed, own=self._augment)
         workers = self._config.workers
         return Loader(self._samples[kind], self._device, workers=workers, layout=self._layout, keep_workers=keep_workers)
 

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any
+
+from torch import Tensor
 
 from zoo.data.dataset import Samples
 from zoo.data.open import Table
+from zoo.data.own_augmentation import OwnAugmentation
 from zoo.data.text import TextSamples
 from zoo.data.transforms import Augment, Transform, eval_transform, train_transform
 from zoo.declare import Image, Text
+from zoo.engine.options.augment_options import resolve_augment
+from zoo.errors import OptionError
 
 
-def samples_for(inputs: Any, table: Table, augment: Augment | None = None, *, seed: int = 0) -> Samples | TextSamples:
-    """Return the samples of a table as a declared input wants them; without ``augment`` as for evaluation."""
+def samples_for(
+    inputs: Any, table: Table, augment: Augment | None = None, *, seed: int = 0, own: Callable[[Any], Any] | None = None
+) -> Samples | TextSamples:
+    """Return the samples of a table as a declared input wants them; without ``augment`` as for evaluation.
+
+    Args:
+        inputs: The declared input.
+        table: The data.
+        augment: How they are augmented, or None.
+        seed: Decides the random numbers.
+        own: The user's own augmentation in place of ``augment``, or None.
+    """
     if isinstance(inputs, Text):
         return TextSamples(table, inputs)
+    if own is not None and augment is not None:
+        return Samples(table, OwnAugmentation(inputs, own), seed)
     return Samples(table, transform_for(inputs, augment), seed)
 
 
@@ -25,3 +44,21 @@ def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:
     from zoo.data.volumes import volume_transform
 
     return volume_transform(inputs, augment)
+
+
+def single_transform(inputs: Any, augment: Any, *, seed: int) -> Callable[[Any], Tensor]:
+    """Return what makes a tensor of one image or volume at a time; see ``TaskModel.transform``.
+
+    Raises:
+        OptionError: If the inputs are texts, or there is no such augmentation.
+    """
+    if isinstance(inputs, Text):
+        raise OptionError("transform is for images and volumes; a text is encoded by the tokenizer of its model")
+    faults: list[str] = []
+    fields = None if augment is None or callable(augment) else resolve_augment(augment, {}, faults)
+    if faults:
+        raise OptionError("; ".join(faults))
+    varied = None if fields is None else Augment(**fields)
+    one = OwnAugmentation(inputs, augment) if callable(augment) else transform_for(inputs, varied)
+    rng = random.Random(seed)
+    return lambda source: one(source, rng)

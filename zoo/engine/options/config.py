@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from zoo.engine.options.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Recip
 from zoo.engine.options.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
 from zoo.tasks.find import find_task
+from zoo.tasks.task import Task
 
 _BESIDE = ("recipe", "train", "valid", "out", "resume", "quiet")  # named arguments of fit(), which a misspelt option may have meant
 
@@ -44,6 +45,7 @@ class Config(BaseModel):
     weight_decay: Float = Field(ge=0)
     warmup: Float = Field(ge=0, lt=1)
     label_smoothing: Float = Field(ge=0, lt=1)
+    loss: str | None = None
     optimizer: str = "adamw"
     optimizer_options: dict[str, Any] = Field(default_factory=dict)
     schedule: Annotated[str, AfterValidator(among(SCHEDULES))] = "cosine"
@@ -130,6 +132,7 @@ def resolve(
     *,
     task: str = "single-label",
     check_optimizer: Callable[[str, Mapping[str, Any]], None] | None = None,
+    metrics: Collection[str] = (),
 ) -> Config:
     """Merge the options given (None means not given) over the recipe's defaults and check all of them.
 
@@ -138,6 +141,7 @@ def resolve(
         options: By name.
         task: What the model is trained for.
         check_optimizer: Refuses an optimizer that needs a look at what is installed; None lets it pass.
+        metrics: Names of the user's own metrics, one of which may be the monitor.
 
     Raises:
         OptionError: One error that names every unknown option, with its nearest, every value out of range, and every option
@@ -156,7 +160,7 @@ def resolve(
         config = Config(recipe=chosen, **values)
     except ValidationError as error:
         faults += all_told(error)
-    faults += _without_effect(values, given, chosen) + _beyond_ranges(values, task, check_optimizer)
+    faults += _without_effect(values, given, chosen) + _beyond_ranges(values, find_task(task), check_optimizer, metrics)
     if faults:
         lost = any("no option" in fault and "did you mean" not in fault for fault in faults)
         hint = f"The options are: {', '.join(OPTIONS)}" if lost else ""
@@ -164,12 +168,21 @@ def resolve(
     return config
 
 
-def _beyond_ranges(values: Mapping[str, Any], task: str, check_optimizer: Callable[[str, Mapping[str, Any]], None] | None) -> list[str]:
+def _beyond_ranges(
+    values: Mapping[str, Any],
+    task: Task,
+    check_optimizer: Callable[[str, Mapping[str, Any]], None] | None,
+    metrics: Collection[str],
+) -> list[str]:
     """Return what is wrong with values that are right by what is installed, or by the task."""
-    faults = refusals(resolve_monitor, values.get("monitor"), find_task(task)) if isinstance(values.get("monitor"), str) else []
+    faults = refusals(resolve_monitor, values.get("monitor"), task, metrics) if isinstance(values.get("monitor"), str) else []
+    loss = values.get("loss")
+    if isinstance(loss, str) and loss not in task.losses:
+        known = ", ".join(task.losses) or "none by name"
+        faults.append(f"loss is {loss!r}{did_you_mean(loss, task.losses)}; for a {task.name} task it is one of: {known}")
     name, options = values["optimizer"], values.get("optimizer_options", {})
-    known = not options and isinstance(name, str) and name.lower() in TORCH_OPTIMIZERS
-    if check_optimizer and isinstance(name, str) and isinstance(options, Mapping) and not known:
+    familiar = not options and isinstance(name, str) and name.lower() in TORCH_OPTIMIZERS
+    if check_optimizer and isinstance(name, str) and isinstance(options, Mapping) and not familiar:
         faults += refusals(check_optimizer, name, options)
     return faults
 

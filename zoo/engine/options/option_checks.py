@@ -6,8 +6,10 @@ import logging
 
 from zoo.engine.options.augment_options import AUGMENTS, resolve_augment
 from zoo.engine.options.config import Config
+from zoo.engine.options.own_parts import OwnParts
 from zoo.engine.options.recipe import phase_epochs
 from zoo.errors import OptionError, count, fault_list
+from zoo.models.heads import OWN
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
@@ -49,6 +51,20 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> N
         raise OptionError(fault_list("these options do not suit the run:", faults, "Leave out what is named"))
 
 
+def check_own_parts(model: TaskModel, config: Config, own: OwnParts) -> None:
+    """Refuse options that have no effect beside the user's own parts.
+
+    Raises:
+        OptionError: Naming all of them.
+    """
+    beside = [name for name in ("class_weights", "label_smoothing") if getattr(config, name)]
+    faults = [f"{', '.join(beside)}: a loss of your own decides them; put them into it"] if own.loss is not None and beside else []
+    if own.augment is not None and model.spec.modality != "image":
+        faults.append(f"augment: a function is for images, and {model.spec.name!r} reads {model.spec.modality}s")
+    if faults:
+        raise OptionError(fault_list("these options do not suit the run:", faults, "Leave out what is named"))
+
+
 def _useless(task: Task, config: Config) -> list[tuple[list[str], str]]:
     """Return the options that were given and that the task has no use for, by their reason."""
     reasons: dict[str, list[str]] = {}
@@ -61,6 +77,10 @@ def _useless(task: Task, config: Config) -> list[tuple[list[str], str]]:
 def _warn(model: TaskModel, config: Config) -> None:
     """Tell of what can be meant, and mostly is not."""
     phases = config.recipe.phases
+    needed = ["backbone=zoo.wrap(…)"] if model.spec.name.startswith("own/") else []
+    needed += ["head=module"] if model.head_name == OWN else []
+    if needed:
+        log.warning("the run saves values and not the code of your own parts: open it with zoo.load(folder, %s)", ", ".join(needed))
     if not model.pretrained and phases[0].frozen == "all":
         told = "%s starts from random values, and the recipe %r first trains a head on its features; recipe='full' suits it better"
         log.warning(told, model.spec.name, config.recipe.name)

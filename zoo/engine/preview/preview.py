@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from zoo.engine.loading.sources import inputs_in_use, open_for_fit
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config, resolve
 from zoo.engine.options.epochs import Epoch
-from zoo.engine.options.option_checks import check_fits
+from zoo.engine.options.option_checks import check_fits, check_own_parts
+from zoo.engine.options.own_parts import OwnParts, take_own_parts
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.options.recipes import default_recipe
 from zoo.engine.preview.dry_run import Dry, DryRun
@@ -34,10 +35,11 @@ from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.rollback import as_before, tensors_of
 from zoo.engine.runtime.signals import StopFlag
 from zoo.engine.train.model_setup import further_modules, prepared
-from zoo.engine.train.objective import make_objective
+from zoo.engine.train.objective import Objective, make_objective
 from zoo.engine.train.supervised import Supervised
 from zoo.engine.train.trainer import Training, why_whole
 from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
 from zoo.tuning.statistics import keeps_statistics
 
 
@@ -67,21 +69,35 @@ def preview(
     """
     for name in ("out", "resume", "quiet"):  # of fit, and of no concern to what it would do
         options.pop(name, None)
+    own = take_own_parts(options, find_task(model.task))
     config = resolve(
-        recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)), options, task=model.task, check_optimizer=check_optimizer
+        recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)),
+        options,
+        task=model.task,
+        check_optimizer=check_optimizer,
+        metrics=own.metrics,
     )
+    check_own_parts(model, config, own)
     check_fits(model, config, validated=valid is not False)
     check_shardable(model, config, Ranks(), supervised=objective is None)
     with untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
         tables = open_for_fit(model, train, valid, config)
-        return _Planned(model, tables, config, Path(folder), objective).preview()
+        return _Planned(model, tables, config, Path(folder), objective, own).preview()
 
 
 class _Planned:
     """The measurement of one configuration."""
 
-    def __init__(self, model: TaskModel, tables: tuple[Table, Table | None], config: Config, folder: Path, objective: Any) -> None:
-        self._model, self._tables, self._config, self._folder, self._objective = model, tables, config, folder, objective
+    def __init__(
+        self,
+        model: TaskModel,
+        tables: tuple[Table, Table | None],
+        config: Config,
+        folder: Path,
+        objective: Callable[[Supervised], Objective] | None,
+        own: OwnParts,
+    ) -> None:
+        self._model, self._tables, self._config, self._folder, self._objective, self._own = model, tables, config, folder, objective, own
         self._module: nn.Module = model
         self._valid = 0 if tables[1] is None else len(tables[1])
         # Loaders in this process, so that loading and computing can be told apart; compiling would take minutes.
@@ -95,10 +111,9 @@ class _Planned:
         model.inputs, model.labels = inputs_in_use(model, self._config), model.labels or tables[0].classes or None
         gc.collect()  # what earlier work left must not be freed in the middle of a measurement
         with prepared(model, self._dry_config, accelerator) as (layout, penalties):
-            objective = make_objective(self._objective, Supervised(model, *tables, self._dry_config, self._device, penalties))
-            context = RunContext(
-                self._dry_config, accelerator, Ranks(), self._folder, layout, Progress(quiet=True, monitor=objective.monitor), StopFlag()
-            )
+            objective = make_objective(self._objective, Supervised(model, *tables, self._dry_config, self._device, penalties, self._own))
+            progress = Progress(quiet=True, monitor=objective.monitor)
+            context = RunContext(self._dry_config, accelerator, Ranks(), self._folder, layout, progress, StopFlag(), self._own)
             with further_modules(objective, self._device), objective.active():
                 self._module = objective.module
                 beside = [tensor for module in objective.frozen.values() for tensor in tensors_of(module).values()]

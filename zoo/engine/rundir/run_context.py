@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.options.config import Config
+from zoo.engine.options.own_parts import OwnParts
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag
 
@@ -28,6 +29,7 @@ class RunContext:
         layout: Memory format of images on the device.
         progress: Where steps and long passes are shown.
         stop: Set by a signal; polled after every step and every batch of a pass.
+        own: The user's own parts.
     """
 
     config: Config
@@ -37,6 +39,7 @@ class RunContext:
     layout: torch.memory_format
     progress: Progress
     stop: StopFlag
+    own: OwnParts = field(default_factory=OwnParts)
 
     @property
     def device(self) -> torch.device:

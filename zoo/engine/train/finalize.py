@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor
 
@@ -41,6 +42,7 @@ class Finalizer:
         data: For passes over the training data.
         writer: Writes checkpoints.
         validate: Returns the metrics of values that no epoch ended with.
+        report: Takes a line of the history.
     """
 
     def __init__(
@@ -57,10 +59,11 @@ class Finalizer:
         data: PhaseData,
         writer: CheckpointWriter,
         validate: Callable[[], dict[str, float]],
+        report: Callable[[dict[str, Any]], None],
     ) -> None:
         self._objective, self._context, self._plan, self._state, self._best = objective, context, plan, state, best
         self._kept, self._start, self._averages, self._data = kept, start, averages, data
-        self._writer, self._validate, self._model = writer, validate, objective.model
+        self._writer, self._validate, self._report, self._model = writer, validate, report, objective.model
 
     def finish(self) -> None:
         """Load the kept values, then average and mix, each once and with a line in the history."""
@@ -104,6 +107,7 @@ class Finalizer:
             self._kept.take(self._objective.module)
         self._context.progress.epoch(record, len(self._plan), better or asked)
         self._writer.save()
+        self._report(record)
         return better or asked
 
     def _refresh(self) -> None:

@@ -19,7 +19,8 @@ from zoo.engine.distributed.sharding import check_shardable, trained_model
 from zoo.engine.loading.sources import inputs_in_use, open_for_fit, summary
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config, option_differences, resolve
-from zoo.engine.options.option_checks import check_fits
+from zoo.engine.options.option_checks import check_fits, check_own_parts
+from zoo.engine.options.own_parts import OwnParts, take_own_parts
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.options.recipes import default_recipe
 from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest
@@ -37,6 +38,7 @@ from zoo.engine.train.train_state import STOP
 from zoo.engine.train.trainer import Training
 from zoo.errors import OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
 
 log = logging.getLogger("zoo")
 
@@ -101,15 +103,18 @@ def fit(
     """
     _check_kinds(out, resume=resume, quiet=quiet)
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
+    own = take_own_parts(recipe_options, find_task(model.task))
     config = resolve(
         recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)),
         named | recipe_options,
         task=model.task,
         check_optimizer=check_optimizer,
+        metrics=own.metrics,
     )
+    check_own_parts(model, config, own)
     check_fits(model, config, validated=valid is not False)
     with ending_early():
-        return _on_all_ranks(Job(model, train, valid, config, objective, quiet), out, resume=resume)
+        return _on_all_ranks(Job(model, train, valid, config, objective, own, quiet), out, resume=resume)
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,7 @@ class Job:
         valid: Validation data as they were given.
         config: The resolved configuration.
         objective: Makes the objective, or None.
+        own: The user's own parts.
         quiet: Show nothing.
     """
 
@@ -130,6 +136,7 @@ class Job:
     valid: Any
     config: Config
     objective: Callable[[Supervised], Objective] | None
+    own: OwnParts
     quiet: bool
 
 
@@ -165,7 +172,7 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
     accelerator = make_accelerator(config.device, config.precision)
     with ranks.together():
         tables = open_for_fit(model, job.train, job.valid, config)
-        record = _record(model, tables, config, accelerator, job.objective)
+        record = _record(job, tables, accelerator)
         model.inputs, model.labels = inputs_in_use(model, config), model.labels or tables[0].classes or None
     refuse_others({**record, "config": _effective(record)}, model, ranks)
     with ranks.together():
@@ -197,9 +204,9 @@ def _train(
     model, config = job.model, job.config
     with prepared(model, config, accelerator) as (layout, penalties):
         with trained_model(model, config, ranks, accelerator.device) as trained:
-            objective = make_objective(job.objective, Supervised(trained, *tables, config, accelerator.device, penalties))
+            objective = make_objective(job.objective, Supervised(trained, *tables, config, accelerator.device, penalties, job.own))
             progress = Progress(job.quiet or not ranks.main, objective.monitor)
-            context = RunContext(config, accelerator, ranks, folder, layout, progress, stop)
+            context = RunContext(config, accelerator, ranks, folder, layout, progress, stop, job.own)
             with further_modules(objective, context.device), objective.active():
                 training = Training(objective, context)
                 if ranks.main:
@@ -224,10 +231,11 @@ def _finish(model: TaskModel, training: Training, folder: Path) -> Run:
     return Run(history, metrics, folder, kept, best.monitor)
 
 
-def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerator: Any, objective: Any) -> dict[str, Any]:
+def _record(job: Job, tables: tuple[Any, Any], accelerator: Any) -> dict[str, Any]:
     """Return what run.json keeps: what was asked for, on what, with what."""
     import torch
 
+    model, config = job.model, job.config
     described = {
         "backbone": model.spec.name,
         "task": model.task,
@@ -245,8 +253,10 @@ def _record(model: TaskModel, tables: tuple[Any, Any], config: Config, accelerat
         "threads": torch.get_num_threads(),
         "versions": environment(model.plugin.partition(" ")[0]),
     }
-    if objective is not None:
-        record["objective"] = described_objective(objective)
+    if job.objective is not None:
+        record["objective"] = described_objective(job.objective)
+    if own := job.own.describe():
+        record["own"] = own
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
 
@@ -266,6 +276,8 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
         if record.get("objective") != before.get("objective"):
             names = [told.get("objective") or "the labels" for told in (before, record)]
             faults.append(f"the objective was {names[0]} and is {names[1]}")
+        if record.get("own") != before.get("own"):
+            faults.append(f"own parts were {before.get('own') or 'none'} and are {record.get('own') or 'none'}")
         faults += [_data_difference(name, record["data"][name], before["data"][name]) for name in ("train", "valid")]
     except (ValueError, KeyError, TypeError) as error:
         raise SavedModelError(f"{str(path)!r} cannot be read ({error}); start anew in another folder (out, --out)") from error

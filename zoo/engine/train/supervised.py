@@ -19,8 +19,9 @@ from zoo.engine.loading.stream import Source
 from zoo.engine.optim.target_scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.options.config import Config
 from zoo.engine.options.model_selection import resolve_monitor
+from zoo.engine.options.own_parts import OwnParts, own_metrics
 from zoo.engine.train.objective import Infer, Objective
-from zoo.errors import DataError, did_you_mean, fault_list
+from zoo.errors import DataError, OptionError, did_you_mean, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
@@ -37,6 +38,7 @@ class Supervised(Objective):
         config: The resolved configuration.
         device: Where the model runs.
         penalties: Regularisers, or None.
+        own: The user's own loss and metrics, or None.
     """
 
     name = "supervised"
@@ -49,20 +51,26 @@ class Supervised(Objective):
         config: Config,
         device: torch.device,
         penalties: Regularizers | None = None,
+        own: OwnParts | None = None,
     ) -> None:
         self.task = find_task(model.task)
         targets = np.asarray(train.targets)
         self._scale: TargetScale | None = measure(model.head, targets, model.num_classes) if self.task.standardized else None
-        self._classes, self.penalties = train.classes, penalties
+        self._classes, self.penalties, self._own = train.classes, penalties, own or OwnParts()
+        self._named = self.task.losses[config.loss] if config.loss else None
         self.whole = "a penalty (delta) needs the inputs" if penalties and penalties.needs_inputs else ""
         self._truth: npt.NDArray[Any] | None = None if valid is None else np.asarray(valid.targets)
         weights = class_weights(config.class_weights, self.task, flat_targets(np.asarray(train.targets)), train.classes)
         self._weights, self._smoothing = None if weights is None else weights.to(device), config.label_smoothing
+        monitor = resolve_monitor(config.monitor, self.task, self._own.metrics)
+        lower = monitor in {*self.task.lower_is_better, *self._own.lower}
         sources = {"train": Source(encoded(train, self._scale))}
-        super().__init__(model, sources, {} if valid is None else {"valid": valid}, monitor=resolve_monitor(config.monitor, self.task))
+        super().__init__(model, sources, {} if valid is None else {"valid": valid}, monitor=monitor, lower=lower)
 
     def weight(self, batch: Mapping[str, Batch]) -> Tensor | float:
         """Return the sum of the weights of the targets."""
+        if self._own.loss is not None:
+            return float(len(batch["train"].indices))
         return self.task.weight(batch["train"].y, self._weights)
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
@@ -70,7 +78,11 @@ class Supervised(Objective):
         return self.label_loss(forward(batch["train"].x), batch["train"].y)
 
     def label_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the sum of the task's losses of logits against targets."""
+        """Return the sum of the losses of logits against targets."""
+        if self._own.loss is not None:
+            return self._own_loss(logits.float(), targets).sum()
+        if self._named is not None:
+            return self._named(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
         return self.task.loss(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
@@ -85,11 +97,34 @@ class Supervised(Objective):
         """Return the metrics of the task, in the targets' own unit."""
         assert self._truth is not None, "asked for validation without validation data"
         logits, truth = infer("valid"), self._truth
-        metrics = compute_metrics(self.task, logits if self._scale is None else self._scale.decode(logits), truth, self._classes)
+        outputs = logits if self._scale is None else self._scale.decode(logits)
+        metrics = compute_metrics(self.task, outputs, truth, self._classes)
+        metrics |= own_metrics(self._own.metrics, self.task, outputs, truth)
+        if self._own.loss is not None or self._named is not None:
+            return metrics | {"loss": self._mean_loss(logits, truth)}
         if not self.task.standardized:
             return metrics
         error = logits - (truth.reshape(logits.shape) if self._scale is None else self._scale.encode(truth))
         return {"loss": float((error**2).mean()), **metrics}
+
+    def _own_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the values of the user's own loss, one per sample."""
+        assert self._own.loss is not None, "asked for without one"
+        values = self._own.loss(logits, targets)
+        if not isinstance(values, Tensor) or tuple(values.shape) != (len(targets),):
+            found = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            remedy = "give one value per sample, such as reduction='none' and a mean over everything but the first axis"
+            raise OptionError(f"loss returned {found} for a batch of {len(targets)}; {remedy}")
+        return values
+
+    def _mean_loss(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
+        """Return the mean loss of validation logits, in the loss that trains."""
+        targets = torch.from_numpy(truth if self._scale is None else self._scale.encode(truth))
+        weights, found = self._weights, torch.from_numpy(np.asarray(logits, dtype=np.float32))
+        if weights is not None:
+            found, targets = found.to(weights.device), targets.to(weights.device)
+        total = self.label_loss(found, targets)
+        return float(total / (len(targets) if self._own.loss is not None else self.task.weight(targets, weights)))
 
     def active(self) -> AbstractContextManager[Any]:
         """Let the head of a regression put out standard units."""

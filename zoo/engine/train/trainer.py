@@ -28,6 +28,7 @@ from zoo.engine.rundir.checkpoint import Checkpoint
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.rundir.run_folder import write_history
 from zoo.engine.rundir.stateful import Stateful, distribute
+from zoo.engine.rundir.trackers import close_trackers, log_record, open_trackers
 from zoo.engine.runtime.signals import StopFlag, Stopped
 from zoo.engine.train.auto_tune import AutoTune
 from zoo.engine.train.checkpoint_writer import CheckpointWriter
@@ -90,6 +91,7 @@ class Training:
             explain=self._explain,
         )
         self._phase, self._began = -1, 0.0
+        self._trackers: list[Any] = []
 
     def _parts(self) -> Mapping[str, Stateful]:
         """Return everything with state, in the order in which it is loaded; random states come last."""
@@ -126,6 +128,9 @@ class Training:
             resumed_at = self._position if saved is not None else ""
             line = headline(self.model, context.config, samples, context.accelerator, context.folder, resumed_at, processes=ranks.count)
             context.progress.note(line)
+            with ranks.together():
+                if ranks.main:
+                    self._trackers = open_trackers(context.own.log_with, context.folder, context.config.to_dict())
             try:
                 while self.state.epoch < len(self.plan):
                     self._epoch(self.plan[self.state.epoch])
@@ -140,6 +145,8 @@ class Training:
             except Exception:
                 self.writer.rescue(self.guard.check)
                 raise
+            finally:
+                close_trackers(self._trackers)
 
     @staticmethod
     def _count(tables: Any) -> int:
@@ -158,6 +165,7 @@ class Training:
             data=self.data,
             writer=self.writer,
             validate=partial(self.validate, None),
+            report=self._report,
         )
 
     def _epoch(self, epoch: Epoch) -> None:
@@ -203,6 +211,7 @@ class Training:
         }
         with self.writer.updating():  # between two epochs: neither the one nor the other
             self._close_epoch(epoch, record)
+        self._report(record)
 
     def _begin_phase(self, epoch: Epoch, streams: Mapping[str, Stream]) -> None:
         config = self.context.config
@@ -238,6 +247,14 @@ class Training:
         if context.ranks.main:
             write_history(context.folder, state.history)
         context.progress.epoch(record, len(self.plan), better)
+
+    def _report(self, record: dict[str, Any]) -> None:
+        """Give a line of the history to the trackers and to the user's function."""
+        with self.context.ranks.together():
+            if self.context.ranks.main:
+                log_record(self._trackers, record)
+                if self.context.own.on_epoch is not None:
+                    self.context.own.on_epoch(dict(record))
 
     def validate(self, epoch: Epoch | None) -> dict[str, float]:
         """Return the metrics of the model as it is; without an epoch, of values that none of them trained."""

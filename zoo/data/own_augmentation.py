@@ -1,0 +1,78 @@
+"""The user's own augmentation: any function from a decoded image to another, such as torchvision's or albumentations'."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.data.images import decode
+from zoo.data.transforms import Evaluate, check_tensor
+from zoo.declare import Image
+from zoo.errors import DataError
+
+_ALBUMENTATIONS = ("albumentations", "albumentationsx")
+
+
+@dataclass(frozen=True)
+class OwnAugmentation:
+    """Decode, the user's function, then the evaluation transform.
+
+    The function is given a PIL image (albumentations an array) and may return an image, an array or a tensor; a float tensor is
+    taken for values in [0, 1] of the declared size, and normalised. Python's, numpy's and torch's random numbers in it are a
+    function of the run's seed, the epoch and the sample.
+
+    Attributes:
+        inputs: The declared input.
+        function: The user's function.
+    """
+
+    inputs: Image
+    function: Callable[..., Any]
+
+    def __call__(self, source: Any, rng: random.Random) -> torch.Tensor:
+        """Return float32 ``(channels, height, width)``."""
+        ready = isinstance(source, torch.Tensor) and source.is_floating_point()
+        image = source if ready else decode(source, self.inputs.channels, window=self.inputs.window)
+        with drawing_from(rng) as seed:
+            changed = self._changed(image, seed)
+        if isinstance(changed, torch.Tensor) and changed.is_floating_point():
+            x = check_tensor(changed, self.inputs)
+            if ready:  # a ready-made tensor is the network's input as it is
+                return x
+            mean, std = torch.tensor(self.inputs.mean).view(-1, 1, 1), torch.tensor(self.inputs.std).view(-1, 1, 1)
+            return (x - mean) / std
+        if isinstance(changed, torch.Tensor):
+            changed = changed.permute(1, 2, 0).numpy() if changed.ndim == 3 else changed.numpy()
+        return Evaluate(self.inputs)(changed, rng)
+
+    def _changed(self, image: Any, seed: int) -> Any:
+        if type(self.function).__module__.partition(".")[0] in _ALBUMENTATIONS:
+            if hasattr(self.function, "set_random_seed"):
+                self.function.set_random_seed(seed % 2**32)
+            return self.function(image=np.asarray(image))["image"]
+        changed = self.function(image)
+        if changed is None:
+            raise DataError("the augmentation returned nothing; it must return the image")
+        return changed
+
+
+@contextmanager
+def drawing_from(rng: random.Random) -> Iterator[int]:
+    """Seed all global random numbers from ``rng`` inside, and put them back at the end; yield the seed."""
+    seed = rng.getrandbits(63)
+    python, numbers, state = random.getstate(), np.random.get_state(legacy=False), torch.default_generator.get_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed would reset a GPU's too
+        yield seed
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)
+        torch.default_generator.set_state(state)

@@ -1,0 +1,133 @@
+"""What people bring to a run: functions and objects that no configuration file can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.errors import OptionError, fault_list
+from zoo.tasks.task import Task
+
+Array = npt.NDArray[Any]
+BEST = {"max": False, "min": True}
+
+
+@dataclass(frozen=True)
+class OwnParts:
+    """The user's own parts of one run.
+
+    Attributes:
+        loss: From logits and targets of a batch to one value per sample; None for a loss by name.
+        metrics: Functions of scikit-learn's form by name, see ``own_metrics``.
+        lower: Names of those of which the lowest value is the best.
+        augment: From a decoded image to another; None for an augmentation by name.
+        log_with: Trackers of Accelerate: names or objects.
+        on_epoch: Called with a copy of each line of the history.
+    """
+
+    loss: Callable[[Any, Any], Any] | None = None
+    metrics: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    lower: frozenset[str] = frozenset()
+    augment: Callable[[Any], Any] | None = None
+    log_with: tuple[Any, ...] = ()
+    on_epoch: Callable[[dict[str, Any]], Any] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain data about what changes the result, which a resumed run must agree with."""
+        named = {"loss": self.loss and name_of(self.loss), "augment": self.augment and name_of(self.augment)}
+        told = {key: value for key, value in named.items() if value}
+        return told | ({"metrics": sorted(self.metrics)} if self.metrics else {})
+
+
+def take_own_parts(options: dict[str, Any], task: Task) -> OwnParts:
+    """Take the user's own parts out of the options of a run, in place; what is left is plain data.
+
+    Raises:
+        OptionError: Listing everything that is of no use there.
+    """
+    faults: list[str] = []
+    own: dict[str, Any] = {}
+    for name in ("loss", "augment"):
+        if callable(options.get(name)):
+            own[name] = options.pop(name)
+    if "augment" in own:  # it counts as an augmentation, and ours varies nothing beside it
+        options["augment"] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0}
+    metrics = options.pop("metrics", None) or {}
+    if not isinstance(metrics, Mapping):
+        faults.append(f"metrics is {type(metrics).__name__}; give a mapping from a name to a function, such as {{'kappa': f}}")
+        metrics = {}
+    if metrics and task.per_token:
+        faults.append(f"metrics: they are for tasks with one target per sample, and {task.name!r} has several")
+    functions, lower = {}, set()
+    for name, value in metrics.items():
+        function, best = value if isinstance(value, tuple) and len(value) == 2 else (value, "max")
+        if not callable(function) or best not in BEST:
+            faults.append(f"metrics: {name!r} is {value!r}; give a function, or (function, 'min') where the lowest value is the best")
+        elif name in {*task.monitors, "loss", "epoch", "phase", "lr", "train_loss", "seconds", "samples_per_second", "majority"}:
+            faults.append(f"metrics: the name {name!r} is taken; choose another")
+        else:
+            functions[str(name)] = function
+            lower |= {str(name)} if BEST[best] else set()
+    on_epoch = options.pop("on_epoch", None)
+    if on_epoch is not None and not callable(on_epoch):
+        faults.append(f"on_epoch is {on_epoch!r}; give a function that takes one line of the history")
+    trackers = options.pop("log_with", None)
+    if faults:
+        raise OptionError(fault_list("these parts cannot be used:", faults))
+    log_with = () if trackers is None else tuple(trackers) if isinstance(trackers, list | tuple) else (trackers,)
+    return OwnParts(metrics=functions, lower=frozenset(lower), log_with=log_with, on_epoch=on_epoch, **own)
+
+
+def own_metrics(metrics: Mapping[str, Callable[..., Any]], task: Task, logits: Array, targets: Array) -> dict[str, float]:
+    """Return the values of the user's own metrics.
+
+    A function is called with the targets and the probabilities ``(n, classes)``, for a regression with the outputs ``(n,)`` or
+    ``(n, outputs)``. A function of scikit-learn that refuses these is given what it can mean instead: of two classes the
+    probability of the second, then the predicted classes.
+
+    Args:
+        metrics: Functions by name.
+        task: The task.
+        logits: ``(n, outputs)``.
+        targets: One row per sample.
+
+    Raises:
+        OptionError: If a function fails or returns no number, with its error.
+    """
+    found: dict[str, float] = {}
+    for name, function in metrics.items():
+        errors: list[Exception] = []
+        for form in _forms(task, logits) if _is_of_scikit_learn(function) else _forms(task, logits)[:1]:
+            try:
+                found[name] = float(function(targets, form))
+                break
+            except Exception as error:
+                errors.append(error)
+        else:
+            raise OptionError(f"metrics: {name!r} failed with {type(errors[0]).__name__}: {errors[0]}") from errors[0]
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def _forms(task: Task, logits: Array) -> list[Array]:
+    """Return what a metric may be given beside the targets, what says most first."""
+    scores = task.probabilities(np.asarray(logits, dtype=np.float64))
+    if scores is None:
+        return [np.asarray(logits[:, 0] if logits.shape[1] == 1 else logits)]
+    column = [scores[:, 1]] if task.exclusive and scores.shape[1] == 2 else []
+    chosen = scores.argmax(1) if task.exclusive else (scores > 0.5).astype(np.int64)
+    return [scores, *column, np.asarray(chosen)]
+
+
+def _is_of_scikit_learn(function: Any) -> bool:
+    inner = getattr(function, "func", function)  # of a functools.partial
+    return str(getattr(inner, "__module__", "")).partition(".")[0] == "sklearn"
+
+
+def name_of(function: Any) -> str:
+    """Return what to call a function or an object of the user's in a record."""
+    name = getattr(function, "__qualname__", None)
+    return f"{function.__module__}.{name}" if name else f"{type(function).__module__}.{type(function).__qualname__}"

@@ -1,0 +1,73 @@
+"""Experiment trackers: those that Accelerate knows, given each line of a run's history."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import OptionError, did_you_mean
+
+log = logging.getLogger("zoo")
+
+
+def open_trackers(wanted: Sequence[Any], folder: Path, config: Mapping[str, Any]) -> list[Any]:
+    """Return the trackers of a run, started, with its configuration.
+
+    Args:
+        wanted: Names that Accelerate knows, such as ``tensorboard``, ``wandb`` or ``mlflow``, or objects of its ``GeneralTracker``.
+        folder: The run's folder; trackers that write files do so below it.
+        config: The configuration of the run.
+
+    Raises:
+        OptionError: If there is no such tracker, or its package is not installed.
+    """
+    if not wanted:
+        return []
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers  # type: ignore[import-untyped]  # no types
+
+    known = {str(getattr(name, "value", name)): kind for name, kind in LOGGER_TYPE_TO_CLASS.items()}
+    installed = {str(getattr(name, "value", name)) for name in get_available_trackers()}
+    faults, found = [], []
+    for one in wanted:
+        if isinstance(one, GeneralTracker):
+            found.append(one)
+        elif not isinstance(one, str) or one not in known:
+            faults.append(f"there is no tracker {one!r}{did_you_mean(str(one), known)}; there are: {', '.join(known)}")
+        elif one not in installed:
+            faults.append(f"the package of tracker {one!r} is not installed; pip install {one}")
+        else:
+            kind = known[one]
+            found.append(kind(folder.name, **({"logging_dir": str(folder)} if kind.requires_logging_directory else {})))
+    if faults:
+        raise OptionError(f"log_with: {'; '.join(faults)}")
+    for tracker in found:
+        if hasattr(tracker, "start"):
+            tracker.start()
+        tracker.store_init_configuration(_plain(config))
+    return found
+
+
+def log_record(trackers: Sequence[Any], record: Mapping[str, Any]) -> None:
+    """Give every tracker one line of the history; one that fails costs a line in the log and not the run."""
+    values = {name: value for name, value in record.items() if name not in ("epoch", "phase")}
+    for tracker in trackers:
+        try:
+            tracker.log(values, step=record["epoch"])
+        except Exception as error:
+            log.warning("tracker %s failed: %s: %s", getattr(tracker, "name", tracker), type(error).__name__, error)
+
+
+def close_trackers(trackers: Sequence[Any]) -> None:
+    """Let every tracker finish."""
+    for tracker in trackers:
+        try:
+            tracker.finish()
+        except Exception as error:
+            log.warning("tracker %s failed: %s: %s", getattr(tracker, "name", tracker), type(error).__name__, error)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration as trackers take it: numbers, truth values and texts."""
+    return {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in config.items()}

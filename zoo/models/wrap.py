@@ -1,0 +1,132 @@
+"""A network of one's own as a backbone, without a plugin."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.declare import BackboneSpec, Features, Image, Inputs, Text
+from zoo.errors import DeclarationError, OptionError
+from zoo.models.backbone import Backbone
+from zoo.models.layers import LayerGroups, bind
+
+PREFIX = "own/"
+Layers = Mapping[str, str | Sequence[str]]
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    inputs: Inputs | int,
+    layers: Layers | None = None,
+    features: Features | None = None,
+    name: str = "",
+    pretrained: bool = True,
+) -> Backbone:
+    """Return any network as a backbone, with ``adapt``, ``fit`` and ``save``.
+
+    ``adapt`` works on a copy, so that the module stays as it is. A model made of it is saved with its values and not with its
+    code: ``zoo.load(folder, backbone=zoo.wrap(module, …))`` opens it.
+
+    Args:
+        module: From a batch of inputs to features: a feature map, tokens, or one vector per sample, but no logits.
+        inputs: What it is given, such as ``zoo.Image(size=224)``; a number is the size of images in pixels.
+        layers: Its layer groups, see docs/layers.md; None makes a group of each child.
+        features: What it returns; None finds out with one batch of zeros.
+        name: What messages call it; the class where empty.
+        pretrained: Whether its values were trained; statistics of BatchNorm are held then, where a recipe does so.
+
+    Raises:
+        OptionError: If the module or an argument is of no use.
+        LayerGroupError: If the layer groups do not fit the module; all faults at once.
+        DeclarationError: If the outputs of the module cannot be told, with the remedy.
+    """
+    if not isinstance(module, nn.Module):
+        raise OptionError(f"zoo.wrap takes a torch.nn.Module, not {type(module).__name__}")
+    declared: Inputs = Image(size=inputs) if isinstance(inputs, int) else inputs
+    called = name or type(module).__name__.lower()
+    found = features or _found_features(module, declared, called)
+    spec = BackboneSpec(
+        name=called if "/" in called else PREFIX + called,
+        build="zoo.models.wrap:own_network",
+        layers=dict(layers) if layers is not None else child_groups(module),
+        inputs=declared,
+        features=found,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        description=f"A network of one's own, {type(module).__module__}.{type(module).__qualname__}.",
+    )
+    return WrappedBackbone(spec, module, pretrained=pretrained)
+
+
+class WrappedBackbone(Backbone):
+    """A backbone whose network was given and not built."""
+
+    def __init__(self, spec: BackboneSpec, module: nn.Module, *, pretrained: bool) -> None:
+        super().__init__(spec, weights=False)
+        self.pretrained = pretrained
+        self._module = module
+
+    def fresh(self, **options: Any) -> LayerGroups:
+        """Return the layer groups of a copy of the network.
+
+        Raises:
+            OptionError: If there are options: a network that is there has none.
+        """
+        if options:
+            names = ", ".join(sorted(options))
+            raise OptionError(f"{self.spec.name!r} is a network of your own and takes no {names}; change the network before zoo.wrap")
+        return bind(copy.deepcopy(self._module), self.spec.layers, owner=f"backbone {self.spec.name!r}")
+
+
+def own_network() -> nn.Module:
+    """Refuse to build a network whose code is only where it was wrapped.
+
+    Raises:
+        OptionError: Always, with the remedy.
+    """
+    raise OptionError("a network of your own cannot be built from its name; give it: zoo.load(folder, backbone=zoo.wrap(…))")
+
+
+def child_groups(module: nn.Module) -> dict[str, str | list[str]]:
+    """Return one group for each child that has parameters or buffers, in order; the module's own parameters ride with the first.
+
+    Raises:
+        OptionError: If there is no such child.
+    """
+    own = [name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))]
+    children = [name for name, child in module.named_children() if next(iter(child.state_dict()), None) is not None]
+    if not children:
+        raise OptionError(f"{type(module).__name__} has no child with parameters; give its layer groups: layers={{'stem': [names]}}")
+    groups: dict[str, str | list[str]] = {children[0]: [*own, children[0]]}
+    return groups | {name: [name] for name in children[1:]}
+
+
+def _found_features(module: nn.Module, inputs: Inputs, name: str) -> Features:
+    """Return what a module gives for one batch of zeros."""
+    remedy = "give features=zoo.Features(dim=…, layout='BCHW' | 'BND' | 'BD')"
+    if isinstance(inputs, Text):
+        raise DeclarationError(f"the features of {name!r} cannot be found out for texts; {remedy}")
+    training = [(part, part.training) for part in module.modules()]
+    place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    try:
+        module.eval()
+        with torch.no_grad():
+            output = module(torch.zeros(1, *inputs.shape, device=place))
+    except Exception as error:
+        raise DeclarationError(
+            f"{name!r} fails on a batch of shape {(1, *inputs.shape)} ({type(error).__name__}: {error}); correct inputs=, or {remedy}"
+        ) from error
+    finally:
+        for part, mode in training:
+            part.training = mode
+    if not isinstance(output, Tensor):
+        raise DeclarationError(f"{name!r} returns {type(output).__name__}, not one tensor of features; wrap what gives one")
+    layouts = {2: ("BD", -1), 3: ("BND", -1), 4: ("BCHW", 1), 5: ("BCDHW", 1)}
+    if output.ndim not in layouts:
+        raise DeclarationError(f"{name!r} returns features of shape {tuple(output.shape)}; {remedy}")
+    layout, axis = layouts[output.ndim]
+    return Features(dim=int(output.shape[axis]), layout=layout, pool="avg" if layout == "BND" else "")
