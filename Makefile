@@ -23,6 +23,9 @@ help: ## list the actions
 
 setup: .venv/.ready ## make the environment in .venv, if it is not there yet
 
+# One worker per core, each with torch imported once; the tests of a file stay together, as they share fixtures.
+WORKERS := -n auto --dist loadfile
+
 # The tests' networks are tiny: a second thread doubles the CPU time and saves none.
 test test-all docs: export OMP_NUM_THREADS = 1
 
@@ -30,7 +33,7 @@ demo: .venv/.ready ## transfer the built-in backbone to handwritten digits and p
 	$(BIN)/zoo demo
 
 test: .venv/.ready ## run the tests
-	$(PYTEST) -m "not sweep"
+	$(PYTEST) $(WORKERS) -m "not sweep"
 
 test-all: .venv/.ready ## run the tests and the long sweeps
 	$(PYTEST)

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "zoo.errors": 0.0,
     "zoo.declare": 1.0,
-    "zoo.tasks.task": 1.0,
+    "zoo.tasks.losses": 1.0,
+    "zoo.tasks.task": 1.1,
     "zoo.util": 1.0,
     "zoo.hookspecs": 2.0,
     "zoo.weights.safetensors_header": 2.0,

@@ -20,11 +20,13 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
+from scripts.make_options_page import made
 from tests.clean import PROJECTS, ROOT, Environment, build_wheel, make_environment
 from zoo import errors, hookspecs
 from zoo.engine.options.augment_options import AUGMENT_FIELDS
-from zoo.engine.options.config import OPTIONS
+from zoo.engine.options.config import DECLARED, OPTIONS
 from zoo.engine.options.recipes import RECIPES
+from zoo.engine.options.reference import short_help
 from zoo.registry.registry import use_registry
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
@@ -185,7 +187,7 @@ def follow(command: Command, environment: Environment, desk: Path) -> None:
 def test_a_command_that_is_only_shown_can_be_parsed(command: Command) -> None:
     from zoo.cli.app import build_parser
 
-    build_parser().parse(command.words[1:])
+    build_parser(command.words[1:]).parse(command.words[1:])
 
 
 def test_every_make_target_and_extra_that_is_shown_exists() -> None:
@@ -243,3 +245,20 @@ def test_every_hook_is_documented_with_its_exact_signature() -> None:
 def test_every_option_of_a_run_stands_in_the_reference() -> None:
     page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     assert not [name for name in (*OPTIONS, *AUGMENT_FIELDS, *RECIPES) if f"`{name}`" not in page]
+
+
+def test_the_tables_of_the_options_are_those_of_their_declarations() -> None:
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    assert made(page) == page, "run: python scripts/make_options_page.py"
+
+
+def test_every_flag_and_its_help_come_from_the_declarations(capsys: pytest.CaptureFixture[str]) -> None:
+    from zoo.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name, option in DECLARED.items():
+        if option.flag:
+            assert f"--{name.replace('_', '-')}" in text
+            assert short_help(name).replace("%%", "%") in text

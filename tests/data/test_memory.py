@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from tests.data.make import image, write
 from tests.faults.fake_dist import run_python
 from zoo.data.open import open_data, open_train_valid
-from zoo.errors import DataError
+from zoo.errors import DataError, OptionError
 
 
 def targets(source: Any, **options: Any) -> Any:
@@ -103,7 +103,7 @@ def test_fractions_are_no_class_names() -> None:
 
 
 def test_an_unknown_task_is_refused() -> None:
-    with pytest.raises(DataError, match=r"'multi_label'.*did you mean 'multi-label'"):
+    with pytest.raises(OptionError, match=r"'multi_label'.*did you mean 'multi-label'"):
         open_data((np.zeros((2, 6, 6), np.uint8), [0, 1]), task="multi_label")
 
 

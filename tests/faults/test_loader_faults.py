@@ -57,11 +57,11 @@ def signalled(signum: int) -> Callable[[], None]:
 FAULTS: dict[str, tuple[Callable[[], Any], str, float]] = {
     "raise": (raised, "cannot be read: KeyError: 'no such thing'", 1),
     "SIGKILL": (signalled(signal.SIGKILL), "was ended by SIGKILL", 1),
-    "SEGV": (signalled(signal.SIGSEGV), "was ended by SIGSEGV", 1),
+    "SEGV": (signalled(signal.SIGSEGV), "was ended by SIGSEGV", 6),
     "exit 0": (lambda: os._exit(0), "ended with exit code 0", 6),
     "exit 3": (lambda: os._exit(3), "ended with exit code 3", 6),
     "sys.exit": (lambda: sys.exit(4), "ended with exit code 4", 6),
-    "hang": (lambda: time.sleep(600), "no batch came within 2 s", 3),
+    "hang": (lambda: time.sleep(600), "no batch came within 2 s", 12),
 }
 
 

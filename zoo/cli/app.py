@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
     words = list(sys.argv[1:] if argv is None else argv)
-    options = build_parser().parse(words)
+    options = build_parser(words).parse(words)
     options.words = words
     out = Output(sys.stdout)
     # What a plugin or a library prints must not get into a JSON document.
@@ -62,8 +62,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def build_parser() -> Parser:
-    """Return the parser of all commands."""
+def build_parser(words: Sequence[str] = ()) -> Parser:
+    """Return the parser of all commands.
+
+    Args:
+        words: The command line; the options of a run are declared where pydantic is, so they become flags only if one of its
+            commands is named.
+    """
     from zoo import __version__
 
     parser = Parser(prog="zoo", description="Transfer learning with any pretrained backbone.")
@@ -72,6 +77,8 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (listing, plugins, planning, training, using, files, doctor, new_plugin):
         module.register(commands)
+    for name in set(words) & set(training.WITH_OPTIONS):
+        training.add_option_flags(commands.choices[name])
     for command in commands.choices.values():
         global_options(command, front=False)
     return parser

@@ -15,7 +15,6 @@ from zoo.util.toml_files import read_toml
 PLAIN = ("valid", "weights", "task", "classes", "head", "in_chans", "allow_partial", "recipe", "out", "resume", "quiet")
 SWITCHES = ("allow_partial", "resume", "quiet")
 TABLES = ("columns", "head_options", "model_options")
-FIT = ("epochs", "batch_size", "lr", "image_size", "seed", "valid_split", "drop_other_classes")
 
 
 def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,6 +45,13 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     recipe, chosen = settings["recipe"] or default_recipe(settings["task"]), settings["fit"] | {"columns": settings["columns"]}
     resolve(recipe, chosen, task=settings["task"], check_optimizer=_check_optimizer)
     return settings
+
+
+def flagged() -> list[str]:
+    """Return the options of a run that have a flag of their own."""
+    from zoo.engine.options.config import DECLARED
+
+    return [name for name, option in DECLARED.items() if option.flag and name not in TABLES]
 
 
 def _check_optimizer(name: str, options: Mapping[str, Any]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.launch import follow_launcher, launch
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from zoo.models.backbone import Backbone
     from zoo.models.task_model import TaskModel
 
+WITH_OPTIONS = ("train", "plan")  # commands that take the options of a run
+SWITCH = "-"  # the placeholder of a flag without a value
+# How the words of a flag are read, where they are no text.
+PARSE: Mapping[str, Callable[[str], Any]] = MappingProxyType(
+    {"epochs": int, "batch_size": whole_or_auto, "lr": number_or_auto, "image_size": int, "seed": int}
+)
 # Options of fit that decide what the data are.
 OPENING = ("columns", "valid_split", "seed", "allow_leak", "drop_other_classes")
 DATA = "an image folder, or a CSV, TSV or Parquet file of images or texts"
@@ -52,17 +59,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     valid.add_argument("--no-valid", action="store_false", dest="valid", default=None, help="train on all of DATA, keep the last epoch")
     add("--weights", metavar="FILE", help="a safetensors file, or 'none' for random values")
     add("--recipe", help="layer-decay (default), linear-probe, lp-ft, full, top, gradual, lora or bitfit")
-    add("--epochs", type=int, metavar="N", help="epochs of all phases together")
-    add("--batch-size", type=whole_or_auto, metavar="N", help="samples of a batch, or auto")
-    add("--lr", type=number_or_auto, help="learning rate of the head, per step, or auto")
-    add("--image-size", type=int, metavar="S", help="height and width in pixels")
-    add("--seed", type=int, metavar="N", help="decides everything that is random")
     add("--out", metavar="DIR", help="the run directory")
     add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
-    add("--columns", help="own names of a table's columns: file_name=file,group=patient_id")
-    add("--valid-split", metavar="VALUE", help="value of the split column to hold out")
     add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
-    add("--drop-other-classes", action="store_true", default=None, help="leave out samples of none of --classes")
     add("--head", help="linear, mlp, tokens, or a plugin's")
     add("--task", help="single-label, multi-label, regression or token-classification")
     add("--set", metavar="KEY=VALUE", action="append", help="an option of the recipe; may be repeated")
@@ -71,6 +70,22 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--config", type=Path, metavar="FILE", help="a TOML file with any of these settings; flags win over it")
     add("--num-processes", type=int, metavar="N", help="train with so many processes on this machine; see docs/several-devices.md")
     add("--quiet", action="store_true", default=None, help="no progress")
+
+
+def add_option_flags(command: argparse.ArgumentParser) -> None:
+    """Add a flag for each option of a run that is declared to have one."""
+    from zoo.engine.options.config import DECLARED
+    from zoo.engine.options.reference import short_help
+
+    for name, option in DECLARED.items():
+        if option.flag == SWITCH:
+            command.add_argument(_flag(name), action="store_true", default=None, help=short_help(name))
+        elif option.flag:
+            command.add_argument(_flag(name), type=PARSE.get(name, str), metavar=option.flag, help=short_help(name))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def train(options: argparse.Namespace, out: Output) -> None:
@@ -94,7 +109,7 @@ def read_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of ``add_arguments``, those of the config file among them, all checked; see ``settings.merge``."""
     from zoo.cli import settings
 
-    flags = {key: getattr(options, key, None) for key in (*settings.PLAIN, *settings.FIT)}
+    flags = {key: getattr(options, key, None) for key in (*settings.PLAIN, *settings.flagged())}
     flags |= {"classes": settings.names(options.classes)}
     flags |= {"columns": settings.columns(options.columns), "options": settings.pairs(options.set, "--set")}
     flags |= {"head_options": settings.pairs(options.head_set, "--head-set")}

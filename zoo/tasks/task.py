@@ -1,20 +1,18 @@
-"""The base of every task. No torch at the top: tasks are listed and checked before it is imported."""
+"""The base of every task. Neither torch nor numpy at the top: tasks are named and checked before they are imported."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from zoo.tasks.losses import NamedLoss
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from torch import Tensor
 
-Array = npt.NDArray[Any]
+Array: TypeAlias = "npt.NDArray[Any]"
 
 
 class Task:
@@ -105,6 +103,8 @@ class Task:
 
     def class_weights(self, targets: Array, classes: Sequence[str]) -> Array:
         """Return the weights per class of ``class_weights="balanced"``: n / (classes * count), as scikit-learn's."""
+        import numpy as np
+
         counts = np.maximum(np.bincount(targets.astype(np.int64), minlength=len(classes)), 1)
         return np.asarray(len(targets) / (len(classes) * counts))
 

@@ -56,6 +56,12 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
         raise
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed process left of files that it was about to replace."""
+    for stage in folder.glob(".*.part"):
+        stage.unlink(missing_ok=True)
+
+
 def _write_new(path: Path, text: str, mode: int) -> None:
     # Made anew: a link of this name would be written through.
     with open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as stream:

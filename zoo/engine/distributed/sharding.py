@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.options.config import Config
+from zoo.engine.options.config import DECLARED, Config
 from zoo.errors import OptionError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
@@ -25,16 +25,9 @@ def check_shardable(model: TaskModel, config: Config, ranks: Ranks, *, supervise
     """
     if not config.shard:
         return
-    changed = {
-        "ema": bool(config.ema),
-        "average": bool(config.average),
-        "wise_ft": config.wise_ft < 1,
-        "l2_sp": bool(config.l2_sp),
-        "delta": bool(config.delta),
-        "bss": bool(config.bss),
-        "drop_path": bool(config.drop_path),
-        "dropout": config.dropout is not None,
-        "compile=True": config.compile,
+    defaults = {name: field.get_default(call_default_factory=True) for name, field in Config.model_fields.items()}
+    changed = {name: getattr(config, name) != defaults[name] for name, option in DECLARED.items() if not option.shards}
+    changed |= {
         "lr='auto'": config.lr == "auto",
         "batch_size='auto'": config.batch_size == "auto",
         f"optimizer={config.optimizer!r} (of {', '.join(OPTIMIZERS)})": config.optimizer.lower() not in OPTIMIZERS,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from zoo.engine.options.augment_options import resolve_augment
 from zoo.engine.options.model_selection import resolve_monitor
-from zoo.engine.options.option_types import Alpha, Float, Int, Share, Switch, all_told, among, pair, weights_by_class
+from zoo.engine.options.option_types import Alpha, Float, Int, Option, Share, Switch, all_told, among, pair, weights_by_class
 from zoo.engine.options.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe
 from zoo.engine.options.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
@@ -28,64 +29,200 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names[:-1]) + f" or `{names[-1]}`"
+
+
+_HOOKED = MappingProxyType({"compile": "compiled code does not see what is hooked into a network"})
+_FACTORS = MappingProxyType({"trains=lora": "what LoRA trains are factors of weights, and a mean of factors is not that of their products"})
+
+
 class Config(BaseModel):
     """Every option of one run, resolved: what ``run.json`` keeps and what a resumed run must agree with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
     recipe: Recipe
-    epochs: Int = Field(ge=1, le=1_000_000)
-    batch_size: Literal["auto"] | Annotated[Int, Field(ge=1)]
-    lr: Literal["auto"] | Annotated[Float, Field(gt=0)]
-    image_size: tuple[Int, Int] | None = None
-    window: Annotated[tuple[Float, Float], BeforeValidator(pair)] | None = None
-    max_length: Int | None = Field(default=None, ge=8)
-    seed: Int = Field(default=0, ge=0, lt=2**63)
-    layer_decay: Float = Field(gt=0, le=1)
-    weight_decay: Float = Field(ge=0)
-    warmup: Float = Field(ge=0, lt=1)
-    label_smoothing: Float = Field(ge=0, lt=1)
-    loss: str | None = None
-    optimizer: str = "adamw"
-    optimizer_options: dict[str, Any] = Field(default_factory=dict)
-    schedule: Annotated[str, AfterValidator(among(SCHEDULES))] = "cosine"
-    trains: Annotated[str, AfterValidator(among(TRAINS))] = "all"
-    lora_rank: Int = Field(default=8, ge=1)
-    lora_alpha: Float = Field(default=16.0, gt=0)
-    lora_dropout: Float = Field(default=0.0, ge=0, lt=1)
-    l2_sp: Alpha = 0.0
-    delta: Alpha = 0.0
-    bss: Alpha = 0.0
-    drop_path: Float = Field(default=0.0, ge=0, lt=1)
-    dropout: Float | None = Field(default=None, ge=0, lt=1)
-    ema: Float = Field(default=0.0, ge=0, lt=1)
-    average: Share = 0.0
-    wise_ft: Float = Field(default=1.0, gt=0, le=1)
-    recompute: Switch = False
-    compile: Switch = False
-    shard: Switch = False
-    class_weights: Annotated[Literal["balanced"] | dict[str, float] | None, BeforeValidator(weights_by_class)] = None
-    balanced_sampling: Switch = False
-    patience: Int = Field(default=0, ge=0)
-    augment: dict[str, Any] | None = None
-    views: Int = Field(default=1, ge=1)
-    cache: Switch = True
-    cache_gb: Float = Field(default=4.0, ge=0)
-    freeze: Int | str = 0
-    freeze_bn: Switch = False
-    clip_grad: Float | None = Field(default=None, gt=0)
-    accumulate: Int = Field(default=1, ge=1)
-    monitor: str | None = None
-    columns: dict[str, str] = Field(default_factory=dict)
-    valid_split: Annotated[str, BeforeValidator(_as_text)] | None = None
-    allow_leak: Switch = False
-    drop_other_classes: Switch = False
-    on_corrupt: Literal["raise", "skip"] = "raise"
-    max_corrupt: Float = Field(default=0.01, ge=0, le=1)
-    workers: Int | None = Field(default=None, ge=0)
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    timeout: Float = Field(default=600.0, gt=0)
+    epochs: Annotated[
+        Int,
+        Option(
+            "epochs of all phases together that have no length of their own; with fewer epochs than phases the last phases are left out, "
+            "and it is said (`gradual` then unfreezes several groups at a time)",
+            "of the recipe",
+            flag="N",
+        ),
+    ] = Field(ge=1, le=1_000_000)
+    batch_size: Annotated[
+        Literal["auto"] | Annotated[Int, Field(ge=1)],
+        Option(
+            "samples of a batch, on all processes together; batches are evened, so there is no small last one. `auto`: the recipe's, in "
+            "micro-batches that fit",
+            "of the recipe",
+            flag="N",
+        ),
+    ]
+    accumulate: Annotated[Int, Option("batches per optimizer step")] = Field(default=1, ge=1)
+    lr: Annotated[
+        Literal["auto"] | Annotated[Float, Field(gt=0)],
+        Option(
+            "learning rate of the head, per step; groups get less by `layer_decay`, phases by their own factor. `auto`: a range test per "
+            "phase",
+            "of the recipe",
+            flag="LR",
+        ),
+    ]
+    layer_decay: Annotated[Float, Option("factor on the rate per layer group toward the input", "of the recipe", backbone=True)] = Field(
+        gt=0, le=1
+    )
+    weight_decay: Annotated[Float, Option("decoupled decay of AdamW, for tensors of two dimensions and more", "of the recipe")] = Field(
+        ge=0
+    )
+    optimizer: Annotated[
+        str, Option("one of torch's optimizers, or of timm's where it is installed; see [learning-rates.md](learning-rates.md)")
+    ] = "adamw"
+    optimizer_options: Annotated[dict[str, Any], Option('the optimizer\'s own options, such as `{"momentum": 0.9}`', "none")] = Field(
+        default_factory=dict
+    )
+    schedule: Annotated[str, AfterValidator(among(SCHEDULES)), Option(f"one of {_listed(SCHEDULES)}")] = "cosine"
+    warmup: Annotated[Float, Option("share of a phase's steps over which the rate rises; the schedule follows", "of the recipe")] = Field(
+        ge=0, lt=1
+    )
+    trains: Annotated[
+        str,
+        AfterValidator(among(TRAINS)),
+        Option(f"what trains in groups that are not frozen: {_listed(TRAINS)}; see [lora.md](lora.md)", "of the recipe", backbone=True),
+    ] = "all"
+    lora_rank: Annotated[Int, Option("rank of LoRA's updates", only="lora")] = Field(default=8, ge=1)
+    lora_alpha: Annotated[Float, Option("numerator of the scale of LoRA's updates", only="lora")] = Field(default=16.0, gt=0)
+    lora_dropout: Annotated[Float, Option("dropout of the inputs of LoRA's updates", only="lora")] = Field(default=0.0, ge=0, lt=1)
+    l2_sp: Annotated[
+        Alpha, Option("penalty on the distance to the start; see [regularisers.md](regularisers.md)", "0, off", backbone=True, shards=False)
+    ] = 0.0
+    delta: Annotated[
+        Alpha,
+        Option("penalty on the distance of features to those of the start", "0, off", backbone=True, shards=False, excludes=_HOOKED),
+    ] = 0.0
+    bss: Annotated[Alpha, Option("penalty on features that are mostly noise", "0, off", backbone=True, shards=False, excludes=_HOOKED)] = (
+        0.0
+    )
+    drop_path: Annotated[Float, Option("stochastic depth over the backbone's blocks", backbone=True, shards=False, excludes=_HOOKED)] = (
+        Field(default=0.0, ge=0, lt=1)
+    )
+    dropout: Annotated[
+        Float | None, Option("dropout of the whole model; 0 turns off what the backbone has", "as the backbone has it", shards=False)
+    ] = Field(default=None, ge=0, lt=1)
+    ema: Annotated[Float, Option("decay of a moving average of the values", "0, off", shards=False)] = Field(default=0.0, ge=0, lt=1)
+    average: Annotated[Share, Option("share of the last epochs whose values are averaged", "0, off", shards=False, excludes=_FACTORS)] = 0.0
+    wise_ft: Annotated[
+        Float, Option("share of the fine-tuned values in a mixture with those before the last phase", shards=False, excludes=_FACTORS)
+    ] = Field(default=1.0, gt=0, le=1)
+    recompute: Annotated[
+        Switch, Option("compute activations again in the backward pass instead of keeping them", backbone=True, excludes=_HOOKED)
+    ] = False
+    compile: Annotated[Switch, Option("compile the backbone with `torch.compile`", shards=False)] = False
+    shard: Annotated[Switch, Option("shard parameters over the processes (FSDP2); see [several-devices.md](several-devices.md)")] = False
+    timeout: Annotated[Float, Option("seconds that a process waits for the others", free=True)] = Field(default=600.0, gt=0)
+    label_smoothing: Annotated[Float, Option("share of the target that is spread over all classes", "of the recipe")] = Field(ge=0, lt=1)
+    loss: Annotated[
+        str | None,
+        Option(
+            "`cross-entropy`, `focal`, `bce`, `poly`, `asymmetric`, `mse` or `huber`, as far as the task has it; in Python also a "
+            "[function](own-parts.md#a-loss)",
+            "of the task",
+        ),
+    ] = None
+    clip_grad: Annotated[Float | None, Option("largest gradient norm", "off")] = Field(default=None, gt=0)
+    freeze: Annotated[
+        Int | str, Option("frozen prefix that every phase keeps: a number of groups, or a group's name, inclusive, or `all`")
+    ] = 0
+    freeze_bn: Annotated[
+        Switch,
+        Option("BatchNorm of the trained groups keeps its pretrained statistics; scale and shift train", "of the recipe", backbone=True),
+    ] = False
+    cache: Annotated[
+        Switch,
+        Option(
+            "compute the frozen groups once per sample, not once per epoch; where a model cannot be entered in the middle, the log says so"
+        ),
+    ] = True
+    cache_gb: Annotated[
+        Float,
+        Option("most that this may take, in GiB; more than 0.5 goes to a file in the run's folder that vanishes with the run", free=True),
+    ] = Field(default=4.0, ge=0)
+    views: Annotated[Int, Option("augmented views per sample that a cached phase keeps", reads=("image", "volume"))] = Field(
+        default=1, ge=1
+    )
+    class_weights: Annotated[
+        Literal["balanced"] | dict[str, float] | None,
+        BeforeValidator(weights_by_class),
+        Option('`balanced`, or a weight for each class by its name (`{"ants": 1, "bees": 3}`)', "off"),
+    ] = None
+    balanced_sampling: Annotated[Switch, Option("draw every class equally often")] = False
+    patience: Annotated[Int, Option("epochs without improvement after which a phase ends", "0, off", waits=True)] = Field(default=0, ge=0)
+    monitor: Annotated[
+        str | None,
+        Option(
+            "metric that chooses the kept epoch: `accuracy`, `balanced_accuracy`, `macro_f1`, `auroc`, `map`, `mae`, `loss` …, or one of "
+            "your [own](own-parts.md#metrics)",
+            "of the task",
+            waits=True,
+        ),
+    ] = None
+    seed: Annotated[Int, Option("decides order, augmentation and dropout", flag="N")] = Field(default=0, ge=0, lt=2**63)
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Option("where to train", free=True)] = "auto"
+    precision: Annotated[Literal["auto", "fp32", "bf16"], Option("of forward passes; `auto` is bf16 on GPUs that have it")] = "auto"
+    workers: Annotated[Int | None, Option("loader processes", "0 on a CPU", free=True)] = Field(default=None, ge=0)
+    image_size: Annotated[
+        tuple[Int, Int] | None,
+        Option(
+            "pixels, one number or height and width; a backbone of fixed size takes `zoo.get(name, img_size=…)` instead",
+            "of the backbone",
+            flag="S",
+        ),
+    ] = None
+    max_length: Annotated[Int | None, Option("most tokens of a text; what is longer is cut", "of the backbone")] = Field(default=None, ge=8)
+    window: Annotated[
+        Annotated[tuple[Float, Float], BeforeValidator(pair)] | None,
+        Option(
+            "centre and width that a DICOM image or a volume is shown through, in its units, such as `(40, 400)` Hounsfield units",
+            "of the file; of a volume its mean and standard deviation",
+        ),
+    ] = None
+    augment: Annotated[dict[str, Any] | None, Option("see [below](#augmentation)", "of the recipe")] = None
+    columns: Annotated[
+        dict[str, str],
+        Option(
+            "own names of the columns, such as `file_name=file,group=patient_id`, in Python a mapping; without it `path`, `file`, `image` "
+            "and their like are found too, for texts `sentence`, `sentence1` with `sentence2`, `premise` with `hypothesis`, `tokens`, for "
+            "labels `labels`, `tags`",
+            "none",
+            section="Data",
+            flag="NAMES",
+        ),
+    ] = Field(default_factory=dict)
+    valid_split: Annotated[
+        Annotated[str, BeforeValidator(_as_text)] | None,
+        Option(
+            "value of the split column that is held out, such as a fold", "`val`, `valid` or `validation`", section="Data", flag="VALUE"
+        ),
+    ] = None
+    allow_leak: Annotated[Switch, Option("go on where a group has samples on both sides", section="Data")] = False
+    drop_other_classes: Annotated[
+        Switch,
+        Option(
+            "leave out samples of classes that the model's labels (`adapt(labels=[…])`, `--classes A,B`) do not name, instead of refusing "
+            "them",
+            section="Data",
+            flag="-",
+        ),
+    ] = False
+    on_corrupt: Annotated[
+        Literal["raise", "skip"],
+        Option("what to do at a sample that cannot be decoded", section="Data", reads=("image", "volume")),
+    ] = "raise"
+    max_corrupt: Annotated[Float, Option('share of the samples that `on_corrupt="skip"` may leave out', section="Data")] = Field(
+        default=0.01, ge=0, le=1
+    )
 
     @field_validator("image_size", mode="before")
     @classmethod
@@ -121,9 +258,24 @@ class Config(BaseModel):
         return self.model_dump(mode="json", exclude={"recipe"}) | {"recipe": asdict(self.recipe)}
 
 
+_SINGLE = MappingProxyType({"views": "views are kept of single samples"})
 # Options of fit() that are no fields: they become part of `augment`.
-_SWITCHES = ("mixup", "cutmix", "rand_augment", "erase")
-OPTIONS = tuple(sorted({*Config.model_fields, *_SWITCHES} - {"recipe"}))
+SWITCHES: Mapping[str, Option] = MappingProxyType(
+    {
+        "mixup": Option("alpha of mixup's Beta distribution", reads=("image",), excludes=_SINGLE),
+        "cutmix": Option("alpha of CutMix's Beta distribution", reads=("image",), excludes=_SINGLE),
+        "rand_augment": Option("magnitude of RandAugment", reads=("image",)),
+        "erase": Option("probability of random erasing", reads=("image",)),
+    }
+)
+DECLARED: Mapping[str, Option] = MappingProxyType(
+    {
+        name: next(one for one in field.metadata if isinstance(one, Option))
+        for name, field in Config.model_fields.items()
+        if name != "recipe"
+    }
+)
+OPTIONS = tuple(sorted({*DECLARED, *SWITCHES}))
 
 
 def resolve(
@@ -153,9 +305,7 @@ def resolve(
     values = {name: getattr(chosen, name) for name in DECIDED}
     values |= {name: value for name, value in given.items() if name in Config.model_fields}
     _suit_optimizer(values, given)
-    values["augment"] = resolve_augment(
-        given.get("augment", chosen.augment), {key: given[key] for key in _SWITCHES if key in given}, faults
-    )
+    values["augment"] = resolve_augment(given.get("augment", chosen.augment), {key: given[key] for key in SWITCHES if key in given}, faults)
     try:
         config = Config(recipe=chosen, **values)
     except ValidationError as error:
@@ -190,8 +340,9 @@ def _beyond_ranges(
 def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """Tell which options were given that would change nothing in this run."""
     faults = []
-    if values["trains"] != "lora" and (lora := [name for name in given if name.startswith("lora_")]):
-        faults.append(f"{', '.join(lora)}: the recipe trains no LoRA; take recipe='lora' or trains='lora'")
+    for kind in sorted({option.only for option in DECLARED.values()} - {"", values["trains"]}):
+        if names := [name for name in given if name in DECLARED and DECLARED[name].only == kind]:
+            faults.append(f"{', '.join(names)}: the recipe trains no LoRA; take recipe={kind!r} or trains={kind!r}")
     phases = recipe.phases
     if (given.get("views") or 1) != 1 and values["augment"] is None:
         faults.append("views: they are augmented ones, and nothing is augmented; give augment='light'")
@@ -203,7 +354,7 @@ def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe:
         faults.append("max_corrupt: it is the share that on_corrupt='skip' may leave out")
     if "epochs" in given and all(phase.epochs or phase.steps for phase in phases):
         faults.append("epochs: every phase of the recipe has a length of its own")
-    idle = [name for name in ("l2_sp", "delta", "bss", "drop_path", "recompute", "layer_decay", "freeze_bn") if given.get(name)]
+    idle = [name for name, option in DECLARED.items() if option.backbone and name != "trains" and given.get(name)]
     idle += ["trains"] if values["trains"] != "all" else []
     if idle and values.get("freeze") == "all":
         faults.append(f"{', '.join(idle)}: freeze='all' leaves nothing of the backbone to train")
@@ -222,7 +373,7 @@ def _suit_optimizer(values: dict[str, Any], given: Mapping[str, Any]) -> None:
 
 def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Tell where two configurations differ in what changes the result; workers and device do not."""
-    free = {"workers", "device", "cache_gb", "timeout"}
+    free = {name for name, option in DECLARED.items() if option.free}
     fields = Config.model_fields
     # An option that is younger than the other run was what it is if nobody gives it.
     before = {name: theirs.get(name, fields[name].get_default(call_default_factory=True) if name in fields else None) for name in ours}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from zoo.engine.options.augment_options import AUGMENTS, resolve_augment
-from zoo.engine.options.config import Config
+from zoo.engine.options.config import DECLARED, SWITCHES, Config
 from zoo.engine.options.own_parts import OwnParts
 from zoo.engine.options.recipe import phase_epochs
 from zoo.errors import OptionError, count, fault_list
@@ -15,7 +15,6 @@ from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
-MIXES = ("mixup", "cutmix", "erase", "rand_augment")
 
 
 def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> None:
@@ -31,12 +30,12 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> N
     """
     _warn(model, config)
     kind = model.spec.modality
-    pixels = [name for name in ("views", "on_corrupt") if kind == "text" and _given(config, name)]
-    pixels += _augments_in_vain(config, kind)
-    waits = [name for name in ("patience", "monitor") if getattr(config, name)]
+    unread = [name for name, option in DECLARED.items() if option.reads and kind not in option.reads and _given(config, name)]
+    unread += _augments_in_vain(config, kind)
+    waits = [name for name, option in DECLARED.items() if option.waits and _given(config, name)]
     waits += ["schedule='plateau'"] if "plateau" in (config.schedule, *(phase.schedule for phase in config.recipe.phases)) else []
     useless = [
-        (kind != "image", pixels, f"meant for images, and {model.spec.name!r} reads {kind}s"),
+        (kind != "image", unread, f"meant for images, and {model.spec.name!r} reads {kind}s"),
         *((True, names, why) for names, why in _useless(find_task(model.task), config)),
         (
             not model.pretrained,
@@ -99,32 +98,32 @@ def _warn(model: TaskModel, config: Config) -> None:
 
 def _apart(config: Config) -> list[str]:
     """Return which options do not go with each other."""
-    mixed = [name for name in ("mixup", "cutmix") if (config.augment or {}).get(name)]
-    hooked = [name for name in ("delta", "bss", "drop_path", "recompute") if getattr(config, name)]
-    means = [name for name in ("average", "wise_ft") if _given(config, name)]
-    pairs = [
-        (config.views > 1, mixed, "views", "views are kept of single samples"),
-        (config.compile, hooked, "compile", "compiled code does not see what is hooked into a network"),
-        (
-            config.trains == "lora",
-            means,
-            "lora",
-            "what LoRA trains are factors of weights, and a mean of factors is not that of their products",
-        ),
-    ]
-    return [f"{', '.join(found)} with {other}: {why}" for given, found, other, why in pairs if given and found]
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, option in {**DECLARED, **SWITCHES}.items():
+        for other, why in option.excludes.items():
+            if _given(config, name) and _holds(config, other):
+                found.setdefault((other.partition("=")[2] or other, why), []).append(name)
+    return [f"{', '.join(names)} with {other}: {why}" for (other, why), names in found.items()]
+
+
+def _holds(config: Config, condition: str) -> bool:
+    """Tell whether an option is given, or has the value that ``name=value`` names."""
+    name, sign, value = condition.partition("=")
+    return str(getattr(config, name)) == value if sign else _given(config, name)
 
 
 def _augments_in_vain(config: Config, kind: str) -> list[str]:
     """Return what was given of an augmentation and changes nothing for inputs of this kind."""
     augment = config.augment or {}
-    mixes = [name for name in MIXES if kind != "image" and augment.get(name)]
+    mixes = [name for name in SWITCHES if kind != "image" and augment.get(name)]
     named = [fields for name, fields in AUGMENTS.items() if name != config.recipe.augment]
     usual = resolve_augment(config.recipe.augment, {}, []) or {}
-    other = augment in named or any(augment.get(name) != usual.get(name) for name in augment if name not in MIXES)
+    other = augment in named or any(augment.get(name) != usual.get(name) for name in augment if name not in SWITCHES)
     return ["augment"] if kind == "text" and augment and other else mixes
 
 
 def _given(config: Config, name: str) -> bool:
     """Tell whether an option differs from what it is if nobody gives it."""
-    return bool(getattr(config, name) != Config.model_fields[name].default)
+    if name in SWITCHES:
+        return bool((config.augment or {}).get(name))
+    return bool(getattr(config, name) != Config.model_fields[name].get_default(call_default_factory=True))

@@ -4,12 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError
 
 from zoo.errors import did_you_mean
+
+
+@dataclass(frozen=True)
+class Option:
+    """What stands beside the type and range of an option in its one declaration.
+
+    Flags, ``zoo train --help``, docs/options.md and the checks of what goes together are made from it.
+
+    Attributes:
+        help: What it means, for the reference; the part before a semicolon for ``--help``.
+        default: Its default in words; empty where that is the value in the declaration.
+        section: Part of the reference that it stands in.
+        flag: Placeholder of its own flag on the command line; empty where it is given with ``--set``.
+        reads: Modalities that have a use for it; empty for all.
+        waits: Whether it is decided by a metric, and so needs validation data.
+        backbone: Whether it changes how the backbone trains, and so needs some of it to train.
+        only: The value of ``trains`` that alone has a use for it; empty for all.
+        excludes: Options (``name``, or ``name=value``) that it does not go with, with the reason.
+        shards: Whether it goes with ``shard=True``.
+        free: Whether it changes nothing of the result, so that a resumed run may have another.
+    """
+
+    help: str
+    default: str = ""
+    section: str = "Training"
+    flag: str = ""
+    reads: tuple[str, ...] = ()
+    waits: bool = False
+    backbone: bool = False
+    only: str = ""
+    excludes: Mapping[str, str] = field(default_factory=dict)
+    shards: bool = True
+    free: bool = False
 
 
 def no_bool(value: Any) -> Any:

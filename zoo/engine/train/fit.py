@@ -39,6 +39,7 @@ from zoo.engine.train.trainer import Training
 from zoo.errors import OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
+from zoo.util.atomic_write import remove_parts
 
 log = logging.getLogger("zoo")
 
@@ -178,6 +179,7 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
     with ranks.together():
         if ranks.main:
             clean_stages(folder / "checkpoint")  # before another one reads there
+            remove_parts(folder)
     with ranks.together():
         saved = _continued(folder, record)
     refuse_other_starts(folder, saved.plain["run"]["steps"] if saved else None, ranks)
