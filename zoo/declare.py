@@ -1,4 +1,4 @@
-"""What a plugin declares: pure data, no live objects, no torch.
+"""Declarations of a plugin: pure data, no live objects, no torch.
 
 A declaration can be listed, printed, compared and tested without importing any model library. What must run later is
 named as ``"module:function"``.

@@ -1,4 +1,4 @@
-"""What the demonstration shows: progress, a table, a picture."""
+"""Progress, table and picture of the demonstration."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
         argv: Arguments without the program's name; None takes those of the process.
     """
-    if sys.stdout is None:  # closed by whoever started us
+    if sys.stdout is None:  # closed by the parent process
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
     words = list(sys.argv[1:] if argv is None else argv)
     options = build_parser(words).parse(words)

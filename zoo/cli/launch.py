@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from zoo.engine.runtime.signals import exit_code, heard
+from zoo.engine.runtime.signals import exit_code, stop_signal_numbers
 
 LOOK = 0.1  # seconds between two looks at the processes
 GRACE = 15.0  # seconds that the others have to say what they know, once one has failed
@@ -60,7 +60,7 @@ def _start(words: Sequence[str], number: int, count: int, port: int) -> subproce
 
 
 def follow_launcher() -> None:
-    """Stop this process with a checkpoint if whoever started it here is gone; a launcher that is killed cannot say so."""
+    """Stop this process with a checkpoint if its launcher is gone; one that is killed cannot pass on a signal."""
     parent = int(os.environ.get(PARENT) or 0)
     if not parent:
         return
@@ -91,7 +91,7 @@ def _passing_on() -> Iterator[tuple[list[subprocess.Popen[bytes]], set[int]]]:
             if child.poll() is None:
                 child.send_signal(signum)
 
-    before = {number: signal.signal(number, forward) for number in heard()}
+    before = {number: signal.signal(number, forward) for number in stop_signal_numbers()}
     try:
         yield children, passed_on
     finally:

@@ -1,4 +1,4 @@
-"""How commands print: plain tables for people, one JSON document for programs."""
+"""Printed output of commands: plain tables for people, one JSON document for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Import one plugin in a process of its own and tell what came of it: a crash or a hang there harms nobody here."""
+"""Import of one plugin in a process of its own: a crash or a hang there does not reach this one."""
 
 from __future__ import annotations
 

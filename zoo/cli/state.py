@@ -1,4 +1,4 @@
-"""What of a process any code can change for all other code, and what of it a plugin changed."""
+"""Process-wide state that a plugin can change for all other code, and a comparison of it before and after."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def check_names(name: str, settings: dict[str, Any]) -> None:
 
 @contextmanager
 def _joined(fit: dict[str, Any]) -> Iterator[None]:
-    """Let all processes hear of what one of them meets before the training."""
+    """Raise an error of one process before the training on all."""
     if launched() == 1:
         yield
         return
@@ -162,7 +162,7 @@ def _joined(fit: dict[str, Any]) -> Iterator[None]:
         with ranks.together():
             yield
     except BaseException as error:
-        ranks.part_with(error)
+        ranks.leave(error)
         raise
 
 

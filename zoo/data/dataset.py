@@ -151,7 +151,7 @@ def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, f
         with ThreadPoolExecutor() as pool:
             try:
                 causes = list(pool.map(lambda row: _cause(table, row, window, channels), rows))
-            except BaseException:  # such as Ctrl-C, after which nobody wants to wait for the rest
+            except BaseException:  # such as Ctrl-C: the rest is not waited for
                 pool.shutdown(cancel_futures=True)
                 raise
     else:

@@ -1,4 +1,4 @@
-"""What a reader returns: inputs and labels as the source has them, before classes are settled."""
+"""Inputs and labels as a source has them, before classes are settled: the result of every reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a loader worker does about signals: leave them to the main process, and obey nobody else."""
+"""Signal handling in loader workers: signals are left to the main process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def worker_init() -> Callable[[int], None]:
 
     A signal to the process group (Ctrl-C, a scheduler's SIGTERM) must not kill workers, or the step that is under way
     could not be finished and saved. Yet they cannot simply ignore SIGTERM: at the end of the main process,
-    multiprocessing sends it to them and then waits, for ever if they are deaf. So a worker ends when its main process
+    multiprocessing sends it to them and then waits, for ever if they ignore it. So a worker ends when its main process
     sends SIGTERM, and not when anybody else does. It also ends as soon as its main process is no more, whatever it is
     busy with.
     """

@@ -1,4 +1,4 @@
-"""What ``adapt`` checks before anything is built, and what it asks of the build."""
+"""Checks of ``adapt`` before anything is built, and the build options that follow from its arguments."""
 
 from __future__ import annotations
 

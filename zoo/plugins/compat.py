@@ -1,4 +1,4 @@
-"""Whether a plugin fits this zoo and what else is installed, told from its metadata: nothing is imported."""
+"""Compatibility of a plugin with this zoo and with what is installed, from its metadata alone."""
 
 from __future__ import annotations
 

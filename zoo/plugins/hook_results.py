@@ -1,4 +1,4 @@
-"""What one plugin contributes: its hooks validated by pluggy, called alone, taken whole or not at all.
+"""The hook results of one plugin: validated by pluggy, called alone, taken whole or not at all.
 
 A plugin whose listing is remembered is not imported; its open family wakes it when a name is asked that nobody lists.
 """

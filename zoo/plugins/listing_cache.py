@@ -1,4 +1,4 @@
-"""What plugins listed, remembered per installed distribution, so that the next listing imports none of them.
+"""Listings of plugins, cached per installed distribution, so that the next listing imports none of them.
 
 One JSON file per plugin below the user's cache folder. It holds declarations only, and is used only while everything that
 its ``key`` names is unchanged: the distribution and its files, the versions of what it requires, and zoo itself.

@@ -1,4 +1,4 @@
-"""Which plugins may be imported: what the command line, the environment and the user's file say.
+"""Plugins that may be imported, by the command line, the environment and the user's file.
 
 A plugin that any of the three blocks is not imported, whatever another allows; where one gives a list of allowed plugins, only
 those of the list are. So every word narrows, and none can widen what another has narrowed.

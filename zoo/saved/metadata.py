@@ -1,4 +1,4 @@
-"""What stands beside saved weights: config.json, preprocessor_config.json and the model card."""
+"""Files beside saved weights: config.json, preprocessor_config.json and the model card."""
 
 from __future__ import annotations
 

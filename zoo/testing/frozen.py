@@ -71,7 +71,7 @@ def two_steps(model: TaskModel, subject: Subject) -> Iterator[None]:
 
 
 def frozen_features_ignore_mode_and_batch_mates(subject: Subject) -> None:
-    """What a frozen prefix puts out in train mode equals eval mode bit for bit, whoever else is in the batch."""
+    """What a frozen prefix puts out in train mode equals eval mode bit for bit, whatever else is in the batch."""
     model = subject.model()
     batch = subject.batch(4)
     for k in subject.prefixes():

@@ -1,4 +1,4 @@
-"""What several techniques ask of a model: its parts, the blocks a group is made of, and what comes out of it."""
+"""Parts of a model that several techniques need: modules, blocks of a group, outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from zoo.models.layers import LayerGroup, LayerGroups
 
-CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # their children are called, whoever calls them
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # their children are called, they themselves are not
 
 
 class Tuned(Protocol):

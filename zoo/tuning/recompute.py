@@ -68,7 +68,7 @@ def _statistics_stand_still(module: nn.Module) -> Iterator[None]:
     """Lend copies of the buffers to the second computation: running statistics must not count a batch twice."""
     lent = [(inner, name, buffer) for inner in module.modules() for name, buffer in inner._buffers.items() if buffer is not None]
     try:
-        # Copies and not a restored value: writing to a buffer would spoil what autograd has saved of it.
+        # Copies and not a restored value: writing to a buffer would change what autograd has saved of it.
         for inner, name, buffer in lent:
             inner._buffers[name] = buffer.clone()
         yield

@@ -139,7 +139,7 @@ class Regularizers:
         # One sample alone has one singular value, the norm of its features, and that is not noise.
         if pooled is None or not pooled.requires_grad or len(pooled) < 2 or not self._trained():
             return None
-        if not bool(pooled.isfinite().all()):  # of which there are no singular values; whoever watches the gradients will see it
+        if not bool(pooled.isfinite().all()):  # without singular values; the guard sees the gradients
             return self._bss * pooled.square().sum()
         return self._bss * smallest_singular_values(pooled.float())
 

@@ -70,7 +70,7 @@ def _write_new(path: Path, text: str, mode: int) -> None:
 
 @contextmanager
 def room_for(path: Path, needed: int) -> Iterator[None]:
-    """Say what is full where a file cannot be written for lack of room, whoever writes it.
+    """Say what is full where a file cannot be written for lack of room.
 
     Args:
         path: What is written, a file or a folder.

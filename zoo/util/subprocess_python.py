@@ -1,4 +1,4 @@
-"""How another Python process is started that imports what this one would, and nothing that merely lies in the working directory."""
+"""Child Python processes that import what this one would, and nothing from the working directory."""
 
 from __future__ import annotations
 

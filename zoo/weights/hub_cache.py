@@ -67,7 +67,7 @@ def repository_of(path: Path) -> Path | None:
 
 
 def is_blob(path: Path) -> bool:
-    """Whether a file is a blob of a Hub cache under its sha256, which nobody writes to in place."""
+    """Whether a file is a blob of a Hub cache under its sha256, which is never written to in place."""
     return path.is_symlink() and repository_of(path) is not None and bool(_SHA256.fullmatch(path.readlink().name))
 
 

@@ -1,4 +1,4 @@
-"""What the plugin's tests share: tiny configurations of every family, and the real weights that a package ships."""
+"""Shared fixtures: tiny configurations of every family, and the real weights that a package ships."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a fine-tuned model is laid out so that transformers opens it: with its classifier, its labels and its tokenizer."""
+"""The layout in which transformers opens a fine-tuned model: with its classifier, its labels and its tokenizer."""
 
 from __future__ import annotations
 

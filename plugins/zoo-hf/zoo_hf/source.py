@@ -1,4 +1,4 @@
-"""Where a model lies: a local folder or a Hub repository. Its small files are read as data, its weights are only named."""
+"""Local folders and Hub repositories of models; their small files are read as data, their weights are only named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be learned of a timm architecture without values: shapes, keys, parameters, MACs, the operations of its head."""
+"""Facts about a timm architecture without its values: shapes, keys, parameters, MACs, the operations of its head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a fine-tuned model is laid out so that ``timm.create_model("local-dir:DIR", pretrained=True)`` opens it."""
+"""The layout in which ``timm.create_model("local-dir:DIR", pretrained=True)`` opens a fine-tuned model."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor
@@ -27,6 +28,10 @@ class Forward:
 
     def __init__(self, model: TaskModel, context: RunContext, *, boundary: Boundary | Whole | None = None, pooled: bool = False) -> None:
         self._model, self._context, self._boundary, self._pooled = model, context, boundary, pooled
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the run's precision, under which a loss is computed, so that an objective's own modules fit the model's outputs."""
+        return self._context.autocast()
 
     def __call__(self, x: Any) -> Tensor:
         """Return the logits of a batch of inputs, ``(batch, num_classes)``, for words ``(batch, tokens, num_classes)``."""

@@ -1,4 +1,4 @@
-"""Where boundary activations are kept: in memory, or in a file without a name that the system takes back by itself."""
+"""Storage of boundary activations: in memory, or in an unnamed file that the system removes by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several processes send each other: tensors where they are, plain data over the CPU."""
+"""Collectives of a run: tensors on their device, plain data over the CPU."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from zoo.engine.distributed.heartbeat import Lookout
+from zoo.engine.distributed.heartbeat import Heartbeat
 from zoo.errors import RankError
 
 T = TypeVar("T")
 BUCKET = 25 * 2**20  # bytes of tensors that are sent together
 
 
-class Exchange:
+class Collectives:
     """What the processes of one run send each other; with a single one nothing is sent, and everything is what it was.
 
     Attributes:
@@ -33,7 +33,7 @@ class Exchange:
         self.rank, self.count, self.timeout = rank, count, timeout
         # On the CPU, so that a decision never waits for a GPU.
         self._group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if count > 1 else None
-        self._lookout = Lookout(rank, count, timeout) if count > 1 else None
+        self._heartbeat = Heartbeat(rank, count, timeout) if count > 1 else None
         self._over = False  # one has failed, and there is nothing left to agree upon
 
     def add(self, tensors: Sequence[Tensor]) -> None:
@@ -115,18 +115,18 @@ class Exchange:
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Count the collectives in the launcher's store, so that a silent rank can be named by the others."""
-        assert self._lookout is not None, "there is nobody to send anything to"
+        assert self._heartbeat is not None, "a single process has no collectives"
         try:
-            self._lookout.beat()
+            self._heartbeat.beat()
             yield
         except torch.OutOfMemoryError:
             raise  # of this rank
         except RuntimeError as error:
             self._over = True
-            raise RankError(self._lookout.cause()) from error
+            raise RankError(self._heartbeat.cause()) from error
 
 
-def let_go(group: Any) -> None:
+def abort_groups(group: Any) -> None:
     """Leave all process groups without waiting for anybody: ``group``, that of decisions, and the default one."""
     if not dist.is_initialized():
         return

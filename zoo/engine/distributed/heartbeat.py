@@ -1,4 +1,4 @@
-"""What processes leave in the launcher's store, for when one of them can no longer be heard."""
+"""Rank heartbeats and last error messages, in the launcher's store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STORES: list[Any] = []  # the launcher's, kept beyond the end of a process grou
 _ANNOUNCED = "zoo/announced"
 
 
-class Lookout:
+class Heartbeat:
     """Tells who of several processes is behind, and what one that failed said.
 
     Args:
@@ -36,7 +36,7 @@ class Lookout:
         self._beats += 1
         self._store.set(f"{self._prefix}/beat/{self.rank}", str(self._beats))
 
-    def leave_word(self, message: str) -> None:
+    def report_failure(self, message: str) -> None:
         """Say why this process goes; the first that does so is taken for the cause."""
         with suppress(RuntimeError):  # the store went with the process that kept it
             self._store.set(f"{self._prefix}/word/{self.rank}", message)
@@ -58,7 +58,7 @@ class Lookout:
         return False
 
     def cause(self) -> str:
-        """Return why the others cannot be heard, as far as it is known."""
+        """Return why the others no longer answer, as far as it is known."""
         time.sleep(0.2)  # the others may be between their count and their collective
         try:
             first = self._read("first")

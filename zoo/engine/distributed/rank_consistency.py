@@ -1,4 +1,4 @@
-"""Processes that were given different things to do are refused before they spoil each other's work."""
+"""Checks that all ranks share configuration, data and weights."""
 
 from __future__ import annotations
 

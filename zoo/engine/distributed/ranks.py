@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from zoo.engine.distributed.collectives import Exchange, let_go
+from zoo.engine.distributed.collectives import Collectives, abort_groups
 from zoo.engine.distributed.heartbeat import failed
 from zoo.engine.runtime.signals import Stopped
 from zoo.errors import DiskFullError, RankError, ZooError
@@ -45,7 +45,7 @@ class Agreed(Exception):  # noqa: N818  # control flow inside the engine, never 
         self.verdict = verdict
 
 
-class Ranks(Exchange):
+class Ranks(Collectives):
     """The processes of one run.
 
     Attributes:
@@ -56,7 +56,7 @@ class Ranks(Exchange):
     def __init__(self, rank: int = 0, count: int = 1, timeout: float = 600.0) -> None:
         super().__init__(rank, count, timeout)
         self.lockstep = False
-        self._settled: Any = None  # the error that all ranks have heard
+        self._settled: Any = None  # the error that is known to all ranks
         self._parts, self._open = 0, list[int]()  # of what every rank does by itself: how many there were, and which it is in
 
     @property
@@ -122,9 +122,9 @@ class Ranks(Exchange):
 
     @contextmanager
     def together(self, forgiven: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-        """Run something that every rank does by itself; what one of them meets, all of them hear at the end.
+        """Run a part that every rank does by itself; errors on one rank are raised on all at its end.
 
-        May be nested: what all have heard at an inner one passes the outer ones as it is.
+        May be nested: an error that all ranks raise at an inner part passes the outer ones as it is.
 
         Args:
             forgiven: Errors that end this part and not the run: all ranks raise them.
@@ -143,19 +143,19 @@ class Ranks(Exchange):
         try:
             yield
         except Exception as error:
-            if self._over or self._heard(error):
+            if self._over or self._is_settled(error):
                 raise
             if self.lockstep and not isinstance(error, Stopped):
                 raise (self.lost(error) or error) from error.__cause__
             caught = error
-            assert self._lookout is not None, "there is nobody to call"
-            self._lookout.call(place)
+            assert self._heartbeat is not None, "a single process has no heartbeat"
+            self._heartbeat.call(place)
         finally:
             self._open.remove(place)
         status = _status_of(caught, forgiven)
         verdict = self.agree(status, described(caught) if caught else "")
         if verdict == Status.DECLINED:
-            mine = str(caught) if status == Status.DECLINED else ""  # who was told to stop hears of it at the next poll
+            mine = str(caught) if status == Status.DECLINED else ""  # a rank that was told to stop finds out at the next poll
             messages = self.gather(mine)
             caught = caught if mine else forgiven[0](next(filter(None, messages)))
         elif verdict == Status.STOP:
@@ -170,30 +170,30 @@ class Ranks(Exchange):
         Raises:
             Stopped: If so; what it was is told at the end of the part.
         """
-        if self._open and not self.lockstep and self._lookout is not None and self._lookout.called(self._open):
+        if self._open and not self.lockstep and self._heartbeat is not None and self._heartbeat.called(self._open):
             raise Stopped
 
-    def part_with(self, error: BaseException) -> None:
-        """Say why this process ends the run, where the others have not heard it, and let go of them, so that none waits for it."""
-        if self._lookout is None or not (self._over or isinstance(error, RankError) or not self._heard(error)):
+    def leave(self, error: BaseException) -> None:
+        """Report why this process ends the run, where the others do not know, and leave the process groups, so that none waits for it."""
+        if self._heartbeat is None or not (self._over or isinstance(error, RankError) or not self._is_settled(error)):
             return
         if not (self._over or isinstance(error, RankError)):
-            self._lookout.leave_word(described(error))
+            self._heartbeat.report_failure(described(error))
         group, self._over, self._group = self._group, True, None
-        let_go(group)  # closes what the others are waiting at
+        abort_groups(group)  # closes what the others are waiting at
 
     def lost(self, error: Exception) -> RankError | None:
         """Return the error to raise in place of one that only tells that another process has gone; None where it tells more."""
-        if self._lookout is None or not (isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))):
+        if self._heartbeat is None or not (isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))):
             return None
-        return RankError(self._lookout.cause())
+        return RankError(self._heartbeat.cause())
 
     def known(self, error: T) -> T:
         """Return an error that all ranks raise at the same time, so that none has to tell the others."""
         self._settled = error
         return error
 
-    def _heard(self, error: BaseException) -> bool:
+    def _is_settled(self, error: BaseException) -> bool:
         """Tell whether all ranks know of an error, or of what it was made from."""
         if isinstance(error, RankError):
             return True

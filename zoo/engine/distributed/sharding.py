@@ -1,4 +1,4 @@
-"""Whether a run can be sharded, and the model that it then trains."""
+"""Checks of sharded runs, and the sharded copy of a model that trains."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class _Iterator(_MultiProcessingDataLoaderIter):
                 worker.join(PATIENCE)
         ended = [(number, worker) for number, worker in enumerate(self._workers) if not worker.is_alive()]
         if not ended:
-            return f"the loader processes cannot be heard any more ({type(error).__name__}: {error})"
+            return f"the loader processes no longer answer ({type(error).__name__}: {error})"
         return "; ".join(f"a loader process {_end(worker.exitcode)} {self._place(number)}" for number, worker in ended)
 
     def _place(self, number: int) -> str:
@@ -131,7 +131,7 @@ class _Iterator(_MultiProcessingDataLoaderIter):
         return f"sample {index} ({table.name_of(index)}) of {table.source}"
 
     def end(self) -> None:
-        """End all workers at once, the deaf ones too.
+        """Kill all workers, including unresponsive ones.
 
         torch asks them to end, through queues that are closed already where the garbage collector calls, and waits 5 s for
         each. They hold nothing that is worth an orderly end.

@@ -375,7 +375,7 @@ def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> li
     """Tell where two configurations differ in what changes the result; workers and device do not."""
     free = {name for name, option in DECLARED.items() if option.free}
     fields = Config.model_fields
-    # An option that is younger than the other run was what it is if nobody gives it.
+    # An option that is newer than the other run had its default there.
     before = {name: theirs.get(name, fields[name].get_default(call_default_factory=True) if name in fields else None) for name in ours}
     names = [name for name in ours if name not in free and ours[name] != before[name]]
     return [f"{name} was {before[name]!r} and is {ours[name]!r}" for name in names]

@@ -1,4 +1,4 @@
-"""Which epoch is kept, and when a phase stops early."""
+"""The best epoch so far, and the count of epochs without improvement."""
 
 from __future__ import annotations
 

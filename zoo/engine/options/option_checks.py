@@ -123,7 +123,7 @@ def _augments_in_vain(config: Config, kind: str) -> list[str]:
 
 
 def _given(config: Config, name: str) -> bool:
-    """Tell whether an option differs from what it is if nobody gives it."""
+    """Return whether an option differs from its default."""
     if name in SWITCHES:
         return bool((config.augment or {}).get(name))
     return bool(getattr(config, name) != Config.model_fields[name].get_default(call_default_factory=True))

@@ -1,4 +1,4 @@
-"""What people bring to a run: functions and objects that no configuration file can hold."""
+"""The user's own parts of a run: functions and objects that no configuration file can hold."""
 
 from __future__ import annotations
 

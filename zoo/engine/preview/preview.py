@@ -1,4 +1,4 @@
-"""What a run would do: its groups and phases, and the memory and time that it is likely to take."""
+"""A dry run of fit: groups, phases, and the memory and time they are likely to take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan tells of a run, as plain values."""
+"""The result of a plan, as plain values."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, *, keep: i
         shutil.rmtree(stage, ignore_errors=True)
         raise
     _flush(folder)
-    # A later one is left from before the run went back past it, because it is damaged: it takes nobody's place.
+    # Newer damaged checkpoints, which the run went back past, do not count toward ``keep``.
     for old in [path for path in written(folder) if path.name <= final.name][:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final

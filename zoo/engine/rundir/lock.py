@@ -71,7 +71,7 @@ def _take(file: int) -> bool:
 def _may_run(told: dict[str, Any]) -> bool:
     """Tell whether the process that wrote a lock file may still be there."""
     if told.get("host") != socket.gethostname():
-        return True  # nobody here can know
+        return True  # a process of another machine: not known here
     try:
         os.kill(int(told["pid"]), 0)
     except PermissionError:

@@ -1,4 +1,4 @@
-"""Where and how precisely a model runs, and the random state around it."""
+"""Device, precision and memory format of a run, and the random state around it."""
 
 from __future__ import annotations
 

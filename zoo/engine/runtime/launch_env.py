@@ -1,4 +1,4 @@
-"""What a launcher (zoo's own, torchrun, Accelerate) told this process of the others. No torch here."""
+"""Environment variables of a launcher (zoo's own, torchrun, Accelerate). No torch here."""
 
 from __future__ import annotations
 

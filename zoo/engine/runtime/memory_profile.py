@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes on a device at its peak, and what it leaves there."""
+"""Peak memory of a piece of work on a device, and the memory that it leaves allocated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling out-of-memory errors from all others."""
+"""Classification of errors: out of memory, or anything else."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _GPU = (
     "CUDA error: out of memory",
     "CUDA out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # what a handle that finds no memory says
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",

@@ -79,5 +79,5 @@ class Progress:
         else:
             try:
                 print(line, file=sys.stderr, flush=True)
-            except (OSError, ValueError):  # whoever read it is gone, or closed it; the run is worth more
+            except (OSError, ValueError):  # the reader is gone, or closed it; the run goes on
                 self.quiet = True

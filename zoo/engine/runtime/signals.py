@@ -51,7 +51,7 @@ def exit_code(signum: int) -> int:
     return 128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 
 
-def heard() -> list[signal.Signals]:
+def stop_signal_numbers() -> list[signal.Signals]:
     """Return the signals that stop a run: all of ``SIGNALS``, but SIGHUP not under ``nohup``, which has it ignored."""
     return [number for number in SIGNALS if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN]
 
@@ -85,7 +85,7 @@ def stop_signals() -> Iterator[StopFlag]:
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    previous = {number: signal.getsignal(number) for number in heard()}
+    previous = {number: signal.getsignal(number) for number in stop_signal_numbers()}
     process = os.getpid()
 
     def handle(signum: int, _frame: FrameType | None) -> None:

@@ -164,7 +164,7 @@ def _on_all_ranks(job: Job, out: str | Path | None, *, resume: bool) -> Run:
             if ranks.main:
                 release_folder(folder)
     except BaseException as error:
-        ranks.part_with(error)
+        ranks.leave(error)
         raise
 
 

@@ -1,4 +1,4 @@
-"""What a run says when it starts, when it is stopped, and when it cannot go on."""
+"""Messages of a run: its first line, stops, and errors that end it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run minimises: the base of every objective."""
+"""The base of all objectives: sources, modules, loss and validation of a run."""
 
 from __future__ import annotations
 

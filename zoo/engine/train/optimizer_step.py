@@ -182,7 +182,7 @@ class Stepper:
             caught = error
         status = Status.FINE if caught is None else Status.FAILED  # what does not fit here is no micro-batch
         message = described(caught) if caught else ""
-        if self._undo.device.type == "cuda" and self._ranks.count > 1:  # where it is, so that nobody waits for the GPU
+        if self._undo.device.type == "cuda" and self._ranks.count > 1:  # on the device, so that the GPU is not waited for
             self._ranks.agree(status, message)
             total = torch.zeros((), device=self._undo.device) + weight
             self._ranks.add([total] if caught is None else [])
@@ -201,7 +201,8 @@ class Stepper:
             size = self._size(batch)
             for part in _parts(size, self.split):
                 cut_batch = batch if part.stop - part.start == size else {name: cut(one, part) for name, one in batch.items()}
-                loss = objective.loss(step.forward, cut_batch) / weight
+                with step.forward.autocast():
+                    loss = objective.loss(step.forward, cut_batch) / weight
                 value = value + self._guard.see_loss(loss if copies == 1 else loss / copies, step.number)
                 penalty = objective.penalty(cut_batch)
                 if penalty is not None:

@@ -100,7 +100,7 @@ class EpochRunner:
         progress = self._context.progress
         stop = verdict == Status.STOP or (self._context.ranks.count == 1 and self._context.stop.signum > 0)
         save = verdict == Status.SAVE
-        # On a GPU, steps that nobody has looked at yet must not end up in a checkpoint unseen; and where a first step was not
+        # On a GPU, steps that were not checked yet must not get into a checkpoint; and where a first step was not
         # finite, a fused optimizer has left its state unset.
         checked = number == 0 or (number + 1) % EVERY == 0 or stop or save
         if checked:

@@ -175,7 +175,7 @@ class RandomStates:
 
 
 def write_stop(folder: Path, stop: StopFlag, state: TrainState) -> None:
-    """Write ``stopped.json`` for whoever started a run that a signal stopped: launchers change exit codes."""
+    """Write ``stopped.json`` for the program that started the run: launchers change exit codes."""
     content = {"signal": stop.name, "exit_code": stop.exit_code, "epoch": state.epoch + 1, "step": state.step, "steps": state.steps}
     write_json(folder / STOP, content)
 
