@@ -202,6 +202,7 @@ def pretended_gpu(*, bf16: bool = True) -> Iterator[Places]:
         "is_bf16_supported": lambda including_emulation=True: bf16,
         "get_rng_state": lambda *_: state.clone(),
         "set_rng_state": lambda *_: None,
+        "is_initialized": lambda: True,
         "synchronize": lambda *_: None,
         "memory_allocated": lambda *_: 0,
         "max_memory_allocated": lambda *_: 0,

@@ -22,6 +22,7 @@ from tests.toy_text import ToyTextPlugin
 from zoo.data.open import open_data
 from zoo.engine.loading.loader import Loader
 from zoo.engine.options.recipes import RECIPES
+from zoo.engine.runtime import device as devices
 from zoo.engine.train import supervised
 from zoo.errors import TrainingError
 from zoo.registry.registry import Registry, use_registry
@@ -190,3 +191,9 @@ def test_a_planted_mixture_of_devices_is_found(plain_gpu: Places) -> None:
     with pytest.raises(RuntimeError, match="indices should be on the same device"):
         torch.zeros(2)[torch.zeros(1, dtype=torch.int64, device="cuda")]
     assert float((torch.ones(2, device="cuda") * torch.tensor(2.0)).sum()) == 4.0
+
+
+def test_a_run_on_the_cpu_does_not_initialise_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(devices, "_accelerators", lambda: ["cuda"])
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *_: pytest.fail("CUDA was initialised"))
+    model().fit(*DATA, out=tmp_path, recipe="full", device="cpu", **FIT)

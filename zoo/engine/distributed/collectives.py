@@ -123,7 +123,8 @@ class Collectives:
             raise  # of this rank
         except RuntimeError as error:
             self._over = True
-            raise RankError(self._heartbeat.cause()) from error
+            first = str(error).strip().partition("\n")[0]
+            raise RankError(f"{self._heartbeat.cause()} (the collective failed with: {first})") from error
 
 
 def abort_groups(group: Any) -> None:

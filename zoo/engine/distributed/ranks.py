@@ -186,7 +186,8 @@ class Ranks(Collectives):
         """Return the error to raise in place of one that only tells that another process has gone; None where it tells more."""
         if self._heartbeat is None or not (isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))):
             return None
-        return RankError(self._heartbeat.cause())
+        first = str(error).strip().partition("\n")[0]
+        return RankError(f"{self._heartbeat.cause()} (the collective failed with: {first})")
 
     def known(self, error: T) -> T:
         """Return an error that all ranks raise at the same time, so that none has to tell the others."""

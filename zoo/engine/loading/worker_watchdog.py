@@ -18,6 +18,10 @@ from zoo.errors import LoaderError, examples
 TIMEOUT = 300.0  # seconds that one batch may take
 LOOK = 0.25  # seconds between two looks at the workers
 PATIENCE = 1.0  # seconds that a dying worker may take to end
+HINTS = {
+    "SIGKILL": " (which the system sends when memory runs out)",
+    "SIGBUS": " (which the system sends when shared memory is full; a container needs more of it, such as docker run --shm-size=8g)",
+}
 _IDLE = -1
 _REMEDY = "workers=0 loads in the main process; a run goes on with resume=True (--resume)"
 
@@ -139,14 +143,15 @@ class _Iterator(_MultiProcessingDataLoaderIter):
         if self._shutdown or os.getpid() != self._main:  # a worker has copies of the iterators that live beside its own
             return
         self._shutdown = True
-        for worker in self._workers:
-            worker.kill()
-        for worker in self._workers:
-            worker.join(PATIENCE)
+        # The thread that pins memory first: it would print a traceback for what a killed worker can no longer hand over.
         if hasattr(self, "_pin_memory_thread"):
             self._pin_memory_thread_done_event.set()
             self._worker_result_queue.put((None, None))  # wakes it
             self._pin_memory_thread.join(PATIENCE)
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
+            worker.join(PATIENCE)
         for queue in (self._worker_result_queue, *self._index_queues):
             queue.cancel_join_thread()
             queue.close()
@@ -164,4 +169,4 @@ def _end(code: int | None) -> str:
     if code is None or code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    return f"was ended by {name}" + (" (which the system sends when memory runs out)" if name == "SIGKILL" else "")
+    return f"was ended by {name}{HINTS.get(name, '')}"

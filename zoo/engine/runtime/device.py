@@ -105,8 +105,12 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return all global random states: torch's as uint8 tensors, Python's and numpy's as plain data."""
-    tensors = {"cpu": torch.get_rng_state(), **{kind: torch.get_device_module(kind).get_rng_state() for kind in _accelerators()}}
+    """Return all global random states: torch's as uint8 tensors, Python's and numpy's as plain data.
+
+    A GPU that nothing has used yet has none: asking for it would initialise CUDA in a run on the CPU.
+    """
+    used = [kind for kind in _accelerators() if kind != "cuda" or torch.cuda.is_initialized()]  # type: ignore[no-untyped-call]
+    tensors = {"cpu": torch.get_rng_state(), **{kind: torch.get_device_module(kind).get_rng_state() for kind in used}}
     numbers: Any = np.random.get_state(legacy=False)
     generator = {"key": numbers["state"]["key"].tolist(), "pos": int(numbers["state"]["pos"])}
     plain = {"python": random.getstate(), "numpy": numbers | {"state": generator}}
