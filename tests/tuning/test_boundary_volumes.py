@@ -21,7 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.sweep] * ("swin" in name)) for name in SMALL])
 def test_a_medical_network_is_entered_at_three_depths(name: str) -> None:
     model = zoo.get(name, weights=False, **SMALL[name]).adapt(3).eval()
     x, other = (torch.randn(count, *model.inputs.shape) for count in (3, 2))  # type: ignore[union-attr]  # of pixels

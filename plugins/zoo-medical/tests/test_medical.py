@@ -44,7 +44,11 @@ class Small(Subject):
         return zoo.get(self.name, weights=False, **self.options).adapt(3)
 
 
-@pytest.mark.parametrize("name", SMALL)
+# The largest of the networks in three dimensions; resnet10-3d stands for them in the quick tests.
+HEAVY = ("monai/swinunetr-24", "monai/densenet121-3d", "monai/resnet18-3d.medicalnet")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.sweep] * (name in HEAVY)) for name in SMALL])
 def test_every_family_conforms(name: str) -> None:
     subject = Small(name, options=SMALL[name])
     for check in backbone_checks(subject.backbone.spec.modality):
