@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.data.raw import Raw
+from zoo.data.raw import Raw, ReadOptions
 from zoo.errors import DataError, check_options, count, did_you_mean, examples
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _USUAL = {
 }
 
 
-def read_table(path: Path, columns: Mapping[str, str], labelled: bool | None, reads: str = "image") -> Raw:
+def read_table(path: Path, options: ReadOptions) -> Raw:
     """Read a CSV, TSV or Parquet file; its paths are relative to the file. ``reads`` as in ``Table``.
 
     Cells of a text file are read as text, so ``007`` stays ``007`` and a class may be called ``None`` or ``NA``.
@@ -44,7 +44,7 @@ def read_table(path: Path, columns: Mapping[str, str], labelled: bool | None, re
     Raises:
         DataError: If the file cannot be parsed, lacks a column, or names image files that do not exist.
     """
-    return read_frame(_parse(path), columns, labelled, source=repr(str(path)), base=path.parent, reads=reads)
+    return read_frame(_parse(path), options, source=repr(str(path)), base=path.parent)
 
 
 def _parse(path: Path) -> pd.DataFrame:
@@ -78,12 +78,10 @@ def _unquoted(cell: str) -> str:
 
 def read_frame(
     frame: pd.DataFrame,
-    columns: Mapping[str, str],
-    labelled: bool | None,
+    options: ReadOptions,
     *,
     source: str = "the DataFrame",
     base: Path | None = None,
-    reads: str = "image",
 ) -> Raw:
     """Read a DataFrame: an input, ``label``, optional ``split`` and ``group``.
 
@@ -92,22 +90,20 @@ def read_frame(
 
     Args:
         frame: A row per sample.
-        columns: Own names of these columns, such as ``{"group": "patient_id"}``.
-        labelled: True requires labels, False leaves them out, None takes them where they are.
+        options: What is asked for.
         source: For messages.
         base: Folder that paths are relative to; None is the current one.
-        reads: As in ``Table``.
 
     Raises:
         DataError: If a column is missing, there is no row, or files do not exist.
     """
     names = [str(name) for name in frame.columns]
-    found = find_columns(names, columns, labelled, source, reads)
+    found = find_columns(names, options, source)
     if not len(frame):
         raise DataError(f"{source} has no rows")
     # By position, as a column may be called by a number.
     values = {role: frame.iloc[:, names.index(name)].tolist() for role, name in found.items()}
-    return raw_of(values, found, columns, source, base=base)
+    return raw_of(values, found, options.columns, source, base=base)
 
 
 def raw_of(
@@ -183,14 +179,13 @@ def place_files(inputs: Sequence[Any], source: str, base: Path | None = None) ->
     return placed
 
 
-def find_columns(
-    names: Sequence[str], columns: Mapping[str, str], labelled: bool | None, source: str, reads: str = "image"
-) -> dict[str, str]:
+def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dict[str, str]:
     """Return the column that plays each role: those of the input, ``label``, ``split``, ``group``.
 
     Raises:
         DataError: If a required or a named column is missing; all at once, each with the nearest column.
     """
+    columns, labelled, reads = options.columns, options.labelled, options.reads
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{source} has columns of the same name: {examples(twice)}; rename all but one")

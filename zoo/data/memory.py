@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.frames import find_columns, raw_of
-from zoo.data.raw import Raw, join
+from zoo.data.raw import Raw, ReadOptions, join
 from zoo.errors import DataError, count, examples
 
 log = logging.getLogger(__name__)
@@ -214,12 +214,12 @@ def read_texts(inputs: Any, labels: Any, reads: str, source: str = "the arrays")
     return Raw(items, None if labels is None else labels.tolist() if hasattr(labels, "tolist") else list(labels), source=source)
 
 
-def read_hub(dataset: Any, columns: Mapping[str, str], labelled: bool | None, reads: str = "image") -> Raw:
+def read_hub(dataset: Any, options: ReadOptions) -> Raw:
     """Read a ``datasets.Dataset``; class names of a ClassLabel column are kept, images stay encoded."""
     source = "the datasets.Dataset"
     if not len(dataset):
         raise DataError(f"{source} has no rows")
-    found = find_columns(dataset.column_names, columns, labelled, source, reads)
+    found = find_columns(dataset.column_names, options, source)
     values: dict[str, list[Any]] = {
         role: list(dataset.select_columns(name)[:][name]) for role, name in found.items() if role != "file_name"
     }
@@ -231,7 +231,7 @@ def read_hub(dataset: Any, columns: Mapping[str, str], labelled: bool | None, re
     pixels = found.get("file_name")
     inputs = None if pixels is None else Items(_encoded(dataset.select_columns(pixels), pixels), pixels)
     classes = tuple(feature.names) if name is not None and feature is not None else None
-    return replace(raw_of(values, found, columns, source, inputs=inputs), classes=classes)
+    return replace(raw_of(values, found, options.columns, source, inputs=inputs), classes=classes)
 
 
 def _named(label: Any, name: Callable[[Any], str]) -> Any:
@@ -248,6 +248,6 @@ def _encoded(dataset: Any, column: str) -> Any:
     return dataset.cast_column(column, Image(decode=False)) if isinstance(dataset.features[column], Image) else dataset
 
 
-def read_hub_dict(parts: Mapping[str, Any], columns: Mapping[str, str], labelled: bool | None, reads: str = "image") -> Raw:
+def read_hub_dict(parts: Mapping[str, Any], options: ReadOptions) -> Raw:
     """Read a ``datasets.DatasetDict``: its keys are the splits."""
-    return join([read_hub(part, columns, labelled, reads).with_split(name) for name, part in parts.items()], "the datasets.DatasetDict")
+    return join([read_hub(part, options).with_split(name) for name, part in parts.items()], "the datasets.DatasetDict")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from zoo.data.raw import Raw, join
+from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.read import read
 from zoo.data.split import check_leak, check_trainable, choose_rows, hold_out
 from zoo.data.table import Table as Table
@@ -58,7 +58,7 @@ def open_data(
     Raises:
         DataError: If the source is missing, empty or of an unknown kind, or its labels are at fault.
     """
-    raw, kind = read(source, columns, labelled, reads), find_task(task)
+    raw, kind = read(source, ReadOptions(columns, labelled, reads)), find_task(task)
     if drop_other_classes and raw.labels is not None:
         raw = keep_classes(raw, classes, kind)
     if split is not None:
@@ -113,7 +113,8 @@ def open_train_valid(
     if valid is not None and valid_split is not None:
         raise OptionError("give either a validation source or valid_split=, not both")
     kind = find_task(task)
-    raw, other = read(train, columns, True, reads), None if valid is None else read(valid, columns, True, reads)
+    options = ReadOptions(columns, labelled=True, reads=reads)
+    raw, other = read(train, options), None if valid is None else read(valid, options)
     if drop_other_classes:
         raw, other = keep_classes(raw, classes, kind), other and keep_classes(other, classes, kind)
     if other is not None:

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zoo.data.table import Array, pick
+
+TEXTUAL = ("text", "words")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a reader is asked for.
+
+    Attributes:
+        columns: Own names of the columns of a table, such as ``{"file_name": "file", "group": "patient_id"}``.
+        labelled: True requires labels, False leaves them out, None takes them where the source has them.
+        reads: What an input is: ``image``, ``volume``, ``text`` or ``words``; see ``zoo.data.table.Table``.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    labelled: bool | None = None
+    reads: str = "image"
+
+    @property
+    def textual(self) -> bool:
+        """Whether an input is a text, or a sentence given as words."""
+        return self.reads in TEXTUAL
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from zoo.data import conll, folders, frames, memory
-from zoo.data.raw import Raw, join
+from zoo.data.raw import TEXTUAL as TEXTUAL
+from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.table import Table
 from zoo.declare import Inputs, Text
 from zoo.errors import DataError, OptionError, examples
@@ -24,7 +25,6 @@ _KINDS = (
 )
 
 _TEXT_KINDS = "a CSV, TSV or Parquet file, a DataFrame, a datasets.Dataset, (texts, labels), a list of texts, or a torch Dataset"
-TEXTUAL = ("text", "words")
 TABLES = (*frames.SUFFIXES, *conll.SUFFIXES)
 
 
@@ -35,38 +35,38 @@ def kind_of(inputs: Inputs, task: str) -> str:
     return "words" if find_task(task).per_token else "text"
 
 
-def read(source: Any, columns: Mapping[str, str], labelled: bool | None, reads: str = "image") -> Raw:
+def read(source: Any, options: ReadOptions) -> Raw:
     """Read any source; see ``zoo.data.open.open_data``.
 
     Raises:
         DataError: If it is missing, empty, of an unknown kind, or lacks the labels that are required.
         OptionError: If ``columns`` are given for a source that has none.
     """
-    raw = _read(source, columns, labelled, reads)
-    if labelled and raw.labels is None:
+    raw = _read(source, options)
+    if options.labelled and raw.labels is None:
         raise DataError(f"{raw.source} has no labels; give class folders, a label column, or (X, y)")
-    return replace(raw, labels=None, classes=None) if labelled is False else raw
+    return replace(raw, labels=None, classes=None) if options.labelled is False else raw
 
 
-def _read(source: Any, columns: Mapping[str, str], labelled: bool | None, reads: str) -> Raw:
-    if reads in TEXTUAL and isinstance(source, str) and labelled is False and not names_file(source):
-        return memory.read_texts([source], None, reads, "the text")
+def _read(source: Any, options: ReadOptions) -> Raw:
+    if options.textual and isinstance(source, str) and options.labelled is False and not names_file(source):
+        return memory.read_texts([source], None, options.reads, "the text")
     if isinstance(source, str | os.PathLike):
-        return _read_path(Path(os.path.expanduser(source)), columns, labelled, reads)  # noqa: PTH111  # Path's raises for an unknown user
+        return _read_path(Path(os.path.expanduser(source)), options)  # noqa: PTH111  # Path's raises for an unknown user
     # A DataFrame or a Hub dataset can only exist where its library is imported already.
     if isinstance(source, _class("pandas", "DataFrame")):
-        return frames.read_frame(source, columns, labelled, reads=reads)
+        return frames.read_frame(source, options)
     if isinstance(source, _class("datasets", "DatasetDict")):
-        return memory.read_hub_dict(source, columns, labelled, reads)
+        return memory.read_hub_dict(source, options)
     if isinstance(source, _class("datasets", "Dataset")):
-        return memory.read_hub(source, columns, labelled, reads)
-    if columns:
+        return memory.read_hub(source, options)
+    if options.columns:
         raise OptionError(
-            f"columns={dict(columns)} needs a table (CSV, TSV, Parquet, DataFrame, datasets.Dataset), not {type(source).__name__}"
+            f"columns={dict(options.columns)} needs a table (CSV, TSV, Parquet, DataFrame, datasets.Dataset), not {type(source).__name__}"
         )
     if isinstance(source, _class("pandas", "Series")):
         source = source.tolist()
-    return _read_texts(source, reads, labelled) if reads in TEXTUAL else _read_memory(source, reads)
+    return _read_texts(source, options) if options.textual else _read_memory(source, options.reads)
 
 
 def names_file(text: str) -> bool:
@@ -76,11 +76,12 @@ def names_file(text: str) -> bool:
     return not any(letter.isspace() for letter in text) or os.path.exists(text)  # noqa: PTH110
 
 
-def _read_texts(source: Any, reads: str, labelled: bool | None) -> Raw:
+def _read_texts(source: Any, options: ReadOptions) -> Raw:
+    reads = options.reads
     if isinstance(source, Table):
         return _read_table(source)
     # Two texts, and two sentences to label, are a list of inputs; anything else in a tuple of two is (X, y).
-    sentences = reads == "words" and labelled is False
+    sentences = reads == "words" and options.labelled is False
     if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str) and not sentences:
         return memory.read_texts(*source, reads)
     if isinstance(source, list | tuple | np.ndarray):
@@ -96,26 +97,26 @@ def _class(module: str, name: str) -> Any:
     return getattr(sys.modules.get(module), name, ())
 
 
-def _read_path(path: Path, columns: Mapping[str, str], labelled: bool | None, reads: str) -> Raw:
+def _read_path(path: Path, options: ReadOptions) -> Raw:
     folders.check_exists(path)
     suffix = path.suffix.lower()
-    if reads == "words" and not columns and conll.is_conll(path):
-        return conll.read_conll(path, labelled)
+    if options.reads == "words" and not options.columns and conll.is_conll(path):
+        return conll.read_conll(path, options.labelled)
     if suffix in frames.SUFFIXES and path.is_file():
-        return frames.read_table(path, columns, labelled, reads)
-    if reads in TEXTUAL:
-        return _read_text_path(path, columns, labelled, reads)
-    if columns:
-        raise OptionError(f"columns={dict(columns)} needs a table (CSV, TSV, Parquet), but {str(path)!r} is none")
+        return frames.read_table(path, options)
+    if options.textual:
+        return _read_text_path(path, options)
+    if options.columns:
+        raise OptionError(f"columns={dict(options.columns)} needs a table (CSV, TSV, Parquet), but {str(path)!r} is none")
     if path.is_dir():
-        return folders.read_folder(path, labelled)
+        return folders.read_folder(path, options.labelled)
     if path.name.lower().endswith(folders.EXTENSIONS):
         return Raw([str(path)], None, source=repr(str(path)))
     known = " ".join((*frames.SUFFIXES, *folders.EXTENSIONS))
     raise DataError(f"{str(path)!r} is neither a folder nor a file of a known kind ({known})")
 
 
-def _read_text_path(path: Path, columns: Mapping[str, str], labelled: bool | None, reads: str) -> Raw:
+def _read_text_path(path: Path, options: ReadOptions) -> Raw:
     """Read what is left for texts: a folder that holds a table per split."""
     found = [entry for entry in sorted(path.iterdir()) if entry.suffix.lower() in TABLES] if path.is_dir() else []
     splits = {entry.stem.lower(): entry for entry in found if entry.stem.lower() in folders.SPLITS}
@@ -123,9 +124,9 @@ def _read_text_path(path: Path, columns: Mapping[str, str], labelled: bool | Non
     if twice:
         raise DataError(f"{str(path)!r} holds two tables of one split: {examples(twice)} and one more of that name; remove one")
     if not splits:
-        known = " ".join(frames.SUFFIXES if reads == "text" else (*frames.SUFFIXES, *conll.SUFFIXES))
+        known = " ".join(frames.SUFFIXES if options.reads == "text" else (*frames.SUFFIXES, *conll.SUFFIXES))
         raise DataError(f"{str(path)!r} holds no texts; give a table ({known}), or a folder with train and valid tables")
-    parts = [_read_path(entry, columns, labelled, reads).with_split(name) for name, entry in splits.items()]
+    parts = [_read_path(entry, options).with_split(name) for name, entry in splits.items()]
     return join(parts, repr(str(path)))
 
 
