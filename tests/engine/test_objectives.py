@@ -17,7 +17,7 @@ import torch
 from tests.engine import rank_work
 from tests.engine.objectives import Coral, Distilled, Momentum
 from tests.engine.test_ranks import launch
-from tests.engine.tiny import count_samples, difference, images, model, values
+from tests.engine.tiny import NAMES, count_samples, difference, images, model, values
 from tests.faults.fork_run import fork
 from zoo import Objective, Supervised
 from zoo.data.open import open_data
@@ -212,3 +212,68 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
             assert gap < 1e-4, (name, gap)
             losses = [[line["train_loss"] for line in run["history"]] for run in (found, expected)]
             assert np.allclose(*losses, rtol=1e-4), name
+
+
+def test_a_regression_trains_in_standard_units_and_is_saved_in_its_own(tmp_path: Path) -> None:
+    pixels, labels = images(24)
+    data = pixels, [1000.0 + 100 * NAMES.index(label) for label in labels]
+    net = model(1, task="regression")
+    run = net.fit(data, data, out=tmp_path, objective=lambda base: Distilled(base, model(seed=7)), **OPTIONS | {"epochs": 8})
+    assert run.metrics["mae"] < 100
+    assert net.evaluate(data)["mae"] == pytest.approx(run.metrics["mae"], rel=1e-4)
+    assert 900 < np.mean(net.predict(pixels)) < 1300
+
+
+def test_a_frozen_teachers_outputs_are_those_of_the_view_that_the_student_sees(tmp_path: Path) -> None:
+    class Mean(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3))
+
+    gaps: list[float] = []
+
+    class Watching(Distilled):
+        def __init__(self, base: Supervised) -> None:
+            super().__init__(base, model(seed=7))
+            self.frozen["mean"] = Mean()
+
+        def loss(self, forward: Any, batch: Any) -> torch.Tensor:
+            one = batch["train"]
+            if isinstance(one.x, torch.Tensor) and one.x.ndim == 4:
+                gaps.append(float((one.frozen["mean"] - one.x.mean((2, 3))).abs().max()))
+            return super().loss(forward, batch)
+
+    # Without room for stored activations the fixed views are loaded, and can be looked at.
+    options = OPTIONS | {"augment": "light", "views": 3, "freeze": 1, "cache_gb": 0.0}
+    model().fit(images(24), False, out=tmp_path, objective=Watching, **options)
+    assert len(gaps) == 9
+    assert max(gaps) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "told"),
+    [
+        (MAKERS["distilled"], {"mixup": 0.2, "augment": "light"}, "mixup: its frozen modules and further views are not mixed"),
+        (MAKERS["coral"], {"l2_sp": 0.1}, r"l2_sp: it has no penalty\(\)"),
+        (MAKERS["coral"], {"cutmix": 0.2, "augment": "light"}, r"cutmix: it has no soften\(\)"),
+    ],
+)
+def test_options_that_an_objective_would_ignore_are_refused(make: Any, options: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=told):
+        model().fit(images(24), False, out=tmp_path, objective=make, **OPTIONS | options)
+
+
+def test_a_module_without_the_model_and_an_objective_without_a_source_are_refused(tmp_path: Path) -> None:
+    def strange(base: Supervised) -> Objective:
+        objective = Objective(base.model, {}, {})
+        objective.module = torch.nn.Linear(1, 1)
+        return objective
+
+    with pytest.raises(OptionError, match=r"no source[\s\S]*does not hold the model"):
+        model().fit(images(24), False, out=tmp_path, objective=strange, **OPTIONS)
+
+
+def test_random_numbers_of_the_users_function_change_nothing(tmp_path: Path) -> None:
+    nets = [model(), model()]
+    for net, function in zip(nets, (None, lambda record: torch.rand(record["epoch"])), strict=True):
+        net.fit(images(24), images(12, seed=1), out=tmp_path / str(function is None), on_epoch=function, **OPTIONS)
+    assert difference(values(nets[0]), values(nets[1])) == 0.0

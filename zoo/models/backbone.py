@@ -54,6 +54,14 @@ def get(
     return Backbone(entry.spec, plugin=plugin, weights=weights, allow_partial=allow_partial, options=options)
 
 
+OWN = "own/"  # what the name of a network of the user's own begins with
+
+
+def is_own(name: str) -> bool:
+    """Return whether a backbone of this name is a network of the user's own, which ``zoo.wrap`` was given."""
+    return name.startswith(OWN)
+
+
 class Backbone:
     """A backbone that can be looked at, built, and adapted to a task.
 

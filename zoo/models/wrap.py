@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Features, Image, Inputs, Text
 from zoo.errors import DeclarationError, OptionError
-from zoo.models.backbone import Backbone
+from zoo.models.backbone import OWN, Backbone
 from zoo.models.layers import LayerGroups, bind
 
-PREFIX = "own/"
 Layers = Mapping[str, str | Sequence[str]]
 
 
@@ -47,11 +46,13 @@ def wrap(
     """
     if not isinstance(module, nn.Module):
         raise OptionError(f"zoo.wrap takes a torch.nn.Module, not {type(module).__name__}")
+    if "/" in name:
+        raise OptionError(f"name is {name!r}; a network of your own is called own/NAME, so give a name without a slash")
     declared: Inputs = Image(size=inputs) if isinstance(inputs, int) else inputs
     called = name or type(module).__name__.lower()
     found = features or _found_features(module, declared, called)
     spec = BackboneSpec(
-        name=called if "/" in called else PREFIX + called,
+        name=OWN + called,
         build="zoo.models.wrap:own_network",
         layers=dict(layers) if layers is not None else child_groups(module),
         inputs=declared,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Features, Inputs, Text, Weights, from_fields
 from zoo.errors import DiskFullError, OutputExistsError, OutputPermissionError, SavedModelError, examples, fault_list
-from zoo.models.backbone import Backbone, with_options
+from zoo.models.backbone import Backbone, is_own, with_options
 from zoo.models.heads import OWN, own_head
 from zoo.models.layers import LayerGroups
 from zoo.models.task_model import TaskModel, build_head
@@ -99,6 +99,9 @@ def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head:
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
         from zoo.saved.lora_files import load_lora
 
+        if backbone is not None or head is not None:
+            remedy = "open the run's folder above it, where LoRA is merged"
+            raise SavedModelError(f"{str(path)!r} is LoRA by itself, which takes no parts of your own; {remedy}")
         return load_lora(path)
     told = read_config(path)
     _refuse_missing_parts(path, told, backbone, head)
@@ -115,8 +118,10 @@ def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head:
 def _refuse_missing_parts(folder: Path, told: Config, backbone: Backbone | None, head: nn.Module | None) -> None:
     """Refuse to open a model without the code of its own parts, or with parts that it does not have; all at once."""
     faults = []
-    if told.zoo.backbone.startswith("own/") and backbone is None:
+    if is_own(told.zoo.backbone) and backbone is None:
         faults.append(f"its backbone {told.zoo.backbone!r} is a network of your own: backbone=zoo.wrap(module, …)")
+    if not is_own(told.zoo.backbone) and backbone is not None:
+        faults.append(f"its backbone is {told.zoo.backbone!r}: leave out backbone=")
     if told.zoo.head == OWN and head is None:
         faults.append("its head is a module of your own: head=module")
     if told.zoo.head != OWN and head is not None:
@@ -185,7 +190,7 @@ def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = Fa
 
 
 def _refuse_own_backbone(folder: Path, told: Config) -> None:
-    if told.zoo.backbone.startswith("own/"):
+    if is_own(told.zoo.backbone):
         remedy = f"open it with zoo.load({str(folder)!r}, backbone=zoo.wrap(module, …)), and wrap its .backbone for another task"
         raise SavedModelError(f"{str(folder)!r} holds a network of your own, {told.zoo.backbone!r}; {remedy}")
 

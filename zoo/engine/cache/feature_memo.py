@@ -21,6 +21,7 @@ from zoo.data.open import Table
 from zoo.data.read import TEXTUAL
 from zoo.engine.loading.loader import Kind
 from zoo.engine.rundir.run_context import RunContext
+from zoo.models.backbone import is_own
 from zoo.models.task_model import TaskModel
 
 LIMIT = 512 * 2**20  # bytes of all values together
@@ -106,6 +107,8 @@ class Keys:
 def model_key(model: TaskModel, frozen: int) -> str:
     """Return what identifies the frozen prefix of a model and what comes before it, by value; nothing where that is not known."""
     spec, pool = model.spec, getattr(model.head, "pool", None)
+    if is_own(spec.name):  # its code is not known by a name
+        return ""
     modules = [part for group in model.groups[:frozen] for _, module in group.modules() for part in module.modules()]
     modules += [model.backbone, *(pool.modules() if isinstance(pool, nn.Module) else [])]
     if any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in modules):

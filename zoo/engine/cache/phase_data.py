@@ -127,8 +127,9 @@ class PhaseData:
     def _stream(self, epoch: Epoch, name: str, source: Source) -> Stream:
         lengths = self._loaders.lasting(Kind(name)).samples.lengths if not epoch.pooled else None
         bases = [self._batches(epoch, name, view) for view in range(source.views)]
-        batches = bases[0] if len(bases) == 1 else _side_by_side(bases)
-        return Stream(self._with_outputs(epoch, name, batches) if self._frozen else batches, lengths)
+        if self._frozen:
+            bases[0] = self._with_outputs(epoch, name, bases[0])
+        return Stream(bases[0] if len(bases) == 1 else _side_by_side(bases), lengths)
 
     def _batches(self, epoch: Epoch, name: str, view: int) -> BatchFunction:
         """Return the batches of one view of a source."""
@@ -147,7 +148,7 @@ class PhaseData:
 
     def _with_outputs(self, epoch: Epoch, name: str, batches: BatchFunction) -> BatchFunction:
         """Return batches with the outputs of the objective's frozen modules: stored where a sample's views are fixed, else computed."""
-        views = self._context.config.views if epoch.augment else 1
+        views = self._context.config.views if epoch.cached else 1
         fixed = epoch.cached or not epoch.augment
 
         def with_outputs(order: Sequence[Indices], position: int) -> Iterator[Batch]:

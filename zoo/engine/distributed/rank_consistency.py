@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.options.config import DECLARED
 from zoo.errors import OptionError, fault_list
 
-_FREE = {"workers", "cache_gb", "timeout", "platform"}  # what may differ between machines
+_FREE = {name for name, option in DECLARED.items() if option.free} - {"device"} | {"platform"}  # what may differ between machines
 VALUES = "the model's values"
 REMEDY = "Start all of them with the same command, data and environment"
 
@@ -31,7 +32,8 @@ def refuse_others(told: Mapping[str, Any], model: nn.Module, ranks: Ranks) -> No
     if ranks.count == 1:
         return
     data = {f"the {name} data": _without_source(table) for name, table in told["data"].items()}
-    mine = told["config"] | told["model"] | told["versions"] | data | {VALUES: fingerprint(model)}
+    parts = {f"the {name}": told.get(name) for name in ("objective", "own")}
+    mine = told["config"] | told["model"] | told["versions"] | data | parts | {VALUES: fingerprint(model)}
     first, *others = ranks.gather(mine)
     for rank, other in enumerate(others, start=1):
         names = [name for name in first | other if name not in _FREE and first.get(name) != other.get(name)]
@@ -39,6 +41,27 @@ def refuse_others(told: Mapping[str, Any], model: nn.Module, ranks: Ranks) -> No
             faults = [_difference(name, first.get(name), other.get(name), rank) for name in names]
             headline = f"ranks 0 and {rank} of {ranks.count} do not do the same:"
             raise ranks.known(OptionError(fault_list(headline, faults, REMEDY)))
+
+
+def refuse_other_modules(module: nn.Module, frozen: Mapping[str, nn.Module], ranks: Ranks) -> None:
+    """Refuse ranks whose further or frozen modules start from other values than the first one's.
+
+    Args:
+        module: The objective's module.
+        frozen: Its frozen modules by name.
+        ranks: The processes.
+
+    Raises:
+        OptionError: On every process, naming the modules.
+    """
+    if ranks.count == 1 or ranks.lockstep:
+        return
+    mine = {"its module": fingerprint(module), **{f"frozen {name!r}": fingerprint(part) for name, part in frozen.items()}}
+    first, *others = ranks.gather(mine)
+    differing = sorted({name for other in others for name in first if other.get(name) != first[name]})
+    if differing:
+        remedy = "build further modules inside the function that objective= is given, where random values follow from the run's seed"
+        raise ranks.known(OptionError(f"objective: {', '.join(differing)} has other values on other ranks; {remedy}"))
 
 
 def refuse_other_starts(folder: Path, steps: int | None, ranks: Ranks) -> None:

@@ -43,18 +43,21 @@ def check_shardable(model: TaskModel, config: Config, ranks: Ranks, *, supervise
         raise OptionError(fault_list("shard=True cannot be used here:", faults, "See docs/several-devices.md"))
 
 
-def check_batches(smallest: int, ranks: Ranks) -> None:
-    """Refuse batches that leave a process of a sharded run without a sample.
+def check_batches(smallest: int, ranks: Ranks, *, separable: bool) -> None:
+    """Refuse batches that leave a rank without a sample where every forward needs all of them.
+
+    Args:
+        smallest: Samples of the smallest batch.
+        ranks: The processes.
+        separable: Whether the loss is a sum over samples.
 
     Raises:
         OptionError: If the smallest batch has fewer samples than there are processes.
     """
-    if ranks.lockstep and smallest < ranks.count:
-        raise ranks.known(
-            OptionError(
-                f"shard=True needs a sample for every process in each batch; the smallest has {smallest}, for {ranks.count} processes"
-            )
-        )
+    if (ranks.lockstep or not separable) and smallest < ranks.count:
+        what = "shard=True" if ranks.lockstep else "a loss of whole batches"
+        needs = f"{what} needs a sample for every process in each batch"
+        raise ranks.known(OptionError(f"{needs}; the smallest has {smallest}, for {ranks.count} processes"))
 
 
 @contextmanager

@@ -79,11 +79,11 @@ def in_batches_that_fit(run: Callable[[int], T], size: int, *, halved: Callable[
                 raise
             if size == 1 or halved is None:
                 remedy = "lower batch_size" if size > 1 else "make the inputs smaller (image_size=, max_length=)"
-                raise TrainingError(f"out of memory without gradients, in batches of {count(size, 'sample')}; {remedy}") from error
+                raise TrainingError(f"out of memory during inference, in batches of {count(size, 'sample')}; {remedy}") from error
         gc.collect()
         size //= 2
         halved()
-        log.warning("out of memory without gradients: going on with batches of %s", count(size, "sample"))
+        log.warning("out of memory during inference: going on with batches of %s", count(size, "sample"))
 
 
 def run_words(

@@ -58,6 +58,8 @@ def single_transform(inputs: Any, augment: Any, *, seed: int) -> Callable[[Any],
     fields = None if augment is None or callable(augment) else resolve_augment(augment, {}, faults)
     if faults:
         raise OptionError("; ".join(faults))
+    if callable(augment) and not isinstance(inputs, Image):
+        raise OptionError("augment: a function is for images, and the model reads volumes")
     varied = None if fields is None else Augment(**fields)
     one = OwnAugmentation(inputs, augment) if callable(augment) else transform_for(inputs, varied)
     rng = random.Random(seed)

@@ -1,4 +1,4 @@
-"""A source of batches together with the function from their inputs to logits."""
+"""The sources of an objective, and the streams of batches that a phase makes of them."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Nothing that is not finite ever reaches a parameter.
+"""Skip updates with NaN or infinite loss or gradients.
 
-On the CPU every loss and every gradient norm is looked at before the optimizer steps. On a GPU that would stall the
-queue at each step, so the same test stays on the device: a fused optimizer skips its update where ``found_inf`` is set,
-and the flag is read every ``EVERY`` steps and at the end of an epoch. Either way no non-finite update is ever made; there
-only the message may come late, and it names the step that was first. ``bad`` is for whatever else must not be touched by
-such a step. An optimizer that cannot skip its update by itself
-is looked after as on the CPU, also on a GPU.
+On the CPU every loss and every gradient norm is checked before the optimizer steps. On a GPU that would stall the queue at each
+step, so the same test stays on the device: a fused optimizer skips its update where ``found_inf`` is set, and the flag is read
+every ``EVERY`` steps and at the end of an epoch. Either way no non-finite update is ever made; there only the message may come
+late, and it names the step that was first. ``bad`` is for whatever else must not be changed by such a step. An optimizer that
+cannot skip its update by itself is checked as on the CPU, also on a GPU.
 """
 
 from __future__ import annotations

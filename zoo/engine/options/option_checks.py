@@ -9,6 +9,7 @@ from zoo.engine.options.config import DECLARED, SWITCHES, Config
 from zoo.engine.options.own_parts import OwnParts
 from zoo.engine.options.recipe import phase_epochs
 from zoo.errors import OptionError, count, fault_list
+from zoo.models.backbone import is_own
 from zoo.models.heads import OWN
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
@@ -60,6 +61,11 @@ def check_own_parts(model: TaskModel, config: Config, own: OwnParts) -> None:
     faults = [f"{', '.join(beside)}: a loss of your own decides them; put them into it"] if own.loss is not None and beside else []
     if own.augment is not None and model.spec.modality != "image":
         faults.append(f"augment: a function is for images, and {model.spec.name!r} reads {model.spec.modality}s")
+    ignored = [name for name in ("rand_augment", "erase") if (config.augment or {}).get(name)]
+    if own.augment is not None and ignored:
+        faults.append(f"{', '.join(ignored)}: an augmentation of your own decides them; put them into it")
+    if own.loss is not None and find_task(model.task).per_token:
+        faults.append(f"loss: a function gives one value per sample, and {model.task!r} has several targets; take one by name")
     if faults:
         raise OptionError(fault_list("these options do not suit the run:", faults, "Leave out what is named"))
 
@@ -76,7 +82,7 @@ def _useless(task: Task, config: Config) -> list[tuple[list[str], str]]:
 def _warn(model: TaskModel, config: Config) -> None:
     """Tell of what can be meant, and mostly is not."""
     phases = config.recipe.phases
-    needed = ["backbone=zoo.wrap(…)"] if model.spec.name.startswith("own/") else []
+    needed = ["backbone=zoo.wrap(…)"] if is_own(model.spec.name) else []
     needed += ["head=module"] if model.head_name == OWN else []
     if needed:
         log.warning("the run saves values and not the code of your own parts: open it with zoo.load(folder, %s)", ", ".join(needed))

@@ -40,7 +40,8 @@ class OwnParts:
         """Return plain data about what changes the result, which a resumed run must agree with."""
         named = {"loss": self.loss and name_of(self.loss), "augment": self.augment and name_of(self.augment)}
         told = {key: value for key, value in named.items() if value}
-        return told | ({"metrics": sorted(self.metrics)} if self.metrics else {})
+        directions = {name: "min" if name in self.lower else "max" for name in self.metrics}
+        return told | ({"metrics": directions} if directions else {})
 
 
 def take_own_parts(options: dict[str, Any], task: Task) -> OwnParts:
@@ -129,5 +130,7 @@ def _is_of_scikit_learn(function: Any) -> bool:
 
 def name_of(function: Any) -> str:
     """Return what to call a function or an object of the user's in a record."""
+    if hasattr(function, "func"):  # functools.partial
+        return f"{name_of(function.func)}{function.args}{function.keywords}"
     name = getattr(function, "__qualname__", None)
     return f"{function.__module__}.{name}" if name else f"{type(function).__module__}.{type(function).__qualname__}"

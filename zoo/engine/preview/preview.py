@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from zoo.engine.runtime.memory_profile import footprint, nbytes
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.rollback import as_before, tensors_of
 from zoo.engine.runtime.signals import StopFlag
-from zoo.engine.train.model_setup import further_modules, prepared
+from zoo.engine.train.model_setup import active, further_modules, prepared
 from zoo.engine.train.objective import Objective, make_objective
 from zoo.engine.train.supervised import Supervised
 from zoo.engine.train.trainer import Training, why_whole
@@ -111,10 +111,12 @@ class _Planned:
         model.inputs, model.labels = inputs_in_use(model, self._config), model.labels or tables[0].classes or None
         gc.collect()  # what earlier work left must not be freed in the middle of a measurement
         with prepared(model, self._dry_config, accelerator) as (layout, penalties):
-            objective = make_objective(self._objective, Supervised(model, *tables, self._dry_config, self._device, penalties, self._own))
+            supervised = Supervised(model, *tables, self._dry_config, self._device, penalties, self._own)
+            objective = make_objective(self._objective, supervised, self._dry_config)
             progress = Progress(quiet=True, monitor=objective.monitor)
             context = RunContext(self._dry_config, accelerator, Ranks(), self._folder, layout, progress, StopFlag(), self._own)
-            with further_modules(objective, self._device), objective.active():
+            untouched_too = nullcontext() if objective.module is model else as_before(objective.module)
+            with untouched_too, further_modules(objective, self._device), active(objective, supervised):
                 self._module = objective.module
                 beside = [tensor for module in objective.frozen.values() for tensor in tensors_of(module).values()]
                 started = [tensor for part in objective.parts().values() for tensor in part.state_dict().values()]

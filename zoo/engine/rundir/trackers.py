@@ -42,10 +42,14 @@ def open_trackers(wanted: Sequence[Any], folder: Path, config: Mapping[str, Any]
             found.append(kind(folder.name, **({"logging_dir": str(folder)} if kind.requires_logging_directory else {})))
     if faults:
         raise OptionError(f"log_with: {'; '.join(faults)}")
-    for tracker in found:
-        if hasattr(tracker, "start"):
-            tracker.start()
-        tracker.store_init_configuration(_plain(config))
+    try:
+        for tracker in found:
+            if hasattr(tracker, "start"):
+                tracker.start()
+            tracker.store_init_configuration(_plain(config))
+    except BaseException:
+        close_trackers(found)
+        raise
     return found
 
 

@@ -136,8 +136,10 @@ def _lengths(streams: Mapping[str, Stream]) -> npt.NDArray[np.int64] | None:
 @contextmanager
 def _rolled_back(objective: Objective) -> Iterator[None]:
     """Put an objective's own state back at the end; that of its module is not looked at."""
-    before = copy.deepcopy(dict(objective.state_dict()))
+    moving = {} if objective.name == "supervised" else objective.parts()  # the values of the start that penalties keep stand still
+    before = copy.deepcopy([dict(part.state_dict()) for part in (objective, *moving.values())])
     try:
         yield
     finally:
-        objective.load_state_dict(before)
+        for part, state in zip((objective, *moving.values()), before, strict=True):
+            part.load_state_dict(state)

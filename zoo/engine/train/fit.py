@@ -12,7 +12,7 @@ from typing import Any
 
 from zoo.data.open import Table
 from zoo.declare import Text
-from zoo.engine.distributed.rank_consistency import refuse_other_starts, refuse_others
+from zoo.engine.distributed.rank_consistency import refuse_other_modules, refuse_other_starts, refuse_others
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import join_processes
 from zoo.engine.distributed.sharding import check_shardable, trained_model
@@ -31,7 +31,7 @@ from zoo.engine.runtime.device import make_accelerator
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals
 from zoo.engine.train.messages import too_late
-from zoo.engine.train.model_setup import further_modules, prepared, switch_off
+from zoo.engine.train.model_setup import active, further_modules, prepared, switch_off
 from zoo.engine.train.objective import Objective, described_objective, make_objective
 from zoo.engine.train.supervised import Supervised
 from zoo.engine.train.train_state import STOP
@@ -206,10 +206,12 @@ def _train(
     model, config = job.model, job.config
     with prepared(model, config, accelerator) as (layout, penalties):
         with trained_model(model, config, ranks, accelerator.device) as trained:
-            objective = make_objective(job.objective, Supervised(trained, *tables, config, accelerator.device, penalties, job.own))
+            supervised = Supervised(trained, *tables, config, accelerator.device, penalties, job.own)
+            objective = make_objective(job.objective, supervised, config)
+            refuse_other_modules(objective.module, objective.frozen, ranks)
             progress = Progress(job.quiet or not ranks.main, objective.monitor)
             context = RunContext(config, accelerator, ranks, folder, layout, progress, stop, job.own)
-            with further_modules(objective, context.device), objective.active():
+            with further_modules(objective, context.device), active(objective, supervised):
                 training = Training(objective, context)
                 if ranks.main:
                     write_run(folder, record)

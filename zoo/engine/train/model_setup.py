@@ -44,6 +44,16 @@ def prepared(model: TaskModel, config: Config, accelerator: Any) -> Iterator[tup
 
 
 @contextmanager
+def active(objective: Objective, supervised: Objective) -> Iterator[None]:
+    """Keep open what must hold while an objective trains, and what holds for the encoded targets that it may have taken over."""
+    with ExitStack() as stack:
+        stack.enter_context(supervised.active())
+        if objective is not supervised:
+            stack.enter_context(objective.active())
+        yield
+
+
+@contextmanager
 def further_modules(objective: Objective, device: torch.device) -> Iterator[None]:
     """Bring what an objective has beside its model to the device, in place; the frozen modules in eval mode."""
     with ExitStack() as stack:

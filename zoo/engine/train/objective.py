@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,10 +14,12 @@ from zoo.data.table import Table
 from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.batched_inference import Outputs
 from zoo.engine.loading.stream import Source
-from zoo.errors import OptionError
+from zoo.engine.options.config import Config
+from zoo.errors import OptionError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 
+log = logging.getLogger("zoo")
 Infer = Callable[[str], Outputs]
 """From the name of a validation table to the model's logits for all its samples."""
 
@@ -36,7 +39,7 @@ class Objective:
         frozen: Modules from inputs to one row of outputs per sample that never train, such as a teacher. Their outputs are
             ``Batch.frozen``: computed once per sample where its views are fixed.
         monitor: The metric of ``validate`` that chooses the epoch.
-        lower: Whether its lowest value is the best.
+        lower: Whether its lowest value is the best; None where that is known of the metric.
         pooled: Whether pooled features may stand in for inputs where the whole backbone is frozen.
         whole: Why stored activations may not stand in for inputs, as the log tells it; empty where they may. For a loss that gives
             inputs to other modules than the model, which is better done by ``frozen``.
@@ -59,7 +62,7 @@ class Objective:
         lower: bool | None = None,
     ) -> None:
         self.model, self.sources, self.valid, self.monitor = model, dict(sources), dict(valid), monitor
-        self.lower = monitor in find_task(model.task).lower_is_better if lower is None else lower
+        self.lower = lower
         self.module: nn.Module = model
         self.frozen: dict[str, nn.Module] = {}
 
@@ -114,20 +117,54 @@ class Objective:
         """Take over what ``state_dict`` returned, in place."""
 
 
-def make_objective(make: Callable[[Any], Objective] | None, supervised: Objective) -> Objective:
-    """Return the objective of a run.
+def make_objective(make: Callable[[Any], Objective] | None, supervised: Objective, config: Config) -> Objective:
+    """Return the objective of a run, checked.
 
     Args:
         make: What ``fit(objective=…)`` was given: from the ``Supervised`` of the run to its objective; None takes the former.
         supervised: That of the same model and data, to build upon.
+        config: The resolved configuration.
 
     Raises:
-        OptionError: If something else comes back.
+        OptionError: If something else comes back, or it cannot be trained with this configuration; all faults at once.
     """
     objective = supervised if make is None else make(supervised)
+    if objective is supervised:
+        return supervised
     if not isinstance(objective, Objective):
         raise OptionError(f"objective returned {type(objective).__name__}; it must return an Objective")
+    if faults := [*_faults_of(objective), *_useless_with(objective, config)]:
+        raise OptionError(fault_list(f"the objective {objective.name!r} cannot train like this:", faults))
+    if objective.lower is None:
+        known = find_task(objective.model.task).lower_is_better
+        objective.lower = bool(supervised.lower) if objective.monitor == supervised.monitor else objective.monitor in known
+    views = [name for name, source in objective.sources.items() if source.views > 1]
+    if views and (config.augment is None or not all(phase.augment for phase in config.recipe.phases)):
+        log.warning("the views of %s are equal in phases without augmentation", ", ".join(views))
     return objective
+
+
+def _faults_of(objective: Objective) -> list[str]:
+    """Return what is wrong with an objective by itself."""
+    held = any(part is objective.model for part in objective.module.modules())
+    return [
+        *([] if objective.sources else ["it has no source; give at least one zoo.Source"]),
+        *([] if held else ["its module does not hold the model: module = nn.ModuleDict({'model': base.model, …})"]),
+    ]
+
+
+def _useless_with(objective: Objective, config: Config) -> list[str]:
+    """Return the options that were given and that an objective would ignore or get wrong."""
+    kind, faults = type(objective), []
+    penalties = [name for name in ("l2_sp", "delta", "bss") if getattr(config, name)]
+    if penalties and kind.penalty is Objective.penalty:
+        faults.append(f"{', '.join(penalties)}: it has no penalty(); leave them out, or return base.penalty(batch) there")
+    mixed = [name for name in ("mixup", "cutmix") if (config.augment or {}).get(name)]
+    several = objective.frozen or any(source.views > 1 for source in objective.sources.values())
+    if mixed and (several or kind.soften is Objective.soften):
+        reason = "its frozen modules and further views are not mixed" if several else "it has no soften(), which makes targets mixable"
+        faults.append(f"{', '.join(mixed)}: {reason}")
+    return faults
 
 
 def described_objective(make: Callable[[Any], Objective]) -> Any:

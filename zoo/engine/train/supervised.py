@@ -56,7 +56,7 @@ class Supervised(Objective):
         self.task = find_task(model.task)
         targets = np.asarray(train.targets)
         self._scale: TargetScale | None = measure(model.head, targets, model.num_classes) if self.task.standardized else None
-        self._classes, self.penalties, self._own = train.classes, penalties, own or OwnParts()
+        self._classes, self.penalties, self._own, self._device = train.classes, penalties, own or OwnParts(), device
         self._named = self.task.losses[config.loss] if config.loss else None
         self.whole = "a penalty (delta) needs the inputs" if penalties and penalties.needs_inputs else ""
         self._truth: npt.NDArray[Any] | None = None if valid is None else np.asarray(valid.targets)
@@ -121,9 +121,9 @@ class Supervised(Objective):
         """Return the mean loss of validation logits, in the loss that trains."""
         targets = torch.from_numpy(truth if self._scale is None else self._scale.encode(truth))
         weights, found = self._weights, torch.from_numpy(np.asarray(logits, dtype=np.float32))
-        if weights is not None:
-            found, targets = found.to(weights.device), targets.to(weights.device)
-        total = self.label_loss(found, targets)
+        with torch.no_grad():
+            targets = targets.to(self._device)
+            total = self.label_loss(found.to(self._device), targets)
         return float(total / (len(targets) if self._own.loss is not None else self.task.weight(targets, weights)))
 
     def active(self) -> AbstractContextManager[Any]:

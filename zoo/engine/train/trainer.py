@@ -29,6 +29,7 @@ from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.rundir.run_folder import write_history
 from zoo.engine.rundir.stateful import Stateful, distribute
 from zoo.engine.rundir.trackers import close_trackers, log_record, open_trackers
+from zoo.engine.runtime.device import random_state, restore_random_state
 from zoo.engine.runtime.signals import StopFlag, Stopped
 from zoo.engine.train.auto_tune import AutoTune
 from zoo.engine.train.checkpoint_writer import CheckpointWriter
@@ -64,7 +65,7 @@ class Training:
         # Cached features need a head that tells pooling and logits apart.
         separable = objective.pooled and hasattr(model.head, "logits") and _is_plain(getattr(model.head, "pool", None))
         self.batches = StepBatches(objective.sources, config, ranks, objective.soften)
-        check_batches(self.batches.smallest, ranks)
+        check_batches(self.batches.smallest, ranks, separable=objective.separable)
         pixels = not isinstance(model.inputs, Text)
         self.plan = make_plan(
             config, model.groups, steps=self.batches.steps, at_least=model.frozen, separable=separable, augmentable=pixels
@@ -72,7 +73,7 @@ class Training:
         extra = None if objective.module is model else objective.module
         self.optimizer = build_optimizer(model, config, context.device, extra)
         self.averages = Averages(model, config, self.plan)
-        self.state, self.best = TrainState(ranks), Best(objective.monitor, objective.lower)
+        self.state, self.best = TrainState(ranks), Best(objective.monitor, bool(objective.lower))
         self.kept, self.start = Snapshot(), Snapshot()
         self.rates = Rates(self.optimizer, config)
         self.guard, self.stepper = self.make_stepper()
@@ -250,11 +251,15 @@ class Training:
 
     def _report(self, record: dict[str, Any]) -> None:
         """Give a line of the history to the trackers and to the user's function."""
-        with self.context.ranks.together():
-            if self.context.ranks.main:
-                log_record(self._trackers, record)
-                if self.context.own.on_epoch is not None:
-                    self.context.own.on_epoch(dict(record))
+        state = random_state()  # the user's code may draw from it, and a resumed run does not come by here
+        try:
+            with self.context.ranks.together():
+                if self.context.ranks.main:
+                    log_record(self._trackers, record)
+                    if self.context.own.on_epoch is not None:
+                        self.context.own.on_epoch(dict(record))
+        finally:
+            restore_random_state(state)
 
     def validate(self, epoch: Epoch | None) -> dict[str, float]:
         """Return the metrics of the model as it is; without an epoch, of values that none of them trained."""
@@ -265,7 +270,8 @@ class Training:
         with ranks.together():
             outputs = {name: self.data.infer(epoch, name) for name in self.objective.valid}
         # Those of the first process: what is decided by them must not hang on the last digit of another's arithmetic.
-        return ranks.gather(self.objective.validate(outputs.__getitem__))[0]
+        metrics = {name: float(value) for name, value in self.objective.validate(outputs.__getitem__).items()}
+        return ranks.gather(metrics)[0]
 
     def set_mode(self, epoch: Epoch | None, *, training: bool) -> None:
         """Put the modules into training or eval mode; where features are cached nothing of the model is run but the head."""
