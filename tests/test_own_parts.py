@@ -114,6 +114,26 @@ def test_a_head_of_ones_own(options: dict[str, str], tmp_path: Path) -> None:
         zoo.load(run.dir)
 
 
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        (nn.Linear(7, 3), r"fails on features of shape \(2, 8\)"),
+        (nn.Linear(8, 4), r"gives \(2, 4\) for 2 samples; num_classes=3 needs \(2, 3\)"),
+        (nn.Linear, r"head is Linear; give a name, or a torch\.nn\.Module"),
+    ],
+)
+def test_a_head_that_does_not_fit_is_refused_before_training(head: Any, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        zoo.get("toy/net", weights=False).adapt(3, head=head)
+
+
+def test_a_head_is_copied_so_that_two_models_do_not_share_it(tmp_path: Path) -> None:
+    head = nn.Linear(8, 3)
+    before = values(head)
+    zoo.get("toy/net", weights=False).adapt(3, head=head).fit(images(24), False, out=tmp_path, **FIT)
+    assert difference(before, values(head)) == 0.0
+
+
 def test_a_single_linear_layer_as_a_head() -> None:
     net = zoo.get("toy/net", weights=False).adapt(2, head=nn.Linear(8, 2))
     assert net(torch.zeros(3, 3, 16, 16)).shape == (3, 2)
@@ -178,8 +198,22 @@ def test_a_loss_of_ones_own_is_the_same_as_the_tasks_where_it_is_the_same(tmp_pa
 def test_a_loss_that_gives_no_value_per_sample_is_told_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"shape \(\) for a batch of 8; give one value per sample"):
         model().fit(images(24), False, out=tmp_path, loss=functional.cross_entropy, **FIT)
+    with pytest.raises(OptionError, match="do not depend on the logits"):
+        model().fit(images(24), False, out=tmp_path, loss=lambda x, y: functional.cross_entropy(x.detach(), y, reduction="none"), **FIT)
+    with pytest.raises(OptionError, match=r"loss is the class CrossEntropyLoss; give an object"):
+        model().fit(images(24), False, out=tmp_path, loss=nn.CrossEntropyLoss, **FIT)
     with pytest.raises(OptionError, match="label_smoothing: a loss of your own"):
         model().fit(images(24), False, loss=lambda x, y: x.sum(1), label_smoothing=0.1, quiet=True)
+
+
+def test_a_run_is_not_resumed_with_a_loss_of_other_settings(tmp_path: Path) -> None:
+    def weighted(weight: float) -> Any:
+        return lambda x, y: weight * functional.cross_entropy(x, y, reduction="none")
+
+    model().fit(images(24), False, out=tmp_path, loss=weighted(1.0), **FIT)
+    model().fit(images(24), False, out=tmp_path, loss=weighted(1.0), resume=True, **FIT)
+    with pytest.raises(SavedModelError, match=r"own parts were .*\[1\.0\].* and are .*\[2\.0\]"):
+        model().fit(images(24), False, out=tmp_path, loss=weighted(2.0), resume=True, **FIT)
 
 
 def test_own_metrics_are_scikit_learns_and_choose_the_epoch(tmp_path: Path) -> None:
@@ -187,7 +221,7 @@ def test_own_metrics_are_scikit_learns_and_choose_the_epoch(tmp_path: Path) -> N
 
     metrics = {
         "kappa": cohen_kappa_score,
-        "logloss": (log_loss, "min"),
+        "logloss": log_loss,  # lower is better, as scikit-learn's names of this ending say
         "top2": lambda y, p: top_k_accuracy_score(y, p, k=2, labels=range(3)),
     }
     net = model()
@@ -263,6 +297,19 @@ def test_an_augmentation_of_ones_own_draws_by_the_runs_seed(function: Any, worke
     plain = model()
     plain.fit(images(24), False, out=tmp_path / "plain", augment="none", workers=workers, **FIT)
     assert difference(values(nets[0]), values(plain)) > 0.0
+
+
+def test_an_augmentation_that_normalises_or_fails_is_named(tmp_path: Path) -> None:
+    def normalised(image: Image.Image) -> Tensor:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 64 - 2
+
+    def broken(image: Image.Image) -> Image.Image:
+        raise KeyError(image.mode)
+
+    with pytest.raises(DataError, match=r"values in \[-2, .*\], not in \[0, 1\]"):
+        model().fit(images(24), False, out=tmp_path, augment=normalised, **FIT)
+    with pytest.raises(DataError, match=r"augmentation .*broken failed with KeyError: 'RGB'"):
+        model().fit(images(24), False, out=tmp_path, augment=broken, **FIT)
 
 
 def test_torchvisions_transforms_are_augmentations(tmp_path: Path) -> None:

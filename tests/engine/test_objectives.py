@@ -272,6 +272,48 @@ def test_a_module_without_the_model_and_an_objective_without_a_source_are_refuse
         model().fit(images(24), False, out=tmp_path, objective=strange, **OPTIONS)
 
 
+class Unfinished(Objective):
+    """Its author forgot super().__init__()."""
+
+    def __init__(self, base: Supervised) -> None:
+        self.base = base
+
+
+class PerSample(Objective):
+    """Its loss is one value per sample."""
+
+    def __init__(self, base: Supervised) -> None:
+        super().__init__(base.model, base.sources, base.valid, monitor=base.monitor)
+        self.weight = base.weight  # type: ignore[method-assign]
+
+    def loss(self, forward: Any, batch: Any) -> Any:
+        return forward.logits(forward.features(batch["train"].x)).sum(1)
+
+
+class Words(PerSample):
+    """Its metrics are no numbers."""
+
+    def loss(self, forward: Any, batch: Any) -> Any:
+        return super().loss(forward, batch).sum()
+
+    def validate(self, outputs: Any) -> Any:
+        return ["good"]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "told"),
+    [
+        ("coral", OptionError, "objective is str; give a function"),
+        (Unfinished, OptionError, r"does not call super\(\).__init__"),
+        (PerSample, TrainingError, r"loss\(\) of .* returned a tensor of shape \(8,\); it must return the sum"),
+        (Words, OptionError, r"validate\(\) of .* returned \['good'\]; it must return a dict of numbers"),
+    ],
+)
+def test_the_usual_mistakes_in_an_objective_are_named(make: Any, error: type[Exception], told: str, tmp_path: Path) -> None:
+    with pytest.raises(error, match=told):
+        model().fit(images(24), images(12, seed=1), out=tmp_path, objective=make, **OPTIONS)
+
+
 def test_random_numbers_of_the_users_function_change_nothing(tmp_path: Path) -> None:
     nets = [model(), model()]
     for net, function in zip(nets, (None, lambda record: torch.rand(record["epoch"])), strict=True):

@@ -158,6 +158,8 @@ def _of_loader(data: Any) -> Any:
         return data
     plain = (loaders.SequentialSampler, loaders.RandomSampler)
     own = [] if isinstance(data.sampler, plain) else [f"sampler {type(data.sampler).__name__}"]
+    if data.batch_sampler is not None and type(data.batch_sampler) is not loaders.BatchSampler:
+        own.append(f"batch sampler {type(data.batch_sampler).__name__}")
     own += [] if data.collate_fn is loaders.default_collate else [f"collate_fn {getattr(data.collate_fn, '__name__', 'of its own')}"]
     if own:
         remedy = "give its dataset, and balanced_sampling=True or a Subset for the sampler"

@@ -40,9 +40,21 @@ class OwnAugmentation:
         ready = isinstance(source, torch.Tensor) and source.is_floating_point()
         image = source if ready else decode(source, self.inputs.channels, window=self.inputs.window)
         with drawing_from(rng) as seed:
-            changed = self._changed(image, seed)
+            try:
+                changed = self._changed(image, seed)
+            except DataError:
+                raise
+            except Exception as error:
+                name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+                raise DataError(f"the augmentation {name} failed with {type(error).__name__}: {error}") from error
         if isinstance(changed, torch.Tensor) and changed.is_floating_point():
             x = check_tensor(changed, self.inputs)
+            low, high = float(x.min()), float(x.max())
+            if not ready and not 0 <= low <= high <= 1:
+                remedy = (
+                    "scale them, as v2.ToDtype(torch.float32, scale=True) does, and leave out a normalisation, which the model does itself"
+                )
+                raise DataError(f"the augmentation returned a float tensor with values in [{low:g}, {high:g}], not in [0, 1]; {remedy}")
             if ready:  # a ready-made tensor is the network's input as it is
                 return x
             mean, std = torch.tensor(self.inputs.mean).view(-1, 1, 1), torch.tensor(self.inputs.std).view(-1, 1, 1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from zoo.declare import BackboneSpec, HeadSpec, Image, Text, Volume
+from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume
 from zoo.errors import DeclarationError, OptionError, check_options, did_you_mean, fault_list
 from zoo.models.backbone import Backbone, has_pooler
 from zoo.plugins.loader import load_function
@@ -64,6 +66,33 @@ def check_head_options(head: HeadSpec, options: Mapping[str, Any]) -> None:
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         beside = [name for name in inspect.signature(Backbone.adapt).parameters if name not in ("self", "head_options")]
         check_options(options, [parameter.name for parameter in parameters], f"head {head.name!r}", beside=beside)
+
+
+def checked_head(head: Any, features: Features, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
+    """Return a copy of a head of the user's own, tried on zeros where it is given pooled features.
+
+    Raises:
+        OptionError: If it is no module, fails, or gives another number of outputs.
+    """
+    if not isinstance(head, nn.Module):
+        name = getattr(head, "__name__", type(head).__name__)
+        raise OptionError(f"head is {name}; give a name, or a torch.nn.Module (an object, not its class)")
+    check_options(options, ["pool"], "a head of your own")
+    module = copy.deepcopy(head)
+    if options.get("pool") == "none" and features.layout != "BD":
+        return module  # the size of a feature map is known once the network runs
+    training = module.training
+    try:
+        with torch.no_grad():
+            shape = tuple(module.eval()(torch.zeros(2, features.dim)).shape)
+    except Exception as error:
+        raise OptionError(
+            f"the head fails on features of shape (2, {features.dim}): {type(error).__name__}: {error}; with pool='none' it is given "
+            "the features as they are"
+        ) from error
+    if shape != (2, num_classes):
+        raise OptionError(f"the head gives {shape} for 2 samples; num_classes={num_classes} needs (2, {num_classes})")
+    return module.train(training)
 
 
 def own_pooling(spec: BackboneSpec, task: str, options: Mapping[str, Any]) -> tuple[dict[str, bool], dict[str, Any]]:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from zoo.data.dataset import ModelInputs
 from zoo.declare import BackboneSpec, HeadSpec, Inputs
-from zoo.errors import check_options
-from zoo.models.adapt_checks import channel_option, check_arguments, check_head_options, check_task, check_width, own_pooling
+from zoo.models.adapt_checks import channel_option, check_arguments, check_head_options, check_task, check_width, checked_head, own_pooling
 from zoo.models.backbone import Backbone, with_options
 from zoo.models.heads import OWN, Pool, own_head
 from zoo.models.layers import LayerGroups
@@ -320,7 +319,7 @@ def adapt(
     if isinstance(head, str):
         check_head_options(head_spec, head_options)
     else:
-        check_options(head_options, ["pool"], "a head of your own")
+        head = checked_head(head, with_options(backbone.spec, options).features, num_classes, head_options)
     spec = with_options(backbone.spec, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of a backbone that starts from random values

@@ -46,6 +46,8 @@ def wrap(
     """
     if not isinstance(module, nn.Module):
         raise OptionError(f"zoo.wrap takes a torch.nn.Module, not {type(module).__name__}")
+    if features is not None and not isinstance(features, Features):
+        raise OptionError(f"features is {features!r}; give zoo.Features(dim=…, layout=…), or leave it out")
     if "/" in name:
         raise OptionError(f"name is {name!r}; a network of your own is called own/NAME, so give a name without a slash")
     declared: Inputs = Image(size=inputs) if isinstance(inputs, int) else inputs

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Features, Inputs, Text, Weights, from_fields
-from zoo.errors import DiskFullError, OutputExistsError, OutputPermissionError, SavedModelError, examples, fault_list
+from zoo.errors import DiskFullError, OptionError, OutputExistsError, OutputPermissionError, SavedModelError, examples, fault_list
 from zoo.models.backbone import Backbone, is_own, with_options
 from zoo.models.heads import OWN, own_head
 from zoo.models.layers import LayerGroups
@@ -118,6 +118,8 @@ def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head:
 def _refuse_missing_parts(folder: Path, told: Config, backbone: Backbone | None, head: nn.Module | None) -> None:
     """Refuse to open a model without the code of its own parts, or with parts that it does not have; all at once."""
     faults = []
+    if backbone is not None and not isinstance(backbone, Backbone):
+        raise OptionError(f"backbone is {type(backbone).__name__}; wrap the network: backbone=zoo.wrap(module, inputs=…)")
     if is_own(told.zoo.backbone) and backbone is None:
         faults.append(f"its backbone {told.zoo.backbone!r} is a network of your own: backbone=zoo.wrap(module, …)")
     if not is_own(told.zoo.backbone) and backbone is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from zoo.tasks.task import Task
 
 Array = npt.NDArray[Any]
 BEST = {"max": False, "min": True}
+PLAIN = (bool, int, float, str, tuple)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ def take_own_parts(options: dict[str, Any], task: Task) -> OwnParts:
     for name in ("loss", "augment"):
         if callable(options.get(name)):
             own[name] = options.pop(name)
+            if inspect.isclass(own[name]):
+                faults.append(f"{name} is the class {own[name].__name__}; give an object of it, such as {own[name].__name__}(…)")
     if "augment" in own:  # it counts as an augmentation, and ours varies nothing beside it
         options["augment"] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0}
     metrics = options.pop("metrics", None) or {}
@@ -65,7 +69,7 @@ def take_own_parts(options: dict[str, Any], task: Task) -> OwnParts:
         faults.append(f"metrics: they are for tasks with one target per sample, and {task.name!r} has several")
     functions, lower = {}, set()
     for name, value in metrics.items():
-        function, best = value if isinstance(value, tuple) and len(value) == 2 else (value, "max")
+        function, best = value if isinstance(value, tuple) and len(value) == 2 else (value, _direction(value))
         if not callable(function) or best not in BEST:
             faults.append(f"metrics: {name!r} is {value!r}; give a function, or (function, 'min') where the lowest value is the best")
         elif name in {*task.monitors, "loss", "epoch", "phase", "lr", "train_loss", "seconds", "samples_per_second", "majority"}:
@@ -109,7 +113,8 @@ def own_metrics(metrics: Mapping[str, Callable[..., Any]], task: Task, logits: A
             except Exception as error:
                 errors.append(error)
         else:
-            raise OptionError(f"metrics: {name!r} failed with {type(errors[0]).__name__}: {errors[0]}") from errors[0]
+            last = errors[-1]  # of scikit-learn's that of the predicted classes, which most of its functions are about
+            raise OptionError(f"metrics: {name!r} failed with {type(last).__name__}: {last}") from last
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
@@ -123,6 +128,12 @@ def _forms(task: Task, logits: Array) -> list[Array]:
     return [scores, *column, np.asarray(chosen)]
 
 
+def _direction(function: Any) -> str:
+    """Return whether the lowest value of a metric is the best: scikit-learn's names end in ``_loss`` or ``_error`` then."""
+    name = str(getattr(getattr(function, "func", function), "__name__", ""))
+    return "min" if _is_of_scikit_learn(function) and name.endswith(("_loss", "_error")) else "max"
+
+
 def _is_of_scikit_learn(function: Any) -> bool:
     inner = getattr(function, "func", function)  # of a functools.partial
     return str(getattr(inner, "__module__", "")).partition(".")[0] == "sklearn"
@@ -133,4 +144,9 @@ def name_of(function: Any) -> str:
     if hasattr(function, "func"):  # functools.partial
         return f"{name_of(function.func)}{function.args}{function.keywords}"
     name = getattr(function, "__qualname__", None)
-    return f"{function.__module__}.{name}" if name else f"{type(function).__module__}.{type(function).__qualname__}"
+    if name is None:
+        settings = {key: value for key, value in sorted(getattr(function, "__dict__", {}).items()) if isinstance(value, PLAIN)}
+        return f"{type(function).__module__}.{type(function).__qualname__}{settings or ''}"
+    held = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    closed = [value for value in held if isinstance(value, PLAIN)]
+    return f"{function.__module__}.{name}{closed or ''}"

@@ -32,7 +32,7 @@ from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals
 from zoo.engine.train.messages import too_late
 from zoo.engine.train.model_setup import active, further_modules, prepared, switch_off
-from zoo.engine.train.objective import Objective, described_objective, make_objective
+from zoo.engine.train.objective import Objective, make_objective
 from zoo.engine.train.supervised import Supervised
 from zoo.engine.train.train_state import STOP
 from zoo.engine.train.trainer import Training
@@ -258,7 +258,7 @@ def _record(job: Job, tables: tuple[Any, Any], accelerator: Any) -> dict[str, An
         "versions": environment(model.plugin.partition(" ")[0]),
     }
     if job.objective is not None:
-        record["objective"] = described_objective(job.objective)
+        record["objective"] = True  # its name and sources are a part of the checkpoint
     if own := job.own.describe():
         record["own"] = own
     plain: dict[str, Any] = json.loads(json.dumps(record))
@@ -278,7 +278,7 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
         before = json.loads(path.read_text(encoding="utf-8"))
         faults = option_differences(_effective(record), _effective(before)) + option_differences(record["model"], before["model"])
         if record.get("objective") != before.get("objective"):
-            names = [told.get("objective") or "the labels" for told in (before, record)]
+            names = ["one of your own" if kept.get("objective") else "that of the labels" for kept in (before, record)]
             faults.append(f"the objective was {names[0]} and is {names[1]}")
         if record.get("own") != before.get("own"):
             faults.append(f"own parts were {before.get('own') or 'none'} and are {record.get('own') or 'none'}")

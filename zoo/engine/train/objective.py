@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.batched_inference import Outputs
 from zoo.engine.loading.stream import Source
 from zoo.engine.options.config import Config
-from zoo.errors import OptionError, fault_list
+from zoo.errors import OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 
@@ -128,12 +129,16 @@ def make_objective(make: Callable[[Any], Objective] | None, supervised: Objectiv
     Raises:
         OptionError: If something else comes back, or it cannot be trained with this configuration; all faults at once.
     """
+    if make is not None and not callable(make):
+        raise OptionError(
+            f"objective is {type(make).__name__}; give a function from the run's Supervised to an Objective, such as its class"
+        )
     objective = supervised if make is None else make(supervised)
     if objective is supervised:
         return supervised
     if not isinstance(objective, Objective):
         raise OptionError(f"objective returned {type(objective).__name__}; it must return an Objective")
-    if faults := [*_faults_of(objective), *_useless_with(objective, config)]:
+    if faults := _faults_of(objective) or _useless_with(objective, config):
         raise OptionError(fault_list(f"the objective {objective.name!r} cannot train like this:", faults))
     if objective.lower is None:
         known = find_task(objective.model.task).lower_is_better
@@ -146,6 +151,12 @@ def make_objective(make: Callable[[Any], Objective] | None, supervised: Objectiv
 
 def _faults_of(objective: Objective) -> list[str]:
     """Return what is wrong with an objective by itself."""
+    if not all(hasattr(objective, name) for name in ("model", "module", "sources", "valid", "monitor")):
+        return ["its __init__ does not call super().__init__(base.model, base.sources, base.valid, monitor=base.monitor)"]
+    if odd := [name for name, source in objective.sources.items() if not isinstance(source, Source) or not isinstance(source.table, Table)]:
+        return [f"its sources {', '.join(odd)} are no zoo.Source of a table; zoo.Source(zoo.open_data(data, labelled=False))"]
+    if odd := [name for name, module in objective.frozen.items() if not isinstance(module, nn.Module)]:
+        return [f"its frozen {', '.join(odd)} are no torch.nn.Module"]
     held = any(part is objective.model for part in objective.module.modules())
     return [
         *([] if objective.sources else ["it has no source; give at least one zoo.Source"]),
@@ -167,7 +178,25 @@ def _useless_with(objective: Objective, config: Config) -> list[str]:
     return faults
 
 
-def described_objective(make: Callable[[Any], Objective]) -> Any:
-    """Return plain data about what ``fit(objective=…)`` was given, which a resumed run must agree with."""
-    describe = getattr(make, "describe", None)
-    return describe() if describe is not None else getattr(make, "__qualname__", type(make).__qualname__)
+@dataclass(frozen=True)
+class Identity:
+    """What a resumed run's objective must agree with, as a part of the checkpoint."""
+
+    objective: Objective
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the name of the objective and the sizes of its sources."""
+        return {"name": self.objective.name, "samples": {name: len(source.table) for name, source in self.objective.sources.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Refuse a checkpoint of another objective; those of zoo 0.1.0 have none.
+
+        Raises:
+            SavedModelError: Naming both.
+        """
+        own = self.state_dict()
+        if state and dict(state) != own:
+            remedy = "give the same as before, or start anew (out, --out)"
+            raise SavedModelError(
+                f"the run minimised {state.get('name')!r} with {state.get('samples')} samples, and is given {own}; {remedy}"
+            )

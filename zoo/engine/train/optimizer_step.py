@@ -202,7 +202,11 @@ class Stepper:
             for part in _parts(size, self.split):
                 cut_batch = batch if part.stop - part.start == size else {name: cut(one, part) for name, one in batch.items()}
                 with step.forward.autocast():
-                    loss = objective.loss(step.forward, cut_batch) / weight
+                    total = objective.loss(step.forward, cut_batch)
+                if not isinstance(total, Tensor) or total.numel() != 1:
+                    found = f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
+                    raise TrainingError(f"loss() of {objective.name!r} returned {found}; it must return the sum over the batch, one number")
+                loss = total / weight
                 value = value + self._guard.see_loss(loss if copies == 1 else loss / copies, step.number)
                 penalty = objective.penalty(cut_batch)
                 if penalty is not None:

@@ -115,6 +115,10 @@ class Supervised(Objective):
             found = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
             remedy = "give one value per sample, such as reduction='none' and a mean over everything but the first axis"
             raise OptionError(f"loss returned {found} for a batch of {len(targets)}; {remedy}")
+        if torch.is_grad_enabled() and not values.requires_grad:
+            raise OptionError(
+                "loss returned values that do not depend on the logits (detached, or integers); nothing could learn from them"
+            )
         return values
 
     def _mean_loss(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:

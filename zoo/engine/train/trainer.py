@@ -35,7 +35,7 @@ from zoo.engine.train.auto_tune import AutoTune
 from zoo.engine.train.checkpoint_writer import CheckpointWriter
 from zoo.engine.train.finalize import Finalizer
 from zoo.engine.train.messages import headline, interrupted, not_finite
-from zoo.engine.train.objective import Objective
+from zoo.engine.train.objective import Identity, Objective
 from zoo.engine.train.optimizer_step import Stepper
 from zoo.engine.train.train_epoch import EpochRunner
 from zoo.engine.train.train_state import (
@@ -47,6 +47,7 @@ from zoo.engine.train.train_state import (
     frozen_names,
     write_stop,
 )
+from zoo.errors import OptionError
 
 
 class Training:
@@ -99,6 +100,7 @@ class Training:
         ranks = self.context.ranks
         return {
             **self.objective.parts(),
+            "identity": Identity(self.objective),
             "objective": self.objective,
             **self.averages.parts,
             "model": ModelValues(self.objective.module, ranks),
@@ -270,8 +272,7 @@ class Training:
         with ranks.together():
             outputs = {name: self.data.infer(epoch, name) for name in self.objective.valid}
         # Those of the first process: what is decided by them must not hang on the last digit of another's arithmetic.
-        metrics = {name: float(value) for name, value in self.objective.validate(outputs.__getitem__).items()}
-        return ranks.gather(metrics)[0]
+        return ranks.gather(_numbers(self.objective.validate(outputs.__getitem__), self.objective.name))[0]
 
     def set_mode(self, epoch: Epoch | None, *, training: bool) -> None:
         """Put the modules into training or eval mode; where features are cached nothing of the model is run but the head."""
@@ -308,6 +309,18 @@ class Training:
         if self.state.epoch == len(self.plan):
             return "the end of the last epoch, with nothing left to train"
         return f"epoch {self.state.epoch + 1}, after {self.state.step} of {self.plan[self.state.epoch].steps} steps"
+
+
+def _numbers(metrics: Any, name: str) -> dict[str, float]:
+    """Return the metrics of an objective as plain numbers.
+
+    Raises:
+        OptionError: If they are none.
+    """
+    try:
+        return {str(key): float(value) for key, value in metrics.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise OptionError(f"validate() of {name!r} returned {metrics!r}; it must return a dict of numbers") from error
 
 
 def why_whole(objective: Objective, config: Config) -> str:
