@@ -47,7 +47,7 @@ def fit(out: Path, name: str, **options: Any) -> Any:
     return net, run
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", ["coral", *(pytest.param(name, marks=pytest.mark.sweep) for name in ("distilled", "momentum"))])
 def test_a_run_that_is_killed_at_random_and_resumed_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
     expected, whole = fit(tmp_path / "whole", name, epochs=12, ema=0.9)
     out, chance, kills = tmp_path / "run", random.Random(0), 0
