@@ -16,6 +16,7 @@ from zoo.tasks.task import Task
 Array = npt.NDArray[Any]
 BEST = {"max": False, "min": True}
 PLAIN = (bool, int, float, str, tuple)
+NO_METRICS = ("epoch", "phase", "lr", "train_loss", "seconds", "samples_per_second")  # what else an epoch's record holds
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def take_own_parts(options: dict[str, Any], task: Task) -> OwnParts:
         function, best = value if isinstance(value, tuple) and len(value) == 2 else (value, _direction(value))
         if not callable(function) or best not in BEST:
             faults.append(f"metrics: {name!r} is {value!r}; give a function, or (function, 'min') where the lowest value is the best")
-        elif name in {*task.monitors, "loss", "epoch", "phase", "lr", "train_loss", "seconds", "samples_per_second", "majority"}:
+        elif name in {*task.monitors, *NO_METRICS, "loss", "majority"}:
             faults.append(f"metrics: the name {name!r} is taken; choose another")
         else:
             functions[str(name)] = function

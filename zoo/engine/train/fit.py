@@ -20,7 +20,7 @@ from zoo.engine.loading.sources import inputs_in_use, open_for_fit, summary
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config, option_differences, resolve
 from zoo.engine.options.option_checks import check_fits, check_own_parts
-from zoo.engine.options.own_parts import OwnParts, take_own_parts
+from zoo.engine.options.own_parts import NO_METRICS, OwnParts, take_own_parts
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.options.recipes import default_recipe
 from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest
@@ -42,8 +42,6 @@ from zoo.tasks.find import find_task
 from zoo.util.atomic_write import remove_parts
 
 log = logging.getLogger("zoo")
-
-NO_METRICS = ("epoch", "phase", "lr", "train_loss", "seconds", "samples_per_second")
 
 
 def fit(
