@@ -28,6 +28,9 @@ from tests.engine.tiny import model as tiny
 from tests.toy import toy_spec
 from tests.toy_text import ToyTextPlugin
 from zoo.data.open import Table, open_data
+from zoo.engine.distributed import gradient_exchange
+from zoo.engine.distributed.gradient_exchange import GradientExchange
+from zoo.engine.distributed.ranks import Status
 from zoo.engine.distributed.rendezvous import join_processes
 from zoo.engine.rundir.run_folder import Run
 from zoo.engine.runtime.signals import Stopped
@@ -283,6 +286,72 @@ def memory(out: Path) -> dict[str, Any]:
     return told(run, net) | {"calls": calls[0]}
 
 
+def backward(out: Path) -> dict[str, Any]:
+    """Run out of memory on rank 1 alone, in the third step, when the gradients of later layers are sent already."""
+    net, calls = plain(), [0]
+
+    def hook(gradient: torch.Tensor) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == 3 and os.environ.get("RANK") == "1":
+            raise MemoryError
+        return gradient
+
+    handle = net.backbone.conv1.weight.register_hook(hook)
+    run = fit(out / "run", net, *PHOTOS, recipe="full")
+    handle.remove()
+    return told(run, net) | {"calls": calls[0]}
+
+
+def exchanged(out: Path) -> dict[str, Any]:
+    """Add up gradients while the backward computes others, where ranks use different layers, and where one fails on its way."""
+    ranks = join_processes("cpu", 30.0)
+    torch.manual_seed(0)
+    layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(6))
+    layers[2].weight.data = layers[2].weight.data.t()  # its gradient is laid out otherwise
+    torch.manual_seed(ranks.rank)
+    x, used = torch.randn(4, 16), (ranks.rank, 2, 3, 4)  # layer 5 by none, 0 and 1 by one rank each
+    parameters = list(layers.parameters())
+
+    def loss() -> torch.Tensor:
+        value = x
+        for index in used:
+            value = torch.tanh(layers[index](value))
+        return value.sum()
+
+    loss().backward()
+    wanted = [torch.zeros_like(each) if each.grad is None else each.grad.clone() for each in parameters]
+    ranks.add(wanted)
+    exchange = GradientExchange(ranks, parameters)
+    sent = []
+    for fails in (False, True, False):
+        for parameter in parameters:
+            parameter.grad = None
+        exchange.begin()
+        handle = layers[2].weight.register_hook(lambda _: raise_(MemoryError())) if fails and ranks.rank == 1 else None
+        failed = False
+        with exchange.sending():
+            try:
+                loss().backward()
+            except MemoryError:
+                failed = True
+        sent.append(exchange.sent)
+        extra = torch.tensor([1.0 + ranks.rank])
+        exchange.send_rest([extra], keep=not failed)
+        if ranks.agree(Status.OUT_OF_MEMORY if failed else Status.FINE) >= Status.OUT_OF_MEMORY:
+            exchange.discard()
+        else:
+            exchange.finish(ranks.total(exchange.missing))
+        if handle is not None:
+            handle.remove()
+    return {
+        "equal": all(one.grad is None or torch.equal(one.grad, other) for one, other in zip(parameters, wanted, strict=True)),
+        "none": [index for index, parameter in enumerate(parameters) if parameter.grad is None],
+        "sent": sent,
+        "extra": extra.item(),
+        "hooks": sum(len(parameter._post_accumulate_grad_hooks or {}) for parameter in parameters),
+    }
+
+
 def corrupt(out: Path) -> dict[str, Any]:
     """Meet a sample that cannot be read, and a value that is not finite, on one rank alone."""
     unreadable = cursed(lambda: raise_(OSError("broken data stream")))
@@ -409,6 +478,8 @@ WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
         uneven,
         decisions,
         memory,
+        backward,
+        exchanged,
         corrupt,
         different,
         whole,
@@ -422,6 +493,7 @@ WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 def main() -> None:
     torch.set_num_threads(1)
+    gradient_exchange._SMALLEST = 1  # several messages per step also for these small networks
     use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
     folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
     for name in sys.argv[2:]:

@@ -27,7 +27,20 @@ from zoo.engine.distributed.ranks import Ranks
 from zoo.errors import InterruptedRunError, OptionError
 from zoo.registry.registry import Registry, use_registry
 
-PLAIN = ("decisions", "alike", "uneven", "memory", "corrupt", "different", "whole", "stopped", "handed_on", "full_disk")
+PLAIN = (
+    "decisions",
+    "alike",
+    "uneven",
+    "memory",
+    "backward",
+    "exchanged",
+    "corrupt",
+    "different",
+    "whole",
+    "stopped",
+    "handed_on",
+    "full_disk",
+)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +170,23 @@ def test_m4_out_of_memory_on_one_process_halves_the_batches_of_both(two: list[di
     for found in two:
         assert value_gap(found["memory"], found["whole"]) <= 1e-5
         assert found["memory"]["calls"] > found["whole"]["history"][-1]["epoch"] * 5  # a step in two parts from then on
+
+
+def test_m4_out_of_memory_in_the_middle_of_a_backward_does_the_same(two: list[dict[str, Any]]) -> None:
+    for found in two:
+        assert value_gap(found["backward"], found["whole"]) <= 1e-5
+        assert found["backward"]["calls"] > found["whole"]["history"][-1]["epoch"] * 5
+
+
+def test_gradients_are_sent_while_the_backward_computes_others(two: list[dict[str, Any]]) -> None:
+    for found in (each["exchanged"] for each in two):
+        assert found["equal"], "the sums are those of gradients that are added up after the backward, bit for bit"
+        assert found["none"] == [10, 11]  # the layer that nobody used
+        assert found["extra"] == 3.0
+        assert found["hooks"] == 0
+        assert found["sent"][0] == 0, "in the first step the unused layer is waited for"
+        assert found["sent"][2] > 0
+    assert two[1]["exchanged"]["sent"][1] < two[1]["exchanged"]["sent"][2], "rank 1 failed on its way"
 
 
 def test_m4_a_corrupt_sample_on_one_process_ends_all_and_is_named(two: list[dict[str, Any]]) -> None:

@@ -63,17 +63,20 @@ class Collectives:
             torch._foreach_mul_(floating, share)
             self.add(floating)
 
-    def add_gradients(self, parameters: Sequence[torch.nn.Parameter], more: Sequence[Tensor] = ()) -> None:
-        """Add up the gradients of parameters over all ranks, in place, and what goes with them; one that no rank has stays None."""
-        if self._group is None:
-            return
-        has = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int64)
-        anywhere = self._gathered(has).view(self.count, -1).any(0).tolist() if len(parameters) else []
-        used = [parameter for parameter, wanted in zip(parameters, anywhere, strict=True) if wanted]
-        for parameter in used:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        self.add([*(parameter.grad for parameter in used if parameter.grad is not None), *more])
+    def start_adding(self, tensor: Tensor) -> Any:
+        """Begin to add up a tensor over all ranks, in place, where it is; return what to ``wait`` for."""
+        with self._watched(counted=False):
+            return dist.all_reduce(tensor, async_op=True)
+
+    def wait(self, work: Any) -> None:
+        """Wait for a collective that was begun; on a GPU, let what is computed next wait for it."""
+        with self._watched():
+            work.wait()
+
+    def any_of(self, flags: Sequence[bool]) -> list[bool]:
+        """Return, for each flag, whether any rank has it set."""
+        every = self._gathered(torch.tensor(flags, dtype=torch.int64)) if flags else torch.empty(0)
+        return every.view(self.count, -1).any(0).tolist()
 
     def fill(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Add up an array over all ranks, in place; each has filled its own rows, and the others are zero."""
@@ -113,11 +116,12 @@ class Collectives:
         return torch.cat(every)
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def _watched(self, *, counted: bool = True) -> Iterator[None]:
         """Count the collectives in the launcher's store, so that a silent rank can be named by the others."""
         assert self._heartbeat is not None, "a single process has no collectives"
         try:
-            self._heartbeat.beat()
+            if counted:
+                self._heartbeat.beat()
             yield
         except torch.OutOfMemoryError:
             raise  # of this rank

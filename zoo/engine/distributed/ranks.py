@@ -1,8 +1,8 @@
 """Several processes that train one model: who computes what, and how all of them come to the same decision.
 
 Every process makes the same plan and the same batches, takes its part of each batch, and adds its gradients to those of the
-others. Gradients are exchanged after the backward and not during it: only then does one process that ran out of memory,
-met a broken file or was told to stop not leave the others waiting in a collective that it never enters.
+others. What is decided about a step is decided after its backward, by all of them: so one process that ran out of memory, met a
+broken file or was told to stop does not leave the others waiting in a collective that it never enters.
 
 A single process is the case of one, in which nothing is sent.
 """

@@ -6,14 +6,16 @@ import dataclasses
 import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.data.dataset import Batch
 from zoo.engine.cache.activation_cache import Entering
 from zoo.engine.cache.forward import Forward
+from zoo.engine.distributed.gradient_exchange import GradientExchange
 from zoo.engine.distributed.ranks import Agreed, Ranks, Status, described
 from zoo.engine.optim.nonfinite import Guard, NonFiniteError
 from zoo.engine.runtime.oom import is_out_of_memory
@@ -68,7 +70,7 @@ class Stepper:
         self._objective, self._optimizer, self._guard, self._ranks = objective, optimizer, guard, ranks
         self._first = next(iter(objective.sources))
         self._undo = Undo(objective.module, device)
-        self._parameters: list[nn.Parameter] = []
+        self._exchange = GradientExchange(ranks, ())
         self._share = 1.0  # of the step's samples, those of this rank
 
     def begin(self, split: int) -> None:
@@ -78,7 +80,8 @@ class Stepper:
             split: Micro-batches per batch.
         """
         self.split = split
-        self._parameters = [parameter for parameter in self._objective.module.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in self._objective.module.parameters() if parameter.requires_grad]
+        self._exchange = GradientExchange(self._ranks, trained)
         self._undo.look()
 
     def take(self, load: Load, step: Step) -> tuple[Tensor | float, Status]:
@@ -135,6 +138,7 @@ class Stepper:
             caught: Exception | None = None
             verdict: Status | None = None
             value: Tensor | float = 0.0
+            self._exchange.begin()
             try:
                 value = self._gradients(batches, weight, step)
             except Agreed as other:  # another rank could not go on, and all have agreed upon it
@@ -143,10 +147,16 @@ class Stepper:
                 caught = error
                 if self._ranks.lockstep:
                     self._give_up(error, step.explain)
+            status = step.asked() if caught is None else _status(caught)
+            if caught is not None and status == Status.OUT_OF_MEMORY:
+                _release(caught)
+            self._exchange.send_rest(self._guard.flags, keep=caught is None and verdict is None)
+            missing: Tensor | float = 0.0
             if verdict is None:
-                verdict = self._ranks.agree(step.asked() if caught is None else _status(caught), described(caught) if caught else "")
+                verdict, missing = self._ranks.agree_and_add(status, self._exchange.missing, described(caught) if caught else "")
             if verdict < Status.OUT_OF_MEMORY:
                 break
+            self._exchange.discard()
             self._undo.bring_back()
             self._guard.forget()
             if verdict == Status.NOT_FINITE:
@@ -154,10 +164,9 @@ class Stepper:
             if verdict == Status.FAILED and caught is not None:
                 raise caught
             self._halve(batches, caught)
+        self._exchange.finish(float(missing))
         if self._ranks.lockstep:  # the backward has added the gradients up
             self._ranks.add(self._guard.flags)
-        else:
-            self._ranks.add_gradients(self._parameters, self._guard.flags)
         return value, verdict
 
     def _give_up(self, error: Exception, explain: Callable[[NonFiniteError], Exception]) -> NoReturn:
@@ -197,20 +206,20 @@ class Stepper:
         objective = self._objective
         value: Tensor | float = 0.0
         copies = 1 if objective.separable else self._ranks.count  # of a loss that every rank computes as a whole
-        for batch in batches:
-            size = self._size(batch)
-            for part in _parts(size, self.split):
-                cut_batch = batch if part.stop - part.start == size else {name: cut(one, part) for name, one in batch.items()}
-                with step.forward.autocast():
-                    total = objective.loss(step.forward, cut_batch)
-                if not isinstance(total, Tensor) or total.numel() != 1:
-                    found = f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
-                    raise TrainingError(f"loss() of {objective.name!r} returned {found}; it must return the sum over the batch, one number")
-                loss = total / weight
-                value = value + self._guard.see_loss(loss if copies == 1 else loss / copies, step.number)
-                penalty = objective.penalty(cut_batch)
-                if penalty is not None:
-                    loss = loss + penalty * ((part.stop - part.start) / step.samples)
+        pieces = [(batch, part) for batch in batches for part in _parts(self._size(batch), self.split)]
+        for number, (batch, part) in enumerate(pieces, 1):
+            piece = batch if part.stop - part.start == self._size(batch) else {name: cut(one, part) for name, one in batch.items()}
+            with step.forward.autocast():
+                total = objective.loss(step.forward, piece)
+            if not isinstance(total, Tensor) or total.numel() != 1:
+                found = f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
+                raise TrainingError(f"loss() of {objective.name!r} returned {found}; it must return the sum over the batch, one number")
+            loss = total / weight
+            value = value + self._guard.see_loss(loss if copies == 1 else loss / copies, step.number)
+            penalty = objective.penalty(piece)
+            if penalty is not None:
+                loss = loss + penalty * ((part.stop - part.start) / step.samples)
+            with self._exchange.sending() if number == len(pieces) else nullcontext():
                 loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         return value
 
@@ -224,8 +233,6 @@ class Stepper:
         sizes = max(self._ranks.gather(-(-largest // self.split)))
         if sizes == 1:
             raise TrainingError(f"one sample alone does not fit into memory; {_REMEDY}") from caught
-        if caught is not None:
-            caught.__traceback__ = None  # it holds the activations
         gc.collect()
         if self._undo.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -256,6 +263,12 @@ def _cut_inputs(x: Any, part: slice) -> Any:
 def _parts(size: int, split: int) -> Iterator[slice]:
     step = -(-size // split)
     return (slice(start, min(start + step, size)) for start in range(0, size, step))
+
+
+def _release(caught: Exception) -> None:
+    """Let go of the activations that a traceback holds."""
+    caught.__traceback__ = None
+    gc.collect()
 
 
 def _status(caught: Exception) -> Status:
