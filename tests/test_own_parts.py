@@ -236,6 +236,12 @@ def test_own_metrics_are_scikit_learns_and_choose_the_epoch(tmp_path: Path) -> N
     assert "kappa" in (tmp_path / "metrics.jsonl").read_text()
 
 
+def test_an_own_metric_that_is_undefined_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = model().fit(images(24), images(12, seed=1), out=tmp_path, metrics={"ratio": lambda y, p: float("nan")}, **FIT | {"epochs": 3})
+    assert all("ratio" not in record for record in run.history)
+    assert sum("'ratio' is nan" in record.getMessage() for record in caplog.records) == 1
+
+
 def test_scikit_learns_metrics_are_given_what_they_mean() -> None:
     from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, roc_auc_score
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +15,7 @@ import numpy.typing as npt
 from zoo.errors import OptionError, fault_list
 from zoo.tasks.task import Task
 
+log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]
 BEST = {"max": False, "min": True}
 PLAIN = (bool, int, float, str, tuple)
@@ -88,8 +91,10 @@ def take_own_parts(options: dict[str, Any], task: Task) -> OwnParts:
     return OwnParts(metrics=functions, lower=frozenset(lower), log_with=log_with, on_epoch=on_epoch, **own)
 
 
-def own_metrics(metrics: Mapping[str, Callable[..., Any]], task: Task, logits: Array, targets: Array) -> dict[str, float]:
-    """Return the values of the user's own metrics.
+def own_metrics(
+    metrics: Mapping[str, Callable[..., Any]], task: Task, logits: Array, targets: Array, *, undefined: set[str] | None = None
+) -> dict[str, float]:
+    """Return the values of the user's own metrics; one that is NaN or infinite is left out, with a warning.
 
     A function is called with the targets and the probabilities ``(n, classes)``, for a regression with the outputs ``(n,)`` or
     ``(n, outputs)``. A function of scikit-learn that refuses these is given what it can mean instead: of two classes the
@@ -100,6 +105,7 @@ def own_metrics(metrics: Mapping[str, Callable[..., Any]], task: Task, logits: A
         task: The task.
         logits: ``(n, outputs)``.
         targets: One row per sample.
+        undefined: Names that were warned of before; more are added in place.
 
     Raises:
         OptionError: If a function fails or returns no number, with its error.
@@ -116,7 +122,14 @@ def own_metrics(metrics: Mapping[str, Callable[..., Any]], task: Task, logits: A
         else:
             last = errors[-1]  # of scikit-learn's that of the predicted classes, which most of its functions are about
             raise OptionError(f"metrics: {name!r} failed with {type(last).__name__}: {last}") from last
-    return {name: value for name, value in found.items() if np.isfinite(value)}
+    undefined = set() if undefined is None else undefined
+    for name, value in list(found.items()):
+        if not math.isfinite(value):
+            del found[name]
+            if name not in undefined:
+                log.warning("metrics: %r is %s on these data and is left out", name, value)
+            undefined.add(name)
+    return found
 
 
 def _forms(task: Task, logits: Array) -> list[Array]:

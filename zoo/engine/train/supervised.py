@@ -59,6 +59,7 @@ class Supervised(Objective):
         self._classes, self.penalties, self._own, self._device = train.classes, penalties, own or OwnParts(), device
         self._named = self.task.losses[config.loss] if config.loss else None
         self.whole = "a penalty (delta) needs the inputs" if penalties and penalties.needs_inputs else ""
+        self._undefined: set[str] = set()  # own metrics that were NaN or infinite
         self._truth: npt.NDArray[Any] | None = None if valid is None else np.asarray(valid.targets)
         weights = class_weights(config.class_weights, self.task, flat_targets(np.asarray(train.targets)), train.classes)
         self._weights, self._smoothing = None if weights is None else weights.to(device), config.label_smoothing
@@ -99,7 +100,7 @@ class Supervised(Objective):
         logits, truth = infer("valid"), self._truth
         outputs = logits if self._scale is None else self._scale.decode(logits)
         metrics = compute_metrics(self.task, outputs, truth, self._classes)
-        metrics |= own_metrics(self._own.metrics, self.task, outputs, truth)
+        metrics |= own_metrics(self._own.metrics, self.task, outputs, truth, undefined=self._undefined)
         if self._own.loss is not None or self._named is not None:
             return metrics | {"loss": self._mean_loss(logits, truth)}
         if not self.task.standardized:
