@@ -37,7 +37,7 @@ from zoo.engine.runtime.signals import StopFlag
 from zoo.engine.train.model_setup import active, further_modules, prepared
 from zoo.engine.train.objective import Objective, make_objective
 from zoo.engine.train.supervised import Supervised
-from zoo.engine.train.trainer import Training, why_whole
+from zoo.engine.train.trainer import Training, cache_obstacle
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tuning.statistics import keeps_statistics
@@ -129,7 +129,7 @@ class _Planned:
     def _phases(self, training: Training, held: int) -> list[PhasePlan]:
         phases = []
         factors = _factors(training)
-        dry_run = DryRun(training, self._valid, whole=why_whole(training.objective, self._config))
+        dry_run = DryRun(training, self._valid, obstacle=cache_obstacle(training.objective, self._config))
         for epoch in (epoch for epoch in training.plan if epoch.done == 0):
             dry = dry_run.phase(epoch)
             memory = held + self._kept(epoch) + self._peak(dry)
@@ -204,9 +204,9 @@ class _Planned:
     def _seconds(self, run: DryRun, epoch: Epoch, dry: Dry) -> float:
         workers = default_workers(self._device) if self._config.workers is None else self._config.workers
 
-        def beside(loading: float, whole: float) -> float:
+        def beside(loading: float, both: float) -> float:
             """Return the time of loading and computing, which loader processes do beside each other."""
-            return max(loading / workers, whole - loading) if workers else whole
+            return max(loading / workers, both - loading) if workers else both
 
         once = beside(dry.loading, dry.prefix_seconds) * (len(run.lengths) * self._config.views + self._valid) if dry.caches else 0.0
         scale = 1.0 if epoch.pooled else run.scale

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.dataset import Batch
-from zoo.engine.cache.activation_cache import Entering
+from zoo.engine.cache.activation_cache import CachedInputs
 from zoo.engine.cache.forward import Forward
 from zoo.engine.distributed.gradient_exchange import GradientExchange
 from zoo.engine.distributed.ranks import Agreed, Ranks, Status, described
@@ -255,8 +255,8 @@ def cut(batch: Batch, part: slice) -> Batch:
 
 
 def _cut_inputs(x: Any, part: slice) -> Any:
-    if isinstance(x, Entering):
-        return dataclasses.replace(x, x=_cut_inputs(x.x, part), kept=[values[part] for values in x.kept])
+    if isinstance(x, CachedInputs):
+        return dataclasses.replace(x, x=_cut_inputs(x.x, part), activations=[values[part] for values in x.activations])
     return {name: values[part] for name, values in x.items()} if isinstance(x, dict) else x[part]
 
 

@@ -78,8 +78,8 @@ class Training:
         self.kept, self.start = Snapshot(), Snapshot()
         self.rates = Rates(self.optimizer, config)
         self.guard, self.stepper = self.make_stepper()
-        whole = why_whole(objective, config)
-        self.data = PhaseData(model, objective.sources, objective.valid, context, frozen=objective.frozen, whole=whole)
+        obstacle = cache_obstacle(objective, config)
+        self.data = PhaseData(model, objective.sources, objective.valid, context, frozen=objective.frozen, obstacle=obstacle)
         self.writer = CheckpointWriter(context.folder / "checkpoint", self._parts(), ranks, lambda: self.state.steps)
         self._runner = EpochRunner(
             context,
@@ -121,7 +121,7 @@ class Training:
             InterruptedRunError: If a signal came.
         """
         context, ranks = self.context, self.context.ranks
-        with context.progress, closing(self.data):
+        with context.progress, closing(self.data.loaders):
             if saved is not None:
                 distribute(saved, self._parts())
             elif ranks.rank:  # dropout must not be the same everywhere; the first process is as one alone would be
@@ -184,11 +184,11 @@ class Training:
             begins = epoch.done == state.step == 0
             if begins:
                 state.passes = max(state.passes, state.split)
-            self.data.split = max(self.data.split, state.passes)
+            self.data.passes.divisor = max(self.data.passes.divisor, state.passes)
             with context.ranks.together():
                 streams = self.data.train(epoch)
             if begins:  # and not later: a resumed run computes what is stored in batches of the same size
-                state.passes = self.data.split
+                state.passes = self.data.passes.divisor
             self.set_mode(epoch, training=True)
             with self.objective.phase():
                 if begins:
@@ -323,8 +323,8 @@ def _numbers(metrics: Any, name: str) -> dict[str, float]:
         raise OptionError(f"validate() of {name!r} returned {metrics!r}; it must return a dict of numbers") from error
 
 
-def why_whole(objective: Objective, config: Config) -> str:
-    """Return why a model is not entered in the middle though what is frozen could be stored; empty where it may be."""
+def cache_obstacle(objective: Objective, config: Config) -> str:
+    """Return why activations of the frozen prefix must not be stored; empty where they may be."""
     return "compiled code is not entered in the middle" if config.compile else objective.whole
 
 
