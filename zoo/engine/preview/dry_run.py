@@ -97,7 +97,7 @@ class DryRun:
         self.scale = float(np.mean([self._weight(step) for step in order])) / max(1, self._weight(heaviest[-1]))
         self.pass_scale = float(self.lengths.mean() / self.lengths[rows].mean())
         self._split = 1
-        for group in training.optimizer.param_groups:
+        for group in training.parts.optimizer.param_groups:
             group["lr"] = 0.0
 
     def _few(self, name: str, rows: Sequence[int]) -> Source:
@@ -144,7 +144,7 @@ class DryRun:
                 samples = sum(map(len, batches))
                 explain = self._explain(epoch, batches)
                 stepper.take(load, Step(step, samples, forward, asked=lambda: Status.FINE, explain=explain))
-                run.averages.end_step()
+                run.parts.averages.end_step()
                 dry.step_seconds = self._now() - started - dry.step_loading
             loads.close()  # type: ignore[attr-defined]  # a generator, which holds the last batch
             try:
