@@ -96,7 +96,7 @@ class DryRun:
         # The texts of the dry steps are the longest.
         self.scale = float(np.mean([self._weight(step) for step in order])) / max(1, self._weight(heaviest[-1]))
         self.pass_scale = float(self.lengths.mean() / self.lengths[rows].mean())
-        self._split = 1
+        self._micro_batches = 1
         for group in training.parts.optimizer.param_groups:
             group["lr"] = 0.0
 
@@ -129,7 +129,7 @@ class DryRun:
         guard, stepper = run.make_stepper()
         streams, forward = data.train(epoch), data.forward(epoch)
         run.objective.module.train()
-        stepper.begin(self._split)
+        stepper.begin(self._micro_batches)
         with footprint(self._device) as dry.steps, run.objective.phase():
             loads = self._batches.load(epoch, 0, streams, self._order)
 
@@ -151,8 +151,8 @@ class DryRun:
                 guard.check()
             except NonFiniteError as error:
                 raise explain(error) from error
-        self._split = stepper.split
-        dry.micro_batch = -(-max(len(batch) for step in self._order for batch in step) // stepper.split)
+        self._micro_batches = stepper.micro_batches
+        dry.micro_batch = -(-max(len(batch) for step in self._order for batch in step) // stepper.micro_batches)
 
     def _validate(self, dry: Dry, epoch: Epoch, data: PhaseData) -> None:
         count = len(self._table)

@@ -49,12 +49,12 @@ class AutoTune:
             return max(len(batch) * (1 if lengths is None else int(lengths[batch].max())) for batch in step)
 
         order = [max(self._batches.order(self._state.epoch, lengths), key=size)]
-        stepper.begin(self._state.split)
+        stepper.begin(self._state.micro_batches)
         self._rates.apply_head(0.0)
         with undone(self._objective.module, self._optimizer), _rolled_back(self._objective):
             loaded = next(self._batches.load(epoch, self._state.epoch, streams, order))
             self._take(stepper, forward, order[0], loaded, partial(self._explain, epoch=epoch, order=order))
-        return stepper.split
+        return stepper.micro_batches
 
     def find_rate(self, epoch: Epoch, streams: Mapping[str, Stream], forward: Forward, stepper: Stepper) -> float:
         """Return the head's learning rate for a phase by a range test, and draw its curve into the run's folder.
@@ -62,7 +62,7 @@ class AutoTune:
         Raises:
             TrainingError: If the loss falls at no rate.
         """
-        stepper.begin(self._state.split)
+        stepper.begin(self._state.micro_batches)
         batches, progress, found = self._endless(epoch, streams), self._context.progress, self._rates.found
 
         def step(lr: float) -> float:

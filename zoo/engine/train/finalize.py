@@ -110,7 +110,7 @@ class Finalizer:
 
         with ranks.together():
             size = -(-config.samples // ranks.count)
-            in_batches_that_fit(refresh, max(1, size // self._state.split), halved=None if ranks.lockstep else lambda: None)
+            in_batches_that_fit(refresh, max(1, size // self._state.micro_batches), halved=None if ranks.lockstep else lambda: None)
 
 
 @contextmanager

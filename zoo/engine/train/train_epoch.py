@@ -61,7 +61,7 @@ class EpochRunner:
         state, stepper = self._parts.state, self._stepper
         order = self._batches.order(state.epoch, next(iter(streams.values())).lengths)[: epoch.steps]
         loads = self._batches.load(epoch, state.epoch, streams, order, state.step)
-        stepper.begin(state.split)
+        stepper.begin(state.micro_batches)
         self._context.progress.begin(title, epoch.steps)
         explain = partial(self._explain, epoch=epoch, order=order)
         for number in range(state.step, epoch.steps):
@@ -72,7 +72,7 @@ class EpochRunner:
             with self._writer.updating():
                 stepper.update()
                 state.loss_sum += value * samples
-                state.step, state.steps, state.split = number + 1, state.steps + 1, stepper.split
+                state.step, state.steps, state.micro_batches = number + 1, state.steps + 1, stepper.micro_batches
                 state.seen += samples
                 self._parts.averages.end_step()
             self._after_step(number, verdict, explain, seconds)

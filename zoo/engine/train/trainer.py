@@ -126,12 +126,12 @@ class Training:
         try:
             begins = epoch.done == state.step == 0
             if begins:
-                state.passes = max(state.passes, state.split)
-            self.data.passes.divisor = max(self.data.passes.divisor, state.passes)
+                state.pass_divisor = max(state.pass_divisor, state.micro_batches)
+            self.data.passes.divisor = max(self.data.passes.divisor, state.pass_divisor)
             with context.ranks.together():
                 streams = self.data.train(epoch)
             if begins:  # and not later: a resumed run computes what is stored in batches of the same size
-                state.passes = self.data.passes.divisor
+                state.pass_divisor = self.data.passes.divisor
             self._set_mode(epoch, training=True)
             with self.objective.phase():
                 if begins:
@@ -167,7 +167,7 @@ class Training:
         trial = AutoTune(parts, self.context, self.batches)
         forward, make_stepper = self.data.forward(epoch), partial(self.make_stepper, immediate=True)
         if config.batch_size == "auto":
-            self.state.split = trial.fit_memory(epoch, streams, forward, make_stepper()[1])
+            self.state.micro_batches = trial.fit_memory(epoch, streams, forward, make_stepper()[1])
         if parts.rates.auto:
             parts.rates.found[str(epoch.index)] = trial.find_rate(epoch, streams, forward, make_stepper()[1])
 
