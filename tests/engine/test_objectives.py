@@ -22,9 +22,9 @@ from tests.faults.fork_run import fork
 from zoo import Objective, Supervised
 from zoo.data.open import open_data
 from zoo.engine.cache.feature_memo import MEMO
+from zoo.engine.rundir import checkpoint_writer
 from zoo.engine.runtime.memory_profile import footprint, nbytes
 from zoo.engine.runtime.rollback import tensors_of
-from zoo.engine.train import checkpoint_writer
 from zoo.errors import OptionError, SavedModelError, TrainingError
 
 TARGET = images(18, seed=5)[0] // 2

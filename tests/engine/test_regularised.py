@@ -16,8 +16,8 @@ from zoo.data.open import open_data
 from zoo.engine.loading.loader import Loader
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.options.recipe import Phase, Recipe
+from zoo.engine.rundir import checkpoint_writer
 from zoo.engine.rundir.run_folder import Run
-from zoo.engine.train import checkpoint_writer
 from zoo.errors import InterruptedRunError, OptionError
 
 OPTIONS: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr": 1e-2}

@@ -21,10 +21,10 @@ from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.open import Table, open_data
 from zoo.engine.optim.nonfinite import Guard
 from zoo.engine.optim.optimizer import build_optimizer
-from zoo.engine.rundir import checkpoint
+from zoo.engine.rundir import checkpoint, checkpoint_writer
 from zoo.engine.rundir.run_folder import Run
-from zoo.engine.train import checkpoint_writer, trainer
 from zoo.engine.train import fit as fit_module
+from zoo.engine.train import run_parts, trainer
 from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, SavedModelError, TrainingError
 
 OPTIONS: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr": 1e-2}
@@ -151,7 +151,7 @@ def test_a_stop_does_not_hide_a_step_that_a_gpu_has_not_told_yet(tmp_path: Path,
 
     monkeypatch.setattr(checkpoint_writer, "INTERVAL", 1000.0)
     monkeypatch.setattr(trainer, "Guard", Deferred)
-    monkeypatch.setattr(trainer, "build_optimizer", fused)
+    monkeypatch.setattr(run_parts, "build_optimizer", fused)
     net = model()
     with pytest.raises(TrainingError, match="not finite in epoch 1"):
         net.fit(*tables(24), out=tmp_path, quiet=True, recipe="full", batch_size=8, workers=0, lr=1e30, warmup=0.0)

@@ -20,10 +20,10 @@ from tests.engine.tiny import difference, images, model, values
 from tests.faults.fake_dist import ROOT
 from zoo.data.open import open_data
 from zoo.engine.cache import tensor_store
+from zoo.engine.rundir import checkpoint_writer
 from zoo.engine.rundir.checkpoint import Checkpoint, read_newest, write_checkpoint
 from zoo.engine.rundir.curves import draw_curves
 from zoo.engine.rundir.run_folder import write_history
-from zoo.engine.train import checkpoint_writer
 from zoo.errors import DiskFullError, TrainingError
 from zoo.util.atomic_write import write_text
 
@@ -141,7 +141,7 @@ TINY_DISK = """
     from pathlib import Path
     import zoo
     from tests.engine.tiny import images, model
-    from zoo.engine.train import checkpoint_writer
+    from zoo.engine.rundir import checkpoint_writer
     checkpoint_writer.INTERVAL = 0.0
     disk = Path(sys.argv[1])
     net = model()

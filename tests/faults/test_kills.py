@@ -20,8 +20,8 @@ import torch
 from tests.engine.tiny import difference, images, model, timeless, values
 from tests.faults.fork_run import fork
 from zoo.data.open import open_data
+from zoo.engine.rundir import checkpoint_writer
 from zoo.engine.rundir.checkpoint import SCHEMA, Checkpoint, clean_stages, read_newest, write_checkpoint
-from zoo.engine.train import checkpoint_writer
 from zoo.errors import SavedModelError
 
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "quiet": True}

@@ -15,8 +15,7 @@ import torch
 
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.open import Table, open_data
-from zoo.engine.rundir import curves
-from zoo.engine.train import checkpoint_writer
+from zoo.engine.rundir import checkpoint_writer, curves
 from zoo.errors import SavedModelError
 
 OPTIONS: dict[str, Any] = {"recipe": "full", "epochs": 3, "batch_size": 8, "lr": 1e-2, "quiet": True}

@@ -16,9 +16,8 @@ import torch
 from tests.engine.tiny import difference, images, model, values
 from tests.faults.fork_run import Pausing, await_mark, await_no_group, ended, fork, pause
 from zoo.data.open import Table, open_data
-from zoo.engine.rundir import checkpoint
+from zoo.engine.rundir import checkpoint, checkpoint_writer
 from zoo.engine.runtime.signals import stop_signal_numbers, stop_signals
-from zoo.engine.train import checkpoint_writer
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, signal.SIGHUP: 143}
 OPTIONS: dict[str, Any] = {"recipe": "full", "epochs": 3, "batch_size": 8, "lr": 1e-2, "quiet": True}

@@ -40,12 +40,12 @@ def execution_order(groups: LayerGroups, batch: ModelInputs) -> list[str]:
 def param_groups_hold_each_parameter_once(subject: Subject) -> None:
     """Every parameter is in one optimizer group, and rates do not fall towards the head."""
     model = subject.model()
-    split = param_groups(model.groups, model.head, lr=1.0, layer_decay=0.5)
-    held = [id(parameter) for group in split for parameter in group["params"]]
+    rated = param_groups(model.groups, model.head, lr=1.0, layer_decay=0.5)
+    held = [id(parameter) for group in rated for parameter in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in model.parameters()), (
         "not every parameter is in exactly one optimizer group"
     )
-    rates = [group["lr"] for group in split]
+    rates = [group["lr"] for group in rated]
     assert rates == sorted(rates), f"learning rates fall towards the head: {rates}"
 
 

@@ -47,17 +47,17 @@ def param_groups(
     result: list[dict[str, Any]] = []
     for group in groups:
         rate = lr * layer_decay ** (len(groups) - group.index)
-        result += _split(group.named_parameters(), f"{group.name}", "backbone.", rate, weight_decay, seen)
+        result += _param_groups(group.named_parameters(), f"{group.name}", "backbone.", rate, weight_decay, seen)
     further = [] if extra is None else [(name, parameter) for name, parameter in extra.named_parameters() if parameter.requires_grad]
-    result += _split(further, "extra", "extra.", lr, weight_decay, seen | _ids(head))
-    return result + _split(head.named_parameters(), "head", "head.", lr, weight_decay, seen)
+    result += _param_groups(further, "extra", "extra.", lr, weight_decay, seen | _ids(head))
+    return result + _param_groups(head.named_parameters(), "head", "head.", lr, weight_decay, seen)
 
 
 def _ids(module: nn.Module) -> set[int]:
     return {id(parameter) for parameter in module.parameters()}
 
 
-def _split(
+def _param_groups(
     named: Iterable[tuple[str, nn.Parameter]], group: str, prefix: str, lr: float, weight_decay: float, seen: set[int]
 ) -> list[dict[str, Any]]:
     """Make one dict for the decayed and one for the undecayed parameters, leaving out empty ones."""

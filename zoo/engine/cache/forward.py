@@ -1,4 +1,4 @@
-"""Forward passes of a TaskModel, wherever a batch enters it."""
+"""Forward passes of a TaskModel from raw inputs, stored activations or pooled features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.engine.cache.activation_cache import Entering, Whole
+from zoo.engine.cache.activation_cache import CachedInputs, EndBoundary
 from zoo.engine.rundir.run_context import RunContext
 from zoo.models.task_model import TaskModel
 from zoo.tuning.partial_forward import Boundary
@@ -26,7 +26,9 @@ class Forward:
         pooled: Whether inputs are pooled features.
     """
 
-    def __init__(self, model: TaskModel, context: RunContext, *, boundary: Boundary | Whole | None = None, pooled: bool = False) -> None:
+    def __init__(
+        self, model: TaskModel, context: RunContext, *, boundary: Boundary | EndBoundary | None = None, pooled: bool = False
+    ) -> None:
         self._model, self._context, self._boundary, self._pooled = model, context, boundary, pooled
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -38,7 +40,7 @@ class Forward:
         with self._context.autocast():
             if self._pooled:
                 return self._model.pooled_logits(x)
-            if isinstance(x, Entering):
+            if isinstance(x, CachedInputs):
                 return self._model.logits(self._replayed(x), x.x)
             logits: Tensor = self._model(x)
             return logits
@@ -48,7 +50,7 @@ class Forward:
         with self._context.autocast():
             if self._pooled:
                 return x  # type: ignore[no-any-return]  # a tensor of pooled features
-            if isinstance(x, Entering):
+            if isinstance(x, CachedInputs):
                 return self._model.pool(self._replayed(x), x.x)
             return self._model.embed_batch(x)
 
@@ -64,6 +66,6 @@ class Forward:
         """
         return self._context.ranks.gather_rows(rows)
 
-    def _replayed(self, x: Entering) -> Tensor:
+    def _replayed(self, x: CachedInputs) -> Tensor:
         assert self._boundary is not None, "there are no stored activations"
-        return self._boundary.replay(x.x, x.kept)
+        return self._boundary.replay(x.x, x.activations)

@@ -139,6 +139,10 @@ class Loaders:
         """Return the data of a kind."""
         return self._tables[kind.table]
 
+    def first(self) -> Loader:
+        """Return the lasting loader of the first table's samples, not augmented."""
+        return self.lasting(Kind(next(iter(self._tables))))
+
     def lasting(self, kind: Kind) -> Loader:
         """Return the loader that lives on, with its workers, until ``close``."""
         if kind not in self._lasting:

@@ -25,7 +25,7 @@ DEFAULT = "adamw"
 _OURS = frozenset({"params", "lr", "weight_decay"})
 _NOT_MATHS = frozenset({"maximize", "differentiable", "capturable", "foreach", "fused"})
 
-# torch's optimizers that would need another loop or another split of the parameters.
+# torch's optimizers that would need another loop or other param groups.
 _NOT_TORCH = {"LBFGS", "SparseAdam", "Muon", "Rprop"}
 # Fused on every GPU and every version of torch that zoo runs on.
 _FUSED = {"Adam", "AdamW", "SGD"}

@@ -71,13 +71,13 @@ class DryRun:
     Args:
         training: The training, on a device; its loaders must run in this process.
         valid: Samples that it validates, 0 for none.
-        whole: Why the training would not enter the model in the middle; empty where it would.
+        obstacle: Why activations of the frozen prefix must not be stored; empty where they may be.
     """
 
-    def __init__(self, training: Training, valid: int, *, whole: str = "") -> None:
-        self._run, self._valid, self._whole = training, valid, whole
+    def __init__(self, training: Training, valid: int, *, obstacle: str = "") -> None:
+        self._run, self._valid, self._obstacle = training, valid, obstacle
         self._config, self._device = training.context.config, training.context.device
-        samples = training.data.plain().samples
+        samples = training.data.loaders.first().samples
         text = samples.lengths is not None
         self.lengths: npt.NDArray[np.int64] = np.asarray(samples.lengths) if text else np.ones(len(samples), dtype=np.int64)
         order = training.batches.order(0, samples.lengths)
@@ -96,8 +96,8 @@ class DryRun:
         # The texts of the dry steps are the longest.
         self.scale = float(np.mean([self._weight(step) for step in order])) / max(1, self._weight(heaviest[-1]))
         self.pass_scale = float(self.lengths.mean() / self.lengths[rows].mean())
-        self._split = 1
-        for group in training.optimizer.param_groups:
+        self._micro_batches = 1
+        for group in training.parts.optimizer.param_groups:
             group["lr"] = 0.0
 
     def _few(self, name: str, rows: Sequence[int]) -> Source:
@@ -111,11 +111,11 @@ class DryRun:
         """Take the dry steps of a phase, given by its first epoch."""
         dry, model = Dry(reason=self._not_cached(epoch)), self._run.model
         model.freeze(epoch.frozen)
-        data = self._data(self._whole)
+        data = self._data(self._obstacle)
         with footprint(self._device) as dry.prefix:
             data.train(epoch)
         dry.caches = self._caches(data)
-        if epoch.cached and not epoch.pooled and (reason := data.reason or self._over_limit(dry.caches)):
+        if epoch.cached and not epoch.pooled and (reason := data.prefix.reason or self._over_limit(dry.caches)):
             dry.reason, dry.caches, dry.prefix = reason, [], Footprint()
             data = self._data(reason)
         here = sum(sum(data.sizes(name, self._rows(len(source.table)))) for name, source in self._sources.items()) * self._config.views
@@ -129,7 +129,7 @@ class DryRun:
         guard, stepper = run.make_stepper()
         streams, forward = data.train(epoch), data.forward(epoch)
         run.objective.module.train()
-        stepper.begin(self._split)
+        stepper.begin(self._micro_batches)
         with footprint(self._device) as dry.steps, run.objective.phase():
             loads = self._batches.load(epoch, 0, streams, self._order)
 
@@ -144,21 +144,21 @@ class DryRun:
                 samples = sum(map(len, batches))
                 explain = self._explain(epoch, batches)
                 stepper.take(load, Step(step, samples, forward, asked=lambda: Status.FINE, explain=explain))
-                run.averages.end_step()
+                run.parts.averages.end_step()
                 dry.step_seconds = self._now() - started - dry.step_loading
             loads.close()  # type: ignore[attr-defined]  # a generator, which holds the last batch
             try:
                 guard.check()
             except NonFiniteError as error:
                 raise explain(error) from error
-        self._split = stepper.split
-        dry.micro_batch = -(-max(len(batch) for step in self._order for batch in step) // stepper.split)
+        self._micro_batches = stepper.micro_batches
+        dry.micro_batch = -(-max(len(batch) for step in self._order for batch in step) // stepper.micro_batches)
 
     def _validate(self, dry: Dry, epoch: Epoch, data: PhaseData) -> None:
         count = len(self._table)
         self._run.objective.module.eval()
         started = self._now()
-        for _ in data.plain().batches([list(range(count))]):
+        for _ in data.loaders.first().batches([list(range(count))]):
             pass
         dry.loading = (self._now() - started) / count
         started = self._now()
@@ -172,10 +172,10 @@ class DryRun:
         dry.pass_seconds = again / count
         dry.prefix_seconds = max(0.0, first - again) / count if dry.caches else 0.0
 
-    def _data(self, whole: str) -> PhaseData:
+    def _data(self, obstacle: str) -> PhaseData:
         run, objective = self._run, self._run.objective
         valid = dict.fromkeys(self._valid_names, self._table)
-        return PhaseData(run.model, self._sources, valid, run.context, frozen=objective.frozen, whole=whole, share=False)
+        return PhaseData(run.model, self._sources, valid, run.context, frozen=objective.frozen, obstacle=obstacle, share=False)
 
     @property
     def _valid_names(self) -> list[str]:
@@ -209,7 +209,7 @@ class DryRun:
             "cache is off": not config.cache,
             "the model is sharded": config.shard,
             "images are augmented anew every epoch; views=2 or more keeps as many of them": not epoch.cached,
-            self._whole: bool(self._whole) and not epoch.pooled,
+            self._obstacle: bool(self._obstacle) and not epoch.pooled,
         }
         return next((reason for reason, holds in reasons.items() if holds), "")
 

@@ -35,9 +35,9 @@ from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.rollback import as_before, tensors_of
 from zoo.engine.runtime.signals import StopFlag
 from zoo.engine.train.model_setup import active, further_modules, prepared
-from zoo.engine.train.objective import Objective, make_objective
+from zoo.engine.train.objective import Objective, cache_obstacle, make_objective
 from zoo.engine.train.supervised import Supervised
-from zoo.engine.train.trainer import Training, why_whole
+from zoo.engine.train.trainer import Training
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tuning.statistics import keeps_statistics
@@ -129,8 +129,8 @@ class _Planned:
     def _phases(self, training: Training, held: int) -> list[PhasePlan]:
         phases = []
         factors = _factors(training)
-        dry_run = DryRun(training, self._valid, whole=why_whole(training.objective, self._config))
-        for epoch in (epoch for epoch in training.plan if epoch.done == 0):
+        dry_run = DryRun(training, self._valid, obstacle=cache_obstacle(training.objective, self._config))
+        for epoch in (epoch for epoch in training.parts.epochs if epoch.done == 0):
             dry = dry_run.phase(epoch)
             memory = held + self._kept(epoch) + self._peak(dry)
             phases.append(self._phase(training, epoch, dry, memory, self._seconds(dry_run, epoch, dry), factors))
@@ -138,7 +138,7 @@ class _Planned:
         return phases
 
     def _phase(self, training: Training, epoch: Epoch, dry: Dry, memory: int, seconds: float, factors: Mapping[str, float]) -> PhasePlan:
-        lr: float | str = "auto" if self._config.lr == "auto" else training.rates.peak(epoch)
+        lr: float | str = "auto" if self._config.lr == "auto" else training.parts.rates.peak(epoch)
         largest = max(dry.caches, default=0)
         return PhasePlan(
             name=epoch.phase.name,
@@ -146,7 +146,7 @@ class _Planned:
             steps=epoch.total,
             frozen=epoch.frozen,
             augment=epoch.augment,
-            schedule=training.rates.schedule(epoch),
+            schedule=training.parts.rates.schedule(epoch),
             lr=lr,
             cached="" if not dry.caches else "features" if epoch.pooled else "activations",
             reason=dry.reason,
@@ -162,7 +162,7 @@ class _Planned:
         model = self._model
         model.freeze(epoch.frozen).train()
         for name, factor in factors.items():
-            parts = [part for part in training.optimizer.param_groups if part["group"] == name]
+            parts = [part for part in training.parts.optimizer.param_groups if part["group"] == name]
             parameters = [parameter for part in parts for parameter in part["params"]]
             trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
             yield GroupPlan(
@@ -204,9 +204,9 @@ class _Planned:
     def _seconds(self, run: DryRun, epoch: Epoch, dry: Dry) -> float:
         workers = default_workers(self._device) if self._config.workers is None else self._config.workers
 
-        def beside(loading: float, whole: float) -> float:
+        def beside(loading: float, both: float) -> float:
             """Return the time of loading and computing, which loader processes do beside each other."""
-            return max(loading / workers, whole - loading) if workers else whole
+            return max(loading / workers, both - loading) if workers else both
 
         once = beside(dry.loading, dry.prefix_seconds) * (len(run.lengths) * self._config.views + self._valid) if dry.caches else 0.0
         scale = 1.0 if epoch.pooled else run.scale
@@ -249,5 +249,5 @@ def untouched(model: TaskModel) -> Iterator[None]:
 
 def _factors(training: Training) -> dict[str, float]:
     """Return the learning rate of each group relative to the head's, input side first."""
-    rates = {part["group"]: float(part["lr"]) for part in training.optimizer.param_groups}
+    rates = {part["group"]: float(part["lr"]) for part in training.parts.optimizer.param_groups}
     return {name: lr / rates["head"] if rates["head"] else 1.0 for name, lr in rates.items()}

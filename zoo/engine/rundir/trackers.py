@@ -1,4 +1,4 @@
-"""Experiment trackers: those that Accelerate knows, given each line of a run's history."""
+"""Experiment trackers of Accelerate and the user's own function, called with each record of the history."""
 
 from __future__ import annotations
 
@@ -7,9 +7,46 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.engine.rundir.run_context import RunContext
+from zoo.engine.runtime.device import random_state, restore_random_state
 from zoo.errors import OptionError, did_you_mean
 
 log = logging.getLogger("zoo")
+
+
+class EpochReports:
+    """Calls trackers and ``on_epoch`` on the first rank; an error there is raised on all.
+
+    Args:
+        context: The conditions of the run.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._trackers: list[Any] = []
+
+    def open(self) -> None:
+        """Start the trackers."""
+        context = self._context
+        with context.ranks.together():
+            if context.ranks.main:
+                self._trackers = open_trackers(context.own.log_with, context.folder, context.config.to_dict())
+
+    def report(self, record: dict[str, Any]) -> None:
+        """Call all with a record of the history."""
+        state = random_state()  # the user's code may draw from it, and a resumed run does not come by here
+        try:
+            with self._context.ranks.together():
+                if self._context.ranks.main:
+                    log_record(self._trackers, record)
+                    if self._context.own.on_epoch is not None:
+                        self._context.own.on_epoch(dict(record))
+        finally:
+            restore_random_state(state)
+
+    def close(self) -> None:
+        """Let the trackers finish."""
+        close_trackers(self._trackers)
 
 
 def open_trackers(wanted: Sequence[Any], folder: Path, config: Mapping[str, Any]) -> list[Any]:
@@ -54,7 +91,7 @@ def open_trackers(wanted: Sequence[Any], folder: Path, config: Mapping[str, Any]
 
 
 def log_record(trackers: Sequence[Any], record: Mapping[str, Any]) -> None:
-    """Give every tracker one line of the history; one that fails costs a line in the log and not the run."""
+    """Give every tracker a record of the history; one that fails is logged and does not end the run."""
     values = {name: value for name, value in record.items() if name not in ("epoch", "phase")}
     for tracker in trackers:
         try:

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from zoo.data.dataset import Batch
 from zoo.engine.cache.forward import Forward
@@ -18,45 +17,29 @@ from zoo.engine.loading.batches import StepBatches
 from zoo.engine.loading.order import Indices
 from zoo.engine.loading.stream import Stream
 from zoo.engine.optim.lr_finder import NoFallError, draw_range, range_test, undone
-from zoo.engine.optim.lr_schedule import Rates
 from zoo.engine.optim.nonfinite import NonFiniteError
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.rundir.curves import drawn
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.signals import Stopped
+from zoo.engine.train.messages import StepErrors
 from zoo.engine.train.objective import Objective
 from zoo.engine.train.optimizer_step import Step, Stepper
-from zoo.engine.train.train_epoch import Explain
-from zoo.engine.train.train_state import TrainState
+from zoo.engine.train.run_parts import RunParts
 
 
 class AutoTune:
     """The trials of one run.
 
     Args:
+        parts: The run.
         context: The conditions of the run.
-        plan: Its epochs.
-        state: How far it has come.
         batches: The samples of each step.
-        rates: Sets the learning rates, and knows those that were found.
-        optimizer: The optimizer.
-        objective: What is minimised.
-        explain: Makes the error for a loss that is not finite.
     """
 
-    def __init__(
-        self,
-        context: RunContext,
-        plan: Sequence[Epoch],
-        state: TrainState,
-        batches: StepBatches,
-        rates: Rates,
-        optimizer: torch.optim.Optimizer,
-        objective: Objective,
-        explain: Explain,
-    ) -> None:
-        self._context, self._plan, self._state, self._batches = context, plan, state, batches
-        self._rates, self._optimizer, self._objective, self._explain = rates, optimizer, objective, explain
+    def __init__(self, parts: RunParts, context: RunContext, batches: StepBatches) -> None:
+        self._context, self._batches, self._epochs, self._explain = context, batches, parts.epochs, StepErrors(parts, context)
+        self._state, self._rates, self._optimizer, self._objective = parts.state, parts.rates, parts.optimizer, parts.objective
 
     def fit_memory(self, epoch: Epoch, streams: Mapping[str, Stream], forward: Forward, stepper: Stepper) -> int:
         """Take one step with the largest batches of an epoch and undo it; return in how many micro-batches a batch fits into memory."""
@@ -66,12 +49,12 @@ class AutoTune:
             return max(len(batch) * (1 if lengths is None else int(lengths[batch].max())) for batch in step)
 
         order = [max(self._batches.order(self._state.epoch, lengths), key=size)]
-        stepper.begin(self._state.split)
+        stepper.begin(self._state.micro_batches)
         self._rates.apply_head(0.0)
         with undone(self._objective.module, self._optimizer), _rolled_back(self._objective):
             loaded = next(self._batches.load(epoch, self._state.epoch, streams, order))
             self._take(stepper, forward, order[0], loaded, partial(self._explain, epoch=epoch, order=order))
-        return stepper.split
+        return stepper.micro_batches
 
     def find_rate(self, epoch: Epoch, streams: Mapping[str, Stream], forward: Forward, stepper: Stepper) -> float:
         """Return the head's learning rate for a phase by a range test, and draw its curve into the run's folder.
@@ -79,7 +62,7 @@ class AutoTune:
         Raises:
             TrainingError: If the loss falls at no rate.
         """
-        stepper.begin(self._state.split)
+        stepper.begin(self._state.micro_batches)
         batches, progress, found = self._endless(epoch, streams), self._context.progress, self._rates.found
 
         def step(lr: float) -> float:
@@ -94,7 +77,7 @@ class AutoTune:
             before = max((index for index in map(int, found) if index < epoch.index), default=None)
             if before is None:
                 raise
-            last = next(other for other in self._plan if other.index == before)
+            last = next(other for other in self._epochs if other.index == before)
             rate = found[str(before)] * epoch.phase.lr / last.phase.lr
             progress.note(f"{epoch.phase.name}: the loss falls at no learning rate any more; {rate:.2g}, from the phase before")
             return rate

@@ -1,10 +1,10 @@
-"""The end of a run: the kept epoch's values, the mean over the last epochs, and WiSE-FT."""
+"""The end of a run: values of the best epoch, the mean over the last epochs, and WiSE-FT."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,14 +13,11 @@ from torch import Tensor
 from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.inference.batched_inference import in_batches_that_fit
 from zoo.engine.loading.order import epoch_order, even_batches
-from zoo.engine.optim.run_averages import Averages
 from zoo.engine.optim.weight_averaging import interpolate, refresh_statistics
-from zoo.engine.options.epochs import Epoch
-from zoo.engine.options.model_selection import Best
+from zoo.engine.rundir.checkpoint_writer import CheckpointWriter
 from zoo.engine.rundir.run_context import RunContext
-from zoo.engine.train.checkpoint_writer import CheckpointWriter
-from zoo.engine.train.objective import Objective
-from zoo.engine.train.train_state import Snapshot, TrainState, values_of
+from zoo.engine.train.run_parts import RunParts
+from zoo.engine.train.train_state import values_of
 from zoo.models.task_model import TaskModel
 from zoo.tuning.shard import load_values
 
@@ -28,49 +25,38 @@ log = logging.getLogger("zoo")
 
 
 class Finalizer:
-    """Ends a run: loads what it kept, and applies what its configuration asks for after training.
+    """Loads the values of the best epoch after training, then averages and mixes them as configured.
 
     Args:
-        objective: What was minimised.
+        parts: The run.
         context: The conditions of the run.
-        plan: Its epochs.
-        state: How far it has come.
-        best: Its best epoch.
-        kept: Values of the best epoch.
-        start: Values before the last phase, where the result is to be mixed with them.
-        averages: Averages of its values.
         data: For passes over the training data.
         writer: Writes checkpoints.
         validate: Returns the metrics of values that no epoch ended with.
-        report: Takes a line of the history.
+        report: Gives a record of the history to trackers.
     """
 
     def __init__(
         self,
-        objective: Objective,
+        parts: RunParts,
         context: RunContext,
-        plan: Sequence[Epoch],
         *,
-        state: TrainState,
-        best: Best,
-        kept: Snapshot,
-        start: Snapshot,
-        averages: Averages,
         data: PhaseData,
         writer: CheckpointWriter,
         validate: Callable[[], dict[str, float]],
         report: Callable[[dict[str, Any]], None],
     ) -> None:
-        self._objective, self._context, self._plan, self._state, self._best = objective, context, plan, state, best
-        self._kept, self._start, self._averages, self._data = kept, start, averages, data
-        self._writer, self._validate, self._report, self._model = writer, validate, report, objective.model
+        self._parts, self._context, self._data, self._writer = parts, context, data, writer
+        self._validate, self._report = validate, report
+        self._objective, self._model, self._state, self._best = parts.objective, parts.objective.model, parts.state, parts.best
 
     def finish(self) -> None:
-        """Load the kept values, then average and mix, each once and with a line in the history."""
-        averages, model, validated = self._averages, self._model, bool(self._objective.valid)
+        """Load the best values, then average and mix, each once and with a record in the history."""
+        averages, model, validated = self._parts.averages, self._model, bool(self._objective.valid)
+        best, start = self._parts.best_values.values, self._parts.start_values.values
         done = {record["phase"] for record in self._state.history}
-        if self._kept.values:
-            load_values(self._objective.module, self._kept.values)
+        if best:
+            load_values(self._objective.module, best)
         elif averages.ema is not None and not done & {"average", "wise-ft"}:
             averages.ema.copy_to(model)
         if averages.mean is not None and averages.mean.updates and "average" not in done:
@@ -82,20 +68,20 @@ class Finalizer:
                 model.load_state_dict(before)
         elif averages.mean is not None and not averages.mean.updates:
             log.warning("average: the run ended before the epochs that it was to average")
-        if self._start.values and "wise-ft" not in done and not self._is_of_last_phase():
+        if start and "wise-ft" not in done and not self._is_of_last_phase():
             log.warning("wise_ft: the kept epoch is from before the last phase, so there is nothing to mix; it stays as it is")
-        elif self._start.values and "wise-ft" not in done:
+        elif start and "wise-ft" not in done:
             with _all_or_nothing(model):
-                interpolate(model, self._start.values, self._context.config.wise_ft)
+                interpolate(model, start, self._context.config.wise_ft)
                 self._refresh()
                 self._judge("wise-ft", asked=True)
 
     def _is_of_last_phase(self) -> bool:
         kept = [record["phase"] for record in self._state.history if record["epoch"] == self._best.epoch]
-        return not kept or kept[0] in ("average", self._plan[-1].phase.name)
+        return not kept or kept[0] in ("average", self._parts.epochs[-1].phase.name)
 
     def _judge(self, name: str, *, asked: bool = False) -> bool:
-        """Validate values that no epoch ended with, as one more line of the history, numbered on; return whether they are kept."""
+        """Validate values that no epoch ended with, as one more record of the history; return whether they are kept."""
         state, started, validated = self._state, time.perf_counter(), bool(self._objective.valid)
         metrics = self._validate()
         record = {"epoch": state.history[-1]["epoch"] + 1, "phase": name, **metrics, "seconds": round(time.perf_counter() - started, 3)}
@@ -104,8 +90,8 @@ class Finalizer:
         if asked and validated:
             self._best.epoch = record["epoch"]
         if better or asked:
-            self._kept.take(self._objective.module)
-        self._context.progress.epoch(record, len(self._plan), better or asked)
+            self._parts.best_values.take(self._objective.module)
+        self._context.progress.epoch(record, len(self._parts.epochs), better or asked)
         self._writer.save()
         self._report(record)
         return better or asked
@@ -113,10 +99,10 @@ class Finalizer:
     def _refresh(self) -> None:
         """Let BatchNorm see the training data with the new values, where its statistics moved in training."""
         model, config, ranks = self._model, self._context.config, self._context.ranks
-        model.freeze(self._plan[-1].frozen)
+        model.freeze(self._parts.epochs[-1].frozen)
         # In the order of one more epoch: data are often sorted by class, and statistics of one class at a time are those of none.
         first = next(iter(self._objective.sources.values())).table
-        order = epoch_order(len(first), config.seed, len(self._plan))
+        order = epoch_order(len(first), config.seed, len(self._parts.epochs))
 
         def refresh(size: int) -> int:
             batches = even_batches(order, size)  # as in training, for one sample alone has no statistics
@@ -124,7 +110,7 @@ class Finalizer:
 
         with ranks.together():
             size = -(-config.samples // ranks.count)
-            in_batches_that_fit(refresh, max(1, size // self._state.split), halved=None if ranks.lockstep else lambda: None)
+            in_batches_that_fit(refresh, max(1, size // self._state.micro_batches), halved=None if ranks.lockstep else lambda: None)
 
 
 @contextmanager

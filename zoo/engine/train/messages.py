@@ -1,30 +1,33 @@
-"""Messages of a run: its first line, stops, and errors that end it."""
+"""The first line of a run, and the errors for signals and for losses that are not finite."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from zoo.data.open import Table
+from zoo.engine.loading.order import Indices
 from zoo.engine.optim.nonfinite import NonFiniteError
 from zoo.engine.options.config import Config
-from zoo.engine.rundir.checkpoint import written
+from zoo.engine.options.epochs import Epoch
+from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.signals import StopFlag
-from zoo.errors import DiskFullError, InterruptedRunError, TrainingError, examples
-from zoo.models.task_model import TaskModel
+from zoo.engine.train.objective import Objective
+from zoo.engine.train.run_parts import RunParts
+from zoo.errors import InterruptedRunError, TrainingError, examples
 
 
-def headline(
-    model: TaskModel, config: Config, samples: tuple[int, int], accelerator: Any, folder: Path, resumed_at: str, *, processes: int = 1
-) -> str:
+def headline(objective: Objective, context: RunContext, resumed_at: str) -> str:
     """Return the first line of a run: model, licence of its weights, recipe, numbers of samples, device, folder."""
+    model, accelerator, processes = objective.model, context.accelerator, context.ranks.count
     backbone = f"{model.spec.name} (weights: {model.spec.license})" if model.pretrained else model.spec.name
-    data = f"{samples[0]} training samples" + (f", {samples[1]} for validation" if samples[1] else "")
+    samples, validated = sum(len(source.table) for source in objective.sources.values()), sum(map(len, objective.valid.values()))
+    data = f"{samples} training samples" + (f", {validated} for validation" if validated else "")
     precision = "" if accelerator.mixed_precision == "no" else f", {accelerator.mixed_precision}"
     went_on = f"; going on at {resumed_at}" if resumed_at else ""
     where = str(accelerator.device) if processes == 1 else f"{processes} processes on {accelerator.device.type}"
-    return f"{backbone}, {config.recipe.name}: {data}, {where}{precision}, into {folder}{went_on}"
+    return f"{backbone}, {context.config.recipe.name}: {data}, {where}{precision}, into {context.folder}{went_on}"
 
 
 def interrupted(stop: StopFlag, folder: Path, where: str) -> InterruptedRunError:
@@ -62,15 +65,35 @@ def not_finite(
     remedies = [f"lower lr (now {lr:g})"] if lr else ["look at the values of these samples and at the weights, for nothing had trained yet"]
     remedies += ["give clip_grad=1.0"] if lr and config.clip_grad is None else []
     remedies += ["give precision='fp32'"] if half else []
-    told = " or ".join(remedies)
+    remedy = " or ".join(remedies)
     return TrainingError(
-        f"the {error.what} is not finite in {where}, samples {names}; no parameter was changed by it. {told[0].upper()}{told[1:]}"
+        f"the {error.what} is not finite in {where}, samples {names}; no parameter was changed by it. {remedy[0].upper()}{remedy[1:]}"
     )
 
 
-def no_checkpoint(error: OSError, folder: Path) -> TrainingError:
-    """Return the error for a checkpoint that cannot be written, such as on a full disk."""
-    cause = str(error) if isinstance(error, DiskFullError) else f"{str(folder)!r} cannot be written: {error.strerror or error}"
-    intact = "Earlier ones are intact: go on with resume=True (--resume)"
-    remedy = intact if written(folder) else "There is no earlier one: start anew after that"
-    return TrainingError(f"no checkpoint could be written: {cause}. {remedy}")
+@dataclass(frozen=True)
+class StepErrors:
+    """Makes the error for a loss or gradient of a run that is not finite.
+
+    Attributes:
+        parts: The run.
+        context: The conditions of the run.
+    """
+
+    parts: RunParts
+    context: RunContext
+
+    def __call__(self, error: NonFiniteError, epoch: Epoch, order: Sequence[Sequence[Indices]]) -> TrainingError:
+        """Return the error for one step.
+
+        Args:
+            error: The loss or gradient, with the number of the step.
+            epoch: The epoch of the step.
+            order: The samples of each batch of each step of the epoch.
+        """
+        parts = self.parts
+        indices = [index for batch in order[error.step] for index in batch]
+        where = f"epoch {parts.state.epoch + 1} (phase {epoch.phase.name!r}), step {error.step + 1} of {epoch.steps}"
+        lr = parts.rates.peak(epoch) if parts.optimizer.param_groups[-1]["lr"] else 0.0
+        table = next(iter(parts.objective.sources.values())).table
+        return not_finite(error, where, indices, table, lr=lr, config=self.context.config, half=self.context.half)

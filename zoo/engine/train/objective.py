@@ -149,6 +149,23 @@ def make_objective(make: Callable[[Any], Objective] | None, supervised: Objectiv
     return objective
 
 
+def checked_metrics(metrics: Any, name: str) -> dict[str, float]:
+    """Return what ``validate`` of the objective ``name`` returned, as plain numbers.
+
+    Raises:
+        OptionError: If it is no dict of numbers.
+    """
+    try:
+        return {str(key): float(value) for key, value in metrics.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise OptionError(f"validate() of {name!r} returned {metrics!r}; it must return a dict of numbers") from error
+
+
+def cache_obstacle(objective: Objective, config: Config) -> str:
+    """Return why activations of the frozen prefix must not be stored; empty where they may be."""
+    return "compiled code is not entered in the middle" if config.compile else objective.whole
+
+
 def _faults_of(objective: Objective) -> list[str]:
     """Return what is wrong with an objective by itself."""
     if not all(hasattr(objective, name) for name in ("model", "module", "sources", "valid", "monitor")):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.dataset import Batch
-from zoo.engine.cache.activation_cache import Entering
+from zoo.engine.cache.activation_cache import CachedInputs
 from zoo.engine.cache.forward import Forward
 from zoo.engine.distributed.gradient_exchange import GradientExchange
 from zoo.engine.distributed.ranks import Agreed, Ranks, Status, described
@@ -62,24 +62,24 @@ class Stepper:
         device: Where the model runs.
 
     Attributes:
-        split: Micro-batches per batch.
+        micro_batches: Micro-batches per batch.
     """
 
     def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, guard: Guard, ranks: Ranks, device: torch.device) -> None:
-        self.split = 1
+        self.micro_batches = 1
         self._objective, self._optimizer, self._guard, self._ranks = objective, optimizer, guard, ranks
         self._first = next(iter(objective.sources))
         self._undo = Undo(objective.module, device)
         self._exchange = GradientExchange(ranks, ())
         self._share = 1.0  # of the step's samples, those of this rank
 
-    def begin(self, split: int) -> None:
+    def begin(self, micro_batches: int) -> None:
         """Look at what trains now; to be called at the start of every epoch, once the model is in training mode.
 
         Args:
-            split: Micro-batches per batch.
+            micro_batches: Micro-batches per batch.
         """
-        self.split = split
+        self.micro_batches = micro_batches
         trained = [parameter for parameter in self._objective.module.parameters() if parameter.requires_grad]
         self._exchange = GradientExchange(self._ranks, trained)
         self._undo.look()
@@ -206,7 +206,7 @@ class Stepper:
         objective = self._objective
         value: Tensor | float = 0.0
         copies = 1 if objective.separable else self._ranks.count  # of a loss that every rank computes as a whole
-        pieces = [(batch, part) for batch in batches for part in _parts(self._size(batch), self.split)]
+        pieces = [(batch, part) for batch in batches for part in _slices(self._size(batch), self.micro_batches)]
         for number, (batch, part) in enumerate(pieces, 1):
             piece = batch if part.stop - part.start == self._size(batch) else {name: cut(one, part) for name, one in batch.items()}
             with step.forward.autocast():
@@ -230,16 +230,18 @@ class Stepper:
             cause = f"a batch does not fit into memory, and the loss of {self._objective.name} needs it as a whole"
             raise TrainingError(f"{cause}; lower batch_size") from caught
         largest = max(map(self._size, batches), default=1)
-        sizes = max(self._ranks.gather(-(-largest // self.split)))
+        sizes = max(self._ranks.gather(-(-largest // self.micro_batches)))
         if sizes == 1:
             raise TrainingError(f"one sample alone does not fit into memory; {_REMEDY}") from caught
         gc.collect()
         if self._undo.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.split *= 2
+        self.micro_batches *= 2
         norms = "; BatchNorm takes its statistics from the smaller batches" if self._undo.statistics else ""
         log.warning(
-            "out of memory: going on with micro-batches of %d samples, as many per step as before%s", -(-largest // self.split), norms
+            "out of memory: going on with micro-batches of %d samples, as many per step as before%s",
+            -(-largest // self.micro_batches),
+            norms,
         )
 
 
@@ -255,13 +257,13 @@ def cut(batch: Batch, part: slice) -> Batch:
 
 
 def _cut_inputs(x: Any, part: slice) -> Any:
-    if isinstance(x, Entering):
-        return dataclasses.replace(x, x=_cut_inputs(x.x, part), kept=[values[part] for values in x.kept])
+    if isinstance(x, CachedInputs):
+        return dataclasses.replace(x, x=_cut_inputs(x.x, part), activations=[values[part] for values in x.activations])
     return {name: values[part] for name, values in x.items()} if isinstance(x, dict) else x[part]
 
 
-def _parts(size: int, split: int) -> Iterator[slice]:
-    step = -(-size // split)
+def _slices(size: int, count: int) -> Iterator[slice]:
+    step = -(-size // count)
     return (slice(start, min(start + step, size)) for start in range(0, size, step))
 
 

@@ -2,63 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
 
 from zoo.engine.cache.forward import Forward
 from zoo.engine.distributed.ranks import Status
 from zoo.engine.loading.batches import StepBatches
-from zoo.engine.loading.order import Indices
 from zoo.engine.loading.stream import Stream
-from zoo.engine.optim.lr_schedule import Rates
 from zoo.engine.optim.nonfinite import EVERY, Guard, NonFiniteError
-from zoo.engine.optim.run_averages import Averages
 from zoo.engine.options.epochs import Epoch
+from zoo.engine.rundir.checkpoint_writer import CheckpointWriter
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.signals import Stopped
-from zoo.engine.train.checkpoint_writer import CheckpointWriter
+from zoo.engine.train.messages import StepErrors
 from zoo.engine.train.optimizer_step import Step, Stepper
-from zoo.engine.train.train_state import TrainState
-
-
-class Explain(Protocol):
-    """Makes the error for a loss or gradient that is not finite."""
-
-    def __call__(self, error: NonFiniteError, epoch: Epoch, order: Sequence[Sequence[Indices]]) -> Exception:
-        """Return the error, naming the samples of the step in this order of this epoch."""
+from zoo.engine.train.run_parts import RunParts
 
 
 class EpochRunner:
     """Takes the steps of an epoch.
 
     Args:
+        parts: The run.
         context: The conditions of the run.
-        state: How far the run has come.
         stepper: Takes single steps.
         guard: Watches their losses and gradients.
         batches: The samples of each step.
-        rates: Sets the learning rates.
-        averages: Averages of the values along the steps.
         writer: Writes checkpoints.
-        explain: Makes the error for a loss that is not finite, of an epoch and its order.
     """
 
     def __init__(
         self,
+        parts: RunParts,
         context: RunContext,
-        state: TrainState,
         *,
         stepper: Stepper,
         guard: Guard,
         batches: StepBatches,
-        rates: Rates,
-        averages: Averages,
         writer: CheckpointWriter,
-        explain: Explain,
     ) -> None:
-        self._context, self._state, self._stepper, self._guard = context, state, stepper, guard
-        self._batches, self._rates, self._averages, self._writer, self._explain = batches, rates, averages, writer, explain
+        self._parts, self._context, self._stepper, self._guard = parts, context, stepper, guard
+        self._batches, self._writer, self._explain = batches, writer, StepErrors(parts, context)
 
     def run(self, epoch: Epoch, streams: Mapping[str, Stream], forward: Forward, title: str, seconds: Callable[[], float]) -> None:
         """Take the steps of an epoch that are left of it.
@@ -74,23 +58,23 @@ class EpochRunner:
             Stopped: If a signal came; the step was finished.
             TrainingError: If a loss or gradient is not finite.
         """
-        state, stepper = self._state, self._stepper
+        state, stepper = self._parts.state, self._stepper
         order = self._batches.order(state.epoch, next(iter(streams.values())).lengths)[: epoch.steps]
         loads = self._batches.load(epoch, state.epoch, streams, order, state.step)
-        stepper.begin(state.split)
+        stepper.begin(state.micro_batches)
         self._context.progress.begin(title, epoch.steps)
         explain = partial(self._explain, epoch=epoch, order=order)
         for number in range(state.step, epoch.steps):
-            self._rates.apply(epoch, number)
+            self._parts.rates.apply(epoch, number)
             samples = sum(len(batch) for batch in order[number])
             step = Step(number, samples, forward, asked=self._asked, explain=explain)
             value, verdict = stepper.compute(partial(next, loads), step)
             with self._writer.updating():
                 stepper.update()
                 state.loss_sum += value * samples
-                state.step, state.steps, state.split = number + 1, state.steps + 1, stepper.split
+                state.step, state.steps, state.micro_batches = number + 1, state.steps + 1, stepper.micro_batches
                 state.seen += samples
-                self._averages.end_step()
+                self._parts.averages.end_step()
             self._after_step(number, verdict, explain, seconds)
         self._check(explain)
 
@@ -110,7 +94,7 @@ class EpochRunner:
         if stop:
             raise Stopped
         if save:
-            self._state.seconds = seconds()
+            self._parts.state.seconds = seconds()
             self._writer.save()
 
     def _asked(self) -> Status:
@@ -127,4 +111,4 @@ class EpochRunner:
 
     def _loss(self) -> str:
         """Return the mean loss of the epoch so far, of several ranks as far as this one knows."""
-        return f"loss {float(self._state.loss_sum) * self._context.ranks.count / max(1, self._state.seen):.4f}"
+        return f"loss {float(self._parts.state.loss_sum) * self._context.ranks.count / max(1, self._parts.state.seen):.4f}"

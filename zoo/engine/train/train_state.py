@@ -38,8 +38,8 @@ class TrainState:
         seen: Samples seen in this epoch.
         seconds: Time spent in this epoch.
         history: One record per finished epoch.
-        split: Micro-batches per batch; more than one after memory ran out.
-        passes: By how much memory cuts the batches of passes without gradients, as it was when the phase began.
+        micro_batches: Micro-batches per batch; more than one after memory ran out.
+        pass_divisor: ``Passes.divisor`` at the start of the phase.
     """
 
     ranks: Ranks
@@ -50,8 +50,8 @@ class TrainState:
     seen: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
-    split: int = 1
-    passes: int = 1
+    micro_batches: int = 1
+    pass_divisor: int = 1
 
     def next_epoch(self, position: int) -> None:
         """Go to the start of another epoch of the plan."""
@@ -61,7 +61,7 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the run; the sum of the losses is that of all ranks."""
         total = self.ranks.fill(np.array([float(self.loss_sum)]))
-        plain = {name: getattr(self, name) for name in _PLAIN}
+        plain = {key: getattr(self, name) for name, key in _KEYS.items()}
         return plain | {"loss_sum": float(total[0]), "threads": torch.get_num_threads()}
 
     def load_state_dict(self, saved: Mapping[str, Any], /) -> None:
@@ -72,15 +72,17 @@ class TrainState:
                 saved["threads"],
                 torch.get_num_threads(),
             )
-        for name in _PLAIN:
+        for name, key in _KEYS.items():
             kind = type(getattr(self, name))
-            if not isinstance(saved[name], (int, float) if kind is float else kind):
-                raise TypeError(f"{name} is {saved[name]!r}")
-            setattr(self, name, saved[name])
+            if not isinstance(saved[key], (int, float) if kind is float else kind):
+                raise TypeError(f"{key} is {saved[key]!r}")
+            setattr(self, name, saved[key])
         self.loss_sum = float(saved["loss_sum"]) if self.ranks.main else 0.0
 
 
-_PLAIN = ("epoch", "step", "steps", "seen", "seconds", "history", "split", "passes")
+# Names in a checkpoint by attribute; "split" and "passes" are those of zoo 0.1.0.
+_KEYS = {name: name for name in ("epoch", "step", "steps", "seen", "seconds", "history")}
+_KEYS |= {"micro_batches": "split", "pass_divisor": "passes"}
 
 
 class Snapshot:

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: when they are written, and which objects they keep."""
+"""When checkpoints of a run are written, and of which objects."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.rundir.checkpoint import write_checkpoint
+from zoo.engine.rundir.checkpoint import write_checkpoint, written
 from zoo.engine.rundir.stateful import Stateful, collect
-from zoo.engine.train.messages import no_checkpoint
+from zoo.errors import DiskFullError, TrainingError
 
 # Seconds that may pass without a checkpoint, or as many times what the last one took where that was more than a second. Epochs
 # on cached features take milliseconds, a checkpoint takes longer.
@@ -22,7 +22,7 @@ class CheckpointWriter:
 
     Args:
         folder: Where they go.
-        parts: The objects whose state is kept, by name.
+        parts: The objects with state, by name.
         ranks: The processes; all of them collect the states, the first one writes.
         steps: Optimizer steps of the run so far.
     """
@@ -62,7 +62,7 @@ class CheckpointWriter:
                 try:
                     write_checkpoint(self._folder, self._steps(), checkpoint)
                 except OSError as error:
-                    raise no_checkpoint(error, self._folder) from error
+                    raise _not_written(error, self._folder) from error
         self._at, self._written = time.monotonic(), self._steps()
         self._cost = self._at - started
 
@@ -77,3 +77,11 @@ class CheckpointWriter:
         with suppress(Exception):  # the error that ends the run is the one to report
             check()
             self.save()
+
+
+def _not_written(error: OSError, folder: Path) -> TrainingError:
+    """Return the error for a checkpoint that cannot be written, such as on a full disk."""
+    cause = str(error) if isinstance(error, DiskFullError) else f"{str(folder)!r} cannot be written: {error.strerror or error}"
+    intact = "Earlier ones are intact: go on with resume=True (--resume)"
+    remedy = intact if written(folder) else "There is no earlier one: start anew after that"
+    return TrainingError(f"no checkpoint could be written: {cause}. {remedy}")

@@ -1,0 +1,150 @@
+"""Outputs of the frozen prefix, computed once per phase, table and view."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zoo.engine.cache.activation_cache import ActivationCache, EndBoundary, find_boundary
+from zoo.engine.cache.feature_memo import MEMO, Keys
+from zoo.engine.cache.passes import Passes
+from zoo.engine.loading.loader import Kind, Loaders
+from zoo.engine.options.epochs import Epoch
+from zoo.engine.rundir.run_context import RunContext
+from zoo.errors import DiskFullError, ZooError
+from zoo.models.task_model import TaskModel
+from zoo.tuning.partial_forward import Boundary
+
+log = logging.getLogger("zoo")
+
+
+class FrozenPrefix:
+    """Pooled features, or activations at the boundary, of the tables of a run in its current phase.
+
+    Args:
+        model: The model.
+        loaders: The loaders of the run.
+        passes: Runs the frozen prefix.
+        context: The conditions of the run.
+        obstacle: Why activations must not be stored, for the log; empty where they may be.
+        share: Whether other runs of this process may use the same outputs.
+
+    Attributes:
+        boundary: Where stored activations enter the model, or None.
+        reason: Why the frozen prefix of this phase is computed every epoch though it could be stored; else empty.
+    """
+
+    def __init__(
+        self, model: TaskModel, loaders: Loaders, passes: Passes, context: RunContext, *, obstacle: str = "", share: bool = True
+    ) -> None:
+        self._model, self._loaders, self._passes, self._context, self._obstacle = model, loaders, passes, context, obstacle
+        # Views of an augmentation of the user's own cannot be told apart by what they depend on.
+        alike = context.ranks.count == 1 and context.own.augment is None
+        self._keys = Keys(model, context) if share and alike else None
+        self._features: dict[str, list[Tensor]] = {}
+        self._activations: dict[str, ActivationCache] = {}
+        self._epoch: Epoch | None = None
+        self.boundary: Boundary | EndBoundary | None = None
+        self.reason = ""
+
+    def open_phase(self, epoch: Epoch) -> None:
+        """Drop the outputs of another phase, in which the backbone may have trained, and look for the boundary of this one."""
+        if self._epoch is not None and epoch.index == self._epoch.index:
+            return
+        self._features.clear()
+        self._activations.clear()
+        self._loaders.close()
+        self._epoch, self.boundary, self.reason = epoch, None, ""
+        if self._keys is not None:
+            self._keys.model_changed()
+        if not epoch.cached or epoch.pooled:
+            return
+        if self._obstacle:
+            self._give_up(epoch, self._obstacle)
+            return
+        with self._context.ranks.together(), self._context.autocast():  # as it will be used
+            found = find_boundary(self._model, epoch.frozen, self._loaders.first())
+        reasons = list(filter(None, self._context.ranks.gather(found if isinstance(found, str) else "")))
+        if isinstance(found, str) or reasons:
+            self._give_up(epoch, reasons[0])
+        else:
+            self.boundary = found
+
+    def features(self, table: str, *, views: int = 1) -> list[Tensor]:
+        """Return the pooled features of each view of a table, computed at the first call.
+
+        Args:
+            table: Name of the table.
+            views: Number of fixed views; all but the first are augmented.
+        """
+        if table not in self._features:
+            self._features[table] = [self._pooled(kind, view) for view, kind in enumerate(_kinds(table, views))]
+        return self._features[table]
+
+    def activations(self, table: str, *, views: int = 1) -> ActivationCache | None:
+        """Return the activations at the boundary, computed at the first call; None where the prefix runs in every epoch.
+
+        Args:
+            table: Name of the table.
+            views: Number of fixed views; all but the first are augmented.
+        """
+        if self.boundary is None or self._epoch is None or table in self._activations:
+            return self._activations.get(table)
+        kinds = _kinds(table, views)
+        cache = ActivationCache(self.boundary, self._loaders.lasting(kinds[0]), self._context)
+        try:
+            for view, kind in enumerate(kinds):
+                if not cache.adopt(MEMO.get(self._key("entered", kind, view))):
+                    self._fill(cache, kind, view)
+                    MEMO.put(self._key("entered", kind, view), *cache.newest)  # the key has the batch size, which lack of memory reduces
+        except OSError as error:
+            if isinstance(error, ZooError) and not isinstance(error, DiskFullError):
+                raise  # a sample that cannot be read is no reason to compute it every epoch
+            self._give_up(self._epoch, str(error))
+            self.boundary = None
+            self._activations.clear()  # training must not start at the boundary where validation cannot
+            return None
+        self._activations[table] = cache
+        return cache
+
+    def sizes(self, table: str, lengths: npt.NDArray[np.int64]) -> list[int]:
+        """Return the bytes of each tensor that is stored of one view of a table, had it samples of these lengths."""
+        if table in self._features:
+            features = self._features[table][0]
+            return [len(lengths) * features[0].numel() * features.itemsize]
+        return self._activations[table].sizes(lengths) if table in self._activations else []
+
+    def _pooled(self, kind: Kind, view: int) -> Tensor:
+        features: Tensor | None = MEMO.get(self._key("pooled", kind, view))
+        if features is None:
+            self._model.eval()
+            loader, count = self._loaders.fresh(kind), len(self._loaders.table(kind))
+            outputs = self._passes.run(self._context.cast(self._model.embed_batch), loader, count, "features", view=view)
+            features = torch.from_numpy(outputs)
+            MEMO.put(self._key("pooled", kind, view), features, features.nbytes)
+        return features
+
+    def _fill(self, cache: ActivationCache, kind: Kind, view: int) -> None:
+        self._model.eval()
+        self._context.progress.begin("frozen part", len(self._loaders.table(kind)))
+        stored = cache.nbytes + sum(other.nbytes for other in self._activations.values())
+        with self._context.autocast():
+            loader = self._loaders.fresh(kind)
+            each = self._passes.after_batch
+            self._passes.in_batches_that_fit(lambda size: cache.fill(loader, view, batch_size=size, stored=stored, each=each))
+
+    def _give_up(self, epoch: Epoch, reason: str) -> None:
+        self.reason = reason
+        log.info("the frozen prefix of phase %r is computed every epoch: %s", epoch.phase.name, reason)
+
+    def _key(self, what: str, kind: Kind, view: int) -> str:
+        """Return the key of outputs in the cache of this process; empty if they are not shared."""
+        return "" if self._keys is None else self._keys.of(what, self._loaders.table(kind), kind, view, batch_size=self._passes.batch_size)
+
+
+def _kinds(table: str, views: int) -> list[Kind]:
+    return [Kind(table, augmented=view > 0) for view in range(views)]
