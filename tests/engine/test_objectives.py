@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,22 @@ def test_a_separable_step_that_runs_out_of_memory_is_taken_in_parts(name: str, t
         net.fit(images(24), False, out=tmp_path / out, objective=MAKERS[name], **OPTIONS | {"augment": "none"})
     assert "going on with micro-batches of 4 samples" in caplog.text
     assert difference(values(nets[0]), values(nets[1])) < 1e-4
+
+
+def test_a_frozen_teacher_that_runs_out_of_memory_takes_smaller_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(_module: Any, args: Any) -> None:
+        if len(args[0]) > 3:
+            raise torch.OutOfMemoryError
+
+    students = model(), model()
+    for net, out in zip(students, ("whole", "parts"), strict=True):
+        teacher = model(seed=7)
+        if out == "parts":
+            teacher.backbone.register_forward_pre_hook(refuse)
+        objective = partial(Distilled, teacher=teacher)
+        net.fit(images(24), False, out=tmp_path / out, objective=objective, **OPTIONS | {"augment": "light", "epochs": 1})
+    assert "out of memory during inference" in caplog.text
+    assert difference(values(students[0]), values(students[1])) < 1e-5
 
 
 def test_a_loss_that_needs_the_whole_batch_is_never_cut(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -176,3 +177,21 @@ def _channels_last(values: Tensor) -> bool:
 def too_large(size: int, limit: int) -> str:
     """Return why something of ``size`` bytes is not stored."""
     return f"it takes {size / 2**30:.1f} GiB and cache_gb allows {limit / 2**30:g}"
+
+
+def cut(batch: Batch, part: slice) -> Batch:
+    """Return some samples of a batch."""
+    return Batch(
+        cut_inputs(batch.x, part),
+        batch.y[part],
+        batch.indices[part],
+        tuple(cut_inputs(view, part) for view in batch.views),
+        batch.frozen and {name: rows[part] for name, rows in batch.frozen.items()},
+    )
+
+
+def cut_inputs(x: Any, part: slice) -> Any:
+    """Return the inputs of some samples of a batch."""
+    if isinstance(x, CachedInputs):
+        return dataclasses.replace(x, x=cut_inputs(x.x, part), activations=[values[part] for values in x.activations])
+    return {name: values[part] for name, values in x.items()} if isinstance(x, dict) else x[part]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.data.dataset import Batch, ModelInputs
 from zoo.data.table import Table
-from zoo.engine.cache.activation_cache import targets_of
+from zoo.engine.cache.activation_cache import cut_inputs, targets_of
 from zoo.engine.cache.forward import Forward
 from zoo.engine.cache.frozen_prefix import FrozenPrefix
 from zoo.engine.cache.passes import Passes
@@ -136,8 +136,7 @@ class PhaseData:
                     found = {key: self._output(key, name, position % views)[torch.tensor(batch.indices)] for key in self._frozen}
                     outputs = {key: to_device(rows, self._context.device) for key, rows in found.items()}
                 else:
-                    with torch.no_grad(), self._context.autocast():
-                        outputs = {key: module(batch.x) for key, module in self._frozen.items()}
+                    outputs = {key: self._outputs_now(module, batch) for key, module in self._frozen.items()}
                 yield batch._replace(frozen=outputs)
 
         if fixed:  # now, and not in the middle of a step
@@ -145,6 +144,18 @@ class PhaseData:
                 for view in range(views):
                     self._output(key, name, view)
         return with_outputs
+
+    def _outputs_now(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the outputs of a frozen module for a batch, in parts that fit into memory."""
+        count = len(batch.indices)
+
+        def run(size: int) -> Tensor:
+            if size >= count:
+                return module(batch.x)  # type: ignore[no-any-return]
+            return torch.cat([module(cut_inputs(batch.x, slice(start, start + size))) for start in range(0, count, size)])
+
+        with torch.no_grad(), self._context.autocast():
+            return self.passes.in_batches_that_fit(run)
 
     def _output(self, key: str, name: str, view: int) -> Tensor:
         """Return the outputs of a frozen module for every sample of a source, computed at the first call."""

@@ -7,13 +7,13 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from zoo.data.dataset import Batch
-from zoo.engine.cache.activation_cache import CachedInputs
+from zoo.engine.cache.activation_cache import cut
 from zoo.engine.cache.forward import Forward
 from zoo.engine.distributed.gradient_exchange import GradientExchange
 from zoo.engine.distributed.ranks import Agreed, Ranks, Status, described
@@ -243,23 +243,6 @@ class Stepper:
             -(-largest // self.micro_batches),
             norms,
         )
-
-
-def cut(batch: Batch, part: slice) -> Batch:
-    """Return some samples of a batch."""
-    return Batch(
-        _cut_inputs(batch.x, part),
-        batch.y[part],
-        batch.indices[part],
-        tuple(_cut_inputs(view, part) for view in batch.views),
-        batch.frozen and {name: rows[part] for name, rows in batch.frozen.items()},
-    )
-
-
-def _cut_inputs(x: Any, part: slice) -> Any:
-    if isinstance(x, CachedInputs):
-        return dataclasses.replace(x, x=_cut_inputs(x.x, part), activations=[values[part] for values in x.activations])
-    return {name: values[part] for name, values in x.items()} if isinstance(x, dict) else x[part]
 
 
 def _slices(size: int, count: int) -> Iterator[slice]:
