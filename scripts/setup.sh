@@ -1,9 +1,22 @@
 #!/bin/sh
-# Makes .venv: the core and every plugin of the workspace, editable from their own pyproject.toml, and the development tools,
-# all in one resolution within constraints.txt, so that torch and what is compiled against it always fit together.
+# Makes an environment: the core and every plugin of the workspace, editable from their own pyproject.toml, and the development
+# tools, all in one resolution, so that torch and what is compiled against it always fit together.
+#   sh scripts/setup.sh          .venv, with the versions of constraints.txt
+#   sh scripts/setup.sh lowest   .cache/lowest, with the lowest Python at hand and the lowest versions of what pyproject.toml names
+#   sh scripts/setup.sh newest   .cache/newest, with the newest Python at hand and the newest versions of everything
 # Further arguments go to the installer: sh scripts/setup.sh --group bench
 set -eu
 cd "$(dirname "$0")/.."
+
+end=
+venv=.venv
+case "${1:-}" in
+lowest | newest)
+    end=$1
+    venv=.cache/$1
+    shift
+    ;;
+esac
 
 fail() {
     echo "setup: $1" >&2
@@ -38,14 +51,39 @@ if ! usable "$uv"; then
     fi
 fi
 
-if ! .venv/bin/python -c '' 2>/dev/null; then
-    rm -rf .venv
-    "$uv" venv --quiet --python "$interpreter" .venv
+# The supported Pythons at hand, the newest first. uv looks on PATH, where pyenv shows no more than its active versions.
+pythons() {
+    for bin in "$(dirname "$interpreter")" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin; do
+        PATH=$PATH:$bin
+    done
+    "$uv" python list --only-installed '>=3.10' 2>/dev/null | awk '/^cpython-3[.][0-9.]+-/ && !/shims/ { print $2 }'
+}
+
+case "$end" in
+lowest)
+    interpreter=$(pythons | tail -n 1)
+    set -- --resolution lowest-direct "$@"
+    ;;
+newest) interpreter=$(pythons | head -n 1) ;;
+*) set -- --constraints constraints.txt "$@" ;;
+esac
+
+# Made anew each time: what an earlier resolution left could stand in for a requirement that nobody declares.
+[ -z "$end" ] || rm -rf "$venv"
+if ! "$venv/bin/python" -c '' 2>/dev/null; then
+    rm -rf "$venv"
+    "$uv" venv --quiet --python "$interpreter" "$venv"
 fi
+
+python=$("$venv/bin/python" --version)
+case "$end/$python" in
+lowest/"Python 3.10."*) ;;
+lowest/*) echo "setup: Python 3.10, the lowest supported one, is not at hand: $python stands in for it, which proves less" ;;
+esac
 
 set -- --editable . "$@"
 for project in plugins/*/pyproject.toml; do
     [ -f "$project" ] && set -- --editable "$(dirname "$project")" "$@"
 done
-echo "setup: installing into .venv (once; torch alone is several gigabytes on Linux)"
-"$uv" pip install --python .venv/bin/python --constraints constraints.txt --group dev "$@"
+echo "setup: installing into $venv with $python (once; torch alone is several gigabytes on Linux)"
+"$uv" pip install --python "$venv/bin/python" --group dev "$@"

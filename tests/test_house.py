@@ -142,6 +142,16 @@ def test_the_environment_is_set_up_again_when_a_requirement_changes_and_only_the
     assert sets_up()
 
 
+@needs_make
+@pytest.mark.parametrize("end", ["lowest", "newest"])
+def test_both_ends_of_the_supported_versions_run_tests_that_exist(end: str) -> None:
+    commands = make("--dry-run", f"test-{end}")
+    files = re.findall(r"\S+/test_\w+\.py", commands)
+    assert f"setup.sh {end}" in commands
+    assert {file.split("/")[1] for file in files} >= set(PROJECTS) - {"zoo"}
+    assert not [file for file in files if not (ROOT / file).is_file()]
+
+
 def test_setting_up_with_an_old_python_says_what_is_needed(tmp_path: Path) -> None:
     old = tmp_path / "python"
     old.write_text(
