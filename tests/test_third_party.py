@@ -135,7 +135,7 @@ def test_an_odd_plugin_from_elsewhere_is_listed_shown_trained_saved_and_loaded(e
     assert "accuracy" in json.dumps(told)
 
 
-@pytest.mark.parametrize("name", ["zoo-acme-labs", "fresh"])
+@pytest.mark.parametrize("name", ["zoo-acme-labs", pytest.param("fresh", marks=pytest.mark.sweep)])
 def test_a_new_plugin_passes_its_own_test_at_once(name: str, environment: Environment, desk: Path) -> None:
     environment.run("zoo", "new-plugin", name, cwd=desk)
     short = name.removeprefix("zoo-")
