@@ -13,12 +13,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+from torch import distributed as dist
 from torch import nn
 
 import zoo
@@ -28,6 +32,7 @@ from tests.engine.tiny import model as tiny
 from tests.toy import toy_spec
 from tests.toy_text import ToyTextPlugin
 from zoo.data.open import Table, open_data
+from zoo.engine.distributed import rendezvous
 from zoo.engine.distributed.rendezvous import join_processes
 from zoo.engine.rundir.run_folder import Run
 from zoo.engine.runtime.signals import Stopped
@@ -268,6 +273,29 @@ def decisions(out: Path) -> dict[str, Any]:
     }
 
 
+def gpus(out: Path) -> dict[str, Any]:
+    """Join as processes that see one GPU each, first every one its own, then all the same."""
+    placed: list[int] = []
+
+    def joined(name: str) -> str:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        init = dist.init_process_group
+        with ExitStack() as stack:
+            patch = lambda owner, name, value: stack.enter_context(mock.patch.object(owner, name, value))  # noqa: E731
+            stack.enter_context(mock.patch.dict(os.environ, LOCAL_RANK=str(3 + int(os.environ["RANK"]))))
+            patch(rendezvous, "choose_device", lambda wanted: torch.device("cuda"))
+            patch(torch.cuda, "device_count", lambda: 1)
+            patch(torch.cuda, "set_device", placed.append)
+            patch(torch.cuda, "current_device", lambda: placed[-1])
+            patch(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=name))
+            patch(dist, "init_process_group", lambda backend, **options: init({"nccl": "gloo"}[backend], **options))
+            patch(dist, "get_backend", lambda: "nccl")
+            return f"rank {rendezvous.join_processes('cuda', 30.0).rank}"
+
+    return {"own": caught(lambda: joined(f"GPU-{os.environ['RANK']}")), "shared": caught(lambda: joined("GPU-0")), "placed": placed}
+
+
 def memory(out: Path) -> dict[str, Any]:
     """Run out of memory on rank 1 alone, in the third step."""
     net, calls = plain(), [0]
@@ -408,6 +436,7 @@ WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
         objectives,
         uneven,
         decisions,
+        gpus,
         memory,
         corrupt,
         different,

@@ -22,12 +22,13 @@ import zoo.builtin
 from tests.conftest import ROOT
 from tests.engine import rank_work
 from tests.toy_text import ToyTextPlugin
+from zoo.engine.distributed.gpu_of_rank import gpu_of_rank
 from zoo.engine.distributed.rank_consistency import fingerprint
 from zoo.engine.distributed.ranks import Ranks
 from zoo.errors import InterruptedRunError, OptionError
 from zoo.registry.registry import Registry, use_registry
 
-PLAIN = ("decisions", "alike", "uneven", "memory", "corrupt", "different", "whole", "stopped", "handed_on", "full_disk")
+PLAIN = ("decisions", "gpus", "alike", "uneven", "memory", "corrupt", "different", "whole", "stopped", "handed_on", "full_disk")
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,39 @@ def test_m3_a_process_in_the_middle_of_a_long_pass_heeds_another_that_was_told_t
 
 def test_running_statistics_are_averaged_by_what_each_process_had(two: list[dict[str, Any]]) -> None:
     assert [found["decisions"]["means"] for found in two] == [[[1.25, 5.0], 7]] * 2
+
+
+def test_each_process_that_is_shown_one_gpu_takes_it_whatever_its_local_rank(two: list[dict[str, Any]]) -> None:
+    for rank, found in enumerate(each["gpus"] for each in two):
+        assert found["own"] == {"kind": "none", "text": f"rank {rank}"}
+        assert found["placed"] == [0, 0]
+
+
+def test_processes_that_share_a_gpu_are_refused_on_all_ranks(two: list[dict[str, Any]]) -> None:
+    for found in two:
+        assert found["gpus"]["shared"]["kind"] == "OptionError"
+        assert "ranks 0, 1 share GPU GPU-0" in found["gpus"]["shared"]["text"]
+        assert "gpus-per-task" in found["gpus"]["shared"]["text"]
+
+
+@pytest.mark.parametrize(("local", "visible", "index"), [("3", 1, 0), ("3", 4, 3), ("0", 4, 0), (None, 4, 0), (None, 1, 0)])
+def test_the_gpu_of_a_rank_is_its_local_rank_or_the_only_one_it_sees(
+    local: str | None, visible: int, index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    if local is None:
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_RANK", local)
+    assert gpu_of_rank() == index
+
+
+def test_a_local_rank_without_a_gpu_is_named_with_what_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    with pytest.raises(OptionError, match=r"local rank 2 .* 2 of them \(CUDA_VISIBLE_DEVICES=4,5\).*--num-processes"):
+        gpu_of_rank()
 
 
 def test_m4_out_of_memory_on_one_process_halves_the_batches_of_both(two: list[dict[str, Any]]) -> None:
