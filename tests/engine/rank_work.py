@@ -428,6 +428,30 @@ def sharded(out: Path) -> dict[str, Any]:
     return found | {"seconds": time.monotonic() - started}
 
 
+NARROW: dict[str, tuple[Callable[[], TaskModel], tuple[Any, Any]]] = {
+    "photos": (plain, PHOTOS),
+    "text": (text, TEXTS),
+    "norms": (lambda: tiny(), PHOTOS),
+}
+
+
+def narrow(out: Path) -> dict[str, Any]:
+    """Train in bf16, with sharding where there are several processes; tell in which types the modules computed."""
+    several = {"shard": True} if "RANK" in os.environ else {}
+    found: dict[str, Any] = {}
+    for name, (build, data) in NARROW.items():
+        net, types = build(), set[str]()
+
+        def hook(module: nn.Module, *_: Any, types: set[str] = types) -> None:
+            types.update(str(parameter.dtype) for parameter in module.parameters(recurse=False))
+
+        for module in net.modules():
+            module.register_forward_hook(hook)
+        run = fit(out / name, net, *data, recipe="full", precision="bf16", **several)
+        found[name] = told(run, net) | {"types": sorted(types), "end": sorted({str(one.dtype) for one in net.parameters()})}
+    return found
+
+
 WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
     function.__name__: function
     for function in (
@@ -445,6 +469,7 @@ WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
         handed_on,
         full_disk,
         sharded,
+        narrow,
     )
 }
 

@@ -273,6 +273,21 @@ def test_sharded_processes_have_the_losses_of_one_and_stop_fail_and_go_on_as_oth
         assert found["seconds"] < 20
 
 
+@pytest.mark.sweep
+@pytest.mark.usefixtures("_texts")
+def test_sharded_processes_in_bf16_gather_in_bf16_and_keep_float32(tmp_path: Path) -> None:
+    one = rank_work.narrow(tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    for found in (each["narrow"] for each in launch(tmp_path / "two", "narrow")):
+        for name in one:
+            half = "torch.float32" if name == "norms" else "torch.bfloat16"
+            assert found[name]["types"] == [half]
+            assert found[name]["end"] == ["torch.float32"]
+            if name != "norms":  # whose statistics are those of a process
+                pairs = zip(one[name]["history"], found[name]["history"], strict=True)
+                assert max(abs(here[key] - there[key]) for here, there in pairs for key in ("train_loss", "loss")) <= 0.02
+
+
 def test_a_single_process_cannot_be_sharded(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="several processes"):
         rank_work.fit(tmp_path / "run", rank_work.plain(), *rank_work.PHOTOS, recipe="full", shard=True)

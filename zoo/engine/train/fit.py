@@ -205,7 +205,8 @@ def _train(
     """Train on the accelerator's device; the model then comes back to where it was."""
     model, config = job.model, job.config
     with prepared(model, config, accelerator) as (layout, penalties):
-        with trained_model(model, config, ranks, accelerator.device) as trained:
+        half = accelerator.mixed_precision != "no"
+        with trained_model(model, config, ranks, accelerator.device, half=half) as trained:
             supervised = Supervised(trained, *tables, config, accelerator.device, penalties, job.own)
             objective = make_objective(job.objective, supervised, config)
             refuse_other_modules(objective.module, objective.frozen, ranks)
