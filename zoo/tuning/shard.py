@@ -30,17 +30,28 @@ def sharded(model: Model, processes: int, device: torch.device, *, half: bool = 
     """
     home = next((parameter.device for parameter in model.parameters()), device)
     model.to("cpu")
-    # A copy, because FSDP replaces the parameters for good. It takes no parameters whose memory format is not the plain one.
-    shared = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    for buffer_holder in shared.modules():
-        for name, buffer in buffer_holder._buffers.items():
-            buffer_holder._buffers[name] = None if buffer is None else buffer.to(device)
+    shared = copy_without_values(model)  # FSDP replaces the parameters for good
     shard(shared, shared.groups, processes, device, half=half)  # type: ignore[arg-type]  # of a TaskModel, which stands a floor above
+    buffers = [(module, name, buffer) for module in shared.modules() for name, buffer in module._buffers.items() if buffer is not None]
+    shared.to_empty(device=device)
+    for module, name, buffer in buffers:  # with those that are no part of the state
+        module._buffers[name] = buffer.to(device)
+    load_values(shared, model.state_dict())
     try:
         yield shared
         model.load_state_dict(whole(shared.state_dict()))
     finally:
         model.to(home)
+
+
+def copy_without_values(model: Model) -> Model:
+    """Return a copy of a model whose parameters have no values and take no memory; buffers are copied."""
+    plain = torch.contiguous_format  # FSDP takes no parameters whose memory format is another one
+    memo: dict[int, Any] = {
+        id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta", memory_format=plain), parameter.requires_grad)
+        for parameter in model.parameters()
+    }
+    return copy.deepcopy(model, memo)
 
 
 def shard(model: nn.Module, groups: LayerGroups, processes: int, device: torch.device, *, half: bool = False) -> None:
