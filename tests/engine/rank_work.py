@@ -13,12 +13,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+from torch import distributed as dist
 from torch import nn
 
 import zoo
@@ -28,7 +32,7 @@ from tests.engine.tiny import model as tiny
 from tests.toy import toy_spec
 from tests.toy_text import ToyTextPlugin
 from zoo.data.open import Table, open_data
-from zoo.engine.distributed import gradient_exchange
+from zoo.engine.distributed import gradient_exchange, rendezvous
 from zoo.engine.distributed.gradient_exchange import GradientExchange
 from zoo.engine.distributed.ranks import Status
 from zoo.engine.distributed.rendezvous import join_processes
@@ -271,6 +275,29 @@ def decisions(out: Path) -> dict[str, Any]:
     }
 
 
+def gpus(out: Path) -> dict[str, Any]:
+    """Join as processes that see one GPU each, first every one its own, then all the same."""
+    placed: list[int] = []
+
+    def joined(name: str) -> str:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        init = dist.init_process_group
+        with ExitStack() as stack:
+            patch = lambda owner, name, value: stack.enter_context(mock.patch.object(owner, name, value))  # noqa: E731
+            stack.enter_context(mock.patch.dict(os.environ, LOCAL_RANK=str(3 + int(os.environ["RANK"]))))
+            patch(rendezvous, "choose_device", lambda wanted: torch.device("cuda"))
+            patch(torch.cuda, "device_count", lambda: 1)
+            patch(torch.cuda, "set_device", placed.append)
+            patch(torch.cuda, "current_device", lambda: placed[-1])
+            patch(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=name))
+            patch(dist, "init_process_group", lambda backend, **options: init({"nccl": "gloo"}[backend], **options))
+            patch(dist, "get_backend", lambda: "nccl")
+            return f"rank {rendezvous.join_processes('cuda', 30.0).rank}"
+
+    return {"own": caught(lambda: joined(f"GPU-{os.environ['RANK']}")), "shared": caught(lambda: joined("GPU-0")), "placed": placed}
+
+
 def memory(out: Path) -> dict[str, Any]:
     """Run out of memory on rank 1 alone, in the third step."""
     net, calls = plain(), [0]
@@ -469,6 +496,30 @@ def sharded(out: Path) -> dict[str, Any]:
     return found | {"seconds": time.monotonic() - started}
 
 
+NARROW: dict[str, tuple[Callable[[], TaskModel], tuple[Any, Any]]] = {
+    "photos": (plain, PHOTOS),
+    "text": (text, TEXTS),
+    "norms": (lambda: tiny(), PHOTOS),
+}
+
+
+def narrow(out: Path) -> dict[str, Any]:
+    """Train in bf16, with sharding where there are several processes; tell in which types the modules computed."""
+    several = {"shard": True} if "RANK" in os.environ else {}
+    found: dict[str, Any] = {}
+    for name, (build, data) in NARROW.items():
+        net, types = build(), set[str]()
+
+        def hook(module: nn.Module, *_: Any, types: set[str] = types) -> None:
+            types.update(str(parameter.dtype) for parameter in module.parameters(recurse=False))
+
+        for module in net.modules():
+            module.register_forward_hook(hook)
+        run = fit(out / name, net, *data, recipe="full", precision="bf16", **several)
+        found[name] = told(run, net) | {"types": sorted(types), "end": sorted({str(one.dtype) for one in net.parameters()})}
+    return found
+
+
 WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
     function.__name__: function
     for function in (
@@ -477,6 +528,7 @@ WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
         objectives,
         uneven,
         decisions,
+        gpus,
         memory,
         backward,
         exchanged,
@@ -487,6 +539,7 @@ WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
         handed_on,
         full_disk,
         sharded,
+        narrow,
     )
 }
 

@@ -22,6 +22,7 @@ import zoo.builtin
 from tests.conftest import ROOT
 from tests.engine import rank_work
 from tests.toy_text import ToyTextPlugin
+from zoo.engine.distributed.gpu_of_rank import gpu_of_rank
 from zoo.engine.distributed.rank_consistency import fingerprint
 from zoo.engine.distributed.ranks import Ranks
 from zoo.errors import InterruptedRunError, OptionError
@@ -29,6 +30,7 @@ from zoo.registry.registry import Registry, use_registry
 
 PLAIN = (
     "decisions",
+    "gpus",
     "alike",
     "uneven",
     "memory",
@@ -166,6 +168,39 @@ def test_running_statistics_are_averaged_by_what_each_process_had(two: list[dict
     assert [found["decisions"]["means"] for found in two] == [[[1.25, 5.0], 7]] * 2
 
 
+def test_each_process_that_is_shown_one_gpu_takes_it_whatever_its_local_rank(two: list[dict[str, Any]]) -> None:
+    for rank, found in enumerate(each["gpus"] for each in two):
+        assert found["own"] == {"kind": "none", "text": f"rank {rank}"}
+        assert found["placed"] == [0, 0]
+
+
+def test_processes_that_share_a_gpu_are_refused_on_all_ranks(two: list[dict[str, Any]]) -> None:
+    for found in two:
+        assert found["gpus"]["shared"]["kind"] == "OptionError"
+        assert "ranks 0, 1 share GPU GPU-0" in found["gpus"]["shared"]["text"]
+        assert "gpus-per-task" in found["gpus"]["shared"]["text"]
+
+
+@pytest.mark.parametrize(("local", "visible", "index"), [("3", 1, 0), ("3", 4, 3), ("0", 4, 0), (None, 4, 0), (None, 1, 0)])
+def test_the_gpu_of_a_rank_is_its_local_rank_or_the_only_one_it_sees(
+    local: str | None, visible: int, index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    if local is None:
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_RANK", local)
+    assert gpu_of_rank() == index
+
+
+def test_a_local_rank_without_a_gpu_is_named_with_what_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    with pytest.raises(OptionError, match=r"local rank 2 .* 2 of them \(CUDA_VISIBLE_DEVICES=4,5\).*--num-processes"):
+        gpu_of_rank()
+
+
 def test_m4_out_of_memory_on_one_process_halves_the_batches_of_both(two: list[dict[str, Any]]) -> None:
     for found in two:
         assert value_gap(found["memory"], found["whole"]) <= 1e-5
@@ -267,6 +302,21 @@ def test_sharded_processes_have_the_losses_of_one_and_stop_fail_and_go_on_as_oth
         assert found["failed"]["kind"] == ("ValueError" if rank else "RankError")
         assert "the disc is scratched" in found["failed"]["text"]
         assert found["seconds"] < 20
+
+
+@pytest.mark.sweep
+@pytest.mark.usefixtures("_texts")
+def test_sharded_processes_in_bf16_gather_in_bf16_and_keep_float32(tmp_path: Path) -> None:
+    one = rank_work.narrow(tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    for found in (each["narrow"] for each in launch(tmp_path / "two", "narrow")):
+        for name in one:
+            half = "torch.float32" if name == "norms" else "torch.bfloat16"
+            assert found[name]["types"] == [half]
+            assert found[name]["end"] == ["torch.float32"]
+            if name != "norms":  # whose statistics are those of a process
+                pairs = zip(one[name]["history"], found[name]["history"], strict=True)
+                assert max(abs(here[key] - there[key]) for here, there in pairs for key in ("train_loss", "loss")) <= 0.02
 
 
 def test_a_single_process_cannot_be_sharded(tmp_path: Path) -> None:

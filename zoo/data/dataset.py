@@ -43,6 +43,10 @@ class Batch(NamedTuple):
 
 
 log = logging.getLogger(__name__)
+_FORKED = (
+    "CUDA cannot be used in a forked loader process; keep what datasets and augmentations return on the CPU, load in the main process "
+    "(workers=0), or call torch.multiprocessing.set_start_method('spawn') first"
+)
 
 
 class Samples(Dataset[Sample]):
@@ -215,6 +219,8 @@ class WorkerDataError(_FromWorker, DataError):
 
 def _told(error: Exception, where: str) -> ZooError:
     """Return an error that names the sample; one that a worker raises keeps its message on the way to the main process."""
+    if "CUDA in forked subprocess" in str(error):  # torch has no class for it
+        error = DataError(_FORKED)
     refused = isinstance(error, ZooError) and not isinstance(error, CorruptInputError)
     message = f"{where}: {error}" if isinstance(error, ZooError) else f"{where} cannot be read: {type(error).__name__}: {error}"
     if get_worker_info() is None:

@@ -94,18 +94,15 @@ class TextSamples:
             DataError: If a sample is no text.
         """
         self.table = table
-        self._tokenizer = open_tokenizer(inputs)
+        tokenizer = open_tokenizer(inputs)  # not kept: loader processes need it no more, and it may not be picklable
+        self._padding = dict(tokenizer.padding)
         self._words: list[list[int | None]] | None = None
         items = [table.inputs[row] for row in range(len(table))]
         if table.reads == "words":
-            told = [
-                one
-                for part in _chunks(items)
-                for one in self._tokenizer.encode_words([_as_words(item) for item in part], inputs.max_length)
-            ]
+            told = [one for part in _chunks(items) for one in tokenizer.encode_words([_as_words(item) for item in part], inputs.max_length)]
             self._encodings, self._words = [encoding for encoding, _ in told], [words for _, words in told]
         else:
-            self._encodings = [one for part in _chunks(items) for one in self._tokenizer.encode(part, inputs.max_length)]
+            self._encodings = [one for part in _chunks(items) for one in tokenizer.encode(part, inputs.max_length)]
         self.lengths = np.array([len(encoding["input_ids"]) for encoding in self._encodings], dtype=np.int64)
         self._tell_cut(inputs.max_length)
 
@@ -143,9 +140,7 @@ class TextSamples:
         """Pad a list of samples to the longest, in tokens, and stack it."""
         encodings, targets, indices = zip(*samples, strict=True)
         longest = max(len(encoding["input_ids"]) for encoding in encodings)
-        inputs = {
-            name: _padded([encoding[name] for encoding in encodings], longest, value) for name, value in self._tokenizer.padding.items()
-        }
+        inputs = {name: _padded([encoding[name] for encoding in encodings], longest, value) for name, value in self._padding.items()}
         if self._words is not None:
             return Batch(inputs, _padded(list(targets), longest, IGNORED), list(indices))
         if targets[0] is None:

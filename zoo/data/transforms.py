@@ -155,4 +155,4 @@ def check_tensor(x: torch.Tensor, inputs: Image) -> torch.Tensor:
         )
     if not torch.isfinite(x).all():
         raise CorruptInputError(f"a float tensor has {int((~torch.isfinite(x)).sum())} values that are not finite; clean or remove it")
-    return x.to(torch.float32)
+    return x.to("cpu", torch.float32)  # a dataset of the user's own may hold its tensors on a GPU

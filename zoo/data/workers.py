@@ -8,7 +8,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
+
+_LEFT = tuple(getattr(signal, name) for name in ("SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 
 
 def worker_init() -> Callable[[int], None]:
@@ -24,12 +27,22 @@ def worker_init() -> Callable[[int], None]:
 
 
 @contextmanager
-def starting_workers() -> Iterator[None]:
-    """Hold SIGTERM back while workers are started: one that was forked a moment ago would not yet know whom to obey."""
+def starting_workers(method: str) -> Iterator[None]:
+    """Hold signals back while workers are started: one that began a moment ago does not yet know whom to obey.
+
+    Args:
+        method: Start method of multiprocessing. A forked worker is told at once; a spawned one first imports for seconds.
+    """
     if not hasattr(signal, "sigwaitinfo"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    # Now, as what they would inherit from here is not theirs: all later processes of the program come from them.
+    if method == "forkserver":
+        forkserver.ensure_running()
+    elif method == "spawn":
+        resource_tracker.ensure_running()
+    held = {signal.SIGTERM, *(_LEFT if method == "spawn" else ())}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
         yield
     finally:
@@ -37,9 +50,8 @@ def starting_workers() -> Iterator[None]:
 
 
 def _start(_worker: int) -> None:
-    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in _LEFT:
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     # Where the sender of a signal cannot be known (macOS, Windows), SIGTERM keeps its usual meaning.
     if parent is not None and parent.pid is not None and hasattr(signal, "sigwaitinfo"):

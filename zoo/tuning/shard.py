@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 @contextmanager
-def sharded(model: Model, processes: int, device: torch.device) -> Iterator[Model]:
+def sharded(model: Model, processes: int, device: torch.device, *, half: bool = False) -> Iterator[Model]:
     """Give a copy of a model that is shared out among the processes; the model itself waits on the CPU, and takes over its values.
 
     To be called by all processes, with equal values; also every forward and backward of the copy.
@@ -26,15 +26,17 @@ def sharded(model: Model, processes: int, device: torch.device) -> Iterator[Mode
         model: A ``TaskModel`` with everything applied to it that changes its modules (frozen, LoRA, recompute).
         processes: Their number.
         device: Where the copy goes.
+        half: Whether its forward passes compute in bf16; see ``shard``.
     """
     home = next((parameter.device for parameter in model.parameters()), device)
     model.to("cpu")
-    # A copy, because FSDP replaces the parameters for good. It takes no parameters whose memory format is not the plain one.
-    shared = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    for buffer_holder in shared.modules():
-        for name, buffer in buffer_holder._buffers.items():
-            buffer_holder._buffers[name] = None if buffer is None else buffer.to(device)
-    shard(shared, shared.groups, processes, device)  # type: ignore[arg-type]  # of a TaskModel, which stands a floor above
+    shared = copy_without_values(model)  # FSDP replaces the parameters for good
+    shard(shared, shared.groups, processes, device, half=half)  # type: ignore[arg-type]  # of a TaskModel, which stands a floor above
+    buffers = [(module, name, buffer) for module in shared.modules() for name, buffer in module._buffers.items() if buffer is not None]
+    shared.to_empty(device=device)
+    for module, name, buffer in buffers:  # with those that are no part of the state
+        module._buffers[name] = buffer.to(device)
+    load_values(shared, model.state_dict())
     try:
         yield shared
         model.load_state_dict(whole(shared.state_dict()))
@@ -42,20 +44,41 @@ def sharded(model: Model, processes: int, device: torch.device) -> Iterator[Mode
         model.to(home)
 
 
-def shard(model: nn.Module, groups: LayerGroups, processes: int, device: torch.device) -> None:
+def copy_without_values(model: Model) -> Model:
+    """Return a copy of a model whose parameters have no values and take no memory; buffers are copied."""
+    plain = torch.contiguous_format  # FSDP takes no parameters whose memory format is another one
+    memo: dict[int, Any] = {
+        id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta", memory_format=plain), parameter.requires_grad)
+        for parameter in model.parameters()
+    }
+    return copy.deepcopy(model, memo)
+
+
+def shard(model: nn.Module, groups: LayerGroups, processes: int, device: torch.device, *, half: bool = False) -> None:
     """Share out the parameters of a model, in place: each layer group as a unit, the head and what is left as the last one.
 
     Gradients are added up over the processes, not averaged.
+
+    Args:
+        model: The model.
+        groups: Its layer groups.
+        processes: Number of processes.
+        device: Where they compute.
+        half: Whether they compute in bf16. Parameters are then gathered in bf16, which is half of what is sent; each process keeps
+            its part of them in float32, and gradients are added up in float32. A model with BatchNorm is gathered in float32: its
+            statistics stay in float32, and torch takes no other type beside them.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FSDPModule, fully_shard
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(device.type, (processes,))
+    narrow = half and not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if narrow else MixedPrecisionPolicy()
     for index in range(len(groups)):
         parts = list(blocks(groups[index : index + 1]).values())
         if parts:
-            fully_shard(parts, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+            fully_shard(parts, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

@@ -13,6 +13,7 @@ from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from zoo.engine.distributed.gpu_of_rank import gpu_of_rank, refuse_shared_gpus
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.runtime.device import choose_device
 from zoo.engine.runtime.launch_env import launched
@@ -46,28 +47,31 @@ def join_processes(wanted: str, timeout: float) -> Ranks:
         timeout: Seconds that one waits for the others.
 
     Raises:
-        OptionError: If they cannot find each other.
+        OptionError: If they cannot find each other, or have fewer GPUs than there are of them.
     """
     refuse_foreign_launchers()
     count = launched()
     if count == 1:
         return Ranks(timeout=timeout)
-    local = int(os.environ.get("LOCAL_RANK") or 0)
-    if choose_device(wanted).type == "cuda" and local >= torch.cuda.device_count():
-        raise OptionError(
-            f"this machine has {torch.cuda.device_count()} GPUs for more processes; start one process for each, or device='cpu'"
-        )
+    cuda = choose_device(wanted).type == "cuda"
+    gpu = gpu_of_rank() if cuda else 0
     try:
         if not dist.is_initialized():
-            cuda = choose_device(wanted).type == "cuda"
             if cuda:
-                torch.cuda.set_device(local)
+                torch.cuda.set_device(gpu)  # NCCL, FSDP and Accelerate's "cuda" take the current device
             found = _rendezvous(timeout)
             dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout), **found)
             atexit.register(_leave)
-        return Ranks(dist.get_rank(), count, timeout)
+        ranks = Ranks(dist.get_rank(), count, timeout)
     except (ValueError, RuntimeError) as error:
         raise OptionError(f"the {count} processes cannot find each other: {error}; see docs/several-devices.md") from error
+    if cuda and dist.get_backend() == "nccl":
+        try:
+            refuse_shared_gpus(ranks)
+        except OptionError:
+            _leave()  # a later run in these processes may be on the CPU
+            raise
+    return ranks
 
 
 def _rendezvous(timeout: float) -> dict[str, Any]:

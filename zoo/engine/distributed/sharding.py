@@ -61,11 +61,19 @@ def check_batches(smallest: int, ranks: Ranks, *, separable: bool) -> None:
 
 
 @contextmanager
-def trained_model(model: TaskModel, config: Config, ranks: Ranks, device: torch.device) -> Iterator[TaskModel]:
-    """Yield the model to train: itself, or a copy that is shared out among the processes and gives its values back at the end."""
+def trained_model(model: TaskModel, config: Config, ranks: Ranks, device: torch.device, *, half: bool) -> Iterator[TaskModel]:
+    """Yield the model to train: itself, or a copy that is shared out among the processes and gives its values back at the end.
+
+    Args:
+        model: The model.
+        config: The configuration.
+        ranks: The processes.
+        device: Where they compute.
+        half: Whether forward passes compute in bf16.
+    """
     if not config.shard:
         yield model
         return
     ranks.lockstep = True
-    with sharded(model, ranks.count, device) as shared:
+    with sharded(model, ranks.count, device, half=half) as shared:
         yield shared

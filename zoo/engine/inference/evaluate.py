@@ -18,9 +18,10 @@ from zoo.declare import Text
 from zoo.engine.inference.batched_inference import in_batches_that_fit, run_all, run_words
 from zoo.engine.inference.confidence_intervals import check_level, check_specificity, sensitivity_at_specificity
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
-from zoo.engine.loading.loader import Loader
+from zoo.engine.loading.loader import Loader, default_workers
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.sources import check_targets, reads, refuse_window
+from zoo.engine.loading.start_method import usable_workers
 from zoo.engine.loading.stream import Function
 from zoo.engine.options.own_parts import own_metrics, take_own_parts
 from zoo.engine.runtime.device import choose_device, choose_precision, placed
@@ -266,7 +267,8 @@ def _outputs(
     autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=half)
     with placed(model, where) as layout, Progress(quiet, "") as progress, autocast:
         model.eval()
-        loader = Loader(samples_for(inputs, table), where, workers=workers, layout=layout)
+        number = usable_workers(workers, default_workers(where), {table.source: table.inputs})
+        loader = Loader(samples_for(inputs, table), where, workers=number, layout=layout)
         progress.begin("evaluate", len(table))
         words = find_task(model.task).per_token and forward is model
         run = run_words if words else run_all

@@ -18,6 +18,7 @@ from zoo.data.transforms import Augment
 from zoo.data.workers import worker_init
 from zoo.engine.loading.order import Indices
 from zoo.engine.loading.samples import samples_for
+from zoo.engine.loading.start_method import refuse_second_run, start_method, usable_workers
 from zoo.engine.loading.worker_watchdog import Watched, WatchedLoader
 from zoo.engine.options.config import Config
 from zoo.models.task_model import TaskModel
@@ -56,6 +57,7 @@ class Loader:
         layout: torch.memory_format = torch.contiguous_format,
         keep_workers: bool = True,
     ) -> None:
+        refuse_second_run()
         self.samples, self._device, self._layout = samples, device, layout
         self._order = _Order()
         number = default_workers(device) if workers is None else workers
@@ -66,6 +68,7 @@ class Loader:
             collate_fn=samples.collate,
             pin_memory=device.type == "cuda",
             worker_init_fn=worker_init() if number else None,
+            multiprocessing_context=start_method() if number else None,
             persistent_workers=keep_workers and number > 0,
             # A private one: every iterator would otherwise draw from the global generator and shift all that comes after.
             generator=torch.Generator(),
@@ -132,6 +135,8 @@ class Loaders:
     ) -> None:
         self._inputs, self._tables, self._config = model.inputs, tables, config
         self._device, self._layout, self._augment = device, layout, augment
+        parts = {table.source: table.inputs for table in tables.values()} | ({} if augment is None else {"the augmentation": augment})
+        self._workers = usable_workers(config.workers, default_workers(device), parts)  # before anything is trained
         self._samples: dict[Kind, Samples | TextSamples] = {}  # for the whole run: texts are encoded once
         self._lasting: dict[Kind, Loader] = {}
 
@@ -163,8 +168,7 @@ class Loaders:
         if kind not in self._samples:
             augment = Augment(**(self._config.augment or {})) if kind.augmented else None
             self._samples[kind] = samples_for(self._inputs, self.table(kind), augment, seed=self._config.seed, own=self._augment)
-        workers = self._config.workers
-        return Loader(self._samples[kind], self._device, workers=workers, layout=self._layout, keep_workers=keep_workers)
+        return Loader(self._samples[kind], self._device, workers=self._workers, layout=self._layout, keep_workers=keep_workers)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -186,5 +190,6 @@ def _quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:
     with warnings.catch_warnings():
         # Python 3.12 warns of any fork beside threads; loader workers touch neither torch's thread pool nor locks of ours.
         warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="Got pickle error", category=UserWarning)  # it is told by an error of ours
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         return iter(loader)

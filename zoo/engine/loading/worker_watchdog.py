@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from zoo.data.workers import starting_workers
+from zoo.engine.loading.start_method import FORK, GUARD
 from zoo.errors import LoaderError, examples
 
 TIMEOUT = 300.0  # seconds that one batch may take
@@ -22,7 +23,7 @@ HINTS = {
     "SIGKILL": " (which the system sends when memory runs out)",
     "SIGBUS": " (which the system sends when shared memory is full; a container needs more of it, such as docker run --shm-size=8g)",
 }
-_IDLE = -1
+_IDLE, _NOT_BEGUN = -1, -2
 _REMEDY = "workers=0 loads in the main process; a run goes on with resume=True (--resume)"
 
 
@@ -30,13 +31,13 @@ class Watched(Dataset[Any]):
     """A dataset that tells which sample each worker is busy with.
 
     Attributes:
-        busy: Index of the sample per worker, int64 in shared memory, -1 where it waits for work.
+        busy: Index of the sample per worker, int64 in shared memory, -1 where it waits for work, -2 before its first.
     """
 
     def __init__(self, samples: Any, workers: int) -> None:
         """Watch ``samples`` being loaded by ``workers`` processes."""
         self.samples = samples
-        self.busy = torch.full((workers,), _IDLE, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # torch has no types
+        self.busy = torch.full((workers,), _NOT_BEGUN, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # torch has no types
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -64,8 +65,15 @@ class WatchedLoader(DataLoader[Any]):
         if not self.num_workers:
             return super()._get_iterator()
         self.check_worker_number_rationality()
-        with starting_workers():
-            return _Iterator(self)
+        method = self.multiprocessing_context.get_start_method()
+        try:
+            with starting_workers(method):
+                return _Iterator(self)
+        except Exception as error:  # of pickling, or of a process that has ended before it took what it was sent
+            if method == FORK:
+                raise
+            what = f"loader processes, which start by {method!r}, cannot be started ({type(error).__name__}: {error})"
+            raise LoaderError(f"{what}; look for what they printed; {GUARD}; {_REMEDY}") from error
 
 
 class _Iterator(_MultiProcessingDataLoaderIter):
@@ -76,9 +84,11 @@ class _Iterator(_MultiProcessingDataLoaderIter):
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
-        self._main = os.getpid()
+        self._main, self._method = os.getpid(), loader.multiprocessing_context.get_start_method()
+        watched: Any = loader.dataset
+        self._watched = watched
+        self._watched.busy.fill_(_NOT_BEGUN)
         super().__init__(loader)
-        self._watched: Any = loader.dataset
         self._patience = TIMEOUT
         if self._worker_pids_set:
             _utils.signal_handling._remove_worker_pids(id(self))  # type: ignore[attr-defined]  # meant for torch's own iterators
@@ -124,10 +134,13 @@ class _Iterator(_MultiProcessingDataLoaderIter):
 
     def _place(self, number: int) -> str:
         index = int(self._watched.busy[number])
+        if index == _NOT_BEGUN:
+            imports = f" (it printed why; it imports the main script: {GUARD})" if self._method != FORK else ""
+            return f"before its first sample{imports}"
         return "between two samples" if index == _IDLE else f"while it loaded {self._name(index)}"
 
     def _at_work(self) -> str:
-        names = [self._name(index) for index in self._watched.busy.tolist() if index != _IDLE]
+        names = [self._name(index) for index in self._watched.busy.tolist() if index >= 0]
         return f"the loader processes are busy with {examples(names)}" if names else "the loader processes are idle"
 
     def _name(self, index: int) -> str:

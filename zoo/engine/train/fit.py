@@ -17,6 +17,7 @@ from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import join_processes
 from zoo.engine.distributed.sharding import check_shardable, trained_model
 from zoo.engine.loading.sources import inputs_in_use, open_for_fit, summary
+from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config, option_differences, resolve
 from zoo.engine.options.option_checks import check_fits, check_own_parts
@@ -100,6 +101,7 @@ def fit(
         TrainingError: If a loss or gradient is not finite.
         InterruptedRunError: After Ctrl-C or SIGTERM, once a checkpoint is written.
     """
+    refuse_second_run()
     _check_kinds(out, resume=resume, quiet=quiet)
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
     own = take_own_parts(recipe_options, find_task(model.task))
@@ -203,7 +205,8 @@ def _train(
     """Train on the accelerator's device; the model then comes back to where it was."""
     model, config = job.model, job.config
     with prepared(model, config, accelerator) as (layout, penalties):
-        with trained_model(model, config, ranks, accelerator.device) as trained:
+        half = accelerator.mixed_precision != "no"
+        with trained_model(model, config, ranks, accelerator.device, half=half) as trained:
             supervised = Supervised(trained, *tables, config, accelerator.device, penalties, job.own)
             objective = make_objective(job.objective, supervised, config)
             refuse_other_modules(objective.module, objective.frozen, ranks)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from zoo.declare import Text
 from zoo.engine.options.config import Config
@@ -114,14 +115,32 @@ def switched_on(model: TaskModel, config: Config) -> Iterator[Regularizers | Non
 
 @contextmanager
 def compiled(module: nn.Module) -> Iterator[None]:
-    """Compile a module's calls while the context is open, in place; names of parameters and the state stay."""
+    """Compile a module's calls while the context is open, in place; names of parameters and the state stay.
+
+    Code is compiled for any number of samples, and of tokens: batches differ by one sample, and those of validation are larger.
+    Else the first size would get code of its own, and a resumed run, whose first batch is another one, would compute by other code.
+    """
     # Compiled code is kept per code object, and after eight models of one kind torch would give up compiling.
     torch.compiler.reset()
     module.compile()
+    module._compiled_call_impl = _for_any_size(module._compiled_call_impl)  # what compile() leaves and a call takes
     try:
         yield
     finally:
         module._compiled_call_impl = None
+
+
+def _for_any_size(call: Any) -> Callable[..., Any]:
+    """Return a compiled call whose code is not that of the first batch's size."""
+
+    def marked(*inputs: Any, **named: Any) -> Any:
+        for x in tree_leaves((inputs, named)):
+            if isinstance(x, Tensor) and x.ndim:
+                pixels = x.is_floating_point()
+                torch._dynamo.maybe_mark_dynamic(x, [0] if pixels else list(range(x.ndim)))
+        return call(*inputs, **named)
+
+    return marked
 
 
 def switch_off(model: TaskModel, config: Config, folder: Path | None) -> None:

@@ -1,0 +1,109 @@
+"""How loader processes start, and whether what they load can be sent to them."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sys
+from collections.abc import Mapping
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from zoo.errors import OptionError
+
+log = logging.getLogger("zoo")
+FORK = "fork"
+GUARD = "put what starts a run below if __name__ == '__main__':"
+_REMEDY = "Define it at the top level of a module, or load in the main process (workers=0), or set the start method 'fork' first"
+
+
+def start_method() -> str:
+    """Return how loader processes start: as the program has set it, else by fork on Linux, whatever Python's own default.
+
+    What a forked process loads need not be pickled, and it does not import the main script anew; it must not use CUDA.
+    """
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    if chosen is not None:
+        return chosen
+    return FORK if sys.platform == "linux" else multiprocessing.get_start_method()
+
+
+def usable_workers(wanted: int | None, default: int, parts: Mapping[str, Any]) -> int:
+    """Return how many loader processes to start, after a look at whether they can be.
+
+    Args:
+        wanted: As the user has set it, or None.
+        default: Their number where the user has set none.
+        parts: What is sent to them where they are not forked, by its name for messages.
+
+    Raises:
+        OptionError: If ``wanted`` processes cannot be sent a part; with None, the main process loads, and it is logged.
+    """
+    number, method = default if wanted is None else wanted, start_method()
+    if not number or method == FORK:
+        return number
+    faults = [fault for name, part in parts.items() if (fault := _unsendable(name, part))]
+    if faults and wanted is not None:
+        raise OptionError(f"workers={wanted}, which start by {method!r}: {'; '.join(faults)}. {_REMEDY}")
+    if wanted is None and not faults and _unguarded():
+        faults = [f"the main script, which they import, would start the run anew; {GUARD}"]
+    if faults:
+        log.warning("samples are loaded in the main process, as loader processes start by %r: %s", method, "; ".join(faults))
+        return 0
+    return number
+
+
+def refuse_second_run() -> None:
+    """Refuse to start a run in a process that is still importing the main script in order to load samples for another one.
+
+    Raises:
+        OptionError: If so.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise OptionError(f"a loader process imports the main script, which starts another run; {GUARD}, or set workers=0")
+
+
+class _Probe(ForkingPickler):
+    """Pickles as multiprocessing does, without the values of arrays and tensors; nothing is read back."""
+
+    def reducer_override(self, item: Any) -> Any:
+        if isinstance(item, Tensor) or (isinstance(item, np.ndarray) and not item.dtype.hasobject):
+            return int, ()
+        if type(item).__module__.startswith("multiprocessing."):  # locks and queues can be sent while a process starts only
+            return int, ()
+        if isinstance(item, type | FunctionType) and item.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
+            raise TypeError(f"{item.__qualname__} was defined in a session that other processes cannot import")
+        return NotImplemented
+
+
+class _Sink:
+    """A file that keeps nothing."""
+
+    def write(self, content: Any) -> int:
+        return len(content)
+
+
+def _unsendable(name: str, part: Any) -> str:
+    """Return why a part cannot be sent to another process; empty where it can."""
+    try:
+        _Probe(_Sink()).dump(part)
+    except Exception as error:  # parts of the user's own may raise anything
+        return f"{name} cannot be sent to them ({type(error).__name__}: {error})"
+    return ""
+
+
+def _unguarded() -> bool:
+    """Tell whether the main script has nothing that keeps a process that imports it from running it."""
+    main = sys.modules["__main__"]
+    path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if not path or (spec is not None and spec.name.endswith("__main__")):  # those are not imported
+        return False
+    try:
+        return "__name__" not in Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
