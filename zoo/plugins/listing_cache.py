@@ -115,13 +115,13 @@ def _trusted(path: Path) -> bytes:
 
 
 def _check_own(handle: int) -> None:
-    told = os.fstat(handle)
-    if told.st_uid != os.getuid() or told.st_mode & 0o022:
+    status = os.fstat(handle)
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise PermissionError("others can write here")
 
 
 def _key(plugin: Plugin) -> list[Any] | None:
-    """Return what the listing depends on, or None where it cannot be told."""
+    """Return what the listing depends on, or None where that is not known."""
     assert plugin.found is not None
     stamps = _stamps(plugin)
     if stamps is None:
@@ -160,10 +160,10 @@ def _sources(reference: str, *, whole: bool) -> Iterator[str]:
 
 def _stamp(path: Path) -> tuple[int, int] | None:
     try:
-        told = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return told.st_mtime_ns, told.st_size
+    return status.st_mtime_ns, status.st_size
 
 
 def _encode(listed: Listed) -> dict[str, Any]:

@@ -129,8 +129,8 @@ def describe(error: BaseException) -> str:
     """Return class and message of an error on one line, with the file and line that raised it."""
     text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    told = isinstance(error, ZooError | SyntaxError) or not frames or frames[-1].filename == __file__
-    place = "" if told else f" ({Path(frames[-1].filename).parent.name}/{Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+    clear = isinstance(error, ZooError | SyntaxError) or not frames or frames[-1].filename == __file__
+    place = "" if clear else f" ({Path(frames[-1].filename).parent.name}/{Path(frames[-1].filename).name}, line {frames[-1].lineno})"
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
 
 

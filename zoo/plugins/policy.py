@@ -57,8 +57,8 @@ class Policy:
 
     def unmatched(self, points: Collection[Found]) -> list[str]:
         """Return a line for each list that blocks names which no installed plugin has: misspelt, they block nothing."""
-        told = [(unknown_names(sorted(rule.names), points), rule.origin) for rule in self.rules if not rule.allow]
-        return [f"{', '.join(names)}: blocked {origin}, but no installed plugin is called so" for names, origin in told if names]
+        unknown = [(unknown_names(sorted(rule.names), points), rule.origin) for rule in self.rules if not rule.allow]
+        return [f"{', '.join(names)}: blocked {origin}, but no installed plugin is called so" for names, origin in unknown if names]
 
 
 def current_policy(block: Iterable[str] = (), allow: Iterable[str] | None = None) -> Policy:

@@ -18,7 +18,7 @@ from zoo.weights.shards import listing_digest, read_index
 
 
 def resolve(weights: Weights | None, owner: str) -> Weights:
-    """Return the declaration with the commit, digest and size that the Hub tells now; no weights are downloaded.
+    """Return the declaration with the commit, digest and size that the Hub gives now; no weights are downloaded.
 
     Raises:
         WeightsError: If the weights are not on the Hub, so that there is nothing to pin.
@@ -28,16 +28,16 @@ def resolve(weights: Weights | None, owner: str) -> Weights:
         where = f"in the package {weights.package!r}" if weights and weights.package else "not on the Hub"
         raise WeightsError(f"{owner}: its weights are {where}: there is no commit to pin")
     try:
-        told = ask(weights.repo, weights.file, weights.revision, owner=owner)
+        remote = ask(weights.repo, weights.file, weights.revision, owner=owner)
     except AbsentError:
         if not weights.file.endswith(".safetensors"):
             raise
         weights = replace(weights, file=f"{weights.file}.index.json")
-        told = ask(weights.repo, weights.file, weights.revision, owner=owner)
+        remote = ask(weights.repo, weights.file, weights.revision, owner=owner)
     sharded = weights.file.endswith(".index.json")
-    sha256 = _listing(weights, told, owner) if sharded else _digest(weights.repo, weights.file, told, owner)
-    license = weights.license if weights.license != "unknown" else _license(weights.repo, told.commit)
-    return replace(weights, revision=told.commit, sha256=sha256, size=0 if sharded else told.size, license=license)
+    sha256 = _listing(weights, remote, owner) if sharded else _digest(weights.repo, weights.file, remote, owner)
+    license = weights.license if weights.license != "unknown" else _license(weights.repo, remote.commit)
+    return replace(weights, revision=remote.commit, sha256=sha256, size=0 if sharded else remote.size, license=license)
 
 
 def write(path: Path, name: str, pin: Weights) -> None:
@@ -56,17 +56,17 @@ def write(path: Path, name: str, pin: Weights) -> None:
     write_text(path, changed)
 
 
-def _digest(repo: str, file: str, told: Remote, owner: str) -> str:
-    return told.sha256 or digest(fetch(repo, file, told.commit, owner=owner))
+def _digest(repo: str, file: str, remote: Remote, owner: str) -> str:
+    return remote.sha256 or digest(fetch(repo, file, remote.commit, owner=owner))
 
 
-def _listing(weights: Weights, told: Remote, owner: str) -> str:
-    index = fetch(weights.repo, weights.file, told.commit, owner=owner)
+def _listing(weights: Weights, remote: Remote, owner: str) -> str:
+    index = fetch(weights.repo, weights.file, remote.commit, owner=owner)
     folder = weights.file.rpartition("/")[0]
     digests = {index.name: digest(index)}
     for name in read_index(index, owner).shards:
         file = f"{folder}/{name}".lstrip("/")
-        digests[name] = _digest(weights.repo, file, ask(weights.repo, file, told.commit, owner=owner), owner)
+        digests[name] = _digest(weights.repo, file, ask(weights.repo, file, remote.commit, owner=owner), owner)
     return listing_digest(digests)
 
 
@@ -76,7 +76,7 @@ def _license(repo: str, commit: str) -> str:
     try:
         card: Any = huggingface_hub.model_info(repo, revision=commit, timeout=10).card_data
     except Exception as error:  # as in zoo.weights.hub: the client passes on the errors of its HTTP library
-        raise WeightsNotFoundError(f"the Hub does not tell the licence of {repo}@{commit}: {error}") from error
+        raise WeightsNotFoundError(f"the Hub does not give the licence of {repo}@{commit}: {error}") from error
     license = card.get("license") if card else None
     return license.lower() if isinstance(license, str) and re.fullmatch(r"[\w.+-]+", license) else "unknown"
 

@@ -151,27 +151,26 @@ class Lookup:
         return short
 
     def _ambiguous_short(self, name: str, full: Sequence[str]) -> AmbiguousNameError:
-        told = []
+        candidates = []
         for one in full:
             derived = self._files.backbones.get(one)
-            told.append(f"{one} ({derived.file if derived else origins(self.given[one])})")
-        return AmbiguousNameError(f"{name!r} is the short name of {len(told)} backbones; give the full id: {', '.join(told)}")
+            candidates.append(f"{one} ({derived.file if derived else origins(self.given[one])})")
+        return AmbiguousNameError(f"{name!r} is the short name of {len(candidates)} backbones; give the full id: {', '.join(candidates)}")
 
 
 def foreign_folder(name: str) -> Path | None:
     """Return the absolute path of a folder with a model of another library, or None.
 
-    Its config.json tells a ``model_type`` and is not one of ours, or it lists its parts in modules.json as sentence-transformers
-    does.
+    Its config.json has a ``model_type`` and is not one of ours, or it has the modules.json of sentence-transformers.
     """
     folder = Path(name)
     if is_file(folder / "modules.json"):
         return folder.resolve()
     try:
-        told = json.loads((folder / "config.json").read_bytes())
+        config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    return folder.resolve() if isinstance(told, dict) and "model_type" in told and "zoo" not in told else None
+    return folder.resolve() if isinstance(config, dict) and "model_type" in config and "zoo" not in config else None
 
 
 def _unread(folder: Path) -> NoReturn:

@@ -93,7 +93,7 @@ class Registry:
         Args:
             pattern: Glob over the whole id, or over the part after the source.
             modality: ``image``, ``text`` or ``volume``.
-            max_params: Most parameters of the backbone without head; a spec that does not tell them is left out.
+            max_params: Most parameters of the backbone without head; specs without this number are left out.
             license: SPDX identifier of the weights, or ``permissive``.
             image_size: Exact height of the input, in pixels.
             source: First part of the id.
@@ -247,8 +247,8 @@ def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:
 
 def _installed(policy: Policy) -> list[Plugin]:
     found = find_plugins(policy)
-    for told in policy.unmatched([plugin.found for plugin in found if plugin.found]):
-        log.warning(told)
+    for warning in policy.unmatched([plugin.found for plugin in found if plugin.found]):
+        log.warning(warning)
     return found
 
 

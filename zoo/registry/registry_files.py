@@ -158,8 +158,8 @@ class _Reader:
         options = self._table(table, "options", where)
         weights = self._weights(self._table(table, "weights", where), where) if "weights" in table else None
         if len(self.faults) == before:
-            told = {key: table[key] for key in ("base", "description") if key in table}
-            self.data.backbones[name] = Derived(name=name, file=self.path, weights=weights, options=options, inputs=inputs, **told)
+            fields = {key: table[key] for key in ("base", "description") if key in table}
+            self.data.backbones[name] = Derived(name=name, file=self.path, weights=weights, options=options, inputs=inputs, **fields)
 
     def _pin(self, name: str, table: Mapping[str, Any]) -> None:
         where, before = f"pin {name!r}", len(self.faults)

@@ -33,9 +33,9 @@ def check_filters(filters: Mapping[str, Any], specs: Sequence[BackboneSpec], pro
         value = filters.get(key)
         known = sorted({*extra, *(getattr(spec, key) for spec in specs)}) if value is not None else []
         if value is not None and value not in known:
-            told = provider(value) if key == "source" else ""
-            told = f"{value}/… {told}" if told else f"there are: {examples(known, 12)}"
-            faults.append(f"no backbone has {key} {value!r}{did_you_mean(value, known)}; {told}")
+            remedy = provider(value) if key == "source" else ""
+            remedy = f"{value}/… {remedy}" if remedy else f"there are: {examples(known, 12)}"
+            faults.append(f"no backbone has {key} {value!r}{did_you_mean(value, known)}; {remedy}")
     limit, size = filters.get("max_params"), filters.get("image_size")
     if limit is not None and not limit > 0:
         faults.append(f"max_params is {limit}; give a positive number of parameters")

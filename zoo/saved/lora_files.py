@@ -101,20 +101,20 @@ def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Pat
         folder.mkdir(parents=True, exist_ok=True)
         staged = folder / "staged.safetensors"
         write({_file_name(name): tensor for name, tensor in _own_tensors(model, whole).items()}, staged)
-        told = describe(model, keys={}, root=root_of(model.spec), sha256=digest(staged))
+        described = describe(model, keys={}, root=root_of(model.spec), sha256=digest(staged))
         base = Base(weights=_source(model), digest=base_digest(model, whole))
         (folder / OURS).unlink(missing_ok=True)
         if isinstance(model.inputs, Text) and model.inputs.files:
             save_tokenizer(model.inputs, folder)
         staged.replace(folder / TENSORS)
         write_json(folder / THEIRS, {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()})
-        write_text(folder / "README.md", f"{model_card(model)}\n\n{_told(model, model.lora)}\n")
-        saved = SavedLora(lora=Attached(**dataclasses.asdict(model.lora)), whole=whole, base=base, model=told)
+        write_text(folder / "README.md", f"{model_card(model)}\n\n{_card_text(model, model.lora)}\n")
+        saved = SavedLora(lora=Attached(**dataclasses.asdict(model.lora)), whole=whole, base=base, model=described)
         write_json(folder / OURS, saved.model_dump(mode="json"))
     return folder
 
 
-def _told(model: TaskModel, lora: Lora) -> str:
+def _card_text(model: TaskModel, lora: Lora) -> str:
     """Return what the card says of LoRA: this folder is no whole model."""
     beside = f"beside {len(lora.targets)} layers of {model.spec.name}"
     return f"""The folder holds LoRA and the head, not the backbone: rank {lora.rank}, alpha {lora.alpha:g},
@@ -137,22 +137,22 @@ def load_lora(folder: Path) -> TaskModel:
     """
     if not (folder / OURS).is_file():
         raise SavedModelError(
-            f"{str(folder)!r} holds LoRA without {OURS}, so nothing tells which model it belongs to; "
+            f"{str(folder)!r} holds LoRA without {OURS}, so its base model is not known; "
             f"open it on the model that it was trained on: peft.PeftModel.from_pretrained(MODEL, {str(folder)!r})"
         )
-    told = read_model(folder / OURS, SavedLora)
-    tensors = _tensors(folder, told)
+    saved = read_model(folder / OURS, SavedLora)
+    tensors = _tensors(folder, saved)
     head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # as adapt does: values that no weights fill are the same again
-        model = assemble(folder, told.model, _base(folder, told), head)
-    if base_digest(model, told.whole) != told.base.digest:
+        model = assemble(folder, saved.model, _base(folder, saved), head)
+    if base_digest(model, saved.whole) != saved.base.digest:
         raise SavedModelError(
-            f"{str(folder)!r} holds LoRA of other values than {_origin(told)} gives now; "
+            f"{str(folder)!r} holds LoRA of other values than {_origin(saved)} gives now; "
             f"open it on the model that it was trained on: peft.PeftModel.from_pretrained(MODEL, {str(folder)!r})"
         )
-    attach_to(model, Lora(**told.lora.model_dump()))
-    wanted = _own_tensors(model, told.whole)
+    attach_to(model, Lora(**saved.lora.model_dump()))
+    wanted = _own_tensors(model, saved.whole)
     if odd := sorted(wanted.keys() ^ tensors.keys()):
         raise SavedModelError(f"{str(folder / TENSORS)!r} and the model differ in {examples(odd)}; save it again")
     model.load_state_dict(tensors, strict=False)
@@ -210,11 +210,11 @@ def _own_name(key: str) -> str:
     return f"{before}{NAME}{last}" if ".lora_" in name else name
 
 
-def _tensors(folder: Path, told: SavedLora) -> dict[str, Tensor]:
+def _tensors(folder: Path, saved: SavedLora) -> dict[str, Tensor]:
     path = folder / TENSORS
     if not path.is_file():
         raise SavedModelError(f"{str(folder)!r} has no {TENSORS}; the saved LoRA is incomplete")
-    if digest(path) != told.model.zoo.sha256:
+    if digest(path) != saved.model.zoo.sha256:
         raise SavedModelError(f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced")
     return {_own_name(key): tensor for key, tensor in read(path, str(folder)).items()}
 
@@ -228,15 +228,15 @@ def _source(model: TaskModel) -> dict[str, Any] | None:
     return dataclasses.asdict(dataclasses.replace(weights, file=str(Path(weights.file).resolve())) if local else weights)
 
 
-def _base(folder: Path, told: SavedLora) -> Backbone:
+def _base(folder: Path, saved: SavedLora) -> Backbone:
     """Return the backbone that LoRA was trained on."""
     where = str(folder / OURS)
-    weights = from_fields(Weights, told.base.weights, where) if told.base.weights else None
-    spec: BackboneSpec = spec_of(folder, told.model).replace(weights=weights)
-    saved = _saved_base(weights)
-    if saved is not None:
-        return Backbone(spec, plugin=told.model.zoo.plugin, state=lambda: backbone_state(saved, read_config(saved)))
-    return Backbone(spec, plugin=told.model.zoo.plugin, weights=None if weights else False, allow_partial=True)
+    weights = from_fields(Weights, saved.base.weights, where) if saved.base.weights else None
+    spec: BackboneSpec = spec_of(folder, saved.model).replace(weights=weights)
+    origin = _saved_base(weights)
+    if origin is not None:
+        return Backbone(spec, plugin=saved.model.zoo.plugin, state=lambda: backbone_state(origin, read_config(origin)))
+    return Backbone(spec, plugin=saved.model.zoo.plugin, weights=None if weights else False, allow_partial=True)
 
 
 def _saved_base(weights: Weights | None) -> Path | None:
@@ -251,6 +251,6 @@ def _saved_base(weights: Weights | None) -> Path | None:
     return folder
 
 
-def _origin(told: SavedLora) -> str:
-    fields: Mapping[str, Any] = told.base.weights or {}
-    return f"{fields.get('repo') or fields.get('file') or 'random initialisation with seed 0'} ({told.model.base_model})"
+def _origin(saved: SavedLora) -> str:
+    fields: Mapping[str, Any] = saved.base.weights or {}
+    return f"{fields.get('repo') or fields.get('file') or 'random initialisation with seed 0'} ({saved.model.base_model})"

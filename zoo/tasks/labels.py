@@ -61,8 +61,8 @@ def keep_classes(raw: Raw, classes: Sequence[str] | None, task: Task) -> Raw:
         near = did_you_mean(known[0], others)
         raise DataError(f"{raw.source} has no sample of {examples(known, 8)}{near}; its classes: {examples(class_order(set(others)), 8)}")
     if others:
-        told = ", ".join(f"{name!r} ({number})" for name, number in others.most_common(8))
-        log.info("%s: %d of %d samples are of other classes and are left out: %s", raw.source, sum(others.values()), len(labels), told)
+        left_out = ", ".join(f"{name!r} ({number})" for name, number in others.most_common(8))
+        log.info("%s: %d of %d samples are of other classes and are left out: %s", raw.source, sum(others.values()), len(labels), left_out)
     kept = raw if not labels else raw.select([row for row, label in enumerate(labels) if not _is_other(label, known)])
     return replace(kept, classes=known)
 

@@ -38,13 +38,13 @@ def listen(group: LayerGroup, keep: Callable[[Any], None]) -> list[RemovableHand
         The handles; none where the group holds bare parameters only and thus has no output.
     """
 
-    def tell(_module: nn.Module, _args: Any, output: Any) -> None:
+    def record(_module: nn.Module, _args: Any, output: Any) -> None:
         keep(output)
 
     # Containers such as ModuleList are never called themselves, so every module inside the members listens; the
     # outermost one that is called finishes last and thus has the last word.
     members = [module for name, module in group.modules() if name in group.members]
-    return [inner.register_forward_hook(tell) for outer in members for inner in outer.modules()]
+    return [inner.register_forward_hook(record) for outer in members for inner in outer.modules()]
 
 
 def first_tensor(value: Any) -> Tensor | None:

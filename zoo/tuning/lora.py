@@ -90,7 +90,7 @@ def attach_to(model: LoraModel, lora: Lora, *, seed: int = 0) -> None:
         peft.inject_adapter_in_model(lora_config(model, lora), root)
     attached = dict(lora_layers(model.backbone))
     for layer in attached.values():
-        _tell_constants(layer)
+        _set_constants(layer)
     assert sorted(attached) == sorted(lora.targets), f"PEFT chose other layers: {sorted({*attached} ^ {*lora.targets})[:4]}"
     model.lora, model.trains = lora, "lora"
     try:
@@ -155,7 +155,7 @@ def untrained(backbone: nn.Module) -> list[str]:
     return [name for name, layer in lora_layers(backbone) if not any(bool(part.weight.any()) for part in layer.lora_B.values())]
 
 
-def _tell_constants(layer: Any) -> None:
+def _set_constants(layer: Any) -> None:
     """Let a layer with LoRA tell its sizes as the plain one does: some networks (DaViT) compute a padding from them."""
     plain = layer.get_base_layer()
     for name in getattr(plain, "__constants__", ()):

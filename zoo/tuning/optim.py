@@ -77,11 +77,11 @@ def _param_groups(
 
 
 def _check(lr: float, layer_decay: float, weight_decay: float) -> None:
-    faults = [
+    checks = [
         (not lr >= 0, f"lr is {lr}; it must be 0 or more"),
         (not 0 < layer_decay <= 1, f"layer_decay is {layer_decay}; it must be in (0, 1]"),
         (not weight_decay >= 0, f"weight_decay is {weight_decay}; it must be 0 or more"),
     ]
-    told = [message for wrong, message in faults if wrong]
-    if told:
-        raise OptionError("; ".join(told))
+    faults = [message for wrong, message in checks if wrong]
+    if faults:
+        raise OptionError("; ".join(faults))

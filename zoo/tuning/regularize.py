@@ -84,8 +84,8 @@ class Regularizers:
         outputs, pooled = self._outputs, self._pooled
         self._forget()
         parts = [self._distance_to_start(), self._feature_distance(outputs, x), self._small_singular_values(pooled)]
-        told = [part for part in parts if part is not None]
-        return torch.stack(told).sum() if told else None
+        terms = [part for part in parts if part is not None]
+        return torch.stack(terms).sum() if terms else None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the values of the start that are kept; empty where none are needed."""
@@ -128,12 +128,12 @@ class Regularizers:
             for handle in handles:
                 handle.remove()
         mask = x.get("attention_mask") if isinstance(x, Mapping) else None
-        distances = [mean_square(outputs.get(name), before.get(name), mask, name) for name in trained.names]
-        told = [distance for distance in distances if distance is not None]
-        if not told:
+        found = [mean_square(outputs.get(name), before.get(name), mask, name) for name in trained.names]
+        distances = [distance for distance in found if distance is not None]
+        if not distances:
             names = examples(trained.names)
             raise LayerGroupError(f"delta compares the outputs of layer groups, and no training forward gave one of: {names}")
-        return self._delta * torch.stack(told).sum()
+        return self._delta * torch.stack(distances).sum()
 
     def _small_singular_values(self, pooled: Tensor | None) -> Tensor | None:
         # One sample alone has one singular value, the norm of its features, and that is not noise.
@@ -206,8 +206,8 @@ def _rows(features: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def _check(weights: Mapping[str, float]) -> None:
-    told = [
+    faults = [
         f"{name} is {weight}; it must be 0 (off) or a positive number" for name, weight in weights.items() if not 0 <= weight < math.inf
     ]
-    if told:
-        raise OptionError("; ".join(told))
+    if faults:
+        raise OptionError("; ".join(faults))

@@ -38,8 +38,10 @@ def lora_targets(groups: LayerGroups) -> list[str]:
         else:
             targets.append(name)
     if not targets:
-        told = "; ".join(f"{why} ({examples(names)})" for why, names in refused.items())
-        raise LayerGroupError(f"no layer of the groups {', '.join(groups.names) or '(none)'} can take LoRA{': ' if told else ''}{told}")
+        reasons = "; ".join(f"{why} ({examples(names)})" for why, names in refused.items())
+        raise LayerGroupError(
+            f"no layer of the groups {', '.join(groups.names) or '(none)'} can take LoRA{': ' if reasons else ''}{reasons}"
+        )
     return targets
 
 

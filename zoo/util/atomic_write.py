@@ -95,8 +95,8 @@ def _number(error: Exception) -> int | None:
     """Return the system's number of an error; safetensors has it in its text."""
     if isinstance(error, OSError):
         return error.errno
-    told = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
-    return int(told[1]) if told else None
+    match = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(match[1]) if match else None
 
 
 def _full(path: Path, needed: int, number: int) -> DiskFullError:

@@ -30,7 +30,7 @@ class _NoFileError(AbsentError):
 
 
 class Remote(NamedTuple):
-    """What the Hub tells of a file: its commit, its bytes, and its sha256 where it is a large file."""
+    """Metadata of a file on the Hub: its commit, its size in bytes, and its sha256 where it is a large file."""
 
     commit: str
     size: int
@@ -119,7 +119,7 @@ def find_cached(repo: str, file: str, revision: str = "", *, owner: str = "") ->
 
 
 def ask(repo: str, file: str, revision: str = "", *, owner: str = "") -> Remote:
-    """Return what the Hub tells of a file, without downloading it.
+    """Return what the Hub knows of a file, without downloading it.
 
     Raises:
         WeightsNotFoundError: If the Hub cannot be asked, or has no such file.
@@ -131,10 +131,10 @@ def ask(repo: str, file: str, revision: str = "", *, owner: str = "") -> Remote:
     if constants.HF_HUB_OFFLINE:
         _fail(wanted, "HF_HUB_OFFLINE forbids the network")
     with _quiet():
-        told = _told(wanted)
-    if not told.commit_hash or not _COMMIT.fullmatch(told.commit_hash):
-        _fail(wanted, "the Hub does not tell its commit")
-    return Remote(told.commit_hash, told.size or 0, told.etag if told.etag and _SHA256.fullmatch(told.etag) else "")
+        metadata = _metadata(wanted)
+    if not metadata.commit_hash or not _COMMIT.fullmatch(metadata.commit_hash):
+        _fail(wanted, "the Hub does not give its commit")
+    return Remote(metadata.commit_hash, metadata.size or 0, metadata.etag if metadata.etag and _SHA256.fullmatch(metadata.etag) else "")
 
 
 def _wanted(repo: str, file: str, revision: str, owner: str) -> _Wanted:
@@ -163,7 +163,7 @@ def _ask(wanted: _Wanted, cached: Path | None) -> Path:
     import huggingface_hub
 
     try:
-        if _told(wanted).commit_hash == wanted.cached_commit() and cached:
+        if _metadata(wanted).commit_hash == wanted.cached_commit() and cached:
             return cached
         return Path(huggingface_hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, library_name="zoo"))
     except WeightsNotFoundError as error:
@@ -173,11 +173,11 @@ def _ask(wanted: _Wanted, cached: Path | None) -> Path:
             _missing(wanted, "", error)
         log.warning("%sthe Hub cannot be asked about %s; using the cached commit %s", said(wanted.owner), wanted, wanted.cached_commit())
         return cached
-    except Exception as error:  # see _told
+    except Exception as error:  # see _metadata
         _fail(wanted, _reason(error), error)
 
 
-def _told(wanted: _Wanted) -> huggingface_hub.HfFileMetadata:
+def _metadata(wanted: _Wanted) -> huggingface_hub.HfFileMetadata:
     import huggingface_hub
     from huggingface_hub import errors
 

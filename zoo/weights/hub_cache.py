@@ -73,9 +73,9 @@ def is_blob(path: Path) -> bool:
 
 def blob_digest(path: Path) -> str:
     """Return the sha256 of a blob of a cache; it is computed once, and again where the blob is another or was changed."""
-    told = path.stat()
+    status = path.stat()
     # The time of the change of the inode is not a writer's to choose.
-    return _digest(path.resolve(), (told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns))
+    return _digest(path.resolve(), (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
 
 
 @lru_cache(maxsize=1024)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, count, did_you_mean, examples
 from zoo.weights.load import write
-from zoo.weights.safetensors_header import told_by_start
+from zoo.weights.safetensors_header import format_of
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 DEEPEST = 8  # wrappers within each other: a checkpoint may hold itself
@@ -69,10 +69,10 @@ def _check_source(source: Path) -> None:
         raise WeightsError(f"torch {torch.__version__} is too old to open a pickle safely; install torch >= 2.10")
     with source.open("rb") as file:
         start = file.read(512)
-    told = told_by_start(start)
-    if told and "zoo convert" not in told:
-        raise WeightsError(f"{str(source)!r} is no checkpoint: {told}")
-    if source.suffix == ".safetensors" and not told:
+    found = format_of(start)
+    if found and "zoo convert" not in found:
+        raise WeightsError(f"{str(source)!r} is no checkpoint: {found}")
+    if source.suffix == ".safetensors" and not found:
         raise WeightsError(f"{str(source)!r} is a safetensors file already; pass it as weights='FILE'")
     if start.startswith(b"PK"):
         _check_archive(source)

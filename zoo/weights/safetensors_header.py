@@ -48,7 +48,7 @@ def read_header(path: Path, owner: str = "") -> dict[str, TensorInfo]:
             start = file.read(8)
             length = int.from_bytes(start, "little")
             if len(start) < 8 or length > min(size - 8, MAX_HEADER):
-                raise _FaultError(told_by_start(start + file.read(512)) or _impossible_length(size, length))
+                raise _FaultError(format_of(start + file.read(512)) or _impossible_length(size, length))
             return _parsed(file.read(length), size - 8 - length)
     except OSError as error:
         raise WeightsError(f"{said}{str(path)!r} cannot be read: {error.strerror or error}") from error
@@ -57,7 +57,7 @@ def read_header(path: Path, owner: str = "") -> dict[str, TensorInfo]:
         raise WeightsError(f"{said}{str(path)!r} is not a readable safetensors file: {reason}; fetch it again") from error
 
 
-def told_by_start(start: bytes) -> str:
+def format_of(start: bytes) -> str:
     """Name a file by its first bytes where it is one that often stands in place of weights, or return an empty string."""
     head = start.lstrip().lower()
     if not start:

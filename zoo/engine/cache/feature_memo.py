@@ -125,8 +125,8 @@ def model_key(model: TaskModel, frozen: int) -> str:
 def _settings(module: nn.Module) -> tuple[str, list[tuple[str, Any]]]:
     """Return what a module is and how it is set, such as the epsilon of a norm."""
     plain = (bool, int, float, str, tuple, type(None))
-    told = [(name, value) for name, value in vars(module).items() if isinstance(value, plain) and name != "training" and name[0] != "_"]
-    return f"{type(module).__module__}.{type(module).__qualname__}", told
+    settings = [(name, value) for name, value in vars(module).items() if isinstance(value, plain) and name != "training" and name[0] != "_"]
+    return f"{type(module).__module__}.{type(module).__qualname__}", settings
 
 
 def table_key(table: Table) -> str:
@@ -138,10 +138,10 @@ def table_key(table: Table) -> str:
         return ""
     digest = hashlib.sha256(table.reads.encode())
     for item in inputs:
-        told = f"{item!r}\0" if table.reads in TEXTUAL else _file_key(item)
-        if not told:
+        key = f"{item!r}\0" if table.reads in TEXTUAL else _file_key(item)
+        if not key:
             return ""
-        digest.update(told.encode())
+        digest.update(key.encode())
     return digest.hexdigest()
 
 
