@@ -32,10 +32,10 @@ def unknown_backbone(miss: Miss, known: Known) -> UnknownBackboneError:
     if provider:
         return UnknownBackboneError(f"{chain}, which {provider}" if chain else f"no backbone {miss.name!r}: {source}/… {provider}")
     if miss.name.startswith((".", "/", "~")) and not miss.trail:
-        chain = "there is no folder of this name that holds a model"
+        reason = "there is no folder of this name that holds a model"
         if (Path(miss.name).expanduser() / "run.json").is_file():
-            chain = "the run in this folder is not finished; wait for it or, where it was stopped, go on with it: zoo train --resume"
-        return UnknownBackboneError(f"no backbone {miss.name!r}: {chain}")
+            reason = "the run in this folder is not finished; wait for it or, where it was stopped, go on with it: zoo train --resume"
+        return UnknownBackboneError(f"no backbone {miss.name!r}: {reason}")
     absent = _absent_aliases(miss.name, known)
     if absent:
         return UnknownBackboneError(f"no backbone {miss.name!r}: {absent}")
