@@ -1,4 +1,4 @@
-"""Pins: the exact weights of a backbone, written into a registry.toml by ``zoo lock`` and verified at every load."""
+"""Pins of exact weights in a registry.toml, written by ``zoo lock`` and verified at every load."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def resolve(weights: Weights | None, owner: str) -> Weights:
     """Return the declaration with the commit, digest and size that the Hub gives now; no weights are downloaded.
 
     Raises:
-        WeightsError: If the weights are not on the Hub, so that there is nothing to pin.
+        WeightsError: If the weights are not on the Hub.
         WeightsNotFoundError: If the Hub cannot be asked, or does not have them.
     """
     if weights is None or not weights.repo:
@@ -41,10 +41,10 @@ def resolve(weights: Weights | None, owner: str) -> Weights:
 
 
 def write(path: Path, name: str, pin: Weights) -> None:
-    """Write the pin of one backbone into a registry file, replacing an older one; all else in the file stays as it is.
+    """Write the pin of a backbone into a registry file, replacing an older one; the rest of the file is not changed.
 
     Raises:
-        RegistryFileError: If the file is not TOML, or writes its pins in a way that cannot be edited line by line.
+        RegistryFileError: If the file is not TOML, or its pins cannot be edited line by line.
     """
     text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
     block = [f'[pins."{name}"]'] + [f'{key} = "{getattr(pin, key)}"' for key in ("repo", "revision", "file", "sha256", "license")]
@@ -75,7 +75,7 @@ def _license(repo: str, commit: str) -> str:
 
     try:
         card: Any = huggingface_hub.model_info(repo, revision=commit, timeout=10).card_data
-    except Exception as error:  # as in zoo.weights.hub: the client passes on the errors of its HTTP library
+    except Exception as error:  # as in zoo.weights.hub: the client raises errors of its HTTP library
         raise WeightsNotFoundError(f"the Hub does not give the licence of {repo}@{commit}: {error}") from error
     license = card.get("license") if card else None
     return license.lower() if isinstance(license, str) and re.fullmatch(r"[\w.+-]+", license) else "unknown"
@@ -93,14 +93,14 @@ def _without(text: str, name: str) -> str:
         if not inside:
             kept.append(line)
         elif line.startswith("#") or not line.strip():
-            held.append(line)  # of what follows, unless another key of the pin comes
+            held.append(line)  # belongs to the next table, unless another key of the pin follows
         else:
             held = []
     return "".join(kept + held)
 
 
 def _others(text: str, name: str, path: Path) -> Mapping[str, Any]:
-    """Return all that a file says but for one pin."""
+    """Return the content of a file without one pin."""
     try:
         document = parse_toml(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The filters of a search, over specs as plain data."""
+"""Filters of a search over specs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from zoo.errors import OptionError, did_you_mean, examples
 
 
 def glob_matcher(pattern: str) -> Callable[[str], bool]:
-    """Return a function that tells whether a glob matches a whole id, the part after its source, or the last part."""
+    """Return a function from an id to whether a glob matches it, its part after the source, or its last part."""
     match = re.compile(fnmatch.translate(pattern)).match
     return lambda name: bool(match(name) or match(name.partition("/")[2]) or match(name.rpartition("/")[2]))
 
 
 def check_filters(filters: Mapping[str, Any], specs: Sequence[BackboneSpec], provider: Callable[[str], str]) -> None:
-    """Refuse values that no backbone can have, all at once.
+    """Check that backbones with these values exist; all faults at once.
 
     Args:
         filters: Filters of a search.
         specs: Every listed spec.
-        provider: Says who would provide a source, or an empty string.
+        provider: Returns which plugin would provide a source, or an empty string.
 
     Raises:
         OptionError: With the nearest value of each.

@@ -16,7 +16,7 @@ from zoo.registry.registry_files import Source
 
 
 class Known(NamedTuple):
-    """What a miss is explained from."""
+    """Names and plugins for the message of a miss."""
 
     plugins: Sequence[Plugin]
     sources: Mapping[str, Source]
@@ -69,7 +69,7 @@ def nearest_names(name: str, known: Known, limit: int = 3) -> list[str]:
     same = [full for full in ids if name.lower() in (full.lower(), full.partition("/")[2].lower())]
     if "/" in name:
         found = nearest(name, ids, limit)
-    else:  # a short name is compared with the part after the source, and answered with the whole id
+    else:  # a short name is compared with the part after the source
         short = {full.partition("/")[2]: full for full in reversed(known.names)} | {alias: alias for alias in known.aliases}
         found = [short[near] for near in nearest(name, short, limit)]
     return list(dict.fromkeys([*same, *found]))[:limit]

@@ -51,7 +51,7 @@ def mean_square(now: Any, before: Any, mask: Tensor | None, group: str) -> Tenso
     if mask is None or one.shape[:2] != mask.shape:
         return functional.mse_loss(one.float(), two.float())
     counts = mask.bool()
-    # Masked by multiplication, as selecting rows would wait for a GPU.
+    # Masked, because selecting rows would wait for a GPU.
     rows = (one.float() - two.float()).flatten(2).masked_fill(~counts[..., None], 0.0)
     return rows.square().mean(2).sum() / counts.sum()
 
