@@ -1,7 +1,7 @@
-"""LoRA by itself: a folder in PEFT's layout, with the head, that PEFT opens on the base model and zoo opens alone.
+"""Separate LoRA files: a folder in PEFT's layout with LoRA and head, which PEFT and zoo open.
 
-Beside PEFT's ``adapter_config.json`` and ``adapter_model.safetensors`` stands ``zoo.json``: which base model it was, down to
-a digest of its values. LoRA on top of other values would give a model that nobody has trained.
+Besides PEFT's ``adapter_config.json`` and ``adapter_model.safetensors`` the folder has ``zoo.json`` with the base model and a
+digest of its values, because LoRA of one base is wrong for another.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from zoo.util.atomic_write import write_json, write_text
 from zoo.weights.load import digest, read, write
 
 OURS, THEIRS, TENSORS = "zoo.json", "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."  # of every tensor in PEFT's files
-NAME = ".default."  # what PEFT calls a LoRA in memory, and leaves out in files
+PREFIX = "base_model.model."  # prefix of every tensor in PEFT's files
+NAME = ".default."  # PEFT's name of a LoRA in memory, which its files omit
 
 
 class Base(pydantic.BaseModel):
     """The model that LoRA was trained on.
 
     Attributes:
-        weights: Fields of its weights' declaration, with their sha256 where it is known; None for random values.
-        digest: Of its values, those left out that are saved beside LoRA.
+        weights: Fields of its weights' declaration, with the sha256 if known; None for random values.
+        digest: Digest of its values, without those saved in full beside LoRA.
     """
 
     weights: dict[str, Any] | None
@@ -55,14 +55,14 @@ class Attached(pydantic.BaseModel):
 
 
 class SavedLora(pydantic.BaseModel):
-    """zoo.json of a folder with LoRA.
+    """The content of zoo.json.
 
     Attributes:
         format: Version of this layout.
-        lora: What was attached.
-        whole: Names of the modules that are saved whole beside it.
-        base: What it was attached to.
-        model: The whole model, as a saved one is described; its digest is that of ``adapter_model.safetensors``.
+        lora: The LoRA.
+        whole: Names of the modules that are saved in full.
+        base: The model that it was trained on.
+        model: Description of the model as in config.json, with the digest of ``adapter_model.safetensors``.
     """
 
     format: Literal[1] = 1
@@ -73,11 +73,11 @@ class SavedLora(pydantic.BaseModel):
 
 
 def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write the LoRA of a model and its head into ``folder``; zoo.json comes last, so a folder that has one is whole.
+    """Write the LoRA and the head of a model into ``folder``; zoo.json is written last, so a folder with it is complete.
 
-    Norms with running statistics are saved whole like the head, as PEFT's ``modules_to_save``, because their statistics move while
-    LoRA trains; where ``freeze_bn`` is set they do not. ``peft.PeftModel.from_pretrained(base, folder)``, with ``base`` the model as
-    it was adapted, gives equal logits.
+    Norms with running statistics are saved in full like the head, as PEFT's ``modules_to_save``, unless ``freeze_bn`` is set,
+    because their statistics move while LoRA trains. ``peft.PeftModel.from_pretrained(base, folder)``, with ``base`` the adapted
+    model, gives equal logits.
 
     Raises:
         LayerGroupError: If no LoRA is attached.
@@ -115,7 +115,7 @@ def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Pat
 
 
 def _card_text(model: TaskModel, lora: Lora) -> str:
-    """Return what the card says of LoRA: this folder is no whole model."""
+    """Return the section on LoRA of the model card."""
     beside = f"beside {len(lora.targets)} layers of {model.spec.name}"
     return f"""The folder holds LoRA and the head, not the backbone: rank {lora.rank}, alpha {lora.alpha:g},
 {beside}. `zoo.load` builds the backbone anew and merges LoRA into it. With PEFT, on the same backbone and head:
@@ -128,10 +128,10 @@ PeftModel.from_pretrained(model, "PATH/TO/THIS/FOLDER")
 
 
 def load_lora(folder: Path) -> TaskModel:
-    """Build the base model, put the saved LoRA and head on it, and merge them; in eval mode.
+    """Build the base model, load LoRA and head, and merge; the model is in eval mode.
 
     Raises:
-        SavedModelError: If the folder is damaged, was not written by zoo, or its base model is another one by now.
+        SavedModelError: If the folder is damaged, was not written by zoo, or its base model has changed.
         WeightsNotFoundError: If the base model's weights cannot be obtained.
         MissingExtraError: If PEFT is not installed.
     """
@@ -144,7 +144,7 @@ def load_lora(folder: Path) -> TaskModel:
     tensors = _tensors(folder, saved)
     head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # as adapt does: values that no weights fill are the same again
+        torch.default_generator.manual_seed(0)  # as in adapt, so that values without weights are the same
         model = assemble(folder, saved.model, _base(folder, saved), head)
     if base_digest(model, saved.whole) != saved.base.digest:
         raise SavedModelError(
@@ -161,10 +161,10 @@ def load_lora(folder: Path) -> TaskModel:
 
 
 def whole_modules(model: TaskModel) -> list[str]:
-    """Return the names of the modules that are saved whole beside LoRA: the head, and norms whose statistics may have moved.
+    """Return the names of the modules that are saved in full: the head, and norms whose statistics may have moved.
 
-    PEFT takes a name also for the end of a longer one. So the head goes by the names of its layers where the backbone has a
-    ``head`` too, and a module of the backbone that is meant by a name all the same is saved with the rest.
+    PEFT matches names as suffixes. So if the backbone has a ``head`` too, layers of the head are named one by one; modules of the
+    backbone that still match a name are saved too.
     """
     names = [f"backbone.{name}" for name, _ in model.backbone.named_modules() if name]
     head = _stateful(model.head, "head") if any(name.endswith("head") for name in names) else ["head"]
@@ -174,14 +174,14 @@ def whole_modules(model: TaskModel) -> list[str]:
 
 
 def _stateful(module: nn.Module, name: str) -> list[str]:
-    """Return the names of the outermost modules that hold tensors of their own."""
+    """Return the names of the outermost modules with own tensors."""
     if any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
         return [name]
     return [found for key, child in module.named_children() for found in _stateful(child, f"{name}.{key}")]
 
 
 def base_digest(model: TaskModel, whole: list[str]) -> str:
-    """Return a sha256 of the backbone's own values, with or without LoRA on it; what is saved ``whole`` is left out."""
+    """Return a sha256 of the backbone's values without LoRA and without the modules saved in full."""
     result = hashlib.sha256()
     skipped = tuple(f"{name}." for name in whole)
     plain = ((name.replace(".base_layer.", "."), tensor) for name, tensor in model.state_dict().items() if ".lora_" not in name)
@@ -199,12 +199,12 @@ def _own_tensors(model: TaskModel, whole: list[str]) -> dict[str, Tensor]:
 
 
 def _file_name(name: str) -> str:
-    """Return the name in PEFT's file of one of our tensors."""
+    """Return the name of a tensor in PEFT's file."""
     return PREFIX + (name.replace(NAME, ".") if ".lora_" in name else name)
 
 
 def _own_name(key: str) -> str:
-    """Return our name of a tensor in PEFT's file; the inverse of ``_file_name``."""
+    """Return the name in the model of a tensor in PEFT's file; the inverse of ``_file_name``."""
     name = key.removeprefix(PREFIX)
     before, _, last = name.rpartition(".")
     return f"{before}{NAME}{last}" if ".lora_" in name else name
@@ -220,7 +220,7 @@ def _tensors(folder: Path, saved: SavedLora) -> dict[str, Tensor]:
 
 
 def _source(model: TaskModel) -> dict[str, Any] | None:
-    """Return the fields of the declaration of the weights that a model came from."""
+    """Return the fields of the declaration of a model's pretrained weights."""
     weights = model.spec.weights
     if not model.pretrained or weights is None:
         return None
@@ -240,7 +240,7 @@ def _base(folder: Path, saved: SavedLora) -> Backbone:
 
 
 def _saved_base(weights: Weights | None) -> Path | None:
-    """Return the folder of the saved model that the weights are of, whose tensors may have names of another library."""
+    """Return the folder of a saved model, if the weights are of one; its tensors may have names of another library."""
     if weights is None or weights.repo or weights.package or Path(weights.file).name != "model.safetensors":
         return None
     folder = Path(weights.file).parent

@@ -1,7 +1,7 @@
-"""Saved models: a folder with weights, labels, preprocessing, groups and versions that opens in zoo and at home.
+"""Saved models: a folder with weights, labels, preprocessing, groups and versions.
 
-The state is stored under the names of the backbone's home library where that can express the model, so that the home
-library opens the folder too; ``zoo.keys`` in config.json maps our prefixes to those names.
+Tensors have the names of the backbone's home library, if it can express the model, so that this library opens the folder
+too. ``zoo.keys`` in config.json maps our prefixes to those names.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OWN_KEYS = {"backbone": "backbone", "head": "head"}
 
 
 def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write a model into ``folder``; config.json comes last, so a folder that has one is whole.
+    """Write a model into ``folder``; config.json is written last, so a folder with it is complete.
 
     Raises:
         OutputExistsError: If the folder holds anything, unless ``overwrite``.
@@ -64,7 +64,7 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse to write where something is, unless ``overwrite``."""
+    """Check that a folder is free, unless ``overwrite``."""
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{str(folder)!r} is a file; give the name of a folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
@@ -73,7 +73,7 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Word what keeps a folder from being written."""
+    """Convert errors of writing a folder to those of zoo."""
     try:
         yield
     except DiskFullError:
@@ -85,12 +85,12 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
-    """Open a saved model, or LoRA saved by itself with its base and merged into it, in eval mode.
+    """Open a saved model, or separate LoRA files merged into their base, in eval mode.
 
     Args:
         folder: The folder of a saved model, or of a run.
-        backbone: ``zoo.wrap(…)`` of a network like the one that was saved, where it was one of your own.
-        head: A module like the head that was saved, where it was one of your own; it takes over the values in place.
+        backbone: ``zoo.wrap(…)`` of a network like the saved one, if that is your own.
+        head: A module like the saved head, if that is your own; values are loaded into it in place.
 
     Raises:
         SavedModelError: If the folder is no saved model, is damaged, or was made by a plugin that is not installed.
@@ -116,7 +116,7 @@ def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head:
 
 
 def _refuse_missing_parts(folder: Path, config: Config, backbone: Backbone | None, head: nn.Module | None) -> None:
-    """Refuse to open a model without the code of its own parts, or with parts that it does not have; all at once."""
+    """Check that a user's own parts are given if the model has them, and only then; all faults at once."""
     faults = []
     if backbone is not None and not isinstance(backbone, Backbone):
         raise OptionError(f"backbone is {type(backbone).__name__}; wrap the network: backbone=zoo.wrap(module, inputs=…)")
@@ -134,7 +134,7 @@ def _refuse_missing_parts(folder: Path, config: Config, backbone: Backbone | Non
 
 
 def _fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Load saved values into a network of the user's own, in place."""
+    """Load saved values into a user's own network, in place."""
     try:
         module.load_state_dict(dict(state))
     except RuntimeError as error:
@@ -144,7 +144,7 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
 def assemble(
     folder: Path, config: Config, backbone: Backbone, head_state: Mapping[str, Tensor], head: nn.Module | None = None
 ) -> TaskModel:
-    """Put a saved model together from its folder, in eval mode."""
+    """Build a saved model from the parts of its folder, in eval mode."""
     return _assembled(folder, config, backbone.spec, backbone.fresh(), head_state, head)
 
 
@@ -178,7 +178,7 @@ def _assembled(
 
 
 def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = False, **options: Any) -> Backbone:
-    """Return the backbone of a saved model, to be adapted to another task; its groups and preprocessing are kept."""
+    """Return the backbone of a saved model with its groups and preprocessing, to be adapted to another task."""
     config = read_config(folder)
     _refuse_own_backbone(folder, config)
     spec = spec_of(folder, config)
@@ -217,13 +217,13 @@ def spec_of(folder: Path, config: Config) -> BackboneSpec:
     changed = {key: value for key, value in config.zoo.options.items() if spec.options.get(key) != value}
     spec = with_options(spec, changed)
     features = from_fields(Features, config.zoo.features, where) if config.zoo.features else spec.features
-    if config.zoo.base == config.zoo.backbone:  # one of a family: it keeps its own name
+    if config.zoo.base == config.zoo.backbone:  # a member of an open family has its own name
         spec = spec.replace(name=config.base_model, base=config.zoo.backbone)
     return spec.replace(inputs=inputs, features=features, weights=weights)
 
 
 def _inputs(folder: Path, config: Config, spec: BackboneSpec) -> Inputs:
-    """Return the saved input; which function opens a text's files is the plugin's to say, never a configuration's."""
+    """Return the saved input; the function of a tokenizer is that of the plugin, as a file must not name code."""
     where = str(folder / "config.json")
     if config.zoo.modality != spec.modality:
         raise SavedModelError(
@@ -240,7 +240,7 @@ def _inputs(folder: Path, config: Config, spec: BackboneSpec) -> Inputs:
 
 
 def _tensors(folder: Path, config: Config) -> dict[str, Tensor]:
-    """Return every tensor under our own name, after the file was verified."""
+    """Verify the weights file and return its tensors by their names in the model."""
     path = folder / "model.safetensors"
     if not path.is_file():
         raise SavedModelError(f"{str(folder)!r} has no model.safetensors; the saved model is incomplete")
@@ -251,12 +251,12 @@ def _tensors(folder: Path, config: Config) -> dict[str, Tensor]:
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """Return the tensors of ``backbone`` or ``head`` under the part's own names."""
+    """Return the tensors of ``backbone`` or ``head`` by their names in that part."""
     return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
 
 
 def _own_name(key: str, keys: Mapping[str, str]) -> str | None:
-    """Return our name of a tensor in the file; the longest prefix decides, an empty one takes what is left."""
+    """Return the name in the model of a tensor in the file, by the longest matching prefix."""
     for ours, theirs in sorted(keys.items(), key=lambda pair: -len(pair[1])):
         if not theirs:
             return f"{ours}.{key}"
@@ -266,7 +266,7 @@ def _own_name(key: str, keys: Mapping[str, str]) -> str | None:
 
 
 def _file_name(name: str, keys: Mapping[str, str]) -> str:
-    """Return the file's name of one of our tensors; the inverse of ``_own_name``."""
+    """Return the name of a tensor in the file; the inverse of ``_own_name``."""
     ours = max((prefix for prefix in keys if _inside(name, prefix)), key=len)
     return (keys[ours] + name[len(ours) :]).removeprefix(".")
 
@@ -276,12 +276,12 @@ def _inside(key: str, prefix: str) -> bool:
 
 
 def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
-    """Ask the plugin how its home library lays this model out; say so where it cannot."""
+    """Return key prefixes and config of the home library; if it cannot express the model, log that and return our own."""
     if not model.spec.home:
         return OWN_KEYS, {}
     try:
         layout = load_function(model.spec.home)(model)
-    except Exception as error:  # a plugin's fault must not cost a trained model
+    except Exception as error:  # a fault of a plugin must not prevent saving
         layout = describe_error(error)
     if isinstance(layout, str):
         log.warning("this model opens in zoo only; %s cannot express it: %s", model.spec.home.partition(":")[0], layout)
@@ -290,7 +290,7 @@ def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def save_tokenizer(inputs: Text, folder: Path) -> None:
-    """Write the tokenizer's files beside the weights; a model that never used its tokenizer is saved all the same."""
+    """Write the tokenizer's files beside the weights; a tokenizer that cannot be opened is logged and left out."""
     from zoo.data.text import open_tokenizer
 
     try:
@@ -302,7 +302,7 @@ def save_tokenizer(inputs: Text, folder: Path) -> None:
 
 
 def root_of(spec: BackboneSpec) -> BackboneSpec:
-    """Follow derivations to the declaration that code stands behind."""
+    """Return the spec at the root of the derivations of another, which a plugin declares."""
     while spec.base:
         spec = default_registry().resolve(spec.base).spec
     return spec
