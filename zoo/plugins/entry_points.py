@@ -54,10 +54,10 @@ def installed(group: str) -> Installed:
     versions: dict[str, str] = {}
     for found in _scan(group, versions):
         key = (normalized(found.distribution), found.name)
-        kept = first.setdefault(key, found)
-        if (kept.value, kept.version, kept.fault) != (found.value, found.version, found.fault):
+        earlier = first.setdefault(key, found)
+        if (earlier.value, earlier.version, earlier.fault) != (found.value, found.version, found.fault):
             # Another version, which Python would not import.
-            others[(*key, found.version)] = found._replace(shadowed=f"{kept.distribution} {kept.version} comes earlier on the path")
+            others[(*key, found.version)] = found._replace(shadowed=f"{earlier.distribution} {earlier.version} comes earlier on the path")
     points = sorted([*first.values(), *others.values()], key=lambda found: (normalized(found.distribution), *found[1:6]))
     return Installed(points, versions)
 

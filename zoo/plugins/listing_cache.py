@@ -136,7 +136,7 @@ def _stamps(plugin: Plugin) -> list[list[Any]] | None:
     info = Path(plugin.found.info)
     names = ("RECORD", "direct_url.json", "METADATA", "entry_points.txt")
     files = [info / name for name in names]
-    files += [Path(line) for line in _sources(plugin.module, whole=not (info / "RECORD").is_file() or _in_place(info))]
+    files += [Path(line) for line in _sources(plugin.module, recursive=not (info / "RECORD").is_file() or _in_place(info))]
     return [[str(file), *(_stamp(file) or ())] for file in files] if len(files) < MOST_FILES else None
 
 
@@ -145,14 +145,14 @@ def _in_place(info: Path) -> bool:
     return url.is_file() and '"editable"' in url.read_text(encoding="utf-8")
 
 
-def _sources(reference: str, *, whole: bool) -> Iterator[str]:
+def _sources(reference: str, *, recursive: bool) -> Iterator[str]:
     top = reference.partition(":")[0].strip().partition(".")[0]
     spec = importlib.util.find_spec(top)  # without importing the module
     if spec is None:
         return
     if spec.origin:
         yield spec.origin
-    for folder in spec.submodule_search_locations or () if whole else ():
+    for folder in spec.submodule_search_locations or () if recursive else ():
         for place, folders, names in os.walk(folder):
             folders[:] = sorted(name for name in folders if name != "__pycache__" and not name.startswith("."))
             yield from (f"{place}{os.sep}{name}" for name in sorted(names))

@@ -71,10 +71,10 @@ def current_policy(block: Iterable[str] = (), allow: Iterable[str] | None = None
         names = [*filter(None, re.split(r"[,\s]+", os.environ.get(variable, "")))]
         if names or (allows and variable in os.environ):  # an empty list allows none, as in the user's file
             rules.append(_rule(names, f"by {variable}", allow=allows))
-    kept = read_user_file()
+    content = read_user_file()
     origin = f"by {user_file()}"
-    rules += [_rule(kept["disable"], origin)] if kept["disable"] else []
-    rules += [_rule(kept["allow"], origin, allow=True)] if "allow" in kept else []
+    rules += [_rule(content["disable"], origin)] if content["disable"] else []
+    rules += [_rule(content["allow"], origin, allow=True)] if "allow" in content else []
     return Policy(tuple(rules))
 
 
@@ -112,13 +112,13 @@ def switch(name: str, *, on: bool) -> Path:
         RegistryFileError: If an existing file cannot be read.
         OutputPermissionError: If it cannot be written.
     """
-    kept = read_user_file()
+    content = read_user_file()
     same = normalized(name)
-    kept["disable"] = [one for one in kept["disable"] if normalized(one) != same] + ([] if on else [name])
-    if on and "allow" in kept and same not in map(normalized, kept["allow"]):
-        kept["allow"].append(name)
+    content["disable"] = [one for one in content["disable"] if normalized(one) != same] + ([] if on else [name])
+    if on and "allow" in content and same not in map(normalized, content["allow"]):
+        content["allow"].append(name)
     lines = ["# Written by `zoo plugins disable` and `zoo plugins enable`."]
-    lines += [f"{key} = {json.dumps(kept[key], ensure_ascii=False)}" for key in KEYS if key in kept]
+    lines += [f"{key} = {json.dumps(content[key], ensure_ascii=False)}" for key in KEYS if key in content]
     path = user_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -84,19 +84,19 @@ def _license(repo: str, commit: str) -> str:
 def _without(text: str, name: str) -> str:
     """Return the text without the table of a pin; comments after its last key are kept."""
     head = re.compile(rf"\[pins\.(\"{re.escape(name)}\"|'{re.escape(name)}')\]")
-    kept, held, inside = list[str](), list[str](), False
+    lines, comments, inside = list[str](), list[str](), False
     for line in text.splitlines(keepends=True):
         if line.startswith("["):
-            kept, held, inside = kept + held, [], bool(head.match(line))
+            lines, comments, inside = lines + comments, [], bool(head.match(line))
             if inside:
                 continue
         if not inside:
-            kept.append(line)
+            lines.append(line)
         elif line.startswith("#") or not line.strip():
-            held.append(line)  # belongs to the next table, unless another key of the pin follows
+            comments.append(line)  # belongs to the next table, unless another key of the pin follows
         else:
-            held = []
-    return "".join(kept + held)
+            comments = []
+    return "".join(lines + comments)
 
 
 def _others(text: str, name: str, path: Path) -> Mapping[str, Any]:

@@ -194,8 +194,8 @@ def base_digest(model: TaskModel, whole: list[str]) -> str:
 
 
 def _own_tensors(model: TaskModel, whole: list[str]) -> dict[str, Tensor]:
-    kept = tuple(f"{name}." for name in whole)
-    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(kept) or ".lora_" in name}
+    prefixes = tuple(f"{name}." for name in whole)
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefixes) or ".lora_" in name}
 
 
 def _file_name(name: str) -> str:

@@ -234,8 +234,8 @@ def _inputs(folder: Path, config: Config, spec: BackboneSpec) -> Inputs:
         return inputs
     if odd := sorted(config.zoo.inputs.keys() - {"max_length"}):
         raise SavedModelError(f"{where!r} gives {', '.join(odd)} of a text; only max_length is read from there")
-    kept = {"tokenizer": spec.inputs.tokenizer, "files": str(folder.resolve())}
-    inputs = from_fields(Text, {"max_length": spec.inputs.max_length, **config.zoo.inputs, **kept}, where)
+    tokenizer = {"tokenizer": spec.inputs.tokenizer, "files": str(folder.resolve())}
+    inputs = from_fields(Text, {"max_length": spec.inputs.max_length, **config.zoo.inputs, **tokenizer}, where)
     return inputs
 
 

@@ -63,8 +63,8 @@ def keep_classes(raw: Raw, classes: Sequence[str] | None, task: Task) -> Raw:
     if others:
         left_out = ", ".join(f"{name!r} ({number})" for name, number in others.most_common(8))
         log.info("%s: %d of %d samples are of other classes and are left out: %s", raw.source, sum(others.values()), len(labels), left_out)
-    kept = raw if not labels else raw.select([row for row, label in enumerate(labels) if not _is_other(label, known)])
-    return replace(kept, classes=known)
+    rows = raw if not labels else raw.select([row for row, label in enumerate(labels) if not _is_other(label, known)])
+    return replace(rows, classes=known)
 
 
 def _is_other(label: Any, known: Sequence[str]) -> bool:

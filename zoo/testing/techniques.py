@@ -42,8 +42,8 @@ def recompute_gives_equal_gradients(subject: Subject) -> None:
     before, after = _gradients(plain, subject), _gradients(twice, subject)
     differ = [name for name in before if not _close(before[name], after[name])]
     assert not differ, f"with {len(blocks)} blocks recomputed the gradients of these differ: {examples(differ)}"
-    kept = dict(twice.named_buffers())
-    moved = [name for name, buffer in plain.named_buffers() if not torch.allclose(buffer, kept[name], rtol=1e-4, atol=1e-6)]
+    buffers = dict(twice.named_buffers())
+    moved = [name for name, buffer in plain.named_buffers() if not torch.allclose(buffer, buffers[name], rtol=1e-4, atol=1e-6)]
     assert not moved, f"with {len(blocks)} blocks recomputed these statistics differ: {examples(moved)}"
 
 

@@ -31,15 +31,15 @@ def blocks(groups: LayerGroups) -> dict[str, nn.Module]:
     return dict(pair for group in groups for name, module in group.modules() for pair in _blocks(name, module))
 
 
-def listen(group: LayerGroup, keep: Callable[[Any], None]) -> list[RemovableHandle]:
-    """Call ``keep`` with every output of the group's modules; the last call in a forward has the group's output.
+def listen(group: LayerGroup, receive: Callable[[Any], None]) -> list[RemovableHandle]:
+    """Call ``receive`` with every output of the group's modules; the last call in a forward has the group's output.
 
     Returns:
         The handles of the hooks; none if the group holds bare parameters only and thus has no output.
     """
 
     def record(_module: nn.Module, _args: Any, output: Any) -> None:
-        keep(output)
+        receive(output)
 
     # Containers such as ModuleList are never called, so every module inside the members has a hook. The outermost one that
     # is called finishes last.

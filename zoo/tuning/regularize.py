@@ -153,7 +153,7 @@ class Regularizers:
         """Install the hooks of the penalties."""
         backbone, handles = self._model.groups.model, []
         if self._delta:
-            handles += [handle for group in self._trained() for handle in listen(group, self._keeper(group.name))]
+            handles += [handle for group in self._trained() for handle in listen(group, self._receiver(group.name))]
         if self._delta or self._bss:
             # Blocks that are recomputed in the backward pass call their hooks again, outside the network's forward.
             handles.append(backbone.register_forward_pre_hook(lambda *_: self._open()))
@@ -166,12 +166,12 @@ class Regularizers:
                 handles.append(self._model.head.register_forward_pre_hook(lambda _module, args: self._keep_pooled(_rows(*args))))
         return handles
 
-    def _keeper(self, name: str) -> Any:
-        def keep(output: Any) -> None:
+    def _receiver(self, name: str) -> Any:
+        def receive(output: Any) -> None:
             if self._watched:
                 self._outputs[name] = output
 
-        return keep
+        return receive
 
     def _open(self) -> None:
         self._forget()  # also after a forward that raised
@@ -194,10 +194,10 @@ def _frozen_copy(groups: LayerGroups) -> LayerGroups:
 
 
 def _record(groups: LayerGroups, outputs: dict[str, Any]) -> list[RemovableHandle]:
-    def keeper(name: str) -> Any:
+    def receiver(name: str) -> Any:
         return lambda output: outputs.update({name: output})
 
-    return [handle for group in groups for handle in listen(group, keeper(group.name))]
+    return [handle for group in groups for handle in listen(group, receiver(group.name))]
 
 
 def _rows(features: Tensor, mask: Tensor | None = None) -> Tensor:

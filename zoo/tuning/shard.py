@@ -37,7 +37,7 @@ def sharded(model: Model, processes: int, device: torch.device) -> Iterator[Mode
     shard(shared, shared.groups, processes, device)  # type: ignore[arg-type]  # a TaskModel, whose class is on a higher floor
     try:
         yield shared
-        model.load_state_dict(whole(shared.state_dict()))
+        model.load_state_dict(full_tensors(shared.state_dict()))
     finally:
         model.to(home)
 
@@ -62,7 +62,7 @@ def shard(model: nn.Module, groups: LayerGroups, processes: int, device: torch.d
             module.set_force_sum_reduction_for_comms(True)  # the only one that gloo has
 
 
-def whole(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tensor]:
+def full_tensors(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tensor]:
     """Return full tensors on the CPU; plain ones unchanged. A collective.
 
     A rank that does not ``keep`` them gets nothing, and has one of them in memory at a time.

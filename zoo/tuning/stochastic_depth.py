@@ -87,8 +87,8 @@ class _Proof:
 
 
 def _skipped(x: Tensor, y: Tensor, p: float) -> Tensor:
-    kept = x.new_empty((len(x), *(1 for _ in x.shape[1:])), dtype=y.dtype).bernoulli_(1 - p).div_(1 - p)
-    return (x + kept * (y - x)).to(y.dtype)
+    mask = x.new_empty((len(x), *(1 for _ in x.shape[1:])), dtype=y.dtype).bernoulli_(1 - p).div_(1 - p)
+    return (x + mask * (y - x)).to(y.dtype)
 
 
 def _candidates(groups: LayerGroups) -> dict[str, nn.Module]:

@@ -46,8 +46,8 @@ def check_cached(folder: Path, path: Path, owner: str = "") -> Path:
     blobs, shared = (folder / "blobs").resolve(), (folder.parent / "blobs").resolve()
     blob = path.parent.resolve() / path.readlink() if path.is_symlink() else path
     direct = blob.parent.resolve() == blobs and (real.parent == blobs or shared in real.parents)
-    whole = not path.is_symlink() and (folder / "snapshots").resolve() in real.parents  # no links in this cache
-    if not (direct or whole):
+    unlinked = not path.is_symlink() and (folder / "snapshots").resolve() in real.parents  # no links in this cache
+    if not (direct or unlinked):
         raise WeightsError(
             f"{said(owner)}{str(path)!r} leads to {str(real)!r}, outside the cache of its repository; remove it and fetch it again"
         )

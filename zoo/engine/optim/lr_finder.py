@@ -202,7 +202,7 @@ def undone(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]
 def _aside(value: Any) -> Callable[[], Any]:
     """Copy a value to the CPU; return a function that gives it back on its device."""
     if isinstance(value, Tensor):
-        held, device = value.detach().to("cpu", copy=True), value.device
-        return lambda: held.to(device)
-    held = copy.deepcopy(value)
-    return lambda: held
+        saved, device = value.detach().to("cpu", copy=True), value.device
+        return lambda: saved.to(device)
+    saved = copy.deepcopy(value)
+    return lambda: saved

@@ -57,7 +57,7 @@ class Progress:
             self._shown = time.monotonic()
             self._bar.update(self._task, completed=done, **({} if detail is None else {"detail": detail}))
 
-    def epoch(self, record: Mapping[str, Any], epochs: int, kept: bool) -> None:
+    def epoch(self, record: Mapping[str, Any], epochs: int, best: bool) -> None:
         """Print the line of one finished epoch, or of averaged values that were validated after the last."""
         if self.quiet:
             return
@@ -68,7 +68,7 @@ class Progress:
             rate = f"  {record['samples_per_second']:.0f} samples/s"
         else:
             where, rate = "after training", ""
-        self.note(f"{record['phase']:<8} {where}{loss}{metric}{rate}{'  *' if kept else ''}")
+        self.note(f"{record['phase']:<8} {where}{loss}{metric}{rate}{'  *' if best else ''}")
 
     def note(self, line: str) -> None:
         """Print one line."""

@@ -17,7 +17,7 @@ from zoo.engine.optim.optimizer import optimizer_tensors, restore_optimizer
 from zoo.engine.runtime.device import random_state, restore_random_state
 from zoo.engine.runtime.signals import StopFlag
 from zoo.models.task_model import TaskModel
-from zoo.tuning.shard import load_values, whole
+from zoo.tuning.shard import full_tensors, load_values
 from zoo.util.atomic_write import write_json
 
 log = logging.getLogger("zoo")
@@ -124,7 +124,7 @@ class ModelValues:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the full values, on the first rank."""
-        return whole(self.model.state_dict(), keep=self.ranks.main)
+        return full_tensors(self.model.state_dict(), keep=self.ranks.main)
 
     def load_state_dict(self, saved: Mapping[str, Tensor], /) -> None:
         """Load full values, in place."""
@@ -140,7 +140,7 @@ class OptimizerState:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the full state, on the first rank."""
-        return whole(optimizer_tensors(self.optimizer), keep=self.ranks.main)
+        return full_tensors(optimizer_tensors(self.optimizer), keep=self.ranks.main)
 
     def load_state_dict(self, saved: Mapping[str, Tensor], /) -> None:
         """Load the full state, in place."""
@@ -190,7 +190,7 @@ def frozen_names(model: TaskModel) -> frozenset[str]:
 
 def values_on_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return full copies of values, on the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in whole(values).items()}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in full_tensors(values).items()}
 
 
 def values_of(model: nn.Module) -> dict[str, Tensor]:
