@@ -1,4 +1,4 @@
-"""The plugin that ships with zoo: one small pretrained backbone and the task heads, through the same hooks as any other."""
+"""The built-in plugin: one small pretrained backbone and the task heads."""
 
 from __future__ import annotations
 

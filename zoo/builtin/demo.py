@@ -1,6 +1,6 @@
-"""The demonstration: GlyphNet, which has seen letters only, learns real handwritten digits from ten images per class.
+"""Demo: transfer GlyphNet, trained on letters, to handwritten digits with ten images per class.
 
-Everything goes through the public calls, as a user would write them.
+It uses public functions only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Method:
     """One row of the table.
 
     Attributes:
-        name: What the table calls it.
+        name: Name in the table.
         pretrained: Whether it starts from the pretrained weights.
         recipe: Recipe of ``fit``.
         epochs: Passes over the training images.
@@ -45,8 +45,8 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-# Each method at its own best rate of those tried; from scratch also with label smoothing, which helps it and it alone. No row
-# augments: docs/builtin.md tells what random crops change.
+# Each method has its best rate of those tried; training from scratch also label smoothing, which helps only there. No row
+# augments; docs/builtin.md has the effect of random crops.
 METHODS = (
     Method(name="linear probe", pretrained=True, recipe="linear-probe", epochs=20, options={"lr": 2e-2}),
     Method(name="fine-tuned", pretrained=True, recipe="layer-decay", epochs=45, options={"lr": 1e-2, "augment": "none"}),
@@ -62,7 +62,7 @@ class Digits:
 
     Attributes:
         test: The last 899, the same for every seed and method.
-        valid: Ten per class of the first half, the same for every seed and method: they choose the epoch.
+        valid: Ten per class of the first half, the same for every seed and method, to choose the epoch.
         pool: The rest of the first half, from which a seed draws the training images.
     """
 
@@ -72,7 +72,7 @@ class Digits:
 
 
 def load_digits() -> Digits:
-    """Return the digits with their fixed split; nothing is downloaded."""
+    """Return the digits with their fixed split, without download."""
     from sklearn.datasets import load_digits as load  # type: ignore[import-untyped]  # ships no types
 
     found = load()
@@ -87,7 +87,7 @@ def load_digits() -> Digits:
 def split_per_class(
     data: tuple[np.ndarray, np.ndarray], seed: int, per_class: int = PER_CLASS
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Draw ``per_class`` samples of each class without replacement; returns those drawn and the rest, each in its old order."""
+    """Draw ``per_class`` samples of each class without replacement; return them and the rest, each in their order."""
     images, labels = data
     generator = np.random.default_rng(seed)
     chosen = [generator.choice(np.flatnonzero(labels == c), per_class, replace=False) for c in np.unique(labels)]
@@ -102,12 +102,12 @@ def run_demo(out: str | Path | None = None, quiet: bool = False, seeds: int = 3,
     Args:
         out: Folder for ``demo.json``, ``demo.png`` and the runs; None takes ``runs/demo``, or the next free number.
         quiet: Print nothing.
-        seeds: Number of repetitions; a seed draws the training images and decides everything that is random.
+        seeds: Number of repetitions; a seed determines the training images and all random numbers.
         methods: Rows of the table.
 
     Returns:
         ``rows`` (per method: the mean, spread and every value of the test accuracy, and the learning curves), ``seconds``,
-        ``out``, and what was trained and tested on.
+        ``out``, and the data of training and test.
 
     Raises:
         OutputExistsError: If ``out`` exists and is not empty.
@@ -164,7 +164,7 @@ def claim(out: str | Path | None) -> Path:
 
 
 def _repeat(method: Method, seed: int, digits: Digits, folder: Path) -> dict[str, Any]:
-    """Train one model and test it once, at the end."""
+    """Train one model and test it once."""
     train, _ = split_per_class(digits.pool, seed)
     backbone = zoo.get(BACKBONE, weights=None if method.pretrained else False)
     model = backbone.adapt(10, seed=seed)
@@ -172,7 +172,7 @@ def _repeat(method: Method, seed: int, digits: Digits, folder: Path) -> dict[str
     run = model.fit(
         train, digits.valid, recipe=method.recipe, epochs=method.epochs, batch_size=20, seed=seed, out=out, quiet=True, **method.options
     )
-    shutil.rmtree(out / "checkpoint", ignore_errors=True)  # a finished run of the demo is not gone on with
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)  # finished runs of the demo are not resumed
     curve = [record["accuracy"] for record in run.history]
     return {"accuracy": model.evaluate(digits.test)["accuracy"], "curve": curve, "kept": run.kept}
 
@@ -195,8 +195,8 @@ def _row(method: Method, runs: Sequence[dict[str, Any]], seconds: float) -> dict
 def one_thread() -> Iterator[None]:
     """Compute on one thread inside the block.
 
-    The numbers then do not depend on how many cores there are, and so small a network gains nothing from a second thread
-    but waits long for it where another program has the core.
+    The results then do not depend on the number of cores. So small a network gains nothing from more threads, and would wait for
+    them on a busy machine.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Progress, table and picture of the demonstration."""
+"""Progress, table and picture of the demo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoo.engine.rundir.curves import empty_figure
 
 
 class Ticker:
-    """Progress over trainings, to stderr: a bar on a terminal, one plain line per training elsewhere.
+    """Progress over trainings on stderr: a bar on a terminal, one line per training elsewhere.
 
     Args:
         total: Number of trainings.
@@ -25,7 +25,7 @@ class Ticker:
     def __init__(self, total: int, *, quiet: bool) -> None:
         self.total, self.quiet, self.finished = total, quiet, 0
         self._bar: Any = None
-        self._told, self._since = "", 0.0
+        self._title, self._since = "", 0.0
 
     def __enter__(self) -> Ticker:
         if not self.quiet and sys.stderr.isatty():
@@ -43,15 +43,15 @@ class Ticker:
             self._bar.stop()
 
     def begin(self, what: str) -> None:
-        """Say what is trained now."""
-        self._told, self._since = what, time.monotonic()
+        """Show the current training."""
+        self._title, self._since = what, time.monotonic()
         if self._bar is not None:
             self._bar.update(0, description=f"[{self.finished + 1}/{self.total}] {what}".replace("[", r"\["))
 
     def done(self, result: str) -> None:
-        """Print the line of the training that just finished."""
+        """Print the line of a finished training."""
         self.finished += 1
-        line = f"[{self.finished}/{self.total}] {self._told}: {result}  ({time.monotonic() - self._since:.1f} s)"
+        line = f"[{self.finished}/{self.total}] {self._title}: {result}  ({time.monotonic() - self._since:.1f} s)"
         if self._bar is not None:
             self._bar.advance(0)
             self._bar.console.print(line, highlight=False, markup=False)
@@ -60,7 +60,7 @@ class Ticker:
 
 
 def show(report: Mapping[str, Any]) -> None:
-    """Print the table and where the files are, to stdout."""
+    """Print the table and the folder to stdout."""
     from rich.console import Console
     from rich.table import Table
 
@@ -75,12 +75,12 @@ def show(report: Mapping[str, Any]) -> None:
         errors = f"{(1 - row['mean']) * tested:.0f}"
         start = "letters" if row["pretrained"] else "random values"
         table.add_row(row["name"], start, f"{row['mean']:.3f}{spread}", errors, str(row["epochs"]), f"{row['seconds'] / seeds:.1f}")
-    # Without a terminal rich would guess 80 columns and fold the table.
+    # Without a terminal rich would assume 80 columns and wrap the table.
     console = Console() if sys.stdout.isatty() else Console(width=110)
     console.print(table)
-    told = f"Mean and standard deviation over {seeds} seeds; a seed draws the training images. " if seeds > 1 else ""
-    told += "No row augments its images; with random crops both trainings do better and the gap narrows (docs/builtin.md).\n"
-    console.print(f"{told}Took {report['seconds']:.0f} s. Curves, numbers and models: {report['out']}", highlight=False, markup=False)
+    note = f"Mean and standard deviation over {seeds} seeds; a seed draws the training images. " if seeds > 1 else ""
+    note += "No row augments its images; with random crops both trainings do better and the gap narrows (docs/builtin.md).\n"
+    console.print(f"{note}Took {report['seconds']:.0f} s. Curves, numbers and models: {report['out']}", highlight=False, markup=False)
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:

@@ -1,7 +1,7 @@
 """GlyphNet: a small residual CNN for pictures of single characters, 32 pixels a side.
 
-The layout is that of a CIFAR-style ResNet (He et al. 2015) with one block per stage. The stem already halves the picture:
-what it was made for, characters scanned at 8 to 32 pixels, holds nothing finer.
+The layout is that of a CIFAR-style ResNet (He et al. 2015) with one block per stage. The stem halves the picture, as
+its inputs are characters scanned at 8 to 32 pixels.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""From installed entry points to the results of their hooks."""
+"""Discovery and loading of plugins."""

@@ -1,4 +1,4 @@
-"""Compatibility of a plugin with this zoo and with what is installed, from its metadata alone."""
+"""Compatibility of a plugin with zoo and installed packages, from metadata alone."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from zoo.plugins.policy import OWN
 
 
 def misfit(found: Found, versions: Mapping[str, str]) -> str:
-    """Return why a plugin cannot work here, or an empty text.
+    """Return why a plugin is incompatible, or an empty string.
 
     Args:
         found: Its entry point.
         versions: Version of every installed distribution, by normalised name.
     """
     if normalized(found.distribution) == OWN:
-        return ""  # what zoo itself needs is its installer's business: its plugin brings the heads
+        return ""  # requirements of zoo itself are not checked
     if found.api and str(API_VERSION) not in found.api:
         return f"it was written for plugin API {', '.join(found.api)}, and this zoo has {API_VERSION}; install another version of either"
     unmet = list(_unmet(found.requires, versions))
@@ -27,13 +27,13 @@ def misfit(found: Found, versions: Mapping[str, str]) -> str:
 
 
 def required_versions(found: Found, versions: Mapping[str, str]) -> dict[str, str]:
-    """Return the installed version of everything that the plugin names as a requirement; empty where it is not installed."""
+    """Return the installed versions of a plugin's requirements; empty for missing ones."""
     names = sorted({normalized(_name(line)) for line in found.requires})
     return {name: versions.get(name, "") for name in names}
 
 
 def _unmet(requires: tuple[str, ...], versions: Mapping[str, str]) -> Iterator[str]:
-    # Imported here: it takes longer than the rest of a listing, and the index answers without it.
+    # Imported here, because it takes longer than the rest of a listing and cached listings do not need it.
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.version import InvalidVersion
 
@@ -47,14 +47,14 @@ def _unmet(requires: tuple[str, ...], versions: Mapping[str, str]) -> Iterator[s
                 yield f"{line}, which is not installed"
             elif not requirement.specifier.contains(version, prereleases=True):
                 yield f"{line}, and {version} is installed"
-        except InvalidVersion:  # a version that says nothing, as a folder that is no release has, refuses nothing
+        except InvalidVersion:  # versions such as that of a folder without release are accepted
             continue
         except InvalidRequirement as error:
             yield f"{line!r}, which cannot be read: {error}"
 
 
 def _version(name: str) -> str:
-    """Ask Python itself, which knows finders that list nothing, before a plugin is refused."""
+    """Return an installed version from importlib, which also finds packages that are not listed on the path."""
     try:
         return importlib.metadata.version(name) or ""
     except (importlib.metadata.PackageNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Find the entry points of installed distributions, whatever state the distributions are in; nothing is imported."""
+"""Entry points of installed distributions, also of damaged ones, found without importing anything."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Found(NamedTuple):
         value: ``module`` or ``module:object``.
         version: Version of the distribution.
         fault: Why it cannot be loaded, or empty.
-        shadowed: What comes earlier on the path in its place, or empty.
+        shadowed: Distribution that comes earlier on the path in its place, or empty.
         api: Names of the entry points in the group ``<group>.api``: the versions it was written for.
         requires: Its ``Requires-Dist`` lines.
-        info: Folder of its metadata; empty where it has none.
+        info: Folder of its metadata; empty if there is none.
     """
 
     distribution: str
@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 
 class Installed(NamedTuple):
-    """What one look over the path found: entry points sorted by distribution, and the version of every distribution."""
+    """Entry points sorted by distribution, and the version of every distribution on the path."""
 
     points: list[Found]
     versions: Mapping[str, str]
@@ -54,10 +54,10 @@ def installed(group: str) -> Installed:
     versions: dict[str, str] = {}
     for found in _scan(group, versions):
         key = (normalized(found.distribution), found.name)
-        kept = first.setdefault(key, found)
-        if (kept.value, kept.version, kept.fault) != (found.value, found.version, found.fault):
-            # Another version, which Python does not import: said, not loaded.
-            others[(*key, found.version)] = found._replace(shadowed=f"{kept.distribution} {kept.version} comes earlier on the path")
+        earlier = first.setdefault(key, found)
+        if (earlier.value, earlier.version, earlier.fault) != (found.value, found.version, found.fault):
+            # Another version, which Python would not import.
+            others[(*key, found.version)] = found._replace(shadowed=f"{earlier.distribution} {earlier.version} comes earlier on the path")
     points = sorted([*first.values(), *others.values()], key=lambda found: (normalized(found.distribution), *found[1:6]))
     return Installed(points, versions)
 
@@ -65,14 +65,14 @@ def installed(group: str) -> Installed:
 def _scan(group: str, versions: dict[str, str]) -> Iterator[Found]:
     for distribution in importlib.metadata.distributions():
         name, version = _folder_name(distribution)
-        if not version:  # no dist-info folder: an egg-info, or a finder that has no folders
+        if not version:  # an egg-info, or a finder without folders
             name, version, _ = _identity(distribution)
         versions.setdefault(normalized(name), version)
         try:
             text = distribution.read_text("entry_points.txt") or ""
         except (OSError, UnicodeDecodeError):
             continue
-        # Reading METADATA of every installed distribution would cost more than all the rest of a listing.
+        # Reading METADATA of every installed distribution would take longer than the rest of a listing.
         if f"[{group}]" in text:
             yield from _points(distribution, group)
 
@@ -87,19 +87,19 @@ def _points(distribution: importlib.metadata.Distribution, group: str) -> Iterat
         points, fault = [(name, "")], f"entry_points.txt cannot be read: {error}"
     try:
         requires = tuple(distribution.requires or ())
-    except Exception:  # METADATA is missing, which ``fault`` says
+    except Exception:  # METADATA is missing, see ``fault``
         requires = ()
     info = str(getattr(distribution, "_path", ""))
     yield from (Found(name, point, value, version, fault, api=api, requires=requires, info=info) for point, value in points)
 
 
 def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str, str]:
-    """Return name, version and fault; the folder's own name stands in where METADATA is missing or damaged."""
+    """Return name, version and fault; the folder's name replaces missing or damaged METADATA."""
     try:
         name, version = distribution.metadata["Name"], distribution.metadata["Version"]
         if name and version:
             return name, version, ""
-    except Exception:  # what is raised for a missing file differs between Python versions
+    except Exception:  # the error for a missing file differs between Python versions
         pass
     return *_folder_name(distribution), "its METADATA is missing or damaged; install the distribution again"
 

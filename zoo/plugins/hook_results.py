@@ -1,6 +1,6 @@
-"""The hook results of one plugin: validated by pluggy, called alone, taken whole or not at all.
+"""Hook results of plugins: each plugin is validated by pluggy and called alone; one fault rejects all its results.
 
-A plugin whose listing is remembered is not imported; its open family wakes it when a name is asked that nobody lists.
+A plugin with a cached listing is not imported until its open family is asked for a name that no plugin lists.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("zoo_"))
 
 
 class Contribution(NamedTuple):
-    """A plugin with what its hooks returned; both lists are empty unless the plugin is ``ok``."""
+    """The hook results of a plugin; both lists are empty unless the plugin is ``ok``."""
 
     plugin: Plugin
     backbones: list[BackboneSpec]
@@ -35,7 +35,7 @@ class Contribution(NamedTuple):
     offers: tuple[str, ...] = ()
 
     def tasks(self) -> list[Task]:
-        """Return the tasks of this plugin, which is imported for it.
+        """Return the tasks of this plugin; imports it.
 
         Raises:
             PluginError: If it cannot be imported, or returns anything but tasks.
@@ -43,11 +43,11 @@ class Contribution(NamedTuple):
         return _call(self.hooks().zoo_tasks, Task) if self.hooks and "zoo_tasks" in self.offers else []
 
     def find(self, name: str) -> BackboneSpec | None:
-        """Ask this plugin for a name of an open family.
+        """Return the spec of a name in the plugin's open family, or None.
 
         Raises:
-            PluginError: If it cannot be imported, or returns anything but a spec or None. What the plugin itself raises passes
-                through.
+            PluginError: If it cannot be imported, or returns anything but a spec or None. Errors of the plugin
+                itself are not caught.
         """
         found = self.hooks().zoo_find_backbone(name=name) if self.hooks and "zoo_find_backbone" in self.offers else None
         if found is None or isinstance(found, BackboneSpec):
@@ -56,17 +56,17 @@ class Contribution(NamedTuple):
 
 
 def collect(plugin: Plugin, *, fresh: bool = False) -> Contribution:
-    """Take what a plugin lists from the listing cache, or import it, validate and call its hooks; any fault fails it as a whole.
+    """Return a plugin's listing from the listing cache, or import it, validate and call its hooks.
 
     Args:
-        plugin: A plugin that was found; it is imported only where the index does not know it.
+        plugin: A plugin that was found; it is imported only if it is not in the cache.
         fresh: Whether to import it in any case.
     """
     if plugin.status != "ok":
         return Contribution(plugin, [], [])
     known = None if fresh or plugin.object is not None else listing_cache.recall(plugin)
     if known:
-        return Contribution(plugin, known.backbones, known.heads, lambda: _wake(plugin), known.hooks)
+        return Contribution(plugin, known.backbones, known.heads, lambda: _imported_hooks(plugin), known.hooks)
     fault = misfit(plugin.found, plugin.versions) if plugin.found else ""
     loaded = plugin.failed(fault) if fault else load(plugin)
     return _called(loaded) if loaded.status == "ok" else Contribution(loaded, [], [])
@@ -79,7 +79,7 @@ def _called(plugin: Plugin) -> Contribution:
         backbones, heads = _call(hooks.zoo_backbones, BackboneSpec), _call(hooks.zoo_heads, HeadSpec)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # SystemExit too: a plugin must not end the program that lists it
+    except BaseException as error:  # SystemExit too: a plugin must not end the process
         cause = str(error) if isinstance(error, PluginError) else describe(error)
         return Contribution(plugin.failed(cause), [], [])
     offers = tuple(name for name in HOOKS if getattr(hooks, name).get_hookimpls())
@@ -87,7 +87,7 @@ def _called(plugin: Plugin) -> Contribution:
     return Contribution(plugin, backbones, heads, lambda: hooks, offers)
 
 
-def _wake(plugin: Plugin) -> Any:
+def _imported_hooks(plugin: Plugin) -> Any:
     """Import a plugin whose listing came from the listing cache, and return its hooks."""
     loaded = load(plugin)
     if loaded.status != "ok":
@@ -97,8 +97,8 @@ def _wake(plugin: Plugin) -> Any:
 
 
 def collect_all(plugins: Iterable[Plugin]) -> list[Contribution]:
-    """Collect from every plugin, each on its own."""
-    # Among many new objects that all live on, the collector would run in vain and double the time of a large listing.
+    """Collect the listings of all plugins; a fault of one does not affect others."""
+    # Garbage collection would double the time of a large listing, whose objects all stay alive.
     paused = gc.isenabled()
     gc.disable()
     try:
@@ -109,7 +109,7 @@ def collect_all(plugins: Iterable[Plugin]) -> list[Contribution]:
 
 
 def _bind(thing: object) -> Any:
-    """Return callers for the hooks of one plugin, from a plugin manager of its own."""
+    """Return callers for the hooks of one plugin, which has its own plugin manager."""
     manager = pluggy.PluginManager("zoo")
     manager.add_hookspecs(hookspecs)
     if inspect.isclass(thing):
@@ -129,7 +129,7 @@ def _bind(thing: object) -> Any:
     if faults:
         raise PluginError("; ".join(faults))
     try:
-        # Only the marked functions: walking a whole module would wake its lazy attributes, and with them a model library.
+        # Only marked functions, because reading all attributes of a module would load lazy ones, such as model libraries.
         manager.register(SimpleNamespace(**marked))
     except pluggy.PluginValidationError as error:
         raise PluginError("; ".join(line for line in str(error).splitlines() if line and not line.startswith("Plugin "))) from error
@@ -144,7 +144,7 @@ def _members(thing: object) -> Iterator[tuple[str, Any]]:
 
 
 def _call(hook: Any, kind: type[T]) -> list[T]:
-    """Call one hook of one plugin and check all that it returned."""
+    """Call one hook of one plugin and check its results."""
     results = hook()
     if len(results) < len([one for one in hook.get_hookimpls() if not (one.wrapper or one.hookwrapper)]):
         raise PluginError(f"{hook.name} returned None; return a list, or use yield")

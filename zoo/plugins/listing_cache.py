@@ -1,7 +1,7 @@
-"""Listings of plugins, cached per installed distribution, so that the next listing imports none of them.
+"""Cache of plugin listings per installed distribution, so that later listings import no plugin.
 
-One JSON file per plugin below the user's cache folder. It holds declarations only, and is used only while everything that
-its ``key`` names is unchanged: the distribution and its files, the versions of what it requires, and zoo itself.
+One JSON file per plugin below the user's cache folder. It holds declarations only. Its ``key`` covers the distribution and
+its files, the versions of its requirements, and zoo itself.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from zoo.util.atomic_write import user_folder, write_text
 
 FORMAT = 1
 KINDS = {kind.__name__: kind for kind in (Image, Text, Volume, Features)}
-SHARED = ("layers", "inputs", "features", "options", "metrics")  # many backbones have equal ones, which are kept once
+SHARED = ("layers", "inputs", "features", "options", "metrics")  # many backbones share one, which is stored once
 FIELDS = tuple(f.name for f in dataclasses.fields(BackboneSpec))
-MOST_FILES = 2000  # of a plugin installed in place; one with more is imported each time
+MOST_FILES = 2000  # of a plugin installed in place; larger ones are imported each time
 
 
 class Listed(NamedTuple):
-    """What a plugin listed, and the names of the hooks it has."""
+    """The listing of a plugin, and the names of its hooks."""
 
     backbones: list[BackboneSpec]
     heads: list[HeadSpec]
@@ -37,15 +37,15 @@ class Listed(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Return the folder of files that can be made again: ``ZOO_CACHE``, or ``zoo`` in the user's cache folder."""
+    """Return the cache folder: ``ZOO_CACHE``, or ``zoo`` in the user's cache folder."""
     given = os.environ.get("ZOO_CACHE")
     if given:
-        return Path(os.path.expanduser(given))  # noqa: PTH111  # Path's raises without a home
+        return Path(os.path.expanduser(given))  # noqa: PTH111  # Path's method raises without a home
     return user_folder("XDG_CACHE_HOME", "~/.cache")
 
 
 def recall(plugin: Plugin) -> Listed | None:
-    """Return what a plugin listed when it was last imported, or None where that is unknown or out of date."""
+    """Return the cached listing of a plugin, or None if it is missing or out of date."""
     path = _file(plugin)
     if path is None:
         return None
@@ -54,12 +54,12 @@ def recall(plugin: Plugin) -> Listed | None:
         if document["key"] != _key(plugin):
             return None
         return Listed(*_decode(document), tuple(document["hooks"]))
-    except Exception:  # missing, damaged, or of another format: made anew, as a cache may be
+    except Exception:  # missing, damaged, or of another format
         return None
 
 
 def remember(plugin: Plugin, listed: Listed) -> bool:
-    """Keep what a plugin listed; False where that is not possible, which costs an import each time and nothing else."""
+    """Store the listing of a plugin; return False if that fails, so that it is imported each time."""
     path = _file(plugin)
     if path is None:
         return False
@@ -69,18 +69,18 @@ def remember(plugin: Plugin, listed: Listed) -> bool:
             return False
         document = {"key": key, "hooks": list(listed.hooks), **_encode(listed)}
         text = json.dumps(document, separators=(",", ":"))
-        if Listed(*_decode(json.loads(text)), listed.hooks) != listed:  # a live object in a declaration, say
+        if Listed(*_decode(json.loads(text)), listed.hooks) != listed:  # such as a live object in a declaration
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.chmod(0o700)  # a folder that others can write to is not read from
+        path.parent.chmod(0o700)  # other users can write to the folder
         write_text(path, text, private=True)
-    except Exception:  # an odd declaration, an odd distribution, a full disk
+    except Exception:  # such as an odd declaration or a full disk
         return False
     return True
 
 
 def forget(plugin: Plugin) -> None:
-    """Remove what was remembered of a plugin, so that it is imported at its next use."""
+    """Remove the cached listing of a plugin, so that it is imported at its next use."""
     path = _file(plugin)
     if path is not None:
         try:
@@ -90,17 +90,17 @@ def forget(plugin: Plugin) -> None:
 
 
 def _file(plugin: Plugin) -> Path | None:
-    if plugin.found is None or plugin.distribution == OWN:  # zoo's own plugin is imported faster than a file is read
+    if plugin.found is None or plugin.distribution == OWN:  # importing zoo's own plugin is faster than reading a file
         return None
     name = "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in f"{plugin.distribution}--{plugin.name}")
     return cache_folder() / "plugins" / f"{name}.json"
 
 
 def _trusted(path: Path) -> bytes:
-    """Return the content of a file that nobody else could have written or put there: what it names is imported later.
+    """Return the content of a file that no other user could have written, as its references are imported later.
 
     Raises:
-        OSError: If somebody else could. What is examined is what was opened, so that nothing can be exchanged in between.
+        OSError: If another user could. The opened file is checked, so that it cannot be exchanged in between.
     """
     if not hasattr(os, "getuid"):
         return path.read_bytes()
@@ -115,13 +115,13 @@ def _trusted(path: Path) -> bytes:
 
 
 def _check_own(handle: int) -> None:
-    told = os.fstat(handle)
-    if told.st_uid != os.getuid() or told.st_mode & 0o022:
+    status = os.fstat(handle)
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise PermissionError("others can write here")
 
 
 def _key(plugin: Plugin) -> list[Any] | None:
-    """Return what the listing depends on, or None where it cannot be told."""
+    """Return the key of a listing, or None if it cannot be determined."""
     assert plugin.found is not None
     stamps = _stamps(plugin)
     if stamps is None:
@@ -131,12 +131,12 @@ def _key(plugin: Plugin) -> list[Any] | None:
 
 
 def _stamps(plugin: Plugin) -> list[list[Any]] | None:
-    """Return path, time and size of the files that decide: those of the metadata, and the sources of one installed in place."""
+    """Return path, time and size of the metadata files, and of the sources of a plugin installed in place."""
     assert plugin.found is not None
     info = Path(plugin.found.info)
     names = ("RECORD", "direct_url.json", "METADATA", "entry_points.txt")
     files = [info / name for name in names]
-    files += [Path(line) for line in _sources(plugin.module, whole=not (info / "RECORD").is_file() or _in_place(info))]
+    files += [Path(line) for line in _sources(plugin.module, recursive=not (info / "RECORD").is_file() or _in_place(info))]
     return [[str(file), *(_stamp(file) or ())] for file in files] if len(files) < MOST_FILES else None
 
 
@@ -145,14 +145,14 @@ def _in_place(info: Path) -> bool:
     return url.is_file() and '"editable"' in url.read_text(encoding="utf-8")
 
 
-def _sources(reference: str, *, whole: bool) -> Iterator[str]:
+def _sources(reference: str, *, recursive: bool) -> Iterator[str]:
     top = reference.partition(":")[0].strip().partition(".")[0]
-    spec = importlib.util.find_spec(top)  # finds a module without importing it
+    spec = importlib.util.find_spec(top)  # without importing the module
     if spec is None:
         return
     if spec.origin:
         yield spec.origin
-    for folder in spec.submodule_search_locations or () if whole else ():
+    for folder in spec.submodule_search_locations or () if recursive else ():
         for place, folders, names in os.walk(folder):
             folders[:] = sorted(name for name in folders if name != "__pycache__" and not name.startswith("."))
             yield from (f"{place}{os.sep}{name}" for name in sorted(names))
@@ -160,10 +160,10 @@ def _sources(reference: str, *, whole: bool) -> Iterator[str]:
 
 def _stamp(path: Path) -> tuple[int, int] | None:
     try:
-        told = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return told.st_mtime_ns, told.st_size
+    return status.st_mtime_ns, status.st_size
 
 
 def _encode(listed: Listed) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _encode(listed: Listed) -> dict[str, Any]:
         for name in SHARED:
             text = json.dumps(_plain(row[name]))
             row[name] = tables[name].setdefault(text, len(tables[name]))
-        row["weights"] = dataclasses.asdict(spec.weights) if spec.weights else None  # by hand, as thousands are read
+        row["weights"] = dataclasses.asdict(spec.weights) if spec.weights else None  # by hand, for speed with thousands of them
         rows.append(list(row.values()))
     shared = {name: [json.loads(text) for text in table] for name, table in tables.items()}
     heads = [dataclasses.asdict(head) for head in listed.heads]
@@ -204,14 +204,14 @@ _WEIGHTS = FIELDS.index("weights")
 
 
 def _plain(value: Any) -> Any:
-    """Turn a value into what JSON knows, marking tuples and declarations; anything else is refused by ``json``."""
+    """Convert a value for JSON, marking tuples and declarations; ``json`` refuses other types."""
     if type(value).__name__ in KINDS and type(value) is KINDS[type(value).__name__]:
         return {type(value).__name__: {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
     if isinstance(value, tuple):
         return {"()": [_plain(item) for item in value]}
     if isinstance(value, Mapping):
         if all(type(key) is str and type(item) in (str, int, float, bool) for key, item in value.items()):
-            return {"flat": dict(value)}  # read back as it is: most options and metrics are such
+            return {"flat": dict(value)}  # unchanged, as most options and metrics
         return {"{}": [[_plain(key), _plain(item)] for key, item in value.items()]}
     return [_plain(item) for item in value] if isinstance(value, list) else value
 

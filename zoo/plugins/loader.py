@@ -1,7 +1,7 @@
-"""Our own entry-point loader: one plugin at a time, isolated, provenance kept.
+"""Plugin loader that isolates failures and records where each plugin comes from.
 
-pluggy's loader ends with the first plugin that fails, and does not say which distribution it came from. Here a plugin is first
-found, then judged by its metadata, and imported only when something of it is needed.
+pluggy's own loader stops at the first plugin that fails, without naming its distribution. Here plugins are found, checked by
+their metadata, and imported only on use.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from zoo.plugins.entry_points import Found, installed, normalized
 from zoo.plugins.policy import Policy
 
 GROUP = "zoo"
-MOVED = {"zoo.heads": "zoo.models.heads"}  # as files and plugins that were written for an earlier version name them
+MOVED = {"zoo.heads": "zoo.models.heads"}  # names in files and plugins of earlier versions
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One plugin and where it came from.
+    """One plugin and its provenance.
 
     Attributes:
         name: Name of its entry point.
@@ -35,7 +35,7 @@ class Plugin:
         module: Module, or ``module:object``, that holds the hooks.
         status: ``ok``, ``failed`` or ``disabled``.
         cause: Why it failed or is disabled.
-        object: What holds the hooks; None until ``load`` has imported it.
+        object: The object with the hooks; None before ``load`` has imported it.
         found: Its entry point; None for a plain object.
         versions: Installed version of each of its requirements.
     """
@@ -52,11 +52,11 @@ class Plugin:
 
     @property
     def label(self) -> str:
-        """Distribution and version, as messages name the plugin."""
+        """Distribution and version, for messages."""
         return f"{self.distribution} {self.version}".strip() or self.name
 
     def answers_to(self, names: Collection[str]) -> bool:
-        """Tell whether one of some names is that of its entry point or of its distribution."""
+        """Return whether the name of its entry point or distribution is among some names."""
         return bool({normalized(self.name), normalized(self.distribution)} & set(map(normalized, names)))
 
     def failed(self, cause: str) -> Plugin:
@@ -65,13 +65,13 @@ class Plugin:
 
 
 def find_plugins(policy: Policy | None = None) -> list[Plugin]:
-    """Return every installed plugin without importing any; those that may not or cannot be loaded are marked so.
+    """Return every installed plugin without importing any; disabled and incompatible ones are marked.
 
     Args:
         policy: Which plugins may be imported; None means all.
 
     Returns:
-        Plugins sorted by distribution, so the order of ``sys.path`` changes nothing.
+        Plugins sorted by distribution, independent of ``sys.path``.
     """
     points, versions = installed(GROUP)
     plugins = [_judge(found, policy or Policy(), versions) for found in points]
@@ -82,7 +82,7 @@ def find_plugins(policy: Policy | None = None) -> list[Plugin]:
 
 
 def load(plugin: Plugin) -> Plugin:
-    """Import a plugin; one that fails comes back as failed and harms no other."""
+    """Import a plugin; one that fails is returned as failed."""
     if plugin.status != "ok" or plugin.object is not None or plugin.found is None:
         return plugin
     try:
@@ -94,7 +94,7 @@ def load(plugin: Plugin) -> Plugin:
 
 
 def as_plugin(thing: object) -> Plugin:
-    """Wrap an object that has hooks, such as a class in a test, as a plugin."""
+    """Return an object with hooks, such as a class in a test, as a plugin."""
     if isinstance(thing, Plugin):
         return thing
     kind = thing if inspect.ismodule(thing) else type(thing)
@@ -122,19 +122,19 @@ def load_function(reference: str) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if not callable(function):
         raise PluginError(f"{reference!r} names no function of module {module_name!r}{did_you_mean(name, vars(module))}")
-    return function  # type: ignore[no-any-return]  # whatever the plugin put there
+    return function  # type: ignore[no-any-return]  # any callable of the plugin
 
 
 def describe(error: BaseException) -> str:
     """Return class and message of an error on one line, with the file and line that raised it."""
     text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    told = isinstance(error, ZooError | SyntaxError) or not frames or frames[-1].filename == __file__
-    place = "" if told else f" ({Path(frames[-1].filename).parent.name}/{Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+    clear = isinstance(error, ZooError | SyntaxError) or not frames or frames[-1].filename == __file__
+    place = "" if clear else f" ({Path(frames[-1].filename).parent.name}/{Path(frames[-1].filename).name}, line {frames[-1].lineno})"
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
 
 
-_refused: dict[str, Plugin] = {}  # modules of disabled plugins: another plugin's spec must not import them either
+_refused: dict[str, Plugin] = {}  # modules of disabled plugins, which specs of other plugins must not import either
 
 
 def _refuse_disabled(module: str, reference: str) -> None:

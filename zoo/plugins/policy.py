@@ -1,7 +1,6 @@
-"""Plugins that may be imported, by the command line, the environment and the user's file.
+"""Policy of which plugins may be imported: command line, environment and the user's file.
 
-A plugin that any of the three blocks is not imported, whatever another allows; where one gives a list of allowed plugins, only
-those of the list are. So every word narrows, and none can widen what another has narrowed.
+A plugin is imported only if none of the three blocks it and every list of allowed plugins has it.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from zoo.plugins.entry_points import Found, normalized
 from zoo.util.atomic_write import config_folder, write_text
 from zoo.util.toml_files import read_toml
 
-OWN = "zoo"  # its plugin brings the heads: a list of allowed plugins need not name it
+OWN = "zoo"  # may be missing in a list of allowed plugins, because it has the heads
 KEYS = ("disable", "allow")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One list of names and who gave it; ``names`` are entry points or distributions, normalised."""
+    """One list of normalised names of entry points or distributions, and its origin."""
 
     names: frozenset[str]
     origin: str
@@ -45,7 +44,7 @@ class Policy:
         return cls((*rules, *([] if allow is None else [_rule(allow, origin, allow=True)])))
 
     def refusal(self, found: Found) -> str:
-        """Return why an entry point is not to be imported, or an empty text."""
+        """Return why an entry point must not be imported, or an empty string."""
         names = {normalized(found.name), normalized(found.distribution)}
         for rule in self.rules:
             if not rule.allow and names & rule.names:
@@ -56,26 +55,26 @@ class Policy:
         return ""
 
     def unmatched(self, points: Collection[Found]) -> list[str]:
-        """Return a line for each list that blocks names which no installed plugin has: misspelt, they block nothing."""
-        told = [(unknown_names(sorted(rule.names), points), rule.origin) for rule in self.rules if not rule.allow]
-        return [f"{', '.join(names)}: blocked {origin}, but no installed plugin is called so" for names, origin in told if names]
+        """Return a message for each list that blocks names of no installed plugin, which may be misspelt."""
+        unknown = [(unknown_names(sorted(rule.names), points), rule.origin) for rule in self.rules if not rule.allow]
+        return [f"{', '.join(names)}: blocked {origin}, but no installed plugin is called so" for names, origin in unknown if names]
 
 
 def current_policy(block: Iterable[str] = (), allow: Iterable[str] | None = None) -> Policy:
     """Return the policy in force: that of the command line, ``ZOO_PLUGINS_BLOCK``, ``ZOO_PLUGINS_ALLOW`` and the user's file.
 
     Raises:
-        RegistryFileError: If the user's file cannot be read: guessing what it blocks would import what it blocks.
+        RegistryFileError: If the user's file cannot be read, as plugins that it blocks must not be imported.
     """
     rules = list(Policy.of(block, allow, "on the command line").rules)
     for variable, allows in (("ZOO_PLUGINS_BLOCK", False), ("ZOO_PLUGINS_ALLOW", True)):
         names = [*filter(None, re.split(r"[,\s]+", os.environ.get(variable, "")))]
-        if names or (allows and variable in os.environ):  # an empty list allows none, as in the file
+        if names or (allows and variable in os.environ):  # an empty list allows none, as in the user's file
             rules.append(_rule(names, f"by {variable}", allow=allows))
-    kept = read_user_file()
+    content = read_user_file()
     origin = f"by {user_file()}"
-    rules += [_rule(kept["disable"], origin)] if kept["disable"] else []
-    rules += [_rule(kept["allow"], origin, allow=True)] if "allow" in kept else []
+    rules += [_rule(content["disable"], origin)] if content["disable"] else []
+    rules += [_rule(content["allow"], origin, allow=True)] if "allow" in content else []
     return Policy(tuple(rules))
 
 
@@ -85,10 +84,10 @@ def user_file() -> Path:
 
 
 def read_user_file() -> dict[str, list[str]]:
-    """Return what the user's file says: ``disable``, and ``allow`` where it is given.
+    """Return the content of the user's file: ``disable``, and ``allow`` if given.
 
     Raises:
-        RegistryFileError: If it is no TOML, or says anything else.
+        RegistryFileError: If it is no TOML, or has other keys.
     """
     path = user_file()
     try:
@@ -107,19 +106,19 @@ def read_user_file() -> dict[str, list[str]]:
 
 
 def switch(name: str, *, on: bool) -> Path:
-    """Enable or disable a plugin in the user's file, which is replaced as a whole.
+    """Enable or disable a plugin in the user's file, which is rewritten.
 
     Raises:
-        RegistryFileError: If the file that is there cannot be read.
+        RegistryFileError: If an existing file cannot be read.
         OutputPermissionError: If it cannot be written.
     """
-    kept = read_user_file()
+    content = read_user_file()
     same = normalized(name)
-    kept["disable"] = [one for one in kept["disable"] if normalized(one) != same] + ([] if on else [name])
-    if on and "allow" in kept and same not in map(normalized, kept["allow"]):
-        kept["allow"].append(name)
+    content["disable"] = [one for one in content["disable"] if normalized(one) != same] + ([] if on else [name])
+    if on and "allow" in content and same not in map(normalized, content["allow"]):
+        content["allow"].append(name)
     lines = ["# Written by `zoo plugins disable` and `zoo plugins enable`."]
-    lines += [f"{key} = {json.dumps(kept[key], ensure_ascii=False)}" for key in KEYS if key in kept]
+    lines += [f"{key} = {json.dumps(content[key], ensure_ascii=False)}" for key in KEYS if key in content]
     path = user_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +135,6 @@ def _rule(names: Iterable[str], origin: str, *, allow: bool = False) -> Rule:
 
 
 def unknown_names(names: Collection[str], points: Collection[Found]) -> list[str]:
-    """Return the names that no installed plugin has, each with the nearest that one has."""
+    """Return the names that no installed plugin has, each with the nearest one."""
     known = {normalized(name): name for found in points for name in (found.name, found.distribution)}
     return [f"{name!r}{did_you_mean(name, known.values())}" for name in names if normalized(name) not in known]

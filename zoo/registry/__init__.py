@@ -1,1 +1,1 @@
-"""From a name to a declaration."""
+"""Registry of backbones, heads and tasks by name."""

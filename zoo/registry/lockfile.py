@@ -1,4 +1,4 @@
-"""Pins: the exact weights of a backbone, written into a registry.toml by ``zoo lock`` and verified at every load."""
+"""Pins of exact weights in a registry.toml, written by ``zoo lock`` and verified at every load."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from zoo.weights.shards import listing_digest, read_index
 
 
 def resolve(weights: Weights | None, owner: str) -> Weights:
-    """Return the declaration with the commit, digest and size that the Hub tells now; no weights are downloaded.
+    """Return the declaration with the commit, digest and size that the Hub gives now; no weights are downloaded.
 
     Raises:
-        WeightsError: If the weights are not on the Hub, so that there is nothing to pin.
+        WeightsError: If the weights are not on the Hub.
         WeightsNotFoundError: If the Hub cannot be asked, or does not have them.
     """
     if weights is None or not weights.repo:
         where = f"in the package {weights.package!r}" if weights and weights.package else "not on the Hub"
         raise WeightsError(f"{owner}: its weights are {where}: there is no commit to pin")
     try:
-        told = ask(weights.repo, weights.file, weights.revision, owner=owner)
+        remote = ask(weights.repo, weights.file, weights.revision, owner=owner)
     except AbsentError:
         if not weights.file.endswith(".safetensors"):
             raise
         weights = replace(weights, file=f"{weights.file}.index.json")
-        told = ask(weights.repo, weights.file, weights.revision, owner=owner)
+        remote = ask(weights.repo, weights.file, weights.revision, owner=owner)
     sharded = weights.file.endswith(".index.json")
-    sha256 = _listing(weights, told, owner) if sharded else _digest(weights.repo, weights.file, told, owner)
-    license = weights.license if weights.license != "unknown" else _license(weights.repo, told.commit)
-    return replace(weights, revision=told.commit, sha256=sha256, size=0 if sharded else told.size, license=license)
+    sha256 = _listing(weights, remote, owner) if sharded else _digest(weights.repo, weights.file, remote, owner)
+    license = weights.license if weights.license != "unknown" else _license(weights.repo, remote.commit)
+    return replace(weights, revision=remote.commit, sha256=sha256, size=0 if sharded else remote.size, license=license)
 
 
 def write(path: Path, name: str, pin: Weights) -> None:
-    """Write the pin of one backbone into a registry file, replacing an older one; all else in the file stays as it is.
+    """Write the pin of a backbone into a registry file, replacing an older one; the rest of the file is not changed.
 
     Raises:
-        RegistryFileError: If the file is not TOML, or writes its pins in a way that cannot be edited line by line.
+        RegistryFileError: If the file is not TOML, or its pins cannot be edited line by line.
     """
     text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
     block = [f'[pins."{name}"]'] + [f'{key} = "{getattr(pin, key)}"' for key in ("repo", "revision", "file", "sha256", "license")]
@@ -56,17 +56,17 @@ def write(path: Path, name: str, pin: Weights) -> None:
     write_text(path, changed)
 
 
-def _digest(repo: str, file: str, told: Remote, owner: str) -> str:
-    return told.sha256 or digest(fetch(repo, file, told.commit, owner=owner))
+def _digest(repo: str, file: str, remote: Remote, owner: str) -> str:
+    return remote.sha256 or digest(fetch(repo, file, remote.commit, owner=owner))
 
 
-def _listing(weights: Weights, told: Remote, owner: str) -> str:
-    index = fetch(weights.repo, weights.file, told.commit, owner=owner)
+def _listing(weights: Weights, remote: Remote, owner: str) -> str:
+    index = fetch(weights.repo, weights.file, remote.commit, owner=owner)
     folder = weights.file.rpartition("/")[0]
     digests = {index.name: digest(index)}
     for name in read_index(index, owner).shards:
         file = f"{folder}/{name}".lstrip("/")
-        digests[name] = _digest(weights.repo, file, ask(weights.repo, file, told.commit, owner=owner), owner)
+        digests[name] = _digest(weights.repo, file, ask(weights.repo, file, remote.commit, owner=owner), owner)
     return listing_digest(digests)
 
 
@@ -75,8 +75,8 @@ def _license(repo: str, commit: str) -> str:
 
     try:
         card: Any = huggingface_hub.model_info(repo, revision=commit, timeout=10).card_data
-    except Exception as error:  # as in zoo.weights.hub: the client passes on the errors of its HTTP library
-        raise WeightsNotFoundError(f"the Hub does not tell the licence of {repo}@{commit}: {error}") from error
+    except Exception as error:  # as in zoo.weights.hub: the client raises errors of its HTTP library
+        raise WeightsNotFoundError(f"the Hub does not give the licence of {repo}@{commit}: {error}") from error
     license = card.get("license") if card else None
     return license.lower() if isinstance(license, str) and re.fullmatch(r"[\w.+-]+", license) else "unknown"
 
@@ -84,23 +84,23 @@ def _license(repo: str, commit: str) -> str:
 def _without(text: str, name: str) -> str:
     """Return the text without the table of a pin; comments after its last key are kept."""
     head = re.compile(rf"\[pins\.(\"{re.escape(name)}\"|'{re.escape(name)}')\]")
-    kept, held, inside = list[str](), list[str](), False
+    lines, comments, inside = list[str](), list[str](), False
     for line in text.splitlines(keepends=True):
         if line.startswith("["):
-            kept, held, inside = kept + held, [], bool(head.match(line))
+            lines, comments, inside = lines + comments, [], bool(head.match(line))
             if inside:
                 continue
         if not inside:
-            kept.append(line)
+            lines.append(line)
         elif line.startswith("#") or not line.strip():
-            held.append(line)  # of what follows, unless another key of the pin comes
+            comments.append(line)  # belongs to the next table, unless another key of the pin follows
         else:
-            held = []
-    return "".join(kept + held)
+            comments = []
+    return "".join(lines + comments)
 
 
 def _others(text: str, name: str, path: Path) -> Mapping[str, Any]:
-    """Return all that a file says but for one pin."""
+    """Return the content of a file without one pin."""
     try:
         document = parse_toml(text)
     except ValueError as error:

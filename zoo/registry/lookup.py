@@ -1,4 +1,4 @@
-"""From a name to a backbone: alias, derived backbone, exact id, short name, then the open families of the plugins."""
+"""Lookup of backbones by name: alias, derived backbone, exact id, short name, then open families of plugins."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from zoo.util.atomic_write import is_file
 
 
 class Entry(NamedTuple):
-    """A spec and its provenance: the plugin whose code builds it, and the registry file that derived it, if one did.
+    """A spec, the plugin that builds it, and the registry file that derived it, if any.
 
-    ``declared`` are the weights as they were before a registry file pinned them.
+    ``declared`` are the weights before a registry file pinned them.
     """
 
     spec: BackboneSpec
@@ -30,14 +30,14 @@ class Entry(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """Plugin with version, or the file, as messages name it."""
+        """Plugin with version, or the file, for messages."""
         return str(self.file or (self.plugin and self.plugin.label) or "unknown")
 
 
 def pinned(entry: Entry, pins: Mapping[str, Weights]) -> Entry:
-    """Return the entry with the weights that a registry file pins; a pin of another repository is not of these weights.
+    """Return the entry with weights pinned by a registry file; pins of another repository are ignored.
 
-    A tokenizer whose files are in the pinned repository is taken from the pinned commit too.
+    A tokenizer of the same repository is pinned to the same commit.
     """
     pin, weights = pins.get(entry.spec.name), entry.spec.weights
     if pin is None or weights is None or weights.repo != pin.repo:
@@ -50,17 +50,17 @@ def pinned(entry: Entry, pins: Mapping[str, Weights]) -> Entry:
 
 
 class Miss(NamedTuple):
-    """A name that was not found, with the aliases and derived backbones that led to it."""
+    """A name that was not found, and the aliases and derived backbones that led to it."""
 
     name: str
     trail: tuple[str, ...] = ()
 
 
 class Lookup:
-    """Finds names among what plugins gave and registry files say.
+    """Finds backbones of plugins and registry files by name.
 
     Attributes:
-        given: Entries by id, as the plugins gave them; more than one entry under an id is a clash.
+        given: Entries of the plugins by id; more than one entry under an id is a clash.
     """
 
     def __init__(self, contributions: Sequence[Contribution], files: RegistryData) -> None:
@@ -76,8 +76,8 @@ class Lookup:
 
         Args:
             name: Alias, id, ``distribution:id``, the part of an id after its source, or a folder of another library.
-            ask: Whether the open families are asked too, which may import a model library.
-            trail: Names that led here.
+            ask: Whether to ask open families too, which may import a model library.
+            trail: Names that led to this one.
 
         Raises:
             AmbiguousNameError: If more than one plugin gives the id, or a short name fits several ids.
@@ -115,21 +115,21 @@ class Lookup:
     def _derive(self, derived: Derived, ask: bool, trail: tuple[str, ...]) -> Entry | Miss:
         if derived.base != derived.name:
             base = self.find(derived.base, ask=ask, trail=(*trail, derived.name))
-        else:  # a file may change a plugin's own backbone under its own id
+        else:  # a file may override a plugin's backbone under the same id
             base = self._exact(derived.name) or (self._ask(derived.name) if ask else None) or Miss(derived.base, trail)
         if isinstance(base, Miss):
             return base
         return pinned(Entry(derived.apply(base.spec), base.plugin, derived.file), self._files.pins)
 
     def _ask(self, name: str) -> Entry | None:
-        """Ask the open families of every plugin; one that fails only matters when no other knows the name."""
+        """Ask the open families of every plugin; a failure is raised only if no other plugin knows the name."""
         found, failures = list[Entry](), list[tuple[Plugin, BaseException]]()
         for contribution in self._contributions:
             try:
                 spec = contribution.find(name)
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # SystemExit too, as everywhere a plugin is called
+            except BaseException as error:  # SystemExit too, as in all calls of plugins
                 failures.append((contribution.plugin, error))
                 continue
             found += [pinned(Entry(spec, contribution.plugin), self._files.pins)] if spec else []
@@ -151,27 +151,26 @@ class Lookup:
         return short
 
     def _ambiguous_short(self, name: str, full: Sequence[str]) -> AmbiguousNameError:
-        told = []
+        candidates = []
         for one in full:
             derived = self._files.backbones.get(one)
-            told.append(f"{one} ({derived.file if derived else origins(self.given[one])})")
-        return AmbiguousNameError(f"{name!r} is the short name of {len(told)} backbones; give the full id: {', '.join(told)}")
+            candidates.append(f"{one} ({derived.file if derived else origins(self.given[one])})")
+        return AmbiguousNameError(f"{name!r} is the short name of {len(candidates)} backbones; give the full id: {', '.join(candidates)}")
 
 
 def foreign_folder(name: str) -> Path | None:
     """Return the absolute path of a folder with a model of another library, or None.
 
-    Its config.json tells a ``model_type`` and is not one of ours, or it lists its parts in modules.json as sentence-transformers
-    does.
+    Its config.json has a ``model_type`` and is not one of ours, or it has the modules.json of sentence-transformers.
     """
     folder = Path(name)
     if is_file(folder / "modules.json"):
         return folder.resolve()
     try:
-        told = json.loads((folder / "config.json").read_bytes())
+        config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    return folder.resolve() if isinstance(told, dict) and "model_type" in told and "zoo" not in told else None
+    return folder.resolve() if isinstance(config, dict) and "model_type" in config and "zoo" not in config else None
 
 
 def _unread(folder: Path) -> NoReturn:

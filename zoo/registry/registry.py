@@ -28,17 +28,17 @@ class Registry:
 
     Args:
         plugins: Plugins, or plain objects with hooks; None loads the installed ones.
-        files: Registry files, later ones win; None means the shipped one, the user's, the project's and ``ZOO_REGISTRY``.
-        policy: Which installed plugins may be imported; None means what the environment and the user's file say.
+        files: Registry files, later ones override; None means the shipped one, the user's, the project's and ``ZOO_REGISTRY``.
+        policy: Which installed plugins may be imported; None means that of the environment and the user's file.
 
     Attributes:
         plugins: Every plugin found, also those that failed or are disabled.
         aliases: Short names and the ids they mean.
-        pending: Ids of derived backbones whose base no plugin lists. They are looked up when used, so that listing
-            imports no model library.
+        pending: Ids of derived backbones whose base no plugin lists. They are looked up on use, so that listing imports no
+            model library.
 
     Raises:
-        RegistryFileError: If a file has faults. A plugin's faults never raise here: see ``faults``.
+        RegistryFileError: If a file has faults. Faults of plugins are in ``faults``.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Registry:
 
     @cached_property
     def clashes(self) -> dict[str, list[Entry]]:
-        """Ids that more than one plugin gives, unless a registry file decides what they mean."""
+        """Ids that more than one plugin gives, unless a registry file defines them."""
         return {name: entries for name, entries in self._listed.items() if len(entries) > 1}
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong with the plugins: one line per failed plugin and per clash."""
+        """Faults of the plugins, one line per failed plugin and per clash."""
         broken = [plugin for plugin in self.plugins if plugin.status == "failed"]
         failed = [f"{plugin.label} (plugin {plugin.name!r}) failed to load: {plugin.cause}" for plugin in broken]
         clashes = [f"{name!r} is given by {origins(entries)}" for name, entries in self.clashes.items()]
@@ -73,7 +73,7 @@ class Registry:
         return sorted({*self._listed, *self.pending})
 
     def given_by(self, plugin: Plugin) -> tuple[int, int]:
-        """Return how many backbones and heads a plugin gives."""
+        """Return the numbers of backbones and heads of a plugin."""
         mine = [contribution for contribution in self._contributions if contribution.plugin is plugin]
         return sum(len(one.backbones) for one in mine), sum(len(one.heads) for one in mine)
 
@@ -93,7 +93,7 @@ class Registry:
         Args:
             pattern: Glob over the whole id, or over the part after the source.
             modality: ``image``, ``text`` or ``volume``.
-            max_params: Most parameters of the backbone without head; a spec that does not tell them is left out.
+            max_params: Most parameters of the backbone without head; specs without this number are left out.
             license: SPDX identifier of the weights, or ``permissive``.
             image_size: Exact height of the input, in pixels.
             source: First part of the id.
@@ -113,7 +113,7 @@ class Registry:
         return [entry for entry in entries if passes(entry.spec, filters)] if filters else entries
 
     def resolve(self, name: str) -> Entry:
-        """Return the backbone that a name means.
+        """Return the backbone of a name.
 
         Tried in order: alias, exact id (or ``distribution:id``), one unambiguous match of the part after the source, then
         the open families of the plugins.
@@ -183,7 +183,7 @@ class Registry:
         for name in self._files.backbones:
             try:
                 found[name] = self._lookup.find(name, ask=False)
-            except (AmbiguousNameError, RegistryFileError):  # said when the backbone is used; listing goes on
+            except (AmbiguousNameError, RegistryFileError):  # raised when the backbone is used, not when it is listed
                 found[name] = Miss(name)
         for name, entry in found.items():
             self._listed.pop(name, None)
@@ -195,7 +195,7 @@ class Registry:
     def _matching(self, pattern: str, entries: Iterable[Entry]) -> list[Entry]:
         matches = glob_matcher(pattern)
         found = [entry for entry in entries if matches(entry.spec.name)]
-        # An alias counts as a match of its own name; an open family is asked only for a backbone that a file names.
+        # An alias matches by its own name; open families are asked only for backbones that a file names.
         return found or [self._found(self._lookup.find(pattern, ask=pattern in self.pending))]
 
     def _found(self, entry: Entry | Miss) -> Entry:
@@ -217,12 +217,12 @@ def default_registry() -> Registry:
 
 
 def use_registry(registry: Registry | None = None, *, files: Iterable[Path | str] = (), policy: Policy | None = None) -> None:
-    """Replace the process-wide registry; without one it is built anew when needed, ``files`` winning over the usual ones.
+    """Replace the process-wide registry; without one it is rebuilt on next use, with ``files`` overriding the usual ones.
 
     Args:
         registry: The registry to use.
-        files: Registry files that win over the usual ones.
-        policy: Which plugins may be imported; None means what the environment and the user's file say.
+        files: Registry files that override the usual ones.
+        policy: Which plugins may be imported; None means that of the environment and the user's file.
     """
     _default[:] = [registry] if registry else []
     _extra_files[:] = files
@@ -230,7 +230,7 @@ def use_registry(registry: Registry | None = None, *, files: Iterable[Path | str
 
 
 def current_plugin_policy() -> Policy:
-    """Return which installed plugins the process-wide registry may import."""
+    """Return the plugin policy of the process-wide registry."""
     return _policy[0] if _policy else current_policy()
 
 
@@ -247,8 +247,8 @@ def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:
 
 def _installed(policy: Policy) -> list[Plugin]:
     found = find_plugins(policy)
-    for told in policy.unmatched([plugin.found for plugin in found if plugin.found]):
-        log.warning(told)
+    for warning in policy.unmatched([plugin.found for plugin in found if plugin.found]):
+        log.warning(warning)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Read ``registry.toml``: aliases, derived backbones, pins and who provides which source; all faults of all files at once."""
+"""Reader of ``registry.toml``: aliases, derived backbones, pins and sources; raises all faults of all files at once."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from zoo.util.atomic_write import config_folder
 from zoo.util.toml_files import read_toml
 
 _BACKBONE_KEYS = ("base", "weights", "options", "inputs", "description")
-# Which function opens a tokenizer's files is the plugin's to say: a file of the current directory names no code.
+# A registry file must not name code, such as the function that opens a tokenizer: it may be in the current directory.
 _INPUT_KEYS = sorted({f.name for kind in (Image, Text, Volume) for f in dataclasses.fields(kind)} - {"tokenizer"})
 
 
 @dataclass(frozen=True)
 class Source:
-    """Who provides the backbones ``<source>/…``: a distribution and, where there is one, the extra that installs it."""
+    """The distribution that provides backbones ``<source>/…``, and the extra that installs it, if any."""
 
     distribution: str
     extra: str = ""
@@ -44,7 +44,7 @@ class Derived:
         """Return the spec of this backbone.
 
         Raises:
-            RegistryFileError: If the inputs do not fit what the base eats.
+            RegistryFileError: If the inputs do not fit the base.
         """
         where = f"{self.file}: backbone {self.name!r}"
         kind = type(base.inputs)
@@ -54,14 +54,14 @@ class Derived:
             spec = base.replace(name=self.name, base=base.name, inputs=inputs, options={**base.options, **self.options})
         except DeclarationError as error:
             raise RegistryFileError(str(error)) from error
-        if self.weights:  # the published figures belong to the weights of the base
+        if self.weights:  # published metrics are of the base's weights
             spec = spec.replace(weights=self.weights, metrics={})
         return spec.replace(description=self.description) if self.description else spec
 
 
 @dataclass
 class RegistryData:
-    """All that the files say together; what is read later wins."""
+    """The merged content of the files; later files override earlier ones."""
 
     aliases: dict[str, str] = field(default_factory=dict)
     backbones: dict[str, Derived] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def default_files(extra: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
 
 
 def _expanded(path: str | os.PathLike[str]) -> Path:
-    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path's raises where there is no such user
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path's method raises if there is no such user
 
 
 def read_files(files: Sequence[Path]) -> RegistryData:
@@ -112,7 +112,7 @@ def read_files(files: Sequence[Path]) -> RegistryData:
 
 
 class _Reader:
-    """Reads one file into ``data`` and keeps the faults it meets."""
+    """Reads one file into ``data`` and collects its faults."""
 
     def __init__(self, path: Path, data: RegistryData) -> None:
         self.path = path
@@ -158,8 +158,8 @@ class _Reader:
         options = self._table(table, "options", where)
         weights = self._weights(self._table(table, "weights", where), where) if "weights" in table else None
         if len(self.faults) == before:
-            told = {key: table[key] for key in ("base", "description") if key in table}
-            self.data.backbones[name] = Derived(name=name, file=self.path, weights=weights, options=options, inputs=inputs, **told)
+            fields = {key: table[key] for key in ("base", "description") if key in table}
+            self.data.backbones[name] = Derived(name=name, file=self.path, weights=weights, options=options, inputs=inputs, **fields)
 
     def _pin(self, name: str, table: Mapping[str, Any]) -> None:
         where, before = f"pin {name!r}", len(self.faults)
@@ -186,7 +186,7 @@ class _Reader:
                 raise DeclarationError(f"{where}: weights: size must be a number of bytes")
             if not local and not table.get("repo") and not table.get("package"):
                 raise DeclarationError(f"{where}: weights: give file, or repo and file, or package and file")
-            return from_fields(Weights, table, f"{where}: weights")  # type: ignore[no-any-return]  # of the kind it was given
+            return from_fields(Weights, table, f"{where}: weights")  # type: ignore[no-any-return]  # the type of its argument
         except DeclarationError as error:
             self.faults.append(str(error))
             return None

@@ -1,4 +1,4 @@
-"""The filters of a search, over specs as plain data."""
+"""Filters of a search over specs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from zoo.errors import OptionError, did_you_mean, examples
 
 
 def glob_matcher(pattern: str) -> Callable[[str], bool]:
-    """Return a function that tells whether a glob matches a whole id, the part after its source, or the last part."""
+    """Return a function from an id to whether a glob matches it, its part after the source, or its last part."""
     match = re.compile(fnmatch.translate(pattern)).match
     return lambda name: bool(match(name) or match(name.partition("/")[2]) or match(name.rpartition("/")[2]))
 
 
 def check_filters(filters: Mapping[str, Any], specs: Sequence[BackboneSpec], provider: Callable[[str], str]) -> None:
-    """Refuse values that no backbone can have, all at once.
+    """Check that backbones with these values exist; all faults at once.
 
     Args:
         filters: Filters of a search.
         specs: Every listed spec.
-        provider: Says who would provide a source, or an empty string.
+        provider: Returns which plugin would provide a source, or an empty string.
 
     Raises:
         OptionError: With the nearest value of each.
@@ -33,9 +33,9 @@ def check_filters(filters: Mapping[str, Any], specs: Sequence[BackboneSpec], pro
         value = filters.get(key)
         known = sorted({*extra, *(getattr(spec, key) for spec in specs)}) if value is not None else []
         if value is not None and value not in known:
-            told = provider(value) if key == "source" else ""
-            told = f"{value}/… {told}" if told else f"there are: {examples(known, 12)}"
-            faults.append(f"no backbone has {key} {value!r}{did_you_mean(value, known)}; {told}")
+            remedy = provider(value) if key == "source" else ""
+            remedy = f"{value}/… {remedy}" if remedy else f"there are: {examples(known, 12)}"
+            faults.append(f"no backbone has {key} {value!r}{did_you_mean(value, known)}; {remedy}")
     limit, size = filters.get("max_params"), filters.get("image_size")
     if limit is not None and not limit > 0:
         faults.append(f"max_params is {limit}; give a positive number of parameters")

@@ -1,4 +1,4 @@
-"""Word the error of a name that nothing answers to: who would have it, else the nearest names."""
+"""The error for an unknown backbone: the plugin that would provide it, or the nearest names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo.registry.registry_files import Source
 
 
 class Known(NamedTuple):
-    """What a miss is explained from."""
+    """Names and plugins for the message of a miss."""
 
     plugins: Sequence[Plugin]
     sources: Mapping[str, Source]
@@ -27,29 +27,29 @@ class Known(NamedTuple):
 
 def unknown_backbone(miss: Miss, known: Known) -> UnknownBackboneError:
     """Return the error for a name, or a glob, that was not found."""
-    story, source = _story(miss, known), miss.name.partition("/")[0]
+    chain, source = _chain(miss, known), miss.name.partition("/")[0]
     provider = source_provider(source, known) if "/" in miss.name else ""
     if provider:
-        return UnknownBackboneError(f"{story}, which {provider}" if story else f"no backbone {miss.name!r}: {source}/… {provider}")
+        return UnknownBackboneError(f"{chain}, which {provider}" if chain else f"no backbone {miss.name!r}: {source}/… {provider}")
     if miss.name.startswith((".", "/", "~")) and not miss.trail:
-        story = "there is no folder of this name that holds a model"
+        reason = "there is no folder of this name that holds a model"
         if (Path(miss.name).expanduser() / "run.json").is_file():
-            story = "the run in this folder is not finished; wait for it or, where it was stopped, go on with it: zoo train --resume"
-        return UnknownBackboneError(f"no backbone {miss.name!r}: {story}")
+            reason = "the run in this folder is not finished; wait for it or, where it was stopped, go on with it: zoo train --resume"
+        return UnknownBackboneError(f"no backbone {miss.name!r}: {reason}")
     absent = _absent_aliases(miss.name, known)
     if absent:
         return UnknownBackboneError(f"no backbone {miss.name!r}: {absent}")
     near = [name for name in nearest_names(miss.name, known) if name not in miss.trail]
     remedy = f"did you mean {' or '.join(map(repr, near))}?" if near else "zoo list shows every name"
-    told = f"{story}, which nothing provides ({remedy})" if story else f"no backbone {miss.name!r} ({remedy})"
+    message = f"{chain}, which nothing provides ({remedy})" if chain else f"no backbone {miss.name!r} ({remedy})"
     failed = [f"{plugin.label} ({plugin.cause})" for plugin in known.plugins if plugin.status == "failed"]
-    told += f"; it may belong to a plugin that failed to load: {examples(failed)}" if failed else ""
+    message += f"; it may belong to a plugin that failed to load: {examples(failed)}" if failed else ""
     off = [f"zoo plugins enable {plugin.name}" for plugin in known.plugins if plugin.status == "disabled"]
-    return UnknownBackboneError(f"{told}; or to a plugin that is switched off: {examples(off)}" if off else told)
+    return UnknownBackboneError(f"{message}; or to a plugin that is switched off: {examples(off)}" if off else message)
 
 
 def source_provider(source: str, known: Known) -> str:
-    """Say which absent, disabled or failed plugin a source comes with; an empty string where it is loaded or not known."""
+    """Return which absent, disabled or failed plugin provides a source; an empty string where it is loaded or not known."""
     provider = known.sources.get(source)
     if provider is None:
         return ""
@@ -69,21 +69,21 @@ def nearest_names(name: str, known: Known, limit: int = 3) -> list[str]:
     same = [full for full in ids if name.lower() in (full.lower(), full.partition("/")[2].lower())]
     if "/" in name:
         found = nearest(name, ids, limit)
-    else:  # a short name is compared with the part after the source, and answered with the whole id
+    else:  # a short name is compared with the part after the source
         short = {full.partition("/")[2]: full for full in reversed(known.names)} | {alias: alias for alias in known.aliases}
         found = [short[near] for near in nearest(name, short, limit)]
     return list(dict.fromkeys([*same, *found]))[:limit]
 
 
 def _absent_aliases(glob: str, known: Known) -> str:
-    """Say where the backbones come from that a glob would have matched by their aliases."""
+    """Return which plugin provides the backbones whose aliases a glob matches; an empty string where none does."""
     matched = [alias for alias in known.aliases if fnmatchcase(alias, glob)]
-    told = [source_provider(known.aliases[alias].partition("/")[0], known) for alias in matched]
-    return f"it matches {examples(matched)}, which {told[0]}".replace("which comes", "which come") if any(told) else ""
+    providers = [source_provider(known.aliases[alias].partition("/")[0], known) for alias in matched]
+    return f"it matches {examples(matched)}, which {providers[0]}".replace("which comes", "which come") if any(providers) else ""
 
 
-def _story(miss: Miss, known: Known) -> str:
+def _chain(miss: Miss, known: Known) -> str:
     """Return ``'resnet50' is timm/resnet50.a1_in1k`` for a miss behind an alias or a derived backbone."""
     steps = [*miss.trail, miss.name]
-    told = [f"{'is derived from' if name in known.derived else 'is'} {target}" for name, target in pairwise(steps)]
-    return f"{steps[0]!r} {', which '.join(told)}" if told else ""
+    links = [f"{'is derived from' if name in known.derived else 'is'} {target}" for name, target in pairwise(steps)]
+    return f"{steps[0]!r} {', which '.join(links)}" if links else ""

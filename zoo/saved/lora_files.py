@@ -1,7 +1,7 @@
-"""LoRA by itself: a folder in PEFT's layout, with the head, that PEFT opens on the base model and zoo opens alone.
+"""Separate LoRA files: a folder in PEFT's layout with LoRA and head, which PEFT and zoo open.
 
-Beside PEFT's ``adapter_config.json`` and ``adapter_model.safetensors`` stands ``zoo.json``: which base model it was, down to
-a digest of its values. LoRA on top of other values would give a model that nobody has trained.
+Besides PEFT's ``adapter_config.json`` and ``adapter_model.safetensors`` the folder has ``zoo.json`` with the base model and a
+digest of its values, because LoRA of one base is wrong for another.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from zoo.util.atomic_write import write_json, write_text
 from zoo.weights.load import digest, read, write
 
 OURS, THEIRS, TENSORS = "zoo.json", "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."  # of every tensor in PEFT's files
-NAME = ".default."  # what PEFT calls a LoRA in memory, and leaves out in files
+PREFIX = "base_model.model."  # prefix of every tensor in PEFT's files
+NAME = ".default."  # PEFT's name of a LoRA in memory, which its files omit
 
 
 class Base(pydantic.BaseModel):
     """The model that LoRA was trained on.
 
     Attributes:
-        weights: Fields of its weights' declaration, with their sha256 where it is known; None for random values.
-        digest: Of its values, those left out that are saved beside LoRA.
+        weights: Fields of its weights' declaration, with the sha256 if known; None for random values.
+        digest: Digest of its values, without those saved in full beside LoRA.
     """
 
     weights: dict[str, Any] | None
@@ -55,14 +55,14 @@ class Attached(pydantic.BaseModel):
 
 
 class SavedLora(pydantic.BaseModel):
-    """zoo.json of a folder with LoRA.
+    """The content of zoo.json.
 
     Attributes:
         format: Version of this layout.
-        lora: What was attached.
-        whole: Names of the modules that are saved whole beside it.
-        base: What it was attached to.
-        model: The whole model, as a saved one is described; its digest is that of ``adapter_model.safetensors``.
+        lora: The LoRA.
+        whole: Names of the modules that are saved in full.
+        base: The model that it was trained on.
+        model: Description of the model as in config.json, with the digest of ``adapter_model.safetensors``.
     """
 
     format: Literal[1] = 1
@@ -73,11 +73,11 @@ class SavedLora(pydantic.BaseModel):
 
 
 def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write the LoRA of a model and its head into ``folder``; zoo.json comes last, so a folder that has one is whole.
+    """Write the LoRA and the head of a model into ``folder``; zoo.json is written last, so a folder with it is complete.
 
-    Norms with running statistics are saved whole like the head, as PEFT's ``modules_to_save``, because their statistics move while
-    LoRA trains; where ``freeze_bn`` is set they do not. ``peft.PeftModel.from_pretrained(base, folder)``, with ``base`` the model as
-    it was adapted, gives equal logits.
+    Norms with running statistics are saved in full like the head, as PEFT's ``modules_to_save``, unless ``freeze_bn`` is set,
+    because their statistics move while LoRA trains. ``peft.PeftModel.from_pretrained(base, folder)``, with ``base`` the adapted
+    model, gives equal logits.
 
     Raises:
         LayerGroupError: If no LoRA is attached.
@@ -101,21 +101,21 @@ def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Pat
         folder.mkdir(parents=True, exist_ok=True)
         staged = folder / "staged.safetensors"
         write({_file_name(name): tensor for name, tensor in _own_tensors(model, whole).items()}, staged)
-        told = describe(model, keys={}, root=root_of(model.spec), sha256=digest(staged))
+        described = describe(model, keys={}, root=root_of(model.spec), sha256=digest(staged))
         base = Base(weights=_source(model), digest=base_digest(model, whole))
         (folder / OURS).unlink(missing_ok=True)
         if isinstance(model.inputs, Text) and model.inputs.files:
             save_tokenizer(model.inputs, folder)
         staged.replace(folder / TENSORS)
         write_json(folder / THEIRS, {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()})
-        write_text(folder / "README.md", f"{model_card(model)}\n\n{_told(model, model.lora)}\n")
-        saved = SavedLora(lora=Attached(**dataclasses.asdict(model.lora)), whole=whole, base=base, model=told)
+        write_text(folder / "README.md", f"{model_card(model)}\n\n{_card_text(model, model.lora)}\n")
+        saved = SavedLora(lora=Attached(**dataclasses.asdict(model.lora)), whole=whole, base=base, model=described)
         write_json(folder / OURS, saved.model_dump(mode="json"))
     return folder
 
 
-def _told(model: TaskModel, lora: Lora) -> str:
-    """Return what the card says of LoRA: this folder is no whole model."""
+def _card_text(model: TaskModel, lora: Lora) -> str:
+    """Return the section on LoRA of the model card."""
     beside = f"beside {len(lora.targets)} layers of {model.spec.name}"
     return f"""The folder holds LoRA and the head, not the backbone: rank {lora.rank}, alpha {lora.alpha:g},
 {beside}. `zoo.load` builds the backbone anew and merges LoRA into it. With PEFT, on the same backbone and head:
@@ -128,31 +128,31 @@ PeftModel.from_pretrained(model, "PATH/TO/THIS/FOLDER")
 
 
 def load_lora(folder: Path) -> TaskModel:
-    """Build the base model, put the saved LoRA and head on it, and merge them; in eval mode.
+    """Build the base model, load LoRA and head, and merge; the model is in eval mode.
 
     Raises:
-        SavedModelError: If the folder is damaged, was not written by zoo, or its base model is another one by now.
+        SavedModelError: If the folder is damaged, was not written by zoo, or its base model has changed.
         WeightsNotFoundError: If the base model's weights cannot be obtained.
         MissingExtraError: If PEFT is not installed.
     """
     if not (folder / OURS).is_file():
         raise SavedModelError(
-            f"{str(folder)!r} holds LoRA without {OURS}, so nothing tells which model it belongs to; "
+            f"{str(folder)!r} holds LoRA without {OURS}, so its base model is not known; "
             f"open it on the model that it was trained on: peft.PeftModel.from_pretrained(MODEL, {str(folder)!r})"
         )
-    told = read_model(folder / OURS, SavedLora)
-    tensors = _tensors(folder, told)
+    saved = read_model(folder / OURS, SavedLora)
+    tensors = _tensors(folder, saved)
     head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # as adapt does: values that no weights fill are the same again
-        model = assemble(folder, told.model, _base(folder, told), head)
-    if base_digest(model, told.whole) != told.base.digest:
+        torch.default_generator.manual_seed(0)  # as in adapt, so that values without weights are the same
+        model = assemble(folder, saved.model, _base(folder, saved), head)
+    if base_digest(model, saved.whole) != saved.base.digest:
         raise SavedModelError(
-            f"{str(folder)!r} holds LoRA of other values than {_origin(told)} gives now; "
+            f"{str(folder)!r} holds LoRA of other values than {_origin(saved)} gives now; "
             f"open it on the model that it was trained on: peft.PeftModel.from_pretrained(MODEL, {str(folder)!r})"
         )
-    attach_to(model, Lora(**told.lora.model_dump()))
-    wanted = _own_tensors(model, told.whole)
+    attach_to(model, Lora(**saved.lora.model_dump()))
+    wanted = _own_tensors(model, saved.whole)
     if odd := sorted(wanted.keys() ^ tensors.keys()):
         raise SavedModelError(f"{str(folder / TENSORS)!r} and the model differ in {examples(odd)}; save it again")
     model.load_state_dict(tensors, strict=False)
@@ -161,10 +161,10 @@ def load_lora(folder: Path) -> TaskModel:
 
 
 def whole_modules(model: TaskModel) -> list[str]:
-    """Return the names of the modules that are saved whole beside LoRA: the head, and norms whose statistics may have moved.
+    """Return the names of the modules that are saved in full: the head, and norms whose statistics may have moved.
 
-    PEFT takes a name also for the end of a longer one. So the head goes by the names of its layers where the backbone has a
-    ``head`` too, and a module of the backbone that is meant by a name all the same is saved with the rest.
+    PEFT matches names as suffixes. So if the backbone has a ``head`` too, layers of the head are named one by one; modules of the
+    backbone that still match a name are saved too.
     """
     names = [f"backbone.{name}" for name, _ in model.backbone.named_modules() if name]
     head = _stateful(model.head, "head") if any(name.endswith("head") for name in names) else ["head"]
@@ -174,14 +174,14 @@ def whole_modules(model: TaskModel) -> list[str]:
 
 
 def _stateful(module: nn.Module, name: str) -> list[str]:
-    """Return the names of the outermost modules that hold tensors of their own."""
+    """Return the names of the outermost modules with own tensors."""
     if any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
         return [name]
     return [found for key, child in module.named_children() for found in _stateful(child, f"{name}.{key}")]
 
 
 def base_digest(model: TaskModel, whole: list[str]) -> str:
-    """Return a sha256 of the backbone's own values, with or without LoRA on it; what is saved ``whole`` is left out."""
+    """Return a sha256 of the backbone's values without LoRA and without the modules saved in full."""
     result = hashlib.sha256()
     skipped = tuple(f"{name}." for name in whole)
     plain = ((name.replace(".base_layer.", "."), tensor) for name, tensor in model.state_dict().items() if ".lora_" not in name)
@@ -194,33 +194,33 @@ def base_digest(model: TaskModel, whole: list[str]) -> str:
 
 
 def _own_tensors(model: TaskModel, whole: list[str]) -> dict[str, Tensor]:
-    kept = tuple(f"{name}." for name in whole)
-    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(kept) or ".lora_" in name}
+    prefixes = tuple(f"{name}." for name in whole)
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefixes) or ".lora_" in name}
 
 
 def _file_name(name: str) -> str:
-    """Return the name in PEFT's file of one of our tensors."""
+    """Return the name of a tensor in PEFT's file."""
     return PREFIX + (name.replace(NAME, ".") if ".lora_" in name else name)
 
 
 def _own_name(key: str) -> str:
-    """Return our name of a tensor in PEFT's file; the inverse of ``_file_name``."""
+    """Return the name in the model of a tensor in PEFT's file; the inverse of ``_file_name``."""
     name = key.removeprefix(PREFIX)
     before, _, last = name.rpartition(".")
     return f"{before}{NAME}{last}" if ".lora_" in name else name
 
 
-def _tensors(folder: Path, told: SavedLora) -> dict[str, Tensor]:
+def _tensors(folder: Path, saved: SavedLora) -> dict[str, Tensor]:
     path = folder / TENSORS
     if not path.is_file():
         raise SavedModelError(f"{str(folder)!r} has no {TENSORS}; the saved LoRA is incomplete")
-    if digest(path) != told.model.zoo.sha256:
+    if digest(path) != saved.model.zoo.sha256:
         raise SavedModelError(f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced")
     return {_own_name(key): tensor for key, tensor in read(path, str(folder)).items()}
 
 
 def _source(model: TaskModel) -> dict[str, Any] | None:
-    """Return the fields of the declaration of the weights that a model came from."""
+    """Return the fields of the declaration of a model's pretrained weights."""
     weights = model.spec.weights
     if not model.pretrained or weights is None:
         return None
@@ -228,19 +228,19 @@ def _source(model: TaskModel) -> dict[str, Any] | None:
     return dataclasses.asdict(dataclasses.replace(weights, file=str(Path(weights.file).resolve())) if local else weights)
 
 
-def _base(folder: Path, told: SavedLora) -> Backbone:
+def _base(folder: Path, saved: SavedLora) -> Backbone:
     """Return the backbone that LoRA was trained on."""
     where = str(folder / OURS)
-    weights = from_fields(Weights, told.base.weights, where) if told.base.weights else None
-    spec: BackboneSpec = spec_of(folder, told.model).replace(weights=weights)
-    saved = _saved_base(weights)
-    if saved is not None:
-        return Backbone(spec, plugin=told.model.zoo.plugin, state=lambda: backbone_state(saved, read_config(saved)))
-    return Backbone(spec, plugin=told.model.zoo.plugin, weights=None if weights else False, allow_partial=True)
+    weights = from_fields(Weights, saved.base.weights, where) if saved.base.weights else None
+    spec: BackboneSpec = spec_of(folder, saved.model).replace(weights=weights)
+    origin = _saved_base(weights)
+    if origin is not None:
+        return Backbone(spec, plugin=saved.model.zoo.plugin, state=lambda: backbone_state(origin, read_config(origin)))
+    return Backbone(spec, plugin=saved.model.zoo.plugin, weights=None if weights else False, allow_partial=True)
 
 
 def _saved_base(weights: Weights | None) -> Path | None:
-    """Return the folder of the saved model that the weights are of, whose tensors may have names of another library."""
+    """Return the folder of a saved model, if the weights are of one; its tensors may have names of another library."""
     if weights is None or weights.repo or weights.package or Path(weights.file).name != "model.safetensors":
         return None
     folder = Path(weights.file).parent
@@ -251,6 +251,6 @@ def _saved_base(weights: Weights | None) -> Path | None:
     return folder
 
 
-def _origin(told: SavedLora) -> str:
-    fields: Mapping[str, Any] = told.base.weights or {}
-    return f"{fields.get('repo') or fields.get('file') or 'random initialisation with seed 0'} ({told.model.base_model})"
+def _origin(saved: SavedLora) -> str:
+    fields: Mapping[str, Any] = saved.base.weights or {}
+    return f"{fields.get('repo') or fields.get('file') or 'random initialisation with seed 0'} ({saved.model.base_model})"

@@ -1,4 +1,4 @@
-"""Files beside saved weights: config.json, preprocessor_config.json and the model card."""
+"""Metadata of a saved model: config.json, preprocessor_config.json and the model card."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ Described = TypeVar("Described", bound=pydantic.BaseModel)
 
 
 class ZooConfig(pydantic.BaseModel):
-    """What only zoo reads of config.json.
+    """The part of config.json that only zoo reads.
 
     Attributes:
         format: Version of this layout.
-        backbone: Id whose plugin builds the module.
-        base: What ``backbone`` was derived or fine-tuned from.
+        backbone: Id of the backbone.
+        base: Id that ``backbone`` was derived or fine-tuned from.
         plugin: Distribution and version that saved it.
         license: Licence of the pretrained weights.
         modality: Kind of ``inputs``.
         options: Build options.
-        inputs: Fields of the declared input in use; of a text not where its tokenizer is, as that lies beside config.json.
-        max_length: Of a text the tokens after which it is cut, at most those of ``inputs``; 0 for other inputs.
+        inputs: Fields of the declared input in use, without the place of a tokenizer, whose files are in the folder.
+        max_length: Tokens after which texts are truncated, at most those of ``inputs``; 0 for other inputs.
         features: Fields of the declared features in use.
-        labelled: Whether the classes have names of their own; those in ``id2label`` are placeholders otherwise.
+        labelled: Whether the classes have names; else those in ``id2label`` are placeholders.
         layer_groups: Names of the groups in order.
         frozen: Length of the frozen prefix when saved.
         head: Name of the head's declaration.
         head_options: Its options.
-        keys: Our prefixes of tensor names -> those in the file.
+        keys: Prefixes of tensor names in the model -> those in the file.
         sha256: Digest of model.safetensors.
-        versions: Of the packages that matter.
+        versions: Versions of Python and of important packages.
     """
 
     format: Literal[1] = 1
@@ -69,7 +69,7 @@ class ZooConfig(pydantic.BaseModel):
 
 
 class Config(pydantic.BaseModel):
-    """config.json of a saved model: the field's usual names on top; a home library may add its own beside them."""
+    """config.json of a saved model: usual names at the top level, and keys of a home library."""
 
     library_name: Literal["zoo"] = "zoo"
     base_model: str
@@ -97,7 +97,7 @@ class Config(pydantic.BaseModel):
 
 def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, sha256: str) -> Config:
     """Return config.json for a model whose weights were written under ``keys``."""
-    # Libraries of the field count the classes by their names, so classes without names are written with placeholders.
+    # Other libraries count classes by their names, so classes without names get placeholders.
     labels = model.labels or [f"LABEL_{index}" for index in range(model.num_classes)]
     return Config(
         base_model=model.spec.name,
@@ -110,9 +110,9 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             base=model.spec.base,
             plugin=model.plugin,
             license=model.spec.license,
-            modality=model.spec.modality,  # type: ignore[arg-type]  # one of the three kinds of input
+            modality=model.spec.modality,  # type: ignore[arg-type]  # one of three types
             options=dict(model.spec.options),
-            # A text may be cut sooner than it has to be, and later again: what the backbone takes is kept beside it.
+            # Both lengths are saved, as a run may truncate texts before the backbone's maximum.
             inputs=_fields(model.spec.inputs if isinstance(model.inputs, Text) else model.inputs),
             max_length=model.inputs.max_length if isinstance(model.inputs, Text) else 0,
             features=dataclasses.asdict(model.spec.features),
@@ -129,12 +129,12 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
 
 
 def _fields(inputs: Inputs) -> dict[str, Any]:
-    """Return what of an input is saved: a tokenizer's function is the plugin's to name, and its files lie in the saved folder."""
+    """Return the fields of an input, without a tokenizer's function, which the plugin names, and its files."""
     return {key: value for key, value in dataclasses.asdict(inputs).items() if not isinstance(inputs, Text) or key == "max_length"}
 
 
 def read_config(folder: Path) -> Config:
-    """Read config.json; it is data from outside, so every field is checked before it is used.
+    """Read and validate config.json.
 
     Raises:
         SavedModelError: If the folder is no saved model, with the nearest existing one, or its config.json has faults.
@@ -153,10 +153,10 @@ def read_config(folder: Path) -> Config:
 
 
 def read_model(path: Path, kind: type[Described]) -> Described:
-    """Read a file of JSON that describes a saved model.
+    """Read and validate a JSON file of a saved model.
 
     Raises:
-        SavedModelError: Listing every fault of it.
+        SavedModelError: Listing all faults.
     """
     if path.stat().st_size > CONFIG_LIMIT:
         raise SavedModelError(f"{str(path)!r} is larger than {CONFIG_LIMIT} bytes: it is no configuration")
@@ -170,7 +170,7 @@ def read_model(path: Path, kind: type[Described]) -> Described:
 
 
 def preprocessor(inputs: Inputs) -> str:
-    """Return preprocessor_config.json; for images in the names that image processors of the field use."""
+    """Return preprocessor_config.json; for images with the keys of transformers' image processors."""
     fields = _fields(inputs)
     if isinstance(inputs, Image):
         fields = {

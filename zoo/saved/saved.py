@@ -1,7 +1,7 @@
-"""Saved models: a folder with weights, labels, preprocessing, groups and versions that opens in zoo and at home.
+"""Saved models: a folder with weights, labels, preprocessing, groups and versions.
 
-The state is stored under the names of the backbone's home library where that can express the model, so that the home
-library opens the folder too; ``zoo.keys`` in config.json maps our prefixes to those names.
+Tensors have the names of the backbone's home library, if it can express the model, so that this library opens the folder
+too. ``zoo.keys`` in config.json maps our prefixes to those names.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OWN_KEYS = {"backbone": "backbone", "head": "head"}
 
 
 def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write a model into ``folder``; config.json comes last, so a folder that has one is whole.
+    """Write a model into ``folder``; config.json is written last, so a folder with it is complete.
 
     Raises:
         OutputExistsError: If the folder holds anything, unless ``overwrite``.
@@ -52,19 +52,19 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         staged = folder / "staged.safetensors"
         write({_file_name(name, keys): tensor for name, tensor in model.state_dict().items()}, staged)
-        told = describe(model, keys=keys, root=root_of(model.spec), sha256=digest(staged))
+        config = describe(model, keys=keys, root=root_of(model.spec), sha256=digest(staged))
         (folder / "config.json").unlink(missing_ok=True)
         write_text(folder / "preprocessor_config.json", preprocessor(model.inputs) + "\n")
         if isinstance(model.inputs, Text) and model.inputs.files:
             save_tokenizer(model.inputs, folder)
         staged.replace(folder / "model.safetensors")
         write_text(folder / "README.md", model_card(model) + "\n")
-        write_json(folder / "config.json", home | told.model_dump())
+        write_json(folder / "config.json", home | config.model_dump())
     return folder
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse to write where something is, unless ``overwrite``."""
+    """Check that a folder is free, unless ``overwrite``."""
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{str(folder)!r} is a file; give the name of a folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
@@ -73,7 +73,7 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Word what keeps a folder from being written."""
+    """Convert errors of writing a folder to those of zoo."""
     try:
         yield
     except DiskFullError:
@@ -85,12 +85,12 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
-    """Open a saved model, or LoRA saved by itself with its base and merged into it, in eval mode.
+    """Open a saved model, or separate LoRA files merged into their base, in eval mode.
 
     Args:
         folder: The folder of a saved model, or of a run.
-        backbone: ``zoo.wrap(…)`` of a network like the one that was saved, where it was one of your own.
-        head: A module like the head that was saved, where it was one of your own; it takes over the values in place.
+        backbone: ``zoo.wrap(…)`` of a network like the saved one, if that is your own.
+        head: A module like the saved head, if that is your own; values are loaded into it in place.
 
     Raises:
         SavedModelError: If the folder is no saved model, is damaged, or was made by a plugin that is not installed.
@@ -103,59 +103,61 @@ def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head:
             remedy = "open the run's folder above it, where LoRA is merged"
             raise SavedModelError(f"{str(path)!r} is LoRA by itself, which takes no parts of your own; {remedy}")
         return load_lora(path)
-    told = read_config(path)
-    _refuse_missing_parts(path, told, backbone, head)
+    config = read_config(path)
+    _refuse_missing_parts(path, config, backbone, head)
     if backbone is not None:
-        own = backbone.spec.replace(inputs=_inputs(path, told, backbone.spec))
-        tensors, groups = _tensors(path, told), backbone.fresh()
+        own = backbone.spec.replace(inputs=_inputs(path, config, backbone.spec))
+        tensors, groups = _tensors(path, config), backbone.fresh()
         _fill(groups.model, _part(tensors, "backbone"), path)
-        return _assembled(path, told, own, groups, _part(tensors, "head"), head)
-    spec, tensors = spec_of(path, told), _tensors(path, told)
-    declared = Backbone(spec, plugin=told.zoo.plugin, state=lambda: _part(tensors, "backbone"))
-    return assemble(path, told, declared, _part(tensors, "head"), head)
+        return _assembled(path, config, own, groups, _part(tensors, "head"), head)
+    spec, tensors = spec_of(path, config), _tensors(path, config)
+    declared = Backbone(spec, plugin=config.zoo.plugin, state=lambda: _part(tensors, "backbone"))
+    return assemble(path, config, declared, _part(tensors, "head"), head)
 
 
-def _refuse_missing_parts(folder: Path, told: Config, backbone: Backbone | None, head: nn.Module | None) -> None:
-    """Refuse to open a model without the code of its own parts, or with parts that it does not have; all at once."""
+def _refuse_missing_parts(folder: Path, config: Config, backbone: Backbone | None, head: nn.Module | None) -> None:
+    """Check that a user's own parts are given if the model has them, and only then; all faults at once."""
     faults = []
     if backbone is not None and not isinstance(backbone, Backbone):
         raise OptionError(f"backbone is {type(backbone).__name__}; wrap the network: backbone=zoo.wrap(module, inputs=…)")
-    if is_own(told.zoo.backbone) and backbone is None:
-        faults.append(f"its backbone {told.zoo.backbone!r} is a network of your own: backbone=zoo.wrap(module, …)")
-    if not is_own(told.zoo.backbone) and backbone is not None:
-        faults.append(f"its backbone is {told.zoo.backbone!r}: leave out backbone=")
-    if told.zoo.head == OWN and head is None:
+    if is_own(config.zoo.backbone) and backbone is None:
+        faults.append(f"its backbone {config.zoo.backbone!r} is a network of your own: backbone=zoo.wrap(module, …)")
+    if not is_own(config.zoo.backbone) and backbone is not None:
+        faults.append(f"its backbone is {config.zoo.backbone!r}: leave out backbone=")
+    if config.zoo.head == OWN and head is None:
         faults.append("its head is a module of your own: head=module")
-    if told.zoo.head != OWN and head is not None:
-        faults.append(f"its head is {told.zoo.head!r}: leave out head=")
+    if config.zoo.head != OWN and head is not None:
+        faults.append(f"its head is {config.zoo.head!r}: leave out head=")
     if faults:
         headline = f"{str(folder)!r} cannot be opened by its folder alone:"
         raise SavedModelError(fault_list(headline, faults, "Give what is named to zoo.load"))
 
 
 def _fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Load saved values into a network of the user's own, in place."""
+    """Load saved values into a user's own network, in place."""
     try:
         module.load_state_dict(dict(state))
     except RuntimeError as error:
         raise SavedModelError(f"the values in {str(folder)!r} are those of another network: {error}") from error
 
 
-def assemble(folder: Path, told: Config, backbone: Backbone, head_state: Mapping[str, Tensor], head: nn.Module | None = None) -> TaskModel:
-    """Put a saved model together from what its folder tells, in eval mode."""
-    return _assembled(folder, told, backbone.spec, backbone.fresh(), head_state, head)
+def assemble(
+    folder: Path, config: Config, backbone: Backbone, head_state: Mapping[str, Tensor], head: nn.Module | None = None
+) -> TaskModel:
+    """Build a saved model from the parts of its folder, in eval mode."""
+    return _assembled(folder, config, backbone.spec, backbone.fresh(), head_state, head)
 
 
 def _assembled(
-    folder: Path, told: Config, spec: BackboneSpec, groups: LayerGroups, head_state: Mapping[str, Tensor], own: nn.Module | None
+    folder: Path, config: Config, spec: BackboneSpec, groups: LayerGroups, head_state: Mapping[str, Tensor], own: nn.Module | None
 ) -> TaskModel:
-    if list(groups.names) != told.zoo.layer_groups:
-        then, now = ", ".join(told.zoo.layer_groups), ", ".join(groups.names)
+    if list(groups.names) != config.zoo.layer_groups:
+        then, now = ", ".join(config.zoo.layer_groups), ", ".join(groups.names)
         raise SavedModelError(f"{str(folder)!r} was saved with the layer groups {then}; {spec.name} now has {now}")
     if own is not None:
-        head = own_head(spec.features, own, **told.zoo.head_options)
+        head = own_head(spec.features, own, **config.zoo.head_options)
     else:
-        head = build_head(default_registry().head(told.zoo.head), spec, told.num_classes, seed=0, options=told.zoo.head_options)
+        head = build_head(default_registry().head(config.zoo.head), spec, config.num_classes, seed=0, options=config.zoo.head_options)
     if absent := [name for name in head.state_dict() if name not in head_state]:
         raise SavedModelError(f"{str(folder)!r} lacks tensors of the head: {examples(absent)}")
     _fill(head, head_state, folder)
@@ -163,96 +165,98 @@ def _assembled(
         groups,
         head,
         spec=spec,
-        task=told.task,
-        num_classes=told.num_classes,
-        labels=told.labels,
-        head_name=told.zoo.head,
-        head_options=told.zoo.head_options,
-        plugin=told.zoo.plugin,
+        task=config.task,
+        num_classes=config.num_classes,
+        labels=config.labels,
+        head_name=config.zoo.head,
+        head_options=config.zoo.head_options,
+        plugin=config.zoo.plugin,
     )
-    if isinstance(model.inputs, Text) and told.zoo.max_length:
-        model.inputs = replace(model.inputs, max_length=min(told.zoo.max_length, model.inputs.max_length))
+    if isinstance(model.inputs, Text) and config.zoo.max_length:
+        model.inputs = replace(model.inputs, max_length=min(config.zoo.max_length, model.inputs.max_length))
     return model.eval()
 
 
 def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = False, **options: Any) -> Backbone:
-    """Return the backbone of a saved model, to be adapted to another task; its groups and preprocessing are kept."""
-    told = read_config(folder)
-    _refuse_own_backbone(folder, told)
-    spec = spec_of(folder, told)
+    """Return the backbone of a saved model with its groups and preprocessing, to be adapted to another task."""
+    config = read_config(folder)
+    _refuse_own_backbone(folder, config)
+    spec = spec_of(folder, config)
     name = "saved/" + re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)
     return Backbone(
-        spec.replace(name=name, base=told.zoo.backbone),
-        plugin=told.zoo.plugin,
+        spec.replace(name=name, base=config.zoo.backbone),
+        plugin=config.zoo.plugin,
         weights=weights,
         allow_partial=allow_partial,
         options=options,
-        state=lambda: backbone_state(folder, told),
+        state=lambda: backbone_state(folder, config),
     )
 
 
-def _refuse_own_backbone(folder: Path, told: Config) -> None:
-    if is_own(told.zoo.backbone):
+def _refuse_own_backbone(folder: Path, config: Config) -> None:
+    if is_own(config.zoo.backbone):
         remedy = f"open it with zoo.load({str(folder)!r}, backbone=zoo.wrap(module, …)), and wrap its .backbone for another task"
-        raise SavedModelError(f"{str(folder)!r} holds a network of your own, {told.zoo.backbone!r}; {remedy}")
+        raise SavedModelError(f"{str(folder)!r} holds a network of your own, {config.zoo.backbone!r}; {remedy}")
 
 
-def backbone_state(folder: Path, told: Config) -> dict[str, Tensor]:
+def backbone_state(folder: Path, config: Config) -> dict[str, Tensor]:
     """Return the tensors of the saved model's backbone under its own names."""
-    return _part(_tensors(folder, told), "backbone")
+    return _part(_tensors(folder, config), "backbone")
 
 
-def spec_of(folder: Path, told: Config) -> BackboneSpec:
+def spec_of(folder: Path, config: Config) -> BackboneSpec:
     """Return the declaration of the saved model's backbone, with its own options and preprocessing."""
     try:
-        spec = default_registry().resolve(told.zoo.backbone).spec
+        spec = default_registry().resolve(config.zoo.backbone).spec
     except LookupError as error:
-        needs = f"{told.zoo.backbone!r}, which {told.zoo.plugin or 'a plugin'} had"
+        needs = f"{config.zoo.backbone!r}, which {config.zoo.plugin or 'a plugin'} had"
         raise SavedModelError(f"{str(folder)!r} needs the backbone {needs}: {error}") from error
     where = str(folder / "config.json")
-    inputs = _inputs(folder, told, spec)
-    weights = Weights(file=str(folder / "model.safetensors"), license=told.zoo.license)
-    changed = {key: value for key, value in told.zoo.options.items() if spec.options.get(key) != value}
+    inputs = _inputs(folder, config, spec)
+    weights = Weights(file=str(folder / "model.safetensors"), license=config.zoo.license)
+    changed = {key: value for key, value in config.zoo.options.items() if spec.options.get(key) != value}
     spec = with_options(spec, changed)
-    features = from_fields(Features, told.zoo.features, where) if told.zoo.features else spec.features
-    if told.zoo.base == told.zoo.backbone:  # one of a family: it keeps its own name
-        spec = spec.replace(name=told.base_model, base=told.zoo.backbone)
+    features = from_fields(Features, config.zoo.features, where) if config.zoo.features else spec.features
+    if config.zoo.base == config.zoo.backbone:  # a member of an open family has its own name
+        spec = spec.replace(name=config.base_model, base=config.zoo.backbone)
     return spec.replace(inputs=inputs, features=features, weights=weights)
 
 
-def _inputs(folder: Path, told: Config, spec: BackboneSpec) -> Inputs:
-    """Return the saved input; which function opens a text's files is the plugin's to say, never a configuration's."""
+def _inputs(folder: Path, config: Config, spec: BackboneSpec) -> Inputs:
+    """Return the saved input; the function of a tokenizer is that of the plugin, as a file must not name code."""
     where = str(folder / "config.json")
-    if told.zoo.modality != spec.modality:
-        raise SavedModelError(f"{where!r} says that {spec.name} reads {told.zoo.modality}; it reads {spec.modality}: the file was changed")
+    if config.zoo.modality != spec.modality:
+        raise SavedModelError(
+            f"{where!r} says that {spec.name} reads {config.zoo.modality}; it reads {spec.modality}: the file was changed"
+        )
     if not isinstance(spec.inputs, Text):
-        inputs: Inputs = from_fields(type(spec.inputs), told.zoo.inputs, where)
+        inputs: Inputs = from_fields(type(spec.inputs), config.zoo.inputs, where)
         return inputs
-    if odd := sorted(told.zoo.inputs.keys() - {"max_length"}):
+    if odd := sorted(config.zoo.inputs.keys() - {"max_length"}):
         raise SavedModelError(f"{where!r} gives {', '.join(odd)} of a text; only max_length is read from there")
-    kept = {"tokenizer": spec.inputs.tokenizer, "files": str(folder.resolve())}
-    inputs = from_fields(Text, {"max_length": spec.inputs.max_length, **told.zoo.inputs, **kept}, where)
+    tokenizer = {"tokenizer": spec.inputs.tokenizer, "files": str(folder.resolve())}
+    inputs = from_fields(Text, {"max_length": spec.inputs.max_length, **config.zoo.inputs, **tokenizer}, where)
     return inputs
 
 
-def _tensors(folder: Path, told: Config) -> dict[str, Tensor]:
-    """Return every tensor under our own name, after the file was verified."""
+def _tensors(folder: Path, config: Config) -> dict[str, Tensor]:
+    """Verify the weights file and return its tensors by their names in the model."""
     path = folder / "model.safetensors"
     if not path.is_file():
         raise SavedModelError(f"{str(folder)!r} has no model.safetensors; the saved model is incomplete")
-    if digest(path) != told.zoo.sha256:
+    if digest(path) != config.zoo.sha256:
         raise SavedModelError(f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced")
-    named = ((_own_name(key, told.zoo.keys), tensor) for key, tensor in read(path, str(folder)).items())
+    named = ((_own_name(key, config.zoo.keys), tensor) for key, tensor in read(path, str(folder)).items())
     return {name: tensor for name, tensor in named if name}
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """Return the tensors of ``backbone`` or ``head`` under the part's own names."""
+    """Return the tensors of ``backbone`` or ``head`` by their names in that part."""
     return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
 
 
 def _own_name(key: str, keys: Mapping[str, str]) -> str | None:
-    """Return our name of a tensor in the file; the longest prefix decides, an empty one takes what is left."""
+    """Return the name in the model of a tensor in the file, by the longest matching prefix."""
     for ours, theirs in sorted(keys.items(), key=lambda pair: -len(pair[1])):
         if not theirs:
             return f"{ours}.{key}"
@@ -262,7 +266,7 @@ def _own_name(key: str, keys: Mapping[str, str]) -> str | None:
 
 
 def _file_name(name: str, keys: Mapping[str, str]) -> str:
-    """Return the file's name of one of our tensors; the inverse of ``_own_name``."""
+    """Return the name of a tensor in the file; the inverse of ``_own_name``."""
     ours = max((prefix for prefix in keys if _inside(name, prefix)), key=len)
     return (keys[ours] + name[len(ours) :]).removeprefix(".")
 
@@ -272,21 +276,21 @@ def _inside(key: str, prefix: str) -> bool:
 
 
 def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
-    """Ask the plugin how its home library lays this model out; say so where it cannot."""
+    """Return key prefixes and config of the home library; if it cannot express the model, log that and return our own."""
     if not model.spec.home:
         return OWN_KEYS, {}
     try:
-        told = load_function(model.spec.home)(model)
-    except Exception as error:  # a plugin's fault must not cost a trained model
-        told = describe_error(error)
-    if isinstance(told, str):
-        log.warning("this model opens in zoo only; %s cannot express it: %s", model.spec.home.partition(":")[0], told)
+        layout = load_function(model.spec.home)(model)
+    except Exception as error:  # a fault of a plugin must not prevent saving
+        layout = describe_error(error)
+    if isinstance(layout, str):
+        log.warning("this model opens in zoo only; %s cannot express it: %s", model.spec.home.partition(":")[0], layout)
         return OWN_KEYS, {}
-    return told["keys"], told["config"]
+    return layout["keys"], layout["config"]
 
 
 def save_tokenizer(inputs: Text, folder: Path) -> None:
-    """Write the tokenizer's files beside the weights; a model that never used its tokenizer is saved all the same."""
+    """Write the tokenizer's files beside the weights; a tokenizer that cannot be opened is logged and left out."""
     from zoo.data.text import open_tokenizer
 
     try:
@@ -298,7 +302,7 @@ def save_tokenizer(inputs: Text, folder: Path) -> None:
 
 
 def root_of(spec: BackboneSpec) -> BackboneSpec:
-    """Follow derivations to the declaration that code stands behind."""
+    """Return the spec at the root of the derivations of another, which a plugin declares."""
     while spec.base:
         spec = default_registry().resolve(spec.base).spec
     return spec

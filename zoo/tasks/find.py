@@ -1,4 +1,4 @@
-"""From the name of a task to the task: the built-in ones, and those of plugins."""
+"""Look up tasks by name: the built-in ones and those of plugins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def find_task(name: str) -> Task:
     """Return the task of this name.
 
     Raises:
-        OptionError: With the nearest name, if there is none.
+        OptionError: With the nearest name, if there is no such task.
         AmbiguousNameError: If more than one plugin gives it.
     """
     if name in BUILTIN:

@@ -1,4 +1,4 @@
-"""Labels of any kind become targets: class names are found, ordered and checked, never guessed from positions."""
+"""Encoding of labels as targets; class names are found, ordered and checked, never guessed from positions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zoo.tasks.task import Task
 
 log = logging.getLogger(__name__)
 _INTEGER = re.compile(r"[+-]?\d+")
-_LARGEST = float(np.finfo(np.float32).max)  # what is larger would be infinite once it is a target
+_LARGEST = float(np.finfo(np.float32).max)  # larger values would be infinite as float32 targets
 
 
 def class_order(names: set[str]) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def class_order(names: set[str]) -> tuple[str, ...]:
 
 
 def class_names(raw: Raw, task: Task) -> tuple[str, ...] | None:
-    """Return the classes that a source declares, else those its labels name; None for a task without classes."""
+    """Return the classes that a source declares, else those in its labels; None for a task without classes."""
     if not task.has_classes or raw.classes is not None:
         return raw.classes if task.has_classes else None
     return encode(raw.labels or (), raw.inputs, task=task, classes=None, source=raw.source)[1]
@@ -61,10 +61,10 @@ def keep_classes(raw: Raw, classes: Sequence[str] | None, task: Task) -> Raw:
         near = did_you_mean(known[0], others)
         raise DataError(f"{raw.source} has no sample of {examples(known, 8)}{near}; its classes: {examples(class_order(set(others)), 8)}")
     if others:
-        told = ", ".join(f"{name!r} ({number})" for name, number in others.most_common(8))
-        log.info("%s: %d of %d samples are of other classes and are left out: %s", raw.source, sum(others.values()), len(labels), told)
-    kept = raw if not labels else raw.select([row for row, label in enumerate(labels) if not _is_other(label, known)])
-    return replace(kept, classes=known)
+        left_out = ", ".join(f"{name!r} ({number})" for name, number in others.most_common(8))
+        log.info("%s: %d of %d samples are of other classes and are left out: %s", raw.source, sum(others.values()), len(labels), left_out)
+    rows = raw if not labels else raw.select([row for row, label in enumerate(labels) if not _is_other(label, known)])
+    return replace(rows, classes=known)
 
 
 def _is_other(label: Any, known: Sequence[str]) -> bool:
@@ -87,16 +87,16 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
 def encode(
     labels: Sequence[Any], inputs: Sequence[Any], *, task: Task, classes: Sequence[str] | None, source: str
 ) -> tuple[Array, tuple[str, ...]]:
-    """Turn labels into targets.
+    """Encode labels as targets.
 
     Args:
         labels: One per sample. Single-label: text or integers. Multi-label: text separated by ``|`` or ``;``, lists of
             names, or rows of 0 and 1. Regression: a number or a list of numbers. Token classification: a list of names,
             one per word.
-        inputs: The samples, to name those at fault.
-        task: What the labels are read for.
+        inputs: The samples, for error messages.
+        task: Name of the task.
         classes: The classes to use, or None to find them.
-        source: For messages.
+        source: Name of the data, for messages.
 
     Returns:
         Targets as ``Table.targets`` describes them, and the class names (empty for regression).
@@ -161,7 +161,7 @@ def _name(label: Any) -> str:
 
 
 def _are_indices(labels: Sequence[Any], known: Sequence[str]) -> bool:
-    """Whether in-memory integers count into the classes, because the classes have names of another kind."""
+    """Return whether in-memory integers are class indices, because the class names are not numbers."""
     if any(_INTEGER.fullmatch(name) for name in known):
         return False
     return bool(labels) and all(type(label) is int and 0 <= label < len(known) for label in labels)
@@ -251,7 +251,7 @@ def encode_numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) ->
         try:
             parts = re.split(r"[|;]", label) if isinstance(label, str) else label
             values.append([float(part) for part in parts] if isinstance(parts, list | tuple) else [float(parts)])
-            if not all(abs(value) <= _LARGEST for value in values[-1]):  # which NaN is not either
+            if not all(abs(value) <= _LARGEST for value in values[-1]):  # NaN included
                 raise ValueError("not finite")
         except (TypeError, ValueError):
             faults.append(f"{item_name(inputs, row)}: {label!r}")

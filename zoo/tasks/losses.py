@@ -1,4 +1,4 @@
-"""Named losses that a run may ask for in place of its task's: each a sum over the batch, with class weights and label smoothing."""
+"""Losses that a run can select by name: sums over the batch, with class weights and label smoothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, weights: Tensor | None = N
 
 
 def focal(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-    """Return the sum of ``(1 - p)**2 * cross entropy``: what is classified well counts less (Lin et al. 2017)."""
+    """Return the sum of ``(1 - p)**2 * cross entropy``: well-classified samples count less (Lin et al. 2017)."""
     logs = logits.log_softmax(-1)
     parts = _soft(logits, targets, smoothing) * (1 - logs.exp()) ** GAMMA * logs
     return -(parts if weights is None else parts * weights).sum()

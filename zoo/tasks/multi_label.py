@@ -1,4 +1,4 @@
-"""Any number of labels per sample."""
+"""Multi-label classification."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class MultiLabel(Task):
-    """Binary cross entropy on ``(batch, labels)``; a sigmoid for each label, and those above one half.
+    """Binary cross entropy on ``(batch, labels)``; predicts the labels with a sigmoid above one half.
 
     Class weights count for positives; label smoothing moves targets toward one half.
     """

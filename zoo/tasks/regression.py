@@ -1,4 +1,4 @@
-"""Numbers."""
+"""Regression."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Regression(Task):
         """Return mae, rmse and r2 for each row of weights."""
         w, targets = weights, np.asarray(targets, dtype=np.float64).reshape(logits.shape)
         error, total = logits - targets, w.sum(1)
-        centred = targets - targets.mean(0)  # for the variance below to lose no digits
+        centred = targets - targets.mean(0)  # so that the variance below loses no digits
         spread = w @ centred**2 - (w @ centred) ** 2 / total[:, None]
         spread = np.where(spread > 0, spread, np.nan)
         return {

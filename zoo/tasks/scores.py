@@ -1,4 +1,4 @@
-"""Formulas that several tasks share: probabilities, and ranking metrics for many rows of sample weights at once."""
+"""Probabilities, and ranking metrics for many rows of sample weights at once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ranked(scores: Array, truth: Array, w: Array, specificity: float | None, *, 
         truth: ``(n, classes)``, bool.
         w: Weights ``(draws, n)``.
         specificity: In [0, 1], or None.
-        only: The classes that count.
+        only: The classes to average over.
     """
     if not np.isfinite(scores).all():
         return {}
@@ -49,7 +49,7 @@ def precision(scores: Array, truth: Array, w: Array) -> Array:
 
 
 def mean(values: Array) -> Array:
-    """Return the mean over classes of those in which a metric is defined, NaN where it is in none."""
+    """Return the mean over the classes in which a metric is defined, NaN if there are none."""
     defined = np.isfinite(values)
     return np.asarray(np.where(defined, values, 0).sum(1) / defined.sum(1))
 

@@ -1,4 +1,4 @@
-"""One class per sample."""
+"""Single-label classification."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SingleLabel(Task):
-    """Cross entropy on class indices ``(batch,)`` or probabilities ``(batch, classes)``; softmax and the likeliest class.
+    """Cross entropy on class indices ``(batch,)`` or probabilities ``(batch, classes)``; predicts the likeliest class.
 
     Class weights count for the target's class; label smoothing is that of Szegedy et al. 2016.
     """

@@ -1,4 +1,4 @@
-"""The base of every task. Neither torch nor numpy at the top: tasks are named and checked before they are imported."""
+"""The base class of tasks. Imports neither torch nor numpy, so that tasks can be listed and checked without them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ Array: TypeAlias = "npt.NDArray[Any]"
 
 
 class Task:
-    """What a head predicts.
+    """A kind of prediction: targets, loss, metrics and decoding.
 
     A subclass sets the attributes, and writes at least ``encode``, ``loss``, ``metrics`` and ``decode``.
 
     Attributes:
-        name: As ``adapt(task=…)`` takes it.
+        name: Name for ``adapt(task=…)``.
         monitors: Metrics that may choose the best epoch; the first is the default.
-        lower_is_better: Those of them of which the lowest is the best.
-        head: The head that is attached where none is asked for.
+        lower_is_better: Monitors whose lowest value is the best.
+        head: The default head.
         per_token: Whether each token of a text has logits and a target.
         has_classes: Whether the targets are classes with names.
         exclusive: Whether each sample has exactly one class.
         has_specificity: Whether there is a sensitivity at a specificity.
-        least_outputs: Fewest outputs that make sense.
+        least_outputs: Minimum number of outputs.
         standardized: Whether the head learns targets in standard units, and computes in float32.
         empty_is_none: Whether an empty label means "none of the classes" and not a missing one.
-        recipe: Recipe where none is asked for, with the fields that differ; None for the general default.
-        losses: Losses that a run may ask for by name, see ``zoo.tasks.losses``; the first is the task's own.
-        useless: Options of a run that it has no use for, with the reason.
-        card: What the model card calls it, by modality.
+        recipe: The default recipe, with the fields that differ; None for the general default.
+        losses: Losses that a run can select by name, see ``zoo.tasks.losses``; the first is the task's own.
+        useless: Options of a run without effect, with the reason.
+        card: Name on the model card, by modality.
     """
 
     name: ClassVar[str]
@@ -57,16 +57,16 @@ class Task:
     def encode(
         self, labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str
     ) -> tuple[Array, tuple[str, ...]]:
-        """Turn labels into targets.
+        """Encode labels as targets.
 
         Args:
             labels: One per sample, stripped, none missing.
-            inputs: The samples, to name those at fault.
+            inputs: The samples, for error messages.
             classes: The classes to use, or None to find them.
-            source: For messages.
+            source: Name of the data, for messages.
 
         Returns:
-            Targets as ``zoo.data.table.Table`` describes them, and the names of the classes; none where there are none.
+            Targets as ``zoo.data.table.Table`` describes them, and the names of the classes, if there are any.
 
         Raises:
             DataError: If labels are not of the task's kind or none of ``classes``; all faults at once.
@@ -74,7 +74,7 @@ class Task:
         raise TypeError(f"task {self.name!r} has no encode()")
 
     def outputs(self, targets: Array, classes: Sequence[str]) -> int:
-        """Return how many outputs a model needs for these targets."""
+        """Return the number of outputs that a model needs for these targets."""
         return len(classes)
 
     def loss(self, logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
@@ -91,9 +91,9 @@ class Task:
         return next(iter(self.losses.values()))(logits, targets, weights=weights, smoothing=smoothing)
 
     def weight(self, targets: Tensor, weights: Tensor | None = None) -> Tensor | float:
-        """Return what the sum over ``targets`` is divided by for the mean; above zero.
+        """Return the divisor of the sum over ``targets`` for the mean; above zero.
 
-        It is a number where that needs no look at the values, which on a GPU would be waited for.
+        It is a number if that needs no values, as reading them would wait for a GPU.
         """
         return float(len(targets))
 
@@ -109,7 +109,7 @@ class Task:
         return np.asarray(len(targets) / (len(classes) * counts))
 
     def metrics(self, logits: Array, targets: Array, classes: Sequence[str]) -> dict[str, float]:
-        """Return the metrics; one that the data leave undefined is left out.
+        """Return the metrics; those that the data leave undefined are omitted.
 
         Args:
             logits: ``(n, outputs)``, float64; for words an array of n arrays.
@@ -119,18 +119,18 @@ class Task:
         raise TypeError(f"task {self.name!r} has no metrics()")
 
     def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
-        """Return each metric for each row of ``weights`` ``(draws, n)``, for confidence intervals; None where there are none.
+        """Return each metric for each row of ``weights`` ``(draws, n)``, for confidence intervals; None if the task has none.
 
         Args:
             logits: ``(n, outputs)``.
             targets: One row per sample.
             weights: How often each sample counts, per draw.
-            specificity: Where given, ``sensitivity_at_specificity`` is added, if the task has it.
+            specificity: If given, ``sensitivity_at_specificity`` is added, if the task has it.
         """
         return None
 
     def probabilities(self, logits: Array) -> Array | None:
-        """Return probabilities ``(n, outputs)``; None where outputs are none."""
+        """Return probabilities ``(n, outputs)``; None if the task has none."""
         return None
 
     def decode(self, logits: Array, labels: Sequence[Any]) -> list[Any]:
@@ -138,7 +138,7 @@ class Task:
 
         Args:
             logits: ``(n, outputs)``, float32; for words an array of n arrays.
-            labels: Names of the classes, or their indices where they have none.
+            labels: Names of the classes, or their indices if they have no names.
         """
         raise TypeError(f"task {self.name!r} has no decode()")
 

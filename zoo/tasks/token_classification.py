@@ -1,4 +1,4 @@
-"""One class per word of a text; metrics by entity, as seqeval counts them (the CoNLL-2000 evaluation)."""
+"""Token classification; metrics by entity as in seqeval (the CoNLL-2000 evaluation)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OUTSIDE = "O"
-IGNORED = -100  # target of a token that carries no label
+IGNORED = -100  # target of tokens without a label
 
 
 class TokenClassification(Task):
-    """Cross entropy on logits ``(batch, tokens, classes)`` and class indices ``(batch, tokens)``, where -100 does not count."""
+    """Cross entropy on logits ``(batch, tokens, classes)`` and class indices ``(batch, tokens)``, without targets of -100."""
 
     name = "token-classification"
     monitors = ("f1", "precision", "recall", "accuracy", "loss")
     head = "tokens"
     per_token = True
     least_outputs = 2
-    # A head on frozen features says little about single words.
+    # A head on frozen features classifies single words poorly.
     recipe: ClassVar[tuple[str, Mapping[str, Any]] | None] = ("full", MappingProxyType({"lr": 1e-4}))
     useless: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"balanced_sampling": "it draws whole samples, and a sentence has labels of several classes; use class_weights"}
@@ -43,14 +43,14 @@ class TokenClassification(Task):
         return encode_by_word(labels, inputs, classes, source)
 
     def loss(self, logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-        """Return the sum of the cross entropies of all tokens that carry a label."""
+        """Return the sum of the cross entropies of all tokens with a label."""
         from torch.nn import functional
 
         logits, targets = logits.flatten(0, 1), targets.flatten()
         return functional.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing, reduction="sum")
 
     def weight(self, targets: Tensor, weights: Tensor | None = None) -> Tensor | float:
-        """Return the number of tokens that carry a label, or the sum of their weights."""
+        """Return the number of tokens with a label, or the sum of their weights."""
         counted = targets != IGNORED
         found = counted.float() if weights is None else weights[targets.clamp(min=0)] * counted
         return found.sum().clamp(min=1e-12)
@@ -93,7 +93,7 @@ def entity_metrics(logits: Array, targets: Array, classes: Sequence[str]) -> dic
     shifted = rows[seen] - rows[seen].max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(shifted)), truth[seen]]
     with warnings.catch_warnings():
-        # No entity guessed: precision is 0 by definition here. Tags such as DESC instead of B-X are taken as entities.
+        # Precision without predicted entities is 0 by definition. Tags such as DESC instead of B-X count as entities.
         warnings.simplefilter("ignore", UserWarning)
         scores = [score(expected, guessed, zero_division=0) for score in (f1_score, precision_score, recall_score)]
     right = [one == other for words, others in zip(expected, guessed, strict=True) for one, other in zip(words, others, strict=True)]

@@ -1,6 +1,6 @@
-"""The conformance kit for plugin authors: ``check_backbone("acme/tinyvit")`` is the whole test of a plugin.
+"""Conformance tests for plugin authors: ``check_backbone("acme/tinyvit")`` is the whole test of a plugin.
 
-Public and versioned: a check is only added with a new ``KIT_VERSION``.
+Checks are added only with a new ``KIT_VERSION``.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Check: TypeAlias = Callable[[Subject], None]
 
 
 def check_backbone(name: str, *, size: Sequence[int] | None = None) -> int:
-    """Hold one installed backbone to the contract of a plugin.
+    """Check that an installed backbone fulfils the contract of a plugin.
 
     Args:
         name: Its id.
-        size: Size of the inputs for all checks but that of the declared features, which uses the declared one: ``(64, 64)``
-            pixels, ``(32, 32, 32)`` voxels. For backbones whose declared size makes a dozen training steps slow.
+        size: Size of the inputs, such as ``(64, 64)`` pixels or ``(32, 32, 32)`` voxels, for backbones that are slow at their
+            declared size. The check of the declared features always uses the latter.
 
     Returns:
         How many checks ran: all of ``backbone_checks``.
@@ -49,7 +49,7 @@ def check_backbone(name: str, *, size: Sequence[int] | None = None) -> int:
     for check in checks:
         try:
             check(subject)
-        except Exception as error:  # whatever a plugin raises is a failed check, and the others still run
+        except Exception as error:  # any error of a plugin is a failed check, and the others still run
             failures.append(f"{check.__name__.removeprefix('_')}: {str(error) or type(error).__name__}")
     if failures:
         raise AssertionError(fault_list(f"{name} fails {len(failures)} of {len(checks)} checks (kit {KIT_VERSION}):", failures))

@@ -1,4 +1,4 @@
-"""Checks of the declaration: it lists without torch, states a licence, and forward gives what it says."""
+"""Checks of the declaration: listing without torch, licence, declared features."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def listing_imports_no_torch(subject: Subject) -> None:
 
 
 def licence_is_stated(subject: Subject) -> None:
-    """Weights come with a licence, or, where the publisher states none, with the place where they are published."""
+    """Weights have a licence or, if the publisher states none, a source."""
     weights = subject.backbone.spec.weights
     if weights is None:
         return
@@ -43,7 +43,7 @@ def licence_is_stated(subject: Subject) -> None:
 
 
 def headless_build_equals_plain_build(subject: Subject) -> None:
-    """A build without values, filled from the state of a plain build, gives equal features: no hidden state."""
+    """A build without values, loaded with the state of a plain build, gives equal features: there is no hidden state."""
     plain = subject.backbone.build().eval()
     filled = build(subject.backbone.spec.replace(convert=""), plain.state_dict).eval()
     assert next(filled.parameters()).data_ptr() == next(plain.parameters()).data_ptr()
@@ -62,7 +62,7 @@ def features_are_as_declared(subject: Subject) -> None:
 
 
 def padding_changes_nothing(subject: Subject) -> None:
-    """What stands in the padding of a text changes no feature of its tokens."""
+    """The content of the padding changes no feature of a text's tokens."""
     batch = subject.batch()
     assert isinstance(batch, dict), "only texts have padding"
     mask = batch["attention_mask"]

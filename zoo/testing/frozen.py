@@ -1,4 +1,4 @@
-"""Checks of freezing: a frozen prefix stands still bit for bit, and everything else trains."""
+"""Checks of freezing: a frozen prefix does not change, bit for bit, and everything else trains."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ log = logging.getLogger("zoo")
 def frozen_prefix_stands_still_and_the_rest_moves(subject: Subject) -> None:
     """After two AdamW steps in train mode the prefix is bit-equal, buffers included, and every other parameter moved.
 
-    A parameter that gets no gradient in a model that was never frozen is idle by the network's own making, and excused; a
-    whole group of such parameters is not.
+    A parameter without gradient in a model that was never frozen is allowed not to move, but not a whole group of them.
     """
     idle = idle_parameters(subject)
     for k in subject.prefixes():
@@ -32,7 +31,7 @@ def frozen_prefix_stands_still_and_the_rest_moves(subject: Subject) -> None:
         moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
         frozen = {name for group in model.groups[:k] for name, _ in (*group.named_parameters(), *group.named_buffers())}
         assert not moved & frozen, f"with {k} groups frozen these moved: {examples(sorted(moved & frozen))}"
-        held = {id(parameter) for parameter in model.groups[:k].parameters()}  # one tied across groups belongs to the first of them
+        held = {id(parameter) for parameter in model.groups[:k].parameters()}  # a tied one belongs to the first of its groups
         free = [name for name, parameter in model.groups[k:].named_parameters() if id(parameter) not in held]
         still = [name for name in free if name not in moved | idle]
         assert not still, f"with {k} groups frozen these did not move: {examples(still)}"
@@ -47,7 +46,7 @@ def idle_parameters(subject: Subject) -> set[str]:
     model = subject.model()
     idle = {name for name, _ in model.groups.named_parameters()}
     for _ in two_steps(model, subject):
-        # Zero-initialised branches pass a gradient from the second step on.
+        # Zero-initialised branches have gradients from the second step on.
         idle -= {name for name, p in model.groups.named_parameters() if p.grad is not None and bool(p.grad.any())}
     dead = [group.name for group in model.groups if idle.issuperset(name for name, _ in group.named_parameters())]
     dead = [name for name in dead if any(True for _ in model.groups[name].parameters())]
@@ -59,7 +58,7 @@ def idle_parameters(subject: Subject) -> set[str]:
 
 
 def two_steps(model: TaskModel, subject: Subject) -> Iterator[None]:
-    """Take two AdamW steps in train mode; after each the gradients are still there."""
+    """Take two AdamW steps in train mode; yield after each, with the gradients still set."""
     optimizer = torch.optim.AdamW(param_groups(model.groups, model.head, lr=0.01, weight_decay=0.1))
     for _ in range(2):
         model.train()
@@ -71,7 +70,7 @@ def two_steps(model: TaskModel, subject: Subject) -> Iterator[None]:
 
 
 def frozen_features_ignore_mode_and_batch_mates(subject: Subject) -> None:
-    """What a frozen prefix puts out in train mode equals eval mode bit for bit, whatever else is in the batch."""
+    """Outputs of a frozen prefix in train mode equal those in eval mode bit for bit, for any other samples in the batch."""
     model = subject.model()
     batch = subject.batch(4)
     for k in subject.prefixes():
@@ -87,7 +86,7 @@ def frozen_features_ignore_mode_and_batch_mates(subject: Subject) -> None:
             outputs.append(list(tensors(output[name])))
         equal = all(torch.equal(one, other) for one, other in zip(outputs[0], outputs[1], strict=True))
         assert equal, f"with {k} groups frozen, {name!r} differs between train and eval mode"
-        # A table of positions, say, has no axis of samples.
+        # Some outputs, such as a table of positions, have no axis of samples.
         pairs = [(one, other) for one, other in zip(outputs[1], outputs[2], strict=True) if one.ndim and one.shape[0] == 4]
         same = all(torch.allclose(one[0].float(), other[0].float(), rtol=1e-4, atol=1e-4) for one, other in pairs)
         assert same, f"with {k} groups frozen, the output of {name!r} depends on the other samples of the batch"

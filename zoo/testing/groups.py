@@ -1,4 +1,4 @@
-"""Checks of the layer groups: they run in order, each gives an output, and each parameter trains once."""
+"""Checks of the layer groups: order of execution, outputs, and a partition into param groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.tuning import param_groups, taps
 
 
 def groups_run_in_order(subject: Subject) -> None:
-    """The groups partition the module (``bind`` proves it) and first run in the declared order."""
+    """The groups partition the module, which ``bind`` checks, and first run in the declared order."""
     order = execution_order(subject.backbone.groups, subject.batch())
     ran = [name for name in subject.backbone.groups.names if name in order]
     assert order == ran, f"they run as {', '.join(order)}; declared is {', '.join(ran)}"
@@ -50,7 +50,7 @@ def param_groups_hold_each_parameter_once(subject: Subject) -> None:
 
 
 def taps_give_every_group(subject: Subject) -> None:
-    """Every group that has modules puts something out."""
+    """Every group with modules has an output."""
     groups = subject.backbone.groups
     named = [group.name for group in groups if dict(group.modules()).keys() & set(group.members)]
     with taps(groups, *named) as outputs, torch.no_grad():

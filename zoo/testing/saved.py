@@ -1,4 +1,4 @@
-"""Checks of saving: what is written comes back equal."""
+"""Checks of saving and loading."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.testing.subject import Subject
 
 
 def saved_model_returns(subject: Subject) -> None:
-    """A saved model comes back from its safetensors file bit for bit, gives the same logits, and is a backbone with the same groups."""
+    """A saved model is loaded bit for bit, gives the same logits, and is a backbone with the same groups."""
     model = subject.model().eval()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = model.save(Path(folder) / "saved")
@@ -22,7 +22,7 @@ def saved_model_returns(subject: Subject) -> None:
         assert before.keys() == after.keys(), f"saving lost or added: {examples(sorted(before.keys() ^ after.keys()))}"
         changed = [name for name in before if before[name].dtype != after[name].dtype or not torch.equal(before[name], after[name])]
         assert not changed, f"saving changed: {examples(changed)}"
-        # Bytes read from a file may lie aligned otherwise in memory, which changes the last bit of a convolution.
+        # Loaded tensors may have another alignment in memory, which changes the last bit of a convolution.
         same = torch.allclose(model(subject.batch()), loaded.eval()(subject.batch()), rtol=1e-5, atol=1e-6)
         assert same, "logits differ after saving and loading"
         assert zoo.get(path).groups.names == model.groups.names, "groups differ after saving and loading"

@@ -1,4 +1,4 @@
-"""The backbone under test: its handle, its batches, and how outputs of any shape are compared."""
+"""The backbone under test and its batches."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from zoo.declare import Image, Text, Volume
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 
-TOKENS = 16  # long enough for a padded sample, short enough for every backbone
-IDS = (5, 30)  # the smallest vocabularies of tests have these, and no padding or special token is among them
+TOKENS = 16  # tokens; long enough for a padded sample, short enough for every backbone
+IDS = (5, 30)  # token ids in the smallest vocabularies of tests, without padding and special tokens
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One backbone under test, built with random values: nothing is fetched.
+    """One backbone under test, built with random values, without download.
 
     Attributes:
         name: Its id.
-        size: Size of the inputs in pixels or voxels; None means the declared one, which large volumes make slow.
+        size: Size of the inputs in pixels or voxels; None means the declared one.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Subject:
             return zoo.get(self.name, weights=False).adapt(3)
 
     def batch(self, size: int = 2, *, declared: bool = False) -> ModelInputs:
-        """A batch of inputs, the same each time; of a text the last sample is padded.
+        """A batch of inputs, the same each time; of texts the last one is padded.
 
         Args:
             size: Number of samples.
-            declared: Whether to use the declared size whatever ``self.size`` says.
+            declared: Whether to use the declared size instead of ``self.size``.
         """
         inputs = self.backbone.spec.inputs
         generator = torch.Generator().manual_seed(0)
@@ -62,7 +62,7 @@ class Subject:
         return torch.randn(size, *shape, generator=generator)
 
     def features(self, batch: ModelInputs) -> Any:
-        """What the backbone's forward returns in eval mode."""
+        """The outputs of the backbone in eval mode."""
         module = self.backbone.build().eval()
         with torch.no_grad():
             return module(batch)
@@ -74,13 +74,13 @@ class Subject:
 
 
 def pick(batch: ModelInputs, rows: Sequence[int]) -> ModelInputs:
-    """Return a batch of some samples of another."""
+    """Return some samples of a batch."""
     index = list(rows)
     return {key: value[index] for key, value in batch.items()} if isinstance(batch, Mapping) else batch[index]
 
 
 def tensors(output: Any) -> Iterator[Tensor]:
-    """Yield every tensor of an output, which libraries return bare, in tuples or in mappings."""
+    """Yield every tensor of an output, which may be a tensor, a tuple or a mapping."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping):

@@ -1,4 +1,4 @@
-"""Checks of the techniques that work on layer groups: LoRA finds its layers, recompute changes no gradient."""
+"""Checks of techniques: LoRA finds its layers, recompute changes no gradient."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ log = logging.getLogger("zoo")
 
 
 def lora_targets_exist(subject: Subject) -> None:
-    """LoRA finds layers by their exact names, or says why it has none here, and a forward pass calls some of them."""
+    """LoRA finds layers, some of which a forward calls, or says why there are none."""
     groups = subject.backbone.groups
     try:
         names = lora_targets(groups)
-    except LayerGroupError as error:  # its layers may be of kinds that take none
+    except LayerGroupError as error:  # its layers may be of types without LoRA
         log.warning("%s: %s", subject.name, error)
         return
     called: set[str] = set()
@@ -36,14 +36,14 @@ def lora_targets_exist(subject: Subject) -> None:
 
 
 def recompute_gives_equal_gradients(subject: Subject) -> None:
-    """Computing the activations of every block twice gives the gradients and the statistics of computing them once."""
+    """Recomputing the activations of every block gives equal gradients and statistics."""
     plain, twice = subject.model(), subject.model()
     blocks = recompute(twice.groups)
     before, after = _gradients(plain, subject), _gradients(twice, subject)
     differ = [name for name in before if not _close(before[name], after[name])]
     assert not differ, f"with {len(blocks)} blocks recomputed the gradients of these differ: {examples(differ)}"
-    kept = dict(twice.named_buffers())
-    moved = [name for name, buffer in plain.named_buffers() if not torch.allclose(buffer, kept[name], rtol=1e-4, atol=1e-6)]
+    buffers = dict(twice.named_buffers())
+    moved = [name for name, buffer in plain.named_buffers() if not torch.allclose(buffer, buffers[name], rtol=1e-4, atol=1e-6)]
     assert not moved, f"with {len(blocks)} blocks recomputed these statistics differ: {examples(moved)}"
 
 

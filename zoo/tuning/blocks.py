@@ -1,4 +1,4 @@
-"""Parts of a model that several techniques need: modules, blocks of a group, outputs."""
+"""Helpers of several techniques: blocks of groups, and hooks on their outputs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.utils.hooks import RemovableHandle
 
 from zoo.models.layers import LayerGroup, LayerGroups
 
-CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # their children are called, they themselves are not
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # containers whose children are called, and not they themselves
 
 
 class Tuned(Protocol):
-    """What is asked of a ``TaskModel``, which stands a floor above."""
+    """The part of ``TaskModel`` that techniques use; the class itself is on a higher floor."""
 
     head: nn.Module
     groups: LayerGroups
@@ -26,25 +26,25 @@ def blocks(groups: LayerGroups) -> dict[str, nn.Module]:
     """Return the blocks of a slice of groups by dotted name, in forward order.
 
     A block is the largest unit that is called as a whole: a member of a group, or each child where the member is a list or a
-    sequence. What holds no parameters is left out.
+    sequence. Modules without parameters are left out.
     """
     return dict(pair for group in groups for name, module in group.modules() for pair in _blocks(name, module))
 
 
-def listen(group: LayerGroup, keep: Callable[[Any], None]) -> list[RemovableHandle]:
-    """Hand every output of the group's modules to ``keep`` until the handles are removed; the last one in a forward is the group's.
+def listen(group: LayerGroup, receive: Callable[[Any], None]) -> list[RemovableHandle]:
+    """Call ``receive`` with every output of the group's modules; the last call in a forward has the group's output.
 
     Returns:
-        The handles; none where the group holds bare parameters only and thus has no output.
+        The handles of the hooks; none if the group holds bare parameters only and thus has no output.
     """
 
-    def tell(_module: nn.Module, _args: Any, output: Any) -> None:
-        keep(output)
+    def record(_module: nn.Module, _args: Any, output: Any) -> None:
+        receive(output)
 
-    # Containers such as ModuleList are never called themselves, so every module inside the members listens; the
-    # outermost one that is called finishes last and thus has the last word.
+    # Containers such as ModuleList are never called, so every module inside the members has a hook. The outermost one that
+    # is called finishes last.
     members = [module for name, module in group.modules() if name in group.members]
-    return [inner.register_forward_hook(tell) for outer in members for inner in outer.modules()]
+    return [inner.register_forward_hook(record) for outer in members for inner in outer.modules()]
 
 
 def first_tensor(value: Any) -> Tensor | None:

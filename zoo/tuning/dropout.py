@@ -1,4 +1,4 @@
-"""Dropout of a whole model, set for the time of its training."""
+"""Dropout rate of a whole model during training."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def set_dropout(model: Tuned, p: float) -> Iterator[list[str]]:
     """Give every dropout layer of backbone and head the probability ``p`` while the context is open (Srivastava et al. 2014).
 
     A head without a dropout layer gets one in front of its last linear layer. Layers in eval mode drop nothing, so a frozen
-    prefix is left alone. Probabilities that are not those of a dropout layer (``nn.MultiheadAttention`` has a number of its
-    own) stay.
+    prefix has no dropout. Rates outside dropout layers, such as that of ``nn.MultiheadAttention``, are not changed.
 
     Args:
         model: The model.
@@ -51,7 +50,7 @@ def set_dropout(model: Tuned, p: float) -> Iterator[list[str]]:
 
 
 def _dropouts(module: nn.Module, prefix: str) -> dict[str, _DropoutNd]:
-    """Return the dropout layers of a module, but for those of LoRA, which has a rate of its own."""
+    """Return the dropout layers of a module, without those of LoRA, which has its own rate."""
     layers = {f"{prefix}.{name}": layer for name, layer in module.named_modules() if isinstance(layer, _DropoutNd)}
     return {name: layer for name, layer in layers.items() if ".lora_" not in name}
 

@@ -1,4 +1,4 @@
-"""Frozen prefixes: no gradient and eval mode as a whole, so that nothing in them moves."""
+"""Frozen prefixes: no gradients, and eval mode, so that neither parameters nor buffers change."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from zoo.models.layers import LayerGroups
 
 
 def is_bias(name: str, parameter: nn.Parameter) -> bool:
-    """Tell whether a parameter is a bias vector, those of norms included (BitFit, Ben Zaken et al. 2022).
+    """Return whether a parameter is a bias vector, of norms too (BitFit, Ben Zaken et al. 2022).
 
-    Beside ``bias`` there are the biases that a layer keeps under a name of its own, such as ``in_proj_bias`` and ``q_bias``;
-    tables of biases by position are matrices and none.
+    Besides ``bias`` these are biases with other names, such as ``in_proj_bias`` and ``q_bias``. Tables of position biases are
+    matrices and do not count.
     """
     last = name.rpartition(".")[2]
     return last == "bias" or (last.endswith("_bias") and parameter.ndim == 1)
@@ -34,17 +34,17 @@ SELECTIONS: dict[str, Callable[[str, nn.Parameter], bool]] = {"all": _any, "lora
 def freeze_prefix(groups: LayerGroups, length: int, trains: str = "all") -> None:
     """Freeze the first ``length`` groups and unfreeze the others, in place.
 
-    Frozen parameters lose their gradient, so that an optimizer that holds them skips them. A parameter tied across
-    groups belongs to the first of them.
+    Gradients of frozen parameters are set to None, so that an optimizer skips them. A parameter tied across groups belongs to
+    the first of them.
 
     Args:
         groups: All groups of the backbone.
         length: Length of the frozen prefix, in groups.
-        trains: What of the other groups trains: ``all`` parameters, those of ``lora``, or the ``bias`` vectors.
+        trains: Trainable parameters of the other groups: ``all``, those of ``lora``, or the ``bias`` vectors.
 
     Raises:
         OptionError: If there is no such choice of parameters.
-        LayerGroupError: If it holds no parameter of the groups that are not frozen.
+        LayerGroupError: If the other groups have no such parameter.
     """
     chosen = _chosen(groups, length, trains)
     for parameter in groups.parameters():
@@ -69,8 +69,8 @@ def _chosen(groups: LayerGroups, length: int, trains: str) -> set[int]:
 def apply_eval(groups: LayerGroups, length: int) -> None:
     """Put the first ``length`` groups into eval mode, in place; to be called after every ``train()``.
 
-    BatchNorm statistics of every dimension, dropout and drop-path then stand still. With all groups frozen the whole
-    backbone is in eval mode, functional dropout at its root included.
+    BatchNorm statistics then stay fixed, and dropout and drop-path are off. With all groups frozen the whole backbone is in
+    eval mode, including functional dropout at its root.
     """
     if length == len(groups):
         groups.model.eval()

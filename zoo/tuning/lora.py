@@ -1,4 +1,4 @@
-"""Low-rank adaptation (LoRA, Hu et al. 2022) through PEFT: which layers, attaching, and merging."""
+"""Low-rank adaptation (LoRA, Hu et al. 2022) through PEFT: attach, merge, detach."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ log = logging.getLogger("zoo")
 
 @dataclass(frozen=True)
 class Lora:
-    """What is attached to a model.
+    """The LoRA of a model.
 
     Attributes:
         targets: Dotted names of the layers in the backbone, in forward order.
         rank: Rank of the update of each.
         alpha: Numerator of its scale ``alpha / rank``.
-        dropout: Rate at which what enters the update is dropped in training.
+        dropout: Dropout rate of the inputs of the update in training.
     """
 
     targets: tuple[str, ...]
@@ -36,7 +36,7 @@ class Lora:
 
 
 class LoraModel(Protocol):
-    """What is asked of a ``TaskModel`` here."""
+    """The part of ``TaskModel`` that LoRA uses."""
 
     backbone: nn.Module
     groups: LayerGroups
@@ -45,31 +45,30 @@ class LoraModel(Protocol):
     lora: Lora | None
 
     def freeze(self, upto: int | str) -> Any:
-        """Freeze the groups from the input on."""
+        """Freeze a prefix of the groups."""
 
 
 def attach_lora(
     model: LoraModel, groups: LayerGroups, *, rank: int = 8, alpha: float = 16.0, dropout: float = 0.0, seed: int = 0
 ) -> list[str]:
-    """Attach LoRA to every layer of some groups that can take it, in place, and let nothing else of the backbone train.
+    """Attach LoRA to every suitable layer of some groups, in place; nothing else of the backbone then trains.
 
-    A layer keeps its values and its place; beside it a pair of matrices of ``rank`` learns the update. The second starts as
-    zeros, so the model's outputs are the same until the first step. A linear layer that gives query, key and value at once
-    is one target, with one update of its whole output.
+    A layer keeps its values and its name; a pair of matrices of ``rank`` learns its update. The second starts at zero, so the
+    model's outputs do not change before the first step. A fused linear layer of query, key and value is one target.
 
     Args:
         model: A ``TaskModel``; its ``trains`` becomes ``lora``.
         groups: The groups to adapt, such as ``model.groups[4:]``.
         rank: Rank of the updates, 1 or more.
         alpha: Numerator of their scale ``alpha / rank``.
-        dropout: Rate at which their inputs are dropped in training, in [0, 1).
-        seed: Seed of their initial values; torch's own random state is left as it was.
+        dropout: Dropout rate of their inputs in training, in [0, 1).
+        seed: Seed of their initial values; torch's random state is not changed.
 
     Returns:
-        The dotted names in the backbone of the layers that were chosen, in forward order.
+        Dotted names of the chosen layers in the backbone, in forward order.
 
     Raises:
-        LayerGroupError: If no layer of the groups can take LoRA, or none of those that are not frozen.
+        LayerGroupError: If no layer of the groups that are not frozen can take LoRA.
         OptionError: If an option is out of range, or the model has LoRA already.
         MissingExtraError: If PEFT is not installed.
     """
@@ -82,15 +81,15 @@ def attach_lora(
 def attach_to(model: LoraModel, lora: Lora, *, seed: int = 0) -> None:
     """Attach LoRA to the layers that ``lora`` names, in place; see ``attach_lora``."""
     peft = import_peft()
-    root = nn.ModuleDict({"backbone": model.backbone})  # names as in the TaskModel, and the head out of reach
+    root = nn.ModuleDict({"backbone": model.backbone})  # names as in the TaskModel, without the head
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # Says that it treats the transposed linear layers of transformers as such.
+        # PEFT warns that it handles the transposed linear layers of transformers.
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out")
         torch.default_generator.manual_seed(seed)
         peft.inject_adapter_in_model(lora_config(model, lora), root)
     attached = dict(lora_layers(model.backbone))
     for layer in attached.values():
-        _tell_constants(layer)
+        _set_constants(layer)
     assert sorted(attached) == sorted(lora.targets), f"PEFT chose other layers: {sorted({*attached} ^ {*lora.targets})[:4]}"
     model.lora, model.trains = lora, "lora"
     try:
@@ -101,10 +100,10 @@ def attach_to(model: LoraModel, lora: Lora, *, seed: int = 0) -> None:
 
 
 def merge_lora(model: LoraModel) -> None:
-    """Add what LoRA learned to the weights and bring the plain layers back, in place; everything may train again.
+    """Merge LoRA into the weights and restore the plain layers, in place; all parameters may train again.
 
-    The logits stay as they were in eval mode, up to rounding. The base weights are gone afterwards; save LoRA before, where
-    it is wanted by itself.
+    The logits in eval mode stay the same up to rounding. The base weights are lost, so save LoRA before if it is wanted
+    separately.
 
     Raises:
         LayerGroupError: If the model has no LoRA.
@@ -117,7 +116,7 @@ def merge_lora(model: LoraModel) -> None:
 
 
 def fold_lora(model: LoraModel) -> None:
-    """Merge without a word about what learned nothing; see ``merge_lora``."""
+    """Merge without a warning about layers that got no gradient; see ``merge_lora``."""
     layers = dict(lora_layers(model.backbone))
     if not layers:
         raise LayerGroupError("the model has no LoRA to merge; attach it first: zoo.tuning.attach_lora(model, model.groups)")
@@ -130,9 +129,9 @@ def fold_lora(model: LoraModel) -> None:
 
 
 def detach_lora(model: LoraModel) -> None:
-    """Take LoRA away with all it learned, in place, and bring the plain layers back; everything may train again.
+    """Remove LoRA and its values, in place, and restore the plain layers; all parameters may train again.
 
-    A model without LoRA stays as it is.
+    A model without LoRA is not changed.
     """
     for name, layer in dict(lora_layers(model.backbone)).items():
         parent, _, last = name.rpartition(".")
@@ -147,16 +146,16 @@ def lora_layers(backbone: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield the layers that have LoRA with their dotted names in the backbone."""
     for name, module in backbone.named_modules():
         if hasattr(module, "lora_A") and hasattr(module, "get_base_layer"):
-            yield name, module  # told by its parts, without importing PEFT
+            yield name, module  # recognised by its attributes, without importing PEFT
 
 
 def untrained(backbone: nn.Module) -> list[str]:
-    """Return the names of the layers whose LoRA is still as it was attached."""
+    """Return the names of the layers whose LoRA still has its initial values."""
     return [name for name, layer in lora_layers(backbone) if not any(bool(part.weight.any()) for part in layer.lora_B.values())]
 
 
-def _tell_constants(layer: Any) -> None:
-    """Let a layer with LoRA tell its sizes as the plain one does: some networks (DaViT) compute a padding from them."""
+def _set_constants(layer: Any) -> None:
+    """Copy the sizes of the plain layer to the one with LoRA, as some networks (DaViT) compute a padding from them."""
     plain = layer.get_base_layer()
     for name in getattr(plain, "__constants__", ()):
         if hasattr(plain, name) and not hasattr(layer, name):
@@ -167,7 +166,7 @@ def lora_config(model: LoraModel, lora: Lora, **fields: Any) -> Any:
     """Return PEFT's configuration of ``lora`` at a model, with further fields."""
     names = [f"backbone.{name}" for name in lora.targets]
     ends = tuple(f".backbone.{name}" for name in lora.targets)
-    # PEFT takes a name also for the end of a longer one; a pattern it takes for the whole.
+    # PEFT matches names as suffixes, but patterns in full.
     longer = any(f"backbone.{name}".endswith(ends) for name, _ in model.backbone.named_modules())
     targets = "|".join(name.replace(".", r"\.") for name in names) if longer else names
     settings = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "bias": "none"}

@@ -1,4 +1,4 @@
-"""Optimizer groups from layer groups."""
+"""Param groups of an optimizer from layer groups."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _ids(module: nn.Module) -> set[int]:
 def _param_groups(
     named: Iterable[tuple[str, nn.Parameter]], group: str, prefix: str, lr: float, weight_decay: float, seen: set[int]
 ) -> list[dict[str, Any]]:
-    """Make one dict for the decayed and one for the undecayed parameters, leaving out empty ones."""
+    """Return a dict for parameters with weight decay and one for those without, unless empty."""
     fresh = [(name, p) for name, p in named if id(p) not in seen and not seen.add(id(p))]  # type: ignore[func-returns-value]  # add() is None
     parts = ((weight_decay, [pair for pair in fresh if pair[1].ndim > 1]), (0.0, [pair for pair in fresh if pair[1].ndim <= 1]))
     return [
@@ -77,11 +77,11 @@ def _param_groups(
 
 
 def _check(lr: float, layer_decay: float, weight_decay: float) -> None:
-    faults = [
+    checks = [
         (not lr >= 0, f"lr is {lr}; it must be 0 or more"),
         (not 0 < layer_decay <= 1, f"layer_decay is {layer_decay}; it must be in (0, 1]"),
         (not weight_decay >= 0, f"weight_decay is {weight_decay}; it must be 0 or more"),
     ]
-    told = [message for wrong, message in faults if wrong]
-    if told:
-        raise OptionError("; ".join(told))
+    faults = [message for wrong, message in checks if wrong]
+    if faults:
+        raise OptionError("; ".join(faults))

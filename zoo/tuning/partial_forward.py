@@ -1,11 +1,11 @@
-"""Starting a backbone in the middle: what enters a layer group is kept once and fed in again later.
+"""Forward passes that start behind the frozen prefix, from stored activations.
 
-No model is touched for it. ``capture`` stops a forward where the boundary group begins and keeps what its first module was
-given. ``replay`` runs the whole forward again, but the modules of the frozen prefix answer at once with empty tensors of the
-shape that they would have had, and the first module of the boundary group is given what was kept. Code between the modules
-runs on the empty tensors, and its results are thrown away.
+The model is not changed. ``capture`` stops a forward at the first module of the boundary group and returns its arguments.
+``replay`` runs the full forward, but modules of the frozen prefix return empty tensors of the right shape at once, and the
+first module of the boundary group gets the stored arguments. Code between the modules runs on the empty tensors, and its
+results are dropped.
 
-Whether that is right for a model is not assumed but tried: ``open_boundary`` compares both ways bit for bit.
+This need not be right for every model, so ``open_boundary`` compares both ways bit for bit.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from zoo.models.layers import LayerGroups
 from zoo.tuning.stubs import Outputs, answers, hooked, shape_of
 
 
-class _Reached(Exception):  # noqa: N818  # a signal and not an error
+class _Reached(Exception):  # noqa: N818  # control flow, not an error
     """Ends a forward at the boundary."""
 
 
-class _Mismatch(Exception):  # noqa: N818  # ends a try, never leaves this module
-    """Says why a model cannot be entered at a boundary."""
+class _Mismatch(Exception):  # noqa: N818  # caught in this module
+    """A model cannot start at the boundary; the message says why."""
 
 
 @dataclass
 class _Entry:
-    """The first call of the boundary group: its module and what it was given."""
+    """The first call of the boundary group: the module and its arguments."""
 
     module: nn.Module
     leaves: list[Any]
@@ -43,35 +43,35 @@ class _Entry:
 
 @dataclass
 class Boundary:
-    """A way into a backbone at the start of a layer group; made by ``open_boundary``.
+    """The start of the first layer group behind a frozen prefix; made by ``open_boundary``.
 
     Attributes:
         groups: All groups of the backbone.
-        frozen: Length of the prefix that is left out.
-        kept: Positions of the boundary module's arguments that depend on the prefix: one tensor per sample each.
+        frozen: Length of the frozen prefix.
+        stored: Positions of the boundary module's arguments that depend on the prefix, with one row per sample each.
         shared: Tensors that depend on the prefix and not on the sample, by position.
-        outputs: What each module of the prefix returned when it was tried, outermost calls only, in the order of the calls.
-        size: Samples of the batch that it was tried with.
-        length: Tokens of that batch, 0 for other inputs.
+        outputs: Shapes of the outputs of the prefix's modules in the trial, outermost calls only, in their order.
+        size: Samples of the trial batch.
+        length: Tokens of the trial batch, 0 for other inputs.
     """
 
     groups: LayerGroups
     frozen: int
-    kept: tuple[int, ...] = ()
+    stored: tuple[int, ...] = ()
     shared: dict[int, Tensor] = field(default_factory=dict)
     outputs: Outputs = field(default_factory=list)
     size: int = 0
     length: int = 0
 
     def capture(self, x: ModelInputs) -> list[Tensor]:
-        """Run the prefix and return what has to be kept, one tensor ``(batch, …)`` for each of ``kept``; no gradients."""
+        """Run the prefix without gradients; return one tensor ``(batch, …)`` for each of ``stored``."""
         with torch.no_grad():
             entry = _entered(self.groups, self.frozen, x)
-        return [entry.leaves[position].detach() for position in self.kept]
+        return [entry.leaves[position].detach() for position in self.stored]
 
-    def replay(self, x: ModelInputs, stored: list[Tensor]) -> Tensor:
-        """Return the backbone's output for inputs ``x`` whose prefix gave ``stored``; gradients flow from the boundary on."""
-        fill = {**dict(zip(self.kept, stored, strict=True)), **self.shared}
+    def replay(self, x: ModelInputs, activations: list[Tensor]) -> Tensor:
+        """Return the backbone's output for inputs ``x`` from their stored activations; gradients reach the boundary."""
+        fill = {**dict(zip(self.stored, activations, strict=True)), **self.shared}
         with answers(self.outputs, lambda shape: self._resized(shape, x)), _enters(self.groups, self.frozen, fill):
             output: Tensor = self.groups.model(x)
         return output
@@ -82,15 +82,15 @@ class Boundary:
         extents = list(shape)
         if extents and extents[0] % self.size == 0:
             extents[0] = extents[0] // self.size * size
-        # The last axis is that of the channels.
+        # The last axis has the channels.
         return [length if 0 < axis < len(extents) - 1 and extent == self.length else extent for axis, extent in enumerate(extents)]
 
 
 def open_boundary(groups: LayerGroups, frozen: int, x: ModelInputs) -> Boundary | str:
-    """Find the way into a backbone behind its first ``frozen`` groups, or say why there is none.
+    """Return the boundary behind the first ``frozen`` groups of a backbone, or why there is none.
 
-    The modes of the modules stay as they are; the prefix should be frozen, and what follows in eval mode. Both ways must give
-    the same bits, for the batch and for a part of it.
+    The prefix should be frozen, and the rest in eval mode; modes are not changed. A full forward and ``replay`` must give the
+    same bits, for the batch and for a part of it.
 
     Args:
         groups: Groups of the backbone.
@@ -102,7 +102,7 @@ def open_boundary(groups: LayerGroups, frozen: int, x: ModelInputs) -> Boundary 
             return _tried(groups, frozen, x)
     except _Mismatch as reason:
         return str(reason)
-    except Exception as error:  # a model may do anything with an empty tensor
+    except Exception as error:  # any error that an empty tensor causes in a model
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
 
 
@@ -111,12 +111,12 @@ def _tried(groups: LayerGroups, frozen: int, x: ModelInputs) -> Boundary:
     size, length = _extent(x)
     boundary = Boundary(groups, frozen, outputs=outputs, size=size, length=length)
     depends = _depending(boundary, entry, x)
-    boundary.kept = tuple(position for position in depends if entry.leaves[position].shape[:1] == (size,))
-    boundary.shared = {position: entry.leaves[position].detach() for position in depends if position not in boundary.kept}
-    if not boundary.kept:
+    boundary.stored = tuple(position for position in depends if entry.leaves[position].shape[:1] == (size,))
+    boundary.shared = {position: entry.leaves[position].detach() for position in depends if position not in boundary.stored}
+    if not boundary.stored:
         raise _Mismatch("nothing that depends on the frozen groups enters the next one")
-    kept, shared = [entry.leaves[position] for position in boundary.kept], list(boundary.shared.values())
-    if length and (any(length in tensor.shape for tensor in shared) or any(length in tensor.shape[2:] for tensor in kept)):
+    stored, shared = [entry.leaves[position] for position in boundary.stored], list(boundary.shared.values())
+    if length and (any(length in tensor.shape for tensor in shared) or any(length in tensor.shape[2:] for tensor in stored)):
         raise _Mismatch("what enters the next group depends on the length of the longest text")
     for part in (x, _first(x, size // 2)):
         plain, again = groups.model(part), boundary.replay(part, boundary.capture(part))
@@ -126,7 +126,7 @@ def _tried(groups: LayerGroups, frozen: int, x: ModelInputs) -> Boundary:
 
 
 def _depending(boundary: Boundary, entry: _Entry, x: ModelInputs) -> list[int]:
-    """Return the positions of the arguments that change when the prefix puts out something else."""
+    """Return the positions of the arguments that change with the outputs of the prefix."""
     seen = []
     for value in (0.0, 1.0):
         with answers(boundary.outputs, list, value):
@@ -139,7 +139,7 @@ def _depending(boundary: Boundary, entry: _Entry, x: ModelInputs) -> list[int]:
 
 
 def _run_prefix(groups: LayerGroups, frozen: int, x: ModelInputs) -> tuple[_Entry, Outputs]:
-    """Run the prefix; return what entered the next group, and what the outermost modules of the prefix returned."""
+    """Run the prefix; return the arguments of the next group, and the shapes that outermost modules of the prefix returned."""
     outputs: Outputs = []
     depth = [0]
 
@@ -177,11 +177,11 @@ def _entered(groups: LayerGroups, frozen: int, x: ModelInputs) -> _Entry:
 
 @contextmanager
 def _enters(groups: LayerGroups, frozen: int, fill: Mapping[int, Tensor]) -> Iterator[None]:
-    """Give the first module called behind the prefix what was kept."""
+    """Replace arguments of the first module called behind the prefix."""
     handles: list[Any] = []
 
     def give(_module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        # Off at once: some modules compute in another way while they are watched.
+        # Removed at once, as some modules compute in another way while they have hooks.
         _remove(handles)
         leaves, tree = tree_flatten((args, kwargs))
         given: tuple[Any, Any] = tree_unflatten([fill.get(position, leaf) for position, leaf in enumerate(leaves)], tree)

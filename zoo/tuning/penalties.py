@@ -1,4 +1,4 @@
-"""The formulas of the penalties, on tensors."""
+"""Formulas of the penalties on tensors."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def mean_square(now: Any, before: Any, mask: Tensor | None, group: str) -> Tenso
     """Return the mean squared distance of two outputs of a group (DELTA, Li et al. 2019).
 
     Args:
-        now: What the group put out in training; a tensor, or nested tuples and mappings of which the first tensor counts.
-        before: What the group of the start put out.
+        now: Output of the group in training; a tensor, or nested tuples and mappings of which the first tensor is taken.
+        before: Output of the group with its start values.
         mask: ``(batch, tokens)`` with 0 for padding, or None.
         group: Name of the group, for messages.
 
     Returns:
-        The distance; None where there is no output that is computed with gradients.
+        The distance; None if no output has gradients.
 
     Raises:
         LayerGroupError: If the shapes differ.
@@ -51,13 +51,13 @@ def mean_square(now: Any, before: Any, mask: Tensor | None, group: str) -> Tenso
     if mask is None or one.shape[:2] != mask.shape:
         return functional.mse_loss(one.float(), two.float())
     counts = mask.bool()
-    # The rows that count are not picked out, for a GPU would have to tell how many there are.
+    # Masked, because selecting rows would wait for a GPU.
     rows = (one.float() - two.float()).flatten(2).masked_fill(~counts[..., None], 0.0)
     return rows.square().mean(2).sum() / counts.sum()
 
 
 class _SquaredDistance(torch.autograd.Function):
-    """The sum of squared differences, in a handful of calls and not several for each tensor, and without keeping a difference."""
+    """The sum of squared differences, in a few multi-tensor calls, and without saving the differences."""
 
     @staticmethod
     def forward(ctx: Any, start: list[Tensor], *values: Tensor) -> Tensor:

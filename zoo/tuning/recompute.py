@@ -1,4 +1,4 @@
-"""Recompute: activations of the blocks of some groups are computed again in the backward pass instead of being kept."""
+"""Activation checkpointing of the blocks of some groups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo.tuning.blocks import blocks
 
 
 def recompute(groups: LayerGroups) -> list[str]:
-    """Let the blocks of a slice of groups compute their activations twice and keep none (Chen et al. 2016), in place.
+    """Make the blocks of a slice of groups recompute their activations in the backward pass (Chen et al. 2016), in place.
 
     Gradients are the same, dropout included, and BatchNorm statistics move once. A block is the largest unit that is called
     as a whole: a member of a group, or each child where the member is a list or a sequence. Names of parameters stay.
@@ -35,7 +35,7 @@ def recompute(groups: LayerGroups) -> list[str]:
         raise LayerGroupError(f"the groups {', '.join(groups.names) or '(none)'} have no block to recompute")
     for module in found.values():
         if not isinstance(module, _Recomputed):
-            # Another class and not another forward: a deep copy of the model must call its own blocks.
+            # A subclass, not a patched forward: a deep copy of the model must call its own blocks.
             kind = type(module)
             module.__class__ = type(kind.__name__, (_Recomputed, kind), {"__module__": kind.__module__})
     return list(found)
@@ -43,7 +43,7 @@ def recompute(groups: LayerGroups) -> list[str]:
 
 @contextmanager
 def recomputed(groups: LayerGroups) -> Iterator[list[str]]:
-    """Do the same while the context is open."""
+    """Apply ``recompute`` while the context is open."""
     kinds = {module: type(module) for module in groups.model.modules()}
     try:
         yield recompute(groups)
@@ -65,10 +65,10 @@ class _Recomputed(nn.Module):
 
 @contextmanager
 def _statistics_stand_still(module: nn.Module) -> Iterator[None]:
-    """Lend copies of the buffers to the second computation: running statistics must not count a batch twice."""
+    """Use copies of the buffers in the second computation, as running statistics must count a batch once."""
     lent = [(inner, name, buffer) for inner in module.modules() for name, buffer in inner._buffers.items() if buffer is not None]
     try:
-        # Copies and not a restored value: writing to a buffer would change what autograd has saved of it.
+        # Copies, because writing to a buffer would change tensors that autograd has saved.
         for inner, name, buffer in lent:
             inner._buffers[name] = buffer.clone()
         yield

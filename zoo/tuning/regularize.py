@@ -1,4 +1,4 @@
-"""Penalties that keep a network near where it started, or its features from leaning on noise."""
+"""Penalties for fine-tuning: L2-SP, DELTA and batch spectral shrinkage."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from zoo.tuning.penalties import mean_square, smallest_singular_values, squared_
 
 
 class Regularizers:
-    """The penalties of one run; a weight of 0 leaves one out.
+    """The penalties of one run; a weight of 0 switches one off.
 
-    Frozen groups count in none of them, and with the whole backbone frozen there is no penalty at all. Build it when the
-    model holds its pretrained values, after LoRA is attached.
+    Frozen groups have no penalty, and with the whole backbone frozen there is none at all. Build it while the model has its
+    pretrained values, after LoRA is attached.
 
     * L2-SP (Li et al. 2018): half the squared distance of the backbone's trained parameters to their values at the start, and
       half the squared norm of the head's.
-    * DELTA (Li et al. 2019): the squared distance of the output of each trained group to what the backbone at the start puts
-      out for the same inputs, in eval mode; mean over samples, channels and positions (so all channels weigh the same, where
+    * DELTA (Li et al. 2019): the squared distance of the output of each trained group to that of the backbone at the start for
+      the same inputs, in eval mode; mean over samples, channels and positions (so all channels weigh the same, where
       the paper also learns weights), sum over groups. Padding of texts does not count.
     * BSS (Chen et al. 2019): the square of the smallest singular value of the batch's pooled features; for token
       classification of the features of all tokens that are not padding.
@@ -42,7 +42,7 @@ class Regularizers:
         bss: Weight of BSS.
 
     Attributes:
-        needs_inputs: Whether ``penalty`` must be given the inputs of the whole network; else its argument is not read.
+        needs_inputs: Whether ``penalty`` needs the inputs of the network; else its argument is not read.
 
     Raises:
         OptionError: If a weight is negative or not finite.
@@ -54,7 +54,7 @@ class Regularizers:
         self.needs_inputs = delta > 0
         self._before = _frozen_copy(model.groups) if delta else None
         self._start: dict[str, Tensor] = {}
-        if l2_sp:  # the copy's own tensors where there is one
+        if l2_sp:  # the tensors of the copy, if there is one
             named = model.groups.named_parameters() if self._before is None else self._before.named_parameters()
             self._start = {name: p.detach().clone() if self._before is None else p.detach() for name, p in named}
         self._outputs: dict[str, Any] = {}
@@ -64,7 +64,7 @@ class Regularizers:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Take note of what ``penalty`` needs of each forward pass with gradients; open it once the phase has its frozen prefix."""
+        """Record what ``penalty`` needs of each forward with gradients; to be opened once the frozen prefix of a phase is set."""
         handles = self._watch()
         try:
             yield
@@ -74,9 +74,9 @@ class Regularizers:
             self._forget()
 
     def penalty(self, x: ModelInputs) -> Tensor | None:
-        """Return the weighted sum of the penalties after a training forward of ``x``, or None where none applies.
+        """Return the weighted sum of the penalties after a training forward of ``x``, or None if none applies.
 
-        To be called once per forward; autocast is as it was in that forward. Draws no random numbers.
+        To be called once per forward, with the autocast of that forward. Draws no random numbers.
 
         Raises:
             LayerGroupError: If none of the trained groups has an output that DELTA can compare.
@@ -84,11 +84,11 @@ class Regularizers:
         outputs, pooled = self._outputs, self._pooled
         self._forget()
         parts = [self._distance_to_start(), self._feature_distance(outputs, x), self._small_singular_values(pooled)]
-        told = [part for part in parts if part is not None]
-        return torch.stack(told).sum() if told else None
+        terms = [part for part in parts if part is not None]
+        return torch.stack(terms).sum() if terms else None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the values of the start that are kept; empty where none are needed."""
+        """Return the stored start values; empty if none are needed."""
         return dict(self._start) if self._before is None else dict(self._before.model.state_dict())
 
     def load_state_dict(self, saved: Mapping[str, Tensor], /) -> None:
@@ -128,18 +128,18 @@ class Regularizers:
             for handle in handles:
                 handle.remove()
         mask = x.get("attention_mask") if isinstance(x, Mapping) else None
-        distances = [mean_square(outputs.get(name), before.get(name), mask, name) for name in trained.names]
-        told = [distance for distance in distances if distance is not None]
-        if not told:
+        found = [mean_square(outputs.get(name), before.get(name), mask, name) for name in trained.names]
+        distances = [distance for distance in found if distance is not None]
+        if not distances:
             names = examples(trained.names)
             raise LayerGroupError(f"delta compares the outputs of layer groups, and no training forward gave one of: {names}")
-        return self._delta * torch.stack(told).sum()
+        return self._delta * torch.stack(distances).sum()
 
     def _small_singular_values(self, pooled: Tensor | None) -> Tensor | None:
-        # One sample alone has one singular value, the norm of its features, and that is not noise.
+        # The only singular value of one sample is the norm of its features, which must not shrink.
         if pooled is None or not pooled.requires_grad or len(pooled) < 2 or not self._trained():
             return None
-        if not bool(pooled.isfinite().all()):  # without singular values; the guard sees the gradients
+        if not bool(pooled.isfinite().all()):  # no singular values; the guard checks the gradients
             return self._bss * pooled.square().sum()
         return self._bss * smallest_singular_values(pooled.float())
 
@@ -150,12 +150,12 @@ class Regularizers:
         self._outputs, self._pooled, self._watched = {}, None, False
 
     def _watch(self) -> list[RemovableHandle]:
-        """Install the hooks that this run's penalties need."""
+        """Install the hooks of the penalties."""
         backbone, handles = self._model.groups.model, []
         if self._delta:
-            handles += [handle for group in self._trained() for handle in listen(group, self._keeper(group.name))]
+            handles += [handle for group in self._trained() for handle in listen(group, self._receiver(group.name))]
         if self._delta or self._bss:
-            # Blocks that are computed again in the backward pass call their hooks again, outside the network's own forward.
+            # Blocks that are recomputed in the backward pass call their hooks again, outside the network's forward.
             handles.append(backbone.register_forward_pre_hook(lambda *_: self._open()))
             handles.append(backbone.register_forward_hook(lambda *_: self._close()))
         if self._bss:
@@ -166,15 +166,15 @@ class Regularizers:
                 handles.append(self._model.head.register_forward_pre_hook(lambda _module, args: self._keep_pooled(_rows(*args))))
         return handles
 
-    def _keeper(self, name: str) -> Any:
-        def keep(output: Any) -> None:
+    def _receiver(self, name: str) -> Any:
+        def receive(output: Any) -> None:
             if self._watched:
                 self._outputs[name] = output
 
-        return keep
+        return receive
 
     def _open(self) -> None:
-        self._forget()  # what a forward left that ended in an error, too
+        self._forget()  # also after a forward that raised
         self._watched = torch.is_grad_enabled()
         kind = next(self._model.groups.model.parameters()).device.type
         dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
@@ -188,26 +188,26 @@ class Regularizers:
 
 
 def _frozen_copy(groups: LayerGroups) -> LayerGroups:
-    """Return the groups of a copy of their network that never trains."""
+    """Return the groups of a frozen copy of their network."""
     twin = copy.deepcopy(groups.model).requires_grad_(False).eval()
     return LayerGroups([dataclasses.replace(group, model=twin) for group in groups], twin)
 
 
 def _record(groups: LayerGroups, outputs: dict[str, Any]) -> list[RemovableHandle]:
-    def keeper(name: str) -> Any:
+    def receiver(name: str) -> Any:
         return lambda output: outputs.update({name: output})
 
-    return [handle for group in groups for handle in listen(group, keeper(group.name))]
+    return [handle for group in groups for handle in listen(group, receiver(group.name))]
 
 
 def _rows(features: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return features as the rows of a matrix, for a head that keeps its pooling to itself: tokens, or flattened samples."""
+    """Return features as rows of a matrix, for heads without a separate pooling: tokens, or flattened samples."""
     return features[mask.bool()] if mask is not None and features.ndim == 3 else features.flatten(1)
 
 
 def _check(weights: Mapping[str, float]) -> None:
-    told = [
+    faults = [
         f"{name} is {weight}; it must be 0 (off) or a positive number" for name, weight in weights.items() if not 0 <= weight < math.inf
     ]
-    if told:
-        raise OptionError("; ".join(told))
+    if faults:
+        raise OptionError("; ".join(faults))

@@ -1,4 +1,4 @@
-"""Sharding: of every parameter, gradient and optimizer state each process keeps a part (FSDP2; Rajbhandari et al. 2020)."""
+"""Sharding: each rank holds a part of every parameter, gradient and optimizer state (FSDP2; Rajbhandari et al. 2020)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @contextmanager
 def sharded(model: Model, processes: int, device: torch.device, *, half: bool = False) -> Iterator[Model]:
-    """Give a copy of a model that is shared out among the processes; the model itself waits on the CPU, and takes over its values.
+    """Yield a sharded copy of a model; the model itself stays on the CPU, and gets the trained values at the end.
 
-    To be called by all processes, with equal values; also every forward and backward of the copy.
+    A collective, to be called with equal values, as is every forward and backward of the copy.
 
     Args:
-        model: A ``TaskModel`` with everything applied to it that changes its modules (frozen, LoRA, recompute).
-        processes: Their number.
-        device: Where the copy goes.
+        model: A ``TaskModel``, after everything that changes its modules (freezing, LoRA, recompute).
+        processes: Number of ranks.
+        device: Device of the copy.
         half: Whether its forward passes compute in bf16; see ``shard``.
     """
     home = next((parameter.device for parameter in model.parameters()), device)
     model.to("cpu")
     shared = copy_without_values(model)  # FSDP replaces the parameters for good
-    shard(shared, shared.groups, processes, device, half=half)  # type: ignore[arg-type]  # of a TaskModel, which stands a floor above
+    shard(shared, shared.groups, processes, device, half=half)  # type: ignore[arg-type]  # a TaskModel, whose class is on a higher floor
     buffers = [(module, name, buffer) for module in shared.modules() for name, buffer in module._buffers.items() if buffer is not None]
     shared.to_empty(device=device)
     for module, name, buffer in buffers:  # with those that are no part of the state
@@ -39,7 +39,7 @@ def sharded(model: Model, processes: int, device: torch.device, *, half: bool = 
     load_values(shared, model.state_dict())
     try:
         yield shared
-        model.load_state_dict(whole(shared.state_dict()))
+        model.load_state_dict(full_tensors(shared.state_dict()))
     finally:
         model.to(home)
 
@@ -55,15 +55,15 @@ def copy_without_values(model: Model) -> Model:
 
 
 def shard(model: nn.Module, groups: LayerGroups, processes: int, device: torch.device, *, half: bool = False) -> None:
-    """Share out the parameters of a model, in place: each layer group as a unit, the head and what is left as the last one.
+    """Shard the parameters of a model, in place: a unit per layer group, and one for the head and the rest.
 
-    Gradients are added up over the processes, not averaged.
+    Gradients are summed over the ranks, not averaged.
 
     Args:
         model: The model.
         groups: Its layer groups.
-        processes: Number of processes.
-        device: Where they compute.
+        processes: Number of ranks.
+        device: Device of the ranks.
         half: Whether they compute in bf16. Parameters are then gathered in bf16, which is half of what is sent; each process keeps
             its part of them in float32, and gradients are added up in float32. A model with BatchNorm is gathered in float32: its
             statistics stay in float32, and torch takes no other type beside them.
@@ -82,13 +82,13 @@ def shard(model: nn.Module, groups: LayerGroups, processes: int, device: torch.d
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+            module.set_force_sum_reduction_for_comms(True)  # the only one that gloo has
 
 
-def whole(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tensor]:
-    """Return tensors with what the other processes hold of them, on the CPU; plain ones as they are. All processes must call it.
+def full_tensors(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tensor]:
+    """Return full tensors on the CPU; plain ones unchanged. A collective.
 
-    One that does not ``keep`` them gets nothing, and has one of them in memory at a time.
+    A rank that does not ``keep`` them gets nothing, and has one of them in memory at a time.
     """
     found = {}
     for name, tensor in tensors.items():
@@ -99,16 +99,16 @@ def whole(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tens
 
 
 def gathered(tensor: Any) -> Tensor:
-    """Return one tensor with what the other processes hold of it, where it is; a plain one as it is. All processes must call it."""
+    """Return a full tensor on its device; a plain one unchanged. A collective."""
     if not is_shared(tensor):
         return tensor  # type: ignore[no-any-return]  # a plain tensor
     full = tensor.detach().full_tensor()
-    waited: Tensor = full.wait() if hasattr(full, "wait") else full  # it may be a promise still
+    waited: Tensor = full.wait() if hasattr(full, "wait") else full  # may still be asynchronous
     return waited
 
 
 def load_values(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Load whole values into a model, in place, of which this process may hold a part only."""
+    """Load full values into a model that may be sharded, in place."""
     own = model.state_dict()
     if not any(map(is_shared, own.values())):
         model.load_state_dict(values)
@@ -119,7 +119,7 @@ def load_values(model: nn.Module, values: Mapping[str, Tensor]) -> None:
 
 
 def part_of(value: Tensor, like: Tensor) -> Tensor:
-    """Return what this process holds of a whole value, shared out like another tensor; all of it where that one is plain."""
+    """Return this rank's shard of a full tensor, sharded like another one; all of it if that one is plain."""
     if not is_shared(like):
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -129,5 +129,5 @@ def part_of(value: Tensor, like: Tensor) -> Tensor:
 
 
 def is_shared(tensor: Tensor) -> bool:
-    """Tell whether a tensor is shared out among processes."""
+    """Return whether a tensor is sharded."""
     return hasattr(tensor, "full_tensor")

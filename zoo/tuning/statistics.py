@@ -1,4 +1,4 @@
-"""Running statistics: what norms take from the batches themselves, beside gradients."""
+"""Running statistics of norms, which batches change without gradients."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from torch import Tensor, nn
 
 
 def keeps_statistics(module: nn.Module) -> bool:
-    """Tell whether a module itself keeps running statistics.
+    """Return whether a module itself has running statistics.
 
-    That is BatchNorm and InstanceNorm of every dimension, and whatever else names them in their way, such as EvoNorm-B0
-    (Liu et al. 2020), which is no BatchNorm for torch.
+    These are BatchNorm and InstanceNorm of every dimension, and other norms with the same buffer names, such as EvoNorm-B0
+    (Liu et al. 2020).
     """
     return any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False))
 
 
 def moving_norms(model: nn.Module) -> list[nn.Module]:
-    """Return the modules whose running statistics a forward moves: those in training mode."""
+    """Return the norms in training mode, whose running statistics change in a forward."""
     return [module for module in model.modules() if module.training and keeps_statistics(module)]
 
 
@@ -25,11 +25,11 @@ def statistics_of(norms: list[nn.Module]) -> list[Tensor]:
 
 
 def hold_statistics(module: nn.Module) -> None:
-    """Let every norm in ``module`` use its running statistics, in place; to be called after every ``train()``.
+    """Make every norm in ``module`` use its running statistics, in place; to be called after every ``train()``.
 
-    The statistics then stand still while scale and shift still train. On a few hundred samples the pretrained statistics
-    are better than any that small, augmented batches give (the usual advice for fine-tuning, e.g. Keras' guide, 2020).
+    The statistics then stay fixed, while scale and shift still train. On a few hundred samples pretrained statistics are better
+    than those of small, augmented batches (the usual advice for fine-tuning, e.g. Keras' guide, 2020).
     """
     for norm in module.modules():
         if keeps_statistics(norm):
-            norm.training = False  # the layer alone: a norm with an activation or dropout inside keeps those as they are
+            norm.training = False  # the layer alone, without an activation or dropout inside it

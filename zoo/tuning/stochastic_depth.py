@@ -1,4 +1,4 @@
-"""Stochastic depth: whole blocks are left out at random in training."""
+"""Stochastic depth: random skipping of blocks in training."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def stochastic_depth(groups: LayerGroups, rate: float) -> Iterator[list[str]]:
 
     A block that maps ``x`` to ``y`` of the same shape gives ``x + m / (1 - p) * (y - x)``, where ``m`` is 0 with probability
     ``p`` and else 1, drawn for each sample from torch's generator. ``p`` rises linearly from ``rate / blocks`` at the first to
-    ``rate`` at the last block. Blocks that change the shape always run, as do those in eval mode, so a frozen prefix is left
-    alone: give all groups, and ``p`` is the same in every phase.
+    ``rate`` at the last block. Blocks that change the shape always run, as do those in eval mode, thus a frozen prefix. Give
+    all groups, so that ``p`` is the same in every phase.
 
     Args:
         groups: The groups of the backbone.
         rate: Probability to skip the last block, in [0, 1).
 
     Yields:
-        Dotted names of the blocks that are looked at; which of them keep the shape shows in the first forward.
+        Dotted names of the candidate blocks; those that change the shape are known after the first forward.
 
     Raises:
         OptionError: If the rate is out of range.
@@ -57,7 +57,7 @@ class _Skipper:
 
     def __init__(self, p: float) -> None:
         self.p = p
-        self.fits = False  # whether it has seen an input and an output of the same shape
+        self.fits = False  # whether an input and an output had the same shape
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
         given = next(iter((*args, *kwargs.values())), None)
@@ -73,7 +73,7 @@ class _Skipper:
 
 
 class _Proof:
-    """The hook of the backbone: skipping nothing at all is a mistake, and shapes are known after a forward only."""
+    """The hook of the backbone, which raises after the first forward if no block can be skipped."""
 
     def __init__(self, skippers: list[_Skipper], groups: LayerGroups) -> None:
         self.skippers, self.groups = skippers, groups
@@ -87,19 +87,19 @@ class _Proof:
 
 
 def _skipped(x: Tensor, y: Tensor, p: float) -> Tensor:
-    kept = x.new_empty((len(x), *(1 for _ in x.shape[1:])), dtype=y.dtype).bernoulli_(1 - p).div_(1 - p)
-    return (x + kept * (y - x)).to(y.dtype)
+    mask = x.new_empty((len(x), *(1 for _ in x.shape[1:])), dtype=y.dtype).bernoulli_(1 - p).div_(1 - p)
+    return (x + mask * (y - x)).to(y.dtype)
 
 
 def _candidates(groups: LayerGroups) -> dict[str, nn.Module]:
-    """Return what may be skipped by dotted name, in forward order; shapes are not known yet."""
+    """Return the candidate blocks by dotted name, in forward order; shapes are not known yet."""
     found = dict(pair for name, block in blocks(groups).items() for pair in _units(name, block))
-    # A branch beside a shortcut mostly has two layers or more; a unit with one is mostly a convolution with its norm.
+    # A residual branch mostly has two layers or more; a unit with one is mostly a convolution with its norm.
     return {name: module for name, module in found.items() if _layers(module) > 1} or found
 
 
 def _units(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the block, or the blocks inside it where it is a stage with a forward of its own; no single layers, norms or embeddings."""
+    """Yield the block, or the blocks of a stage with its own forward; no single layers, norms or embeddings."""
     children = list(module.children())
     if isinstance(module, NORMS) or not children or any(isinstance(child, nn.Embedding) for child in children):
         return
@@ -109,7 +109,7 @@ def _units(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _lists(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the outermost modules in a module that hold nothing but blocks, itself included."""
+    """Yield the outermost modules that contain only blocks, the module itself included."""
     children = list(module.children())
     alike = isinstance(module, CONTAINERS) or len({type(child) for child in children}) == 1
     if alike and len(children) > 1 and all(_layers(child) > 1 for child in children):

@@ -1,4 +1,4 @@
-"""Modules that answer with empty tensors instead of computing, and hooks that are surely taken off again."""
+"""Stub outputs of modules, and hooks as a context manager."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Resized: TypeAlias = Callable[[torch.Size], "list[int]"]
 
 @dataclass(frozen=True)
 class Shape:
-    """Shape, type and place of a tensor."""
+    """Shape, dtype and device of a tensor."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -25,13 +25,13 @@ class Shape:
 
 
 def shape_of(value: Any) -> Any:
-    """Return the shape, type and place of a tensor; anything else as it is."""
+    """Return the shape, dtype and device of a tensor; anything else unchanged."""
     return Shape(value.shape, value.dtype, value.device) if isinstance(value, Tensor) else value
 
 
 @contextmanager
 def answers(outputs: Outputs, resized: Resized, value: float | None = None) -> Iterator[None]:
-    """Let the modules of the prefix answer with tensors that hold nothing, or ``value``, instead of computing."""
+    """Make modules return uninitialised tensors, or tensors of ``value``, instead of computing."""
     queues: dict[nn.Module, list[Any]] = {}
     for module, output in outputs:
         queues.setdefault(module, []).append(output)
@@ -40,7 +40,7 @@ def answers(outputs: Outputs, resized: Resized, value: float | None = None) -> I
         left = iter(queues[module])
         return lambda *_args, **_kwargs: tree_map(lambda shape: _empty(shape, resized, value), next(left))
 
-    # Some libraries put a forward of their own on an instance, which comes back as well.
+    # Some libraries patch the forward of an instance, which is restored too.
     own = {module: module.__dict__["forward"] for module in queues if "forward" in module.__dict__}
     try:
         for module in queues:
@@ -55,7 +55,7 @@ def answers(outputs: Outputs, resized: Resized, value: float | None = None) -> I
 
 @contextmanager
 def hooked(hooks: list[tuple[nn.Module, Any, Any]]) -> Iterator[None]:
-    """Call a function before and another after each module while the context is open."""
+    """Install a pre-hook and a hook on each module while the context is open."""
     handles = [module.register_forward_pre_hook(before) for module, before, _ in hooks]
     handles += [module.register_forward_hook(after) for module, _, after in hooks]
     try:
@@ -68,6 +68,6 @@ def hooked(hooks: list[tuple[nn.Module, Any, Any]]) -> Iterator[None]:
 def _empty(shape: Any, resized: Resized, value: float | None) -> Any:
     if not isinstance(shape, Shape):
         return shape
-    # Memory of its own: an expanded tensor cannot be written to in place, as many activations do.
+    # Not an expanded tensor, as in-place activations must be able to write to it.
     empty = torch.empty(resized(shape.shape), dtype=shape.dtype, device=shape.device)
     return empty if value is None else empty.fill_(value)

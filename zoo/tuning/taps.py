@@ -15,10 +15,10 @@ from zoo.tuning.blocks import listen
 
 @contextmanager
 def taps(groups: LayerGroups, *names: str) -> Iterator[dict[str, Any]]:
-    """Record what the named groups put out while the context is open; all groups where none is named.
+    """Record the outputs of the named groups while the context is open; of all groups if none is named.
 
-    The output of a group is what the last of its modules to finish returned. With each forward pass the record is
-    renewed; it keeps the graph where gradients are on.
+    The output of a group is that of its last module to finish. Each forward pass replaces the record; with gradients on it keeps
+    the graph.
 
     Example:
         ``with taps(model.groups, "stage2") as outputs: model(x)`` and then ``outputs["stage2"]``.

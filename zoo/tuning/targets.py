@@ -1,4 +1,4 @@
-"""LoRA targets: the exact names of the layers of some groups that low-rank updates can sit on."""
+"""LoRA targets: exact names of the layers that can take low-rank updates."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from zoo.errors import LayerGroupError, examples
 from zoo.models.layers import LayerGroups
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# These read the weights of the layers inside them without calling those: the second in eval mode only.
+# These read the weights of inner layers without calling them, the second in eval mode only.
 READERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 
 def lora_targets(groups: LayerGroups) -> list[str]:
     """Return the dotted names of the linear layers and convolutions in a slice of groups, in forward order.
 
-    Exact names, because a pattern that matches nothing trains nothing and says nothing. Left out are the layers inside
-    ``nn.MultiheadAttention`` and ``nn.TransformerEncoderLayer``, which read their weights without calling them, and those
-    whose computation low-rank factors do not fit: grouped, depthwise and dilated convolutions, layers with a forward of
-    their own, and layers whose weights are used in two places.
+    Exact names, because a pattern that matches nothing would silently train nothing. Excluded are layers inside
+    ``nn.MultiheadAttention`` and ``nn.TransformerEncoderLayer``, whose weights are read without calling them, and layers that
+    low-rank factors do not fit: grouped, depthwise and dilated convolutions, layers with their own forward, and layers whose
+    weights are used in two places.
 
     Args:
         groups: The groups to adapt, such as ``model.groups[4:]``.
 
     Raises:
-        LayerGroupError: If there is no such layer; those that were refused are named.
+        LayerGroupError: If there is no such layer; excluded ones are named.
     """
     shared = _shared(groups.model)
     refused: dict[str, list[str]] = {}
@@ -38,8 +38,10 @@ def lora_targets(groups: LayerGroups) -> list[str]:
         else:
             targets.append(name)
     if not targets:
-        told = "; ".join(f"{why} ({examples(names)})" for why, names in refused.items())
-        raise LayerGroupError(f"no layer of the groups {', '.join(groups.names) or '(none)'} can take LoRA{': ' if told else ''}{told}")
+        reasons = "; ".join(f"{why} ({examples(names)})" for why, names in refused.items())
+        raise LayerGroupError(
+            f"no layer of the groups {', '.join(groups.names) or '(none)'} can take LoRA{': ' if reasons else ''}{reasons}"
+        )
     return targets
 
 
@@ -62,7 +64,7 @@ def _walk(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _refusal(layer: nn.Module, name: str, model: nn.Module, shared: set[int]) -> str:
-    """Say why a layer cannot take LoRA, or nothing."""
+    """Return why a layer cannot take LoRA, or an empty string."""
     if isinstance(layer, READERS):
         return "what reads the weights of its layers without calling them takes none"
     if id(layer) in shared or id(layer.weight) in shared:
@@ -82,7 +84,7 @@ def _refusal(layer: nn.Module, name: str, model: nn.Module, shared: set[int]) ->
 
 
 def _computes_as_its_kind(layer: nn.Module) -> bool:
-    """Tell whether the layer's forward is that of torch's class: merging adds to a weight that must be used as it is."""
+    """Return whether a layer has the forward of torch's class, so that merging into its weight is right."""
     kinds = [kind for kind in (nn.Linear, *CONVOLUTIONS) if isinstance(layer, kind)]
     own = all(
         getattr(type(layer), call) is getattr(kind, call) for kind in kinds for call in ("forward", "_conv_forward") if hasattr(kind, call)
@@ -91,13 +93,13 @@ def _computes_as_its_kind(layer: nn.Module) -> bool:
 
 
 def _shared(model: nn.Module) -> set[int]:
-    """Return the ids of modules and parameters that stand at more than one place."""
+    """Return the ids of modules and parameters that are used in more than one place."""
     modules = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
     parameters = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     return {key for key, times in (modules + parameters).items() if times > 1}
 
 
 def _is_transposed_linear(module: nn.Module) -> bool:
-    """Tell whether it is the linear layer of GPT-2 and its kin, which transformers calls Conv1D."""
+    """Return whether it is the transposed linear layer of GPT-2, which transformers calls Conv1D."""
     kind = type(module)
     return kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")

@@ -1,1 +1,1 @@
-"""Files, versions and child processes; nothing here knows of models."""
+"""Files, versions and child processes; independent of models."""

@@ -1,4 +1,4 @@
-"""Writing small files so that a reader sees the old one or the new one, never half of one."""
+"""Atomic writes of small files, and folders of the user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 def user_folder(variable: str, usual: str) -> Path:
     """Return zoo's folder below the one that an ``XDG_…`` variable names, or below its usual place."""
-    return Path(os.environ.get(variable) or os.path.expanduser(usual)) / "zoo"  # noqa: PTH111  # Path's raises without a home
+    return Path(os.environ.get(variable) or os.path.expanduser(usual)) / "zoo"  # noqa: PTH111  # Path's method raises without a home
 
 
 def config_folder() -> Path:
@@ -30,7 +30,7 @@ def config_folder() -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether there is such a file; a name that no file can have, such as one too long, is none."""
+    """Return whether a file exists; False for names that no file can have, such as too long ones."""
     try:
         return path.is_file()
     except OSError:
@@ -38,7 +38,7 @@ def is_file(path: Path) -> bool:
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
-    """Write a text file in one step; where the path is a link, the link is replaced and its target left as it is.
+    """Write a text file atomically; a link is replaced, and its target not changed.
 
     Args:
         path: The file.
@@ -57,28 +57,28 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what a killed process left of files that it was about to replace."""
+    """Remove temporary files of a killed process."""
     for stage in folder.glob(".*.part"):
         stage.unlink(missing_ok=True)
 
 
 def _write_new(path: Path, text: str, mode: int) -> None:
-    # Made anew: a link of this name would be written through.
+    # Removed first, because writing would follow a link of this name.
     with open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
         stream.write(text)
 
 
 @contextmanager
 def room_for(path: Path, needed: int) -> Iterator[None]:
-    """Say what is full where a file cannot be written for lack of room.
+    """Raise ``DiskFullError`` if a file cannot be written for lack of space.
 
     Args:
-        path: What is written, a file or a folder.
-        needed: Its size in bytes, roughly.
+        path: The file or folder.
+        needed: Its approximate size in bytes.
 
     Raises:
         DiskFullError: With the path, the size, and what is free.
-        OSError: For any other fault, also where safetensors words it in its own way.
+        OSError: For any other error, including those of safetensors.
     """
     try:
         yield
@@ -92,11 +92,11 @@ def room_for(path: Path, needed: int) -> Iterator[None]:
 
 
 def _number(error: Exception) -> int | None:
-    """Return the system's number of an error; safetensors has it in its text."""
+    """Return the errno of an error, which safetensors has in its message."""
     if isinstance(error, OSError):
         return error.errno
-    told = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
-    return int(told[1]) if told else None
+    match = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(match[1]) if match else None
 
 
 def _full(path: Path, needed: int, number: int) -> DiskFullError:
@@ -119,5 +119,5 @@ def _in_units(size: float) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON in one step, indented."""
+    """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

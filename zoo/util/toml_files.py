@@ -1,4 +1,4 @@
-"""Reading TOML that may be damaged or hostile: whatever is wrong with a file is one ``ValueError`` that says what."""
+"""Reading of TOML that may be damaged or hostile; any fault is a ``ValueError``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-LARGEST = 2**20  # bytes; a file that people write is a hundredth of it, and a parser takes minutes for what is made to be slow
+LARGEST = 2**20  # bytes; real files are far smaller, and hostile ones could keep the parser busy for minutes
 
 
 def read_toml(path: Path) -> dict[str, Any]:

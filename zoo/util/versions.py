@@ -1,4 +1,4 @@
-"""The versions of what computes."""
+"""Versions of Python and of installed packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGES = ("zoo", "torch", *_MODELS, "safetensors", "huggingface-hub", "acceler
 
 
 def versions(more: Iterable[str] = ()) -> dict[str, str]:
-    """Return the versions of Python and of the packages that matter, those of ``more`` included, as far as installed."""
+    """Return the versions of Python and of installed packages that affect results, including those of ``more``."""
     found = {"python": platform.python_version()}
     for name in dict.fromkeys((*PACKAGES, *more)):
         try:

@@ -1,1 +1,1 @@
-"""The one gate for bytes: from the Hub, files and packages to verified tensors."""
+"""Verified weights from the Hub, files and packages."""

@@ -1,4 +1,4 @@
-"""Reading a safetensors file into memory of our own, so that nothing that happens to the file later can end the process."""
+"""Read a safetensors file without mmap, so that a later truncation of the file cannot kill the process."""
 
 from __future__ import annotations
 
@@ -29,18 +29,17 @@ DTYPES = {
 
 
 def copies(header: Mapping[str, TensorInfo]) -> bool:
-    """Tell whether ``copy_tensors`` knows every dtype of a file, and the system can read at a position."""
+    """Return whether ``copy_tensors`` supports every dtype of a file, and the system has ``preadv``."""
     return hasattr(os, "preadv") and all(info.dtype in DTYPES for info in header.values())
 
 
 def copy_tensors(path: Path, header: Mapping[str, TensorInfo]) -> dict[str, Tensor]:
-    """Read every tensor of a file whose header was checked, by several threads.
+    """Read every tensor of a file whose header was checked, in several threads.
 
-    Most of the time goes into pages that the system hands out while they are written to for the first time, and threads share
-    that work.
+    Most of the time is spent on page faults of new memory, which threads share.
 
     Raises:
-        OSError: If the file cannot be read, or has become shorter than its header says.
+        OSError: If the file cannot be read, or is now shorter than its header says.
     """
     tensors = {name: torch.empty(info.shape, dtype=DTYPES[info.dtype]) for name, info in header.items()}
     with path.open("rb", buffering=0) as file:

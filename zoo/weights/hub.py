@@ -1,4 +1,4 @@
-"""Files of Hub repositories: from the cache or the network, inside the cache only, verified where their name is a digest."""
+"""Files of Hub repositories, from the cache or the network; verified if their name in the cache is a digest."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class AbsentError(WeightsNotFoundError):
-    """The Hub answered that the repository has no such file or revision."""
+    """The Hub says that the repository has no such file or revision."""
 
 
 class _NoFileError(AbsentError):
-    """The revision exists, and does not have the file."""
+    """The revision exists, but not the file."""
 
 
 class Remote(NamedTuple):
-    """What the Hub tells of a file: its commit, its bytes, and its sha256 where it is a large file."""
+    """Metadata of a file on the Hub: its commit, its size in bytes, and its sha256 where it is a large file."""
 
     commit: str
     size: int
@@ -38,7 +38,7 @@ class Remote(NamedTuple):
 
 
 class _Wanted(NamedTuple):
-    """A file of a repository, as it was asked for."""
+    """A file of a repository and a revision."""
 
     repo: str
     file: str
@@ -56,11 +56,11 @@ class _Wanted(NamedTuple):
         return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}"
 
     def at(self, commit: str) -> Path:
-        """The place of the file in the snapshot of a commit."""
+        """The path of the file in the snapshot of a commit."""
         return self.folder.joinpath("snapshots", commit, *self.file.split("/"))
 
     def cached_commit(self) -> str:
-        """The commit that the revision means, as far as the cache knows, or an empty string."""
+        """The commit of the revision according to the cache, or an empty string."""
         if _COMMIT.fullmatch(self.revision):
             return self.revision
         try:
@@ -76,7 +76,7 @@ class _Wanted(NamedTuple):
         return path if commit and (path.exists() or path.is_symlink()) else None
 
     def absence(self, commit: str) -> Path:
-        """The place of the client's mark that a commit does not have the file."""
+        """The path of the client's marker that a commit does not have the file."""
         return self.folder.joinpath(".no_exist", commit, *self.file.split("/"))
 
 
@@ -87,18 +87,17 @@ def fetch(repo: str, file: str, revision: str = "", *, owner: str = "", missing_
 def fetch(repo: str, file: str, revision: str = "", *, owner: str = "", missing_ok: bool = False) -> Path | None:
     """Return a file of a Hub repository, from the cache or the network.
 
-    A commit that is in the cache needs no network. Where the Hub cannot be reached, a branch means the commit that the
-    cache last saw under it.
+    A commit that is in the cache needs no network. If the Hub cannot be reached, a branch means its last commit in the cache.
 
     Args:
         repo: Repository, ``owner/name``; never a local path.
         file: Path inside the repository, with forward slashes.
         revision: Commit, tag or branch; empty means ``main``.
         owner: Name of the backbone, for messages.
-        missing_ok: Whether the file may be absent: None is returned where the Hub says so, or said so when it was last asked.
+        missing_ok: Return None if the Hub says, or said when it was last asked, that there is no such file.
 
     Raises:
-        WeightsNotFoundError: If the file is neither in the cache nor obtainable, or whether it exists is not known.
+        WeightsNotFoundError: If the file is not in the cache and cannot be fetched.
         WeightsError: If a name is unsafe, or the cached file is damaged or lies outside the cache.
     """
     wanted = _wanted(repo, file, revision, owner)
@@ -112,14 +111,14 @@ def fetch(repo: str, file: str, revision: str = "", *, owner: str = "", missing_
 
 
 def find_cached(repo: str, file: str, revision: str = "", *, owner: str = "") -> Path | None:
-    """Return a file of a Hub repository if it is in the cache; nothing is asked over the network."""
+    """Return a file of a Hub repository if it is in the cache, without network."""
     wanted = _wanted(repo, file, revision, owner)
     path = wanted.cached()
     return path and check_cached(wanted.folder, path, owner)
 
 
 def ask(repo: str, file: str, revision: str = "", *, owner: str = "") -> Remote:
-    """Return what the Hub tells of a file, without downloading it.
+    """Return the metadata of a file on the Hub.
 
     Raises:
         WeightsNotFoundError: If the Hub cannot be asked, or has no such file.
@@ -131,10 +130,10 @@ def ask(repo: str, file: str, revision: str = "", *, owner: str = "") -> Remote:
     if constants.HF_HUB_OFFLINE:
         _fail(wanted, "HF_HUB_OFFLINE forbids the network")
     with _quiet():
-        told = _told(wanted)
-    if not told.commit_hash or not _COMMIT.fullmatch(told.commit_hash):
-        _fail(wanted, "the Hub does not tell its commit")
-    return Remote(told.commit_hash, told.size or 0, told.etag if told.etag and _SHA256.fullmatch(told.etag) else "")
+        metadata = _metadata(wanted)
+    if not metadata.commit_hash or not _COMMIT.fullmatch(metadata.commit_hash):
+        _fail(wanted, "the Hub does not give its commit")
+    return Remote(metadata.commit_hash, metadata.size or 0, metadata.etag if metadata.etag and _SHA256.fullmatch(metadata.etag) else "")
 
 
 def _wanted(repo: str, file: str, revision: str, owner: str) -> _Wanted:
@@ -159,11 +158,11 @@ def _obtain(wanted: _Wanted) -> Path:
 
 
 def _ask(wanted: _Wanted, cached: Path | None) -> Path:
-    """Ask the Hub once, then download; the client by itself would try again and again where there is no network."""
+    """Ask the Hub once, then download, because the client would retry for long without network."""
     import huggingface_hub
 
     try:
-        if _told(wanted).commit_hash == wanted.cached_commit() and cached:
+        if _metadata(wanted).commit_hash == wanted.cached_commit() and cached:
             return cached
         return Path(huggingface_hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, library_name="zoo"))
     except WeightsNotFoundError as error:
@@ -173,11 +172,11 @@ def _ask(wanted: _Wanted, cached: Path | None) -> Path:
             _missing(wanted, "", error)
         log.warning("%sthe Hub cannot be asked about %s; using the cached commit %s", said(wanted.owner), wanted, wanted.cached_commit())
         return cached
-    except Exception as error:  # see _told
+    except Exception as error:  # see _metadata
         _fail(wanted, _reason(error), error)
 
 
-def _told(wanted: _Wanted) -> huggingface_hub.HfFileMetadata:
+def _metadata(wanted: _Wanted) -> huggingface_hub.HfFileMetadata:
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -189,21 +188,21 @@ def _told(wanted: _Wanted) -> huggingface_hub.HfFileMetadata:
     except errors.EntryNotFoundError as error:
         _mark_absent(wanted, error)
         _fail(wanted, "the repository has no such file", error, _NoFileError)
-    except Exception as error:  # the client has changed its HTTP library more than once, and passes that one's errors on
+    except Exception as error:  # the client raises errors of its HTTP library, which has changed more than once
         _fail(wanted, _reason(error), error)
 
 
 def _mark_absent(wanted: _Wanted, error: Exception) -> None:
-    """Note, as the Hub's client does, that a commit does not have a file, so that it is known without network later."""
+    """Write the client's marker that a commit does not have a file, for later calls without network."""
     commit = getattr(getattr(error, "response", None), "headers", {}).get("X-Repo-Commit", "")
     if _COMMIT.fullmatch(commit):
-        with suppress(OSError):  # a cache that cannot be written
+        with suppress(OSError):  # the cache cannot be written
             wanted.absence(commit).parent.mkdir(parents=True, exist_ok=True)
             wanted.absence(commit).touch()
 
 
 def _missing(wanted: _Wanted, reason: str, cause: WeightsNotFoundError | None = None) -> NoReturn:
-    """Raise for a file that is not in the cache, while the Hub cannot be asked."""
+    """Raise the error for a file that is not in the cache while the Hub cannot be asked."""
     commit = wanted.cached_commit()
     if commit and wanted.absence(commit).exists():
         _fail(wanted, "the repository had no such file when it was last asked", cause, _NoFileError)
@@ -222,7 +221,7 @@ def _fail(
 
 
 def _in_cache(wanted: _Wanted) -> str:
-    """Say what the cache does have of the repository."""
+    """Return the commits of the repository in the cache, for the message."""
     commit = wanted.cached_commit()
     meant = f"; the cache knows {wanted.revision} as {commit[:12]}" if commit and commit != wanted.revision else ""
     snapshots = sorted(entry for entry in wanted.folder.glob("snapshots/*") if entry.is_dir())
@@ -240,7 +239,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the client's log to errors; what concerns the user is in ours."""
+    """Limit the client's log to errors."""
     logger: Any = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The cache of the Hub's client as it lies on disk: which names may enter it, and proof that a file in it is what its name says."""
+"""Checks of the Hub client's cache on disk: safe names, links inside the cache, digests of blobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 
 def unsafe(name: str) -> str:
-    """Return why a path inside a repository is refused, or an empty string."""
+    """Return why a path inside a repository is unsafe, or an empty string."""
     if not name or name.startswith(("/", "~")):
         return "it is empty, absolute or starts with '~'"
     if re.search(r"[\x00-\x1f\x7f\\:]", name):
@@ -27,12 +27,12 @@ def unsafe(name: str) -> str:
 
 
 def is_repository(name: str) -> bool:
-    """Whether a name has the form of a repository's, ``owner/name``."""
+    """Return whether a name has the form ``owner/name`` of a repository."""
     return _REPO.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
 def check_cached(folder: Path, path: Path, owner: str = "") -> Path:
-    """Prove that a snapshot's file lies in its repository's cache, and that it is what its name in the cache says.
+    """Check that a file of a snapshot lies in its repository's cache, with the digest that is its name.
 
     Args:
         folder: The repository's folder in the cache, ``models--…``.
@@ -46,8 +46,8 @@ def check_cached(folder: Path, path: Path, owner: str = "") -> Path:
     blobs, shared = (folder / "blobs").resolve(), (folder.parent / "blobs").resolve()
     blob = path.parent.resolve() / path.readlink() if path.is_symlink() else path
     direct = blob.parent.resolve() == blobs and (real.parent == blobs or shared in real.parents)
-    whole = not path.is_symlink() and (folder / "snapshots").resolve() in real.parents  # a cache without links
-    if not (direct or whole):
+    unlinked = not path.is_symlink() and (folder / "snapshots").resolve() in real.parents  # no links in this cache
+    if not (direct or unlinked):
         raise WeightsError(
             f"{said(owner)}{str(path)!r} leads to {str(real)!r}, outside the cache of its repository; remove it and fetch it again"
         )
@@ -67,15 +67,15 @@ def repository_of(path: Path) -> Path | None:
 
 
 def is_blob(path: Path) -> bool:
-    """Whether a file is a blob of a Hub cache under its sha256, which is never written to in place."""
+    """Return whether a file is a blob of a Hub cache named by its sha256, which is never written to in place."""
     return path.is_symlink() and repository_of(path) is not None and bool(_SHA256.fullmatch(path.readlink().name))
 
 
 def blob_digest(path: Path) -> str:
-    """Return the sha256 of a blob of a cache; it is computed once, and again where the blob is another or was changed."""
-    told = path.stat()
-    # The time of the change of the inode is not a writer's to choose.
-    return _digest(path.resolve(), (told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns))
+    """Return the sha256 of a blob; computed once, and again if the file was replaced or changed."""
+    status = path.stat()
+    # Writers cannot set the change time of the inode.
+    return _digest(path.resolve(), (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
 
 
 @lru_cache(maxsize=1024)
@@ -93,5 +93,5 @@ def digest(path: Path) -> str:
 
 
 def said(owner: str) -> str:
-    """Return how a message begins that names its owner."""
+    """Return the beginning of a message that names the owner."""
     return f"{owner}: " if owner else ""

@@ -1,8 +1,7 @@
-"""The one gate for weights: find the file, verify it, read it.
+"""Find, verify and read weights; the only module that does.
 
-Nothing here executes what a file says: safetensors only, no pickle, no fallback. Headers are checked before the file is
-opened, and only the Hub cache's own blobs are mapped: any other file may be cut off by its owner while it is in use, and a
-mapping would then end the process.
+Safetensors only, no pickle and no fallback, so no code of a file is run. Headers are checked before the file is opened. Only
+blobs of the Hub cache are mapped: other files may be truncated while in use, which would kill a process with a mapping.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from zoo.weights.hub_cache import digest as digest
 from zoo.weights.safetensors_header import read_header
 from zoo.weights.shards import INDEX, SUFFIX, model_digest, read_index
 
-LARGEST = 1e30  # nothing that was trained has such values; a few layers later they are infinite
+LARGEST = 1e30  # no trained weights are as large; outputs would overflow after a few layers
 
 
 def locate(weights: Weights, owner: str) -> Path:
-    """Return the local path of a weights file, fetching it from the Hub where that is its home.
+    """Return the local path of a weights file, fetched from the Hub if it is declared there.
 
     Args:
         weights: The declaration.
         owner: Name of the backbone, for messages.
 
     Returns:
-        A safetensors file, or the index file of a sharded model whose shards are all there.
+        A safetensors file, or the index file of a sharded model with all its shards.
 
     Raises:
         WeightsNotFoundError: If the file is not on disk and cannot be fetched.
@@ -59,7 +58,7 @@ def locate(weights: Weights, owner: str) -> Path:
 
 
 def _in_package(package: str, file: str, owner: str) -> Path:
-    """Return a file of an installed package without importing it: a registry file may name any."""
+    """Return a file of an installed package without importing it, as a registry file may name any package."""
     top, *below = package.split(".")
     spec = importlib.util.find_spec(top) if top else None
     if spec is None:
@@ -95,8 +94,7 @@ def read(path: Path, owner: str = "", *, pretrained: bool = True) -> dict[str, T
     Args:
         path: The file, as ``locate`` returns it.
         owner: Name of the backbone, for messages.
-        pretrained: Whether it holds weights, which are not all zero and not astronomically large; a state of an
-            optimizer may be both.
+        pretrained: Whether to refuse tensors that are all zero or huge, which an optimizer state may contain.
 
     Raises:
         WeightsError: If the file is damaged, or a tensor holds values that cannot be weights.
@@ -107,13 +105,13 @@ def read(path: Path, owner: str = "", *, pretrained: bool = True) -> dict[str, T
 
 
 def write(tensors: Mapping[str, Tensor], out: Path, *, check: Path | None = None) -> None:
-    """Write a safetensors file in one step; where the path is a link, the link is replaced and its target left as it is.
+    """Write a safetensors file atomically; a link is replaced, and its target not changed.
 
     Args:
-        tensors: Tensors by name; those that share memory are written once each.
+        tensors: Tensors by name; those that share memory are written separately.
         out: The file.
-        check: Where the tensors come from. Given, the file is read back before it becomes visible, and refused in the name
-            of their source where ``zoo.weights.load.read`` refuses it.
+        check: Source of the tensors. If given, the file is read back with ``read`` before it becomes visible, and errors
+            name this source.
     """
     import safetensors.torch
 
@@ -121,7 +119,7 @@ def write(tensors: Mapping[str, Tensor], out: Path, *, check: Path | None = None
     stage.unlink(missing_ok=True)
     try:
         stage.touch()
-        readable = stage.stat().st_mode  # what files are here by default; safetensors writes for the owner alone
+        readable = stage.stat().st_mode  # the default mode here; safetensors files are readable by the owner only
         with room_for(out, sum(tensor.nbytes for tensor in tensors.values())):
             safetensors.torch.save_file(separate(tensors), stage, metadata={"format": "pt"})
         stage.chmod(readable)
@@ -140,7 +138,7 @@ def _read_back(stage: Path, source: Path) -> None:
 
 
 def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous tensors on the CPU, none sharing memory with another, as safetensors demands."""
+    """Return contiguous tensors on the CPU, none sharing memory with another, as safetensors requires."""
     seen: set[int] = set()
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -194,13 +192,13 @@ def _largest(tensor: Tensor) -> float:
 
 
 def _from_hub(weights: Weights, owner: str) -> Path:
-    """Fetch the file, or the index and every shard of a model that has no single file."""
+    """Fetch the file, or the index and all shards of a sharded model."""
     try:
         path = fetch(weights.repo, weights.file, weights.revision, owner=owner)
     except WeightsNotFoundError as error:
         if not weights.file.endswith(".safetensors") or weights.file.endswith(SUFFIX):
             raise
-        get = fetch if isinstance(error, AbsentError) else find_cached  # one failed connection is enough
+        get = fetch if isinstance(error, AbsentError) else find_cached  # no further attempts without network
         try:
             index = get(weights.repo, f"{weights.file}.index.json", weights.revision, owner=owner)
         except WeightsNotFoundError:
@@ -219,7 +217,7 @@ def _from_hub(weights: Weights, owner: str) -> Path:
 
 
 def _pinned(path: Path, weights: Weights, owner: str) -> Path:
-    """Return the path after its size and digest were compared with those that are pinned."""
+    """Check the size and digest of a file against the pinned ones; return its path."""
     size = path.stat().st_size
     if weights.size and not path.name.endswith(SUFFIX) and size != weights.size:
         raise WeightsError(

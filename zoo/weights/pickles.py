@@ -1,4 +1,4 @@
-"""The only place where a pickle is opened: torch's restricted reader turns a checkpoint into safetensors, never anything else."""
+"""Conversion of torch checkpoints to safetensors with torch's restricted unpickler; the only module that opens pickles."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from torch import Tensor
 
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, count, did_you_mean, examples
 from zoo.weights.load import write
-from zoo.weights.safetensors_header import told_by_start
+from zoo.weights.safetensors_header import format_of
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-DEEPEST = 8  # wrappers within each other: a checkpoint may hold itself
+DEEPEST = 8  # nested wrappers: a checkpoint may contain itself
 MAX_GROWTH = 4  # uncompressed bytes per byte of the file; torch.save stores without compression
-MAX_SCANNED = 10_000_000  # bytes that are searched for the names in an error message
-TORCH_FLOOR = (2, 10)  # before it, files could get past weights_only (CVE-2025-32434 and its successors)
+MAX_SCANNED = 10_000_000  # bytes to search for names in an error message
+TORCH_FLOOR = (2, 10)  # older versions run code of files in spite of weights_only (CVE-2025-32434 and later)
 
 
 class Converted(NamedTuple):
-    """What ``convert`` wrote, and what it left out."""
+    """The result of ``convert``: the file, and the entries left out."""
 
     out: Path
     tensors: int
@@ -35,13 +35,13 @@ class Converted(NamedTuple):
 
 
 def convert(source: Path, out: Path, *, key: str = "", overwrite: bool = False) -> Converted:
-    """Turn a checkpoint written by ``torch.save`` into a safetensors file; no code of the checkpoint is run.
+    """Convert a checkpoint written by ``torch.save`` to a safetensors file, without running code of the checkpoint.
 
     Args:
         source: The checkpoint.
         out: The file to write; its name ends with ``.safetensors``.
-        key: Name of the entry that holds the tensors, with dots for nesting; empty takes ``state_dict`` or ``model`` where
-            there is one, else the checkpoint itself.
+        key: Name of the entry that holds the tensors, with dots for nesting; empty takes ``state_dict`` or ``model``
+            if there is one, else the checkpoint itself.
         overwrite: Whether ``out`` may exist.
 
     Raises:
@@ -60,7 +60,7 @@ def convert(source: Path, out: Path, *, key: str = "", overwrite: bool = False) 
 
 
 def _check_source(source: Path) -> None:
-    """Refuse what must not even be opened by torch."""
+    """Check the file before torch opens it."""
     if not source.is_file():
         beside = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
         raise WeightsNotFoundError(f"there is no checkpoint {str(source)!r}{did_you_mean(source.name, beside)}")
@@ -69,10 +69,10 @@ def _check_source(source: Path) -> None:
         raise WeightsError(f"torch {torch.__version__} is too old to open a pickle safely; install torch >= 2.10")
     with source.open("rb") as file:
         start = file.read(512)
-    told = told_by_start(start)
-    if told and "zoo convert" not in told:
-        raise WeightsError(f"{str(source)!r} is no checkpoint: {told}")
-    if source.suffix == ".safetensors" and not told:
+    found = format_of(start)
+    if found and "zoo convert" not in found:
+        raise WeightsError(f"{str(source)!r} is no checkpoint: {found}")
+    if source.suffix == ".safetensors" and not found:
         raise WeightsError(f"{str(source)!r} is a safetensors file already; pass it as weights='FILE'")
     if start.startswith(b"PK"):
         _check_archive(source)
@@ -97,11 +97,11 @@ def _check_archive(source: Path) -> None:
 def _load(source: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the protocol of a stream that is refused or read in full either way
+            warnings.simplefilter("ignore")  # about the pickle protocol
             return torch.load(source, map_location="cpu", weights_only=True, mmap=False)
-    except Exception as error:  # torch raises whatever the damaged or hostile stream made its reader do
+    except Exception as error:  # damaged or hostile streams cause errors of any type
         blocked = _blocked(source, error)
-        # torch's own text proposes to turn its protection off, so only the class of the error is passed on.
+        # Only the class of the error, because torch's message proposes to turn weights_only off.
         reason = f"it needs {examples(blocked)}, which can run code" if blocked else f"torch cannot read it ({type(error).__name__})"
         raise WeightsError(
             f"{str(source)!r} is refused: {reason}; only tensors and plain values are read, and there is no other way to open it here: "
@@ -110,9 +110,9 @@ def _load(source: Path) -> Any:
 
 
 def _blocked(source: Path, error: Exception) -> list[str]:
-    """Return the globals that the checkpoint asks for and that are not allowed; nothing is loaded."""
+    """Return the disallowed globals of a checkpoint, without loading it."""
     found = re.findall(r"Unsupported global: GLOBAL ([A-Za-z_]\w*\.[\w.]*\w)", str(error))
-    with contextlib.suppress(Exception):  # only archives can be listed; torch raises what it likes for the others
+    with contextlib.suppress(Exception):  # only zip archives can be listed
         found += torch.serialization.get_unsafe_globals_in_checkpoint(source)
     if not zipfile.is_zipfile(source):
         with source.open("rb") as file:
@@ -121,9 +121,9 @@ def _blocked(source: Path, error: Exception) -> list[str]:
 
 
 def _globals(stream: io.BytesIO) -> list[str]:
-    """Return the globals named in a stream of pickles, by reading their opcodes only."""
+    """Return the globals in a stream of pickles, by reading opcodes only."""
     names, texts = list[str](), list[str]()
-    with contextlib.suppress(Exception):  # behind the pickles come the bytes of the tensors
+    with contextlib.suppress(Exception):  # the data of tensors follow the pickles
         while True:
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name in ("GLOBAL", "INST"):

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, checked before any library opens the file; stricter than the format's own reader."""
+"""Strict validation of safetensors headers, before any library opens the file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, NoReturn
 
 from zoo.errors import WeightsError
 
-MAX_HEADER = 10_000_000  # bytes; the largest published models need about one
+MAX_HEADER = 10_000_000  # bytes; headers of the largest published models have about one MB
 MAX_TENSORS = 100_000
 MAX_ELEMENTS = 2**60
-# Bytes per element of each dtype; the packed types of four and six bits have no place in a backbone.
+# Bytes per element of each dtype, without the packed types of four and six bits.
 WIDTHS = (
     {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "F8_E5M2FNUZ": 1, "F8_E4M3FNUZ": 1, "F8_E8M0": 1}
     | {"I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4}
@@ -23,7 +23,7 @@ _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
 class TensorInfo(NamedTuple):
-    """What a header says of one tensor; ``begin`` and ``end`` are byte offsets into the data."""
+    """The header entry of a tensor; ``begin`` and ``end`` are byte offsets into the data."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -32,14 +32,14 @@ class TensorInfo(NamedTuple):
 
 
 class _FaultError(ValueError):
-    """A fault of the header, in words."""
+    """A fault of the header."""
 
 
 def read_header(path: Path, owner: str = "") -> dict[str, TensorInfo]:
-    """Return the tensors of a safetensors file by name, after every rule of the format was checked; no data is read.
+    """Return the tensors of a safetensors file by name after full validation of the header; no data are read.
 
     Raises:
-        WeightsError: If the file is something else, is damaged, or has more than 10 MB or 100 000 tensors of header.
+        WeightsError: If the file is of another format, is damaged, or has a header of more than 10 MB or 100 000 tensors.
     """
     said = f"{owner}: " if owner else ""
     try:
@@ -48,7 +48,7 @@ def read_header(path: Path, owner: str = "") -> dict[str, TensorInfo]:
             start = file.read(8)
             length = int.from_bytes(start, "little")
             if len(start) < 8 or length > min(size - 8, MAX_HEADER):
-                raise _FaultError(told_by_start(start + file.read(512)) or _impossible_length(size, length))
+                raise _FaultError(format_of(start + file.read(512)) or _impossible_length(size, length))
             return _parsed(file.read(length), size - 8 - length)
     except OSError as error:
         raise WeightsError(f"{said}{str(path)!r} cannot be read: {error.strerror or error}") from error
@@ -57,8 +57,8 @@ def read_header(path: Path, owner: str = "") -> dict[str, TensorInfo]:
         raise WeightsError(f"{said}{str(path)!r} is not a readable safetensors file: {reason}; fetch it again") from error
 
 
-def told_by_start(start: bytes) -> str:
-    """Name a file by its first bytes where it is one that often stands in place of weights, or return an empty string."""
+def format_of(start: bytes) -> str:
+    """Return a description of a file that is no safetensors file by its first bytes, or an empty string."""
     head = start.lstrip().lower()
     if not start:
         return "it is empty"
@@ -105,7 +105,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _natural(number: str) -> int:
-    return _refuse(number) if number.startswith("-") else int(number)  # "-0" too, which safetensors takes for a fraction
+    return _refuse(number) if number.startswith("-") else int(number)  # also "-0", which safetensors parses as a float
 
 
 def _refuse(number: str) -> NoReturn:
@@ -138,7 +138,7 @@ def _naturals(value: object) -> bool:
 
 
 def _check_layout(tensors: Mapping[str, TensorInfo], data: int) -> None:
-    """Prove that the tensors fill the data from first to last byte, none over another."""
+    """Check that the tensors cover all data without gaps or overlaps."""
     at = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if tensor.begin != at:

@@ -1,4 +1,4 @@
-"""Sharded safetensors: an index file that names the shard of each tensor. Imports no torch."""
+"""Index files of sharded safetensors; imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUFFIX = ".safetensors.index.json"
 
 
 class Index(NamedTuple):
-    """An index file: the names of the tensors by shard."""
+    """The content of an index file: names of the tensors by shard."""
 
     path: Path
     shards: dict[str, set[str]]

@@ -70,7 +70,7 @@ class ActivationCache:
 
     Args:
         boundary: Where they enter the model.
-        loader: Loads what batches have beside activations: targets, and token ids with their masks.
+        loader: Loads the rest of each batch: targets, and for texts token ids and masks.
         context: The conditions of the run.
 
     Attributes:
@@ -95,7 +95,7 @@ class ActivationCache:
         Raises:
             OSError: On all ranks, if ``cache_gb`` does not allow for it, or there is no room on a disk.
         """
-        ranks = self._context.ranks  # they share the samples, and each gets the activations of all
+        ranks = self._context.ranks  # each runs a part of the samples and gets the activations of all
         stores: list[Store] = []
         done = 0
         order, shared = ranks.share(ordered_batches(len(self.samples), batch_size, self.samples.lengths))
@@ -156,7 +156,7 @@ class ActivationCache:
             yield batch._replace(x=CachedInputs(batch.x, activations))
 
     def _plain(self, order: Sequence[Indices], epoch: int) -> Iterable[Batch]:
-        if isinstance(self.samples, TextSamples):  # encoded already, and their masks are needed
+        if isinstance(self.samples, TextSamples):  # the masks are needed, and loading is cheap as texts are encoded already
             yield from self._loader.batches(order, epoch)
             return
         targets, shape = targets_of(self.samples.table), self._loader.shape

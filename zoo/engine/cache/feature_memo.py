@@ -1,8 +1,8 @@
-"""In-process cache of frozen features, for the next run that asks for the same: a sweep, another head, a second seed.
+"""In-process LRU cache of frozen features, for later runs with the same backbone and samples, such as a sweep over heads.
 
-The key is what the values depend on, to the last bit: the kinds, settings and values of the frozen modules, the declared
-input, the samples, the view, and how they were batched. Samples that cannot be told apart cheaply, such as a dataset object
-of the user's own, have no key and are not shared; neither is what comes from modules with hooks or a forward of their own.
+The key covers everything that the values depend on, bit for bit: types, settings and values of the frozen modules, the
+declared input, the samples, the view and the batch size. Samples without a cheap identity, such as a user's own dataset, have
+no key and are not shared; neither are outputs of modules with hooks or a patched forward.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIMIT = 512 * 2**20  # bytes of all values together
 
 
 class FeatureMemo:
-    """Values by key, the longest unused forgotten first.
+    """An LRU cache with a limit in bytes.
 
     Args:
         limit: Bytes of all values together.
@@ -46,7 +46,7 @@ class FeatureMemo:
         return None
 
     def put(self, key: str, value: Any, size: int) -> None:
-        """Keep a value of ``size`` bytes, unless it is larger than all that may be kept, or there is no key."""
+        """Store a value of ``size`` bytes, unless it is larger than the limit or the key is empty."""
         if not key or size > self._limit:
             return
         self._held[key] = value, size
@@ -54,7 +54,7 @@ class FeatureMemo:
             self._held.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all values."""
         self._held.clear()
 
 
@@ -62,11 +62,11 @@ MEMO = FeatureMemo()
 
 
 class Keys:
-    """The keys of one run.
+    """Cache keys for the tables of one run.
 
     Args:
-        model: Its model.
-        context: Its conditions.
+        model: The model of the run.
+        context: The conditions of the run.
     """
 
     def __init__(self, model: TaskModel, context: RunContext) -> None:
@@ -75,20 +75,20 @@ class Keys:
         self._prefix = ""
 
     def model_changed(self) -> None:
-        """Look at the values of the frozen prefix again: another one is frozen, or it has trained in between."""
+        """Recompute the key of the frozen prefix, after it was changed or trained."""
         self._prefix = ""
 
     def of(self, what: str, table: Table, kind: Kind, view: int, *, batch_size: int) -> str:
-        """Return the key of what the frozen prefix gives; nothing where the samples have none.
+        """Return the key of outputs of the frozen prefix; empty if the samples or the prefix have none.
 
         Args:
-            what: What is kept of it.
+            what: Name of the outputs.
             table: The samples.
             kind: How they are loaded, see ``Loaders``.
             view: Number of the augmented view.
             batch_size: Samples per forward.
         """
-        if id(table) not in self._tables:  # once, for it looks at every file
+        if id(table) not in self._tables:  # once per table, as it looks at every file
             self._tables[id(table)] = table_key(table)
         if not (samples := self._tables[id(table)]):
             return ""
@@ -97,17 +97,17 @@ class Keys:
             return ""
         config = self._context.config
         how = [batch_size, str(self._context.device), self._context.half, config.compile]
-        torchs: Any = torch.backends  # some of what follows is not in its types
+        torchs: Any = torch.backends  # its types lack some of these
         libraries = (torchs.cuda.matmul, torchs.cudnn.conv, torchs.mkldnn.matmul, torchs.mkldnn.conv)
-        how += [library.fp32_precision for library in libraries]  # the older getters refuse to answer where these were set
+        how += [library.fp32_precision for library in libraries]  # older getters raise once these are set
         drawn = [view, config.seed, config.augment] if kind.augmented else []
         return f"{what}/{self._prefix}/{samples}/{how}/{drawn}"
 
 
 def model_key(model: TaskModel, frozen: int) -> str:
-    """Return what identifies the frozen prefix of a model and what comes before it, by value; nothing where that is not known."""
+    """Return a digest of the frozen prefix of a model and its preprocessing; empty if it cannot be identified."""
     spec, pool = model.spec, getattr(model.head, "pool", None)
-    if is_own(spec.name):  # its code is not known by a name
+    if is_own(spec.name):  # a user's own network, whose code has no name
         return ""
     modules = [part for group in model.groups[:frozen] for _, module in group.modules() for part in module.modules()]
     modules += [model.backbone, *(pool.modules() if isinstance(pool, nn.Module) else [])]
@@ -123,14 +123,14 @@ def model_key(model: TaskModel, frozen: int) -> str:
 
 
 def _settings(module: nn.Module) -> tuple[str, list[tuple[str, Any]]]:
-    """Return what a module is and how it is set, such as the epsilon of a norm."""
+    """Return the type of a module and its settings, such as the epsilon of a norm."""
     plain = (bool, int, float, str, tuple, type(None))
-    told = [(name, value) for name, value in vars(module).items() if isinstance(value, plain) and name != "training" and name[0] != "_"]
-    return f"{type(module).__module__}.{type(module).__qualname__}", told
+    settings = [(name, value) for name, value in vars(module).items() if isinstance(value, plain) and name != "training" and name[0] != "_"]
+    return f"{type(module).__module__}.{type(module).__qualname__}", settings
 
 
 def table_key(table: Table) -> str:
-    """Return what identifies the samples of a table, or nothing where that is not known."""
+    """Return a digest of the samples of a table; empty if they cannot be identified."""
     inputs = table.inputs
     if isinstance(inputs, np.ndarray):
         return hashlib.sha256(repr((inputs.dtype, inputs.shape)).encode() + np.ascontiguousarray(inputs).tobytes()).hexdigest()
@@ -138,10 +138,10 @@ def table_key(table: Table) -> str:
         return ""
     digest = hashlib.sha256(table.reads.encode())
     for item in inputs:
-        told = f"{item!r}\0" if table.reads in TEXTUAL else _file_key(item)
-        if not told:
+        key = f"{item!r}\0" if table.reads in TEXTUAL else _file_key(item)
+        if not key:
             return ""
-        digest.update(told.encode())
+        digest.update(key.encode())
     return digest.hexdigest()
 
 

@@ -14,15 +14,14 @@ from zoo.tuning.partial_forward import Boundary
 
 
 class Forward:
-    """The passes that an objective may ask for, under the run's precision.
+    """The forward passes that an objective may call, under the run's precision.
 
-    Where the frozen prefix was computed once, inputs are stored activations or pooled features; the passes start from there and
-    give the same values.
+    If outputs of the frozen prefix are stored, passes start from them and give the same values.
 
     Args:
         model: The model.
         context: The conditions of the run.
-        boundary: Where stored activations enter, or None.
+        boundary: Where stored activations enter the model, or None.
         pooled: Whether inputs are pooled features.
     """
 
@@ -32,7 +31,7 @@ class Forward:
         self._model, self._context, self._boundary, self._pooled = model, context, boundary, pooled
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the run's precision, under which a loss is computed, so that an objective's own modules fit the model's outputs."""
+        """Return a context with the run's precision, in which losses and an objective's own modules are computed."""
         return self._context.autocast()
 
     def __call__(self, x: Any) -> Tensor:
@@ -55,7 +54,7 @@ class Forward:
             return self._model.embed_batch(x)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Return the logits of pooled features, for heads that tell pooling and logits apart."""
+        """Return the logits of pooled features, for heads with separate ``pool`` and ``logits``."""
         with self._context.autocast():
             return self._model.pooled_logits(features)
 

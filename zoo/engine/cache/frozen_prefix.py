@@ -42,7 +42,7 @@ class FrozenPrefix:
         self, model: TaskModel, loaders: Loaders, passes: Passes, context: RunContext, *, obstacle: str = "", share: bool = True
     ) -> None:
         self._model, self._loaders, self._passes, self._context, self._obstacle = model, loaders, passes, context, obstacle
-        # Views of an augmentation of the user's own cannot be told apart by what they depend on.
+        # A user's own augmentation has no key. Several ranks would have to agree on hits.
         alike = context.ranks.count == 1 and context.own.augment is None
         self._keys = Keys(model, context) if share and alike else None
         self._features: dict[str, list[Tensor]] = {}
@@ -66,7 +66,7 @@ class FrozenPrefix:
         if self._obstacle:
             self._give_up(epoch, self._obstacle)
             return
-        with self._context.ranks.together(), self._context.autocast():  # as it will be used
+        with self._context.ranks.together(), self._context.autocast():  # the precision of training
             found = find_boundary(self._model, epoch.frozen, self._loaders.first())
         reasons = list(filter(None, self._context.ranks.gather(found if isinstance(found, str) else "")))
         if isinstance(found, str) or reasons:

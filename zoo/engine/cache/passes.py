@@ -50,7 +50,7 @@ class Passes:
         return self.in_batches_that_fit(lambda size: run_all(forward, source, count, size, epoch=view, **options))
 
     def in_batches_that_fit(self, run: Callable[[int], T]) -> T:
-        """Call ``run`` with a batch size, on one process again with half of it while memory runs out."""
+        """Call ``run`` with the batch size; if memory runs out on a single process, again with half of it."""
         return in_batches_that_fit(run, self.batch_size, halved=self._halve if self._context.ranks.count == 1 else None)
 
     def after_batch(self, done: int) -> None:

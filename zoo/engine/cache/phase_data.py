@@ -71,7 +71,7 @@ class PhaseData:
         return {name: self._stream(epoch, name, source) for name, source in self._sources.items()}
 
     def forward(self, epoch: Epoch | None) -> Forward:
-        """Return the passes for batches of ``epoch``; without one those for raw inputs."""
+        """Return the forward passes for batches of ``epoch``; without one those for raw inputs."""
         boundary = None if epoch is None else self.prefix.boundary
         return Forward(self._model, self._context, boundary=boundary, pooled=epoch is not None and epoch.pooled)
 
@@ -139,7 +139,7 @@ class PhaseData:
                     outputs = {key: self._outputs_now(module, batch) for key, module in self._frozen.items()}
                 yield batch._replace(frozen=outputs)
 
-        if fixed:  # now, and not in the middle of a step
+        if fixed:  # now, not in the middle of a step
             for key in self._frozen:
                 for view in range(views):
                     self._output(key, name, view)
@@ -190,7 +190,7 @@ def cached_batches(views: Sequence[Tensor], targets: Tensor, device: torch.devic
 
 
 def _side_by_side(views: Sequence[BatchFunction]) -> BatchFunction:
-    """Return batches with several views of each sample, each drawn by itself."""
+    """Return batches with several views of each sample, augmented independently."""
 
     def batches(order: Sequence[Indices], epoch: int) -> Iterator[Batch]:
         iterators = [iter(view(order, epoch * len(views) + number)) for number, view in enumerate(views)]

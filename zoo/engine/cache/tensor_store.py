@@ -1,4 +1,4 @@
-"""Storage of boundary activations: in memory, or in an unnamed file that the system removes by itself."""
+"""Storage of activations in memory, or in an unnamed temporary file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from zoo.engine.distributed.ranks import Ranks
 
-IN_MEMORY = 512 * 2**20  # bytes; what is larger goes to disk
-CHUNK = 64 * 2**20  # bytes that processes exchange at a time
+IN_MEMORY = 512 * 2**20  # bytes; larger stores go to disk
+CHUNK = 64 * 2**20  # bytes per exchange between ranks
 
 
 class Store:
@@ -26,9 +26,9 @@ class Store:
         rows: Rows of each sample: 1, or its number of tokens where ``ragged``.
         shape: Shape of one row.
         dtype: Type of the values.
-        ragged: Whether samples have rows of their own; they are then read padded with zeros to the longest.
-        channels_last: Whether rows are images whose channels lie innermost in memory, and are read so.
-        folder: Where the file goes, if one is needed.
+        ragged: Whether samples differ in rows; they are then read padded with zeros to the longest.
+        channels_last: Whether rows are images in channels_last memory format.
+        folder: Folder of the file, if one is needed.
 
     Raises:
         OSError: If there is no room for the file.
@@ -57,13 +57,13 @@ class Store:
         return self._values.nbytes
 
     def put(self, indices: Sequence[int], values: Tensor) -> None:
-        """Keep ``values``, ``(batch, …)``, of some samples; where ragged, padding is left out."""
+        """Store ``values``, ``(batch, …)``, of some samples; if ragged, without padding."""
         values = values.permute(0, 2, 3, 1) if self._channels_last else values
         for index, value in zip(indices, values.cpu(), strict=True):
             self._slice(index).copy_(value[: self._rows[index]] if self._ragged else value[None])
 
     def get(self, indices: Sequence[int]) -> Tensor:
-        """Return the values of some samples, ``(batch, …)``; where ragged, padded with zeros to the longest of them."""
+        """Return the values of some samples, ``(batch, …)``; if ragged, padded with zeros to the longest of them."""
         if not self._ragged:
             found = self._values[torch.tensor(indices)]
             return found.permute(0, 3, 1, 2) if self._channels_last else found
@@ -73,12 +73,12 @@ class Store:
         return found
 
     def size(self, lengths: npt.NDArray[np.int64]) -> int:
-        """Return the bytes that it would take for other samples, of which these are the lengths."""
+        """Return the bytes that a store of samples with these lengths would take."""
         return needed(lengths if self._ragged else np.ones_like(lengths), self._values.shape[1:], self._values.dtype)
 
     def share(self, ranks: Ranks) -> None:
-        """Give every process the values that the others kept."""
-        content = self._values.view(torch.uint8).reshape(-1)  # zero where this process kept nothing
+        """Exchange values, so that every rank has those of all."""
+        content = self._values.view(torch.uint8).reshape(-1)  # zeros for samples of other ranks
         for start in range(0, len(content), CHUNK):
             ranks.fill(content[start : start + CHUNK].numpy())
 
@@ -87,14 +87,14 @@ class Store:
 
 
 def needed(rows: npt.NDArray[np.int64], shape: Sequence[int], dtype: torch.dtype) -> int:
-    """Return how many bytes a store takes."""
+    """Return the bytes that a store takes."""
     return int(rows.sum()) * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
 
 
 def _on_disk(size: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor:
     count = int(np.prod(size, dtype=np.int64))
     with tempfile.TemporaryFile(dir=folder) as file:
-        # Reserved now: a disk that is full later would end the process when it writes to the mapping.
+        # Reserve the space now: writing to the mapping of a full disk would kill the process.
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, count * dtype.itemsize)
         mapped: Any = np.memmap(file, dtype=np.uint8, mode="r+", shape=(count * dtype.itemsize,))

@@ -1,4 +1,4 @@
-"""One pass over samples without gradients, in an order that wastes least padding; results come in the order of the samples."""
+"""Batched inference, sorted by length to save padding; outputs are in the order of the samples."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def run_all(
         count: Number of samples, at least 1.
         batch_size: Samples per forward.
         each: Called with the number of samples done after every batch; may raise to stop.
-        epoch: Whose random numbers an augmenting transform draws.
-        ranks: Processes that share the samples; each of them gets all outputs.
+        epoch: Epoch of the random numbers of an augmentation.
+        ranks: Processes that share the samples; each gets all outputs.
     """
     result: Outputs | None = None
     done = 0
@@ -56,20 +56,20 @@ def run_all(
             result[batch.indices] = outputs
             done += len(batch.indices)
             each(done)
-    assert result is not None, "an empty table was let through"
+    assert result is not None, "the table is empty"
     return ranks.fill(result) if shared else result
 
 
 def in_batches_that_fit(run: Callable[[int], T], size: int, *, halved: Callable[[], None] | None = None) -> T:
-    """Run a pass in batches of ``size`` samples, and of half as many as often as memory runs out.
+    """Run a pass in batches of ``size`` samples, halved each time memory runs out.
 
     Args:
         run: The pass, given the samples per forward.
         size: Samples per forward.
-        halved: Called after each halving; None where the batches must stay as they are, because other processes have the same.
+        halved: Called after each halving; None if the batch size is fixed, because other ranks use the same.
 
     Raises:
-        TrainingError: If they must stay, or one sample alone does not fit.
+        TrainingError: If it is fixed, or one sample alone does not fit.
     """
     while True:
         try:

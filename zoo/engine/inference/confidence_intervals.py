@@ -1,6 +1,6 @@
-"""Confidence intervals of metrics by a bootstrap over patients: groups are drawn with replacement, whole (Efron 1979).
+"""Confidence intervals of metrics by a bootstrap over groups, such as patients (Efron 1979).
 
-A draw is a weight per sample, the number of times that its group was drawn, and every metric is computed for all draws at once.
+A draw is a weight per sample, the number of times that its group was drawn. Each metric is computed for all draws at once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ log = logging.getLogger("zoo")
 
 Array = npt.NDArray[Any]
 DRAWS = 1000
-_CELLS = 4_000_000  # weights held at once
+_CELLS = 4_000_000  # weights in memory at once
 
 
 def check_level(task: str, level: float) -> None:
-    """Refuse a level out of range, and a task without intervals.
+    """Check the level, and that the task has intervals.
 
     Raises:
         OptionError: If ``level`` is outside (0, 1), or the task has no metrics of single samples.
@@ -52,11 +52,11 @@ def intervals(
         task: Name of a task that has intervals.
         logits: ``(n, classes)``, or outputs.
         targets: As the task's ``metrics`` takes them.
-        groups: What is drawn as a whole, such as the patient, per sample; None draws samples.
-        level: Share of the draws between the two, in (0, 1).
+        groups: Group of each sample, such as the patient; None draws samples.
+        level: Share of the draws inside the interval, in (0, 1).
         draws: Number of draws.
-        seed: Decides the draws.
-        specificity: Where given, of ``sensitivity_at_specificity`` too.
+        seed: Seed of the draws.
+        specificity: If given, also for ``sensitivity_at_specificity``.
 
     Raises:
         OptionError: If ``level`` is outside (0, 1), or the task has no metrics of single samples.
@@ -92,7 +92,7 @@ def weighted_metrics(task: str, logits: Array, targets: Array, weights: Array, *
         logits: ``(n, classes)``, or outputs.
         targets: Per sample.
         weights: ``(draws, n)``, how often each sample counts.
-        specificity: Where given, ``sensitivity_at_specificity`` is added.
+        specificity: If given, ``sensitivity_at_specificity`` is added.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         found = find_task(task).weighted_metrics(np.asarray(logits, dtype=np.float64), np.asarray(targets), weights, specificity)
@@ -101,7 +101,7 @@ def weighted_metrics(task: str, logits: Array, targets: Array, weights: Array, *
 
 
 def check_specificity(task: str, specificity: float) -> None:
-    """Refuse a specificity out of range, and a task without classes.
+    """Check the specificity, and that the task has classes.
 
     Raises:
         OptionError: Naming the value or the task.

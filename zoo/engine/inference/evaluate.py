@@ -1,4 +1,4 @@
-"""Evaluation and prediction: one pass without gradients, in order, in bounded memory."""
+"""Evaluation, prediction and embedding of data with a model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Array = npt.NDArray[np.float32]
 
 
 def check_given(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that ``evaluate``, or another function of this module, does not have.
+    """Check that ``evaluate``, or another function of this module, has these options.
 
     Raises:
         OptionError: With the nearest option.
@@ -70,8 +70,8 @@ def evaluate(
     """Return the metrics of the model's task on labelled data.
 
     single-label: loss, accuracy, balanced_accuracy, macro_f1, auroc, and majority, the accuracy of always naming the most
-    frequent class. multi-label: loss, map, macro_f1, micro_f1, auroc. regression: mae, rmse, r2. A metric that the data
-    leave undefined is left out. token-classification: loss, f1, precision and recall by entity, accuracy by word.
+    frequent class. multi-label: loss, map, macro_f1, micro_f1, auroc. regression: mae, rmse, r2. Metrics that the data
+    leave undefined are omitted. token-classification: loss, f1, precision and recall by entity, accuracy by word.
 
     Args:
         model: The model.
@@ -110,7 +110,7 @@ def evaluate(
     targets = np.asarray(table.targets)
     found = compute_metrics(find_task(model.task), logits, targets, table.classes)
     found |= own_metrics(own.metrics, find_task(model.task), logits, targets)
-    if turned:  # the metrics above are the same for either order
+    if turned:  # metrics above do not depend on the order
         logits, targets = logits[:, ::-1], 1 - targets
     if specificity is not None:
         value = sensitivity_at_specificity(model.task, logits, targets, specificity)
@@ -123,7 +123,7 @@ def evaluate(
 
 
 def _turned(model: TaskModel, classes: tuple[str, ...], positive: str) -> bool:
-    """Tell whether the first of two classes is the positive one.
+    """Return whether the first of two classes is the positive one.
 
     Raises:
         OptionError: If there are not two classes, or none of them has this name.
@@ -177,12 +177,12 @@ def predict_logits(model: TaskModel, inputs: Any, **options: Any) -> Array:
 
 
 def decoded(model: TaskModel, logits: Array) -> list[Any]:
-    """Return the predictions that logits stand for."""
+    """Return the predictions for logits."""
     return find_task(model.task).decode(logits, model.labels or range(model.num_classes))
 
 
 def probabilities(model: TaskModel, logits: Array) -> Array:
-    """Return the probabilities that logits stand for; to be asked only of a task that has them."""
+    """Return the probabilities for logits; the task must have them."""
     found = find_task(model.task).probabilities(logits if logits.dtype == object else logits.astype(np.float64))
     assert found is not None, "the task has no probabilities"
     return found if found.dtype == object else np.asarray(found, dtype=np.float32)
@@ -227,7 +227,7 @@ def _predict_outputs(
 
 
 def _as_list(inputs: Any, kind: str) -> Any:
-    """Take one image or volume for a list of one."""
+    """Return one image or volume as a list of one."""
     if kind == "volume":
         return [inputs] if getattr(inputs, "ndim", 0) == 3 else inputs
     if type(inputs).__module__.startswith("PIL."):

@@ -1,4 +1,4 @@
-"""The batches of each optimizer step: which samples of each source, this rank's part of them, and their mixing."""
+"""The batches of each optimizer step: samples of each source, their share on this rank, and mixup."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from zoo.engine.options.epochs import Epoch
 class StepBatches:
     """The batches of one run.
 
-    The first source defines the epoch. The others cycle, with as many samples in each batch as the first; which ones is a
-    function of the seed and the position in the run.
+    The first source defines the epoch. The others cycle, with as many samples per batch as the first; their order is
+    a function of the seed and the position in the run.
 
     Args:
         sources: What the objective trains on.
         config: The configuration.
         ranks: The processes that share each batch.
-        soften: Returns targets that can be mixed, for mixup and CutMix.
+        soften: Returns targets that mixup and CutMix can mix.
 
     Attributes:
         steps: Optimizer steps in which every sample of the first source is taken once.
@@ -62,8 +62,8 @@ class StepBatches:
         """Yield this rank's batches of each step, by source; fewer where a batch has fewer samples than there are ranks.
 
         Args:
-            epoch: The epoch of the plan.
-            position: Its position in the plan.
+            epoch: The epoch.
+            position: Its position in the run.
             streams: The batches of each source.
             order: The samples of each step, of the first source.
             first: Step to begin at.
@@ -80,7 +80,7 @@ class StepBatches:
             yield [self._mixed(batch, position, step, part) for part, batch in enumerate(loaded)] if mixed else loaded
 
     def _cycled(self, source: str, position: int, order: Sequence[Sequence[Indices]], first: int) -> list[list[Indices]]:
-        """Return this rank's part of the batches of a source that cycles beside the first one."""
+        """Return this rank's part of the batches of a source that cycles."""
         number, count = self._others.index(source), len(self._sources[source].table)
         done = position * self._count + sum(len(batch) for step in order[:first] for batch in step)
         shares = []

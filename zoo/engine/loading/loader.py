@@ -1,4 +1,4 @@
-"""Batches on the device, in an order that the caller gives anew for each epoch."""
+"""Data loaders: batches on the device, in an order given for each epoch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zoo.models.task_model import TaskModel
 
 
 class _Order(Sequence[Indices]):
-    """The batches of the epoch that comes next; replaced between epochs, so that workers can live on."""
+    """The batches of the next epoch; replaced between epochs, so that persistent workers can be used."""
 
     def __init__(self) -> None:
         self.batches: Sequence[Indices] = []
@@ -38,14 +38,14 @@ class _Order(Sequence[Indices]):
 
 
 class Loader:
-    """Loads given batches of the same samples, again and again.
+    """Loads batches of a fixed set of samples.
 
     Args:
-        samples: What to load.
-        device: Where batches go.
+        samples: The samples.
+        device: Device of the batches.
         workers: Loader processes; 0 loads in this process, None chooses.
         layout: Memory format of the inputs on the device.
-        keep_workers: Whether the processes live on for another pass; else they end with each.
+        keep_workers: Whether the processes persist between passes.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Loader:
         self._order = _Order()
         number = default_workers(device) if workers is None else workers
         self._loader = WatchedLoader(
-            Watched(samples, number) if number else samples,  # type: ignore[arg-type]  # texts are a dataset by what they can do
+            Watched(samples, number) if number else samples,  # type: ignore[arg-type]  # texts have the methods of a Dataset
             batch_sampler=self._order,
             num_workers=number,
             collate_fn=samples.collate,
@@ -70,7 +70,7 @@ class Loader:
             worker_init_fn=worker_init() if number else None,
             multiprocessing_context=start_method() if number else None,
             persistent_workers=keep_workers and number > 0,
-            # A private one: every iterator would otherwise draw from the global generator and shift all that comes after.
+            # A private generator, because iterators would otherwise draw from the global one.
             generator=torch.Generator(),
         )
 
@@ -88,7 +88,7 @@ class Loader:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample's tensor."""
-        return tuple(self.samples[0][0].shape)  # type: ignore[union-attr]  # asked of pixels only
+        return tuple(self.samples[0][0].shape)  # type: ignore[union-attr]  # called for images only
 
     def _placed(self, inputs: ModelInputs) -> ModelInputs:
         if isinstance(inputs, Mapping):
@@ -103,7 +103,7 @@ class Kind(NamedTuple):
     Attributes:
         table: Name of the table.
         augmented: Whether the samples are augmented.
-        view: Number of the view within a step: each has a loader of its own, as they are read side by side.
+        view: Number of the view within a step; each has its own loader.
     """
 
     table: str
@@ -112,7 +112,7 @@ class Kind(NamedTuple):
 
 
 class Loaders:
-    """The loaders of one run by kind, made when they are first asked for.
+    """The loaders of one run by kind, made on first use.
 
     Args:
         model: The model, for its declared input.
@@ -137,7 +137,7 @@ class Loaders:
         self._device, self._layout, self._augment = device, layout, augment
         parts = {table.source: table.inputs for table in tables.values()} | ({} if augment is None else {"the augmentation": augment})
         self._workers = usable_workers(config.workers, default_workers(device), parts)  # before anything is trained
-        self._samples: dict[Kind, Samples | TextSamples] = {}  # for the whole run: texts are encoded once
+        self._samples: dict[Kind, Samples | TextSamples] = {}  # shared by all loaders, as texts are encoded once
         self._lasting: dict[Kind, Loader] = {}
 
     def table(self, kind: Kind) -> Table:
@@ -145,17 +145,17 @@ class Loaders:
         return self._tables[kind.table]
 
     def first(self) -> Loader:
-        """Return the lasting loader of the first table's samples, not augmented."""
+        """Return the lasting loader of the first table, not augmented."""
         return self.lasting(Kind(next(iter(self._tables))))
 
     def lasting(self, kind: Kind) -> Loader:
-        """Return the loader that lives on, with its workers, until ``close``."""
+        """Return a loader whose workers persist until ``close``."""
         if kind not in self._lasting:
             self._lasting[kind] = self._make(kind, keep_workers=True)
         return self._lasting[kind]
 
     def fresh(self, kind: Kind) -> Loader:
-        """Return a loader for one pass; its workers end with it, instead of idling beside what comes after."""
+        """Return a loader for one pass, whose workers end with the pass."""
         return self._make(kind, keep_workers=False)
 
     def close(self) -> None:
@@ -172,14 +172,14 @@ class Loaders:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on the device; a GPU is not waited for."""
+    """Return a tensor on the device, without waiting for a GPU."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def default_workers(device: torch.device) -> int:
-    """Return how many loader processes pay off: none beside computing on the CPU, else one per core of this process, at most 8.
+    """Return the default number of loader processes: 0 on the CPU, else one per core of this process, at most 8.
 
-    The processes of a run on one machine share its cores, as ``LOCAL_WORLD_SIZE`` tells.
+    The ranks on one machine, ``LOCAL_WORLD_SIZE`` of them, share its cores.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     beside = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
@@ -188,8 +188,8 @@ def default_workers(device: torch.device) -> int:
 
 def _quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:
     with warnings.catch_warnings():
-        # Python 3.12 warns of any fork beside threads; loader workers touch neither torch's thread pool nor locks of ours.
+        # Python 3.12 warns of any fork in a process with threads; loader workers use neither torch's threads nor our locks.
         warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message="Got pickle error", category=UserWarning)  # it is told by an error of ours
+        warnings.filterwarnings("ignore", message="Got pickle error", category=UserWarning)  # an error of ours names it
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         return iter(loader)

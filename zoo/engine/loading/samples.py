@@ -1,4 +1,4 @@
-"""The samples of a table as a declared input wants them."""
+"""Samples of a table with the transform of a declared input."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from zoo.errors import OptionError
 def samples_for(
     inputs: Any, table: Table, augment: Augment | None = None, *, seed: int = 0, own: Callable[[Any], Any] | None = None
 ) -> Samples | TextSamples:
-    """Return the samples of a table as a declared input wants them; without ``augment`` as for evaluation.
+    """Return the samples of a table for a declared input; without ``augment`` for evaluation.
 
     Args:
         inputs: The declared input.
         table: The data.
-        augment: How they are augmented, or None.
-        seed: Decides the random numbers.
+        augment: The augmentation, or None.
+        seed: Seed of the augmentation.
         own: The user's own augmentation in place of ``augment``, or None.
     """
     if isinstance(inputs, Text):
@@ -47,7 +47,7 @@ def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:
 
 
 def single_transform(inputs: Any, augment: Any, *, seed: int) -> Callable[[Any], Tensor]:
-    """Return what makes a tensor of one image or volume at a time; see ``TaskModel.transform``.
+    """Return a function from one image or volume to a tensor; see ``TaskModel.transform``.
 
     Raises:
         OptionError: If the inputs are texts, or there is no such augmentation.

@@ -1,4 +1,4 @@
-"""The data of a run: opened, checked against the model, and identified."""
+"""Open the data of a run and check them against the model."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from zoo.tasks.find import find_task
 
 
 def reads(model: TaskModel) -> str:
-    """Return what one input of the model is; see ``zoo.data.table.Table.reads``."""
+    """Return the kind of the model's inputs; see ``zoo.data.table.Table.reads``."""
     return kind_of(model.inputs, model.task)
 
 
 def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tuple[Table, Table | None]:
     """Open the training and validation data and check their targets against the model.
 
-    ``valid=False`` trains on everything; there is then no best epoch, and the last one is kept.
+    ``valid=False`` trains on everything; there is then no best epoch, and the last one is used.
 
     Raises:
         DataError: If the data do not fit the model.
@@ -60,7 +60,7 @@ def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tu
 
 
 def inputs_in_use(model: TaskModel, config: Config) -> Inputs:
-    """Return the model's declared input with the size of images, length of texts or window of scans that a run asks for.
+    """Return the model's declared input with the image size, text length or window of a configuration.
 
     Raises:
         OptionError: If the model does not take such inputs, or not in this size; all faults at once.
@@ -104,7 +104,7 @@ def _windowed(model: TaskModel, inputs: Inputs, window: Any) -> Inputs:
 
 
 def refuse_window(window: tuple[float, float] | None, table: Table) -> None:
-    """Refuse a window where there is no scan to be shown through it: pictures have the values that they are shown with.
+    """Check that a window is given for scans only, not for pictures.
 
     Raises:
         OptionError: If a window is given and all inputs are pictures.
@@ -116,7 +116,7 @@ def refuse_window(window: tuple[float, float] | None, table: Table) -> None:
 
 
 def check_targets(model: TaskModel, table: Table) -> None:
-    """Refuse labelled data whose classes or number of outputs differ from the model's.
+    """Check that labelled data have the model's classes or number of outputs.
 
     Raises:
         DataError: Naming both sides.
@@ -138,12 +138,12 @@ def check_targets(model: TaskModel, table: Table) -> None:
 
 
 def summary(table: Table | None) -> dict[str, Any] | None:
-    """Return what identifies a table: source, counts, and a digest over the names and targets of its samples."""
+    """Return the source and counts of a table and a digest of the names and targets of its samples."""
     if table is None:
         return None
     digest = hashlib.sha256(np.ascontiguousarray(flat_targets(np.asarray(table.targets))).tobytes())
     names = table.inputs if isinstance(table.inputs, list | tuple) else []
-    # The last two parts only: a data folder may move between a run and its continuation.
+    # The last two parts of a path only, as the data folder may move before a run is resumed.
     for name in names:
         if table.reads in TEXTUAL:
             digest.update(repr(name).encode())

@@ -1,4 +1,4 @@
-"""The sources of an objective, and the streams of batches that a phase makes of them."""
+"""Training sources of an objective, and their streams of batches in a phase."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Source:
 
     Attributes:
         table: The data; unlabelled ones have no targets.
-        views: Views of each sample in one step, each augmented by itself; those after the first are ``Batch.views``.
+        views: Views of each sample in one step, augmented independently; those after the first are ``Batch.views``.
     """
 
     table: Table
@@ -36,7 +36,7 @@ class BatchSource(Protocol):
 
     @property
     def samples(self) -> Any:
-        """The samples that the batches are made of."""
+        """The samples of the batches."""
 
     def batches(self, order: Sequence[Indices], epoch: int = 0) -> Iterable[Batch]:
         """Yield the batches of an order, on the device."""

@@ -1,4 +1,4 @@
-"""Loader processes that are looked after: one that dies or hangs ends the run with one error, which names its sample."""
+"""Data loader that raises one error, naming the sample, if a worker process dies or hangs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from zoo.engine.loading.start_method import FORK, GUARD
 from zoo.errors import LoaderError, examples
 
 TIMEOUT = 300.0  # seconds that one batch may take
-LOOK = 0.25  # seconds between two looks at the workers
-PATIENCE = 1.0  # seconds that a dying worker may take to end
+LOOK = 0.25  # seconds between checks of the workers
+PATIENCE = 1.0  # seconds to wait for a dying worker
 HINTS = {
     "SIGKILL": " (which the system sends when memory runs out)",
     "SIGBUS": " (which the system sends when shared memory is full; a container needs more of it, such as docker run --shm-size=8g)",
@@ -28,14 +28,14 @@ _REMEDY = "workers=0 loads in the main process; a run goes on with resume=True (
 
 
 class Watched(Dataset[Any]):
-    """A dataset that tells which sample each worker is busy with.
+    """A dataset that records the sample that each worker is loading.
 
     Attributes:
-        busy: Index of the sample per worker, int64 in shared memory, -1 where it waits for work, -2 before its first.
+        busy: Index of the sample per worker, int64 in shared memory, -1 while it is idle, -2 before its first.
     """
 
     def __init__(self, samples: Any, workers: int) -> None:
-        """Watch ``samples`` being loaded by ``workers`` processes."""
+        """Wrap ``samples`` for ``workers`` processes."""
         self.samples = samples
         self.busy = torch.full((workers,), _NOT_BEGUN, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # torch has no types
 
@@ -43,9 +43,9 @@ class Watched(Dataset[Any]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Any:
-        """Return a sample, and say meanwhile that it is being loaded."""
+        """Return a sample; ``busy`` has its index meanwhile."""
         worker = get_worker_info()
-        assert worker is not None, "meant for workers"
+        assert worker is not None, "to be called in a worker"
         self.busy[worker.id] = index
         sample = self.samples[index]
         self.busy[worker.id] = _IDLE
@@ -53,10 +53,10 @@ class Watched(Dataset[Any]):
 
 
 class WatchedLoader(DataLoader[Any]):
-    """A ``DataLoader`` that finds out within a second when a worker has died, however it ended, and when one hangs."""
+    """A ``DataLoader`` that detects a dead worker within a second, and one that hangs."""
 
     def close(self) -> None:
-        """End the workers that live on between passes, where there are any."""
+        """End persistent workers, if there are any."""
         if isinstance(self._iterator, _Iterator):
             self._iterator.end()
         self._iterator = None
@@ -77,10 +77,10 @@ class WatchedLoader(DataLoader[Any]):
 
 
 class _Iterator(_MultiProcessingDataLoaderIter):
-    """Looks at its workers several times a second while it waits for them.
+    """Checks its workers several times a second while it waits for them.
 
-    torch itself raises from a handler of SIGCHLD when a worker dies, wherever the main thread happens to be: in a step, or
-    in the middle of writing a checkpoint. These workers are taken out of its care; what they have loaded is used up first.
+    torch raises from its SIGCHLD handler when a worker dies, at any point of the main thread, such as in the middle of writing
+    a checkpoint. So these workers are removed from its handler, and batches that they have loaded are still used.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -91,7 +91,7 @@ class _Iterator(_MultiProcessingDataLoaderIter):
         super().__init__(loader)
         self._patience = TIMEOUT
         if self._worker_pids_set:
-            _utils.signal_handling._remove_worker_pids(id(self))  # type: ignore[attr-defined]  # meant for torch's own iterators
+            _utils.signal_handling._remove_worker_pids(id(self))  # type: ignore[attr-defined]  # a private function of torch
             self._worker_pids_set = False
 
     def _try_get_data(self, timeout: float = 0.0) -> tuple[bool, Any]:
@@ -109,7 +109,7 @@ class _Iterator(_MultiProcessingDataLoaderIter):
             return super()._get_data()  # type: ignore[no-untyped-call]  # torch has no types here
         except LoaderError:
             raise
-        except RuntimeError as error:  # the thread that pins memory died of what a dead worker left behind
+        except RuntimeError as error:  # the pin-memory thread failed on data of a dead worker
             self._give_up(self._cause(error), error)
 
     def _next_data(self) -> Any:
@@ -117,15 +117,15 @@ class _Iterator(_MultiProcessingDataLoaderIter):
             return super()._next_data()  # type: ignore[no-untyped-call]  # torch has no types here
         except (StopIteration, LoaderError):
             raise
-        except Exception:  # a worker has raised; the traceback would keep all of them alive
+        except Exception:  # raised in a worker; the traceback would keep all workers alive
             self.end()
             raise
 
     def _cause(self, error: Exception) -> str:
-        # What a dying worker has promised to hand over may be missed a moment before its end can be seen.
+        # Reading the data of a dying worker may fail a moment before its end can be seen.
         wait([worker.sentinel for worker in self._workers], timeout=PATIENCE)
         for worker in self._workers:
-            if wait([worker.sentinel], timeout=0):  # it has closed its files, which is a moment before it can be told how it ended
+            if wait([worker.sentinel], timeout=0):  # the exit code follows a moment later
                 worker.join(PATIENCE)
         ended = [(number, worker) for number, worker in enumerate(self._workers) if not worker.is_alive()]
         if not ended:
@@ -150,13 +150,13 @@ class _Iterator(_MultiProcessingDataLoaderIter):
     def end(self) -> None:
         """Kill all workers, including unresponsive ones.
 
-        torch asks them to end, through queues that are closed already where the garbage collector calls, and waits 5 s for
-        each. They hold nothing that is worth an orderly end.
+        torch would ask them to end through queues, which are closed already during garbage collection, and wait 5 s for each.
+        They hold nothing that needs an orderly end.
         """
-        if self._shutdown or os.getpid() != self._main:  # a worker has copies of the iterators that live beside its own
+        if self._shutdown or os.getpid() != self._main:  # in a worker, which has copies of the parent's iterators
             return
         self._shutdown = True
-        # The thread that pins memory first: it would print a traceback for what a killed worker can no longer hand over.
+        # The pin-memory thread first, as it would print a traceback for data of a killed worker.
         if hasattr(self, "_pin_memory_thread"):
             self._pin_memory_thread_done_event.set()
             self._worker_result_queue.put((None, None))  # wakes it
@@ -169,8 +169,8 @@ class _Iterator(_MultiProcessingDataLoaderIter):
             queue.cancel_join_thread()
             queue.close()
 
-    def _shutdown_workers(self) -> None:  # torch calls it at the end of a pass and of the iterator
-        if _utils is not None and not _utils.python_exit_status:  # at the end of Python, multiprocessing ends them
+    def _shutdown_workers(self) -> None:  # called by torch at the end of a pass and of the iterator
+        if _utils is not None and not _utils.python_exit_status:  # at interpreter exit multiprocessing ends them
             self.end()
 
     def _give_up(self, what: str, error: Exception | None) -> NoReturn:

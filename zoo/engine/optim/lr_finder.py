@@ -1,4 +1,4 @@
-"""The learning-rate range test: a short run at rising rates that says where the loss falls (Smith 2017)."""
+"""Learning-rate range test (Smith 2017): train briefly at rising rates and take one at which the loss falls."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ LOW, HIGH, STEPS = 1e-6, 10.0, 100
 SMOOTHING = 0.95
 # The test ends where the smoothed loss is this many times the lowest so far (fastai's number).
 EXPLODED = 4.0
-# A fall counts where it is more than this share of the spread between batches. Of 300 simulated curves of nothing but noise
-# nearly nine in ten were refused, of 300 that fall by two and a half times the spread none.
+# A fall counts if it exceeds this share of the spread between batches. Of 300 simulated curves of pure noise nearly nine in
+# ten were refused, of 300 that fall by two and a half times the spread none.
 FALL = 0.7
 
 
 class NoFallError(TrainingError):
-    """A range test in which the loss fell at no rate."""
+    """The loss fell at no rate of a range test."""
 
 
 @dataclass(frozen=True)
 class RangeCurve:
-    """What a range test measured.
+    """The losses of a range test.
 
     Attributes:
         rates: Learning rates, rising.
@@ -72,7 +72,7 @@ def range_test(
     """Train for a few steps at rates that rise exponentially, undo all of it, and suggest a rate.
 
     The model's parameters, buffers, gradients and modes, the optimizer and its groups, and the random state are afterwards
-    what they were before, also where the test fails. It ends early where the loss explodes or is not finite.
+    the same as before, also if the test fails. It ends early if the loss explodes or is not finite.
 
     Args:
         model: What ``step`` trains.
@@ -106,12 +106,12 @@ def suggest(rates: list[float], smoothed: list[float], *, noise: float = 0.0) ->
 
     The longest strictly falling subsequence of the losses is taken, and of the rates at its members the middle one: well
     after the loss began to fall, well before it no longer does. This is the idea of fastai's ``valley``; on a smooth curve the
-    two agree. The first tenth is left out, because means of a few losses tell noise.
+    two agree. The first tenth is left out, because means of a few losses are noisy.
 
     Args:
         rates: Learning rates, rising.
         smoothed: Running means of the loss at each.
-        noise: Standard deviation of the loss between batches. A fall that it would explain does not count.
+        noise: Standard deviation of the loss between batches. Smaller falls do not count.
 
     Raises:
         NoFallError: If the loss falls nowhere.
@@ -128,7 +128,7 @@ def suggest(rates: list[float], smoothed: list[float], *, noise: float = 0.0) ->
 
 
 def _spread(losses: list[float]) -> float:
-    """Return the standard deviation of the losses about their course, which an explosion at the end hardly touches."""
+    """Return the standard deviation of the losses about their trend, robust to an explosion at the end."""
     jumps = [abs(after - before) for before, after in itertools.pairwise(losses) if math.isfinite(before) and math.isfinite(after)]
     # Of normal noise the median of |a - b| is 0.954 standard deviations.
     return statistics.median(jumps) / 0.954 if jumps else 0.0
@@ -166,7 +166,7 @@ def draw_range(curve: RangeCurve, path: Path) -> None:
     panel.plot(curve.rates, curve.smoothed, color="tab:blue", label="running mean")
     panel.axvline(curve.suggestion, linewidth=1, linestyle=":", color="tab:green", label=f"suggestion: {curve.suggestion:.1e}")
     start, least = curve.smoothed[0], min((loss for loss in curve.losses if math.isfinite(loss)), default=0.0)
-    if math.isfinite(start) and start > least:  # the explosion at the end would flatten everything before it
+    if math.isfinite(start) and start > least:  # without the explosion at the end, which would flatten the rest
         panel.set_ylim(least - 0.1 * (start - least), start + 0.5 * (start - least))
     panel.set_xlabel("learning rate of the head")
     panel.set_ylabel("loss")
@@ -183,16 +183,16 @@ def _loss(step: Callable[[float], float], rate: float) -> float:
 
 @contextmanager
 def undone(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Put everything back at the end that a step changes, in place."""
-    # On the CPU, as the model's values are: what is tried is how much else fits beside it.
-    state = {owner: {name: _aside(value) for name, value in kept.items()} for owner, kept in optimizer.state.items()}
+    """Restore at the end everything that a step changes, in place."""
+    # Copies on the CPU, or the trial would find less GPU memory than training has.
+    state = {owner: {name: _aside(value) for name, value in entry.items()} for owner, entry in optimizer.state.items()}
     groups = [{key: copy.deepcopy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     with as_before(model):
         try:
             yield
         finally:
             optimizer.state.clear()
-            optimizer.state.update({owner: {name: value() for name, value in kept.items()} for owner, kept in state.items()})
+            optimizer.state.update({owner: {name: value() for name, value in copies.items()} for owner, copies in state.items()})
             for group, before in zip(optimizer.param_groups, groups, strict=True):
                 parameters = group["params"]
                 group.clear()
@@ -200,9 +200,9 @@ def undone(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]
 
 
 def _aside(value: Any) -> Callable[[], Any]:
-    """Put a value aside; return what gives it back, on its device."""
+    """Copy a value to the CPU; return a function that gives it back on its device."""
     if isinstance(value, Tensor):
-        held, device = value.detach().to("cpu", copy=True), value.device
-        return lambda: held.to(device)
-    held = copy.deepcopy(value)
-    return lambda: held
+        saved, device = value.detach().to("cpu", copy=True), value.device
+        return lambda: saved.to(device)
+    saved = copy.deepcopy(value)
+    return lambda: saved

@@ -1,7 +1,7 @@
 """Learning-rate schedules, and the rate of every layer group at every step.
 
-A schedule is a function of the share of the phase that is done, so an interrupted run goes on where it was without any state.
-``plateau`` alone looks at the results; what it must remember is a ``Plateau``.
+A schedule is a function of the step within the phase and has no state, so a resumed run needs none. Only ``plateau`` depends
+on results; its state is a ``Plateau``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import Epoch
 from zoo.errors import OptionError, did_you_mean
 
-# Where `step` divides by ten: half and three quarters of the way (He et al. 2016, on CIFAR-10).
+# Shares of the phase at which `step` divides by ten (He et al. 2016, on CIFAR-10).
 DROPS = (0.5, 0.75)
 DROP = 0.1
-# How far below its peak `one-cycle` starts, and how far below its start it ends; the defaults of torch's OneCycleLR.
+# Peak over start and start over end of `one-cycle`; the defaults of torch's OneCycleLR.
 START, END = 25.0, 1e4
 
 
@@ -82,7 +82,7 @@ def _one_cycle(step: int, total: int, warmup: float) -> float:
 
 
 def _eased(start: float, end: float, share: float) -> float:
-    """Go from ``start`` to ``end`` along half a cosine."""
+    """Return the value at ``share`` of the way from ``start`` to ``end`` along half a cosine."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
@@ -93,15 +93,15 @@ _FALLS: Mapping[str, Callable[[int, int, int], float]] = MappingProxyType(
 
 @dataclass
 class Plateau:
-    """A factor that falls where the monitored metric no longer improves.
+    """A factor that falls when the monitored metric no longer improves.
 
     After ``patience`` epochs in a row without a better one the factor is multiplied by ``decay`` and the count starts anew.
     The defaults are shorter and milder than those of training from scratch (10 epochs and 0.1 in torch, Keras and timm): a
     fine-tuning has 20 epochs, and would be over before the first fall.
 
     Attributes:
-        patience: Epochs without improvement that are waited for.
-        decay: What the factor is multiplied by, in (0, 1).
+        patience: Epochs without improvement before the factor falls.
+        decay: Multiplier of the factor at each fall, in (0, 1).
         lowest: The factor never falls below this.
         factor: Factor on every learning rate of the phase.
         waited: Epochs since the last improvement or fall.
@@ -114,13 +114,13 @@ class Plateau:
     waited: int = 0
 
     def update(self, better: bool) -> None:
-        """Take in whether the epoch that just ended is the best so far."""
+        """Count an epoch, which is the best so far or not."""
         self.waited = 0 if better else self.waited + 1
         if self.waited >= self.patience:
             self.factor, self.waited = max(self.lowest, self.factor * self.decay), 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what changes, not the settings."""
+        """Return the factor and the count, without the settings."""
         return {"factor": self.factor, "waited": self.waited}
 
     def load_state_dict(self, saved: Mapping[str, Any], /) -> None:
@@ -137,7 +137,7 @@ class Rates:
 
     Attributes:
         found: Learning rate of the head that a range test found for each phase, by the position of the phase.
-        plateau: What the schedule of that name remembers of the present phase.
+        plateau: State of the ``plateau`` schedule in the current phase.
         auto: Whether each phase needs a range test.
     """
 
@@ -153,7 +153,7 @@ class Rates:
         return epoch.phase.schedule or self._config.schedule
 
     def peak(self, epoch: Epoch) -> float:
-        """Return the highest rate of the head in a phase; 1 while it has to be found yet."""
+        """Return the highest rate of the head in a phase; 1 until a range test has found it."""
         if self._config.lr == "auto":
             return self.found.get(str(epoch.index), 1.0)
         return self._config.lr * epoch.phase.lr

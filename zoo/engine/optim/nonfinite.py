@@ -2,9 +2,9 @@
 
 On the CPU every loss and every gradient norm is checked before the optimizer steps. On a GPU that would stall the queue at each
 step, so the same test stays on the device: a fused optimizer skips its update where ``found_inf`` is set, and the flag is read
-every ``EVERY`` steps and at the end of an epoch. Either way no non-finite update is ever made; there only the message may come
-late, and it names the step that was first. ``bad`` is for whatever else must not be changed by such a step. An optimizer that
-cannot skip its update by itself is checked as on the CPU, also on a GPU.
+every ``EVERY`` steps and at the end of an epoch. Either way no non-finite update is ever made; on a GPU only the error
+comes late, and it names the first such step. ``bad`` protects other state, such as BatchNorm statistics, from the same step.
+Optimizers that cannot skip an update themselves are checked as on the CPU, also on a GPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EVERY = 50
 
 
 class NonFiniteError(Exception):
-    """Raised inside the engine; carries what was not finite, and in which step of the epoch."""
+    """A loss or gradient of one step is not finite; raised and caught inside the engine."""
 
     def __init__(self, what: str, step: int) -> None:
         super().__init__(f"the {what} of step {step} is not finite")
@@ -31,18 +31,18 @@ class NonFiniteError(Exception):
 
 
 class Guard:
-    """Watches the losses and gradients of one run.
+    """Checks the losses and gradients of one run.
 
     Args:
         optimizer: The optimizer.
-        parameters: What it trains.
+        parameters: Its parameters.
         device: Where the model runs.
         clip: Largest gradient norm, or None.
-        immediate: Raise at once also where that waits for a GPU: for trials that leave no trace.
+        immediate: Raise at once even if that waits for a GPU; for trials that are rolled back.
 
     Attributes:
-        deferred: Whether what was not finite is told by ``check``, later.
-        bad: Where it is deferred, whether the last step was not finite, on the device.
+        deferred: Whether errors are raised later, by ``check``.
+        bad: If deferred, whether the last step was not finite, on the device.
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class Guard:
 
     @property
     def flags(self) -> list[Tensor]:
-        """What this process saw in the losses of a step and has not looked at yet, to be added up over all processes, in place."""
+        """Device flags of the losses of a step, to be summed over all ranks in place; empty if not deferred."""
         return [self._seen] if self.deferred else []
 
     def see_loss(self, loss: Tensor, step: int) -> Tensor | float:
-        """Look at one loss, before its backward, and return it in double precision, to be summed up.
+        """Check one loss, before its backward, and return it in double precision.
 
-        Where the guard is deferred it stays on the GPU; elsewhere it is a number, because not every device has float64.
+        If deferred, it stays on the GPU; else it is a number, because not every device has float64.
 
         Raises:
-            NonFiniteError: If it is not finite; where it is deferred, by ``check`` later.
+            NonFiniteError: If it is not finite and the check is not deferred.
         """
         if self.deferred:
             self._seen += ~torch.isfinite(loss.detach())
@@ -82,14 +82,14 @@ class Guard:
         return value
 
     def forget(self) -> None:
-        """Take back what was seen of the losses of a step that is taken again."""
+        """Reset the flags of a step that is retried."""
         self._seen = torch.zeros_like(self._seen)
 
     def see_gradients(self, step: int) -> None:
-        """Look at the gradients, clip them, and hold the optimizer back where they are not finite.
+        """Check and clip the gradients; a deferred guard makes the optimizer skip the step if they are not finite.
 
         Raises:
-            NonFiniteError: If they are not finite; where it is deferred, by ``check`` later.
+            NonFiniteError: If they are not finite and the check is not deferred.
         """
         trained = [parameter for parameter in self._parameters if parameter.grad is not None]
         norm = gathered(get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None]))
@@ -104,7 +104,7 @@ class Guard:
             clip_grads_with_norm_(trained, self._clip, norm)
 
     def check(self) -> None:
-        """Read the flag that stayed on the device.
+        """Read the flag on the device.
 
         Raises:
             NonFiniteError: If a loss or gradient was not finite since the last check.

@@ -21,23 +21,23 @@ from zoo.tuning import param_groups
 
 DEFAULT = "adamw"
 
-# Not for the user to choose: options of fit() itself, and how, not what, an optimizer computes.
+# Options that users do not set: those of fit() itself, and those of the implementation.
 _OURS = frozenset({"params", "lr", "weight_decay"})
 _NOT_MATHS = frozenset({"maximize", "differentiable", "capturable", "foreach", "fused"})
 
-# torch's optimizers that would need another loop or other param groups.
+# Optimizers of torch that need another training loop or other param groups.
 _NOT_TORCH = {"LBFGS", "SparseAdam", "Muon", "Rprop"}
-# Fused on every GPU and every version of torch that zoo runs on.
+# Optimizers with a fused version on every GPU and in every supported version of torch.
 _FUSED = {"Adam", "AdamW", "SGD"}
-# timm's that need a library that is not a dependency (bitsandbytes, apex), or whose random state is not in their state.
+# Optimizers of timm that need bitsandbytes or apex, or have random state outside their state_dict.
 _NOT_TIMM = ("bnb", "fused", "kron")
 
 
 def build_optimizer(model: TaskModel, config: Config, device: torch.device, extra: nn.Module | None = None) -> torch.optim.Optimizer:
-    """Return the optimizer of the run over every parameter of the model and of further modules; fused on a GPU where it can be.
+    """Return the optimizer of a run over all parameters of the model and of further modules; fused on a GPU if possible.
 
-    Frozen parameters are in it from the start: they have no gradient, so torch skips them, and a later phase only flips
-    ``requires_grad``. Where the learning rate is still ``auto`` the groups hold the factors on it.
+    Frozen parameters are included: torch skips parameters without gradient, so a later phase only flips ``requires_grad``.
+    With ``lr="auto"`` the groups hold factors on the rate.
 
     Raises:
         OptionError: If there is no such optimizer, or it refuses its options.
@@ -50,9 +50,9 @@ def build_optimizer(model: TaskModel, config: Config, device: torch.device, extr
 
 
 def check_optimizer(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse an optimizer that does not exist, an option that it does not have, and a value that it does not take.
+    """Check that an optimizer exists, has the given options and accepts their values.
 
-    It is built over one small parameter and takes one step, because some look at their options only then.
+    It is built over one small parameter and takes one step, because some validate their options only then.
 
     Raises:
         OptionError: With the nearest name.
@@ -70,12 +70,12 @@ def check_optimizer(name: str, options: Mapping[str, Any]) -> None:
 
 
 def optimizer_names() -> list[str]:
-    """Return the names of every optimizer there is here: torch's, and timm's where timm is installed."""
+    """Return the names of all available optimizers: torch's, and timm's if timm is installed."""
     return sorted({*_torch_optimizers(), *_timm_optimizers()})
 
 
 def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
-    """Tell whether the optimizer skips its update by itself where its ``found_inf`` is set: torch's fused ones do."""
+    """Return whether an optimizer skips its update if its ``found_inf`` is set, as torch's fused ones do."""
     fused = all(group.get("fused") for group in optimizer.param_groups)
     return fused and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
@@ -100,7 +100,7 @@ def _make(name: str, options: Mapping[str, Any], groups: list[dict[str, Any]], *
 
 
 def _from_timm(name: str) -> tuple[Callable[..., torch.optim.Optimizer], set[str], dict[str, Any]]:
-    """Return what makes this optimizer of timm, the options that it takes, and none of ours beside them."""
+    """Return the constructor of an optimizer of timm, the names of its options, and the arguments that zoo adds (none)."""
     factory = _timm_factory()
     kind = factory.get_optimizer_class(name, bind_defaults=False)
     return functools.partial(factory.create_optimizer_v2, opt=name), set(inspect.signature(kind).parameters), {}
@@ -113,12 +113,12 @@ def _torch_optimizers() -> Mapping[str, type[torch.optim.Optimizer]]:
 
 
 def _timm_factory() -> Any:
-    return importlib.import_module("timm.optim")  # some of its names are not exported explicitly, so mypy would not find them
+    return importlib.import_module("timm.optim")  # mypy does not find names that are not exported explicitly
 
 
 @functools.cache
 def _timm_optimizers() -> frozenset[str]:
-    """Return timm's names; looked at only where torch has none, because importing timm takes seconds."""
+    """Return timm's names; called only for names that torch lacks, because importing timm takes seconds."""
     if importlib.util.find_spec("timm") is None:
         return frozenset()
     factory = _timm_factory()
@@ -143,5 +143,5 @@ def _refused(name: str, options: Mapping[str, Any], error: Exception) -> OptionE
     kind = _torch_optimizers().get(name.lower()) or _timm_factory().get_optimizer_class(name.lower(), bind_defaults=False)
     parameters = inspect.signature(kind).parameters
     usual = {option: parameters[option].default for option in options if option in parameters}
-    cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"  # its own words, or a slip inside
+    cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"  # a message of its own, or a bug inside
     return OptionError(f"optimizer {name!r} refuses optimizer_options={dict(options)!r} ({cause}); without them it has {usual!r}")

@@ -1,8 +1,8 @@
-"""The state of any optimizer as named tensors, and back, to the last bit.
+"""State of any optimizer as named tensors, and back, bit for bit.
 
-Names are ``parameter:key``; what belongs to a param group ``@index:key``; what belongs to the optimizer ``@:key``. A list
-of tensors has one entry per item, ``key[0]``; whatever is no tensor (None, a step count, a list of numbers) is JSON in
-a uint8 tensor under ``key!json``, because a checkpoint holds tensors only.
+Names are ``parameter:key``, ``@index:key`` for a param group and ``@:key`` for the optimizer itself. A list of tensors has
+one entry per item, ``key[0]``. Values that are no tensors (None, a step count, a list of numbers) are JSON in a uint8 tensor
+under ``key!json``, because a checkpoint holds tensors only.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from zoo.errors import SavedModelError, TrainingError, examples
 from zoo.tuning.shard import part_of
 
 _JSON = "!json"
-# Of each param group: the configuration decides these, and the run sets the rates anew at every step.
+# Fields of a param group that the configuration decides, and the rates, which are set at every step.
 _SETTINGS = frozenset({"params", "param_names", "lr", "initial_lr", "weight_decay", "group"})
-# Counters that torch keeps on the CPU, whatever the parameter's device, unless the optimizer is fused or capturable.
+# Counters that torch keeps on the CPU for parameters on any device, unless the optimizer is fused or capturable.
 _COUNTERS = frozenset({"step", "mu_product"})
 
 
@@ -29,7 +29,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the optimizer's whole state, the tensors uncopied.
 
     Raises:
-        TrainingError: If it keeps something that is neither tensors nor plain data.
+        TrainingError: If the state holds something that is neither tensors nor plain data.
     """
     result: dict[str, Tensor] = {}
     for owner, values in _owners(optimizer):
@@ -39,7 +39,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what ``optimizer_tensors`` gave, in place; what the optimizer held before is forgotten.
+    """Load the state that ``optimizer_tensors`` returned, in place; the previous state is dropped.
 
     Raises:
         SavedModelError: If the state belongs to parameters that this model does not have.
@@ -64,8 +64,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def _owners(optimizer: torch.optim.Optimizer) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """Yield the name of everything that has state, and its state."""
-    state: Mapping[Any, Any] = optimizer.state  # typed by parameter, but some keep a value of their own beside them
+    """Yield the names of parameters, param groups and the optimizer, each with its state."""
+    state: Mapping[Any, Any] = optimizer.state  # typed by parameter, but some optimizers add keys of their own
     yield "@", {key: value for key, value in state.items() if isinstance(key, str)}
     for index, group in enumerate(optimizer.param_groups):
         yield f"@{index}", {key: value for key, value in group.items() if key not in _SETTINGS and key not in optimizer.defaults}
@@ -87,7 +87,7 @@ def _named(name: str, value: Any, optimizer: torch.optim.Optimizer) -> dict[str,
 
 
 def _joined(flat: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Undo ``_named`` for the keys of one owner."""
+    """Return the state of one owner from its named tensors; the inverse of ``_named``."""
     result: dict[str, Any] = {}
     for key, value in flat.items():
         if key.endswith(_JSON):
@@ -100,11 +100,11 @@ def _joined(flat: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _placed(key: str, value: Tensor, parameter: Tensor, on_device: bool) -> Tensor:
-    """Return a copy of one parameter's state where the optimizer expects it."""
+    """Return a copy of one parameter's state on the device that the optimizer expects."""
     if key.endswith(_JSON):
         return value
     if key not in _COUNTERS and value.shape == parameter.shape:
-        # The fused ones refuse moments whose memory format is not the parameter's.
+        # Fused optimizers need moments in the parameter's memory format.
         return torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(part_of(value, parameter))
     counts = key in _COUNTERS and not on_device
     return value.to("cpu" if counts else parameter.device, copy=True)

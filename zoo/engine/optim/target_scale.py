@@ -1,4 +1,4 @@
-"""Regression targets in standard units while training, in their own units everywhere else."""
+"""Standardization of regression targets during training."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ class TargetScale:
     """Mean and standard deviation of the training targets, per output.
 
     A loss in standard units makes the learning rate independent of the unit of the target. ``unfold`` rewrites the last
-    linear layer so that the model puts out standard units, ``fold`` turns it back, so that nothing has to travel with
-    the saved model.
+    linear layer so that the model outputs standard units, ``fold`` reverts it, so a saved model needs no scale.
     """
 
     mean: npt.NDArray[np.float32]
@@ -43,7 +42,7 @@ class TargetScale:
         return (outputs * self.std + self.mean).astype(np.float32)
 
     def unfold(self, head: nn.Module) -> None:
-        """Make the head put out standard units, in place; a head that was not trained yet starts at the mean."""
+        """Make the head output standard units, in place; an untrained head starts at the mean."""
         layer = _last_linear(head)
         mean, std = self._on(layer)
         with torch.no_grad():
@@ -52,7 +51,7 @@ class TargetScale:
                 layer.bias.sub_(mean).div_(std)
 
     def fold(self, head: nn.Module) -> None:
-        """Make the head put out the targets' own unit again, in place."""
+        """Make the head output the targets' own unit again, in place."""
         layer = _last_linear(head)
         mean, std = self._on(layer)
         with torch.no_grad():
@@ -65,20 +64,20 @@ class TargetScale:
 
 
 def measure(head: nn.Module, targets: npt.NDArray[Any], outputs: int) -> TargetScale | None:
-    """Return the scale of targets; None for a head that does not end in a linear layer."""
+    """Return the scale of targets; None if the head does not end in a linear layer."""
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
     scalable = bool(layers) and layers[-1].out_features == outputs and layers[-1].bias is not None
     return TargetScale.of(targets, outputs) if scalable else None
 
 
 def encoded(table: Table, scale: TargetScale | None) -> Table:
-    """Return a table with targets in standard units, where there is a scale."""
+    """Return a table with targets in standard units; the table itself without a scale."""
     return table if scale is None else replace(table, targets=scale.encode(np.asarray(table.targets)))
 
 
 @contextmanager
 def standard_units(scale: TargetScale | None, head: nn.Module) -> Iterator[None]:
-    """Let a head put out standard units inside, its targets' own unit outside, in place; nothing happens without a scale."""
+    """Make a head output standard units while the context is open, in place; no effect without a scale."""
     if scale is None:
         yield
         return

@@ -1,7 +1,7 @@
-"""Averages of a model's values over a run, and between two points of it.
+"""Averages of a model's values: over steps, over epochs, and between two points of a run.
 
-Values are parameters and buffers as ``state_dict`` names them. Floating ones are averaged, in float32 where they are narrower;
-others, such as counters, are those of the model as it is.
+Values are parameters and buffers as ``state_dict`` names them. Floating-point values are averaged, in float32 if
+they are narrower; others, such as counters, are the model's current ones.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from zoo.data.dataset import ModelInputs
 from zoo.errors import SavedModelError, examples
 from zoo.tuning.statistics import moving_norms
 
-UPDATES = "updates"  # a key beside the values; theirs have a prefix
+UPDATES = "updates"  # key of the counter beside the values, whose names have a prefix
 PREFIX = "value."
 
 
 class Ema:
     """An exponential moving average of a model's values (Polyak & Juditsky 1992; as timm and Tan & Le 2019 use it).
 
-    The decay of update ``n`` is ``min(decay, (1 + n) / (10 + n))``, so that the first, still poor values are soon forgotten.
+    The decay of update ``n`` is ``min(decay, (1 + n) / (10 + n))``, so that early values soon lose their weight.
 
     Args:
         model: The model, on the device it trains on; the average starts from its values.
@@ -41,12 +41,12 @@ class Ema:
         self._values = _copies(model)
 
     def update(self) -> None:
-        """Take in the model's values as they are now."""
+        """Average in the model's current values."""
         self.updates += 1
         self._move(1 - min(self.decay, (1 + self.updates) / (10 + self.updates)))
 
     def settle(self, names: Iterable[str]) -> None:
-        """Take the model's values of these names as they are, and leave them until the next call: they are frozen from now on."""
+        """Copy the current values of these names, which are frozen from now on, and skip them until the next call."""
         self._still = frozenset(names)
         now = self._model.state_dict()
         with torch.no_grad():
@@ -72,7 +72,7 @@ class Ema:
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[None]:
-        """Let the model have the averaged values while the context is open, in place; its own come back after it, bit for bit."""
+        """Give the model the averaged values while the context is open, in place; its own are restored bit for bit."""
         own = {name: value.detach().clone() for name, value in model.state_dict().items()}
         try:
             self.copy_to(model)
@@ -110,7 +110,7 @@ class Average(Ema):
         super().__init__(model, 0.0)
 
     def update(self) -> None:
-        """Take in the model's values as they are now."""
+        """Average in the model's current values."""
         self.updates += 1
         self._move(1 / self.updates)
 
@@ -136,16 +136,16 @@ def interpolate(model: nn.Module, start: Mapping[str, Tensor], share: float) -> 
 
 
 def refresh_statistics(model: nn.Module, batches: Iterable[ModelInputs], forward: Callable[[Any], Any] | None = None) -> int:
-    """Estimate the statistics of BatchNorm anew, in place: after averaging they fit no values (Izmailov et al. 2018).
+    """Estimate the statistics of BatchNorm anew, in place, because they do not fit averaged values (Izmailov et al. 2018).
 
-    Only norms whose statistics move in training are touched, so neither a frozen prefix nor ``freeze_bn``; where there are
-    none, no batch is asked for. All else is in eval mode meanwhile. Each sample weighs the same, whatever the size of its
-    batch. If a batch cannot be had, the statistics are as before.
+    Only norms whose statistics move in training are touched, none in a frozen prefix or under ``freeze_bn``; if there are none,
+    no batch is loaded. Everything else is in eval mode. Each sample has the same weight in batches of any size. If loading a
+    batch fails, the statistics are as before.
 
     Args:
         model: The model; its mode is left as it was.
         batches: Inputs of training batches, on the model's device.
-        forward: How to run them, for example under autocast; the model itself where None.
+        forward: Runs them, for example under autocast; None calls the model.
 
     Returns:
         How many norms were refreshed.
@@ -173,21 +173,21 @@ def refresh_statistics(model: nn.Module, batches: Iterable[ModelInputs], forward
 
 
 def _open_norms(model: nn.Module) -> list[Any]:
-    """Leave the norms whose statistics move in training in training mode and all else in eval mode; return them."""
-    model.train()  # a TaskModel knows what stands still
+    """Put norms whose statistics move into training mode and everything else into eval mode; return the norms."""
+    model.train()  # a TaskModel keeps its frozen prefix in eval mode
     norms = [norm for norm in moving_norms(model) if hasattr(norm, "momentum")]
     model.eval()
     for norm in norms:
-        norm.training = True  # the layer alone, as some hold dropout
+        norm.training = True  # the layer alone, as some norms contain dropout
     return norms
 
 
 def _copies(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().to(_kept_type(value), copy=True) for name, value in model.state_dict().items()}
+    return {name: value.detach().to(_average_type(value), copy=True) for name, value in model.state_dict().items()}
 
 
-def _kept_type(value: Tensor) -> torch.dtype:
-    """Small updates would vanish in half precision."""
+def _average_type(value: Tensor) -> torch.dtype:
+    """Return float32 for narrower types, in which small updates would vanish."""
     return torch.promote_types(value.dtype, torch.float32) if value.is_floating_point() else value.dtype
 
 

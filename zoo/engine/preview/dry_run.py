@@ -1,4 +1,4 @@
-"""Two steps of each phase on real batches, with learning rate zero: how much memory and time they take."""
+"""Memory and time of each phase, measured in two steps on real batches with learning rate zero."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ STEPS = 2
 
 @dataclass
 class Dry:
-    """What two steps of a phase took.
+    """Memory and time of two steps of a phase.
 
     Attributes:
-        reason: Why the frozen prefix is computed every epoch; empty where it is computed once, or nothing is frozen.
-        caches: Bytes of each tensor that is kept of the frozen prefix, over all views and both tables.
-        micro_batch: Samples per forward; fewer than the batch where memory ran out.
-        prefix: Memory of the pass through the frozen prefix, without what it keeps.
+        reason: Why the frozen prefix is computed every epoch; empty if it is computed once, or nothing is frozen.
+        caches: Bytes of each tensor that is stored of the frozen prefix, over all views and tables.
+        micro_batch: Samples per forward; fewer than the batch if memory ran out.
+        prefix: Memory of the pass through the frozen prefix, without the stored outputs.
         steps: Memory of the steps.
         passes: Memory of a validation.
         loading: Seconds to load one sample and make it a tensor.
-        prefix_seconds: Seconds of the frozen prefix per sample, where it is computed once.
+        prefix_seconds: Seconds of the frozen prefix per sample, if it is computed once.
         step_loading: Seconds to load the samples of a step.
         step_seconds: Seconds of a step without loading.
         pass_seconds: Seconds of a validation per sample.
@@ -66,11 +66,11 @@ class Dry:
 
 
 class DryRun:
-    """Dry steps of the phases of one training that does not take place, in their order.
+    """Takes the dry steps of the phases of a training, in their order.
 
     Args:
         training: The training, on a device; its loaders must run in this process.
-        valid: Samples that it validates, 0 for none.
+        valid: Number of validation samples.
         obstacle: Why activations of the frozen prefix must not be stored; empty where they may be.
     """
 
@@ -84,13 +84,13 @@ class DryRun:
         heaviest = sorted(order, key=self._weight, reverse=True)[:STEPS]
         rows = list(dict.fromkeys(row for step in heaviest for batch in step for row in batch))
         place = {row: position for position, row in enumerate(rows)}
-        # One step alone is taken twice: only then does the optimizer have its state from the start.
+        # A single step is taken twice, as the optimizer has its state only in the second.
         steps = [[[place[row] for row in batch] for batch in step] for step in heaviest]
         self._order: list[list[Indices]] = (steps * STEPS)[:STEPS]
         self._first, *others = training.objective.sources
         self._sources = {self._first: self._few(self._first, rows)} | {name: self._few(name, range(len(rows))) for name in others}
         self._table = self._sources[self._first].table
-        # Which samples are drawn makes no difference here.
+        # The drawn samples make no difference here.
         plain = self._config.model_copy(update={"balanced_sampling": False})
         self._batches = StepBatches(self._sources, plain, training.context.ranks, training.objective.soften)
         # The texts of the dry steps are the longest.
@@ -146,7 +146,7 @@ class DryRun:
                 stepper.take(load, Step(step, samples, forward, asked=lambda: Status.FINE, explain=explain))
                 run.parts.averages.end_step()
                 dry.step_seconds = self._now() - started - dry.step_loading
-            loads.close()  # type: ignore[attr-defined]  # a generator, which holds the last batch
+            loads.close()  # type: ignore[attr-defined]  # a generator that holds the last batch
             try:
                 guard.check()
             except NonFiniteError as error:
@@ -179,7 +179,7 @@ class DryRun:
 
     @property
     def _valid_names(self) -> list[str]:
-        """Tables that are validated; one also where the run validates nothing, as what a pass takes is asked all the same."""
+        """Names of the validation tables; one without validation too, to measure a pass."""
         return list(self._run.objective.valid) or ["valid"]
 
     def _caches(self, data: PhaseData) -> list[int]:
@@ -194,7 +194,7 @@ class DryRun:
             data.infer(epoch, name)
 
     def _rows(self, count: int) -> npt.NDArray[np.int64]:
-        """Return lengths of as many samples as other data have, which are taken to be like those of training."""
+        """Return lengths of ``count`` samples of other data, assumed to be like those of training."""
         return np.resize(self.lengths, count)
 
     def _over_limit(self, caches: Sequence[int]) -> str:

@@ -46,13 +46,13 @@ from zoo.tuning.statistics import keeps_statistics
 def preview(
     model: TaskModel, train: Any, valid: Any = None, *, recipe: str | Recipe | None = None, objective: Any = None, **options: Any
 ) -> Preview:
-    """Tell what ``fit`` would do with the same arguments, without doing it.
+    """Return what ``fit`` would do with the same arguments, without doing it.
 
     Two optimizer steps of each phase are taken on real batches, the largest, at learning rate zero. Afterwards the model's
     parameters, buffers, gradients and modes and the random state are what they were, bit for bit. Nothing is written. Memory
-    is what these steps allocated, with what the run holds beside: the optimizer's state, averages, what is kept of a frozen
-    prefix, the best epoch. Time is theirs, times the number of steps; saving, compilation and what ``lr="auto"`` and
-    ``batch_size="auto"`` try out come on top.
+    is what these steps allocated, plus the optimizer's state, averages, stored outputs of a frozen prefix and the values of the
+    best epoch. Time is theirs, times the number of steps, without saving, compilation and the trials of ``lr="auto"`` and
+    ``batch_size="auto"``.
 
     Args:
         model: The model.
@@ -67,7 +67,7 @@ def preview(
         DataError: If the data do not fit the model.
         TrainingError: If a loss or gradient is not finite, or one sample alone does not fit into memory.
     """
-    for name in ("out", "resume", "quiet"):  # of fit, and of no concern to what it would do
+    for name in ("out", "resume", "quiet"):  # options of fit without effect here
         options.pop(name, None)
     own = take_own_parts(options, find_task(model.task))
     config = resolve(
@@ -86,7 +86,7 @@ def preview(
 
 
 class _Planned:
-    """The measurement of one configuration."""
+    """Measures one configuration."""
 
     def __init__(
         self,
@@ -100,16 +100,16 @@ class _Planned:
         self._model, self._tables, self._config, self._folder, self._objective, self._own = model, tables, config, folder, objective, own
         self._module: nn.Module = model
         self._valid = 0 if tables[1] is None else len(tables[1])
-        # Loaders in this process, so that loading and computing can be told apart; compiling would take minutes.
+        # No workers, so that loading and computing are measured separately; compiling would take minutes.
         self._dry_config = config.model_copy(update={"workers": 0, "compile": False})
         self._accelerator = make_accelerator(config.device, config.precision)
         self._device: torch.device = self._accelerator.device
 
     def preview(self) -> Preview:
-        """Go through the phases."""
+        """Measure all phases."""
         model, tables, accelerator = self._model, self._tables, self._accelerator
         model.inputs, model.labels = inputs_in_use(model, self._config), model.labels or tables[0].classes or None
-        gc.collect()  # what earlier work left must not be freed in the middle of a measurement
+        gc.collect()  # earlier garbage must not be freed during a measurement
         with prepared(model, self._dry_config, accelerator) as (layout, penalties):
             supervised = Supervised(model, *tables, self._dry_config, self._device, penalties, self._own)
             objective = make_objective(self._objective, supervised, self._dry_config)
@@ -132,9 +132,9 @@ class _Planned:
         dry_run = DryRun(training, self._valid, obstacle=cache_obstacle(training.objective, self._config))
         for epoch in (epoch for epoch in training.parts.epochs if epoch.done == 0):
             dry = dry_run.phase(epoch)
-            memory = held + self._kept(epoch) + self._peak(dry)
+            memory = held + self._copies(epoch) + self._peak(dry)
             phases.append(self._phase(training, epoch, dry, memory, self._seconds(dry_run, epoch, dry), factors))
-            held += max(0, dry.steps.held)  # what the optimizer remembers stays for the phases that follow
+            held += max(0, dry.steps.held)  # the optimizer's state stays for later phases
         return phases
 
     def _phase(self, training: Training, epoch: Epoch, dry: Dry, memory: int, seconds: float, factors: Mapping[str, float]) -> PhasePlan:
@@ -189,12 +189,12 @@ class _Planned:
         return f"{what}, statistics held" if held else what
 
     def _peak(self, dry: Dry) -> int:
-        """Return the most that a phase takes beside what the run holds."""
+        """Return the peak memory of a phase beyond that of the run."""
         cached = 0 if self._device.type == "cuda" else dry.in_memory
         return cached + max(dry.prefix.peak, dry.steps.peak, dry.passes.peak if self._valid else 0)
 
-    def _kept(self, epoch: Epoch) -> int:
-        """Return what copies of the model take that are kept on the CPU: the best epoch, and the start of the last phase."""
+    def _copies(self, epoch: Epoch) -> int:
+        """Return the bytes of copies of the model on the CPU: the best epoch, and the start of the last phase."""
         if self._device.type != "cpu":
             return 0
         best = self._valid > 0 and (epoch.index > 0 or epoch.of > 1)
@@ -205,7 +205,7 @@ class _Planned:
         workers = default_workers(self._device) if self._config.workers is None else self._config.workers
 
         def beside(loading: float, both: float) -> float:
-            """Return the time of loading and computing, which loader processes do beside each other."""
+            """Return the time of loading and computing, which overlap with loader processes."""
             return max(loading / workers, both - loading) if workers else both
 
         once = beside(dry.loading, dry.prefix_seconds) * (len(run.lengths) * self._config.views + self._valid) if dry.caches else 0.0
@@ -235,12 +235,12 @@ class _Planned:
 
 @contextmanager
 def untouched(model: TaskModel) -> Iterator[None]:
-    """Put everything of a model back at the end, in place: values, gradients, modes, what trains, inputs and class names.
+    """Restore a model at the end, in place: values, gradients, modes, ``requires_grad``, inputs and class names.
 
-    The random state, too, is what it was before.
+    The random state is restored too.
     """
     inputs, labels = model.inputs, model.labels
-    with as_before(model):  # also the random state: importing a library may draw from it
+    with as_before(model):  # with the random state: importing a library may draw from it
         try:
             yield
         finally:

@@ -14,10 +14,10 @@ class GroupPlan:
         name: Name of the group.
         parameters: Number of its parameters, LoRA's included.
         trainable: Number of those that train in this phase.
-        lr: Its highest learning rate in this phase, 0 where nothing trains, ``auto`` where a range test is going to find it.
+        lr: Its highest learning rate in this phase, 0 if nothing trains, ``auto`` if a range test will find it.
         factor: Its learning rate relative to the head's.
         weight_decay: Of its matrices; vectors, such as biases and the parameters of norms, have none.
-        mode: What happens to it, in words.
+        mode: Whether it trains or is frozen, in words.
     """
 
     name: str
@@ -40,15 +40,15 @@ class PhasePlan:
         frozen: Length of the frozen prefix, in groups.
         augment: Whether images are augmented.
         schedule: Learning-rate schedule.
-        lr: Highest learning rate of the head, ``auto`` where a range test is going to find it.
-        cached: What is kept of the frozen prefix, which is then computed once: ``features``, ``activations`` or nothing.
-        reason: Why the frozen prefix is computed every epoch, where it is.
-        cache: Size of what is kept, in bytes, over all views and the validation data.
+        lr: Highest learning rate of the head, ``auto`` if a range test will find it.
+        cached: Outputs that are stored of the frozen prefix: ``features``, ``activations`` or nothing.
+        reason: Why the frozen prefix is computed every epoch, if it is.
+        cache: Size of the stored outputs in bytes, over all views and the validation data.
         cache_place: ``memory``, ``disk`` (a file in the run's folder) or nothing.
         micro_batch: Samples per forward.
-        memory: Estimated peak in bytes, with all that the run holds already.
+        memory: Estimated peak in bytes, including memory from earlier phases.
         seconds: Estimated time.
-        groups: What happens to each layer group and the head, input side first.
+        groups: Each layer group and the head, input side first.
     """
 
     name: str
@@ -70,7 +70,7 @@ class PhasePlan:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would do.
+    """The plan of a run.
 
     Attributes:
         backbone: Name of the backbone.
@@ -78,9 +78,9 @@ class Preview:
         task: The task.
         samples: Training samples.
         valid: Validation samples.
-        batch_size: Samples per batch, ``auto`` where the largest micro-batch that fits is going to be found.
+        batch_size: Samples per batch, ``auto`` if the largest micro-batch that fits will be found.
         lr: Learning rate of the head, or ``auto``.
-        device: Where it would run.
+        device: Device of the run.
         precision: ``fp32`` or ``bf16``.
         memory: Estimated peak of all phases, in bytes: of the GPU's memory, or on the CPU of what this process holds for the run.
         seconds: Estimated time of all phases.

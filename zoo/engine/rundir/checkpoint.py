@@ -1,7 +1,7 @@
-"""Checkpoints that exist only when they are whole: tensors as safetensors, the rest as JSON, nothing pickled.
+"""Atomic checkpoints: tensors as safetensors, the rest as JSON, nothing pickled.
 
-A checkpoint is written into a stage directory, every file is flushed to disk, the manifest with the digests comes last,
-one rename makes it visible, and only then are older ones removed.
+A checkpoint is written into a stage directory and every file flushed to disk, the manifest with the digests last. One rename
+then makes it visible, and only then are older ones removed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one checkpoint holds: the tensors of each part by name, and the plain data of each part."""
+    """The content of a checkpoint: tensors by name and plain data, both by part."""
 
     tensors: Mapping[str, Mapping[str, Tensor]]
     plain: Mapping[str, Any]
@@ -55,16 +55,16 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, *, keep: i
             stage.mkdir(parents=True)
             _write_stage(stage, step, checkpoint)
             _clear(before)
-            if final.exists():  # of the same step: it goes only once the new one is there
+            if final.exists():  # of the same step; removed once the new one is visible
                 final.rename(before)
             stage.rename(final)
             _clear(before)
     except BaseException:
-        _bring_back(before, final)
+        _restore(before, final)
         shutil.rmtree(stage, ignore_errors=True)
         raise
     _flush(folder)
-    # Newer damaged checkpoints, which the run went back past, do not count toward ``keep``.
+    # Newer checkpoints are damaged, and the run has resumed before them: they do not count toward ``keep``.
     for old in [path for path in written(folder) if path.name <= final.name][:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -84,12 +84,12 @@ def _write_stage(stage: Path, step: int, checkpoint: Checkpoint) -> None:
 
 
 def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:
-    """Read the newest whole checkpoint below ``folder``; None if there never was one.
+    """Read the newest intact checkpoint below ``folder``; None if there is no checkpoint.
 
-    A damaged one is told in the log and the one before it is taken.
+    Damaged ones are logged and skipped.
 
     Raises:
-        SavedModelError: If there are checkpoints and none is whole, or they were written by another version.
+        SavedModelError: If there are checkpoints and none is intact, or they were written by another version.
     """
     damage: list[str] = []
     for path in reversed(written(folder)):
@@ -97,7 +97,7 @@ def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:
         found: Checkpoint | None = None
         try:
             found = None if faults else _read(path)
-        except (WeightsError, OSError, ValueError, KeyError) as error:  # the first: whole, but with values that are not finite
+        except (WeightsError, OSError, ValueError, KeyError) as error:  # WeightsError: intact, but with values that are not finite
             faults = [str(error)]
         if found is None:
             damage.append(f"{path.name}: {'; '.join(faults)}")
@@ -113,14 +113,14 @@ def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:
 
 
 def clean_stages(folder: Path) -> None:
-    """Remove what a killed process left half written, and bring back what it was about to replace."""
+    """Remove half-written checkpoints of a killed process, and restore those that it was about to replace."""
     for path in sorted(folder.glob(f"{_STAGE}*")) if folder.is_dir() else ():
         if path.name.endswith(_BEFORE):
-            _bring_back(path, folder / f"{_PREFIX}{path.name.removeprefix(_STAGE).partition('-')[0]}")
+            _restore(path, folder / f"{_PREFIX}{path.name.removeprefix(_STAGE).partition('-')[0]}")
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _bring_back(before: Path, final: Path) -> None:
+def _restore(before: Path, final: Path) -> None:
     if before.exists() and not final.exists():
         before.rename(final)
 
@@ -133,7 +133,7 @@ def _clear(path: Path) -> None:
 
 
 def written(folder: Path) -> list[Path]:
-    """Return the folders of the checkpoints below ``folder``, whole or not, the oldest first."""
+    """Return the folders of all checkpoints below ``folder``, damaged ones included, oldest first."""
     return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
 
 
@@ -141,14 +141,14 @@ def _faults(path: Path) -> list[str]:
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         schema = manifest["schema"]
-        files = {name: (str(told["sha256"]), int(told["size"])) for name, told in manifest["files"].items()}
+        files = {name: (str(entry["sha256"]), int(entry["size"])) for name, entry in manifest["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"manifest.json cannot be read ({type(error).__name__})"]
     if schema not in READABLE:
         known = " and ".join(map(str, READABLE))
         raise SavedModelError(f"{str(path)!r} has checkpoint schema {schema!r}; this version of zoo reads {known}")
     missing = [f"{name} is not in its manifest" for name in (_STATE,) if name not in files]
-    return missing + [fault for name, told in files.items() if (fault := _file_fault(path / name, *told))]
+    return missing + [fault for name, entry in files.items() if (fault := _file_fault(path / name, *entry))]
 
 
 def _file_fault(path: Path, sha256: str, size: int) -> str:
@@ -178,7 +178,7 @@ _RUN = ("epoch", "step", "steps", "seen", "seconds", "history", "split", "passes
 
 
 def _of_schema_3(saved: Checkpoint) -> Checkpoint:
-    """Return a checkpoint of zoo 0.1.0, whose plain data were one table, with the data of each part under its name."""
+    """Return a checkpoint of zoo 0.1.0, whose plain data are one table, with its plain data by part."""
     old = saved.plain
     plain = {
         "run": {name: old[name] for name in _RUN},

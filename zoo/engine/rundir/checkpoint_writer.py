@@ -1,4 +1,4 @@
-"""When checkpoints of a run are written, and of which objects."""
+"""Checkpoints of a run at intervals of time, and before an error ends it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from zoo.engine.rundir.checkpoint import write_checkpoint, written
 from zoo.engine.rundir.stateful import Stateful, collect
 from zoo.errors import DiskFullError, TrainingError
 
-# Seconds that may pass without a checkpoint, or as many times what the last one took where that was more than a second. Epochs
-# on cached features take milliseconds, a checkpoint takes longer.
+# Seconds between checkpoints; if the last one took more than a second, as many times that. Epochs on cached features take
+# milliseconds, a checkpoint takes longer.
 INTERVAL = 30.0
 
 
 class CheckpointWriter:
-    """Writes checkpoints of a run, and knows when the next one is due.
+    """Writes checkpoints of a run and says when the next one is due.
 
     Args:
-        folder: Where they go.
+        folder: Folder of the checkpoints.
         parts: The objects with state, by name.
         ranks: The processes; all of them collect the states, the first one writes.
         steps: Optimizer steps of the run so far.
@@ -34,17 +34,17 @@ class CheckpointWriter:
 
     @property
     def overdue(self) -> bool:
-        """Whether the last checkpoint is old, by the clock of this process."""
+        """Whether the last checkpoint is too old, by the clock of this process."""
         return time.monotonic() - self._at >= INTERVAL * max(1.0, self._cost)
 
     @property
     def due(self) -> bool:
-        """The same by the clock of the first process; all of them must ask."""
+        """The same by the clock of the first process; a collective."""
         return self._ranks.gather(self.overdue)[0]
 
     @contextmanager
     def updating(self) -> Iterator[None]:
-        """Mark a stretch after which the state is whole again: an error inside leaves nothing that could be saved."""
+        """Mark code during which the state is inconsistent: after an error inside, ``rescue`` writes nothing."""
         self._updating = True
         yield
         self._updating = False
@@ -67,14 +67,14 @@ class CheckpointWriter:
         self._cost = self._at - started
 
     def rescue(self, check: Callable[[], None]) -> None:
-        """Write a checkpoint before an error ends the run, if the state is whole: a step that failed was rolled back.
+        """Write a checkpoint before an error ends the run, if the state is consistent, as after a step that was rolled back.
 
         Args:
-            check: Raises where a value that is not finite was seen and not yet reported.
+            check: Raises if a value that is not finite was seen and not yet reported.
         """
         if self._ranks.count > 1 or self._updating or self._steps() == self._written:
             return
-        with suppress(Exception):  # the error that ends the run is the one to report
+        with suppress(Exception):  # the error that ends the run is reported
             check()
             self.save()
 

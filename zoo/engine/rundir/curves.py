@@ -37,10 +37,10 @@ def empty_figure(width: float, height: float, **options: Any) -> Any:
 
 
 def drawn(draw: Callable[[Path], None], path: Path) -> None:
-    """Draw a picture; where that fails the log says so, and the run goes on."""
+    """Draw a picture; a failure is logged and does not end the run."""
     try:
         draw(path)
-    except Exception as error:  # all that matters has been written
+    except Exception as error:  # the results are written already
         log.warning("%r is left out: %s", str(path), error if isinstance(error, OSError) else describe(error))
         with suppress(OSError):
             path.unlink()
@@ -60,7 +60,7 @@ def _draw(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: str, kep
             panel.axvline(kept, linewidth=1, linestyle=":", color="tab:green", label=f"kept: epoch {kept}")
         panel.set_xlabel("epoch")
         panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3)  # below, where no curve is
+        panel.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3)  # below the curves
     panels[0].set_ylabel("loss")
     panels[1].set_ylabel(monitor)
     figure.savefig(path, dpi=120)

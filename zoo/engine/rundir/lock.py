@@ -1,4 +1,4 @@
-"""One run per folder: a lock that the system takes back when its process ends, however it ends."""
+"""One run per folder: a file lock that the system releases when its process ends or is killed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _HELD: dict[Path, int] = {}  # open files of the locks of this process
 
 
 def lock_folder(folder: Path) -> None:
-    """Lock a folder that exists for this process.
+    """Lock an existing folder for this process.
 
-    Where the file system knows no locks, the number of the process in the file has to do, which only its own host can check.
+    On file systems without locks, the process id in the file serves as lock; only processes of the same host can check it.
 
     Raises:
         RunLockedError: If another run holds it, naming the process, its host and since when.
@@ -28,14 +28,14 @@ def lock_folder(folder: Path) -> None:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         if not _take(file):
-            told = _read(file)
+            owner = _read(file)
             os.close(file)
             raise RunLockedError(
-                f"{str(folder)!r} is in use by another run ({_owner(told)}); wait for it, or choose another folder (out, --out)"
+                f"{str(folder)!r} is in use by another run ({_owner_text(owner)}); wait for it, or choose another folder (out, --out)"
             )
         if _is_at(file, path):
             break
-        os.close(file)  # its owner removed the file between the two calls: what was locked has no name any more
+        os.close(file)  # the owner removed the file between the two calls: a deleted file was locked
     _HELD[_key(folder)] = file
     mine = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
@@ -47,15 +47,15 @@ def lock_folder(folder: Path) -> None:
 
 
 def unlock_folder(folder: Path) -> None:
-    """Give back the lock of a folder, if this process holds it."""
+    """Release the lock of a folder, if this process holds it."""
     file = _HELD.pop(_key(folder), None)
     if file is not None:
-        (folder / NAME).unlink(missing_ok=True)  # first, or another process could have locked what is then removed
+        (folder / NAME).unlink(missing_ok=True)  # first, or it would remove a file that another process has locked
         os.close(file)
 
 
 def _take(file: int) -> bool:
-    """Lock an open file without waiting; tell whether it worked."""
+    """Try to lock an open file without waiting; return whether it worked."""
     try:
         import fcntl
 
@@ -63,17 +63,17 @@ def _take(file: int) -> bool:
     except BlockingIOError:
         return False
     except (ImportError, OSError):  # Windows, or a file system without locks
-        told = _read(file)
-        return not told or not _may_run(told)
+        owner = _read(file)
+        return not owner or not _may_run(owner)
     return True
 
 
-def _may_run(told: dict[str, Any]) -> bool:
-    """Tell whether the process that wrote a lock file may still be there."""
-    if told.get("host") != socket.gethostname():
-        return True  # a process of another machine: not known here
+def _may_run(owner: dict[str, Any]) -> bool:
+    """Return whether the process that wrote a lock file may still run."""
+    if owner.get("host") != socket.gethostname():
+        return True  # another machine, which cannot be checked from here
     try:
-        os.kill(int(told["pid"]), 0)
+        os.kill(int(owner["pid"]), 0)
     except PermissionError:
         return True
     except (OSError, KeyError, ValueError, TypeError):
@@ -90,16 +90,16 @@ def _is_at(file: int, path: Path) -> bool:
 
 def _read(file: int) -> dict[str, Any]:
     try:
-        told = json.loads(os.pread(file, 4096, 0))
+        owner = json.loads(os.pread(file, 4096, 0))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return owner if isinstance(owner, dict) else {}
 
 
-def _owner(told: dict[str, Any]) -> str:
-    if not told:
+def _owner_text(owner: dict[str, Any]) -> str:
+    if not owner:
         return "which has just begun"
-    return f"process {told.get('pid')} on {told.get('host')}, since {told.get('since')}"
+    return f"process {owner.get('pid')} on {owner.get('host')}, since {owner.get('since')}"
 
 
 def _key(folder: Path) -> Path:
@@ -107,7 +107,7 @@ def _key(folder: Path) -> Path:
 
 
 def _forget() -> None:
-    """Close the locks of the process that was forked: a loader worker that lives on for a moment must not keep them."""
+    """Close the parent's locks after a fork: a loader worker that outlives it must not hold them."""
     for file in _HELD.values():
         os.close(file)
     _HELD.clear()

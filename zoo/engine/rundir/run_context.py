@@ -1,4 +1,4 @@
-"""The conditions of one run, as one frozen value."""
+"""Configuration, device, ranks and folder of one run, as one frozen value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zoo.engine.runtime.signals import StopFlag
 
 @dataclass(frozen=True)
 class RunContext:
-    """Under which conditions a run takes place; the same for every part of it.
+    """The conditions of a run, shared by all its parts.
 
     Attributes:
         config: The resolved configuration.
@@ -27,7 +27,7 @@ class RunContext:
         ranks: The processes that train together.
         folder: The folder of the run.
         layout: Memory format of images on the device.
-        progress: Where steps and long passes are shown.
+        progress: Shows steps and long passes.
         stop: Set by a signal; polled after every step and every batch of a pass.
         own: The user's own parts.
     """
@@ -53,12 +53,12 @@ class RunContext:
         return bool(self.accelerator.mixed_precision != "no")
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the precision of forward passes as a context."""
+        """Return a context in which forward passes have the run's precision."""
         context: AbstractContextManager[Any] = self.accelerator.autocast()
         return context
 
     def cast(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function under the run's precision."""
+        """Return a function that runs under ``autocast``."""
 
         def forward(*args: Any) -> Any:
             with self.autocast():

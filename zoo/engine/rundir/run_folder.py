@@ -1,4 +1,4 @@
-"""A run: its result, and the folder it lives in."""
+"""The result of a run, and its folder."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ log = logging.getLogger("zoo")
 
 @dataclass(frozen=True)
 class Run:
-    """What ``fit`` gives back.
+    """The result of ``fit``.
 
     Attributes:
         history: One record per epoch: phase, epoch, lr, train_loss, the validation metrics, seconds. An average or a mixture of
-            values is judged after the last epoch, in a record numbered on, which has no lr and no train_loss.
+            values is validated after the last epoch, in a record with the next number and without lr and train_loss.
         metrics: Validation metrics of the kept epoch; empty without validation data.
         dir: The run's folder: a saved model, run.json, metrics.jsonl, curves.png, checkpoint/.
         kept: Number of the kept epoch, from 1.
@@ -41,7 +41,7 @@ class Run:
 
 
 def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: bool) -> Path:
-    """Make the folder of a run, prove that it can be written, and lock it; ``release_folder`` gives it back.
+    """Make the folder of a run, check that it can be written, and lock it; ``release_folder`` unlocks it.
 
     Args:
         out: The folder; None takes the next free ``runs/<backbone>-<recipe>-001``.
@@ -50,8 +50,8 @@ def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: 
         resume: Whether the folder may hold a run already.
 
     Raises:
-        OptionError: If there is nothing to say which run to resume.
-        OutputExistsError: If it is a file, holds anything that is no run, or holds a run and ``resume`` is not set.
+        OptionError: If ``resume`` is set without ``out``.
+        OutputExistsError: If it is a file, holds something other than a run, or holds a run and ``resume`` is not set.
         OutputPermissionError: If it cannot be written.
         RunLockedError: If another run is writing into it.
     """
@@ -86,7 +86,7 @@ def _held(folder: Path) -> list[str]:
 
 
 def _take(folder: Path, *, exist_ok: bool = True) -> None:
-    """Make a folder and lock it, which proves that it can be written."""
+    """Make a folder and lock it, which fails if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=exist_ok)
         lock_folder(folder)
@@ -102,7 +102,7 @@ def _next_free(stem: str) -> Path:
     for number in range(1, 10_000):
         folder = Path("runs") / f"{stem}-{number:03d}"
         try:
-            _take(folder, exist_ok=False)  # of two runs that start together, one makes it
+            _take(folder, exist_ok=False)  # another run has just made it
         except FileExistsError:
             continue
         return folder
@@ -110,25 +110,25 @@ def _next_free(stem: str) -> Path:
 
 
 def release_folder(folder: Path) -> None:
-    """Unlock a claimed folder; remove one that holds nothing but its description, so that a mistake leaves no trace and can be retried."""
+    """Unlock a claimed folder, and remove it if it holds nothing but run.json, so that the same call can be retried."""
     held = _held(folder) if folder.is_dir() else ["no folder"]
     if held in ([], ["run.json"]):
         (folder / "run.json").unlink(missing_ok=True)
         unlock_folder(folder)
-        with suppress(OSError):  # another run may have claimed it this moment
+        with suppress(OSError):  # another run may have just claimed it
             folder.rmdir()
     unlock_folder(folder)
 
 
 def environment(plugin: str = "") -> dict[str, str]:
-    """Return versions of what computes, the plugin's included, and of the platform."""
+    """Return the versions of the libraries, the plugin and the platform."""
     return versions([plugin]) | {"platform": platform.platform()}
 
 
 def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``metrics.jsonl`` anew: one line per epoch, which also mends a line that was cut.
+    """Rewrite ``metrics.jsonl`` with one line per epoch; a line that was cut off is replaced.
 
-    A run does not end for its record: where it cannot be written, the log says so, and the checkpoint has the same lines.
+    A failure is logged and does not end the run, as the checkpoint has the same records.
     """
     try:
         write_text(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
@@ -136,6 +136,6 @@ def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
         log.warning("the run goes on without its record: %s", error)
 
 
-def write_run(folder: Path, told: Mapping[str, Any]) -> None:
+def write_run(folder: Path, record: Mapping[str, Any]) -> None:
     """Write ``run.json``: the resolved configuration, the data, the versions."""
-    write_json(folder / "run.json", dict(told))
+    write_json(folder / "run.json", dict(record))

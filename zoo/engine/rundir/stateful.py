@@ -1,4 +1,4 @@
-"""The protocol of everything that a checkpoint keeps: ``state_dict`` and ``load_state_dict``, as in torch."""
+"""The protocol of objects that a checkpoint stores: ``state_dict`` and ``load_state_dict``, as in torch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from zoo.errors import SavedModelError, ZooError
 
 
 class Stateful(Protocol):
-    """An object whose state a checkpoint keeps.
+    """An object whose state a checkpoint stores.
 
-    A state is flat: names to tensors, or to plain data that JSON can hold. Where several processes train together, all of them
-    call both methods, in the same order.
+    A state is flat: names to tensors, or to plain data that JSON can hold. Both methods are collectives.
     """
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return the state; tensors need not be copied."""
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> Any:
-        """Take over what ``state_dict`` returned, in place; an empty mapping where the checkpoint has nothing of this object."""
+        """Take over what ``state_dict`` returned, in place; an empty mapping if the checkpoint has no state of this object."""
 
 
 def collect(parts: Mapping[str, Stateful]) -> Checkpoint:
@@ -38,7 +37,7 @@ def distribute(saved: Checkpoint, parts: Mapping[str, Stateful]) -> None:
     """Load a checkpoint into the parts, in their order and in place.
 
     Raises:
-        SavedModelError: If it holds something else, as one of another run or edited by hand does.
+        SavedModelError: If it does not fit, as one of another run or edited by hand.
     """
     for name, part in parts.items():
         try:

@@ -34,7 +34,7 @@ class EpochReports:
 
     def report(self, record: dict[str, Any]) -> None:
         """Call all with a record of the history."""
-        state = random_state()  # the user's code may draw from it, and a resumed run does not come by here
+        state = random_state()  # user code may draw random numbers, and a resumed run does not report this epoch again
         try:
             with self._context.ranks.together():
                 if self._context.ranks.main:
@@ -45,7 +45,7 @@ class EpochReports:
             restore_random_state(state)
 
     def close(self) -> None:
-        """Let the trackers finish."""
+        """Finish the trackers."""
         close_trackers(self._trackers)
 
 
@@ -101,7 +101,7 @@ def log_record(trackers: Sequence[Any], record: Mapping[str, Any]) -> None:
 
 
 def close_trackers(trackers: Sequence[Any]) -> None:
-    """Let every tracker finish."""
+    """Finish every tracker."""
     for tracker in trackers:
         try:
             tracker.finish()
@@ -110,5 +110,5 @@ def close_trackers(trackers: Sequence[Any]) -> None:
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration as trackers take it: numbers, truth values and texts."""
+    """Return a configuration as numbers, booleans and strings, as trackers need it."""
     return {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in config.items()}

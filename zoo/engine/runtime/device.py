@@ -1,4 +1,4 @@
-"""Device, precision and memory format of a run, and the random state around it."""
+"""Device, precision, memory format and random state of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
-    """Return the device asked for, or the accelerator where there is one, or the CPU.
+    """Return the device asked for; for ``auto`` the accelerator if there is one, else the CPU.
 
     Raises:
         OptionError: If this machine has no such device.
@@ -49,9 +49,9 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """Return channels_last for 2-D convolutional networks: tensor cores want it, and so do oneDNN's depthwise convolutions.
+    """Return channels_last for 2-D convolutional networks: tensor cores and oneDNN's depthwise convolutions are faster with it.
 
-    On the CPU it made training 1.1 to 1.7 times faster (docs/benchmarks.md). A network whose one convolution cuts patches gains nothing.
+    On the CPU it made training 1.1 to 1.7 times faster (docs/benchmarks.md). A network whose only convolution embeds patches gains nothing.
     """
     kernels = [module for module in model.modules() if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1]
     volumetric = any(isinstance(module, nn.Conv3d) for module in model.modules())
@@ -61,7 +61,7 @@ def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format
 
 @contextmanager
 def placed(model: nn.Module, device: torch.device) -> Iterator[torch.memory_format]:
-    """Move a model to ``device`` for the duration, in place; it comes back to where it was, in the modes and the layout it had."""
+    """Move a model to ``device`` while the context is open, in place; its device, modes and layout are restored."""
     home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     layout, before = memory_format(model, device), _layout(model)
     modes = [(module, module.training) for module in model.modules()]
@@ -82,7 +82,7 @@ def _layout(model: nn.Module) -> torch.memory_format:
 
 @contextmanager
 def searched(device: torch.device, *, fixed: bool) -> Iterator[None]:
-    """Let cuDNN try its convolutions on the first batches, for the duration, where inputs have a ``fixed`` size."""
+    """Enable cuDNN's benchmark mode while the context is open, if inputs have a ``fixed`` size."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = before or (fixed and device.type == "cuda")
     try:
@@ -93,7 +93,7 @@ def searched(device: torch.device, *, fixed: bool) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch, numpy and random for the duration; the caller's random state comes back at the end."""
+    """Seed torch, numpy and random while the context is open; the caller's random state is restored."""
     before = random_state()
     try:
         torch.manual_seed(seed)
@@ -107,7 +107,7 @@ def seeded(seed: int) -> Iterator[None]:
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return all global random states: torch's as uint8 tensors, Python's and numpy's as plain data.
 
-    A GPU that nothing has used yet has none: asking for it would initialise CUDA in a run on the CPU.
+    A GPU that was not used yet is left out: asking for its state would initialise CUDA in a run on the CPU.
     """
     used = [kind for kind in _accelerators() if kind != "cuda" or torch.cuda.is_initialized()]  # type: ignore[no-untyped-call]
     tensors = {"cpu": torch.get_rng_state(), **{kind: torch.get_device_module(kind).get_rng_state() for kind in used}}
@@ -133,8 +133,8 @@ def restore_random_state(state: tuple[dict[str, Tensor], dict[str, Any]]) -> Non
 def make_accelerator(wanted_device: str, wanted_precision: str) -> Any:
     """Return Accelerate's ``Accelerator`` for a device and a precision.
 
-    Accelerate keeps both in process-wide state and refuses another choice later. Nothing here depends on that state but the
-    choice itself, so a different one replaces it.
+    Accelerate keeps both in process-wide state and refuses a second choice. Nothing else here depends on that state, so it is
+    replaced.
     """
     from accelerate import Accelerator  # type: ignore[import-untyped]  # ships no types
     from accelerate.state import AcceleratorState, PartialState  # type: ignore[import-untyped]  # ships no types

@@ -1,4 +1,4 @@
-"""Environment variables of a launcher (zoo's own, torchrun, Accelerate). No torch here."""
+"""Environment variables of a launcher (zoo's own, torchrun, Accelerate); imports no torch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 
 
 def launched() -> int:
-    """Return how many processes a launcher started for this training; 1 without one."""
+    """Return the number of processes of this training; 1 without a launcher."""
     return max(1, int(os.environ.get("WORLD_SIZE") or 1))
 
 
 def rank() -> int:
-    """Return the number of this process among them, from 0."""
+    """Return the rank of this process, from 0."""
     return int(os.environ.get("RANK") or 0)

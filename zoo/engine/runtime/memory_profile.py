@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work on a device, and the memory that it leaves allocated."""
+"""Peak and remaining memory of a block of code."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ class Footprint:
 
 @contextmanager
 def footprint(device: torch.device) -> Iterator[Footprint]:
-    """Measure what torch allocates on ``device`` inside; filled in at the end.
+    """Measure what torch allocates on ``device`` inside the context; the result is filled in at its end.
 
     On a GPU the allocator keeps count. On the CPU torch's profiler records every allocation, temporaries and oneDNN's
-    scratch memory included. Resident memory would not do: what was freed before is used again, and does not show. The
-    profiler does not see that something is freed which was there before, so nothing of that kind should happen inside.
+    scratch memory included. Resident memory is no measure, as memory freed before is used again. Memory that was
+    allocated before must not be freed inside, as the profiler does not see it.
     """
-    told = Footprint()
+    measured = Footprint()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        yield told
+        yield measured
         torch.cuda.synchronize(device)
-        told.peak = torch.cuda.max_memory_allocated(device) - before
-        told.held = torch.cuda.memory_allocated(device) - before
-    elif device.type == "mps":  # keeps no peak: what it took from the system is the nearest
+        measured.peak = torch.cuda.max_memory_allocated(device) - before
+        measured.held = torch.cuda.memory_allocated(device) - before
+    elif device.type == "mps":  # records no peak; memory taken from the system is the nearest
         torch.mps.empty_cache()
         before, taken = torch.mps.current_allocated_memory(), torch.mps.driver_allocated_memory()
-        yield told
-        told.held = torch.mps.current_allocated_memory() - before
-        told.peak = max(told.held, torch.mps.driver_allocated_memory() - taken)
+        yield measured
+        measured.held = torch.mps.current_allocated_memory() - before
+        measured.peak = max(measured.held, torch.mps.driver_allocated_memory() - taken)
     else:
-        with _without_a_word(), profile(profile_memory=True, use_device=None) as recorded:
-            yield told
-        _add_up(told, recorded)
+        with _quiet_profiler(), profile(profile_memory=True, use_device=None) as recorded:
+            yield measured
+        _add_up(measured, recorded)
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
@@ -62,18 +62,18 @@ def nbytes(tensors: Iterable[Tensor]) -> int:
     return sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
-def _add_up(told: Footprint, recorded: profile) -> None:
+def _add_up(measured: Footprint, recorded: profile) -> None:
     assert recorded.kineto_results is not None, "the profiler has ended"
     found: list[Any] = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(found, key=lambda event: event.start_ns()):
         if event.device_type().name == "CPU":
-            told.held += event.nbytes()
-            told.peak = max(told.peak, told.held)
+            measured.held += event.nbytes()
+            measured.peak = max(measured.peak, measured.held)
 
 
 @contextmanager
-def _without_a_word() -> Iterator[None]:
-    """Keep the profiler's library from telling on standard error that it starts, stops, and finds no GPU."""
+def _quiet_profiler() -> Iterator[None]:
+    """Silence the profiler's own messages on standard error."""
     before = os.environ.get(_LOGGING)
     os.environ.setdefault(_LOGGING, "99")
     try:

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, plain lines elsewhere, nothing when quiet. All of it goes to stderr."""
+"""Progress of a run on stderr: a bar on a terminal, plain lines elsewhere, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Progress:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn())
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"), TimeRemainingColumn())
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task("", total=None, told="")
+            self._task = self._bar.add_task("", total=None, detail="")
             self._bar.start()
         return self
 
@@ -43,22 +43,22 @@ class Progress:
 
     @property
     def due(self) -> bool:
-        """Whether a step should be shown now; asking is cheap, showing is not."""
+        """Whether the bar should be updated now; checking is cheap, updating is not."""
         return self._bar is not None and time.monotonic() - self._shown >= REFRESH
 
     def begin(self, what: str, total: int) -> None:
-        """Start a stretch of ``total`` steps."""
+        """Start a bar of ``total`` steps."""
         if self._bar is not None:
-            self._bar.reset(self._task, total=total, description=what, told="")
+            self._bar.reset(self._task, total=total, description=what, detail="")
 
-    def step(self, done: int, told: str | None = None) -> None:
-        """Show ``done`` steps of the stretch, and what there is to tell; where it is None what was told last."""
+    def step(self, done: int, detail: str | None = None) -> None:
+        """Show ``done`` steps, and a ``detail`` such as the loss; None leaves the last one."""
         if self._bar is not None:
             self._shown = time.monotonic()
-            self._bar.update(self._task, completed=done, **({} if told is None else {"told": told}))
+            self._bar.update(self._task, completed=done, **({} if detail is None else {"detail": detail}))
 
-    def epoch(self, record: Mapping[str, Any], epochs: int, kept: bool) -> None:
-        """Print the line of one finished epoch, or of values that were judged after the last."""
+    def epoch(self, record: Mapping[str, Any], epochs: int, best: bool) -> None:
+        """Print the line of one finished epoch, or of averaged values that were validated after the last."""
         if self.quiet:
             return
         metric = f"  {self.monitor} {record[self.monitor]:.4f}" if self.monitor in record else ""
@@ -68,7 +68,7 @@ class Progress:
             rate = f"  {record['samples_per_second']:.0f} samples/s"
         else:
             where, rate = "after training", ""
-        self.note(f"{record['phase']:<8} {where}{loss}{metric}{rate}{'  *' if kept else ''}")
+        self.note(f"{record['phase']:<8} {where}{loss}{metric}{rate}{'  *' if best else ''}")
 
     def note(self, line: str) -> None:
         """Print one line."""
@@ -79,5 +79,5 @@ class Progress:
         else:
             try:
                 print(line, file=sys.stderr, flush=True)
-            except (OSError, ValueError):  # the reader is gone, or closed it; the run goes on
+            except (OSError, ValueError):  # stderr was closed; the run goes on
                 self.quiet = True

@@ -1,4 +1,4 @@
-"""Restoring what a step or a trial changed: statistics, random states, values."""
+"""Rollback of a step or a trial: batch statistics, random states, values."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from zoo.tuning.statistics import moving_norms, statistics_of
 
 
 class Undo:
-    """What a forward in training mode moves beside gradients: batch statistics and random states.
+    """Saves and restores what a training forward changes beside gradients: batch statistics and random states.
 
     Args:
-        model: The model; the statistics that move are those of its norms in training mode.
+        model: The model.
         device: Where it runs.
 
     Attributes:
-        device: The same.
-        statistics: The batch statistics that move.
+        device: Where the model runs.
+        statistics: Statistics of its norms in training mode.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
@@ -36,14 +36,14 @@ class Undo:
         self._generator = None if device.type == "cpu" else torch.get_device_module(device)
 
     def look(self) -> None:
-        """Find the batch statistics that move; to be called when other groups train, for it asks every module."""
+        """Find the norms in training mode; to be called whenever other groups train."""
         self.statistics = statistics_of(moving_norms(self._model))
         kinds = {tensor.dtype for tensor in self.statistics}
         same = [[tensor for tensor in self.statistics if tensor.dtype == kind] for kind in kinds]
         self._kinds = [(tensors, torch.empty_like(_end_to_end(tensors))) for tensors in same]
 
     def remember(self) -> None:
-        """Take the present state."""
+        """Save the current state."""
         for tensors, values in self._kinds:
             torch.cat([tensor.reshape(-1) for tensor in tensors], out=values)
         self._random = [torch.get_rng_state()]
@@ -52,7 +52,7 @@ class Undo:
             self._random.append(self._generator.get_rng_state())
 
     def bring_back(self) -> None:
-        """Put back what was taken, in place."""
+        """Restore the saved state, in place."""
         for tensors, values in self._kinds:
             _part(values, tensors)
         torch.set_rng_state(self._random[0])
@@ -62,21 +62,21 @@ class Undo:
             self._generator.set_rng_state(self._random[1])
 
     def bring_back_statistics(self, bad: Tensor) -> None:
-        """Put the statistics back, in place, if ``bad`` is true, without waiting for a GPU to tell."""
+        """Restore the statistics, in place, if ``bad`` is true, without synchronizing with the GPU."""
         for tensors, values in self._kinds:
             _part(torch.where(bad, values, _end_to_end(tensors)), tensors)
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return every parameter and buffer of a model by its name, those that no file keeps included."""
+    """Return every parameter and buffer of a model by name, non-persistent buffers included."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 @contextmanager
 def as_before(model: nn.Module) -> Iterator[None]:
-    """Put back at the end, in place, a model's values, gradients, modes and what trains, and all random states.
+    """Restore at the end, in place, a model's values, gradients, modes and ``requires_grad``, and all random states.
 
-    Gradients that it had are set aside, so that none is added to.
+    Its gradients are set aside meanwhile, so that nothing adds to them.
     """
     held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors_of(model).items()}
     flags = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
@@ -99,11 +99,11 @@ def as_before(model: nn.Module) -> Iterator[None]:
 
 
 def _end_to_end(tensors: list[Tensor]) -> Tensor:
-    """Return the values of many small tensors as one: on a GPU each by itself would be a kernel."""
+    """Return many small tensors as one, because copying each would be a kernel of its own on a GPU."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def _part(values: Tensor, tensors: list[Tensor]) -> None:
-    """Give many tensors their parts of ``values``, in place."""
+    """Copy ``values`` into many tensors, in place; the inverse of ``_end_to_end``."""
     parts = torch.split(values, [tensor.numel() for tensor in tensors])
     torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])

@@ -1,4 +1,4 @@
-"""Stopping at a step boundary when a signal asks for it."""
+"""Graceful stop at a step boundary after a signal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 
 from zoo.errors import InterruptedRunError
 
-# Schedulers send SIGUSR1 some minutes before they end a job, a terminal that is closed sends SIGHUP.
+# Schedulers send SIGUSR1 some minutes before they end a job, a closed terminal sends SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 
 
@@ -42,7 +42,7 @@ class StopFlag:
 
     @property
     def exit_code(self) -> int:
-        """130 after SIGINT, as shells count, else 143: asked to end, whichever signal asked."""
+        """130 after SIGINT, as in shells, else 143, as after SIGTERM."""
         return exit_code(self.signum)
 
 
@@ -52,13 +52,13 @@ def exit_code(signum: int) -> int:
 
 
 def stop_signal_numbers() -> list[signal.Signals]:
-    """Return the signals that stop a run: all of ``SIGNALS``, but SIGHUP not under ``nohup``, which has it ignored."""
+    """Return the signals that stop a run: all of ``SIGNALS``, without SIGHUP under ``nohup``, which ignores it."""
     return [number for number in SIGNALS if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN]
 
 
 @contextmanager
 def ending_early() -> Iterator[None]:
-    """End the process with 143 on SIGUSR1 before there is anything to keep; unheard it would be taken for a fault."""
+    """Exit with 143 on SIGUSR1 before training begins; unhandled, the signal would look like a crash."""
 
     def end(_signum: int, _frame: FrameType | None) -> None:
         error = InterruptedRunError("stopped by SIGUSR1 before the training began; nothing was changed")
@@ -89,7 +89,7 @@ def stop_signals() -> Iterator[StopFlag]:
     process = os.getpid()
 
     def handle(signum: int, _frame: FrameType | None) -> None:
-        if os.getpid() != process:  # a loader worker that was forked a moment ago: the parent decides
+        if os.getpid() != process:  # in a loader worker that was just forked; the parent handles it
             return
         if flag.signum:
             os._exit(exit_code(signum))

@@ -1,4 +1,4 @@
-"""Trials before a phase, rolled back: whether a batch fits into memory, and which learning rate suits."""
+"""Automatic micro-batch size and learning rate: trials before a phase, which are rolled back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class AutoTune:
         self._state, self._rates, self._optimizer, self._objective = parts.state, parts.rates, parts.optimizer, parts.objective
 
     def fit_memory(self, epoch: Epoch, streams: Mapping[str, Stream], forward: Forward, stepper: Stepper) -> int:
-        """Take one step with the largest batches of an epoch and undo it; return in how many micro-batches a batch fits into memory."""
+        """Take one step with the largest batches of an epoch and undo it; return the number of micro-batches that fit into memory."""
         lengths = _lengths(streams)
 
         def size(step: Sequence[Indices]) -> int:
@@ -88,7 +88,7 @@ class AutoTune:
         return curve.suggestion
 
     def _endless(self, epoch: Epoch, streams: Mapping[str, Stream]) -> Iterator[tuple[Sequence[Indices], Sequence[Mapping[str, Batch]]]]:
-        """Yield the steps of the epoch over and over."""
+        """Yield the steps of the epoch in an endless loop."""
         position = self._state.epoch
         order = self._batches.order(position, _lengths(streams))
         while True:
@@ -118,8 +118,8 @@ def _lengths(streams: Mapping[str, Stream]) -> npt.NDArray[np.int64] | None:
 
 @contextmanager
 def _rolled_back(objective: Objective) -> Iterator[None]:
-    """Put an objective's own state back at the end; that of its module is not looked at."""
-    moving = {} if objective.name == "supervised" else objective.parts()  # the values of the start that penalties keep stand still
+    """Restore an objective's own state at the end, without that of its module."""
+    moving = {} if objective.name == "supervised" else objective.parts()  # penalties only hold constant start values
     before = copy.deepcopy([dict(part.state_dict()) for part in (objective, *moving.values())])
     try:
         yield

@@ -32,7 +32,7 @@ class Finalizer:
         context: The conditions of the run.
         data: For passes over the training data.
         writer: Writes checkpoints.
-        validate: Returns the metrics of values that no epoch ended with.
+        validate: Returns the metrics of averaged or mixed values.
         report: Gives a record of the history to trackers.
     """
 
@@ -81,7 +81,7 @@ class Finalizer:
         return not kept or kept[0] in ("average", self._parts.epochs[-1].phase.name)
 
     def _judge(self, name: str, *, asked: bool = False) -> bool:
-        """Validate values that no epoch ended with, as one more record of the history; return whether they are kept."""
+        """Validate averaged or mixed values, in one more record of the history; return whether they become the best."""
         state, started, validated = self._state, time.perf_counter(), bool(self._objective.valid)
         metrics = self._validate()
         record = {"epoch": state.history[-1]["epoch"] + 1, "phase": name, **metrics, "seconds": round(time.perf_counter() - started, 3)}
@@ -97,15 +97,15 @@ class Finalizer:
         return better or asked
 
     def _refresh(self) -> None:
-        """Let BatchNorm see the training data with the new values, where its statistics moved in training."""
+        """Estimate BatchNorm statistics anew on training data, if they moved in training."""
         model, config, ranks = self._model, self._context.config, self._context.ranks
         model.freeze(self._parts.epochs[-1].frozen)
-        # In the order of one more epoch: data are often sorted by class, and statistics of one class at a time are those of none.
+        # Shuffled, because data are often sorted by class, and batches of one class have other statistics.
         first = next(iter(self._objective.sources.values())).table
         order = epoch_order(len(first), config.seed, len(self._parts.epochs))
 
         def refresh(size: int) -> int:
-            batches = even_batches(order, size)  # as in training, for one sample alone has no statistics
+            batches = even_batches(order, size)  # as in training: a batch of one sample has no statistics
             return refresh_statistics(model, self._data.inputs(batches), forward=self._context.cast(model))
 
         with ranks.together():
@@ -115,7 +115,7 @@ class Finalizer:
 
 @contextmanager
 def _all_or_nothing(model: TaskModel) -> Iterator[dict[str, Tensor]]:
-    """Yield the model's values, and put them back where an error comes between: what is half done would be taken for the start."""
+    """Yield the model's values, and restore them on an error, so that a resumed run does not start from half-averaged values."""
     before = values_of(model)
     try:
         yield before

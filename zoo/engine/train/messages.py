@@ -41,7 +41,7 @@ def interrupted(stop: StopFlag, folder: Path, where: str) -> InterruptedRunError
 
 
 def too_late(stop: StopFlag, folder: Path) -> InterruptedRunError:
-    """Return the error for a signal that came when there was nothing left to stop."""
+    """Return the error for a signal that came after the last step."""
     error = InterruptedRunError(f"{stop.name} came after the last step: the run is complete, its model is saved in {str(folder)!r}")
     error.exit_code = stop.exit_code
     return error
@@ -53,12 +53,12 @@ def not_finite(
     """Return the error for a loss or gradient that is not finite, naming the samples of its step.
 
     Args:
-        error: What was found.
-        where: In which step.
+        error: The loss or gradient.
+        where: Name of the step.
         indices: The samples of the step.
         table: The training data.
-        lr: The learning rate that may be to blame; 0 where nothing had trained.
-        config: The run's configuration, of which what is set already is not proposed.
+        lr: Current learning rate; 0 before the first step.
+        config: The configuration, so that no remedy is proposed that is set already.
         half: Whether the run computes in bf16.
     """
     names = examples([f"{index} ({table.name_of(index)})" for index in indices])

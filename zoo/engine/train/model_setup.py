@@ -1,4 +1,4 @@
-"""A model on its device and set up as a configuration trains it, for the duration of a run."""
+"""Set up a model for the duration of a run: device, LoRA, recompute, dropout, compilation."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from zoo.tuning import Regularizers, attach_lora, detach_lora, merge_lora, recom
 
 @contextmanager
 def prepared(model: TaskModel, config: Config, accelerator: Any) -> Iterator[tuple[torch.memory_format, Regularizers | None]]:
-    """Bring a model to the device and switch on what a configuration asks for, in place; yield memory format and penalties.
+    """Move a model to the device and apply the techniques of a configuration, in place; yield memory format and penalties.
 
-    The model then comes back to where it was, as frozen as it was.
+    Device and frozen prefix are restored when the context closes.
 
     Raises:
         OptionError: If the model has LoRA already.
@@ -35,18 +35,18 @@ def prepared(model: TaskModel, config: Config, accelerator: Any) -> Iterator[tup
     """
     with ExitStack() as stack:
         stack.enter_context(_frozen_as_before(model))
-        # What is sharded waits on the CPU, because it need not fit onto one device.
+        # A model to be sharded stays on the CPU, as it need not fit onto one device.
         layout = stack.enter_context(placed(model, torch.device("cpu") if config.shard else accelerator.device))
         stack.enter_context(searched(accelerator.device, fixed=not isinstance(model.inputs, Text)))
         stack.enter_context(seeded(config.seed))
-        # Statistics that were never learned must move.
+        # Statistics of a model without pretrained weights must move.
         model.freeze_bn = config.freeze_bn and model.pretrained
         yield layout, stack.enter_context(switched_on(model, config))
 
 
 @contextmanager
 def active(objective: Objective, supervised: Objective) -> Iterator[None]:
-    """Keep open what must hold while an objective trains, and what holds for the encoded targets that it may have taken over."""
+    """Open the contexts of an objective and of the ``Supervised`` whose encoded targets it may use."""
     with ExitStack() as stack:
         stack.enter_context(supervised.active())
         if objective is not supervised:
@@ -56,7 +56,7 @@ def active(objective: Objective, supervised: Objective) -> Iterator[None]:
 
 @contextmanager
 def further_modules(objective: Objective, device: torch.device) -> Iterator[None]:
-    """Bring what an objective has beside its model to the device, in place; the frozen modules in eval mode."""
+    """Move further modules of an objective to the device, in place; the frozen ones in eval mode."""
     with ExitStack() as stack:
         if objective.module is not objective.model:
             stack.enter_context(placed(objective.module, device))
@@ -80,8 +80,8 @@ def _frozen_as_before(model: TaskModel) -> Iterator[None]:
 def switched_on(model: TaskModel, config: Config) -> Iterator[Regularizers | None]:
     """Apply LoRA, then recompute, stochastic depth and dropout, in place; yield the penalties, if there are any.
 
-    All of it is gone when the context closes. LoRA that was not merged by ``switch_off`` then takes what it learned along,
-    because that stands in the run's checkpoint.
+    All of it is removed when the context closes. LoRA that ``switch_off`` did not merge is dropped, as the run's checkpoint
+    has its values.
 
     Raises:
         OptionError: If the model has LoRA already.
@@ -96,10 +96,10 @@ def switched_on(model: TaskModel, config: Config) -> Iterator[Regularizers | Non
         if config.trains == "lora":
             stack.callback(detach_lora, model)
             options = {"rank": config.lora_rank, "alpha": config.lora_alpha, "dropout": config.lora_dropout}
-            attach_lora(model, trained, **options, seed=config.seed)  # type: ignore[arg-type]  # numbers of two kinds
+            attach_lora(model, trained, **options, seed=config.seed)  # type: ignore[arg-type]  # a mixed dict of int and float
         model.trains = config.trains
         for phase in unfold(config.recipe.phases, config.epochs, len(model.groups), 1):
-            model.freeze(prefix_of(phase[0], config, model.groups, frozen))  # a phase that selects nothing ends here
+            model.freeze(prefix_of(phase[0], config, model.groups, frozen))  # raises for a phase that would train nothing
         model.freeze(frozen)
         if config.recompute:
             stack.enter_context(recomputed(trained))
@@ -120,7 +120,7 @@ def compiled(module: nn.Module) -> Iterator[None]:
     Code is compiled for any number of samples, and of tokens: batches differ by one sample, and those of validation are larger.
     Else the first size would get code of its own, and a resumed run, whose first batch is another one, would compute by other code.
     """
-    # Compiled code is kept per code object, and after eight models of one kind torch would give up compiling.
+    # Compiled code is cached per code object, and torch stops compiling after eight models of one type.
     torch.compiler.reset()
     module.compile()
     module._compiled_call_impl = _for_any_size(module._compiled_call_impl)  # what compile() leaves and a call takes
@@ -144,7 +144,7 @@ def _for_any_size(call: Any) -> Callable[..., Any]:
 
 
 def switch_off(model: TaskModel, config: Config, folder: Path | None) -> None:
-    """Merge what LoRA learned into the weights, in place; before that, save it by itself where there is a ``folder``."""
+    """Merge LoRA into the weights, in place; before that, save it separately if there is a ``folder``."""
     if config.trains != "lora":
         return
     if folder is not None:

@@ -26,7 +26,7 @@ Infer = Callable[[str], Outputs]
 
 
 class Objective:
-    """Data, modules, a loss and a validation; how it is minimised is the recipe's.
+    """The sources, modules, loss and validation of a run; the recipe says how the loss is minimised.
 
     The engine gives every objective the same checkpoints, exact resume, ranks, out-of-memory handling, stored activations,
     averages, plan and progress. A subclass sets the attributes and writes ``loss``; the rest has defaults.
@@ -35,15 +35,15 @@ class Objective:
         model: The model that is fine-tuned.
         module: The model, or a module that holds it and further ones (a projector, a momentum copy). All of it is saved and
             restored, and what requires gradients trains; the further modules at the head's learning rate.
-        sources: What it trains on. The first defines the epoch; the others cycle, with batches of the same size.
-        valid: What it validates on; empty for no validation.
+        sources: Training data by name. The first defines the epoch; the others cycle, with batches of the same size.
+        valid: Validation data by name; empty for no validation.
         frozen: Modules from inputs to one row of outputs per sample that never train, such as a teacher. Their outputs are
             ``Batch.frozen``: computed once per sample where its views are fixed.
         monitor: The metric of ``validate`` that chooses the epoch.
-        lower: Whether its lowest value is the best; None where that is known of the metric.
-        pooled: Whether pooled features may stand in for inputs where the whole backbone is frozen.
-        whole: Why stored activations may not stand in for inputs, as the log tells it; empty where they may. For a loss that gives
-            inputs to other modules than the model, which is better done by ``frozen``.
+        lower: Whether its lowest value is the best; None for metrics of the task, of which that is known.
+        pooled: Whether pooled features may replace inputs while the whole backbone is frozen.
+        whole: Why stored activations must not replace inputs, for the log; empty if they may. For a loss that gives inputs to
+            modules other than the model; ``frozen`` is the better way to do so.
         separable: Whether the loss is a sum over samples. If not, a batch is never cut into micro-batches, and on several ranks
             ``forward.gather`` gives the rows of all.
     """
@@ -68,9 +68,9 @@ class Objective:
         self.frozen: dict[str, nn.Module] = {}
 
     def weight(self, batch: Mapping[str, Batch]) -> Tensor | float:
-        """Return what the loss of the step is divided by; summed over all batches of the step and all ranks.
+        """Return the divisor of the loss, to be summed over all batches of the step and all ranks.
 
-        The number of samples of the first source, unless a subclass says otherwise.
+        By default the number of samples of the first source.
         """
         return float(len(batch[next(iter(self.sources))].indices))
 
@@ -96,22 +96,22 @@ class Objective:
         return {}
 
     def after_step(self) -> None:
-        """Move own state after an optimizer step, such as a momentum copy. Nowhere else, so that a step can be taken again."""
+        """Update own state after an optimizer step, such as a momentum copy; nowhere else, as a failed step is retried."""
 
     def active(self) -> AbstractContextManager[Any]:
-        """Return what must hold while the run trains; closed at its end, whatever ends it."""
+        """Return a context that is open during the run, and closed also after an error."""
         return nullcontext()
 
     def phase(self) -> AbstractContextManager[Any]:
-        """Return what must hold while the steps of an epoch are taken; the frozen prefix is set already."""
+        """Return a context that is open during the steps of an epoch; the frozen prefix is set already."""
         return nullcontext()
 
     def parts(self) -> dict[str, Any]:
-        """Return further objects with ``state_dict`` and ``load_state_dict`` that a checkpoint keeps."""
+        """Return further objects with ``state_dict`` and ``load_state_dict`` for the checkpoint."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return own state beside the module's: tensors, and plain data."""
+        """Return own state other than the module's: tensors and plain data."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
@@ -122,12 +122,12 @@ def make_objective(make: Callable[[Any], Objective] | None, supervised: Objectiv
     """Return the objective of a run, checked.
 
     Args:
-        make: What ``fit(objective=…)`` was given: from the ``Supervised`` of the run to its objective; None takes the former.
-        supervised: That of the same model and data, to build upon.
+        make: The argument of ``fit(objective=…)``, a function from the run's ``Supervised`` to its objective; None uses the former.
+        supervised: The objective of labels for the same model and data.
         config: The resolved configuration.
 
     Raises:
-        OptionError: If something else comes back, or it cannot be trained with this configuration; all faults at once.
+        OptionError: If ``make`` returns something else, or an objective that this configuration cannot train; all faults at once.
     """
     if make is not None and not callable(make):
         raise OptionError(
@@ -167,7 +167,7 @@ def cache_obstacle(objective: Objective, config: Config) -> str:
 
 
 def _faults_of(objective: Objective) -> list[str]:
-    """Return what is wrong with an objective by itself."""
+    """Return the faults of an objective in any configuration."""
     if not all(hasattr(objective, name) for name in ("model", "module", "sources", "valid", "monitor")):
         return ["its __init__ does not call super().__init__(base.model, base.sources, base.valid, monitor=base.monitor)"]
     if odd := [name for name, source in objective.sources.items() if not isinstance(source, Source) or not isinstance(source.table, Table)]:
@@ -182,7 +182,7 @@ def _faults_of(objective: Objective) -> list[str]:
 
 
 def _useless_with(objective: Objective, config: Config) -> list[str]:
-    """Return the options that were given and that an objective would ignore or get wrong."""
+    """Return the options of a configuration that an objective would ignore or misuse."""
     kind, faults = type(objective), []
     penalties = [name for name in ("l2_sp", "delta", "bss") if getattr(config, name)]
     if penalties and kind.penalty is Objective.penalty:
@@ -197,7 +197,7 @@ def _useless_with(objective: Objective, config: Config) -> list[str]:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a resumed run's objective must agree with, as a part of the checkpoint."""
+    """Name and sources of an objective, stored in checkpoints so that a run is resumed with the same."""
 
     objective: Objective
 
@@ -206,7 +206,7 @@ class Identity:
         return {"name": self.objective.name, "samples": {name: len(source.table) for name, source in self.objective.sources.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Refuse a checkpoint of another objective; those of zoo 0.1.0 have none.
+        """Check that a checkpoint is of the same objective; those of zoo 0.1.0 have none.
 
         Raises:
             SavedModelError: Naming both.

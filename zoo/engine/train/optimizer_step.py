@@ -1,4 +1,4 @@
-"""One optimizer step: a batch in as many parts as memory and the number of ranks ask for, with the same result."""
+"""One optimizer step: gradients over micro-batches and ranks that equal those of the whole batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Step:
         number: Its number in the epoch, from 0.
         samples: Samples of the first source in the step, on all ranks.
         forward: Passes through the model.
-        asked: Returns, after the backward, what this process asks for: ``STOP`` after a signal, ``SAVE``, or ``FINE``.
+        asked: Returns the request of this rank after the backward: ``STOP`` after a signal, ``SAVE``, or ``FINE``.
         explain: Makes the error for a loss that is not finite.
     """
 
@@ -48,16 +48,16 @@ class Step:
 
 
 class Stepper:
-    """Takes optimizer steps, each as a whole or not at all.
+    """Takes optimizer steps; one that fails changes nothing.
 
-    The loss of a step is the sum over all its samples divided by their weight, however they are cut into batches that are
-    accumulated, ranks, and micro-batches. So a step that runs out of memory is taken again with micro-batches of half
-    the size, and its gradients are the same but for rounding.
+    The loss of a step is the sum over all its samples divided by their weight, for any number of accumulated batches, ranks and
+    micro-batches. So a step that runs out of memory is retried with micro-batches of half the size, and its gradients are the
+    same up to rounding.
 
     Args:
         objective: What is minimised.
         optimizer: The optimizer.
-        guard: Watches losses and gradients.
+        guard: Checks losses and gradients.
         ranks: The processes of the run.
         device: Where the model runs.
 
@@ -71,10 +71,10 @@ class Stepper:
         self._first = next(iter(objective.sources))
         self._undo = Undo(objective.module, device)
         self._exchange = GradientExchange(ranks, ())
-        self._share = 1.0  # of the step's samples, those of this rank
+        self._share = 1.0  # this rank's share of the step's samples
 
     def begin(self, micro_batches: int) -> None:
-        """Look at what trains now; to be called at the start of every epoch, once the model is in training mode.
+        """Collect the parameters that train; to be called at the start of every epoch, with the model in training mode.
 
         Args:
             micro_batches: Micro-batches per batch.
@@ -91,14 +91,14 @@ class Stepper:
         return result
 
     def compute(self, load: Load, step: Step) -> tuple[Tensor | float, Status]:
-        """Compute the gradients of one step; where it fails everything is as it was before.
+        """Compute the gradients of one step; after an error the state is as before.
 
         Args:
-            load: Gives the batches of the step, of this rank.
+            load: Returns this rank's batches of the step.
             step: The step.
 
         Returns:
-            This rank's share of the step's mean loss, and what was asked for by any rank.
+            This rank's share of the step's mean loss, and the strongest request of any rank.
 
         Raises:
             TrainingError: If one sample alone does not fit into memory.
@@ -118,7 +118,7 @@ class Stepper:
         return value, verdict
 
     def update(self) -> None:
-        """Move the parameters by the gradients that were computed."""
+        """Update the parameters with the gradients."""
         try:
             self._optimizer.step()
         except Exception as error:
@@ -133,7 +133,7 @@ class Stepper:
         return len(batch[self._first].indices)
 
     def _backward(self, batches: Sequence[Mapping[str, Batch]], weight: Tensor | float, step: Step) -> tuple[Tensor | float, Status]:
-        """Leave the gradients of the whole step on every rank, in micro-batches that fit; return as ``compute`` does."""
+        """Compute the gradients of the whole step on every rank, in micro-batches that fit; returns as ``compute`` does."""
         while True:
             caught: Exception | None = None
             verdict: Status | None = None
@@ -141,7 +141,7 @@ class Stepper:
             self._exchange.begin()
             try:
                 value = self._gradients(batches, weight, step)
-            except Agreed as other:  # another rank could not go on, and all have agreed upon it
+            except Agreed as other:  # another rank failed, and all have agreed to stop
                 verdict = other.verdict
             except Exception as error:
                 caught = error
@@ -165,12 +165,12 @@ class Stepper:
                 raise caught
             self._halve(batches, caught)
         self._exchange.finish(float(missing))
-        if self._ranks.lockstep:  # the backward has added the gradients up
+        if self._ranks.lockstep:  # the backward has summed the gradients
             self._ranks.add(self._guard.flags)
         return value, verdict
 
     def _give_up(self, error: Exception, explain: Callable[[NonFiniteError], Exception]) -> NoReturn:
-        """End a sharded step, which cannot be taken again: the others are in the middle of it and can only be let go."""
+        """End a sharded step, which cannot be retried as the other ranks are in the middle of it."""
         self._undo.bring_back()
         if isinstance(error, NonFiniteError):
             raise explain(error) from error
@@ -189,9 +189,9 @@ class Stepper:
                 weight = weight + self._objective.weight(batch)
         except Exception as error:
             caught = error
-        status = Status.FINE if caught is None else Status.FAILED  # what does not fit here is no micro-batch
+        status = Status.FINE if caught is None else Status.FAILED  # out of memory while loading is no matter of micro-batches
         message = described(caught) if caught else ""
-        if self._undo.device.type == "cuda" and self._ranks.count > 1:  # on the device, so that the GPU is not waited for
+        if self._undo.device.type == "cuda" and self._ranks.count > 1:  # on the device, without waiting for the GPU
             self._ranks.agree(status, message)
             total = torch.zeros((), device=self._undo.device) + weight
             self._ranks.add([total] if caught is None else [])
@@ -205,7 +205,7 @@ class Stepper:
     def _gradients(self, batches: Sequence[Mapping[str, Batch]], weight: Tensor | float, step: Step) -> Tensor | float:
         objective = self._objective
         value: Tensor | float = 0.0
-        copies = 1 if objective.separable else self._ranks.count  # of a loss that every rank computes as a whole
+        copies = 1 if objective.separable else self._ranks.count  # of a loss that every rank computes in full
         pieces = [(batch, part) for batch in batches for part in _slices(self._size(batch), self.micro_batches)]
         for number, (batch, part) in enumerate(pieces, 1):
             piece = batch if part.stop - part.start == self._size(batch) else {name: cut(one, part) for name, one in batch.items()}
@@ -224,7 +224,7 @@ class Stepper:
         return value
 
     def _halve(self, batches: Sequence[Mapping[str, Batch]], caught: Exception | None) -> None:
-        """Go back to the start of the step, with micro-batches of half the size."""
+        """Restart the step with micro-batches of half the size."""
         self._optimizer.zero_grad(set_to_none=True)
         if not self._objective.separable:
             cause = f"a batch does not fit into memory, and the loss of {self._objective.name} needs it as a whole"
@@ -251,7 +251,7 @@ def _slices(size: int, count: int) -> Iterator[slice]:
 
 
 def _release(caught: Exception) -> None:
-    """Let go of the activations that a traceback holds."""
+    """Free the activations that a traceback holds."""
     caught.__traceback__ = None
     gc.collect()
 

@@ -1,4 +1,4 @@
-"""The objects of a run that have state, which its checkpoints store."""
+"""The stateful objects of a run, stored in its checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo.engine.train.train_state import ModelValues, OptimizerState, RandomStat
 
 
 class RunParts:
-    """What changes while a run trains.
+    """The stateful objects of a run.
 
     Args:
         objective: What is minimised; its modules are on the device.

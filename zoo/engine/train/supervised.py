@@ -87,7 +87,7 @@ class Supervised(Objective):
         return self.task.loss(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
-        """Return the regularisers' part."""
+        """Return the penalties of the regularisers."""
         return self.penalties.penalty(batch["train"].x) if self.penalties else None
 
     def soften(self, targets: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class Supervised(Objective):
 
     def validate(self, infer: Infer) -> dict[str, float]:
         """Return the metrics of the task, in the targets' own unit."""
-        assert self._truth is not None, "asked for validation without validation data"
+        assert self._truth is not None, "there are no validation data"
         logits, truth = infer("valid"), self._truth
         outputs = logits if self._scale is None else self._scale.decode(logits)
         metrics = compute_metrics(self.task, outputs, truth, self._classes)
@@ -110,7 +110,7 @@ class Supervised(Objective):
 
     def _own_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the values of the user's own loss, one per sample."""
-        assert self._own.loss is not None, "asked for without one"
+        assert self._own.loss is not None, "there is no own loss"
         values = self._own.loss(logits, targets)
         if not isinstance(values, Tensor) or tuple(values.shape) != (len(targets),):
             found = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
@@ -123,7 +123,7 @@ class Supervised(Objective):
         return values
 
     def _mean_loss(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
-        """Return the mean loss of validation logits, in the loss that trains."""
+        """Return the mean training loss of validation logits."""
         targets = torch.from_numpy(truth if self._scale is None else self._scale.encode(truth))
         weights, found = self._weights, torch.from_numpy(np.asarray(logits, dtype=np.float32))
         with torch.no_grad():
@@ -132,15 +132,15 @@ class Supervised(Objective):
         return float(total / (len(targets) if self._own.loss is not None else self.task.weight(targets, weights)))
 
     def active(self) -> AbstractContextManager[Any]:
-        """Let the head of a regression put out standard units."""
+        """Make the head of a regression output standard units."""
         return standard_units(self._scale, self.model.head)
 
     def phase(self) -> AbstractContextManager[Any]:
-        """Let the regularisers take note of forward passes."""
+        """Let the regularisers record forward passes."""
         return self.penalties.watching() if self.penalties else nullcontext()
 
     def parts(self) -> dict[str, Any]:
-        """Return the values of the start that regularisers keep."""
+        """Return the regularisers, which hold the start values."""
         return {"penalties": self.penalties} if self.penalties else {}
 
 
@@ -150,7 +150,7 @@ def class_weights(
     """Return one weight per class, or None; for ``balanced`` those of the task.
 
     Raises:
-        DataError: If a mapping names unknown classes or leaves some out.
+        DataError: If a mapping has unknown classes, or lacks some.
     """
     if wanted is None or not classes:
         return None

@@ -1,4 +1,4 @@
-"""The optimizer steps of one epoch: their batches, the checks between two of them, and where a run stops or saves."""
+"""The optimizer steps of one epoch, with checks, stops and checkpoints between them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EpochRunner:
         parts: The run.
         context: The conditions of the run.
         stepper: Takes single steps.
-        guard: Watches their losses and gradients.
+        guard: Checks their losses and gradients.
         batches: The samples of each step.
         writer: Writes checkpoints.
     """
@@ -45,7 +45,7 @@ class EpochRunner:
         self._batches, self._writer, self._explain = batches, writer, StepErrors(parts, context)
 
     def run(self, epoch: Epoch, streams: Mapping[str, Stream], forward: Forward, title: str, seconds: Callable[[], float]) -> None:
-        """Take the steps of an epoch that are left of it.
+        """Take the remaining steps of an epoch.
 
         Args:
             epoch: The epoch.
@@ -84,13 +84,13 @@ class EpochRunner:
         progress = self._context.progress
         stop = verdict == Status.STOP or (self._context.ranks.count == 1 and self._context.stop.signum > 0)
         save = verdict == Status.SAVE
-        # On a GPU, steps that were not checked yet must not get into a checkpoint; and where a first step was not
-        # finite, a fused optimizer has left its state unset.
+        # On a GPU, unchecked steps must not get into a checkpoint; and if the first step was not finite, a fused optimizer
+        # has no state.
         checked = number == 0 or (number + 1) % EVERY == 0 or stop or save
         if checked:
             self._check(explain)
         if progress.due:
-            progress.step(number + 1, self._loss() if checked or not self._guard.deferred else None)  # it waits for a GPU
+            progress.step(number + 1, self._loss() if checked or not self._guard.deferred else None)  # reading the loss waits for a GPU
         if stop:
             raise Stopped
         if save:
@@ -98,7 +98,7 @@ class EpochRunner:
             self._writer.save()
 
     def _asked(self) -> Status:
-        """Return what this process asks for after a step; the clock is that of the first."""
+        """Return the request of this rank after a step; only the first rank asks to save."""
         if self._context.stop.signum:
             return Status.STOP
         return Status.SAVE if self._context.ranks.main and self._writer.overdue else Status.FINE
@@ -110,5 +110,5 @@ class EpochRunner:
             raise explain(error) from error
 
     def _loss(self) -> str:
-        """Return the mean loss of the epoch so far, of several ranks as far as this one knows."""
+        """Return the mean loss of the epoch so far, estimated from this rank."""
         return f"loss {float(self._parts.state.loss_sum) * self._context.ranks.count / max(1, self._parts.state.seen):.4f}"

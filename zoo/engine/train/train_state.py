@@ -1,4 +1,4 @@
-"""The position of a run, the values that it has set aside, and the random states: what a checkpoint keeps beside the model."""
+"""Parts of a checkpoint: position of the run, model values, optimizer state, random states."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zoo.engine.optim.optimizer import optimizer_tensors, restore_optimizer
 from zoo.engine.runtime.device import random_state, restore_random_state
 from zoo.engine.runtime.signals import StopFlag
 from zoo.models.task_model import TaskModel
-from zoo.tuning.shard import load_values, whole
+from zoo.tuning.shard import full_tensors, load_values
 from zoo.util.atomic_write import write_json
 
 log = logging.getLogger("zoo")
@@ -27,12 +27,12 @@ STOP = "stopped.json"
 
 @dataclass
 class TrainState:
-    """How far a run has come, and what it has collected.
+    """Position and history of a run.
 
     Attributes:
         ranks: The processes that train together.
         loss_sum: Sum of the losses of the samples seen in the current epoch, a number, or float64 on a GPU.
-        epoch: Position in the plan, from 0.
+        epoch: Position of the epoch in the run, from 0.
         step: Optimizer steps done in this epoch.
         steps: Optimizer steps done in all.
         seen: Samples seen in this epoch.
@@ -54,7 +54,7 @@ class TrainState:
     pass_divisor: int = 1
 
     def next_epoch(self, position: int) -> None:
-        """Go to the start of another epoch of the plan."""
+        """Move to the start of another epoch."""
         self.epoch, self.step, self.seen, self.seconds = position, 0, 0, 0.0
         self.loss_sum = 0.0
 
@@ -86,22 +86,22 @@ _KEYS |= {"micro_batches": "split", "pass_divisor": "passes"}
 
 
 class Snapshot:
-    """Values of a model at one moment, on the CPU.
+    """A copy of a model's values, on the CPU.
 
     Attributes:
-        values: The values by name; empty while there are none.
+        values: The values by name; empty before the first copy.
     """
 
     def __init__(self) -> None:
         self.values: dict[str, Tensor] = {}
         self._phase: int | None = None
 
-    def take(self, model: nn.Module, still: frozenset[str] = frozenset(), phase: int | None = None) -> None:
-        """Remember the model as it is now; where the phase is that of the last call, only what does not stand ``still`` is copied."""
+    def take(self, model: nn.Module, frozen: frozenset[str] = frozenset(), phase: int | None = None) -> None:
+        """Copy the model's values; those in ``frozen`` only if the phase is not that of the last call."""
         if phase is None or phase != self._phase:
-            still = frozenset()
+            frozen = frozenset()
         values = model.state_dict()
-        moved = {name: tensor for name, tensor in values.items() if name not in still or name not in self.values}
+        moved = {name: tensor for name, tensor in values.items() if name not in frozen or name not in self.values}
         fresh = values_on_cpu(moved)
         self.values = {name: fresh[name] if name in fresh else self.values[name] for name in values}
         self._phase = phase
@@ -117,39 +117,39 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class ModelValues:
-    """The values of a model, of which each rank may hold a part only."""
+    """The values of a model, which may be sharded over ranks."""
 
     model: nn.Module
     ranks: Ranks
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the whole values, on the first rank."""
-        return whole(self.model.state_dict(), keep=self.ranks.main)
+        """Return the full values, on the first rank."""
+        return full_tensors(self.model.state_dict(), keep=self.ranks.main)
 
     def load_state_dict(self, saved: Mapping[str, Tensor], /) -> None:
-        """Load whole values, in place."""
+        """Load full values, in place."""
         load_values(self.model, saved)
 
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """The state of an optimizer, of which each rank may hold a part only."""
+    """The state of an optimizer, which may be sharded over ranks."""
 
     optimizer: torch.optim.Optimizer
     ranks: Ranks
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the whole state, on the first rank."""
-        return whole(optimizer_tensors(self.optimizer), keep=self.ranks.main)
+        """Return the full state, on the first rank."""
+        return full_tensors(optimizer_tensors(self.optimizer), keep=self.ranks.main)
 
     def load_state_dict(self, saved: Mapping[str, Tensor], /) -> None:
-        """Load the whole state, in place."""
+        """Load the full state, in place."""
         restore_optimizer(self.optimizer, saved)
 
 
 @dataclass(frozen=True)
 class RandomStates:
-    """The global random states of every rank; to be loaded last, because building things draws from them."""
+    """The global random states of every rank; to be loaded last, because building modules draws from them."""
 
     ranks: Ranks
     run: TrainState
@@ -172,25 +172,25 @@ class RandomStates:
             log.warning(message, len(states), ranks.count)
         if ranks.rank < len(states):
             restore_random_state(states[ranks.rank])
-        else:  # a process that was not there before must not draw what another does
+        else:  # a new rank must not draw the numbers of another
             torch.manual_seed(hash((self.run.steps, ranks.rank)) % 2**63)
 
 
 def write_stop(folder: Path, stop: StopFlag, state: TrainState) -> None:
-    """Write ``stopped.json`` for the program that started the run: launchers change exit codes."""
+    """Write ``stopped.json`` for the program that started the run, because launchers change exit codes."""
     content = {"signal": stop.name, "exit_code": stop.exit_code, "epoch": state.epoch + 1, "step": state.step, "steps": state.steps}
     write_json(folder / STOP, content)
 
 
 def frozen_names(model: TaskModel) -> frozenset[str]:
-    """Return the names in the model of all values of its frozen prefix."""
+    """Return the names of all values of a model's frozen prefix."""
     groups = model.groups[: model.frozen]
     return frozenset(f"backbone.{name}" for group in groups for name, _ in (*group.named_parameters(), *group.named_buffers()))
 
 
 def values_on_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return whole copies of values, on the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in whole(values).items()}
+    """Return full copies of values, on the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in full_tensors(values).items()}
 
 
 def values_of(model: nn.Module) -> dict[str, Tensor]:

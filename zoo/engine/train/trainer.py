@@ -88,7 +88,7 @@ class Training:
         with context.progress, closing(self.data.loaders):
             if saved is not None:
                 distribute(saved, parts.by_name())
-            elif ranks.rank:  # dropout must not be the same everywhere; the first process is as one alone would be
+            elif ranks.rank:  # dropout must differ between ranks; the first draws as a single process would
                 torch.manual_seed(hash((context.config.seed, ranks.rank)) % 2**63)
             parts.optimizer.zero_grad(set_to_none=True)  # gradients that the caller left on the model
             context.progress.note(headline(self.objective, context, parts.position if saved is not None else ""))
@@ -99,7 +99,7 @@ class Training:
                 self._finalizer().finish()
             except Stopped:
                 self._writer.save()
-                signal = StopFlag()  # of whichever rank; the flag of this one still waits for the signal that the launcher sends to all
+                signal = StopFlag()  # a new one, as the flag of this rank still handles the signal that the launcher sends to all
                 signal.signum = max(ranks.gather(context.stop.signum))
                 if ranks.main:
                     write_stop(context.folder, signal, self.state)
@@ -120,7 +120,7 @@ class Training:
         if self._phase != epoch.index:
             self._phase = epoch.index
             self.model.freeze(epoch.frozen)
-            if context.config.compile:  # other parameters train: after eight variants of one function torch would give up compiling
+            if context.config.compile:  # other parameters train, and torch stops compiling after eight variants of a function
                 torch.compiler.reset()
             self.parts.averages.settle(frozen_names(self.model))
         try:
@@ -130,14 +130,14 @@ class Training:
             self.data.passes.divisor = max(self.data.passes.divisor, state.pass_divisor)
             with context.ranks.together():
                 streams = self.data.train(epoch)
-            if begins:  # and not later: a resumed run computes what is stored in batches of the same size
+            if begins:  # so that a resumed run stores outputs in batches of the same size
                 state.pass_divisor = self.data.passes.divisor
             self._set_mode(epoch, training=True)
             with self.objective.phase():
                 if begins:
                     began = time.perf_counter()
                     self._begin_phase(epoch, streams)
-                    self._began += time.perf_counter() - began  # trials are no part of what an epoch takes
+                    self._began += time.perf_counter() - began  # without the trials
                 title = f"{epoch.phase.name} {state.epoch + 1}/{len(self.parts.epochs)}"
                 self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
             trained = self._seconds()
@@ -155,7 +155,7 @@ class Training:
             "seconds": round(self._seconds(), 3),
             "samples_per_second": round(state.seen / max(trained, 1e-9), 1),
         }
-        with self._writer.updating():  # between two epochs: neither the one nor the other
+        with self._writer.updating():  # the state is inconsistent between two epochs
             self._close_epoch(epoch, record)
         self._reports.report(record)
 
@@ -176,7 +176,7 @@ class Training:
         state.history.append(record)
         better = bool(self.objective.valid) and self.best.update(record["epoch"], record)
         if better:
-            with parts.averages.applied():  # the checkpoint below and the mean want the values that train
+            with parts.averages.applied():  # only here: the checkpoint below and the mean need the values that train
                 parts.copy_best_values(self._phase)
         parts.averages.end_epoch(state.epoch)
         patience = context.config.patience
