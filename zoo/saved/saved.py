@@ -175,7 +175,7 @@ def _assembled(
     return model.eval()
 
 
-def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = False, **options: Any) -> Backbone:
+def open_backbone(folder: Path) -> Backbone:
     """Return the backbone of a saved model, to be adapted to another task; its groups and preprocessing are kept."""
     told = read_config(folder)
     _refuse_own_backbone(folder, told)
@@ -184,9 +184,6 @@ def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = Fa
     return Backbone(
         spec.replace(name=name, base=told.zoo.backbone),
         plugin=told.zoo.plugin,
-        weights=weights,
-        allow_partial=allow_partial,
-        options=options,
         state=lambda: backbone_state(folder, told),
     )
 
