@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,7 +15,9 @@ from typing import Any
 import pytest
 
 import zoo
+import zoo.builtin
 from tests.test_cli import Done, pictures, run  # noqa: F401  # fixtures
+from tests.toy_text import ToyTextPlugin
 from zoo.cli import settings, training
 from zoo.data import open as opening
 from zoo.data import read as reading
@@ -22,7 +26,8 @@ from zoo.engine.options import config as configuration
 from zoo.engine.options.recipes import default_recipe
 from zoo.models import backbone
 from zoo.plugins import loader
-from zoo.registry.registry import Registry
+from zoo.registry.registry import Registry, use_registry
+from zoo.saved import metadata
 from zoo.tasks.find import task_names
 
 OPTIONS = ("--weights", "none", "--epochs", 1, "--batch-size", 8, "--image-size", 32, "--quiet")
@@ -35,7 +40,9 @@ STEPS: dict[str, Any] = {
     "plugins found": loader.find_plugins,
     "backbone found": backbone.find_backbone,
     "name resolved": Registry.resolve,
+    "saved model read": metadata.read_config,
 }
+ONCE = dict.fromkeys(STEPS, 1) | {"saved model read": 0}
 
 
 @contextmanager
@@ -60,14 +67,14 @@ def test_a_training_takes_every_step_once(run: Callable[..., Done], pictures: Pa
     with counted() as found:
         done = run("train", "zoo/glyphnet", pictures, "--out", "run", *OPTIONS)
     assert done.code == 0, done.err
-    assert found == dict.fromkeys(STEPS, 1)
+    assert found == ONCE
 
 
 def test_a_training_with_a_source_of_its_own_for_validation_reads_each_once(run: Callable[..., Done], pictures: Path) -> None:  # noqa: F811
     with counted() as found:
         done = run("train", "zoo/glyphnet", pictures / "train", "--valid", pictures / "val", "--out", "run", *OPTIONS)
     assert done.code == 0, done.err
-    assert found == dict.fromkeys(STEPS, 1) | {"source read": 2}
+    assert found == ONCE | {"source read": 2}
 
 
 def test_one_of_several_processes_joins_the_others_once(
@@ -79,14 +86,14 @@ def test_one_of_several_processes_joins_the_others_once(
     with counted() as found:
         done = run("train", "zoo/glyphnet", pictures, "--out", "run", *OPTIONS)
     assert done.code == 0, done.err
-    assert found == dict.fromkeys(STEPS, 1)
+    assert found == ONCE
 
 
 def test_a_plan_takes_every_step_once_and_joins_nobody(run: Callable[..., Done], pictures: Path) -> None:  # noqa: F811
     with counted() as found:
         done = run("plan", "zoo/glyphnet", pictures, "--json", *OPTIONS)
     assert done.code == 0, done.err
-    assert found == dict.fromkeys(STEPS, 1) | {"processes joined": 0}
+    assert found == ONCE | {"processes joined": 0}
 
 
 def test_a_saved_model_is_found_once_and_so_is_the_backbone_that_it_names(run: Callable[..., Done], pictures: Path) -> None:  # noqa: F811
@@ -94,7 +101,16 @@ def test_a_saved_model_is_found_once_and_so_is_the_backbone_that_it_names(run: C
     with counted() as found:
         done = run("plan", "first", pictures, *OPTIONS)
     assert done.code == 0, done.err
-    assert (found["backbone found"], found["name resolved"]) == (1, 1)
+    assert found == ONCE | {"processes joined": 0, "plugins found": 0, "saved model read": 1}
+
+
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_a_model_that_is_used_is_read_and_found_once(command: str, run: Callable[..., Done], pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    zoo.get("zoo/glyphnet", weights=False).adapt(2, labels=["dark", "light"]).save(tmp_path / "saved")
+    with counted() as found:
+        done = run(command, "saved", pictures / "val", "--json")
+    assert done.code == 0, done.err
+    assert (found["saved model read"], found["name resolved"]) == (1, 1)
 
 
 def test_fit_and_plan_resolve_and_open_once(pictures: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -119,6 +135,41 @@ def test_what_is_logged_of_the_data_is_told_once_and_after_the_checks(
     assert "starts from random values, and the recipe" in starts
     assert "left out" in left_out
     assert "2 of 12 samples (17 %) held out stratified by class, seed 0" in held_out
+
+
+def test_a_text_model_is_trained_by_the_default_recipe_of_texts(run: Callable[..., Done], tmp_path: Path) -> None:  # noqa: F811
+    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
+    (tmp_path / "texts.csv").write_text(
+        "text,label\n" + "".join(f"it is {word} {row},{word}\n" for row in range(8) for word in ("hot", "cold"))
+    )
+    words = ("toy/text", "texts.csv", "--weights", "none", "--epochs", 2, "--batch-size", 8)
+    done = run("train", *words, "--out", "run", "--quiet")
+    assert done.code == 0, done.err
+    kept = json.loads((tmp_path / "run/run.json").read_text())["config"]["recipe"]
+    assert kept == json.loads(json.dumps(asdict(default_recipe("single-label", text=True))))
+    assert [phase["lr"] for phase in run("plan", *words, "--json").json["phases"]] == [3e-3, pytest.approx(3e-4)]
+
+
+def test_labels_that_may_be_those_of_a_regression_are_told(
+    run: Callable[..., Done],  # noqa: F811
+    pictures: Path,  # noqa: F811
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As by ``fit``, which opens the data without their classes."""
+    files = [
+        pictures / split / label / f"{row}.png"
+        for split, rows in (("train", 6), ("val", 3))
+        for label in ("dark", "light")
+        for row in range(rows)
+    ]
+    rows = [f"{file},{number}" for repeat in range(3) for number, file in enumerate(files, start=10 * repeat)]
+    (tmp_path / "numbers.csv").write_text("\n".join(["file_name,label", *rows]) + "\n")
+    done = run("plan", "zoo/glyphnet", "numbers.csv", "--no-valid", *OPTIONS)
+    assert done.code == 0, done.err
+    assert [text for text in caplog.messages if "is the task 'regression'?" in text] == [
+        "'numbers.csv': 54 samples have 38 classes, all of them numbers; is the task 'regression'?"
+    ]
 
 
 @pytest.mark.parametrize("task", task_names())

@@ -103,7 +103,11 @@ def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head:
             remedy = "open the run's folder above it, where LoRA is merged"
             raise SavedModelError(f"{str(path)!r} is LoRA by itself, which takes no parts of your own; {remedy}")
         return load_lora(path)
-    told = read_config(path)
+    return open_model(path, read_config(path), backbone=backbone, head=head)
+
+
+def open_model(path: Path, told: Config, *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
+    """Open a saved model whose config.json was read; see ``load``."""
     _refuse_missing_parts(path, told, backbone, head)
     if backbone is not None:
         own = backbone.spec.replace(inputs=_inputs(path, told, backbone.spec))
