@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zoo.data.dataset import Batch, ModelInputs
 from zoo.data.table import Table
 from zoo.engine.cache.activation_cache import ActivationCache, Whole, find_boundary, targets_of
-from zoo.engine.cache.feature_memo import MEMO, Keys
+from zoo.engine.cache.feature_memo import Keys, feature_memo
 from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.batched_inference import Outputs, in_batches_that_fit, run_all, run_words
 from zoo.engine.loading.loader import Kind, Loader, Loaders, to_device
@@ -221,9 +221,9 @@ class PhaseData:
         cached = ActivationCache(self._boundary, self._loaders.lasting(views[0][0]), self._context.device)
         try:
             for kind, view in views:
-                if not cached.adopt(MEMO.get(self._key("entered", kind, view))):
+                if not cached.adopt(feature_memo().get(self._key("entered", kind, view))):
                     self._fill(cached, kind, view)
-                    MEMO.put(self._key("entered", kind, view), *cached.newest)  # memory may have made the batches smaller
+                    feature_memo().put(self._key("entered", kind, view), *cached.newest)  # memory may have made the batches smaller
         except OSError as error:
             if isinstance(error, ZooError) and not isinstance(error, DiskFullError):
                 raise  # a sample that cannot be read is no reason to compute it every epoch
@@ -260,12 +260,12 @@ class PhaseData:
         return self._features[name]
 
     def _extract(self, kind: Kind, view: int) -> Tensor:
-        features: Tensor | None = MEMO.get(self._key("pooled", kind, view))
+        features: Tensor | None = feature_memo().get(self._key("pooled", kind, view))
         if features is None:
             self._model.eval()
             loader, number = self._loaders.fresh(kind), len(self._loaders.table(kind))
             features = torch.from_numpy(self._pass(self._context.cast(self._model.embed_batch), loader, number, "features", view))
-            MEMO.put(self._key("pooled", kind, view), features, features.nbytes)
+            feature_memo().put(self._key("pooled", kind, view), features, features.nbytes)
         return features
 
     def _key(self, what: str, kind: Kind, view: int) -> str:
