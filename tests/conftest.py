@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 import zoo.builtin
 from zoo.registry.registry import Registry, use_registry
+from zoo.util.process_caches import CACHES
 
 ROOT = Path(__file__).resolve().parents[1]
 # The files that take longest, in this order and before all others, so that the workers end at about the same time.
@@ -38,9 +38,8 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_shared() -> None:
-    """Let no test train on what the frozen part of a model gave in another."""
-    if memo := sys.modules.get("zoo.engine.cache.feature_memo"):  # without importing torch for it
-        memo.MEMO.clear()
+    """Let no test use what another one left in a cache, such as what the frozen part of a model gave."""
+    CACHES.clear()
 
 
 @pytest.fixture(scope="session")

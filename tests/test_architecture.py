@@ -231,6 +231,44 @@ def test_no_room_of_the_engine_is_overfull() -> None:
     assert max(sizes.values()) <= MOST_FILES, f"find a seam in the largest of {sizes}"
 
 
+# State that a module keeps for the whole process, and why it is no cache of ``zoo.util.process_caches``; see docs/decisions.
+STATE = {
+    "zoo.util.process_caches.CACHES": "the caches themselves",
+    "zoo.registry.registry._in_use": "a setting: what names mean; use_registry replaces it",
+    "zoo.plugins.loader._refused": "a setting: which modules may not be imported; found anew with the plugins",
+    "zoo.engine.rundir.lock._HELD": "open locks: to forget them would let a second run into the folder",
+    "zoo.engine.distributed.rendezvous._FOUND": "the place among the launcher's processes, which is given once",
+    "zoo.engine.distributed.rendezvous._JOINED": "counts what ranks must count alike",
+    "zoo.engine.distributed.heartbeat._STORES": "the launcher's store, which may live in this process",
+    "zoo.engine.distributed.heartbeat._RUNS": "counts what ranks must count alike",
+    "zoo.declare._is_function": "a function of its arguments",
+    "zoo.weights.hub_cache._digest": "a function of its arguments, the state of the file among them",
+    "zoo.engine.loading.order._cycle": "a function of its arguments",
+    "zoo.engine.optim.optimizer._torch_optimizers": "a table of an imported library",
+    "zoo.engine.optim.optimizer._timm_optimizers": "a table of an imported library",
+}
+MUTABLE = ("[]", "{}", "set()", "dict()", "list()", "itertools.count()", "OrderedDict()", "defaultdict(")
+
+
+def process_wide(module: str, tree: ast.Module) -> Iterator[str]:
+    """Names of a module that hold what changes while the process runs: empty containers, objects of a class of its own, caches."""
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and any("cache" in ast.unparse(one) for one in node.decorator_list):
+            yield f"{module}.{node.name}"
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            made = isinstance(node.value, ast.Call) and ast.unparse(node.value.func) in classes and not node.value.args
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            if made or ast.unparse(node.value).startswith(MUTABLE):
+                yield f"{module}.{ast.unparse(target)}"
+
+
+def test_process_wide_state_stands_in_the_caches_or_has_a_reason() -> None:
+    found = {name for module, tree in sources().items() for name in process_wide(module, tree)}
+    assert not found - set(STATE), f"keep these in zoo.util.process_caches, or say in STATE why not: {sorted(found - set(STATE))}"
+    assert not set(STATE) - found, f"drop these from STATE: {sorted(set(STATE) - found)}"
+
+
 def test_the_package_page_imports_light_modules_only() -> None:
     found = {found.target for found in imports("zoo", sources()["zoo"]) if found.where == "module" and found.target.startswith("zoo.")}
     assert found <= LIGHT

@@ -22,11 +22,11 @@ from tests.engine.tiny import NAMES, count_samples, difference, images, model, v
 from tests.faults.fork_run import fork
 from zoo import Objective, Supervised
 from zoo.data.open import open_data
-from zoo.engine.cache.feature_memo import MEMO
 from zoo.engine.rundir import checkpoint_writer
 from zoo.engine.runtime.memory_profile import footprint, nbytes
 from zoo.engine.runtime.rollback import tensors_of
 from zoo.errors import OptionError, SavedModelError, TrainingError
+from zoo.util.process_caches import CACHES
 
 TARGET = images(18, seed=5)[0] // 2
 MAKERS: dict[str, Callable[[Supervised], Objective]] = {
@@ -116,7 +116,7 @@ def test_a_frozen_prefix_is_computed_once_for_source_and_target(tmp_path: Path) 
         data = open_data(images(24)), open_data(images(12, seed=1))
         options = OPTIONS | {"recipe": "top", "augment": "none", "epochs": epochs}
         net.fit(*data, out=tmp_path / str(epochs), objective=MAKERS["coral"], **options)
-        MEMO.clear()
+        CACHES.clear()
         return seen[0]
 
     assert computed(3) == computed(9) < 3 * (24 + 18 + 12)

@@ -21,8 +21,8 @@ from zoo.engine.options.epochs import make_plan, next_phase
 from zoo.engine.rundir.curves import draw_curves
 from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.runtime.signals import Stopped, stop_signals
-from zoo.engine.train.messages import not_finite
 from zoo.engine.train.supervised import class_weights
+from zoo.engine.train.train_epoch import not_finite
 from zoo.errors import SavedModelError
 from zoo.tasks.find import BUILTIN
 

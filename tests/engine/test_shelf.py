@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+import zoo
 from tests.engine.tiny import count_samples, difference, images, model, values
 from zoo.data.open import open_data
-from zoo.engine.cache.feature_memo import MEMO, FeatureMemo, table_key
+from zoo.data.text import open_tokenizer
+from zoo.engine.cache.feature_memo import FeatureMemo, table_key
 from zoo.engine.options.recipe import Phase, Recipe
+from zoo.util.process_caches import CACHES, ProcessCaches
 
 TOP = Recipe(name="last", phases=(Phase(name="last", frozen=-1, augment=False),), epochs=2, batch_size=8, augment="none")
 PROBE = Recipe(name="probe", phases=(Phase(name="probe", frozen="all"),), epochs=2, batch_size=8, augment="none")
@@ -37,6 +40,10 @@ def test_a_second_run_computes_the_frozen_prefix_of_no_sample_and_ends_with_the_
     assert difference(values(one), values(two)) == 0.0
     third, _ = computed(tmp_path / "3", recipe, lr=0.02, seed=3)
     assert third <= 16
+    CACHES.clear()
+    fourth, four = computed(tmp_path / "4", recipe)
+    assert fourth == first, "after the caches were cleared all of it is computed again"
+    assert difference(values(one), values(four)) == 0.0
 
 
 def shift(net: Any) -> None:
@@ -124,4 +131,21 @@ def test_the_shelf_forgets_what_was_unused_longest_and_takes_nothing_too_large()
     shelf.put("", "e", 1)
     assert shelf.get("d") is None
     assert shelf.get("") is None
-    MEMO.clear()
+
+
+def test_a_cache_is_one_object_until_all_are_cleared() -> None:
+    caches = ProcessCaches()
+    first = caches.get("first", list)
+    first.append("a value")
+    assert caches.get("first", list) is first
+    assert caches.get("second", list) == []
+    caches.clear()
+    assert caches.get("first", list) == []
+
+
+def test_a_tokenizer_is_opened_once_until_the_caches_are_cleared() -> None:
+    declared = zoo.Text(tokenizer="tests.toy_text:open_tokenizer", max_length=8)
+    first = open_tokenizer(declared)
+    assert open_tokenizer(declared) is first
+    CACHES.clear()
+    assert open_tokenizer(declared) is not first

@@ -16,9 +16,9 @@ import torch
 
 from tests.engine.test_resume import stop, tables
 from tests.engine.tiny import difference, model, timeless, values
-from zoo.engine.cache.feature_memo import MEMO
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.errors import OptionError, TrainingError, ZooError
+from zoo.util.process_caches import CACHES
 
 CPU_SAYS = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 FULL: dict[str, Any] = {"recipe": "full", "epochs": 2, "batch_size": 8, "lr": 0.01, "augment": "none", "freeze_bn": True}
@@ -120,7 +120,7 @@ def test_t7_what_is_kept_is_computed_as_before_also_where_a_later_pass_ran_out_o
         made.fit(*tables(), out=folder, quiet=True, recipe="full", freeze="stage.0", augment="none", batch_size=4, epochs=3, **options)
         return kept, max(behind)
 
-    MEMO.clear()
+    CACHES.clear()
     stop_at = -1
     expected, largest = train(tmp_path / "whole")
     assert largest == 4
@@ -128,7 +128,7 @@ def test_t7_what_is_kept_is_computed_as_before_also_where_a_later_pass_ran_out_o
     with pytest.raises(ZooError, match="SIGTERM"):
         train(tmp_path / "run")
     stop_at = -1
-    MEMO.clear()
+    CACHES.clear()
     assert train(tmp_path / "run", resume=True)[0] == expected
     assert max(expected) == 8
 

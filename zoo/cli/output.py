@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -76,10 +78,42 @@ def claim_file(path: Path, suffix: str, *, overwrite: bool) -> Path:
 
 def show_log() -> None:
     """Show what the library has to say about a run, on standard error."""
-    import logging
-
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("zoo").setLevel(logging.INFO)
+
+
+class HeldLog(logging.Handler):
+    """Records of the library's log that are told later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        self._records.append(record)
+
+    def tell(self) -> None:
+        """Log what was held, as far as the log is shown by now."""
+        for record in self._records:
+            logger = logging.getLogger(record.name)
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
+        self._records.clear()
+
+
+@contextmanager
+def log_held() -> Iterator[HeldLog]:
+    """Hold back what the library logs while the context is open."""
+    log, held = logging.getLogger("zoo"), HeldLog()
+    before = log.level, log.propagate, log.handlers
+    log.setLevel(logging.INFO)
+    log.propagate, log.handlers = False, [held]
+    try:
+        yield held
+    finally:
+        log.setLevel(before[0])
+        log.propagate, log.handlers = before[1:]
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zoo.cli.output import Output, table, thousands
 from zoo.cli.parser import Commands
-from zoo.cli.training import add_arguments, build_model, check_names, read_settings
+from zoo.cli.training import add_arguments, find_declared, job_of, read_settings
 from zoo.errors import count
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ def register(commands: Commands) -> None:
 def plan(options: argparse.Namespace, out: Output) -> None:
     """Print what a training would do."""
     settings = read_settings(options)
-    check_names(options.name, settings)
-    model = build_model(options.name, options.data, settings)
-    fit = settings["fit"] | {"columns": settings["columns"], "recipe": settings["recipe"]}
-    told = model.plan(options.data, settings["valid"], **fit)
+    job = job_of(find_declared(options.name, settings), options.data, settings)
+    from zoo.engine.preview.preview import preview_job
+
+    told = preview_job(job)
     if options.json:
         out.json(told.to_dict())
         return

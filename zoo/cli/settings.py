@@ -25,7 +25,8 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
         flags: Settings by name; None and empty mappings count as not given.
 
     Returns:
-        ``PLAIN`` and ``TABLES`` by name, and all that is for ``fit`` under ``fit``.
+        ``PLAIN`` and ``TABLES`` by name, all that was given for ``fit`` under ``fit``, and the configuration that it is resolved
+        to under ``config``.
 
     Raises:
         OptionError: Listing every unknown key, with its nearest, and every value out of range.
@@ -43,7 +44,7 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     settings["task"] = settings["task"] or "single-label"
     find_task(settings["task"])
     recipe, chosen = settings["recipe"] or default_recipe(settings["task"]), settings["fit"] | {"columns": settings["columns"]}
-    resolve(recipe, chosen, task=settings["task"], check_optimizer=_check_optimizer)
+    settings["config"] = resolve(recipe, chosen, task=settings["task"], check_optimizer=_check_optimizer)
     return settings
 
 

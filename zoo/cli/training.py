@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.launch import follow_launcher, launch
 from zoo.cli.one_voice import one_voice
-from zoo.cli.output import Output, figures, show_log
+from zoo.cli.output import Output, figures, log_held, show_log
 from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.engine.runtime.signals import ending_early
@@ -21,8 +20,10 @@ from zoo.errors import OptionError
 
 if TYPE_CHECKING:
     from zoo.declare import Weights
+    from zoo.engine.distributed.ranks import Ranks
+    from zoo.engine.options.config import Config
+    from zoo.engine.train.job import Job
     from zoo.models.backbone import Backbone
-    from zoo.models.task_model import TaskModel
 
 WITH_OPTIONS = ("train", "plan")  # commands that take the options of a run
 SWITCH = "-"  # the placeholder of a flag without a value
@@ -30,8 +31,6 @@ SWITCH = "-"  # the placeholder of a flag without a value
 PARSE: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {"epochs": int, "batch_size": whole_or_auto, "lr": number_or_auto, "image_size": int, "seed": int}
 )
-# Options of fit that decide what the data are.
-OPENING = ("columns", "valid_split", "seed", "allow_leak", "drop_other_classes")
 DATA = "an image folder, or a CSV, TSV or Parquet file of images or texts"
 
 
@@ -96,7 +95,7 @@ def train(options: argparse.Namespace, out: Output) -> None:
     if wanted < 1:
         raise OptionError(f"--num-processes is {wanted}; it must be 1 or more")
     if wanted > 1 and started == 1:
-        check_names(options.name, merged)
+        find_declared(options.name, merged)
         sys.exit(launch(options.words, wanted))
     if wanted > 1 and wanted != started:
         raise OptionError(f"--num-processes is {wanted}, and a launcher started {started} processes; leave one of them out")
@@ -125,70 +124,96 @@ def demo(options: argparse.Namespace, out: Output) -> None:
 
 
 def _train(name: str, data: str, settings: dict[str, Any]) -> None:
-    check_names(name, settings)
-    with _joined(settings["fit"]):
-        model = build_model(name, data, settings)
-    fit = settings["fit"] | {"columns": settings["columns"]}
-    fit |= {"recipe": settings["recipe"], "out": settings["out"], "resume": bool(settings["resume"]), "quiet": bool(settings["quiet"])}
-    if not (settings["quiet"] or rank()):
-        show_log()
-    # The sources and not the tables, so that run.json keeps how they were read.
-    run = model.fit(data, settings["valid"], **fit)
+    backbone = find_declared(name, settings)
+    config, several = settings["config"], launched() > 1
+    with ExitStack() as stack:
+        # One process alone joins once the data are known to be good, because joining imports torch.
+        ranks = stack.enter_context(_joined(config)) if several else None
+        with ranks.together() if ranks else nullcontext():
+            job = job_of(backbone, data, settings)
+        if not (settings["quiet"] or rank()):
+            show_log()
+        from zoo.engine.train.fit import run_job
+
+        run = run_job(job, ranks or stack.enter_context(_joined(config)), settings["out"], resume=bool(settings["resume"]))
     if not rank():
         print(*filter(None, (figures(run.metrics), str(run.dir))), sep="\n")
 
 
-def check_names(name: str, settings: dict[str, Any]) -> None:
-    """Find out about names that do not exist, before torch is imported and before there are several processes."""
-    import zoo
+def _joined(config: Config) -> AbstractContextManager[Ranks]:
+    from zoo.engine.distributed.rendezvous import joined
+
+    return joined(config.device, config.timeout)
+
+
+def find_declared(name: str, settings: dict[str, Any]) -> Backbone:
+    """Return the backbone as it is declared, the only time that it is looked up.
+
+    Names that do not exist, the head's too, are found out about before torch is imported and before there are several processes.
+    """
+    from zoo.models.backbone import find_backbone
     from zoo.registry.registry import default_registry
 
     if settings["head"]:
         default_registry().head(settings["head"])
-    _ = zoo.get(name).spec
+    return find_backbone(name)
 
 
-@contextmanager
-def _joined(fit: dict[str, Any]) -> Iterator[None]:
-    """Raise an error of one process before the training on all."""
-    if launched() == 1:
-        yield
-        return
-    from zoo.engine.distributed.rendezvous import join_processes
-    from zoo.engine.options.config import Config
-
-    ranks = join_processes(fit.get("device", "auto"), fit.get("timeout", Config.model_fields["timeout"].default))
-    try:
-        with ranks.together():
-            yield
-    except BaseException as error:
-        ranks.leave(error)
-        raise
-
-
-def build_model(name: str, data: str, settings: dict[str, Any]) -> TaskModel:
-    """Return the model that the settings ask for, with as many outputs as the data have classes."""
+def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
+    """Return what is to be run: the model that the settings ask for, with as many outputs as the data have classes, and the data."""
     from zoo.data.open import open_train_valid
     from zoo.data.read import kind_of
     from zoo.tasks.find import find_task
 
-    backbone = _backbone(name, settings)
-    fit = settings["fit"] | {"columns": settings["columns"]}
-    opening = {key: fit[key] for key in OPENING if key in fit}
-    opening |= {"task": settings["task"], "classes": settings["classes"], "reads": kind_of(backbone.spec.inputs, settings["task"])}
-    with _unheard():  # what is told of the data is told by fit, once
-        first, _ = open_train_valid(data, settings["valid"], **opening)
-    classes = first.classes
-    outputs = 1 if first.targets is None else find_task(settings["task"]).outputs(first.targets, classes)
-    return backbone.adapt(
-        outputs,
-        task=settings["task"],
+    backbone, config, task = _configured(declared, settings), _suited(settings, declared), settings["task"]
+    reads = kind_of(backbone.spec.inputs, task)
+    with log_held() as held:
+        tables = open_train_valid(data, settings["valid"], task=task, classes=settings["classes"], reads=reads, **config.opening)
+    first = tables[0]
+    model = backbone.adapt(
+        1 if first.targets is None else find_task(task).outputs(first.targets, first.classes),
+        task=task,
         head=settings["head"] or "linear",
         in_chans=settings["in_chans"],
-        labels=classes or None,
-        seed=fit.get("seed", 0),
+        labels=first.classes or None,
+        seed=config.seed,
         **settings["head_options"],
     )
+    from zoo.engine.train.job import Tables, make_job
+
+    def hand_on() -> Tables:
+        held.tell()  # what was logged of the data is told where the run takes them
+        return tables
+
+    return make_job(model, config, hand_on, validated=tables[1] is not None, quiet=bool(settings["quiet"]))
+
+
+def _suited(settings: dict[str, Any], declared: Backbone) -> Config:
+    """Return the configuration with the recipe for what the backbone reads, where none was asked for."""
+    from zoo.declare import Text
+    from zoo.engine.options.recipes import default_recipe
+
+    config: Config = settings["config"]
+    if settings["recipe"]:
+        return config
+    # It differs from the one that the options were checked with in rates of its phases, which no option depends on.
+    recipe = default_recipe(settings["task"], text=isinstance(declared.spec.inputs, Text))
+    return config.model_copy(update={"recipe": recipe})
+
+
+def _configured(declared: Backbone, settings: dict[str, Any]) -> Backbone:
+    """Return the backbone with its options, the size of the images among them where the architecture is fixed to one."""
+    from zoo.declare import Image
+    from zoo.models.backbone import configured
+
+    spec = declared.spec
+    options, size = dict(settings["model_options"]), settings["fit"].get("image_size")
+    if isinstance(spec.inputs, Image) and spec.inputs.fixed_size and size is not None:
+        options.setdefault("img_size", size)
+    weights = False if settings["weights"] in ("none", False) else settings["weights"]
+    if weights is None and spec.weights and spec.weights.repo:
+        _fetch_early(spec.weights, spec.name)
+    return configured(declared, weights=weights, allow_partial=bool(settings["allow_partial"]), options=options)
 
 
 def _fetch_early(weights: Weights, owner: str) -> None:
@@ -199,29 +224,3 @@ def _fetch_early(weights: Weights, owner: str) -> None:
     shards = (weights.repo, f"{weights.file}.index.json", weights.revision)
     if find_cached(*place, owner=owner) is None and find_cached(*shards, owner=owner) is None:
         fetch(*place, owner=owner, missing_ok=True)
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def _backbone(name: str, settings: dict[str, Any]) -> Backbone:
-    """Find the backbone, with the size of the images as a build option where the architecture is fixed to one."""
-    import zoo
-    from zoo.declare import Image
-
-    spec = zoo.get(name).spec  # a name that does not exist ends here, before torch is imported
-    inputs = spec.inputs
-    options, size = dict(settings["model_options"]), settings["fit"].get("image_size")
-    if isinstance(inputs, Image) and inputs.fixed_size and size is not None:
-        options.setdefault("img_size", size)
-    weights = False if settings["weights"] in ("none", False) else settings["weights"]
-    if weights is None and spec.weights and spec.weights.repo:
-        _fetch_early(spec.weights, spec.name)
-    return zoo.get(name, weights=weights, allow_partial=bool(settings["allow_partial"]), **options)

@@ -58,18 +58,21 @@ def _common(command: argparse.ArgumentParser) -> None:
 
 def evaluate(options: argparse.Namespace, out: Output) -> None:
     """Print the metrics of a saved model on labelled data."""
-    import zoo
     from zoo.cli import settings
     from zoo.data.folders import check_exists
+    from zoo.saved.metadata import read_config
 
-    _check_saved(options.model)
+    told = read_config(Path(options.model))  # what is no saved model is refused before torch is imported
     check_exists(Path(options.data))
     if not options.json:
         show_log()
     names = ("split", "drop_other_classes", "batch_size", "intervals", "specificity", "positive")
     given = {name: getattr(options, name) for name in names} | {"columns": settings.columns(options.columns)}
     given |= {"window": settings.window(options.window)}
-    metrics = zoo.load(options.model).evaluate(options.data, **{name: value for name, value in given.items() if value is not None})
+    from zoo.saved.saved import open_model
+
+    given = {name: value for name, value in given.items() if value is not None}
+    metrics = open_model(Path(options.model), told).evaluate(options.data, **given)
     if options.json:
         out.json({name: float(value) for name, value in metrics.items()})
     else:
@@ -80,13 +83,15 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     """Print the label of each input and the probability of every class."""
     import numpy as np
 
-    import zoo
     from zoo.cli import settings
-    from zoo.engine.inference.evaluate import decoded, predict_logits
+    from zoo.saved.metadata import read_config
     from zoo.tasks.find import find_task
 
-    _check_saved(options.model)
-    model = zoo.load(options.model)
+    told = read_config(Path(options.model))  # as in evaluate
+    from zoo.engine.inference.evaluate import decoded, predict_logits
+    from zoo.saved.saved import open_model
+
+    model = open_model(Path(options.model), told)
     source, names = _inputs(options.inputs, model, settings.columns(options.columns))
     given = _given(options)
     logits = predict_logits(model, source, **given)  # one pass gives both the labels and the probabilities
@@ -137,13 +142,6 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
     given = {"batch_size": options.batch_size, "window": settings.window(options.window)}
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _check_saved(folder: str) -> None:
-    """Refuse what is no saved model before torch is imported."""
-    from zoo.saved.metadata import read_config
-
-    read_config(Path(folder))
 
 
 def _inputs(words: Sequence[str], model: TaskModel, columns: dict[str, str]) -> tuple[Any, list[str]]:

@@ -19,6 +19,7 @@ from zoo.declare import Text
 from zoo.errors import DataError, OptionError, count
 from zoo.plugins.loader import load_function
 from zoo.tasks.token_classification import IGNORED as IGNORED
+from zoo.util.process_caches import CACHES
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +58,11 @@ def open_tokenizer(inputs: Text) -> Tokenizer:
     """
     if not inputs.tokenizer:
         raise OptionError("this backbone declares no tokenizer; give zoo.Text(tokenizer='module:function') in its declaration")
-    return _opened(inputs, _stamps(inputs.files))
+    opened = CACHES.get("tokenizers", lambda: lru_cache(maxsize=8)(_open))
+    return opened(inputs, _stamps(inputs.files))
 
 
-@lru_cache(maxsize=8)
-def _opened(inputs: Text, stamps: tuple[object, ...]) -> Tokenizer:
+def _open(inputs: Text, stamps: tuple[object, ...]) -> Tokenizer:
     tokenizer: Tokenizer = load_function(inputs.tokenizer)(inputs.files)
     return tokenizer
 

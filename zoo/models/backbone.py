@@ -45,13 +45,32 @@ def get(
         WeightsNotFoundError: If ``weights`` names no file.
         OptionError: If the backbone has no such option.
     """
+    return configured(find_backbone(name), weights=weights, allow_partial=allow_partial, options=options)
+
+
+def find_backbone(name: str | PathLike[str]) -> Backbone:
+    """Return a backbone as it is declared; see ``get``."""
     if is_file(Path(name) / "config.json") and foreign_folder(str(name)) is None:
         from zoo.saved.saved import open_backbone
 
-        return open_backbone(Path(name), weights=weights, allow_partial=allow_partial, **options)
+        return open_backbone(Path(name))
     entry = default_registry().resolve(str(name))
     plugin = f"{entry.plugin.distribution} {entry.plugin.version}".strip() if entry.plugin else ""
-    return Backbone(entry.spec, plugin=plugin, weights=weights, allow_partial=allow_partial, options=options)
+    return Backbone(entry.spec, plugin=plugin)
+
+
+def configured(
+    declared: Backbone, *, weights: bool | str | PathLike[str] | None, allow_partial: bool, options: Mapping[str, Any]
+) -> Backbone:
+    """Return a backbone of ``find_backbone`` with the weights and options that ``get`` takes, without finding it again."""
+    return Backbone(
+        declared.spec,
+        plugin=declared.plugin,
+        weights=weights,
+        allow_partial=allow_partial,
+        options=options,
+        state=declared._state,
+    )
 
 
 OWN = "own/"  # what the name of a network of the user's own begins with

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -204,16 +205,23 @@ class Registry:
         return entry
 
 
-_default: list[Registry] = []
-_extra_files: list[Path | str] = []
-_policy: list[Policy] = []
+@dataclass
+class _InUse:
+    """The registry of this process, and what it is built of; all of it is replaced by ``use_registry``."""
+
+    registry: Registry | None = None
+    files: tuple[Path | str, ...] = ()
+    policy: Policy | None = None
+
+
+_in_use = _InUse()
 
 
 def default_registry() -> Registry:
     """Return the process-wide registry, built at its first use."""
-    if not _default:
-        _default.append(Registry(files=default_files(_extra_files), policy=current_plugin_policy()))
-    return _default[0]
+    if _in_use.registry is None:
+        _in_use.registry = Registry(files=default_files(_in_use.files), policy=current_plugin_policy())
+    return _in_use.registry
 
 
 def use_registry(registry: Registry | None = None, *, files: Iterable[Path | str] = (), policy: Policy | None = None) -> None:
@@ -224,14 +232,12 @@ def use_registry(registry: Registry | None = None, *, files: Iterable[Path | str
         files: Registry files that override the usual ones.
         policy: Which plugins may be imported; None means that of the environment and the user's file.
     """
-    _default[:] = [registry] if registry else []
-    _extra_files[:] = files
-    _policy[:] = [policy] if policy else []
+    _in_use.registry, _in_use.files, _in_use.policy = registry, tuple(files), policy
 
 
 def current_plugin_policy() -> Policy:
     """Return the plugin policy of the process-wide registry."""
-    return _policy[0] if _policy else current_policy()
+    return _in_use.policy or current_policy()
 
 
 def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:

@@ -103,7 +103,11 @@ def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head:
             remedy = "open the run's folder above it, where LoRA is merged"
             raise SavedModelError(f"{str(path)!r} is LoRA by itself, which takes no parts of your own; {remedy}")
         return load_lora(path)
-    config = read_config(path)
+    return open_model(path, read_config(path), backbone=backbone, head=head)
+
+
+def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
+    """Open a saved model whose config.json was read; see ``load``."""
     _refuse_missing_parts(path, config, backbone, head)
     if backbone is not None:
         own = backbone.spec.replace(inputs=_inputs(path, config, backbone.spec))
@@ -177,7 +181,7 @@ def _assembled(
     return model.eval()
 
 
-def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = False, **options: Any) -> Backbone:
+def open_backbone(folder: Path) -> Backbone:
     """Return the backbone of a saved model with its groups and preprocessing, to be adapted to another task."""
     config = read_config(folder)
     _refuse_own_backbone(folder, config)
@@ -186,9 +190,6 @@ def open_backbone(folder: Path, *, weights: Any = None, allow_partial: bool = Fa
     return Backbone(
         spec.replace(name=name, base=config.zoo.backbone),
         plugin=config.zoo.plugin,
-        weights=weights,
-        allow_partial=allow_partial,
-        options=options,
         state=lambda: backbone_state(folder, config),
     )
 

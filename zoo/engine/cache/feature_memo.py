@@ -23,6 +23,7 @@ from zoo.engine.loading.loader import Kind
 from zoo.engine.rundir.run_context import RunContext
 from zoo.models.backbone import is_own
 from zoo.models.task_model import TaskModel
+from zoo.util.process_caches import CACHES
 
 LIMIT = 512 * 2**20  # bytes of all values together
 
@@ -53,12 +54,10 @@ class FeatureMemo:
         while sum(each for _, each in self._held.values()) > self._limit:
             self._held.popitem(last=False)
 
-    def clear(self) -> None:
-        """Remove all values."""
-        self._held.clear()
 
-
-MEMO = FeatureMemo()
+def feature_memo() -> FeatureMemo:
+    """Return the memo of this process."""
+    return CACHES.get("frozen features", FeatureMemo)
 
 
 class Keys:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.engine.cache.activation_cache import ActivationCache, EndBoundary, find_boundary
-from zoo.engine.cache.feature_memo import MEMO, Keys
+from zoo.engine.cache.feature_memo import Keys, feature_memo
 from zoo.engine.cache.passes import Passes
 from zoo.engine.loading.loader import Kind, Loaders
 from zoo.engine.options.epochs import Epoch
@@ -98,9 +98,9 @@ class FrozenPrefix:
         cache = ActivationCache(self.boundary, self._loaders.lasting(kinds[0]), self._context)
         try:
             for view, kind in enumerate(kinds):
-                if not cache.adopt(MEMO.get(self._key("entered", kind, view))):
+                if not cache.adopt(feature_memo().get(self._key("entered", kind, view))):
                     self._fill(cache, kind, view)
-                    MEMO.put(self._key("entered", kind, view), *cache.newest)  # the key has the batch size, which lack of memory reduces
+                    feature_memo().put(self._key("entered", kind, view), *cache.newest)  # its batch size may be smaller now
         except OSError as error:
             if isinstance(error, ZooError) and not isinstance(error, DiskFullError):
                 raise  # a sample that cannot be read is no reason to compute it every epoch
@@ -119,13 +119,13 @@ class FrozenPrefix:
         return self._activations[table].sizes(lengths) if table in self._activations else []
 
     def _pooled(self, kind: Kind, view: int) -> Tensor:
-        features: Tensor | None = MEMO.get(self._key("pooled", kind, view))
+        features: Tensor | None = feature_memo().get(self._key("pooled", kind, view))
         if features is None:
             self._model.eval()
             loader, count = self._loaders.fresh(kind), len(self._loaders.table(kind))
             outputs = self._passes.run(self._context.cast(self._model.embed_batch), loader, count, "features", view=view)
             features = torch.from_numpy(outputs)
-            MEMO.put(self._key("pooled", kind, view), features, features.nbytes)
+            feature_memo().put(self._key("pooled", kind, view), features, features.nbytes)
         return features
 
     def _fill(self, cache: ActivationCache, kind: Kind, view: int) -> None:

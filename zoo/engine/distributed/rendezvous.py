@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -37,6 +39,25 @@ def refuse_foreign_launchers() -> None:
                 f"several processes were started by a launcher that is not supported ({name}={os.environ[name]}); "
                 "start them with torchrun, accelerate launch, or zoo train --num-processes"
             )
+
+
+@contextmanager
+def joined(wanted: str, timeout: float) -> Iterator[Ranks]:
+    """Join the processes of this run; an error that the others do not know of is told to them on the way out.
+
+    Args:
+        wanted: Device, as for ``choose_device``.
+        timeout: Seconds that one waits for the others.
+
+    Raises:
+        OptionError: If they cannot find each other.
+    """
+    ranks = join_processes(wanted, timeout)
+    try:
+        yield ranks
+    except BaseException as error:
+        ranks.leave(error)
+        raise
 
 
 def join_processes(wanted: str, timeout: float) -> Ranks:

@@ -28,25 +28,23 @@ def reads(model: TaskModel) -> str:
 
 
 def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tuple[Table, Table | None]:
-    """Open the training and validation data and check their targets against the model.
+    """Open the training and validation data as a model reads them.
 
     ``valid=False`` trains on everything; there is then no best epoch, and the last one is used.
 
     Raises:
+        DataError: If the data cannot be read, or have no class of the model's.
+    """
+    return open_train_valid(train, valid, task=model.task, classes=model.labels, reads=reads(model), **config.opening)
+
+
+def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: Config) -> tuple[Table, Table | None]:
+    """Check opened data against the model; return them without the samples that are left out because they are damaged.
+
+    Raises:
         DataError: If the data do not fit the model.
     """
-    first, second = open_train_valid(
-        train,
-        valid,
-        task=model.task,
-        classes=model.labels,
-        columns=config.columns,
-        valid_split=config.valid_split,
-        seed=config.seed,
-        allow_leak=config.allow_leak,
-        drop_other_classes=config.drop_other_classes,
-        reads=reads(model),
-    )
+    first, second = tables
     check_targets(model, first)
     if second is not None:
         check_targets(model, second)

@@ -253,6 +253,12 @@ class Config(BaseModel):
         """Samples of a batch; ``auto`` finds how many of them fit into memory at a time, not how many they are."""
         return self.recipe.batch_size if self.batch_size == "auto" else self.batch_size
 
+    @property
+    def opening(self) -> dict[str, Any]:
+        """What decides how data are opened, as arguments of ``open_train_valid``."""
+        names = ("columns", "valid_split", "seed", "allow_leak", "drop_other_classes")
+        return {name: getattr(self, name) for name in names}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return self.model_dump(mode="json", exclude={"recipe"}) | {"recipe": asdict(self.recipe)}

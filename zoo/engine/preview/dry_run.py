@@ -22,8 +22,8 @@ from zoo.engine.loading.stream import Source
 from zoo.engine.optim.nonfinite import NonFiniteError
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.runtime.memory_profile import Footprint, footprint
-from zoo.engine.train.messages import not_finite
 from zoo.engine.train.optimizer_step import Step
+from zoo.engine.train.train_epoch import not_finite
 from zoo.engine.train.trainer import Training
 
 STEPS = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.data.open import Table
-from zoo.declare import Text
 from zoo.engine.cache.tensor_store import IN_MEMORY
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.sharding import check_shardable
 from zoo.engine.loading.loader import default_workers
-from zoo.engine.loading.sources import inputs_in_use, open_for_fit
-from zoo.engine.optim.optimizer import check_optimizer
-from zoo.engine.options.config import Config, resolve
+from zoo.engine.loading.sources import check_tables, inputs_in_use
 from zoo.engine.options.epochs import Epoch
-from zoo.engine.options.option_checks import check_fits, check_own_parts
-from zoo.engine.options.own_parts import OwnParts, take_own_parts
 from zoo.engine.options.recipe import Recipe
-from zoo.engine.options.recipes import default_recipe
 from zoo.engine.preview.dry_run import Dry, DryRun
 from zoo.engine.preview.report import GroupPlan, PhasePlan, Preview
 from zoo.engine.rundir.run_context import RunContext
@@ -34,12 +27,12 @@ from zoo.engine.runtime.memory_profile import footprint, nbytes
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.rollback import as_before, tensors_of
 from zoo.engine.runtime.signals import StopFlag
+from zoo.engine.train.job import Job, Tables, resolve_job
 from zoo.engine.train.model_setup import active, further_modules, prepared
-from zoo.engine.train.objective import Objective, cache_obstacle, make_objective
+from zoo.engine.train.objective import cache_obstacle, make_objective
 from zoo.engine.train.supervised import Supervised
 from zoo.engine.train.trainer import Training
 from zoo.models.task_model import TaskModel
-from zoo.tasks.find import find_task
 from zoo.tuning.statistics import keeps_statistics
 
 
@@ -69,40 +62,28 @@ def preview(
     """
     for name in ("out", "resume", "quiet"):  # options of fit without effect here
         options.pop(name, None)
-    own = take_own_parts(options, find_task(model.task))
-    config = resolve(
-        recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)),
-        options,
-        task=model.task,
-        check_optimizer=check_optimizer,
-        metrics=own.metrics,
-    )
-    check_own_parts(model, config, own)
-    check_fits(model, config, validated=valid is not False)
-    check_shardable(model, config, Ranks(), supervised=objective is None)
+    return preview_job(resolve_job(model, train, valid, recipe=recipe, options=options, objective=objective))
+
+
+def preview_job(job: Job) -> Preview:
+    """Tell what a run would do; see ``preview``."""
+    model, config = job.model, job.config
+    check_shardable(model, config, Ranks(), supervised=job.objective is None)
     with untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
-        tables = open_for_fit(model, train, valid, config)
-        return _Planned(model, tables, config, Path(folder), objective, own).preview()
+        return _Planned(job, check_tables(model, job.open_data(), config), Path(folder)).preview()
 
 
 class _Planned:
-    """Measures one configuration."""
+    """Measures one job."""
 
-    def __init__(
-        self,
-        model: TaskModel,
-        tables: tuple[Table, Table | None],
-        config: Config,
-        folder: Path,
-        objective: Callable[[Supervised], Objective] | None,
-        own: OwnParts,
-    ) -> None:
-        self._model, self._tables, self._config, self._folder, self._objective, self._own = model, tables, config, folder, objective, own
-        self._module: nn.Module = model
+    def __init__(self, job: Job, tables: Tables, folder: Path) -> None:
+        self._model, self._config, self._objective, self._own = job.model, job.config, job.objective, job.own
+        self._tables, self._folder = tables, folder
+        self._module: nn.Module = job.model
         self._valid = 0 if tables[1] is None else len(tables[1])
         # No workers, so that loading and computing are measured separately; compiling would take minutes.
-        self._dry_config = config.model_copy(update={"workers": 0, "compile": False})
-        self._accelerator = make_accelerator(config.device, config.precision)
+        self._dry_config = self._config.model_copy(update={"workers": 0, "compile": False})
+        self._accelerator = make_accelerator(self._config.device, self._config.precision)
         self._device: torch.device = self._accelerator.device
 
     def preview(self) -> Preview:

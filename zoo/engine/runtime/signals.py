@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from zoo.errors import InterruptedRunError
@@ -104,3 +105,20 @@ def stop_signals() -> Iterator[StopFlag]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def interrupted(stop: StopFlag, folder: Path, where: str) -> InterruptedRunError:
+    """Return the error that ends a run after a signal, with the exit code that shells expect."""
+    error = InterruptedRunError(
+        f"stopped by {stop.name} in {where}; a checkpoint is in {str(folder / 'checkpoint')!r}. "
+        f"Go on with resume=True (--resume) and out={str(folder)!r}"
+    )
+    error.exit_code = stop.exit_code
+    return error
+
+
+def too_late(stop: StopFlag, folder: Path) -> InterruptedRunError:
+    """Return the error for a signal that came after the last step."""
+    error = InterruptedRunError(f"{stop.name} came after the last step: the run is complete, its model is saved in {str(folder)!r}")
+    error.exit_code = stop.exit_code
+    return error

@@ -22,10 +22,10 @@ from zoo.engine.options.epochs import Epoch
 from zoo.engine.rundir.curves import drawn
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.signals import Stopped
-from zoo.engine.train.messages import StepErrors
 from zoo.engine.train.objective import Objective
 from zoo.engine.train.optimizer_step import Step, Stepper
 from zoo.engine.train.run_parts import RunParts
+from zoo.engine.train.train_epoch import StepErrors
 
 
 class AutoTune:

@@ -5,41 +5,33 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.data.open import Table
-from zoo.declare import Text
 from zoo.engine.distributed.rank_consistency import refuse_other_modules, refuse_other_starts, refuse_others
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.distributed.rendezvous import join_processes
+from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.distributed.sharding import check_shardable, trained_model
-from zoo.engine.loading.sources import inputs_in_use, open_for_fit, summary
+from zoo.engine.loading.sources import check_tables, inputs_in_use, summary
 from zoo.engine.loading.start_method import refuse_second_run
-from zoo.engine.optim.optimizer import check_optimizer
-from zoo.engine.options.config import Config, option_differences, resolve
-from zoo.engine.options.option_checks import check_fits, check_own_parts
-from zoo.engine.options.own_parts import NO_METRICS, OwnParts, take_own_parts
+from zoo.engine.options.config import option_differences
+from zoo.engine.options.own_parts import NO_METRICS
 from zoo.engine.options.recipe import Recipe
-from zoo.engine.options.recipes import default_recipe
 from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest
 from zoo.engine.rundir.curves import draw_curves
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.rundir.run_folder import Run, claim_folder, environment, release_folder, write_history, write_run
 from zoo.engine.runtime.device import make_accelerator
 from zoo.engine.runtime.progress import Progress
-from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals
-from zoo.engine.train.messages import too_late
+from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals, too_late
+from zoo.engine.train.job import Job, MakeObjective, Tables, resolve_job
 from zoo.engine.train.model_setup import active, further_modules, prepared, switch_off
-from zoo.engine.train.objective import Objective, make_objective
+from zoo.engine.train.objective import make_objective
 from zoo.engine.train.supervised import Supervised
 from zoo.engine.train.train_state import STOP
 from zoo.engine.train.trainer import Training
 from zoo.errors import OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
-from zoo.tasks.find import find_task
 from zoo.util.atomic_write import remove_parts
 
 log = logging.getLogger("zoo")
@@ -59,7 +51,7 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
-    objective: Callable[[Supervised], Objective] | None = None,
+    objective: MakeObjective | None = None,
     **recipe_options: Any,
 ) -> Run:
     """Fine-tune a model in place and save it with its record.
@@ -104,41 +96,10 @@ def fit(
     refuse_second_run()
     _check_kinds(out, resume=resume, quiet=quiet)
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
-    own = take_own_parts(recipe_options, find_task(model.task))
-    config = resolve(
-        recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)),
-        named | recipe_options,
-        task=model.task,
-        check_optimizer=check_optimizer,
-        metrics=own.metrics,
-    )
-    check_own_parts(model, config, own)
-    check_fits(model, config, validated=valid is not False)
-    with ending_early():
-        return _on_all_ranks(Job(model, train, valid, config, objective, own, quiet), out, resume=resume)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is to be done: the arguments of ``fit``, checked.
-
-    Attributes:
-        model: The model.
-        train: Training data as they were given.
-        valid: Validation data as they were given.
-        config: The resolved configuration.
-        objective: Makes the objective, or None.
-        own: The user's own parts.
-        quiet: Show nothing.
-    """
-
-    model: TaskModel
-    train: Any
-    valid: Any
-    config: Config
-    objective: Callable[[Supervised], Objective] | None
-    own: OwnParts
-    quiet: bool
+    options = named | recipe_options
+    job = resolve_job(model, train, valid, recipe=recipe, options=options, objective=objective, quiet=quiet)
+    with ending_early(), joined(job.config.device, job.config.timeout) as ranks:
+        return run_job(job, ranks, out, resume=resume)
 
 
 def _check_kinds(out: Any, **switches: Any) -> None:
@@ -149,30 +110,35 @@ def _check_kinds(out: Any, **switches: Any) -> None:
         raise OptionError(fault_list("fit was given what it cannot use:", faults))
 
 
-def _on_all_ranks(job: Job, out: str | Path | None, *, resume: bool) -> Run:
-    """Fine-tune in a folder that the first rank claims; an error on one rank is raised on all."""
+def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool) -> Run:
+    """Fine-tune in a folder that the first rank claims; an error on one rank is raised on all.
+
+    Args:
+        job: What is to be run.
+        ranks: The processes, joined.
+        out: Folder of the run; None takes the next free one below ``runs/``.
+        resume: Go on exactly where the run in ``out`` stopped.
+
+    Returns:
+        As ``fit``. What ``fit`` raises beyond faults of its arguments is raised here too.
+    """
     model, config = job.model, job.config
-    ranks = join_processes(config.device, config.timeout)
+    check_shardable(model, config, ranks, supervised=job.objective is None)
+    with ranks.together():
+        folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
+    folder = Path(ranks.gather(str(folder))[0])
     try:
-        check_shardable(model, config, ranks, supervised=job.objective is None)
-        with ranks.together():
-            folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
-        folder = Path(ranks.gather(str(folder))[0])
-        try:
-            return _fit(job, folder, ranks)
-        finally:
-            if ranks.main:
-                release_folder(folder)
-    except BaseException as error:
-        ranks.leave(error)
-        raise
+        return _fit(job, folder, ranks)
+    finally:
+        if ranks.main:
+            release_folder(folder)
 
 
 def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
     model, config = job.model, job.config
     accelerator = make_accelerator(config.device, config.precision)
     with ranks.together():
-        tables = open_for_fit(model, job.train, job.valid, config)
+        tables = check_tables(model, job.open_data(), config)
         record = _record(job, tables, accelerator)
         model.inputs, model.labels = inputs_in_use(model, config), model.labels or tables[0].classes or None
     refuse_others({**record, "config": _effective(record)}, model, ranks)
@@ -193,7 +159,7 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
 
 def _train(
     job: Job,
-    tables: tuple[Table, Table | None],
+    tables: Tables,
     accelerator: Any,
     folder: Path,
     record: dict[str, Any],
@@ -236,7 +202,7 @@ def _finish(model: TaskModel, training: Training, folder: Path) -> Run:
     return Run(history, metrics, folder, kept, best.monitor)
 
 
-def _record(job: Job, tables: tuple[Any, Any], accelerator: Any) -> dict[str, Any]:
+def _record(job: Job, tables: Tables, accelerator: Any) -> dict[str, Any]:
     """Return what run.json keeps: what was asked for, on what, with what."""
     import torch
 

@@ -1,22 +1,78 @@
-"""The optimizer steps of one epoch, with checks, stops and checkpoints between them."""
+"""The optimizer steps of one epoch, with checks, stops and checkpoints between them, and the error for a step that is not finite."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
+from zoo.data.table import Table
 from zoo.engine.cache.forward import Forward
 from zoo.engine.distributed.ranks import Status
 from zoo.engine.loading.batches import StepBatches
+from zoo.engine.loading.order import Indices
 from zoo.engine.loading.stream import Stream
 from zoo.engine.optim.nonfinite import EVERY, Guard, NonFiniteError
+from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.rundir.checkpoint_writer import CheckpointWriter
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.signals import Stopped
-from zoo.engine.train.messages import StepErrors
 from zoo.engine.train.optimizer_step import Step, Stepper
 from zoo.engine.train.run_parts import RunParts
+from zoo.errors import TrainingError, examples
+
+
+def not_finite(
+    error: NonFiniteError, where: str, indices: Sequence[int], table: Table, *, lr: float, config: Config, half: bool
+) -> TrainingError:
+    """Return the error for a loss or gradient that is not finite, naming the samples of its step.
+
+    Args:
+        error: The loss or gradient.
+        where: Name of the step.
+        indices: The samples of the step.
+        table: The training data.
+        lr: Current learning rate; 0 before the first step.
+        config: The configuration, so that no remedy is proposed that is set already.
+        half: Whether the run computes in bf16.
+    """
+    names = examples([f"{index} ({table.name_of(index)})" for index in indices])
+    remedies = [f"lower lr (now {lr:g})"] if lr else ["look at the values of these samples and at the weights, for nothing had trained yet"]
+    remedies += ["give clip_grad=1.0"] if lr and config.clip_grad is None else []
+    remedies += ["give precision='fp32'"] if half else []
+    remedy = " or ".join(remedies)
+    return TrainingError(
+        f"the {error.what} is not finite in {where}, samples {names}; no parameter was changed by it. {remedy[0].upper()}{remedy[1:]}"
+    )
+
+
+@dataclass(frozen=True)
+class StepErrors:
+    """Makes the error for a loss or gradient of a run that is not finite.
+
+    Attributes:
+        parts: The run.
+        context: The conditions of the run.
+    """
+
+    parts: RunParts
+    context: RunContext
+
+    def __call__(self, error: NonFiniteError, epoch: Epoch, order: Sequence[Sequence[Indices]]) -> TrainingError:
+        """Return the error for one step.
+
+        Args:
+            error: The loss or gradient, with the number of the step.
+            epoch: The epoch of the step.
+            order: The samples of each batch of each step of the epoch.
+        """
+        parts = self.parts
+        indices = [index for batch in order[error.step] for index in batch]
+        where = f"epoch {parts.state.epoch + 1} (phase {epoch.phase.name!r}), step {error.step + 1} of {epoch.steps}"
+        lr = parts.rates.peak(epoch) if parts.optimizer.param_groups[-1]["lr"] else 0.0
+        table = next(iter(parts.objective.sources.values())).table
+        return not_finite(error, where, indices, table, lr=lr, config=self.context.config, half=self.context.half)
 
 
 class EpochRunner:

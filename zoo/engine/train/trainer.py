@@ -25,10 +25,9 @@ from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.rundir.run_folder import write_history
 from zoo.engine.rundir.stateful import distribute
 from zoo.engine.rundir.trackers import EpochReports
-from zoo.engine.runtime.signals import StopFlag, Stopped
+from zoo.engine.runtime.signals import StopFlag, Stopped, interrupted
 from zoo.engine.train.auto_tune import AutoTune
 from zoo.engine.train.finalize import Finalizer
-from zoo.engine.train.messages import headline, interrupted
 from zoo.engine.train.objective import Objective, cache_obstacle, checked_metrics
 from zoo.engine.train.optimizer_step import Stepper
 from zoo.engine.train.run_parts import RunParts
@@ -91,7 +90,7 @@ class Training:
             elif ranks.rank:  # dropout must differ between ranks; the first draws as a single process would
                 torch.manual_seed(hash((context.config.seed, ranks.rank)) % 2**63)
             parts.optimizer.zero_grad(set_to_none=True)  # gradients that the caller left on the model
-            context.progress.note(headline(self.objective, context, parts.position if saved is not None else ""))
+            context.progress.note(_headline(self.objective, context, parts.position if saved is not None else ""))
             self._reports.open()
             try:
                 while self.state.epoch < len(parts.epochs):
@@ -227,3 +226,15 @@ def _starts_from_features(objective: Objective) -> bool:
     head = objective.model.head
     pool = getattr(head, "pool", None)
     return objective.pooled and hasattr(head, "logits") and isinstance(pool, nn.Module) and not any(True for _ in pool.parameters())
+
+
+def _headline(objective: Objective, context: RunContext, resumed_at: str) -> str:
+    """Return the first line of a run: model, licence of its weights, recipe, numbers of samples, device, folder."""
+    model, accelerator, processes = objective.model, context.accelerator, context.ranks.count
+    backbone = f"{model.spec.name} (weights: {model.spec.license})" if model.pretrained else model.spec.name
+    samples, validated = sum(len(source.table) for source in objective.sources.values()), sum(map(len, objective.valid.values()))
+    data = f"{samples} training samples" + (f", {validated} for validation" if validated else "")
+    precision = "" if accelerator.mixed_precision == "no" else f", {accelerator.mixed_precision}"
+    went_on = f"; going on at {resumed_at}" if resumed_at else ""
+    where = str(accelerator.device) if processes == 1 else f"{processes} processes on {accelerator.device.type}"
+    return f"{backbone}, {context.config.recipe.name}: {data}, {where}{precision}, into {context.folder}{went_on}"

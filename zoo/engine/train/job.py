@@ -1,0 +1,112 @@
+"""What is to be run, as one value: the model, its resolved configuration and where its data come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+from zoo.data.table import Table
+from zoo.declare import Text
+from zoo.engine.loading.sources import open_for_fit
+from zoo.engine.optim.optimizer import check_optimizer
+from zoo.engine.options.config import Config, resolve
+from zoo.engine.options.option_checks import check_fits, check_own_parts
+from zoo.engine.options.own_parts import OwnParts, take_own_parts
+from zoo.engine.options.recipe import Recipe
+from zoo.engine.options.recipes import default_recipe
+from zoo.engine.train.objective import Objective
+from zoo.engine.train.supervised import Supervised
+from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
+
+Tables: TypeAlias = "tuple[Table, Table | None]"
+MakeObjective: TypeAlias = Callable[[Supervised], Objective]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run or a plan, resolved and checked, so that nothing of it is found out twice.
+
+    Attributes:
+        model: The model.
+        config: The resolved configuration.
+        open_data: Returns the training and the validation data, opened now or by whoever made the job; called once.
+        own: The user's own parts.
+        objective: Makes the objective, or None.
+        quiet: Show nothing.
+    """
+
+    model: TaskModel
+    config: Config
+    open_data: Callable[[], Tables]
+    own: OwnParts
+    objective: MakeObjective | None
+    quiet: bool
+
+
+def make_job(
+    model: TaskModel,
+    config: Config,
+    open_data: Callable[[], Tables],
+    *,
+    validated: bool,
+    own: OwnParts | None = None,
+    objective: MakeObjective | None = None,
+    quiet: bool = False,
+) -> Job:
+    """Return the job of a model and a configuration that was resolved for it.
+
+    Args:
+        model: The model.
+        config: The resolved configuration.
+        open_data: See ``Job``.
+        validated: Whether there will be validation data.
+        own: The user's own parts.
+        objective: Makes the objective, or None.
+        quiet: Show nothing.
+
+    Raises:
+        OptionError: If the model, its task or the own parts have no use for an option.
+    """
+    own = own or OwnParts()
+    check_own_parts(model, config, own)
+    check_fits(model, config, validated=validated)
+    return Job(model, config, open_data, own, objective, quiet)
+
+
+def resolve_job(
+    model: TaskModel,
+    train: Any,
+    valid: Any,
+    *,
+    recipe: str | Recipe | None,
+    options: dict[str, Any],
+    objective: MakeObjective | None,
+    quiet: bool = False,
+) -> Job:
+    """Return the job of the arguments of ``fit``.
+
+    Args:
+        model: The model.
+        train: Any source with labels.
+        valid: Another source, None or False.
+        recipe: A name, a recipe, or None for the one of the task.
+        options: By name; the user's own parts are taken out in place.
+        objective: Makes the objective, or None.
+        quiet: Show nothing.
+
+    Raises:
+        OptionError: For unknown options, values out of range and options that the model's task has no use for.
+    """
+    own = take_own_parts(options, find_task(model.task))
+    config = resolve(
+        recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)),
+        options,
+        task=model.task,
+        check_optimizer=check_optimizer,
+        metrics=own.metrics,
+    )
+    opening = partial(open_for_fit, model, train, valid, config)
+    return make_job(model, config, opening, validated=valid is not False, own=own, objective=objective, quiet=quiet)
