@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
+def pytest_sessionfinish() -> None:
+    """Undo ``_old_objects``, as libraries report what is left when the process ends."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the user's configuration and caches out of the tests, and the tests out of them."""
@@ -40,6 +46,24 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _nothing_shared() -> None:
     """Let no test use what another one left in a cache, such as what the frozen part of a model gave."""
     CACHES.clear()
+
+
+@pytest.fixture(autouse=True)
+def _curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the learning curves only where a test looks at them (fixture ``drawn``): they take half of a tiny run."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("zoo.engine.rundir.curves._draw", lambda _history, path, **_: path.write_bytes(b""))
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Ask for real learning curves."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _old_objects() -> None:
+    """Spare the garbage collector what earlier files imported: a full collection takes half a second beside torch and transformers."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -167,7 +167,7 @@ WORKERS = """
     from zoo.data.dataset import Samples
     from zoo.data.open import open_data
     from zoo.data.transforms import eval_transform
-    from zoo.data.workers import worker_init
+    from zoo.data.workers import starting_workers, worker_init
     from zoo.declare import Image
     import signal
     stopped = []
@@ -175,7 +175,8 @@ WORKERS = """
     samples = Samples(open_data(sys.argv[1]), eval_transform(Image(size=8)))
     options = dict(num_workers=2, persistent_workers=True, multiprocessing_context="fork", worker_init_fn=worker_init())
     batches = DataLoader(samples, batch_size=1, collate_fn=list, **options)
-    iterator = iter(batches)
+    with starting_workers("fork"):
+        iterator = iter(batches)
     next(iterator)
     print("ready", flush=True)
     while not stopped:

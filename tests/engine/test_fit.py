@@ -33,6 +33,7 @@ def test_a_fit_learns_keeps_its_best_epoch_and_leaves_a_saved_model(tmp_path: Pa
     assert zoo.load(run.dir).predict(images(6)[0]) == net.predict(images(6)[0])
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_run_folder_tells_all_that_was_decided(tmp_path: Path) -> None:
     run = fit(model(), tmp_path / "run")
     told = json.loads((run.dir / "run.json").read_text())

@@ -184,6 +184,7 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
     assert (done.returncode, done.stdout) == (143, "still here\n")
 
 
+@pytest.mark.usefixtures("drawn")
 def test_curves_bear_gaps_and_single_epochs(tmp_path: Path) -> None:
     history = [
         {"epoch": 1, "phase": "probe", "train_loss": float("nan")},

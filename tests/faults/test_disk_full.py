@@ -90,6 +90,7 @@ def test_t4_the_record_of_a_run_is_told_and_not_the_end_of_it(tmp_path: Path, ca
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.usefixtures("drawn")
 def test_t4_curves_without_room_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with no_room(), caplog.at_level(logging.WARNING, "zoo"):
         draw_curves([{"epoch": 1, "phase": "a", "train_loss": 1.0}], tmp_path / "curves.png", monitor="accuracy", kept=1)

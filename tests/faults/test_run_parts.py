@@ -41,6 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Ten
     return values(net), timeless(run.history)
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("part", ["metrics.jsonl", "curves.png", "standard error"])
 def test_t9_what_only_tells_of_a_run_cannot_end_it(
     part: str, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

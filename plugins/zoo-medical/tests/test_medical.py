@@ -44,8 +44,8 @@ class Small(Subject):
         return zoo.get(self.name, weights=False, **self.options).adapt(3)
 
 
-# The largest of the networks in three dimensions; resnet10-3d stands for them in the quick tests.
-HEAVY = ("monai/swinunetr-24", "monai/densenet121-3d", "monai/resnet18-3d.medicalnet")
+# The largest networks; densenet121 and resnet10-3d stand for them in the quick tests.
+HEAVY = ("xrv/resnet50-res512-all", "monai/swinunetr-24", "monai/densenet121-3d", "monai/resnet18-3d.medicalnet")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.sweep] * (name in HEAVY)) for name in SMALL])

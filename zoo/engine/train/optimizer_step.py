@@ -233,7 +233,6 @@ class Stepper:
         sizes = max(self._ranks.gather(-(-largest // self.micro_batches)))
         if sizes == 1:
             raise TrainingError(f"one sample alone does not fit into memory; {_REMEDY}") from caught
-        gc.collect()
         if self._undo.device.type == "cuda":
             torch.cuda.empty_cache()
         self.micro_batches *= 2
