@@ -17,7 +17,6 @@ import torch
 
 from tests.engine import rank_work
 from tests.engine.objectives import Coral, Distilled, Momentum
-from tests.engine.test_ranks import launch
 from tests.engine.tiny import NAMES, count_samples, difference, images, model, values
 from tests.faults.fork_run import fork
 from zoo import Objective, Supervised
@@ -217,18 +216,6 @@ def test_another_objective_does_not_go_on_with_a_run(tmp_path: Path) -> None:
 def test_what_makes_no_objective_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="returned Linear"):
         model().fit(images(24), False, out=tmp_path, objective=lambda base: torch.nn.Linear(1, 1), **OPTIONS)
-
-
-def test_two_ranks_equal_one(tmp_path: Path) -> None:
-    one, other = launch(tmp_path, "objectives")
-    alone = rank_work.objectives(tmp_path / "alone")
-    for name in MAKERS:
-        for rank in (one, other):
-            found, expected = rank["objectives"][name], alone[name]
-            gap = max(abs(a - b) for key in expected["values"] for a, b in zip(found["values"][key], expected["values"][key], strict=True))
-            assert gap < 1e-4, (name, gap)
-            losses = [[line["train_loss"] for line in run["history"]] for run in (found, expected)]
-            assert np.allclose(*losses, rtol=1e-4), name
 
 
 def test_a_regression_trains_in_standard_units_and_is_saved_in_its_own(tmp_path: Path) -> None:

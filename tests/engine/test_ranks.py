@@ -42,6 +42,7 @@ PLAIN = (
     "stopped",
     "handed_on",
     "full_disk",
+    "objectives",
 )
 
 
@@ -275,6 +276,16 @@ def test_m8_processes_that_do_not_do_the_same_are_refused(name: str, texts: list
         found = each["different"][name]
         assert found["kind"] == "OptionError"
         assert all(text in found["text"] for text in texts)
+
+
+@pytest.mark.usefixtures("_texts")
+def test_the_objectives_of_the_tests_train_alike_on_two_processes(two: list[dict[str, Any]], tmp_path: Path) -> None:
+    alone = rank_work.objectives(tmp_path)
+    for name, expected in alone.items():
+        for found in (each["objectives"][name] for each in two):
+            assert value_gap(found, expected) < 1e-4, name
+            losses = [[line["train_loss"] for line in run["history"]] for run in (found, expected)]
+            assert np.allclose(*losses, rtol=1e-4), name
 
 
 def test_a_fingerprint_changes_with_one_bit_and_with_the_order() -> None:
