@@ -162,8 +162,8 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
-def telling_fields(kind: type[Kind]) -> type[Kind]:
-    """Let a dataclass answer a field that it does not have with the nearest one (``OptionError``, not ``TypeError``)."""
+def checked_fields(kind: type[Kind]) -> type[Kind]:
+    """Make a dataclass raise ``OptionError`` with the nearest field for an unknown one, not ``TypeError``."""
     build: Any = kind.__init__
     known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a dataclass, as it says
 

@@ -17,7 +17,7 @@ from zoo.engine.optim.nonfinite import Guard, NonFiniteError
 from zoo.engine.optim.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from zoo.engine.optim.target_scale import TargetScale
 from zoo.engine.options.config import resolve
-from zoo.engine.options.epochs import make_plan, next_phase
+from zoo.engine.options.epochs import list_epochs, next_phase
 from zoo.engine.rundir.curves import draw_curves
 from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.runtime.signals import Stopped, stop_signals
@@ -29,7 +29,7 @@ from zoo.tasks.find import BUILTIN
 
 def test_the_plan_resolves_frozen_prefixes_and_knows_where_phases_end() -> None:
     groups = model().groups
-    plan = make_plan(resolve("lp-ft", {"epochs": 4, "freeze": "stem"}), groups, steps=3)
+    plan = list_epochs(resolve("lp-ft", {"epochs": 4, "freeze": "stem"}), groups, steps=3)
     assert [(epoch.phase.name, epoch.frozen, epoch.done, epoch.cached) for epoch in plan] == [
         ("probe", 3, 0, True),
         ("probe", 3, 1, True),
@@ -42,7 +42,7 @@ def test_the_plan_resolves_frozen_prefixes_and_knows_where_phases_end() -> None:
 def test_features_are_cached_only_where_no_fresh_augmentation_is_asked_for() -> None:
     groups = model().groups
     cached = {
-        options: make_plan(resolve("linear-probe", dict(options)), groups, steps=3)[0].cached
+        options: list_epochs(resolve("linear-probe", dict(options)), groups, steps=3)[0].cached
         for options in ((), (("augment", "light"),), (("augment", "light"), ("views", 2)), (("cache", False),))
     }
     assert list(cached.values()) == [True, False, True, False]

@@ -1,1 +1,1 @@
-"""Data: any source becomes one table, images are decoded right or refused, samples are random by (seed, epoch, index) only."""
+"""Data sources as tables, decoding, augmentation and splits; a sample's randomness depends on (seed, epoch, index) only."""

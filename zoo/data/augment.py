@@ -17,12 +17,12 @@ from zoo.errors import MissingExtraError, OptionError, fault_list
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """How training images are varied. The defaults suit photos of one object; ``Augment.none()`` varies nothing.
+    """Augmentation of training images. The defaults suit photos of one object; ``Augment.none()`` is no augmentation.
 
     Attributes:
         scale: Smallest and largest share of the image's area that the random crop keeps, in (0, 1].
         ratio: Smallest and largest width / height of the crop, before it is resized to the input.
-        flip: Probability of a horizontal flip; 0 where left and right differ (hearts, digits, text).
+        flip: Probability of a horizontal flip; use 0 if left and right differ (hearts, digits, text).
         jitter: Brightness, contrast and saturation are multiplied by a factor in [1 - jitter, 1 + jitter].
         rand_augment: Magnitude of RandAugment (Cubuk et al. 2020), 1 to 30, two operations; 0 is off. Needs torchvision.
         erase: Probability of random erasing (Zhong et al. 2020).
@@ -52,18 +52,18 @@ class Augment:
             (len(self.ratio) != 2 or not 0 < self.ratio[0] <= self.ratio[-1], f"ratio is {self.ratio}; give (low, high), both positive"),
             (not 0 <= self.rand_augment <= 30, f"rand_augment is {self.rand_augment}; its magnitude is 1 to 30, 0 is off"),
         ]
-        told = [message for wrong, message in faults + chances + alphas if wrong]
-        if told:
-            raise OptionError(fault_list(f"augmentation has {len(told)} fault(s)", told))
+        messages = [message for wrong, message in faults + chances + alphas if wrong]
+        if messages:
+            raise OptionError(fault_list(f"augmentation has {len(messages)} fault(s)", messages))
 
     @classmethod
     def none(cls) -> Augment:
-        """Return the augmentation that varies nothing: training images are prepared like evaluation images."""
+        """Return no augmentation: training images are prepared like evaluation images."""
         return cls(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0)
 
     @property
     def varies(self) -> bool:
-        """Whether single images are varied at all (mixup and CutMix vary batches)."""
+        """Whether single images are augmented (mixup and CutMix augment batches)."""
         return self.scale != (1.0, 1.0) or any((self.flip, self.jitter, self.rand_augment, self.erase))
 
 
@@ -72,8 +72,8 @@ def random_box(size: tuple[int, int], augment: Augment, rng: random.Random) -> t
 
     Args:
         size: Width and height of the image in pixels.
-        augment: Gives ``scale`` and ``ratio``.
-        rng: Where the draws come from.
+        augment: The augmentation, for ``scale`` and ``ratio``.
+        rng: Source of the random numbers.
 
     Returns:
         Left, upper, right, lower in pixels.
@@ -108,7 +108,7 @@ def _jitter(image: PIL.Image.Image, amount: float, rng: random.Random) -> PIL.Im
     for kind in kinds:
         factor = rng.uniform(1 - amount, 1 + amount)
         if kind is ImageEnhance.Brightness:
-            # What ImageEnhance.Brightness does, by a table instead of a blend with a black image.
+            # Equal to ImageEnhance.Brightness, but by a lookup table instead of a blend with a black image.
             image = image.point([min(255, int(value * factor + 0.5)) for value in range(256)] * len(image.getbands()))
         elif kind is not ImageEnhance.Color or image.mode == "RGB":
             image = kind(image).enhance(factor)
@@ -120,7 +120,7 @@ def _rand_augment(image: PIL.Image.Image, magnitude: int, rng: random.Random) ->
         from torchvision.transforms import v2  # type: ignore[import-untyped]  # ships no types
     except ImportError as error:
         raise MissingExtraError("rand_augment needs torchvision: pip install torchvision") from error
-    # torchvision draws from torch's generator; only the CPU's is touched, for a call of manual_seed would reset the GPU's too.
+    # torchvision draws from torch's CPU generator; torch.manual_seed would reset the GPU's too.
     state = torch.default_generator.get_state()
     try:
         torch.default_generator.manual_seed(rng.getrandbits(63))
@@ -149,8 +149,8 @@ def mix_batch(x: torch.Tensor, y: torch.Tensor, augment: Augment, rng: random.Ra
     Args:
         x: Images ``(batch, channels, height, width)``.
         y: One-hot or multi-hot targets ``(batch, classes)``, float, or regression targets ``(batch, values)``.
-        augment: Gives the alphas; with both off, ``x`` and ``y`` come back as they are.
-        rng: Where the draws come from.
+        augment: The augmentation, for the alphas; with both off, ``x`` and ``y`` are returned unchanged.
+        rng: Source of the random numbers.
 
     Returns:
         New images and soft targets of the same shapes; the inputs are not changed.

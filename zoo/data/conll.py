@@ -8,12 +8,12 @@ from zoo.data.raw import Raw
 from zoo.errors import DataError, count, examples
 
 SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".tsv", ".txt")
-HEADERS = {"words", "tokens", "label", "labels", "tags", "ner_tags"}  # of a table with a row per sentence
+HEADERS = {"words", "tokens", "label", "labels", "tags", "ner_tags"}  # column names of tables with a row per sentence
 _DOCUMENT = "-DOCSTART-"
 
 
 def is_conll(path: Path) -> bool:
-    """Tell whether a file has a word and its label per line, with empty lines between sentences, and no header."""
+    """Return whether a file has a word and its label per line, with empty lines between sentences, and no header."""
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
         return False
     if path.suffix.lower() not in (".tsv", ".txt"):
@@ -49,7 +49,7 @@ def read_conll(path: Path, labelled: bool | None) -> Raw:
             bare.append(f"line {number} ({line.strip()[:40]!r})")
     if bare:
         raise DataError(f"{str(path)!r}: {count(len(bare), 'line')} have a word and no label: {examples(bare)}")
-    kept = [row for row, sentence in enumerate(words) if sentence]
-    if not kept:
+    rows = [row for row, sentence in enumerate(words) if sentence]
+    if not rows:
         raise DataError(f"{str(path)!r} holds no sentence; give a word and its label per line, and an empty line between sentences")
-    return Raw([words[row] for row in kept], None if labelled is False else [labels[row] for row in kept], source=repr(str(path)))
+    return Raw([words[row] for row in rows], None if labelled is False else [labels[row] for row in rows], source=repr(str(path)))

@@ -1,4 +1,4 @@
-"""The dataset that training and evaluation read: sample i of epoch e depends on (seed, e, i) and on nothing else."""
+"""Dataset for training and evaluation: sample i of epoch e depends on (seed, e, i) only."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, coun
 
 Sample: TypeAlias = "tuple[torch.Tensor, Any, int]"
 ModelInputs: TypeAlias = "torch.Tensor | Mapping[str, torch.Tensor]"
-"""What a network is given: pixels or voxels ``(batch, …)``, or the tensors of a tokenizer by name."""
+"""Inputs of a network: pixels or voxels ``(batch, …)``, or the tensors of a tokenizer by name."""
 
 
 class Batch(NamedTuple):
     """Samples of one source, stacked.
 
     Attributes:
-        x: Inputs, or stored activations that enter the backbone in their place.
+        x: Inputs, or cached activations that enter the backbone in their place.
         y: Targets, one row per sample.
-        indices: Rows of the table that the samples are.
-        views: Inputs of further views of the same samples, each augmented anew; empty where a source has one view.
+        indices: Rows of the samples in the table.
+        views: Inputs of further views of the same samples, each augmented anew; empty for a single view.
         frozen: Outputs of the objective's frozen modules for these samples by name, or None.
     """
 
@@ -52,24 +52,24 @@ _FORKED = (
 class Samples(Dataset[Sample]):
     """Transformed samples ``(x, target, index)`` of a table.
 
-    Epochs reach loader workers that are already running through shared memory.
+    The epoch is in shared memory, so that running loader workers see it change.
 
     Attributes:
-        table: The rows that are served.
+        table: The rows.
         transform: Called with an input and a ``random.Random`` seeded by (seed, epoch, index).
-        seed: Decides all randomness.
-        lengths: What batches are grouped by, or None: all samples are of one size.
+        seed: Seed of all randomness.
+        lengths: Lengths for grouping samples into batches; None, as all samples have one size.
     """
 
     lengths: None = None
 
     def __init__(self, table: Table, transform: Transform, seed: int = 0) -> None:
-        """Serve a table.
+        """Make the dataset of a table.
 
         Args:
-            table: What to serve.
-            transform: From an input and a ``random.Random`` to a tensor.
-            seed: Decides all randomness.
+            table: The rows.
+            transform: Function of an input and a ``random.Random`` to a tensor.
+            seed: Seed of all randomness.
         """
         self.table, self.transform, self.seed = table, transform, seed
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # torch has no types here
@@ -78,12 +78,12 @@ class Samples(Dataset[Sample]):
         return len(self.table)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other random numbers from now on; call it before the loader is iterated."""
+        """Use the random numbers of another epoch; call it before the loader is iterated."""
         self._epoch[0] = epoch
 
     @property
     def epoch(self) -> int:
-        """The epoch whose random numbers are drawn."""
+        """The epoch whose random numbers are in use."""
         return int(self._epoch[0])
 
     def __getitem__(self, index: int) -> Sample:
@@ -91,17 +91,17 @@ class Samples(Dataset[Sample]):
         return self.at(self.epoch, index)
 
     def at(self, epoch: int, index: int) -> Sample:
-        """Return the tensor, the target (int, float32 array, or None where unlabelled) and the index.
+        """Return the tensor, the target (int, float32 array, or None if unlabelled) and the index.
 
         Raises:
             CorruptInputError: If the sample cannot be decoded, naming it.
-            DataError: If it has another shape than the model takes.
+            DataError: If its shape is not the one that the model takes.
         """
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
         try:
             x = self.transform(self.table.inputs[index], rng)
         except Exception as error:
-            raise _told(error, f"sample {index} of {self.table.source}") from error
+            raise _of_sample(error, f"sample {index} of {self.table.source}") from error
         targets = self.table.targets
         target = None if targets is None else targets[index]
         return x, int(target) if isinstance(target, np.int64) else target, index
@@ -111,8 +111,8 @@ class Samples(Dataset[Sample]):
 
         Raises:
             CorruptInputError: If an input has values that are not finite, naming all such samples of the batch: a forward in
-                train mode would already put them into the statistics of BatchNorm.
-            DataError: If a target has.
+                train mode would add them to the statistics of BatchNorm.
+            DataError: If a target has values that are not finite.
         """
         inputs, targets, indices = zip(*samples, strict=True)
         if targets[0] is None:  # unlabelled: prediction needs none, and None cannot be stacked
@@ -126,21 +126,21 @@ class Samples(Dataset[Sample]):
         if rows:
             names = examples([f"{indices[row]} ({self.table.name_of(indices[row])})" for row in rows])
             number = "sample" if len(rows) == 1 else f"{len(rows)} samples:"
-            raise _told(error, f"{number} {names} of {self.table.source}")
+            raise _of_sample(error, f"{number} {names} of {self.table.source}")
 
 
 def not_finite(batch: torch.Tensor) -> list[int]:
     """Return the rows of a batch that hold NaN or infinity."""
-    # The sum tells it for the price of reading once; it is infinite for very large values too, so it is not the last word.
+    # The sum reads the values once; it also overflows for very large values, so rows are checked only if it is not finite.
     if not batch.is_floating_point() or math.isfinite(batch.sum().item()):
         return []
     return [row for row, sample in enumerate(batch) if not torch.isfinite(sample).all()]
 
 
 def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, float] | None = None, *, channels: int = 0) -> Table:
-    """Return the rows that can be decoded, after trying all of them; what is left out is logged once.
+    """Try to decode all rows and return those that can be; the others are logged once.
 
-    It is done once, before training: so every epoch, process and resumed run has the same samples.
+    Called once, before training, so that every epoch, rank and resumed run has the same samples.
 
     Raises:
         DataError: If more than the share ``max_corrupt`` cannot be decoded, or a class would lose its last sample.
@@ -155,7 +155,7 @@ def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, f
         with ThreadPoolExecutor() as pool:
             try:
                 causes = list(pool.map(lambda row: _cause(table, row, window, channels), rows))
-            except BaseException:  # such as Ctrl-C: the rest is not waited for
+            except BaseException:  # such as Ctrl-C: do not wait for the rest
                 pool.shutdown(cancel_futures=True)
                 raise
     else:
@@ -163,19 +163,19 @@ def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, f
     bad = [row for row, cause in enumerate(causes) if cause]
     if not bad:
         return table
-    told = [causes[row] for row in bad[:4]] + ([f"… and {len(bad) - 4} more"] if len(bad) > 4 else [])
+    faults = [causes[row] for row in bad[:4]] + ([f"… and {len(bad) - 4} more"] if len(bad) > 4 else [])
     share = f"{count(len(bad), 'sample')} of {len(table)} ({len(bad) / len(table):.1%}) cannot be decoded"
     if len(bad) > max_corrupt * len(table):
         raise DataError(
-            fault_list(f"{table.source}: {share}, more than max_corrupt={max_corrupt:g}", told, "Remove them, or raise max_corrupt.")
+            fault_list(f"{table.source}: {share}, more than max_corrupt={max_corrupt:g}", faults, "Remove them, or raise max_corrupt.")
         )
-    kept = table.select(np.setdiff1d(np.arange(len(table)), bad))
-    before, after = table.counts(), kept.counts()
+    good = table.select(np.setdiff1d(np.arange(len(table)), bad))
+    before, after = table.counts(), good.counts()
     lost = [repr(name) for name, number in before.items() if number and not after[name]]
     if lost:
-        raise DataError(fault_list(f"{table.source}: {share}; nothing is left of {', '.join(lost)}", told))
-    log.warning(fault_list(f"{table.source}: {share} and are left out", told))
-    return kept
+        raise DataError(fault_list(f"{table.source}: {share}; nothing is left of {', '.join(lost)}", faults))
+    log.warning(fault_list(f"{table.source}: {share} and are left out", faults))
+    return good
 
 
 def _cause(table: Table, row: int, window: tuple[float, float] | None, channels: int) -> str:
@@ -184,7 +184,7 @@ def _cause(table: Table, row: int, window: tuple[float, float] | None, channels:
         if not isinstance(source, torch.Tensor) or not source.is_floating_point():
             if table.reads == "volume":
                 read_volume(source, channels)
-            else:  # the smallest decoded size reads the whole file all the same, so it finds every fault, sooner
+            else:  # the smallest decoded size is faster, and still reads the file to its end
                 decode(source, name=f"row {row}", at_least=1, window=window)
         elif not torch.isfinite(source).all():
             return f"row {row} has values that are not finite"
@@ -197,10 +197,10 @@ def _cause(table: Table, row: int, window: tuple[float, float] | None, channels:
     return ""
 
 
-class _FromWorker(Exception):  # noqa: N818  # a part of the two below
-    """Keeps the message of an error that crosses from a loader worker.
+class _FromWorker(Exception):  # noqa: N818  # base of the two classes below
+    """An error of a loader worker, with its message only.
 
-    torch raises a worker's error again as ``type(text)``, where the text is a whole traceback whose last line is
+    torch raises a worker's error again as ``type(text)``, where the text is a traceback whose last line is
     ``module.Type: message``.
     """
 
@@ -214,15 +214,15 @@ class WorkerInputError(_FromWorker, CorruptInputError):
 
 
 class WorkerDataError(_FromWorker, DataError):
-    """A sample that a loader worker refused."""
+    """A sample that a loader worker could not use."""
 
 
-def _told(error: Exception, where: str) -> ZooError:
-    """Return an error that names the sample; one that a worker raises keeps its message on the way to the main process."""
-    if "CUDA in forked subprocess" in str(error):  # torch has no class for it
+def _of_sample(error: Exception, where: str) -> ZooError:
+    """Return an error that names the sample; in a worker, one whose message reaches the main process unchanged."""
+    if "CUDA in forked subprocess" in str(error):  # torch raises a plain RuntimeError
         error = DataError(_FORKED)
-    refused = isinstance(error, ZooError) and not isinstance(error, CorruptInputError)
+    unusable = isinstance(error, ZooError) and not isinstance(error, CorruptInputError)
     message = f"{where}: {error}" if isinstance(error, ZooError) else f"{where} cannot be read: {type(error).__name__}: {error}"
     if get_worker_info() is None:
-        return DataError(message) if refused else CorruptInputError(message)
-    return WorkerDataError(message) if refused else WorkerInputError(message)
+        return DataError(message) if unusable else CorruptInputError(message)
+    return WorkerDataError(message) if unusable else WorkerInputError(message)

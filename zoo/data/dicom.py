@@ -1,6 +1,6 @@
-"""One DICOM file becomes an 8-bit image: rescale, window, inversion and palette as the standard says (DICOM PS3.3 C.11, C.7.6.3).
+"""DICOM files as 8-bit images: rescale, window, inversion and palette as in the standard (DICOM PS3.3 C.11, C.7.6.3).
 
-pydicom reads the files and is imported here only when one is met.
+pydicom reads the files and is imported for the first one.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _DECODERS = {
     "1.2.840.10008.1.2.4.9": "pylibjpeg pylibjpeg-openjpeg",  # JPEG 2000
     "1.2.840.10008.1.2.4.2": "pylibjpeg pylibjpeg-openjpeg",  # HTJ2K
 }
-# Filters of warnings belong to the process, and samples may be checked in threads.
+# Warning filters are process-wide, and samples may be checked in threads.
 _quiet = threading.Lock()
 
 
 def is_dicom(head: bytes) -> bool:
-    """Tell whether the first 132 bytes of a file are those of a DICOM file (DICOM PS3.10, section 7.1)."""
+    """Return whether the first 132 bytes of a file are those of a DICOM file (DICOM PS3.10, section 7.1)."""
     return head[128:132] == b"DICM"
 
 
@@ -50,17 +50,17 @@ def read_dicom(
     Args:
         source: Path or open binary file.
         window: Centre and width in the file's units after the rescale, such as Hounsfield units (linear, C.11.2.1.2.1).
-        frame: Which frame of several, counted from 0.
-        name: What to call it in messages; a path names itself.
+        frame: Index of the frame, from 0.
+        name: Name for messages; a path names itself.
 
     Raises:
         MissingExtraError: If pydicom is not installed.
-        CorruptInputError: If the file cannot be decoded, has several frames and none is chosen, or nothing says what is white.
+        CorruptInputError: If the file cannot be decoded, has several frames and none is chosen, or does not define white.
     """
     name = name or repr(str(source))
     pydicom = _pydicom(name)
     with _quiet, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of every value that breaks the standard
+        warnings.simplefilter("ignore")  # pydicom warns about every value that violates the standard
         try:
             dataset = pydicom.dcmread(source, force=True)
         except Exception as error:  # parsers raise anything on hostile bytes
@@ -104,7 +104,7 @@ def _chosen(dataset: Any, frame: int | None, name: str) -> int:
 
 
 def _decoded(dataset: Any, frame: int, name: str) -> tuple[Array, str]:
-    """Return the stored values of one frame, colours as RGB, and the photometric interpretation they are in."""
+    """Return the stored values of one frame, colours as RGB, and their photometric interpretation."""
     syntax: Any = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", _IMPLICIT_LITTLE_ENDIAN)
     try:
         decoder = _tools().get_decoder(syntax)
@@ -119,11 +119,11 @@ def _decoded(dataset: Any, frame: int, name: str) -> tuple[Array, str]:
     try:
         if not hasattr(dataset, "file_meta") or "TransferSyntaxUID" not in dataset.file_meta:
             _assume_syntax(dataset)
-        pixels, told = decoder.as_array(dataset, index=frame)
+        pixels, described = decoder.as_array(dataset, index=frame)
     except Exception as error:  # decoders raise anything on hostile bytes
         reason = " ".join(str(error).split())
         raise CorruptInputError(f"{name} ({getattr(syntax, 'name', syntax)}) cannot be decoded: {reason}; convert or remove it") from error
-    return pixels, str(told["photometric_interpretation"])
+    return pixels, str(described["photometric_interpretation"])
 
 
 def _assume_syntax(dataset: Any) -> None:
@@ -135,7 +135,7 @@ def _assume_syntax(dataset: Any) -> None:
 
 
 def _with_frame_macros(dataset: Any, frame: int) -> Any:
-    """Return the dataset with the rescale and window that an enhanced file keeps per frame, or shared by all frames."""
+    """Return the dataset with the rescale and window that an enhanced file has per frame, or shared by all frames."""
     groups = [*dataset.get("SharedFunctionalGroupsSequence", []), *dataset.get("PerFrameFunctionalGroupsSequence", [])[frame : frame + 1]]
     items = [item for group in groups for macro in _FRAME_MACROS for item in group.get(macro, [])]
     if items:
@@ -184,7 +184,7 @@ def _voi(values: Array, centre: float, width: float, function: str) -> Array:
 
 
 def _stored_range(dataset: Any, values: Array, name: str) -> tuple[int, int]:
-    """Return the lowest and highest value that the bits can store; of signed values and of floats it is far too wide to be meant."""
+    """Return the lowest and highest value that the bits can store; raise for signed values and floats, whose range is far too wide."""
     if dataset.get("PixelRepresentation") != 0:
         raise CorruptInputError(
             f"{name} has no window, and its values are in [{values.min():g}, {values.max():g}]: nothing says what is white; "

@@ -43,7 +43,7 @@ def read_folder(folder: Path, labelled: bool | None = None) -> Raw:
 
 
 def check_exists(path: Path) -> None:
-    """Refuse a path that does not exist.
+    """Check that a path exists.
 
     Raises:
         DataError: With the nearest name that exists.
@@ -73,18 +73,18 @@ def _read_splits(folder: Path, splits: dict[str, str], subfolders: dict[str, str
 
 
 def _read_classes(folder: Path, subfolders: dict[str, str]) -> Raw:
-    # A link to a folder above would give the images of all classes the name of one.
+    # A link to a parent folder would put the images of all classes into one.
     above = frozenset(map(_identity, (folder, *folder.resolve().parents)))
-    found = {name: list(_images(path, above)) for name, path in subfolders.items()}
+    images = {name: list(_images(path, above)) for name, path in subfolders.items()}
     loose = [entry.path for entry in _entries(str(folder)) if _is_image(entry)]
-    if loose and not any(found.values()):
+    if loose and not any(images.values()):
         return Raw(loose, None, source=repr(str(folder)))
     if loose:
         log.warning("%s: %d images beside the class folders have no label and are not read", folder, len(loose))
     return Raw(
-        [path for paths in found.values() for path in paths],
-        [name for name, paths in found.items() for _ in paths],
-        classes=class_order(set(found)) or None,
+        [path for paths in images.values() for path in paths],
+        [name for name, paths in images.items() for _ in paths],
+        classes=class_order(set(images)) or None,
         source=repr(str(folder)),
     )
 
@@ -122,8 +122,8 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     if entry.name.lower().endswith(EXTENSIONS):
-        return _is_file(entry) or (entry.is_symlink() and not Path(entry.path).exists())  # a link to nothing is a file to complain of
-    # Scanners and archives write DICOM files without an ending, or named by a number that has dots.
+        return _is_file(entry) or (entry.is_symlink() and not Path(entry.path).exists())  # a broken link raises an error later
+    # Scanners and archives write DICOM files without a suffix, or with names of numbers and dots.
     ending = entry.name.rpartition(".")[2] if "." in entry.name else ""
     return (not ending or ending.isdigit()) and _is_file(entry) and _starts_as_dicom(entry.path)
 
@@ -137,7 +137,7 @@ def _starts_as_dicom(path: str) -> bool:
 
 
 def _images(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """Yield the images at any depth in the order of their names; a link back to a folder above is not followed."""
+    """Yield the images at any depth, sorted by name; links to parent folders are not followed."""
     here = _identity(Path(folder))
     if here in above:
         return

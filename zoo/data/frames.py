@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 _LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
 _WRAPPED = re.compile(r'"(?:[^"]|"")*"')
 SUFFIXES = (".csv", ".tsv", ".parquet")
-# What a row's input is made of, by what the model reads; the first is required.
+# Columns of a row's input, by what the model reads; the first is required.
 log = logging.getLogger(__name__)
 
 _INPUTS = {"image": ("file_name",), "volume": ("file_name",), "text": ("text", "text_pair"), "words": ("words",)}
-# Names that are taken where `columns` says nothing, first one found.
+# Default names of the columns; the first one found is used.
 _USUAL = {
     "file_name": ("file_name", "path", "file", "filename", "file_path", "image", "img"),
     "text": ("text", "sentence", "sentence1", "premise", "question", "review", "content"),
@@ -58,7 +58,7 @@ def _parse(path: Path) -> pd.DataFrame:
         if not any(lines):
             raise DataError(f"{str(path)!r} is empty")
         separator = max("\t;," if path.suffix.lower() == ".tsv" else ",;\t", key=lines[0].count)
-        # No cell holds a tab or a line break, so a quotation mark is one, unless it wraps a whole cell.
+        # No cell holds a tab or a line break, so a quotation mark is literal, unless it encloses a cell.
         plain = separator == "\t" and "\t" in lines[0] and all(line.count("\t") == lines[0].count("\t") for line in lines if line.strip())
         quoting: Literal[0, 3] = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
         frame: pd.DataFrame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", quoting=quoting)
@@ -72,7 +72,7 @@ def _parse(path: Path) -> pd.DataFrame:
 
 
 def _unquoted(cell: str) -> str:
-    """Return a cell without the quotation marks that a writer of tables put around it."""
+    """Return a cell without enclosing quotation marks."""
     return cell[1:-1].replace('""', '"') if _WRAPPED.fullmatch(cell) else cell
 
 
@@ -85,12 +85,12 @@ def read_frame(
 ) -> Raw:
     """Read a DataFrame: an input, ``label``, optional ``split`` and ``group``.
 
-    The input is ``file_name`` (paths, images or arrays); for texts ``text`` and optionally ``text_pair``; for sentences given
-    as words ``words`` (lists, or text separated by blanks).
+    The input is ``file_name`` (paths, images or arrays); for texts ``text`` and optionally ``text_pair``; for sentences as lists
+    of words ``words`` (lists, or text separated by blanks).
 
     Args:
         frame: A row per sample.
-        options: What is asked for.
+        options: The options of the reader.
         source: For messages.
         base: Folder that paths are relative to; None is the current one.
 
@@ -98,17 +98,17 @@ def read_frame(
         DataError: If a column is missing, there is no row, or files do not exist.
     """
     names = [str(name) for name in frame.columns]
-    found = find_columns(names, options, source)
+    chosen = find_columns(names, options, source)
     if not len(frame):
         raise DataError(f"{source} has no rows")
-    # By position, as a column may be called by a number.
-    values = {role: frame.iloc[:, names.index(name)].tolist() for role, name in found.items()}
-    return raw_of(values, found, options.columns, source, base=base)
+    # By position, as column names may be numbers.
+    values = {role: frame.iloc[:, names.index(name)].tolist() for role, name in chosen.items()}
+    return raw_of(values, chosen, options.columns, source, base=base)
 
 
 def raw_of(
     values: dict[str, list[Any]],
-    found: Mapping[str, str],
+    chosen: Mapping[str, str],
     columns: Mapping[str, str],
     source: str,
     *,
@@ -119,20 +119,20 @@ def raw_of(
 
     Args:
         values: The values of each column, by its role.
-        found: The name of each column, by its role.
-        columns: Names that the user gave.
+        chosen: The name of each column, by its role.
+        columns: Names given by the user.
         source: For messages.
         base: Folder that paths are relative to.
-        inputs: The inputs where they are no column of ``values``.
+        inputs: The inputs if they are no column of ``values``.
 
     Raises:
-        DataError: If a cell is empty that must not be, or files do not exist.
+        DataError: If a required cell is empty, or files do not exist.
     """
-    if found.get("group") not in (None, "group", columns.get("group")) and any(map(_is_empty, values["group"])):
-        log.warning("%s: column %r has gaps and is not taken as the group; splits may cut patients", source, found["group"])
+    if chosen.get("group") not in (None, "group", columns.get("group")) and any(map(_is_empty, values["group"])):
+        log.warning("%s: column %r has gaps and is not taken as the group; splits may cut patients", source, chosen["group"])
         del values["group"]
     for role in ("file_name", "text", "text_pair", "words", "group", "split"):
-        _refuse_empty(values.get(role, []), role, found.get(role, ""), source)
+        _refuse_empty(values.get(role, []), role, chosen.get(role, ""), source)
     if inputs is None:
         inputs = place_files(values["file_name"], source, base) if "file_name" in values else texts_of(values, source)
     return Raw(
@@ -164,10 +164,10 @@ def texts_of(values: Mapping[str, Sequence[Any]], source: str) -> list[Any]:
 
 
 def place_files(inputs: Sequence[Any], source: str, base: Path | None = None) -> list[Any]:
-    """Return inputs with paths relative to ``base`` made whole; images and arrays stay as they are.
+    """Return inputs with ``base`` in front of relative paths; images and arrays are unchanged.
 
     Raises:
-        DataError: If files do not exist, with their number and the first four.
+        DataError: If files do not exist, naming the first four.
     """
     folder = "" if base is None else str(base)
     # os.path is ten times faster than Path over 10^5 rows.
@@ -180,7 +180,7 @@ def place_files(inputs: Sequence[Any], source: str, base: Path | None = None) ->
 
 
 def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dict[str, str]:
-    """Return the column that plays each role: those of the input, ``label``, ``split``, ``group``.
+    """Return the column of each role: those of the input, ``label``, ``split``, ``group``.
 
     Raises:
         DataError: If a required or a named column is missing; all at once, each with the nearest column.
@@ -196,13 +196,13 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dic
     required = {roles[0], *columns} | ({"label"} if labelled else set())
     absent = [role for role in wanted if found[role] is None and role in required]
     if absent:
-        told = ", ".join(f"{wanted[role][0]!r}{did_you_mean(wanted[role][0], names)}" for role in absent)
+        missing = ", ".join(f"{wanted[role][0]!r}{did_you_mean(wanted[role][0], names)}" for role in absent)
         renames = ", ".join(f'"{role}": "…"' for role in absent)
         flags = ",".join(f"{role}=…" for role in absent)
         hint = f"Name yours with columns={{{renames}}}, on the command line --columns {flags}"
         if roles[0] == "file_name" and any(name in names for name in (*_USUAL["text"], *_USUAL["words"])):
             hint = "It seems to hold texts, and the model reads files"
-        raise DataError(f"{source} has no column {told}; it has: {', '.join(map(repr, names))}. {hint}")
+        raise DataError(f"{source} has no column {missing}; it has: {', '.join(map(repr, names))}. {hint}")
     if found["group"] not in (None, "group", columns.get("group")):
         if labelled is False:
             found["group"] = None

@@ -1,4 +1,4 @@
-"""Images of any encoding become 8-bit grey or RGB, converted right or refused, never clipped silently.
+"""Decoding of images to 8-bit grey or RGB; values without a defined range raise an error and are never clipped.
 
 | encoding | becomes |
 |---|---|
@@ -32,7 +32,7 @@ from zoo.errors import CorruptInputError, DataError
 
 _ORIENTATION = 0x0112
 _PHOTOMETRIC = 262  # TIFF 6.0, section 8: 0 is WhiteIsZero
-# Values of the EXIF orientation tag and what makes the image upright again (EXIF 2.3, section 4.6.4).
+# Transpositions to upright, by the EXIF orientation tag (EXIF 2.3, section 4.6.4).
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -51,19 +51,19 @@ def decode(source: Any, channels: int = 3, name: str = "", *, at_least: int = 0,
     """Decode one image to 8 bits.
 
     Args:
-        source: Path, encoded bytes, PIL image, ``{"bytes": …, "path": …}`` as Hub datasets keep it, or an array or
+        source: Path, encoded bytes, PIL image, ``{"bytes": …, "path": …}`` as in Hub datasets, or an array or
             uint8 tensor: uint8, or float in [0, 1], of shape ``(height, width)`` or ``(height, width, channels)``.
         channels: 1 for grey (ITU-R 601 luma of colour images), 3 for RGB (grey is repeated).
-        name: What to call it in messages; a path names itself.
-        at_least: Where positive, a JPEG may be decoded at a half, a quarter or an eighth of its size, its short side
-            staying at this many pixels or more. The DCT is scaled, so this is cheaper than decoding and resizing.
-        window: Centre and width for a grey DICOM file, in its units after the rescale; None takes the file's own.
+        name: Name for messages; a path names itself.
+        at_least: If positive, a JPEG may be decoded at a half, a quarter or an eighth of its size, with a short side of
+            this many pixels or more. The DCT is scaled, so this is cheaper than decoding and resizing.
+        window: Centre and width for a grey DICOM file, in its units after the rescale; None uses the file's own.
 
     Returns:
         A loaded image of mode ``L`` or ``RGB``, upright.
 
     Raises:
-        CorruptInputError: If it cannot be decoded or its range is not clear.
+        CorruptInputError: If it cannot be decoded or its range is undefined.
         DataError: If ``channels`` is neither 1 nor 3.
     """
     if channels not in _MODES:
@@ -104,7 +104,7 @@ def _decode_file(path: str, channels: int, at_least: int, window: Window | None)
 def _decode_stream(stream: Any, name: str, channels: int, at_least: int, window: Window | None) -> PIL.Image.Image:
     head = stream.read(132)
     stream.seek(0)
-    # First, as a DICOM file may start like a TIFF.
+    # Before Pillow, as a DICOM file may start like a TIFF.
     if is_dicom(head) or name.lower().rstrip("'\"").endswith(DICOM):
         image = read_dicom(stream, window=window, name=name)
         return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
@@ -163,7 +163,7 @@ def _eight_bits(image: PIL.Image.Image, name: str, mode: str) -> PIL.Image.Image
         return image
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         pixels = np.asarray(image) / 257
-        # Pillow inverts 8-bit TIFFs whose zero is white, but not 16-bit ones.
+        # Pillow inverts WhiteIsZero TIFFs of 8 bits, but not of 16.
         return _grey(255 - pixels if _zero_is_white(image) else pixels, mode)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return _wide(image, name, mode)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Items(Sequence[Any]):
-    """One part of each item of a dataset: position 0 of its tuples, or a key of its dicts."""
+    """One element of each item of a dataset: position 0 of its tuples, or a key of its dicts."""
 
     def __init__(self, dataset: Any, part: Any) -> None:
         self.dataset, self.part = dataset, part
@@ -68,7 +68,7 @@ def read_arrays(inputs: Any, labels: Any, source: str = "the arrays", *, reads: 
 
 
 def check_pixels(images: Any, source: str) -> None:
-    """Refuse an array that is not a stack of images with a clear range.
+    """Check that an array is a stack of images with a defined range.
 
     Raises:
         DataError: With the remedy.
@@ -84,10 +84,10 @@ def check_pixels(images: Any, source: str) -> None:
 
 
 def check_range(pixels: Any, source: str) -> None:
-    """Refuse pixels that are neither uint8 nor float in [0, 1]: a wrong guess would clip them silently.
+    """Check that pixels are uint8 or float in [0, 1]; guessing another range could clip them silently.
 
     Raises:
-        DataError: With the range that was found.
+        DataError: With the range of the values.
     """
     if pixels.dtype == np.uint8 or not pixels.size:
         return
@@ -101,7 +101,7 @@ def check_range(pixels: Any, source: str) -> None:
         )
 
 
-# Keys that datasets whose items are dicts have for inputs and targets, as Hugging Face's and most tutorials name them.
+# Usual keys of inputs and targets in datasets of dicts.
 INPUT_KEYS = ("image", "img", "pixel_values", "input", "inputs", "x", "text", "sentence", "words", "tokens")
 TARGET_KEYS = ("label", "labels", "target", "targets", "y")
 
@@ -109,10 +109,10 @@ TARGET_KEYS = ("label", "labels", "target", "targets", "y")
 def read_torch(dataset: Any) -> Raw:
     """Read a torch dataset of ``(input, target)``, of dicts with such keys, or the dataset of a ``DataLoader``.
 
-    Targets are taken without decoding inputs where the dataset keeps them. What follows the target in a tuple is not read.
+    If the dataset has its targets as an attribute, no input is decoded. Further elements of a tuple are ignored.
 
     Raises:
-        DataError: If it has no length, its items have no input, or a loader draws its samples in a way of its own.
+        DataError: If it has no length, its items have no input, or a loader has its own sampler or collate function.
     """
     dataset = _of_loader(dataset)
     source = f"the dataset {type(dataset).__name__}"
@@ -148,10 +148,10 @@ def _labelled(dataset: Any, inputs: Items, labels: list[Any], source: str) -> Ra
 
 
 def _of_loader(data: Any) -> Any:
-    """Return the dataset of a torch ``DataLoader``, whose batches, order and workers are the run's to decide.
+    """Return the dataset of a torch ``DataLoader``, whose batches, order and workers are replaced by the run's.
 
     Raises:
-        DataError: If its sampler or its collate function decides what the samples are.
+        DataError: If its sampler or its collate function changes the samples.
     """
     loaders = sys.modules.get("torch.utils.data")
     if loaders is None or not isinstance(data, loaders.DataLoader):
@@ -181,10 +181,10 @@ def _targets(dataset: Any) -> list[Any]:
         return [targets[index] for index in dataset.indices]
     if hasattr(dataset, "tensors"):  # torch.utils.data.TensorDataset
         return list(dataset.tensors[1].tolist())
-    kept = getattr(dataset, "targets", None)
-    # `targets` would be wrong under a target_transform, which only __getitem__ applies.
-    if kept is not None and len(kept) == len(dataset) and getattr(dataset, "target_transform", None) is None:
-        return list(kept.tolist() if hasattr(kept, "tolist") else kept)
+    stored = getattr(dataset, "targets", None)
+    # With a target_transform, which only __getitem__ applies, `targets` would be wrong.
+    if stored is not None and len(stored) == len(dataset) and getattr(dataset, "target_transform", None) is None:
+        return list(stored.tolist() if hasattr(stored, "tolist") else stored)
     targets = [dataset[index][1] for index in range(len(dataset))]
     return [target.tolist() if hasattr(target, "tolist") else target for target in targets]
 
@@ -217,7 +217,7 @@ def read_texts(inputs: Any, labels: Any, reads: str, source: str = "the arrays")
 
 
 def read_hub(dataset: Any, options: ReadOptions) -> Raw:
-    """Read a ``datasets.Dataset``; class names of a ClassLabel column are kept, images stay encoded."""
+    """Read a ``datasets.Dataset`` with the class names of a ClassLabel column; images stay encoded."""
     source = "the datasets.Dataset"
     if not len(dataset):
         raise DataError(f"{source} has no rows")
@@ -226,7 +226,7 @@ def read_hub(dataset: Any, options: ReadOptions) -> Raw:
         role: list(dataset.select_columns(name)[:][name]) for role, name in found.items() if role != "file_name"
     }
     feature = dataset.features[found["label"]] if "label" in found else None
-    feature = getattr(feature, "feature", feature)  # of a list of labels, one per word
+    feature = getattr(feature, "feature", feature)  # the element type of a list of labels, one per word
     name: Callable[[Any], str] | None = getattr(feature, "int2str", None)
     if name is not None:
         values["label"] = [_named(label, name) for label in values["label"]]
@@ -239,12 +239,12 @@ def read_hub(dataset: Any, options: ReadOptions) -> Raw:
 def _named(label: Any, name: Callable[[Any], str]) -> Any:
     if isinstance(label, list):
         return [name(one) for one in label]
-    # -1 is how datasets marks an unlabelled row.
+    # datasets marks unlabelled rows by -1.
     return None if label is None or label < 0 else name(label)
 
 
 def _encoded(dataset: Any, column: str) -> Any:
-    """Leave images as bytes: they are decoded here, at reduced size where that is enough, and faults name the sample."""
+    """Return a column with its images as bytes, to decode them at a reduced size and name the sample in errors."""
     from datasets import Image  # type: ignore[import-untyped]  # ships no types
 
     return dataset.cast_column(column, Image(decode=False)) if isinstance(dataset.features[column], Image) else dataset

@@ -1,4 +1,4 @@
-"""Volumes from files: NIfTI by nibabel, imported here only when one is met; .npy and .npz by numpy, without pickle."""
+"""Volumes from files: NIfTI by nibabel, imported for the first one; .npy and .npz by numpy, without pickle."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ARRAYS = (".npy", ".npz")
 
 
 def read_nifti(source: Any, channels: int = 1, name: str = "") -> tuple[Array, Array]:
-    """Return the values and the affine of a NIfTI file, its axes turned to run left to right, back to front, bottom to top.
+    """Return the values and the affine of a NIfTI file, its axes reordered to left to right, back to front, bottom to top.
 
     Voxels are permuted and flipped (the nearest of the 48 orientations), not interpolated; the header's scaling is applied.
 
     Args:
         source: Path, or an image of nibabel.
-        channels: Number of channels of the model; a fourth dimension of this length is taken for the channels; 0 for any.
-        name: What to call it in messages; a path names itself.
+        channels: Number of channels of the model; a fourth dimension of this length is the channels; 0 for any.
+        name: Name for messages; a path names itself.
 
     Returns:
         float32 ``(channels or 1, depth, height, width)``, and the affine ``(4, 4)`` from its indices to millimetres in RAS+.
@@ -39,7 +39,7 @@ def read_nifti(source: Any, channels: int = 1, name: str = "") -> tuple[Array, A
     try:
         image = nibabel.load(source) if isinstance(source, str | Path) else source
         if len(image.shape) > 4 or (len(image.shape) == 4 and channels and image.shape[3] not in (1, channels)):
-            raise CorruptInputError(_told_dimensions(name, image.shape, channels))
+            raise CorruptInputError(_wrong_dimensions(name, image.shape, channels))
         image = nibabel.as_closest_canonical(image)
         values = np.asarray(image.dataobj, dtype=np.float32)
     except CorruptInputError:
@@ -60,28 +60,28 @@ def _nibabel(name: str) -> Any:
     return nibabel
 
 
-def _told_dimensions(name: str, shape: tuple[int, ...], channels: int) -> str:
-    told = f"{name} has shape {shape}, and the model reads volumes of {channels} channel(s)"
+def _wrong_dimensions(name: str, shape: tuple[int, ...], channels: int) -> str:
+    message = f"{name} has shape {shape}, and the model reads volumes of {channels} channel(s)"
     if len(shape) > 4:
-        return f"{told}; save one three-dimensional volume"
-    return f"{told}; save the one of its {shape[3]} volumes that you mean: nibabel.load(path).slicer[..., K].to_filename(…)"
+        return f"{message}; save one three-dimensional volume"
+    return f"{message}; save the one of its {shape[3]} volumes that you mean: nibabel.load(path).slicer[..., K].to_filename(…)"
 
 
 def load_array(path: str) -> Array:
-    """Return the array of an .npy file, or the only array of an .npz file; pickled objects are refused.
+    """Return the array of an .npy file, or the only array of an .npz file; pickled objects are never loaded.
 
     Raises:
         CorruptInputError: If it cannot be read, or holds several arrays.
     """
     name = repr(path)
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            if len(found.files) == 1:
-                return np.asarray(found[found.files[0]])
-            arrays = ", ".join(found.files)
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            if len(loaded.files) == 1:
+                return np.asarray(loaded[loaded.files[0]])
+            arrays = ", ".join(loaded.files)
     except FileNotFoundError as error:
         raise CorruptInputError(f"{name} does not exist (any more)") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -1,4 +1,4 @@
-"""Any source becomes one table: folders, CSV and Parquet files, DataFrames, datasets, arrays, lists."""
+"""Opening of any source as one table: folders, CSV and Parquet files, DataFrames, datasets, arrays, lists."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_data(
     drop_other_classes: bool = False,
     reads: str = "image",
 ) -> Table:
-    """Open any source as one table, decoding nothing.
+    """Open any source as one table without decoding it.
 
     Args:
         source: An image folder (class subfolders, or train/ val/ test/ with class subfolders, or images alone); a CSV,
@@ -46,17 +46,17 @@ def open_data(
             ``token-classification``.
         classes: Class names in the order of the targets, or None to find them: sorted as text, as numbers where all
             are integers.
-        split: Only this split; ``val``, ``valid`` and ``validation`` are one word.
-        columns: Own names of the columns of a table, such as ``{"file_name": "file", "group": "patient_id"}``.
-        labelled: True requires labels, False leaves them out (prediction), None takes them where the source has them.
-        drop_other_classes: Leave out the samples whose label is none of ``classes``, instead of refusing them.
-        reads: What an input is: ``image``, ``volume``, ``text`` or ``words``; see ``Table``.
+        split: Only this split; ``val``, ``valid`` and ``validation`` are the same.
+        columns: Names of the columns of a table by role, such as ``{"file_name": "file", "group": "patient_id"}``.
+        labelled: True requires labels, False ignores them (prediction), None takes them if the source has them.
+        drop_other_classes: Drop samples whose label is none of ``classes``, instead of raising.
+        reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; see ``Table``.
 
     Returns:
         The table.
 
     Raises:
-        DataError: If the source is missing, empty or of an unknown kind, or its labels are at fault.
+        DataError: If the source is missing, empty or of an unknown kind, or its labels are wrong.
     """
     raw, kind = read(source, ReadOptions(columns, labelled, reads)), find_task(task)
     if drop_other_classes and raw.labels is not None:
@@ -79,27 +79,27 @@ def open_train_valid(
     drop_other_classes: bool = False,
     reads: str = "image",
 ) -> tuple[Table, Table | None]:
-    """Open what to train on and what to choose the best epoch by.
+    """Open the training data and the validation data.
 
-    ``valid`` where it is given; else the rows of the source's own split ``valid_split``, or of the one called val, valid
-    or validation; else 20 % held out by ``seed``, stratified by class and never through a group. Rows of a split called
-    test are left alone. ``False`` takes all rows of all splits to train on.
+    Validation data are ``valid`` if given; else the rows of the source's split ``valid_split``, or of the one called val,
+    valid or validation; else 20 % held out by ``seed``, stratified by class and never through a group. Rows of a split
+    called test are not used. ``False`` trains on all rows of all splits.
 
     Args:
         train: A source as ``open_data`` takes it.
         valid: Another source, None, or False for no validation.
         task: As in ``open_data``.
-        classes: Class names in the order of the targets, or None: those of both sources together.
+        classes: Class names in the order of the targets, or None for those of both sources together.
         columns: As in ``open_data``, for both sources.
         valid_split: Value of the split column that is held out, such as a fold ``"0"``.
-        seed: Decides a hold-out.
-        allow_leak: Go on where a group has samples on both sides.
-        drop_other_classes: Leave out the samples whose label is none of ``classes``, instead of refusing them.
+        seed: Seed of a hold-out.
+        allow_leak: Allow files and groups with samples on both sides.
+        drop_other_classes: Drop samples whose label is none of ``classes``, instead of raising.
         reads: As in ``open_data``.
 
     Returns:
-        Two tables with the same classes, without splits: they are the split, and ``fit`` takes both as they are. The second is
-        None where ``valid`` is False.
+        Two tables with the same classes and no split column, which ``fit`` takes as they are. The second is None if ``valid``
+        is False.
 
     Raises:
         DataError: If a class has no sample in train, there is one class only, or a group is on both sides.
@@ -122,34 +122,34 @@ def open_train_valid(
     elif raw.splits is None and valid_split is None:
         first, second = raw, None
     else:
-        kept, held = choose_rows(raw.splits, valid_split, raw.source)
-        first, second = raw.select(kept), None if held is None else raw.select(held)
+        rows, held = choose_rows(raw.splits, valid_split, raw.source)
+        first, second = raw.select(rows), None if held is None else raw.select(held)
     if second is None:
         return _held_out(_table(first, kind, classes, reads), seed)
-    found = classes or class_names(join([first, second], first.source), kind)
-    tables = _table(first, kind, found, reads), _table(second, kind, found, reads)
+    names = classes or class_names(join([first, second], first.source), kind)
+    tables = _table(first, kind, names, reads), _table(second, kind, names, reads)
     check_trainable(tables[0])
     if not allow_leak:
         check_leak(*tables)
-    return _settled(*tables)
+    return _without_splits(*tables)
 
 
 def _held_out(table: Table, seed: int) -> tuple[Table, Table]:
     check_trainable(table)
     train, valid = hold_out(table, seed)
     how = "by group" if table.groups is not None else "stratified by class" if table.classes else "at random"
-    told = "%s: no validation data given; %d of %d samples (%.0f %%) held out %s, seed %d"
-    log.info(told, table.source, len(valid), len(table), 100 * len(valid) / len(table), how, seed)
-    return _settled(train, valid)
+    line = "%s: no validation data given; %d of %d samples (%.0f %%) held out %s, seed %d"
+    log.info(line, table.source, len(valid), len(table), 100 * len(valid) / len(table), how, seed)
+    return _without_splits(train, valid)
 
 
-def _settled(train: Table, valid: Table) -> tuple[Table, Table]:
-    """Return the tables without splits, such as folds, that would ask again which of them to hold out."""
+def _without_splits(train: Table, valid: Table) -> tuple[Table, Table]:
+    """Return the tables without their split columns, so that they are not divided again."""
     return replace(train, splits=None), replace(valid, splits=None)
 
 
 def _part(raw: Raw, name: str) -> Raw:
-    """Return the rows of a source that was given as train, or as valid: all, or those of its split."""
+    """Return the rows of a source given as train or as valid: those of its split of that name, or all."""
     if raw.splits is None:
         return raw
     if name == "valid":

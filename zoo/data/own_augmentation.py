@@ -1,4 +1,4 @@
-"""The user's own augmentation: any function from a decoded image to another, such as torchvision's or albumentations'."""
+"""Augmentation by the user's own function of a decoded image, such as torchvision's or albumentations'."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ALBUMENTATIONS = ("albumentations", "albumentationsx")
 
 @dataclass(frozen=True)
 class OwnAugmentation:
-    """Decode, the user's function, then the evaluation transform.
+    """Decode an image, call the user's function, then the evaluation transform.
 
-    The function is given a PIL image (albumentations an array) and may return an image, an array or a tensor; a float tensor is
-    taken for values in [0, 1] of the declared size, and normalised. Python's, numpy's and torch's random numbers in it are a
-    function of the run's seed, the epoch and the sample.
+    The function takes a PIL image (albumentations an array) and may return an image, an array or a tensor; a float tensor must
+    have values in [0, 1] and the declared size, and is normalised. Python's, numpy's and torch's random numbers in it depend on
+    the run's seed, the epoch and the sample only.
 
     Attributes:
         inputs: The declared input.
@@ -55,7 +55,7 @@ class OwnAugmentation:
                     "scale them, as v2.ToDtype(torch.float32, scale=True) does, and leave out a normalisation, which the model does itself"
                 )
                 raise DataError(f"the augmentation returned a float tensor with values in [{low:g}, {high:g}], not in [0, 1]; {remedy}")
-            if ready:  # a ready-made tensor is the network's input as it is
+            if ready:  # a float tensor is already the network's input
                 return x
             mean, std = torch.tensor(self.inputs.mean).view(-1, 1, 1), torch.tensor(self.inputs.std).view(-1, 1, 1)
             return (x - mean) / std
@@ -76,13 +76,13 @@ class OwnAugmentation:
 
 @contextmanager
 def drawing_from(rng: random.Random) -> Iterator[int]:
-    """Seed all global random numbers from ``rng`` inside, and put them back at the end; yield the seed."""
+    """Seed all global random generators from ``rng`` and restore them at the end; yield the seed."""
     seed = rng.getrandbits(63)
     python, numbers, state = random.getstate(), np.random.get_state(legacy=False), torch.default_generator.get_state()
     try:
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed would reset a GPU's too
+        torch.default_generator.manual_seed(seed)  # only the CPU's: torch.manual_seed would reset a GPU's too
         yield seed
     finally:
         random.setstate(python)

@@ -1,4 +1,4 @@
-"""Inputs and labels as a source has them, before classes are settled: the result of every reader."""
+"""The result of every reader: inputs and labels as in the source, before classes are encoded."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TEXTUAL = ("text", "words")
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a reader is asked for.
+    """Options of a reader.
 
     Attributes:
-        columns: Own names of the columns of a table, such as ``{"file_name": "file", "group": "patient_id"}``.
-        labelled: True requires labels, False leaves them out, None takes them where the source has them.
-        reads: What an input is: ``image``, ``volume``, ``text`` or ``words``; see ``zoo.data.table.Table``.
+        columns: Names of the columns of a table by role, such as ``{"file_name": "file", "group": "patient_id"}``.
+        labelled: True requires labels, False ignores them, None takes them if the source has them.
+        reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; see ``zoo.data.table.Table``.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class ReadOptions:
 
     @property
     def textual(self) -> bool:
-        """Whether an input is a text, or a sentence given as words."""
+        """Whether an input is a text, or a sentence as a list of words."""
         return self.reads in TEXTUAL
 
 
@@ -39,8 +39,8 @@ class Raw:
 
     Attributes:
         inputs: Paths, images, arrays or tensors.
-        labels: One per input; None for a row, or for all rows, where unlabelled.
-        classes: All class names that the source declares, also those without samples, or None.
+        labels: One per input; None for an unlabelled row, or if all are unlabelled.
+        classes: All class names that the source declares, including those without samples, or None.
         groups: Group id per input, or None.
         splits: Split per input, or None.
         source: For messages.
@@ -57,7 +57,7 @@ class Raw:
         return len(self.inputs)
 
     def select(self, rows: Sequence[int] | Array) -> Raw:
-        """Return chosen rows."""
+        """Return the rows with these indices."""
         return replace(
             self,
             inputs=pick(self.inputs, rows),
@@ -72,7 +72,7 @@ class Raw:
 
 
 class Chain(Sequence[Any]):
-    """Several sequences after one another, items fetched when asked for."""
+    """Concatenation of sequences whose items are fetched lazily."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
         self.parts = list(parts)
@@ -90,7 +90,7 @@ class Chain(Sequence[Any]):
 
 
 def join(parts: Sequence[Raw], source: str) -> Raw:
-    """Return the rows of several readers as one; rows of an unlabelled part have the label None."""
+    """Concatenate the rows of several readers; rows of an unlabelled source have the label None."""
     inputs = [part.inputs for part in parts]
     lists = all(isinstance(items, list) for items in inputs)
     labelled = any(part.labels is not None for part in parts)

@@ -1,4 +1,4 @@
-"""The one place that tells kinds of sources apart."""
+"""Choice of the reader for any kind of source."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TABLES = (*frames.SUFFIXES, *conll.SUFFIXES)
 
 
 def kind_of(inputs: Inputs, task: str) -> str:
-    """Return what one input of a model is, as ``Table.reads`` names it."""
+    """Return the kind of a model's inputs, as in ``Table.reads``."""
     if not isinstance(inputs, Text):
         return type(inputs).__name__.lower()
     return "words" if find_task(task).per_token else "text"
@@ -39,8 +39,8 @@ def read(source: Any, options: ReadOptions) -> Raw:
     """Read any source; see ``zoo.data.open.open_data``.
 
     Raises:
-        DataError: If it is missing, empty, of an unknown kind, or lacks the labels that are required.
-        OptionError: If ``columns`` are given for a source that has none.
+        DataError: If it is missing, empty, of an unknown kind, or lacks required labels.
+        OptionError: If ``columns`` are given for a source without columns.
     """
     raw = _read(source, options)
     if options.labelled and raw.labels is None:
@@ -53,7 +53,7 @@ def _read(source: Any, options: ReadOptions) -> Raw:
         return memory.read_texts([source], None, options.reads, "the text")
     if isinstance(source, str | os.PathLike):
         return _read_path(Path(os.path.expanduser(source)), options)  # noqa: PTH111  # Path's raises for an unknown user
-    # A DataFrame or a Hub dataset can only exist where its library is imported already.
+    # A DataFrame or a Hub dataset exists only if its library is already imported.
     if isinstance(source, _class("pandas", "DataFrame")):
         return frames.read_frame(source, options)
     if isinstance(source, _class("datasets", "DatasetDict")):
@@ -70,7 +70,7 @@ def _read(source: Any, options: ReadOptions) -> Raw:
 
 
 def names_file(text: str) -> bool:
-    """Tell the name of a file from a text to predict: it has a known ending, and exists or holds no blank."""
+    """Return whether a string names a file and is no text to predict: it has a known suffix, and exists or has no blank."""
     if not text.lower().endswith(TABLES):
         return os.sep in text and os.path.isdir(text)  # noqa: PTH112  # Path's raises where a name is too long
     return not any(letter.isspace() for letter in text) or os.path.exists(text)  # noqa: PTH110
@@ -80,7 +80,7 @@ def _read_texts(source: Any, options: ReadOptions) -> Raw:
     reads = options.reads
     if isinstance(source, Table):
         return _read_table(source)
-    # Two texts, and two sentences to label, are a list of inputs; anything else in a tuple of two is (X, y).
+    # A tuple of two texts, or of two sentences to label, is a list of inputs; any other tuple of two is (X, y).
     sentences = reads == "words" and options.labelled is False
     if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str) and not sentences:
         return memory.read_texts(*source, reads)
@@ -117,7 +117,7 @@ def _read_path(path: Path, options: ReadOptions) -> Raw:
 
 
 def _read_text_path(path: Path, options: ReadOptions) -> Raw:
-    """Read what is left for texts: a folder that holds a table per split."""
+    """Read a folder of texts with a table per split."""
     found = [entry for entry in sorted(path.iterdir()) if entry.suffix.lower() in TABLES] if path.is_dir() else []
     splits = {entry.stem.lower(): entry for entry in found if entry.stem.lower() in folders.SPLITS}
     twice = [entry.name for entry in found if splits.get(entry.stem.lower(), entry) != entry]
@@ -135,7 +135,7 @@ def _read_memory(source: Any, reads: str) -> Raw:
         return _read_table(source)
     if isinstance(source, _class("PIL.Image", "Image")):
         return Raw([source], None, source="the image")
-    # Two paths or two images are a list of inputs, anything else a pair (X, y).
+    # A tuple of two paths or two images is a list of inputs, any other is (X, y).
     if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], (str, os.PathLike, _class("PIL.Image", "Image"))):
         return memory.read_arrays(*source, reads=reads)
     if hasattr(source, "dataobj"):  # one nibabel image
@@ -164,7 +164,7 @@ def _read_list(items: Sequence[Any], reads: str) -> Raw:
 
 
 def _read_table(table: Table) -> Raw:
-    """Return a table's rows with names instead of targets, so that other classes can be asked for."""
+    """Return a table's rows with class names instead of targets, so that they can be encoded by other classes."""
     labels: Sequence[Any] | None = None
     if table.targets is not None and not table.classes:
         labels = table.targets.tolist()

@@ -1,4 +1,4 @@
-"""Splits into train and valid: stratified, never through a group, and checked for leaks."""
+"""Splits into train and valid, stratified and by group, and checks for leaks between them."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ _NUMBER = re.compile(r"0*(\d+)(\.0+)?")
 
 
 def normal_group(group: str) -> str:
-    """Return a group id with its spelling variants made equal: ``007``, ``7 ``, ``7.0`` and ``7``; case; outer blanks."""
+    """Return the normal form of a group id: ``007``, ``7 ``, ``7.0`` and ``7`` are equal, and case is ignored."""
     text = group.strip().casefold()
     number = _NUMBER.fullmatch(text)
     return number[1] if number else text
 
 
 def choose_rows(splits: Sequence[str] | None, valid_split: str | None, source: str) -> tuple[Array, Array | None]:
-    """Choose the rows of train and of valid by the split column.
+    """Return the rows of train and of valid by the split column.
 
     Args:
         splits: Split per row, or None.
-        valid_split: The split to hold out; None takes the one called val, valid or validation.
+        valid_split: The split for validation; None takes the one called val, valid or validation.
         source: For messages.
 
     Returns:
-        Rows of train: of the split called train, else all but valid and test. Rows of valid, or None where there is no
-        such split.
+        Rows of train: the split called train, else all but valid and test. Rows of valid, or None without such a split.
 
     Raises:
         DataError: If ``valid_split`` does not exist, or the splits have other names and none was chosen.
@@ -59,18 +58,18 @@ def choose_rows(splits: Sequence[str] | None, valid_split: str | None, source: s
 
 
 def hold_out(table: Table, seed: int, share: float = SHARE) -> tuple[Table, Table]:
-    """Split off a validation part: stratified for single-label, along groups where they are known.
+    """Hold out rows for validation: stratified for single-label, by group if the table has groups.
 
     Args:
         table: Labelled rows.
-        seed: Decides the rows.
-        share: Part that is held out, in (0, 1).
+        seed: Seed of the choice.
+        share: Share that is held out, in (0, 1).
 
     Returns:
-        The rest and the held-out rows, both in their old order.
+        The training rows and the held-out rows, both in their original order.
 
     Raises:
-        DataError: If no split leaves every class in the rest and at least one row on each side.
+        DataError: If no split leaves every class in training and at least one row on each side.
     """
     if table.targets is None or len(table) < 2:
         raise DataError(f"{table.source}: {count(len(table), 'sample')} cannot be split into train and valid; give a validation set")
@@ -92,7 +91,7 @@ def _ungrouped(table: Table, seed: int, share: float) -> list[Array]:
     from sklearn.model_selection import StratifiedShuffleSplit  # type: ignore[import-untyped]  # ships no types
 
     targets = np.asarray(table.targets)
-    # A class with one sample can only train.
+    # The only sample of a class is for training.
     rows = rows[np.bincount(targets)[targets] > 1]
     present = len(np.unique(targets[rows]))
     size = max(round(share * len(table)), present)
@@ -118,7 +117,7 @@ def _grouped(table: Table, seed: int, share: float) -> list[Array]:
         return []
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)  # all that numpy's old generator takes
     with warnings.catch_warnings():
-        # A class with fewer samples than folds is fine here: one fold is taken, and train is checked.
+        # scikit-learn warns about classes with fewer samples than folds; only one fold is used, and train is checked.
         warnings.simplefilter("ignore", UserWarning)
         return [held for _, held in splitter.split(targets, targets, groups)]
 
@@ -138,7 +137,7 @@ def _keeps_classes(table: Table, rest: Array) -> bool:
 
 
 def check_trainable(table: Table) -> None:
-    """Refuse a training set without labels, with one class only, or with a class that has no sample.
+    """Check that a training set has labels, at least two classes, and a sample of each.
 
     Raises:
         DataError: Naming the classes.
@@ -158,9 +157,9 @@ def check_trainable(table: Table) -> None:
 
 
 def check_leak(train: Table, valid: Table) -> None:
-    """Refuse files and groups that are on both sides; ids of groups are compared as ``normal_group`` spells them.
+    """Check that no file and no group is on both sides; group ids are compared by ``normal_group``.
 
-    Equal texts are told and not refused: short messages repeat themselves.
+    Equal texts are only logged, as short messages often repeat.
 
     Raises:
         DataError: Listing pairs of samples.
@@ -185,12 +184,12 @@ def _check_same_inputs(train: Table, valid: Table) -> None:
     both = [row for row, item in enumerate(valid.inputs) if _comparable(item) and _key(item, valid) in here]
     if not both:
         return
-    told = f"{len(both)} of {count(len(valid), 'sample')} in valid {'is' if len(both) == 1 else 'are'} also in train"
+    overlap = f"{len(both)} of {count(len(valid), 'sample')} in valid {'is' if len(both) == 1 else 'are'} also in train"
     names = [valid.name_of(row) for row in both]
     if train.reads not in PIXELS:
-        log.warning("%s, which flatters the validation metrics: %s", told, examples(names))
+        log.warning("%s, which flatters the validation metrics: %s", overlap, examples(names))
         return
-    raise DataError(f"{told}: {examples(names)}. Give other validation data, or go on with allow_leak=True")
+    raise DataError(f"{overlap}: {examples(names)}. Give other validation data, or go on with allow_leak=True")
 
 
 def _key(item: Any, table: Table) -> str:

@@ -1,4 +1,4 @@
-"""One table for every source: inputs, encoded targets, classes, groups and splits. Nothing is decoded here."""
+"""The table of a source: undecoded inputs, encoded targets, classes, groups and splits."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ SPLIT_WORDS = {
     "valid": ("valid", "val", "validation", "dev"),
     "test": ("test", "testing"),
 }
-PIXELS = ("image", "volume")  # what Table.reads is for files that are decoded
+PIXELS = ("image", "volume")  # values of Table.reads whose inputs are decoded
 _SHOWN = 40
 _LONGEST_PATH = 4096
 _CANONICAL = {word: name for name, words in SPLIT_WORDS.items() for word in words}
 
 
 def split_word(name: object) -> str:
-    """Return ``train``, ``valid`` or ``test`` for any of their spellings, other names unchanged but stripped."""
+    """Return ``train``, ``valid`` or ``test`` for any of their spellings; other names are only stripped."""
     text = str(name).strip()
     return _CANONICAL.get(text.lower(), text)
 
 
 class View(Sequence[Any]):
-    """Chosen items of a sequence, in the given order, fetched when asked for."""
+    """Chosen items of a sequence in the given order, fetched lazily."""
 
     def __init__(self, items: Any, indices: Sequence[int] | Array) -> None:
-        # A view of a view would add one hop per selection.
+        # Flattened, so that repeated selection adds no indirection.
         chosen: Array = np.asarray(indices, dtype=np.int64)
         nested = isinstance(items, View)
         self.items: Any = items.items if nested else items
@@ -65,13 +65,13 @@ class Table:
     Attributes:
         inputs: Paths, PIL images, arrays or tensors, one per sample.
         targets: int64 ``(samples,)`` for single-label, float32 ``(samples, classes)`` for multi-label, float32
-            ``(samples,)`` or ``(samples, values)`` for regression, None where unlabelled.
+            ``(samples,)`` or ``(samples, values)`` for regression, None if unlabelled.
         classes: Class names in the order of the targets; empty for regression.
-        groups: What must not be split, such as a patient id, per sample, or None.
+        groups: Group id per sample, such as a patient id, or None; splits never divide a group.
         splits: Name of the split per sample, or None.
-        source: Where the data come from, for messages.
-        reads: What an input is: ``image``, ``volume``, ``text`` (a text or a pair of texts) or ``words`` (a sentence given
-            as words, with a label for each; its targets are an array of int64 arrays).
+        source: Name of the source, for messages.
+        reads: Kind of the inputs: ``image``, ``volume``, ``text`` (a text or a pair of texts) or ``words`` (a list of words
+            with a label for each; the targets are an array of int64 arrays).
     """
 
     inputs: Sequence[Any]
@@ -86,7 +86,7 @@ class Table:
         return len(self.inputs)
 
     def select(self, indices: Sequence[int] | Array) -> Table:
-        """Return the rows ``indices``, in that order."""
+        """Return the rows ``indices`` in that order."""
         rows = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
@@ -105,20 +105,20 @@ class Table:
         return {name: int(number) for name, number in zip(self.classes, numbers, strict=True)}
 
     def name_of(self, index: int) -> str:
-        """Return what to call one sample in a message: its path, or its row number."""
+        """Return the name of a sample for messages: its path, or its row number."""
         return item_name(self.inputs, index)
 
 
 def flat_targets(targets: Array) -> Array:
-    """Return the targets as one array of numbers; those of words one after another."""
+    """Return the targets as one array of numbers; those of words concatenated."""
     if targets.dtype != object:
         return targets
     return np.concatenate(list(targets)) if len(targets) else np.empty(0, dtype=np.int64)
 
 
 def item_name(inputs: Sequence[Any], index: int) -> str:
-    """Return the path of an input, or ``row N`` counted from 0; of a text also its beginning."""
-    # Looking at a lazy input would decode it; only lists hold paths.
+    """Return the path of an input, or ``row N`` counted from 0; for a text also its beginning."""
+    # Indexing a lazy sequence would decode the input; only lists hold paths.
     item = inputs[index] if isinstance(inputs, list | tuple) else None
     if isinstance(item, str) and not _is_path(item):
         return f"row {index} ({item[:_SHOWN]!r}{'…' if len(item) > _SHOWN else ''})"
@@ -126,7 +126,7 @@ def item_name(inputs: Sequence[Any], index: int) -> str:
 
 
 def _is_path(text: str) -> bool:
-    """Tell a path from a text: it has no blank, or it exists."""
+    """Return whether a string is a path and no text: it has no blank, or it exists."""
     return not any(letter.isspace() for letter in text) or (len(text) < _LONGEST_PATH and os.path.exists(text))  # noqa: PTH110  # ten times faster
 
 
@@ -134,7 +134,7 @@ def rows_of_split(splits: Sequence[str] | None, name: str, source: str) -> Array
     """Return the indices of the rows of one split.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there is no such split.
     """
     if splits is None:
         raise DataError(f"{source} has no splits, so {name!r} cannot be chosen; give a folder with train/ and val/, or a split column")

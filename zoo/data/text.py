@@ -1,4 +1,4 @@
-"""Texts become token ids: encoded once, padded to the longest of each batch."""
+"""Token ids of texts: encoded once, padded to the longest of each batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CHUNK = 1024
 
 
 class Tokenizer(Protocol):
-    """What a plugin's tokenizer function returns.
+    """The interface of a tokenizer, which a plugin's function returns.
 
     Attributes:
         padding: Padding value of each input, by its name.
@@ -38,23 +38,23 @@ class Tokenizer(Protocol):
     padding: Mapping[str, int]
 
     def encode(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[Encoding]:
-        """Return the inputs of each text or pair of texts: cut to ``max_length`` tokens, special ones added, not padded."""
+        """Return the inputs of each text or pair of texts: truncated to ``max_length`` tokens, special tokens added, not padded."""
         ...
 
     def encode_words(self, sentences: Sequence[Sequence[str]], max_length: int) -> list[tuple[Encoding, list[int | None]]]:
-        """Return the same for sentences given as words, and for each token the index of its word, None for special ones."""
+        """Return the same for lists of words, and the word index of each token, None for special tokens."""
         ...
 
     def save(self, folder: Path, max_length: int) -> None:
-        """Write the tokenizer's files into a folder, from where its home library opens them and cuts texts as the model does."""
+        """Save the tokenizer's files to a folder in the format of its library, with ``max_length`` as its limit."""
         ...
 
 
 def open_tokenizer(inputs: Text) -> Tokenizer:
-    """Return the tokenizer of a declared text input; opened once, and again where files of its folder have changed.
+    """Return the tokenizer of a declared text input; opened once, and again if files of its folder have changed.
 
     Raises:
-        OptionError: If the declaration names none.
+        OptionError: If the declaration has no tokenizer.
     """
     if not inputs.tokenizer:
         raise OptionError("this backbone declares no tokenizer; give zoo.Text(tokenizer='module:function') in its declaration")
@@ -68,19 +68,19 @@ def _open(inputs: Text, stamps: tuple[object, ...]) -> Tokenizer:
 
 
 def _stamps(files: str) -> tuple[object, ...]:
-    """Return what tells the state of a local folder's files: a folder that is saved into again has another tokenizer."""
+    """Return a key of the files in a local folder, which changes when a tokenizer is saved there again."""
     if not files or not os.path.isdir(files):  # noqa: PTH112  # Path's may raise for the name of a repository
         return ()
     with os.scandir(files) as entries:
-        told = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
-    return tuple(sorted((name, state.st_ino, state.st_mtime_ns, state.st_size) for name, state in told))
+        states = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
+    return tuple(sorted((name, state.st_ino, state.st_mtime_ns, state.st_size) for name, state in states))
 
 
 class TextSamples:
-    """Encoded samples ``(inputs, target, index)`` of a table of texts, or of sentences given as words.
+    """Encoded samples ``(inputs, target, index)`` of a table of texts, or of lists of words.
 
     Attributes:
-        table: The rows that are served.
+        table: The rows.
         lengths: Tokens per sample, int64 ``(samples,)``.
     """
 
@@ -88,26 +88,26 @@ class TextSamples:
         """Encode a table.
 
         Args:
-            table: Texts, pairs of texts, or lists of words where ``table.reads`` says so.
+            table: Texts, pairs of texts, or, if ``table.reads`` is ``words``, lists of words.
             inputs: The declared input.
 
         Raises:
             DataError: If a sample is no text.
         """
         self.table = table
-        tokenizer = open_tokenizer(inputs)  # not kept: loader processes need it no more, and it may not be picklable
+        tokenizer = open_tokenizer(inputs)  # no attribute: loader processes do not need it, and it may not be picklable
         self._padding = dict(tokenizer.padding)
         self._words: list[list[int | None]] | None = None
         items = [table.inputs[row] for row in range(len(table))]
         if table.reads == "words":
-            told = [one for part in _chunks(items) for one in tokenizer.encode_words([_as_words(item) for item in part], inputs.max_length)]
-            self._encodings, self._words = [encoding for encoding, _ in told], [words for _, words in told]
+            both = [one for part in _chunks(items) for one in tokenizer.encode_words([_as_words(item) for item in part], inputs.max_length)]
+            self._encodings, self._words = [encoding for encoding, _ in both], [words for _, words in both]
         else:
             self._encodings = [one for part in _chunks(items) for one in tokenizer.encode(part, inputs.max_length)]
         self.lengths = np.array([len(encoding["input_ids"]) for encoding in self._encodings], dtype=np.int64)
-        self._tell_cut(inputs.max_length)
+        self._log_truncation(inputs.max_length)
 
-    def _tell_cut(self, max_length: int) -> None:
+    def _log_truncation(self, max_length: int) -> None:
         full = int((self.lengths >= max_length).sum())
         if full:
             log.info(
@@ -122,7 +122,7 @@ class TextSamples:
         return len(self.table)
 
     def set_epoch(self, epoch: int) -> None:
-        """Do nothing: texts are the same in every epoch."""
+        """Do nothing: texts are not augmented."""
 
     def __getitem__(self, index: int) -> tuple[Encoding, Any, int]:
         """Return the encoding, the target (for words one per token) and the index."""
@@ -133,12 +133,12 @@ class TextSamples:
         return self._encodings[index], int(target) if isinstance(target, np.int64) else target, index
 
     def words(self, index: int) -> list[int]:
-        """Return the words of one sentence whose first token was kept, in order."""
+        """Return the indices of the words of one sentence whose first token is within ``max_length``, in order."""
         assert self._words is not None, "only sentences given as words have words"
         return [word for word in dict.fromkeys(self._words[index]) if word is not None]
 
     def collate(self, samples: Sequence[tuple[Encoding, Any, int]]) -> Batch:
-        """Pad a list of samples to the longest, in tokens, and stack it."""
+        """Pad samples to the longest, in tokens, and stack them."""
         encodings, targets, indices = zip(*samples, strict=True)
         longest = max(len(encoding["input_ids"]) for encoding in encodings)
         inputs = {name: _padded([encoding[name] for encoding in encodings], longest, value) for name, value in self._padding.items()}
@@ -150,13 +150,13 @@ class TextSamples:
 
 
 def _by_token(words: Sequence[int | None], target: Any) -> list[int]:
-    """Return the target of each token: a word's first token carries it (0 where unlabelled), all others are ignored."""
-    told, before = [], None
+    """Return the target of each token: that of the word for its first token (0 if unlabelled), ``IGNORED`` for all others."""
+    targets, before = [], None
     for word in words:
         first = word is not None and word != before
-        told.append((0 if target is None else int(target[word])) if first else IGNORED)
+        targets.append((0 if target is None else int(target[word])) if first else IGNORED)
         before = word if word is not None else before
-    return told
+    return targets
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:

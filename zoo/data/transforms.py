@@ -1,4 +1,4 @@
-"""From any input to a normalised tensor: crop and resize as the backbone declares, as torchvision and timm do it."""
+"""Image transforms: decode, crop and resize as the backbone declares, equal to torchvision and timm, and normalise."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _RESAMPLING = {
 def eval_transform(inputs: Image) -> Transform:
     """Return the evaluation transform of a backbone's declared input.
 
-    The short side is resized to ``floor(size / crop)`` pixels with antialiasing, the middle is cut out, values are divided
-    by 255 and normalised: bit-equal to torchvision's and timm's PIL pipelines. So a JPEG is decoded at its full size, unlike
-    in training.
+    The short side is resized to ``floor(size / crop)`` pixels with antialiasing, the centre is cropped, values are divided
+    by 255 and normalised: bit-equal to torchvision's and timm's PIL pipelines. A JPEG is therefore decoded at its full size,
+    unlike in training.
 
     Args:
         inputs: Size, mean, std, interpolation and crop.
@@ -49,11 +49,11 @@ def eval_transform(inputs: Image) -> Transform:
 def train_transform(inputs: Image, augment: Augment) -> Transform:
     """Return the training transform: random resized crop, flip, jitter, RandAugment, normalisation, random erasing.
 
-    A JPEG is decoded at a half, a quarter or an eighth of its size where even the smallest crop need not be enlarged.
+    A JPEG is decoded at a half, a quarter or an eighth of its size if even the smallest crop need not be enlarged.
 
     Args:
         inputs: Size, mean, std and interpolation.
-        augment: What to vary; where it varies nothing, the evaluation transform is returned.
+        augment: The augmentation; without any, the evaluation transform is returned.
 
     Returns:
         A picklable function of an input and a ``random.Random`` that gives float32 ``(channels, height, width)``.
@@ -63,7 +63,7 @@ def train_transform(inputs: Image, augment: Augment) -> Transform:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Resize, middle crop, normalise."""
+    """Resize, centre crop, normalise."""
 
     inputs: Image
     normalise: Normalise = field(init=False, repr=False, compare=False)
@@ -85,7 +85,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Train:
-    """Random resized crop, the other variations, normalise."""
+    """Random resized crop, the other augmentations, normalise."""
 
     inputs: Image
     augment: Augment
@@ -120,7 +120,7 @@ class Normalise:
 
     def __call__(self, image: PIL.Image.Image) -> torch.Tensor:
         """Return float32 ``(channels, height, width)``."""
-        # np.array copies, so that torch gets memory it may write to.
+        # np.array copies: torch needs writable memory.
         pixels = torch.from_numpy(np.array(image))
         pixels = pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
         x = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
@@ -129,12 +129,12 @@ class Normalise:
 
 
 def resize_target(inputs: Image) -> tuple[int, int]:
-    """Return the height and width in pixels that the evaluation resize covers: ``floor(size / crop)``, as in timm."""
+    """Return the height and width in pixels of the evaluation resize: ``floor(size / crop)``, as in timm."""
     return math.floor(inputs.height / inputs.crop), math.floor(inputs.width / inputs.crop)
 
 
 def _cover(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """Return the width and height, of the image's shape, that just cover ``target`` (height, width)."""
+    """Return the smallest width and height of the image's aspect ratio that cover ``target`` (height, width)."""
     width, height = size
     if width * target[0] <= height * target[1]:
         return target[1], max(int(target[1] * height / width), target[0])
@@ -142,11 +142,11 @@ def _cover(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
 
 
 def check_tensor(x: torch.Tensor, inputs: Image) -> torch.Tensor:
-    """Return a ready-made float tensor as float32.
+    """Return a prepared float tensor as float32.
 
     Raises:
         DataError: If its shape is not ``(channels, height, width)`` of the declared input.
-        CorruptInputError: If a value is not finite; in training it would poison the statistics of BatchNorm for good.
+        CorruptInputError: If a value is not finite; in training it would spoil the statistics of BatchNorm.
     """
     if tuple(x.shape) != inputs.shape:
         raise DataError(

@@ -1,12 +1,12 @@
-"""From a volume of any encoding to a normalised tensor, by MONAI's transforms, which are imported at first use.
+"""Volumes of any encoding to normalised tensors, by MONAI's transforms, which are imported at first use.
 
 | step | what happens |
 |---|---|
-| read | NIfTI by nibabel, .npy and .npz, arrays, nibabel images; axes turned to RAS+ where the file says how they lie |
-| space | resampled to the declared millimetres (trilinear), or, without any, the whole resized to the declared size |
+| read | NIfTI by nibabel, .npy and .npz, arrays, nibabel images; axes reordered to RAS+ if the file has an affine |
+| space | resampled to the declared millimetres (trilinear), or, without any, resized to the declared size |
 | values | the window becomes 0 to 1; without one, mean 0 and standard deviation 1 over the volume |
-| vary | in training: mirrored left to right, turned, scaled and shifted a little, brightness and contrast |
-| size | cut or padded around the middle, padding with the volume's lowest value |
+| vary | in training: flipped left to right, rotated, scaled and shifted a little, brightness and contrast |
+| size | cropped or padded around the centre, with the volume's lowest value |
 | channels | ``(x - mean) / std``; one channel is repeated for a model of several |
 """
 
@@ -35,12 +35,12 @@ SCALE = 0.1
 
 
 def volume_transform(inputs: Volume, augment: Augment | None) -> VolumeTransform:
-    """Return the transform of a declared volume; its random numbers come from the given ``random.Random`` alone.
+    """Return the transform of a declared volume; its random numbers come only from the given ``random.Random``.
 
     Args:
         inputs: Size, spacing, window, mean and std.
-        augment: How volumes are varied in training: ``flip`` is the probability of a mirror image, left to right, and
-            ``jitter`` twice the range of brightness and contrast; None varies nothing.
+        augment: Augmentation in training: ``flip`` is the probability of a flip, left to right, and ``jitter`` twice the
+            range of brightness and contrast; None is no augmentation.
 
     Returns:
         A picklable function of an input and a ``random.Random`` that gives float32 ``(channels, depth, height, width)``.
@@ -62,7 +62,7 @@ def _monai() -> Any:
 
 @dataclass(frozen=True)
 class Prepare:
-    """The steps of this module's table."""
+    """The steps in the table at the top of this module."""
 
     inputs: Volume
     augment: Augment | None = None
@@ -114,7 +114,7 @@ def read_volume(source: Any, channels: int = 1) -> tuple[Array, Array | None]:
         channels: Number of channels of the model; 0 for any.
 
     Returns:
-        float32 ``(1 or channels, depth, height, width)``, and the affine from indices to millimetres, None where unknown.
+        float32 ``(1 or channels, depth, height, width)``, and the affine from indices to millimetres, None if unknown.
 
     Raises:
         CorruptInputError: If it cannot be read, has another number of channels, or values that are not finite.
@@ -151,10 +151,10 @@ def _checked(values: Array, channels: int, name: str) -> Array:
 
 
 def check_volume(x: torch.Tensor, inputs: Volume) -> torch.Tensor:
-    """Return a volume that is prepared already, as float32.
+    """Return a prepared volume as float32.
 
     Raises:
-        DataError: If it has another shape than the model takes.
+        DataError: If its shape is not the one that the model takes.
         CorruptInputError: If a value is not finite.
     """
     if tuple(x.shape) != inputs.shape:
@@ -192,6 +192,6 @@ def _varied(x: torch.Tensor, rng: random.Random, augment: Augment) -> torch.Tens
 
 
 def _plain(x: Any) -> torch.Tensor:
-    """Return a tensor without MONAI's metadata, which would follow it through the network."""
+    """Return a plain tensor, without MONAI's metadata."""
     tensor = x.as_tensor() if hasattr(x, "as_tensor") else x
     return torch.as_tensor(tensor)

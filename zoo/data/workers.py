@@ -1,4 +1,4 @@
-"""Signal handling in loader workers: signals are left to the main process."""
+"""Signal handling in loader workers, which leave signals to the main process."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ _LEFT = tuple(getattr(signal, name) for name in ("SIGINT", "SIGUSR1", "SIGHUP") 
 
 
 def worker_init() -> Callable[[int], None]:
-    """Return the ``worker_init_fn`` of a ``DataLoader`` whose main process handles signals itself.
+    """Return the ``worker_init_fn`` of a ``DataLoader`` whose main process handles signals.
 
-    A signal to the process group (Ctrl-C, a scheduler's SIGTERM) must not kill workers, or the step that is under way
-    could not be finished and saved. Yet they cannot simply ignore SIGTERM: at the end of the main process,
-    multiprocessing sends it to them and then waits, for ever if they ignore it. So a worker ends when its main process
-    sends SIGTERM, and not when anybody else does. It also ends as soon as its main process is no more, whatever it is
-    busy with.
+    A signal to the process group (Ctrl-C, a scheduler's SIGTERM) must not kill workers, or the current step could not be
+    finished and saved. Yet they cannot ignore SIGTERM: at exit, multiprocessing sends it from the main process and waits,
+    for ever if it is ignored. So a worker exits on a SIGTERM from its main process only, and when its main process has
+    died.
     """
     return _start
 
 
 @contextmanager
 def starting_workers(method: str) -> Iterator[None]:
-    """Hold signals back while workers are started: one that began a moment ago does not yet know whom to obey.
+    """Block signals while workers start: a new worker has no handlers yet.
 
     Args:
-        method: Start method of multiprocessing. A forked worker is told at once; a spawned one first imports for seconds.
+        method: Start method of multiprocessing. A forked worker has its handlers at once, a spawned one after seconds of imports.
     """
     if not hasattr(signal, "sigwaitinfo"):
         yield
         return
-    # Now, as what they would inherit from here is not theirs: all later processes of the program come from them.
+    # Started before the signals are blocked: these helpers, and later processes that they start, would inherit the mask.
     if method == "forkserver":
         forkserver.ensure_running()
     elif method == "spawn":
@@ -53,22 +52,22 @@ def _start(_worker: int) -> None:
     for number in _LEFT:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    # Where the sender of a signal cannot be known (macOS, Windows), SIGTERM keeps its usual meaning.
+    # Without sigwaitinfo the sender of a signal is unknown (macOS, Windows); SIGTERM then ends the worker as usual.
     if parent is not None and parent.pid is not None and hasattr(signal, "sigwaitinfo"):
-        # Blocked here and in every later thread, so that it waits for the thread that looks at the sender.
+        # Blocked here and in later threads, so that it stays pending for the thread that checks the sender.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey, args=(parent.pid, os.getppid()), daemon=True).start()
+        threading.Thread(target=_exit_on_sigterm, args=(parent.pid, os.getppid()), daemon=True).start()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
-def _obey(main: int, above: int) -> None:
+def _exit_on_sigterm(main: int, above: int) -> None:
     while True:
         sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
         if sender == main or os.getppid() != above:
             os._exit(0)
 
 
-def _end_with(sentinel: int) -> None:
+def _exit_with_parent(sentinel: int) -> None:
     wait([sentinel])
     os._exit(0)

@@ -1,1 +1,1 @@
-"""Backbones with layer groups, task heads, and the module made of both."""
+"""Backbones with layer groups, task heads, and the task model that joins them."""

@@ -21,32 +21,32 @@ SYNONYMS = {"mean": "avg", "average": "avg", "cls": "token", "class": "token"}
 
 
 def check_arguments(num_classes: int, task: str, in_chans: int | None, labels: Sequence[str] | None) -> None:
-    """Refuse arguments of ``adapt`` that are out of range, all at once.
+    """Check the ranges of the arguments of ``adapt``.
 
     Raises:
-        OptionError: Naming each and its remedy.
+        OptionError: Naming every wrong argument and its remedy.
     """
-    whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
+    is_int = isinstance(num_classes, int) and not isinstance(num_classes, bool)
     known = task_names()
     least = find_task(task).least_outputs if task in known else 1
     remedy = "; a single yes-or-no is task='multi-label', a number task='regression'" if num_classes == 1 else ""
     faults = [
         (task not in known, f"task {task!r}{did_you_mean(str(task), known)} is none of: {', '.join(known)}"),
-        (not whole or num_classes < least, f"num_classes is {num_classes!r}; {task} needs a whole number of at least {least}{remedy}"),
+        (not is_int or num_classes < least, f"num_classes is {num_classes!r}; {task} needs a whole number of at least {least}{remedy}"),
         (in_chans is not None and in_chans < 1, f"in_chans is {in_chans}; an input has at least 1 channel"),
         (labels is not None and len(labels) != num_classes, f"{len(labels or ())} labels are given for {num_classes} classes"),
         (labels is not None and len(set(labels)) != len(labels), f"labels has a name twice: {', '.join(map(str, labels or ()))}"),
     ]
-    told = [message for wrong, message in faults if wrong]
-    if told:
-        raise OptionError(told[0] if len(told) == 1 else fault_list("adapt() cannot work with these arguments:", told))
+    messages = [message for wrong, message in faults if wrong]
+    if messages:
+        raise OptionError(messages[0] if len(messages) == 1 else fault_list("adapt() cannot work with these arguments:", messages))
 
 
 def check_task(spec: BackboneSpec, head: HeadSpec, task: str) -> None:
-    """Refuse a task that does not fit the input or the head.
+    """Check that a task fits the input and the head.
 
     Raises:
-        OptionError: Saying what would fit.
+        OptionError: Naming what fits.
     """
     words = find_task(task).per_token
     if words and not isinstance(spec.inputs, Text):
@@ -57,10 +57,10 @@ def check_task(spec: BackboneSpec, head: HeadSpec, task: str) -> None:
 
 
 def check_head_options(head: HeadSpec, options: Mapping[str, Any]) -> None:
-    """Refuse options that the head does not have.
+    """Check that the head has these options.
 
     Raises:
-        OptionError: With the nearest one.
+        OptionError: With the nearest option for each unknown one.
     """
     parameters = list(inspect.signature(load_function(head.build)).parameters.values())[2:]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -69,10 +69,10 @@ def check_head_options(head: HeadSpec, options: Mapping[str, Any]) -> None:
 
 
 def checked_head(head: Any, features: Features, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
-    """Return a copy of a head of the user's own, tried on zeros where it is given pooled features.
+    """Return a copy of the user's own head, tried on zeros if it takes pooled features.
 
     Raises:
-        OptionError: If it is no module, fails, or gives another number of outputs.
+        OptionError: If it is no module, fails, or has another number of outputs.
     """
     if not isinstance(head, nn.Module):
         name = getattr(head, "__name__", type(head).__name__)
@@ -80,7 +80,7 @@ def checked_head(head: Any, features: Features, num_classes: int, options: Mappi
     check_options(options, ["pool"], "a head of your own")
     module = copy.deepcopy(head)
     if options.get("pool") == "none" and features.layout != "BD":
-        return module  # the size of a feature map is known once the network runs
+        return module  # the size of a feature map is unknown before a forward
     training = module.training
     try:
         with torch.no_grad():
@@ -112,7 +112,7 @@ def own_pooling(spec: BackboneSpec, task: str, options: Mapping[str, Any]) -> tu
 
 
 def check_width(features: Tensor, spec: BackboneSpec) -> None:
-    """Refuse features that are not as declared, before a head fails on them with torch's words.
+    """Check that features have the declared layout and width, before a head fails on them with torch's message.
 
     Raises:
         DeclarationError: Naming both widths.
@@ -125,7 +125,7 @@ def check_width(features: Tensor, spec: BackboneSpec) -> None:
 
 
 def channel_option(spec: BackboneSpec, in_chans: int | None) -> dict[str, int]:
-    """Return the build option for another number of input channels, if one is asked for.
+    """Return the build option for another number of input channels; empty if ``in_chans`` is the declared one.
 
     Raises:
         OptionError: If the backbone reads texts.

@@ -1,4 +1,4 @@
-"""The handle that ``zoo.get`` returns. Nothing is built, and torch is not imported, until something asks for it."""
+"""The backbone handle of ``zoo.get``, which builds the module and imports torch lazily."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ log = logging.getLogger("zoo")
 def get(
     name: str | PathLike[str], weights: bool | str | PathLike[str] | None = None, *, allow_partial: bool = False, **options: Any
 ) -> Backbone:
-    """Return a handle on a backbone: one that a plugin or ``registry.toml`` declares, or a folder's.
+    """Return a handle of a backbone that a plugin or ``registry.toml`` declares, or that a folder holds.
 
     Args:
-        name: ``source/name``, an alias, the unambiguous part after the source, or a folder: of a saved model, or of a library
+        name: ``source/name``, an alias, the unambiguous part after the source, or a folder of a saved model or in a format
             that a plugin reads.
         weights: None for the declared pretrained weights, False for random initialisation, or a safetensors file.
-        allow_partial: Whether weights that do not fill the whole backbone are accepted; the rest stays random.
+        allow_partial: Whether weights may leave tensors of the backbone unfilled, which stay random.
         **options: Options of the architecture, such as ``pad_type="same"``, ``drop_path_rate=0.1``, ``img_size=160``.
 
     Raises:
-        UnknownBackboneError: If nothing answers to the name; the nearest names are told.
-        AmbiguousNameError: If several backbones do.
+        UnknownBackboneError: If there is no such backbone, with the nearest names.
+        AmbiguousNameError: If several backbones match the name.
         WeightsNotFoundError: If ``weights`` names no file.
         OptionError: If the backbone has no such option.
     """
@@ -49,7 +49,7 @@ def get(
 
 
 def find_backbone(name: str | PathLike[str]) -> Backbone:
-    """Return a backbone as it is declared; see ``get``."""
+    """Return a backbone as declared; see ``get``."""
     if is_file(Path(name) / "config.json") and foreign_folder(str(name)) is None:
         from zoo.saved.saved import open_backbone
 
@@ -62,7 +62,7 @@ def find_backbone(name: str | PathLike[str]) -> Backbone:
 def configured(
     declared: Backbone, *, weights: bool | str | PathLike[str] | None, allow_partial: bool, options: Mapping[str, Any]
 ) -> Backbone:
-    """Return a backbone of ``find_backbone`` with the weights and options that ``get`` takes, without finding it again."""
+    """Return a backbone of ``find_backbone`` with the weights and options of ``get``, without another look-up."""
     return Backbone(
         declared.spec,
         plugin=declared.plugin,
@@ -73,19 +73,19 @@ def configured(
     )
 
 
-OWN = "own/"  # what the name of a network of the user's own begins with
+OWN = "own/"  # prefix of the names of the user's own networks
 
 
 def is_own(name: str) -> bool:
-    """Return whether a backbone of this name is a network of the user's own, which ``zoo.wrap`` was given."""
+    """Return whether this is the name of the user's own network, from ``zoo.wrap``."""
     return name.startswith(OWN)
 
 
 class Backbone:
-    """A backbone that can be looked at, built, and adapted to a task.
+    """A declared backbone that can be inspected, built, and adapted to a task.
 
     Attributes:
-        spec: The declaration, with the given options, weights and input size in it.
+        spec: The declaration, with the given options, weights and input size.
         plugin: Distribution and version of the plugin that declared it.
         pretrained: Whether it is built with pretrained weights.
     """
@@ -117,7 +117,7 @@ class Backbone:
         return f"Backbone({self.spec.name!r}, {'pretrained' if self.pretrained else 'random'})"
 
     def build(self) -> nn.Module:
-        """Return the backbone as a module; built at the first call, the same one afterwards.
+        """Return the backbone as a module; it is built at the first call.
 
         Raises:
             WeightsNotFoundError: If the pretrained weights cannot be obtained.
@@ -176,14 +176,14 @@ class Backbone:
             task: ``single-label``, ``multi-label``, ``regression`` or, for text, ``token-classification``.
             head: ``linear`` (for tokens: ``tokens``), ``mlp``, one that a plugin brings, or a module of your own: from pooled features
                 ``(batch, dim)`` to logits, with ``pool="none"`` from the features as they are.
-            in_chans: Number of input channels where it differs; the first layer's weights are adapted.
-            labels: Names of the classes in the order of the logits; learned from the data where not given.
-            seed: Seed of all initial values: the head's, and the backbone's where it starts from random ones.
+            in_chans: Number of input channels if it differs; the first layer's weights are adapted.
+            labels: Names of the classes in the order of the logits; taken from the data if not given.
+            seed: Seed of all initial values: the head's, and the backbone's if it is not pretrained.
             **head_options: Options of the head: ``pool``, ``dropout``, and ``hidden`` and ``activation`` for ``mlp``. The pool
                 ``pooler`` is the text backbone's own.
 
         Raises:
-            OptionError: If an argument is out of range or unknown; all are told at once.
+            OptionError: If an argument is out of range or unknown; all in one error.
         """
         from zoo.models.task_model import adapt
 
@@ -202,10 +202,10 @@ _VOLUME_OPTIONS = {"img_size": "size", "spacing": "spacing"}
 
 
 def with_options(spec: BackboneSpec, options: Mapping[str, Any]) -> BackboneSpec:
-    """Return ``spec`` with build options merged in, and its declared input following ``img_size`` and ``in_chans``.
+    """Return ``spec`` with build options merged in, and its input adapted to ``img_size`` and ``in_chans``.
 
     Raises:
-        OptionError: If the builder takes no such option.
+        OptionError: If the builder has no such option.
     """
     if not options:
         return spec
@@ -225,12 +225,12 @@ def with_options(spec: BackboneSpec, options: Mapping[str, Any]) -> BackboneSpec
 
 
 def has_pooler(spec: BackboneSpec) -> bool:
-    """Tell whether a text backbone can end in a pooling of its own: whether its builder has an option ``pooler``."""
+    """Return whether a text backbone has a pooling of its own: whether its builder has an option ``pooler``."""
     return isinstance(spec.inputs, Text) and "pooler" in inspect.signature(load_function(spec.build)).parameters
 
 
 def _features(spec: BackboneSpec, options: Mapping[str, Any]) -> Features:
-    """Return the features as the option ``pooler`` leaves them: one vector, or one per token."""
+    """Return the features with or without the option ``pooler``: one vector, or one per token."""
     if not isinstance(spec.inputs, Text) or "pooler" not in options:
         return spec.features
     if options["pooler"]:
@@ -239,7 +239,7 @@ def _features(spec: BackboneSpec, options: Mapping[str, Any]) -> Features:
 
 
 def _check_build_options(spec: BackboneSpec, options: Mapping[str, Any]) -> None:
-    """Refuse options that the builder's signature does not have; a builder with ``**options`` checks them itself."""
+    """Raise for options that are not in the builder's signature; a builder with ``**options`` checks them itself."""
     from zoo.errors import check_options
 
     parameters = inspect.signature(load_function(spec.build)).parameters.values()

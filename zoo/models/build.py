@@ -1,4 +1,4 @@
-"""Building a backbone: without values first, then filled, so that nothing is initialised that weights overwrite."""
+"""Building of backbones on the meta device and loading of weights, without initialising what weights overwrite."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ WRAPPERS = ("module.", "_orig_mod.")
 
 
 def build(spec: BackboneSpec, state: Callable[[], State] | None, *, allow_partial: bool = False) -> nn.Module:
-    """Build a backbone: with random values where ``state`` is None, else without values, then filled from it.
+    """Build a backbone: with random values if ``state`` is None, else on the meta device, then filled from the state.
 
     Args:
-        spec: The declaration; ``options`` go to its builder.
-        state: Reads the tensors of the backbone; called once the module stands.
-        allow_partial: Whether tensors that the state does not have keep random values instead of being an error.
+        spec: The declaration; ``options`` are passed to its builder.
+        state: Reads the tensors of the backbone; called after the module is built.
+        allow_partial: Whether tensors missing in the state keep random values instead of raising.
 
     Raises:
         CoverageError: If the state does not fill every parameter and buffer, with the coverage and the first names.
@@ -35,7 +35,7 @@ def build(spec: BackboneSpec, state: Callable[[], State] | None, *, allow_partia
     builder = load_function(spec.build)
     if state is None:
         return _module(builder(**spec.options), spec)
-    with headless():
+    with on_meta():
         module = _module(builder(**spec.options), spec)
     fitted, faults = fit_state(module, state(), spec)
     if faults and not allow_partial:
@@ -50,7 +50,7 @@ def build(spec: BackboneSpec, state: Callable[[], State] | None, *, allow_partia
 
 
 def fit_state(module: nn.Module, state: State, spec: BackboneSpec) -> tuple[State, list[str]]:
-    """Bring a state into the module's own keys, channels and dtypes; return it with a fault per tensor not filled."""
+    """Convert a state to the module's keys, channels and dtypes; return it with a fault for each tensor not filled."""
     state = {_unwrapped(key): value for key, value in state.items()}
     if spec.convert:
         state = load_function(spec.convert)(state, module)
@@ -86,15 +86,15 @@ def adapt_input(weight: Tensor, channels: int) -> Tensor:
     Returns:
         A tensor ``(out, channels, …)`` of the same dtype.
     """
-    given = weight.shape[1]
-    if channels < given and channels == 1:
+    before = weight.shape[1]
+    if channels < before and channels == 1:
         return weight.sum(dim=1, keepdim=True)
-    repeats = [index % given for index in range(channels)]
-    return weight[:, repeats] * (given / channels)
+    repeats = [index % before for index in range(channels)]
+    return weight[:, repeats] * (before / channels)
 
 
 def _adapt_channels(name: str, value: Tensor, tensor: Tensor, spec: BackboneSpec) -> Tensor | None:
-    """Adapt the input channels where that alone explains the difference; grouped or deeper layers are left as faults."""
+    """Adapt the input channels if the shapes differ in nothing else; return None for grouped or deeper layers."""
     same_rest = value.ndim == tensor.ndim >= 3 and value.shape[0] == tensor.shape[0] and value.shape[2:] == tensor.shape[2:]
     if not same_rest or tensor.shape[1] != spec.options.get("in_chans"):
         return None
@@ -125,7 +125,7 @@ def _coverage(spec: BackboneSpec, module: nn.Module, fitted: Mapping[str, Tensor
 
 
 class _SkipInitialisation(TorchFunctionMode):
-    """Leaves out the initialisation of tensors without values; torch would decompose each draw in Python."""
+    """Skips the initialisation of meta tensors, where torch would decompose each draw in Python."""
 
     SKIPPED = frozenset(
         {Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_, Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_}
@@ -138,14 +138,14 @@ class _SkipInitialisation(TorchFunctionMode):
 
 
 @contextmanager
-def headless() -> Iterator[None]:
-    """Move every parameter that is registered inside to the meta device; buffers keep their values.
+def on_meta() -> Iterator[None]:
+    """Put every parameter registered inside on the meta device; buffers keep their values.
 
-    Buffers are computed as usual, so those that are not saved (position indices, attention masks) are right without being
-    in any file. A parameter registered under two names stays one, so ties survive.
+    Buffers are computed as usual, because those that are not saved (position indices, attention masks) are in no file.
+    A parameter registered under two names stays one, so it stays tied.
     """
     register = nn.Module.register_parameter
-    # The originals are kept until the end, so that their ids stay unique.
+    # Holds the originals until the end, so that their ids stay unique.
     taken: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
 
     def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -164,10 +164,10 @@ def headless() -> Iterator[None]:
 
 
 def materialize(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give a headless module its values without copying them, in place; tied parameters stay tied.
+    """Assign values to the meta tensors of a module without a copy, in place; tied parameters stay tied.
 
     Raises:
-        CoverageError: If a tensor is still without values afterwards.
+        CoverageError: If a tensor is still on the meta device afterwards.
     """
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):

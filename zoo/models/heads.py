@@ -27,8 +27,8 @@ class Pool(nn.Module):
         known = POOLS[features.layout]
         self.how = how or features.pool
         if self.how not in known:
-            told = f"{did_you_mean(self.how, known)}; it can be: {', '.join(known)}"
-            raise OptionError(f"pool {self.how!r} does not fit features of layout {features.layout}{told}")
+            remedy = f"{did_you_mean(self.how, known)}; it can be: {', '.join(known)}"
+            raise OptionError(f"pool {self.how!r} does not fit features of layout {features.layout}{remedy}")
         if self.how == "token" and not features.prefix_tokens:
             raise OptionError("pool 'token' needs a class token, and this backbone declares none (prefix_tokens is 0); use 'avg' or 'max'")
         self.layout = features.layout
@@ -39,8 +39,8 @@ class Pool(nn.Module):
 
         Args:
             x: Features.
-            mask: For text, ``(batch, tokens)`` with 0 for padding. All other tokens count, the class token too, as
-                sentence embeddings have it (Reimers & Gurevych 2019).
+            mask: For text, ``(batch, tokens)`` with 0 for padding. All other tokens count, including the class token, as in
+                sentence embeddings (Reimers & Gurevych 2019).
         """
         if self.how == "none":
             return x
@@ -86,7 +86,7 @@ class LinearHead(nn.Module):
 
 
 class MLPHead(nn.Module):
-    """Pooling, a hidden layer with activation and dropout, and a linear layer: the usual head of medical transfer learning.
+    """Pooling, a hidden layer with activation and dropout, and a linear layer, as usual in medical transfer learning.
 
     With ``hidden`` equal to the width of the features it is also the classification head of many text models: ``tanh`` for
     RoBERTa and MPNet, ``relu`` for DistilBERT, ``gelu`` for ELECTRA and DeBERTa.
@@ -155,20 +155,20 @@ class TokenHead(nn.Module):
         _initialise(self.linear)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map features ``(batch, tokens, dim)`` to logits ``(batch, tokens, num_classes)``; padding is not left out."""
+        """Map features ``(batch, tokens, dim)`` to logits ``(batch, tokens, num_classes)``, padding included."""
         scores: Tensor = self.linear(self.dropout(features))
         return scores
 
 
 def _pool_masked(x: Tensor, mask: Tensor, how: str) -> Tensor:
-    kept = mask.to(torch.bool).unsqueeze(-1)
+    valid = mask.to(torch.bool).unsqueeze(-1)
     if how == "max":
-        return x.masked_fill(~kept, float("-inf")).amax(1)
-    return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
+        return x.masked_fill(~valid, float("-inf")).amax(1)
+    return (x * valid).sum(1) / valid.sum(1).clamp(min=1)
 
 
 def _initialise(layer: nn.Linear) -> None:
-    """Start near zero: large first logits would distort the features before the head has learned (Kumar et al. 2022)."""
+    """Initialise near zero: large first logits would distort the features before the head has learned (Kumar et al. 2022)."""
     nn.init.trunc_normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)
 
@@ -180,11 +180,11 @@ def _probability(dropout: float) -> float:
 
 
 class OwnHead(nn.Module):
-    """A module of the user's own behind the pooling of the backbone's features.
+    """The user's own module on pooled features.
 
     Args:
         features: Declared features of the backbone.
-        module: From pooled features ``(batch, dim)`` to logits ``(batch, num_classes)``.
+        module: Maps pooled features ``(batch, dim)`` to logits ``(batch, num_classes)``.
         pool: See ``Pool``.
     """
 
@@ -203,10 +203,10 @@ class OwnHead(nn.Module):
 
 
 class OwnFeatureHead(nn.Module):
-    """A module of the user's own that is given the backbone's features as they are, and for text the mask of the padding.
+    """The user's own module on unpooled features, with the padding mask for text.
 
     Args:
-        module: From features of the declared layout to logits ``(batch, num_classes)``.
+        module: Maps features of the declared layout to logits ``(batch, num_classes)``.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -219,11 +219,11 @@ class OwnFeatureHead(nn.Module):
         return scores
 
 
-OWN = "own"  # the name of a head that was given and not built
+OWN = "own"  # name of the user's own heads
 
 
 def own_head(features: Features, module: nn.Module, *, pool: str = "") -> nn.Module:
-    """Return a module of the user's own as a head; with pool ``none`` it is given feature maps or tokens as they are."""
+    """Return the user's own module as a head; with pool ``none`` it takes unpooled feature maps or tokens."""
     if pool == "none" and features.layout != "BD":
         return OwnFeatureHead(module)
     return OwnHead(features, module, pool=pool)

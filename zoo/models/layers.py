@@ -1,4 +1,4 @@
-"""Layer groups: the only door from declared names to modules.
+"""Layer groups: the modules and parameters of declared names.
 
 ``bind(model, layers)`` turns a declaration (see docs/layers.md) into ``LayerGroups``, an immutable sequence of groups in
 forward order, or raises one error that lists every fault. Members are looked up by name at each use, so parameters that
@@ -27,9 +27,9 @@ class LayerGroup:
     Attributes:
         name: Name of the group; part of saved models.
         index: Position, counted from the input.
-        members: Declared dotted names, without signs.
-        strays: Modules without parameters or buffers (dropout, activations) that no group names; they ride with the
-            module registered before them, so that a frozen group's dropout is off as well.
+        members: Declared dotted names, without ``*`` and ``?``.
+        strays: Modules without parameters or buffers (dropout, activations) that no group names; they belong to the group
+            of the module registered before them, so that a frozen group's dropout is off as well.
     """
 
     name: str
@@ -112,7 +112,7 @@ class LayerGroups(Sequence[LayerGroup]):
         return self[: self._position(name) + 1]
 
     def prefix_length(self, k: int | str) -> int:
-        """Return how many groups the frozen prefix ``k`` holds: a number, or a group's name (inclusive).
+        """Return the length of the frozen prefix ``k``, a number of groups or a group's name (inclusive).
 
         Raises:
             UnknownGroupError: If there is no such group, or fewer groups than ``k``.
@@ -126,7 +126,7 @@ class LayerGroups(Sequence[LayerGroup]):
         return int(k)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield every parameter of these groups once; one that is tied across groups belongs to the first."""
+        """Yield every parameter of these groups once; a parameter tied across groups belongs to the first."""
         seen: set[int] = set()
         for group in self._groups:
             for name, parameter in group.named_parameters():
@@ -147,13 +147,13 @@ class LayerGroups(Sequence[LayerGroup]):
 
 
 def bind(model: nn.Module, layers: Layers, *, owner: str = "") -> LayerGroups:
-    """Bind declared layer groups to a model and prove that they are a partition of its parameters and buffers.
+    """Bind declared layer groups to a model and check that they are a partition of its parameters and buffers.
 
     Args:
         model: The backbone.
         layers: Group name -> dotted names of submodules or bare parameters in forward order, or ``"module:function"``
-            that computes such a mapping from the model. ``*`` at the end of a name makes one group per child, ``?``
-            marks a name that may be absent.
+            that computes such a mapping from the model. A name that ends in ``*`` is one group per child, one that ends in
+            ``?`` may be absent.
         owner: Name of the backbone and its plugin, for messages.
 
     Raises:
@@ -173,7 +173,7 @@ def bind(model: nn.Module, layers: Layers, *, owner: str = "") -> LayerGroups:
 
 
 def _expand(model: nn.Module, group: str, members: str | Sequence[str], faults: list[str]) -> list[tuple[str, list[str]]]:
-    """Resolve the signs of one declared group: a list of (group name, plain member names)."""
+    """Resolve ``*`` and ``?`` of one declared group: a list of (group name, plain member names)."""
     names = [members] if isinstance(members, str) else list(members)
     starred = [name for name in names if name.rstrip("?").endswith("*")]
     if len(starred) > 1:
@@ -181,7 +181,7 @@ def _expand(model: nn.Module, group: str, members: str | Sequence[str], faults: 
         return []
     if not starred:
         present = _present(model, group, names, faults)
-        # A group of which every name may be absent may be absent as a whole, such as a pooler.
+        # A group whose names may all be absent, such as a pooler, may itself be absent.
         return [(group, present)] if present or not all(name.endswith("?") for name in names) else []
     at = names.index(starred[0])
     before, after = _present(model, group, names[:at], faults), _present(model, group, names[at + 1 :], faults)
@@ -195,17 +195,17 @@ def _expand(model: nn.Module, group: str, members: str | Sequence[str], faults: 
 
 
 def _present(model: nn.Module, group: str, names: Sequence[str], faults: list[str]) -> list[str]:
-    """Return the names that exist; those that must exist and do not are faults."""
-    found = []
+    """Return the names that exist; required names that do not are added to the faults."""
+    present = []
     for name in names:
         plain = name.removesuffix("?")
         if "*" in plain:
             faults.append(f"{group!r} names {name!r}; '*' stands alone at the end, as in 'blocks.*'")
         elif _lookup(model, plain) is not None:
-            found.append(plain)
+            present.append(plain)
         elif not name.endswith("?"):
             faults.append(f"{group!r} names {plain!r}, which the model does not have{_nearest_member(model, plain)}")
-    return found
+    return present
 
 
 def _children(model: nn.Module, group: str, starred: str, faults: list[str]) -> list[str]:
@@ -230,9 +230,9 @@ def _lookup(model: nn.Module, name: str) -> nn.Module | Tensor | None:
     if module is None:
         return None
     for table in (module._modules, module._parameters, module._buffers):
-        found: nn.Module | Tensor | None = table.get(last)
-        if found is not None:
-            return found
+        entry: nn.Module | Tensor | None = table.get(last)
+        if entry is not None:
+            return entry
     return None
 
 
@@ -269,12 +269,12 @@ def _partition_faults(model: nn.Module, resolved: Sequence[tuple[str, list[str]]
 
 
 def _tensors_of(model: nn.Module, member: str) -> list[str]:
-    found = _lookup(model, member)
-    return [f"{member}.{name}" for name in _tensor_names(found)] if isinstance(found, nn.Module) else [member]
+    entry = _lookup(model, member)
+    return [f"{member}.{name}" for name in _tensor_names(entry)] if isinstance(entry, nn.Module) else [member]
 
 
 def _strays(model: nn.Module, resolved: Sequence[tuple[str, list[str]]]) -> dict[int, list[str]]:
-    """Find modules outside every group (they hold no tensors) and the group of the module registered before each."""
+    """Return the modules outside every group, which have no tensors, by the group of the module registered before them."""
     owner = {member: index for index, (_, members) in enumerate(resolved) for member in members}
     inner = {prefix for member in owner for prefix in _prefixes(member)}
     strays: dict[int, list[str]] = {}

@@ -1,4 +1,4 @@
-"""The generic adapter: any backbone with layer groups, and a task head, as one module."""
+"""The task model: any backbone with layer groups, and a task head, as one module."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class TaskModel(nn.Module):
         num_classes: Number of logits.
         labels: Names of the classes in the order of the logits; None until the data or ``adapt(labels=…)`` gives them.
         frozen: Length of the frozen prefix, in groups.
-        trains: What trains of the groups that are not frozen: ``all`` parameters, those of ``lora``, or the ``bias`` vectors.
-        lora: The LoRA that is attached, or None.
-        freeze_bn: Whether BatchNorm statistics stand still in every group; scale and shift still train.
-        pretrained: Whether the backbone's values came from weights, not from random initialisation.
+        trains: Trainable parameters of the groups that are not frozen: ``all``, those of ``lora``, or the ``bias`` vectors.
+        lora: The attached LoRA, or None.
+        freeze_bn: Whether BatchNorm statistics stay fixed in every group; scale and shift still train.
+        pretrained: Whether the backbone's values come from weights, not from random initialisation.
         head_name: Name of the head's declaration.
-        head_options: Options the head was built with.
+        head_options: Options that the head was built with.
         plugin: Distribution and version of the plugin that declared the backbone.
     """
 
@@ -94,20 +94,20 @@ class TaskModel(nn.Module):
         return self.logits(self.backbone(x), x)
 
     def logits(self, features: Tensor, x: ModelInputs) -> Tensor:
-        """Return the logits of features that the backbone gave for inputs ``x``."""
+        """Return the logits of the backbone's features of inputs ``x``."""
         check_width(features, self.spec)
         with self._exact(features):
             logits: Tensor = self.head(self._widened(features), *_mask(x))
         return logits
 
     def pooled_logits(self, pooled: Tensor) -> Tensor:
-        """Return the logits of pooled features ``(batch, dim)``, for heads that tell pooling and logits apart."""
+        """Return the logits of pooled features ``(batch, dim)``, for heads with a method ``logits``."""
         with self._exact(pooled):
-            logits: Tensor = self.head.logits(self._widened(pooled))  # type: ignore[operator]  # the caller asks where it exists
+            logits: Tensor = self.head.logits(self._widened(pooled))  # type: ignore[operator]  # callers check that it exists
         return logits
 
     def _exact(self, features: Tensor) -> AbstractContextManager[Any]:
-        """Return the precision of the head: half of it would round the numbers of a regression to two or three digits."""
+        """Return a context that runs the head of a regression in float32; bf16 would round its outputs to two or three digits."""
         return torch.autocast(features.device.type, enabled=False) if find_task(self.task).standardized else nullcontext()
 
     def _widened(self, features: Tensor) -> Tensor:
@@ -118,8 +118,8 @@ class TaskModel(nn.Module):
         return self.pool(self.backbone(x), x)
 
     def pool(self, features: Tensor, x: ModelInputs) -> Tensor:
-        """Return pooled features ``(batch, dim)`` of the features that the backbone gave for inputs ``x``."""
-        # A plugin's head may keep its pooling to itself; embeddings then take the declared one.
+        """Return pooled features ``(batch, dim)`` of the backbone's features of inputs ``x``."""
+        # A plugin's head may not expose its pooling; the declared one is then used.
         own = getattr(self.head, "pool", None)
         pool = own if isinstance(own, nn.Module) else Pool(self.spec.features)
         pooled: Tensor = pool(features, *_mask(x))
@@ -128,8 +128,8 @@ class TaskModel(nn.Module):
     def freeze(self, upto: int | str) -> TaskModel:
         """Freeze the groups from the input on, in place, and unfreeze the others: ``freeze(0)`` none, ``freeze("stage2")`` inclusive.
 
-        Frozen groups get no gradient and stay in eval mode as a whole, whatever ``train()`` says: BatchNorm statistics,
-        dropout and drop-path stand still. Of the others those parameters train that ``trains`` says.
+        Frozen groups get no gradient and stay in eval mode, also after ``train()``: BatchNorm statistics do not change,
+        dropout and drop-path are off. In the other groups the parameters selected by ``trains`` train.
 
         Raises:
             UnknownGroupError: If there is no such group.
@@ -141,7 +141,7 @@ class TaskModel(nn.Module):
         return self.train(self.training)
 
     def unfreeze(self) -> TaskModel:
-        """Make every group trainable, in place, as far as ``trains`` says."""
+        """Unfreeze all groups, in place; ``trains`` still selects the parameters."""
         return self.freeze(0)
 
     def train(self, mode: bool = True) -> TaskModel:
@@ -225,7 +225,7 @@ class TaskModel(nn.Module):
     ) -> Run:
         """Fine-tune in place; None leaves an option to the recipe.
 
-        See ``zoo.engine.train.fit.fit`` for what comes back and what is raised, docs/options.md for every option, and
+        See ``zoo.engine.train.fit.fit`` for the result and the errors, docs/options.md for every option, and
         docs/quickstart.md for examples.
         """
         options = {name: value for name, value in locals().items() if name not in ("self", "train", "valid", "unknown")}
@@ -234,7 +234,7 @@ class TaskModel(nn.Module):
         return fit(self, train, valid, **options, **unknown)
 
     def plan(self, train: Any, valid: Any = None, **options: Any) -> Preview:
-        """Tell what ``fit`` would do with the same arguments, and what it would take; see ``zoo.engine.preview.preview.preview``."""
+        """Preview ``fit`` with the same arguments, with its memory and time; see ``zoo.engine.preview.preview.preview``."""
         from zoo.engine.preview.preview import preview
 
         return preview(self, train, valid, **options)
@@ -268,15 +268,15 @@ class TaskModel(nn.Module):
         return embed(self, inputs, **options)
 
     def transform(self, train: bool = False, *, augment: Any = "light", seed: int = 0) -> Callable[[Any], Tensor]:
-        """Return what makes a tensor of one image or volume, for a loop of your own.
+        """Return the transform of one image or volume, for a training loop of your own.
 
         Args:
             train: Whether images are augmented.
-            augment: How, as for ``fit``.
-            seed: Decides the random numbers, which go on from call to call.
+            augment: The augmentation, as for ``fit``.
+            seed: Seed of the random numbers, which continue from call to call.
 
         Returns:
-            From a path, PIL image or array to float32 ``(channels, height, width)``.
+            A function of a path, PIL image or array to float32 ``(channels, height, width)``.
 
         Raises:
             OptionError: If the model reads texts.
@@ -307,7 +307,7 @@ def adapt(
     seed: int,
     head_options: Mapping[str, Any],
 ) -> TaskModel:
-    """Build the backbone anew and attach a head; see ``Backbone.adapt``."""
+    """Build a new backbone and attach a head; see ``Backbone.adapt``."""
     check_arguments(num_classes, task, in_chans, labels)
     if isinstance(head, str):
         head = find_task(task).head if head == "linear" else head
@@ -322,7 +322,7 @@ def adapt(
         head = checked_head(head, with_options(backbone.spec, options).features, num_classes, head_options)
     spec = with_options(backbone.spec, options)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # of a backbone that starts from random values
+        torch.manual_seed(seed)  # for backbones without pretrained weights
         groups = backbone.fresh(**options)
     return TaskModel(
         groups,
@@ -341,7 +341,7 @@ def adapt(
 
 
 def build_head(head: HeadSpec, spec: BackboneSpec, num_classes: int, *, seed: int, options: Mapping[str, Any]) -> nn.Module:
-    """Build a head with values drawn from ``seed``; the caller's random state is left as it was."""
+    """Build a head with values drawn from ``seed``; the caller's random state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = load_function(head.build)(spec.features, num_classes, **options)
@@ -350,5 +350,5 @@ def build_head(head: HeadSpec, spec: BackboneSpec, num_classes: int, *, seed: in
 
 
 def _mask(x: ModelInputs) -> tuple[Tensor, ...]:
-    """Return what a head is given beside the features: the mask of the padding, for text."""
+    """Return the arguments of a head after the features: the padding mask for text, else none."""
     return (x["attention_mask"],) if isinstance(x, Mapping) else ()

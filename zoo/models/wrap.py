@@ -1,4 +1,4 @@
-"""A network of one's own as a backbone, without a plugin."""
+"""The user's own networks as backbones, without a plugin."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def wrap(
 ) -> Backbone:
     """Return any network as a backbone, with ``adapt``, ``fit`` and ``save``.
 
-    ``adapt`` works on a copy, so that the module stays as it is. A model made of it is saved with its values and not with its
-    code: ``zoo.load(folder, backbone=zoo.wrap(module, …))`` opens it.
+    ``adapt`` works on a copy, so the module is not changed. A model with it is saved with its values but without its code:
+    ``zoo.load(folder, backbone=zoo.wrap(module, …))`` opens it.
 
     Args:
-        module: From a batch of inputs to features: a feature map, tokens, or one vector per sample, but no logits.
-        inputs: What it is given, such as ``zoo.Image(size=224)``; a number is the size of images in pixels.
-        layers: Its layer groups, see docs/layers.md; None makes a group of each child.
-        features: What it returns; None finds out with one batch of zeros.
-        name: What messages call it; the class where empty.
-        pretrained: Whether its values were trained; statistics of BatchNorm are held then, where a recipe does so.
+        module: Maps a batch of inputs to features: a feature map, tokens, or one vector per sample, but no logits.
+        inputs: Its inputs, such as ``zoo.Image(size=224)``; a number is the size of images in pixels.
+        layers: Its layer groups, see docs/layers.md; None makes each child a group.
+        features: Its features; None finds their shape with one batch of zeros.
+        name: Name for messages; the class if empty.
+        pretrained: Whether its values were trained; recipes with ``freeze_bn`` then freeze its BatchNorm statistics.
 
     Raises:
-        OptionError: If the module or an argument is of no use.
+        OptionError: If the module or an argument cannot be used.
         LayerGroupError: If the layer groups do not fit the module; all faults at once.
-        DeclarationError: If the outputs of the module cannot be told, with the remedy.
+        DeclarationError: If the shape of the features cannot be found, with the remedy.
     """
     if not isinstance(module, nn.Module):
         raise OptionError(f"zoo.wrap takes a torch.nn.Module, not {type(module).__name__}")
@@ -52,13 +52,13 @@ def wrap(
         raise OptionError(f"name is {name!r}; a network of your own is called own/NAME, so give a name without a slash")
     declared: Inputs = Image(size=inputs) if isinstance(inputs, int) else inputs
     called = name or type(module).__name__.lower()
-    found = features or _found_features(module, declared, called)
+    features = features or _features_of(module, declared, called)
     spec = BackboneSpec(
         name=OWN + called,
         build="zoo.models.wrap:own_network",
         layers=dict(layers) if layers is not None else child_groups(module),
         inputs=declared,
-        features=found,
+        features=features,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         description=f"A network of one's own, {type(module).__module__}.{type(module).__qualname__}.",
     )
@@ -66,7 +66,7 @@ def wrap(
 
 
 class WrappedBackbone(Backbone):
-    """A backbone whose network was given and not built."""
+    """A backbone of the user's own network."""
 
     def __init__(self, spec: BackboneSpec, module: nn.Module, *, pretrained: bool) -> None:
         super().__init__(spec, weights=False)
@@ -77,7 +77,7 @@ class WrappedBackbone(Backbone):
         """Return the layer groups of a copy of the network.
 
         Raises:
-            OptionError: If there are options: a network that is there has none.
+            OptionError: If there are options, as an existing network has none.
         """
         if options:
             names = ", ".join(sorted(options))
@@ -86,7 +86,7 @@ class WrappedBackbone(Backbone):
 
 
 def own_network() -> nn.Module:
-    """Refuse to build a network whose code is only where it was wrapped.
+    """Raise, because the code of a wrapped network is not saved.
 
     Raises:
         OptionError: Always, with the remedy.
@@ -95,7 +95,7 @@ def own_network() -> nn.Module:
 
 
 def child_groups(module: nn.Module) -> dict[str, str | list[str]]:
-    """Return one group for each child that has parameters or buffers, in order; the module's own parameters ride with the first.
+    """Return one group per child with parameters or buffers, in order; the module's own parameters belong to the first.
 
     Raises:
         OptionError: If there is no such child.
@@ -108,8 +108,8 @@ def child_groups(module: nn.Module) -> dict[str, str | list[str]]:
     return groups | {name: [name] for name in children[1:]}
 
 
-def _found_features(module: nn.Module, inputs: Inputs, name: str) -> Features:
-    """Return what a module gives for one batch of zeros."""
+def _features_of(module: nn.Module, inputs: Inputs, name: str) -> Features:
+    """Return the features of a module, found with one batch of zeros."""
     remedy = "give features=zoo.Features(dim=…, layout='BCHW' | 'BND' | 'BD')"
     if isinstance(inputs, Text):
         raise DeclarationError(f"the features of {name!r} cannot be found out for texts; {remedy}")

@@ -1,1 +1,1 @@
-"""The processes of a run: collectives, heartbeats, consistency checks, sharding."""
+"""Multi-process runs: collectives, heartbeats, consistency checks, sharding."""

@@ -1,4 +1,4 @@
-"""Collectives of a run: tensors on their device, plain data over the CPU."""
+"""Collectives of a run: tensors on their device, plain data on the CPU."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from zoo.engine.distributed.heartbeat import Heartbeat
 from zoo.errors import RankError
 
 T = TypeVar("T")
-BUCKET = 25 * 2**20  # bytes of tensors that are sent together
+BUCKET = 25 * 2**20  # bytes per all-reduce
 
 
 class Collectives:
-    """What the processes of one run send each other; with a single one nothing is sent, and everything is what it was.
+    """Collectives over the ranks of one run; with a single rank they return their input.
 
     Attributes:
         rank: Number of this process, from 0.
-        count: Number of processes.
-        timeout: Seconds that one waits for the others.
+        count: Number of ranks.
+        timeout: Seconds that a rank waits for the others.
     """
 
     def __init__(self, rank: int, count: int, timeout: float) -> None:
         self.rank, self.count, self.timeout = rank, count, timeout
-        # On the CPU, so that a decision never waits for a GPU.
+        # gloo, so that decisions do not wait for a GPU.
         self._group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if count > 1 else None
         self._heartbeat = Heartbeat(rank, count, timeout) if count > 1 else None
-        self._over = False  # one has failed, and there is nothing left to agree upon
+        self._over = False  # a rank has failed; no more collectives
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Add up tensors over all ranks, in place, where they are."""
+        """All-reduce tensors by sum, in place, on their device."""
         if self._group is None:
             return
         for bucket in _buckets(tensors):
-            if len(bucket) == 1 and bucket[0].is_contiguous():  # a large one has no room for a copy of itself
+            if len(bucket) == 1 and bucket[0].is_contiguous():  # a large tensor is not copied, to save memory
                 with self._watched():
                     dist.all_reduce(bucket[0])
                 continue
@@ -52,11 +52,11 @@ class Collectives:
                 tensor.copy_(values.view_as(tensor))
 
     def average(self, tensors: Sequence[Tensor], share: float) -> None:
-        """Average tensors of floating-point numbers over all ranks, in place; others are equal everywhere already.
+        """Average floating-point tensors over all ranks, in place; other tensors are equal on all ranks.
 
         Args:
             tensors: The tensors.
-            share: What those of this rank weigh; over all ranks it is 1.
+            share: Weight of this rank; the weights of all ranks sum to 1.
         """
         floating = [tensor for tensor in tensors if tensor.is_floating_point()]
         if self._group is not None and floating:
@@ -64,12 +64,12 @@ class Collectives:
             self.add(floating)
 
     def start_adding(self, tensor: Tensor) -> Any:
-        """Begin to add up a tensor over all ranks, in place, where it is; return what to ``wait`` for."""
+        """Start an asynchronous all-reduce of a tensor, in place; return the handle for ``wait``."""
         with self._watched(counted=False):
             return dist.all_reduce(tensor, async_op=True)
 
     def wait(self, work: Any) -> None:
-        """Wait for a collective that was begun; on a GPU, let what is computed next wait for it."""
+        """Wait for an asynchronous collective; on a GPU the current stream waits."""
         with self._watched():
             work.wait()
 
@@ -79,18 +79,18 @@ class Collectives:
         return every.view(self.count, -1).any(0).tolist()
 
     def fill(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Add up an array over all ranks, in place; each has filled its own rows, and the others are zero."""
+        """Sum an array over all ranks, in place; each rank has filled its own rows and left the others zero."""
         if self._group is not None:
             with self._watched():
                 dist.all_reduce(torch.from_numpy(values), group=self._group)
         return values
 
     def total(self, value: float) -> float:
-        """Return the sum of a number over all ranks."""
+        """Return the sum of a number over all ranks, equal on each."""
         return value if self._group is None else sum(self.gather(value))
 
     def gather(self, value: T) -> list[T]:
-        """Return the value of every rank, in order; plain data, sent as JSON, because nothing that comes over a network runs code."""
+        """Return the plain data of every rank, in order; sent as JSON, because unpickling could run code from the network."""
         if self._group is None:
             return [value]
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -101,7 +101,7 @@ class Collectives:
         return [json.loads(bytes(row[:length].numpy())) for row, length in zip(rows, lengths, strict=True)]
 
     def rows_of_all(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Return the rows of every rank one after another, where they are; ``sizes`` are their numbers."""
+        """Return the rows of all ranks in order, on their device; ``sizes`` are the numbers of rows."""
         padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
         padded[: len(rows)] = rows.detach()
         every = [torch.empty_like(padded) for _ in sizes]
@@ -117,14 +117,14 @@ class Collectives:
 
     @contextmanager
     def _watched(self, *, counted: bool = True) -> Iterator[None]:
-        """Count the collectives in the launcher's store, so that a silent rank can be named by the others."""
+        """Beat before a collective, and raise ``RankError`` with the likely cause if it fails."""
         assert self._heartbeat is not None, "a single process has no collectives"
         try:
             if counted:
                 self._heartbeat.beat()
             yield
         except torch.OutOfMemoryError:
-            raise  # of this rank
+            raise  # this rank's own error
         except RuntimeError as error:
             self._over = True
             first = str(error).strip().partition("\n")[0]
@@ -132,11 +132,11 @@ class Collectives:
 
 
 def abort_groups(group: Any) -> None:
-    """Leave all process groups without waiting for anybody: ``group``, that of decisions, and the default one."""
+    """Destroy all process groups without waiting: ``group`` and the default one."""
     if not dist.is_initialized():
         return
     if dist.get_backend() == "nccl":
-        # Ending its group would wait for what is under way on the GPU, and a process that has gone never takes part in that.
+        # destroy_process_group would wait for the collectives on the GPU, which a dead rank never joins.
         with suppress(Exception):
             dist.destroy_process_group(group)
             dist.distributed_c10d._abort_process_group()

@@ -22,8 +22,8 @@ _REMEDY = (
 def gpu_of_rank() -> int:
     """Return the index of this rank's GPU among those that this process sees.
 
-    Where a launcher shows every process all GPUs of the machine, as torchrun does, it is the local rank. Where it shows each
-    process only its own, as ``srun --gpus-per-task=1`` does, it is 0 whatever the local rank.
+    If the launcher lets every process see all GPUs of the machine, as torchrun does, it is the local rank. If each process sees
+    only its own, as with ``srun --gpus-per-task=1``, it is 0.
 
     Raises:
         OptionError: If there is no such GPU.
@@ -39,9 +39,9 @@ def gpu_of_rank() -> int:
 
 
 def refuse_shared_gpus(ranks: Ranks) -> None:
-    """Refuse ranks that compute on the same GPU, which NCCL does not support: it would end in its first collective.
+    """Check that no two ranks use the same GPU, with which NCCL would fail in its first collective.
 
-    To be called by all ranks, before that.
+    All ranks must call it, before any other collective.
 
     Raises:
         OptionError: On every rank, naming the GPUs and their ranks.
@@ -53,12 +53,12 @@ def refuse_shared_gpus(ranks: Ranks) -> None:
 
 
 def shared_gpus(names: Sequence[str]) -> list[str]:
-    """Return one sentence for each GPU that several ranks have.
+    """Return one fault for each GPU that several ranks use.
 
     Args:
-        names: The name of each rank's GPU, equal for equal ones; empty where it is not known.
+        names: An identifier of each rank's GPU; empty if unknown.
     """
-    found: dict[str, list[str]] = {}
+    ranks_of: dict[str, list[str]] = {}
     for rank, name in enumerate(names):
-        found.setdefault(name, []).append(str(rank))
-    return [f"ranks {', '.join(ranks)} share GPU {name}" for name, ranks in found.items() if name and len(ranks) > 1]
+        ranks_of.setdefault(name, []).append(str(rank))
+    return [f"ranks {', '.join(ranks)} share GPU {name}" for name, ranks in ranks_of.items() if name and len(ranks) > 1]

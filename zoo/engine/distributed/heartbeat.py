@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from torch.distributed.distributed_c10d import _get_default_store  # the launcher's store; torch names no other way
+from torch.distributed.distributed_c10d import _get_default_store  # torch has no public way to the launcher's store
 
-_RUNS = itertools.count()  # equal on all ranks, as they start the same runs
-_STORES: list[Any] = []  # the launcher's, kept beyond the end of a process group
+_RUNS = itertools.count()  # equal on all ranks, which start the same runs
+_STORES: list[Any] = []  # the launcher's store, needed after the process group is destroyed
 _ANNOUNCED = "zoo/announced"
 
 
 class Heartbeat:
-    """Tells who of several processes is behind, and what one that failed said.
+    """Counters of collectives and failure messages of all ranks, to name the rank that hangs or failed.
 
     Args:
         rank: Number of this process.
-        count: Number of processes.
-        timeout: Seconds that one waits for the others.
+        count: Number of ranks.
+        timeout: Seconds that a rank waits for the others.
     """
 
     def __init__(self, rank: int, count: int, timeout: float) -> None:
@@ -32,34 +32,34 @@ class Heartbeat:
         self._beats, self._looked = 0, 0.0
 
     def beat(self) -> None:
-        """Count one collective, before it is entered."""
+        """Count one collective; call it before the collective."""
         self._beats += 1
         self._store.set(f"{self._prefix}/beat/{self.rank}", str(self._beats))
 
     def report_failure(self, message: str) -> None:
-        """Say why this process goes; the first that does so is taken for the cause."""
-        with suppress(RuntimeError):  # the store went with the process that kept it
+        """Store why this rank failed; the first report counts as the cause."""
+        with suppress(RuntimeError):  # the store ends with the process that hosts it
             self._store.set(f"{self._prefix}/word/{self.rank}", message)
             self._store.compare_set(f"{self._prefix}/first", "", str(self.rank))
 
-    def call(self, place: int) -> None:
-        """Ask the others to come to the agreement at the end of what they do by themselves, the ``place``-th such part."""
+    def call(self, section: int) -> None:
+        """Ask the other ranks to end a section, given by its number; see ``Ranks.together``."""
         with suppress(RuntimeError):
-            self._store.set(f"{self._prefix}/called/{place}", "1")
+            self._store.set(f"{self._prefix}/called/{section}", "1")
 
-    def called(self, places: Sequence[int]) -> bool:
-        """Tell whether one of the others asked for it in one of these parts; looked up once a second at most."""
+    def called(self, sections: Sequence[int]) -> bool:
+        """Return whether another rank asked to end one of these sections; the store is read at most once a second."""
         now = time.monotonic()
         if now - self._looked < 1:
             return False
         self._looked = now
         with suppress(RuntimeError):
-            return any(self._read(f"called/{place}") for place in places)
+            return any(self._read(f"called/{section}") for section in sections)
         return False
 
     def cause(self) -> str:
-        """Return why the others no longer answer, as far as it is known."""
-        time.sleep(0.2)  # the others may be between their count and their collective
+        """Return why a collective failed: the first report, else the ranks that are behind."""
+        time.sleep(0.2)  # other ranks may be between a beat and its collective
         try:
             first = self._read("first")
             if first and int(first) != self.rank:
@@ -82,14 +82,14 @@ class Heartbeat:
 
 
 def announce(text: str) -> None:
-    """Leave word for the other processes of what the user was shown; only the first word counts."""
+    """Store the error that the user was shown, for the other ranks; only the first counts."""
     with suppress(RuntimeError):
         for store in _STORES:
             store.compare_set(_ANNOUNCED, "", text)
 
 
 def announced(seconds: float) -> str:
-    """Return what the user was shown by another process, waited for as long as that; empty if it is not known."""
+    """Return the error that another rank has shown, waiting up to ``seconds`` for it; empty if there is none."""
     deadline = time.monotonic() + seconds
     with suppress(RuntimeError):
         while _STORES and time.monotonic() < deadline:
@@ -100,5 +100,5 @@ def announced(seconds: float) -> str:
 
 
 def failed(rank: int, count: int, message: str) -> str:
-    """Return the message for a rank that failed and said why."""
+    """Return the message for a rank that failed with a message."""
     return f"rank {rank} of {count} failed, so all stop: {message}"

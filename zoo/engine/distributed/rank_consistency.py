@@ -13,27 +13,27 @@ from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.options.config import DECLARED
 from zoo.errors import OptionError, fault_list
 
-_FREE = {name for name, option in DECLARED.items() if option.free} - {"device"} | {"platform"}  # what may differ between machines
+_FREE = {name for name, option in DECLARED.items() if option.free} - {"device"} | {"platform"}  # may differ between ranks
 VALUES = "the model's values"
 REMEDY = "Start all of them with the same command, data and environment"
 
 
-def refuse_others(told: Mapping[str, Any], model: nn.Module, ranks: Ranks) -> None:
-    """Refuse processes with other options, data or versions than the first one's, or that start from other values.
+def check_same_setup(record: Mapping[str, Any], model: nn.Module, ranks: Ranks) -> None:
+    """Check that all ranks have the same options, data, versions and initial values.
 
     Args:
-        told: What run.json keeps.
-        model: The model, as it starts.
-        ranks: The processes.
+        record: The content of run.json.
+        model: The model before training.
+        ranks: The ranks.
 
     Raises:
-        OptionError: On every process, naming what differs.
+        OptionError: On every rank, naming the differences.
     """
     if ranks.count == 1:
         return
-    data = {f"the {name} data": _without_source(table) for name, table in told["data"].items()}
-    parts = {f"the {name}": told.get(name) for name in ("objective", "own")}
-    mine = told["config"] | told["model"] | told["versions"] | data | parts | {VALUES: fingerprint(model)}
+    data = {f"the {name} data": _without_source(table) for name, table in record["data"].items()}
+    parts = {f"the {name}": record.get(name) for name in ("objective", "own")}
+    mine = record["config"] | record["model"] | record["versions"] | data | parts | {VALUES: fingerprint(model)}
     first, *others = ranks.gather(mine)
     for rank, other in enumerate(others, start=1):
         names = [name for name in first | other if name not in _FREE and first.get(name) != other.get(name)]
@@ -43,16 +43,16 @@ def refuse_others(told: Mapping[str, Any], model: nn.Module, ranks: Ranks) -> No
             raise ranks.known(OptionError(fault_list(headline, faults, REMEDY)))
 
 
-def refuse_other_modules(module: nn.Module, frozen: Mapping[str, nn.Module], ranks: Ranks) -> None:
-    """Refuse ranks whose further or frozen modules start from other values than the first one's.
+def check_same_modules(module: nn.Module, frozen: Mapping[str, nn.Module], ranks: Ranks) -> None:
+    """Check that the objective's modules start from the same values on all ranks.
 
     Args:
         module: The objective's module.
         frozen: Its frozen modules by name.
-        ranks: The processes.
+        ranks: The ranks.
 
     Raises:
-        OptionError: On every process, naming the modules.
+        OptionError: On every rank, naming the modules.
     """
     if ranks.count == 1 or ranks.lockstep:
         return
@@ -64,37 +64,37 @@ def refuse_other_modules(module: nn.Module, frozen: Mapping[str, nn.Module], ran
         raise ranks.known(OptionError(f"objective: {', '.join(differing)} has other values on other ranks; {remedy}"))
 
 
-def refuse_other_starts(folder: Path, steps: int | None, ranks: Ranks) -> None:
-    """Refuse processes of which some found a checkpoint that the others did not.
+def check_same_checkpoint(folder: Path, steps: int | None, ranks: Ranks) -> None:
+    """Check that all ranks found the same checkpoint.
 
     Args:
         folder: The run's folder.
-        steps: Optimizer steps of the checkpoint that this process found, or None.
-        ranks: The processes.
+        steps: Optimizer steps of the checkpoint that this rank found, or None.
+        ranks: The ranks.
 
     Raises:
-        OptionError: On every process.
+        OptionError: On every rank.
     """
-    found = ranks.gather(steps)
-    if len(set(found)) > 1:
-        faults = [f"rank {rank}: {'none' if taken is None else f'after {taken} steps'}" for rank, taken in enumerate(found)]
+    steps_of = ranks.gather(steps)
+    if len(set(steps_of)) > 1:
+        faults = [f"rank {rank}: {'none' if taken is None else f'after {taken} steps'}" for rank, taken in enumerate(steps_of)]
         remedy = "The run's folder must be on a file system that all machines share"
         raise ranks.known(OptionError(fault_list(f"the processes found different checkpoints in {str(folder)!r}:", faults, remedy)))
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a number that changes with the values of a model: the sum of their bits, taken as whole numbers."""
+    """Return a checksum of a model's values: the sum of their bits as integers."""
     total = 0
     for position, tensor in enumerate(model.state_dict().values(), start=1):
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        whole = len(content) // 4 * 4
-        words = content[:whole].view(torch.int32) if content.storage_offset() % 4 == 0 else content[:whole]
-        total += position * (int(words.sum(dtype=torch.int64)) + int(content[whole:].sum(dtype=torch.int64)))
+        end = len(content) // 4 * 4
+        words = content[:end].view(torch.int32) if content.storage_offset() % 4 == 0 else content[:end]
+        total += position * (int(words.sum(dtype=torch.int64)) + int(content[end:].sum(dtype=torch.int64)))
     return f"{total % 2**64:016x}"
 
 
 def _without_source(table: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a summary without where the data lie, which may be another place on another machine."""
+    """Return a summary without the path of the data, which may differ between machines."""
     return None if table is None else {name: value for name, value in table.items() if name != "source"}
 
 

@@ -1,10 +1,10 @@
-"""Several processes that train one model: who computes what, and how all of them come to the same decision.
+"""The ranks of a run: their shares of a batch, and decisions that all ranks take together.
 
-Every process makes the same plan and the same batches, takes its part of each batch, and adds its gradients to those of the
-others. What is decided about a step is decided after its backward, by all of them: so one process that ran out of memory, met a
-broken file or was told to stop does not leave the others waiting in a collective that it never enters.
+Every rank lays out the same epochs and batches, computes its share of each batch, and all-reduces its gradients. Decisions
+about a step are taken by all ranks after its backward: a rank that ran out of memory, read a broken file or received a signal
+therefore does not leave the others waiting in a collective.
 
-A single process is the case of one, in which nothing is sent.
+A single process is a run of one rank, without communication.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Status(IntEnum):
-    """What became of a step on one rank; of several, the highest decides."""
+    """Outcome of a step on one rank; the highest of all ranks decides."""
 
     FINE = 0
     SAVE = 1
@@ -38,7 +38,7 @@ class Status(IntEnum):
 
 
 class Agreed(Exception):  # noqa: N818  # control flow inside the engine, never shown
-    """Raised inside a forward where another rank could not go on; all ranks know the verdict already."""
+    """Raised inside a forward if another rank could not go on; all ranks have agreed on the verdict."""
 
     def __init__(self, verdict: Status) -> None:
         super().__init__(verdict.name)
@@ -46,32 +46,32 @@ class Agreed(Exception):  # noqa: N818  # control flow inside the engine, never 
 
 
 class Ranks(Collectives):
-    """The processes of one run.
+    """The ranks of one run.
 
     Attributes:
-        lockstep: Whether every forward and backward needs all of them, because the model is sharded. Gradients are then added up
-            by the backward itself, and a process that fails cannot wait for the others to agree.
+        lockstep: Whether every forward and backward has collectives, because the model is sharded. The backward then reduces
+            the gradients, and a rank that fails cannot wait for the others to agree.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, timeout: float = 600.0) -> None:
         super().__init__(rank, count, timeout)
         self.lockstep = False
         self._settled: Any = None  # the error that is known to all ranks
-        self._parts, self._open = 0, list[int]()  # of what every rank does by itself: how many there were, and which it is in
+        self._sections, self._open = 0, list[int]()  # sections of ``together``: their number so far, and the open ones
 
     @property
     def main(self) -> bool:
-        """Whether this process writes the files of the run."""
+        """Whether this rank writes the files of the run."""
         return self.rank == 0
 
     def part(self, batch: Sequence[int]) -> list[int]:
-        """Return this rank's part of a batch; none where there are fewer samples than ranks."""
+        """Return this rank's samples of a batch; may be empty if there are fewer samples than ranks."""
         base, more = divmod(len(batch), self.count)
         start = self.rank * base + min(self.rank, more)
         return list(batch[start : start + base + (self.rank < more)])
 
     def share(self, batches: list[T]) -> tuple[list[T], bool]:
-        """Return the batches that this rank computes, and whether the others compute the rest; all of them where there are too few."""
+        """Return the batches of this rank, and whether the others compute the rest; with fewer batches than ranks, all of them."""
         if self.count == 1 or len(batches) < self.count:
             return batches, False
         mine = batches[self.rank :: self.count]
@@ -107,10 +107,10 @@ class Ranks(Collectives):
     def gather_rows(self, rows: Tensor) -> Tensor:
         """Return the rows of all ranks, in the order of the ranks; gradients flow to this rank's own rows.
 
-        To be called in a forward, equally often by all ranks.
+        A collective for use in a forward.
 
         Raises:
-            Agreed: If another rank ran out of memory, or met values that are not finite, before it came to this call.
+            Agreed: If another rank ran out of memory, or had values that are not finite, before this call.
             RankError: If another rank failed.
         """
         if self._group is None:
@@ -122,24 +122,24 @@ class Ranks(Collectives):
 
     @contextmanager
     def together(self, forgiven: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-        """Run a part that every rank does by itself; errors on one rank are raised on all at its end.
+        """Run a section that every rank does on its own; errors on one rank are raised on all at its end.
 
-        May be nested: an error that all ranks raise at an inner part passes the outer ones as it is.
+        May be nested: an error that all ranks raise at the end of an inner section passes through the outer ones.
 
         Args:
-            forgiven: Errors that end this part and not the run: all ranks raise them.
+            forgiven: Errors that end this section and not the run: all ranks raise them.
 
         Raises:
-            Stopped: If any of them was told to stop.
-            RankError: If another one failed.
+            Stopped: If any rank received a signal.
+            RankError: If another rank failed.
         """
         if self._group is None:
             yield
             return
         caught: Exception | None = None
-        self._parts += 1
-        place = self._parts
-        self._open.append(place)
+        self._sections += 1
+        section = self._sections
+        self._open.append(section)
         try:
             yield
         except Exception as error:
@@ -149,13 +149,13 @@ class Ranks(Collectives):
                 raise (self.lost(error) or error) from error.__cause__
             caught = error
             assert self._heartbeat is not None, "a single process has no heartbeat"
-            self._heartbeat.call(place)
+            self._heartbeat.call(section)
         finally:
-            self._open.remove(place)
+            self._open.remove(section)
         status = _status_of(caught, forgiven)
         verdict = self.agree(status, described(caught) if caught else "")
         if verdict == Status.DECLINED:
-            mine = str(caught) if status == Status.DECLINED else ""  # a rank that was told to stop finds out at the next poll
+            mine = str(caught) if status == Status.DECLINED else ""  # a rank with a signal sees it at the next poll
             messages = self.gather(mine)
             caught = caught if mine else forgiven[0](next(filter(None, messages)))
         elif verdict == Status.STOP:
@@ -165,49 +165,49 @@ class Ranks(Collectives):
             raise caught
 
     def heed(self) -> None:
-        """Look in the middle of a long part whether one of the others waits at its end already, with an error or a signal.
+        """Check within a long section whether another rank already waits at its end, with an error or a signal.
 
         Raises:
-            Stopped: If so; what it was is told at the end of the part.
+            Stopped: If so; the end of the section then raises the error itself.
         """
         if self._open and not self.lockstep and self._heartbeat is not None and self._heartbeat.called(self._open):
             raise Stopped
 
     def leave(self, error: BaseException) -> None:
-        """Report why this process ends the run, where the others do not know, and leave the process groups, so that none waits for it."""
+        """Report an error that the other ranks do not know of, and abort the process groups, so that no rank waits for this one."""
         if self._heartbeat is None or not (self._over or isinstance(error, RankError) or not self._is_settled(error)):
             return
         if not (self._over or isinstance(error, RankError)):
             self._heartbeat.report_failure(described(error))
         group, self._over, self._group = self._group, True, None
-        abort_groups(group)  # closes what the others are waiting at
+        abort_groups(group)  # ends the collectives that other ranks wait in
 
     def lost(self, error: Exception) -> RankError | None:
-        """Return the error to raise in place of one that only tells that another process has gone; None where it tells more."""
+        """Return a ``RankError`` with the cause for an error of a backend that lost another rank; None for other errors."""
         if self._heartbeat is None or not (isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))):
             return None
         first = str(error).strip().partition("\n")[0]
         return RankError(f"{self._heartbeat.cause()} (the collective failed with: {first})")
 
     def known(self, error: T) -> T:
-        """Return an error that all ranks raise at the same time, so that none has to tell the others."""
+        """Return an error that all ranks raise together, marked so that it is not reported again."""
         self._settled = error
         return error
 
     def _is_settled(self, error: BaseException) -> bool:
-        """Tell whether all ranks know of an error, or of what it was made from."""
+        """Return whether all ranks know of an error or of one of its causes."""
         if isinstance(error, RankError):
             return True
-        known: BaseException | None = error
-        while known is not None:
-            if known is self._settled:
+        cause: BaseException | None = error
+        while cause is not None:
+            if cause is self._settled:
                 return True
-            known = known.__cause__
+            cause = cause.__cause__
         return False
 
 
 class _GatheredRows(torch.autograd.Function):
-    """Rows of all ranks, whose gradient goes to this rank's own: the others send theirs the same way."""
+    """All-gather of rows, whose backward returns the gradient of this rank's own rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
@@ -221,7 +221,7 @@ class _GatheredRows(torch.autograd.Function):
 
 
 def described(error: BaseException) -> str:
-    """Return what is told of an error: of our own the message, of others the kind as well."""
+    """Return the message of an error, with the class for errors that are not ours."""
     return str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
@@ -230,6 +230,6 @@ def _status_of(error: Exception | None, forgiven: tuple[type[Exception], ...]) -
         return Status.FINE
     if isinstance(error, Stopped):
         return Status.STOP
-    # A broken file is an OSError too, and ends the run wherever it is met.
+    # A CorruptInputError is an OSError too, and always ends the run.
     broken = isinstance(error, ZooError) and not isinstance(error, DiskFullError)
     return Status.DECLINED if isinstance(error, forgiven) and not broken else Status.FAILED

@@ -1,4 +1,4 @@
-"""Joining the processes that a launcher started."""
+"""Rendezvous of the processes that a launcher started."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from zoo.engine.runtime.launch_env import launched
 from zoo.errors import OptionError
 
 _JOINED = itertools.count()
-_FOUND: dict[str, Any] = {}  # kept, because the first process may be the one that holds the store
+_FOUND: dict[str, Any] = {}  # for all runs of this process, because rank 0 may host the store
 
 
 def refuse_foreign_launchers() -> None:
-    """Refuse to be one of several processes of a launcher that does not tell them how to find each other.
+    """Raise if a launcher started several processes without the environment variables of torch's rendezvous.
 
     Raises:
-        OptionError: If the environment says so.
+        OptionError: Naming the launchers that are supported.
     """
     if os.environ.get("WORLD_SIZE"):
         return
@@ -43,11 +43,11 @@ def refuse_foreign_launchers() -> None:
 
 @contextmanager
 def joined(wanted: str, timeout: float) -> Iterator[Ranks]:
-    """Join the processes of this run; an error that the others do not know of is told to them on the way out.
+    """Join the processes of this run; an error inside is reported to the other ranks.
 
     Args:
         wanted: Device, as for ``choose_device``.
-        timeout: Seconds that one waits for the others.
+        timeout: Seconds that a rank waits for the others.
 
     Raises:
         OptionError: If they cannot find each other.
@@ -61,14 +61,14 @@ def joined(wanted: str, timeout: float) -> Iterator[Ranks]:
 
 
 def join_processes(wanted: str, timeout: float) -> Ranks:
-    """Return the processes of this run, found by what the launcher (torchrun, Accelerate) left in the environment.
+    """Join the processes of this run through the environment variables of the launcher (torchrun, Accelerate).
 
     Args:
         wanted: Device, as for ``choose_device``.
-        timeout: Seconds that one waits for the others.
+        timeout: Seconds that a rank waits for the others.
 
     Raises:
-        OptionError: If they cannot find each other, or have fewer GPUs than there are of them.
+        OptionError: If they cannot find each other, or are more than their GPUs.
     """
     refuse_foreign_launchers()
     count = launched()
@@ -96,7 +96,7 @@ def join_processes(wanted: str, timeout: float) -> Ranks:
 
 
 def _rendezvous(timeout: float) -> dict[str, Any]:
-    """Return the launcher's store and this process's place in it; after a run that failed the next one finds it empty."""
+    """Return the launcher's store, the rank and the world size; each run has its own prefix, so that it starts empty."""
     if not _FOUND:
         store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
         _FOUND.update(store=store, rank=rank, world_size=count)

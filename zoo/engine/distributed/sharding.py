@@ -14,14 +14,14 @@ from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tuning.shard import sharded
 
-OPTIMIZERS = ("adamw", "adam", "sgd")  # their updates treat every number by itself
+OPTIMIZERS = ("adamw", "adam", "sgd")  # elementwise updates, which a shard can compute
 
 
 def check_shardable(model: TaskModel, config: Config, ranks: Ranks, *, supervised: bool = True) -> None:
-    """Refuse ``shard=True`` where it has no meaning, or together with what needs whole parameters.
+    """Check that ``shard=True`` applies to the run and that no option needs full parameters.
 
     Raises:
-        OptionError: Naming everything that is in the way.
+        OptionError: Naming everything that prevents sharding.
     """
     if not config.shard:
         return
@@ -44,11 +44,11 @@ def check_shardable(model: TaskModel, config: Config, ranks: Ranks, *, supervise
 
 
 def check_batches(smallest: int, ranks: Ranks, *, separable: bool) -> None:
-    """Refuse batches that leave a rank without a sample where every forward needs all of them.
+    """Check that every rank has a sample of each batch if every forward has collectives.
 
     Args:
         smallest: Samples of the smallest batch.
-        ranks: The processes.
+        ranks: The ranks.
         separable: Whether the loss is a sum over samples.
 
     Raises:
@@ -62,13 +62,13 @@ def check_batches(smallest: int, ranks: Ranks, *, separable: bool) -> None:
 
 @contextmanager
 def trained_model(model: TaskModel, config: Config, ranks: Ranks, device: torch.device, *, half: bool) -> Iterator[TaskModel]:
-    """Yield the model to train: itself, or a copy that is shared out among the processes and gives its values back at the end.
+    """Yield the model to train: itself, or a sharded copy whose values are copied back at the end.
 
     Args:
         model: The model.
         config: The configuration.
-        ranks: The processes.
-        device: Where they compute.
+        ranks: The ranks.
+        device: Device of this rank.
         half: Whether forward passes compute in bf16.
     """
     if not config.shard:

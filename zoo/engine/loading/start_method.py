@@ -1,4 +1,4 @@
-"""How loader processes start, and whether what they load can be sent to them."""
+"""Start method of loader processes, and a check that their datasets can be pickled."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _REMEDY = "Define it at the top level of a module, or load in the main process (
 
 
 def start_method() -> str:
-    """Return how loader processes start: as the program has set it, else by fork on Linux, whatever Python's own default.
+    """Return the start method of loader processes: the one that the program has set, else fork on Linux.
 
-    What a forked process loads need not be pickled, and it does not import the main script anew; it must not use CUDA.
+    A forked process needs no pickled dataset and does not import the main script again; it must not use CUDA.
     """
     chosen = multiprocessing.get_start_method(allow_none=True)
     if chosen is not None:
@@ -34,15 +34,15 @@ def start_method() -> str:
 
 
 def usable_workers(wanted: int | None, default: int, parts: Mapping[str, Any]) -> int:
-    """Return how many loader processes to start, after a look at whether they can be.
+    """Return how many loader processes to start, after a check that they can be.
 
     Args:
-        wanted: As the user has set it, or None.
-        default: Their number where the user has set none.
-        parts: What is sent to them where they are not forked, by its name for messages.
+        wanted: The number that the user set, or None.
+        default: The number if the user set none.
+        parts: Objects that are pickled for processes that are not forked, by their names for messages.
 
     Raises:
-        OptionError: If ``wanted`` processes cannot be sent a part; with None, the main process loads, and it is logged.
+        OptionError: If a part cannot be pickled for ``wanted`` processes; with None, the main process loads, with a log line.
     """
     number, method = default if wanted is None else wanted, start_method()
     if not number or method == FORK:
@@ -59,22 +59,22 @@ def usable_workers(wanted: int | None, default: int, parts: Mapping[str, Any]) -
 
 
 def refuse_second_run() -> None:
-    """Refuse to start a run in a process that is still importing the main script in order to load samples for another one.
+    """Raise if this process is a loader process of another run that is still importing the main script.
 
     Raises:
-        OptionError: If so.
+        OptionError: Naming the ``if __name__ == "__main__"`` guard.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise OptionError(f"a loader process imports the main script, which starts another run; {GUARD}, or set workers=0")
 
 
 class _Probe(ForkingPickler):
-    """Pickles as multiprocessing does, without the values of arrays and tensors; nothing is read back."""
+    """A pickler like multiprocessing's that skips the values of arrays and tensors; its output cannot be loaded."""
 
     def reducer_override(self, item: Any) -> Any:
         if isinstance(item, Tensor) or (isinstance(item, np.ndarray) and not item.dtype.hasobject):
             return int, ()
-        if type(item).__module__.startswith("multiprocessing."):  # locks and queues can be sent while a process starts only
+        if type(item).__module__.startswith("multiprocessing."):  # locks and queues can be pickled only while a process starts
             return int, ()
         if isinstance(item, type | FunctionType) and item.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
             raise TypeError(f"{item.__qualname__} was defined in a session that other processes cannot import")
@@ -82,14 +82,14 @@ class _Probe(ForkingPickler):
 
 
 class _Sink:
-    """A file that keeps nothing."""
+    """A file that discards what is written."""
 
     def write(self, content: Any) -> int:
         return len(content)
 
 
 def _unsendable(name: str, part: Any) -> str:
-    """Return why a part cannot be sent to another process; empty where it can."""
+    """Return why a part cannot be pickled; empty if it can."""
     try:
         _Probe(_Sink()).dump(part)
     except Exception as error:  # parts of the user's own may raise anything
@@ -98,10 +98,10 @@ def _unsendable(name: str, part: Any) -> str:
 
 
 def _unguarded() -> bool:
-    """Tell whether the main script has nothing that keeps a process that imports it from running it."""
+    """Return whether the main script lacks an ``if __name__ == "__main__"`` guard."""
     main = sys.modules["__main__"]
     path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
-    if not path or (spec is not None and spec.name.endswith("__main__")):  # those are not imported
+    if not path or (spec is not None and spec.name.endswith("__main__")):  # such a main module is not imported again
         return False
     try:
         return "__name__" not in Path(path).read_text(encoding="utf-8", errors="replace")

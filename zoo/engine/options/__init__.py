@@ -1,1 +1,1 @@
-"""The options of a run: recipes, the resolved configuration, the epochs that follow from them."""
+"""Options of a run: recipes, the resolved configuration, and the epochs that follow from them."""

@@ -1,4 +1,4 @@
-"""Augmentation as options: named, or field by field, checked before torch is imported."""
+"""Augmentation options, by name or by field, checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from zoo.engine.options.option_types import Alpha, Float, Int, Share, all_told, pair
+from zoo.engine.options.option_types import Alpha, Float, Int, Share, pair, validation_faults
 from zoo.errors import did_you_mean
 
 # Named augmentations, as fields of zoo.data.transforms.Augment; None means the evaluation transform.
@@ -36,7 +36,7 @@ Ratio = Annotated[Float, Field(gt=0)]
 
 
 class AugmentFields(BaseModel):
-    """The fields of ``zoo.data.transforms.Augment`` with their ranges; only those that are given count."""
+    """The fields of ``zoo.data.transforms.Augment`` with their ranges; only the given ones are used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -56,12 +56,12 @@ AUGMENT_FIELDS = tuple(AugmentFields.model_fields)
 def resolve_augment(value: Any, switches: dict[str, Any], faults: list[str]) -> dict[str, Any] | None:
     """Return the fields of Augment that differ from its defaults, or None for no augmentation.
 
-    A switch beside ``none`` adds to an augmentation that varies nothing, so that mixup alone is mixup alone.
+    A switch beside ``none`` starts from no augmentation, so ``mixup`` with ``none`` is mixup alone.
 
     Args:
         value: A name of ``AUGMENTS``, a mapping of fields, or a ``zoo.data.transforms.Augment``.
-        switches: Fields that were given by themselves.
-        faults: Takes what is wrong, in place.
+        switches: Fields that were given as options of their own.
+        faults: List to which faults are appended.
     """
     fields = _fields(value)
     if isinstance(fields, str):
@@ -74,13 +74,13 @@ def resolve_augment(value: Any, switches: dict[str, Any], faults: list[str]) -> 
     try:
         checked = AugmentFields(**known | switches)
     except ValidationError as error:
-        faults += all_told(error, dict.fromkeys(switches, ""), "augment.")
+        faults += validation_faults(error, dict.fromkeys(switches, ""), "augment.")
         return None
     return None if nothing else checked.model_dump(exclude_unset=True)
 
 
 def _fields(value: Any) -> Mapping[str, Any] | str | None:
-    """Return the fields of an augmentation, None for none, or a text that says what is wrong."""
+    """Return the fields of an augmentation, None for none, or a fault as text."""
     if isinstance(value, str) and value in AUGMENTS:
         return AUGMENTS[value]
     if is_dataclass(value) and not inspect.isclass(value):

@@ -1,4 +1,4 @@
-"""The resolved configuration of a run: every option checked, all faults told at once, before torch is imported."""
+"""The resolved configuration of a run: every option checked, all faults in one error, before torch is imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from zoo.engine.options.augment_options import resolve_augment
 from zoo.engine.options.model_selection import resolve_monitor
-from zoo.engine.options.option_types import Alpha, Float, Int, Option, Share, Switch, all_told, among, pair, weights_by_class
+from zoo.engine.options.option_types import Alpha, Float, Int, Option, Share, Switch, among, pair, validation_faults, weights_by_class
 from zoo.engine.options.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe
 from zoo.engine.options.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
@@ -20,12 +20,12 @@ from zoo.tasks.task import Task
 
 _BESIDE = ("recipe", "train", "valid", "out", "resume", "quiet")  # named arguments of fit(), which a misspelt option may have meant
 
-# Those of torch, known without importing it; whatever else is asked for is looked up.
+# Optimizers of torch, listed without importing it; other names are looked up.
 TORCH_OPTIMIZERS = COUPLED | {"adamw", "adafactor"}
 
 
 def _as_text(value: Any) -> Any:
-    """Return the number of a fold as the text that it is in the split column."""
+    """Return a fold number as text, as the split column has it."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -38,7 +38,7 @@ _FACTORS = MappingProxyType({"trains=lora": "what LoRA trains are factors of wei
 
 
 class Config(BaseModel):
-    """Every option of one run, resolved: what ``run.json`` keeps and what a resumed run must agree with."""
+    """Every option of one run, resolved; saved in ``run.json``, and compared when a run is resumed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -250,12 +250,12 @@ class Config(BaseModel):
 
     @property
     def samples(self) -> int:
-        """Samples of a batch; ``auto`` finds how many of them fit into memory at a time, not how many they are."""
+        """Samples of a batch; ``auto`` changes only the micro-batches that it is computed in."""
         return self.recipe.batch_size if self.batch_size == "auto" else self.batch_size
 
     @property
     def opening(self) -> dict[str, Any]:
-        """What decides how data are opened, as arguments of ``open_train_valid``."""
+        """The options that are arguments of ``open_train_valid``."""
         names = ("columns", "valid_split", "seed", "allow_leak", "drop_other_classes")
         return {name: getattr(self, name) for name in names}
 
@@ -265,7 +265,7 @@ class Config(BaseModel):
 
 
 _SINGLE = MappingProxyType({"views": "views are kept of single samples"})
-# Options of fit() that are no fields: they become part of `augment`.
+# Options of fit() that become fields of `augment`.
 SWITCHES: Mapping[str, Option] = MappingProxyType(
     {
         "mixup": Option("alpha of mixup's Beta distribution", reads=("image",), excludes=_SINGLE),
@@ -292,18 +292,18 @@ def resolve(
     check_optimizer: Callable[[str, Mapping[str, Any]], None] | None = None,
     metrics: Collection[str] = (),
 ) -> Config:
-    """Merge the options given (None means not given) over the recipe's defaults and check all of them.
+    """Merge the given options (None means not given) over the recipe's defaults and check all of them.
 
     Args:
         recipe: A name or a recipe.
         options: By name.
-        task: What the model is trained for.
-        check_optimizer: Refuses an optimizer that needs a look at what is installed; None lets it pass.
-        metrics: Names of the user's own metrics, one of which may be the monitor.
+        task: Name of the task.
+        check_optimizer: Raises for optimizers that are not installed; None skips the check.
+        metrics: Names of the user's own metrics, which ``monitor`` may name.
 
     Raises:
         OptionError: One error that names every unknown option, with its nearest, every value out of range, and every option
-            that would change nothing.
+            that has no effect.
     """
     chosen = resolve_recipe(recipe)
     given = {name: value for name, value in options.items() if value is not None}
@@ -315,7 +315,7 @@ def resolve(
     try:
         config = Config(recipe=chosen, **values)
     except ValidationError as error:
-        faults += all_told(error)
+        faults += validation_faults(error)
     faults += _without_effect(values, given, chosen) + _beyond_ranges(values, find_task(task), check_optimizer, metrics)
     if faults:
         lost = any("no option" in fault and "did you mean" not in fault for fault in faults)
@@ -330,7 +330,7 @@ def _beyond_ranges(
     check_optimizer: Callable[[str, Mapping[str, Any]], None] | None,
     metrics: Collection[str],
 ) -> list[str]:
-    """Return what is wrong with values that are right by what is installed, or by the task."""
+    """Return the faults of values whose range depends on the installed packages or on the task."""
     faults = refusals(resolve_monitor, values.get("monitor"), task, metrics) if isinstance(values.get("monitor"), str) else []
     loss = values.get("loss")
     if isinstance(loss, str) and loss not in task.losses:
@@ -344,7 +344,7 @@ def _beyond_ranges(
 
 
 def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """Tell which options were given that would change nothing in this run."""
+    """Return one fault for each given option without effect in this run."""
     faults = []
     for kind in sorted({option.only for option in DECLARED.values()} - {"", values["trains"]}):
         if names := [name for name in given if name in DECLARED and DECLARED[name].only == kind]:
@@ -370,18 +370,18 @@ def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe:
 
 
 def _suit_optimizer(values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Replace defaults of the recipe that mean something else to another optimizer or schedule, in place."""
+    """Adjust defaults of the recipe to the chosen optimizer and schedule, in place."""
     if str(values["optimizer"]).lower() in COUPLED and "weight_decay" not in given:
-        values["weight_decay"] = min(values["weight_decay"], 1e-4)  # as a part of the gradient (He et al. 2016)
+        values["weight_decay"] = min(values["weight_decay"], 1e-4)  # added to the gradient (He et al. 2016)
     if values["schedule"] == "one-cycle" and "warmup" not in given:
-        values["warmup"] = 0.3  # of torch and fastai
+        values["warmup"] = 0.3  # as in torch and fastai
 
 
 def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Tell where two configurations differ in what changes the result; workers and device do not."""
+    """Return the differences of two configurations that change the result; workers and device do not."""
     free = {name for name, option in DECLARED.items() if option.free}
     fields = Config.model_fields
-    # An option that is newer than the other run had its default there.
+    # An option that the other run did not have yet counts as its default.
     before = {name: theirs.get(name, fields[name].get_default(call_default_factory=True) if name in fields else None) for name in ours}
     names = [name for name in ours if name not in free and ours[name] != before[name]]
     return [f"{name} was {before[name]!r} and is {ours[name]!r}" for name in names]

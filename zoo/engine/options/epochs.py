@@ -1,4 +1,4 @@
-"""A recipe and a model become a plan: one entry per epoch, with the frozen prefix resolved to a number."""
+"""The epochs of a run, one entry each, with the frozen prefix resolved to a number of groups."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from zoo.models.layers import LayerGroups
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of the plan.
+    """One epoch of a run.
 
     Attributes:
-        phase: The phase it belongs to.
+        phase: Its phase.
         index: Position of the phase in the recipe.
         frozen: Length of the frozen prefix, in groups.
         done: Epochs of the same phase before this one.
@@ -23,8 +23,8 @@ class Epoch:
         before: Optimizer steps of the same phase before this epoch.
         total: Optimizer steps of the phase.
         augment: Whether images are augmented.
-        cached: Whether something is frozen and every view of a sample is fixed, so that the frozen prefix is computed once.
-        pooled: Whether that leaves pooled features: the whole backbone is frozen, and the head can start from them.
+        cached: Whether the outputs of the frozen prefix are computed once: a prefix is frozen and every view of a sample fixed.
+        pooled: Whether these are pooled features: all groups are frozen, and the head can start from pooled features.
     """
 
     phase: Phase
@@ -40,27 +40,27 @@ class Epoch:
     pooled: bool = False
 
 
-def make_plan(
+def list_epochs(
     config: Config, groups: LayerGroups, *, steps: int, at_least: int = 0, separable: bool = True, augmentable: bool = True
 ) -> list[Epoch]:
-    """Lay out the epochs of a run.
+    """Return the epochs of a run.
 
     Args:
         config: The resolved configuration.
         groups: Layer groups of the model.
-        steps: Optimizer steps in which every sample is taken once.
-        at_least: Frozen prefix that every phase keeps.
+        steps: Optimizer steps of one pass over the samples.
+        at_least: Shortest frozen prefix of every phase, in groups.
         separable: Whether the head can start from pooled features.
         augmentable: Whether the inputs can be augmented at all.
 
     Raises:
         UnknownGroupError: If a phase or ``freeze`` names a group that does not exist.
     """
-    plan: list[Epoch] = []
+    epochs: list[Epoch] = []
     for index, (phase, count) in enumerate(unfold(config.recipe.phases, config.epochs, len(groups), steps)):
         frozen = prefix_of(phase, config, groups, at_least)
         augment = phase.augment and config.augment is not None and augmentable
-        # Several views are augmented ones by themselves; without them, augmentation means a fresh image every epoch.
+        # Several views are augmented once and fixed; a single one is augmented anew every epoch.
         fixed = not augment or config.views > 1
         cached = config.cache and not config.shard and frozen > 0 and fixed
         pooled = cached and separable and frozen == len(groups)
@@ -68,14 +68,14 @@ def make_plan(
         for done in range(count):
             before = done * steps
             here = min(steps, total - before)
-            plan.append(Epoch(phase, index, frozen, done, count, here, before, total, augment, cached, pooled))
-    return plan
+            epochs.append(Epoch(phase, index, frozen, done, count, here, before, total, augment, cached, pooled))
+    return epochs
 
 
-def next_phase(plan: list[Epoch], position: int) -> int:
-    """Return the position of the first epoch of the phase after the one at ``position``; the plan's end if there is none."""
-    index = plan[position].index
-    return next((at for at in range(position, len(plan)) if plan[at].index > index), len(plan))
+def next_phase(epochs: list[Epoch], position: int) -> int:
+    """Return the position of the first epoch of the phase after the one at ``position``; the number of epochs if there is none."""
+    index = epochs[position].index
+    return next((at for at in range(position, len(epochs)) if epochs[at].index > index), len(epochs))
 
 
 def prefix_of(phase: Phase, config: Config, groups: LayerGroups, at_least: int) -> int:
@@ -84,7 +84,7 @@ def prefix_of(phase: Phase, config: Config, groups: LayerGroups, at_least: int) 
 
 
 def shallowest(config: Config, groups: LayerGroups, at_least: int) -> int:
-    """Return the shortest frozen prefix of all phases, in groups: what is behind it trains at some time."""
+    """Return the shortest frozen prefix of all phases, in groups; all groups after it train in some phase."""
     lengths = [_length(0 if phase.frozen == "each" else phase.frozen, groups) for phase in config.recipe.phases]
     return max(at_least, _length(config.freeze, groups), min(lengths))
 
@@ -92,6 +92,6 @@ def shallowest(config: Config, groups: LayerGroups, at_least: int) -> int:
 def _length(reach: int | str, groups: LayerGroups) -> int:
     if isinstance(reach, str):
         reach = {"none": 0, "all": len(groups)}.get(reach, reach)
-    if isinstance(reach, int) and reach < 0:  # so many groups from the head; a backbone with fewer trains as a whole
+    if isinstance(reach, int) and reach < 0:  # all but so many groups; a backbone with fewer groups trains entirely
         reach = max(0, len(groups) + reach)
     return groups.prefix_length(reach)

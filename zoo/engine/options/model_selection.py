@@ -15,10 +15,10 @@ log = logging.getLogger("zoo")
 
 
 def resolve_monitor(monitor: str | None, task: Task, own: Collection[str] = ()) -> str:
-    """Return the metric that chooses the epoch: the one asked for, or the first of the task's.
+    """Return the metric that selects the best epoch: the given one, or the first of the task's.
 
     Args:
-        monitor: The metric asked for, or None.
+        monitor: The given metric, or None.
         task: The task.
         own: Names of the user's own metrics.
 
@@ -52,13 +52,13 @@ class Best:
     waited: int = 0
 
     def update(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Take in one epoch's metrics and tell whether it is the best so far. NaN never is."""
+        """Record one epoch's metrics and return whether it is the best so far. NaN never is."""
         value = metrics.get(self.monitor, math.nan)
         if math.isnan(value) and epoch == 1:
-            told = (
+            message = (
                 "%s has no value on the validation data (is one class alone in them?); an epoch without it is not kept, unless none has it"
             )
-            log.warning(told, self.monitor)
+            log.warning(message, self.monitor)
         value = -value if self.lower else value
         loss = metrics.get("loss", math.nan)
         score = (value, -math.inf if math.isnan(loss) else -loss)
@@ -73,6 +73,6 @@ class Best:
         return {"epoch": self.epoch, "score": list(self.score) if self.epoch else None, "waited": self.waited}
 
     def load_state_dict(self, saved: Mapping[str, Any], /) -> None:
-        """Take over what ``state_dict`` returned, in place."""
+        """Load what ``state_dict`` returned, in place."""
         self.epoch, self.waited = int(saved["epoch"]), int(saved["waited"])
         self.score = (saved["score"][0], saved["score"][1]) if saved["score"] else (-math.inf, -math.inf)

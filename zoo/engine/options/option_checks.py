@@ -1,4 +1,4 @@
-"""Options that a model, its task or its data have no use for, refused before anything expensive happens."""
+"""Checks that the given options apply to the model, its task and its data, before anything expensive happens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("zoo")
 
 
 def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> None:
-    """Refuse what the model or its task has no use for, instead of ignoring it.
+    """Check that every given option applies to the model and its task.
 
     Args:
         model: The model.
@@ -27,12 +27,12 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> N
         validated: Whether there will be validation data.
 
     Raises:
-        OptionError: If options for images meet texts, or options for classes meet a regression, and the like; all at once.
+        OptionError: If options for images are given for texts, options for classes for a regression, and the like; all at once.
     """
     _warn(model, config)
     kind = model.spec.modality
     unread = [name for name, option in DECLARED.items() if option.reads and kind not in option.reads and _given(config, name)]
-    unread += _augments_in_vain(config, kind)
+    unread += _unused_augmentation(config, kind)
     waits = [name for name, option in DECLARED.items() if option.waits and _given(config, name)]
     waits += ["schedule='plateau'"] if "plateau" in (config.schedule, *(phase.schedule for phase in config.recipe.phases)) else []
     useless = [
@@ -46,13 +46,13 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> N
         (not validated, waits, "decided by a metric, and there are no validation data"),
     ]
     faults = [f"{', '.join(names)}: {why}" for given, names, why in useless if given and names]
-    faults += _apart(config)
+    faults += _exclusions(config)
     if faults:
         raise OptionError(fault_list("these options do not suit the run:", faults, "Leave out what is named"))
 
 
 def check_own_parts(model: TaskModel, config: Config, own: OwnParts) -> None:
-    """Refuse options that have no effect beside the user's own parts.
+    """Check that no option lacks an effect because of the user's own parts.
 
     Raises:
         OptionError: Naming all of them.
@@ -71,7 +71,7 @@ def check_own_parts(model: TaskModel, config: Config, own: OwnParts) -> None:
 
 
 def _useless(task: Task, config: Config) -> list[tuple[list[str], str]]:
-    """Return the options that were given and that the task has no use for, by their reason."""
+    """Return the given options that do not apply to the task, and why."""
     reasons: dict[str, list[str]] = {}
     for name, why in task.useless.items():
         if getattr(config, name):
@@ -80,46 +80,46 @@ def _useless(task: Task, config: Config) -> list[tuple[list[str], str]]:
 
 
 def _warn(model: TaskModel, config: Config) -> None:
-    """Tell of what can be meant, and mostly is not."""
+    """Log a warning for settings that are valid, but rarely intended."""
     phases = config.recipe.phases
     needed = ["backbone=zoo.wrap(…)"] if is_own(model.spec.name) else []
     needed += ["head=module"] if model.head_name == OWN else []
     if needed:
         log.warning("the run saves values and not the code of your own parts: open it with zoo.load(folder, %s)", ", ".join(needed))
     if not model.pretrained and phases[0].frozen == "all":
-        told = "%s starts from random values, and the recipe %r first trains a head on its features; recipe='full' suits it better"
-        log.warning(told, model.spec.name, config.recipe.name)
+        line = "%s starts from random values, and the recipe %r first trains a head on its features; recipe='full' suits it better"
+        log.warning(line, model.spec.name, config.recipe.name)
     left_out = [phase.name for phase, epochs in zip(phases, phase_epochs(phases, config.epochs), strict=True) if not epochs]
     if left_out:
-        told = "epochs is %d and the recipe %r has %d phases; left out: %s"
-        log.warning(told, config.epochs, config.recipe.name, len(phases), ", ".join(left_out))
+        line = "epochs is %d and the recipe %r has %d phases; left out: %s"
+        log.warning(line, config.epochs, config.recipe.name, len(phases), ", ".join(left_out))
     for phase, epochs in zip(phases, phase_epochs(phases, config.epochs), strict=True):
         if phase.frozen == "each" and 0 < epochs < len(model.groups):
-            told = "phase %r has %s for %d groups, so it unfreezes several at a time; give it more epochs"
-            log.warning(told, phase.name, count(epochs, "epoch"), len(model.groups))
+            line = "phase %r has %s for %d groups, so it unfreezes several at a time; give it more epochs"
+            log.warning(line, phase.name, count(epochs, "epoch"), len(model.groups))
     if config.wise_ft < 1 and len(phases) - len(left_out) == 1:
-        told = "wise_ft mixes in the values from before the last phase, and there is one phase only: where the head is new, they are random"
-        log.warning(told)
+        line = "wise_ft mixes in the values from before the last phase, and there is one phase only: where the head is new, they are random"
+        log.warning(line)
 
 
-def _apart(config: Config) -> list[str]:
-    """Return which options do not go with each other."""
-    found: dict[tuple[str, str], list[str]] = {}
+def _exclusions(config: Config) -> list[str]:
+    """Return one fault for each group of options that exclude another one."""
+    excluded: dict[tuple[str, str], list[str]] = {}
     for name, option in {**DECLARED, **SWITCHES}.items():
         for other, why in option.excludes.items():
             if _given(config, name) and _holds(config, other):
-                found.setdefault((other.partition("=")[2] or other, why), []).append(name)
-    return [f"{', '.join(names)} with {other}: {why}" for (other, why), names in found.items()]
+                excluded.setdefault((other.partition("=")[2] or other, why), []).append(name)
+    return [f"{', '.join(names)} with {other}: {why}" for (other, why), names in excluded.items()]
 
 
 def _holds(config: Config, condition: str) -> bool:
-    """Tell whether an option is given, or has the value that ``name=value`` names."""
+    """Return whether an option is given, or has the value that ``name=value`` names."""
     name, sign, value = condition.partition("=")
     return str(getattr(config, name)) == value if sign else _given(config, name)
 
 
-def _augments_in_vain(config: Config, kind: str) -> list[str]:
-    """Return what was given of an augmentation and changes nothing for inputs of this kind."""
+def _unused_augmentation(config: Config, kind: str) -> list[str]:
+    """Return the given augmentation options that have no effect on inputs of this kind."""
     augment = config.augment or {}
     mixes = [name for name in SWITCHES if kind != "image" and augment.get(name)]
     named = [fields for name, fields in AUGMENTS.items() if name != config.recipe.augment]

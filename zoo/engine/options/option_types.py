@@ -1,4 +1,4 @@
-"""The kinds of values that options have, and what is told of one that is wrong. No torch here."""
+"""Types of option values, and the messages for wrong ones. No torch here."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from zoo.errors import did_you_mean
 
 @dataclass(frozen=True)
 class Option:
-    """What stands beside the type and range of an option in its one declaration.
+    """What an option's declaration says besides its type and range.
 
-    Flags, ``zoo train --help``, docs/options.md and the checks of what goes together are made from it.
+    Flags, ``zoo train --help``, docs/options.md and the checks of combinations are made from it.
 
     Attributes:
         help: What it means, for the reference; the part before a semicolon for ``--help``.
-        default: Its default in words; empty where that is the value in the declaration.
-        section: Part of the reference that it stands in.
-        flag: Placeholder of its own flag on the command line; empty where it is given with ``--set``.
-        reads: Modalities that have a use for it; empty for all.
-        waits: Whether it is decided by a metric, and so needs validation data.
-        backbone: Whether it changes how the backbone trains, and so needs some of it to train.
-        only: The value of ``trains`` that alone has a use for it; empty for all.
-        excludes: Options (``name``, or ``name=value``) that it does not go with, with the reason.
-        shards: Whether it goes with ``shard=True``.
-        free: Whether it changes nothing of the result, so that a resumed run may have another.
+        default: Its default in words; empty if that is the value in the declaration.
+        section: Section of the reference.
+        flag: Placeholder of its flag on the command line; empty if it is given with ``--set``.
+        reads: Modalities that it applies to; empty for all.
+        waits: Whether it depends on a metric, and so needs validation data.
+        backbone: Whether it changes how the backbone trains, and so needs trainable groups.
+        only: The one value of ``trains`` that it applies to; empty for all.
+        excludes: Options (``name``, or ``name=value``) that it cannot be combined with, and why.
+        shards: Whether it can be combined with ``shard=True``.
+        free: Whether it leaves the result unchanged, so that a resumed run may differ in it.
     """
 
     help: str
@@ -47,28 +47,28 @@ class Option:
 
 
 def no_bool(value: Any) -> Any:
-    """Refuse True where a number is meant: Python and YAML would read it as 1."""
+    """Raise for True in place of a number: Python and YAML would read it as 1."""
     if isinstance(value, bool):
         raise ValueError("must be a number, not a truth value")
     return value
 
 
-def no_word(value: Any) -> Any:
-    """Refuse a word where True or False is meant: Python takes "no" for true."""
+def no_text(value: Any) -> Any:
+    """Raise for text in place of True or False: Python takes "no" for true."""
     if isinstance(value, str):
         raise ValueError("must be True or False")
     return value
 
 
 def pair(value: Any) -> Any:
-    """Refuse what is not a list of two."""
+    """Check that a value is a list of two."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ValueError("must be two numbers (low, high)")
     return value
 
 
 def among(known: Sequence[str]) -> Callable[[str], str]:
-    """Return a validator that refuses texts that are not known, with the nearest."""
+    """Return a validator that raises for unknown names, with the nearest known one."""
 
     def check(value: str) -> str:
         if value not in known:
@@ -79,7 +79,7 @@ def among(known: Sequence[str]) -> Callable[[str], str]:
 
 
 def weights_by_class(value: Any) -> Any:
-    """Refuse what is neither ``balanced`` nor a positive weight for each class by its name."""
+    """Check that a value is ``balanced`` or a mapping from class names to positive weights."""
     if value is None or value == "balanced":
         return value
     if not isinstance(value, Mapping) or not all(_is_weight(weight) for weight in value.values()):
@@ -93,18 +93,18 @@ def _is_weight(value: Any) -> bool:
 
 Int = Annotated[int, BeforeValidator(no_bool)]
 Float = Annotated[float, BeforeValidator(no_bool)]
-Switch = Annotated[bool, BeforeValidator(no_word)]
+Switch = Annotated[bool, BeforeValidator(no_text)]
 Share = Annotated[Float, Field(ge=0, le=1)]
 Alpha = Annotated[Float, Field(ge=0)]
 
 
-def all_told(error: ValidationError, owners: Mapping[str, str] = MappingProxyType({}), owner: str = "") -> list[str]:
-    """Return one sentence per option; what each of its types would take is joined by "or"."""
-    told: dict[str, tuple[Any, list[str]]] = {}
+def validation_faults(error: ValidationError, owners: Mapping[str, str] = MappingProxyType({}), owner: str = "") -> list[str]:
+    """Return one fault per option; the messages of its alternative types are joined by "or"."""
+    messages_of: dict[str, tuple[Any, list[str]]] = {}
     for problem in error.errors():
         parts = (str(part) for part in problem["loc"])
-        kept = [part for part in parts if not part.startswith(("function-", "literal", "dict", "constrained"))]
-        where = owners.get(kept[0], owner) + ".".join(kept)
+        keys = [part for part in parts if not part.startswith(("function-", "literal", "dict", "constrained"))]
+        where = owners.get(keys[0], owner) + ".".join(keys)
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("must be ")
-        told.setdefault(where, (problem["input"], []))[1].append(message)
-    return [f"{where} is {value!r}; it must be {' or '.join(messages)}" for where, (value, messages) in told.items()]
+        messages_of.setdefault(where, (problem["input"], []))[1].append(message)
+    return [f"{where} is {value!r}; it must be {' or '.join(messages)}" for where, (value, messages) in messages_of.items()]

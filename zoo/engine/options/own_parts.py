@@ -19,7 +19,7 @@ log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]
 BEST = {"max": False, "min": True}
 PLAIN = (bool, int, float, str, tuple)
-NO_METRICS = ("epoch", "phase", "lr", "train_loss", "seconds", "samples_per_second")  # what else an epoch's record holds
+NO_METRICS = ("epoch", "phase", "lr", "train_loss", "seconds", "samples_per_second")  # other keys of an epoch's record
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class OwnParts:
     """The user's own parts of one run.
 
     Attributes:
-        loss: From logits and targets of a batch to one value per sample; None for a loss by name.
+        loss: Function of the logits and targets of a batch to one value per sample; None for a loss by name.
         metrics: Functions of scikit-learn's form by name, see ``own_metrics``.
-        lower: Names of those of which the lowest value is the best.
-        augment: From a decoded image to another; None for an augmentation by name.
+        lower: Names of the metrics whose lowest value is the best.
+        augment: Function from a decoded image to another; None for an augmentation by name.
         log_with: Trackers of Accelerate: names or objects.
         on_epoch: Called with a copy of each line of the history.
     """
@@ -43,18 +43,18 @@ class OwnParts:
     on_epoch: Callable[[dict[str, Any]], Any] | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Return plain data about what changes the result, which a resumed run must agree with."""
+        """Return the parts that change the result as plain data, which is compared when a run is resumed."""
         named = {"loss": self.loss and name_of(self.loss), "augment": self.augment and name_of(self.augment)}
-        told = {key: value for key, value in named.items() if value}
+        described = {key: value for key, value in named.items() if value}
         directions = {name: "min" if name in self.lower else "max" for name in self.metrics}
-        return told | ({"metrics": directions} if directions else {})
+        return described | ({"metrics": directions} if directions else {})
 
 
 def take_own_parts(options: dict[str, Any], task: Task) -> OwnParts:
-    """Take the user's own parts out of the options of a run, in place; what is left is plain data.
+    """Remove the user's own parts from the options of a run, in place; plain data is left.
 
     Raises:
-        OptionError: Listing everything that is of no use there.
+        OptionError: Listing everything that cannot be used.
     """
     faults: list[str] = []
     own: dict[str, Any] = {}
@@ -63,7 +63,7 @@ def take_own_parts(options: dict[str, Any], task: Task) -> OwnParts:
             own[name] = options.pop(name)
             if inspect.isclass(own[name]):
                 faults.append(f"{name} is the class {own[name].__name__}; give an object of it, such as {own[name].__name__}(…)")
-    if "augment" in own:  # it counts as an augmentation, and ours varies nothing beside it
+    if "augment" in own:  # counts as augmentation, and replaces ours
         options["augment"] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0}
     metrics = options.pop("metrics", None) or {}
     if not isinstance(metrics, Mapping):
@@ -94,10 +94,10 @@ def take_own_parts(options: dict[str, Any], task: Task) -> OwnParts:
 def own_metrics(
     metrics: Mapping[str, Callable[..., Any]], task: Task, logits: Array, targets: Array, *, undefined: set[str] | None = None
 ) -> dict[str, float]:
-    """Return the values of the user's own metrics; one that is NaN or infinite is left out, with a warning.
+    """Return the values of the user's own metrics; NaN and infinite ones are left out, with a warning.
 
     A function is called with the targets and the probabilities ``(n, classes)``, for a regression with the outputs ``(n,)`` or
-    ``(n, outputs)``. A function of scikit-learn that refuses these is given what it can mean instead: of two classes the
+    ``(n, outputs)``. If a function of scikit-learn raises for these, the alternatives are tried: for two classes the
     probability of the second, then the predicted classes.
 
     Args:
@@ -105,35 +105,35 @@ def own_metrics(
         task: The task.
         logits: ``(n, outputs)``.
         targets: One row per sample.
-        undefined: Names that were warned of before; more are added in place.
+        undefined: Names that were warned about before; extended in place.
 
     Raises:
         OptionError: If a function fails or returns no number, with its error.
     """
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, function in metrics.items():
         errors: list[Exception] = []
         for form in _forms(task, logits) if _is_of_scikit_learn(function) else _forms(task, logits)[:1]:
             try:
-                found[name] = float(function(targets, form))
+                values[name] = float(function(targets, form))
                 break
             except Exception as error:
                 errors.append(error)
         else:
-            last = errors[-1]  # of scikit-learn's that of the predicted classes, which most of its functions are about
+            last = errors[-1]  # for predicted classes, which most functions of scikit-learn take
             raise OptionError(f"metrics: {name!r} failed with {type(last).__name__}: {last}") from last
     undefined = set() if undefined is None else undefined
-    for name, value in list(found.items()):
+    for name, value in list(values.items()):
         if not math.isfinite(value):
-            del found[name]
+            del values[name]
             if name not in undefined:
                 log.warning("metrics: %r is %s on these data and is left out", name, value)
             undefined.add(name)
-    return found
+    return values
 
 
 def _forms(task: Task, logits: Array) -> list[Array]:
-    """Return what a metric may be given beside the targets, what says most first."""
+    """Return the predictions that a metric may take, the most informative first."""
     scores = task.probabilities(np.asarray(logits, dtype=np.float64))
     if scores is None:
         return [np.asarray(logits[:, 0] if logits.shape[1] == 1 else logits)]
@@ -143,18 +143,18 @@ def _forms(task: Task, logits: Array) -> list[Array]:
 
 
 def _direction(function: Any) -> str:
-    """Return whether the lowest value of a metric is the best: scikit-learn's names end in ``_loss`` or ``_error`` then."""
+    """Return whether the lowest or the highest value of a metric is the best, by scikit-learn's names (``_loss``, ``_error``)."""
     name = str(getattr(getattr(function, "func", function), "__name__", ""))
     return "min" if _is_of_scikit_learn(function) and name.endswith(("_loss", "_error")) else "max"
 
 
 def _is_of_scikit_learn(function: Any) -> bool:
-    inner = getattr(function, "func", function)  # of a functools.partial
+    inner = getattr(function, "func", function)  # unwraps a functools.partial
     return str(getattr(inner, "__module__", "")).partition(".")[0] == "sklearn"
 
 
 def name_of(function: Any) -> str:
-    """Return what to call a function or an object of the user's in a record."""
+    """Return the name of a function or an object of the user's for a record."""
     if hasattr(function, "func"):  # functools.partial
         return f"{name_of(function.func)}{function.args}{function.keywords}"
     name = getattr(function, "__qualname__", None)

@@ -1,4 +1,4 @@
-"""Recipes: how a model is fine-tuned, as frozen values. No torch here."""
+"""Recipes and their phases, as frozen values. No torch here."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from zoo.errors import OptionError, did_you_mean, examples, fault_list, telling_fields
+from zoo.errors import OptionError, checked_fields, did_you_mean, examples, fault_list
 
 SCHEDULES = ("cosine", "one-cycle", "linear", "constant", "step", "plateau")
-# Optimizers whose weight decay is added to the gradient, where the recipes' numbers are meant for AdamW's.
+# Optimizers whose weight decay is added to the gradient; the recipes' values are meant for AdamW's decoupled decay.
 COUPLED = frozenset({"sgd", "adam", "nadam", "radam", "rmsprop", "adagrad", "adadelta", "adamax", "asgd"})
 RESERVED = ("average", "wise-ft")
 TRAINS = ("all", "lora", "bias")
 
 
-@telling_fields
+@checked_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Phase:
     """One stretch of a recipe.
 
     Attributes:
-        name: What logs and curves call it.
-        frozen: How far the frozen prefix reaches: ``none``, ``all``, a number of groups, a group's name (inclusive), a negative
+        name: Name in logs and curves.
+        frozen: Extent of the frozen prefix: ``none``, ``all``, a number of groups, a group's name (inclusive), a negative
             number for all but so many groups from the head, or ``each`` for one phase per group, from the head down.
         share: Its share of the epochs, relative to the other phases.
-        epochs: Its epochs, where they do not depend on those of the run; ``share`` then does not count.
-        steps: Its optimizer steps, instead of epochs.
+        epochs: Fixed number of epochs; ``share`` is then ignored.
+        steps: Fixed number of optimizer steps, instead of epochs.
         lr: Factor on every learning rate during this phase.
-        schedule: Its learning-rate schedule; the recipe's where None.
+        schedule: Its learning-rate schedule; the recipe's if None.
         augment: Whether training images are augmented in this phase.
     """
 
@@ -67,14 +67,14 @@ def _is_above(value: object, least: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and least < value < math.inf
 
 
-@telling_fields
+@checked_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """How a model is fine-tuned: the phases and the defaults of every option that a recipe decides.
 
     Attributes:
-        name: What ``fit(recipe=…)`` is given.
-        phases: Stretches in order.
+        name: Name for ``fit(recipe=…)``.
+        phases: The phases in order.
         lr: Learning rate of the head, per optimizer step.
         layer_decay: Factor per layer group toward the input, in (0, 1].
         weight_decay: Decoupled decay, as AdamW defines it.
@@ -83,7 +83,7 @@ class Recipe:
         warmup: Share of each phase's steps over which the rate rises.
         label_smoothing: In [0, 1).
         augment: ``none``, ``light`` or ``strong``.
-        freeze_bn: Whether BatchNorm statistics of a pretrained backbone stand still in the groups that train.
+        freeze_bn: Whether BatchNorm statistics of a pretrained backbone stay fixed in the groups that train.
         optimizer: One of torch's or timm's optimizers, by name.
         schedule: One of ``SCHEDULES``.
         trains: Which parameters train in the groups that are not frozen: ``all``, ``lora`` (low-rank adapters) or ``bias``.
@@ -134,15 +134,15 @@ class Recipe:
             raise OptionError(f"recipe {self.name!r} has several phases called {', '.join(twice)}; give each a name of its own")
 
 
-# What a recipe decides and an option of the run replaces.
+# Fields of a recipe that an option of the run replaces.
 DECIDED = tuple(field.name for field in fields(Recipe) if field.name not in ("name", "phases", "augment", "description"))
 
 
 def phase_epochs(phases: Sequence[Phase], epochs: int) -> list[int]:
-    """Divide epochs among phases by their shares, at least one each; the last phase takes what rounding leaves.
+    """Divide epochs among phases by their shares, at least one each; the last phase gets the remainder.
 
-    A phase with epochs or steps of its own takes none of them: it has its own, or one at least. With fewer epochs than phases
-    the first phases get one each and the others none.
+    Phases with a fixed number of epochs or steps do not take part; one given in steps counts as one epoch. With fewer epochs
+    than phases the first phases get one each and the others none.
     """
     shared = [phase for phase in phases if phase.epochs is None and phase.steps is None]
     counts = iter(_shared_epochs([phase.share for phase in shared], epochs))
@@ -162,10 +162,10 @@ def _shared_epochs(shares: Sequence[float], epochs: int) -> list[int]:
 
 
 def unfold(phases: Sequence[Phase], epochs: int, groups: int, steps: int) -> list[tuple[Phase, int]]:
-    """Return the phases with their epochs; one that unfreezes ``each`` group becomes a phase per group, from the head down.
+    """Return the phases with their epochs; a phase with ``each`` becomes one phase per group, from the head down.
 
-    Where there are fewer epochs than groups, each of them unfreezes several, evenly. A phase given in steps has as many epochs
-    as it begins, of ``steps`` each.
+    With fewer epochs than groups each of these unfreezes several groups, evenly. A phase given in steps has as many epochs of
+    ``steps`` each as it begins.
     """
     result: list[tuple[Phase, int]] = []
     for phase, shared in zip(phases, phase_epochs(phases, epochs), strict=True):

@@ -1,4 +1,4 @@
-"""The named recipes, and the one that is taken where none is asked for. No torch here."""
+"""The named recipes, and the default of each task. No torch here."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def resolve_recipe(recipe: str | Recipe) -> Recipe:
 
 
 def default_recipe(task: str, *, text: bool = False) -> Recipe:
-    """Return the recipe of a task where none is asked for: what did best untuned in docs/benchmarks.md.
+    """Return the default recipe of a task: the best one untuned in docs/benchmarks.md.
 
     Args:
         task: Name of the task.
-        text: Whether the model reads texts, which bear, and want, a larger rate in the second phase than images.
+        text: Whether the model reads texts, which need a larger rate in the second phase than images.
     """
     if own := find_task(task).recipe:
         return replace(RECIPES[own[0]], **own[1])

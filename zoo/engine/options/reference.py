@@ -1,4 +1,4 @@
-"""The reference of all options in words, made from their declarations."""
+"""The reference of all options, made from their declarations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from zoo.engine.options.config import DECLARED, Config
 
-LARGE = 1_000_000  # an upper bound that only keeps nonsense out is not worth a word
+LARGE = 1_000_000  # larger upper bounds only catch typing errors and are not shown
 
 
 def option_table(section: str) -> str:
@@ -57,7 +57,7 @@ def _bounds(annotation: Any) -> Iterator[Any]:
 
 
 def _end(bound: Any) -> Any:
-    """Return the number of a bound; None for what is no bound."""
+    """Return the number of a bound; None if it is none."""
     return next((getattr(bound, name) for name in ("ge", "gt", "le", "lt") if hasattr(bound, name)), None)
 
 

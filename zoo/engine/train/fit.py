@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from zoo.engine.distributed.rank_consistency import refuse_other_modules, refuse_other_starts, refuse_others
+from zoo.engine.distributed.rank_consistency import check_same_checkpoint, check_same_modules, check_same_setup
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.distributed.sharding import check_shardable, trained_model
@@ -57,38 +57,38 @@ def fit(
     """Fine-tune a model in place and save it with its record.
 
     The seed decides everything: the order of the samples, their augmentation, dropout. On the CPU equal seeds therefore
-    give equal bits, also after an interruption; on a GPU some kernels add in no fixed order, so runs agree but for
-    rounding. The caller's own random state is left as it was, and the model comes back to its device and mode with the
-    values of its best epoch.
+    give equal bits, also after an interruption; on a GPU some kernels add in no fixed order, so runs agree up to
+    rounding. The caller's random state is restored, and the model returns to its device and mode with the values of
+    its best epoch.
 
-    A checkpoint is written at the end of every phase, after a step or an epoch where the last one is more than 30 seconds
-    old, and when a signal comes.
+    A checkpoint is written at the end of every phase, after a step or an epoch if the last one is more than 30 seconds
+    old, and on a signal.
 
     Args:
-        model: The model; its ``labels`` are taken from the data where it has none.
+        model: The model; its ``labels`` are taken from the data if it has none.
         train: Any source with labels, see ``zoo.data.open.open_data``.
         valid: Another source; None takes the validation split of ``train`` or holds 20 % out; False trains on everything
             and keeps the last epoch.
         recipe: ``layer-decay``, ``linear-probe``, ``lp-ft``, ``full``, ``top``, ``gradual``, ``lora``, ``bitfit``, or a ``Recipe``;
             None takes ``layer-decay``, and ``full`` for words.
-        epochs: Epochs of all phases together; the recipe's where None, as are the next two.
-        batch_size: Samples of a batch, on all processes together; ``auto`` finds out how many fit into memory at a time.
+        epochs: Epochs of all phases together; the recipe's if None, as are the next two.
+        batch_size: Samples of a batch, over all ranks; ``auto`` finds the largest micro-batch that fits into memory.
         lr: Learning rate of the head; ``auto`` finds one for each phase by a range test.
-        image_size: Pixels; the declared size where None.
+        image_size: Pixels; the declared size if None.
         seed: At least 0.
         out: Folder of the run; None takes the next free one below ``runs/``.
-        resume: Go on exactly where the run in ``out`` stopped.
+        resume: Continue exactly where the run in ``out`` stopped.
         quiet: Show nothing.
-        objective: What is minimised, made from the ``Supervised`` of the model and the data; None takes that itself.
+        objective: Makes the objective from the ``Supervised`` of the model and the data; None trains on that itself.
         **recipe_options: See ``zoo.engine.options.config.Config``.
 
     Returns:
         The run: history, metrics of the kept epoch, folder.
 
     Raises:
-        OptionError: For unknown options, values out of range and options that the model's task has no use for.
+        OptionError: For unknown options, values out of range and options that do not apply to the model's task.
         DataError: If the data do not fit the model.
-        OutputExistsError: If ``out`` holds something, unless it is a run and ``resume`` is set.
+        OutputExistsError: If ``out`` is not empty, unless it is a run and ``resume`` is set.
         OutputPermissionError: If ``out`` cannot be written.
         TrainingError: If a loss or gradient is not finite.
         InterruptedRunError: After Ctrl-C or SIGTERM, once a checkpoint is written.
@@ -114,13 +114,13 @@ def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool) -> 
     """Fine-tune in a folder that the first rank claims; an error on one rank is raised on all.
 
     Args:
-        job: What is to be run.
-        ranks: The processes, joined.
+        job: The job.
+        ranks: The joined processes.
         out: Folder of the run; None takes the next free one below ``runs/``.
-        resume: Go on exactly where the run in ``out`` stopped.
+        resume: Continue exactly where the run in ``out`` stopped.
 
     Returns:
-        As ``fit``. What ``fit`` raises beyond faults of its arguments is raised here too.
+        As ``fit``. Raises the same errors, except those of its arguments.
     """
     model, config = job.model, job.config
     check_shardable(model, config, ranks, supervised=job.objective is None)
@@ -141,17 +141,17 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
         tables = check_tables(model, job.open_data(), config)
         record = _record(job, tables, accelerator)
         model.inputs, model.labels = inputs_in_use(model, config), model.labels or tables[0].classes or None
-    refuse_others({**record, "config": _effective(record)}, model, ranks)
+    check_same_setup({**record, "config": _effective(record)}, model, ranks)
     with ranks.together():
         if ranks.main:
-            clean_stages(folder / "checkpoint")  # before another one reads there
+            clean_stages(folder / "checkpoint")  # before other ranks read it
             remove_parts(folder)
     with ranks.together():
         saved = _continued(folder, record)
-    refuse_other_starts(folder, saved.plain["run"]["steps"] if saved else None, ranks)
+    check_same_checkpoint(folder, saved.plain["run"]["steps"] if saved else None, ranks)
     with stop_signals() as stop:
         run = _train(job, tables, accelerator, folder, record, saved, stop=stop, ranks=ranks)
-        if signum := max(ranks.gather(stop.signum)):  # it came after the last poll
+        if signum := max(ranks.gather(stop.signum)):  # the signal came after the last poll
             stop.signum = signum
             raise ranks.known(too_late(stop, folder))
     return run
@@ -168,14 +168,14 @@ def _train(
     stop: StopFlag,
     ranks: Ranks,
 ) -> Run:
-    """Train on the accelerator's device; the model then comes back to where it was."""
+    """Train on the accelerator's device, then move the model back."""
     model, config = job.model, job.config
     with prepared(model, config, accelerator) as (layout, penalties):
         half = accelerator.mixed_precision != "no"
         with trained_model(model, config, ranks, accelerator.device, half=half) as trained:
             supervised = Supervised(trained, *tables, config, accelerator.device, penalties, job.own)
             objective = make_objective(job.objective, supervised, config)
-            refuse_other_modules(objective.module, objective.frozen, ranks)
+            check_same_modules(objective.module, objective.frozen, ranks)
             progress = Progress(job.quiet or not ranks.main, objective.monitor)
             context = RunContext(config, accelerator, ranks, folder, layout, progress, stop, job.own)
             with further_modules(objective, context.device), active(objective, supervised):
@@ -189,7 +189,7 @@ def _train(
 
 
 def _finish(model: TaskModel, training: Training, folder: Path) -> Run:
-    """Save the model and its curves; the checkpoint stays, so that a finished run can be resumed to itself."""
+    """Save the model and its curves; the checkpoint stays, so that a finished run can be resumed, to the same result."""
     history, best, ranks = training.state.history, training.best, training.context.ranks
     kept = best.epoch or history[-1]["epoch"]
     record = next(record for record in history if record["epoch"] == kept)
@@ -203,7 +203,7 @@ def _finish(model: TaskModel, training: Training, folder: Path) -> Run:
 
 
 def _record(job: Job, tables: Tables, accelerator: Any) -> dict[str, Any]:
-    """Return what run.json keeps: what was asked for, on what, with what."""
+    """Return the content of run.json: configuration, model, data and versions."""
     import torch
 
     model, config = job.model, job.config
@@ -225,7 +225,7 @@ def _record(job: Job, tables: Tables, accelerator: Any) -> dict[str, Any]:
         "versions": environment(model.plugin.partition(" ")[0]),
     }
     if job.objective is not None:
-        record["objective"] = True  # its name and sources are a part of the checkpoint
+        record["objective"] = True  # the checkpoint has its name and sources
     if own := job.own.describe():
         record["own"] = own
     plain: dict[str, Any] = json.loads(json.dumps(record))
@@ -233,10 +233,10 @@ def _record(job: Job, tables: Tables, accelerator: Any) -> dict[str, Any]:
 
 
 def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
-    """Return the checkpoint to go on from, None for a new run.
+    """Return the checkpoint to resume from, None for a new run.
 
     Raises:
-        SavedModelError: If the run in the folder was made from something else; all differences are named.
+        SavedModelError: If the run in the folder has another configuration, model or data; all differences are named.
     """
     path = folder / "run.json"
     if not path.is_file():
@@ -245,7 +245,7 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
         before = json.loads(path.read_text(encoding="utf-8"))
         faults = option_differences(_effective(record), _effective(before)) + option_differences(record["model"], before["model"])
         if record.get("objective") != before.get("objective"):
-            names = ["one of your own" if kept.get("objective") else "that of the labels" for kept in (before, record)]
+            names = ["one of your own" if each.get("objective") else "that of the labels" for each in (before, record)]
             faults.append(f"the objective was {names[0]} and is {names[1]}")
         if record.get("own") != before.get("own"):
             faults.append(f"own parts were {before.get('own') or 'none'} and are {record.get('own') or 'none'}")
@@ -257,15 +257,15 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
         raise SavedModelError(
             fault_list(f"the run in {str(folder)!r} cannot go on:", faults, "Give the same as before, or start anew (out, --out)")
         )
-    found = read_newest(folder / "checkpoint")
-    if found is None:
+    newest = read_newest(folder / "checkpoint")
+    if newest is None:
         log.warning("the run in %r was stopped before its first checkpoint: it starts anew", str(folder))
         return None
-    return found[0]
+    return newest[0]
 
 
 def _effective(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration with the precision that was used, which "auto" leaves to the device."""
+    """Return the configuration with the precision in use, which "auto" leaves to the device."""
     effective: dict[str, Any] = record["config"] | {"precision": record["precision"]}
     return effective
 

@@ -1,4 +1,4 @@
-"""What is to be run, as one value: the model, its resolved configuration and where its data come from."""
+"""A training job: the model, its resolved configuration and the function that opens its data."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MakeObjective: TypeAlias = Callable[[Supervised], Objective]
 
 @dataclass(frozen=True)
 class Job:
-    """A run or a plan, resolved and checked, so that nothing of it is found out twice.
+    """A run or a plan, resolved and checked once.
 
     Attributes:
         model: The model.
         config: The resolved configuration.
-        open_data: Returns the training and the validation data, opened now or by whoever made the job; called once.
+        open_data: Returns the training and the validation data; called once.
         own: The user's own parts.
         objective: Makes the objective, or None.
         quiet: Show nothing.
@@ -68,7 +68,7 @@ def make_job(
         quiet: Show nothing.
 
     Raises:
-        OptionError: If the model, its task or the own parts have no use for an option.
+        OptionError: If an option does not apply to the model, its task or the own parts.
     """
     own = own or OwnParts()
     check_own_parts(model, config, own)
@@ -93,12 +93,12 @@ def resolve_job(
         train: Any source with labels.
         valid: Another source, None or False.
         recipe: A name, a recipe, or None for the one of the task.
-        options: By name; the user's own parts are taken out in place.
+        options: By name; the user's own parts are removed in place.
         objective: Makes the objective, or None.
         quiet: Show nothing.
 
     Raises:
-        OptionError: For unknown options, values out of range and options that the model's task has no use for.
+        OptionError: For unknown options, values out of range and options that do not apply to the model's task.
     """
     own = take_own_parts(options, find_task(model.task))
     config = resolve(

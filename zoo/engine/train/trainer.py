@@ -18,7 +18,7 @@ from zoo.engine.loading.batches import StepBatches
 from zoo.engine.loading.stream import Stream
 from zoo.engine.optim.lr_schedule import Plateau
 from zoo.engine.optim.nonfinite import Guard
-from zoo.engine.options.epochs import Epoch, make_plan, next_phase
+from zoo.engine.options.epochs import Epoch, list_epochs, next_phase
 from zoo.engine.rundir.checkpoint import Checkpoint
 from zoo.engine.rundir.checkpoint_writer import CheckpointWriter
 from zoo.engine.rundir.run_context import RunContext
@@ -58,7 +58,7 @@ class Training:
         self.objective, self.context, self.model = objective, context, model
         self.batches = StepBatches(objective.sources, config, ranks, objective.soften)
         check_batches(self.batches.smallest, ranks, separable=objective.separable)
-        epochs = make_plan(
+        epochs = list_epochs(
             config,
             model.groups,
             steps=self.batches.steps,
