@@ -1,8 +1,7 @@
-"""P1 to P5 and P9 of two checkouts, ours against ours: whether a change made anything slower.
+"""P1 to P5 and P9 of two checkouts, to see whether a change made anything slower.
 
-Each measure is that of its own script, taken alternately from both trees, so that a machine whose speed drifts does so for both.
-CPU seconds of one thread. The packages that both import are those of the environment that runs this script; zoo and its
-plugins come from the tree.
+Each measure is that of its own script, taken alternately from both trees, so that drifts of the machine's speed affect both.
+CPU seconds of one thread. Both trees use the packages of the environment that runs this script, except zoo and its plugins.
 
 Run: python benchmarks/before_after.py ../zoo-before
 """

@@ -1,10 +1,10 @@
 """P7: samples per second of full fine-tuning on a GPU, our engine beside a hand-tuned bare loop; bf16, channels_last, AdamW.
 
-Needs torch, torchvision and what zoo itself imports; it runs from the checkout, installed or not. What is missing, or fails,
-is told in its row, and the other rows go on. Nothing is downloaded: the networks have random values. In the first table both
-loops get one batch that lies on the device already, so that the loops are compared and nothing else. In the second they read
-JPEG files, decoded and augmented by loader processes: the share of waiting is what that costs of the rate of the first table.
-Utilisation is the arithmetic of forward and backward, counted by torch, over the peak of the GPU for dense bf16.
+Needs torch, torchvision and the dependencies of zoo, which may run from a checkout without being installed. A row that fails or
+lacks a package shows the error, and the others go on. Nothing is downloaded: the networks have random values. In the first table
+both loops use one batch that is already on the device, so that only the loops are compared. In the second they read JPEG files,
+decoded and augmented by loader processes; waiting is the share of the first table's rate that is lost. Utilisation is the
+arithmetic of forward and backward, counted by torch, over the GPU's peak for dense bf16.
 
 Run: python benchmarks/gpu.py --out gpu.json
      python benchmarks/gpu.py --device cpu --tiny      (every path, on tiny shapes, in two or three minutes)
@@ -30,7 +30,7 @@ from side_by_side import HERE
 
 
 def use_this_checkout() -> None:
-    """Make zoo and its plugins importable where they are not installed."""
+    """Make zoo and its plugins importable if they are not installed."""
     try:
         importlib.metadata.distribution("zoo")
         return
@@ -50,21 +50,23 @@ def use_this_checkout() -> None:
 
 
 def row(title: str, runs: dict[str, Callable[[], dict[str, float]]], repeats: int) -> dict[str, Any]:
-    """Call the runs in turn and return medians; a run that fails is told and called no more."""
-    told: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    """Call the runs in turn and return medians; a run that fails is reported and not called again."""
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     fault: dict[str, str] = {}
     for turn in range(repeats):
         for name in [name for name in runs if name not in fault]:
             try:
-                told[name].append(runs[name]())
-                print(f"  {title:<28} {name:<5} {turn + 1}/{repeats}  {told[name][-1]['rate']:.1f} samples/s", file=sys.stderr, flush=True)
+                measured[name].append(runs[name]())
+                print(
+                    f"  {title:<28} {name:<5} {turn + 1}/{repeats}  {measured[name][-1]['rate']:.1f} samples/s", file=sys.stderr, flush=True
+                )
             except Exception as error:
                 fault[name] = f"{type(error).__name__}: {str(error).strip() or '(no message)'}".splitlines()[0]
                 print(f"  {title:<28} {name:<5} skipped: {fault[name]}", file=sys.stderr, flush=True)
                 if not isinstance(error, ImportError | LookupError | ValueError):
                     traceback.print_exc()
     rows: dict[str, Any] = {"row": title}
-    for name, results in told.items():
+    for name, results in measured.items():
         if results:
             rows[name] = {key: statistics.median(each[key] for each in results) for key in results[0]}
             rows[name] |= {"rates": [each["rate"] for each in results]}
@@ -73,15 +75,15 @@ def row(title: str, runs: dict[str, Callable[[], dict[str, float]]], repeats: in
     return rows
 
 
-def rate(result: dict[str, Any], who: str) -> float | None:
-    """Return samples per second of one side of a row, None where it was skipped."""
-    found: float | None = result.get(who, {}).get("rate")
-    return found
+def rate(result: dict[str, Any], side: str) -> float | None:
+    """Return samples per second of one side of a row, None if it was skipped."""
+    value: float | None = result.get(side, {}).get("rate")
+    return value
 
 
 def show(result: dict[str, Any]) -> dict[str, Any]:
     bare, ours = rate(result, "bare"), rate(result, "ours")
-    sides = [f"{value:.1f}" if value else f"skipped ({result[who]['skipped']})" for who, value in (("bare", bare), ("ours", ours))]
+    sides = [f"{value:.1f}" if value else f"skipped ({result[side]['skipped']})" for side, value in (("bare", bare), ("ours", ours))]
     ratio = f"{ours / bare:.3f}" if ours and bare else ""
     used = f"{result['utilisation']:.1%}" if result.get("utilisation") else ""
     waits = f"{result['waiting']:.1%}" if result.get("waiting") is not None else ""
@@ -139,7 +141,7 @@ def main() -> None:
         raise SystemExit("torch sees no GPU here; to try the script: --device cpu --tiny")
     use_this_checkout()
     bench = Bench(arguments)
-    told: dict[str, Any] = {"device": bench.name, "peak_tflops": bench.peak, "torch": torch.__version__, "rows": []}
+    figures: dict[str, Any] = {"device": bench.name, "peak_tflops": bench.peak, "torch": torch.__version__, "rows": []}
     print(
         f"{bench.name}, torch {torch.__version__}, bf16; batches: {', '.join(f'{n} {bench.shape(CASES[n])[0]}' for n in arguments.cases)}"
     )
@@ -148,11 +150,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for compiled in (word == "yes" for word in arguments.compiled):
             for name in arguments.cases:
-                told["rows"].append(show(measure(bench, name, compiled)))
+                figures["rows"].append(show(measure(bench, name, compiled)))
                 if name == "ResNet-50" and not arguments.no_files:
-                    told["rows"].append(show(measure_files(bench, Path(folder), told["rows"][-1], compiled)))
+                    figures["rows"].append(show(measure_files(bench, Path(folder), figures["rows"][-1], compiled)))
                 if arguments.out:
-                    arguments.out.write_text(json.dumps(told, indent=2), encoding="utf-8")
+                    arguments.out.write_text(json.dumps(figures, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

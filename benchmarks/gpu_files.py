@@ -1,4 +1,4 @@
-"""Photos in JPEG files, made up, and a bare torchvision pipeline that reads them."""
+"""Synthetic photos in JPEG files, and a bare torchvision pipeline that reads them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Photos(Dataset[tuple[torch.Tensor, int]]):
 def jpeg_batches(
     table: Mapping[str, Sequence[str]], batch: int, size: int, device: torch.device, workers: int | None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield augmented batches on the device, channels last, from as many loader processes as the engine would take."""
+    """Yield augmented batches on the device, channels last, from as many loader processes as the engine uses by default."""
     from torchvision import transforms  # type: ignore[import-untyped]  # ships no types
 
     from zoo.engine.loading.loader import default_workers

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 
 class Case(NamedTuple):
-    """A network, samples per step, and pixels or tokens; ``text`` tells which. ``tiny`` are the options of its small form."""
+    """A network, samples per step, and pixels or, with ``text``, tokens. ``tiny`` are the options of its small form."""
 
     network: str
     batch: int
@@ -31,7 +31,7 @@ CASES = {
     "ViT-B/16 of timm": Case("timm/vit_base_patch16_224", 128, 224, {"depth": 1, "img_size": 32}),
     "BERT-base": Case("bench/bert_base", 128, 128, {"layers": 1}, text=True),
 }
-# Dense bf16 with float32 accumulation, TFLOP/s, from the vendor's data sheets; the first name that fits counts.
+# Dense bf16 with float32 accumulation, TFLOP/s, from the vendor's data sheets; the first name that matches counts.
 PEAKS = {
     "GH200": 989, "H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "H800": 989, "B200": 2250, "A100": 312, "A800": 312,
     "A30": 165, "A40": 150, "A10G": 70, "A10": 125, "L40S": 362, "L40": 181, "L4": 121, "RTX 4090": 165, "RTX 3090": 71,
@@ -40,7 +40,7 @@ PEAKS = {
 
 
 class Bench:
-    """What all rows share: the device, the lengths of the runs, and the case at hand."""
+    """Settings of all rows: the device and the lengths of the runs."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.device = torch.device(arguments.device)
@@ -75,30 +75,30 @@ class Bench:
 
     @contextmanager
     def timed(self, case: Case) -> Iterator[dict[str, float]]:
-        """Time the loop inside; fills in samples per second after the warm-up, seconds until the first step is done, and memory."""
-        told: dict[str, float] = {}
+        """Time the loop inside; the dict gets samples per second after the warm-up, seconds until the first step ends, and memory."""
+        figures: dict[str, float] = {}
         first, last = self.warmup, self.warmup + self.steps
         wait = torch.cuda.synchronize if self.cuda else None
-        torch.compiler.reset()  # one piece of code is compiled for so many models only, then it runs as it is
+        torch.compiler.reset()  # torch.compile gives up on code after a number of recompilations
         if self.cuda:
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         with Clock(wait, at=(1, first, last)) as clock:
-            yield told
-        told["rate"] = self.shape(case)[0] * self.steps / (clock.wall[last] - clock.wall[first])
-        told["until_first_step"] = clock.wall[1] - clock.wall[0]
+            yield figures
+        figures["rate"] = self.shape(case)[0] * self.steps / (clock.wall[last] - clock.wall[first])
+        figures["until_first_step"] = clock.wall[1] - clock.wall[0]
         if self.cuda:
-            told["gib"] = torch.cuda.max_memory_allocated() / 2**30
+            figures["gib"] = torch.cuda.max_memory_allocated() / 2**30
 
     def bare(self, case: Case, compiled: bool, batches: Callable[[], Iterator[Any]] | None = None) -> dict[str, float]:
-        """Run the bare loop, by default on one batch that lies on the device."""
+        """Run the bare loop, by default on one batch on the device."""
         torch.backends.cudnn.benchmark = True  # for this loop alone: the engine decides for itself
         model = self.model(case).to(self.device).to(memory_format=self.layout(case)).train()
         forward = torch.compile(model) if compiled else model
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05, fused=self.cuda)
         one = self.inputs(case, self.shape(case)[0]) if batches is None else None
-        with self.timed(case) as told:
+        with self.timed(case) as figures:
             source = batches() if batches else None
             for _ in range(self.warmup + self.steps):
                 x, y = one or next(source)  # type: ignore[arg-type]  # one of the two is there
@@ -107,10 +107,10 @@ class Bench:
                 loss.backward()  # type: ignore[no-untyped-call]  # of torch
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-        return told
+        return figures
 
     def ours(self, case: Case, compiled: bool, photos: Any = None) -> dict[str, float]:
-        """Run our engine, by default on one batch that lies on the device, else on a table of photos."""
+        """Run our engine, by default on one batch on the device, else on a table of photos."""
         from networks import Pictures, texts
 
         torch.backends.cudnn.benchmark = False
@@ -121,12 +121,12 @@ class Bench:
         own |= {"compile": True} if compiled else {}
         own |= {"augment": "none", "workers": 0} if photos is None else {"workers": self.workers}
         model = self.model(case)
-        with tempfile.TemporaryDirectory() as out, self.timed(case) as told, nullcontext() if photos is not None else one_batch():
+        with tempfile.TemporaryDirectory() as out, self.timed(case) as figures, nullcontext() if photos is not None else one_batch():
             model.fit(
                 data, False, recipe="full", epochs=1, batch_size=batch, lr=1e-4, precision="bf16", device=self.device.type,
                 out=f"{out}/run", quiet=True, **own,
             )  # fmt: skip
-        return told
+        return figures
 
     def flops(self, case: Case) -> float:
         """Return the floating-point operations of one sample's forward and backward; a multiplication and its addition are two."""
@@ -135,7 +135,7 @@ class Bench:
 
         model = self.model(case).to(self.device).train()
         x, y = self.inputs(case, 2)
-        # By its definition: torch counts the matrix products of attention whichever kernel is used on a GPU, but not on a CPU.
+        # With the math kernel: on a CPU torch does not count the matrix products of fused attention.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]  # of torch
         return float(counter.get_total_flops()) / 2
@@ -143,7 +143,7 @@ class Bench:
 
 @contextmanager
 def one_batch() -> Iterator[None]:
-    """Let the engine's loader give its first batch again and again, so that no time goes into data."""
+    """Make the engine's loader repeat its first batch, so that loading takes no time."""
     from zoo.engine.loading.loader import Loader
 
     real = Loader.batches

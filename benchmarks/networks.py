@@ -1,4 +1,4 @@
-"""Networks and data that need no download: random values, random pixels, random tokens. Neither time nor memory depends on them.
+"""Networks and data without downloads: random values, pixels and tokens, on which neither time nor memory depends.
 
 The specs are those of an ordinary plugin. ResNet-50 and ViT-B/16 come from torchvision, BERT from transformers, each imported
 when it is built.
@@ -89,7 +89,7 @@ def bert(dim: int = 768, layers: int = 12, heads: int = 12) -> nn.Module:
 
 
 class Words:
-    """A tokenizer without a library: every text has as many tokens as it may, drawn from its hash."""
+    """A tokenizer without a library: every text has ``max_length`` tokens, drawn from its hash."""
 
     padding: ClassVar[dict[str, int]] = {"input_ids": 0, "attention_mask": 0}
 
@@ -107,7 +107,7 @@ class Words:
         raise TypeError("no benchmark labels words")
 
     def save(self, folder: Path, max_length: int) -> None:
-        """It has no files."""
+        """Do nothing, as there are no files."""
 
 
 def open_tokenizer(files: str) -> Words:
@@ -143,7 +143,7 @@ SPECS = {
             features=Features(dim=768, layout="BND", prefix_tokens=1),
         ),
         BackboneSpec(name="bench/bert_base", **_text(768)),
-        # The shape of MiniLM with twelve layers (Wang et al. 2020), which two CPU cores can take.
+        # The shape of MiniLM with twelve layers (Wang et al. 2020), small enough for two CPU cores.
         BackboneSpec(name="bench/bert_small", options={"dim": 384}, **_text(384)),
     )
 }
@@ -153,14 +153,14 @@ def task_model(name: str, **options: Any) -> zoo.TaskModel:
     """Return a model with random values: one of ``SPECS``, or any that the installed plugins know."""
     from zoo.models.backbone import Backbone
 
-    logging.getLogger("zoo").setLevel(logging.ERROR)  # it says that the values are random
+    logging.getLogger("zoo").setLevel(logging.ERROR)  # hides the warning about random values
     if name not in SPECS:
         return zoo.get(name, weights=False, **options).adapt(CLASSES)
     return Backbone(SPECS[name], weights=False, options=options).adapt(CLASSES)
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """``count`` samples over ``kinds`` random pictures, normalised already, each with a class."""
+    """``count`` samples of ``kinds`` random pictures, already normalised, each with a class."""
 
     def __init__(self, count: int, size: int, kinds: int = 256) -> None:
         generator = torch.Generator().manual_seed(0)

@@ -1,10 +1,10 @@
 """P10: accuracy of the defaults, nothing tuned, beside Trainer, fastai and a scikit-learn probe; prints a Markdown table.
 
-Images: MobileNetV2 with real ImageNet weights. Texts: all-MiniLM-L6-v2, the first shuffled samples of each set. Everyone trains
-on the whole training part, keeps the last epoch and sees the held-out part once. zoo runs ``fit(train, False)`` and nothing else;
+Images: MobileNetV2 with real ImageNet weights. Texts: all-MiniLM-L6-v2, the first shuffled samples of each set. All methods train
+on the full training split, keep the last epoch and see the held-out split once. zoo runs ``fit(train, False)`` and nothing else;
 Trainer its defaults (3 epochs, batches of 8, rate 5e-5) under our augmentation; fastai ``fine_tune(5)`` with its own head,
-augmentation and rate; the probe is logistic regression on frozen features. Seconds are CPU seconds of one thread, spent on
-training alone. With ``--per-class 8`` texts have so few labels, and SetFit can be among the methods.
+augmentation and rate; the probe is logistic regression on frozen features. Seconds are CPU seconds of one thread, of training
+only. With ``--per-class 8`` texts have 8 labels per class, and SetFit can be among the methods.
 
 Run: python benchmarks/p10_defaults.py --data ../shared/data
 """
@@ -40,17 +40,17 @@ Run = Callable[[int], tuple[float, float]]
 
 
 def on_images(name: str, arguments: argparse.Namespace) -> dict[str, Run]:
-    """Return the methods for one set of images: from a seed to accuracy and seconds."""
+    """Return the methods for one set of images: functions of a seed to accuracy and seconds."""
     train, test = images(name, arguments.data)
     train, test = (part.groupby("label").head(arguments.most) if arguments.most else part for part in (train, test))
     labels, size = sorted(set(train["label"])), PIXELS[name]
     epochs = arguments.peer_epochs
 
     def model(seed: int) -> zoo.TaskModel:
-        found = zoo.get("local/mobilenetv2_100").adapt(len(labels), labels=labels, seed=seed)
-        assert isinstance(found.inputs, zoo.Image)
-        found.inputs = dataclasses.replace(found.inputs, size=size)
-        return found
+        adapted = zoo.get("local/mobilenetv2_100").adapt(len(labels), labels=labels, seed=seed)
+        assert isinstance(adapted.inputs, zoo.Image)
+        adapted.inputs = dataclasses.replace(adapted.inputs, size=size)
+        return adapted
 
     def ours(seed: int) -> tuple[float, float]:
         metrics, seconds = fit(model(seed), train, test, seed=seed, **arguments.options)
@@ -66,7 +66,7 @@ def on_images(name: str, arguments: argparse.Namespace) -> dict[str, Run]:
 
 
 def on_texts(name: str, arguments: argparse.Namespace) -> dict[str, Run]:
-    """Return the methods for one set of texts; fastai has no way of its own for this backbone."""
+    """Return the methods for one set of texts; fastai has no learner for this backbone."""
     everything, test = texts(name, arguments.data, 10**6 if arguments.per_class else arguments.limit, arguments.test)
     labels = sorted(set(everything[1]))
 
@@ -74,18 +74,18 @@ def on_texts(name: str, arguments: argparse.Namespace) -> dict[str, Run]:
         return few(everything, arguments.per_class, seed) if arguments.per_class else everything
 
     def model(seed: int) -> zoo.TaskModel:
-        found = zoo.get(text_model()).adapt(len(labels), labels=labels, seed=seed)
-        assert isinstance(found.inputs, zoo.Text)
-        found.inputs = dataclasses.replace(found.inputs, max_length=TOKENS)
-        return found
+        adapted = zoo.get(text_model()).adapt(len(labels), labels=labels, seed=seed)
+        assert isinstance(adapted.inputs, zoo.Text)
+        adapted.inputs = dataclasses.replace(adapted.inputs, max_length=TOKENS)
+        return adapted
 
     def ours(seed: int) -> tuple[float, float]:
         metrics, seconds = fit(model(seed), train(seed), test, seed=seed, **arguments.options)
         return metrics["accuracy"], seconds
 
     def peer(seed: int) -> tuple[float, float]:
-        told = {"num_train_epochs": arguments.peer_epochs or 3}
-        return trainer_on_texts(text_model(), train(seed), test, words=False, max_length=TOKENS, seed=seed, **told)
+        length = {"num_train_epochs": arguments.peer_epochs or 3}
+        return trainer_on_texts(text_model(), train(seed), test, words=False, max_length=TOKENS, seed=seed, **length)
 
     return {
         "zoo": ours,
@@ -95,8 +95,8 @@ def on_texts(name: str, arguments: argparse.Namespace) -> dict[str, Run]:
     }
 
 
-def told(name: str, method: str, run: Run, seeds: Sequence[int]) -> None:
-    """Run a method for every seed and print its line of the table."""
+def print_row(name: str, method: str, run: Run, seeds: Sequence[int]) -> None:
+    """Run a method for every seed and print its row of the table."""
     results = []
     for seed in seeds:
         results.append(run(seed))
@@ -130,7 +130,7 @@ def main() -> None:
         methods: dict[str, Any] = on_images(name, arguments) if name in IMAGES else on_texts(name, arguments)
         for method in arguments.methods:
             if method in methods:
-                told(name, method, methods[method], range(1 if method == "probe" and not arguments.per_class else arguments.seeds))
+                print_row(name, method, methods[method], range(1 if method == "probe" and not arguments.per_class else arguments.seeds))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """P14: seconds per step of two processes that train one network, against DistributedDataParallel.
 
 Two processes of one thread each, joined by gloo on this machine. The same network, the same inputs in memory, AdamW at one rate,
-float32, the layout of each that is faster. Small batches, so that sending the gradients is a large part of a step. A step is what
-one more epoch costs the slower process, divided by its steps: what both share (setting up, the last write) cancels. Wall seconds,
-because waiting is what is measured: let nothing else run.
+float32, each side in its faster memory format. Small batches, so that the all-reduce is a large share of a step. A step is the
+cost of one more epoch for the slower process, divided by its steps, which cancels set-up and the last write. Wall seconds, because
+waiting is measured: let nothing else run.
 
 Run: python benchmarks/p14_ranks.py
 """

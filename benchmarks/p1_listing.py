@@ -1,4 +1,4 @@
-"""P1: list every backbone, whole process, against timm's own listing; and a registry of 100,000 specs.
+"""P1: listing of all backbones in a fresh process, against timm's listing; and a registry of 100,000 specs.
 
 Run: python benchmarks/p1_listing.py
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from side_by_side import alternate, report, timed_process, told_by_process
+from side_by_side import alternate, process_result, report, timed_process
 
 OURS = "import sys; sys.argv = ['zoo', 'list', '--json']; from zoo.cli import main; main()"
 PEER = "import timm; print(timm.list_models())"
@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = {"zoo list --json": lambda: timed_process(OURS), "timm.list_models()": lambda: timed_process(PEER)}
     report("P1: whole process", alternate(runs, arguments.repeats), ours="zoo list --json")
-    imported = [name for name, there in told_by_process(IMPORTED).items() if there]
+    imported = [name for name, there in process_result(IMPORTED).items() if there]
     print(f"  heavy modules imported by zoo list: {', '.join(imported) or 'none'}")
     hundred_thousand()
 
@@ -49,8 +49,8 @@ def hundred_thousand() -> None:
 
     start = time.perf_counter()
     registry = Registry(plugins=[Many()], files=[])
-    found = registry.search("net9999*")
-    print(f"  100,000 specs declared, registered and searched: {time.perf_counter() - start:.2f} s ({len(found)} found)")
+    entries = registry.search("net9999*")
+    print(f"  100,000 specs declared, registered and searched: {time.perf_counter() - start:.2f} s ({len(entries)} found)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""P2: a backbone with its weights on local disk and a new head, against timm's own loading; time and peak memory.
+"""P2: loading of a backbone from local weights with a new head, against timm; time and peak memory.
 
 Run: python benchmarks/p2_loading.py
 """
@@ -9,7 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from side_by_side import alternate, report, told_by_process
+from side_by_side import alternate, process_result, report
 
 MODELS = ("resnet50", "convnext_tiny", "vit_base_patch16_224")
 MAKE = """
@@ -49,13 +49,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.models:
             path = str(Path(folder) / f"{name}.safetensors")
-            told_by_process(MAKE, name, path)
+            process_result(MAKE, name, path)
             peaks: dict[str, list[float]] = {"zoo": [], "timm": []}
 
             def run(code: str, who: str, name: str = name, path: str = path, peaks: dict[str, list[float]] = peaks) -> float:
-                told = told_by_process(code, name, path)
-                peaks[who].append(told["peak"])
-                return told["seconds"]
+                result = process_result(code, name, path)
+                peaks[who].append(result["peak"])
+                return result["seconds"]
 
             measured = alternate({"zoo": lambda: run(OURS, "zoo"), "timm": lambda: run(PEER, "timm")}, arguments.repeats)
             report(f"P2: {name}", measured, ours="zoo")

@@ -1,8 +1,7 @@
 """P3: a linear probe of 20 epochs, against one bare inference pass and against 10 frozen epochs of Hugging Face Trainer.
 
 MobileNetV2 with its real ImageNet weights, 244 photos of ants and bees from their JPEG files at 160 pixels, batch 32, float32.
-All three read photos by the same transform. Seconds are CPU seconds of one thread, without the imports and the building of
-the model.
+All three use the same transform. Seconds are CPU seconds of one thread, without imports and the building of the model.
 
 Run: python benchmarks/p3_probe.py --data ../shared/data
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from side_by_side import alternate, needed, report, told_by_process
+from side_by_side import alternate, needed, process_result, report
 
 COMMON = """
 import json, logging, random, sys, tempfile, time, warnings
@@ -69,7 +68,7 @@ def main() -> None:
     data = needed(Path(arguments.data))
 
     def runner(body: str) -> float:
-        return told_by_process(COMMON + body + MEASURE, str(data))["seconds"]
+        return process_result(COMMON + body + MEASURE, str(data))["seconds"]
 
     measured = alternate({name: lambda body=body: runner(body) for name, body in RUNS.items()}, arguments.repeats)  # type: ignore[misc]
     report("P3: CPU seconds of a linear probe, 20 epochs", measured, ours="zoo")

@@ -1,9 +1,9 @@
 """P4: training the last groups only, seconds per epoch after the first, against Hugging Face Trainer with the same layers frozen.
 
-The limit is a bare loop over the suffix, written by hand for each family: forward, backward and AdamW step on activations that
-lie in memory. All three train the same network with random values on random pixels or tokens, which are decoded before, so that
-computing is measured and nothing else. An epoch runs from the last step of the one before to its own last step. Seconds are
-CPU seconds of one thread; wall seconds follow.
+The limit is a bare loop over the suffix, written by hand for each family: forward, backward and AdamW step on activations in
+memory. All three train the same network with random values on random pixels or tokens in memory, so that only computation is
+measured. An epoch runs from the last step of the previous one to its own last step. Seconds are CPU seconds of one thread; wall
+seconds follow.
 
 Run: python benchmarks/p4_top_groups.py
 """
@@ -16,11 +16,11 @@ import statistics
 import tempfile
 from typing import Any, NamedTuple
 
-from side_by_side import Clock, alternate, report, told_by
+from side_by_side import Clock, alternate, function_result, report
 
 
 class Case(NamedTuple):
-    """A network, and how many of its last layer groups train; the side of its pictures in pixels, or 0 for texts."""
+    """A network, the number of its last layer groups that train, and the side of its pictures in pixels, or 0 for texts."""
 
     network: str
     groups: int
@@ -34,11 +34,11 @@ CASES = {
     "bert-two-blocks": Case("bench/bert_small", 2, 0),
     "bert-block": Case("bench/bert_small", 1, 0),
 }
-WHO = ("zoo", "bare suffix", "Trainer")
+SIDES = ("zoo", "bare suffix", "Trainer")
 TOKENS = 128
 
 
-def measure(who: str, name: str, samples: str, batch: str, epochs: str, threads: str) -> dict[str, float]:
+def measure(side: str, name: str, samples: str, batch: str, epochs: str, threads: str) -> dict[str, float]:
     """Return the median CPU and wall seconds of the epochs after the first; runs in a process of its own."""
     import torch
     from networks import task_model
@@ -49,7 +49,7 @@ def measure(who: str, name: str, samples: str, batch: str, epochs: str, threads:
     model = task_model(case.network)
     model.freeze(len(model.groups) - case.groups)
     with Clock() as clock:
-        {"zoo": _zoo, "bare suffix": _bare, "Trainer": _trainer}[who](model, case, int(samples), int(batch), int(epochs))
+        {"zoo": _zoo, "bare suffix": _bare, "Trainer": _trainer}[side](model, case, int(samples), int(batch), int(epochs))
     steps = -(-int(samples) // int(batch))
     assert len(clock.cpu) == int(epochs) * steps + 1, "a loop took another number of steps"
     return {"cpu": _per_epoch(clock.cpu, steps), "wall": _per_epoch(clock.wall, steps)}
@@ -97,7 +97,7 @@ def _bare(model: Any, case: Case, samples: int, batch: int, epochs: int) -> None
 
 
 def _suffix(model: Any, case: Case) -> tuple[Any, tuple[int, ...]]:
-    """Return what trains, as one would write it by hand, and the shape of one sample that enters it."""
+    """Return the trainable suffix as a hand-written module, and the shape of one input sample."""
     import torch
     from torch import nn
 
@@ -108,8 +108,8 @@ def _suffix(model: Any, case: Case) -> tuple[Any, tuple[int, ...]]:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             for layer in self.layers:
-                told = layer(x)
-                x = told[0] if isinstance(told, tuple) else told
+                output = layer(x)
+                x = output[0] if isinstance(output, tuple) else output
             logits: torch.Tensor = self.head(x, torch.ones(x.shape[:2], dtype=torch.int64))
             return logits
 
@@ -131,15 +131,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     for name in arguments.cases:
-        wall: dict[str, list[float]] = {who: [] for who in WHO}
+        wall: dict[str, list[float]] = {side: [] for side in SIDES}
 
-        def run(who: str, name: str = name, wall: dict[str, list[float]] = wall) -> float:
+        def run(side: str, name: str = name, wall: dict[str, list[float]] = wall) -> float:
             sizes = (arguments.samples, arguments.batch, arguments.epochs, arguments.threads)
-            told = told_by("p4_top_groups:measure", who, name, *sizes)
-            wall[who].append(told["wall"])
-            return told["cpu"]
+            result = function_result("p4_top_groups:measure", side, name, *sizes)
+            wall[side].append(result["wall"])
+            return result["cpu"]
 
-        measured = alternate({who: lambda who=who: run(who) for who in WHO}, arguments.repeats)  # type: ignore[misc]
+        measured = alternate({side: lambda side=side: run(side) for side in SIDES}, arguments.repeats)  # type: ignore[misc]
         report(f"P4: {name}, CPU seconds per epoch", measured, ours="zoo")
         report(f"P4: {name}, wall seconds per epoch", wall, ours="zoo")
 

@@ -1,9 +1,9 @@
 """P5: seconds per step of full fine-tuning, against a bare PyTorch loop, Hugging Face Trainer, fastai and Lightning.
 
-The same network (MobileNetV2), the same real photos at 160 pixels (decoded before, so that the loop is measured and not
-the decoder), batch 32, AdamW at one rate, float32. A step is what one more epoch costs, divided by its steps: each fit
-runs once with one epoch and once with more, and what both share (setting up, the last write) cancels. Seconds are CPU
-seconds of one thread, so that other programs on the machine do not count.
+The same network (MobileNetV2), the same real photos at 160 pixels (decoded in advance, so that the loop is measured and not
+the decoder), batch 32, AdamW at one rate, float32. A step is the cost of one more epoch, divided by its steps: each fit
+runs once with one epoch and once with more, which cancels set-up and the last write. Seconds are CPU seconds of one
+thread, so that other programs on the machine do not count.
 
 Run: python benchmarks/p5_step.py --data ../shared/data
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from side_by_side import alternate, needed, report, told_by_process
+from side_by_side import alternate, needed, process_result, report
 
 COMMON = """
 import json, logging, os, sys, tempfile, time, warnings
@@ -110,7 +110,7 @@ def main() -> None:
     sizes = (str(arguments.images), str(arguments.extra))
 
     def runner(body: str) -> float:
-        return told_by_process(COMMON + body + MEASURE, str(photos), *sizes)["seconds"]
+        return process_result(COMMON + body + MEASURE, str(photos), *sizes)["seconds"]
 
     measured = alternate({name: lambda body=RUNS[name]: runner(body) for name in arguments.rows}, arguments.repeats)  # type: ignore[misc]
     report("P5: CPU seconds per step of full fine-tuning", measured, ours="zoo")

@@ -1,9 +1,9 @@
-"""P6: peak memory of full fine-tuning, of LoRA and of recompute, and what ``zoo plan`` said before.
+"""P6: peak memory of full fine-tuning, of LoRA and of recompute, beside the estimate of ``zoo plan``.
 
-Each run is a process of its own. What counts is the peak up to the last optimizer step, above what the process held before the
-model was built: weights, gradients, optimizer states, activations. A run of a smaller network comes first, so that every library
-is imported; the whole run's peak, with its checkpoint and saved model, stands beside. On the CPU it is resident
-memory with an allocator that gives back what is freed, on a GPU what torch allocated. Networks and inputs are random.
+Each run is a process of its own. The first figure is the peak up to the last optimizer step, above the memory before the model
+was built: weights, gradients, optimizer states, activations. A run of a smaller network comes first, so that every library is
+imported; the peak of the full run, with its checkpoint and saved model, is shown beside. On the CPU it is resident memory
+with an allocator that returns freed memory, on a GPU torch's allocated memory. Networks and inputs are random.
 
 Run: python benchmarks/p6_memory.py
 """
@@ -18,7 +18,7 @@ import sys
 import tempfile
 from typing import Any, NamedTuple
 
-from side_by_side import Clock, forget_peak, resident, told_by
+from side_by_side import Clock, forget_peak, function_result, resident
 
 
 class Case(NamedTuple):
@@ -41,10 +41,7 @@ MIB = 2**20
 
 
 def planned(model: Any, data: Any, options: dict[str, Any]) -> float | None:
-    """Return the bytes that ``zoo plan`` estimates for a run, None where this version of zoo has no such estimate.
-
-    This is the one place that knows how the engine is asked.
-    """
+    """Return the bytes that ``zoo plan`` estimates for a run, None if this version of zoo has no such estimate."""
     if importlib.util.find_spec("zoo.engine.preview.preview") is None:
         return None
     preview = importlib.import_module("zoo.engine.preview.preview").preview
@@ -70,9 +67,9 @@ def measure(name: str, variant: str, batch: str, device: str) -> dict[str, float
     marks: list[float] = []
     with Clock(lambda: marks.append(peak()), at=(STEPS,)):
         _fit(task_model(case.network), data, options)
-    told = {"steps": marks[0], "run": peak()}
-    estimate = planned(task_model(case.network), data, options)  # its own dry steps must not count as the run's
-    return told | ({} if estimate is None else {"planned": estimate})
+    peaks = {"steps": marks[0], "run": peak()}
+    estimate = planned(task_model(case.network), data, options)  # last, so that its dry steps do not count as the run's
+    return peaks | ({} if estimate is None else {"planned": estimate})
 
 
 def _options(case: Case, batch: int, device: str) -> dict[str, Any]:
@@ -95,34 +92,36 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
-    # glibc keeps freed blocks below this size; from it on they are mapped, and given back at once.
+    # glibc returns freed blocks at once only from this size on.
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
     print("| network | what trains | peak of the steps, MiB | spread | of full | peak of the run, MiB | plan said, MiB | peak over plan |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in arguments.cases:
-        whole = 0.0
+        full = 0.0
         for variant in arguments.variants:
-            told = []
+            results = []
             for turn in range(arguments.repeats):
-                told.append(told_by("p6_memory:measure", name, variant, arguments.batch, arguments.device))
-                print(f"  {name}, {variant} {turn + 1}/{arguments.repeats}: {told[-1]['steps'] / MIB:.0f} MiB", file=sys.stderr, flush=True)
-            whole = line(name, variant, told, whole)
+                results.append(function_result("p6_memory:measure", name, variant, arguments.batch, arguments.device))
+                print(
+                    f"  {name}, {variant} {turn + 1}/{arguments.repeats}: {results[-1]['steps'] / MIB:.0f} MiB", file=sys.stderr, flush=True
+                )
+            full = line(name, variant, results, full)
 
 
-def line(name: str, variant: str, told: list[dict[str, float]], whole: float) -> float:
+def line(name: str, variant: str, results: list[dict[str, float]], full: float) -> float:
     """Print a line of the table; return the peak of full fine-tuning."""
-    peaks = [each["steps"] / MIB for each in told]
-    peak, run = statistics.median(peaks), statistics.median(each["run"] / MIB for each in told)
-    whole = peak if variant == "full" else whole
-    plan = told[0]["planned"] / MIB if "planned" in told[0] else None
+    peaks = [each["steps"] / MIB for each in results]
+    peak, run = statistics.median(peaks), statistics.median(each["run"] / MIB for each in results)
+    full = peak if variant == "full" else full
+    plan = results[0]["planned"] / MIB if "planned" in results[0] else None
     ratios = [
-        f"{peak / whole:.2f}" if whole else "",
+        f"{peak / full:.2f}" if full else "",
         f"{run:.0f}",
         f"{plan:.0f}" if plan else "no estimate",
         f"{peak / plan:.2f}" if plan else "",
     ]
     print(f"| {name} | {variant} | {peak:.0f} | {max(peaks) - min(peaks):.0f} | {' | '.join(ratios)} |", flush=True)
-    return whole
+    return full
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""P9: decode and transform one image, against torchvision's pipeline of the same steps on the same files.
+"""P9: decoding and transforming of one image, against torchvision's pipeline of the same steps on the same files.
 
 Run: python benchmarks/p9_loading.py
 """
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def enlarge(paths: Sequence[str], folder: Path) -> list[str]:
-    """Write the photos as a camera would: 4000 x 3000 pixels."""
+    """Write the photos at the size of a camera's: 4000 x 3000 pixels."""
     files = []
     for index, path in enumerate(paths):
         files.append(str(folder / f"{index}.jpg"))

@@ -1,6 +1,6 @@
-"""Our engine and its peers, each with its own defaults where nothing else is asked for: Hugging Face Trainer, fastai, scikit-learn.
+"""Our engine and its peers, each with its own defaults: Hugging Face Trainer, fastai, scikit-learn, SetFit.
 
-Imported before zoo or after it, and each peer only when it runs. Seconds are CPU seconds of training alone.
+Each peer is imported only when it runs. Seconds are CPU seconds of training only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 
 class ForTrainer(nn.Module):
-    """A network as Trainer wants it: its loss beside its logits. Pixels come as ``pixel_values``, the inputs of texts as they are."""
+    """A network with Trainer's interface: it returns loss and logits. Pixels are ``pixel_values``, inputs of texts unchanged."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -46,17 +46,17 @@ def train_by_trainer(network: Any, data: Any, collator: Any = collate, **argumen
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # has no annotations
     quiet: dict[str, Any] = {"save_strategy": "no", "logging_strategy": "no", "report_to": [], "disable_tqdm": True}
     with tempfile.TemporaryDirectory() as out:
-        told = transformers.TrainingArguments(
+        settings = transformers.TrainingArguments(
             out, use_cpu=True, remove_unused_columns=False, dataloader_pin_memory=False, **quiet, **arguments
         )
-        loop = transformers.Trainer(network, told, train_dataset=data, data_collator=collator)
+        loop = transformers.Trainer(network, settings, train_dataset=data, data_collator=collator)
         loop.remove_callback(transformers.PrinterCallback)
         loop.train()
     return loop
 
 
 class Pairs(Dataset[tuple[Any, int]]):
-    """Samples ``(input, label)`` that are in memory."""
+    """Samples ``(input, label)`` in memory."""
 
     def __init__(self, inputs: Sequence[Any], labels: Sequence[int]) -> None:
         self.inputs, self.targets = inputs, list(labels)
@@ -69,7 +69,7 @@ class Pairs(Dataset[tuple[Any, int]]):
 
 
 def fit(model: Any, train: Any, test: Any, **options: Any) -> tuple[dict[str, float], float]:
-    """Fine-tune by our engine on everything, keeping the last epoch as the peers do; return metrics on ``test`` and seconds."""
+    """Fine-tune by our engine without validation, with the last epoch like the peers; return metrics on ``test`` and seconds."""
     start = time.process_time()
     with tempfile.TemporaryDirectory() as out:
         model.fit(train, False, out=f"{out}/run", quiet=True, **options)
@@ -92,7 +92,7 @@ class Photos(Dataset[tuple[Tensor, int]]):
 
 
 def trainer_on_images(model: Any, train: Any, test: Any, *, seed: int, **arguments: Any) -> tuple[float, float]:
-    """Fine-tune a model of ours by Trainer, augmented as by our engine; return accuracy and seconds."""
+    """Fine-tune a model of ours by Trainer with our augmentation; return accuracy and seconds."""
     import transformers
 
     from zoo.data.transforms import Augment, train_transform
@@ -106,7 +106,7 @@ def trainer_on_images(model: Any, train: Any, test: Any, *, seed: int, **argumen
 
 
 def fastai_on_images(model: Any, train: Any, test: Any, *, seed: int, epochs: int) -> tuple[float, float]:
-    """Fine-tune the backbone of a model of ours under fastai's own head by ``fine_tune``; return accuracy and seconds."""
+    """Fine-tune the backbone of a model of ours with fastai's head by ``fine_tune``; return accuracy and seconds."""
     import pandas as pd
     from fastai.learner import Learner  # type: ignore[import-untyped]  # ships no types
     from fastai.losses import CrossEntropyLossFlat  # type: ignore[import-untyped]  # ships no types
@@ -124,7 +124,7 @@ def fastai_on_images(model: Any, train: Any, test: Any, *, seed: int, epochs: in
     head = vision.create_head(features.dim, model.num_classes)
     apply_init(head, nn.init.kaiming_normal_)
     network = nn.Sequential(model.backbone, head)
-    learner = Learner(data, network, loss_func=CrossEntropyLossFlat(), splitter=lambda whole: [params(whole[0]), params(whole[1])])
+    learner = Learner(data, network, loss_func=CrossEntropyLossFlat(), splitter=lambda model: [params(model[0]), params(model[1])])
     validate, learner._do_epoch_validate = learner._do_epoch_validate, lambda *_, **__: None  # the others do not validate either
     with learner.no_bar(), learner.no_logging():
         start = time.process_time()
@@ -136,13 +136,13 @@ def fastai_on_images(model: Any, train: Any, test: Any, *, seed: int, epochs: in
 
 
 def probe(model: Any, train: tuple[Any, Any], test: tuple[Any, Any]) -> tuple[float, float]:
-    """Fit scikit-learn's logistic regression to frozen features; return accuracy and seconds, those of the features included."""
+    """Fit scikit-learn's logistic regression to frozen features; return accuracy and seconds, including the features."""
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # ships no types
 
     start = time.process_time()
-    found = LogisticRegression(max_iter=1000).fit(model.embed(train[0]), train[1])
+    regression = LogisticRegression(max_iter=1000).fit(model.embed(train[0]), train[1])
     seconds = time.process_time() - start
-    return float(found.score(model.embed(test[0]), test[1])), seconds
+    return float(regression.score(model.embed(test[0]), test[1])), seconds
 
 
 def trainer_on_texts(
@@ -157,11 +157,13 @@ def trainer_on_texts(
     place = {label: index for index, label in enumerate(labels)}
 
     def encode(inputs: list[Any], targets: list[Any]) -> list[dict[str, Any]]:
-        told = tokenizer(inputs, truncation=True, max_length=max_length, is_split_into_words=words)
+        encoded = tokenizer(inputs, truncation=True, max_length=max_length, is_split_into_words=words)
         rows = []
-        for index, ids in enumerate(told["input_ids"]):
-            target: Any = place.get(targets[index], 0) if not words else _aligned(told.word_ids(index), [place[t] for t in targets[index]])
-            rows.append({"input_ids": ids, "attention_mask": told["attention_mask"][index], "labels": target})
+        for index, ids in enumerate(encoded["input_ids"]):
+            target: Any = (
+                place.get(targets[index], 0) if not words else _aligned(encoded.word_ids(index), [place[t] for t in targets[index]])
+            )
+            rows.append({"input_ids": ids, "attention_mask": encoded["attention_mask"][index], "labels": target})
         return rows
 
     kind = transformers.AutoModelForTokenClassification if words else transformers.AutoModelForSequenceClassification
@@ -179,8 +181,8 @@ def trainer_on_texts(
 
     rows = []
     for row, (sample, truth) in enumerate(zip(encoded, test[1], strict=True)):
-        kept = [labels[guessed[row][at]] for at, target in enumerate(sample["labels"]) if target != -100]
-        rows.append(kept + ["O"] * (len(truth) - len(kept)))
+        tags = [labels[guessed[row][at]] for at, target in enumerate(sample["labels"]) if target != -100]
+        rows.append(tags + ["O"] * (len(truth) - len(tags)))
     return float(f1_score(test[1], rows)), seconds
 
 
@@ -194,9 +196,9 @@ def setfit_on_texts(folder: str, train: Any, test: Any, *, max_length: int, seed
     model = setfit.SetFitModel.from_pretrained(folder, max_seq_length=max_length)
     rows = Rows.from_dict({"text": train[0], "label": [labels.index(label) for label in train[1]]})
     with tempfile.TemporaryDirectory() as out:
-        told = setfit.TrainingArguments(output_dir=out, seed=seed, report_to="none", save_strategy="no", show_progress_bar=False)
+        settings = setfit.TrainingArguments(output_dir=out, seed=seed, report_to="none", save_strategy="no", show_progress_bar=False)
         start = time.process_time()
-        setfit.Trainer(model=model, args=told, train_dataset=rows).train()
+        setfit.Trainer(model=model, args=settings, train_dataset=rows).train()
         seconds = time.process_time() - start
     guessed = model.predict(test[0], show_progress_bar=False)
     return float(np.mean([labels[int(k)] == label for k, label in zip(guessed, test[1], strict=True)])), seconds

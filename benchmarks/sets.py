@@ -1,4 +1,4 @@
-"""The real data of the accuracy benchmarks, all read from ../shared/data: what to train on, and what is held out."""
+"""The real data of the accuracy benchmarks, read from ../shared/data: a training and a held-out split of each set."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def images(name: str, data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         "amazon to webcam": ("images/office_caltech10", "domain", "amazon", "webcam"),
     }
     place, column, first, second = places[name]
-    folder = needed(data / place).resolve()  # fastai reads paths from the root
+    folder = needed(data / place).resolve()  # fastai needs absolute paths
     table = pd.read_csv(folder / "index.csv", dtype={"patient_id": str}).rename(columns={"patient_id": "group"})
     table = table[table["label"] != "Covid-19"]
     table = table.assign(file_name=[str(folder / file) for file in table["file"]])
     held = table[column] == second
-    kept = ~held if first is None else table[column] == first
+    train = ~held if first is None else table[column] == first
     columns = [each for each in ("file_name", "label", "group") if each in table]
-    return table.loc[kept, columns].reset_index(drop=True), table.loc[held, columns].reset_index(drop=True)
+    return table.loc[train, columns].reset_index(drop=True), table.loc[held, columns].reset_index(drop=True)
 
 
 def texts(name: str, data: Path, limit: int, test: int) -> tuple[Samples, Samples]:
-    """Return inputs and labels to train and to test on: the first shuffled samples of each file."""
+    """Return inputs and labels of the training and the test set: the first shuffled samples of each file."""
     from zoo.data.open import open_data
 
     folder, first, second = TEXTS[name]
@@ -63,15 +63,15 @@ def texts(name: str, data: Path, limit: int, test: int) -> tuple[Samples, Sample
 
 
 def few(samples: Samples, most: int, seed: int) -> Samples:
-    """Return so many samples of each class, others for each seed."""
+    """Return at most ``most`` samples of each class, drawn by ``seed``."""
     rows, held = list(range(len(samples[1]))), dict.fromkeys(samples[1], 0)
     random.Random(seed).shuffle(rows)
-    kept = []
+    drawn = []
     for row in rows:
         held[samples[1][row]] += 1
         if held[samples[1][row]] <= most:
-            kept.append(row)
-    return [samples[0][row] for row in kept], [samples[1][row] for row in kept]
+            drawn.append(row)
+    return [samples[0][row] for row in drawn], [samples[1][row] for row in drawn]
 
 
 def text_model() -> str:

@@ -1,6 +1,6 @@
-"""Run us and a peer alternately and print the ratio of medians; absolute times mean little on a shared machine.
+"""Alternating runs of zoo and its peers, with the ratios of medians; absolute times mean little on a shared machine.
 
-Imports neither torch nor zoo: what is measured in a fresh process starts from nothing.
+Imports neither torch nor zoo, so that processes that are measured import them themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def alternate(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Call each run once per round, in turn; each returns its own measure, in seconds."""
+    """Call each run once per round, in turn; each returns its measure in seconds."""
     measured: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats):
         for name, run in runs.items():
@@ -30,7 +30,7 @@ def alternate(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str
 
 
 def report(title: str, measured: Mapping[str, Sequence[float]], ours: str, unit: str = "s") -> dict[str, Any]:
-    """Print medians, spread, and each peer's median over ours; return them for further use."""
+    """Print and return medians, spread, and our median over each peer's."""
     print(f"\n{title}")
     base = statistics.median(measured[ours])
     rows = {}
@@ -50,37 +50,37 @@ def timed_process(code: str, *arguments: str) -> float:
     return time.perf_counter() - start
 
 
-def told_by_process(code: str, *arguments: str) -> dict[str, float]:
+def process_result(code: str, *arguments: str) -> dict[str, float]:
     """Run Python code in a fresh process and return the JSON object that it prints last."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment(), check=False)
     if done.returncode:
         raise SystemExit(f"{done.stderr}\nthe process above ended with {done.returncode}")
-    told: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return told
+    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
 
 
-def told_by(function: str, *arguments: object) -> dict[str, float]:
-    """Call ``module:function`` of this folder in a fresh process, its arguments as texts, and return the mapping that it returns."""
+def function_result(function: str, *arguments: object) -> dict[str, float]:
+    """Call ``module:function`` of this folder in a fresh process, with its arguments as text, and return its result, a mapping."""
     module, _, name = function.partition(":")
     code = f"import json, sys; from {module} import {name}; print(json.dumps({name}(*sys.argv[1:])))"
-    return told_by_process(code, *map(str, arguments))
+    return process_result(code, *map(str, arguments))
 
 
 def environment() -> dict[str, str]:
-    """The caller's environment, offline, with the modules of this folder in reach."""
+    """Return the caller's environment, offline, with this folder on the Python path."""
     places = [str(HERE), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 def needed(path: Path) -> Path:
-    """Return a path of the real data, or end with a word on where they are expected."""
+    """Return a path of the real data, or exit with a message if it is missing."""
     if not path.exists():
         raise SystemExit(f"{path} is missing; give --data the folder of real data and weights, which is ../shared/data by default")
     return path
 
 
 class Clock:
-    """Wall and CPU seconds after every optimizer step of this process, whoever's loop takes it.
+    """Wall and CPU seconds after every optimizer step of this process, in any training loop.
 
     Args:
         wait: Called before the clock is read after the steps ``at``, such as ``torch.cuda.synchronize``.
@@ -110,11 +110,11 @@ class Clock:
 
 def resident(key: str = "VmRSS") -> int:
     """Return bytes of this process's memory: ``VmRSS`` now, ``VmHWM`` at the peak since ``forget_peak``. Linux only."""
-    found = re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))
-    assert found, f"/proc/self/status has no {key}"
-    return int(found[1]) * 1024
+    match = re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))
+    assert match, f"/proc/self/status has no {key}"
+    return int(match[1]) * 1024
 
 
 def forget_peak() -> None:
-    """Let the peak of this process's memory start from what it holds now."""
+    """Reset the peak of this process's memory to its current memory."""
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 ants/bees: 244 training photos, 153 for validation. X-rays: Pneumonia against No_findings, folds 1 to 4 for training, fold 0
 for validation, no patient in both. The backbone is MobileNetV2 with real ImageNet weights; scratch is the same network
-with random values and the recipe ``full``. Beside the default stands a longer form of it.
+with random values and the recipe ``full``. A longer form of the default is shown beside it.
 
 Run: python benchmarks/transfer_images.py --data ../shared/data
 """
@@ -63,8 +63,8 @@ def main() -> None:
     for name in arguments.sets:
         for size in arguments.sizes:
             for title, fit, weights in (row for row in ROWS if row[0] in arguments.rows):
-                told = [one(name, size, fit, weights, seed, arguments.data) for seed in range(arguments.seeds)]
-                accuracy, auroc, seconds = (list(column) for column in zip(*told, strict=True))
+                results = [one(name, size, fit, weights, seed, arguments.data) for seed in range(arguments.seeds)]
+                accuracy, auroc, seconds = (list(column) for column in zip(*results, strict=True))
                 spread = f"{min(accuracy):.3f} to {max(accuracy):.3f}"
                 mean, area, cost = statistics.mean(accuracy), statistics.mean(auroc), statistics.mean(seconds)
                 print(f"| {name} | {size} | {title} | {mean:.3f} | {spread} | {area:.3f} | {cost:.0f} |", flush=True)

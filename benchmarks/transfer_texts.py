@@ -1,8 +1,8 @@
-"""Texts by probe and by fine-tuning, beside Hugging Face Trainer on the same model, data and epochs. Prints a Markdown table.
+"""Probing and fine-tuning on texts, beside Hugging Face Trainer on the same model, data and epochs. Prints a Markdown table.
 
 The model is all-MiniLM-L6-v2 with its real weights. Of each set the first ``--limit`` shuffled training samples and the first
 ``--test`` of the held-out ones are taken, the same for both sides. Trainer runs with ordinary settings: learning rate 5e-5,
-batches of 16 padded to their longest, full fine-tuning, last epoch kept. Ours keeps the last epoch too (``valid=False``). Run it with
+batches of 16 padded to their longest, full fine-tuning, the last epoch. Ours takes the last epoch too (``valid=False``). Run it with
 OMP_NUM_THREADS=1: seconds are CPU seconds of one thread, so that other programs on the machine do not count.
 
 Run: python benchmarks/transfer_texts.py --data ../shared/data
@@ -65,8 +65,8 @@ def main() -> None:
         for method, run in methods.items():
             if "full" in method and not words:
                 continue
-            told = [run(seed) for seed in range(arguments.seeds)]
-            score, seconds = (statistics.mean(column) for column in zip(*told, strict=True))
+            results = [run(seed) for seed in range(arguments.seeds)]
+            score, seconds = (statistics.mean(column) for column in zip(*results, strict=True))
             print(f"| {name} | {method} | {score:.3f} | {seconds:.0f} |", flush=True)
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# What needs torch, or reads plugins, is imported at first use (PEP 562).
+# Names whose modules need torch or read plugins, imported at first use (PEP 562).
 _LAZY = {
     "Backbone": "zoo.models.backbone",
     "Batch": "zoo.data.dataset",

@@ -1,7 +1,7 @@
-"""Declarations of a plugin: pure data, no live objects, no torch.
+"""Declarations of a plugin: plain data, without live objects and torch.
 
-A declaration can be listed, printed, compared and tested without importing any model library. What must run later is
-named as ``"module:function"``.
+A declaration can be listed, printed, compared and tested without importing any model library. Functions are named as
+``"module:function"`` and imported when they are called.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @lru_cache(maxsize=1024)
 def _is_function(reference: str) -> bool:
-    """Tell whether ``reference`` has the form ``module:function``; remembered, as thousands of specs name the same few."""
+    """Return whether ``reference`` has the form ``module:function``; cached, as thousands of specs name the same few."""
     return _FUNCTION.fullmatch(reference) is not None
 
 
@@ -47,11 +47,11 @@ class Image:
         size: Height and width in pixels; one number means a square.
         mean: Mean per channel, in [0, 1]; its length is the number of channels.
         std: Standard deviation per channel.
-        interpolation: How images are resized.
+        interpolation: Interpolation of the resize.
         crop: Share of the resized image that the evaluation crop keeps, in (0, 1].
         fixed_size: Whether the backbone runs at ``size`` only, unless built with another ``img_size``.
         window: Centre and width of the values of a grey DICOM file that become 0 to 1, after its rescale (Hounsfield units
-            for CT); None takes the file's own.
+            for CT); None uses the file's own.
     """
 
     size: int | tuple[int, int] = 224
@@ -77,7 +77,7 @@ class Image:
             (self.interpolation not in INTERPOLATIONS, f"interpolation {self.interpolation!r} is none of {INTERPOLATIONS}"),
             (not _is_window(self.window), f"window is {self.window}; give (centre, width), the width positive"),
         ]
-        _refuse("Image", faults)
+        _check("Image", faults)
 
     @property
     def height(self) -> int:
@@ -105,9 +105,9 @@ class Text:
     """A text input: a mapping of int64 tensors ``(batch, tokens)``, ``input_ids`` and ``attention_mask`` among them.
 
     Attributes:
-        max_length: Most tokens of a sample, special ones included; longer texts are cut.
+        max_length: Most tokens of a sample, including special tokens; longer texts are truncated.
         tokenizer: ``"module:function"``; called with ``files``, returns a ``zoo.data.text.Tokenizer``.
-        files: Where the tokenizer's files are: a folder, or ``repo@revision`` on the Hub.
+        files: Location of the tokenizer's files: a folder, or ``repo@revision`` on the Hub.
     """
 
     max_length: int = 512
@@ -122,7 +122,7 @@ class Text:
                 f"tokenizer {self.tokenizer!r} is not of the form 'module:function'",
             ),
         ]
-        _refuse("Text", faults)
+        _check("Text", faults)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,8 +131,8 @@ class Volume:
 
     Attributes:
         size: Depth, height and width in voxels, along these three axes; one number means a cube.
-        spacing: Millimetres per voxel that a volume is resampled to; it is then cut or padded to ``size`` around its
-            middle. None resizes the whole volume to ``size`` instead, whatever its spacing.
+        spacing: Millimetres per voxel that a volume is resampled to; it is then cropped or padded to ``size`` around its
+            centre. None resizes the volume to ``size`` instead, whatever its spacing.
         mean: Mean per channel; its length is the number of channels.
         std: Standard deviation per channel.
         window: Centre and width of the values that become 0 to 1; None standardises each volume by its own mean and
@@ -163,7 +163,7 @@ class Volume:
             (any(value <= 0 for value in self.std), f"std is {self.std}; every value must be positive"),
             (not _is_window(self.window), f"window is {self.window}; give (centre, width), the width positive"),
         ]
-        _refuse("Volume", faults)
+        _check("Volume", faults)
 
     @property
     def channels(self) -> int:
@@ -181,14 +181,14 @@ Inputs: TypeAlias = "Image | Text | Volume"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Features:
-    """What a backbone's forward returns.
+    """The output of a backbone's forward.
 
     Attributes:
         dim: Number of channels of a feature.
         layout: Order of the axes: B batch, C or final D channels, H W space, D H W a volume, N tokens.
-        pool: Default pooling of the head; unset means ``token`` where ``prefix_tokens`` says there is a class token,
-            ``none`` for ``BD``, else ``avg``.
-        prefix_tokens: Leading tokens that are no patches (class, register); the first is the class token.
+        pool: Default pooling of the head; unset means ``token`` if ``prefix_tokens`` is above 0, ``none`` for ``BD``, else
+            ``avg``.
+        prefix_tokens: Number of leading tokens that are no patches (class, register); the first is the class token.
     """
 
     dim: int
@@ -206,12 +206,12 @@ class Features:
             (bool(known) and self.pool not in known, f"pool {self.pool!r} does not fit layout {self.layout}: {known}"),
             (self.prefix_tokens < 0, f"prefix_tokens is {self.prefix_tokens}; it cannot be negative"),
         ]
-        _refuse("Features", faults)
+        _check("Features", faults)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
-    """Where pretrained weights come from: a Hub repository, a file of a Python package, or a local file.
+    """Location of pretrained weights: a Hub repository, a file of a Python package, or a local file.
 
     Attributes:
         repo: Hub repository; ``file`` is then a path inside it.
@@ -219,9 +219,9 @@ class Weights:
         package: Importable package that ships ``file``.
         file: Name or path of a safetensors file.
         sha256: Digest of the file, as 64 hexadecimal digits; for the index of a sharded model, that of the listing of all its files.
-        size: Bytes of the file; 0 where unknown.
+        size: Bytes of the file; 0 if unknown.
         license: SPDX identifier in lower case, or ``unknown``.
-        url: Where the publisher keeps weights that are not on the Hub; told to the user, never fetched.
+        url: The publisher's page of weights that are not on the Hub; shown to the user, never fetched.
     """
 
     repo: str = ""
@@ -235,19 +235,19 @@ class Weights:
 
     def __post_init__(self) -> None:
         if self.repo and self.file and not self.package and not self.sha256:
-            return  # nothing to refuse, and thousands of these are made for every listing
+            return  # fast path: every listing makes thousands of these
         digest = self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256)
         faults = [
             (bool(self.repo and self.package), f"both repo {self.repo!r} and package {self.package!r} are given"),
             (bool(digest), f"sha256 {self.sha256!r} is not 64 hexadecimal digits"),
             (not self.file, "file is empty"),
         ]
-        _refuse("Weights", faults)
+        _check("Weights", faults)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackboneSpec:
-    """One backbone, declared once; its ordered layer groups drive every transfer technique.
+    """Declaration of a backbone; every transfer technique uses its ordered layer groups.
 
     Attributes:
         name: ``source/name``.
@@ -255,15 +255,15 @@ class BackboneSpec:
             A builder that can take another number of input channels has a parameter ``in_chans``.
         layers: Layer groups in forward order (see docs/layers.md), or ``"module:function"`` that maps a built module to
             such a mapping.
-        inputs: What the backbone eats.
-        features: What its forward returns.
+        inputs: Input of the backbone.
+        features: Output of its forward.
         weights: Pretrained weights, or None.
         options: Keyword arguments of ``build``.
         convert: ``"module:function"`` that maps ``(state_dict, module)`` to the module's own keys, or empty.
-        home: ``"module:function"`` that tells how a fine-tuned model is laid out so that its home library opens it.
+        home: ``"module:function"`` that returns the file layout in which its home library opens a fine-tuned model.
         parameters: Number of parameters of the backbone without its head.
         macs: Multiply-accumulates of one forward at the declared size, in 10^9.
-        metrics: Published figures, such as ``{"imagenet-top1": 80.1}`` in percent.
+        metrics: Published metrics, such as ``{"imagenet-top1": 80.1}`` in percent.
         description: One sentence.
         base: Backbone that this one was derived or fine-tuned from.
     """
@@ -287,9 +287,9 @@ class BackboneSpec:
         layers = _is_function(self.layers) if isinstance(self.layers, str) else bool(self.layers)
         optional = (not self.convert or _is_function(self.convert)) and (not self.home or _is_function(self.home))
         if not (layers and optional and _is_function(self.build) and _NAME.fullmatch(self.name)):
-            self._refuse_all()
+            self._raise_faults()
 
-    def _refuse_all(self) -> None:
+    def _raise_faults(self) -> None:
         functions = {"build": self.build, "convert": self.convert, "home": self.home}
         if isinstance(self.layers, str):
             functions["layers"] = self.layers
@@ -302,7 +302,7 @@ class BackboneSpec:
             for key, value in functions.items()
             if value or key == "build"
         ]
-        _refuse(f"backbone {self.name!r}", faults)
+        _check(f"backbone {self.name!r}", faults)
 
     @property
     def source(self) -> str:
@@ -330,14 +330,14 @@ class BackboneSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadSpec:
-    """One kind of task head.
+    """Declaration of a task head.
 
     Attributes:
-        name: What ``adapt(head=…)`` is given.
+        name: Name for ``adapt(head=…)``.
         build: ``"module:function"``; called with ``(features, num_classes, **options)``, returns an ``nn.Module`` that
             maps a backbone's features to logits ``(batch, num_classes)``.
         description: One sentence.
-        per_token: Whether it gives logits ``(batch, tokens, num_classes)``, for token classification.
+        per_token: Whether it returns logits ``(batch, tokens, num_classes)``, for token classification.
     """
 
     name: str
@@ -350,14 +350,14 @@ class HeadSpec:
             (not self.name, "name is empty"),
             (not _FUNCTION.fullmatch(self.build), f"build {self.build!r} is not of the form 'module:function'"),
         ]
-        _refuse(f"head {self.name!r}", faults)
+        _check(f"head {self.name!r}", faults)
 
 
 def from_fields(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    """Build a declaration from plain data, refusing unknown keys by their nearest known one.
+    """Build a declaration from plain data.
 
     Raises:
-        DeclarationError: If a key is unknown or a value is refused, prefixed by ``where``.
+        DeclarationError: If a key is unknown, with the nearest known one, or a value is wrong; prefixed by ``where``.
     """
     known = [f.name for f in dataclasses.fields(kind)]
     unknown = [f"{key!r}{did_you_mean(key, known)}" for key in values if key not in known]
@@ -373,7 +373,7 @@ def _is_window(window: tuple[float, ...] | None) -> bool:
     return window is None or (len(window) == 2 and window[1] > 0)
 
 
-def _refuse(what: str, faults: Sequence[tuple[bool, str]]) -> None:
-    told = [message for wrong, message in faults if wrong]
-    if told:
-        raise DeclarationError(fault_list(f"the declaration of {what} has {len(told)} fault(s)", told))
+def _check(what: str, faults: Sequence[tuple[bool, str]]) -> None:
+    messages = [message for wrong, message in faults if wrong]
+    if messages:
+        raise DeclarationError(fault_list(f"the declaration of {what} has {len(messages)} fault(s)", messages))

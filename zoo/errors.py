@@ -1,4 +1,4 @@
-"""Every mistake a user can make, one class each, and the helpers that word them.
+"""Errors for every mistake of a user, one class per kind, and helpers for their messages.
 
 Each class has a builtin second parent, so ``except ValueError`` and ``except ZooError`` both catch it. The command line
 prints these without a traceback and exits with ``exit_code``.
@@ -16,7 +16,7 @@ Kind = TypeVar("Kind")
 
 
 class ZooError(Exception):
-    """A mistake with a remedy: something the user, a file or a plugin did, never a bug of ours."""
+    """A mistake of the user, a file or a plugin, with a remedy; never a bug of zoo."""
 
     exit_code = 1
 
@@ -28,7 +28,7 @@ class UnknownBackboneError(ZooError, LookupError):
 
 
 class AmbiguousNameError(ZooError, LookupError):
-    """A name that more than one plugin or backbone answers to."""
+    """A name that matches more than one plugin or backbone."""
 
     exit_code = 2
 
@@ -56,7 +56,7 @@ class LayerGroupError(ZooError, ValueError):
 
 
 class WeightsError(ZooError, ValueError):
-    """A weights file that is damaged, of a refused format, or not what was pinned."""
+    """A weights file that is damaged, of an unsupported format, or different from its pin."""
 
 
 class CoverageError(WeightsError):
@@ -64,7 +64,7 @@ class CoverageError(WeightsError):
 
 
 class WeightsNotFoundError(ZooError, FileNotFoundError):
-    """Weights that are neither on disk nor obtainable."""
+    """Weights that are neither on disk nor can be downloaded."""
 
 
 class OptionError(ZooError, ValueError):
@@ -102,7 +102,7 @@ class TrainingError(ZooError, RuntimeError):
 
 
 class RankError(ZooError, RuntimeError):
-    """A run of several processes in which another one failed or no longer answers."""
+    """A run of several ranks in which another rank failed or no longer responds."""
 
 
 class LoaderError(ZooError, RuntimeError):
@@ -110,11 +110,11 @@ class LoaderError(ZooError, RuntimeError):
 
 
 class DiskFullError(ZooError, OSError):
-    """A file that cannot be written because there is no room for it."""
+    """A file that cannot be written because the disk is full."""
 
 
 class RunLockedError(ZooError, BlockingIOError):
-    """A folder that another run is writing into."""
+    """A folder that another run is using."""
 
 
 class InterruptedRunError(ZooError, RuntimeError):
@@ -136,7 +136,7 @@ def did_you_mean(name: str, candidates: Iterable[str], limit: int = 1) -> str:
 
 
 def examples(items: Sequence[object], limit: int = 4) -> str:
-    """Return at most ``limit`` items, comma separated, with the number of those left out."""
+    """Return at most ``limit`` items, comma separated, and the number of further ones."""
     shown = ", ".join(str(item) for item in items[:limit])
     return shown if len(items) <= limit else f"{shown}, … ({len(items) - limit} more)"
 
@@ -148,7 +148,7 @@ def fault_list(headline: str, faults: Sequence[str], remedy: str = "") -> str:
 
 
 def refusals(check: Callable[..., object], *arguments: object) -> list[str]:
-    """Return what a check refuses, as one fault; none if it passes."""
+    """Return the ``OptionError`` that a check raises as a list with one fault; empty if it passes."""
     try:
         check(*arguments)
     except OptionError as error:
@@ -157,7 +157,7 @@ def refusals(check: Callable[..., object], *arguments: object) -> list[str]:
 
 
 def count(number: int, noun: str) -> str:
-    """Return ``1 file`` or ``3 files``; ``2 classes``, ``2 queries``."""
+    """Return a number with its noun: ``1 file``, ``3 files``, ``2 classes``, ``2 queries``."""
     plural = noun[:-1] + "ies" if noun.endswith("y") else noun + ("es" if noun.endswith("s") else "s")
     return f"{number} {noun if number == 1 else plural}"
 
@@ -177,13 +177,13 @@ def checked_fields(kind: type[Kind]) -> type[Kind]:
 
 
 def check_options(given: Iterable[str], known: Iterable[str], owner: str, *, beside: Iterable[str] = ()) -> None:
-    """Refuse options that ``owner`` does not have, all at once.
+    """Check that ``owner`` has all the given options.
 
     Args:
-        given: Names of the options that were given.
-        known: Names of those it has.
-        owner: What has them.
-        beside: Named arguments of the function itself, which a misspelt option may have meant.
+        given: Names of the given options.
+        known: Names of the options that it has.
+        owner: Name of the owner of the options, for the message.
+        beside: Named arguments of the function, also suggested for a misspelt option.
 
     Raises:
         OptionError: Naming each unknown option and its nearest known one.

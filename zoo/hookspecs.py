@@ -1,4 +1,4 @@
-"""The four hooks of a plugin. Values are returned, never registered by callback, so provenance stays known."""
+"""The four hooks of a plugin. They return values and register nothing, so the plugin of each value is known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoo.declare import BackboneSpec, HeadSpec
 from zoo.tasks.task import Task
 
 API_VERSION = 1
-"""Version of these hooks and of the declarations they return; a plugin names those it fits as entry points in ``zoo.api``."""
+"""Version of these hooks and of their declarations; a plugin names the versions that it supports as entry points in ``zoo.api``."""
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
@@ -25,8 +25,7 @@ def zoo_backbones() -> Iterable[BackboneSpec]:  # type: ignore[empty-body]  # a 
 def zoo_find_backbone(name: str) -> BackboneSpec | None:
     """Resolve a name that no plugin lists: a member of an open family, such as any repository of a hub.
 
-    Return None for names that are not yours. Called only after the listed names were searched, so it may import a
-    model library.
+    Return None for names of other plugins. Called only if no listed name matches, so it may import a model library.
     """
 
 
@@ -37,4 +36,4 @@ def zoo_heads() -> Iterable[HeadSpec]:  # type: ignore[empty-body]  # a hook spe
 
 @hookspec
 def zoo_tasks() -> Iterable[Task]:  # type: ignore[empty-body]  # a hook specification has no body
-    """List the tasks of this plugin, chosen with ``adapt(task=…)``. Called where a name is asked that is no built-in task."""
+    """List the tasks of this plugin, chosen with ``adapt(task=…)``. Called only for names that are no built-in task."""

@@ -89,7 +89,7 @@ def test_an_option_that_would_change_nothing_is_refused(option: str) -> None:
     [
         ("linear-probe", {"views": 2}, "augment='light'"),
         ("full", {"views": 2}, "freezes nothing"),
-        ("linear-probe", {"views": 2, "augment": "light", "cache": False}, "nothing is kept"),
+        ("linear-probe", {"views": 2, "augment": "light", "cache": False}, "nothing is cached"),
         ("linear-probe", {"layer_decay": 0.5}, "trains nothing of the backbone"),
         ("linear-probe", {"freeze_bn": True}, "freeze_bn: the recipe trains nothing"),
         ("linear-probe", {"trains": "lora"}, "trains: the recipe trains nothing"),

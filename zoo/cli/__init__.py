@@ -1,3 +1,3 @@
-"""The command line. Thin: it parses, calls and prints; nothing heavy is imported before a command needs it."""
+"""The command line: parsing, calls and printing; heavy libraries are imported only by the commands that need them."""
 
 from zoo.cli.app import main as main

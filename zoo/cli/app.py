@@ -1,4 +1,4 @@
-"""The program ``zoo``: its global options, its exit codes, and how errors are shown.
+"""The program ``zoo``: global options, exit codes and the display of errors.
 
 Exit codes: 0 done, 1 error, 2 usage (a wrong option or name), 130 interrupted.
 """
@@ -22,14 +22,14 @@ from zoo.plugins.entry_points import installed
 from zoo.plugins.loader import GROUP
 from zoo.plugins.policy import Policy, current_policy, unknown_names
 
-RECOVERY = ("doctor", "new-plugin")  # work whatever the plugins do
+RECOVERY = ("doctor", "new-plugin")  # must work with broken plugins
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code.
 
     Args:
-        argv: Arguments without the program's name; None takes those of the process.
+        argv: Arguments without the program's name; None for those of the process.
     """
     if sys.stdout is None:  # closed by the parent process
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     options = build_parser(words).parse(words)
     options.words = words
     out = Output(sys.stdout)
-    # What a plugin or a library prints must not get into a JSON document.
+    # Output of plugins and libraries must not mix with a JSON document.
     aside = contextlib.redirect_stdout(sys.stderr) if getattr(options, "json", False) else contextlib.nullcontext()
     try:
         with aside:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
-    except BrokenPipeError:  # the reader, such as head, has seen enough; Python would complain while it exits
+    except BrokenPipeError:  # the reader, such as head, is done; Python would print an error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
@@ -66,8 +66,8 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     """Return the parser of all commands.
 
     Args:
-        words: The command line; the options of a run are declared where pydantic is, so they become flags only if one of its
-            commands is named.
+        words: The command line. The options of a run are declared with pydantic, so their flags are added only if a command
+            that takes them is named.
     """
     from zoo import __version__
 
@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace, out: Output) -> int:
         use_registry(files=files, policy=policy)
     strict = options.strict_plugins and options.command not in RECOVERY
     faults = default_registry().faults if strict else []
-    # `zoo plugins` shows what makes it fail; any other command fails before it does any work.
+    # `zoo plugins` shows the faults and fails afterwards; other commands fail before any work.
     if faults and options.command != "plugins":
         raise PluginError(fault_list(f"the plugins have {count(len(faults), 'fault')}", faults, "See: zoo plugins"))
     options.run(options, out)
@@ -101,7 +101,7 @@ def _run(options: argparse.Namespace, out: Output) -> int:
 
 
 def _policy(options: argparse.Namespace) -> Policy | None:
-    """Return which plugins may be imported where the command line says so."""
+    """Return the plugin policy of the command line, or None."""
     block, allow = [*options.block_before, *options.block], [*options.allow_before, *options.allow]
     if not (block or allow or options.no_plugins):
         return None

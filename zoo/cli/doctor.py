@@ -1,4 +1,4 @@
-"""The command ``doctor``: what is installed, what is wrong with it, and whether the caches can be written."""
+"""The command ``doctor``: a report on installed plugins and packages, torch, caches and disk space."""
 
 from __future__ import annotations
 
@@ -14,86 +14,86 @@ from zoo.cli.output import Output
 from zoo.cli.parser import Commands
 from zoo.errors import PluginError, ZooError, count, fault_list
 
-TIMEOUT, BUILD_TIMEOUT = 30.0, 180.0  # building imports torch and a model library, which takes long on a busy machine
+TIMEOUT, BUILD_TIMEOUT = 30.0, 180.0  # seconds; building imports torch and a model library
 LEAST_SPACE = 1e9  # bytes: less than the weights of most backbones
 TORCH = """
 import json, pathlib, sys
 import torch
-told = {"torch": torch.__version__, "cuda": torch.version.cuda or "", "threads": torch.get_num_threads(), "devices": []}
+report = {"torch": torch.__version__, "cuda": torch.version.cuda or "", "threads": torch.get_num_threads(), "devices": []}
 if torch.cuda.is_available():
-    told["devices"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    report["devices"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 elif torch.backends.mps.is_available():
-    told["devices"] = ["mps"]
-pathlib.Path(sys.argv[1]).write_text(json.dumps(told))
+    report["devices"] = ["mps"]
+pathlib.Path(sys.argv[1]).write_text(json.dumps(report))
 """
 
 
 def register(commands: Commands) -> None:
     """Add the command."""
     command = commands.add_parser("doctor", help="check plugins, torch, caches and disk; imports no plugin into its own process")
-    told = f"seconds after which a plugin's process is killed: {TIMEOUT:g} where left out, {BUILD_TIMEOUT:g} with --build"
-    command.add_argument("--timeout", type=float, metavar="S", help=told)
+    text = f"seconds after which a plugin's process is killed: {TIMEOUT:g} by default, {BUILD_TIMEOUT:g} with --build"
+    command.add_argument("--timeout", type=float, metavar="S", help=text)
     command.add_argument("--build", action="store_true", help="also build the first backbone of each plugin, without its weights")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=doctor)
 
 
 def doctor(options: argparse.Namespace, out: Output) -> None:
-    """Print what is installed and what is wrong.
+    """Print the report.
 
     Raises:
-        PluginError: If anything is wrong.
+        PluginError: If there are faults.
     """
     given = options.timeout
-    told = examine(given if given is not None else BUILD_TIMEOUT if options.build else TIMEOUT, build=options.build)
+    report = examine(given if given is not None else BUILD_TIMEOUT if options.build else TIMEOUT, build=options.build)
     if options.json:
-        out.json(told)
+        out.json(report)
     else:
-        print(describe(told))
-    if told["faults"]:
-        raise PluginError(fault_list(f"the doctor found {count(len(told['faults']), 'fault')}", told["faults"]))
+        print(describe(report))
+    if report["faults"]:
+        raise PluginError(fault_list(f"the doctor found {count(len(report['faults']), 'fault')}", report["faults"]))
 
 
 def examine(timeout: float, *, build: bool) -> dict[str, Any]:
-    """Return everything as plain data, with one line per fault."""
+    """Return the report as plain data, with one line per fault."""
     from zoo.cli.probe import probe_all, run_child
 
     plugins, faults = _plugins()
-    reports = probe_all(plugins, timeout, build=build)
+    probes = probe_all(plugins, timeout, build=build)
     torch = run_child(TORCH, [], max(timeout, 120.0))
     folders = [_folder(what, path) for what, path in _folders().items()]
-    faults += [fault for report in reports for fault in report.faults]
+    faults += [fault for probe in probes for fault in probe.faults]
     faults += [f"torch {torch['status']}: {torch['cause']}"] if "status" in torch else []
     faults += [f"{row['what']} {row['path']}: {row['fault']}" for row in folders if row["fault"]]
-    faults += _clashes(reports) + _registry_files()
+    faults += _clashes(probes) + _registry_files()
     return {
         "zoo": _zoo_version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": _versions(),
         "torch": torch,
-        "plugins": [vars(report) for report in reports],
+        "plugins": [vars(probe) for probe in probes],
         "folders": folders,
         "faults": faults,
     }
 
 
-def describe(told: dict[str, Any]) -> str:
-    """Return the report for people."""
+def describe(report: dict[str, Any]) -> str:
+    """Return the report as text."""
     from zoo.cli.plugins import _table
 
-    torch, rows = told["torch"], told["plugins"]
-    lines = [f"zoo {told['zoo']}, Python {told['python']}, {told['platform']}"]
-    lines.append(", ".join(f"{name} {version}" for name, version in told["packages"].items()))
+    torch, rows = report["torch"], report["plugins"]
+    lines = [f"zoo {report['zoo']}, Python {report['python']}, {report['platform']}"]
+    lines.append(", ".join(f"{name} {version}" for name, version in report["packages"].items()))
     if "torch" in torch:
         lines.append(f"devices: {', '.join(torch['devices']) or 'cpu only'}; torch uses {count(torch['threads'], 'thread')}")
     lines += ["", _table([row | {"backbones": len(row["backbones"]), "heads": len(row["heads"])} for row in rows]), ""]
-    lines += [f"{row['what']}: {row['path']}, {row['free'] / 1e9:.0f} GB free" for row in told["folders"]]
-    return "\n".join(lines if told["faults"] else [*lines, "", "nothing is wrong"])
+    lines += [f"{row['what']}: {row['path']}, {row['free'] / 1e9:.0f} GB free" for row in report["folders"]]
+    return "\n".join(lines if report["faults"] else [*lines, "", "nothing is wrong"])
 
 
 def _plugins() -> tuple[list[Any], list[str]]:
-    """Return the plugins, with those that do not fit marked as failed, and what is wrong with the policy."""
+    """Return the plugins, the incompatible ones marked as failed, and the faults of the policy."""
     from zoo.plugins.compat import misfit
     from zoo.plugins.loader import find_plugins
     from zoo.plugins.policy import Policy
@@ -103,7 +103,7 @@ def _plugins() -> tuple[list[Any], list[str]]:
     try:
         policy = current_plugin_policy()
     except ZooError as error:
-        # Which plugins are disabled is unknown, so none is imported.
+        # The disabled plugins are unknown, so none is imported.
         faults, policy = [str(error)], Policy.of(allow=[], origin="while the file cannot be read")
     plugins = []
     for plugin in find_plugins(policy):
@@ -112,11 +112,11 @@ def _plugins() -> tuple[list[Any], list[str]]:
     return plugins, faults + policy.unmatched([plugin.found for plugin in plugins if plugin.found])
 
 
-def _clashes(reports: list[Any]) -> list[str]:
+def _clashes(probes: list[Any]) -> list[str]:
     owners: dict[str, list[str]] = {}
-    for report in reports:
-        for name in report.backbones:
-            owners.setdefault(name, []).append(f"{report.distribution} {report.version}")
+    for probe in probes:
+        for name in probe.backbones:
+            owners.setdefault(name, []).append(f"{probe.distribution} {probe.version}")
     return [f"{name!r} is given by {' and by '.join(sorted(given))}" for name, given in owners.items() if len(given) > 1]
 
 
@@ -140,7 +140,7 @@ def _folders() -> dict[str, Path]:
 
 
 def _folder(what: str, path: Path) -> dict[str, Any]:
-    """Tell whether a folder, or the nearest above it that exists, can be written, and how much space is left."""
+    """Return the free space of a folder, or of its nearest parent that exists, and a fault if it cannot be written."""
     there = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))  # noqa: PTH110  # Path's may raise up to Python 3.11
     free = shutil.disk_usage(there).free
     fault = "" if os.access(there, os.W_OK | os.X_OK) and there.is_dir() else "it cannot be written"

@@ -41,23 +41,23 @@ def convert(options: argparse.Namespace, out: Output) -> None:
 
 
 def lock(options: argparse.Namespace, out: Output) -> None:
-    """Write pins into a registry file, once all of them are known."""
+    """Write pins into a registry file, after all of them are resolved."""
     from zoo.registry import lockfile
     from zoo.registry.registry import default_registry
     from zoo.registry.registry_files import user_file
 
     given = [*options.registry_before, *options.registry]
     path = options.out or Path(given[-1] if given else user_file())
-    found = {}
+    pins = {}
     for name in options.names:
         entry = default_registry().resolve(name)
-        found[entry.spec.name] = lockfile.resolve(entry.declared or entry.spec.weights, entry.spec.name)
-    for name, pin in found.items():
+        pins[entry.spec.name] = lockfile.resolve(entry.declared or entry.spec.weights, entry.spec.name)
+    for name, pin in pins.items():
         lockfile.write(path, name, pin)
     if options.json:
         keys = ("repo", "revision", "file", "sha256", "size", "license")
-        out.json({name: {key: getattr(pin, key) for key in keys} for name, pin in found.items()})
+        out.json({name: {key: getattr(pin, key) for key in keys} for name, pin in pins.items()})
         return
-    for name, pin in found.items():
+    for name, pin in pins.items():
         print(f"{name}: {pin.repo}@{pin.revision[:12]}/{pin.file}, sha256 {pin.sha256[:12]}…, licence {pin.license}")
-    print(f"wrote {count(len(found), 'pin')} to {path}")
+    print(f"wrote {count(len(pins), 'pin')} to {path}")

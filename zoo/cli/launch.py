@@ -1,4 +1,4 @@
-"""Several processes on this machine: starting them, passing signals on, and ending them all when one fails."""
+"""Launcher of several ranks on this machine: starts them, forwards signals, and ends all if one fails."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from types import FrameType
 
 from zoo.engine.runtime.signals import exit_code, stop_signal_numbers
 
-LOOK = 0.1  # seconds between two looks at the processes
-GRACE = 15.0  # seconds that the others have to say what they know, once one has failed
-PARENT = "ZOO_LAUNCHER"  # environment variable: the process that starts and watches the others
+LOOK = 0.1  # seconds between polls of the processes
+GRACE = 15.0  # seconds that the other ranks have to end by themselves after one has failed
+PARENT = "ZOO_LAUNCHER"  # environment variable: process id of the launcher
 STOPPED = (130, 143)  # exit codes after a signal and a checkpoint
 
 
 def launch(words: Sequence[str], count: int) -> int:
-    """Run ``zoo`` with the same words in ``count`` processes on this machine, until all have ended.
+    """Run ``zoo`` with the same arguments in ``count`` processes on this machine, until all have ended.
 
-    They find each other as those of torchrun do. Signals are passed on to all of them, once each. When one has failed, the
+    The processes get torchrun's environment variables. Signals are forwarded to each process. When one has failed, the
     others have ``GRACE`` seconds to end by themselves.
 
     Args:
@@ -32,15 +32,15 @@ def launch(words: Sequence[str], count: int) -> int:
         count: Number of processes, at least 2.
 
     Returns:
-        The exit code: 0 if all are done, 130 or 143 after a stop with a checkpoint, else that of the first that failed.
+        The exit code: 0 if all succeed, 130 or 143 after a stop with a checkpoint, else that of the first failure.
     """
-    with _passing_on() as (children, passed_on):
+    with _forwarding() as (children, forwarded):
         port = _free_port()
-        for number in range(count):  # one by one, so that a signal in between reaches those that run
+        for number in range(count):  # added one by one, so that a signal in between reaches the running ones
             children.append(_start(words, number, count, port))
         codes = _watch(children)
-    # One that had not begun to listen was ended by what it was sent.
-    failed = [exit_code(-code) if -code in passed_on else code for code in codes if code]
+    # A process without signal handlers yet is ended by a forwarded signal.
+    failed = [exit_code(-code) if -code in forwarded else code for code in codes if code]
     stops = [code for code in failed if code in STOPPED]
     if stops and all(code in STOPPED or code < 0 for code in failed):
         return stops[0]
@@ -50,17 +50,17 @@ def launch(words: Sequence[str], count: int) -> int:
 def _start(words: Sequence[str], number: int, count: int, port: int) -> subprocess.Popen[bytes]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // count)
-    told = {PARENT: os.getpid(), "RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    extra = {PARENT: os.getpid(), "RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "MASTER_ADDR": "127.0.0.1"}
-    environment |= {name: str(value) for name, value in told.items()}
-    # A session of its own: Ctrl-C in a terminal would else reach it twice, from the terminal and from here.
+    environment |= {name: str(value) for name, value in extra.items()}
+    # In a session of its own, or Ctrl-C would reach it twice, from the terminal and from here.
     return subprocess.Popen(
         [sys.executable, "-m", "zoo.cli", *words], env=environment, stdin=subprocess.DEVNULL, start_new_session=os.name == "posix"
     )
 
 
 def follow_launcher() -> None:
-    """Stop this process with a checkpoint if its launcher is gone; one that is killed cannot pass on a signal."""
+    """Stop this process with a checkpoint if its launcher has died; a killed launcher cannot forward signals."""
     parent = int(os.environ.get(PARENT) or 0)
     if not parent:
         return
@@ -80,20 +80,20 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _passing_on() -> Iterator[tuple[list[subprocess.Popen[bytes]], set[int]]]:
-    """Pass signals on to the processes in the list while the context is open; none outlives it."""
+def _forwarding() -> Iterator[tuple[list[subprocess.Popen[bytes]], set[int]]]:
+    """Forward signals to the processes in the list while the context is open, and kill what still runs at its end."""
     children: list[subprocess.Popen[bytes]] = []
-    passed_on: set[int] = set()
+    forwarded: set[int] = set()
 
     def forward(signum: int, _frame: FrameType | None) -> None:
-        passed_on.add(signum)
+        forwarded.add(signum)
         for child in children:
             if child.poll() is None:
                 child.send_signal(signum)
 
     before = {number: signal.signal(number, forward) for number in stop_signal_numbers()}
     try:
-        yield children, passed_on
+        yield children, forwarded
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -104,7 +104,7 @@ def _passing_on() -> Iterator[tuple[list[subprocess.Popen[bytes]], set[int]]]:
 
 
 def _watch(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
-    """Wait for all of them; return their exit codes in the order of their ends, negative where a signal ended one."""
+    """Wait for all processes; return their exit codes in the order in which they end, negative for signals."""
     codes: dict[int, int] = {}
     deadline = float("inf")
     while len(codes) < len(children):

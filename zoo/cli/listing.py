@@ -1,4 +1,4 @@
-"""Commands that look: list, show, layers. Only ``layers`` builds a model."""
+"""The commands list, show and layers. Only ``layers`` builds a model."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def list_backbones(options: argparse.Namespace, out: Output) -> None:
     from zoo.registry.registry import default_registry
 
     registry = default_registry()
-    found = registry.search(options.pattern, **{key: getattr(options, key) for key in FILTERS})
+    entries = registry.search(options.pattern, **{key: getattr(options, key) for key in FILTERS})
     if options.json:
-        out.json([_row(entry) for entry in found])
+        out.json([_row(entry) for entry in entries])
         return
     header = ("name", "parameters", "GMACs", "input", "top-1", "licence", "plugin")
-    print(table((_cells(entry) for entry in found), header, right=(1, 2, 4)))
-    print(f"\n{count(len(found), 'backbone')}")
+    print(table((_cells(entry) for entry in entries), header, right=(1, 2, 4)))
+    print(f"\n{count(len(entries), 'backbone')}")
     if registry.pending:
         print("looked up when used, because no plugin lists their base: " + ", ".join(sorted(registry.pending)))
     if registry.faults:
@@ -76,16 +76,16 @@ def show(options: argparse.Namespace, out: Output) -> None:
     import zoo
 
     backbone = zoo.get(options.name)
-    told = backbone.spec.to_dict() | {"plugin": backbone.plugin}
+    declared = backbone.spec.to_dict() | {"plugin": backbone.plugin}
     if options.json:
-        out.json(told)
+        out.json(declared)
         return
-    rows = [(key, value if isinstance(value, str) else json.dumps(value, default=str)) for key, value in told.items()]
+    rows = [(key, value if isinstance(value, str) else json.dumps(value, default=str)) for key, value in declared.items()]
     print("\n".join(f"{key:<12}{value}" for key, value in rows if value not in ("", "{}", "null", "0", "0.0")))
 
 
 def layers(options: argparse.Namespace, out: Output) -> None:
-    """Print the layer groups of a backbone, and what a frozen prefix would leave to train."""
+    """Print the layer groups of a backbone, and the trainable parameters behind a frozen prefix."""
     import zoo
 
     groups = zoo.get(options.name, weights=False).groups

@@ -1,4 +1,4 @@
-"""The command ``new-plugin``: a package that works and passes its own test at once."""
+"""The command ``new-plugin``: a plugin package that works and passes its own test."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def register(commands: Commands) -> None:
 
 
 def new_plugin(options: argparse.Namespace, out: Output) -> None:
-    """Write the package and say what to do next.
+    """Write the package and print the next steps.
 
     Raises:
-        OptionError: If the name cannot be that of a distribution.
-        OutputExistsError: If the folder is there and not empty.
+        OptionError: If the name is no valid name of a distribution.
+        OutputExistsError: If the folder exists and is not empty.
     """
     folder = write_plugin(options.name, options.dir)
     print(f"{folder} holds a plugin that works. Next:")
@@ -63,7 +63,7 @@ def write_plugin(distribution: str, folder: Path | None = None) -> Path:
 
 
 def short_name(name: str) -> str:
-    """Return the name without ``zoo-`` in front: the source of the ids."""
+    """Return the name without the prefix ``zoo-``, the source of the backbones' names."""
     return name.removeprefix("zoo-").replace("_", "-")
 
 

@@ -1,4 +1,4 @@
-"""Printed output of commands: plain tables for people, one JSON document for programs."""
+"""Printed output of commands: plain tables, or one JSON document."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from zoo.errors import OutputExistsError, OutputPermissionError
 
 
 class Output(NamedTuple):
-    """The real standard output; while JSON is asked for, all else that is printed goes to standard error."""
+    """The real standard output; with ``--json`` all other prints go to standard error."""
 
     stream: TextIO
 
     def json(self, value: Any) -> None:
-        """Write one JSON document; the items of a list stand on lines of their own."""
-        if isinstance(value, list):  # an indented document would be written by json's slow path
+        """Write one JSON document, with one line per item of a list."""
+        if isinstance(value, list):  # json is slow with an indent
             text = "[" + ",\n ".join(map(json.JSONEncoder(default=_plain).encode, value)) + "]"
         else:
             text = json.dumps(value, indent=2, default=_plain)
@@ -28,7 +28,7 @@ class Output(NamedTuple):
 
 
 def table(rows: Iterable[Sequence[object]], header: Sequence[str], right: Iterable[int] = ()) -> str:
-    """Return aligned columns; those numbered in ``right`` are right-aligned."""
+    """Return aligned columns; ``right`` are the indices of right-aligned ones."""
     cells = [[str(value) for value in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     pads = [str.rjust if index in set(right) else str.ljust for index in range(len(header))]
@@ -36,7 +36,7 @@ def table(rows: Iterable[Sequence[object]], header: Sequence[str], right: Iterab
 
 
 def thousands(number: float) -> str:
-    """Return a number of parameters as ``25.6M`` or ``12.3k``, or nothing where it is unknown."""
+    """Return a number of parameters as ``25.6M`` or ``12.3k``; empty if it is unknown."""
     return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number / 1e3:.1f}k" if number else ""
 
 
@@ -46,11 +46,11 @@ def figures(metrics: Mapping[str, float]) -> str:
 
 
 def claim_file(path: Path, suffix: str, *, overwrite: bool) -> Path:
-    """Prove that a file can be written, before anything is computed for it.
+    """Check that a file can be written, before anything is computed for it.
 
     Args:
-        path: The file; its folder is made.
-        suffix: Added to the name where it is missing.
+        path: The file; its folder is created.
+        suffix: Added to the name if it is missing.
         overwrite: Whether the file may exist.
 
     Returns:
@@ -68,7 +68,7 @@ def claim_file(path: Path, suffix: str, *, overwrite: bool) -> Path:
     existed = target.exists()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.open("ab").close()  # leaves what is there as it is
+        target.open("ab").close()  # does not change an existing file
         if not existed:
             target.unlink()
     except OSError as error:
@@ -77,24 +77,24 @@ def claim_file(path: Path, suffix: str, *, overwrite: bool) -> Path:
 
 
 def show_log() -> None:
-    """Show what the library has to say about a run, on standard error."""
+    """Show the library's log of a run on standard error."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("zoo").setLevel(logging.INFO)
 
 
-class HeldLog(logging.Handler):
-    """Records of the library's log that are told later."""
+class DeferredLog(logging.Handler):
+    """Buffered records of the library's log, for ``replay``."""
 
     def __init__(self) -> None:
         super().__init__()
         self._records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record."""
+        """Buffer a record."""
         self._records.append(record)
 
-    def tell(self) -> None:
-        """Log what was held, as far as the log is shown by now."""
+    def replay(self) -> None:
+        """Log the buffered records at the current level of the log."""
         for record in self._records:
             logger = logging.getLogger(record.name)
             if logger.isEnabledFor(record.levelno):
@@ -103,19 +103,19 @@ class HeldLog(logging.Handler):
 
 
 @contextmanager
-def log_held() -> Iterator[HeldLog]:
-    """Hold back what the library logs while the context is open."""
-    log, held = logging.getLogger("zoo"), HeldLog()
+def deferred_log() -> Iterator[DeferredLog]:
+    """Buffer what the library logs while the context is open."""
+    log, deferred = logging.getLogger("zoo"), DeferredLog()
     before = log.level, log.propagate, log.handlers
     log.setLevel(logging.INFO)
-    log.propagate, log.handlers = False, [held]
+    log.propagate, log.handlers = False, [deferred]
     try:
-        yield held
+        yield deferred
     finally:
         log.setLevel(before[0])
         log.propagate, log.handlers = before[1:]
 
 
 def _plain(value: Any) -> Any:
-    """Turn numpy values and paths into what JSON knows."""
+    """Convert numpy values and paths to JSON types."""
     return value.tolist() if hasattr(value, "tolist") else str(value)

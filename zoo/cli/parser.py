@@ -1,6 +1,6 @@
-"""argparse with the nearest name for every mistake.
+"""An argparse parser that suggests the nearest name for every mistake.
 
-Not typer, which imports pydantic to read its first option: that alone takes longer than a whole listing may.
+Not typer, whose import alone takes longer than a listing may.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ Commands = Any  # argparse keeps the class of its subparsers private
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that takes options by their full names only and suggests the nearest of them."""
+    """A parser that takes options by their full names only and suggests the nearest one."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Return the options; exit with code 2 and a usage message where they are wrong."""
+        """Return the options; exit with code 2 and a usage message if they are wrong."""
         options, unknown = self.parse_known_args(list(arguments))
         if unknown:
             command = self._command(options.command)
             known = [*command._option_string_actions]
-            # The value of an unknown option is left over as well; naming it would only distract.
+            # The values of unknown options are left over as well, and are not named.
             culprits = [word for word in unknown if word.startswith("-")] or unknown
-            told = [f"{word!r}{did_you_mean(word.partition('=')[0], known)}" for word in culprits]
-            command.error(f"zoo {options.command} does not know {', '.join(told)}")
+            names = [f"{word!r}{did_you_mean(word.partition('=')[0], known)}" for word in culprits]
+            command.error(f"zoo {options.command} does not know {', '.join(names)}")
         return options
 
     def error(self, message: str) -> NoReturn:
@@ -62,25 +62,25 @@ def number_or_auto(word: str) -> float | str:
     return "auto" if word.lower() == "auto" else _read(float, word, "neither a number nor auto")
 
 
-def _read(kind: Callable[[str], T], word: str, told: str) -> T:
+def _read(kind: Callable[[str], T], word: str, fault: str) -> T:
     try:
         return kind(word)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{word!r} is {told}") from None
+        raise argparse.ArgumentTypeError(f"{word!r} is {fault}") from None
 
 
 def global_options(parser: argparse.ArgumentParser, *, front: bool) -> None:
     """Add the options that every command takes, before its name (``front``) or after it."""
     group = parser.add_argument_group("global options, before or after the command")
-    # The parser of a command writes over what the parser before it has read, unless it keeps silent about defaults.
+    # The parser of a command overwrites values of the main parser, unless its defaults are suppressed.
     unset = False if front else argparse.SUPPRESS
     where = "registry_before" if front else "registry"
     group.add_argument(
         "--registry", metavar="FILE", dest=where, action="append", default=[], help="a registry.toml to merge over the others"
     )
-    for option, told in (("block", "a plugin that is not imported"), ("allow", "import only the plugins named so")):
+    for option, text in (("block", "a plugin that is not imported"), ("allow", "import only the plugins named so")):
         where = f"{option}_before" if front else option
-        group.add_argument(f"--{option}", metavar="NAME", dest=where, action="append", default=[], help=f"{told}; may be repeated")
+        group.add_argument(f"--{option}", metavar="NAME", dest=where, action="append", default=[], help=f"{text}; may be repeated")
     group.add_argument("--no-plugins", action="store_true", default=unset, help="import no plugin but zoo's own")
     group.add_argument("--strict-plugins", action="store_true", default=unset, help="fail if any plugin has a fault")
     group.add_argument("--debug", action="store_true", default=unset, help="show the traceback of an error")

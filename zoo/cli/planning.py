@@ -1,4 +1,4 @@
-"""The command plan: what zoo train would do with the same arguments, and what it would take."""
+"""The command ``plan``: a preview of ``zoo train`` with the same arguments, with its memory and time."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ if TYPE_CHECKING:
 
 def register(commands: Commands) -> None:
     """Add the command of this module."""
-    told = "show what zoo train would do: what trains in each phase, at what rates, and the memory and time it would take"
+    text = "show what zoo train would do: what trains in each phase, at what rates, and the memory and time it would take"
     more = "Takes the arguments of zoo train; --out, --resume, --quiet and --num-processes make no difference. Nothing is written."
-    command = commands.add_parser("plan", help=told, description=f"{told}. {more}")
+    command = commands.add_parser("plan", help=text, description=f"{text}. {more}")
     add_arguments(command)
     command.add_argument("--json", action="store_true", help="one JSON document")
     command.set_defaults(run=plan)
 
 
 def plan(options: argparse.Namespace, out: Output) -> None:
-    """Print what a training would do."""
+    """Print the preview of a run."""
     settings = read_settings(options)
     job = job_of(find_declared(options.name, settings), options.data, settings)
     from zoo.engine.preview.preview import preview_job
 
-    told = preview_job(job)
+    preview = preview_job(job)
     if options.json:
-        out.json(told.to_dict())
+        out.json(preview.to_dict())
         return
-    valid = f", {told.valid} for validation" if told.valid else ""
-    print(f"{told.backbone}, {told.recipe}: {told.samples} training samples{valid}, batch size {told.batch_size}\n")
+    valid = f", {preview.valid} for validation" if preview.valid else ""
+    print(f"{preview.backbone}, {preview.recipe}: {preview.samples} training samples{valid}, batch size {preview.batch_size}\n")
     header = ("group", "parameters", "phase", "trainable", "lr", "weight decay", "mode")
-    print(table(_group_rows(told), header, right=(1, 3, 4, 5)))
+    print(table(_group_rows(preview), header, right=(1, 3, 4, 5)))
     columns = ("phase", "epochs", "steps", "frozen", "schedule", "peak lr", "micro-batch", "memory", "time")
-    print("\n" + table(map(_phase_row, told.phases), columns, right=(1, 2, 3, 5, 6, 7, 8)))
-    print("\n".join(["", *_frozen_lines(told)]))
-    print(f"estimated: {_size(told.memory)} of memory at the peak on {told.device} ({told.precision}), {_time(told.seconds)}")
+    print("\n" + table(map(_phase_row, preview.phases), columns, right=(1, 2, 3, 5, 6, 7, 8)))
+    print("\n".join(["", *_frozen_lines(preview)]))
+    print(f"estimated: {_size(preview.memory)} of memory at the peak on {preview.device} ({preview.precision}), {_time(preview.seconds)}")
 
 
-def _group_rows(told: Preview) -> Iterator[tuple[object, ...]]:
-    """Yield a line per group and stretch of phases in which it is treated alike."""
-    for position, first in enumerate(told.phases[0].groups):
+def _group_rows(preview: Preview) -> Iterator[tuple[object, ...]]:
+    """Yield a row per group and consecutive phases with the same settings."""
+    for position, first in enumerate(preview.phases[0].groups):
         stretches: list[tuple[str, str, GroupPlan]] = []
-        for phase in told.phases:
+        for phase in preview.phases:
             group = phase.groups[position]
             if stretches and _cells(stretches[-1][2]) == _cells(group):
                 stretches[-1] = (stretches[-1][0], phase.name, group)
@@ -74,8 +74,8 @@ def _phase_row(phase: PhasePlan) -> tuple[object, ...]:
     return phase.name, phase.epochs, phase.steps, frozen, phase.schedule, rate, phase.micro_batch, memory, time
 
 
-def _frozen_lines(told: Preview) -> Iterator[str]:
-    for phase in told.phases:
+def _frozen_lines(preview: Preview) -> Iterator[str]:
+    for phase in preview.phases:
         if phase.cached:
             place = "in memory" if phase.cache_place == "memory" else "in a file of the run's folder"
             yield f"{phase.name}: what is frozen is computed once; its {phase.cached} take {_size(phase.cache)} {place}"

@@ -1,4 +1,4 @@
-"""The command ``plugins``: show, check, disable and enable. Only showing imports plugins into this process."""
+"""The command ``plugins``: show, check, disable and enable. Only show imports plugins into this process."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def show(options: argparse.Namespace, out: Output) -> None:
 
 
 def check(options: argparse.Namespace, out: Output) -> None:
-    """Import each plugin in a process of its own and print what came of it.
+    """Import each plugin in a process of its own and print the result.
 
     Raises:
-        PluginError: If any has a fault.
+        PluginError: If any plugin has a fault.
     """
     from zoo.cli.probe import probe_all
     from zoo.plugins.loader import find_plugins
@@ -92,7 +92,7 @@ def switch(options: argparse.Namespace) -> None:
     """Disable or enable plugins in the user's file; none is imported.
 
     Raises:
-        OptionError: If no name is given, or no plugin has it.
+        OptionError: If no name is given, or there is no such plugin.
     """
     from zoo.plugins import policy
     from zoo.plugins.entry_points import installed, normalized
@@ -101,12 +101,12 @@ def switch(options: argparse.Namespace) -> None:
     on = options.action == "enable"
     points = installed(GROUP).points
     listed = {normalized(name) for name in policy.read_user_file()["disable"]}
-    # What was disabled and then uninstalled can still be enabled.
+    # A disabled plugin that is no longer installed can still be enabled.
     unknown = policy.unknown_names([name for name in options.names if not (on and normalized(name) in listed)], points)
     if unknown or not options.names:
-        told = f"no plugin is called {', '.join(unknown)}" if unknown else f"zoo plugins {options.action} needs a name"
+        fault = f"no plugin is called {', '.join(unknown)}" if unknown else f"zoo plugins {options.action} needs a name"
         known = ", ".join(sorted({point.name for point in points}))
-        raise OptionError(f"{told}; the plugins are: {known}")
+        raise OptionError(f"{fault}; the plugins are: {known}")
     for name in options.names:
         path = policy.switch(name, on=on)
         print(f"{name} is {'enabled' if on else 'disabled'} in {path}")

@@ -1,4 +1,4 @@
-"""Import of one plugin in a process of its own: a crash or a hang there does not reach this one."""
+"""Import of one plugin in a process of its own, isolated from crashes and hangs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AT_ONCE = 4
 
 @dataclass
 class Report:
-    """What probing one plugin showed.
+    """Result of probing one plugin.
 
     Attributes:
         name: Name of its entry point.
@@ -33,10 +33,10 @@ class Report:
         version: Version of the distribution.
         status: ``ok``, ``failed``, ``died``, ``hangs`` or ``disabled``.
         cause: Why it is not ``ok``.
-        backbones: Ids it lists.
-        heads: Heads it lists.
-        changes: What its import or its hooks changed for the whole process, and whether they imported torch.
-        seconds: How long the process took.
+        backbones: Names of its backbones.
+        heads: Names of its heads.
+        changes: Process-wide changes by its import or its hooks, including an import of torch.
+        seconds: Duration of the process.
     """
 
     name: str
@@ -51,19 +51,19 @@ class Report:
 
     @property
     def faults(self) -> list[str]:
-        """One line for all that is wrong with it."""
-        who = f"{self.distribution} {self.version} (plugin {self.name!r})"
-        told = [f"{who} {self.status}: {self.cause}"] if self.status in ("failed", "died", "hangs") else []
-        return told + ([f"{who} changes for the whole process: {'; '.join(self.changes)}"] if self.changes else [])
+        """One line for its status and one for its process-wide changes, if they are faults."""
+        title = f"{self.distribution} {self.version} (plugin {self.name!r})"
+        faults = [f"{title} {self.status}: {self.cause}"] if self.status in ("failed", "died", "hangs") else []
+        return faults + ([f"{title} changes for the whole process: {'; '.join(self.changes)}"] if self.changes else [])
 
 
 def probe_all(plugins: Sequence[Plugin], timeout: float, *, build: bool = False) -> list[Report]:
-    """Probe plugins side by side, each in a process of its own.
+    """Probe plugins concurrently, each in a process of its own.
 
     Args:
-        plugins: What ``find_plugins`` returned.
-        timeout: Seconds after which a process is killed, with all that it started.
-        build: Whether the first backbone of each plugin is built too, without its weights.
+        plugins: Plugins from ``find_plugins``.
+        timeout: Seconds after which a process and its children are killed.
+        build: Whether the first backbone of each plugin is also built, without its weights.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(lambda plugin: probe(plugin, timeout, build=build), plugins))
@@ -76,13 +76,13 @@ def probe(plugin: Plugin, timeout: float, *, build: bool = False) -> Report:
         return report
     start = time.monotonic()
     arguments = [plugin.distribution, plugin.name, "build" if build else ""]
-    told = run_child(CHILD, [*arguments, ""], timeout)
-    if told.get("torch"):
-        # What torch itself changes is not the plugin's doing: look again with torch imported before.
+    document = run_child(CHILD, [*arguments, ""], timeout)
+    if document.get("torch"):
+        # The import of torch changes state itself: probe again with torch imported first.
         again = run_child(CHILD, [*arguments, "torch"], max(timeout, 60.0))
-        told["changes"] = ["it imports torch, which makes every listing slow", *again.get("changes", [])]
-    told.pop("torch", None)
-    for key, value in told.items():
+        document["changes"] = ["it imports torch, which makes every listing slow", *again.get("changes", [])]
+    document.pop("torch", None)
+    for key, value in document.items():
         setattr(report, key, value)
     report.seconds = round(time.monotonic() - start, 2)
     return report
@@ -92,12 +92,12 @@ def run_child(code: str, arguments: Sequence[str], timeout: float) -> dict[str, 
     """Run Python code that writes a JSON document to the file that its first argument names.
 
     Returns:
-        The document, or ``status`` and ``cause`` where the process died or was killed.
+        The document, or ``status`` and ``cause`` if the process died or was killed.
     """
     with tempfile.TemporaryDirectory() as folder:
         result, printed = Path(folder) / "result.json", Path(folder) / "printed"
         with printed.open("w") as stream:
-            # A session of its own: whatever it starts can be killed with it.
+            # In a session of its own, so that its children can be killed with it.
             process = subprocess.Popen(
                 [*python(code), str(result), *arguments],
                 env=environment(),
@@ -113,16 +113,16 @@ def run_child(code: str, arguments: Sequence[str], timeout: float) -> dict[str, 
             finally:
                 _kill(process)
         if result.is_file():
-            told: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-            return told
+            document: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+            return document
         last = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         how = f"rc {code_}" if code_ >= 0 else f"signal {signal.Signals(-code_).name}"
         return {"status": "died", "cause": "; ".join([how, *last])}
 
 
 def child(result: str, distribution: str, name: str, build: str, preload: str) -> None:
-    """Probe one plugin in this process, write what came of it to ``result``, and end the process."""
-    import numpy  # noqa: F401  # so that what numpy changes at its import is not taken for the plugin's doing
+    """Probe one plugin in this process, write the report to the file ``result``, and end the process."""
+    import numpy  # noqa: F401  # before the snapshot, so that its changes do not count as the plugin's
 
     from zoo.cli.state import changed, snapshot
     from zoo.plugins.hook_results import collect
@@ -132,19 +132,19 @@ def child(result: str, distribution: str, name: str, build: str, preload: str) -
         __import__(preload)
     (plugin,) = [one for one in find_plugins() if (one.distribution, one.name, one.status) == (distribution, name, "ok")]
     before = snapshot()
-    told = collect(plugin, fresh=True)
+    collected = collect(plugin, fresh=True)
     document = {
-        "status": told.plugin.status,
-        "cause": told.plugin.cause,
-        "backbones": [spec.name for spec in told.backbones],
-        "heads": [head.name for head in told.heads],
+        "status": collected.plugin.status,
+        "cause": collected.plugin.cause,
+        "backbones": [spec.name for spec in collected.backbones],
+        "heads": [head.name for head in collected.heads],
         "changes": changed(before, snapshot()),
         "torch": "torch" in sys.modules and not preload,
     }
-    if build and told.backbones:
-        document |= _built(told.backbones[0].name, told.plugin)
+    if build and collected.backbones:
+        document |= _built(collected.backbones[0].name, collected.plugin)
     Path(result).write_text(json.dumps(document), encoding="utf-8")
-    os._exit(0)  # threads that the plugin left behind must not keep the process
+    os._exit(0)  # threads of the plugin must not keep the process alive
 
 
 def _built(name: str, plugin: Plugin) -> dict[str, str]:
@@ -156,13 +156,13 @@ def _built(name: str, plugin: Plugin) -> dict[str, str]:
     try:
         use_registry(Registry(plugins=[plugin], files=[]))
         get(name, weights=False).build()
-    except Exception as error:  # whatever a plugin raises
+    except Exception as error:  # plugins may raise anything
         return {"status": "failed", "cause": f"{name} cannot be built: {describe(error)}"}
     return {}
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and everything in its session that is left."""
+    """Kill a process and what still runs in its session."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left
             os.killpg(process.pid, signal.SIGKILL)

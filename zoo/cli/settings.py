@@ -1,4 +1,4 @@
-"""The settings of ``zoo train``: flags over a config file over defaults, all checked before torch is imported."""
+"""The settings of ``zoo train``: flags, then a config file, then defaults, all checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from zoo.errors import OptionError, count, did_you_mean, fault_list
 from zoo.tasks.find import find_task
 from zoo.util.toml_files import read_toml
 
-# What a config file may hold besides the options of the recipe. Tables: columns, head_options, model_options.
+# Keys of a config file besides the options of the recipe. Tables: columns, head_options, model_options.
 PLAIN = ("valid", "weights", "task", "classes", "head", "in_chans", "allow_partial", "recipe", "out", "resume", "quiet")
 SWITCHES = ("allow_partial", "resume", "quiet")
 TABLES = ("columns", "head_options", "model_options")
 
 
 def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings: those of the config file, with the flags that were given over them.
+    """Return the settings of the config file, overridden by the given flags.
 
     Args:
         config: A TOML file, or None.
         flags: Settings by name; None and empty mappings count as not given.
 
     Returns:
-        ``PLAIN`` and ``TABLES`` by name, all that was given for ``fit`` under ``fit``, and the configuration that it is resolved
-        to under ``config``.
+        ``PLAIN`` and ``TABLES`` by name, the given options of ``fit`` under ``fit``, and their resolved configuration under
+        ``config``.
 
     Raises:
         OptionError: Listing every unknown key, with its nearest, and every value out of range.
@@ -56,13 +56,13 @@ def flagged() -> list[str]:
 
 
 def _check_optimizer(name: str, options: Mapping[str, Any]) -> None:
-    from zoo.engine.optim.optimizer import check_optimizer  # imports torch, for which there is no need where a name is known
+    from zoo.engine.optim.optimizer import check_optimizer  # imports torch, which known names do not need
 
     check_optimizer(name, options)
 
 
 def _refuse_flags(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse ``--set`` for what has a flag of its own that is no option of the recipe, or that was given too."""
+    """Raise for ``--set`` with a setting that is no option of the recipe, or whose flag was given too."""
     faults = []
     for name in options:
         flag = {"head_options": "--head-set", "model_options": "--model-set"}.get(name, f"--{name.replace('_', '-')}")
@@ -75,21 +75,21 @@ def _refuse_flags(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
 
 
 def pairs(words: Iterable[str] | None, flag: str) -> dict[str, Any]:
-    """Parse ``key=value`` words; a value that reads as JSON (a number, true, a list) is taken as that, else as text.
+    """Parse ``key=value`` arguments; values are parsed as JSON (a number, true, a list) if they are valid JSON, else text.
 
     Raises:
-        OptionError: If a word has no ``=``.
+        OptionError: If an argument has no ``=``.
     """
-    found: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     for word in words or ():
         key, sign, value = word.partition("=")
         if not (sign and key.strip()):
             raise OptionError(f"{flag} {word!r} is not of the form key=value")
         try:
-            found[key.strip()] = json.loads(value)
+            parsed[key.strip()] = json.loads(value)
         except ValueError:
-            found[key.strip()] = value.strip()
-    return found
+            parsed[key.strip()] = value.strip()
+    return parsed
 
 
 def columns(words: str | None) -> dict[str, str]:
@@ -98,7 +98,7 @@ def columns(words: str | None) -> dict[str, str]:
 
 
 def window(words: str | None) -> tuple[float, float] | None:
-    """Parse ``40,400``: the centre and the width of a window; None where nothing is given.
+    """Parse ``40,400``, the centre and width of a window; None if nothing is given.
 
     Raises:
         OptionError: If they are not two numbers.
@@ -113,36 +113,36 @@ def window(words: str | None) -> tuple[float, float] | None:
 
 
 def names(words: str | None) -> list[str] | None:
-    """Parse ``Pneumonia,No_findings``; None where nothing is given.
+    """Parse ``Pneumonia,No_findings``; None if nothing is given.
 
     Raises:
         OptionError: If a name is empty.
     """
-    found = None if words is None else [name.strip() for name in words.split(",")]
-    if found is not None and not all(found):
+    parsed = None if words is None else [name.strip() for name in words.split(",")]
+    if parsed is not None and not all(parsed):
         raise OptionError(f"--classes {words!r} is not of the form A,B")
-    return found
+    return parsed
 
 
 def _read(path: Path, options: Iterable[str]) -> dict[str, Any]:
     try:
-        told = read_toml(path)
+        content = read_toml(path)
     except (OSError, ValueError) as error:
         raise OptionError(f"the config {str(path)!r} cannot be read: {error}") from error
     known = list(dict.fromkeys([*PLAIN, *TABLES, *options]))
-    faults = [f"there is no key {key!r}{did_you_mean(key, known)}" for key in told if key not in known]
-    faults += [f"{key} is {told[key]!r}; it must be a table" for key in TABLES if not isinstance(told.get(key, {}), dict)]
-    faults += [_fault(key, told[key]) for key in PLAIN if key in told]
+    faults = [f"there is no key {key!r}{did_you_mean(key, known)}" for key in content if key not in known]
+    faults += [f"{key} is {content[key]!r}; it must be a table" for key in TABLES if not isinstance(content.get(key, {}), dict)]
+    faults += [_fault(key, content[key]) for key in PLAIN if key in content]
     faults = list(filter(None, faults))
     if faults:
         raise OptionError(
             fault_list(f"the config {str(path)!r} has {count(len(faults), 'fault')}", faults, f"The keys are: {', '.join(known)}")
         )
-    return told
+    return content
 
 
 def _fault(key: str, value: Any) -> str:
-    """Return what is wrong with the value of one plain key, or nothing."""
+    """Return the fault of one plain value; empty if there is none."""
     if key in SWITCHES:
         good, kind = isinstance(value, bool), "true or false"
     elif key == "in_chans":

@@ -1,4 +1,4 @@
-"""Process-wide state that a plugin can change for all other code, and a comparison of it before and after."""
+"""Snapshots of process-wide state that a plugin can change for all other code."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import Any
 
 
 def snapshot() -> dict[str, Any]:
-    """Return the state of this process; torch's too, where torch was imported before."""
+    """Return the state of this process, including torch's if torch is imported."""
     state = {name: read() for name, read in _STATE.items()}
     return state | ({name: read() for name, read in _TORCH.items()} if "torch" in sys.modules else {})
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return what differs, in words; what only one of the two snapshots holds is not compared."""
-    told = []
+    """Return the differences as text; entries of only one of the snapshots are not compared."""
+    differences = []
     for name in before:
         if name in after and before[name] != after[name]:
-            told.append(name + _keys(before[name], after[name]))
-    return told
+            differences.append(name + _keys(before[name], after[name]))
+    return differences
 
 
 def _keys(before: Any, after: Any) -> str:

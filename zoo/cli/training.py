@@ -1,4 +1,4 @@
-"""Commands that train: train, demo."""
+"""The commands train and demo."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.launch import follow_launcher, launch
-from zoo.cli.one_voice import one_voice
-from zoo.cli.output import Output, figures, log_held, show_log
+from zoo.cli.output import Output, deferred_log, figures, show_log
 from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
+from zoo.cli.rank_output import errors_once
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from zoo.models.backbone import Backbone
 
 WITH_OPTIONS = ("train", "plan")  # commands that take the options of a run
-SWITCH = "-"  # the placeholder of a flag without a value
-# How the words of a flag are read, where they are no text.
+SWITCH = "-"  # placeholder of flags without a value
+# Parsers of flags whose values are no text.
 PARSE: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {"epochs": int, "batch_size": whole_or_auto, "lr": number_or_auto, "image_size": int, "seed": int}
 )
@@ -49,7 +49,7 @@ def _register_train(commands: Commands) -> None:
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the arguments that say what is trained on what, and how."""
+    """Add the arguments for the backbone, the data and the run."""
     add = command.add_argument
     add("name", metavar="NAME", help="a name from zoo list, an alias, or the folder of a saved model")
     add("data", metavar="DATA", help=DATA)
@@ -72,7 +72,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def add_option_flags(command: argparse.ArgumentParser) -> None:
-    """Add a flag for each option of a run that is declared to have one."""
+    """Add the flags of the options of a run that declare one."""
     from zoo.engine.options.config import DECLARED
     from zoo.engine.options.reference import short_help
 
@@ -88,7 +88,7 @@ def _flag(name: str) -> str:
 
 
 def train(options: argparse.Namespace, out: Output) -> None:
-    """Fine-tune a backbone; everything that can be checked is checked before torch is imported."""
+    """Fine-tune a backbone; as much as possible is checked before torch is imported."""
     merged = read_settings(options)
     started = launched()
     wanted = 1 if options.num_processes is None else options.num_processes
@@ -100,12 +100,12 @@ def train(options: argparse.Namespace, out: Output) -> None:
     if wanted > 1 and wanted != started:
         raise OptionError(f"--num-processes is {wanted}, and a launcher started {started} processes; leave one of them out")
     follow_launcher()
-    with one_voice(debug=options.debug), ending_early():
+    with errors_once(debug=options.debug), ending_early():
         _train(options.name, options.data, merged)
 
 
 def read_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of ``add_arguments``, those of the config file among them, all checked; see ``settings.merge``."""
+    """Return the checked settings of ``add_arguments`` and the config file; see ``settings.merge``."""
     from zoo.cli import settings
 
     flags = {key: getattr(options, key, None) for key in (*settings.PLAIN, *settings.flagged())}
@@ -127,7 +127,7 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> None:
     backbone = find_declared(name, settings)
     config, several = settings["config"], launched() > 1
     with ExitStack() as stack:
-        # One process alone joins once the data are known to be good, because joining imports torch.
+        # A single process joins after the data are checked, because joining imports torch.
         ranks = stack.enter_context(_joined(config)) if several else None
         with ranks.together() if ranks else nullcontext():
             job = job_of(backbone, data, settings)
@@ -147,9 +147,9 @@ def _joined(config: Config) -> AbstractContextManager[Ranks]:
 
 
 def find_declared(name: str, settings: dict[str, Any]) -> Backbone:
-    """Return the backbone as it is declared, the only time that it is looked up.
+    """Look up a backbone as declared, once per command.
 
-    Names that do not exist, the head's too, are found out about before torch is imported and before there are several processes.
+    Raises for unknown names of backbones and heads before torch is imported and processes are started.
     """
     from zoo.models.backbone import find_backbone
     from zoo.registry.registry import default_registry
@@ -160,14 +160,14 @@ def find_declared(name: str, settings: dict[str, Any]) -> Backbone:
 
 
 def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
-    """Return what is to be run: the model that the settings ask for, with as many outputs as the data have classes, and the data."""
+    """Return the job of the settings: the model, with as many outputs as the data have classes, and the data."""
     from zoo.data.open import open_train_valid
     from zoo.data.read import kind_of
     from zoo.tasks.find import find_task
 
     backbone, config, task = _configured(declared, settings), _suited(settings, declared), settings["task"]
     reads = kind_of(backbone.spec.inputs, task)
-    with log_held() as held:
+    with deferred_log() as deferred:
         tables = open_train_valid(data, settings["valid"], task=task, classes=settings["classes"], reads=reads, **config.opening)
     first = tables[0]
     model = backbone.adapt(
@@ -181,28 +181,28 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
     )
     from zoo.engine.train.job import Tables, make_job
 
-    def hand_on() -> Tables:
-        held.tell()  # what was logged of the data is told where the run takes them
+    def opened() -> Tables:
+        deferred.replay()  # the log of opening the data belongs into the run
         return tables
 
-    return make_job(model, config, hand_on, validated=tables[1] is not None, quiet=bool(settings["quiet"]))
+    return make_job(model, config, opened, validated=tables[1] is not None, quiet=bool(settings["quiet"]))
 
 
 def _suited(settings: dict[str, Any], declared: Backbone) -> Config:
-    """Return the configuration with the recipe for what the backbone reads, where none was asked for."""
+    """Return the configuration, with the default recipe for the backbone's input if none was given."""
     from zoo.declare import Text
     from zoo.engine.options.recipes import default_recipe
 
     config: Config = settings["config"]
     if settings["recipe"]:
         return config
-    # It differs from the one that the options were checked with in rates of its phases, which no option depends on.
+    # It differs from the recipe of the check only in rates of its phases, which no option depends on.
     recipe = default_recipe(settings["task"], text=isinstance(declared.spec.inputs, Text))
     return config.model_copy(update={"recipe": recipe})
 
 
 def _configured(declared: Backbone, settings: dict[str, Any]) -> Backbone:
-    """Return the backbone with its options, the size of the images among them where the architecture is fixed to one."""
+    """Return the backbone with its options, including the image size if the architecture is fixed to one."""
     from zoo.declare import Image
     from zoo.models.backbone import configured
 
@@ -217,7 +217,7 @@ def _configured(declared: Backbone, settings: dict[str, Any]) -> Backbone:
 
 
 def _fetch_early(weights: Weights, owner: str) -> None:
-    """Get the weights, or say that they cannot be had, before torch and a model library are imported."""
+    """Download the weights, or raise if they are missing, before torch and a model library are imported."""
     from zoo.weights.hub import fetch, find_cached
 
     place = (weights.repo, weights.file, weights.revision)

@@ -1,4 +1,4 @@
-"""Commands that use a saved model: eval, predict, embed."""
+"""The commands eval, predict and embed, which use a saved model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo.errors import OptionError, examples
 if TYPE_CHECKING:
     from zoo.models.task_model import TaskModel
 
-SHOWN = 60  # letters of an input in a printed table
+SHOWN = 60  # characters of an input in a printed table
 MODEL = "the folder of a saved model or run"
 OTHERS = "leave out samples whose label is none of the model's classes, instead of refusing them"
 INPUTS = "images or texts, or one folder or table of them"
@@ -29,8 +29,8 @@ def register(commands: Commands) -> None:
     command.add_argument("data", metavar="DATA", help=DATA)
     command.add_argument("--split", help="only this split of the data")
     command.add_argument("--drop-other-classes", action="store_true", help=OTHERS)
-    told = "add confidence intervals that cover this share (0.95 where left out), drawing patients"
-    command.add_argument("--intervals", type=float, nargs="?", const=0.95, metavar="SHARE", help=told)
+    text = "add bootstrap confidence intervals of this level (0.95 by default), resampled by patient"
+    command.add_argument("--intervals", type=float, nargs="?", const=0.95, metavar="SHARE", help=text)
     command.add_argument("--specificity", type=float, metavar="SHARE", help="add the sensitivity at this specificity, such as 0.95")
     command.add_argument("--positive", metavar="CLASS", help="the class of two that --specificity is about; else the last one")
     _common(command)
@@ -62,7 +62,7 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     from zoo.data.folders import check_exists
     from zoo.saved.metadata import read_config
 
-    told = read_config(Path(options.model))  # what is no saved model is refused before torch is imported
+    config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
     check_exists(Path(options.data))
     if not options.json:
         show_log()
@@ -72,7 +72,7 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     from zoo.saved.saved import open_model
 
     given = {name: value for name, value in given.items() if value is not None}
-    metrics = open_model(Path(options.model), told).evaluate(options.data, **given)
+    metrics = open_model(Path(options.model), config).evaluate(options.data, **given)
     if options.json:
         out.json({name: float(value) for name, value in metrics.items()})
     else:
@@ -87,20 +87,20 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     from zoo.saved.metadata import read_config
     from zoo.tasks.find import find_task
 
-    told = read_config(Path(options.model))  # as in evaluate
+    config = read_config(Path(options.model))  # as in evaluate
     from zoo.engine.inference.evaluate import decoded, predict_logits
     from zoo.saved.saved import open_model
 
-    model = open_model(Path(options.model), told)
+    model = open_model(Path(options.model), config)
     source, names = _inputs(options.inputs, model, settings.columns(options.columns))
     given = _given(options)
-    logits = predict_logits(model, source, **given)  # one pass gives both the labels and the probabilities
+    logits = predict_logits(model, source, **given)  # one pass for labels and probabilities
     labels = [_plain(label) for label in decoded(model, logits)]
     rows: list[dict[str, Any]] = [{"input": name, "label": label} for name, label in zip(names, labels, strict=True)]
-    found = find_task(model.task).probabilities(logits.astype(np.float64)) if logits.dtype != object else None
-    if found is not None:
+    probabilities = find_task(model.task).probabilities(logits.astype(np.float64)) if logits.dtype != object else None
+    if probabilities is not None:
         classes = [str(label) for label in model.labels or range(model.num_classes)]
-        for row, shares in zip(rows, found.astype(np.float32), strict=True):
+        for row, shares in zip(rows, probabilities.astype(np.float32), strict=True):
             row["probabilities"] = dict(zip(classes, map(float, shares), strict=True))
     if options.json:
         out.json(rows)
@@ -112,8 +112,8 @@ def embed(options: argparse.Namespace, out: Output) -> None:
     """Write the pooled features of inputs to an ``.npz`` file, or print them as JSON.
 
     Raises:
-        OptionError: If there is nowhere to put them.
-        OutputExistsError: If the file exists, unless it may be overwritten. Nothing is computed before this is known.
+        OptionError: If neither ``--out`` nor ``--json`` is given.
+        OutputExistsError: Before anything is computed, if the file exists and may not be overwritten.
         OutputPermissionError: If the file cannot be written.
     """
     if options.out is None and not options.json:
@@ -145,7 +145,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _inputs(words: Sequence[str], model: TaskModel, columns: dict[str, str]) -> tuple[Any, list[str]]:
-    """Return a source for prediction and the names of its samples; one word may be a folder or a table."""
+    """Return a source for prediction and the names of its samples; a single input may be a folder or a table."""
     from zoo.data.open import open_data
     from zoo.data.read import TEXTUAL, kind_of
 
@@ -157,23 +157,23 @@ def _inputs(words: Sequence[str], model: TaskModel, columns: dict[str, str]) -> 
 
 
 def _refuse_files(words: Sequence[str]) -> None:
-    """Refuse names of files that would be taken for texts.
+    """Raise if names of files would be read as texts.
 
     Raises:
         OptionError: Naming them.
     """
     from zoo.data.read import names_file
 
-    known = {word: names_file(word) for word in words}
-    strange = [word for word in words if os.path.exists(word) and not known[word]]  # noqa: PTH110  # Path's raises for a long text
+    is_file = {word: names_file(word) for word in words}
+    strange = [word for word in words if os.path.exists(word) and not is_file[word]]  # noqa: PTH110  # Path's raises for a long text
     if len(words) > 1:
-        strange += [word for word in words if known[word]]
+        strange += [word for word in words if is_file[word]]
     if strange:
         raise OptionError(f"{examples(strange)}: a file; texts are read from one .csv, .tsv, .parquet or .txt, or given as they are")
 
 
 def _plain(label: Any) -> Any:
-    """Return a prediction as JSON and tables have it: names as text, several as a list."""
+    """Return a prediction for JSON and tables: a name as text, several as a list."""
     if isinstance(label, list | tuple):
         return [_plain(part) for part in label]
     return label if isinstance(label, float | str) else str(label)

@@ -112,7 +112,7 @@ def _features_of(module: nn.Module, inputs: Inputs, name: str) -> Features:
     """Return the features of a module, found with one batch of zeros."""
     remedy = "give features=zoo.Features(dim=…, layout='BCHW' | 'BND' | 'BD')"
     if isinstance(inputs, Text):
-        raise DeclarationError(f"the features of {name!r} cannot be found out for texts; {remedy}")
+        raise DeclarationError(f"the features of {name!r} cannot be inferred for texts; {remedy}")
     training = [(part, part.training) for part in module.modules()]
     place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     try:

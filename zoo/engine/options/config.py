@@ -264,7 +264,7 @@ class Config(BaseModel):
         return self.model_dump(mode="json", exclude={"recipe"}) | {"recipe": asdict(self.recipe)}
 
 
-_SINGLE = MappingProxyType({"views": "views are kept of single samples"})
+_SINGLE = MappingProxyType({"views": "views are cached outputs of single samples"})
 # Options of fit() that become fields of `augment`.
 SWITCHES: Mapping[str, Option] = MappingProxyType(
     {
@@ -353,9 +353,9 @@ def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe:
     if (given.get("views") or 1) != 1 and values["augment"] is None:
         faults.append("views: they are augmented ones, and nothing is augmented; give augment='light'")
     elif (given.get("views") or 1) != 1 and not values.get("freeze") and all(phase.frozen in ("none", 0) for phase in phases):
-        faults.append("views: they are kept of what is frozen, and the recipe freezes nothing; take another, such as 'top'")
+        faults.append("views: only outputs of a frozen prefix are cached, and the recipe freezes nothing; take another, such as 'top'")
     elif (given.get("views") or 1) != 1 and (values.get("cache") is False or values.get("shard") is True):
-        faults.append("views: nothing is kept with cache=False or shard=True")
+        faults.append("views: nothing is cached with cache=False or shard=True")
     if "max_corrupt" in given and values.get("on_corrupt") != "skip":
         faults.append("max_corrupt: it is the share that on_corrupt='skip' may leave out")
     if "epochs" in given and all(phase.epochs or phase.steps for phase in phases):

@@ -1,4 +1,4 @@
-"""One process speaks for all: what several of them would say is shown once."""
+"""Errors and logs of several ranks on the terminal, each shown once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.errors import RankError, ZooError
 
-PATIENCE = 5.0  # seconds that the others wait for the first process to speak
+PATIENCE = 5.0  # seconds that the other ranks wait for rank 0 to show its error
 
 
 @contextmanager
-def one_voice(*, debug: bool) -> Iterator[None]:
-    """Let the first process show an error, and another one only what the first does not know of.
+def errors_once(*, debug: bool) -> Iterator[None]:
+    """Show an error of all ranks once, from rank 0; other ranks show only errors that rank 0 did not.
 
     Raises:
-        SystemExit: In place of an error that was shown, with its exit code.
+        SystemExit: In place of a shown error, with its exit code.
     """
     if launched() == 1:
         yield
@@ -30,11 +30,11 @@ def one_voice(*, debug: bool) -> Iterator[None]:
     except ZooError as error:
         if debug:
             raise
-        _speak(error)
+        _show(error)
         raise SystemExit(error.exit_code) from None
 
 
-def _speak(error: ZooError) -> None:
+def _show(error: ZooError) -> None:
     from zoo.engine.distributed.heartbeat import announce, announced
 
     if not rank():
@@ -42,7 +42,7 @@ def _speak(error: ZooError) -> None:
         announce(str(error))
         return
     text = announced(PATIENCE)
-    # A RankError only tells of another one's failure.
+    # A RankError only reports the failure of another rank.
     if not (text and (isinstance(error, RankError) or str(error) in text)):
         announce(str(error))
         print(f"error on rank {rank()}: {error}", file=sys.stderr, flush=True)
