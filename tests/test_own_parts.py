@@ -242,6 +242,13 @@ def test_an_own_metric_that_is_undefined_is_named_once(tmp_path: Path, caplog: p
     assert sum("'ratio' is nan" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_faults_of_own_parts_and_of_options_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OptionError) as caught:
+        model().fit(images(24), False, out=tmp_path, **FIT | {"metrics": {"kappa": 3}, "monitor": "kappa", "loss": "focl", "on_epoch": 1})
+    assert all(fact in str(caught.value) for fact in ("'kappa' is 3", "did you mean 'focal'", "on_epoch is 1"))
+    assert "monitor" not in str(caught.value)
+
+
 def test_scikit_learns_metrics_are_given_what_they_mean() -> None:
     from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, roc_auc_score
 

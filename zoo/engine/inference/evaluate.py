@@ -26,7 +26,7 @@ from zoo.engine.loading.stream import Function
 from zoo.engine.options.own_parts import own_metrics, take_own_parts
 from zoo.engine.runtime.device import choose_device, choose_precision, placed
 from zoo.engine.runtime.progress import Progress
-from zoo.errors import DataError, OptionError, check_options, did_you_mean
+from zoo.errors import DataError, OptionError, check_options, did_you_mean, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
@@ -95,7 +95,10 @@ def evaluate(
         DataError: If the data have no labels, or labels outside the model's.
         OptionError: If ``intervals`` or ``specificity`` is out of range, or the task has none.
     """
-    own = take_own_parts({"metrics": metrics}, find_task(model.task))
+    faults: list[str] = []
+    own = take_own_parts({"metrics": metrics}, find_task(model.task), faults)
+    if faults:
+        raise OptionError(fault_list("these parts cannot be used:", faults))
     if intervals is not None:
         check_level(model.task, intervals)
     if specificity is not None:

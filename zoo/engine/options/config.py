@@ -291,6 +291,7 @@ def resolve(
     task: str = "single-label",
     check_optimizer: Callable[[str, Mapping[str, Any]], None] | None = None,
     metrics: Collection[str] = (),
+    faults: Sequence[str] = (),
 ) -> Config:
     """Merge the given options (None means not given) over the recipe's defaults and check all of them.
 
@@ -300,6 +301,7 @@ def resolve(
         task: Name of the task.
         check_optimizer: Raises for optimizers that are not installed; None skips the check.
         metrics: Names of the user's own metrics, which ``monitor`` may name.
+        faults: What is wrong with the user's own parts, to be raised with the rest.
 
     Raises:
         OptionError: One error that names every unknown option, with its nearest, every value out of range, and every option
@@ -307,7 +309,8 @@ def resolve(
     """
     chosen = resolve_recipe(recipe)
     given = {name: value for name, value in options.items() if value is not None}
-    faults = [f"there is no option {name!r}{did_you_mean(name, [*OPTIONS, *_BESIDE])}" for name in given if name not in OPTIONS]
+    faults = [*faults]
+    faults += [f"there is no option {name!r}{did_you_mean(name, [*OPTIONS, *_BESIDE])}" for name in given if name not in OPTIONS]
     values = {name: getattr(chosen, name) for name in DECIDED}
     values |= {name: value for name, value in given.items() if name in Config.model_fields}
     _suit_optimizer(values, given)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import OptionError, fault_list
+from zoo.errors import OptionError
 from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
@@ -50,13 +50,14 @@ class OwnParts:
         return described | ({"metrics": directions} if directions else {})
 
 
-def take_own_parts(options: dict[str, Any], task: Task) -> OwnParts:
+def take_own_parts(options: dict[str, Any], task: Task, faults: list[str]) -> OwnParts:
     """Remove the user's own parts from the options of a run, in place; plain data is left.
 
-    Raises:
-        OptionError: Listing everything that cannot be used.
+    Args:
+        options: Options by name, changed in place.
+        task: The task of the model.
+        faults: A message is appended for each part that cannot be used.
     """
-    faults: list[str] = []
     own: dict[str, Any] = {}
     for name in ("loss", "augment"):
         if callable(options.get(name)):
@@ -85,8 +86,6 @@ def take_own_parts(options: dict[str, Any], task: Task) -> OwnParts:
     if on_epoch is not None and not callable(on_epoch):
         faults.append(f"on_epoch is {on_epoch!r}; give a function that takes one line of the history")
     trackers = options.pop("log_with", None)
-    if faults:
-        raise OptionError(fault_list("these parts cannot be used:", faults))
     log_with = () if trackers is None else tuple(trackers) if isinstance(trackers, list | tuple) else (trackers,)
     return OwnParts(metrics=functions, lower=frozenset(lower), log_with=log_with, on_epoch=on_epoch, **own)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -100,13 +100,16 @@ def resolve_job(
     Raises:
         OptionError: For unknown options, values out of range and options that do not apply to the model's task.
     """
-    own = take_own_parts(options, find_task(model.task))
+    faults: list[str] = []
+    named = options.get("metrics")
+    own = take_own_parts(options, find_task(model.task), faults)
     config = resolve(
         recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)),
         options,
         task=model.task,
         check_optimizer=check_optimizer,
-        metrics=own.metrics,
+        metrics=named if isinstance(named, Mapping) else (),
+        faults=faults,
     )
     opening = partial(open_for_fit, model, train, valid, config)
     return make_job(model, config, opening, validated=valid is not False, own=own, objective=objective, quiet=quiet)
