@@ -146,21 +146,17 @@ class GradientExchange:
 
     def _send(self) -> None:
         bucket = self._buckets[self.sent]
-        if len(bucket) == 1 and (gradient := _gradient(bucket[0])).is_contiguous():  # a large one has no room for a copy of itself
-            bucket[0].grad = gradient
-            self._pending.append(_Sent(self._ranks.start_adding(gradient), gradient, ()))
-        else:
-            flat = torch.cat([_gradient(parameter).reshape(-1) for parameter in bucket])
-            self._pending.append(_Sent(self._ranks.start_adding(flat), flat, bucket))
+        # Always a copy: autograd may still read the storage of a gradient, or share it with another one.
+        flat = torch.cat([_gradient(parameter).reshape(-1) for parameter in bucket])
+        self._pending.append(_Sent(self._ranks.start_adding(flat), flat, bucket))
         self.sent += 1
 
     def _put_back(self, sent: _Sent) -> None:
         self._ranks.wait(sent.work)
         pieces = torch.split(sent.values, [parameter.numel() for parameter in sent.parameters]) if sent.parameters else ()
         for parameter, values in zip(sent.parameters, pieces, strict=True):
-            if parameter.grad is None:
-                parameter.grad = torch.empty_like(parameter)
-            parameter.grad.copy_(values.view_as(parameter))
+            layout = parameter if parameter.grad is None else parameter.grad
+            parameter.grad = torch.empty_like(layout, requires_grad=False).copy_(values.view_as(parameter))
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -81,7 +81,9 @@ def join_processes(wanted: str, timeout: float) -> Ranks:
             if cuda:
                 torch.cuda.set_device(gpu)  # NCCL, FSDP and Accelerate's "cuda" take the current device
             found = _rendezvous(timeout)
-            dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout), **found)
+            # Decisions time out first, over gloo and with a named cause; NCCL would end the process.
+            patience = timedelta(seconds=timeout + 120 if cuda else timeout)
+            dist.init_process_group("nccl" if cuda else "gloo", timeout=patience, **found)
             atexit.register(_leave)
         ranks = Ranks(dist.get_rank(), count, timeout)
     except (ValueError, RuntimeError) as error:

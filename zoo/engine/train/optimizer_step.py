@@ -21,7 +21,7 @@ from zoo.engine.optim.nonfinite import Guard, NonFiniteError
 from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.runtime.rollback import Undo
 from zoo.engine.train.objective import Objective
-from zoo.errors import TrainingError
+from zoo.errors import RankError, TrainingError
 
 log = logging.getLogger("zoo")
 Load = Callable[[], Sequence[Mapping[str, Batch]]]
@@ -144,6 +144,8 @@ class Stepper:
             except Agreed as other:  # another rank failed, and all have agreed to stop
                 verdict = other.verdict
             except Exception as error:
+                if isinstance(error, RankError) and not self._ranks.lockstep:
+                    raise  # nobody is left to agree with, and the message names the cause
                 caught = error
                 if self._ranks.lockstep:
                     self._give_up(error, step.explain)
