@@ -349,7 +349,7 @@ def exchanged(out: Path) -> dict[str, Any]:
     wanted = [torch.zeros_like(each) if each.grad is None else each.grad.clone() for each in parameters]
     ranks.add(wanted)
     exchange = GradientExchange(ranks, parameters)
-    sent = []
+    sent, sums = [], []
     for fails in (False, True, False):
         for parameter in parameters:
             parameter.grad = None
@@ -368,12 +368,14 @@ def exchanged(out: Path) -> dict[str, Any]:
             exchange.discard()
         else:
             exchange.finish(ranks.total(exchange.missing))
+            sums.append([parameter.grad for parameter in parameters if parameter.grad is not None])
         if handle is not None:
             handle.remove()
     return {
         "equal": all(one.grad is None or torch.equal(one.grad, other) for one, other in zip(parameters, wanted, strict=True)),
         "none": [index for index, parameter in enumerate(parameters) if parameter.grad is None],
         "sent": sent,
+        "again": all(torch.equal(*both) for both in zip(*sums, strict=True)),
         "extra": extra.item(),
         "hooks": sum(len(parameter._post_accumulate_grad_hooks or {}) for parameter in parameters),
     }

@@ -220,9 +220,15 @@ def test_gradients_are_sent_while_the_backward_computes_others(two: list[dict[st
         assert found["none"] == [10, 11]  # the layer that nobody used
         assert found["extra"] == 3.0
         assert found["hooks"] == 0
+        assert found["again"]
         assert found["sent"][0] == 0, "in the first step the unused layer is waited for"
         assert found["sent"][2] > 0
     assert two[1]["exchanged"]["sent"][1] < two[1]["exchanged"]["sent"][2], "rank 1 failed on its way"
+
+
+@pytest.mark.sweep
+def test_three_ranks_sum_gradients_to_the_same_bits_in_every_step(tmp_path: Path) -> None:
+    assert all(found["exchanged"]["again"] for found in launch(tmp_path, "exchanged", processes=3))
 
 
 def test_m4_a_corrupt_sample_on_one_process_ends_all_and_is_named(two: list[dict[str, Any]]) -> None:

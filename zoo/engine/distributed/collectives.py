@@ -17,6 +17,7 @@ from zoo.engine.distributed.heartbeat import Heartbeat
 from zoo.errors import RankError
 
 T = TypeVar("T")
+Each = TypeVar("Each", bound=Tensor)
 BUCKET = 25 * 2**20  # bytes per all-reduce
 
 
@@ -40,7 +41,7 @@ class Collectives:
         """All-reduce tensors by sum, in place, on their device."""
         if self._group is None:
             return
-        for bucket in _buckets(tensors):
+        for bucket in buckets(tensors):
             if len(bucket) == 1 and bucket[0].is_contiguous():  # a large tensor is not copied, to save memory
                 with self._watched():
                     dist.all_reduce(bucket[0])
@@ -144,16 +145,19 @@ def abort_groups(group: Any) -> None:
         dist.destroy_process_group()
 
 
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    kinds: dict[torch.dtype, list[Tensor]] = {}
+def buckets(tensors: Sequence[Each], size: int = BUCKET) -> Iterator[list[Each]]:
+    """Yield the tensors in buckets of one dtype and device, each closed once it has ``size`` bytes."""
+    kinds: dict[tuple[torch.dtype, torch.device], list[Each]] = {}
     for tensor in tensors:
-        kinds.setdefault(tensor.dtype, []).append(tensor)
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
     for kind in kinds.values():
-        bucket: list[Tensor] = []
+        bucket: list[Each] = []
+        filled = 0
         for tensor in kind:
             bucket.append(tensor)
-            if sum(each.nbytes for each in bucket) >= BUCKET:
+            filled += tensor.nbytes
+            if filled >= size:
                 yield bucket
-                bucket = []
+                bucket, filled = [], 0
         if bucket:
             yield bucket

@@ -30,7 +30,8 @@ def start_method() -> str:
     chosen = multiprocessing.get_start_method(allow_none=True)
     if chosen is not None:
         return chosen
-    return FORK if sys.platform == "linux" else multiprocessing.get_start_method()
+    # Not get_start_method(), which would fix the default and make a later set_start_method() of the program an error.
+    return FORK if sys.platform == "linux" else multiprocessing.get_all_start_methods()[0]
 
 
 def usable_workers(wanted: int | None, default: int, parts: Mapping[str, Any]) -> int:
