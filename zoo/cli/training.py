@@ -170,22 +170,26 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
     with deferred_log() as deferred:
         tables = open_train_valid(data, settings["valid"], task=task, classes=settings["classes"], reads=reads, **config.opening)
     first = tables[0]
-    model = backbone.adapt(
-        1 if first.targets is None else find_task(task).outputs(first.targets, first.classes),
-        task=task,
-        head=settings["head"] or "linear",
-        in_chans=settings["in_chans"],
-        labels=first.classes or None,
-        seed=config.seed,
-        **settings["head_options"],
-    )
-    from zoo.engine.train.job import Tables, make_job
+    try:
+        model = backbone.adapt(
+            1 if first.targets is None else find_task(task).outputs(first.targets, first.classes),
+            task=task,
+            head=settings["head"] or "linear",
+            in_chans=settings["in_chans"],
+            labels=first.classes or None,
+            seed=config.seed,
+            **settings["head_options"],
+        )
+        from zoo.engine.train.job import Tables, make_job
 
-    def opened() -> Tables:
-        deferred.replay()  # the log of opening the data belongs into the run
-        return tables
+        def opened() -> Tables:
+            deferred.replay()  # the log of opening the data belongs into the run
+            return tables
 
-    return make_job(model, config, opened, validated=tables[1] is not None, quiet=bool(settings["quiet"]))
+        return make_job(model, config, opened, validated=tables[1] is not None, quiet=bool(settings["quiet"]))
+    except BaseException:
+        deferred.replay()
+        raise
 
 
 def _suited(settings: dict[str, Any], declared: Backbone) -> Config:
