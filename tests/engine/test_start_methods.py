@@ -6,9 +6,11 @@ import logging
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,9 @@ from tests.engine.tiny import difference, images, model, values
 from tests.toy_text import ToyTextPlugin
 from zoo.data.open import open_data
 from zoo.data.transforms import Augment
+from zoo.data.workers import starting_workers
 from zoo.engine.loading.samples import samples_for
-from zoo.engine.loading.start_method import GUARD, refuse_second_run, start_method, usable_workers
+from zoo.engine.loading.start_method import MAIN_GUARD, refuse_second_run, start_method, usable_workers
 from zoo.errors import DataError, OptionError
 from zoo.registry.registry import Registry, use_registry
 
@@ -35,7 +38,7 @@ OTHERS = ("spawn", "forkserver")
 FIT: dict[str, Any] = {"recipe": "full", "epochs": 2, "batch_size": 8, "quiet": True, "augment": "light"}
 
 
-class Shelf(torch.utils.data.Dataset[Any]):
+class OwnDataset(torch.utils.data.Dataset[Any]):
     """A dataset of the user's own, at the top level of a module."""
 
     def __init__(self, pixels: Any, labels: list[str]) -> None:
@@ -79,7 +82,7 @@ def test_processes_fork_on_linux_unless_the_program_says_otherwise(use: Any) -> 
 
 @pytest.mark.parametrize("method", OTHERS)
 def test_what_cannot_be_sent_to_them_is_refused_before_the_run_begins(method: str, use: Any, tmp_path: Path) -> None:
-    class Local(Shelf):
+    class Local(OwnDataset):
         pass
 
     use(method)
@@ -99,7 +102,7 @@ def test_the_default_number_of_them_gives_way_where_something_cannot_be_sent(use
     with caplog.at_level(logging.WARNING):
         assert usable_workers(None, 4, parts) == 0
     assert "the augmentation" in caplog.text
-    assert usable_workers(None, 4, {"the shelf": Shelf(*images(3))}) == 4
+    assert usable_workers(None, 4, {"the shelf": OwnDataset(*images(3))}) == 4
 
 
 def test_the_default_number_of_them_gives_way_in_a_script_that_would_run_again(
@@ -112,7 +115,7 @@ def test_the_default_number_of_them_gives_way_in_a_script_that_would_run_again(
     (tmp_path / "script.py").write_text("fit()\n")
     with caplog.at_level(logging.WARNING):
         assert usable_workers(None, 4, {}) == 0
-    assert GUARD in caplog.text
+    assert MAIN_GUARD in caplog.text
     assert usable_workers(2, 4, {}) == 2, "asked for: the processes themselves refuse to run the script again"
     (tmp_path / "script.py").write_text("if __name__ == '__main__':\n    fit()\n")
     assert usable_workers(None, 4, {}) == 4
@@ -121,10 +124,10 @@ def test_the_default_number_of_them_gives_way_in_a_script_that_would_run_again(
 def test_what_a_session_defines_is_not_importable_in_them(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     use("spawn")
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
-    monkeypatch.setattr(Shelf, "__module__", "__main__")
-    monkeypatch.setattr(sys.modules["__main__"], "Shelf", Shelf, raising=False)
-    with pytest.raises(OptionError, match="Shelf was defined in a session"):
-        usable_workers(2, 0, {"the shelf": Shelf(*images(3))})
+    monkeypatch.setattr(OwnDataset, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "OwnDataset", OwnDataset, raising=False)
+    with pytest.raises(OptionError, match="OwnDataset was defined in a session"):
+        usable_workers(2, 0, {"the shelf": OwnDataset(*images(3))})
 
 
 def test_a_process_that_imports_the_main_script_starts_no_second_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +139,7 @@ def test_a_process_that_imports_the_main_script_starts_no_second_run(tmp_path: P
 
 
 def test_samples_are_the_same_bits_after_a_journey_to_another_process() -> None:
-    inputs, table = model().inputs, open_data(Shelf(*images(6)))
+    inputs, table = model().inputs, open_data(OwnDataset(*images(6)))
     kinds = [samples_for(inputs, open_data(images(6)), Augment()), samples_for(inputs, open_data(images(6)), Augment(), own=brightened)]
     net = zoo.get("toy/text", weights=False).adapt(2)
     kinds.append(samples_for(net.inputs, open_data(sentences(6), reads="text")))  # type: ignore[arg-type]
@@ -164,7 +167,7 @@ def test_a_run_has_the_same_bits_however_its_loader_processes_start(method: str,
     data: Any = (images(20), images(8, seed=1))
     options = dict(FIT)
     if kind == "dataset":
-        data = tuple(Shelf(*part) for part in data)
+        data = tuple(OwnDataset(*part) for part in data)
     elif kind == "own":
         options["augment"] = brightened
     elif kind == "cached":
@@ -196,6 +199,59 @@ model().fit(images(12), valid=False, recipe="full", epochs=1, batch_size=4, work
 """
 
 
+SIGNALLED = """
+import multiprocessing, sys, time
+from pathlib import Path
+from tests.engine.tiny import images, model
+from tests.engine.test_start_methods import OwnDataset
+
+class Slow(OwnDataset):
+    def __getitem__(self, index):
+        if multiprocessing.parent_process() is not None:
+            Path(f"mark-{multiprocessing.current_process().pid}").touch()
+            time.sleep(0.1)
+        return super().__getitem__(index)
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    model().fit(Slow(*images(12)), valid=False, recipe="full", epochs=50, batch_size=4, workers=2, quiet=True, out=sys.argv[2])
+"""
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("method", ["fork", *OTHERS])
+def test_a_signal_to_the_whole_group_stops_the_run_with_a_checkpoint(method: str, tmp_path: Path) -> None:
+    script, run = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(SIGNALLED)
+    with subprocess.Popen(
+        [sys.executable, str(script), method, str(run)], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as process:  # fmt: skip
+        for _ in range(1200):
+            if len(list(tmp_path.glob("mark-*"))) == 2:  # all loader processes are past their start
+                break
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert "stopped by SIGTERM" in errors
+    assert "Traceback" in errors, "the script does not catch it"
+    assert "LoaderError" not in errors
+    assert any((run / "checkpoint").iterdir())
+
+
+@pytest.mark.sweep
+def test_processes_of_the_programs_own_take_signals_as_ever_after_the_fork_server_was_started(use: Any) -> None:
+    use("forkserver")
+    with starting_workers("forkserver"):
+        pass
+    process = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
+    process.start()
+    time.sleep(1)
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == -signal.SIGTERM
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("method", OTHERS)
 def test_a_script_without_a_guard_ends_with_the_remedy_and_begins_no_second_run(method: str, tmp_path: Path) -> None:
@@ -207,5 +263,5 @@ def test_a_script_without_a_guard_ends_with_the_remedy_and_begins_no_second_run(
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert "LoaderError" in last
-    assert GUARD in last
+    assert MAIN_GUARD in last
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]

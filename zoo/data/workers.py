@@ -30,14 +30,15 @@ def starting_workers(method: str) -> Iterator[None]:
     """Block signals while workers start: a new worker has no handlers yet.
 
     Args:
-        method: Start method of multiprocessing. A forked worker has its handlers at once, a spawned one after seconds of imports.
+        method: Start method of multiprocessing. A forked worker has its handlers at once, a spawned one after seconds of imports. That
+            of a fork server has them after as many seconds, in which a SIGTERM to the process group still ends it.
     """
     if not hasattr(signal, "sigwaitinfo"):
         yield
         return
     # Started before the signals are blocked: these helpers, and later processes that they start, would inherit the mask.
     if method == "forkserver":
-        forkserver.ensure_running()
+        _start_fork_server()
     elif method == "spawn":
         resource_tracker.ensure_running()
     held = {signal.SIGTERM, *(_LEFT if method == "spawn" else ())}
@@ -46,6 +47,16 @@ def starting_workers(method: str) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_fork_server() -> None:
+    """Start the fork server, unless it runs, with signals blocked in it: they would end it, and its end that of all workers."""
+    preloaded = forkserver._forkserver._preload_modules  # type: ignore[attr-defined]  # there is no public way to add one
+    multiprocessing.set_forkserver_preload([*preloaded, "zoo.data.fork_server"])
+    try:
+        forkserver.ensure_running()
+    finally:
+        multiprocessing.set_forkserver_preload(preloaded)
 
 
 def _start(_worker: int) -> None:

@@ -18,7 +18,7 @@ from zoo.errors import OptionError
 
 log = logging.getLogger("zoo")
 FORK = "fork"
-GUARD = "put what starts a run below if __name__ == '__main__':"
+MAIN_GUARD = "put what starts a run below if __name__ == '__main__':"
 _REMEDY = "Define it at the top level of a module, or load in the main process (workers=0), or set the start method 'fork' first"
 
 
@@ -52,7 +52,7 @@ def usable_workers(wanted: int | None, default: int, parts: Mapping[str, Any]) -
     if faults and wanted is not None:
         raise OptionError(f"workers={wanted}, which start by {method!r}: {'; '.join(faults)}. {_REMEDY}")
     if wanted is None and not faults and _unguarded():
-        faults = [f"the main script, which they import, would start the run anew; {GUARD}"]
+        faults = [f"the main script, which they import, would start the run anew; {MAIN_GUARD}"]
     if faults:
         log.warning("samples are loaded in the main process, as loader processes start by %r: %s", method, "; ".join(faults))
         return 0
@@ -66,7 +66,7 @@ def refuse_second_run() -> None:
         OptionError: Naming the ``if __name__ == "__main__"`` guard.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise OptionError(f"a loader process imports the main script, which starts another run; {GUARD}, or set workers=0")
+        raise OptionError(f"a loader process imports the main script, which starts another run; {MAIN_GUARD}, or set workers=0")
 
 
 class _Probe(ForkingPickler):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from zoo.data.workers import starting_workers
-from zoo.engine.loading.start_method import FORK, GUARD
+from zoo.engine.loading.start_method import FORK, MAIN_GUARD
 from zoo.errors import LoaderError, examples
 
 TIMEOUT = 300.0  # seconds that one batch may take
@@ -73,7 +73,7 @@ class WatchedLoader(DataLoader[Any]):
             if method == FORK:
                 raise
             what = f"loader processes, which start by {method!r}, cannot be started ({type(error).__name__}: {error})"
-            raise LoaderError(f"{what}; look for what they printed; {GUARD}; {_REMEDY}") from error
+            raise LoaderError(f"{what}; look for what they printed; {MAIN_GUARD}; {_REMEDY}") from error
 
 
 class _Iterator(_MultiProcessingDataLoaderIter):
@@ -135,7 +135,7 @@ class _Iterator(_MultiProcessingDataLoaderIter):
     def _place(self, number: int) -> str:
         index = int(self._watched.busy[number])
         if index == _NOT_BEGUN:
-            imports = f" (it printed why; it imports the main script: {GUARD})" if self._method != FORK else ""
+            imports = f" (it printed why; it imports the main script: {MAIN_GUARD})" if self._method != FORK else ""
             return f"before its first sample{imports}"
         return "between two samples" if index == _IDLE else f"while it loaded {self._name(index)}"
 
