@@ -30,16 +30,16 @@ def sharded(model: Model, processes: int, device: torch.device, *, half: bool = 
     """
     home = next((parameter.device for parameter in model.parameters()), device)
     model.to("cpu")
-    shared = copy_without_values(model)  # FSDP replaces the parameters for good
-    shard(shared, shared.groups, processes, device, half=half)  # type: ignore[arg-type]  # a TaskModel, whose class is on a higher floor
-    buffers = [(module, name, buffer) for module in shared.modules() for name, buffer in module._buffers.items() if buffer is not None]
-    shared.to_empty(device=device)
+    copied = copy_without_values(model)  # FSDP replaces the parameters for good
+    shard(copied, copied.groups, processes, device, half=half)  # type: ignore[arg-type]  # a TaskModel, whose class is on a higher floor
+    buffers = [(module, name, buffer) for module in copied.modules() for name, buffer in module._buffers.items() if buffer is not None]
+    copied.to_empty(device=device)
     for module, name, buffer in buffers:  # with those that are no part of the state
         module._buffers[name] = buffer.to(device)
-    load_values(shared, model.state_dict())
+    load_values(copied, model.state_dict())
     try:
-        yield shared
-        model.load_state_dict(full_tensors(shared.state_dict()))
+        yield copied
+        model.load_state_dict(full_tensors(copied.state_dict()))
     finally:
         model.to(home)
 
@@ -65,14 +65,14 @@ def shard(model: nn.Module, groups: LayerGroups, processes: int, device: torch.d
         processes: Number of ranks.
         device: Device of the ranks.
         half: Whether they compute in bf16. Parameters are then gathered in bf16, which is half of what is sent; each process keeps
-            its part of them in float32, and gradients are added up in float32. A model with BatchNorm is gathered in float32: its
-            statistics stay in float32, and torch takes no other type beside them.
+            its part of them in float32, and gradients are added up in float32. A model with running
+            statistics (BatchNorm) is gathered in float32: they stay in float32, and torch takes no other type beside them.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(device.type, (processes,))
-    narrow = half and not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    narrow = half and all(getattr(module, "running_mean", None) is None for module in model.modules())
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if narrow else MixedPrecisionPolicy()
     for index in range(len(groups)):
         parts = list(blocks(groups[index : index + 1]).values())
@@ -94,13 +94,13 @@ def full_tensors(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[st
     for name, tensor in tensors.items():
         value = gathered(tensor)
         if keep:
-            found[name] = value.cpu() if is_shared(tensor) else value
+            found[name] = value.cpu() if is_sharded(tensor) else value
     return found
 
 
 def gathered(tensor: Any) -> Tensor:
     """Return a full tensor on its device; a plain one unchanged. A collective."""
-    if not is_shared(tensor):
+    if not is_sharded(tensor):
         return tensor  # type: ignore[no-any-return]  # a plain tensor
     full = tensor.detach().full_tensor()
     waited: Tensor = full.wait() if hasattr(full, "wait") else full  # may still be asynchronous
@@ -110,7 +110,7 @@ def gathered(tensor: Any) -> Tensor:
 def load_values(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Load full values into a model that may be sharded, in place."""
     own = model.state_dict()
-    if not any(map(is_shared, own.values())):
+    if not any(map(is_sharded, own.values())):
         model.load_state_dict(values)
         return
     with torch.no_grad():
@@ -120,7 +120,7 @@ def load_values(model: nn.Module, values: Mapping[str, Tensor]) -> None:
 
 def part_of(value: Tensor, like: Tensor) -> Tensor:
     """Return this rank's shard of a full tensor, sharded like another one; all of it if that one is plain."""
-    if not is_shared(like):
+    if not is_sharded(like):
         return value
     from torch.distributed.tensor import distribute_tensor
 
@@ -128,6 +128,6 @@ def part_of(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value.to(held.device), held.device_mesh, held.placements, src_data_rank=None)
 
 
-def is_shared(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> bool:
     """Return whether a tensor is sharded."""
     return hasattr(tensor, "full_tensor")

@@ -75,5 +75,5 @@ def trained_model(model: TaskModel, config: Config, ranks: Ranks, device: torch.
         yield model
         return
     ranks.lockstep = True
-    with sharded(model, ranks.count, device, half=half) as shared:
-        yield shared
+    with sharded(model, ranks.count, device, half=half) as copied:
+        yield copied
