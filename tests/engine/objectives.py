@@ -65,7 +65,7 @@ class Coral(Objective):
 class Momentum(Objective):
     """Two views of an image whose features agree, one of them a momentum copy's (BYOL, Grill et al. 2020)."""
 
-    name, pooled, whole = "momentum", False, "the momentum copy needs the inputs"
+    name, pooled, cache_obstacle = "momentum", False, "the momentum copy needs the inputs"
 
     def __init__(self, base: Supervised) -> None:
         super().__init__(base.model, {"train": Source(base.sources["train"].table, views=2)}, base.valid, monitor=base.monitor)

@@ -42,7 +42,7 @@ class Objective:
         monitor: The metric of ``validate`` that chooses the epoch.
         lower: Whether its lowest value is the best; None for metrics of the task, of which that is known.
         pooled: Whether pooled features may replace inputs while the whole backbone is frozen.
-        whole: Why stored activations must not replace inputs, for the log; empty if they may. For a loss that gives inputs to
+        cache_obstacle: Why stored activations must not replace inputs, for the log; empty if they may. For a loss that gives inputs to
             modules other than the model; ``frozen`` is the better way to do so.
         separable: Whether the loss is a sum over samples. If not, a batch is never cut into micro-batches, and on several ranks
             ``forward.gather`` gives the rows of all.
@@ -51,7 +51,7 @@ class Objective:
     name = "objective"
     separable = True
     pooled = True
-    whole = ""
+    cache_obstacle = ""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ def checked_metrics(metrics: Any, name: str) -> dict[str, float]:
 
 def cache_obstacle(objective: Objective, config: Config) -> str:
     """Return why activations of the frozen prefix must not be stored; empty where they may be."""
-    return "compiled code is not entered in the middle" if config.compile else objective.whole
+    return "compiled code is not entered in the middle" if config.compile else objective.cache_obstacle
 
 
 def _faults_of(objective: Objective) -> list[str]:

@@ -58,7 +58,7 @@ class Supervised(Objective):
         self._scale: TargetScale | None = measure(model.head, targets, model.num_classes) if self.task.standardized else None
         self._classes, self.penalties, self._own, self._device = train.classes, penalties, own or OwnParts(), device
         self._named = self.task.losses[config.loss] if config.loss else None
-        self.whole = "a penalty (delta) needs the inputs" if penalties and penalties.needs_inputs else ""
+        self.cache_obstacle = "a penalty (delta) needs the inputs" if penalties and penalties.needs_inputs else ""
         self._undefined: set[str] = set()  # own metrics that were NaN or infinite
         self._truth: npt.NDArray[Any] | None = None if valid is None else np.asarray(valid.targets)
         weights = class_weights(config.class_weights, self.task, flat_targets(np.asarray(train.targets)), train.classes)
