@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ from tests.engine.tiny import model as tiny
 from tests.toy import toy_spec
 from tests.toy_text import ToyTextPlugin
 from zoo.data.open import Table, open_data
-from zoo.engine.distributed import gradient_exchange, rendezvous
+from zoo.engine.distributed import gpu_of_rank, gradient_exchange
 from zoo.engine.distributed.gradient_exchange import GradientExchange
 from zoo.engine.distributed.ranks import Status
 from zoo.engine.distributed.rendezvous import join_processes
@@ -276,26 +276,32 @@ def decisions(out: Path) -> dict[str, Any]:
 
 
 def gpus(out: Path) -> dict[str, Any]:
-    """Join as processes that see one GPU each, first every one its own, then all the same."""
+    """Join as processes that see one GPU each: every one its own, all the same, and one of them none."""
     placed: list[int] = []
 
-    def joined(name: str) -> str:
+    def joined(name: str, device: str = "cuda", visible: int = 1) -> str:
         if dist.is_initialized():
             dist.destroy_process_group()
         init = dist.init_process_group
         with ExitStack() as stack:
             patch = lambda owner, name, value: stack.enter_context(mock.patch.object(owner, name, value))  # noqa: E731
             stack.enter_context(mock.patch.dict(os.environ, LOCAL_RANK=str(3 + int(os.environ["RANK"]))))
-            patch(rendezvous, "choose_device", lambda wanted: torch.device("cuda"))
-            patch(torch.cuda, "device_count", lambda: 1)
+            patch(gpu_of_rank, "choose_device", lambda wanted: torch.device(device))
+            patch(torch.cuda, "device_count", lambda: visible)
             patch(torch.cuda, "set_device", placed.append)
-            patch(torch.cuda, "current_device", lambda: placed[-1])
             patch(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=name))
             patch(dist, "init_process_group", lambda backend, **options: init({"nccl": "gloo"}[backend], **options))
-            patch(dist, "get_backend", lambda: "nccl")
-            return f"rank {rendezvous.join_processes('cuda', 30.0).rank}"
+            return f"rank {join_processes('cuda', 30.0).rank}"
 
-    return {"own": caught(lambda: joined(f"GPU-{os.environ['RANK']}")), "shared": caught(lambda: joined("GPU-0")), "placed": placed}
+    rank = os.environ["RANK"]
+    return {
+        "own": caught(lambda: joined(f"GPU-{rank}")),
+        "shared": caught(lambda: joined("GPU-0")),
+        "mixed": caught(lambda: joined(f"GPU-{rank}", ("cuda", "cpu")[int(rank)])),
+        "none": caught(lambda: joined(f"GPU-{rank}", visible=1 if rank == "0" else 0)),
+        "again": caught(lambda: joined(f"GPU-{rank}")),
+        "placed": placed,
+    }
 
 
 def memory(out: Path) -> dict[str, Any]:
@@ -363,7 +369,11 @@ def exchanged(out: Path) -> dict[str, Any]:
                 failed = True
         sent.append(exchange.sent)
         extra = torch.tensor([1.0 + ranks.rank])
-        exchange.send_rest([extra], keep=not failed)
+        if failed:
+            exchange.send_zeros()
+        else:
+            exchange.send_rest()
+        exchange.send_values([extra])
         if ranks.agree(Status.OUT_OF_MEMORY if failed else Status.FINE) >= Status.OUT_OF_MEMORY:
             exchange.discard()
         else:
@@ -379,6 +389,70 @@ def exchanged(out: Path) -> dict[str, Any]:
         "extra": extra.item(),
         "hooks": sum(len(parameter._post_accumulate_grad_hooks or {}) for parameter in parameters),
     }
+
+
+def accumulated(out: Path) -> dict[str, Any]:
+    """Add up gradients of two backwards, where a layer is used in the first only, and two parameters get the same gradient tensor."""
+    ranks = join_processes("cpu", 30.0)
+    torch.manual_seed(0)
+    early, late = nn.Linear(4, 4), nn.Linear(4, 4)
+    twins = nn.ParameterList(torch.zeros(4) for _ in range(2))
+    parameters = [*early.parameters(), *late.parameters(), *twins]
+    torch.manual_seed(ranks.rank)
+    x = torch.randn(3, 4)
+
+    def backwards(exchange: GradientExchange | None) -> list[torch.Tensor]:
+        for parameter in parameters:
+            parameter.grad = None
+        (late(early(x)) ** 2).sum().backward()
+        with exchange.sending() if exchange else nullcontext():
+            ((late(x) + (twins[0] + twins[1])) ** 2).sum().backward()
+        return [torch.zeros_like(one) if one.grad is None else one.grad.clone() for one in parameters]
+
+    wanted = backwards(None)
+    ranks.add(wanted)
+    exchange, gaps = GradientExchange(ranks, parameters), []
+    for _ in range(2):
+        exchange.begin()
+        backwards(exchange)
+        exchange.send_rest()
+        exchange.finish(ranks.total(exchange.missing))
+        gaps += [float((one.grad - other).abs().max()) for one, other in zip(parameters, wanted, strict=True)]  # type: ignore[operator]
+    return {"gap": max(gaps)}
+
+
+def full_memory(out: Path) -> dict[str, Any]:
+    """Run out of memory on rank 1 alone, in the third step, where a bucket is copied."""
+    net, calls, real = plain(), [0], GradientExchange._send
+
+    def send(exchange: GradientExchange) -> None:
+        last = exchange.sent == len(exchange._buckets) - 1
+        calls[0] += last
+        if calls[0] == 3 and last and os.environ.get("RANK") == "1":
+            raise MemoryError
+        real(exchange)
+
+    with mock.patch.object(GradientExchange, "_send", send):
+        run = fit(out / "run", net, *PHOTOS, recipe="full")
+    return told(run, net) | {"calls": calls[0]}
+
+
+def inseparable(out: Path) -> dict[str, Any]:
+    """Fail in the forward of a loss of whole batches, on one rank, while the other waits for its rows."""
+    from tests.engine.objectives import Coral
+
+    net, calls = plain(), [0]
+
+    def hook(*_: Any) -> None:
+        calls[0] += net.training
+        if calls[0] == 3 and os.environ["RANK"] == "1":
+            raise ValueError("the disc is scratched")
+
+    net.backbone.register_forward_pre_hook(hook)
+    target = open_data(images(18, seed=5)[0] // 2, labelled=False)
+    options = {"recipe": "full", "objective": lambda base: Coral(base, target), "timeout": 20}
+    began = time.monotonic()
+    return caught(lambda: fit(out / "run", net, *PHOTOS, **options)) | {"seconds": time.monotonic() - began}
 
 
 def corrupt(out: Path) -> dict[str, Any]:
@@ -534,6 +608,9 @@ WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
         memory,
         backward,
         exchanged,
+        accumulated,
+        full_memory,
+        inseparable,
         corrupt,
         different,
         whole,

@@ -36,6 +36,9 @@ PLAIN = (
     "memory",
     "backward",
     "exchanged",
+    "accumulated",
+    "full_memory",
+    "inseparable",
     "corrupt",
     "different",
     "whole",
@@ -172,7 +175,8 @@ def test_running_statistics_are_averaged_by_what_each_process_had(two: list[dict
 def test_each_process_that_is_shown_one_gpu_takes_it_whatever_its_local_rank(two: list[dict[str, Any]]) -> None:
     for rank, found in enumerate(each["gpus"] for each in two):
         assert found["own"] == {"kind": "none", "text": f"rank {rank}"}
-        assert found["placed"] == [0, 0]
+        assert found["again"] == found["own"], "after the refusals"
+        assert set(found["placed"]) == {0}
 
 
 def test_processes_that_share_a_gpu_are_refused_on_all_ranks(two: list[dict[str, Any]]) -> None:
@@ -180,6 +184,13 @@ def test_processes_that_share_a_gpu_are_refused_on_all_ranks(two: list[dict[str,
         assert found["gpus"]["shared"]["kind"] == "OptionError"
         assert "ranks 0, 1 share GPU GPU-0" in found["gpus"]["shared"]["text"]
         assert "gpus-per-task" in found["gpus"]["shared"]["text"]
+
+
+def test_a_process_without_a_gpu_among_others_is_named_on_all_ranks(two: list[dict[str, Any]]) -> None:
+    for found in two:
+        assert "rank 0 would train on cuda; rank 1 would train on cpu" in found["gpus"]["mixed"]["text"]
+        assert "rank 1: the process with local rank 4 has no GPU, as it sees 0 of them" in found["gpus"]["none"]["text"]
+        assert {found["gpus"][name]["kind"] for name in ("mixed", "none")} == {"OptionError"}
 
 
 @pytest.mark.parametrize(("local", "visible", "index"), [("3", 1, 0), ("3", 4, 3), ("0", 4, 0), (None, 4, 0), (None, 1, 0)])
@@ -224,6 +235,23 @@ def test_gradients_are_sent_while_the_backward_computes_others(two: list[dict[st
         assert found["sent"][0] == 0, "in the first step the unused layer is waited for"
         assert found["sent"][2] > 0
     assert two[1]["exchanged"]["sent"][1] < two[1]["exchanged"]["sent"][2], "rank 1 failed on its way"
+
+
+def test_gradients_of_earlier_backwards_and_shared_ones_are_summed(two: list[dict[str, Any]]) -> None:
+    assert [found["accumulated"]["gap"] for found in two] == [0.0, 0.0]
+
+
+def test_m4_out_of_memory_while_gradients_are_sent_halves_the_batches_of_both(two: list[dict[str, Any]]) -> None:
+    for found in two:
+        assert value_gap(found["full_memory"], found["whole"]) <= 1e-5
+        assert found["full_memory"]["calls"] > found["whole"]["history"][-1]["epoch"] * 5
+
+
+def test_a_failure_in_the_forward_of_a_loss_of_whole_batches_ends_all(two: list[dict[str, Any]]) -> None:
+    found = [each["inseparable"] for each in two]
+    assert [each["kind"] for each in found] == ["RankError", "ValueError"]
+    assert "rank 1 of 2 failed, so all stop: ValueError: the disc is scratched" in found[0]["text"]
+    assert max(each["seconds"] for each in found) < 15
 
 
 @pytest.mark.sweep

@@ -70,8 +70,11 @@ class Collectives:
             return dist.all_reduce(tensor, async_op=True)
 
     def wait(self, work: Any) -> None:
-        """Wait for an asynchronous collective; on a GPU the current stream waits."""
-        with self._watched():
+        """Wait for an asynchronous collective; on a GPU the current stream waits.
+
+        Not counted by the heartbeat, because ranks wait for different numbers of collectives in the middle of a backward.
+        """
+        with self._watched(counted=False):
             work.wait()
 
     def any_of(self, flags: Sequence[bool]) -> list[bool]:

@@ -1,17 +1,16 @@
-"""The GPU of each rank: its index in this process, and a check that no two ranks have the same one."""
+"""The device of each rank, agreed on before the process group exists."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
+from zoo.engine.runtime.device import choose_device
 from zoo.errors import OptionError, fault_list
-
-if TYPE_CHECKING:
-    from zoo.engine.distributed.ranks import Ranks
 
 _REMEDY = (
     "Start one process for each GPU (torchrun --nproc-per-node, zoo train --num-processes), or show each process a GPU of its own "
@@ -38,27 +37,60 @@ def gpu_of_rank() -> int:
     return local
 
 
-def refuse_shared_gpus(ranks: Ranks) -> None:
-    """Check that no two ranks use the same GPU, with which NCCL would fail in its first collective.
+def agree_on_devices(store: Any, rank: int, count: int, wanted: str) -> int | None:
+    """Return the index of this rank's GPU, which becomes the current device; None if the ranks train without CUDA.
 
-    All ranks must call it, before any other collective.
-
-    Raises:
-        OptionError: On every rank, naming the GPUs and their ranks.
-    """
-    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-    faults = shared_gpus(ranks.gather(str(getattr(properties, "uuid", ""))))  # not every build of torch knows it
-    if faults:
-        raise ranks.known(OptionError(fault_list(f"{ranks.count} processes have fewer GPUs:", faults, _REMEDY)))
-
-
-def shared_gpus(names: Sequence[str]) -> list[str]:
-    """Return one fault for each GPU that several ranks use.
+    The ranks tell each other through the launcher's store. With a collective, a rank without a GPU would leave the others waiting.
 
     Args:
-        names: An identifier of each rank's GPU; empty if unknown.
+        store: Empty store that all ranks see.
+        rank: Number of this process.
+        count: Number of ranks.
+        wanted: Device, as for ``choose_device``.
+
+    Raises:
+        OptionError: On every rank, if one has no device, if their devices differ in type, or if some share a GPU.
+        RuntimeError: If a rank does not answer within the timeout of the store.
     """
-    ranks_of: dict[str, list[str]] = {}
+    gpu, mine = None, {"fault": ""}
+    try:
+        mine["type"] = choose_device(wanted).type
+        if mine["type"] == "cuda":
+            gpu = gpu_of_rank()
+            torch.cuda.set_device(gpu)  # NCCL, FSDP and Accelerate's "cuda" take the current device
+            mine["uuid"] = str(getattr(torch.cuda.get_device_properties(gpu), "uuid", ""))  # not every build of torch knows it
+    except OptionError as error:
+        mine["fault"] = str(error)
+    store.set(f"device/{rank}", json.dumps(mine))
+    faults = device_faults([json.loads(store.get(f"device/{other}")) for other in range(count)])
+    if faults:
+        raise OptionError(fault_list(f"{count} processes cannot train together:", faults, _REMEDY))
+    return gpu
+
+
+def device_faults(devices: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return why ranks cannot train together.
+
+    Args:
+        devices: For each rank ``fault``, empty or why it has no device; ``type`` of its device; for CUDA, ``uuid`` of its GPU, empty
+            if unknown.
+    """
+    faults = [f"rank {rank}: {device['fault']}" for rank, device in enumerate(devices) if device["fault"]]
+    types = _ranks_by([device.get("type", "") for device in devices])
+    if len(types) > 1:
+        faults.append("; ".join(f"{_numbered(ranks)} would train on {name}" for name, ranks in types.items()))
+    gpus = _ranks_by([device.get("uuid", "") for device in devices])
+    return faults + [f"{_numbered(ranks)} share GPU {name}" for name, ranks in gpus.items() if len(ranks) > 1]
+
+
+def _ranks_by(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return the ranks of each name, without those whose name is empty."""
+    ranks: dict[str, list[int]] = {}
     for rank, name in enumerate(names):
-        ranks_of.setdefault(name, []).append(str(rank))
-    return [f"ranks {', '.join(ranks)} share GPU {name}" for name, ranks in ranks_of.items() if name and len(ranks) > 1]
+        if name:
+            ranks.setdefault(name, []).append(rank)
+    return ranks
+
+
+def _numbered(ranks: Sequence[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"

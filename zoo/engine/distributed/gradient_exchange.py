@@ -42,6 +42,7 @@ class GradientExchange:
     """Sums the gradients of a step over all ranks; does nothing on a single one.
 
     The buckets hold the same parameters in every step, because the order in which a ring adds up depends on the position in a bucket.
+    Each is freed once it is summed; where the backward is faster than the network, they take as much memory as the gradients.
 
     Args:
         ranks: The ranks of the run.
@@ -81,24 +82,26 @@ class GradientExchange:
             for handle in handles:
                 handle.remove()
 
-    def send_rest(self, more: Sequence[Tensor], *, keep: bool) -> None:
-        """Send the remaining buckets.
-
-        Args:
-            more: Further tensors to sum, in place.
-            keep: False if this rank knows that the step is retried or fails; zeros are sent then.
-        """
+    def send_rest(self) -> None:
+        """Send the remaining buckets."""
         if not self._active:
             return
-        if not keep:
-            for parameter in self._parameters:
-                parameter.grad = None
         self._has = [parameter.grad is not None for parameter in self._parameters]
         self.missing = self._has.count(False)
         while self.sent < len(self._buckets):
             self._send()
-        for tensor in more:
-            self._pending.append(_Sent(self._ranks.start_adding(tensor), tensor, ()))
+
+    def send_zeros(self) -> None:
+        """Send zeros for the remaining buckets, on a rank that knows that the step is retried or fails; its gradients are dropped."""
+        if self._active:
+            for parameter in self._parameters:
+                parameter.grad = None
+            self.send_rest()
+
+    def send_values(self, tensors: Sequence[Tensor]) -> None:
+        """Sum further tensors in place, after all buckets."""
+        if self._active:
+            self._pending.extend(_Sent(self._ranks.start_adding(tensor), tensor, ()) for tensor in tensors)
 
     def finish(self, missing_anywhere: float) -> None:
         """Wait for the sums and copy them into ``.grad``, which stays None for a parameter without a gradient on any rank.

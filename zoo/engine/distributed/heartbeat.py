@@ -27,7 +27,6 @@ class Heartbeat:
     def __init__(self, rank: int, count: int, timeout: float) -> None:
         self.rank, self.count, self.timeout = rank, count, timeout
         self._store: Any = _get_default_store()
-        _STORES[:] = [self._store]
         self._prefix = f"zoo/{next(_RUNS)}"
         self._beats, self._looked = 0, 0.0
 
@@ -79,6 +78,11 @@ class Heartbeat:
             f"{who} of {self.count} no longer answers (it died, or took more than {self.timeout:g} s), so all stop. "
             "Look for what it printed last. Where the run has a checkpoint already, resume=True (--resume) goes on from it"
         )
+
+
+def announce_in(store: Any) -> None:
+    """Set the store of ``announce`` and ``announced``."""
+    _STORES[:] = [store]
 
 
 def announce(text: str) -> None:

@@ -38,11 +38,16 @@ class Status(IntEnum):
 
 
 class Agreed(Exception):  # noqa: N818  # control flow inside the engine, never shown
-    """Raised inside a forward if another rank could not go on; all ranks have agreed on the verdict."""
+    """Raised inside a forward if another rank could not go on; all ranks have agreed on the verdict.
 
-    def __init__(self, verdict: Status) -> None:
+    Attributes:
+        verdict: The highest status of all ranks.
+        failure: The error to raise in the end if the verdict is ``FAILED``, else None.
+    """
+
+    def __init__(self, verdict: Status, failure: RankError | None) -> None:
         super().__init__(verdict.name)
-        self.verdict = verdict
+        self.verdict, self.failure = verdict, failure
 
 
 class Ranks(Collectives):
@@ -94,15 +99,23 @@ class Ranks(Collectives):
         """
         if self._group is None:
             return status, value
-        every = self._gathered(torch.tensor([[float(status), float(value)]], dtype=torch.float64))
+        verdict, total, failure = self._settle(status, float(value), message)
+        if failure is not None:
+            raise failure
+        return verdict, total
+
+    def _settle(self, status: Status, value: float, message: str = "") -> tuple[Status, float, RankError | None]:
+        """Return the highest status of all ranks, the sum of a value over them, and an error if another rank failed."""
+        every = self._gathered(torch.tensor([[float(status), value]], dtype=torch.float64))
         statuses = [Status(int(each)) for each in every[:, 0].tolist()]
+        failure = None
         if Status.FAILED in statuses:
             messages = self.gather(message if status == Status.FAILED else "")
             self._over = True
             if status != Status.FAILED:
                 first = statuses.index(Status.FAILED)
-                raise RankError(failed(first, self.count, messages[first]))
-        return max(statuses), float(every[:, 1].sum())
+                failure = RankError(failed(first, self.count, messages[first]))
+        return max(statuses), float(every[:, 1].sum()), failure
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """Return the rows of all ranks, in the order of the ranks; gradients flow to this rank's own rows.
@@ -110,14 +123,13 @@ class Ranks(Collectives):
         A collective for use in a forward.
 
         Raises:
-            Agreed: If another rank ran out of memory, or had values that are not finite, before this call.
-            RankError: If another rank failed.
+            Agreed: If another rank ran out of memory, had values that are not finite, or failed, before this call.
         """
         if self._group is None:
             return rows
-        verdict = self.agree(Status.FINE)
+        verdict, _, failure = self._settle(Status.FINE, 0.0)
         if verdict >= Status.OUT_OF_MEMORY:
-            raise Agreed(verdict)
+            raise Agreed(verdict, failure)
         return cast(Tensor, _GatheredRows.apply(rows, self))
 
     @contextmanager

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import torch
 from torch import distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 from torch.distributed.rendezvous import rendezvous
 
-from zoo.engine.distributed.gpu_of_rank import gpu_of_rank, refuse_shared_gpus
+from zoo.engine.distributed.gpu_of_rank import agree_on_devices
+from zoo.engine.distributed.heartbeat import announce_in
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.runtime.device import choose_device
 from zoo.engine.runtime.launch_env import launched
 from zoo.errors import OptionError
 
@@ -68,38 +67,31 @@ def join_processes(wanted: str, timeout: float) -> Ranks:
         timeout: Seconds that a rank waits for the others.
 
     Raises:
-        OptionError: If they cannot find each other, or are more than their GPUs.
+        OptionError: If they cannot find each other, or their devices do not go together.
     """
     refuse_foreign_launchers()
     count = launched()
     if count == 1:
         return Ranks(timeout=timeout)
-    cuda = choose_device(wanted).type == "cuda"
-    gpu = gpu_of_rank() if cuda else 0
     try:
+        found = _rendezvous(timeout)
+        announce_in(found["store"])
+        cuda = agree_on_devices(found["store"], found["rank"], count, wanted) is not None
         if not dist.is_initialized():
-            if cuda:
-                torch.cuda.set_device(gpu)  # NCCL, FSDP and Accelerate's "cuda" take the current device
-            found = _rendezvous(timeout)
             # Decisions time out first, over gloo and with a named cause; NCCL would end the process.
             patience = timedelta(seconds=timeout + 120 if cuda else timeout)
             dist.init_process_group("nccl" if cuda else "gloo", timeout=patience, **found)
             atexit.register(_leave)
-        ranks = Ranks(dist.get_rank(), count, timeout)
+        return Ranks(dist.get_rank(), count, timeout)
     except (ValueError, RuntimeError) as error:
         raise OptionError(f"the {count} processes cannot find each other: {error}; see docs/several-devices.md") from error
-    if cuda and dist.get_backend() == "nccl":
-        try:
-            refuse_shared_gpus(ranks)
-        except OptionError:
-            _leave()  # a later run in these processes may be on the CPU
-            raise
-    return ranks
 
 
 def _rendezvous(timeout: float) -> dict[str, Any]:
     """Return the launcher's store, the rank and the world size; each run has its own prefix, so that it starts empty."""
-    if not _FOUND:
+    if not _FOUND and dist.is_initialized():  # by the program, which may host the launcher's store
+        _FOUND.update(store=_get_default_store(), rank=dist.get_rank(), world_size=dist.get_world_size())
+    elif not _FOUND:
         store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
         _FOUND.update(store=store, rank=rank, world_size=count)
     return _FOUND | {"store": PrefixStore(f"zoo/{next(_JOINED)}", _FOUND["store"])}

@@ -141,20 +141,23 @@ class Stepper:
             self._exchange.begin()
             try:
                 value = self._gradients(batches, weight, step)
-            except Agreed as other:  # another rank failed, and all have agreed to stop
-                verdict = other.verdict
+                self._exchange.send_rest()
+            except Agreed as other:  # another rank cannot go on, and all know; it still waits for the gradients of this one
+                verdict, caught = other.verdict, other.failure
             except Exception as error:
                 if isinstance(error, RankError) and not self._ranks.lockstep:
                     raise  # nobody is left to agree with, and the message names the cause
                 caught = error
                 if self._ranks.lockstep:
                     self._give_up(error, step.explain)
-            status = step.asked() if caught is None else _status(caught)
-            if caught is not None and status == Status.OUT_OF_MEMORY:
+            if caught is not None and is_out_of_memory(caught):
                 _release(caught)
-            self._exchange.send_rest(self._guard.flags, keep=caught is None and verdict is None)
+            if caught is not None or verdict is not None:
+                self._exchange.send_zeros()
+            self._exchange.send_values(self._guard.flags)
             missing: Tensor | float = 0.0
             if verdict is None:
+                status = step.asked() if caught is None else _status(caught)
                 verdict, missing = self._ranks.agree_and_add(status, self._exchange.missing, described(caught) if caught else "")
             if verdict < Status.OUT_OF_MEMORY:
                 break
