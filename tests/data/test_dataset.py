@@ -20,7 +20,7 @@ from tests.data.make import folder, image
 from zoo.data.dataset import Samples, drop_corrupt
 from zoo.data.open import Table, open_data
 from zoo.data.transforms import Augment, eval_transform, train_transform
-from zoo.data.workers import worker_init
+from zoo.data.workers import init_worker
 from zoo.declare import Image
 from zoo.errors import CorruptInputError, DataError, OptionError
 
@@ -28,7 +28,7 @@ INPUTS = Image(size=8)
 
 
 def loader(samples: Samples, workers: int, **options: Any) -> DataLoader[Any]:
-    many = {"worker_init_fn": worker_init(), "persistent_workers": True, "multiprocessing_context": "fork"} if workers else {}
+    many = {"worker_init_fn": init_worker, "persistent_workers": True, "multiprocessing_context": "fork"} if workers else {}
     return DataLoader(samples, batch_size=3, num_workers=workers, collate_fn=list, **many, **options)
 
 
@@ -167,13 +167,13 @@ WORKERS = """
     from zoo.data.dataset import Samples
     from zoo.data.open import open_data
     from zoo.data.transforms import eval_transform
-    from zoo.data.workers import starting_workers, worker_init
+    from zoo.data.workers import starting_workers, init_worker
     from zoo.declare import Image
     import signal
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
     samples = Samples(open_data(sys.argv[1]), eval_transform(Image(size=8)))
-    options = dict(num_workers=2, persistent_workers=True, multiprocessing_context="fork", worker_init_fn=worker_init())
+    options = dict(num_workers=2, persistent_workers=True, multiprocessing_context="fork", worker_init_fn=init_worker)
     batches = DataLoader(samples, batch_size=1, collate_fn=list, **options)
     with starting_workers("fork"):
         iterator = iter(batches)

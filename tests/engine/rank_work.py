@@ -32,7 +32,7 @@ from tests.engine.tiny import model as tiny
 from tests.toy import toy_spec
 from tests.toy_text import ToyTextPlugin
 from zoo.data.open import Table, open_data
-from zoo.engine.distributed import gpu_of_rank, gradient_exchange
+from zoo.engine.distributed import gradient_exchange, rank_devices
 from zoo.engine.distributed.gradient_exchange import GradientExchange
 from zoo.engine.distributed.ranks import Status
 from zoo.engine.distributed.rendezvous import join_processes
@@ -286,7 +286,7 @@ def gpus(out: Path) -> dict[str, Any]:
         with ExitStack() as stack:
             patch = lambda owner, name, value: stack.enter_context(mock.patch.object(owner, name, value))  # noqa: E731
             stack.enter_context(mock.patch.dict(os.environ, LOCAL_RANK=str(3 + int(os.environ["RANK"]))))
-            patch(gpu_of_rank, "choose_device", lambda wanted: torch.device(device))
+            patch(rank_devices, "choose_device", lambda wanted: torch.device(device))
             patch(torch.cuda, "device_count", lambda: visible)
             patch(torch.cuda, "set_device", placed.append)
             patch(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=name))
@@ -367,7 +367,7 @@ def exchanged(out: Path) -> dict[str, Any]:
                 loss().backward()
             except MemoryError:
                 failed = True
-        sent.append(exchange.sent)
+        sent.append(exchange.sent_count)
         extra = torch.tensor([1.0 + ranks.rank])
         if failed:
             exchange.send_zeros()
@@ -426,7 +426,7 @@ def full_memory(out: Path) -> dict[str, Any]:
     net, calls, real = plain(), [0], GradientExchange._send
 
     def send(exchange: GradientExchange) -> None:
-        last = exchange.sent == len(exchange._buckets) - 1
+        last = exchange.sent_count == len(exchange._buckets) - 1
         calls[0] += last
         if calls[0] == 3 and last and os.environ.get("RANK") == "1":
             raise MemoryError
@@ -625,7 +625,7 @@ WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 def main() -> None:
     torch.set_num_threads(1)
-    gradient_exchange._SMALLEST = 1  # several messages per step also for these small networks
+    gradient_exchange._MIN_BYTES = 1  # several messages per step also for these small networks
     use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
     folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
     for name in sys.argv[2:]:

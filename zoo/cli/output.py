@@ -104,16 +104,23 @@ class DeferredLog(logging.Handler):
 
 @contextmanager
 def deferred_log() -> Iterator[DeferredLog]:
-    """Buffer what the library logs while the context is open."""
+    """Buffer what the library logs while the context is open; log it after all if an error ends it."""
     log, deferred = logging.getLogger("zoo"), DeferredLog()
     before = log.level, log.propagate, log.handlers
     log.setLevel(logging.INFO)
     log.propagate, log.handlers = False, [deferred]
-    try:
-        yield deferred
-    finally:
+
+    def end() -> None:
         log.setLevel(before[0])
         log.propagate, log.handlers = before[1:]
+
+    try:
+        yield deferred
+    except BaseException:
+        end()
+        deferred.replay()
+        raise
+    end()
 
 
 def _plain(value: Any) -> Any:

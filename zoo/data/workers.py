@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
@@ -14,15 +14,24 @@ from multiprocessing.connection import wait
 _LEFT = tuple(getattr(signal, name) for name in ("SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 
 
-def worker_init() -> Callable[[int], None]:
-    """Return the ``worker_init_fn`` of a ``DataLoader`` whose main process handles signals.
+def init_worker(_worker: int) -> None:
+    """Prepare a worker whose main process handles signals; the ``worker_init_fn`` of a ``DataLoader``.
 
     A signal to the process group (Ctrl-C, a scheduler's SIGTERM) must not kill workers, or the current step could not be
     finished and saved. Yet they cannot ignore SIGTERM: at exit, multiprocessing sends it from the main process and waits,
     for ever if it is ignored. So a worker exits on a SIGTERM from its main process only, and when its main process has
     died.
     """
-    return _start
+    for number in _LEFT:
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    # Without sigwaitinfo the sender of a signal is unknown (macOS, Windows); SIGTERM then ends the worker as usual.
+    if parent is not None and parent.pid is not None and hasattr(signal, "sigwaitinfo"):
+        # Blocked here and in later threads, so that it stays pending for the thread that checks the sender.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_on_sigterm, args=(parent.pid, os.getppid()), daemon=True).start()
+    if parent is not None:
+        threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
 @contextmanager
@@ -30,8 +39,8 @@ def starting_workers(method: str) -> Iterator[None]:
     """Block signals while workers start: a new worker has no handlers yet.
 
     Args:
-        method: Start method of multiprocessing. A forked worker has its handlers at once, a spawned one after seconds of imports. That
-            of a fork server has them after as many seconds, in which a SIGTERM to the process group still ends it.
+        method: Start method of multiprocessing. Forked workers install their handlers at once, others after seconds of imports. Until
+            then a SIGTERM to the process group ends a worker of a fork server.
     """
     if not hasattr(signal, "sigwaitinfo"):
         yield
@@ -50,26 +59,13 @@ def starting_workers(method: str) -> Iterator[None]:
 
 
 def _start_fork_server() -> None:
-    """Start the fork server, unless it runs, with signals blocked in it: they would end it, and its end that of all workers."""
+    """Start the fork server, unless it runs, with signals blocked: a signal that ends it would end all its workers."""
     preloaded = forkserver._forkserver._preload_modules  # type: ignore[attr-defined]  # there is no public way to add one
-    multiprocessing.set_forkserver_preload([*preloaded, "zoo.data.fork_server"])
+    multiprocessing.set_forkserver_preload(["zoo.data.fork_server", *preloaded])
     try:
         forkserver.ensure_running()
     finally:
         multiprocessing.set_forkserver_preload(preloaded)
-
-
-def _start(_worker: int) -> None:
-    for number in _LEFT:
-        signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    # Without sigwaitinfo the sender of a signal is unknown (macOS, Windows); SIGTERM then ends the worker as usual.
-    if parent is not None and parent.pid is not None and hasattr(signal, "sigwaitinfo"):
-        # Blocked here and in later threads, so that it stays pending for the thread that checks the sender.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_on_sigterm, args=(parent.pid, os.getppid()), daemon=True).start()
-    if parent is not None:
-        threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
 def _exit_on_sigterm(main: int, above: int) -> None:

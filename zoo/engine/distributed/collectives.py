@@ -18,7 +18,7 @@ from zoo.errors import RankError
 
 T = TypeVar("T")
 Each = TypeVar("Each", bound=Tensor)
-BUCKET = 25 * 2**20  # bytes per all-reduce
+BUCKET_BYTES = 25 * 2**20  # at which a bucket is closed
 
 
 class Collectives:
@@ -30,11 +30,11 @@ class Collectives:
         timeout: Seconds that a rank waits for the others.
     """
 
-    def __init__(self, rank: int, count: int, timeout: float) -> None:
+    def __init__(self, rank: int, count: int, timeout: float, store: Any = None) -> None:
         self.rank, self.count, self.timeout = rank, count, timeout
         # gloo, so that decisions do not wait for a GPU.
         self._group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if count > 1 else None
-        self._heartbeat = Heartbeat(rank, count, timeout) if count > 1 else None
+        self._heartbeat = Heartbeat(store, rank, count, timeout) if count > 1 else None
         self._over = False  # a rank has failed; no more collectives
 
     def add(self, tensors: Sequence[Tensor]) -> None:
@@ -104,11 +104,16 @@ class Collectives:
         rows = self._gathered(padded).view(self.count, -1)
         return [json.loads(bytes(row[:length].numpy())) for row, length in zip(rows, lengths, strict=True)]
 
-    def rows_of_all(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Return the rows of all ranks in order, on their device; ``sizes`` are the numbers of rows."""
-        padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
+    def rows_of_all(self, rows: Tensor, sizes: Sequence[int], buffers: list[Tensor]) -> Tensor:
+        """Return the rows of all ranks in order, on their device.
+
+        Args:
+            rows: Rows of this rank.
+            sizes: Numbers of rows of all ranks.
+            buffers: One for each rank and one more, each of the largest number of rows.
+        """
+        *every, padded = buffers
         padded[: len(rows)] = rows.detach()
-        every = [torch.empty_like(padded) for _ in sizes]
         with self._watched():
             dist.all_gather(every, padded)
         return torch.cat([part[:size] for part, size in zip(every, sizes, strict=True)])
@@ -148,7 +153,7 @@ def abort_groups(group: Any) -> None:
         dist.destroy_process_group()
 
 
-def buckets(tensors: Sequence[Each], size: int = BUCKET) -> Iterator[list[Each]]:
+def buckets(tensors: Sequence[Each], size: int = BUCKET_BYTES) -> Iterator[list[Each]]:
     """Yield the tensors in buckets of one dtype and device, each closed once it has ``size`` bytes."""
     kinds: dict[tuple[torch.dtype, torch.device], list[Each]] = {}
     for tensor in tensors:

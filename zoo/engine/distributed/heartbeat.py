@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from torch.distributed.distributed_c10d import _get_default_store  # torch has no public way to the launcher's store
-
-_RUNS = itertools.count()  # equal on all ranks, which start the same runs
 _STORES: list[Any] = []  # the launcher's store, needed after the process group is destroyed
 _ANNOUNCED = "zoo/announced"
 
@@ -19,32 +15,31 @@ class Heartbeat:
     """Counters of collectives and failure messages of all ranks, to name the rank that hangs or failed.
 
     Args:
+        store: The launcher's store, with keys of this run only.
         rank: Number of this process.
         count: Number of ranks.
         timeout: Seconds that a rank waits for the others.
     """
 
-    def __init__(self, rank: int, count: int, timeout: float) -> None:
-        self.rank, self.count, self.timeout = rank, count, timeout
-        self._store: Any = _get_default_store()
-        self._prefix = f"zoo/{next(_RUNS)}"
+    def __init__(self, store: Any, rank: int, count: int, timeout: float) -> None:
+        self._store, self.rank, self.count, self.timeout = store, rank, count, timeout
         self._beats, self._looked = 0, 0.0
 
     def beat(self) -> None:
         """Count one collective; call it before the collective."""
         self._beats += 1
-        self._store.set(f"{self._prefix}/beat/{self.rank}", str(self._beats))
+        self._store.set(f"beat/{self.rank}", str(self._beats))
 
     def report_failure(self, message: str) -> None:
         """Store why this rank failed; the first report counts as the cause."""
         with suppress(RuntimeError):  # the store ends with the process that hosts it
-            self._store.set(f"{self._prefix}/word/{self.rank}", message)
-            self._store.compare_set(f"{self._prefix}/first", "", str(self.rank))
+            self._store.set(f"word/{self.rank}", message)
+            self._store.compare_set("first", "", str(self.rank))
 
     def call(self, section: int) -> None:
         """Ask the other ranks to end a section, given by its number; see ``Ranks.together``."""
         with suppress(RuntimeError):
-            self._store.set(f"{self._prefix}/called/{section}", "1")
+            self._store.set(f"called/{section}", "1")
 
     def called(self, sections: Sequence[int]) -> bool:
         """Return whether another rank asked to end one of these sections; the store is read at most once a second."""
@@ -65,13 +60,12 @@ class Heartbeat:
                 return failed(int(first), self.count, self._read(f"word/{first}"))
             beats = {rank: int(self._read(f"beat/{rank}") or 0) for rank in range(self.count)}
         except RuntimeError:
-            return self._silent("rank 0, which keeps the list of all,")
+            return self._silent("rank 0, which hosts the store,")
         behind = [str(rank) for rank, beat in beats.items() if rank != self.rank and beat < self._beats]
         return self._silent(f"rank {', '.join(behind)}" if behind else "another rank")
 
     def _read(self, key: str) -> str:
-        full = f"{self._prefix}/{key}"
-        return str(self._store.get(full).decode()) if self._store.check([full]) else ""
+        return str(self._store.get(key).decode()) if self._store.check([key]) else ""
 
     def _silent(self, who: str) -> str:
         return (
@@ -80,7 +74,7 @@ class Heartbeat:
         )
 
 
-def announce_in(store: Any) -> None:
+def set_announcement_store(store: Any) -> None:
     """Set the store of ``announce`` and ``announced``."""
     _STORES[:] = [store]
 

@@ -42,12 +42,12 @@ class Agreed(Exception):  # noqa: N818  # control flow inside the engine, never 
 
     Attributes:
         verdict: The highest status of all ranks.
-        failure: The error to raise in the end if the verdict is ``FAILED``, else None.
+        error: What to raise in the end if the verdict is ``FAILED``, else None.
     """
 
-    def __init__(self, verdict: Status, failure: RankError | None) -> None:
+    def __init__(self, verdict: Status, error: RankError | None) -> None:
         super().__init__(verdict.name)
-        self.verdict, self.failure = verdict, failure
+        self.verdict, self.error = verdict, error
 
 
 class Ranks(Collectives):
@@ -58,10 +58,10 @@ class Ranks(Collectives):
             the gradients, and a rank that fails cannot wait for the others to agree.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1, timeout: float = 600.0) -> None:
-        super().__init__(rank, count, timeout)
+    def __init__(self, rank: int = 0, count: int = 1, timeout: float = 600.0, store: Any = None) -> None:
+        super().__init__(rank, count, timeout, store)
         self.lockstep = False
-        self._settled: Any = None  # the error that is known to all ranks
+        self._known_error: Any = None  # the error that is known to all ranks
         self._sections, self._open = 0, list[int]()  # sections of ``together``: their number so far, and the open ones
 
     @property
@@ -99,12 +99,12 @@ class Ranks(Collectives):
         """
         if self._group is None:
             return status, value
-        verdict, total, failure = self._settle(status, float(value), message)
+        verdict, total, failure = self._gathered_verdict(status, float(value), message)
         if failure is not None:
             raise failure
         return verdict, total
 
-    def _settle(self, status: Status, value: float, message: str = "") -> tuple[Status, float, RankError | None]:
+    def _gathered_verdict(self, status: Status, value: float, message: str = "") -> tuple[Status, float, RankError | None]:
         """Return the highest status of all ranks, the sum of a value over them, and an error if another rank failed."""
         every = self._gathered(torch.tensor([[float(status), value]], dtype=torch.float64))
         statuses = [Status(int(each)) for each in every[:, 0].tolist()]
@@ -127,10 +127,21 @@ class Ranks(Collectives):
         """
         if self._group is None:
             return rows
-        verdict, _, failure = self._settle(Status.FINE, 0.0)
+        self._go_on()
+        sizes = self.gather(len(rows))
+        buffers = [rows.new_zeros((max(sizes), *rows.shape[1:])) for _ in range(self.count + 1)]
+        self._go_on()  # memory may have run out on another rank, which meets this agreement at the end of its step
+        return cast(Tensor, _GatheredRows.apply(rows, self, sizes, buffers))
+
+    def _go_on(self) -> None:
+        """Agree with the other ranks to go on with a forward.
+
+        Raises:
+            Agreed: If one of them cannot.
+        """
+        verdict, _, error = self._gathered_verdict(Status.FINE, 0.0)
         if verdict >= Status.OUT_OF_MEMORY:
-            raise Agreed(verdict, failure)
-        return cast(Tensor, _GatheredRows.apply(rows, self))
+            raise Agreed(verdict, error)
 
     @contextmanager
     def together(self, forgiven: tuple[type[Exception], ...] = ()) -> Iterator[None]:
@@ -155,7 +166,7 @@ class Ranks(Collectives):
         try:
             yield
         except Exception as error:
-            if self._over or self._is_settled(error):
+            if self._over or self._is_known(error):
                 raise
             if self.lockstep and not isinstance(error, Stopped):
                 raise (self.lost(error) or error) from error.__cause__
@@ -173,7 +184,7 @@ class Ranks(Collectives):
         elif verdict == Status.STOP:
             caught = Stopped()
         if caught is not None:
-            self._settled = caught
+            self._known_error = caught
             raise caught
 
     def heed(self) -> None:
@@ -187,7 +198,7 @@ class Ranks(Collectives):
 
     def leave(self, error: BaseException) -> None:
         """Report an error that the other ranks do not know of, and abort the process groups, so that no rank waits for this one."""
-        if self._heartbeat is None or not (self._over or isinstance(error, RankError) or not self._is_settled(error)):
+        if self._heartbeat is None or not (self._over or isinstance(error, RankError) or not self._is_known(error)):
             return
         if not (self._over or isinstance(error, RankError)):
             self._heartbeat.report_failure(described(error))
@@ -203,16 +214,16 @@ class Ranks(Collectives):
 
     def known(self, error: T) -> T:
         """Return an error that all ranks raise together, marked so that it is not reported again."""
-        self._settled = error
+        self._known_error = error
         return error
 
-    def _is_settled(self, error: BaseException) -> bool:
+    def _is_known(self, error: BaseException) -> bool:
         """Return whether all ranks know of an error or of one of its causes."""
         if isinstance(error, RankError):
             return True
         cause: BaseException | None = error
         while cause is not None:
-            if cause is self._settled:
+            if cause is self._known_error:
                 return True
             cause = cause.__cause__
         return False
@@ -222,14 +233,13 @@ class _GatheredRows(torch.autograd.Function):
     """All-gather of rows, whose backward returns the gradient of this rank's own rows."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
-        sizes = ranks.gather(len(rows))
+    def forward(ctx: Any, rows: Tensor, ranks: Ranks, sizes: list[int], buffers: list[Tensor]) -> Tensor:
         ctx.start, ctx.size = sum(sizes[: ranks.rank]), len(rows)
-        return ranks.rows_of_all(rows, sizes)
+        return ranks.rows_of_all(rows, sizes, buffers)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
-        return gradients[0][ctx.start : ctx.start + ctx.size], None
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
+        return gradients[0][ctx.start : ctx.start + ctx.size], None, None, None
 
 
 def described(error: BaseException) -> str:

@@ -14,14 +14,15 @@ from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 from torch.distributed.rendezvous import rendezvous
 
-from zoo.engine.distributed.gpu_of_rank import agree_on_devices
-from zoo.engine.distributed.heartbeat import announce_in
+from zoo.engine.distributed.heartbeat import set_announcement_store
+from zoo.engine.distributed.rank_devices import agree_on_devices
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.runtime.launch_env import launched
 from zoo.errors import OptionError
 
 _JOINED = itertools.count()
-_FOUND: dict[str, Any] = {}  # for all runs of this process, because rank 0 may host the store
+# Store, rank and world size for all runs of this process, because rank 0 may host the store; and whether zoo made the group.
+_FOUND: dict[str, Any] = {}
 
 
 def refuse_foreign_launchers() -> None:
@@ -75,14 +76,20 @@ def join_processes(wanted: str, timeout: float) -> Ranks:
         return Ranks(timeout=timeout)
     try:
         found = _rendezvous(timeout)
-        announce_in(found["store"])
-        cuda = agree_on_devices(found["store"], found["rank"], count, wanted) is not None
+        set_announcement_store(found["store"])
+        cuda = agree_on_devices(found["store"], found["rank"], count, wanted)
+        backend = "nccl" if cuda else "gloo"
+        if _FOUND["ours"] and dist.is_initialized() and dist.get_backend() != backend:
+            dist.destroy_process_group()  # of an earlier run on another device
         if not dist.is_initialized():
             # Decisions time out first, over gloo and with a named cause; NCCL would end the process.
             patience = timedelta(seconds=timeout + 120 if cuda else timeout)
-            dist.init_process_group("nccl" if cuda else "gloo", timeout=patience, **found)
-            atexit.register(_leave)
-        return Ranks(dist.get_rank(), count, timeout)
+            dist.init_process_group(backend, timeout=patience, **found)
+            _FOUND["ours"] = True
+            atexit.register(_destroy_group)
+        return Ranks(dist.get_rank(), count, timeout, found["store"])
+    except OptionError:
+        raise
     except (ValueError, RuntimeError) as error:
         raise OptionError(f"the {count} processes cannot find each other: {error}; see docs/several-devices.md") from error
 
@@ -90,13 +97,14 @@ def join_processes(wanted: str, timeout: float) -> Ranks:
 def _rendezvous(timeout: float) -> dict[str, Any]:
     """Return the launcher's store, the rank and the world size; each run has its own prefix, so that it starts empty."""
     if not _FOUND and dist.is_initialized():  # by the program, which may host the launcher's store
-        _FOUND.update(store=_get_default_store(), rank=dist.get_rank(), world_size=dist.get_world_size())
+        _FOUND.update(store=_get_default_store(), rank=dist.get_rank(), world_size=dist.get_world_size(), ours=False)
     elif not _FOUND:
         store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-        _FOUND.update(store=store, rank=rank, world_size=count)
-    return _FOUND | {"store": PrefixStore(f"zoo/{next(_JOINED)}", _FOUND["store"])}
+        _FOUND.update(store=store, rank=rank, world_size=count, ours=False)
+    store = PrefixStore(f"zoo/{next(_JOINED)}", _FOUND["store"])
+    return {"store": store, "rank": _FOUND["rank"], "world_size": _FOUND["world_size"]}
 
 
-def _leave() -> None:
+def _destroy_group() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -15,7 +15,7 @@ from zoo.data.dataset import Batch, ModelInputs, Samples
 from zoo.data.open import Table
 from zoo.data.text import TextSamples
 from zoo.data.transforms import Augment
-from zoo.data.workers import worker_init
+from zoo.data.workers import init_worker
 from zoo.engine.loading.order import Indices
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.start_method import refuse_second_run, start_method, usable_workers
@@ -67,7 +67,7 @@ class Loader:
             num_workers=number,
             collate_fn=samples.collate,
             pin_memory=device.type == "cuda",
-            worker_init_fn=worker_init() if number else None,
+            worker_init_fn=init_worker if number else None,
             multiprocessing_context=start_method() if number else None,
             persistent_workers=keep_workers and number > 0,
             # A private generator, because iterators would otherwise draw from the global one.

@@ -29,7 +29,7 @@ from zoo.engine.runtime.rollback import as_before, tensors_of
 from zoo.engine.runtime.signals import StopFlag
 from zoo.engine.train.job import Job, Tables, resolve_job
 from zoo.engine.train.model_setup import active, further_modules, prepared
-from zoo.engine.train.objective import cache_obstacle, make_objective
+from zoo.engine.train.objective import make_objective, run_cache_obstacle
 from zoo.engine.train.supervised import Supervised
 from zoo.engine.train.trainer import Training
 from zoo.models.task_model import TaskModel
@@ -110,7 +110,7 @@ class _Planned:
     def _phases(self, training: Training, held: int) -> list[PhasePlan]:
         phases = []
         factors = _factors(training)
-        dry_run = DryRun(training, self._valid, obstacle=cache_obstacle(training.objective, self._config))
+        dry_run = DryRun(training, self._valid, obstacle=run_cache_obstacle(training.objective, self._config))
         for epoch in (epoch for epoch in training.parts.epochs if epoch.done == 0):
             dry = dry_run.phase(epoch)
             memory = held + self._copies(epoch) + self._peak(dry)

@@ -32,7 +32,7 @@ class AutoTune:
     """The trials of one run.
 
     Args:
-        parts: The run.
+        parts: The stateful objects of the run.
         context: The conditions of the run.
         batches: The samples of each step.
     """

@@ -28,7 +28,7 @@ class Finalizer:
     """Loads the values of the best epoch after training, then averages and mixes them as configured.
 
     Args:
-        parts: The run.
+        parts: The stateful objects of the run.
         context: The conditions of the run.
         data: For passes over the training data.
         writer: Writes checkpoints.

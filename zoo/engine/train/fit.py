@@ -70,7 +70,7 @@ def fit(
         valid: Another source; None takes the validation split of ``train`` or holds 20 % out; False trains on everything
             and keeps the last epoch.
         recipe: ``layer-decay``, ``linear-probe``, ``lp-ft``, ``full``, ``top``, ``gradual``, ``lora``, ``bitfit``, or a ``Recipe``;
-            None takes ``layer-decay``, and ``full`` for words.
+            None takes ``layer-decay``, and ``full`` for text.
         epochs: Epochs of all phases together; the recipe's if None, as are the next two.
         batch_size: Samples of a batch, over all ranks; ``auto`` finds the largest micro-batch that fits into memory.
         lr: Learning rate of the head; ``auto`` finds one for each phase by a range test.
@@ -79,7 +79,7 @@ def fit(
         out: Folder of the run; None takes the next free one below ``runs/``.
         resume: Continue exactly where the run in ``out`` stopped.
         quiet: Show nothing.
-        objective: Makes the objective from the ``Supervised`` of the model and the data; None trains on that itself.
+        objective: Makes the objective from the ``Supervised`` of the model and the data; None minimises that itself.
         **recipe_options: See ``zoo.engine.options.config.Config``.
 
     Returns:
@@ -107,7 +107,7 @@ def _check_kinds(out: Any, **switches: Any) -> None:
     if out is not None and not isinstance(out, str | os.PathLike):
         faults.append(f"out is {out!r}; it must be the name of a folder, or None")
     if faults:
-        raise OptionError(fault_list("fit was given what it cannot use:", faults))
+        raise OptionError(fault_list("fit() got arguments of the wrong type:", faults))
 
 
 def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool) -> Run:
@@ -245,8 +245,8 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
         before = json.loads(path.read_text(encoding="utf-8"))
         faults = option_differences(_effective(record), _effective(before)) + option_differences(record["model"], before["model"])
         if record.get("objective") != before.get("objective"):
-            names = ["one of your own" if each.get("objective") else "that of the labels" for each in (before, record)]
-            faults.append(f"the objective was {names[0]} and is {names[1]}")
+            began, resumed = ("with" if each.get("objective") else "without" for each in (before, record))
+            faults.append(f"the run was started {began} objective= and is resumed {resumed} it")
         if record.get("own") != before.get("own"):
             faults.append(f"own parts were {before.get('own') or 'none'} and are {record.get('own') or 'none'}")
         faults += [_data_difference(name, record["data"][name], before["data"][name]) for name in ("train", "valid")]

@@ -101,14 +101,14 @@ def resolve_job(
         OptionError: For unknown options, values out of range and options that do not apply to the model's task.
     """
     faults: list[str] = []
-    named = options.get("metrics")
+    metrics = options.get("metrics")
     own = take_own_parts(options, find_task(model.task), faults)
     config = resolve(
         recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)),
         options,
         task=model.task,
         check_optimizer=check_optimizer,
-        metrics=named if isinstance(named, Mapping) else (),
+        metrics=[str(name) for name in metrics] if isinstance(metrics, Mapping) else (),
         faults=faults,
     )
     opening = partial(open_for_fit, model, train, valid, config)

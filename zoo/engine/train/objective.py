@@ -161,7 +161,7 @@ def checked_metrics(metrics: Any, name: str) -> dict[str, float]:
         raise OptionError(f"validate() of {name!r} returned {metrics!r}; it must return a dict of numbers") from error
 
 
-def cache_obstacle(objective: Objective, config: Config) -> str:
+def run_cache_obstacle(objective: Objective, config: Config) -> str:
     """Return why activations of the frozen prefix must not be stored; empty where they may be."""
     return "compiled code is not entered in the middle" if config.compile else objective.cache_obstacle
 

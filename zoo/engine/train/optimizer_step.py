@@ -142,11 +142,11 @@ class Stepper:
             try:
                 value = self._gradients(batches, weight, step)
                 self._exchange.send_rest()
-            except Agreed as other:  # another rank cannot go on, and all know; it still waits for the gradients of this one
-                verdict, caught = other.verdict, other.failure
+            except Agreed as other:  # another rank failed and all ranks have agreed; it still expects this rank's buckets
+                verdict, caught = other.verdict, other.error
             except Exception as error:
                 if isinstance(error, RankError) and not self._ranks.lockstep:
-                    raise  # nobody is left to agree with, and the message names the cause
+                    raise  # the process group is broken, so no agreement is possible; the error names the cause
                 caught = error
                 if self._ranks.lockstep:
                     self._give_up(error, step.explain)
@@ -155,10 +155,10 @@ class Stepper:
             if caught is not None or verdict is not None:
                 self._exchange.send_zeros()
             self._exchange.send_values(self._guard.flags)
-            missing: Tensor | float = 0.0
+            total_missing: Tensor | float = 0.0
             if verdict is None:
                 status = step.asked() if caught is None else _status(caught)
-                verdict, missing = self._ranks.agree_and_add(status, self._exchange.missing, described(caught) if caught else "")
+                verdict, total_missing = self._ranks.agree_and_add(status, self._exchange.missing, described(caught) if caught else "")
             if verdict < Status.OUT_OF_MEMORY:
                 break
             self._exchange.discard()
@@ -169,7 +169,7 @@ class Stepper:
             if verdict == Status.FAILED and caught is not None:
                 raise caught
             self._halve(batches, caught)
-        self._exchange.finish(float(missing))
+        self._exchange.finish(float(total_missing))
         if self._ranks.lockstep:  # the backward has summed the gradients
             self._ranks.add(self._guard.flags)
         return value, verdict
@@ -194,7 +194,7 @@ class Stepper:
                 weight = weight + self._objective.weight(batch)
         except Exception as error:
             caught = error
-        status = Status.FINE if caught is None else Status.FAILED  # out of memory while loading is no matter of micro-batches
+        status = Status.FINE if caught is None else Status.FAILED  # smaller micro-batches would not help loading
         message = described(caught) if caught else ""
         if self._undo.device.type == "cuda" and self._ranks.count > 1:  # on the device, without waiting for the GPU
             self._ranks.agree(status, message)
@@ -229,7 +229,7 @@ class Stepper:
         return value
 
     def _halve(self, batches: Sequence[Mapping[str, Batch]], caught: Exception | None) -> None:
-        """Restart the step with micro-batches of half the size."""
+        """Halve the micro-batches for the retry."""
         self._optimizer.zero_grad(set_to_none=True)
         if not self._objective.separable:
             cause = f"a batch does not fit into memory, and the loss of {self._objective.name} needs it as a whole"

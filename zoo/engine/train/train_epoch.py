@@ -52,7 +52,7 @@ class StepErrors:
     """Makes the error for a loss or gradient of a run that is not finite.
 
     Attributes:
-        parts: The run.
+        parts: The stateful objects of the run.
         context: The conditions of the run.
     """
 
@@ -79,7 +79,7 @@ class EpochRunner:
     """Takes the steps of an epoch.
 
     Args:
-        parts: The run.
+        parts: The stateful objects of the run.
         context: The conditions of the run.
         stepper: Takes single steps.
         guard: Checks their losses and gradients.

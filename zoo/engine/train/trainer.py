@@ -28,7 +28,7 @@ from zoo.engine.rundir.trackers import EpochReports
 from zoo.engine.runtime.signals import StopFlag, Stopped, interrupted
 from zoo.engine.train.auto_tune import AutoTune
 from zoo.engine.train.finalize import Finalizer
-from zoo.engine.train.objective import Objective, cache_obstacle, checked_metrics
+from zoo.engine.train.objective import Objective, checked_metrics, run_cache_obstacle
 from zoo.engine.train.optimizer_step import Stepper
 from zoo.engine.train.run_parts import RunParts
 from zoo.engine.train.train_epoch import EpochRunner
@@ -69,12 +69,12 @@ class Training:
         self.parts = RunParts(objective, context, epochs)
         self.state, self.best = self.parts.state, self.parts.best
         guard, stepper = self.make_stepper()
-        obstacle = cache_obstacle(objective, config)
+        obstacle = run_cache_obstacle(objective, config)
         self.data = PhaseData(model, objective.sources, objective.valid, context, frozen=objective.frozen, obstacle=obstacle)
         self._guard, self._reports = guard, EpochReports(context)
         self._writer = CheckpointWriter(context.folder / "checkpoint", self.parts.by_name(), ranks, lambda: self.state.steps)
         self._runner = EpochRunner(self.parts, context, stepper=stepper, guard=guard, batches=self.batches, writer=self._writer)
-        self._phase, self._began = -1, 0.0
+        self._phase, self._epoch_started = -1, 0.0
 
     def run(self, saved: Checkpoint | None) -> None:
         """Train to the end of the last phase, from ``saved`` where it is given, and load the values of the best epoch.
@@ -115,7 +115,7 @@ class Training:
 
     def _epoch(self, epoch: Epoch) -> None:
         state, context = self.state, self.context
-        self._began = time.perf_counter() - state.seconds
+        self._epoch_started = time.perf_counter() - state.seconds
         if self._phase != epoch.index:
             self._phase = epoch.index
             self.model.freeze(epoch.frozen)
@@ -123,20 +123,20 @@ class Training:
                 torch.compiler.reset()
             self.parts.averages.settle(frozen_names(self.model))
         try:
-            begins = epoch.done == state.step == 0
-            if begins:
+            at_start = epoch.done == state.step == 0
+            if at_start:
                 state.pass_divisor = max(state.pass_divisor, state.micro_batches)
             self.data.passes.divisor = max(self.data.passes.divisor, state.pass_divisor)
             with context.ranks.together():
                 streams = self.data.train(epoch)
-            if begins:  # so that a resumed run stores outputs in batches of the same size
+            if at_start:  # so that a resumed run stores outputs in batches of the same size
                 state.pass_divisor = self.data.passes.divisor
             self._set_mode(epoch, training=True)
             with self.objective.phase():
-                if begins:
-                    began = time.perf_counter()
+                if at_start:
+                    trials_started = time.perf_counter()
                     self._begin_phase(epoch, streams)
-                    self._began += time.perf_counter() - began  # without the trials
+                    self._epoch_started += time.perf_counter() - trials_started  # without the trials
                 title = f"{epoch.phase.name} {state.epoch + 1}/{len(self.parts.epochs)}"
                 self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
             trained = self._seconds()
@@ -218,7 +218,7 @@ class Training:
 
     def _seconds(self) -> float:
         """Return the seconds of the present epoch so far, those before an interruption included."""
-        return time.perf_counter() - self._began
+        return time.perf_counter() - self._epoch_started
 
 
 def _starts_from_features(objective: Objective) -> bool:

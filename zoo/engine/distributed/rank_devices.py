@@ -33,14 +33,14 @@ def gpu_of_rank() -> int:
     if local >= visible:
         limit = os.environ.get("CUDA_VISIBLE_DEVICES")
         within = "" if limit is None else f" (CUDA_VISIBLE_DEVICES={limit})"
-        raise OptionError(f"the process with local rank {local} has no GPU, as it sees {visible} of them{within}. {_REMEDY}")
+        raise OptionError(f"the process with local rank {local} has no GPU, as it sees {visible} of them{within}")
     return local
 
 
-def agree_on_devices(store: Any, rank: int, count: int, wanted: str) -> int | None:
-    """Return the index of this rank's GPU, which becomes the current device; None if the ranks train without CUDA.
+def agree_on_devices(store: Any, rank: int, count: int, wanted: str) -> bool:
+    """Set this rank's GPU as the current device; return whether the ranks train on CUDA.
 
-    The ranks tell each other through the launcher's store. With a collective, a rank without a GPU would leave the others waiting.
+    Devices are exchanged through the launcher's store, because a rank without a GPU cannot join a collective.
 
     Args:
         store: Empty store that all ranks see.
@@ -52,23 +52,23 @@ def agree_on_devices(store: Any, rank: int, count: int, wanted: str) -> int | No
         OptionError: On every rank, if one has no device, if their devices differ in type, or if some share a GPU.
         RuntimeError: If a rank does not answer within the timeout of the store.
     """
-    gpu, mine = None, {"fault": ""}
+    mine = {"fault": ""}
     try:
         mine["type"] = choose_device(wanted).type
         if mine["type"] == "cuda":
             gpu = gpu_of_rank()
             torch.cuda.set_device(gpu)  # NCCL, FSDP and Accelerate's "cuda" take the current device
             mine["uuid"] = str(getattr(torch.cuda.get_device_properties(gpu), "uuid", ""))  # not every build of torch knows it
-    except OptionError as error:
-        mine["fault"] = str(error)
+    except (OptionError, RuntimeError) as error:  # CUDA raises RuntimeErrors for a GPU that is busy or broken
+        mine["fault"] = str(error).partition("\n")[0]
     store.set(f"device/{rank}", json.dumps(mine))
-    faults = device_faults([json.loads(store.get(f"device/{other}")) for other in range(count)])
+    faults = _device_faults([json.loads(store.get(f"device/{other}")) for other in range(count)])
     if faults:
         raise OptionError(fault_list(f"{count} processes cannot train together:", faults, _REMEDY))
-    return gpu
+    return mine["type"] == "cuda"
 
 
-def device_faults(devices: Sequence[Mapping[str, str]]) -> list[str]:
+def _device_faults(devices: Sequence[Mapping[str, str]]) -> list[str]:
     """Return why ranks cannot train together.
 
     Args:
