@@ -30,6 +30,7 @@ FLOORS = {
     "zoo.weights.safetensors_header": 2.0,
     "zoo.weights.hub_cache": 2.0,
     "zoo.weights.hub": 2.1,
+    "zoo.weights.download": 2.2,
     "zoo.weights.shards": 2.2,
     "zoo.plugins": 2.3,
     "zoo.registry": 2.4,
@@ -40,7 +41,10 @@ FLOORS = {
     "zoo.models.build": 3.0,
     "zoo.weights.copy_read": 3.0,
     "zoo.weights.load": 3.1,
+    "zoo.weights.inert_unpickler": 3.1,
     "zoo.weights.pickles": 3.2,
+    "zoo.weights.converted": 3.3,
+    "zoo.weights.locate": 3.4,
     "zoo.data": 3.0,
     "zoo.tuning": 4.0,
     "zoo.models.heads": 4.0,
@@ -359,7 +363,11 @@ def test_plugins_use_the_public_names_of_zoo_only() -> None:
 
 
 # Where bytes from disk or Hub become objects. Everything else asks zoo.weights.load.
-GATES = {"zoo/weights/load.py": {"safe_open", "load_file"}, "zoo/weights/pickles.py": {"torch.load"}}
+GATES = {
+    "zoo/weights/load.py": {"safe_open", "load_file"},
+    "zoo/weights/pickles.py": {"torch.load"},
+    "zoo/weights/inert_unpickler.py": {"pickle"},
+}
 FORBIDDEN_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 SAFE = {"allow_pickle": "False", "weights_only": "True", "trust_remote_code": "False"}
 READERS = {"safe_open", "load_file", "load_model", "load_state_dict_from_url"}

@@ -20,7 +20,8 @@ from tests.toy import ToyNet
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError
 from zoo.weights.hub import fetch
-from zoo.weights.load import locate, read, write
+from zoo.weights.load import read, write
+from zoo.weights.locate import locate
 from zoo.weights.shards import model_digest
 
 COMMIT, OTHER = "a" * 40, "b" * 40

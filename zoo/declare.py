@@ -211,17 +211,18 @@ class Features:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
-    """Location of pretrained weights: a Hub repository, a file of a Python package, or a local file.
+    """Location of pretrained weights: a Hub repository, a URL, a file of a Python package, or a local file.
 
     Attributes:
         repo: Hub repository; ``file`` is then a path inside it.
         revision: Commit, tag or branch of the repository.
         package: Importable package that ships ``file``.
-        file: Name or path of a safetensors file.
+        file: Name or path of a safetensors file, or of a checkpoint of ``torch.save``, which is converted once.
         sha256: Digest of the file, as 64 hexadecimal digits; for the index of a sharded model, that of the listing of all its files.
+        converted_sha256: Digest of the safetensors made of a checkpoint, in the same form.
         size: Bytes of the file; 0 if unknown.
         license: SPDX identifier in lower case, or ``unknown``.
-        url: The publisher's page of weights that are not on the Hub; shown to the user, never fetched.
+        url: URL of a file that is not on the Hub: fetched once over https, and compared with the first download ever after.
     """
 
     repo: str = ""
@@ -232,14 +233,17 @@ class Weights:
     license: str = "unknown"
     url: str = ""
     size: int = 0
+    converted_sha256: str = ""
 
     def __post_init__(self) -> None:
-        if self.repo and self.file and not self.package and not self.sha256:
+        if self.repo and self.file and not self.package and not self.sha256 and not self.url:
             return  # fast path: every listing makes thousands of these
-        digest = self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256)
+        places = {"repo": self.repo, "package": self.package, "url": self.url}
+        given = [f"{name} {value!r}" for name, value in places.items() if value]
+        digests, digits = (("sha256", self.sha256), ("converted_sha256", self.converted_sha256)), re.compile(r"[0-9a-f]{64}")
         faults = [
-            (bool(self.repo and self.package), f"both repo {self.repo!r} and package {self.package!r} are given"),
-            (bool(digest), f"sha256 {self.sha256!r} is not 64 hexadecimal digits"),
+            (len(given) > 1, f"{' and '.join(given)} are given; there is one place"),
+            *((bool(value) and not digits.fullmatch(value), f"{name} {value!r} is not 64 hexadecimal digits") for name, value in digests),
             (not self.file, "file is empty"),
         ]
         _check("Weights", faults)

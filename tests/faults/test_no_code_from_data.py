@@ -19,7 +19,7 @@ from zoo.cli.probe import run_child
 from zoo.declare import Weights
 from zoo.errors import SavedModelError, WeightsNotFoundError, ZooError
 from zoo.registry.registry import Registry, use_registry
-from zoo.weights.load import locate
+from zoo.weights.locate import locate
 
 HOSTILE = "import pathlib; pathlib.Path({marker!r}).touch()"
 

@@ -133,8 +133,8 @@ def _registry_files() -> list[str]:
 def _folders() -> dict[str, Path]:
     from huggingface_hub import constants
 
-    from zoo.plugins.listing_cache import cache_folder
     from zoo.plugins.policy import user_file
+    from zoo.util.atomic_write import cache_folder
 
     return {"index of plugins": cache_folder(), "cache of the Hub": Path(constants.HF_HUB_CACHE), "settings": user_file().parent}
 

@@ -19,7 +19,6 @@ from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError
 
 if TYPE_CHECKING:
-    from zoo.declare import Weights
     from zoo.engine.distributed.ranks import Ranks
     from zoo.engine.options.config import Config
     from zoo.engine.train.job import Job
@@ -215,16 +214,8 @@ def _configured(declared: Backbone, settings: dict[str, Any]) -> Backbone:
     if isinstance(spec.inputs, Image) and spec.inputs.fixed_size and size is not None:
         options.setdefault("img_size", size)
     weights = False if settings["weights"] in ("none", False) else settings["weights"]
-    if weights is None and spec.weights and spec.weights.repo:
-        _fetch_early(spec.weights, spec.name)
+    if weights is None and spec.weights and (spec.weights.repo or spec.weights.url):
+        from zoo.weights.locate import obtain
+
+        obtain(spec.weights, spec.name)  # before torch and a model library are imported
     return configured(declared, weights=weights, allow_partial=bool(settings["allow_partial"]), options=options)
-
-
-def _fetch_early(weights: Weights, owner: str) -> None:
-    """Download the weights, or raise if they are missing, before torch and a model library are imported."""
-    from zoo.weights.hub import fetch, find_cached
-
-    place = (weights.repo, weights.file, weights.revision)
-    shards = (weights.repo, f"{weights.file}.index.json", weights.revision)
-    if find_cached(*place, owner=owner) is None and find_cached(*shards, owner=owner) is None:
-        fetch(*place, owner=owner, missing_ok=True)

@@ -101,7 +101,7 @@ class Backbone:
         state: Callable[[], dict[str, Tensor]] | None = None,
     ) -> None:
         if isinstance(weights, str | PathLike):
-            from zoo.weights.load import local_file
+            from zoo.weights.locate import local_file
 
             spec = spec.replace(weights=Weights(file=str(local_file(Path(weights), spec.name))))
             state = None
@@ -190,7 +190,8 @@ class Backbone:
         return adapt(self, num_classes, task=task, head=head, in_chans=in_chans, labels=labels, seed=seed, head_options=head_options)
 
     def _read(self) -> dict[str, Tensor]:
-        from zoo.weights.load import locate, read
+        from zoo.weights.load import read
+        from zoo.weights.locate import locate
 
         if self._state is not None:
             return self._state()

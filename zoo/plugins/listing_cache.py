@@ -19,7 +19,7 @@ from zoo import declare
 from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume, Weights
 from zoo.plugins.loader import Plugin
 from zoo.plugins.policy import OWN
-from zoo.util.atomic_write import user_folder, write_text
+from zoo.util.atomic_write import cache_folder, write_text
 
 FORMAT = 1
 KINDS = {kind.__name__: kind for kind in (Image, Text, Volume, Features)}
@@ -34,14 +34,6 @@ class Listed(NamedTuple):
     backbones: list[BackboneSpec]
     heads: list[HeadSpec]
     hooks: tuple[str, ...]
-
-
-def cache_folder() -> Path:
-    """Return the cache folder: ``ZOO_CACHE``, or ``zoo`` in the user's cache folder."""
-    given = os.environ.get("ZOO_CACHE")
-    if given:
-        return Path(os.path.expanduser(given))  # noqa: PTH111  # Path's method raises without a home
-    return user_folder("XDG_CACHE_HOME", "~/.cache")
 
 
 def recall(plugin: Plugin) -> Listed | None:

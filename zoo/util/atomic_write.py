@@ -24,6 +24,14 @@ def user_folder(variable: str, usual: str) -> Path:
     return Path(os.environ.get(variable) or os.path.expanduser(usual)) / "zoo"  # noqa: PTH111  # Path's method raises without a home
 
 
+def cache_folder() -> Path:
+    """Return the cache folder: ``ZOO_CACHE``, or ``zoo`` in the user's cache folder."""
+    given = os.environ.get("ZOO_CACHE")
+    if given:
+        return Path(os.path.expanduser(given))  # noqa: PTH111  # Path's method raises without a home
+    return user_folder("XDG_CACHE_HOME", "~/.cache")
+
+
 def config_folder() -> Path:
     """Return the folder of the user's own settings."""
     return user_folder("XDG_CONFIG_HOME", "~/.config")

@@ -1,91 +1,26 @@
-"""Find, verify and read weights; the only module that does.
+"""Reading and writing of safetensors files, the only format that is loaded.
 
-Safetensors only, no pickle and no fallback, so no code of a file is run. Headers are checked before the file is opened. Only
-blobs of the Hub cache are mapped: other files may be truncated while in use, which would kill a process with a mapping.
+Headers are checked before a file is opened. Only blobs of the Hub cache are mapped: other files may be truncated while in use,
+which would kill a process with a mapping.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from zoo.declare import Weights
-from zoo.errors import WeightsError, WeightsNotFoundError, count, did_you_mean, examples
+from zoo.errors import WeightsError, count, examples
 from zoo.util.atomic_write import room_for
 from zoo.weights.copy_read import copies, copy_tensors
-from zoo.weights.hub import AbsentError, fetch, find_cached
-from zoo.weights.hub_cache import check_cached, is_blob, repository_of
 from zoo.weights.hub_cache import digest as digest
+from zoo.weights.hub_cache import is_blob
 from zoo.weights.safetensors_header import read_header
-from zoo.weights.shards import INDEX, SUFFIX, model_digest, read_index
+from zoo.weights.shards import SUFFIX, read_index
 
 LARGEST = 1e30  # no trained weights are as large; outputs would overflow after a few layers
-
-
-def locate(weights: Weights, owner: str) -> Path:
-    """Return the local path of a weights file, fetched from the Hub if it is declared there.
-
-    Args:
-        weights: The declaration.
-        owner: Name of the backbone, for messages.
-
-    Returns:
-        A safetensors file, or the index file of a sharded model with all its shards.
-
-    Raises:
-        WeightsNotFoundError: If the file is not on disk and cannot be fetched.
-        WeightsError: If the file is damaged, or its digest is not the pinned one.
-    """
-    if weights.repo:
-        return _pinned(_from_hub(weights, owner), weights, owner)
-    if weights.package:
-        path = _in_package(weights.package, weights.file, owner)
-    elif weights.url:
-        raise WeightsNotFoundError(
-            f"{owner}: its weights are published only at {weights.url}, not as safetensors on the Hub; "
-            "download them, turn them into safetensors with zoo convert FILE --out FILE.safetensors, and pass weights='FILE' "
-            "(whole pickled models, which convert refuses: see docs/plugins/medical.md)"
-        )
-    else:
-        path = Path(weights.file)
-    path = local_file(path, owner)
-    repository = repository_of(path)
-    return _pinned(check_cached(repository, path, owner) if repository else path, weights, owner)
-
-
-def _in_package(package: str, file: str, owner: str) -> Path:
-    """Return a file of an installed package without importing it, as a registry file may name any package."""
-    top, *below = package.split(".")
-    spec = importlib.util.find_spec(top) if top else None
-    if spec is None:
-        raise WeightsNotFoundError(f"{owner}: its weights are in the package {package!r}, which is not installed")
-    places = [Path(folder, *below, file) for folder in spec.submodule_search_locations or ()] or [Path(file)]
-    return next((path for path in places if path.exists()), places[0])
-
-
-def local_file(path: Path, owner: str) -> Path:
-    """Return the weights file at ``path``; in a folder, its ``model.safetensors`` or the index of its shards.
-
-    Raises:
-        WeightsNotFoundError: If there is none, with the nearest existing name.
-        WeightsError: If it is not a safetensors file.
-    """
-    if path.is_dir():
-        sharded = not (path / "model.safetensors").exists() and (path / INDEX).exists()
-        path = path / (INDEX if sharded else "model.safetensors")
-    if not path.is_file():
-        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise WeightsNotFoundError(f"{owner}: there is no weights file {str(path)!r}{did_you_mean(path.name, beside)}")
-    if not path.name.endswith((".safetensors", SUFFIX)):
-        raise WeightsError(
-            f"{owner}: {str(path)!r} is not a safetensors file; pickled checkpoints can run code and are refused: "
-            f"turn it into one with zoo convert {path.name} --out {path.stem}.safetensors"
-        )
-    return path
 
 
 def read(path: Path, owner: str = "", *, pretrained: bool = True) -> dict[str, Tensor]:
@@ -189,42 +124,3 @@ def _largest(tensor: Tensor) -> float:
     """Return the largest magnitude, NaN if there is one, in one pass."""
     low, high = torch.aminmax(tensor if tensor.element_size() > 1 else tensor.float())
     return float(torch.maximum(low.abs(), high.abs()))
-
-
-def _from_hub(weights: Weights, owner: str) -> Path:
-    """Fetch the file, or the index and all shards of a sharded model."""
-    try:
-        path = fetch(weights.repo, weights.file, weights.revision, owner=owner)
-    except WeightsNotFoundError as error:
-        if not weights.file.endswith(".safetensors") or weights.file.endswith(SUFFIX):
-            raise
-        get = fetch if isinstance(error, AbsentError) else find_cached  # no further attempts without network
-        try:
-            index = get(weights.repo, f"{weights.file}.index.json", weights.revision, owner=owner)
-        except WeightsNotFoundError:
-            index = None
-        if index is None:
-            raise
-        path = index
-    if path.name.endswith(SUFFIX):
-        commit = next(parent.name for parent in path.parents if parent.parent.name == "snapshots")
-        folder = weights.file.rpartition("/")[0]
-        for name in read_index(path, owner).shards:
-            fetch(weights.repo, f"{folder}/{name}".lstrip("/"), commit, owner=owner)
-    if not path.name.endswith((".safetensors", SUFFIX)):
-        raise WeightsError(f"{owner}: {weights.repo}/{weights.file} is not a safetensors file; pickled checkpoints are refused")
-    return path
-
-
-def _pinned(path: Path, weights: Weights, owner: str) -> Path:
-    """Check the size and digest of a file against the pinned ones; return its path."""
-    size = path.stat().st_size
-    if weights.size and not path.name.endswith(SUFFIX) and size != weights.size:
-        raise WeightsError(
-            f"{owner}: {str(path)!r} has {size} bytes, pinned are {weights.size}; it is cut off or another one: fetch it again"
-        )
-    if weights.sha256 and (found := model_digest(path, owner)) != weights.sha256:
-        raise WeightsError(
-            f"{owner}: {str(path)!r} has sha256 {found}, pinned is {weights.sha256}; the file is damaged or another one: fetch it again"
-        )
-    return path

@@ -1,4 +1,8 @@
-"""Conversion of torch checkpoints to safetensors with torch's restricted unpickler; the only module that opens pickles."""
+"""Conversion of torch checkpoints to safetensors, without running code of theirs.
+
+State dicts are read with torch's restricted unpickler. What it refuses, such as a whole pickled module, is read with
+``inert_unpickler``; these two modules are the only ones that open pickles.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, count, did_you_mean, examples
+from zoo.weights.inert_unpickler import Record, Stored, module_tensors, read_records
 from zoo.weights.load import write
 from zoo.weights.safetensors_header import format_of
 
@@ -27,11 +32,27 @@ TORCH_FLOOR = (2, 10)  # older versions run code of files in spite of weights_on
 
 
 class Converted(NamedTuple):
-    """The result of ``convert``: the file, and the entries left out."""
+    """The result of ``convert``.
+
+    Attributes:
+        out: The file.
+        tensors: Number of its tensors.
+        skipped: Names of the entries left out, because they are no tensors.
+        objects: Classes and functions that the checkpoint names; none was imported or called.
+    """
 
     out: Path
     tensors: int
     skipped: tuple[str, ...]
+    objects: tuple[str, ...] = ()
+
+
+class Checkpoint(NamedTuple):
+    """The content of a checkpoint: its tensors, and ``skipped`` and ``objects`` as of ``Converted``."""
+
+    tensors: dict[str, Tensor]
+    skipped: tuple[str, ...]
+    objects: tuple[str, ...]
 
 
 def convert(source: Path, out: Path, *, key: str = "", overwrite: bool = False) -> Converted:
@@ -53,10 +74,26 @@ def convert(source: Path, out: Path, *, key: str = "", overwrite: bool = False) 
         raise WeightsError(f"{str(out)!r} must end with .safetensors")
     if out.exists() and not overwrite:
         raise OutputExistsError(f"{str(out)!r} exists; choose another --out, or pass --overwrite")
+    found = read_checkpoint(source, key=key)
+    write(found.tensors, out, check=source)
+    return Converted(out, len(found.tensors), found.skipped, found.objects)
+
+
+def read_checkpoint(source: Path, *, key: str = "") -> Checkpoint:
+    """Read the tensors of a checkpoint written by ``torch.save``: a state dict, or a whole pickled module.
+
+    Args:
+        source: The checkpoint.
+        key: As for ``convert``.
+
+    Raises:
+        WeightsNotFoundError: If there is no such checkpoint.
+        WeightsError: If it is damaged, or holds no tensors.
+    """
     _check_source(source)
-    tensors, skipped = _tensors(_entry(_load(source), key, source), source)
-    write(tensors, out, check=source)
-    return Converted(out, len(tensors), tuple(skipped))
+    loaded, objects = _load(source)
+    tensors, skipped = _tensors(_entry(loaded, key, source), source)
+    return Checkpoint(tensors, tuple(skipped), tuple(objects))
 
 
 def _check_source(source: Path) -> None:
@@ -94,17 +131,19 @@ def _check_archive(source: Path) -> None:
         raise WeightsError(f"{str(source)!r} has doubled or unsafe names in its archive")
 
 
-def _load(source: Path) -> Any:
+def _load(source: Path) -> tuple[Any, list[str]]:
+    """Return the content of a checkpoint, and the names for which torch's restricted unpickler refuses it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle protocol
-            return torch.load(source, map_location="cpu", weights_only=True, mmap=False)
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=False), []
     except Exception as error:  # damaged or hostile streams cause errors of any type
-        blocked = _blocked(source, error)
+        objects = _blocked(source, error)
+        if objects:
+            return read_records(source), objects
         # Only the class of the error, because torch's message proposes to turn weights_only off.
-        reason = f"it needs {examples(blocked)}, which can run code" if blocked else f"torch cannot read it ({type(error).__name__})"
         raise WeightsError(
-            f"{str(source)!r} is refused: {reason}; only tensors and plain values are read, and there is no other way to open it here: "
+            f"{str(source)!r} is refused: torch cannot read it ({type(error).__name__}); only tensors and plain values are read: "
             "fetch it again, or ask its publisher for safetensors"
         ) from error
 
@@ -142,20 +181,33 @@ def _entry(loaded: Any, key: str, source: Path) -> Mapping[Any, Any]:
             raise WeightsError(f"{str(source)!r} has no entry {part!r}{did_you_mean(part, names)}; it has: {examples(names) or 'none'}")
         loaded = loaded[part]
     for _ in range(0 if key else DEEPEST):
-        inner = [loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), Mapping)] if isinstance(loaded, Mapping) else []
+        inner = [loaded[name] for name in WRAPPERS if _holds_names(loaded.get(name))] if isinstance(loaded, Mapping) else []
         if not inner:
             break
         loaded = inner[0]
-    if not isinstance(loaded, Mapping):
-        raise WeightsError(f"{str(source)!r} holds a {type(loaded).__name__}, not tensors by name")
-    return loaded
+    try:
+        named = module_tensors(loaded) if isinstance(loaded, Record) else loaded
+    except (ValueError, RuntimeError) as error:
+        raise WeightsError(f"{str(source)!r} holds a module that is damaged: {error}; fetch it again") from error
+    if not isinstance(named, Mapping) or not named:
+        what = loaded.path if isinstance(loaded, Record) else type(loaded).__name__
+        raise WeightsError(f"{str(source)!r} holds {what}, not tensors by name")
+    return named
+
+
+def _holds_names(value: Any) -> bool:
+    return isinstance(value, Mapping | Record)
 
 
 def _tensors(entry: Mapping[Any, Any], source: Path) -> tuple[dict[str, Tensor], list[str]]:
-    tensors = {str(name): value for name, value in entry.items() if isinstance(value, Tensor)}
-    skipped = [str(name) for name in entry if str(name) not in tensors]
+    try:
+        named = {str(name): value.tensor() if isinstance(value, Stored) else value for name, value in entry.items()}
+    except RuntimeError as error:
+        raise WeightsError(f"{str(source)!r} has a tensor that is larger than its values: {error}; fetch it again") from error
+    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    skipped = [name for name in named if name not in tensors]
     if not tensors:
-        inner = [str(name) for name, value in entry.items() if isinstance(value, Mapping)]
+        inner = [name for name, value in named.items() if _holds_names(value)]
         remedy = f"name the entry that does with --key: {examples(inner)}" if inner else f"it has: {examples(skipped) or 'nothing'}"
         raise WeightsError(f"{str(source)!r} holds no tensors at its top; {remedy}")
     odd = [name for name, value in tensors.items() if value.layout != torch.strided or value.is_quantized or value.is_meta]

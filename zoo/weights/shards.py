@@ -1,4 +1,4 @@
-"""Index files of sharded safetensors; imports no torch."""
+"""Index files of sharded models; imports no torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from zoo.errors import WeightsError, examples
 from zoo.weights.hub_cache import blob_digest, check_cached, digest, is_blob, repository_of, unsafe
 from zoo.weights.safetensors_header import MAX_HEADER, MAX_TENSORS
 
-INDEX = "model.safetensors.index.json"
-SUFFIX = ".safetensors.index.json"
+INDEX_ENDING = ".index.json"
+SUFFIX = f".safetensors{INDEX_ENDING}"
+PICKLED_INDEX = f".bin{INDEX_ENDING}"
 
 
 class Index(NamedTuple):
@@ -48,7 +49,9 @@ def read_index(path: Path, owner: str = "") -> Index:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{said}{str(path)!r} is not the index of a sharded model ({error}); fetch it again") from error
     wrong = [f"{name!r}: {unsafe(name)}" for name in sorted(set(table.values())) if unsafe(name)]
-    wrong += [f"{name!r}: it is not a safetensors file" for name in sorted(set(table.values())) if not name.endswith(".safetensors")]
+    kind = PICKLED_INDEX if path.name.endswith(PICKLED_INDEX) else SUFFIX
+    ending = kind.removesuffix(INDEX_ENDING)
+    wrong += [f"{name!r}: it is no {ending} file" for name in sorted(set(table.values())) if not name.endswith(ending)]
     if wrong:
         raise WeightsError(f"{said}{str(path)!r} names shards that are refused: {examples(wrong)}")
     shards: dict[str, set[str]] = {}
@@ -59,7 +62,7 @@ def read_index(path: Path, owner: str = "") -> Index:
 
 def model_digest(path: Path, owner: str = "") -> str:
     """Return the sha256 of a weights file, or of the listing of an index and its shards as ``sha256sum`` prints it."""
-    if not path.name.endswith(SUFFIX):
+    if not path.name.endswith(INDEX_ENDING):
         return _digest(path)
     files = {path.name: path} | read_index(path, owner).files(owner)
     return listing_digest({name: _digest(file) for name, file in files.items()})

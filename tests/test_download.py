@@ -1,0 +1,285 @@
+"""Weights of a URL: fetched once from a local server, converted, remembered, and refused where they are something else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+import torch
+from torch import nn
+
+from tests.faults.file_server import FileServer
+from tests.toy import ToyNet, toy_spec
+from zoo.declare import Weights
+from zoo.errors import DiskFullError, WeightsError, WeightsNotFoundError
+from zoo.models.backbone import Backbone
+from zoo.weights import download as module
+from zoo.weights.converted import converted_folder
+from zoo.weights.download import download
+from zoo.weights.load import read
+from zoo.weights.locate import locate
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+    with FileServer().serving() as started:
+        yield started
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def saved(value: Any, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    torch.save(value, stream, **options)
+    return stream.getvalue()
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != "lock" and path.suffix != ".lock")
+
+
+CONTENT = bytes(range(256)) * 40_000
+
+
+@pytest.mark.parametrize("etags", [True, False])
+def test_a_file_is_fetched_once_and_goes_on_where_the_connection_ended(server: FileServer, folder: Path, etags: bool) -> None:
+    server.files["/a/x.bin"], server.cut, server.etags = CONTENT, [3_000_000, 1_000_000], etags
+    found = download(f"{server.url}/a/x.bin")
+    assert found.path.read_bytes() == CONTENT
+    assert found.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert server.asked == [("/a/x.bin", ""), *[("/a/x.bin", f"bytes={start}-" if etags else "") for start in (3_000_000, 4_000_000)]]
+    assert download(f"{server.url}/a/x.bin") == found
+    assert len(server.asked) == 3
+    assert files(folder) == ["source.json", "x.bin"]
+
+
+def test_what_was_fetched_is_kept_for_the_next_call(server: FileServer, folder: Path) -> None:
+    server.files["/x.bin"], server.cut = CONTENT, [1_000_000, 0, 0, 0]
+    with pytest.raises(WeightsNotFoundError, match="1000000 bytes are kept"):
+        download(f"{server.url}/x.bin", "toy/net")
+    assert download(f"{server.url}/x.bin").path.read_bytes() == CONTENT
+    assert server.asked[-1] == ("/x.bin", "bytes=1000000-")
+
+
+def test_a_file_that_changes_on_the_way_is_fetched_anew(server: FileServer, folder: Path) -> None:
+    server.files["/x.bin"], server.cut = CONTENT, [1_000_000, 0, 0, 0]
+    with pytest.raises(WeightsNotFoundError):
+        download(f"{server.url}/x.bin")
+    server.files["/x.bin"] = CONTENT[::-1]
+    assert download(f"{server.url}/x.bin").path.read_bytes() == CONTENT[::-1]
+    server.files["/x.bin"] = b"shorter"
+    for name in ("x.bin", "source.json"):
+        next(folder.rglob(name)).unlink()
+    assert download(f"{server.url}/x.bin").path.read_bytes() == b"shorter"
+
+
+def test_another_file_than_declared_or_remembered_is_refused_and_removed(server: FileServer, folder: Path) -> None:
+    server.files["/x.bin"] = CONTENT
+    url = f"{server.url}/x.bin"
+    for declared, fault in (({"size": 5}, "declared are 5"), ({"sha256": "0" * 64}, "declared is 000")):
+        with pytest.raises(WeightsError, match=fault):
+            download(url, **declared)  # type: ignore[arg-type]
+        assert "x.bin" not in files(folder)
+    first = download(url, sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT))
+    first.path.unlink()
+    server.files["/x.bin"] = CONTENT[::-1]
+    with pytest.raises(WeightsError, match=f"at first it was {first.sha256}"):
+        download(url)
+    server.files["/x.bin"] = CONTENT
+    assert download(url) == first
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "body", "text", "error"),
+    [
+        (200, "text/html", b"<html>log in</html>", "web page", WeightsError),
+        (200, "application/octet-stream", b"<!DOCTYPE html><html>", "HTML page", WeightsError),
+        (200, "application/octet-stream", b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer", WeightsError),
+        (200, "application/octet-stream", b"", "it is empty", WeightsError),
+        (404, "text/plain", b"", "answers 404", WeightsNotFoundError),
+        (403, "text/plain", b"", "answers 403", WeightsNotFoundError),
+        (503, "text/plain", b"", "answers 503", WeightsNotFoundError),
+    ],
+)
+def test_what_is_no_file_is_named_and_not_kept(
+    code: int, kind: str, body: bytes, text: str, error: type[Exception], server: FileServer, folder: Path
+) -> None:
+    server.answer = lambda handler: handler.reply(code, body, {"Content-Type": kind}) is None
+    with pytest.raises(error, match=text) as caught:
+        download(f"{server.url}/x.pt", "toy/net")
+    assert str(caught.value).startswith("toy/net: ")
+    assert len(server.asked) == (module.ATTEMPTS if code == 503 else 1)
+    assert files(folder) == []
+
+
+def test_a_redirect_is_followed_but_not_out_of_https(server: FileServer, folder: Path) -> None:
+    server.files["/there.bin"] = CONTENT
+
+    def redirect(handler: Any, to: str = "") -> bool:
+        if handler.path != "/here.bin":
+            return False
+        handler.send_response(302)
+        handler.send_header("Location", to or f"{server.url}/there.bin")
+        handler.end_headers()
+        return True
+
+    server.answer = redirect
+    assert download(f"{server.url}/here.bin").path.name == "here.bin"
+    elsewhere = server.url.replace("127.0.0.1", "127.0.0.2")
+    server.answer = lambda handler: redirect(handler, f"{elsewhere}/there.bin")
+    with pytest.raises((WeightsError, WeightsNotFoundError)):
+        download(f"{server.url}/here.bin?again")
+    for url, text in (
+        ("http://example.org/x.pt", "https only"),
+        ("file:///etc/passwd", "https only"),
+        ("https://me:pw@a.org/x.pt", "password"),
+    ):
+        with pytest.raises(WeightsError, match=text):
+            download(url)
+
+
+def test_without_network_it_is_said_where_to_copy_the_file_and_that_works(
+    server: FileServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    url = f"{server.url}/x.bin"
+    with pytest.raises(WeightsNotFoundError, match="HF_HUB_OFFLINE") as caught:
+        download(url)
+    path = Path(str(caught.value).rsplit("'", 2)[1])
+    path.write_bytes(CONTENT)
+    assert download(url).path == path
+    assert not server.asked
+
+
+def test_several_at_once_fetch_it_once(server: FileServer, folder: Path) -> None:
+    server.files["/x.bin"] = CONTENT
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(download(f"{server.url}/x.bin"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(server.asked) == 1
+
+
+def test_a_full_disk_leaves_what_can_go_on(server: FileServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.files["/x.bin"] = CONTENT
+    real = module._write
+
+    def full(answer: Any, file: Any, head: Any, name: str) -> None:
+        file.write(next(answer.iter_raw(1000)))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_write", full)
+    with pytest.raises(DiskFullError, match="No space left"):
+        download(f"{server.url}/x.bin")
+    monkeypatch.setattr(module, "_write", real)
+    assert download(f"{server.url}/x.bin").path.read_bytes() == CONTENT
+    assert server.asked[-1][1] == "bytes=1000-"
+
+
+FORMS = {
+    "state": lambda net: saved(net.state_dict()),
+    "legacy": lambda net: saved(net.state_dict(), _use_new_zipfile_serialization=False),
+    "wrapped": lambda net: saved({"epoch": 3, "state_dict": {f"module.{key}": value for key, value in net.state_dict().items()}}),
+    "module": lambda net: saved(net),
+    "legacy-module": lambda net: saved(net, _use_new_zipfile_serialization=False),
+    "module-inside": lambda net: saved({"model": net, "optimizer": None}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_backbone_takes_its_weights_from_a_url_in_one_line(
+    form: str, server: FileServer, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(1)
+    net = ToyNet()
+    server.files["/release/net.pt"] = FORMS[form](net)
+    spec = toy_spec("toy/there", weights=Weights(url=f"{server.url}/release/net.pt", license="mit"))
+    with caplog.at_level(logging.INFO):
+        built = Backbone(spec).build()
+    assert "licence mit" in caplog.text
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in built.state_dict().items())
+    assert files(folder) == ["conversion.json", "model.safetensors", "source.json"], "the checkpoint itself is not kept twice"
+    server.files.clear()
+    assert torch.equal(Backbone(spec).build().state_dict()["conv1.weight"], net.state_dict()["conv1.weight"])
+    assert len(server.asked) == 1
+    assert ("module" in form) == bool(json.loads(next(folder.rglob("conversion.json")).read_text())["objects"])
+
+
+def test_a_conversion_that_was_changed_is_refused_and_an_interrupted_one_made_again(server: FileServer, folder: Path) -> None:
+    server.files["/net.pt"] = saved(ToyNet().state_dict())
+    weights = Weights(url=f"{server.url}/net.pt")
+    path = locate(weights, "toy/net")
+    path.with_name("conversion.json").unlink()
+    assert locate(weights, "toy/net") == path
+    with pytest.raises(WeightsError, match="pinned is 111"):
+        locate(Weights(url=f"{server.url}/other.pt", sha256=path.parent.name, converted_sha256="1" * 64), "toy/net")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"was changed after it was converted; remove .*converted"):
+        locate(weights, "toy/net")
+
+
+def test_a_checkpoint_that_cannot_be_converted_leaves_nothing_half_made(server: FileServer, folder: Path) -> None:
+    server.files["/net.pt"] = saved({"weight": nn.Parameter(torch.full((3, 3), float("nan")))})
+    with pytest.raises(WeightsError, match="NaN"):
+        locate(Weights(url=f"{server.url}/net.pt"), "toy/net")
+    assert not any(converted_folder().rglob("*.safetensors"))
+
+
+def test_a_local_checkpoint_is_converted_into_the_cache(tmp_path: Path, folder: Path) -> None:
+    net = ToyNet()
+    (tmp_path / "net.pth").write_bytes(saved(net))
+    found = Backbone(toy_spec("toy/there"), weights=tmp_path / "net.pth").build().state_dict()
+    assert torch.equal(found["conv1.weight"], net.state_dict()["conv1.weight"])
+    assert [path.name for path in tmp_path.glob("net*")] == ["net.pth"]
+
+
+def test_a_folder_of_pickled_shards_is_read(tmp_path: Path, folder: Path) -> None:
+    net = ToyNet()
+    state = list(net.state_dict().items())
+    home = tmp_path / "home"
+    home.mkdir()
+    table = {}
+    for number, part in enumerate((state[:3], state[3:]), 1):
+        name = f"pytorch_model-{number:05d}-of-00002.bin"
+        (home / name).write_bytes(saved(dict(part)))
+        table |= dict.fromkeys((key for key, _ in part), name)
+    (home / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": table}))
+    tensors = read(locate(Weights(file=str(home)), "toy/net"))
+    assert all(torch.equal(tensors[key], value) for key, value in state)
+    (home / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": table | {"extra": "pytorch_model-00001-of-00002.bin"}}))
+    with pytest.raises(WeightsError, match="differ in extra"):
+        locate(Weights(file=str(home)), "toy/net")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("net.onnx", "a file of ONNX"), ("tf_model.h5", "a file of TensorFlow"), ("net", "none of the")]
+)
+def test_a_file_of_another_format_is_named(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(WeightsError, match=text):
+        Backbone(toy_spec("toy/there"), weights=tmp_path / name)
+
+
+def test_a_folder_without_weights_lists_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "tf_model.h5").write_bytes(b"x")
+    with pytest.raises(WeightsNotFoundError, match=r"the folder has: tf_model.h5"):
+        Backbone(toy_spec("toy/there"), weights=tmp_path)

@@ -1,0 +1,218 @@
+"""The reader of whole pickled modules: the tensors of torch's own, and nothing of a file runs, whatever is in it."""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import contextlib
+import datetime
+import importlib
+import io
+import itertools
+import os
+import pathlib
+import pickle
+import random
+import runpy
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.faults.payloads import Calls, Module, saved
+from zoo.errors import WeightsError
+from zoo.weights.inert_unpickler import Record, Stored, _Storage, module_tensors, read_records
+from zoo.weights.pickles import convert, read_checkpoint
+
+
+class Odd(nn.Module):
+    """A module with all that a pickled one may hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.tied = self.net[0]
+        self.turned = nn.Parameter(torch.randn(4, 6).t())
+        self.register_buffer("counts", torch.arange(3))
+        self.register_buffer("passing", torch.ones(3), persistent=False)
+        self.register_buffer("nothing", None)
+        self.options = {"kinds": {1, 2}, "activation": torch.relu, "array": np.ones(3), "when": datetime.date(2020, 1, 1)}
+        self.narrow = nn.Parameter(torch.randn(2, 2).bfloat16())
+        self.net.register_forward_hook(print_hook)
+
+
+def print_hook(*_: Any) -> None:
+    """A hook at the top level of a module, so that it can be pickled."""
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_whole_module_gives_its_state_dict(legacy: bool, protocol: int, tmp_path: Path) -> None:
+    net = Odd()
+    torch.save(net, tmp_path / "x.pt", _use_new_zipfile_serialization=not legacy, pickle_protocol=protocol)
+    record = read_records(tmp_path / "x.pt")
+    assert record.path == f"{__name__}.Odd"
+    found, wanted = module_tensors(record), net.state_dict()
+    assert list(found) == list(wanted)
+    assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in wanted.items())
+
+
+def test_a_checkpoint_beside_settings_is_read(tmp_path: Path) -> None:
+    state = {"weight": torch.randn(3, 2), "bias": torch.zeros(3)}
+    settings = argparse.Namespace(lr=0.1, path=pathlib.PurePosixPath("a/b"))
+    torch.save({"state_dict": state, "hyper_parameters": settings, "epoch": 3}, tmp_path / "x.ckpt")
+    found = read_checkpoint(tmp_path / "x.ckpt")
+    assert all(torch.equal(found.tensors[name], value) for name, value in state.items())
+    assert "argparse.Namespace" in found.objects
+
+
+def test_modules_that_hold_each_other_and_very_many_end_with_an_error() -> None:
+    one, other = Record(), Record()
+    one.state, other.state = {"_modules": {"a": other}}, {"_modules": {"b": one}}
+    with pytest.raises(ValueError, match="nested"):
+        module_tensors(one)
+    leaf = Record()
+    leaf.state = {"_parameters": {"w": Stored(_Storage(torch.ones(1)), 0, (1,), (1,))}}
+    for _ in range(20):  # 2**20 names of one tensor
+        leaf, below = Record(), leaf
+        leaf.state = {"_modules": {"a": below, "b": below}}
+    with pytest.raises(ValueError, match="more than 100000 tensors"):
+        module_tensors(leaf)
+
+
+CALLS: tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...] = (
+    (os.system, ("touch {}",)),
+    (os.popen, ("touch {}",)),
+    (os.mkdir, ("{}",)),
+    (subprocess.call, (["touch", "{}"],)),
+    (subprocess.Popen, (["touch", "{}"],)),
+    (subprocess.check_output, (["touch", "{}"],)),
+    (builtins.exec, ("open('{}', 'w').close()",)),
+    (builtins.eval, ("open('{}', 'w').close()",)),
+    (builtins.open, ("{}", "w")),
+    (builtins.compile, ("open('{}', 'w')", "x", "exec")),
+    (io.open, ("{}", "w")),
+    (runpy._run_code, ("open('{}', 'w').close()", {})),  # type: ignore[attr-defined]
+    (shutil.copy, (__file__, "{}")),
+    (pathlib.Path.touch, (pathlib.PurePosixPath("{}"),)),
+    (importlib.import_module, ("antigravity",)),
+    (torch.load, ("{}",)),
+    (torch.save, ([], "{}")),
+    (np.save, ("{}", [1])),
+    (torch.hub.load_state_dict_from_url, ("file://{}",)),
+    (pickle.loads, (pickle.dumps(1),)),
+)
+
+
+def filled(value: Any, marker: Path) -> Any:
+    """Put the marker's path into the texts of a call's arguments."""
+    if isinstance(value, str):
+        return value.replace("{}", str(marker))
+    if isinstance(value, list | tuple):
+        return type(value)(filled(item, marker) for item in value)
+    return value
+
+
+def places(call: Calls) -> Iterator[object]:
+    """Where a call may stand in a checkpoint."""
+    yield call
+    yield {"weight": torch.ones(2), "call": call}
+    yield OrderedDict(weight=torch.ones(2), call=[call])
+    yield Module(call)
+    yield {"model": Module(call), "more": (call,)}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_w1_no_call_of_two_hundred_runs(legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker, source, tried = tmp_path / "marker", tmp_path / "x.pt", 0
+    before = set(sys.modules)
+    for function, arguments in CALLS:
+        for place in places(Calls(function, *filled(arguments, marker))):
+            for protocol in (2, 4):
+                torch.save(place, source, _use_new_zipfile_serialization=not legacy, pickle_protocol=protocol)
+                for action in (read_records, lambda path: convert(path, tmp_path / "x.safetensors", overwrite=True)):
+                    tried += 1
+                    with contextlib.suppress(WeightsError):
+                        action(source)
+                    assert not marker.exists(), f"{function} ran"
+    assert tried >= 200
+    assert "antigravity" not in set(sys.modules) - before
+
+
+def named(module: str, name: str) -> bytes:
+    return b"c" + f"{module}\n{name}\n".encode()
+
+
+def pickled(*parts: bytes) -> bytes:
+    return b"\x80\x02" + b"".join(parts) + b"."
+
+
+def text(value: str) -> bytes:
+    return pickle.BINUNICODE + len(value.encode()).to_bytes(4, "little") + value.encode()
+
+
+STREAMS = {
+    "call of an attribute": pickled(named("builtins", "getattr"), named("os", "system"), text("__call__"), b"\x86R"),
+    "state of a class": pickled(named("torch", "FloatStorage"), b"}", text("dtype"), b"K\x01sb"),
+    "state of a function": pickled(named("torch._utils", "_rebuild_tensor_v2"), b"}", text("__defaults__"), b")sb"),
+    "state of OrderedDict": pickled(named("collections", "OrderedDict"), b"}", text("__init__"), named("os", "system"), b"sb"),
+    "slots of a record": pickled(named("a", "B"), b")R", b"N}", text("__class__"), named("os", "system"), b"s\x86b"),
+    "subclass through NEWOBJ": pickled(named("builtins", "type"), text("X"), named("os", "system"), b"\x85}\x87\x81"),
+    "extension code": pickled(b"\x82\x01"),
+    "dotted name": b"\x80\x04" + b"\x8c\x02os" + b"\x8c\x0dsystem.__call" + b"\x93.",
+    "persistent id of no storage": pickled(text("x"), b"Q"),
+    "tensor without values": pickled(named("torch._utils", "_rebuild_tensor_v2"), b"(N" + b"K\x00))\x89}tR"),
+    "huge memo": pickled(b"Nr" + (2**31).to_bytes(4, "little")),
+    "huge text": b"\x80\x04\x8d" + (2**62).to_bytes(8, "little") + b"x.",
+    "deep": pickled(b"]" * 100_000 + b"a" * 99_999),
+    "cut off": b"\x80\x02]q\x00",
+    "item of a storage": pickled(named("torch", "FloatStorage"), b"K\x00K\x01s"),
+}
+
+
+def archived(content: bytes) -> bytes:
+    with zipfile.ZipFile(stream := io.BytesIO(), "w", zipfile.ZIP_STORED) as file:
+        file.writestr("x/data.pkl", content)
+        file.writestr("x/data/0", bytes(16))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_w15_a_stream_made_by_hand_gives_an_error_or_a_record(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "x.pt"
+    source.write_bytes(archived(STREAMS[name]))
+    error, found = outcome(lambda: read_records(source))
+    if error:
+        assert str(source) in error
+    else:
+        assert isinstance(found, Record | type | list) or callable(found) or found.__class__.__module__.startswith("zoo.")
+
+
+def outcome(action: Callable[[], Any]) -> tuple[str, Any]:
+    """Return the error of ours that an action ends with, and what it returns."""
+    try:
+        return "", action()
+    except WeightsError as error:
+        return str(error), None
+
+
+def test_w2_random_changes_of_a_module_give_tensors_or_an_error_that_names_the_file(tmp_path: Path) -> None:
+    chance, source = random.Random(0), tmp_path / "x.pt"
+    sound = [saved(Odd(), legacy=False), saved(Odd(), legacy=True)]
+    for number, content in itertools.product(range(300), sound):
+        changed = bytearray(content)
+        limit = len(changed) if number % 2 else min(len(changed), 4000)  # more often in the pickle
+        for _ in range(chance.randint(1, 4)):
+            changed[chance.randrange(limit)] = chance.randrange(256)
+        source.write_bytes(changed[: chance.randrange(len(changed))] if number % 10 == 0 else changed)
+        error, _ = outcome(lambda: read_checkpoint(source))
+        assert not error or str(source) in error

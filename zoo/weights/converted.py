@@ -1,0 +1,125 @@
+"""Safetensors made of checkpoints, once per content, in zoo's own cache."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from zoo.errors import WeightsError, count, examples
+from zoo.util.atomic_write import cache_folder, room_for, write_json, write_text
+from zoo.weights.safetensors_header import read_header
+from zoo.weights.shards import INDEX_ENDING, PICKLED_INDEX, model_digest, read_index
+
+log = logging.getLogger("zoo")
+VERSION = 1  # of the conversion; another one gives other files
+_NAME = "model.safetensors"
+_NAMES = (_NAME, f"{_NAME}{INDEX_ENDING}")
+
+
+def converted_folder() -> Path:
+    """Return the folder of all converted checkpoints."""
+    return cache_folder() / "converted"
+
+
+def find_converted(source_sha256: str, sha256: str = "", owner: str = "") -> Path | None:
+    """Return what was made of a checkpoint, or None.
+
+    Args:
+        source_sha256: Digest of the checkpoint; for shards, that of their listing.
+        sha256: Digest that the result must have, if pinned.
+        owner: Name of the backbone, for messages.
+
+    Raises:
+        WeightsError: If it is not as it was written, or not as pinned.
+    """
+    folder = converted_folder() / source_sha256
+    path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    if path is None:
+        return None
+    try:
+        record = json.loads((folder / "conversion.json").read_text(encoding="utf-8"))
+        version, written = record["version"], record["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # interrupted before it was complete
+    if version != VERSION:
+        return None
+    found = model_digest(path, owner)
+    if found != written:
+        raise WeightsError(f"{owner}: {str(path)!r} was changed after it was converted; remove {str(folder)!r}, and it is made again")
+    if sha256 and found != sha256:
+        raise WeightsError(f"{owner}: the safetensors made of the checkpoint {source_sha256[:12]} have sha256 {found}, pinned is {sha256}")
+    return path
+
+
+def converted(source: Path, owner: str = "", sha256: str = "") -> Path:
+    """Return safetensors with the tensors of a checkpoint of ``torch.save``; they are made at the first call.
+
+    Args:
+        source: The checkpoint, or the index file of its shards.
+        owner: Name of the backbone, for messages.
+        sha256: Digest that the result must have, if pinned.
+
+    Returns:
+        A safetensors file, or the index file of its shards.
+
+    Raises:
+        WeightsError: If the checkpoint is damaged, or holds no tensors.
+        DiskFullError: If there is no room in the cache.
+    """
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # not in its __all__
+
+    digest = model_digest(source, owner)
+    folder = converted_folder() / digest
+    with room_for(folder, source.stat().st_size):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(folder.with_name(f"{digest}.lock")):  # another process may convert the same file
+            made = find_converted(digest, sha256, owner)
+            if made is None:
+                _convert(source, folder, owner)
+                made = find_converted(digest, sha256, owner)
+    assert made is not None, "written before its record"
+    return made
+
+
+def _convert(source: Path, folder: Path, owner: str) -> None:
+    from zoo.weights.pickles import convert
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    log.info("%s: converting %s to safetensors, once, in %s", owner, source.name, folder)
+    try:
+        if source.name.endswith(INDEX_ENDING):
+            path, objects = _convert_shards(source, folder, owner)
+        else:
+            path = folder / _NAME
+            objects = list(convert(source, path).objects)
+        record = {"version": VERSION, "source": source.name, "sha256": model_digest(path, owner), "objects": objects}
+        write_json(folder / "conversion.json", record)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if objects:
+        log.info("%s: %s names %s; only its tensors were read, nothing of it was run", owner, source.name, examples(objects))
+
+
+def _convert_shards(source: Path, folder: Path, owner: str) -> tuple[Path, list[str]]:
+    """Convert each shard, and write the index of the results."""
+    from zoo.weights.pickles import convert
+
+    if not source.name.endswith(PICKLED_INDEX):
+        raise WeightsError(f"{owner}: {str(source)!r} is no index of pickled shards, whose name ends with {PICKLED_INDEX}")
+    index, names, objects = read_index(source, owner), dict[str, str](), list[str]()
+    for number, (name, file) in enumerate(index.files(owner).items(), 1):
+        out = folder / f"model-{number:05d}-of-{len(index.shards):05d}.safetensors"
+        done = convert(file, out)
+        objects += done.objects
+        held = read_header(out, owner).keys()
+        if wrong := sorted(held ^ index.shards[name]):
+            raise WeightsError(f"{owner}: the shard {name!r} and its index {str(source)!r} differ in {examples(wrong)}; fetch both again")
+        names |= dict.fromkeys(held, out.name)
+    path = folder / f"{_NAME}{INDEX_ENDING}"
+    write_text(path, json.dumps({"weight_map": names}, indent=1) + "\n")
+    log.info("%s: converted %s", owner, count(len(index.shards), "shard"))
+    return path, objects

@@ -1,0 +1,219 @@
+"""Files of a URL, fetched once into zoo's own cache: resumable, verified, and compared with what the URL gave the first time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, NoReturn
+from urllib.parse import unquote, urlsplit
+
+from zoo.errors import WeightsError, WeightsNotFoundError
+from zoo.util.atomic_write import cache_folder, room_for, write_json
+from zoo.weights.hub_cache import digest, said
+from zoo.weights.safetensors_header import format_of
+
+ATTEMPTS = 4  # connections for one file; each goes on where the one before ended
+PAUSE = 1.0  # seconds before the second attempt, doubled for each further one
+LARGEST = 10**12  # bytes; no published weights are as large
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Downloaded(NamedTuple):
+    """What is known of a file that was fetched.
+
+    Attributes:
+        path: The file; absent once a checkpoint was converted and removed.
+        sha256: Its digest, the same as at the first fetch.
+    """
+
+    path: Path
+    sha256: str
+
+
+class _Answer(NamedTuple):
+    """Head of the server's answer: how many bytes were there before, how many there are in all, and its ETag."""
+
+    start: int
+    total: int
+    etag: str
+
+
+class _InterruptedError(Exception):
+    """The connection ended before the file did."""
+
+
+def known(url: str) -> str:
+    """Return the sha256 that a URL gave at its first fetch, or an empty string."""
+    try:
+        found = json.loads((_folder(url) / "source.json").read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return found if isinstance(found, str) and re.fullmatch(r"[0-9a-f]{64}", found) else ""
+
+
+def download(url: str, owner: str = "", *, sha256: str = "", size: int = 0) -> Downloaded:
+    """Return the file of a URL, from the cache or the network.
+
+    Args:
+        url: An ``https`` URL; ``http`` only of this machine.
+        owner: Name of the backbone, for messages.
+        sha256: Digest that the file must have, if known.
+        size: Bytes that the file must have, if known.
+
+    Raises:
+        WeightsNotFoundError: If it is not in the cache and cannot be fetched; what was fetched is kept for the next call.
+        WeightsError: If it is another file than declared, or than the URL gave the first time; such a file is removed.
+        DiskFullError: If there is no room for it.
+    """
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # not in its __all__
+
+    name = _checked_name(url, owner)
+    folder = _folder(url)
+    path = folder / name
+    with room_for(path, size):
+        folder.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(folder / "lock"):  # another process may fetch the same file
+        if not path.exists():  # else fetched earlier, or put there by hand
+            _fetch(url, path, owner, size)
+        found, actual = digest(path), path.stat().st_size
+        faults = [f"it has {actual} bytes, declared are {size}"] if size and actual != size else []
+        if sha256 and found != sha256:
+            faults.append(f"its sha256 is {found}, declared is {sha256}")
+        elif (earlier := known(url)) and found != earlier:
+            faults.append(f"its sha256 is {found}, at first it was {earlier} (if you trust the new file, remove {str(folder)!r})")
+        if faults:
+            path.unlink()
+            raise WeightsError(f"{said(owner)}{url} gave another file than expected: {'; '.join(faults)}. It was removed; fetch it again")
+        write_json(folder / "source.json", {"url": url, "sha256": found, "size": actual})
+    return Downloaded(path, found)
+
+
+def _folder(url: str) -> Path:
+    return cache_folder() / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:32]
+
+
+def _checked_name(url: str, owner: str) -> str:
+    """Return the file's name in the cache, after a check of the URL."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        raise WeightsError(f"{said(owner)}{url!r} is refused: weights are fetched over https only")
+    if parts.username or parts.password:
+        raise WeightsError(f"{said(owner)}the URL of {parts.hostname} holds a password, which would be stored; download the file by hand")
+    name = re.sub(r"[^A-Za-z0-9_.+-]", "_", unquote(parts.path).rpartition("/")[2])[-100:]
+    return name if name.strip("._") else "weights"
+
+
+def _fetch(url: str, path: Path, owner: str, size: int) -> None:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        _fail(url, path, owner, "HF_HUB_OFFLINE forbids the network")
+    part = path.with_name(f"{path.name}.part")
+    for attempt in range(ATTEMPTS):
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            _stream(url, part, owner, size)
+        except _InterruptedError as error:
+            reason = str(error)
+        else:
+            _refuse_pages(part, url, owner)
+            part.replace(path)
+            return
+        if attempt + 1 < ATTEMPTS and (not part.exists() or part.stat().st_size == before):
+            time.sleep(PAUSE * 2**attempt)
+    kept = f"; {part.stat().st_size} bytes are kept, and the next call goes on there" if part.exists() else ""
+    _fail(url, path, owner, f"{reason}{kept}")
+
+
+def _stream(url: str, part: Path, owner: str, size: int) -> None:
+    """Fetch what is missing of a file; the ETag of what is there tells whether it is of the same file."""
+    tag = part.with_name(f"{part.name}.etag")
+    start = part.stat().st_size if part.exists() and tag.exists() else 0
+    headers = {"Accept-Encoding": "identity"}  # else the length would be that of the compressed file
+    if start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": tag.read_text(encoding="utf-8")}
+    with _opened(url, headers) as answer:
+        if answer.status_code == 416:  # what is there is longer than the file
+            part.unlink()
+            raise _InterruptedError("the file has become shorter")
+        head = _checked(answer, url, part, owner, size, start)
+        tag.unlink(missing_ok=True)
+        with room_for(part, head.total), part.open("ab" if head.start else "wb") as file:
+            if head.etag:
+                tag.write_text(head.etag, encoding="utf-8")
+            _write(answer, file, head, part.name.removesuffix(".part"))
+    found = part.stat().st_size
+    if head.total and found != head.total:
+        raise _InterruptedError(f"the connection ended after {found} of {head.total} bytes")
+    tag.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(url: str, headers: Mapping[str, str]) -> Iterator[Any]:
+    """Open a URL with the client of the Hub, which knows proxies and certificates."""
+    from huggingface_hub import get_session
+
+    try:
+        with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as answer:
+            yield answer
+    except (WeightsError, WeightsNotFoundError, _InterruptedError, OSError):
+        raise
+    except Exception as error:  # of the client's HTTP library, which has changed more than once
+        line = (str(error).strip().splitlines() or ["no message"])[0]
+        raise _InterruptedError(f"{type(error).__name__}: {line}") from error
+
+
+def _checked(answer: Any, url: str, part: Path, owner: str, size: int, start: int) -> _Answer:
+    """Check the head of an answer before its body is read."""
+    final = urlsplit(str(answer.url))
+    if final.scheme != "https" and final.hostname not in _LOOPBACK:
+        raise WeightsError(f"{said(owner)}{url} redirects to {final.scheme}://{final.hostname}, which is refused: only https is followed")
+    if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
+        raise _InterruptedError(f"the server answers {answer.status_code}")
+    if answer.status_code not in (200, 206):
+        _fail(url, part.with_suffix(""), owner, f"the server answers {answer.status_code}")
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind in ("text/html", "application/xhtml+xml"):
+        raise WeightsError(f"{said(owner)}{url} answers with a web page; it may need a login, or have moved: download it by hand")
+    resumed = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+    if answer.status_code == 206 and not resumed:
+        part.unlink(missing_ok=True)
+        raise _InterruptedError("the server sends another part than asked for")
+    begin, length = start if resumed else 0, answer.headers.get("Content-Length", "")
+    total = begin + int(length) if length.isdecimal() else 0
+    if total > LARGEST or (size and total and total != size):
+        raise WeightsError(f"{said(owner)}{url} has {total} bytes, declared are {size or f'at most {LARGEST}'}; it is another file")
+    etag = answer.headers.get("ETag", "")
+    return _Answer(begin, total, "" if etag.startswith("W/") else etag)
+
+
+def _write(answer: Any, file: BinaryIO, head: _Answer, name: str) -> None:
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # not in its __all__
+
+    limit = head.total or LARGEST
+    with tqdm(total=head.total or None, initial=head.start, unit="B", unit_scale=True, desc=name) as bar:  # type: ignore[no-untyped-call]  # huggingface_hub has no types here
+        for chunk in answer.iter_raw():
+            if file.tell() + len(chunk) > limit:
+                raise _InterruptedError("the server sends more bytes than it announced")
+            file.write(chunk)
+            bar.update(len(chunk))
+
+
+def _refuse_pages(part: Path, url: str, owner: str) -> None:
+    with part.open("rb") as file:
+        found = format_of(file.read(512))
+    if found and "zoo convert" not in found:
+        part.unlink()
+        raise WeightsError(f"{said(owner)}{url} did not give weights: {found}; download it by hand")
+
+
+def _fail(url: str, path: Path, owner: str, reason: str) -> NoReturn:
+    raise WeightsNotFoundError(
+        f"{said(owner)}cannot get {url}, and it is not in the cache ({reason}); check the network, or copy the file, from "
+        f"a machine that has it, to {str(path)!r}"
+    )

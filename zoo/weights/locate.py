@@ -1,0 +1,181 @@
+"""Where weights lie: from a declaration or a path to a verified safetensors file, fetched and converted once.
+
+Checkpoints of ``torch.save`` become safetensors in zoo's own cache before they are read; see ``converted``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+
+from zoo.declare import Weights
+from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples
+from zoo.weights.converted import converted, find_converted
+from zoo.weights.download import download, known
+from zoo.weights.hub import AbsentError, fetch, find_cached
+from zoo.weights.hub_cache import check_cached, repository_of
+from zoo.weights.shards import INDEX_ENDING, PICKLED_INDEX, SUFFIX, model_digest, read_index
+
+log = logging.getLogger("zoo")
+
+SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
+# In a folder or a repository, the first of these that exists.
+NAMES = (SAFE, f"{SAFE}{INDEX_ENDING}", PICKLED, f"{PICKLED}{INDEX_ENDING}")
+CHECKPOINTS = (".bin", ".pt", ".pth", ".ckpt", ".tar", ".pkl", PICKLED_INDEX)  # written by torch.save
+_OTHERS = {
+    ".h5": "TensorFlow", ".onnx": "ONNX", ".tflite": "TensorFlow Lite", ".msgpack": "Flax", ".gguf": "GGUF", ".pb": "TensorFlow",
+    ".npz": "NumPy", ".npy": "NumPy", ".mlmodel": "Core ML", ".caffemodel": "Caffe", ".pdparams": "PaddlePaddle", ".index": "TensorFlow",
+}  # fmt: skip
+
+
+def locate(weights: Weights, owner: str) -> Path:
+    """Return the local path of weights, fetched and converted if need be.
+
+    Args:
+        weights: The declaration.
+        owner: Name of the backbone, for messages.
+
+    Returns:
+        A safetensors file, or the index file of a sharded model with all its shards.
+
+    Raises:
+        WeightsNotFoundError: If the file is not on disk and cannot be fetched.
+        WeightsError: If the file is damaged, or its digest is not the pinned one.
+    """
+    path = obtain(weights, owner)
+    if path.name.endswith((".safetensors", SUFFIX)):
+        return path
+    made = converted(path, owner, weights.converted_sha256)
+    if weights.url:
+        path.unlink(missing_ok=True)  # its digest is remembered, by which the conversion is found
+    return made
+
+
+def obtain(weights: Weights, owner: str) -> Path:
+    """Return the local path of weights as they are published, fetched if need be; imports no torch.
+
+    Returns:
+        A safetensors file, a checkpoint, or the index file of either with all its shards.
+
+    Raises:
+        WeightsNotFoundError: If the file is not on disk and cannot be fetched.
+        WeightsError: If the file is damaged, or its digest is not the pinned one.
+    """
+    if weights.url:
+        return _from_url(weights, owner)
+    if weights.repo:
+        path = _from_hub(weights, owner)
+    else:
+        path = _in_package(weights.package, weights.file, owner) if weights.package else Path(weights.file)
+        path = local_file(path, owner)
+        repository = repository_of(path)
+        path = check_cached(repository, path, owner) if repository else path
+    return _pinned(path, weights, owner)
+
+
+def local_file(path: Path, owner: str) -> Path:
+    """Return the weights file at ``path``; in a folder, the first of ``NAMES``.
+
+    Raises:
+        WeightsNotFoundError: If there is none, with the nearest existing name.
+        WeightsError: If it is of a format that is not read.
+    """
+    folder = path if path.is_dir() else None
+    if folder:
+        path = next((folder / name for name in NAMES if (folder / name).is_file()), folder / SAFE)
+    if not path.is_file():
+        beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+        listed = f"; the folder has: {examples(beside)}" if folder and beside else did_you_mean(path.name, beside)
+        raise WeightsNotFoundError(f"{owner}: there is no weights file {str(path)!r}{listed}")
+    check_format(path, owner)
+    return path
+
+
+def check_format(path: Path, owner: str = "") -> None:
+    """Raise if the name of a weights file is that of a format which is not read.
+
+    Raises:
+        WeightsError: Naming the formats that are.
+    """
+    if path.name.endswith((".safetensors", SUFFIX, *CHECKPOINTS)):
+        return
+    other = _OTHERS.get(path.suffix.lower())
+    what = f"is a file of {other}" if other else "has none of the endings of weights"
+    raise WeightsError(
+        f"{owner}: {str(path)!r} {what}; read are safetensors and checkpoints of torch.save ({', '.join(CHECKPOINTS)}): "
+        "load it in its own library and save its state_dict() with safetensors.torch.save_file"
+    )
+
+
+def _in_package(package: str, file: str, owner: str) -> Path:
+    """Return a file of an installed package without importing it, as a registry file may name any package."""
+    top, *below = package.split(".")
+    spec = importlib.util.find_spec(top) if top else None
+    if spec is None:
+        raise WeightsNotFoundError(f"{owner}: its weights are in the package {package!r}, which is not installed")
+    places = [Path(folder, *below, file) for folder in spec.submodule_search_locations or ()] or [Path(file)]
+    return next((path for path in places if path.exists()), places[0])
+
+
+def _from_url(weights: Weights, owner: str) -> Path:
+    """Return what was made of the file of a URL earlier, else the file itself."""
+    sha256 = weights.sha256 or known(weights.url)
+    made = find_converted(sha256, weights.converted_sha256, owner) if sha256 else None
+    if made:
+        return made
+    log.info("%s: its weights are at %s, licence %s", owner, weights.url, weights.license)
+    path = download(weights.url, owner, sha256=weights.sha256, size=weights.size).path
+    check_format(path, owner)
+    return path
+
+
+def _from_hub(weights: Weights, owner: str) -> Path:
+    """Fetch a file, or the index and all shards of a sharded model; where safetensors are declared and absent, the pickled file."""
+    folder, _, name = weights.file.rpartition("/")
+    names = [weights.file]
+    if name.endswith(".safetensors"):
+        names.append(f"{weights.file}{INDEX_ENDING}")
+    if name == SAFE and not weights.sha256:
+        names += [f"{folder}/{other}".lstrip("/") for other in NAMES[2:]]
+    path = _first(weights, names, owner)
+    if path.name.endswith(INDEX_ENDING):
+        commit = next(parent.name for parent in path.parents if parent.parent.name == "snapshots")
+        for shard in read_index(path, owner).shards:
+            fetch(weights.repo, f"{folder}/{shard}".lstrip("/"), commit, owner=owner)
+    check_format(path, owner)
+    return path
+
+
+def _first(weights: Weights, names: list[str], owner: str) -> Path:
+    """Return the first file that the repository has; without network, the first that is in the cache."""
+    missing: WeightsNotFoundError | None = None
+    get = fetch
+    for name in names:
+        try:
+            path = get(weights.repo, name, weights.revision, owner=owner)
+        except WeightsNotFoundError as error:
+            missing = missing or error
+            if not isinstance(error, AbsentError):
+                get = find_cached  # type: ignore[assignment]  # no further attempts without network
+            continue
+        if path:
+            return path
+    assert missing is not None, "find_cached follows a failure of fetch"
+    if isinstance(missing, AbsentError) and len(names) > 2:
+        raise WeightsNotFoundError(f"{missing}; nor has it {', '.join(names[1:])}") from missing
+    raise missing
+
+
+def _pinned(path: Path, weights: Weights, owner: str) -> Path:
+    """Check the size and digest of a file against the pinned ones; return its path."""
+    size = path.stat().st_size
+    if weights.size and not path.name.endswith(INDEX_ENDING) and size != weights.size:
+        raise WeightsError(
+            f"{owner}: {str(path)!r} has {size} bytes, pinned are {weights.size}; it is cut off or another one: fetch it again"
+        )
+    if weights.sha256 and (found := model_digest(path, owner)) != weights.sha256:
+        raise WeightsError(
+            f"{owner}: {str(path)!r} has sha256 {found}, pinned is {weights.sha256}; the file is damaged or another one: fetch it again"
+        )
+    return path
