@@ -6,7 +6,8 @@ from torch import nn
 
 from tests.toy import ToyNet, toy_spec
 from zoo.errors import CoverageError, DeclarationError
-from zoo.models.build import adapt_input, build, on_meta
+from zoo.models.build import build, on_meta
+from zoo.models.state_fit import adapt_input
 
 
 def test_a_module_filled_from_a_state_equals_the_one_it_came_from() -> None:

@@ -203,7 +203,6 @@ def test_what_stands_in_place_of_weights_is_named(tmp_path: Path, good: bytes, f
 
 
 MISFITS: dict[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
-    "all under another prefix": lambda state: {f"encoder.{name}": tensor for name, tensor in state.items()},
     "one block missing": lambda state: {name: tensor for name, tensor in state.items() if not name.startswith("blocks.1.")},
     "half of the shapes wrong": lambda state: {
         name: tensor[:-1].clone() if index % 2 and tensor.ndim else tensor for index, (name, tensor) in enumerate(state.items())
@@ -231,6 +230,53 @@ def test_w8_wrappers_are_taken_off_and_every_tensor_is_the_files_after_construct
     safetensors.torch.save_file({prefix + name: tensor for name, tensor in state.items()}, path)
     built = zoo.get("toy/net", weights=path).build().state_dict()
     assert all(torch.equal(built[name], tensor) for name, tensor in state.items())
+
+
+LAYOUTS: dict[str, tuple[str, dict[str, str]]] = {
+    "Lightning": ("model.", {"loss.weight": "fc.weight"}),
+    "Lightning, compiled": ("model._orig_mod.", {}),
+    "MoCo": ("module.encoder_q.", {"module.encoder_k.conv1.weight": "conv1.weight", "module.queue": "conv1.weight"}),
+    "DINO": ("backbone.", {"head.mlp.0.weight": "conv1.weight"}),
+    "a detector": ("backbone.body.", {"rpn.head.conv.weight": "conv1.weight"}),
+}
+
+
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_checkpoint_of_a_training_framework_is_read_below_its_prefix(
+    layout: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prefix, others = LAYOUTS[layout]
+    state = {name: torch.rand_like(tensor) if tensor.is_floating_point() else tensor for name, tensor in ToyNet().state_dict().items()}
+    more = {name: torch.zeros_like(state.get(source, torch.ones(2))) + 1 for name, source in others.items()}
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({prefix + name: tensor for name, tensor in state.items()} | more, path)
+    built = zoo.get("toy/net", weights=path).build().state_dict()
+    assert all(torch.equal(built[name], tensor) for name, tensor in state.items())
+    taken = prefix.removeprefix("module.")
+    assert f"below {taken!r}, which was taken off" in caplog.text
+
+
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("extra", ["blocks.7.weight", "blocks.1.se.weight"])
+def test_the_weights_of_a_deeper_or_another_network_are_an_error_that_counts_what_is_left(
+    extra: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(ToyNet().state_dict() | {extra: torch.ones(2), "fc.weight": torch.ones(2, 8)}, path)
+    with pytest.raises(CoverageError, match=rf"1 tensor more inside its blocks: {extra}"):
+        zoo.get("toy/net", weights=path).build()
+    zoo.get("toy/net", weights=path, allow_partial=True).build()
+    assert "more inside its blocks" in caplog.text
+
+
+@pytest.mark.usefixtures("toys")
+def test_nothing_that_fills_no_tensor_is_ever_pretrained(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({"fc.weight": torch.ones(2, 8)}, path)
+    with pytest.raises(CoverageError, match=r"\(0 %\)") as caught:
+        zoo.get("toy/net", weights=path, allow_partial=True).build()
+    assert "allow_partial" not in str(caught.value)
 
 
 def spoilt(value: float | None) -> dict[str, torch.Tensor]:

@@ -24,7 +24,7 @@ from zoo.weights.inert_unpickler import Record, Stored, module_tensors, read_rec
 from zoo.weights.load import write
 from zoo.weights.safetensors_header import format_of
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "module")
 DEEPEST = 8  # nested wrappers: a checkpoint may contain itself
 MAX_GROWTH = 4  # uncompressed bytes per byte of the file; torch.save stores without compression
 MAX_SCANNED = 10_000_000  # bytes to search for names in an error message

@@ -1,0 +1,202 @@
+"""Fitting the tensors of a file to a built backbone: prefixes, converted keys, input channels, and what is left over."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from zoo.declare import BackboneSpec
+from zoo.errors import CoverageError, count, examples, fault_list
+from zoo.plugins.loader import load_function
+
+log = logging.getLogger("zoo")
+
+State = dict[str, Tensor]
+WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile; taken off without a log line
+PREFERRED = ("teacher", "encoder_q", "online", "student", "encoder")  # of several copies of the same names
+_MOST_PREFIXES = 8  # that are tried
+_BUFFERS = {"attn_mask", "relative_position_index", "position_ids", "token_type_ids", "inv_freq", "masked_bias", "num_batches_tracked"}
+
+
+class Fit(NamedTuple):
+    """How a file fills a backbone.
+
+    Attributes:
+        tensors: The module's tensors by their own names.
+        faults: One for each tensor that is not filled.
+        unused: Names in the file that are not part of the backbone, such as those of its head.
+    """
+
+    tensors: State
+    faults: list[str]
+    unused: list[str]
+
+
+def fit_state(module: nn.Module, state: State, spec: BackboneSpec, *, allow_partial: bool = False) -> State:
+    """Return the tensors of a file under the module's names, with its channels and dtypes.
+
+    Checkpoints of training frameworks have the backbone below a prefix (``model.`` of Lightning, ``module.encoder_q.`` of MoCo,
+    ``backbone.``). The prefix below which most names are the module's is taken off, with a log line.
+
+    Args:
+        module: The built backbone; its parameters may be without values.
+        state: Tensors as published.
+        spec: The declaration.
+        allow_partial: Whether to warn instead of raising, unless no tensor is filled.
+
+    Raises:
+        CoverageError: If a parameter or buffer is not filled, with the coverage and the first names; or if the file has further
+            tensors inside the backbone's own blocks.
+    """
+    state = {_unwrapped(key): value for key, value in state.items()}
+    prefix, fit = "", _fit(module, state, spec)
+    for candidate in _prefixes(state, module) if fit.faults else ():
+        other = _fit(module, {key.removeprefix(candidate): value for key, value in state.items() if key.startswith(candidate)}, spec)
+        if len(other.faults) < len(fit.faults):
+            prefix, fit = candidate, other
+    filled = _named(fit.tensors)
+    if fit.faults and not (allow_partial and filled):
+        raise CoverageError(_coverage(spec, module, fit))
+    if prefix:
+        log.warning("%s: %s of the file lie below %r, which was taken off", spec.name, count(len(filled), "tensor"), prefix)
+    inner = _inside_blocks(fit.unused, state, prefix, module)
+    if inner and not allow_partial:
+        raise CoverageError(_left_over(spec, module, inner))
+    for problem in [_coverage(spec, module, fit)] * bool(fit.faults) + [_left_over(spec, module, inner)] * bool(inner):
+        log.warning(problem)
+    if fit.unused:
+        unused = count(len(fit.unused), "tensor")
+        log.info("%s: %s of the weights are not part of the backbone: %s", spec.name, unused, examples(fit.unused))
+    return fit.tensors
+
+
+def _fit(module: nn.Module, state: State, spec: BackboneSpec) -> Fit:
+    """Convert a state to the module's keys, channels and dtypes."""
+    target = module.state_dict()
+    if spec.convert and not _equal(state, target):
+        try:
+            state = load_function(spec.convert)(state, module)
+        except (KeyError, AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            log.info("%s: %s does not know these keys (%s: %s)", spec.name, spec.convert, type(error).__name__, error)
+    fitted: State = {}
+    faults: list[str] = []
+    for name, tensor in target.items():
+        value = state.get(name)
+        if value is not None and value.shape != tensor.shape:
+            value = _adapt_channels(name, value, tensor, spec)
+        if value is not None and tensor.is_floating_point() and not value.is_floating_point():
+            faults.append(f"{name} is {value.dtype} in the file and {tensor.dtype} in the model")
+        elif value is not None and value.shape == tensor.shape:
+            fitted[name] = value.to(tensor.dtype)
+        elif name in state:
+            faults.append(f"{name} is {tuple(state[name].shape)} in the file and {tuple(tensor.shape)} in the model")
+        elif name.endswith("num_batches_tracked"):
+            fitted[name] = tensor.new_zeros((), device="cpu")
+        else:
+            faults.append(f"{name} {tuple(tensor.shape)} is not in the file")
+    return Fit(fitted, faults, [key for key in state if key not in target])
+
+
+def _equal(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> bool:
+    """Return whether a state has exactly the names and shapes of a module, as zoo's own saved models have."""
+    return state.keys() == target.keys() and all(state[name].shape == tensor.shape for name, tensor in target.items())
+
+
+def _prefixes(state: Mapping[str, Tensor], module: nn.Module) -> Iterator[str]:
+    """Yield prefixes below which the backbone may lie: those with most of its names first, then those with most names."""
+    target, own, all_names = module.state_dict(), Counter[str](), Counter[str]()
+    for key in state:
+        at = key.find(".")
+        while at >= 0:
+            all_names[key[: at + 1]] += 1
+            own[key[: at + 1]] += key[at + 1 :] in target
+            at = key.find(".", at + 1)
+    rank = {name: number for number, name in enumerate(reversed(PREFERRED), 1)}
+
+    def order(prefix: str) -> tuple[int, int, int]:
+        return own[prefix], rank.get(prefix.rstrip(".").rpartition(".")[2], 0), all_names[prefix]
+
+    likely = [prefix for prefix in all_names if own[prefix] or 2 * all_names[prefix] > len(state)]
+    yield from sorted(likely, key=order, reverse=True)[:_MOST_PREFIXES]
+
+
+def _inside_blocks(unused: list[str], state: Mapping[str, Tensor], prefix: str, module: nn.Module) -> list[str]:
+    """Return leftover parameters inside the numbered blocks of a backbone, or in further blocks of the same kind.
+
+    They mean that the file is of another network, such as a deeper one. Heads, decoders and known buffers do not count.
+    """
+    modules = {name for name, _ in module.named_modules() if name}
+    found = []
+    for key in unused:
+        *path, last = key.split(".")
+        value = state.get(prefix + key)
+        if last in _BUFFERS or value is None or not value.is_floating_point():
+            continue
+        known = next((end for end in range(len(path), 0, -1) if ".".join(path[:end]) in modules), 0)
+        block = any(part.isdigit() for part in path[:known])
+        further = 0 < known < len(path) and path[known].isdigit() and f"{'.'.join(path[:known])}.0" in modules
+        if known and (block or further):
+            found.append(key)
+    return found
+
+
+def _left_over(spec: BackboneSpec, module: nn.Module, names: list[str]) -> str:
+    return (
+        f"{spec.name}: {_source(spec)} fills {type(module).__name__}, and has {count(len(names), 'tensor')} more inside its blocks: "
+        f"{examples(names)}. Is it the file of a deeper or another architecture? allow_partial=True leaves them out."
+    )
+
+
+def _source(spec: BackboneSpec) -> str:
+    return f"the file {(spec.weights.url or spec.weights.file)!r}" if spec.weights else "the state"
+
+
+def _named(fitted: Mapping[str, Tensor]) -> list[str]:
+    return [name for name in fitted if not name.endswith("num_batches_tracked")]
+
+
+def _coverage(spec: BackboneSpec, module: nn.Module, fit: Fit) -> str:
+    filled = len(_named(fit.tensors))
+    total = filled + len(fit.faults)
+    share = f"{filled} of {total} tensors of {type(module).__name__} ({100 * filled / total:.0f} %)"
+    shown = fit.faults[:4] + ([f"… and {len(fit.faults) - 4} more"] if len(fit.faults) > 4 else [])
+    shown += [f"the file has: {examples(fit.unused)}"] if fit.unused else []
+    remedy = "Is it the file of this architecture and these options?"
+    if filled:
+        remedy += " allow_partial=True (--allow-partial) keeps random values for the rest."
+    return fault_list(f"{spec.name}: {_source(spec)} fills {share}", shown, remedy)
+
+
+def _unwrapped(key: str) -> str:
+    for prefix in WRAPPERS:
+        key = key.removeprefix(prefix)
+    return key
+
+
+def adapt_input(weight: Tensor, channels: int) -> Tensor:
+    """Adapt the first layer's weight ``(out, in, …)`` to another number of input channels, keeping its response.
+
+    To one channel the weights are summed; to more they are repeated in turn and scaled by ``in / channels``, so that a grey
+    picture repeated over the channels gives the same output (Wightman, timm 2019).
+
+    Returns:
+        A tensor ``(out, channels, …)`` of the same dtype.
+    """
+    before = weight.shape[1]
+    if channels < before and channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    repeats = [index % before for index in range(channels)]
+    return weight[:, repeats] * (before / channels)
+
+
+def _adapt_channels(name: str, value: Tensor, tensor: Tensor, spec: BackboneSpec) -> Tensor | None:
+    """Adapt the input channels if the shapes differ in nothing else; return None for grouped or deeper layers."""
+    same_rest = value.ndim == tensor.ndim >= 3 and value.shape[0] == tensor.shape[0] and value.shape[2:] == tensor.shape[2:]
+    if not same_rest or tensor.shape[1] != spec.options.get("in_chans"):
+        return None
+    log.warning("%s: the pretrained %s was adapted from %d to %d input channels", spec.name, name, value.shape[1], tensor.shape[1])
+    return adapt_input(value, tensor.shape[1])
