@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 import zoo
 from tests.faults.fake_dist import fake_dist
 from tests.faults.fake_hub import FakeHub, in_child
+from tests.faults.file_server import FileServer
 from tests.toy import ToyNet, toy_spec
 from tests.toy_text import toy_text_spec
 from zoo.declare import BackboneSpec, Weights
@@ -239,3 +241,81 @@ def test_lock_pins_sharded_models_and_writes_nothing_where_one_name_fails(tmp_pa
     assert json.loads(done.stdout)["toy/shards"]["file"] == "model.safetensors.index.json"
     loaded = zoo_in(tmp_path, hub, "import os; os.environ['ZOO_REGISTRY'] = __import__('sys').argv[3]\n" + LOAD, "toy/shards", str(out))
     assert json.loads(loaded.stdout) == pytest.approx(float(state["conv1.weight"].sum())), loaded.stderr
+
+
+def pickled(value: float, **options: bool) -> bytes:
+    state = ToyNet().state_dict()
+    torch.save(state | {"conv1.weight": torch.full_like(state["conv1.weight"], value)}, stream := io.BytesIO(), **options)
+    return stream.getvalue()
+
+
+def sharded(value: float) -> dict[str, bytes]:
+    state = torch.load(io.BytesIO(pickled(value)), weights_only=True)
+    names = list(state)
+    files, table = {}, {}
+    for number, part in enumerate((names[:4], names[4:]), 1):
+        name = f"pytorch_model-{number:05d}-of-00002.bin"
+        torch.save({key: state[key] for key in part}, stream := io.BytesIO())
+        files[name] = stream.getvalue()
+        table |= dict.fromkeys(part, name)
+    return files | {"pytorch_model.bin.index.json": json.dumps({"weight_map": table}).encode()}
+
+
+FORMS = {
+    "pytorch_model.bin": lambda: {"pytorch_model.bin": pickled(1.0)},
+    "before torch 1.6": lambda: {"pytorch_model.bin": pickled(1.0, _use_new_zipfile_serialization=False)},
+    "pytorch_model.bin.index.json": lambda: sharded(1.0),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_the_hub_has_only_as_pickles_is_loaded_in_one_line_and_locked_with_what_is_made_of_it(
+    form: str, tmp_path: Path, hub: FakeHub
+) -> None:
+    hub.push("acme/net", FORMS[form](), card={"license": "mit"})
+    ones = float(torch.ones_like(ToyNet().conv1.weight).sum())
+    assert json.loads(zoo_in(tmp_path, hub, LOAD, "toy/net").stdout) == pytest.approx(ones)
+    done = zoo_in(tmp_path, hub, RUN, "lock", "toy/net", "--json")
+    assert done.returncode == 0, done.stderr
+    pin = json.loads(done.stdout)["toy/net"]
+    assert pin["file"] == (form if form.startswith("pytorch") else "pytorch_model.bin")
+    assert len(pin["sha256"]) == len(pin["converted_sha256"]) == 64
+    assert json.loads(zoo_in(tmp_path, hub, LOAD, "toy/net").stdout) == pytest.approx(ones)
+    asked = len(hub.asked)
+    assert zoo_in(tmp_path, hub, RUN, "download", "toy/net").returncode == 0
+    assert len(hub.asked) == asked, "a pinned commit that is in the cache needs no network"
+    path = tmp_path / "config" / "zoo" / "registry.toml"
+    path.write_text(path.read_text().replace(pin["converted_sha256"], "0" * 64))
+    assert "pinned is 0000" in json.loads(zoo_in(tmp_path, hub, LOAD, "toy/net").stdout)
+
+
+def test_a_repository_without_weights_of_any_form_names_what_was_looked_for(tmp_path: Path, hub: FakeHub) -> None:
+    hub.push("acme/net", {"tf_model.h5": b"x"})
+    told = json.loads(zoo_in(tmp_path, hub, LOAD, "toy/net").stdout)
+    assert "acme/net@main/model.safetensors" in told
+    assert "nor has it model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json" in told
+
+
+def test_weights_of_a_url_are_locked_downloaded_shown_and_pruned(tmp_path: Path, hub: FakeHub) -> None:
+    with FileServer().serving() as server:
+        content = server.files["/net.pt"] = pickled(1.0)
+        path = tmp_path / "project.toml"
+        path.write_text(f'[backbones."local/mine"]\nbase = "toy/net"\nweights = {{ url = "{server.url}/net.pt", license = "mit" }}\n')
+        there = "import os; os.environ['ZOO_REGISTRY'] = __import__('sys').argv.pop(2)\n"
+        done = zoo_in(tmp_path, hub, there + RUN, str(path), "lock", "local/mine", "--out", str(path), "--json")
+        assert done.returncode == 0, done.stderr
+        pin = json.loads(done.stdout)["local/mine"]
+        assert (pin["url"], pin["size"]) == (f"{server.url}/net.pt", len(server.files["/net.pt"]))
+        assert pin["sha256"] == hashlib.sha256(server.files["/net.pt"]).hexdigest()
+        assert tomllib.loads(path.read_text())["pins"]["local/mine"]["converted_sha256"] == pin["converted_sha256"]
+        shown = json.loads(zoo_in(tmp_path, hub, RUN, "cache", "--json").stdout)
+        assert [(entry["kind"], entry["name"]) for entry in shown] == [("converted", "net.pt")]
+        assert "1 entry" in zoo_in(tmp_path, hub, RUN, "cache", "--prune", "0").stdout
+        assert zoo_in(tmp_path, hub, RUN, "cache", "--json").stdout.strip() == "[]"
+        server.files["/net.pt"] = pickled(2.0)
+        failed = zoo_in(tmp_path, hub, there + RUN, str(path), "download", "local/mine")
+        assert failed.returncode == 1
+        assert "declared is" in failed.stderr
+        server.files["/net.pt"] = content
+        assert zoo_in(tmp_path, hub, there + RUN, str(path), "download", "local/mine").returncode == 0
+        assert "--prune is -1" in zoo_in(tmp_path, hub, RUN, "cache", "--prune", "-1").stderr

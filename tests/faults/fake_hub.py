@@ -148,6 +148,13 @@ def fill_cache(cache: Path, repo: str, files: Mapping[str, bytes], *, commit: st
 def in_child(code: str, *arguments: object, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a process of its own that has this cache."""
     around = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "ZOO_"))}
-    around |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_CACHE": str(cache), "HF_HOME": str(cache.parent), **environment}
+    around |= {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_CACHE": str(cache),
+        "HF_HOME": str(cache.parent),
+        "ZOO_CACHE": str(cache.parent / "zoo-cache"),
+        **environment,
+    }
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     return subprocess.run(command, env=around, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)

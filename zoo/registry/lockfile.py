@@ -12,32 +12,54 @@ from zoo.declare import Weights
 from zoo.errors import RegistryFileError, WeightsError, WeightsNotFoundError
 from zoo.util.atomic_write import write_text
 from zoo.util.toml_files import parse_toml
+from zoo.weights.download import known
 from zoo.weights.hub import AbsentError, Remote, ask, fetch
 from zoo.weights.hub_cache import digest
-from zoo.weights.shards import listing_digest, read_index
+from zoo.weights.locate import file_names, locate
+from zoo.weights.shards import INDEX_ENDING, SUFFIX, listing_digest, model_digest, read_index
 
 
 def resolve(weights: Weights | None, owner: str) -> Weights:
-    """Return the declaration with the commit, digest and size that the Hub gives now; no weights are downloaded.
+    """Return the declaration with the commit, digest and size that the Hub or the URL gives now.
+
+    Safetensors of the Hub are not downloaded for this. Checkpoints are, because the digest of what is made of them is pinned too.
 
     Raises:
-        WeightsError: If the weights are not on the Hub.
-        WeightsNotFoundError: If the Hub cannot be asked, or does not have them.
+        WeightsError: If the weights are neither on the Hub nor at a URL.
+        WeightsNotFoundError: If the Hub or the server cannot be asked, or does not have them.
     """
-    if weights is None or not weights.repo:
+    if weights is None or not (weights.repo or weights.url):
         where = f"in the package {weights.package!r}" if weights and weights.package else "not on the Hub"
         raise WeightsError(f"{owner}: its weights are {where}: there is no commit to pin")
-    try:
-        remote = ask(weights.repo, weights.file, weights.revision, owner=owner)
-    except AbsentError:
-        if not weights.file.endswith(".safetensors"):
-            raise
-        weights = replace(weights, file=f"{weights.file}.index.json")
-        remote = ask(weights.repo, weights.file, weights.revision, owner=owner)
-    sharded = weights.file.endswith(".index.json")
+    if weights.url:
+        made = locate(weights, owner)
+        source = known(weights.url)
+        assert source is not None, "remembered by the download"
+        return replace(weights, sha256=source.sha256, size=source.size, converted_sha256=_converted(made, made.name != source.path.name))
+    weights, remote = _published(weights, owner)
+    sharded = weights.file.endswith(INDEX_ENDING)
     sha256 = _listing(weights, remote, owner) if sharded else _digest(weights.repo, weights.file, remote, owner)
     license = weights.license if weights.license != "unknown" else _license(weights.repo, remote.commit)
-    return replace(weights, revision=remote.commit, sha256=sha256, size=0 if sharded else remote.size, license=license)
+    pin = replace(weights, revision=remote.commit, sha256=sha256, size=0 if sharded else remote.size, license=license)
+    if pin.file.endswith((".safetensors", SUFFIX)):
+        return pin
+    return replace(pin, converted_sha256=_converted(locate(pin, owner), True))
+
+
+def _published(weights: Weights, owner: str) -> tuple[Weights, Remote]:
+    """Return the declaration of the first published file that ``locate`` would take, and what the Hub says of it."""
+    names = file_names(weights)
+    for number, name in enumerate(names, 1):
+        try:
+            return replace(weights, file=name), ask(weights.repo, name, weights.revision, owner=owner)
+        except AbsentError:
+            if number == len(names):
+                raise
+    raise AssertionError("a declaration names a file")
+
+
+def _converted(path: Path, was_converted: bool) -> str:
+    return model_digest(path) if was_converted else ""
 
 
 def write(path: Path, name: str, pin: Weights) -> None:
@@ -47,7 +69,9 @@ def write(path: Path, name: str, pin: Weights) -> None:
         RegistryFileError: If the file is not TOML, or its pins cannot be edited line by line.
     """
     text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
-    block = [f'[pins."{name}"]'] + [f'{key} = "{getattr(pin, key)}"' for key in ("repo", "revision", "file", "sha256", "license")]
+    place = ("url",) if pin.url else ("repo", "revision", "file")
+    block = [f'[pins."{name}"]'] + [f'{key} = "{getattr(pin, key)}"' for key in (*place, "sha256", "license")]
+    block += [f'converted_sha256 = "{pin.converted_sha256}"'] if pin.converted_sha256 else []
     block += [f"size = {pin.size}"] if pin.size else []
     changed = (_without(text, name).rstrip() + "\n\n" + "\n".join(block) + "\n").lstrip()
     if _others(changed, name, path) != _others(text, name, path):

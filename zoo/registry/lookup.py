@@ -35,16 +35,16 @@ class Entry(NamedTuple):
 
 
 def pinned(entry: Entry, pins: Mapping[str, Weights]) -> Entry:
-    """Return the entry with weights pinned by a registry file; pins of another repository are ignored.
+    """Return the entry with weights pinned by a registry file; pins of another repository or URL are ignored.
 
     A tokenizer of the same repository is pinned to the same commit.
     """
     pin, weights = pins.get(entry.spec.name), entry.spec.weights
-    if pin is None or weights is None or weights.repo != pin.repo:
+    if pin is None or weights is None or (weights.repo, weights.url) != (pin.repo, pin.url):
         return entry
     license = weights.license if pin.license == "unknown" else pin.license
     spec = entry.spec.replace(weights=replace(pin, license=license))
-    if isinstance(spec.inputs, Text) and spec.inputs.files.partition("@")[0] == pin.repo:
+    if pin.repo and isinstance(spec.inputs, Text) and spec.inputs.files.partition("@")[0] == pin.repo:
         spec = spec.replace(inputs=replace(spec.inputs, files=f"{pin.repo}@{pin.revision}"))
     return entry._replace(spec=spec, declared=weights)
 

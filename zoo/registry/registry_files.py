@@ -165,17 +165,19 @@ class _Reader:
         where, before = f"pin {name!r}", len(self.faults)
         if "/" not in name:
             self.faults.append(f"{where}: the name is not a full id 'source/name'; see the first line of: zoo show {name}")
-        for key, digits in (("revision", 40), ("sha256", 64)):
+        for key, digits in (("sha256", 64),) if "url" in table else (("revision", 40), ("sha256", 64)):
             if not re.fullmatch(rf"[0-9a-f]{{{digits}}}", str(table.get(key))):
                 self.faults.append(f"{where}: {key} is {table.get(key)!r}; it must be {digits} hexadecimal digits")
-        self._text(table.get("repo"), f"{where}: repo")
+        place = "url" if "url" in table else "repo"
+        self._text(table.get(place), f"{where}: {place}")
         weights = self._weights(table, where) if len(self.faults) == before else None
         if weights:
             self.data.pins[name] = weights
 
     def _weights(self, table: Mapping[str, Any], where: str) -> Weights | None:
         """Return the weights; a local file is relative to the file that names it."""
-        local = "file" in table and not table.get("repo") and not table.get("package")
+        elsewhere = any(table.get(key) for key in ("repo", "package", "url"))
+        local = "file" in table and not elsewhere
         try:
             if local and isinstance(table["file"], str):
                 table = {**table, "file": str(self.path.parent / _expanded(table["file"]))}
@@ -184,8 +186,8 @@ class _Reader:
                 raise DeclarationError(f"{where}: weights: {', '.join(wrong)} must be text")
             if type(table.get("size", 0)) is not int:
                 raise DeclarationError(f"{where}: weights: size must be a number of bytes")
-            if not local and not table.get("repo") and not table.get("package"):
-                raise DeclarationError(f"{where}: weights: give file, or repo and file, or package and file")
+            if not local and not elsewhere:
+                raise DeclarationError(f"{where}: weights: give file, or repo and file, or package and file, or url")
             return from_fields(Weights, table, f"{where}: weights")  # type: ignore[no-any-return]  # the type of its argument
         except DeclarationError as error:
             self.faults.append(str(error))

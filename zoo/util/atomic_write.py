@@ -109,16 +109,17 @@ def _number(error: Exception) -> int | None:
 
 def _full(path: Path, needed: int, number: int) -> DiskFullError:
     there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    free = _in_units(shutil.disk_usage(there).free)
+    free = in_units(shutil.disk_usage(there).free)
     error = DiskFullError(
-        f"{str(path)!r} cannot be written ({os.strerror(number)}): it takes {_in_units(needed)}, and {free} are free there; "
+        f"{str(path)!r} cannot be written ({os.strerror(number)}): it takes {in_units(needed)}, and {free} are free there; "
         "make room, or write elsewhere"
     )
     error.errno = number
     return error
 
 
-def _in_units(size: float) -> str:
+def in_units(size: float) -> str:
+    """Return a number of bytes as ``3.2 MB``."""
     for unit in _UNITS:
         if size < 1000 or unit == _UNITS[-1]:
             break

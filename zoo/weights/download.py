@@ -18,21 +18,23 @@ from zoo.weights.hub_cache import digest, said
 from zoo.weights.safetensors_header import format_of
 
 ATTEMPTS = 4  # connections for one file; each goes on where the one before ended
-PAUSE = 1.0  # seconds before the second attempt, doubled for each further one
+PAUSE = 0.5  # seconds before the second attempt, doubled for each further one
 LARGEST = 10**12  # bytes; no published weights are as large
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Downloaded(NamedTuple):
-    """What is known of a file that was fetched.
+    """A file as it was at the first fetch.
 
     Attributes:
         path: The file; absent once a checkpoint was converted and removed.
-        sha256: Its digest, the same as at the first fetch.
+        sha256: Its digest.
+        size: Its bytes.
     """
 
     path: Path
     sha256: str
+    size: int
 
 
 class _Answer(NamedTuple):
@@ -47,13 +49,15 @@ class _InterruptedError(Exception):
     """The connection ended before the file did."""
 
 
-def known(url: str) -> str:
-    """Return the sha256 that a URL gave at its first fetch, or an empty string."""
+def known(url: str) -> Downloaded | None:
+    """Return what a URL gave at its first fetch, or None."""
+    folder = downloads_folder() / _key(url)
     try:
-        found = json.loads((_folder(url) / "source.json").read_text(encoding="utf-8"))["sha256"]
+        record = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        found = Downloaded(folder / str(record["name"]), str(record["sha256"]), int(record["size"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
-    return found if isinstance(found, str) and re.fullmatch(r"[0-9a-f]{64}", found) else ""
+        return None
+    return found if re.fullmatch(r"[0-9a-f]{64}", found.sha256) else None
 
 
 def download(url: str, owner: str = "", *, sha256: str = "", size: int = 0) -> Downloaded:
@@ -73,7 +77,7 @@ def download(url: str, owner: str = "", *, sha256: str = "", size: int = 0) -> D
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # not in its __all__
 
     name = _checked_name(url, owner)
-    folder = _folder(url)
+    folder = downloads_folder() / _key(url)
     path = folder / name
     with room_for(path, size):
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,17 +88,22 @@ def download(url: str, owner: str = "", *, sha256: str = "", size: int = 0) -> D
         faults = [f"it has {actual} bytes, declared are {size}"] if size and actual != size else []
         if sha256 and found != sha256:
             faults.append(f"its sha256 is {found}, declared is {sha256}")
-        elif (earlier := known(url)) and found != earlier:
-            faults.append(f"its sha256 is {found}, at first it was {earlier} (if you trust the new file, remove {str(folder)!r})")
+        elif (earlier := known(url)) and found != earlier.sha256:
+            faults.append(f"its sha256 is {found}, at first it was {earlier.sha256} (if you trust the new file, remove {str(folder)!r})")
         if faults:
             path.unlink()
             raise WeightsError(f"{said(owner)}{url} gave another file than expected: {'; '.join(faults)}. It was removed; fetch it again")
-        write_json(folder / "source.json", {"url": url, "sha256": found, "size": actual})
-    return Downloaded(path, found)
+        write_json(folder / "source.json", {"url": url, "name": name, "sha256": found, "size": actual})
+    return Downloaded(path, found, actual)
 
 
-def _folder(url: str) -> Path:
-    return cache_folder() / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:32]
+def downloads_folder() -> Path:
+    """Return the folder of all files of URLs."""
+    return cache_folder() / "downloads"
+
+
+def _key(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:32]
 
 
 def _checked_name(url: str, owner: str) -> str:

@@ -120,7 +120,8 @@ def _in_package(package: str, file: str, owner: str) -> Path:
 
 def _from_url(weights: Weights, owner: str) -> Path:
     """Return what was made of the file of a URL earlier, else the file itself."""
-    sha256 = weights.sha256 or known(weights.url)
+    earlier = known(weights.url)
+    sha256 = weights.sha256 or (earlier.sha256 if earlier else "")
     made = find_converted(sha256, weights.converted_sha256, owner) if sha256 else None
     if made:
         return made
@@ -132,19 +133,25 @@ def _from_url(weights: Weights, owner: str) -> Path:
 
 def _from_hub(weights: Weights, owner: str) -> Path:
     """Fetch a file, or the index and all shards of a sharded model; where safetensors are declared and absent, the pickled file."""
-    folder, _, name = weights.file.rpartition("/")
-    names = [weights.file]
-    if name.endswith(".safetensors"):
-        names.append(f"{weights.file}{INDEX_ENDING}")
-    if name == SAFE and not weights.sha256:
-        names += [f"{folder}/{other}".lstrip("/") for other in NAMES[2:]]
-    path = _first(weights, names, owner)
+    path = _first(weights, file_names(weights), owner)
+    folder = weights.file.rpartition("/")[0]
     if path.name.endswith(INDEX_ENDING):
         commit = next(parent.name for parent in path.parents if parent.parent.name == "snapshots")
         for shard in read_index(path, owner).shards:
             fetch(weights.repo, f"{folder}/{shard}".lstrip("/"), commit, owner=owner)
     check_format(path, owner)
     return path
+
+
+def file_names(weights: Weights) -> list[str]:
+    """Return the names under which a repository may have weights, in the order in which they are looked for."""
+    folder, _, name = weights.file.rpartition("/")
+    names = [weights.file]
+    if name.endswith(".safetensors"):
+        names.append(f"{weights.file}{INDEX_ENDING}")
+    if name == SAFE and not weights.sha256:
+        names += [f"{folder}/{other}".lstrip("/") for other in NAMES[2:]]
+    return names
 
 
 def _first(weights: Weights, names: list[str], owner: str) -> Path:

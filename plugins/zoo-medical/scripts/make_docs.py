@@ -17,7 +17,7 @@ def row(spec: zoo.BackboneSpec) -> str:
     """Return a network's line."""
     features = f"{spec.features.layout} {spec.features.dim}"
     groups = ", ".join(f"{name}.*" if any("*" in member for member in members) else name for name, members in spec.layers.items())  # type: ignore[union-attr]
-    weights = f"pickle, {spec.license}" if spec.weights else "none"
+    weights = spec.license if spec.weights else "none"
     shape = " x ".join(map(str, spec.inputs.shape))  # type: ignore[union-attr]  # no text is among them
     return f"| {spec.name} | {shape} | {features} | {spec.parameters / 1e6:.1f} | {weights} | {groups} |"
 

@@ -170,12 +170,26 @@ def test_the_keys_of_the_self_supervised_swin_are_those_that_monai_itself_loads(
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_weights_that_are_pickles_are_told_with_their_address_and_the_remedy() -> None:
-    for name in ("xrv/densenet121-res224-chex", "monai/resnet50-3d.medicalnet"):
-        url = LISTED[name].weights.url  # type: ignore[union-attr]
-        with pytest.raises(zoo.ZooError, match=r"(?s)weights='FILE'") as told:
+def test_every_published_name_has_an_address_that_is_named_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    pretrained = {name: spec.weights for name, spec in LISTED.items() if spec.weights}
+    assert len(pretrained) == 16
+    for name, weights in pretrained.items():
+        with pytest.raises(zoo.ZooError, match="HF_HUB_OFFLINE") as caught:
             zoo.get(name).build()
-        assert url in str(told.value)
+        assert (weights.url or f"{weights.repo}@main/{weights.file}") in str(caught.value)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_whole_pickled_network_of_torchxrayvision_is_read_without_it(legacy: bool, tmp_path: Any) -> None:
+    import torchxrayvision
+
+    torch.manual_seed(3)
+    home = torchxrayvision.models.DenseNet(num_classes=18, weights=None)
+    torch.save(home, tmp_path / "whole.pt", _use_new_zipfile_serialization=not legacy)
+    found = zoo.get("xrv/densenet121-res224-nih", weights=tmp_path / "whole.pt").build().state_dict()
+    given = home.state_dict()
+    assert all(torch.equal(value, given[name]) for name, value in found.items())
 
 
 def test_shortcuts_without_parameters_equal_monais_and_pass_the_gradient_on() -> None:

@@ -18,7 +18,7 @@ DENSENET = {
 SWIN = {"stem": "patch_embed", **{f"stage{i}": [f"layers{i}c?", f"layers{i}"] for i in (1, 2, 3, 4)}}
 VIT = {"stem": "patch_embedding", "block": ["blocks.*", "norm"]}
 
-MEDICALNET = "https://huggingface.co/TencentMedicalNet/MedicalNet-Resnet{depth}/resolve/main/resnet_{depth}{data}.pth"
+MEDICALNET = "TencentMedicalNet/MedicalNet-Resnet{depth}"
 SWIN_SSL = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/model_swinvit.pt"
 
 # Depth or width -> (width of the features, parameters).
@@ -78,7 +78,7 @@ def _resnets() -> Iterator[zoo.BackboneSpec]:
             RESNET,
             features=features,
             options={"depth": depth, "medicalnet": True},
-            weights=zoo.Weights(url=MEDICALNET.format(depth=depth, data=data), license="mit"),
+            weights=zoo.Weights(repo=MEDICALNET.format(depth=depth), file=f"resnet_{depth}{data}.pth", license="mit"),
             convert="medicalnet_keys",
             parameters=MEDICALNETS[depth],
             description=f"{told}, as MedicalNet (Chen et al. 2019) trained it to segment CT and MR.",
