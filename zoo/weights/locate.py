@@ -87,6 +87,7 @@ def local_file(path: Path, owner: str) -> Path:
     if not path.is_file():
         beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
         listed = f"; the folder has: {examples(beside)}" if folder and beside else did_you_mean(path.name, beside)
+        listed += "; weights=False (--weights none) starts from random values" if folder else ""
         raise WeightsNotFoundError(f"{owner}: there is no weights file {str(path)!r}{listed}")
     check_format(path, owner)
     return path

@@ -176,11 +176,11 @@ def test_another_architecture_is_refused_with_the_list(tmp_path: Path) -> None:
     assert all(fact in str(caught.value) for fact in ("'gpt2'", "write-a-plugin.md", *CONFIGS))
 
 
-def test_pickled_weights_are_refused_when_they_are_needed(folder: Callable[..., Path]) -> None:
+def test_damaged_pickled_weights_are_refused_when_they_are_needed(folder: Callable[..., Path]) -> None:
     path = folder("bert")
     (path / "pytorch_model.bin").write_bytes(b"\x80\x02.")
     assert zoo.get(path, weights=False).groups.names
-    with pytest.raises(zoo.ZooError, match=r"pytorch_model\.bin.*zoo convert"):
+    with pytest.raises(zoo.ZooError, match=r"pytorch_model\.bin' is refused: torch cannot read it"):
         zoo.get(path).build()
 
 
@@ -301,3 +301,30 @@ def test_a_folder_that_is_saved_into_again_opens_with_its_new_tokenizer(folder: 
     shutil.copytree(tmp_path / "saved", tmp_path / "never opened before")
     assert (after == zoo.load(tmp_path / "never opened before").predict_proba(texts)).all()
     assert (after != before).any()
+
+
+@pytest.mark.parametrize("form", ["whole", "before torch 1.6", "shards"])
+def test_a_folder_with_pickled_weights_gives_them(form: str, folder: Callable[..., Path], tmp_path: Path) -> None:
+    path = folder("bert")
+    state = zoo.get(path, weights=False).build().state_dict()
+    state = {name: torch.rand_like(value) if value.is_floating_point() else value for name, value in state.items()}
+    if form == "shards":
+        names = list(state)
+        parts = {f"pytorch_model-0000{n}-of-00002.bin": names[n - 1 :: 2] for n in (1, 2)}
+        for name, part in parts.items():
+            torch.save({key: state[key] for key in part}, path / name)
+        table = {key: name for name, part in parts.items() for key in part}
+        (path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": table}))
+    else:
+        torch.save(state, path / "pytorch_model.bin", _use_new_zipfile_serialization=form == "whole")
+    found = zoo.get(path).build().state_dict()
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack", "weights.safetensors", "pytorch_model-00001-of-00002.bin", ""])
+def test_a_folder_without_weights_that_are_read_is_an_error_that_lists_its_files(name: str, folder: Callable[..., Path]) -> None:
+    path = folder("bert")
+    if name:
+        (path / name).write_bytes(b"x")
+    with pytest.raises(zoo.ZooError, match=rf"the folder has: .*{name or 'config.json'}.*weights=False"):
+        zoo.get(path).build()

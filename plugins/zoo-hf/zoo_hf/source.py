@@ -11,8 +11,7 @@ from typing import Any
 import zoo
 
 LIMIT = 10_000_000  # bytes; what is larger is no configuration
-SAFE = ("model.safetensors", "model.safetensors.index.json")
-PICKLED = "pytorch_model.bin"
+NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")  # of weights
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,11 @@ class Folder:
             raise zoo.ZooError(f"{str(self.path)!r}: {file!r} leads out of the folder, to {str(path.resolve())!r}; copy the file there")
         return path if path.is_file() else None
 
-    def weights(self, below: str, license: str) -> zoo.Weights | None:
-        """Return the declaration of the weights, or None where there are none; pickled ones are named, and the gate refuses them."""
-        for name in (*SAFE, PICKLED):
-            path = self.find(below + name)
-            if path:
-                return zoo.Weights(file=str(path), license=license)
-        return None
+    def weights(self, below: str, license: str) -> zoo.Weights:
+        """Return the declaration of the weights; whether the folder has any is asked when they are needed."""
+        for name in NAMES:
+            self.find(below + name)  # raises for a link that leads out of the folder
+        return zoo.Weights(file=str(self.path / below), license=license)
 
 
 def _in_cache(folder: Path, path: Path) -> bool:
@@ -75,9 +72,9 @@ class Repository:
         """
         return zoo.fetch(self.repo, file, self.revision, owner=f"hf/{self.files}", missing_ok=True)
 
-    def weights(self, below: str, license: str) -> zoo.Weights | None:
+    def weights(self, below: str, license: str) -> zoo.Weights:
         """Return the declaration of the weights; whether they exist is asked when they are needed."""
-        return zoo.Weights(repo=self.repo, revision=self.revision, file=below + SAFE[0], license=license)
+        return zoo.Weights(repo=self.repo, revision=self.revision, file=below + NAMES[0], license=license)
 
 
 Source = Folder | Repository
