@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from zoo.cli import main
 from zoo.errors import AmbiguousNameError, OptionError, SavedModelError
 from zoo.registry.registry import Registry, use_registry
 from zoo.tasks.find import BUILTIN
+from zoo.tasks.task import BUILTIN_NAMES
 
 NAMES = ["blue", "green", "red"]
 
@@ -87,6 +89,54 @@ def test_a_task_of_two_plugins_is_told() -> None:
             zoo.get("toy/net", weights=False).adapt(3, task="ordinal")
     finally:
         use_registry()
+
+
+def _raises() -> Any:
+    raise ZeroDivisionError("no such number")
+
+
+class Nameless(zoo.Task):
+    pass
+
+
+class Halfway(zoo.Task):
+    name, has_classes = "halfway", False
+
+
+class Copied(Nameless):
+    name = "regression"
+
+
+@pytest.mark.parametrize(
+    ("give", "told"),
+    [
+        (_raises, "zoo_tasks raised ZeroDivisionError"),
+        (lambda: [Nameless()], "it has no name"),
+        (lambda: [Halfway()], r"no encode\(\); .*no metrics\(\); .*no decode\(\); .*no loss\(\); .*no outputs\(\)"),
+        (lambda: [Copied()], "that of a built-in task"),
+        (lambda: [Halfway], "1 item that are no Task"),
+    ],
+)
+def test_a_broken_task_is_named_with_its_plugin_and_takes_no_other_down(
+    give: Any, told: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        @zoo.hookimpl
+        def zoo_tasks(self) -> Any:
+            return give()
+
+    use_registry(Registry(plugins=[zoo.builtin, ToyPlugin(), Broken(), OrdinalPlugin()], files=[]))
+    try:
+        assert zoo.get("toy/net", weights=False).adapt(3, task="ordinal").task == "ordinal"
+        assert re.search(f"Broken.*{told}", caplog.text), caplog.text
+        with pytest.raises(OptionError, match="did you mean 'regression'"):
+            zoo.get("toy/net", weights=False).adapt(3, task="regresion")
+    finally:
+        use_registry()
+
+
+def test_the_reserved_names_are_those_of_the_built_in_tasks() -> None:
+    assert tuple(BUILTIN) == BUILTIN_NAMES
 
 
 @pytest.mark.parametrize("name", BUILTIN)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import zoo
 from tests.engine import rank_work
 from tests.engine.objectives import Coral, Distilled, Momentum
 from tests.engine.tiny import NAMES, count_samples, difference, images, model, values
@@ -304,9 +305,54 @@ class Words(PerSample):
         return ["good"]
 
 
+class Sum(PerSample):
+    """A loss that would do, and attributes that would not."""
+
+    def __init__(self, base: Supervised, **attributes: Any) -> None:
+        super().__init__(base)
+        self.validate = base.validate  # type: ignore[method-assign]
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def loss(self, forward: Any, batch: Any) -> Any:
+        return super().loss(forward, batch).sum()
+
+
+class Detached(Sum):
+    def loss(self, forward: Any, batch: Any) -> Any:
+        return super().loss(forward, batch).detach()
+
+
+class Mapped(torch.nn.Module):
+    """A teacher whose output is no tensor."""
+
+    def forward(self, x: Any) -> Any:
+        return {"logits": x}
+
+
+def without_rows(base: Supervised) -> Objective:
+    return Sum(base, frozen={"teacher": torch.nn.Sequential(torch.nn.Flatten(0), torch.nn.Linear(8 * 3 * 16 * 16, 4))})
+
+
 @pytest.mark.parametrize(
     ("make", "error", "told"),
     [
+        (
+            lambda base: Sum(base, projector=torch.nn.Linear(8, 4)),
+            OptionError,
+            "projector has parameters that would neither",
+        ),
+        (lambda base: Sum(base, frozen={"twin": base.model}), OptionError, "frozen 'twin' shares parameters with what trains"),
+        (lambda base: Sum(base, frozen=[torch.nn.Linear(1, 1)]), OptionError, "frozen is list; give a mapping"),
+        (
+            lambda base: Sum(base, frozen={"teacher": Mapped()}),
+            OptionError,
+            "frozen 'teacher' of the objective returned dict",
+        ),
+        (without_rows, OptionError, r"frozen 'teacher' of the objective returned a tensor of shape \(4,\)"),
+        (lambda base: Sum(base, seperable=False), OptionError, "seperable has no meaning; did you mean 'separable'"),
+        (lambda base: Sum(base, monitor="acuracy"), OptionError, r"returned .*accuracy.*monitor is 'acuracy'.*did you mean 'accuracy'"),
+        (Detached, TrainingError, r"returned a number without gradient"),
         ("coral", OptionError, "objective is str; give a function"),
         (Unfinished, OptionError, r"does not call super\(\).__init__"),
         (PerSample, TrainingError, r"loss\(\) of .* returned a tensor of shape \(8,\); it must return the sum"),
@@ -323,3 +369,10 @@ def test_random_numbers_of_the_users_function_change_nothing(tmp_path: Path) -> 
     for net, function in zip(nets, (None, lambda record: torch.rand(record["epoch"])), strict=True):
         net.fit(images(24), images(12, seed=1), out=tmp_path / str(function is None), on_epoch=function, **OPTIONS)
     assert difference(values(nets[0]), values(nets[1])) == 0.0
+
+
+def test_a_source_has_at_least_one_view_and_a_loss_with_parameters_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="views of a Source is 0"):
+        zoo.Source(open_data(images(3)), views=0)
+    with pytest.raises(OptionError, match="loss has parameters, which would not train"):
+        model().fit(images(24), False, out=tmp_path, loss=torch.nn.Linear(4, 1), **OPTIONS)

@@ -19,7 +19,7 @@ from zoo.errors import PluginError, count, did_you_mean
 from zoo.plugins import listing_cache
 from zoo.plugins.compat import misfit
 from zoo.plugins.loader import Plugin, describe, load
-from zoo.tasks.task import Task
+from zoo.tasks.task import Task, faults_of_task
 
 T = TypeVar("T")
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("zoo_"))
@@ -38,9 +38,21 @@ class Contribution(NamedTuple):
         """Return the tasks of this plugin; imports it.
 
         Raises:
-            PluginError: If it cannot be imported, or returns anything but tasks.
+            PluginError: If it cannot be imported, raises, or returns anything but complete tasks.
         """
-        return _call(self.hooks().zoo_tasks, Task) if self.hooks and "zoo_tasks" in self.offers else []
+        if not (self.hooks and "zoo_tasks" in self.offers):
+            return []
+        try:
+            tasks = _call(self.hooks().zoo_tasks, Task)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit too: a plugin must not end the process
+            cause = str(error) if isinstance(error, PluginError) else f"zoo_tasks raised {describe(error)}"
+            raise PluginError(f"{self.plugin.label}: {cause}") from error
+        faults = [f"task {type(task).__name__}: {fault}" for task in tasks for fault in faults_of_task(task)]
+        if faults:
+            raise PluginError(f"{self.plugin.label}: {'; '.join(faults)}")
+        return tasks
 
     def find(self, name: str) -> BackboneSpec | None:
         """Return the spec of a name in the plugin's open family, or None.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.declare import HeadSpec
-from zoo.errors import AmbiguousNameError, OptionError, RegistryFileError, check_options, did_you_mean
+from zoo.errors import AmbiguousNameError, OptionError, PluginError, RegistryFileError, check_options, did_you_mean
 from zoo.plugins.hook_results import collect_all
 from zoo.plugins.loader import Plugin, as_plugin, find_plugins
 from zoo.plugins.policy import Policy, current_policy
@@ -163,7 +163,12 @@ class Registry:
     def _tasks(self) -> dict[str, list[tuple[Plugin, Task]]]:
         found: dict[str, list[tuple[Plugin, Task]]] = {}
         for contribution in self._contributions:
-            for task in contribution.tasks():
+            try:
+                tasks = contribution.tasks()
+            except PluginError as error:  # the tasks of other plugins stay
+                log.warning("%s", error)
+                continue
+            for task in tasks:
                 found.setdefault(task.name, []).append((contribution.plugin, task))
         return found
 

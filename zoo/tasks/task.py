@@ -18,7 +18,8 @@ Array: TypeAlias = "npt.NDArray[Any]"
 class Task:
     """A kind of prediction: targets, loss, metrics and decoding.
 
-    A subclass sets the attributes, and writes at least ``encode``, ``loss``, ``metrics`` and ``decode``.
+    A subclass sets the attributes, and writes at least ``encode``, ``loss`` (or ``losses``), ``metrics`` and ``decode``; without
+    classes (``has_classes = False``) ``outputs`` too.
 
     Attributes:
         name: Name for ``adapt(task=…)``.
@@ -144,3 +145,16 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
+
+
+BUILTIN_NAMES = ("single-label", "multi-label", "regression", "token-classification")
+
+
+def faults_of_task(task: Task) -> list[str]:
+    """Return what a plugin's task lacks, before data are read for it."""
+    kind, name = type(task), getattr(task, "name", None)
+    if not isinstance(name, str) or not name:
+        return ["it has no name"]
+    needed = ["encode", "metrics", "decode", *([] if task.losses else ["loss"]), *([] if task.has_classes else ["outputs"])]
+    faults = [f"it has no {method}()" for method in needed if getattr(kind, method) is getattr(Task, method)]
+    return faults + ([f"the name {name!r} is that of a built-in task; choose another"] if name in BUILTIN_NAMES else [])

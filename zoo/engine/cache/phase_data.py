@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ from zoo.engine.loading.order import Indices
 from zoo.engine.loading.stream import Source, Stream
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.rundir.run_context import RunContext
+from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 
@@ -136,7 +139,7 @@ class PhaseData:
                     found = {key: self._output(key, name, position % views)[torch.tensor(batch.indices)] for key in self._frozen}
                     outputs = {key: to_device(rows, self._context.device) for key, rows in found.items()}
                 else:
-                    outputs = {key: self._outputs_now(module, batch) for key, module in self._frozen.items()}
+                    outputs = {key: self._outputs_now(key, batch) for key in self._frozen}
                 yield batch._replace(frozen=outputs)
 
         if fixed:  # now, not in the middle of a step
@@ -145,14 +148,23 @@ class PhaseData:
                     self._output(key, name, view)
         return with_outputs
 
-    def _outputs_now(self, module: nn.Module, batch: Batch) -> Tensor:
+    def _rows(self, key: str, x: Any) -> Tensor:
+        """Return the outputs of a frozen module for a batch of inputs, a row per sample."""
+        found = self._frozen[key](x)
+        count = len(next(iter(x.values())) if isinstance(x, Mapping) else x)
+        if not isinstance(found, Tensor) or not found.ndim or len(found) != count:
+            what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise OptionError(f"frozen {key!r} of the objective returned {what} for {count} samples; it must return a row for each")
+        return found
+
+    def _outputs_now(self, key: str, batch: Batch) -> Tensor:
         """Return the outputs of a frozen module for a batch, in parts that fit into memory."""
         count = len(batch.indices)
 
         def run(size: int) -> Tensor:
             if size >= count:
-                return module(batch.x)  # type: ignore[no-any-return]
-            return torch.cat([module(cut_inputs(batch.x, slice(start, start + size))) for start in range(0, count, size)])
+                return self._rows(key, batch.x)
+            return torch.cat([self._rows(key, cut_inputs(batch.x, slice(start, start + size))) for start in range(0, count, size)])
 
         with torch.no_grad(), self._context.autocast():
             return self.passes.in_batches_that_fit(run)
@@ -162,7 +174,7 @@ class PhaseData:
         place = key, name, view
         if place not in self._outputs:
             loader, count = self.loaders.fresh(Kind(name, view > 0)), len(self._sources[name].table)
-            outputs = self.passes.run(self._context.cast(self._frozen[key]), loader, count, key, view=view)
+            outputs = self.passes.run(self._context.cast(partial(self._rows, key)), loader, count, key, view=view)
             self._outputs[place] = torch.from_numpy(outputs)
         return self._outputs[place]
 

@@ -136,8 +136,7 @@ class Collectives:
             raise  # this rank's own error
         except RuntimeError as error:
             self._over = True
-            first = str(error).strip().partition("\n")[0]
-            raise RankError(f"{self._heartbeat.cause()} (the collective failed with: {first})") from error
+            raise RankError(self._heartbeat.cause(error)) from error
 
 
 def abort_groups(group: Any) -> None:

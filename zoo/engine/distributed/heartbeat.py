@@ -51,18 +51,24 @@ class Heartbeat:
             return any(self._read(f"called/{section}") for section in sections)
         return False
 
-    def cause(self) -> str:
-        """Return why a collective failed: the first report, else the ranks that are behind."""
+    def cause(self, error: Exception) -> str:
+        """Return why a collective failed with an error: the first report of a rank, else the ranks that are behind and the error."""
+        reported, text = self._cause()
+        first = str(error).strip().partition("\n")[0]
+        return text if reported else f"{text} (the collective failed with: {first})"
+
+    def _cause(self) -> tuple[bool, str]:
+        """Return whether a rank has reported the cause, and the cause."""
         time.sleep(0.2)  # other ranks may be between a beat and its collective
         try:
             first = self._read("first")
             if first and int(first) != self.rank:
-                return failed(int(first), self.count, self._read(f"word/{first}"))
+                return True, failed(int(first), self.count, self._read(f"word/{first}"))
             beats = {rank: int(self._read(f"beat/{rank}") or 0) for rank in range(self.count)}
         except RuntimeError:
-            return self._silent("rank 0, which hosts the store,")
+            return False, self._silent("rank 0, which hosts the store,")
         behind = [str(rank) for rank, beat in beats.items() if rank != self.rank and beat < self._beats]
-        return self._silent(f"rank {', '.join(behind)}" if behind else "another rank")
+        return False, self._silent(f"rank {', '.join(behind)}" if behind else "another rank")
 
     def _read(self, key: str) -> str:
         return str(self._store.get(key).decode()) if self._store.check([key]) else ""

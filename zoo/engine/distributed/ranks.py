@@ -127,21 +127,22 @@ class Ranks(Collectives):
         """
         if self._group is None:
             return rows
-        self._go_on()
+        self.sum_or_stop()
         sizes = self.gather(len(rows))
         buffers = [rows.new_zeros((max(sizes), *rows.shape[1:])) for _ in range(self.count + 1)]
-        self._go_on()  # memory may have run out on another rank, which meets this agreement at the end of its step
+        self.sum_or_stop()  # memory may have run out on another rank, which meets this agreement at the end of its step
         return cast(Tensor, _GatheredRows.apply(rows, self, sizes, buffers))
 
-    def _go_on(self) -> None:
-        """Agree with the other ranks to go on with a forward.
+    def sum_or_stop(self, value: float = 0.0) -> float:
+        """Return the sum of a number over all ranks, for use in a forward.
 
         Raises:
-            Agreed: If one of them cannot.
+            Agreed: If another rank cannot go on with its forward.
         """
-        verdict, _, error = self._gathered_verdict(Status.FINE, 0.0)
+        verdict, total, error = self._gathered_verdict(Status.FINE, value)
         if verdict >= Status.OUT_OF_MEMORY:
             raise Agreed(verdict, error)
+        return total
 
     @contextmanager
     def together(self, forgiven: tuple[type[Exception], ...] = ()) -> Iterator[None]:
@@ -209,8 +210,7 @@ class Ranks(Collectives):
         """Return a ``RankError`` with the cause for an error of a backend that lost another rank; None for other errors."""
         if self._heartbeat is None or not (isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))):
             return None
-        first = str(error).strip().partition("\n")[0]
-        return RankError(f"{self._heartbeat.cause()} (the collective failed with: {first})")
+        return RankError(self._heartbeat.cause(error))
 
     def known(self, error: T) -> T:
         """Return an error that all ranks raise together, marked so that it is not reported again."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from zoo.data.dataset import Batch
 from zoo.data.table import Table
 from zoo.engine.loading.order import Indices
+from zoo.errors import OptionError
 
 Function = Callable[[Any], Tensor]
 """From inputs to one row of outputs per sample."""
@@ -29,6 +30,10 @@ class Source:
 
     table: Table
     views: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.views, int) or self.views < 1:
+            raise OptionError(f"views of a Source is {self.views!r}; it must be a whole number of at least 1")
 
 
 class BatchSource(Protocol):

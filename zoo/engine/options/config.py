@@ -18,7 +18,9 @@ from zoo.errors import OptionError, did_you_mean, fault_list, refusals
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 
-_BESIDE = ("recipe", "train", "valid", "out", "resume", "quiet")  # named arguments of fit(), which a misspelt option may have meant
+_IN_PYTHON = ("metrics", "on_epoch", "log_with", "objective")  # arguments of fit() that only Python can hold
+# Arguments of fit() that are no options, which a misspelt one may have meant.
+_BESIDE = ("recipe", "train", "valid", "out", "resume", "quiet", *_IN_PYTHON)
 
 # Optimizers of torch, listed without importing it; other names are looked up.
 TORCH_OPTIMIZERS = COUPLED | {"adamw", "adafactor"}
@@ -284,6 +286,13 @@ DECLARED: Mapping[str, Option] = MappingProxyType(
 OPTIONS = tuple(sorted({*DECLARED, *SWITCHES}))
 
 
+def _hint(name: str) -> str:
+    """Return what an unknown option may have been meant for."""
+    if name in _IN_PYTHON:
+        return ", which fit() takes in Python only, see docs/own-parts.md"
+    return did_you_mean(name, [*OPTIONS, *_BESIDE])
+
+
 def resolve(
     recipe: str | Recipe,
     options: Mapping[str, Any],
@@ -310,7 +319,7 @@ def resolve(
     chosen = resolve_recipe(recipe)
     given = {name: value for name, value in options.items() if value is not None}
     faults = [*faults]
-    faults += [f"there is no option {name!r}{did_you_mean(name, [*OPTIONS, *_BESIDE])}" for name in given if name not in OPTIONS]
+    faults += [f"there is no option {name!r}{_hint(name)}" for name in given if name not in OPTIONS]
     values = {name: getattr(chosen, name) for name in DECIDED}
     values |= {name: value for name, value in given.items() if name in Config.model_fields}
     _suit_optimizer(values, given)

@@ -62,6 +62,8 @@ def take_own_parts(options: dict[str, Any], task: Task, faults: list[str]) -> Ow
     for name in ("loss", "augment"):
         if callable(options.get(name)):
             own[name] = options.pop(name)
+            if any(parameter.requires_grad for parameter in _parameters(own[name])):
+                faults.append(f"{name} has parameters, which would not train; an objective trains further modules, see docs/objectives.md")
             if inspect.isclass(own[name]):
                 faults.append(f"{name} is the class {own[name].__name__}; give an object of it, such as {own[name].__name__}(…)")
     if "augment" in own:  # counts as augmentation, and replaces ours
@@ -88,6 +90,10 @@ def take_own_parts(options: dict[str, Any], task: Task, faults: list[str]) -> Ow
     trackers = options.pop("log_with", None)
     log_with = () if trackers is None else tuple(trackers) if isinstance(trackers, list | tuple) else (trackers,)
     return OwnParts(metrics=functions, lower=frozenset(lower), log_with=log_with, on_epoch=on_epoch, **own)
+
+
+def _parameters(part: Any) -> list[Any]:
+    return list(part.parameters()) if callable(getattr(part, "parameters", None)) and not inspect.isclass(part) else []
 
 
 def own_metrics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +17,7 @@ from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.batched_inference import Outputs
 from zoo.engine.loading.stream import Source
 from zoo.engine.options.config import Config
-from zoo.errors import OptionError, SavedModelError, fault_list
+from zoo.errors import OptionError, SavedModelError, did_you_mean, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 
@@ -52,6 +53,7 @@ class Objective:
     separable = True
     pooled = True
     cache_obstacle = ""
+    has_own_monitor = False  # whether the monitor is neither the task's nor that of the labels
 
     def __init__(
         self,
@@ -140,8 +142,10 @@ def make_objective(make: Callable[[Any], Objective] | None, supervised: Objectiv
         raise OptionError(f"objective returned {type(objective).__name__}; it must return an Objective")
     if faults := _faults_of(objective) or _useless_with(objective, config):
         raise OptionError(fault_list(f"the objective {objective.name!r} cannot train like this:", faults))
+    task = find_task(objective.model.task)
+    objective.has_own_monitor = objective.monitor not in {supervised.monitor, *task.monitors}
     if objective.lower is None:
-        known = find_task(objective.model.task).lower_is_better
+        known = task.lower_is_better
         objective.lower = bool(supervised.lower) if objective.monitor == supervised.monitor else objective.monitor in known
     views = [name for name, source in objective.sources.items() if source.views > 1]
     if views and (config.augment is None or not all(phase.augment for phase in config.recipe.phases)):
@@ -149,16 +153,22 @@ def make_objective(make: Callable[[Any], Objective] | None, supervised: Objectiv
     return objective
 
 
-def checked_metrics(metrics: Any, name: str) -> dict[str, float]:
-    """Return what ``validate`` of the objective ``name`` returned, as plain numbers.
+def checked_metrics(metrics: Any, objective: Objective) -> dict[str, float]:
+    """Return what ``validate`` of an objective returned, as plain numbers.
 
     Raises:
-        OptionError: If it is no dict of numbers.
+        OptionError: If it is no dict of numbers, or lacks a monitor that only ``validate`` can give; a metric of the task may be
+            undefined on these data.
     """
+    name = objective.name
     try:
-        return {str(key): float(value) for key, value in metrics.items()}
+        found = {str(key): float(value) for key, value in metrics.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise OptionError(f"validate() of {name!r} returned {metrics!r}; it must return a dict of numbers") from error
+    if objective.valid and objective.has_own_monitor and objective.monitor not in found:
+        near = did_you_mean(objective.monitor, list(found))
+        raise OptionError(f"validate() of {name!r} returned {', '.join(found) or 'nothing'}, and monitor is {objective.monitor!r}{near}")
+    return found
 
 
 def run_cache_obstacle(objective: Objective, config: Config) -> str:
@@ -172,13 +182,44 @@ def _faults_of(objective: Objective) -> list[str]:
         return ["its __init__ does not call super().__init__(base.model, base.sources, base.valid, monitor=base.monitor)"]
     if odd := [name for name, source in objective.sources.items() if not isinstance(source, Source) or not isinstance(source.table, Table)]:
         return [f"its sources {', '.join(odd)} are no zoo.Source of a table; zoo.Source(zoo.open_data(data, labelled=False))"]
+    if not isinstance(objective.frozen, Mapping):
+        return [f"its frozen is {type(objective.frozen).__name__}; give a mapping from a name to a module, such as {{'teacher': module}}"]
     if odd := [name for name, module in objective.frozen.items() if not isinstance(module, nn.Module)]:
         return [f"its frozen {', '.join(odd)} are no torch.nn.Module"]
     held = any(part is objective.model for part in objective.module.modules())
     return [
         *([] if objective.sources else ["it has no source; give at least one zoo.Source"]),
         *([] if held else ["its module does not hold the model: module = nn.ModuleDict({'model': base.model, …})"]),
+        *(_faults_of_modules(objective) if held else ()),
+        *_misspelt(objective),
     ]
+
+
+def _faults_of_modules(objective: Objective) -> list[str]:
+    """Return a fault for each module that would neither train nor be saved, and for each frozen one that would train."""
+    trained = {id(parameter) for parameter in objective.module.parameters()}
+    frozen = {id(parameter) for module in objective.frozen.values() for parameter in module.parameters()}
+    faults = []
+    for name, value in vars(objective).items():
+        own = value.parameters() if isinstance(value, nn.Module) else ()
+        if any(parameter.requires_grad and id(parameter) not in trained | frozen for parameter in own):
+            faults.append(
+                f"its {name} has parameters that would neither train nor be saved: self.module = nn.ModuleDict({{'model': base.model, "
+                f"{name!r}: self.{name}}}), or self.frozen = {{{name!r}: self.{name}}}, or self.{name}.requires_grad_(False)"
+            )
+    for name, module in objective.frozen.items():
+        if any(id(parameter) in trained for parameter in module.parameters()):
+            faults.append(f"its frozen {name!r} shares parameters with what trains; give a copy.deepcopy of it")
+    return faults
+
+
+def _misspelt(objective: Objective) -> list[str]:
+    """Return a fault for each attribute whose name is nearly one that the engine reads."""
+    known = [name for name in (*vars(Objective), "model", "module", "sources", "valid", "monitor", "lower", "frozen") if name[0] != "_"]
+    own = {name for kind in type(objective).__mro__ if issubclass(kind, Objective) and kind is not Objective for name in vars(kind)}
+    unknown = [name for name in sorted({*own, *vars(objective)} - {*known}) if name[0] != "_"]
+    near = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.85) for name in unknown}
+    return [f"its {name} has no meaning; did you mean {found[0]!r}?" for name, found in near.items() if found and name != f"{found[0]}s"]
 
 
 def _useless_with(objective: Objective, config: Config) -> list[str]:

@@ -219,6 +219,13 @@ class Stepper:
             if not isinstance(total, Tensor) or total.numel() != 1:
                 found = f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
                 raise TrainingError(f"loss() of {objective.name!r} returned {found}; it must return the sum over the batch, one number")
+            if not total.requires_grad:
+                raise TrainingError(
+                    f"loss() of {objective.name!r} returned a number without gradient: no parameter that trains takes part in it; "
+                    "look for detach(), item() or no_grad(), and for a head without parameters"
+                )
+            if copies > 1 and step.number == 0:
+                self._check_equal(float(total.detach()))
             loss = total / weight
             value = value + self._guard.see_loss(loss if copies == 1 else loss / copies, step.number)
             penalty = objective.penalty(piece)
@@ -227,6 +234,15 @@ class Stepper:
             with self._exchange.sending() if number == len(pieces) else nullcontext():
                 loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         return value
+
+    def _check_equal(self, loss: float) -> None:
+        """Check that a loss of whole batches is the same on all ranks."""
+        mean = self._ranks.sum_or_stop(loss) / self._ranks.count
+        if abs(loss - mean) > 1e-3 * max(abs(mean), 1e-6):
+            raise TrainingError(
+                f"loss() of {self._objective.name!r} is {loss:g} on this process and {mean:g} on average; with separable=False it must be "
+                "of the rows of all processes: apply the modules, then forward.gather(…) to everything that it needs, labels too"
+            )
 
     def _halve(self, batches: Sequence[Mapping[str, Batch]], caught: Exception | None) -> None:
         """Halve the micro-batches for the retry."""

@@ -202,7 +202,7 @@ class Training:
         with ranks.together():
             outputs = {name: self.data.infer(epoch, name) for name in self.objective.valid}
         # The metrics of the first rank: those of others may differ in the last digit, and all must decide alike.
-        return ranks.gather(checked_metrics(self.objective.validate(outputs.__getitem__), self.objective.name))[0]
+        return ranks.gather(checked_metrics(self.objective.validate(outputs.__getitem__), self.objective))[0]
 
     def _set_mode(self, epoch: Epoch | None, *, training: bool) -> None:
         """Set training or eval mode; where features are stored, of the head alone, as nothing else runs."""
