@@ -93,7 +93,10 @@ def test_a_listing_for_people_is_a_table_with_a_count(run: Callable[..., Done]) 
 
 
 def test_a_filter_that_leaves_nothing_lists_nothing(run: Callable[..., Done]) -> None:
-    assert run("list", "zoo/*", "--max-params", "10", "--json") == Done(0, "[]\n", "")
+    assert run("list", "zoo/*", "--max-params", "1k", "--json") == Done(0, "[]\n", "")
+    nothing = run("list", "glyphnett")
+    assert (nothing.code, nothing.out) == (0, "0 backbones\n")
+    assert "did you mean 'zoo/glyphnet'" in nothing.err
 
 
 @pytest.mark.parametrize("place", ["before", "after", "both"])
@@ -141,7 +144,8 @@ def test_plugins_are_shown_with_what_they_give(run: Callable[..., Done]) -> None
         ("train x", ["DATA"]),
         ("", ["COMMAND"]),
         ("list --modality imgae", ["did you mean 'image'"]),
-        ("list glyphnett", ["did you mean 'zoo/glyphnet'"]),
+        ("list --max-params 30", ["30 million are 30M"]),
+        ("list --sort acuracy", ["did you mean 'accuracy'"]),
         ("show glyphnett", ["did you mean 'zoo/glyphnet'"]),
         ("train x data --recipe lpft", ["'lpft'", "did you mean 'lp-ft'"]),
         ("train x data --task single", ["'single'", "single-label"]),

@@ -75,12 +75,16 @@ def names(registry: Registry, pattern: str = "*", **filters: Any) -> list[str]:
         ("a/*", ["a/resnet18", "a/resnet18.large", "a/resnet50", "a/unknown_size"]),
         ("resnet*", ["a/resnet18", "a/resnet18.large", "a/resnet50"]),
         ("resnet[15]?", ["a/resnet18", "a/resnet50"]),
-        ("resnet18", ["a/resnet18"]),
+        ("resnet18", ["a/resnet18", "a/resnet18.large"]),
+        ("NET5", ["a/resnet50"]),
+        ("RES*50", ["a/resnet50"]),
         ("deep/*", ["b/deep/name"]),
         ("r50", ["a/resnet50"]),
     ],
 )
-def test_a_glob_matches_the_whole_id_or_the_part_after_the_source(registry: Registry, pattern: str, found: list[str]) -> None:
+def test_a_glob_matches_the_whole_id_or_the_part_after_the_source_and_a_word_any_part(
+    registry: Registry, pattern: str, found: list[str]
+) -> None:
     assert names(registry, pattern) == found
 
 
@@ -90,7 +94,9 @@ def test_a_glob_matches_the_whole_id_or_the_part_after_the_source(registry: Regi
         ({"modality": "text"}, ["b/bert"]),
         ({"modality": "volume"}, ["b/volume"]),
         ({"max_params": 11e6, "source": "a"}, ["a/resnet18", "a/resnet18.large"]),
-        ({"max_params": 10}, []),
+        ({"max_params": 1000}, []),
+        ({"max_gmacs": 1e-9}, []),
+        ({"source": "a", "sort": "params"}, ["a/resnet18", "a/resnet18.large", "a/resnet50", "a/unknown_size"]),
         ({"license": "permissive"}, ["a/resnet18", "a/resnet50", "b/bert"]),
         ({"license": "cc-by-nc-4.0"}, ["a/resnet18.large"]),
         ({"image_size": 160}, ["a/resnet18", "a/resnet18.large"]),
@@ -233,8 +239,8 @@ def test_a_large_listing_calls_each_hook_once_and_imports_no_torch(number: int, 
 
 
 def test_a_glob_finds_a_repository_by_its_last_part() -> None:
-    from zoo.registry.search import glob_matcher
+    from zoo.registry.search import name_matcher
 
-    match = glob_matcher("bert*")
+    match = name_matcher("bert*")
     assert match("hf/google-bert/bert-base-uncased")
     assert not match("hf/distilbert/distilbert-base-uncased")

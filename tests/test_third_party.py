@@ -126,7 +126,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_odd_plugin_from_elsewhere_is_listed_shown_trained_saved_and_loaded(environment: Environment, desk: Path) -> None:
     rows = json.loads(environment.run("zoo", "list", "--json", cwd=desk).stdout)
     assert [(row["distribution"], row["version"]) for row in rows if row["name"] == "odd/net"] == [("odd-nets", "3.1")]
-    assert '"twist": 2' in environment.run("zoo", "show", "odd/net", cwd=desk).stdout
+    assert "twist=2" in environment.run("zoo", "show", "odd/net", cwd=desk).stdout
     layers = environment.run("zoo", "layers", "odd/net", "--freeze", "late", cwd=desk).stdout
     assert [line.split()[1] for line in layers.splitlines()[1:6]] == ["input", "late", "early.0", "early.1", "end"]
     done = environment.run("python", "-c", textwrap.dedent(USE), cwd=desk)

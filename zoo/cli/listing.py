@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.output import Output, table, thousands
 from zoo.cli.parser import Commands
 from zoo.declare import Image, Text
-from zoo.errors import count
+from zoo.errors import UnknownBackboneError, count
 
 if TYPE_CHECKING:
-    from zoo.declare import Inputs
+    from zoo.declare import Inputs, Weights
+    from zoo.models.backbone import Backbone
     from zoo.registry.registry import Entry
 
 JSON = {"action": "store_true", "help": "print one JSON document"}
 NAME = "a name from zoo list, an alias, or the folder of a saved model"
-FILTERS = ("modality", "max_params", "license", "image_size", "source", "pretrained")
+FILTERS = ("modality", "max_params", "max_gmacs", "license", "image_size", "source", "pretrained", "sort")
 
 
 def register(commands: Commands) -> None:
     """Add the commands of this module."""
     command = commands.add_parser("list", help="list backbones; imports no model library")
-    command.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="glob over the whole id or the part after the source")
+    command.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="part of a name, or a glob such as 'timm/*conv*'")
     command.add_argument("--modality", help="image, text or volume")
     command.add_argument("--max-params", type=number, metavar="N", help="most parameters, such as 30M or 30e6")
+    command.add_argument("--max-gmacs", type=float, metavar="G", help="most 10^9 multiply-accumulates of one forward")
+    command.add_argument("--sort", default="name", help="name, params, gmacs, accuracy (on ImageNet) or size (of the image)")
     command.add_argument("--license", help="SPDX identifier of the weights, or 'permissive'")
     command.add_argument("--image-size", type=int, metavar="S", help="height of the input in pixels")
     command.add_argument("--source", help="first part of the id, such as timm")
@@ -58,13 +60,18 @@ def list_backbones(options: argparse.Namespace, out: Output) -> None:
     from zoo.registry.registry import default_registry
 
     registry = default_registry()
-    entries = registry.search(options.pattern, **{key: getattr(options, key) for key in FILTERS})
+    try:
+        entries = registry.search(options.pattern, **{key: getattr(options, key) for key in FILTERS})
+    except UnknownBackboneError as error:  # finding nothing is an answer
+        entries = []
+        print(error, file=sys.stderr)
     if options.json:
         out.json([_row(entry) for entry in entries])
         return
     header = ("name", "parameters", "GMACs", "input", "top-1", "licence", "plugin")
-    print(table((_cells(entry) for entry in entries), header, right=(1, 2, 4)))
-    print(f"\n{count(len(entries), 'backbone')}")
+    if entries:
+        print(table((_cells(entry) for entry in entries), header, right=(1, 2, 4)), end="\n\n")
+    print(count(len(entries), "backbone"))
     if registry.pending:
         print("looked up when used, because no plugin lists their base: " + ", ".join(sorted(registry.pending)))
     if registry.faults:
@@ -80,8 +87,47 @@ def show(options: argparse.Namespace, out: Output) -> None:
     if options.json:
         out.json(declared)
         return
-    rows = [(key, value if isinstance(value, str) else json.dumps(value, default=str)) for key, value in declared.items()]
-    print("\n".join(f"{key:<12}{value}" for key, value in rows if value not in ("", "{}", "null", "0", "0.0")))
+    print(_page(backbone))
+
+
+def _page(backbone: Backbone) -> str:
+    """Return the declaration as a page of words."""
+    spec, weights, features = backbone.spec, backbone.spec.weights, backbone.spec.features
+    pooled = f", pooled by {features.pool}" if features.pool not in ("", "none") else ""
+    groups = spec.layers if isinstance(spec.layers, str) else ", ".join(spec.layers)
+    rows = {
+        "plugin": backbone.plugin,
+        "base": spec.base,
+        "input": _described(spec.inputs),
+        "features": f"{features.dim} wide, {features.layout}{pooled}",
+        "parameters": thousands(spec.parameters),
+        "GMACs": f"{spec.macs:.2f}" if spec.macs else "",
+        "measured": ", ".join(f"{name} {value:g} %" for name, value in spec.metrics.items()),
+        "weights": f"{_place(weights)}, licence {weights.license}" if weights else "none: it starts from random values",
+        "layer groups": f"{groups}; zoo layers {spec.name} shows them",
+        "built by": f"{spec.build}({', '.join(f'{key}={value!r}' for key, value in spec.options.items())})",
+    }
+    lines = [spec.name, *([spec.description] if spec.description else []), ""]
+    return "\n".join([*lines, *(f"  {key:<14}{value}" for key, value in rows.items() if value)])
+
+
+def _place(weights: Weights) -> str:
+    if weights.repo:
+        return f"{weights.repo}{'@' + weights.revision[:12] if weights.revision else ''} on the Hub, {weights.file}"
+    return weights.url or f"{weights.file}{' of the package ' + weights.package if weights.package else ''}"
+
+
+def _described(inputs: Inputs) -> str:
+    if isinstance(inputs, Text):
+        return f"text of up to {inputs.max_length} tokens"
+    sizes = f"{' x '.join(map(str, inputs.shape[1:]))} {'pixels' if isinstance(inputs, Image) else 'voxels'}"
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (inputs.mean, inputs.std))
+    facts = [sizes, count(inputs.channels, "channel")]
+    if isinstance(inputs, Image):
+        facts += [f"resized {inputs.interpolation}", *([f"crop {inputs.crop:g}"] if inputs.crop != 1 else [])]
+    else:
+        facts += [f"{inputs.spacing} mm"] if inputs.spacing else []
+    return ", ".join([*facts, f"mean {mean}", f"std {std}"])
 
 
 def layers(options: argparse.Namespace, out: Output) -> None:

@@ -17,7 +17,7 @@ from zoo.plugins.policy import Policy, current_policy
 from zoo.registry.lookup import Entry as Entry
 from zoo.registry.lookup import Lookup, Miss, origins
 from zoo.registry.registry_files import default_files, read_files
-from zoo.registry.search import FILTERS, check_filters, glob_matcher, passes
+from zoo.registry.search import FILTERS, check_filters, name_matcher, passes, sort_key
 from zoo.registry.unknown_name import Known, source_provider, unknown_backbone
 from zoo.tasks.task import Task
 
@@ -88,30 +88,37 @@ class Registry:
         image_size: int | None = None,
         source: str | None = None,
         pretrained: bool | None = None,
+        max_gmacs: float | None = None,
+        sort: str = "name",
     ) -> list[Entry]:
-        """Return the backbones that match a glob and pass every filter, sorted by id; imports no model library.
+        """Return the backbones that match a pattern and pass every filter; imports no model library.
 
         Args:
-            pattern: Glob over the whole id, or over the part after the source.
+            pattern: A glob over the whole id or over the part after the source, or a word that is part of the id; in any case.
             modality: ``image``, ``text`` or ``volume``.
             max_params: Most parameters of the backbone without head; specs without this number are left out.
             license: SPDX identifier of the weights, or ``permissive``.
             image_size: Exact height of the input, in pixels.
             source: First part of the id.
             pretrained: Whether weights come with it.
+            max_gmacs: Most 10^9 multiply-accumulates of one forward; specs without this number are left out.
+            sort: ``name``; ``params`` or ``gmacs``, smallest first; ``accuracy`` on ImageNet or ``size`` of the image, largest first.
 
         Raises:
-            UnknownBackboneError: If the glob matches nothing.
+            UnknownBackboneError: If the pattern matches nothing.
             OptionError: If a modality, licence or source is one that no backbone has.
         """
+        order = sort_key(sort)
         filters: dict[str, Any] = {"modality": modality, "max_params": max_params, "license": license, "image_size": image_size}
-        filters = {key: value for key, value in (filters | {"source": source, "pretrained": pretrained}).items() if value is not None}
+        filters |= {"source": source, "pretrained": pretrained, "max_gmacs": max_gmacs}
+        filters = {key: value for key, value in filters.items() if value is not None}
         entries = [entry for name in sorted(self._listed) for entry in self._listed[name]]
         if filters:
             check_filters(filters, [entry.spec for entry in entries], lambda source: source_provider(source, self._known))
         if pattern != "*":
             entries = self._matching(pattern, entries)
-        return [entry for entry in entries if passes(entry.spec, filters)] if filters else entries
+        found = [entry for entry in entries if passes(entry.spec, filters)] if filters else entries
+        return found if sort == "name" else sorted(found, key=lambda entry: order(entry.spec))
 
     def resolve(self, name: str) -> Entry:
         """Return the backbone of a name.
@@ -199,7 +206,7 @@ class Registry:
                 self.pending.append(name)
 
     def _matching(self, pattern: str, entries: Iterable[Entry]) -> list[Entry]:
-        matches = glob_matcher(pattern)
+        matches = name_matcher(pattern)
         found = [entry for entry in entries if matches(entry.spec.name)]
         # An alias matches by its own name; open families are asked only for backbones that a file names.
         return found or [self._found(self._lookup.find(pattern, ask=pattern in self.pending))]

@@ -10,11 +10,49 @@ from typing import Any
 from zoo.declare import PERMISSIVE, BackboneSpec, Image
 from zoo.errors import OptionError, did_you_mean, examples
 
+FEWEST = 1000  # parameters; a smaller limit means millions
 
-def glob_matcher(pattern: str) -> Callable[[str], bool]:
-    """Return a function from an id to whether a glob matches it, its part after the source, or its last part."""
-    match = re.compile(fnmatch.translate(pattern)).match
+
+def name_matcher(pattern: str) -> Callable[[str], bool]:
+    """Return a function from an id to whether a pattern matches it, whatever the case.
+
+    A glob matches the whole id, its part after the source, or its last part; a plain word any part of the id.
+    """
+    if not any(sign in pattern for sign in "*?["):
+        word = pattern.lower()
+        return lambda name: word in name.lower()
+    match = re.compile(fnmatch.translate(pattern), re.IGNORECASE).match
     return lambda name: bool(match(name) or match(name.partition("/")[2]) or match(name.rpartition("/")[2]))
+
+
+def sort_key(by: str) -> Callable[[BackboneSpec], Any]:
+    """Return the key of an order: ``name``; ``params`` and ``gmacs``, smallest first; ``accuracy`` and ``size``, largest first.
+
+    Specs without the value come last, and those with equal ones by name.
+
+    Raises:
+        OptionError: If there is no such order.
+    """
+    if by not in ORDERS:
+        raise OptionError(f"sort is {by!r}{did_you_mean(by, ORDERS)}; it can be: {', '.join(ORDERS)}")
+    return lambda spec: (ORDERS[by](spec), spec.name)
+
+
+def _largest_first(value: float) -> float:
+    return -value if value else 1.0
+
+
+def _smallest_first(value: float) -> float:
+    return value or float("inf")
+
+
+ORDERS: dict[str, Callable[[BackboneSpec], float]] = {
+    "name": lambda spec: 0.0,
+    "params": lambda spec: _smallest_first(spec.parameters),
+    "gmacs": lambda spec: _smallest_first(spec.macs),
+    "accuracy": lambda spec: _largest_first(spec.metrics.get("imagenet-top1", 0.0)),
+    "size": lambda spec: _largest_first(spec.inputs.height if isinstance(spec.inputs, Image) else 0),
+}
 
 
 def check_filters(filters: Mapping[str, Any], specs: Sequence[BackboneSpec], provider: Callable[[str], str]) -> None:
@@ -36,9 +74,12 @@ def check_filters(filters: Mapping[str, Any], specs: Sequence[BackboneSpec], pro
             remedy = provider(value) if key == "source" else ""
             remedy = f"{value}/… {remedy}" if remedy else f"there are: {examples(known, 12)}"
             faults.append(f"no backbone has {key} {value!r}{did_you_mean(value, known)}; {remedy}")
-    limit, size = filters.get("max_params"), filters.get("image_size")
-    if limit is not None and not limit > 0:
-        faults.append(f"max_params is {limit}; give a positive number of parameters")
+    limit, size, macs = filters.get("max_params"), filters.get("image_size"), filters.get("max_gmacs")
+    if limit is not None and not limit >= FEWEST:
+        hint = f"{limit:g} million are {limit:g}M or {limit:g}e6" if limit > 0 else "give a positive number"
+        faults.append(f"max_params is {limit:g}, a number of parameters; {hint}")
+    if macs is not None and not macs > 0:
+        faults.append(f"max_gmacs is {macs:g}; give a positive number of 10^9 multiply-accumulates")
     if size is not None and size < 1:
         faults.append(f"image_size is {size}; give a height of at least 1 pixel")
     if faults:
@@ -53,6 +94,7 @@ def passes(spec: BackboneSpec, filters: Mapping[str, Any]) -> bool:
 _TESTS: dict[str, Callable[[BackboneSpec, Any], bool]] = {
     "modality": lambda spec, value: spec.modality == value,
     "max_params": lambda spec, value: 0 < spec.parameters <= value,
+    "max_gmacs": lambda spec, value: 0 < spec.macs <= value,
     "license": lambda spec, value: spec.license in PERMISSIVE if value == "permissive" else spec.license == value,
     "image_size": lambda spec, value: isinstance(spec.inputs, Image) and spec.inputs.height == value,
     "source": lambda spec, value: spec.source == value,

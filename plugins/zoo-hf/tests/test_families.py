@@ -36,6 +36,7 @@ def test_defaults_are_those_of_the_home_library(kind: str) -> None:
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_family_keeps_the_contract_of_a_plugin(kind: str, folder: Callable[..., Path]) -> None:
     path = folder(kind, auto=AutoModel, tokenizer=kind in TEXTS)
+    (path / "README.md").write_text("---\nlicense: mit\n---\n")
     assert check_backbone(str(path)) >= 10
     assert zoo.get(path, weights=False).groups.names == GROUPS.get(kind, ("embeddings", "layer.0", "layer.1"))
 
