@@ -233,3 +233,17 @@ def test_every_shipped_alias_is_listed_by_the_plugin_that_it_names() -> None:
         pytest.skip("zoo-timm is not installed")
     listed = set(registry.names())
     assert [target for target in registry.aliases.values() if target.startswith("timm/") and target not in listed] == []
+
+
+def test_an_alias_that_would_hide_a_backbone_is_an_error(write: Any) -> None:
+    registry = Registry(plugins=[ToyPlugin()], files=[write('[aliases]\n"toy/net" = "toy/other"\n')])
+    with pytest.raises(RegistryFileError, match=r"alias 'toy/net' of a registry file would hide"):
+        registry.resolve("toy/net")
+
+
+def test_a_line_of_very_many_dots_and_a_pipe_are_refused_at_once(write: Any, tmp_path: Path) -> None:
+    with pytest.raises(RegistryFileError, match="more than 300 dots"):
+        Registry(plugins=[], files=[write("a." * 40_000 + "b = 1\n")])
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RegistryFileError, match="no regular file"):
+        Registry(plugins=[], files=[tmp_path / "pipe"])

@@ -86,6 +86,9 @@ class Lookup:
         """
         if name in trail:
             raise RegistryFileError(f"the registry files lead in a circle: {' -> '.join((*trail, name))}")
+        if name in self._files.aliases and "/" in name and name in self.given:
+            remedy = f'choose another alias, or derive the backbone anew under its name: [backbones."{name}"]'
+            raise RegistryFileError(f"the alias {name!r} of a registry file would hide the backbone of that name; {remedy}")
         if name in self._files.aliases:
             return self.find(self._files.aliases[name], ask=ask, trail=(*trail, name))
         if name in self._files.backbones:
