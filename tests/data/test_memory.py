@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from tests.data.make import image, write
 from tests.faults.fake_dist import run_python
+from zoo.data.images import decode
 from zoo.data.open import open_data, open_train_valid
 from zoo.errors import DataError, OptionError
 
@@ -213,3 +215,27 @@ def test_an_array_is_read_while_torch_is_not_imported(tmp_path: Path) -> None:
         print(len(open_data(np.zeros((3, 4, 4), np.uint8))), "torch" in sys.modules)
     """
     assert run_python(code, cwd=tmp_path).stdout.split() == ["3", "False"]
+
+
+@pytest.mark.parametrize("form", ["torch", "numpy", "arrow"])
+def test_a_hub_dataset_is_read_whatever_its_format(form: str) -> None:
+    import datasets
+
+    images = [PIL.Image.fromarray(np.full((8, 8, 3), 40 * index, np.uint8)) for index in range(4)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    plain = datasets.Dataset.from_dict({"image": images, "label": [0, 1, 1, 0]}, features=features)
+    table = open_data(plain.with_format(form))
+    assert table.classes == ("cat", "dog")
+    assert table.targets is not None
+    assert table.targets.tolist() == [0, 1, 1, 0]
+    with pytest.raises(DataError, match=r"set_transform.*augment="):
+        open_data(plain.with_transform(lambda batch: batch))
+
+
+def test_a_list_may_hold_encoded_images(tmp_path: Path) -> None:
+    PIL.Image.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    table = open_data([content, {"bytes": content, "path": None}, {"path": str(tmp_path / "a.png"), "bytes": None}], labelled=False)
+    assert len(table) == 3
+    pixels = [np.asarray(decode(item)) for item in table.inputs]
+    assert all(np.array_equal(pixels[0], other) for other in pixels)

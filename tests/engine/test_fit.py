@@ -404,3 +404,19 @@ def test_statistics_that_were_never_learned_cannot_be_held(tmp_path: Path) -> No
 def test_what_fit_itself_is_given_is_checked_before_anything_is_done(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"(?s)resume is 'no'; it must be True or False.*out is 5; it must be the name of a folder"):
         model().fit("nowhere", out=5, resume="no", recipe="full")
+
+
+def test_a_run_trains_where_gradients_are_off(tmp_path: Path) -> None:
+    before = values(net := model())
+    with torch.no_grad():
+        net.fit(images(12), False, out=tmp_path / "run", recipe="full", epochs=1, batch_size=4, quiet=True)
+    assert difference(values(net), before) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_of_another_type_is_refused_with_the_remedy(dtype: torch.dtype, tmp_path: Path) -> None:
+    net = model().to(dtype)
+    for use in (lambda: net.predict(images(2)[0]), lambda: net.fit(images(12), False, out=tmp_path / "run", quiet=True)):
+        with pytest.raises(OptionError, match=rf"parameters of {dtype}; call model.float\(\)"):
+            use()
+    assert len(net.float().predict(images(2)[0])) == 2

@@ -221,6 +221,9 @@ def read_hub(dataset: Any, options: ReadOptions) -> Raw:
     source = "the datasets.Dataset"
     if not len(dataset):
         raise DataError(f"{source} has no rows")
+    if dataset.format["type"] == "custom":
+        raise DataError(f"{source} has a transform (set_transform), which is not run; give dataset.with_format(None), and fit(augment=…)")
+    dataset = dataset.with_format(None)  # tensors of with_format("torch") have lost the types of their columns
     found = find_columns(dataset.column_names, options, source)
     values: dict[str, list[Any]] = {
         role: list(dataset.select_columns(name)[:][name]) for role, name in found.items() if role != "file_name"

@@ -149,17 +149,25 @@ def _read_memory(source: Any, reads: str) -> Raw:
     return memory.read_torch(source)
 
 
+_ARRAYS = ("__array_interface__", "__array__", "dataobj")  # attributes of arrays, PIL images and nibabel images
+
+
+def _is_encoded(item: Any) -> bool:
+    """Return whether an item is an encoded image as in Hub datasets."""
+    return isinstance(item, Mapping) and bool({"bytes", "path"} & item.keys())
+
+
 def _read_list(items: Sequence[Any], reads: str) -> Raw:
     raw = memory.read_arrays(items, None, "the list", reads=reads)
     odd = sorted(
         {
             type(item).__name__
             for item in raw.inputs
-            if not (isinstance(item, str) or any(hasattr(item, name) for name in ("__array_interface__", "__array__", "dataobj")))
+            if not (isinstance(item, str | bytes) or _is_encoded(item) or any(hasattr(item, name) for name in _ARRAYS))
         }
     )
     if odd:
-        raise DataError(f"the list holds {examples(odd)}; give paths, PIL images, arrays or tensors (labels go into (X, y))")
+        raise DataError(f"the list holds {examples(odd)}; give paths, encoded bytes, PIL images, arrays or tensors (labels go into (X, y))")
     return replace(raw, inputs=frames.place_files(raw.inputs, raw.source))
 
 

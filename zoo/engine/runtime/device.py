@@ -61,7 +61,15 @@ def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format
 
 @contextmanager
 def placed(model: nn.Module, device: torch.device) -> Iterator[torch.memory_format]:
-    """Move a model to ``device`` while the context is open, in place; its device, modes and layout are restored."""
+    """Move a model to ``device`` while the context is open, in place; its device, modes and layout are restored.
+
+    Raises:
+        OptionError: If it has parameters of another type than float32.
+    """
+    other = {str(parameter.dtype) for parameter in model.parameters() if parameter.is_floating_point()} - {"torch.float32"}
+    if other:
+        kinds = ", ".join(sorted(other))
+        raise OptionError(f"the model has parameters of {kinds}; call model.float(); precision='bf16' sets the computation")
     home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     layout, before = memory_format(model, device), _layout(model)
     modes = [(module, module.training) for module in model.modules()]

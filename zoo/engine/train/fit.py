@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from zoo.engine.distributed.rank_consistency import check_same_checkpoint, check_same_modules, check_same_setup
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
@@ -128,7 +130,8 @@ def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool) -> 
         folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
     folder = Path(ranks.gather(str(folder))[0])
     try:
-        return _fit(job, folder, ranks)
+        with torch.enable_grad():  # a caller may have gradients off
+            return _fit(job, folder, ranks)
     finally:
         if ranks.main:
             release_folder(folder)
