@@ -420,3 +420,12 @@ def test_a_model_of_another_type_is_refused_with_the_remedy(dtype: torch.dtype, 
         with pytest.raises(OptionError, match=rf"parameters of {dtype}; call model.float\(\)"):
             use()
     assert len(net.float().predict(images(2)[0])) == 2
+
+
+def test_a_monitor_without_a_value_on_the_validation_data_is_refused_before_training(tmp_path: Path) -> None:
+    pixels, names = images(24)
+    one = [index for index, name in enumerate(names) if name == names[0]]
+    valid = (pixels[one], [names[index] for index in one])
+    with pytest.raises(DataError, match=rf"monitor='auroc' has no value on the validation data; they have {names[0]} \({len(one)}\)"):
+        model().fit(images(24), valid, monitor="auroc", out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -52,17 +52,19 @@ class Best:
     waited: int = 0
 
     def update(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Record one epoch's metrics and return whether it is the best so far. NaN never is."""
+        """Record one epoch's metrics and return whether it is the best so far; one without a value neither is nor counts as waiting."""
         value = metrics.get(self.monitor, math.nan)
         if math.isnan(value) and epoch == 1:
             message = (
                 "%s has no value on the validation data (is one class alone in them?); an epoch without it is not kept, unless none has it"
             )
             log.warning(message, self.monitor)
+        if math.isnan(value):
+            return False
         value = -value if self.lower else value
         loss = metrics.get("loss", math.nan)
         score = (value, -math.inf if math.isnan(loss) else -loss)
-        better = not math.isnan(value) and score > self.score
+        better = score > self.score
         self.waited = 0 if better else self.waited + 1
         if better:
             self.epoch, self.score = epoch, score

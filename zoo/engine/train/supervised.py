@@ -21,7 +21,7 @@ from zoo.engine.options.config import Config
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.own_parts import OwnParts, own_metrics
 from zoo.engine.train.objective import Infer, Objective
-from zoo.errors import DataError, OptionError, did_you_mean, fault_list
+from zoo.errors import DataError, OptionError, did_you_mean, examples, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
@@ -64,9 +64,27 @@ class Supervised(Objective):
         weights = class_weights(config.class_weights, self.task, flat_targets(np.asarray(train.targets)), train.classes)
         self._weights, self._smoothing = None if weights is None else weights.to(device), config.label_smoothing
         monitor = resolve_monitor(config.monitor, self.task, self._own.metrics)
+        if config.monitor is not None and valid is not None:
+            self._check_defined(monitor, valid, model.num_classes)
         lower = monitor in {*self.task.lower_is_better, *self._own.lower}
         sources = {"train": Source(encoded(train, self._scale))}
         super().__init__(model, sources, {} if valid is None else {"valid": valid}, monitor=monitor, lower=lower)
+
+    def _check_defined(self, monitor: str, valid: Table, outputs: int) -> None:
+        """Check that a monitor has a value on the validation data, such as AUROC, which needs two classes.
+
+        Raises:
+            DataError: If it has none, whatever the logits.
+        """
+        if self.task.per_token or monitor not in self.task.monitors:
+            return
+        found = compute_metrics(self.task, np.zeros((len(valid), outputs)), np.asarray(valid.targets), valid.classes)
+        if monitor not in found:
+            present = [f"{name} ({number})" for name, number in valid.counts().items() if number]
+            what = f"; they have {examples(present)}" if present else ""
+            raise DataError(
+                f"monitor={monitor!r} has no value on the validation data{what}; choose another monitor or other validation data"
+            )
 
     def weight(self, batch: Mapping[str, Batch]) -> Tensor | float:
         """Return the sum of the weights of the targets."""
