@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -29,5 +30,5 @@ def folder(root: Path, **counts: int) -> Path:
     for name, number in counts.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for index in range(number):
-            write(root / name / f"{index}.png", index)
+            write(root / name / f"{index}.png", zlib.crc32(f"{root.name}/{name}/{index}".encode()))  # no two are equal
     return root

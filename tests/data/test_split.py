@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from tests.data.make import folder
-from zoo.data.open import Table, open_train_valid
+from zoo.data.open import Table, open_data, open_train_valid
 from zoo.data.split import hold_out, normal_group
 from zoo.errors import DataError, OptionError
 
@@ -91,6 +94,7 @@ def test_other_ids_are_other_groups(variants: tuple[str, str]) -> None:
 
 def test_a_group_on_both_sides_is_refused_and_its_pairs_are_listed() -> None:
     train, valid = table([0, 1, 0, 1], ["007", "8", "9", "10"]), table([0, 1], ["7 ", "11"])
+    valid = replace(valid, inputs=[np.full((4, 4), 100 + index, np.uint8) for index in range(2)])
     with pytest.raises(DataError, match=r"1 group of 2 in valid \(1 sample\)") as caught:
         open_train_valid(train, valid)
     assert "group '007': row 0 in train, group '7 ': row 0 in valid" in str(caught.value)
@@ -182,3 +186,56 @@ def test_a_file_on_both_sides_is_refused_and_a_text_is_told(tmp_path: Path, capl
     first, second = (["one", "two"], ["a", "b"]), (["two", "three"], ["b", "a"])
     assert len(open_train_valid(first, second, reads="text")[1]) == 2
     assert "1 of 2 samples in valid is also in train" in caplog.text
+
+
+def repeated(tmp_path: Path) -> list[tuple[str, str]]:
+    """Twenty files of two classes, those of one three times, and a copy of each of the first four under another name."""
+    chance = np.random.default_rng(0)
+    rows = []
+    for index in range(20):
+        path = tmp_path / f"{index}.png"
+        PIL.Image.fromarray(chance.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
+        rows += [(str(path), "ab"[index % 2])] * (3 if index % 2 else 1)
+        if index < 4:
+            shutil.copy(path, tmp_path / f"copy{index}.png")
+            rows.append((str(tmp_path / f"copy{index}.png"), "ab"[index % 2]))
+    return rows
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_equal_files_stay_on_one_side_of_a_split(grouped: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = repeated(tmp_path)
+    paths, labels = map(list, zip(*rows, strict=True))
+    groups = tuple(f"p{index // 5}" for index in range(len(paths))) if grouped else None
+    table = replace(open_data((paths, labels)), groups=groups)
+    for seed in range(5):
+        with caplog.at_level("INFO"):
+            train, valid = hold_out(table, seed)
+        contents = [{Path(path).read_bytes() for path in part.inputs} for part in (train, valid)]
+        assert not contents[0] & contents[1]
+        assert len(train) + len(valid) == len(table)
+        if grouped:
+            assert not set(train.groups or ()) & set(valid.groups or ())
+    assert "24 samples repeat another one" in caplog.text
+    assert "contradicting" not in caplog.text
+
+
+def test_contradicting_labels_of_equal_samples_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3), dtype=np.uint8)
+    pixels[1] = pixels[0]
+    hold_out(open_data((pixels, ["a", "b"] * 6)), 0)
+    assert "1 set of equal samples with contradicting labels" in caplog.text
+
+
+def test_a_copy_of_a_training_file_in_the_validation_data_is_a_leak(tmp_path: Path) -> None:
+    rows = repeated(tmp_path)
+    parts = ([row for row in rows if Path(row[0]).name.startswith("copy") == copied] for copied in (False, True))
+    train, valid = (tuple(list(column) for column in zip(*part, strict=True)) for part in parts)
+    with pytest.raises(DataError, match="4 of 4 samples in valid are also in train"):
+        open_train_valid(train, valid)
+
+
+def test_a_trial_with_equal_samples_alone_is_split_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    train, valid = hold_out(open_data((np.zeros((20, 8, 8, 3), np.uint8), ["a", "b"] * 10)), 0)
+    assert (len(train), len(valid)) == (16, 4)
+    assert "all samples are equal" in caplog.text

@@ -131,7 +131,7 @@ def test_c2_a_hostile_file_is_refused_at_once_wherever_toml_is_read(kind: str, t
 # Command lines that fail, each with its exit code; those that can print JSON are asked to.
 FAILURES = {
     "show nothing/here --json": 2,
-    "list nothing-of-this-name --json": 2,
+    "list --sort nothing --json": 2,
     "list --json --block no-such-plugin": 2,
     "layers zoo/glyphnet --freeze stge1": 2,
     "train zoo/glyphnet absent": 1,
@@ -234,7 +234,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for label, base in (("dark", 0), ("light", 150)):
             (folder / split / label).mkdir(parents=True)
             for i in range(number):
-                Image.fromarray(np.full((32, 32), base + i, dtype=np.uint8)).save(folder / split / label / f"{i}.png")
+                value = base + i + 20 * (split == "val")
+                Image.fromarray(np.full((32, 32), value, dtype=np.uint8)).save(folder / split / label / f"{i}.png")
     return folder
 
 

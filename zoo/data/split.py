@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from zoo.data.duplicates import content_keys, equal_samples, merged_groups
 from zoo.data.table import PIXELS, Array, Table, rows_of_split, split_word
 from zoo.errors import DataError, count, examples, fault_list
 
@@ -58,7 +59,7 @@ def choose_rows(splits: Sequence[str] | None, valid_split: str | None, source: s
 
 
 def hold_out(table: Table, seed: int, share: float = SHARE) -> tuple[Table, Table]:
-    """Hold out rows for validation: stratified for single-label, by group if the table has groups.
+    """Hold out rows for validation: stratified for single-label, by group if the table has groups; equal samples stay together.
 
     Args:
         table: Labelled rows.
@@ -73,8 +74,7 @@ def hold_out(table: Table, seed: int, share: float = SHARE) -> tuple[Table, Tabl
     """
     if table.targets is None or len(table) < 2:
         raise DataError(f"{table.source}: {count(len(table), 'sample')} cannot be split into train and valid; give a validation set")
-    candidates = _grouped(table, seed, share) if table.groups is not None else _ungrouped(table, seed, share)
-    for held in candidates:
+    for held in _candidates(table, seed, share):
         rest = np.setdiff1d(np.arange(len(table)), held)
         if len(held) and len(rest) and _keeps_classes(table, rest):
             return table.select(rest), table.select(np.sort(held))
@@ -82,6 +82,20 @@ def hold_out(table: Table, seed: int, share: float = SHARE) -> tuple[Table, Tabl
         f"{table.source}: no split of {share:.0%} leaves every class in train"
         f"{' without cutting a group' if table.groups is not None else ''}; counts: {table.counts()}; give a validation set"
     )
+
+
+def _candidates(table: Table, seed: int, share: float) -> list[Array]:
+    """Return choices of held-out rows, the first that serves to be taken."""
+    equal = equal_samples(table)
+    first = None if equal is None else np.unique(equal)
+    if first is not None and len(first) < 2:  # such as a trial with zeros
+        log.warning("%s: all samples are equal, so the validation data are the same as the training data", table.source)
+        equal = None
+    if table.groups is not None:
+        return _grouped(table if equal is None else replace(table, groups=merged_groups(table.groups, equal)), seed, share)
+    if equal is None or first is None:
+        return _ungrouped(table, seed, share)
+    return [np.flatnonzero(np.isin(equal, first[held])) for held in _ungrouped(table.select(first), seed, share)]
 
 
 def _ungrouped(table: Table, seed: int, share: float) -> list[Array]:
@@ -178,10 +192,9 @@ def check_leak(train: Table, valid: Table) -> None:
 
 
 def _check_same_inputs(train: Table, valid: Table) -> None:
-    if not (isinstance(train.inputs, list) and isinstance(valid.inputs, list)):
-        return
-    here = {_key(item, train) for item in train.inputs if _comparable(item)}
-    both = [row for row, item in enumerate(valid.inputs) if _comparable(item) and _key(item, valid) in here]
+    ours, theirs = content_keys(train, valid)
+    here = set(ours)
+    both = [row for row, key in enumerate(theirs) if key in here]
     if not both:
         return
     overlap = f"{len(both)} of {count(len(valid), 'sample')} in valid {'is' if len(both) == 1 else 'are'} also in train"
@@ -190,14 +203,6 @@ def _check_same_inputs(train: Table, valid: Table) -> None:
         log.warning("%s, which flatters the validation metrics: %s", overlap, examples(names))
         return
     raise DataError(f"{overlap}: {examples(names)}. Give other validation data, or go on with allow_leak=True")
-
-
-def _key(item: Any, table: Table) -> str:
-    return os.path.realpath(item) if table.reads in PIXELS and isinstance(item, str) else repr(item)
-
-
-def _comparable(item: Any) -> bool:
-    return isinstance(item, str | tuple | list)
 
 
 def _pair(train: Table, row: int, valid: Table, other: int) -> str:
