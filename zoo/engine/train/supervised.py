@@ -76,9 +76,9 @@ class Supervised(Objective):
         Raises:
             DataError: If it has none, whatever the logits.
         """
-        if self.task.per_token or monitor not in self.task.monitors:
+        if self.task.per_token or monitor == "loss" or monitor not in self.task.monitors:
             return
-        found = compute_metrics(self.task, np.zeros((len(valid), outputs)), np.asarray(valid.targets), valid.classes)
+        found = self.task.metrics(np.zeros((len(valid), outputs)), np.asarray(valid.targets), valid.classes)
         if monitor not in found:
             present = [f"{name} ({number})" for name, number in valid.counts().items() if number]
             what = f"; they have {examples(present)}" if present else ""
