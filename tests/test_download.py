@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_what_can_go_on(server: FileServer, folder: Path, mon
     server.files["/x.bin"] = CONTENT
     real = module._write
 
-    def full(answer: Any, file: Any, head: Any, name: str) -> None:
+    def full(answer: Any, file: Any, head: Any, limit: int, name: str) -> None:
         file.write(next(answer.iter_raw(1000)))
         raise OSError(28, "No space left on device")
 

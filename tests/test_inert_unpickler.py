@@ -30,7 +30,7 @@ from torch import nn
 
 from tests.faults.payloads import Calls, Module, saved
 from zoo.errors import WeightsError
-from zoo.weights.inert_unpickler import Record, Stored, _Storage, module_tensors, read_records
+from zoo.weights.inert_unpickler import Record, Stored, check_pickles, module_tensors, read_records
 from zoo.weights.pickles import convert, read_checkpoint
 
 
@@ -59,10 +59,11 @@ def print_hook(*_: Any) -> None:
 def test_a_whole_module_gives_its_state_dict(legacy: bool, protocol: int, tmp_path: Path) -> None:
     net = Odd()
     torch.save(net, tmp_path / "x.pt", _use_new_zipfile_serialization=not legacy, pickle_protocol=protocol)
-    record = read_records(tmp_path / "x.pt")
-    assert record.path == f"{__name__}.Odd"
-    found, wanted = module_tensors(record), net.state_dict()
-    assert list(found) == list(wanted)
+    records = read_records(tmp_path / "x.pt")
+    assert records.found.path == f"{__name__}.Odd"
+    found = {name: records.tensor(stored) for name, stored in module_tensors(records.found).items()}
+    wanted = net.state_dict()
+    assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in wanted.items())
 
 
@@ -80,13 +81,14 @@ def test_modules_that_hold_each_other_and_very_many_end_with_an_error() -> None:
     one.state, other.state = {"_modules": {"a": other}}, {"_modules": {"b": one}}
     with pytest.raises(ValueError, match="nested"):
         module_tensors(one)
-    leaf = Record()
-    leaf.state = {"_parameters": {"w": Stored(_Storage(torch.ones(1)), 0, (1,), (1,))}}
-    for _ in range(20):  # 2**20 names of one tensor
-        leaf, below = Record(), leaf
-        leaf.state = {"_modules": {"a": below, "b": below}}
-    with pytest.raises(ValueError, match="more than 100000 tensors"):
-        module_tensors(leaf)
+    for parameters in ({"w": Stored(0, 0, (1,), (1,))}, {}):
+        leaf = Record()
+        leaf.state = {"_parameters": parameters}
+        for _ in range(60):  # 2**60 names, of one tensor or none
+            leaf, below = Record(), leaf
+            leaf.state = {"_modules": {"a": below, "b": below}}
+        with pytest.raises(ValueError, match="more than 100000 of them"):
+            module_tensors(leaf)
 
 
 CALLS: tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...] = (
@@ -175,6 +177,12 @@ STREAMS = {
     "huge text": b"\x80\x04\x8d" + (2**62).to_bytes(8, "little") + b"x.",
     "deep": pickled(b"]" * 100_000 + b"a" * 99_999),
     "cut off": b"\x80\x02]q\x00",
+    "tuples in tuples": pickled(b"}" + b")" + b"2\x86" * 60 + b"Ns"),
+    "tuples in tuples, by a build of nothing": pickled(b"}" + b")" + b"2\x86Nb" * 60 + b"Ns"),
+    "text of tuples": pickled(named("_codecs", "encode") + b")" + b"2\x86" * 60 + b"\x85R"),
+    "a parameter of a storage": pickled(named("torch._utils", "_rebuild_parameter") + text("x") + b"\x85R"),
+    "copies of a text": pickled(named("_codecs", "encode"), b"q\x00", text("x" * 100_000), b"\x85q\x01", b"h\x00h\x01R0" * 5_000, b"N"),
+    "very many steps": pickled(b"N0" * 2_100_000 + b"N"),
     "item of a storage": pickled(named("torch", "FloatStorage"), b"K\x00K\x01s"),
 }
 
@@ -190,10 +198,11 @@ def archived(content: bytes) -> bytes:
 def test_w15_a_stream_made_by_hand_gives_an_error_or_a_record(name: str, tmp_path: Path) -> None:
     source = tmp_path / "x.pt"
     source.write_bytes(archived(STREAMS[name]))
-    error, found = outcome(lambda: read_records(source))
+    error, records = outcome(lambda: (check_pickles(source), read_records(source))[1])
     if error:
         assert str(source) in error
     else:
+        found = records.found
         assert isinstance(found, Record | type | list) or callable(found) or found.__class__.__module__.startswith("zoo.")
 
 
@@ -216,3 +225,25 @@ def test_w2_random_changes_of_a_module_give_tensors_or_an_error_that_names_the_f
         source.write_bytes(changed[: chance.randrange(len(changed))] if number % 10 == 0 else changed)
         error, _ = outcome(lambda: read_checkpoint(source))
         assert not error or str(source) in error
+
+
+def test_w15_a_tensor_that_is_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1).as_strided((2**50, 2), (0, 0))}, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="they share or repeat their values"):
+        convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
+
+
+def test_w15_a_pickle_with_an_archive_behind_it_is_read_as_torch_reads_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(stream := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("x/data.pkl", pickle.dumps({}, 2))
+        file.writestr("x/data/0", bytes(10_000_000))
+    (tmp_path / "x.pt").write_bytes(pickled(b"N") + stream.getvalue())
+    with pytest.raises(WeightsError, match=r"torch\.save did not write|refused"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def test_an_object_that_was_never_initialised_and_settings_under_a_usual_name_are_no_obstacle(tmp_path: Path) -> None:
+    torch.save({"model": argparse.Namespace(), "state": {"w": torch.ones(2)}}, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="--key: state"):
+        read_checkpoint(tmp_path / "x.pt")
+    assert list(read_checkpoint(tmp_path / "x.pt", key="state").tensors) == ["w"]

@@ -17,9 +17,11 @@ log = logging.getLogger("zoo")
 
 State = dict[str, Tensor]
 WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile; taken off without a log line
-PREFERRED = ("teacher", "encoder_q", "online", "student", "encoder")  # of several copies of the same names
+PREFERRED = ("model", "teacher", "encoder_q", "online", "student", "encoder")  # of several copies of the same names
+DEPTHS = {"depth", "depths", "num_layers", "num_hidden_layers", "n_layer", "n_layers"}  # options that leave out blocks on purpose
 _MOST_PREFIXES = 8  # that are tried
 _BUFFERS = {"attn_mask", "relative_position_index", "position_ids", "token_type_ids", "inv_freq", "masked_bias", "num_batches_tracked"}
+_BUFFERS |= {"total_ops", "total_params"}  # of profilers
 
 
 class Fit(NamedTuple):
@@ -28,12 +30,14 @@ class Fit(NamedTuple):
     Attributes:
         tensors: The module's tensors by their own names.
         faults: One for each tensor that is not filled.
-        unused: Names in the file that are not part of the backbone, such as those of its head.
+        unused: Tensors of the file that are not part of the backbone, such as those of its head.
+        error: Why the plugin's function could not convert the keys, or None.
     """
 
     tensors: State
     faults: list[str]
-    unused: list[str]
+    unused: State
+    error: Exception | None = None
 
 
 def fit_state(module: nn.Module, state: State, spec: BackboneSpec, *, allow_partial: bool = False) -> State:
@@ -60,28 +64,28 @@ def fit_state(module: nn.Module, state: State, spec: BackboneSpec, *, allow_part
             prefix, fit = candidate, other
     filled = _named(fit.tensors)
     if fit.faults and not (allow_partial and filled):
-        raise CoverageError(_coverage(spec, module, fit))
+        raise CoverageError(_coverage(spec, module, fit)) from fit.error
     if prefix:
         log.warning("%s: %s of the file lie below %r, which was taken off", spec.name, count(len(filled), "tensor"), prefix)
-    inner = _inside_blocks(fit.unused, state, prefix, module)
-    if inner and not allow_partial:
+    inner = _inside_blocks(fit.unused, module)
+    if inner and not allow_partial and not DEPTHS & spec.options.keys():
         raise CoverageError(_left_over(spec, module, inner))
     for problem in [_coverage(spec, module, fit)] * bool(fit.faults) + [_left_over(spec, module, inner)] * bool(inner):
         log.warning(problem)
     if fit.unused:
         unused = count(len(fit.unused), "tensor")
-        log.info("%s: %s of the weights are not part of the backbone: %s", spec.name, unused, examples(fit.unused))
+        log.info("%s: %s of the weights are not part of the backbone: %s", spec.name, unused, examples(list(fit.unused)))
     return fit.tensors
 
 
 def _fit(module: nn.Module, state: State, spec: BackboneSpec) -> Fit:
     """Convert a state to the module's keys, channels and dtypes."""
-    target = module.state_dict()
+    target, failure = module.state_dict(), None
     if spec.convert and not _equal(state, target):
         try:
             state = load_function(spec.convert)(state, module)
         except (KeyError, AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
-            log.info("%s: %s does not know these keys (%s: %s)", spec.name, spec.convert, type(error).__name__, error)
+            failure = error
     fitted: State = {}
     faults: list[str] = []
     for name, tensor in target.items():
@@ -98,7 +102,7 @@ def _fit(module: nn.Module, state: State, spec: BackboneSpec) -> Fit:
             fitted[name] = tensor.new_zeros((), device="cpu")
         else:
             faults.append(f"{name} {tuple(tensor.shape)} is not in the file")
-    return Fit(fitted, faults, [key for key in state if key not in target])
+    return Fit(fitted, faults, {key: value for key, value in state.items() if key not in target}, failure)
 
 
 def _equal(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> bool:
@@ -118,23 +122,22 @@ def _prefixes(state: Mapping[str, Tensor], module: nn.Module) -> Iterator[str]:
     rank = {name: number for number, name in enumerate(reversed(PREFERRED), 1)}
 
     def order(prefix: str) -> tuple[int, int, int]:
-        return own[prefix], rank.get(prefix.rstrip(".").rpartition(".")[2], 0), all_names[prefix]
+        return own[prefix], max(rank.get(part, 0) for part in prefix.split(".")), all_names[prefix]
 
     likely = [prefix for prefix in all_names if own[prefix] or 2 * all_names[prefix] > len(state)]
     yield from sorted(likely, key=order, reverse=True)[:_MOST_PREFIXES]
 
 
-def _inside_blocks(unused: list[str], state: Mapping[str, Tensor], prefix: str, module: nn.Module) -> list[str]:
+def _inside_blocks(unused: Mapping[str, Tensor], module: nn.Module) -> list[str]:
     """Return leftover parameters inside the numbered blocks of a backbone, or in further blocks of the same kind.
 
     They mean that the file is of another network, such as a deeper one. Heads, decoders and known buffers do not count.
     """
     modules = {name for name, _ in module.named_modules() if name}
     found = []
-    for key in unused:
+    for key, value in unused.items():
         *path, last = key.split(".")
-        value = state.get(prefix + key)
-        if last in _BUFFERS or value is None or not value.is_floating_point():
+        if last in _BUFFERS or not value.is_floating_point():
             continue
         known = next((end for end in range(len(path), 0, -1) if ".".join(path[:end]) in modules), 0)
         block = any(part.isdigit() for part in path[:known])
@@ -164,7 +167,8 @@ def _coverage(spec: BackboneSpec, module: nn.Module, fit: Fit) -> str:
     total = filled + len(fit.faults)
     share = f"{filled} of {total} tensors of {type(module).__name__} ({100 * filled / total:.0f} %)"
     shown = fit.faults[:4] + ([f"… and {len(fit.faults) - 4} more"] if len(fit.faults) > 4 else [])
-    shown += [f"the file has: {examples(fit.unused)}"] if fit.unused else []
+    shown += [f"the file has: {examples(list(fit.unused))}"] if fit.unused else []
+    shown += [f"{spec.convert} failed on its keys with {type(fit.error).__name__}: {fit.error}"] if fit.error else []
     remedy = "Is it the file of this architecture and these options?"
     if filled:
         remedy += " allow_partial=True (--allow-partial) keeps random values for the rest."

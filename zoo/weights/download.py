@@ -141,7 +141,7 @@ def _fetch(url: str, path: Path, owner: str, size: int) -> None:
 
 def _stream(url: str, part: Path, owner: str, size: int) -> None:
     """Fetch what is missing of a file; the ETag of what is there tells whether it is of the same file."""
-    tag = part.with_name(f"{part.name}.etag")
+    tag = _tag(part)
     start = part.stat().st_size if part.exists() and tag.exists() else 0
     headers = {"Accept-Encoding": "identity"}  # else the length would be that of the compressed file
     if start:
@@ -155,7 +155,7 @@ def _stream(url: str, part: Path, owner: str, size: int) -> None:
         with room_for(part, head.total), part.open("ab" if head.start else "wb") as file:
             if head.etag:
                 tag.write_text(head.etag, encoding="utf-8")
-            _write(answer, file, head, part.name.removesuffix(".part"))
+            _write(answer, file, head, head.total or size or LARGEST, part.name.removesuffix(".part"))
     found = part.stat().st_size
     if head.total and found != head.total:
         raise _InterruptedError(f"the connection ended after {found} of {head.total} bytes")
@@ -179,9 +179,9 @@ def _opened(url: str, headers: Mapping[str, str]) -> Iterator[Any]:
 
 def _checked(answer: Any, url: str, part: Path, owner: str, size: int, start: int) -> _Answer:
     """Check the head of an answer before its body is read."""
-    final = urlsplit(str(answer.url))
-    if final.scheme != "https" and final.hostname not in _LOOPBACK:
-        raise WeightsError(f"{said(owner)}{url} redirects to {final.scheme}://{final.hostname}, which is refused: only https is followed")
+    for step in map(urlsplit, (*(str(one.url) for one in answer.history), str(answer.url))):
+        if step.scheme != "https" and not (step.hostname in _LOOPBACK and urlsplit(url).hostname in _LOOPBACK):
+            raise WeightsError(f"{said(owner)}{url} redirects by {step.scheme}://{step.hostname}, which is refused: only https is followed")
     if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
         raise _InterruptedError(f"the server answers {answer.status_code}")
     if answer.status_code not in (200, 206):
@@ -189,10 +189,11 @@ def _checked(answer: Any, url: str, part: Path, owner: str, size: int, start: in
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
         raise WeightsError(f"{said(owner)}{url} answers with a web page; it may need a login, or have moved: download it by hand")
-    resumed = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+    same = answer.headers.get("ETag", "") == (_tag(part).read_text(encoding="utf-8") if _tag(part).exists() else "")
+    resumed = answer.status_code == 206 and same and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
     if answer.status_code == 206 and not resumed:
         part.unlink(missing_ok=True)
-        raise _InterruptedError("the server sends another part than asked for")
+        raise _InterruptedError("the server sends another part, or one of another file, than asked for")
     begin, length = start if resumed else 0, answer.headers.get("Content-Length", "")
     total = begin + int(length) if length.isdecimal() else 0
     if total > LARGEST or (size and total and total != size):
@@ -201,10 +202,14 @@ def _checked(answer: Any, url: str, part: Path, owner: str, size: int, start: in
     return _Answer(begin, total, "" if etag.startswith("W/") else etag)
 
 
-def _write(answer: Any, file: BinaryIO, head: _Answer, name: str) -> None:
+def _tag(part: Path) -> Path:
+    """Return the file with the ETag of a partial download."""
+    return part.with_name(f"{part.name}.etag")
+
+
+def _write(answer: Any, file: BinaryIO, head: _Answer, limit: int, name: str) -> None:
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # not in its __all__
 
-    limit = head.total or LARGEST
     with tqdm(total=head.total or None, initial=head.start, unit="B", unit_scale=True, desc=name) as bar:  # type: ignore[no-untyped-call]  # huggingface_hub has no types here
         for chunk in answer.iter_raw():
             if file.tell() + len(chunk) > limit:

@@ -11,7 +11,7 @@ import pickle  # the C unpickler, whose only ways to code are find_class and per
 import pickletools
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +22,15 @@ from zoo.errors import WeightsError, count
 from zoo.weights.safetensors_header import MAX_TENSORS
 
 MAX_PICKLE = 16 * 2**20  # bytes of all pickles of a file, without the values of tensors
-DEEPEST = 100  # nested modules
+MOST_STEPS, MOST_CLASSES = 4_000_000, 10_000  # opcodes of a pickle, and classes that it names
+MOST_HASHED = 100_000  # items of a tuple, with those of the tuples in it
+MOST_NESTED = 100  # modules within each other
+MOST_DIMENSIONS = 64  # of a tensor
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the format before torch 1.6
 _REFUSED = {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}  # torch.save writes none of them
-_PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
+_PUTS, _GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
+_CHANGES = {"BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"}  # what leaves its first operand there
+_HASHED = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET", "REDUCE"}  # what may give a tuple
 DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -50,9 +55,10 @@ class Record:
     """
 
     path = ""
+    state: Any = None
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        self.state: Any = None
+        """Take whatever a constructor is given."""
 
     def __call__(self, *_: Any, **__: Any) -> Record:
         """Return a record of what a call of the object would give."""
@@ -71,8 +77,8 @@ class Record:
     def extend(self, items: Any) -> None:
         """Drop items of a list."""
 
-    def update(self, items: Any) -> None:
-        """Drop items of a set."""
+    def add(self, item: Any) -> None:
+        """Drop an item of a set."""
 
 
 class _Dict(dict[Any, Any]):
@@ -83,34 +89,83 @@ class _Dict(dict[Any, Any]):
 
 
 class _Dtype(NamedTuple):
-    dtype: torch.dtype
-
-
-class _Storage(NamedTuple):
-    """All values of a storage, in one dimension."""
-
-    values: Tensor
+    name: str
 
 
 class Stored(NamedTuple):
-    """A tensor of the file. Not a tensor of torch, whose methods the rest of the pickle could call."""
+    """A tensor of the file: numbers alone, because the methods of a torch tensor would be at the pickle's disposal.
 
-    storage: _Storage
+    Attributes:
+        storage: Position of its storage in ``Records.storages``.
+        offset: Position of its first value in the storage.
+        size: Its shape.
+        stride: Its strides.
+    """
+
+    storage: int
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
 
-    def tensor(self) -> Tensor:
-        """Return the tensor.
+
+class Records(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        found: The object, with ``Stored`` for tensors and ``Record`` for what is no container.
+        storages: Values of the storages, each in one dimension.
+    """
+
+    found: Any
+    storages: list[Tensor]
+
+    def tensor(self, stored: Stored) -> Tensor:
+        """Return a tensor.
 
         Raises:
             RuntimeError: If it does not lie within its storage.
+            IndexError: If there is no such storage.
         """
-        return torch.as_strided(self.storage.values, self.size, self.stride, self.offset)
+        return torch.as_strided(self.storages[stored.storage], stored.size, stored.stride, stored.offset)
 
 
-def read_records(path: Path) -> Any:
-    """Return the object that a file of ``torch.save`` holds, with ``Stored`` for tensors and ``Record`` for what is no container.
+class _RefusedError(ValueError):
+    """The pickle asks for more than a file of weights needs."""
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether torch reads a file as a zip archive: by its first bytes."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def check_pickles(path: Path) -> None:
+    """Check the pickles of a file before any unpickler reads them.
+
+    Raises:
+        WeightsError: If they need more steps or memory than weights do.
+    """
+    try:
+        if is_archive(path):
+            with zipfile.ZipFile(path) as archive:
+                for entry in archive.infolist():
+                    if entry.filename.endswith("data.pkl"):
+                        _scan(_pickle_of(archive, entry.filename), 0)
+            return
+        with path.open("rb") as file:
+            content = file.read(MAX_PICKLE)
+        end = 0
+        for _ in range(5):
+            end = _scan(content, end)
+    except _RefusedError as error:
+        raise WeightsError(f"{str(path)!r} is refused: its pickle has {error}, which no weights need") from error
+    except Exception as error:  # damaged, or of another format; nobody reads it further than to this place
+        if path.stat().st_size > MAX_PICKLE and not is_archive(path):
+            raise WeightsError(f"{str(path)!r} was not written by torch.save, or is damaged; fetch it again") from error
+
+
+def read_records(path: Path) -> Records:
+    """Return what a file of ``torch.save`` holds; run ``check_pickles`` before.
 
     Args:
         path: A zip archive of torch 1.6 or newer, or a file of the format before.
@@ -119,64 +174,64 @@ def read_records(path: Path) -> Any:
         WeightsError: If the file is damaged, or is neither.
     """
     try:
-        return _read_archive(path) if zipfile.is_zipfile(path) else _read_stream(path)
+        return _read_archive(path) if is_archive(path) else _read_stream(path)
     except WeightsError:
         raise
     except Exception as error:  # damaged or hostile streams cause errors of any type
-        raise WeightsError(
-            f"{str(path)!r} is damaged, or was not written by torch.save ({type(error).__name__}); fetch it again"
-        ) from error
+        raise WeightsError(f"{str(path)!r} is damaged, or not of torch.save ({type(error).__name__}); fetch it again") from error
 
 
-def module_tensors(record: Record) -> dict[str, Tensor]:
+def module_tensors(record: Record) -> dict[str, Stored]:
     """Return the parameters and persistent buffers of a pickled ``nn.Module`` by their dotted names; empty if it is another object.
 
     Raises:
-        ValueError: If its modules contain each other, or have more tensors than ``MAX_TENSORS``.
-        RuntimeError: If a tensor does not lie within its storage.
+        ValueError: If its modules contain each other, or have more modules or tensors than ``MAX_TENSORS``.
     """
-    found: dict[str, Tensor] = {}
-    for name, tensor in _walk(record, "", 0):
-        found[name] = tensor
-        if len(found) > MAX_TENSORS:
-            raise ValueError(f"more than {MAX_TENSORS} tensors")
+    found: dict[str, Stored] = {}
+    modules = [(record, "", 0)]
+    for number, (module, prefix, depth) in enumerate(modules):  # grows meanwhile
+        if depth > MOST_NESTED or number > MAX_TENSORS or len(found) > MAX_TENSORS:
+            raise ValueError(f"modules nested more than {MOST_NESTED} deep, or more than {MAX_TENSORS} of them or of their tensors")
+        state = module.state if isinstance(module.state, Mapping) else {}
+        left_out = state.get("_non_persistent_buffers_set")
+        for kind in ("_parameters", "_buffers"):
+            skipped = left_out if kind == "_buffers" and isinstance(left_out, set) else ()
+            found |= {f"{prefix}{name}": one for name, one in _entries(state, kind) if isinstance(one, Stored) and name not in skipped}
+        modules += [(one, f"{prefix}{name}.", depth + 1) for name, one in _entries(state, "_modules") if isinstance(one, Record)]
     return found
 
 
-def _walk(record: Record, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
-    state = record.state if isinstance(record.state, Mapping) else {}
-    if depth > DEEPEST:
-        raise ValueError(f"modules nested more than {DEEPEST} deep")
-    left_out = state.get("_non_persistent_buffers_set")
-    for kind in ("_parameters", "_buffers"):
-        own = state.get(kind)
-        for name, tensor in own.items() if isinstance(own, Mapping) else ():
-            if isinstance(tensor, Stored) and not (kind == "_buffers" and isinstance(left_out, set) and name in left_out):
-                yield f"{prefix}{name}", tensor.tensor()
-    modules = state.get("_modules")
-    for name, module in modules.items() if isinstance(modules, Mapping) else ():
-        if isinstance(module, Record):
-            yield from _walk(module, f"{prefix}{name}.", depth + 1)
+def _entries(state: Mapping[Any, Any], key: str) -> list[tuple[str, Any]]:
+    held = state.get(key)
+    return [(name, value) for name, value in held.items() if isinstance(name, str)] if isinstance(held, Mapping) else []
 
 
 class _Unpickler(pickle.Unpickler):
     """An unpickler that resolves globals to functions of this module and to classes of records.
 
     Args:
-        content: One pickle.
-        load: Returns the storage of a persistent id.
+        content: One pickle, which was scanned.
+        load: Returns what stands for a persistent id.
     """
 
     def __init__(self, content: bytes, load: Callable[[Any], Any]) -> None:
         super().__init__(io.BytesIO(content), encoding="latin1")
         self._load, self._records = load, dict[str, type[Record]]()
+        self._left = len(content)  # items and bytes that the functions of this module may copy
+
+    def spend(self, items: Any) -> Any:
+        """Return items that are copied, as long as a pickle of this length may ask for it."""
+        self._left -= len(items)
+        if self._left < 0:
+            raise ValueError("copies of more than the pickle holds")
+        return items
 
     def find_class(self, module: str, name: str) -> Any:
         path = f"{module}.{name}"
         if module in ("torch", "torch.storage") and name in DTYPES:
-            return _Dtype(DTYPES[name])
+            return _Dtype(name)
         if path in _BUILDERS:
-            return _BUILDERS[path]()
+            return _BUILDERS[path](self.spend)
         if path not in self._records:
             self._records[path] = type("Record", (Record,), {"path": path})
         return self._records[path]
@@ -186,20 +241,30 @@ class _Unpickler(pickle.Unpickler):
 
 
 # Each gives a new function or class, so that a pickle can change none of this process.
-_BUILDERS: dict[str, Callable[[], Any]] = {
-    "collections.OrderedDict": lambda: type("Dict", (_Dict,), {}),
-    "torch.Size": lambda: lambda sizes=(): tuple(sizes),
-    "torch._utils._rebuild_tensor": lambda: lambda storage, offset, size, stride: _stored(storage, offset, size, stride),
-    "torch._utils._rebuild_tensor_v2": lambda: lambda storage, offset, size, stride, *_: _stored(storage, offset, size, stride),
-    "torch._utils._rebuild_parameter": lambda: lambda tensor, *_: tensor,
-    "torch._utils._rebuild_parameter_with_state": lambda: lambda tensor, *_: tensor,
-    "torch._tensor._rebuild_from_type_v2": lambda: lambda build, _kind, arguments, _state: build(*arguments),
-    "copyreg._reconstructor": lambda: lambda kind, *_: _reconstructed(kind),
-    "copy_reg._reconstructor": lambda: lambda kind, *_: _reconstructed(kind),
-    "builtins.set": lambda: lambda items=(): set(items),
-    "__builtin__.set": lambda: lambda items=(): set(items),
-    "_codecs.encode": lambda: lambda text, _encoding="latin1": str(text).encode("latin1"),
+_BUILDERS: dict[str, Callable[[Callable[[Any], Any]], Any]] = {
+    "collections.OrderedDict": lambda _: type("Dict", (_Dict,), {}),
+    "torch.Size": lambda spend: lambda sizes=(): tuple(spend(_plain(sizes))),
+    "torch._utils._rebuild_tensor": lambda _: lambda storage, offset, size, stride: _stored(storage, offset, size, stride),
+    "torch._utils._rebuild_tensor_v2": lambda _: lambda storage, offset, size, stride, *_: _stored(storage, offset, size, stride),
+    "torch._utils._rebuild_parameter": lambda _: lambda tensor, *_: _checked(tensor, Stored),
+    "torch._utils._rebuild_parameter_with_state": lambda _: lambda tensor, *_: _checked(tensor, Stored),
+    "torch._tensor._rebuild_from_type_v2": lambda _: lambda build, _kind, arguments, _state: build(*_plain(arguments)),
+    "copyreg._reconstructor": lambda _: lambda kind, *_: _reconstructed(kind),
+    "copy_reg._reconstructor": lambda _: lambda kind, *_: _reconstructed(kind),
+    "builtins.set": lambda spend: lambda items=(): set(spend(_plain(items))),
+    "__builtin__.set": lambda spend: lambda items=(): set(spend(_plain(items))),
+    "_codecs.encode": lambda spend: lambda text, _encoding="latin1": spend(_checked(text, str)).encode("latin1"),
 }
+
+
+def _checked(value: Any, kind: type[Any]) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"{type(value).__name__} in place of {kind.__name__}")
+    return value
+
+
+def _plain(items: Any) -> Any:
+    return _checked(items, list) if isinstance(items, list) else _checked(items, tuple)
 
 
 def _reconstructed(kind: Any) -> Record:
@@ -209,28 +274,75 @@ def _reconstructed(kind: Any) -> Record:
 
 
 def _stored(storage: Any, offset: Any, size: Any, stride: Any) -> Stored:
-    if not isinstance(storage, _Storage):
-        raise ValueError("a tensor without values")
+    numbers = (storage, offset, *_plain(size), *_plain(stride))
+    if len(numbers) > 2 + 2 * MOST_DIMENSIONS or not all(type(number) is int for number in numbers):
+        raise ValueError("a tensor that is not described by whole numbers")
     return Stored(storage, offset, tuple(size), tuple(stride))
 
 
 def _scan(content: bytes, start: int) -> int:
-    """Check one pickle before it is read; return where it ends."""
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream := _at(content, start))):
-        if opcode.name in _REFUSED:
-            raise ValueError(f"opcode {opcode.name}")
-        if opcode.name in _PUTS and int(argument) > number:  # type: ignore[arg-type]  # which would reserve as much memory
-            raise ValueError("a memo that is larger than the pickle")
+    """Check one pickle before it is read; return where it ends.
+
+    Follows the stack of the pickle to bound the time of hashing: a tuple that holds another one twice, which does the same, takes
+    twice as long with every level.
+    """
+    stack, marks, memo, classes = list[int](), list[int](), dict[int, int](), 0
+    stream = io.BytesIO(content)
+    stream.seek(start)
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        name = opcode.name
+        classes += name in ("GLOBAL", "STACK_GLOBAL", "INST")
+        if name in _REFUSED or number > MOST_STEPS or classes > MOST_CLASSES:
+            raise _RefusedError(f"the opcode {name}" if name in _REFUSED else f"more than {MOST_STEPS} steps or {MOST_CLASSES} classes")
+        if name in _PUTS:
+            if int(argument) > number:  # type: ignore[arg-type]  # which would reserve as much memory
+                raise _RefusedError("a memo that is larger than the pickle")
+            memo[int(argument)] = stack[-1]  # type: ignore[arg-type]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in _GETS:
+            stack.append(memo[int(argument)])  # type: ignore[arg-type]
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name == "POP_MARK":
+            del stack[marks.pop() :]
+        elif name == "POP":
+            if marks and marks[-1] == len(stack):
+                marks.pop()
+            else:
+                stack.pop()
+        else:
+            _step(opcode, stack, marks)
     return stream.tell()
 
 
-def _at(content: bytes, start: int) -> io.BytesIO:
-    stream = io.BytesIO(content)
-    stream.seek(start)
-    return stream
+def _step(opcode: Any, stack: list[int], marks: list[int]) -> None:
+    """Replace what an opcode takes from the stack by what it leaves there, each with the time that its hash takes."""
+    if pickletools.markobject in opcode.stack_before:
+        start = marks.pop()
+        start -= opcode.stack_before.index(pickletools.markobject)
+    else:
+        start = len(stack) - len(opcode.stack_before)
+    if start < 0:
+        raise ValueError("an empty stack")
+    taken = stack[start:]
+    del stack[start:]
+    # Instances are hashed by their identity, lists and mappings not at all.
+    cost = taken[0] if opcode.name in _CHANGES else 1 + (sum(taken) if opcode.name in _HASHED else 0)
+    if cost > MOST_HASHED:
+        raise _RefusedError("tuples nested in each other")
+    stack.extend([cost] * len(opcode.stack_after))
 
 
-def _read_archive(path: Path) -> Any:
+def _pickle_of(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > MAX_PICKLE:
+        raise _RefusedError(f"more than {MAX_PICKLE} bytes")
+    return archive.read(name)
+
+
+def _read_archive(path: Path) -> Records:
     with zipfile.ZipFile(path) as archive:
         main = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
         if len(main) != 1:
@@ -238,43 +350,41 @@ def _read_archive(path: Path) -> Any:
         folder = main[0].removesuffix("data.pkl")
         if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
             raise WeightsError(f"{str(path)!r} was written on a big-endian machine; convert it there")
-        if archive.getinfo(main[0]).file_size > MAX_PICKLE:
-            raise WeightsError(f"{str(path)!r} has a pickle of more than {MAX_PICKLE} bytes, which no weights need")
-        content = archive.read(main[0])
-        _scan(content, 0)
-        storages: dict[str, _Storage] = {}
+        content, storages, numbers = _pickle_of(archive, main[0]), list[Tensor](), dict[str, int]()
 
-        def load(pid: Any) -> Any:
+        def load(pid: Any) -> int:
             key, dtype, size = _storage_id(pid)
-            if key not in storages:
-                storages[key] = _Storage(_values(archive.read(f"{folder}data/{key}"), dtype))
-            held = storages[key].values
+            if key not in numbers:
+                numbers[key] = len(storages)
+                storages.append(_values(archive.read(f"{folder}data/{key}"), dtype))
+            held = storages[numbers[key]]
             if held.dtype != dtype or len(held) != size:
                 raise ValueError(f"storage {key} has {count(len(held), 'value')} of {held.dtype}, not {size} of {dtype}")
-            return storages[key]
+            return numbers[key]
 
-        return _Unpickler(content, load).load()
+        return Records(_Unpickler(content, load).load(), storages)
 
 
-def _read_stream(path: Path) -> Any:
+def _read_stream(path: Path) -> Records:
     """Read the format before torch 1.6: five pickles, then the values of every storage."""
     left = path.stat().st_size
     with path.open("rb") as file:
-        content = file.read(MAX_PICKLE)
-        storages: dict[str, _Storage] = {}
+        content, storages, numbers = file.read(MAX_PICKLE), list[Tensor](), dict[str, int]()
 
         def load(pid: Any) -> Any:
             nonlocal left
-            if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module":  # a class with its source code
+            if type(pid) is tuple and len(pid) == 4 and pid[0] == "module":  # a class with its source code
                 return pid[1]
             key, dtype, size = _storage_id(pid)
-            if key not in storages:
+            if len(pid) > 5 and pid[5] is not None:
+                raise ValueError("a view of a storage, as before torch 0.4")
+            if key not in numbers:
                 left -= size * dtype.itemsize
                 if size < 0 or left < 0:
                     raise ValueError("more values than the file has bytes")
-                storages[key] = _Storage(torch.zeros(size, dtype=dtype))
-            view = pid[5] if len(pid) > 5 else None
-            return storages[key] if view is None else _Storage(storages[key].values[view[1] : view[1] + view[2]])
+                numbers[key] = len(storages)
+                storages.append(torch.zeros(size, dtype=dtype))
+            return numbers[key]
 
         parts, end = [], 0
         for _ in range(5):
@@ -285,25 +395,25 @@ def _read_stream(path: Path) -> Any:
         _, protocol, system, found, keys = parts
         if protocol != _PROTOCOL or not isinstance(system, Mapping) or not system.get("little_endian"):
             raise WeightsError(f"{str(path)!r} has an unknown format, or was written on a big-endian machine")
-        if sorted(keys) != sorted(storages):
+        if sorted(keys) != sorted(numbers):
             raise ValueError("storages and their list differ")
         file.seek(end)
         for key in keys:
-            values = storages[key].values
+            values = storages[numbers[key]]
             if int.from_bytes(file.read(8), "little") != len(values):
                 raise ValueError(f"storage {key} has another size")
             values.copy_(_values(file.read(values.nbytes), values.dtype))
-        return found
+        return Records(found, storages)
 
 
 def _storage_id(pid: Any) -> tuple[str, torch.dtype, int]:
     """Return the key, the type and the number of values of a persistent id."""
-    if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], _Dtype)):
+    if not (type(pid) is tuple and len(pid) >= 5 and pid[0] == "storage" and type(pid[1]) is _Dtype):
         raise ValueError("a persistent id that is no storage")
     key, size = pid[2], pid[4]
-    if not (isinstance(key, str) and key.isalnum() and isinstance(size, int)):
+    if not (isinstance(key, str) and key.isalnum() and type(size) is int):
         raise ValueError("a storage without a key or a size")
-    return key, pid[1].dtype, size
+    return key, DTYPES[pid[1].name], size
 
 
 def _values(content: bytes, dtype: torch.dtype) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, count, did_you_mean, examples
-from zoo.weights.inert_unpickler import Record, Stored, module_tensors, read_records
+from zoo.weights.inert_unpickler import Record, Records, Stored, check_pickles, is_archive, module_tensors, read_records
 from zoo.weights.load import write
 from zoo.weights.safetensors_header import format_of
 
@@ -91,8 +91,8 @@ def read_checkpoint(source: Path, *, key: str = "") -> Checkpoint:
         WeightsError: If it is damaged, or holds no tensors.
     """
     _check_source(source)
-    loaded, objects = _load(source)
-    tensors, skipped = _tensors(_entry(loaded, key, source), source)
+    records, objects = _load(source)
+    tensors, skipped = _tensors(_entry(records.found, key, source), records, source)
     return Checkpoint(tensors, tuple(skipped), tuple(objects))
 
 
@@ -111,8 +111,9 @@ def _check_source(source: Path) -> None:
         raise WeightsError(f"{str(source)!r} is no checkpoint: {found}")
     if source.suffix == ".safetensors" and not found:
         raise WeightsError(f"{str(source)!r} is a safetensors file already; pass it as weights='FILE'")
-    if start.startswith(b"PK"):
+    if is_archive(source):
         _check_archive(source)
+    check_pickles(source)
 
 
 def _check_archive(source: Path) -> None:
@@ -131,12 +132,12 @@ def _check_archive(source: Path) -> None:
         raise WeightsError(f"{str(source)!r} has doubled or unsafe names in its archive")
 
 
-def _load(source: Path) -> tuple[Any, list[str]]:
+def _load(source: Path) -> tuple[Records, list[str]]:
     """Return the content of a checkpoint, and the names for which torch's restricted unpickler refuses it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle protocol
-            return torch.load(source, map_location="cpu", weights_only=True, mmap=False), []
+            return Records(torch.load(source, map_location="cpu", weights_only=True, mmap=False), []), []
     except Exception as error:  # damaged or hostile streams cause errors of any type
         objects = _blocked(source, error)
         if objects:
@@ -153,7 +154,7 @@ def _blocked(source: Path, error: Exception) -> list[str]:
     found = re.findall(r"Unsupported global: GLOBAL ([A-Za-z_]\w*\.[\w.]*\w)", str(error))
     with contextlib.suppress(Exception):  # only zip archives can be listed
         found += torch.serialization.get_unsafe_globals_in_checkpoint(source)
-    if not zipfile.is_zipfile(source):
+    if not is_archive(source):
         with source.open("rb") as file:
             found += _globals(io.BytesIO(file.read(MAX_SCANNED)))
     return sorted({name for name in found if not name.startswith(("torch._utils.", "torch.FloatStorage", "collections.OrderedDict"))})
@@ -181,35 +182,42 @@ def _entry(loaded: Any, key: str, source: Path) -> Mapping[Any, Any]:
             raise WeightsError(f"{str(source)!r} has no entry {part!r}{did_you_mean(part, names)}; it has: {examples(names) or 'none'}")
         loaded = loaded[part]
     for _ in range(0 if key else DEEPEST):
-        inner = [loaded[name] for name in WRAPPERS if _holds_names(loaded.get(name))] if isinstance(loaded, Mapping) else []
+        inner = [loaded[name] for name in WRAPPERS if _holds_names(loaded.get(name), source)] if isinstance(loaded, Mapping) else []
         if not inner:
             break
         loaded = inner[0]
-    try:
-        named = module_tensors(loaded) if isinstance(loaded, Record) else loaded
-    except (ValueError, RuntimeError) as error:
-        raise WeightsError(f"{str(source)!r} holds a module that is damaged: {error}; fetch it again") from error
+    named = _named_tensors(loaded, source) if isinstance(loaded, Record) else loaded
     if not isinstance(named, Mapping) or not named:
         what = loaded.path if isinstance(loaded, Record) else type(loaded).__name__
         raise WeightsError(f"{str(source)!r} holds {what}, not tensors by name")
     return named
 
 
-def _holds_names(value: Any) -> bool:
-    return isinstance(value, Mapping | Record)
+def _holds_names(value: Any, source: Path) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, Record) and bool(_named_tensors(value, source)))
 
 
-def _tensors(entry: Mapping[Any, Any], source: Path) -> tuple[dict[str, Tensor], list[str]]:
+def _named_tensors(record: Record, source: Path) -> dict[str, Stored]:
     try:
-        named = {str(name): value.tensor() if isinstance(value, Stored) else value for name, value in entry.items()}
-    except RuntimeError as error:
-        raise WeightsError(f"{str(source)!r} has a tensor that is larger than its values: {error}; fetch it again") from error
+        return module_tensors(record)
+    except ValueError as error:
+        raise WeightsError(f"{str(source)!r} holds a module that is damaged: {error}; fetch it again") from error
+
+
+def _tensors(entry: Mapping[Any, Any], records: Records, source: Path) -> tuple[dict[str, Tensor], list[str]]:
+    try:
+        named = {str(name): records.tensor(value) if isinstance(value, Stored) else value for name, value in entry.items()}
+    except (RuntimeError, IndexError, TypeError, OverflowError) as error:
+        raise WeightsError(f"{str(source)!r} has a tensor that does not lie within its values: {error}; fetch it again") from error
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     skipped = [name for name in named if name not in tensors]
     if not tensors:
-        inner = [name for name, value in named.items() if _holds_names(value)]
+        inner = [name for name, value in named.items() if _holds_names(value, source)]
         remedy = f"name the entry that does with --key: {examples(inner)}" if inner else f"it has: {examples(skipped) or 'nothing'}"
         raise WeightsError(f"{str(source)!r} holds no tensors at its top; {remedy}")
+    needed, size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()), source.stat().st_size
+    if needed > MAX_GROWTH * size:
+        raise WeightsError(f"{str(source)!r} has {size} bytes, and its tensors would take {needed}: they share or repeat their values")
     odd = [name for name, value in tensors.items() if value.layout != torch.strided or value.is_quantized or value.is_meta]
     if odd:
         raise WeightsError(f"{str(source)!r} has {count(len(odd), 'tensor')} that are sparse, quantized or without values: {examples(odd)}")

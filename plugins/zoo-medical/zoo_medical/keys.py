@@ -26,8 +26,8 @@ def swin_keys(state: Mapping[str, Tensor], module: nn.Module) -> State:
 
 
 def vit_keys(state: Mapping[str, Tensor], module: nn.Module) -> State:
-    """Map a whole UNETR, whose encoder is ``vit``, or a ViT."""
-    return _kept(state, module, "vit.")
+    """Map a whole UNETR, whose encoder is ``vit``, or a ViT; MONAI saves a norm for a cross attention that these blocks do not have."""
+    return _kept({key: tensor for key, tensor in state.items() if ".norm_cross_attn." not in key}, module, "vit.")
 
 
 def _kept(state: Mapping[str, Tensor], module: nn.Module, prefix: str) -> State:
