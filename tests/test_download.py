@@ -283,3 +283,19 @@ def test_a_folder_without_weights_lists_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "tf_model.h5").write_bytes(b"x")
     with pytest.raises(WeightsNotFoundError, match=r"the folder has: tf_model.h5"):
         Backbone(toy_spec("toy/there"), weights=tmp_path)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_fetched_again(server: FileServer, folder: Path) -> None:
+    whole = saved(ToyNet().state_dict(), _use_new_zipfile_serialization=False)
+    server.files["/net.pt"], server.lengths, server.etags = whole[:-100], False, False
+    weights = Weights(url=f"{server.url}/net.pt")
+    with pytest.raises(WeightsError):
+        locate(weights, "toy/net")
+    server.files["/net.pt"] = whole
+    assert len(read(locate(weights, "toy/net"))) == len(ToyNet().state_dict())
+
+
+def test_a_url_without_the_ending_of_weights_is_refused_before_it_is_fetched(server: FileServer, folder: Path) -> None:
+    with pytest.raises(WeightsError, match="has none of the endings"):
+        locate(Weights(url=f"{server.url}/files/123"), "toy/net")
+    assert not server.asked

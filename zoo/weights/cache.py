@@ -41,7 +41,7 @@ def remove(entry: CacheEntry) -> None:
         shutil.rmtree(entry.folder)
         return
     for path in entry.folder.iterdir():
-        if path.name != "source.json":
+        if path.name not in ("source.json", "lock"):
             path.unlink()
 
 

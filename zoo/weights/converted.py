@@ -71,6 +71,9 @@ def converted(source: Path, owner: str = "", sha256: str = "") -> Path:
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # not in its __all__
 
     digest = model_digest(source, owner)
+    made = find_converted(digest, sha256, owner)
+    if made:
+        return made
     folder = converted_folder() / digest
     with room_for(folder, source.stat().st_size):
         folder.parent.mkdir(parents=True, exist_ok=True)

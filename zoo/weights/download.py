@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -74,25 +75,53 @@ def download(url: str, owner: str = "", *, sha256: str = "", size: int = 0) -> D
         WeightsError: If it is another file than declared, or than the URL gave the first time; such a file is removed.
         DiskFullError: If there is no room for it.
     """
+    with locked(url):
+        return download_locked(url, owner, sha256=sha256, size=size)
+
+
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Keep other processes from fetching, converting or removing the file of a URL; no lock where the cache is read-only."""
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # not in its __all__
 
+    folder = downloads_folder() / _key(url)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except PermissionError:
+        yield
+        return
+    if not os.access(folder, os.W_OK):
+        yield
+        return
+    with WeakFileLock(folder / "lock"):
+        yield
+
+
+def forget(url: str) -> None:
+    """Remove the file of a URL and the record of its first download."""
+    found = known(url)
+    if found:
+        found.path.unlink(missing_ok=True)
+        found.path.with_name("source.json").unlink(missing_ok=True)
+
+
+def download_locked(url: str, owner: str = "", *, sha256: str = "", size: int = 0) -> Downloaded:
+    """Do as ``download``, for a caller that has the URL ``locked``."""
     name = _checked_name(url, owner)
     folder = downloads_folder() / _key(url)
     path = folder / name
-    with room_for(path, size):
-        folder.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(folder / "lock"):  # another process may fetch the same file
-        if not path.exists():  # else fetched earlier, or put there by hand
-            _fetch(url, path, owner, size)
-        found, actual = digest(path), path.stat().st_size
-        faults = [f"it has {actual} bytes, declared are {size}"] if size and actual != size else []
-        if sha256 and found != sha256:
-            faults.append(f"its sha256 is {found}, declared is {sha256}")
-        elif (earlier := known(url)) and found != earlier.sha256:
-            faults.append(f"its sha256 is {found}, at first it was {earlier.sha256} (if you trust the new file, remove {str(folder)!r})")
-        if faults:
-            path.unlink()
-            raise WeightsError(f"{said(owner)}{url} gave another file than expected: {'; '.join(faults)}. It was removed; fetch it again")
+    if not path.exists():  # else fetched earlier, or put there by hand
+        _fetch(url, path, owner, size)
+    found, actual = digest(path), path.stat().st_size
+    faults = [f"it has {actual} bytes, declared are {size}"] if size and actual != size else []
+    if sha256 and found != sha256:
+        faults.append(f"its sha256 is {found}, declared is {sha256}")
+    elif (earlier := known(url)) and found != earlier.sha256:
+        faults.append(f"its sha256 is {found}, at first it was {earlier.sha256} (if you trust the new file, remove {str(folder)!r})")
+    if faults:
+        path.unlink()
+        raise WeightsError(f"{said(owner)}{url} gave another file than expected: {'; '.join(faults)}. It was removed; fetch it again")
+    if known(url) != Downloaded(path, found, actual):
         write_json(folder / "source.json", {"url": url, "name": name, "sha256": found, "size": actual})
     return Downloaded(path, found, actual)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import importlib.util
 import logging
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples
 from zoo.weights.converted import converted, find_converted
-from zoo.weights.download import download, known
+from zoo.weights.download import download_locked, forget, known, locked
 from zoo.weights.hub import AbsentError, fetch, find_cached
 from zoo.weights.hub_cache import check_cached, repository_of
 from zoo.weights.shards import INDEX_ENDING, PICKLED_INDEX, SUFFIX, model_digest, read_index
@@ -43,12 +44,26 @@ def locate(weights: Weights, owner: str) -> Path:
         WeightsNotFoundError: If the file is not on disk and cannot be fetched.
         WeightsError: If the file is damaged, or its digest is not the pinned one.
     """
+    if weights.url:
+        with locked(weights.url):
+            return _converted_url(weights, owner)
     path = obtain(weights, owner)
+    return path if path.name.endswith((".safetensors", SUFFIX)) else converted(path, owner, weights.converted_sha256)
+
+
+def _converted_url(weights: Weights, owner: str) -> Path:
+    """Return safetensors of a URL; a checkpoint is removed once it is converted, and forgotten if it cannot be."""
+    first = known(weights.url) is None
+    path = _from_url(weights, owner)
     if path.name.endswith((".safetensors", SUFFIX)):
         return path
-    made = converted(path, owner, weights.converted_sha256)
-    if weights.url:
-        path.unlink(missing_ok=True)  # its digest is remembered, by which the conversion is found
+    try:
+        made = converted(path, owner, weights.converted_sha256)
+    except WeightsError:
+        if first:
+            forget(weights.url)  # such as one that was cut off without a word: the next call fetches it again
+        raise
+    path.unlink(missing_ok=True)  # its digest is recorded, by which the conversion is found
     return made
 
 
@@ -63,7 +78,8 @@ def obtain(weights: Weights, owner: str) -> Path:
         WeightsError: If the file is damaged, or its digest is not the pinned one.
     """
     if weights.url:
-        return _from_url(weights, owner)
+        with locked(weights.url):
+            return _from_url(weights, owner)
     if weights.repo:
         path = _from_hub(weights, owner)
     else:
@@ -127,9 +143,8 @@ def _from_url(weights: Weights, owner: str) -> Path:
     if made:
         return made
     log.info("%s: its weights are at %s, licence %s", owner, weights.url, weights.license)
-    path = download(weights.url, owner, sha256=weights.sha256, size=weights.size).path
-    check_format(path, owner)
-    return path
+    check_format(Path(urlsplit(weights.url).path), owner)  # before gigabytes are fetched
+    return download_locked(weights.url, owner, sha256=weights.sha256, size=weights.size).path
 
 
 def _from_hub(weights: Weights, owner: str) -> Path:
