@@ -32,6 +32,7 @@ FLOORS = {
     "zoo.weights.hub": 2.1,
     "zoo.weights.download": 2.2,
     "zoo.weights.shards": 2.2,
+    "zoo.weights.pickle_scan": 2.2,
     "zoo.weights.converted": 2.3,
     "zoo.weights.cache": 2.4,
     "zoo.weights.locate": 2.4,

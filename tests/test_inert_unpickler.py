@@ -30,7 +30,8 @@ from torch import nn
 
 from tests.faults.payloads import Calls, Module, saved
 from zoo.errors import WeightsError
-from zoo.weights.inert_unpickler import Record, Stored, check_pickles, module_tensors, read_records
+from zoo.weights.inert_unpickler import Record, Stored, module_tensors, read_records
+from zoo.weights.pickle_scan import check_pickles
 from zoo.weights.pickles import convert, read_checkpoint
 
 

@@ -35,7 +35,7 @@ def resolve(weights: Weights | None, owner: str) -> Weights:
         made = locate(weights, owner)
         source = known(weights.url)
         assert source is not None, "remembered by the download"
-        return replace(weights, sha256=source.sha256, size=source.size, converted_sha256=_converted(made, made.name != source.path.name))
+        return replace(weights, sha256=source.sha256, size=source.size, converted_sha256="" if made == source.path else model_digest(made))
     weights, remote = _published(weights, owner)
     sharded = weights.file.endswith(INDEX_ENDING)
     sha256 = _listing(weights, remote, owner) if sharded else _digest(weights.repo, weights.file, remote, owner)
@@ -43,7 +43,7 @@ def resolve(weights: Weights | None, owner: str) -> Weights:
     pin = replace(weights, revision=remote.commit, sha256=sha256, size=0 if sharded else remote.size, license=license)
     if pin.file.endswith((".safetensors", SUFFIX)):
         return pin
-    return replace(pin, converted_sha256=_converted(locate(pin, owner), True))
+    return replace(pin, converted_sha256=model_digest(locate(pin, owner)))
 
 
 def _published(weights: Weights, owner: str) -> tuple[Weights, Remote]:
@@ -56,10 +56,6 @@ def _published(weights: Weights, owner: str) -> tuple[Weights, Remote]:
             if number == len(names):
                 raise
     raise AssertionError("a declaration names a file")
-
-
-def _converted(path: Path, was_converted: bool) -> str:
-    return model_digest(path) if was_converted else ""
 
 
 def write(path: Path, name: str, pin: Weights) -> None:

@@ -1,4 +1,4 @@
-"""What zoo's own cache of weights holds: files of URLs, and safetensors made of checkpoints."""
+"""Entries of zoo's own cache of weights: files of URLs, and safetensors made of checkpoints."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import pickle  # the C unpickler, whose only ways to code are find_class and persistent_load
-import pickletools
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
@@ -19,18 +18,12 @@ import torch
 from torch import Tensor
 
 from zoo.errors import WeightsError, count
+from zoo.weights.pickle_scan import MAX_PICKLE, is_archive, pickle_of, scan
 from zoo.weights.safetensors_header import MAX_TENSORS
 
-MAX_PICKLE = 16 * 2**20  # bytes of all pickles of a file, without the values of tensors
-MOST_STEPS, MOST_CLASSES = 4_000_000, 10_000  # opcodes of a pickle, and classes that it names
-MOST_HASHED = 100_000  # items of a tuple, with those of the tuples in it
 MOST_NESTED = 100  # modules within each other
 MOST_DIMENSIONS = 64  # of a tensor
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the format before torch 1.6
-_REFUSED = {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}  # torch.save writes none of them
-_PUTS, _GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
-_CHANGES = {"BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"}  # what leaves its first operand there
-_HASHED = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET", "REDUCE"}  # what may give a tuple
 DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -129,43 +122,8 @@ class Records(NamedTuple):
         return torch.as_strided(self.storages[stored.storage], stored.size, stored.stride, stored.offset)
 
 
-class _RefusedError(ValueError):
-    """The pickle asks for more than a file of weights needs."""
-
-
-def is_archive(path: Path) -> bool:
-    """Return whether torch reads a file as a zip archive: by its first bytes."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
-
-
-def check_pickles(path: Path) -> None:
-    """Check the pickles of a file before any unpickler reads them.
-
-    Raises:
-        WeightsError: If they need more steps or memory than weights do.
-    """
-    try:
-        if is_archive(path):
-            with zipfile.ZipFile(path) as archive:
-                for entry in archive.infolist():
-                    if entry.filename.endswith("data.pkl"):
-                        _scan(_pickle_of(archive, entry.filename), 0)
-            return
-        with path.open("rb") as file:
-            content = file.read(MAX_PICKLE)
-        end = 0
-        for _ in range(5):
-            end = _scan(content, end)
-    except _RefusedError as error:
-        raise WeightsError(f"{str(path)!r} is refused: its pickle has {error}, which no weights need") from error
-    except Exception as error:  # damaged, or of another format; nobody reads it further than to this place
-        if path.stat().st_size > MAX_PICKLE and not is_archive(path):
-            raise WeightsError(f"{str(path)!r} was not written by torch.save, or is damaged; fetch it again") from error
-
-
 def read_records(path: Path) -> Records:
-    """Return what a file of ``torch.save`` holds; run ``check_pickles`` before.
+    """Return what a file of ``torch.save`` holds; run ``pickle_scan.check_pickles`` before.
 
     Args:
         path: A zip archive of torch 1.6 or newer, or a file of the format before.
@@ -280,68 +238,6 @@ def _stored(storage: Any, offset: Any, size: Any, stride: Any) -> Stored:
     return Stored(storage, offset, tuple(size), tuple(stride))
 
 
-def _scan(content: bytes, start: int) -> int:
-    """Check one pickle before it is read; return where it ends.
-
-    Follows the stack of the pickle to bound the time of hashing: a tuple that holds another one twice, which does the same, takes
-    twice as long with every level.
-    """
-    stack, marks, memo, classes = list[int](), list[int](), dict[int, int](), 0
-    stream = io.BytesIO(content)
-    stream.seek(start)
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        name = opcode.name
-        classes += name in ("GLOBAL", "STACK_GLOBAL", "INST")
-        if name in _REFUSED or number > MOST_STEPS or classes > MOST_CLASSES:
-            raise _RefusedError(f"the opcode {name}" if name in _REFUSED else f"more than {MOST_STEPS} steps or {MOST_CLASSES} classes")
-        if name in _PUTS:
-            if int(argument) > number:  # type: ignore[arg-type]  # which would reserve as much memory
-                raise _RefusedError("a memo that is larger than the pickle")
-            memo[int(argument)] = stack[-1]  # type: ignore[arg-type]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in _GETS:
-            stack.append(memo[int(argument)])  # type: ignore[arg-type]
-        elif name == "DUP":
-            stack.append(stack[-1])
-        elif name == "MARK":
-            marks.append(len(stack))
-        elif name == "POP_MARK":
-            del stack[marks.pop() :]
-        elif name == "POP":
-            if marks and marks[-1] == len(stack):
-                marks.pop()
-            else:
-                stack.pop()
-        else:
-            _step(opcode, stack, marks)
-    return stream.tell()
-
-
-def _step(opcode: Any, stack: list[int], marks: list[int]) -> None:
-    """Replace what an opcode takes from the stack by what it leaves there, each with the time that its hash takes."""
-    if pickletools.markobject in opcode.stack_before:
-        start = marks.pop()
-        start -= opcode.stack_before.index(pickletools.markobject)
-    else:
-        start = len(stack) - len(opcode.stack_before)
-    if start < 0:
-        raise ValueError("an empty stack")
-    taken = stack[start:]
-    del stack[start:]
-    # Instances are hashed by their identity, lists and mappings not at all.
-    cost = taken[0] if opcode.name in _CHANGES else 1 + (sum(taken) if opcode.name in _HASHED else 0)
-    if cost > MOST_HASHED:
-        raise _RefusedError("tuples nested in each other")
-    stack.extend([cost] * len(opcode.stack_after))
-
-
-def _pickle_of(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > MAX_PICKLE:
-        raise _RefusedError(f"more than {MAX_PICKLE} bytes")
-    return archive.read(name)
-
-
 def _read_archive(path: Path) -> Records:
     with zipfile.ZipFile(path) as archive:
         main = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
@@ -350,7 +246,7 @@ def _read_archive(path: Path) -> Records:
         folder = main[0].removesuffix("data.pkl")
         if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
             raise WeightsError(f"{str(path)!r} was written on a big-endian machine; convert it there")
-        content, storages, numbers = _pickle_of(archive, main[0]), list[Tensor](), dict[str, int]()
+        content, storages, numbers = pickle_of(archive, main[0]), list[Tensor](), dict[str, int]()
 
         def load(pid: Any) -> int:
             key, dtype, size = _storage_id(pid)
@@ -388,7 +284,7 @@ def _read_stream(path: Path) -> Records:
 
         parts, end = [], 0
         for _ in range(5):
-            start, end = end, _scan(content, end)
+            start, end = end, scan(content, end)
             parts.append(_Unpickler(content[start:end], load).load())
             if len(parts) == 1 and parts[0] != _MAGIC:
                 raise WeightsError(f"{str(path)!r} is a pickle that torch.save did not write; ask its publisher for safetensors")

@@ -1,4 +1,4 @@
-"""Where weights lie: from a declaration or a path to a verified safetensors file, fetched and converted once.
+"""Location of weights: from a declaration or a path to a verified safetensors file, fetched and converted once.
 
 Checkpoints of ``torch.save`` become safetensors in zoo's own cache before they are read; see ``converted``.
 """

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, count, did_you_mean, examples
-from zoo.weights.inert_unpickler import Record, Records, Stored, check_pickles, is_archive, module_tensors, read_records
+from zoo.weights.inert_unpickler import Record, Records, Stored, module_tensors, read_records
 from zoo.weights.load import write
+from zoo.weights.pickle_scan import check_pickles, is_archive
 from zoo.weights.safetensors_header import format_of
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "module")
