@@ -304,7 +304,10 @@ def test_a_folder_that_is_saved_into_again_opens_with_its_new_tokenizer(folder: 
 
 
 @pytest.mark.parametrize("form", ["whole", "before torch 1.6", "shards"])
-def test_a_folder_with_pickled_weights_gives_them(form: str, folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_folder_with_pickled_weights_gives_them(
+    form: str, folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     path = folder("bert")
     state = zoo.get(path, weights=False).build().state_dict()
     state = {name: torch.rand_like(value) if value.is_floating_point() else value for name, value in state.items()}

@@ -181,9 +181,12 @@ def test_every_published_name_has_an_address_that_is_named_without_network(monke
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_a_whole_pickled_network_of_torchxrayvision_is_read_without_it(legacy: bool, tmp_path: Any) -> None:
+def test_a_whole_pickled_network_of_torchxrayvision_is_read_without_it(
+    legacy: bool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torchxrayvision
 
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(3)
     home = torchxrayvision.models.DenseNet(num_classes=18, weights=None)
     torch.save(home, tmp_path / "whole.pt", _use_new_zipfile_serialization=not legacy)
