@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 from zoo_hf.build import image, text, text_with_pooler
-from zoo_hf.families import FAMILIES, Family, Home
+from zoo_hf.families import FAMILIES
+from zoo_hf.family import Family, Home
 
 import zoo
 

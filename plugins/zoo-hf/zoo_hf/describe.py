@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import zoo
-from zoo_hf.families import FAMILIES, Family
+from zoo_hf.families import FAMILIES
+from zoo_hf.family import Family
 from zoo_hf.source import Source, license_of, read_json, read_table
 
 TOKENIZER = "zoo_hf.tokenizer:open_tokenizer"

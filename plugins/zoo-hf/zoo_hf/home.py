@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo_hf.describe import cleaned
-from zoo_hf.families import FAMILIES, SPLIT_ATTENTION, Family, Home
+from zoo_hf.families import FAMILIES
+from zoo_hf.family import Family, Home
+from zoo_hf.image_families import SPLIT_ATTENTION
 
 if TYPE_CHECKING:
     import zoo

@@ -1,0 +1,74 @@
+"""What is declared of one family of transformers: its layer groups, its heads, its names in published files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+Groups = Mapping[str, "str | Sequence[str]"]
+
+# Names in published files -> names in the module, as regular expressions; tried in order where a name is not the module's.
+NORM = ((r"\.gamma$", ".weight"), (r"\.beta$", ".bias"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """A head of the home library that a head of ours can be.
+
+    Attributes:
+        head: ``linear``, ``mlp`` or ``tokens``.
+        keys: Our prefixes of the head's tensors -> theirs.
+        pool: Pooling that goes with it; ``pooler`` is the backbone's own.
+        activation: Of the hidden layer of ``mlp``; a word in capitals names the field of the configuration that tells it.
+    """
+
+    head: str
+    keys: Mapping[str, str]
+    pool: str = ""
+    activation: str = ""
+
+
+LINEAR = {"head.linear": "classifier"}
+HIDDEN = {"head.hidden": "classifier.dense", "head.linear": "classifier.out_proj"}
+TOKENS = Home(head="tokens", keys=LINEAR)
+POOLED = Home(head="linear", keys=LINEAR, pool="pooler")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One ``model_type`` of transformers.
+
+    Attributes:
+        layers: Layer groups.
+        prefix: Where the backbone stands inside models with a head.
+        reads: ``text`` or ``image``.
+        pooler: ``default`` where classifiers of this family use the backbone's own pooling, ``optional`` where it exists and
+            few published files fill it, empty where there is none.
+        pool: Pooling of the tokens where the own one is not used.
+        width: Field of the configuration that tells the width.
+        default_width: Width where the configuration does not tell it.
+        positions: Number of positions where the configuration does not tell it.
+        offset: Whether positions are counted from after the padding index, so that fewer tokens fit than there are positions.
+        names: Rules from names in published files to names in the module.
+        sequence: The home library's classifier of whole inputs, where it can be a head of ours.
+        tokens: Its classifier of tokens, likewise.
+        mean: Mean and standard deviation per channel of the images that the family expects by default.
+        std: See ``mean``.
+        fixed: Options of the configuration that a backbone always has.
+    """
+
+    layers: Groups | str
+    prefix: str
+    reads: str = "text"
+    pooler: str = ""
+    pool: str = "token"
+    width: str = "hidden_size"
+    default_width: int = 768
+    positions: int = 512
+    offset: bool = False
+    names: tuple[tuple[str, str], ...] = NORM
+    sequence: Home | None = None
+    tokens: Home | None = TOKENS
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    fixed: Mapping[str, object] = field(default_factory=dict)
