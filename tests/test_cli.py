@@ -494,3 +494,33 @@ def test_names_of_files_are_not_taken_for_texts(tmp_path: Path, monkeypatch: pyt
             _refuse_files(words)
     _refuse_files(["a.csv"])
     _refuse_files(["a text", "x" * 5000])
+
+
+def test_tables_without_endings_and_with_label_columns_train_and_are_measured(
+    run: Callable[..., Done], pictures: Path, tmp_path: Path
+) -> None:
+    files = sorted((pictures / "train").glob("*/*.png"))
+    for file in files:
+        (tmp_path / "all").mkdir(exist_ok=True)
+        (tmp_path / "all" / f"{file.parent.name}_{file.name}").write_bytes(file.read_bytes())
+    rows = [f"{file.parent.name}_{file.stem},{int(file.parent.name == 'dark')},{int(file.parent.name == 'light')}" for file in files]
+    (tmp_path / "x.csv").write_text("\n".join(["image_id,dark,light", *rows]) + "\n")
+    rows[0] = rows[0].replace(",0", ",-1").replace(",1", ",")
+    (tmp_path / "y.csv").write_text("\n".join(["image_id,dark,light", *rows]) + "\n")
+    common = ["--recipe", "linear-probe", "--epochs", 1, "--label-columns", "dark,light", "--no-valid"]
+    done = run("train", "zoo/glyphnet", "x.csv", "--root", "all", "--out", "one", *common)
+    assert (done.code, zoo.load("one").labels) == (0, ("dark", "light"))
+    config = json.loads(Path("one/run.json").read_text())["config"]
+    assert (config["label_columns"], config["root"]) == (["dark", "light"], "all")
+    measured = run("eval", "one", "x.csv", "--root", "all", "--label-columns", "dark,light", "--json")
+    assert measured.json["accuracy"] >= 0.5
+    assert [row["label"] for row in run("predict", "one", "x.csv", "--root", "all", "--json").json]
+    several = run("train", "zoo/glyphnet", "y.csv", "--root", "all", "--out", "two", "--task", "multi-label", *common)
+    assert "uncertain='mask'" in several.err
+    (tmp_path / "c.toml").write_text(
+        'label_columns = ["light", "dark"]\nroot = "all"\ntask = "multi-label"\nuncertain = "mask"\nvalid = false\n'
+    )
+    assert run("train", "zoo/glyphnet", "y.csv", "--config", "c.toml", "--out", "two", "--epochs", 1).code == 0
+    record = json.loads(Path("two/run.json").read_text())
+    assert sum(record["data"]["train"]["missing_labels"].values()) == 2
+    assert run("eval", "two", "y.csv", "--root", "all", "--label-columns", "dark,light", "--uncertain", "mask", "--json").code == 0

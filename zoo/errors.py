@@ -15,10 +15,22 @@ from typing import Any, TypeVar
 Kind = TypeVar("Kind")
 
 
+_LONGEST = 12_000  # characters of a message
+_LONGEST_EXAMPLE = 400
+
+
 class ZooError(Exception):
     """A mistake of the user, a file or a plugin, with a remedy; never a bug of zoo."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the message; of a very long one its beginning and its end, where the remedy is."""
+        text = super().__str__()
+        if len(text) <= _LONGEST:
+            return text
+        head, tail = _LONGEST * 3 // 4, _LONGEST // 5
+        return f"{text[:head]} … ({len(text) - head - tail} more characters) … {text[-tail:]}"
 
 
 class UnknownBackboneError(ZooError, LookupError):
@@ -136,9 +148,13 @@ def did_you_mean(name: str, candidates: Iterable[str], limit: int = 1) -> str:
 
 
 def examples(items: Sequence[object], limit: int = 4) -> str:
-    """Return at most ``limit`` items, comma separated, and the number of further ones."""
-    shown = ", ".join(str(item) for item in items[:limit])
+    """Return at most ``limit`` items, comma separated, and the number of further ones; a very long item is cut."""
+    shown = ", ".join(_cut(str(item)) for item in items[:limit])
     return shown if len(items) <= limit else f"{shown}, … ({len(items) - limit} more)"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_EXAMPLE else f"{text[:_LONGEST_EXAMPLE]}…"
 
 
 def fault_list(headline: str, faults: Sequence[str], remedy: str = "") -> str:

@@ -124,7 +124,7 @@ def test_a_dataset_that_raises_is_told_as_a_sample_that_cannot_be_read() -> None
                 raise KeyError("gone")
             return image(index), index
 
-    with pytest.raises(CorruptInputError, match="sample 2 of the dataset Broken cannot be read: KeyError: 'gone'"):
+    with pytest.raises(CorruptInputError, match="item 2 of the dataset Broken cannot be read: KeyError: 'gone'"):
         Samples(open_data(Broken()), eval_transform(INPUTS))[2]
 
 

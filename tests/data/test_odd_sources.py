@@ -78,7 +78,7 @@ def test_a_filtered_column_of_a_data_frame_is_a_list() -> None:
 
 def test_columns_of_one_name_are_refused_and_numbers_are_names() -> None:
     twice = pd.DataFrame([["a", "b", "x"]], columns=["text", "text", "label"])
-    with pytest.raises(DataError, match="same name: text"):
+    with pytest.raises(DataError, match="same name: 'text'"):
         open_data(twice, reads="text")
     numbered = pd.DataFrame({0: ["a", "b"], 1: ["x", "y"]})
     assert open_data(numbered, columns={"text": "0", "label": "1"}, reads="text").inputs == ["a", "b"]
@@ -101,3 +101,16 @@ def test_volumes_come_as_arrays() -> None:
     assert len(open_data((volumes, ["a", "b", "a"]), reads="volume")) == 3
     with pytest.raises(DataError, match="put one volume into a list"):
         open_data(volumes[0], reads="volume", labelled=False)
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.txt", "a.conll"])
+def test_words_and_labels_without_a_task_are_pointed_to_it(tmp_path: Path, name: str) -> None:
+    file = written(tmp_path / name, "EU\tB-ORG\nrejects\tO\n\nGermany\tB-LOC\n")
+    with pytest.raises(DataError, match=r"CoNLL.*--task token-classification"):
+        open_data(file, reads="text")
+    assert len(open_data(file, task="token-classification", reads="words")) == 2
+
+
+def test_a_table_of_texts_with_empty_lines_is_no_conll_file(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.tsv", "sentence\tlabel\nfine\tgood\n\nbad\tbad\n")
+    assert open_data(file, reads="text").classes == ("bad", "good")

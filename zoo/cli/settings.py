@@ -112,7 +112,7 @@ def window(words: str | None) -> tuple[float, float] | None:
     return centre, width
 
 
-def names(words: str | None) -> list[str] | None:
+def names(words: str | None, flag: str = "--classes") -> list[str] | None:
     """Parse ``Pneumonia,No_findings``; None if nothing is given.
 
     Raises:
@@ -120,7 +120,7 @@ def names(words: str | None) -> list[str] | None:
     """
     parsed = None if words is None else [name.strip() for name in words.split(",")]
     if parsed is not None and not all(parsed):
-        raise OptionError(f"--classes {words!r} is not of the form A,B")
+        raise OptionError(f"{flag} {words!r} is not of the form A,B")
     return parsed
 
 

@@ -29,6 +29,8 @@ def register(commands: Commands) -> None:
     command.add_argument("data", metavar="DATA", help=DATA)
     command.add_argument("--split", help="only this split of the data")
     command.add_argument("--drop-other-classes", action="store_true", help=OTHERS)
+    command.add_argument("--label-columns", metavar="A,B", help="columns that hold the labels, one per class")
+    command.add_argument("--uncertain", choices=("mask", "positive", "negative"), help="what a label of -1 counts as; else it is refused")
     text = "add bootstrap confidence intervals of this level (0.95 by default), resampled by patient"
     command.add_argument("--intervals", type=float, nargs="?", const=0.95, metavar="SHARE", help=text)
     command.add_argument("--specificity", type=float, metavar="SHARE", help="add the sensitivity at this specificity, such as 0.95")
@@ -50,6 +52,7 @@ def register(commands: Commands) -> None:
 
 
 def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--root", metavar="DIR", help="folder of the files that a table names, with or without their endings")
     command.add_argument("--columns", help="own names of a table's columns: file_name=file,group=patient_id")
     command.add_argument("--window", metavar="C,W", help="centre and width through which scans are shown, such as 40,400")
     command.add_argument("--batch-size", type=int, metavar="N", help="samples per forward")
@@ -66,9 +69,9 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     check_exists(Path(options.data))
     if not options.json:
         show_log()
-    names = ("split", "drop_other_classes", "batch_size", "intervals", "specificity", "positive")
+    names = ("split", "drop_other_classes", "batch_size", "intervals", "specificity", "positive", "uncertain", "root")
     given = {name: getattr(options, name) for name in names} | {"columns": settings.columns(options.columns)}
-    given |= {"window": settings.window(options.window)}
+    given |= {"window": settings.window(options.window), "label_columns": settings.names(options.label_columns, "--label-columns")}
     from zoo.saved.saved import open_model
 
     given = {name: value for name, value in given.items() if value is not None}
@@ -92,7 +95,7 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     from zoo.saved.saved import open_model
 
     model = open_model(Path(options.model), config)
-    source, names = _inputs(options.inputs, model, settings.columns(options.columns))
+    source, names = _inputs(options.inputs, model, settings.columns(options.columns), options.root)
     given = _given(options)
     logits = predict_logits(model, source, **given)  # one pass for labels and probabilities
     labels = [_plain(label) for label in decoded(model, logits)]
@@ -127,7 +130,7 @@ def embed(options: argparse.Namespace, out: Output) -> None:
 
     saved = (Path(options.model) / "config.json").is_file() and foreign_folder(options.model) is None
     model = zoo.load(options.model) if saved else zoo.get(options.model).adapt(num_classes=2)  # the head is never run
-    source, names = _inputs(options.inputs, model, settings.columns(options.columns))
+    source, names = _inputs(options.inputs, model, settings.columns(options.columns), options.root)
     features = model.embed(source, **_given(options))
     if target is not None:
         np.savez(target, features=features, inputs=np.array(names))
@@ -144,7 +147,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _inputs(words: Sequence[str], model: TaskModel, columns: dict[str, str]) -> tuple[Any, list[str]]:
+def _inputs(words: Sequence[str], model: TaskModel, columns: dict[str, str], root: str | None) -> tuple[Any, list[str]]:
     """Return a source for prediction and the names of its samples; a single input may be a folder or a table."""
     from zoo.data.open import open_data
     from zoo.data.read import TEXTUAL, kind_of
@@ -152,7 +155,7 @@ def _inputs(words: Sequence[str], model: TaskModel, columns: dict[str, str]) -> 
     reads = kind_of(model.inputs, model.task)
     if reads in TEXTUAL:
         _refuse_files(words)
-    opened = open_data(words[0] if len(words) == 1 else list(words), columns=columns, labelled=False, reads=reads)
+    opened = open_data(words[0] if len(words) == 1 else list(words), columns=columns, labelled=False, reads=reads, root=root)
     return opened, [" ".join(item) if isinstance(item, list | tuple) else str(item) for item in opened.inputs]
 
 

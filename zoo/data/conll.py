@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from zoo.data.raw import Raw
@@ -22,6 +23,27 @@ def is_conll(path: Path) -> bool:
         head = "".join(file.readline() for _ in range(1000)).strip()
     header = {cell.strip().lower() for cell in head.split("\n")[0].split("\t")}
     return any(not line.strip() for line in head.split("\n")) and not header & HEADERS
+
+
+def refuse_conll(path: Path, columns: Collection[str]) -> None:
+    """Raise for a file of words and labels that a model reads as texts, because no task was named.
+
+    Args:
+        path: A file.
+        columns: Names of columns that a table of texts may have.
+
+    Raises:
+        DataError: Naming the task.
+    """
+    if not is_conll(path):
+        return
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = next((line for line in file if line.strip()), "")
+    if not {cell.strip().lower() for cell in first.split("\t")} & {*columns}:
+        raise DataError(
+            f"{str(path)!r} has a word and its label per line, as CoNLL files have, and no header; "
+            "take the task for it: --task token-classification, adapt(…, task='token-classification')"
+        )
 
 
 def read_conll(path: Path, labelled: bool | None) -> Raw:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from zoo.data.bands import PICTURES, read_bands
 from zoo.data.images import decode
 from zoo.data.table import PIXELS, Table
 from zoo.data.transforms import Transform
@@ -119,7 +120,8 @@ class Samples(Dataset[Sample]):
             targets = (-1,) * len(inputs)
         x, y = torch.stack(inputs), torch.from_numpy(np.stack([np.asarray(target) for target in targets]))
         self._refuse(not_finite(x), indices, CorruptInputError("has values that are not finite; clean or remove it"))
-        self._refuse(not_finite(y), indices, DataError("has a target that is not finite; correct or remove it"))
+        known = y.where(~y.isnan(), 0.0) if y.ndim == 2 and self.table.classes else y  # NaN is a missing label
+        self._refuse(not_finite(known), indices, DataError("has a target that is not finite; correct or remove it"))
         return Batch(x, y, list(indices))
 
     def _refuse(self, rows: Sequence[int], indices: Sequence[int], error: ZooError) -> None:
@@ -184,6 +186,8 @@ def _cause(table: Table, row: int, window: tuple[float, float] | None, channels:
         if not isinstance(source, torch.Tensor) or not source.is_floating_point():
             if table.reads == "volume":
                 read_volume(source, channels)
+            elif channels not in (0, *PICTURES):
+                read_bands(source, channels, name=f"row {row}", window=window)
             else:  # the smallest decoded size is faster, and still reads the file to its end
                 decode(source, name=f"row {row}", at_least=1, window=window)
         elif not torch.isfinite(source).all():

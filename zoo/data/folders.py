@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
-from zoo.data.dicom import is_dicom
-from zoo.data.raw import Raw, join
-from zoo.data.table import SPLIT_WORDS, split_word
-from zoo.errors import DataError, did_you_mean
-from zoo.tasks.labels import class_order
+from zoo.data import frames
+from zoo.data.image_files import EXTENSIONS, describe_unread, entries, identity, is_dir, is_image, walk
+from zoo.data.raw import Raw, ReadOptions, join
+from zoo.data.table import SPLIT_WORDS, looks_like_valid, split_word
+from zoo.errors import DataError, OptionError, did_you_mean, examples
+from zoo.tasks.label_names import class_order
 
-PICTURES = (".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-EXTENSIONS = (*PICTURES, ".dcm", ".dicom", ".nii", ".nii.gz", ".npy", ".npz")
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face image folders
 SPLITS = frozenset(word for words in SPLIT_WORDS.values() for word in words)
 
 log = logging.getLogger(__name__)
 
 
-def read_folder(folder: Path, labelled: bool | None = None) -> Raw:
+def read_folder(folder: Path, options: ReadOptions) -> Raw:
     """Read a folder of class subfolders, of train/ val/ test/ with class subfolders, or of images alone.
 
-    Files at any depth below a class folder belong to it. Hidden files and folders are left out.
+    Files at any depth below a class folder belong to it. Hidden files and folders are left out. A ``metadata.csv`` or
+    ``metadata.jsonl`` beside the images, as of Hugging Face image folders, is read as their table.
 
     Args:
         folder: An existing folder.
-        labelled: False reads all images at any depth, without labels.
+        options: Without ``labelled`` all images at any depth are read, without labels.
 
     Raises:
         DataError: If there is no image.
@@ -35,11 +38,58 @@ def read_folder(folder: Path, labelled: bool | None = None) -> Raw:
     subfolders = _subfolders(folder)
     names = {name.lower() for name in subfolders}
     if names and (names <= SPLITS or {split_word(name) for name in names} >= {"train", "valid"}):
-        return _read_splits(folder, {name: path for name, path in subfolders.items() if name.lower() in SPLITS}, subfolders)
-    raw = Raw(list(_images(str(folder))), None, source=repr(str(folder))) if labelled is False else _read_classes(folder, subfolders)
+        return _read_splits(folder, {name: path for name, path in subfolders.items() if name.lower() in SPLITS}, subfolders, options)
+    _refuse_odd_splits(folder, subfolders)
+    raw = _read_part(folder, subfolders, options)
     if not raw.inputs:
-        raise DataError(f"{str(folder)!r} holds no image; looked for {' '.join(EXTENSIONS)}, also in its {len(subfolders)} subfolders")
+        raise _no_image(folder, f", also in its {len(subfolders)} subfolders")
     return raw
+
+
+def _read_part(folder: Path, subfolders: dict[str, str], options: ReadOptions) -> Raw:
+    table = _metadata(folder)
+    if table is not None:
+        if options.labelled is False or options.columns or options.label_columns or frames.has_labels(table):
+            return frames.read_table(table, options)
+        log.info("%s has no column of labels, so the class folders are read; columns= names one", table)
+    if options.named or options.root:
+        given = " and ".join(filter(None, (options.named, f"root={str(options.root)!r}" if options.root else "")))
+        raise OptionError(f"{given} needs a table, and {str(folder)!r} has no {' or '.join(METADATA)}")
+    if options.labelled is not False:
+        return _read_classes(folder, subfolders)
+    unread: Counter[str] = Counter()
+    raw = Raw(list(walk(str(folder), unread=unread)), None, source=repr(str(folder)))
+    _warn_unread(folder, unread)
+    return raw
+
+
+def _metadata(folder: Path) -> Path | None:
+    found = [folder / name for name in METADATA if (folder / name).is_file()]
+    if len(found) > 1:
+        raise DataError(f"{str(folder)!r} has {' and '.join(path.name for path in found)}; keep one of them")
+    return found[0] if found else None
+
+
+def _refuse_odd_splits(folder: Path, subfolders: dict[str, str]) -> None:
+    """Raise where a folder called train stands beside ones such as validation_matched, which would be read as classes."""
+    odd = [name for name in subfolders if looks_like_valid(name)]
+    if odd and any(split_word(name) == "train" for name in subfolders):
+        raise DataError(
+            f"{str(folder)!r} has 'train' and {examples(list(map(repr, odd)))}, which look like splits; "
+            "rename the one to validate on to 'val', or give both folders: fit(train, valid), --valid"
+        )
+
+
+def _no_image(folder: Path, where: str) -> DataError:
+    unread: Counter[str] = Counter()
+    list(walk(str(folder), unread=unread))
+    hint = f"; {describe_unread(unread)}" if unread else f"; looked for {' '.join(EXTENSIONS)}{where}"
+    return DataError(f"{str(folder)!r} holds no image that can be read{hint}" if unread else f"{str(folder)!r} holds no image{hint}")
+
+
+def _warn_unread(folder: Path, unread: Counter[str]) -> None:
+    if unread:
+        log.warning("%s: %s; left out", folder, describe_unread(unread))
 
 
 def check_exists(path: Path) -> None:
@@ -59,24 +109,28 @@ def check_exists(path: Path) -> None:
     raise DataError(f"{str(path)!r} does not exist: there is no {missing!r} in {str(parent)!r}{did_you_mean(missing, names)}")
 
 
-def _read_splits(folder: Path, splits: dict[str, str], subfolders: dict[str, str]) -> Raw:
+def _read_splits(folder: Path, splits: dict[str, str], subfolders: dict[str, str], options: ReadOptions) -> Raw:
     left_out = sorted(set(subfolders) - set(splits))
     if left_out:
         log.warning("%s: read as splits %s; not read: %s", folder, ", ".join(splits), ", ".join(left_out))
     parts = []
     for name, path in splits.items():
-        raw = _read_classes(Path(path), _subfolders(Path(path)))
-        parts.append(raw.with_split(name))
+        labelled = replace(options, labelled=None) if options.labelled is False and _metadata(Path(path)) is None else options
+        parts.append(_read_part(Path(path), _subfolders(Path(path)), labelled).with_split(name))
     if not any(part.inputs for part in parts):
-        raise DataError(f"{str(folder)!r} holds no image in {', '.join(splits)}; looked for {' '.join(EXTENSIONS)}")
+        raise _no_image(folder, f" in {', '.join(splits)}")
     return join(parts, repr(str(folder)))
 
 
 def _read_classes(folder: Path, subfolders: dict[str, str]) -> Raw:
     # A link to a parent folder would put the images of all classes into one.
-    above = frozenset(map(_identity, (folder, *folder.resolve().parents)))
-    images = {name: list(_images(path, above)) for name, path in subfolders.items()}
-    loose = [entry.path for entry in _entries(str(folder)) if _is_image(entry)]
+    above = frozenset(map(identity, (folder, *folder.resolve().parents)))
+    unread: Counter[str] = Counter()
+    images: dict[str, list[str]] = {}
+    for name, path in subfolders.items():  # one name may be there in both of Unicode's forms
+        images.setdefault(unicodedata.normalize("NFC", name), []).extend(walk(path, above, unread=unread))
+    loose = [entry.path for entry in entries(str(folder)) if not is_dir(entry) and is_image(entry, unread)]
+    _warn_unread(folder, unread)
     if loose and not any(images.values()):
         return Raw(loose, None, source=repr(str(folder)))
     if loose:
@@ -89,60 +143,5 @@ def _read_classes(folder: Path, subfolders: dict[str, str]) -> Raw:
     )
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except PermissionError as error:
-        raise DataError(f"the folder {folder!r} may not be read; change its permissions") from error
-
-
 def _subfolders(folder: Path) -> dict[str, str]:
-    return {entry.name: entry.path for entry in _entries(str(folder)) if _is_dir(entry) and not entry.name.startswith("__")}
-
-
-def _is_dir(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    if entry.name.lower().endswith(EXTENSIONS):
-        return _is_file(entry) or (entry.is_symlink() and not Path(entry.path).exists())  # a broken link raises an error later
-    # Scanners and archives write DICOM files without a suffix, or with names of numbers and dots.
-    ending = entry.name.rpartition(".")[2] if "." in entry.name else ""
-    return (not ending or ending.isdigit()) and _is_file(entry) and _starts_as_dicom(entry.path)
-
-
-def _starts_as_dicom(path: str) -> bool:
-    try:
-        with Path(path).open("rb") as file:
-            return is_dicom(file.read(132))
-    except OSError:
-        return False
-
-
-def _images(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """Yield the images at any depth, sorted by name; links to parent folders are not followed."""
-    here = _identity(Path(folder))
-    if here in above:
-        return
-    for entry in _entries(folder):
-        if _is_dir(entry):
-            yield from _images(entry.path, above | {here})
-        elif _is_image(entry):
-            yield entry.path
+    return {entry.name: entry.path for entry in entries(str(folder)) if is_dir(entry) and not entry.name.startswith("__")}

@@ -1,32 +1,34 @@
-"""Tables with a row per sample: CSV, TSV, Parquet and DataFrame."""
+"""Tables with a row per sample: CSV, TSV, JSON lines, Parquet and DataFrame."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from zoo.data.raw import Raw, ReadOptions
-from zoo.errors import DataError, check_options, count, did_you_mean, examples
+from zoo.data.locate import place_files
+from zoo.data.raw import Indicators, Raw, ReadOptions
+from zoo.data.table_files import SUFFIXES as SUFFIXES
+from zoo.data.table_files import parse_file, refuse_equal_names
+from zoo.errors import DataError, OptionError, check_options, count, did_you_mean, examples
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
-_WRAPPED = re.compile(r'"(?:[^"]|"")*"')
-SUFFIXES = (".csv", ".tsv", ".parquet")
-# Columns of a row's input, by what the model reads; the first is required.
 log = logging.getLogger(__name__)
 
+# Columns of a row's input, by what the model reads; the first is required.
 _INPUTS = {"image": ("file_name",), "volume": ("file_name",), "text": ("text", "text_pair"), "words": ("words",)}
 # Default names of the columns; the first one found is used.
 _USUAL = {
-    "file_name": ("file_name", "path", "file", "filename", "file_path", "image", "img"),
+    "file_name": (
+        *("file_name", "path", "file", "filename", "file_path", "filepath", "image", "img"),
+        *("image_path", "image_name", "image_id", "id_code"),
+    ),
     "text": ("text", "sentence", "sentence1", "premise", "question", "review", "content"),
     "text_pair": ("text_pair", "text2", "sentence2", "hypothesis", "answer"),
     "words": ("words", "tokens"),
@@ -36,44 +38,21 @@ _USUAL = {
 }
 
 
-def read_table(path: Path, options: ReadOptions) -> Raw:
-    """Read a CSV, TSV or Parquet file; its paths are relative to the file. ``reads`` as in ``Table``.
+TEXT_COLUMNS = (*_USUAL["text"], *_USUAL["label"])
 
-    Cells of a text file are read as text, so ``007`` stays ``007`` and a class may be called ``None`` or ``NA``.
+
+def read_table(path: Path, options: ReadOptions) -> Raw:
+    """Read a CSV, TSV, JSON lines or Parquet file; its paths are relative to the file, or to ``options.root``.
 
     Raises:
         DataError: If the file cannot be parsed, lacks a column, or names image files that do not exist.
     """
-    return read_frame(_parse(path), options, source=repr(str(path)), base=path.parent)
+    return read_frame(parse_file(path), options, source=repr(str(path)), base=path.parent)
 
 
-def _parse(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = file.read().split("\n")
-        if not any(lines):
-            raise DataError(f"{str(path)!r} is empty")
-        separator = max("\t;," if path.suffix.lower() == ".tsv" else ",;\t", key=lines[0].count)
-        # No cell holds a tab or a line break, so a quotation mark is literal, unless it encloses a cell.
-        plain = separator == "\t" and "\t" in lines[0] and all(line.count("\t") == lines[0].count("\t") for line in lines if line.strip())
-        quoting: Literal[0, 3] = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
-        frame: pd.DataFrame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", quoting=quoting)
-        if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus cells for an index
-            raise ValueError(f"its rows have more cells than its header; put cells that hold {separator!r} into quotation marks")
-        return frame.map(_unquoted).rename(columns=_unquoted) if plain else frame
-    except PermissionError as error:
-        raise DataError(f"{str(path)!r} may not be read; change its permissions") from error
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's own errors are ValueError
-        raise DataError(f"{str(path)!r} cannot be read as {path.suffix[1:].upper()}: {error}") from error
-
-
-def _unquoted(cell: str) -> str:
-    """Return a cell without enclosing quotation marks."""
-    return cell[1:-1].replace('""', '"') if _WRAPPED.fullmatch(cell) else cell
+def has_labels(path: Path) -> bool:
+    """Return whether a file has a column that is read as the labels."""
+    return any(name in _USUAL["label"] for name in map(str, parse_file(path).columns))
 
 
 def read_frame(
@@ -102,14 +81,17 @@ def read_frame(
     if not len(frame):
         raise DataError(f"{source} has no rows")
     # By position, as column names may be numbers.
-    values = {role: frame.iloc[:, names.index(name)].tolist() for role, name in chosen.items()}
-    return raw_of(values, chosen, options.columns, source, base=base)
+    place = {name: index for index, name in enumerate(names)}
+    values = {role: frame.iloc[:, place[name]].tolist() for role, name in chosen.items()}
+    if options.label_columns and options.labelled is not False:
+        values["label"] = indicators({name: frame.iloc[:, place[name]].tolist() for name in options.label_columns}, source)
+    return raw_of(values, chosen, options, source, base=base)
 
 
 def raw_of(
     values: dict[str, list[Any]],
     chosen: Mapping[str, str],
-    columns: Mapping[str, str],
+    options: ReadOptions,
     source: str,
     *,
     base: Path | None = None,
@@ -120,7 +102,7 @@ def raw_of(
     Args:
         values: The values of each column, by its role.
         chosen: The name of each column, by its role.
-        columns: Names given by the user.
+        options: The options of the reader.
         source: For messages.
         base: Folder that paths are relative to.
         inputs: The inputs if they are no column of ``values``.
@@ -128,16 +110,21 @@ def raw_of(
     Raises:
         DataError: If a required cell is empty, or files do not exist.
     """
-    if chosen.get("group") not in (None, "group", columns.get("group")) and any(map(_is_empty, values["group"])):
+    if chosen.get("group") not in (None, "group", options.columns.get("group")) and any(map(_is_empty, values["group"])):
         log.warning("%s: column %r has gaps and is not taken as the group; splits may cut patients", source, chosen["group"])
         del values["group"]
     for role in ("file_name", "text", "text_pair", "words", "group", "split"):
         _refuse_empty(values.get(role, []), role, chosen.get(role, ""), source)
     if inputs is None:
-        inputs = place_files(values["file_name"], source, base) if "file_name" in values else texts_of(values, source)
+        if "file_name" in values:
+            names = [str(item) if isinstance(item, int) else item for item in values["file_name"]]  # ids that are numbers
+            inputs = place_files(names, source, base, options.root)
+        else:
+            inputs = texts_of(values, source)
     return Raw(
         inputs,
         values.get("label"),
+        classes=options.label_columns or None if "label" in values else None,
         groups=[group_text(group) for group in values["group"]] if "group" in values else None,
         splits=[group_text(split) for split in values["split"]] if "split" in values else None,
         source=source,
@@ -163,20 +150,36 @@ def texts_of(values: Mapping[str, Sequence[Any]], source: str) -> list[Any]:
     return [str(item) for item in values["text"]]
 
 
-def place_files(inputs: Sequence[Any], source: str, base: Path | None = None) -> list[Any]:
-    """Return inputs with ``base`` in front of relative paths; images and arrays are unchanged.
+def indicators(columns: Mapping[str, Sequence[Any]], source: str) -> list[Indicators]:
+    """Return the labels of columns with a value per class; an empty cell is NaN.
 
     Raises:
-        DataError: If files do not exist, naming the first four.
+        DataError: If cells are no numbers, naming their columns and rows.
     """
-    folder = "" if base is None else str(base)
-    # os.path is ten times faster than Path over 10^5 rows.
-    placed = [os.path.join(folder, item) if isinstance(item, str | os.PathLike) else item for item in inputs]  # noqa: PTH118
-    missing = [repr(item) for item in placed if isinstance(item, str) and not os.path.exists(item)]  # noqa: PTH110
-    if missing:
-        hint = f"; paths are relative to {str(base or Path.cwd())!r}"
-        raise DataError(f"{source} names {count(len(missing), 'file')} of {len(placed)} that do not exist: {examples(missing)}{hint}")
-    return placed
+    names, parsed, faults = tuple(columns), [], []
+    for name, cells in columns.items():
+        values = [_number(cell) for cell in cells]
+        rows = [f"row {row} ({cells[row]!r})" for row, value in enumerate(values) if value is None]
+        if rows:
+            faults.append(f"column {name!r}: {count(len(rows), 'cell')}, {examples(rows, 2)}")
+        parsed.append([math.nan if value is None else value for value in values])
+    if faults:
+        raise DataError(
+            f"{source}: label columns hold something else than numbers: {examples(faults)}; a label is 0, 1, or empty if unknown"
+        )
+    return [Indicators(names, row) for row in zip(*parsed, strict=True)]
+
+
+def _number(cell: Any) -> float | None:
+    """Return the number of a cell, NaN of an empty one, None of anything else."""
+    if _is_empty(cell):
+        return math.nan
+    if isinstance(cell, str) and cell.strip().lower() in ("true", "false"):
+        return float(cell.strip().lower() == "true")
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None
 
 
 def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dict[str, str]:
@@ -186,11 +189,13 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dic
         DataError: If a required or a named column is missing; all at once, each with the nearest column.
     """
     columns, labelled, reads = options.columns, options.labelled, options.reads
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{source} has columns of the same name: {examples(twice)}; rename all but one")
+    refuse_equal_names(list(names), source)
     roles = (*_INPUTS[reads], "label", "split", "group")
     check_options(columns, roles, "columns=")
+    if options.label_columns:
+        _check_label_columns(options.label_columns, names, source)
+        roles = tuple(role for role in roles if role != "label")
+        labelled = None
     wanted = {role: (columns[role],) if role in columns else _USUAL[role] for role in roles}
     found = {role: next((name for name in usual if name in names), None) for role, usual in wanted.items()}
     required = {roles[0], *columns} | ({"label"} if labelled else set())
@@ -204,11 +209,21 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dic
             hint = "It seems to hold texts, and the model reads files"
         raise DataError(f"{source} has no column {missing}; it has: {', '.join(map(repr, names))}. {hint}")
     if found["group"] not in (None, "group", columns.get("group")):
-        if labelled is False:
+        if options.labelled is False:
             found["group"] = None
         else:
             log.info("%s: column %r is taken as the group that no split cuts; columns={'group': …} names another", source, found["group"])
-    return {role: name for role, name in found.items() if name is not None and not (role == "label" and labelled is False)}
+    return {role: name for role, name in found.items() if name is not None and not (role == "label" and options.labelled is False)}
+
+
+def _check_label_columns(wanted: Sequence[str], names: Sequence[str], source: str) -> None:
+    absent = [f"{name!r}{did_you_mean(name, names)}" for name in wanted if name not in names]
+    if absent:
+        raise DataError(
+            f"{source} has no column {examples(absent)}, named by label_columns; it has: {examples(list(map(repr, names)), 20)}"
+        )
+    if len(set(wanted)) < len(wanted):
+        raise OptionError(f"label_columns names a column twice: {', '.join(wanted)}")
 
 
 def group_text(value: Any) -> str:

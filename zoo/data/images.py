@@ -8,7 +8,7 @@
 | palette, grey or RGB with transparency | laid on white |
 | CMYK, YCCK, YCbCr, HSV | RGB |
 | EXIF orientation | upright |
-| several frames (GIF, TIFF, WebP, APNG) | refused; of a camera's MPO the first frame, the photo itself |
+| several frames (GIF, TIFF, WebP, APNG, AVIF) | refused; of a camera's MPO the first frame, the photo itself |
 | DICOM | rescaled, windowed and upright in brightness, see ``zoo.data.dicom``; several frames are refused |
 | .npy, .npz with one array | as an array of pixels: uint8, or float in [0, 1] |
 """
@@ -25,6 +25,7 @@ import numpy as np
 import PIL.Image
 from PIL.Image import Transpose
 
+from zoo.data import codecs
 from zoo.data.dicom import Window, is_dicom, read_dicom
 from zoo.data.memory import check_range
 from zoo.data.nifti import ARRAYS, VOLUMES, load_array
@@ -67,9 +68,7 @@ def decode(source: Any, channels: int = 3, name: str = "", *, at_least: int = 0,
         DataError: If ``channels`` is neither 1 nor 3.
     """
     if channels not in _MODES:
-        raise DataError(
-            f"images are decoded to 1 or 3 channels, not {channels}; give float tensors of shape (channels, height, width) instead"
-        )
+        raise DataError(f"images are decoded to 1 or 3 channels, not {channels}; others are read by zoo.data.bands")
     if isinstance(source, Mapping) and ("bytes" in source or "path" in source):
         source = source["bytes"] if source.get("bytes") is not None else source["path"]
     if isinstance(source, str | os.PathLike):
@@ -108,11 +107,16 @@ def _decode_stream(stream: Any, name: str, channels: int, at_least: int, window:
     if is_dicom(head) or name.lower().rstrip("'\"").endswith(DICOM):
         image = read_dicom(stream, window=window, name=name)
         return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
+    ending = codecs.ending_of(head)
+    if ending:
+        codecs.can_read(ending)  # registers what reads it
     try:
         image = PIL.Image.open(stream)
     except PIL.UnidentifiedImageError as error:
         stream.seek(0)
-        raise CorruptInputError(f"{name} is no image: {_describe(stream.read(64))}; remove or replace it") from error
+        head = stream.read(64)
+        remedy = codecs.remedy(codecs.ending_of(head)) if codecs.ending_of(head) else "remove or replace it"
+        raise CorruptInputError(f"{name} is no image: {_describe(head)}; {remedy}") from error
     except PIL.Image.DecompressionBombError as error:
         raise CorruptInputError(
             f"{name} claims more than {2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)} pixels (a decompression bomb?); shrink or remove it"
@@ -128,6 +132,8 @@ def _describe(head: bytes) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, fetch the file itself with `git lfs pull`"
     kind = next((kind for start, kind in _SIGNATURES.items() if head.startswith(start)), "")
+    if codecs.ending_of(head):
+        return f"it is {codecs.ending_of(head)[1:].upper()}, which Pillow does not read here"
     if kind:
         return f"it starts like a {kind} file, but its header is damaged"
     text = head.decode("ascii", errors="replace")
@@ -208,7 +214,9 @@ def _from_array(source: Any, channels: int, name: str) -> PIL.Image.Image:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if not pixels.size or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
-        raise CorruptInputError(f"{name} has shape {np.shape(source)}; expected (height, width) or (height, width, 1, 3 or 4 channels)")
+        hint = "; for other channels build the model with adapt(…, in_chans=N)" if pixels.ndim == 3 and pixels.size else ""
+        expected = "(height, width) or (height, width, 1, 3 or 4 channels)"
+        raise CorruptInputError(f"{name} has shape {np.shape(source)}; expected {expected}{hint}")
     try:
         check_range(pixels, name)
     except DataError as error:

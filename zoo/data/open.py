@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,7 +16,8 @@ from zoo.data.table import Table as Table
 from zoo.data.table import rows_of_split
 from zoo.errors import OptionError
 from zoo.tasks.find import find_task
-from zoo.tasks.labels import class_names, encode, keep_classes
+from zoo.tasks.label_columns import by_task
+from zoo.tasks.labels import class_names, encode, keep_classes, log_missing
 from zoo.tasks.task import Task
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -32,6 +34,10 @@ def open_data(
     labelled: bool | None = None,
     drop_other_classes: bool = False,
     reads: str = "image",
+    label_columns: Sequence[str] = (),
+    uncertain: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    channels: int = 3,
 ) -> Table:
     """Open any source as one table without decoding it.
 
@@ -42,7 +48,7 @@ def open_data(
             ``(X, y)`` with X uint8 or float in [0, 1] of shape ``(samples, height, width[, channels])``; an image file;
             a list of paths, PIL images, arrays or tensors; a ``Table``. Texts: a CSV, TSV or Parquet file, DataFrame or
             Hub dataset with ``text`` (and ``text_pair``) or ``words``, a CoNLL file, a list of texts, ``(texts, labels)``.
-        task: ``single-label``, ``multi-label`` (labels separated by ``|`` or ``;``, or lists), ``regression`` or
+        task: ``single-label``, ``multi-label`` (labels separated by ``|``, ``;`` or ``,``, or lists), ``regression`` or
             ``token-classification``.
         classes: Class names in the order of the targets, or None to find them: sorted as text, as numbers where all
             are integers.
@@ -51,6 +57,10 @@ def open_data(
         labelled: True requires labels, False ignores them (prediction), None takes them if the source has them.
         drop_other_classes: Drop samples whose label is none of ``classes``, instead of raising.
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; see ``Table``.
+        label_columns: Columns of a table that hold the labels, one per class, with 0 and 1, empty where unknown.
+        uncertain: What a label of -1 counts as in a multi-label task: ``mask``, ``positive`` or ``negative``; None refuses it.
+        root: Folder of the files that a table names, with or without ending; None is that of the table.
+        channels: Channels of the images that the model takes.
 
     Returns:
         The table.
@@ -58,12 +68,13 @@ def open_data(
     Raises:
         DataError: If the source is missing, empty or of an unknown kind, or its labels are wrong.
     """
-    raw, kind = read(source, ReadOptions(columns, labelled, reads)), find_task(task)
+    kind = find_task(task)
+    raw = by_task(read(source, ReadOptions(columns, labelled, reads, tuple(label_columns), root, channels)), kind)
     if drop_other_classes and raw.labels is not None:
         raw = keep_classes(raw, classes, kind)
     if split is not None:
         raw = raw.select(rows_of_split(raw.splits, split, raw.source))
-    return _table(raw, kind, classes, reads)
+    return _table(raw, kind, classes, reads, uncertain)
 
 
 def open_train_valid(
@@ -78,6 +89,10 @@ def open_train_valid(
     allow_leak: bool = False,
     drop_other_classes: bool = False,
     reads: str = "image",
+    label_columns: Sequence[str] = (),
+    uncertain: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    channels: int = 3,
 ) -> tuple[Table, Table | None]:
     """Open the training data and the validation data.
 
@@ -95,7 +110,11 @@ def open_train_valid(
         seed: Seed of a hold-out.
         allow_leak: Allow files and groups with samples on both sides.
         drop_other_classes: Drop samples whose label is none of ``classes``, instead of raising.
-        reads: As in ``open_data``.
+        reads: As in ``open_data``, and so are the next three.
+        label_columns: Columns of the labels.
+        uncertain: What a label of -1 counts as.
+        root: Folder of the files, for both sources.
+        channels: Channels of the images that the model takes.
 
     Returns:
         Two tables with the same classes and no split column, which ``fit`` takes as they are. The second is None if ``valid``
@@ -105,16 +124,16 @@ def open_train_valid(
         DataError: If a class has no sample in train, there is one class only, or a group is on both sides.
     """
     if valid is False:
-        table = open_data(
-            train, task=task, classes=classes, columns=columns, labelled=True, drop_other_classes=drop_other_classes, reads=reads
-        )
+        more: dict[str, Any] = {"label_columns": label_columns, "uncertain": uncertain, "root": root}
+        more |= {"reads": reads, "channels": channels}
+        table = open_data(train, task=task, classes=classes, columns=columns, labelled=True, drop_other_classes=drop_other_classes, **more)
         check_trainable(table)
         return table, None
     if valid is not None and valid_split is not None:
         raise OptionError("give either a validation source or valid_split=, not both")
     kind = find_task(task)
-    options = ReadOptions(columns, labelled=True, reads=reads)
-    raw, other = read(train, options), None if valid is None else read(valid, options)
+    options = ReadOptions(columns, labelled=True, reads=reads, label_columns=tuple(label_columns), root=root, channels=channels)
+    raw, other = by_task(read(train, options), kind), None if valid is None else by_task(read(valid, options), kind)
     if drop_other_classes:
         raw, other = keep_classes(raw, classes, kind), other and keep_classes(other, classes, kind)
     if other is not None:
@@ -125,9 +144,9 @@ def open_train_valid(
         rows, held = choose_rows(raw.splits, valid_split, raw.source)
         first, second = raw.select(rows), None if held is None else raw.select(held)
     if second is None:
-        return _held_out(_table(first, kind, classes, reads), seed)
+        return _held_out(_table(first, kind, classes, reads, uncertain), seed)
     names = classes or class_names(join([first, second], first.source), kind)
-    tables = _table(first, kind, names, reads), _table(second, kind, names, reads)
+    tables = _table(first, kind, names, reads, uncertain), _table(second, kind, names, reads, uncertain)
     check_trainable(tables[0])
     if not allow_leak:
         check_leak(*tables)
@@ -157,12 +176,14 @@ def _part(raw: Raw, name: str) -> Raw:
     return raw.select(choose_rows(raw.splits, None, raw.source)[0])
 
 
-def _table(raw: Raw, task: Task, classes: Sequence[str] | None, reads: str) -> Table:
+def _table(raw: Raw, task: Task, classes: Sequence[str] | None, reads: str, uncertain: str | None) -> Table:
     if raw.labels is None:
         targets, names = None, tuple(classes or ())
     else:
         known = classes if classes is not None or not task.has_classes else raw.classes
-        targets, names = encode(raw.labels, raw.inputs, task=task, classes=known, source=raw.source)
+        targets, names = encode(raw.labels, raw.inputs, task=task, classes=known, source=raw.source, uncertain=uncertain)
     groups = None if raw.groups is None else tuple(raw.groups)
     splits = None if raw.splits is None else tuple(raw.splits)
-    return Table(raw.inputs, targets, classes=names, groups=groups, splits=splits, source=raw.source, reads=reads)
+    table = Table(raw.inputs, targets, classes=names, groups=groups, splits=splits, source=raw.source, reads=reads)
+    log_missing(table)
+    return table

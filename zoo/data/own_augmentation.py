@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from zoo.data.bands import PICTURES, read_bands
 from zoo.data.images import decode
 from zoo.data.transforms import Evaluate, check_tensor
 from zoo.declare import Image
@@ -38,7 +39,7 @@ class OwnAugmentation:
     def __call__(self, source: Any, rng: random.Random) -> torch.Tensor:
         """Return float32 ``(channels, height, width)``."""
         ready = isinstance(source, torch.Tensor) and source.is_floating_point()
-        image = source if ready else decode(source, self.inputs.channels, window=self.inputs.window)
+        image = source if ready else self._decoded(source)
         with drawing_from(rng) as seed:
             try:
                 changed = self._changed(image, seed)
@@ -61,7 +62,15 @@ class OwnAugmentation:
             return (x - mean) / std
         if isinstance(changed, torch.Tensor):
             changed = changed.permute(1, 2, 0).numpy() if changed.ndim == 3 else changed.numpy()
-        return Evaluate(self.inputs)(changed, rng)
+        # The window was applied before the function saw the image.
+        return Evaluate(replace(self.inputs, window=None))(changed, rng)
+
+    def _decoded(self, source: Any) -> Any:
+        """Return a PIL image; for other than 1 or 3 channels a float array ``(height, width, channels)`` in [0, 1]."""
+        inputs = self.inputs
+        if inputs.channels in PICTURES:
+            return decode(source, inputs.channels, window=inputs.window)
+        return read_bands(source, inputs.channels, window=inputs.window).permute(1, 2, 0).numpy()
 
     def _changed(self, image: Any, seed: int) -> Any:
         if type(self.function).__module__.partition(".")[0] in _ALBUMENTATIONS:

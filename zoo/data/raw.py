@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zoo.data.table import Array, pick
+from zoo.errors import OptionError
 
 TEXTUAL = ("text", "words")
 
@@ -18,19 +20,55 @@ class ReadOptions:
     """Options of a reader.
 
     Attributes:
-        columns: Names of the columns of a table by role, such as ``{"file_name": "file", "group": "patient_id"}``.
+        columns: Names of the columns of a table by role, such as ``{"file_name": "file", "group": "patient_id"}``; a list of
+            them for ``label`` is the same as ``label_columns``.
         labelled: True requires labels, False ignores them, None takes them if the source has them.
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; see ``zoo.data.table.Table``.
+        label_columns: Columns of a table that hold the labels, one per class; empty for a single column.
+        root: Folder of the files that a table names, or None for that of the table.
+        channels: Channels of the images that the model takes.
     """
 
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
     labelled: bool | None = None
     reads: str = "image"
+    label_columns: tuple[str, ...] = ()
+    root: str | os.PathLike[str] | None = None
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        listed = self.columns.get("label")
+        if isinstance(listed, list | tuple):
+            if self.label_columns:
+                raise OptionError("label_columns and a list of columns for 'label' are given; leave one of them out")
+            object.__setattr__(self, "label_columns", tuple(listed))
+            object.__setattr__(self, "columns", {role: name for role, name in self.columns.items() if role != "label"})
+        elif listed is not None and self.label_columns:
+            raise OptionError("label_columns and a column for 'label' are given; leave one of them out")
+
+    @property
+    def named(self) -> str:
+        """The given names of columns, for messages."""
+        given = {"columns": dict(self.columns), "label_columns": list(self.label_columns)}
+        return " and ".join(f"{name}={value}" for name, value in given.items() if value)
 
     @property
     def textual(self) -> bool:
         """Whether an input is a text, or a sentence as a list of words."""
         return self.reads in TEXTUAL
+
+
+@dataclass(frozen=True, slots=True)
+class Indicators:
+    """The label of one sample in a column per class: 0, 1, NaN if missing, -1 if uncertain; or the numbers of a regression.
+
+    Attributes:
+        names: The columns, the same tuple for all samples of a source.
+        values: Their values.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 
 from zoo.data import conll, folders, frames, memory
+from zoo.data.image_files import EXTENSIONS
+from zoo.data.locate import place_files
 from zoo.data.raw import TEXTUAL as TEXTUAL
-from zoo.data.raw import Raw, ReadOptions, join
+from zoo.data.raw import Indicators, Raw, ReadOptions, join
 from zoo.data.table import Table
+from zoo.data.torch_datasets import read_torch
 from zoo.declare import Inputs, Text
 from zoo.errors import DataError, OptionError, examples
 from zoo.tasks.find import find_task
 
 _KINDS = (
-    "a folder of images, a CSV, TSV or Parquet file, a DataFrame, a datasets.Dataset, a torch Dataset of (input, target), "
+    "a folder of images, a CSV, TSV, JSON lines or Parquet file, a DataFrame, a datasets.Dataset, a torch Dataset of (input, target), "
     "(X, y) arrays, or a list of paths, PIL images or arrays"
 )
 
@@ -45,6 +48,8 @@ def read(source: Any, options: ReadOptions) -> Raw:
     raw = _read(source, options)
     if options.labelled and raw.labels is None:
         raise DataError(f"{raw.source} has no labels; give class folders, a label column, or (X, y)")
+    if options.root is not None and not (isinstance(raw.inputs, list) and any(isinstance(item, str) for item in raw.inputs)):
+        raise OptionError(f"root={options.root!r} is the folder of files that are named, and {raw.source} names none")
     return replace(raw, labels=None, classes=None) if options.labelled is False else raw
 
 
@@ -60,13 +65,12 @@ def _read(source: Any, options: ReadOptions) -> Raw:
         return memory.read_hub_dict(source, options)
     if isinstance(source, _class("datasets", "Dataset")):
         return memory.read_hub(source, options)
-    if options.columns:
-        raise OptionError(
-            f"columns={dict(options.columns)} needs a table (CSV, TSV, Parquet, DataFrame, datasets.Dataset), not {type(source).__name__}"
-        )
+    if options.named and not _is_dataset(source):
+        tables = "CSV, TSV, Parquet, DataFrame, datasets.Dataset"
+        raise OptionError(f"{options.named} needs a table ({tables}) or a Dataset of dicts, not {type(source).__name__}")
     if isinstance(source, _class("pandas", "Series")):
         source = source.tolist()
-    return _read_texts(source, options) if options.textual else _read_memory(source, options.reads)
+    return _read_texts(source, options) if options.textual else _read_memory(source, options)
 
 
 def names_file(text: str) -> bool:
@@ -86,11 +90,16 @@ def _read_texts(source: Any, options: ReadOptions) -> Raw:
         return memory.read_texts(*source, reads)
     if isinstance(source, list | tuple | np.ndarray):
         return memory.read_texts(source, None, reads, "the list")
-    indexed = hasattr(source, "__getitem__") and hasattr(source, "__len__")
-    if isinstance(source, Mapping) or not (indexed or hasattr(source, "dataset")):
+    if not _is_dataset(source):
         raise DataError(f"data of type {type(source).__name__} cannot be read; give {_TEXT_KINDS}")
-    raw = memory.read_torch(source)
-    return replace(memory.read_texts(list(raw.inputs), raw.labels, reads, raw.source), classes=raw.classes)
+    raw = read_torch(source, options)
+    return replace(raw, inputs=memory.read_texts(list(raw.inputs), raw.labels, reads, raw.source).inputs)
+
+
+def _is_dataset(source: Any) -> bool:
+    """Return whether an object may be a torch dataset, or a loader with one."""
+    known = (Mapping, str, bytes, list, tuple, np.ndarray, Table, _class("torch", "Tensor"), _class("pandas", "Series"))
+    return not isinstance(source, known) and (hasattr(source, "__getitem__") or hasattr(source, "dataset"))
 
 
 def _class(module: str, name: str) -> Any:
@@ -102,17 +111,19 @@ def _read_path(path: Path, options: ReadOptions) -> Raw:
     suffix = path.suffix.lower()
     if options.reads == "words" and not options.columns and conll.is_conll(path):
         return conll.read_conll(path, options.labelled)
+    if options.reads == "text" and not options.columns:
+        conll.refuse_conll(path, frames.TEXT_COLUMNS)
     if suffix in frames.SUFFIXES and path.is_file():
         return frames.read_table(path, options)
     if options.textual:
         return _read_text_path(path, options)
-    if options.columns:
-        raise OptionError(f"columns={dict(options.columns)} needs a table (CSV, TSV, Parquet), but {str(path)!r} is none")
+    if (options.columns or options.label_columns) and not path.is_dir():
+        raise OptionError(f"{options.named} needs a table (CSV, TSV, Parquet), but {str(path)!r} is none")
     if path.is_dir():
-        return folders.read_folder(path, options.labelled)
-    if path.name.lower().endswith(folders.EXTENSIONS):
+        return folders.read_folder(path, options)
+    if path.name.lower().endswith(EXTENSIONS):
         return Raw([str(path)], None, source=repr(str(path)))
-    known = " ".join((*frames.SUFFIXES, *folders.EXTENSIONS))
+    known = " ".join((*frames.SUFFIXES, *EXTENSIONS))
     raise DataError(f"{str(path)!r} is neither a folder nor a file of a known kind ({known})")
 
 
@@ -130,23 +141,29 @@ def _read_text_path(path: Path, options: ReadOptions) -> Raw:
     return join(parts, repr(str(path)))
 
 
-def _read_memory(source: Any, reads: str) -> Raw:
+def _read_memory(source: Any, options: ReadOptions) -> Raw:
+    reads = options.reads
     if isinstance(source, Table):
         return _read_table(source)
-    if isinstance(source, _class("PIL.Image", "Image")):
-        return Raw([source], None, source="the image")
+    if isinstance(source, (_class("PIL.Image", "Image"), bytes, bytearray, memoryview)) or _is_encoded(source):
+        return Raw([bytes(source) if isinstance(source, bytearray | memoryview) else source], None, source="the image")
     # A tuple of two paths or two images is a list of inputs, any other is (X, y).
-    if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], (str, os.PathLike, _class("PIL.Image", "Image"))):
-        return memory.read_arrays(*source, reads=reads)
+    if (
+        isinstance(source, tuple)
+        and len(source) == 2
+        and not isinstance(source[0], (str, bytes, Mapping, os.PathLike, _class("PIL.Image", "Image")))
+    ):
+        raw = memory.read_arrays(*source, reads=reads, channels=options.channels)
+        return raw if options.root is None else replace(raw, inputs=place_files(raw.inputs, raw.source, root=options.root))
     if hasattr(source, "dataobj"):  # one nibabel image
         source = [source]
     if isinstance(source, list | tuple):
-        return _read_list(list(source), reads)
+        return _read_list(list(source), reads, options.root)
     if isinstance(source, (np.ndarray, _class("torch", "Tensor"))):
-        return memory.read_arrays(source, None, "the array", reads=reads)
-    if isinstance(source, Mapping | str) or not (hasattr(source, "__getitem__") or hasattr(source, "dataset")):
+        return memory.read_arrays(source, None, "the array", reads=reads, channels=options.channels)
+    if not _is_dataset(source):
         raise DataError(f"data of type {type(source).__name__} cannot be read; give {_KINDS}")
-    return memory.read_torch(source)
+    return read_torch(source, options)
 
 
 _ARRAYS = ("__array_interface__", "__array__", "dataobj")  # attributes of arrays, PIL images and nibabel images
@@ -157,7 +174,7 @@ def _is_encoded(item: Any) -> bool:
     return isinstance(item, Mapping) and bool({"bytes", "path"} & item.keys())
 
 
-def _read_list(items: Sequence[Any], reads: str) -> Raw:
+def _read_list(items: Sequence[Any], reads: str, root: str | os.PathLike[str] | None = None) -> Raw:
     raw = memory.read_arrays(items, None, "the list", reads=reads)
     odd = sorted(
         {
@@ -168,7 +185,7 @@ def _read_list(items: Sequence[Any], reads: str) -> Raw:
     )
     if odd:
         raise DataError(f"the list holds {examples(odd)}; give paths, encoded bytes, PIL images, arrays or tensors (labels go into (X, y))")
-    return replace(raw, inputs=frames.place_files(raw.inputs, raw.source))
+    return replace(raw, inputs=place_files(raw.inputs, raw.source, root=root))
 
 
 def _read_table(table: Table) -> Raw:
@@ -180,6 +197,8 @@ def _read_table(table: Table) -> Raw:
         labels = [[table.classes[target] for target in row] for row in table.targets]
     elif table.targets is not None and table.targets.ndim == 1:
         labels = [table.classes[target] for target in table.targets]
+    elif table.targets is not None and table.missing():
+        labels = [Indicators(table.classes, tuple(row)) for row in table.targets.tolist()]
     elif table.targets is not None:
         labels = [[name for name, on in zip(table.classes, row, strict=True) if on] for row in table.targets]
     return Raw(table.inputs, labels, table.classes or None, table.groups, table.splits, table.source)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.duplicates import content_keys, equal_samples, merged_groups
-from zoo.data.table import PIXELS, Array, Table, rows_of_split, split_word
+from zoo.data.table import PIXELS, Array, Table, looks_like_valid, rows_of_split, split_word
 from zoo.errors import DataError, count, examples, fault_list
 
 SHARE = 0.2
@@ -47,6 +47,10 @@ def choose_rows(splits: Sequence[str] | None, valid_split: str | None, source: s
         held = rows_of_split(splits, "valid" if valid_split is None else valid_split, source)
     elif "train" in words:
         held = None
+        odd = sorted({str(split) for split in splits or () if looks_like_valid(split)})
+        if odd:
+            line = "%s: the splits %s are not used; valid_split=%r takes one for validation"
+            log.warning(line, source, ", ".join(map(repr, odd)), odd[0])
     else:
         names = ", ".join(map(repr, sorted(set(splits or ()))))
         raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ SPLIT_WORDS = {
     "test": ("test", "testing"),
 }
 PIXELS = ("image", "volume")  # values of Table.reads whose inputs are decoded
+_ODD_VALID = re.compile(r"(?:val|valid|validation|dev)[^a-z0-9]+[a-z0-9]")
 _SHOWN = 40
 _LONGEST_PATH = 4096
 _CANONICAL = {word: name for name, words in SPLIT_WORDS.items() for word in words}
@@ -29,6 +31,11 @@ def split_word(name: object) -> str:
     """Return ``train``, ``valid`` or ``test`` for any of their spellings; other names are only stripped."""
     text = str(name).strip()
     return _CANONICAL.get(text.lower(), text)
+
+
+def looks_like_valid(name: object) -> bool:
+    """Return whether a name starts like a validation split and goes on, such as ``validation_matched``."""
+    return bool(_ODD_VALID.match(str(name).strip().lower()))
 
 
 class View(Sequence[Any]):
@@ -64,8 +71,8 @@ class Table:
 
     Attributes:
         inputs: Paths, PIL images, arrays or tensors, one per sample.
-        targets: int64 ``(samples,)`` for single-label, float32 ``(samples, classes)`` for multi-label, float32
-            ``(samples,)`` or ``(samples, values)`` for regression, None if unlabelled.
+        targets: int64 ``(samples,)`` for single-label, float32 ``(samples, classes)`` for multi-label with
+            NaN for missing labels, float32 ``(samples,)`` or ``(samples, values)`` for regression, None if unlabelled.
         classes: Class names in the order of the targets; empty for regression.
         groups: Group id per sample, such as a patient id, or None; splits never divide a group.
         splits: Name of the split per sample, or None.
@@ -103,6 +110,13 @@ class Table:
         targets = flat_targets(self.targets)
         numbers = np.bincount(targets, minlength=len(self.classes)) if targets.ndim == 1 else (targets > 0).sum(axis=0)
         return {name: int(number) for name, number in zip(self.classes, numbers, strict=True)}
+
+    def missing(self) -> dict[str, int]:
+        """Return the number of missing labels (NaN in multi-label targets) per class that has any."""
+        if self.targets is None or not self.classes or self.targets.ndim != 2:
+            return {}
+        numbers = np.isnan(self.targets).sum(axis=0)
+        return {name: int(number) for name, number in zip(self.classes, numbers, strict=True) if number}
 
     def name_of(self, index: int) -> str:
         """Return the name of a sample for messages: its path, or its row number."""

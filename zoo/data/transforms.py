@@ -16,9 +16,10 @@ from PIL.Image import Resampling
 from zoo.data.augment import Augment as Augment
 from zoo.data.augment import erase, random_box, vary
 from zoo.data.augment import mix_batch as mix_batch
+from zoo.data.bands import PICTURES, cover, read_bands, vary_bands
 from zoo.data.images import decode
 from zoo.declare import Image
-from zoo.errors import CorruptInputError, DataError
+from zoo.errors import CorruptInputError, DataError, OptionError
 
 Transform = Callable[[Any, random.Random], torch.Tensor]
 
@@ -49,6 +50,8 @@ def eval_transform(inputs: Image) -> Transform:
 def train_transform(inputs: Image, augment: Augment) -> Transform:
     """Return the training transform: random resized crop, flip, jitter, RandAugment, normalisation, random erasing.
 
+    Images of other than 1 or 3 channels: see ``zoo.data.bands``.
+
     A JPEG is decoded at a half, a quarter or an eighth of its size if even the smallest crop need not be enlarged.
 
     Args:
@@ -58,6 +61,8 @@ def train_transform(inputs: Image, augment: Augment) -> Transform:
     Returns:
         A picklable function of an input and a ``random.Random`` that gives float32 ``(channels, height, width)``.
     """
+    if augment.rand_augment and inputs.channels not in PICTURES:
+        raise OptionError(f"rand_augment is for pictures of 1 or 3 channels, and the model takes {inputs.channels}")
     return Train(inputs, augment) if augment.varies else Evaluate(inputs)
 
 
@@ -77,10 +82,19 @@ class Evaluate:
         if isinstance(source, torch.Tensor) and source.is_floating_point():
             return check_tensor(source, inputs)
         target = resize_target(inputs)
+        if inputs.channels not in PICTURES:
+            return self._of_bands(read_bands(source, inputs.channels, window=inputs.window), target)
         image = decode(source, inputs.channels, window=inputs.window)
         image = image.resize(_cover(image.size, target), _RESAMPLING[inputs.interpolation])
         left, upper = round((image.width - inputs.width) / 2.0), round((image.height - inputs.height) / 2.0)
         return self.normalise(image.crop((left, upper, left + inputs.width, upper + inputs.height)))
+
+    def _of_bands(self, x: torch.Tensor, target: tuple[int, int]) -> torch.Tensor:
+        inputs = self.inputs
+        width, height = _cover((x.shape[2], x.shape[1]), target)
+        x = cover(x, height, width, inputs.interpolation)
+        left, upper = round((width - inputs.width) / 2.0), round((height - inputs.height) / 2.0)
+        return self.normalise.values(x[:, upper : upper + inputs.height, left : left + inputs.width].contiguous())
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,10 @@ class Train:
         inputs, augment = self.inputs, self.augment
         if isinstance(source, torch.Tensor) and source.is_floating_point():
             return check_tensor(source, inputs)
+        if inputs.channels not in PICTURES:
+            varied = vary_bands(read_bands(source, inputs.channels, window=inputs.window), augment, rng)
+            x = self.normalise.values(cover(varied, inputs.height, inputs.width, inputs.interpolation))
+            return erase(x, rng) if augment.erase and rng.random() < augment.erase else x
         image = decode(source, inputs.channels, at_least=self._at_least(), window=inputs.window)
         box = random_box(image.size, augment, rng)
         image = image.resize((inputs.width, inputs.height), _RESAMPLING[inputs.interpolation], box=box)
@@ -123,7 +141,10 @@ class Normalise:
         # np.array copies: torch needs writable memory.
         pixels = torch.from_numpy(np.array(image))
         pixels = pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
-        x = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        return self.values(pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255))
+
+    def values(self, x: torch.Tensor) -> torch.Tensor:
+        """Return float32 values ``(channels, height, width)`` in [0, 1] normalised, in place."""
         mean, std = torch.tensor(self.mean).view(-1, 1, 1), torch.tensor(self.std).view(-1, 1, 1)
         return x.sub_(mean).div_(std)
 

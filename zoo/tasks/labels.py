@@ -5,35 +5,42 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from zoo.data.raw import Raw
-from zoo.data.table import Array, item_name
-from zoo.errors import DataError, OptionError, count, did_you_mean, examples, fault_list
+from zoo.data.table import Array, Table, item_name
+from zoo.errors import DataError, OptionError, count, did_you_mean, examples
+from zoo.tasks.label_columns import in_order
+from zoo.tasks.label_names import (
+    INTEGER,
+    are_indices,
+    check_classes,
+    class_order,
+    is_missing,
+    name_of,
+    plain,
+    refuse_unknown,
+    separator_hint,
+)
+from zoo.tasks.label_sets import UNCERTAIN
 from zoo.tasks.task import Task
 
 log = logging.getLogger(__name__)
-_INTEGER = re.compile(r"[+-]?\d+")
+UNCERTAIN_AS = {"mask": math.nan, "positive": 1.0, "negative": 0.0}
 _LARGEST = float(np.finfo(np.float32).max)  # larger values would be infinite as float32 targets
-
-
-def class_order(names: set[str]) -> tuple[str, ...]:
-    """Return class names sorted: as numbers where all are integers (``2`` before ``10``), else as text."""
-    if all(_INTEGER.fullmatch(name) for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
 
 
 def class_names(raw: Raw, task: Task) -> tuple[str, ...] | None:
     """Return the classes that a source declares, else those in its labels; None for a task without classes."""
     if not task.has_classes or raw.classes is not None:
         return raw.classes if task.has_classes else None
-    return encode(raw.labels or (), raw.inputs, task=task, classes=None, source=raw.source)[1]
+    # What an uncertain label counts as does not change the names.
+    return encode(raw.labels or (), raw.inputs, task=task, classes=None, source=raw.source, uncertain="negative")[1]
 
 
 def keep_classes(raw: Raw, classes: Sequence[str] | None, task: Task) -> Raw:
@@ -52,51 +59,45 @@ def keep_classes(raw: Raw, classes: Sequence[str] | None, task: Task) -> Raw:
         one = "a task with one class per sample, such as 'single-label'"
         need = "the classes to keep: classes=, or the labels of the model" if task.exclusive else one
         raise OptionError(f"drop_other_classes=True needs {need}")
-    known = check_classes(classes)
-    labels = [_plain(label) for label in raw.labels or ()]
-    if _are_indices(labels, known):
+    known, members = check_classes(classes), frozenset(check_classes(classes))
+    labels = [plain(label) for label in raw.labels or ()]
+    if are_indices(labels, known):
         return raw
-    others = Counter(_name(label) for label in labels if _is_other(label, known))
+    others = Counter(name_of(label) for label in labels if _is_other(label, members))
     if len(labels) and sum(others.values()) == len(labels):
         near = did_you_mean(known[0], others)
         raise DataError(f"{raw.source} has no sample of {examples(known, 8)}{near}; its classes: {examples(class_order(set(others)), 8)}")
     if others:
         left_out = ", ".join(f"{name!r} ({number})" for name, number in others.most_common(8))
         log.info("%s: %d of %d samples are of other classes and are left out: %s", raw.source, sum(others.values()), len(labels), left_out)
-    rows = raw if not labels else raw.select([row for row, label in enumerate(labels) if not _is_other(label, known)])
+    rows = raw if not labels else raw.select([row for row, label in enumerate(labels) if not _is_other(label, members)])
     return replace(rows, classes=known)
 
 
-def _is_other(label: Any, known: Sequence[str]) -> bool:
-    return not isinstance(label, list | tuple | set) and not _missing(label) and _name(label) not in known
-
-
-def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    """Return class names as text.
-
-    Raises:
-        DataError: If a name occurs twice or there is none.
-    """
-    names = tuple(str(name) for name in classes)
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not names:
-        raise DataError(f"classes must be distinct names, one or more; {f'twice: {examples(twice)}' if twice else 'none given'}")
-    return names
+def _is_other(label: Any, known: Collection[str]) -> bool:
+    return not isinstance(label, list | tuple | set) and not is_missing(label) and name_of(label) not in known
 
 
 def encode(
-    labels: Sequence[Any], inputs: Sequence[Any], *, task: Task, classes: Sequence[str] | None, source: str
+    labels: Sequence[Any],
+    inputs: Sequence[Any],
+    *,
+    task: Task,
+    classes: Sequence[str] | None,
+    source: str,
+    uncertain: str | None = None,
 ) -> tuple[Array, tuple[str, ...]]:
     """Encode labels as targets.
 
     Args:
-        labels: One per sample. Single-label: text or integers. Multi-label: text separated by ``|`` or ``;``, lists of
-            names, or rows of 0 and 1. Regression: a number or a list of numbers. Token classification: a list of names,
-            one per word.
+        labels: One per sample. Single-label: text or integers. Multi-label: see ``zoo.tasks.label_sets``. Regression: a number or
+            a list of numbers. Token classification: a list of names, one per word. Values of label columns: see
+            ``zoo.tasks.label_columns``.
         inputs: The samples, for error messages.
         task: Name of the task.
         classes: The classes to use, or None to find them.
         source: Name of the data, for messages.
+        uncertain: What a label of -1 counts as: ``mask``, ``positive`` or ``negative``; None refuses it.
 
     Returns:
         Targets as ``Table.targets`` describes them, and the class names (empty for regression).
@@ -104,30 +105,41 @@ def encode(
     Raises:
         DataError: If a label is missing, is not of the task's kind or is none of ``classes``; all faults at once.
     """
-    labels = [_plain(label) for label in labels]
+    labels, classes = in_order(labels, classes, source) if not task.exclusive else (labels, classes)
+    labels = [plain(label) for label in labels]
     _refuse_missing(labels, inputs, task, source)
-    return task.encode(labels, inputs, classes, source)
+    targets, names = task.encode(labels, inputs, classes, source)
+    return _resolved(targets, names, inputs, source, uncertain) if task.partial else targets, names
 
 
-def _plain(label: Any) -> Any:
-    if isinstance(label, str):
-        return label.strip()
-    if hasattr(label, "tolist"):  # numpy scalars and arrays, torch tensors
-        return label.tolist()
-    return label
+def log_missing(table: Table) -> None:
+    """Log how many labels of a multi-label table are missing, per label."""
+    missing = table.missing()
+    if missing:
+        some = [f"{name!r} {number}" for name, number in sorted(missing.items(), key=lambda item: -item[1])]
+        line = "%s: %d of %d labels are missing; they count neither in the loss nor in a metric: %s"
+        log.info(line, table.source, sum(missing.values()), np.asarray(table.targets).size, examples(some, 8))
 
 
-def _missing(label: Any, *, empty_is_none: bool = False) -> bool:
-    if isinstance(label, str):
-        # An empty cell means "none of the classes" where several may apply.
-        return label.lower() == "nan" or (not label and not empty_is_none)
-    if label is None or type(label).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(label, float) and math.isnan(label)
+def _resolved(targets: Array, names: Sequence[str], inputs: Sequence[Any], source: str, uncertain: str | None) -> Array:
+    """Return targets whose uncertain values are replaced (U-Ignore, U-Ones and U-Zeros of Irvin et al. 2019)."""
+    marked = targets == UNCERTAIN
+    if marked.any() and uncertain is None:
+        per_label = [f"{name!r} {number}" for name, number in zip(names, marked.sum(0), strict=True) if number]
+        first = [item_name(inputs, int(row)) for row in np.flatnonzero(marked.any(1))[:4]]
+        raise DataError(
+            f"{source}: {count(int(marked.sum()), 'label')} are -1, that is, uncertain: {examples(per_label)}; first {examples(first)}. "
+            "Say what they count as: uncertain='mask' (in no loss and no metric), 'positive' or 'negative'"
+        )
+    if marked.any():
+        targets = np.where(marked, np.float32(UNCERTAIN_AS[uncertain or "mask"]), targets)
+    if targets.size and np.isnan(targets).all():
+        raise DataError(f"{source}: all {targets.size} labels are missing (NaN or empty)")
+    return targets
 
 
 def _refuse_missing(labels: Sequence[Any], inputs: Sequence[Any], task: Task, source: str) -> None:
-    rows = [row for row, label in enumerate(labels) if _missing(label, empty_is_none=task.empty_is_none)]
+    rows = [row for row, label in enumerate(labels) if is_missing(label, empty_is_none=task.empty_is_none)]
     if rows:
         where = examples([item_name(inputs, row) for row in rows[:4]] + [""] * (len(rows) - 4))
         raise DataError(
@@ -143,28 +155,18 @@ def encode_single(
     if odd:
         kind = "regression" if isinstance(odd[0], float) else "multi-label"
         raise DataError(f"{source}: {count(len(odd), 'label')} such as {odd[0]!r} cannot be one class name; is the task {kind!r}?")
-    names = [_name(label) for label in labels]
+    names = [name_of(label) for label in labels]
     known = check_classes(classes) if classes is not None else class_order(set(names))
-    if classes is not None and _are_indices(labels, known):
+    if classes is not None and are_indices(labels, known):
         return np.asarray([int(label) for label in labels], dtype=np.int64), known
-    if classes is None and len(known) > max(20, len(names) // 5) and all(_INTEGER.fullmatch(name) for name in known):
+    if classes is None and len(known) > max(20, len(names) // 5) and all(INTEGER.fullmatch(name) for name in known):
         log.warning("%s: %d samples have %d classes, all of them numbers; is the task 'regression'?", source, len(names), len(known))
+    hint = separator_hint(known) if classes is None else ""
+    if hint:
+        log.warning("%s: %s", source, hint)
     place = {name: index for index, name in enumerate(known)}
-    _refuse_unknown([[name] for name in names], place, inputs, source)
+    refuse_unknown([[name] for name in names], place, inputs, source)
     return np.asarray([place[name] for name in names], dtype=np.int64), known
-
-
-def _name(label: Any) -> str:
-    if isinstance(label, float) and label.is_integer():
-        return str(int(label))
-    return str(label)
-
-
-def _are_indices(labels: Sequence[Any], known: Sequence[str]) -> bool:
-    """Return whether in-memory integers are class indices, because the class names are not numbers."""
-    if any(_INTEGER.fullmatch(name) for name in known):
-        return False
-    return bool(labels) and all(type(label) is int and 0 <= label < len(known) for label in labels)
 
 
 def encode_by_word(
@@ -174,74 +176,20 @@ def encode_by_word(
     wrong = [f"row {row} ({label!r})" for row, label in enumerate(labels) if not isinstance(label, str | list | tuple)]
     if wrong:
         raise DataError(f"{source}: {count(len(wrong), 'sentence')} have no list of labels, one per word: {examples(wrong)}")
-    plain = [label.split() if isinstance(label, str) else [_plain(part) for part in label] for label in labels]
-    if classes is not None and _are_indices([part for row in plain for part in row], tuple(map(str, classes))):
-        plain = [[classes[int(part)] for part in row] for row in plain]
-    rows = [[_name(part) for part in row] for row in plain]
+    rows = [label.split() if isinstance(label, str) else [plain(part) for part in label] for label in labels]
+    if classes is not None and are_indices([part for row in rows for part in row], tuple(map(str, classes))):
+        rows = [[classes[int(part)] for part in row] for row in rows]
+    rows = [[name_of(part) for part in row] for row in rows]
     words = [len(item.split() if isinstance(item, str) else item) for item in (inputs[row] for row in range(len(rows)))]
     odd = [f"row {row} ({words[row]} words, {len(tags)} labels)" for row, tags in enumerate(rows) if len(tags) != words[row]]
     if odd:
         raise DataError(f"{source}: {count(len(odd), 'sentence')} have not one label per word: {examples(odd)}")
     known = check_classes(classes) if classes is not None else class_order({tag for tags in rows for tag in tags})
     place = {name: index for index, name in enumerate(known)}
-    _refuse_unknown(rows, place, inputs, source)
+    refuse_unknown(rows, place, inputs, source)
     targets = np.empty(len(rows), dtype=object)
     targets[:] = [np.array([place[tag] for tag in tags], dtype=np.int64) for tags in rows]
     return targets, known
-
-
-def encode_multi(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[Array, tuple[str, ...]]:
-    """Return float32 rows of 0 and 1, ``(n, classes)``, and the classes."""
-    if labels and all(isinstance(label, list | tuple) and _is_row(label) for label in labels):
-        return _rows(labels, classes, source)
-    sets = [_names(label) for label in labels]
-    known = check_classes(classes) if classes is not None else class_order({name for names in sets for name in names})
-    place = {name: index for index, name in enumerate(known)}
-    _refuse_unknown(sets, place, inputs, source)
-    targets = np.zeros((len(sets), len(known)), dtype=np.float32)
-    for row, names in enumerate(sets):
-        targets[row, [place[name] for name in names]] = 1
-    return targets, known
-
-
-def _is_row(label: Sequence[Any]) -> bool:
-    return len(label) > 0 and all(isinstance(value, bool | int | float) and value in (0, 1) for value in label)
-
-
-def _rows(labels: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[Array, tuple[str, ...]]:
-    widths = sorted({len(label) for label in labels})
-    known = check_classes(classes) if classes is not None else tuple(map(str, range(widths[-1])))
-    if widths != [len(known)]:
-        raise DataError(f"{source}: rows of 0 and 1 have {examples(widths)} columns, but there are {count(len(known), 'class')}")
-    return np.asarray(labels, dtype=np.float32), known
-
-
-def _names(label: Any) -> list[str]:
-    if isinstance(label, str):
-        return [part.strip() for part in re.split(r"[|;]", label) if part.strip()]
-    if isinstance(label, list | tuple | set | frozenset):
-        return [_name(_plain(part)) for part in label]
-    return [_name(label)]
-
-
-def _refuse_unknown(labels: Sequence[Sequence[str]], place: dict[str, int], inputs: Sequence[Any], source: str) -> None:
-    rows = defaultdict(list)
-    for row, names in enumerate(labels):
-        for name in names:
-            if name not in place:
-                rows[name].append(row)
-    if rows:
-        faults = [
-            f"{name!r}{did_you_mean(name, place)}: {count(len(at), 'sample')}, first {examples([item_name(inputs, row) for row in at[:2]])}"
-            for name, at in list(rows.items())[:4]
-        ]
-        faults += [f"… and {count(len(rows) - 4, 'label')} more"] if len(rows) > 4 else []
-        headline = f"{source} has {count(len(rows), 'label')} outside the {len(place)} classes ({examples(list(place), 8)})"
-        raise DataError(
-            fault_list(
-                headline, faults, "Correct the labels, give classes= (in the order of the model's outputs), or drop_other_classes=True."
-            )
-        )
 
 
 def encode_numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) -> Array:

@@ -46,31 +46,31 @@ def one_against_rest(logits: Tensor, targets: Tensor, *, weights: Tensor | None 
 
 
 def binary(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-    """Return the sum of the binary cross entropies of all labels; weights count for positives, smoothing moves toward one half."""
+    """Return the sum of the binary cross entropies of all known labels; weights count for positives, smoothing moves toward one half."""
     from torch.nn import functional
 
-    smooth = targets * (1 - smoothing) + smoothing / 2
-    return functional.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights, reduction="sum")
+    smooth, known = _known(targets, smoothing)
+    return functional.binary_cross_entropy_with_logits(logits, smooth, known, pos_weight=weights, reduction="sum")
 
 
 def focal_labels(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-    """Return the sum of the focal losses of all labels (Lin et al. 2017, without their alpha); arguments as in ``binary``."""
+    """Return the sum of the focal losses of all known labels (Lin et al. 2017, without their alpha); arguments as in ``binary``."""
     from torch.nn import functional
 
-    smooth = targets * (1 - smoothing) + smoothing / 2
+    smooth, known = _known(targets, smoothing)
     p = logits.sigmoid()
-    values = functional.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights, reduction="none")
+    values = functional.binary_cross_entropy_with_logits(logits, smooth, known, pos_weight=weights, reduction="none")
     return (values * (smooth * (1 - p) + (1 - smooth) * p) ** GAMMA).sum()
 
 
 def asymmetric(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
     """Return the sum of the asymmetric losses: easy negatives count less, very easy ones nothing (Ridnik et al. 2021)."""
-    smooth = targets * (1 - smoothing) + smoothing / 2
+    smooth, known = _known(targets, smoothing)
     p = logits.sigmoid()
     absent = (1 - p + MARGIN).clamp(max=1)
     positives = smooth * logits.sigmoid().clamp(min=1e-8).log()
     negatives = (1 - smooth) * absent.clamp(min=1e-8).log() * (1 - absent) ** NEGATIVE
-    return -((positives if weights is None else positives * weights) + negatives).sum()
+    return -(((positives if weights is None else positives * weights) + negatives) * known).sum()
 
 
 def squared(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
@@ -94,6 +94,12 @@ def _soft(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     classes = logits.shape[-1]
     soft = targets if targets.is_floating_point() else functional.one_hot(targets, classes).to(logits.dtype)
     return soft * (1 - smoothing) + smoothing / classes
+
+
+def _known(targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Return smoothed targets without NaN, and 1 for each known label, 0 for each missing one."""
+    known = ~targets.isnan()
+    return targets.where(known, 0.0) * (1 - smoothing) + smoothing / 2, known.to(targets.dtype)
 
 
 CLASSES: Mapping[str, NamedLoss] = MappingProxyType({"cross-entropy": cross_entropy, "focal": focal, "bce": one_against_rest, "poly": poly})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.tasks.labels import encode_multi
+from zoo.tasks.label_sets import encode_sets
 from zoo.tasks.losses import LABELS
 from zoo.tasks.scores import mean, precision, ranked, sigmoid
 from zoo.tasks.task import Array, Task
@@ -19,60 +19,74 @@ if TYPE_CHECKING:
 class MultiLabel(Task):
     """Binary cross entropy on ``(batch, labels)``; predicts the labels with a sigmoid above one half.
 
-    Class weights count for positives; label smoothing moves targets toward one half.
+    Class weights count for positives; label smoothing moves targets toward one half. A missing label is NaN in the targets and
+    counts neither in the loss nor in a metric.
     """
 
     name = "multi-label"
     losses = LABELS
     monitors = ("map", "macro_f1", "micro_f1", "auroc", "loss")
     empty_is_none = True
+    partial = True
     has_specificity = True
 
     def encode(
         self, labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str
     ) -> tuple[Array, tuple[str, ...]]:
-        """Return float32 rows of 0 and 1, ``(n, classes)``."""
-        return encode_multi(labels, inputs, classes, source)
+        """Return float32 rows ``(n, classes)`` of 0 and 1, NaN for a missing and -1 for an uncertain label."""
+        return encode_sets(labels, inputs, classes, source)
 
     def weight(self, targets: Tensor, weights: Tensor | None = None) -> Tensor | float:
-        """Return the number of labels of all samples."""
-        return float(targets.numel())
+        """Return the number of known labels of all samples."""
+        return (~targets.isnan()).sum().to(targets.dtype).clamp(min=1e-12)
 
     def class_weights(self, targets: Array, classes: Sequence[str]) -> Array:
         """Return the number of a label's negatives per positive."""
-        positives = np.maximum(np.asarray(targets, dtype=np.float64).sum(0), 1.0)
-        return np.asarray(np.maximum((len(targets) - positives) / positives, 1e-3))
+        positives = np.maximum(np.nansum(np.asarray(targets, dtype=np.float64), axis=0), 1.0)
+        known = (~np.isnan(targets)).sum(0)
+        return np.asarray(np.maximum((known - positives) / positives, 1e-3))
 
     def metrics(self, logits: Array, targets: Array, classes: Sequence[str]) -> dict[str, float]:
-        """Return loss, macro_f1, micro_f1, map and auroc; the formulas are scikit-learn's."""
-        from sklearn.metrics import average_precision_score, f1_score, roc_auc_score  # type: ignore[import-untyped]  # ships no types
+        """Return loss, macro_f1, micro_f1, map and auroc over the known labels; the formulas are scikit-learn's."""
+        from sklearn.metrics import average_precision_score, roc_auc_score  # type: ignore[import-untyped]  # ships no types
 
-        truth, predicted = (targets > 0.5).astype(np.int64), (logits > 0).astype(np.int64)
-        positives = [k for k in range(truth.shape[1]) if truth[:, k].any()]
-        both = [k for k in positives if not truth[:, k].all()]
+        known = ~np.isnan(targets)
+        if not known.any():
+            return {}
+        truth, predicted = (np.nan_to_num(targets) > 0.5) & known, (logits > 0) & known
+        found, both = 2.0 * (truth & predicted).sum(0), truth.sum(0) + predicted.sum(0)
         result = {
-            "loss": float((np.logaddexp(0, logits) - logits * targets).mean()),
-            "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0.0)),
-            "micro_f1": float(f1_score(truth, predicted, average="micro", zero_division=0.0)),
+            "loss": float(_losses(logits, targets, known).sum() / known.sum()),
+            "macro_f1": float((found / np.maximum(both, 1))[known.any(0)].mean()),
+            "micro_f1": float(found.sum() / max(both.sum(), 1)),
         }
-        if positives and np.isfinite(logits).all():
-            result["map"] = float(np.mean([average_precision_score(truth[:, k], logits[:, k]) for k in positives]))
-        if both and np.isfinite(logits).all():
-            result["auroc"] = float(np.mean([roc_auc_score(truth[:, k], logits[:, k]) for k in both]))
+        if not np.isfinite(logits).all():
+            return result
+        columns = [(truth[rows, k], logits[rows, k]) for k, rows in enumerate(known.T)]
+        ranked = [column for column in columns if column[0].any()]
+        divided = [column for column in ranked if not column[0].all()]
+        if ranked:
+            result["map"] = float(np.mean([average_precision_score(*column) for column in ranked]))
+        if divided:
+            result["auroc"] = float(np.mean([roc_auc_score(*column) for column in divided]))
         return result
 
     def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
-        """Return loss, macro_f1, micro_f1, map and auroc for each row of weights."""
-        w, truth, named = weights, (targets > 0.5).astype(np.float64), (logits > 0).astype(np.float64)
-        total, support, right, found = w.sum(1), w @ truth, w @ (truth * named), w @ named
+        """Return loss, macro_f1, micro_f1, map and auroc over the known labels for each row of weights."""
+        w, known = weights, ~np.isnan(targets)
+        truth, named = ((np.nan_to_num(targets) > 0.5) & known).astype(np.float64), ((logits > 0) & known).astype(np.float64)
+        support, right, found = w @ truth, w @ (truth * named), w @ named
         labels = range(truth.shape[1])
+        f1 = np.where(w @ known > 0, np.nan_to_num(2 * right / (support + found)), np.nan)
         result = {
-            "loss": w @ (np.logaddexp(0, logits) - logits * targets).mean(1) / total,
-            "macro_f1": np.nan_to_num(2 * right / (support + found)).mean(1),
+            "loss": w @ _losses(logits, targets, known).sum(1) / (w @ known.sum(1)),
+            "macro_f1": mean(f1),
             "micro_f1": np.nan_to_num(2 * right.sum(1) / (support + found).sum(1)),
-            "map": mean(np.stack([precision(logits[:, k], truth[:, k] > 0, w) for k in labels], 1)),
+            "map": mean(
+                np.stack([precision(logits[rows, k], truth[rows, k] > 0, w[:, rows]) for k, rows in zip(labels, known.T, strict=True)], 1)
+            ),
         }
-        return result | ranked(logits, truth > 0, w, specificity, only=labels)
+        return result | ranked(logits, truth > 0, w, specificity, only=labels, known=known)
 
     def probabilities(self, logits: Array) -> Array | None:
         """Return a sigmoid for each label."""
@@ -82,3 +96,8 @@ class MultiLabel(Task):
         """Return a tuple of the labels whose probability is above one half."""
         likely = np.asarray(sigmoid(logits.astype(np.float64)), dtype=np.float32) > 0.5
         return [tuple(labels[int(k)] for k in np.flatnonzero(row)) for row in likely]
+
+
+def _losses(logits: Array, targets: Array, known: Array) -> Array:
+    """Return the binary cross entropy of each label, 0 for a missing one."""
+    return np.where(known, np.logaddexp(0, logits) - logits * np.where(known, targets, 0.0), 0.0)

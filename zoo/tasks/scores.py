@@ -22,7 +22,9 @@ def sigmoid(logits: Array) -> Array:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))
 
 
-def ranked(scores: Array, truth: Array, w: Array, specificity: float | None, *, only: Sequence[int]) -> dict[str, Array]:
+def ranked(
+    scores: Array, truth: Array, w: Array, specificity: float | None, *, only: Sequence[int], known: Array | None = None
+) -> dict[str, Array]:
     """Return ``auroc``, and the sensitivity at a specificity where one is given: means over the classes ``only``.
 
     Args:
@@ -31,13 +33,15 @@ def ranked(scores: Array, truth: Array, w: Array, specificity: float | None, *, 
         w: Weights ``(draws, n)``.
         specificity: In [0, 1], or None.
         only: The classes to average over.
+        known: ``(n, classes)``, False where a sample's label is missing; None where all are known.
     """
     if not np.isfinite(scores).all():
         return {}
     metrics: dict[str, Callable[[Array, Array], Array]] = {"auroc": lambda tp, fp: _area(tp, fp)}
     if specificity is not None:
         metrics["sensitivity_at_specificity"] = lambda tp, fp: _sensitivity(tp, fp, specificity)
-    curves = [_curve(scores[:, k], truth[:, k], w) for k in only]
+    rows = np.ones_like(truth) if known is None else known
+    curves = [_curve(scores[rows[:, k], k], truth[rows[:, k], k], w[:, rows[:, k]]) for k in only]
     return {name: mean(np.stack([metric(tp, fp) for tp, fp in curves], 1)) for name, metric in metrics.items()}
 
 
@@ -56,6 +60,8 @@ def mean(values: Array) -> Array:
 
 def _curve(scores: Array, truth: Array, w: Array) -> tuple[Array, Array]:
     """Return the weights of true and of false positives at each threshold, from the highest; equal scores share one."""
+    if not len(scores):
+        return np.zeros((len(w), 1)), np.zeros((len(w), 1))
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     ordered, positive = w[:, order], truth[order]

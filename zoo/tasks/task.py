@@ -33,6 +33,7 @@ class Task:
         least_outputs: Minimum number of outputs.
         standardized: Whether the head learns targets in standard units, and computes in float32.
         empty_is_none: Whether an empty label means "none of the classes" and not a missing one.
+        partial: Whether some labels of a sample may be missing: NaN in its row of the targets, -1 from ``encode`` for an uncertain one.
         recipe: The default recipe, with the fields that differ; None for the general default.
         losses: Losses that a run can select by name, see ``zoo.tasks.losses``; the first is the task's own.
         useless: Options of a run without effect, with the reason.
@@ -50,6 +51,7 @@ class Task:
     least_outputs: ClassVar[int] = 1
     standardized: ClassVar[bool] = False
     empty_is_none: ClassVar[bool] = False
+    partial: ClassVar[bool] = False
     recipe: ClassVar[tuple[str, Mapping[str, Any]] | None] = None
     losses: ClassVar[Mapping[str, NamedLoss]] = MappingProxyType({})
     useless: ClassVar[Mapping[str, str]] = MappingProxyType({})

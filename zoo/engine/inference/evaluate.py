@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -20,7 +21,7 @@ from zoo.engine.inference.confidence_intervals import check_level, check_specifi
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
 from zoo.engine.loading.loader import Loader, default_workers
 from zoo.engine.loading.samples import samples_for
-from zoo.engine.loading.sources import check_targets, reads, refuse_window
+from zoo.engine.loading.sources import channels_of, check_targets, reads, refuse_window
 from zoo.engine.loading.start_method import usable_workers
 from zoo.engine.loading.stream import Function
 from zoo.engine.options.own_parts import own_metrics, take_own_parts
@@ -29,6 +30,7 @@ from zoo.engine.runtime.progress import Progress
 from zoo.errors import DataError, OptionError, check_options, did_you_mean, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
+from zoo.tasks.labels import UNCERTAIN_AS
 from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
@@ -54,7 +56,10 @@ def evaluate(
     data: Any,
     *,
     split: str | None = None,
-    columns: Mapping[str, str] = _NONE,
+    columns: Mapping[str, str | Sequence[str]] = _NONE,
+    label_columns: Sequence[str] = (),
+    uncertain: str | None = None,
+    root: str | os.PathLike[str] | None = None,
     intervals: float | None = None,
     specificity: float | None = None,
     positive: str | None = None,
@@ -78,6 +83,9 @@ def evaluate(
         data: Any source with labels, see ``zoo.data.open.open_data``.
         split: Only this split of the data.
         columns: Own names of the columns of a table.
+        label_columns: Columns that hold the labels, one per class.
+        uncertain: What a label of -1 counts as: ``mask``, ``positive`` or ``negative``; None refuses it.
+        root: Folder of the files that a table names.
         intervals: Share that a confidence interval covers, such as 0.95: adds ``auroc_low`` and ``auroc_high``, and so on for
             every metric, from 1000 draws of whole groups (patients) where the data have groups, else of samples.
         specificity: Adds ``sensitivity_at_specificity``, the sensitivity at this specificity, such as 0.95.
@@ -104,6 +112,9 @@ def evaluate(
     if specificity is not None:
         check_specificity(model.task, specificity)
     opening: dict[str, Any] = {"task": model.task, "classes": model.labels, "split": split, "columns": columns}
+    if uncertain is not None and (not find_task(model.task).partial or uncertain not in UNCERTAIN_AS):
+        raise OptionError(f"uncertain is {uncertain!r}; it is {' or '.join(map(repr, UNCERTAIN_AS))}, for a multi-label task")
+    opening |= {"label_columns": label_columns, "uncertain": uncertain, "root": root, "channels": channels_of(model)}
     table = open_data(data, labelled=True, reads=reads(model), drop_other_classes=drop_other_classes, **opening)
     check_targets(model, table)
     turned = positive is not None and _turned(model, table.classes, positive)
@@ -163,7 +174,7 @@ def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
     Args:
         model: The model.
         inputs: Any source that ``zoo.data.open.open_data`` takes: paths, a folder, images, arrays; labels are ignored.
-        **options: ``split``, ``columns``, ``window``, ``batch_size``, ``workers``, ``device``, ``precision`` and
+        **options: ``split``, ``columns``, ``root``, ``window``, ``batch_size``, ``workers``, ``device``, ``precision`` and
             ``quiet`` as in ``evaluate``.
 
     Raises:
@@ -215,6 +226,7 @@ def _predict_outputs(
     *,
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
+    root: str | os.PathLike[str] | None = None,
     window: tuple[float, float] | None = None,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
@@ -222,21 +234,23 @@ def _predict_outputs(
     precision: str = "auto",
     quiet: bool = True,
 ) -> Array:
-    source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality)
-    table = open_data(source, task=model.task, split=split, columns=columns, labelled=False, reads=reads(model))
+    source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality, channels_of(model))
+    table = open_data(
+        source, task=model.task, split=split, columns=columns, labelled=False, reads=reads(model), root=root, channels=channels_of(model)
+    )
     return _outputs(
         model, table, forward, batch_size=batch_size, workers=workers, device=device, precision=precision, quiet=quiet, window=window
     )
 
 
-def _as_list(inputs: Any, kind: str) -> Any:
+def _as_list(inputs: Any, kind: str, channels: int) -> Any:
     """Return one image or volume as a list of one."""
     if kind == "volume":
         return [inputs] if getattr(inputs, "ndim", 0) == 3 else inputs
     if type(inputs).__module__.startswith("PIL."):
         return [inputs]
     single = getattr(inputs, "ndim", 0) == 2 or (
-        getattr(inputs, "ndim", 0) == 3 and (hasattr(inputs, "numpy") or inputs.shape[-1] in (1, 3, 4))
+        getattr(inputs, "ndim", 0) == 3 and (hasattr(inputs, "numpy") or inputs.shape[-1] in (1, 3, 4, channels))
     )
     return [inputs] if single and not hasattr(inputs, "columns") else inputs
 
@@ -259,7 +273,7 @@ def _outputs(
     if window is not None:
         if isinstance(inputs, Text):
             raise OptionError("window is for scans; the model reads texts")
-        refuse_window(window, table)
+        refuse_window(window, table, channels_of(model))
         inputs = replace(inputs, window=window)
     if batch_size < 1:
         raise OptionError(f"batch_size is {batch_size}; it must be at least 1")

@@ -75,7 +75,7 @@ def balancing_weights(targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     if targets.ndim == 1:
         frequency = np.bincount(targets.astype(np.int64)).astype(np.float64)
         return 1.0 / frequency[targets.astype(np.int64)]
-    positive = np.asarray(targets, dtype=np.float64)
+    positive = np.nan_to_num(np.asarray(targets, dtype=np.float64))  # NaN is a missing label
     rarity = 1.0 / np.maximum(positive.sum(0), 1.0)
     share_without = 1.0 / max(1.0, float((positive.sum(1) == 0).sum()))
     return np.where(positive.sum(1) > 0, (positive * rarity).max(1), share_without)

@@ -10,21 +10,29 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.bands import PICTURES as PICTURE_CHANNELS
 from zoo.data.dataset import drop_corrupt
-from zoo.data.folders import PICTURES
+from zoo.data.image_files import PICTURES
 from zoo.data.open import Table, open_train_valid
 from zoo.data.read import TEXTUAL, kind_of
 from zoo.data.table import flat_targets
 from zoo.declare import Image, Inputs, Text
+from zoo.engine.loading.class_counts import warn_of_rare_classes
 from zoo.engine.options.config import Config
 from zoo.errors import DataError, OptionError, examples, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
+from zoo.tasks.label_names import check_classes, separator_hint
 
 
 def reads(model: TaskModel) -> str:
     """Return the kind of the model's inputs; see ``zoo.data.table.Table.reads``."""
     return kind_of(model.inputs, model.task)
+
+
+def channels_of(model: TaskModel) -> int:
+    """Return the channels of the model's images; 3 for a model that reads others."""
+    return model.inputs.channels if isinstance(model.inputs, Image) else 3
 
 
 def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tuple[Table, Table | None]:
@@ -35,7 +43,9 @@ def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tu
     Raises:
         DataError: If the data cannot be read, or have no class of the model's.
     """
-    return open_train_valid(train, valid, task=model.task, classes=model.labels, reads=reads(model), **config.opening)
+    return open_train_valid(
+        train, valid, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **config.opening
+    )
 
 
 def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: Config) -> tuple[Table, Table | None]:
@@ -48,12 +58,13 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
     check_targets(model, first)
     if second is not None:
         check_targets(model, second)
-    refuse_window(config.window, first)
+    refuse_window(config.window, first, channels_of(model))
     if config.on_corrupt == "skip":
         window = config.window or getattr(model.inputs, "window", None)
         channels = 0 if isinstance(model.inputs, Text) else model.inputs.channels
         first = drop_corrupt(first, config.max_corrupt, window, channels=channels)
         second = second and drop_corrupt(second, config.max_corrupt, window, channels=channels)
+    warn_of_rare_classes(find_task(model.task), first, second, config.class_weights)
     return first, second
 
 
@@ -101,15 +112,15 @@ def _windowed(model: TaskModel, inputs: Inputs, window: Any) -> Inputs:
     return dataclasses.replace(inputs, window=window)
 
 
-def refuse_window(window: tuple[float, float] | None, table: Table) -> None:
-    """Check that a window is given for scans only, not for pictures.
+def refuse_window(window: tuple[float, float] | None, table: Table, channels: int = 3) -> None:
+    """Check that a window is given for scans and images of other than 1 or 3 channels only, not for pictures.
 
     Raises:
         OptionError: If a window is given and all inputs are pictures.
     """
     names = [name for name in table.inputs if isinstance(name, str | os.PathLike)] if isinstance(table.inputs, list) else []
     pictures = bool(names) and all(os.fspath(name).lower().endswith(PICTURES) for name in names)
-    if window is not None and pictures:
+    if window is not None and pictures and channels in PICTURE_CHANNELS:
         raise OptionError(f"window: it is for DICOM files and volumes, and {table.source} has pictures; leave it out")
 
 
@@ -127,16 +138,15 @@ def check_targets(model: TaskModel, table: Table) -> None:
             raise DataError(f"{table.source} has {outputs} target values per sample, the model has num_classes={model.num_classes} outputs")
         return
     if len(table.classes) != model.num_classes:
-        raise DataError(
-            f"{table.source} has {len(table.classes)} classes ({examples(table.classes, 8)}), "
-            f"the model has num_classes={model.num_classes}; build it with adapt({len(table.classes)}) or remove the surplus"
-        )
-    if model.labels is not None and table.classes != model.labels:
+        found = f"{table.source} has {len(table.classes)} classes ({examples(table.classes, 8)})"
+        remedy = separator_hint(table.classes) or f"build it with adapt({len(table.classes)}) or remove the surplus"
+        raise DataError(f"{found}, the model has num_classes={model.num_classes}; {remedy}")
+    if model.labels is not None and table.classes != check_classes(model.labels):
         raise DataError(f"{table.source} has the classes {examples(table.classes, 8)}, the model has {examples(model.labels, 8)}")
 
 
 def summary(table: Table | None) -> dict[str, Any] | None:
-    """Return the source and counts of a table and a digest of the names and targets of its samples."""
+    """Return the source and counts of a table, labels that are missing included, and a digest of the names and targets of its samples."""
     if table is None:
         return None
     digest = hashlib.sha256(np.ascontiguousarray(flat_targets(np.asarray(table.targets))).tobytes())
@@ -147,4 +157,6 @@ def summary(table: Table | None) -> dict[str, Any] | None:
             digest.update(repr(name).encode())
         else:
             digest.update("/".join(Path(name).parts[-2:]).encode() if isinstance(name, str | os.PathLike) else b"?")
-    return {"source": table.source, "samples": len(table), "classes": table.counts(), "sha256": digest.hexdigest()}
+    missing = table.missing()
+    record = {"source": table.source, "samples": len(table), "classes": table.counts(), "sha256": digest.hexdigest()}
+    return record | ({"missing_labels": missing} if missing else {})

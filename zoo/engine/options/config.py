@@ -11,7 +11,20 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from zoo.engine.options.augment_options import resolve_augment
 from zoo.engine.options.model_selection import resolve_monitor
-from zoo.engine.options.option_types import Alpha, Float, Int, Option, Share, Switch, among, pair, validation_faults, weights_by_class
+from zoo.engine.options.option_types import (
+    Alpha,
+    Float,
+    Int,
+    Option,
+    Share,
+    Switch,
+    among,
+    names_listed,
+    pair,
+    path_text,
+    validation_faults,
+    weights_by_class,
+)
 from zoo.engine.options.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe
 from zoo.engine.options.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
@@ -192,7 +205,7 @@ class Config(BaseModel):
     ] = None
     augment: Annotated[dict[str, Any] | None, Option("see [below](#augmentation)", "of the recipe")] = None
     columns: Annotated[
-        dict[str, str],
+        dict[str, str | list[str]],
         Option(
             "own names of the columns, such as `file_name=file,group=patient_id`, in Python a mapping; without it `path`, `file`, `image` "
             "and their like are found too, for texts `sentence`, `sentence1` with `sentence2`, `premise` with `hypothesis`, `tokens`, for "
@@ -202,6 +215,35 @@ class Config(BaseModel):
             flag="NAMES",
         ),
     ] = Field(default_factory=dict)
+    label_columns: Annotated[
+        Annotated[tuple[str, ...], BeforeValidator(names_listed)],
+        Option(
+            "columns that hold the labels, one per class: 1, 0, or empty where unknown; for a single label exactly one 1 per row, for a "
+            "regression its numbers. The same as a list for `label` in `columns`",
+            "none",
+            section="Data",
+            flag="A,B",
+        ),
+    ] = ()
+    root: Annotated[
+        Annotated[str, BeforeValidator(path_text)] | None,
+        Option(
+            "folder of the files that a table names; names may lack their endings, and may be in folders below",
+            "that of the table",
+            section="Data",
+            flag="DIR",
+            reads=("image", "volume"),
+            free=True,
+        ),
+    ] = None
+    uncertain: Annotated[
+        Literal["mask", "positive", "negative"] | None,
+        Option(
+            "what a label of -1 counts as in a multi-label task; `mask` leaves it out of loss and metrics, as a missing one",
+            "refused",
+            section="Data",
+        ),
+    ] = None
     valid_split: Annotated[
         Annotated[str, BeforeValidator(_as_text)] | None,
         Option(
@@ -258,7 +300,7 @@ class Config(BaseModel):
     @property
     def opening(self) -> dict[str, Any]:
         """The options that are arguments of ``open_train_valid``."""
-        names = ("columns", "valid_split", "seed", "allow_leak", "drop_other_classes")
+        names = ("columns", "valid_split", "seed", "allow_leak", "drop_other_classes", "label_columns", "uncertain", "root")
         return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:

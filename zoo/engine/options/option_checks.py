@@ -76,6 +76,10 @@ def _useless(task: Task, config: Config) -> list[tuple[list[str], str]]:
     for name, why in task.useless.items():
         if getattr(config, name):
             reasons.setdefault(why, []).append(name)
+    if config.uncertain and not task.partial:
+        reasons.setdefault(f"it is for labels of -1 of a multi-label task, and the task is {task.name!r}", []).append("uncertain")
+    if config.label_columns and task.per_token:
+        reasons.setdefault(f"they are values per sample, and {task.name!r} labels words", []).append("label_columns")
     return [(names, why) for why, names in reasons.items()]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -65,6 +66,20 @@ def pair(value: Any) -> Any:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ValueError("must be two numbers (low, high)")
     return value
+
+
+def names_listed(value: Any) -> Any:
+    """Return names written as ``a,b`` as a list."""
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",")]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) and name for name in value):
+        raise ValueError("must be a list of names")
+    return tuple(value)
+
+
+def path_text(value: Any) -> Any:
+    """Return a path as text."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def among(known: Sequence[str]) -> Callable[[str], str]:

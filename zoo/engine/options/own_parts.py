@@ -27,7 +27,8 @@ class OwnParts:
     """The user's own parts of one run.
 
     Attributes:
-        loss: Function of the logits and targets of a batch to one value per sample; None for a loss by name.
+        loss: Function of the logits and targets of a batch to one value per sample, with a further argument ``mask`` if it takes
+            one; None for a loss by name.
         metrics: Functions of scikit-learn's form by name, see ``own_metrics``.
         lower: Names of the metrics whose lowest value is the best.
         augment: Function from a decoded image to another; None for an augmentation by name.
@@ -35,12 +36,22 @@ class OwnParts:
         on_epoch: Called with a copy of each line of the history.
     """
 
-    loss: Callable[[Any, Any], Any] | None = None
+    loss: Callable[..., Any] | None = None
     metrics: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     lower: frozenset[str] = frozenset()
     augment: Callable[[Any], Any] | None = None
     log_with: tuple[Any, ...] = ()
     on_epoch: Callable[[dict[str, Any]], Any] | None = None
+
+    @property
+    def masks(self) -> bool:
+        """Whether the loss takes ``mask``, which is False where a label is missing."""
+        if self.loss is None:
+            return False
+        try:
+            return "mask" in inspect.signature(getattr(self.loss, "forward", self.loss)).parameters
+        except (TypeError, ValueError):  # a builtin without a signature
+            return False
 
     def describe(self) -> dict[str, Any]:
         """Return the parts that change the result as plain data, which is compared when a run is resumed."""
@@ -126,7 +137,8 @@ def own_metrics(
                 errors.append(error)
         else:
             last = errors[-1]  # for predicted classes, which most functions of scikit-learn take
-            raise OptionError(f"metrics: {name!r} failed with {type(last).__name__}: {last}") from last
+            hint = " (the targets have NaN where labels are missing)" if targets.dtype.kind == "f" and np.isnan(targets).any() else ""
+            raise OptionError(f"metrics: {name!r} failed with {type(last).__name__}: {last}{hint}") from last
     undefined = set() if undefined is None else undefined
     for name, value in list(values.items()):
         if not math.isfinite(value):

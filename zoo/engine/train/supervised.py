@@ -21,7 +21,7 @@ from zoo.engine.options.config import Config
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.own_parts import OwnParts, own_metrics
 from zoo.engine.train.objective import Infer, Objective
-from zoo.errors import DataError, OptionError, did_you_mean, examples, fault_list
+from zoo.errors import DataError, OptionError, count, did_you_mean, examples, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
@@ -60,6 +60,7 @@ class Supervised(Objective):
         self._named = self.task.losses[config.loss] if config.loss else None
         self.cache_obstacle = "a penalty (delta) needs the inputs" if penalties and penalties.needs_inputs else ""
         self._undefined: set[str] = set()  # own metrics that were NaN or infinite
+        self._check_mask(train, valid)
         self._truth: npt.NDArray[Any] | None = None if valid is None else np.asarray(valid.targets)
         weights = class_weights(config.class_weights, self.task, flat_targets(np.asarray(train.targets)), train.classes)
         self._weights, self._smoothing = None if weights is None else weights.to(device), config.label_smoothing
@@ -69,6 +70,19 @@ class Supervised(Objective):
         lower = monitor in {*self.task.lower_is_better, *self._own.lower}
         sources = {"train": Source(encoded(train, self._scale))}
         super().__init__(model, sources, {} if valid is None else {"valid": valid}, monitor=monitor, lower=lower)
+
+    def _check_mask(self, *tables: Table | None) -> None:
+        """Check that a loss of the user's own takes the mask where labels are missing.
+
+        Raises:
+            OptionError: If it does not.
+        """
+        missing = sum(sum(table.missing().values()) for table in tables if table is not None)
+        if missing and self._own.loss is not None and not self._own.masks:
+            raise OptionError(
+                f"loss: {count(missing, 'label')} are missing, and the function takes no mask; write it as loss(logits, targets, mask), "
+                "the mask False where a label is missing and its target 0, or take a loss by name"
+            )
 
     def _check_defined(self, monitor: str, valid: Table, outputs: int) -> None:
         """Check that a monitor has a value on the validation data, such as AUROC, which needs two classes.
@@ -129,7 +143,11 @@ class Supervised(Objective):
     def _own_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the values of the user's own loss, one per sample."""
         assert self._own.loss is not None, "there is no own loss"
-        values = self._own.loss(logits, targets)
+        if self._own.masks:
+            known = ~targets.isnan() if targets.is_floating_point() else torch.ones_like(targets, dtype=torch.bool)
+            values = self._own.loss(logits, targets.where(known, 0), mask=known)
+        else:
+            values = self._own.loss(logits, targets)
         if not isinstance(values, Tensor) or tuple(values.shape) != (len(targets),):
             found = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
             remedy = "give one value per sample, such as reduction='none' and a mean over everything but the first axis"
@@ -174,7 +192,8 @@ def class_weights(
         return None
     if isinstance(wanted, str):
         return torch.tensor(task.class_weights(targets, classes), dtype=torch.float32)
-    faults = [f"{name!r} is no class{did_you_mean(name, classes)}" for name in wanted if name not in classes]
+    known = frozenset(classes)
+    faults = [f"{name!r} is no class{did_you_mean(name, classes)}" for name in wanted if name not in known]
     faults += [f"{name!r} has no weight" for name in classes if name not in wanted]
     if faults:
         raise DataError(

@@ -1,0 +1,121 @@
+"""torch datasets whose items are dicts, datasets that raise, and encoded bytes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.data.make import image
+from tests.engine.tiny import model
+from zoo.data.codecs import can_read
+from zoo.data.images import decode
+from zoo.data.open import open_data, open_train_valid
+from zoo.errors import CorruptInputError, DataError, OptionError
+
+
+class Dicts:
+    """Items with names of their own."""
+
+    def __init__(self, **keys: str) -> None:
+        self.keys = keys
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = {"image": image(index), "label": "ab"[index % 2], "group": f"p{index // 4}", "split": "train" if index < 16 else "val"}
+        return {self.keys.get(key, key): value for key, value in item.items()} | {"age": index, "a": (index + 1) % 2, "b": index % 2}
+
+
+def test_groups_and_splits_of_dicts_are_read() -> None:
+    table = open_data(Dicts())
+    assert table.groups is not None
+    assert table.groups[:5] == ("p0", "p0", "p0", "p0", "p1")
+    train, valid = open_train_valid(Dicts())
+    assert (len(train), len(valid or ())) == (16, 8)
+    whole, held = open_train_valid(Dicts(split="fold"))
+    assert not set(whole.groups or ()) & set((held and held.groups) or ())
+
+
+def test_columns_name_the_keys_of_dicts() -> None:
+    keys = {"image": "scan", "label": "kind", "group": "person", "split": "part"}
+    roles = {"file_name": "scan", "label": "kind", "group": "person", "split": "part"}
+    table = open_data(Dicts(**keys), columns=roles)
+    assert (table.classes, len(open_data(Dicts(**keys), columns=roles, split="val"))) == (("a", "b"), 8)
+    assert table.groups == open_data(Dicts()).groups
+    assert open_data(Dicts(), task="regression", columns={"label": "age"}).targets.tolist() == list(range(24))  # type: ignore[union-attr]
+    assert open_data(Dicts(), label_columns=["b", "a"]).classes == ("b", "a")
+    for columns, fact in [({"label": "knd"}, r"'knd' \(did you mean 'kind'\?\)"), ({"file_name": "scam"}, "did you mean 'scan'")]:
+        with pytest.raises(DataError, match=fact):
+            open_data(Dicts(**keys), columns=columns)
+    with pytest.raises(OptionError, match="'lable'"):
+        open_data(Dicts(), columns={"lable": "kind"})
+
+
+def test_an_item_without_the_keys_of_the_first_is_named() -> None:
+    class Odd(Dicts):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            item = super().__getitem__(index)
+            return item if index != 5 else {"image": item["image"]}
+
+    with pytest.raises(DataError, match="item 5 of the dataset Odd has no 'label', 'group', 'split'"):
+        open_data(Odd())
+
+
+@pytest.mark.parametrize("at", [0, 7])
+@pytest.mark.parametrize("kind", [KeyError, IndexError, ZeroDivisionError])
+def test_an_error_of_a_dataset_names_its_item_and_is_chained(at: int, kind: type[Exception]) -> None:
+    class Broken:
+        def __len__(self) -> int:
+            return 12
+
+        def __getitem__(self, index: int) -> Any:
+            if index == at:
+                raise kind("gone")
+            return image(index), index % 2
+
+    with pytest.raises(CorruptInputError, match=rf"item {at} of the dataset Broken cannot be read: {kind.__name__}: .?gone") as caught:
+        open_data(Broken())
+    assert isinstance(caught.value.__cause__, kind)
+
+
+def encoded(kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    image(3).save(stream, kind)
+    return stream.getvalue()
+
+
+def test_encoded_bytes_are_predicted_alone_and_in_lists() -> None:
+    net, data = model(3), encoded()
+    expected = net.predict([image(3)])
+    for given in (data, bytearray(data), memoryview(data), {"bytes": data, "path": None}, [data], [{"bytes": data}], (data, data)):
+        assert net.predict(given)[:1] == expected
+
+
+def test_what_no_image_is_gets_its_remedy() -> None:
+    head = b"\0\0\0\x18ftypheic" + bytes(200)
+    if not can_read(".heic"):
+        with pytest.raises(CorruptInputError, match=r"it is HEIC.*pip install pillow-heif"):
+            decode(head)
+
+
+@pytest.mark.skipif(not can_read(".avif"), reason="this build of Pillow has no AVIF")
+def test_avif_is_read_in_class_folders(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.avif").write_bytes(encoded("AVIF"))
+    table = open_data(tmp_path)
+    assert table.counts() == {"a": 1, "b": 1}
+    assert np.asarray(decode(table.inputs[0])).shape[2] == 3
+
+
+def test_heic_in_class_folders_is_read_or_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a").mkdir()
+    image(0).save(tmp_path / "a" / "0.png")
+    (tmp_path / "a" / "1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    assert len(open_data(tmp_path)) == 1 + can_read(".heic")
+    assert can_read(".heic") or "1 .heic file cannot be decoded (pip install pillow-heif" in caplog.text

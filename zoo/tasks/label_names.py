@@ -1,0 +1,105 @@
+"""Names of classes: how labels become names, their order, and the checks of a set of names."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from zoo.data.table import item_name
+from zoo.errors import DataError, count, did_you_mean, examples, fault_list
+
+INTEGER = re.compile(r"[+-]?\d+")
+_SEPARATORS = ("|", ";", ",", "/", "+", "&", "\t", " ")
+
+
+def class_order(names: set[str]) -> tuple[str, ...]:
+    """Return class names sorted: as numbers where all are integers (``2`` before ``10``), else as text."""
+    if all(INTEGER.fullmatch(name) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return class names as text in Unicode's composed form (NFC), in which names that look equal are equal.
+
+    Raises:
+        DataError: If a name occurs twice or there is none.
+    """
+    names = tuple(unicodedata.normalize("NFC", str(name)) for name in classes)
+    twice = sorted(name for name, number in Counter(names).items() if number > 1)
+    if twice or not names:
+        raise DataError(f"classes must be distinct names, one or more; {f'twice: {examples(twice)}' if twice else 'none given'}")
+    return names
+
+
+def plain(label: Any) -> Any:
+    """Return a label as plain Python data, text stripped and composed (NFC)."""
+    if isinstance(label, str):
+        return unicodedata.normalize("NFC", label.strip())
+    if hasattr(label, "tolist"):  # numpy scalars and arrays, torch tensors
+        return label.tolist()
+    return label
+
+
+def name_of(label: Any) -> str:
+    """Return the class name that a label is; 7.0 is ``7``."""
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return str(label)
+
+
+def is_missing(label: Any, *, empty_is_none: bool = False) -> bool:
+    """Return whether a label is None, NaN, NA, or empty text unless that means "none of the classes"."""
+    if isinstance(label, str):
+        return label.lower() == "nan" or (not label and not empty_is_none)
+    if label is None or type(label).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(label, float) and math.isnan(label)
+
+
+def are_indices(labels: Sequence[Any], known: Sequence[str]) -> bool:
+    """Return whether in-memory integers are class indices, because the class names are not numbers."""
+    if any(INTEGER.fullmatch(name) for name in known):
+        return False
+    return bool(labels) and all(type(label) is int and 0 <= label < len(known) for label in labels)
+
+
+def refuse_unknown(labels: Sequence[Sequence[str]], place: Mapping[str, int], inputs: Sequence[Any], source: str) -> None:
+    """Check that every name of every sample is a class.
+
+    Raises:
+        DataError: Listing those that are none, each with the nearest class.
+    """
+    rows = defaultdict(list)
+    for row, names in enumerate(labels):
+        for name in names:
+            if name not in place:
+                rows[name].append(row)
+    if rows:
+        faults = [
+            f"{name!r}{did_you_mean(name, place)}: {count(len(at), 'sample')}, first {examples([item_name(inputs, row) for row in at[:2]])}"
+            for name, at in list(rows.items())[:4]
+        ]
+        faults += [f"… and {count(len(rows) - 4, 'label')} more"] if len(rows) > 4 else []
+        headline = f"{source} has {count(len(rows), 'label')} outside the {len(place)} classes ({examples(list(place), 8)})"
+        remedy = "Correct the labels, give classes= (in the order of the model's outputs), or drop_other_classes=True."
+        hint = separator_hint([*place, *rows])
+        raise DataError(fault_list(headline, faults, f"{hint[0].upper()}{hint[1:]}. {remedy}" if hint else remedy))
+
+
+def separator_hint(names: Collection[str]) -> str:
+    """Return a sentence about names that are others joined by a separator, such as ``cat,dog``; empty if there are none."""
+    known = set(names)
+    for separator in _SEPARATORS:
+        joined = [name for name in names if separator in name]
+        found = [name for name in joined if len(parts := name.split(separator)) > 1 and all(part.strip() in known for part in parts)]
+        if found:
+            return (
+                f"{examples(list(map(repr, found)))} {'looks' if len(found) == 1 else 'look'} like several labels joined by {separator!r}; "
+                "with task='multi-label' labels are separated by '|', ';' or ','"
+            )
+    return ""
