@@ -248,6 +248,7 @@ STATE = {
     "zoo.engine.distributed.rendezvous._FOUND": "the place among the launcher's processes, which is given once",
     "zoo.engine.distributed.rendezvous._JOINED": "counts what ranks must count alike",
     "zoo.engine.distributed.heartbeat._STORES": "the launcher's store, which may live in this process",
+    "zoo.data.codecs.can_read": "a fact of the installation",
     "zoo.declare._is_function": "a function of its arguments",
     "zoo.weights.hub_cache._digest": "a function of its arguments, the state of the file among them",
     "zoo.engine.loading.order._cycle": "a function of its arguments",

@@ -24,7 +24,8 @@ else:
 # The distribution that a module comes in, where the two names differ.
 DISTRIBUTIONS = {"PIL": "pillow", "huggingface_hub": "huggingface-hub", "sklearn": "scikit-learn"}
 # Modules that are imported only where they are installed, or come with a plugin: the code says what to install.
-OPTIONAL = {"torchvision", "pytest", "peft"}
+OPTIONAL = {"torchvision", "pytest", "peft", "tifffile", "pillow_heif", "pillow_avif"}
+WITH_OTHERS = {"pyarrow"}  # comes with datasets
 # Extras of the core that bring a library and no plugin.
 LIBRARIES = {"lora": ["peft>=0.18.1"]}
 # What a plugin requires for others: the core, which says what to install where it is absent, or the library that it wraps.
@@ -51,7 +52,7 @@ def imported(folder: Path) -> set[str]:
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 modules.add(node.module.split(".")[0])
-    return {DISTRIBUTIONS.get(module, module) for module in modules - set(sys.stdlib_module_names) - OPTIONAL}
+    return {DISTRIBUTIONS.get(module, module) for module in modules - set(sys.stdlib_module_names) - OPTIONAL - WITH_OTHERS}
 
 
 @pytest.mark.parametrize("name", PROJECTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,19 @@ def test_targets_of_very_many_labels_are_bounded() -> None:
     labels = [[names[row % 100_000], names[(7 * row) % 100_000]] for row in range(100_000)]
     with pytest.raises(DataError, match=r"100000 samples and 100000 labels take 37 GiB"):
         open_data((list(range(100_000)), labels), task="multi-label", reads="volume")
+
+
+def test_label_columns_of_a_hub_dataset() -> None:
+    import datasets  # type: ignore[import-untyped]  # ships no types
+
+    hub = datasets.Dataset.from_dict({"text": ["x", "y"], "a": [1, None], "b": [0, 1]})
+    table = open_data(hub, reads="text", task="multi-label", label_columns=["b", "a"])
+    assert (table.classes, rows(table)) == (("b", "a"), [[0, 1], [1, None]])
+
+
+def test_very_long_cells_take_no_time() -> None:
+    started = time.perf_counter()
+    cells = ["1" * 200_000 + "x", "1 " * 100_000 + "x", "[" * 100_000 + "]" * 100_000, "['a" + "\\" * 100_000 + "]"]
+    for cell in cells:
+        assert len(read([cell, cell]).classes) >= 1
+    assert time.perf_counter() - started < 10

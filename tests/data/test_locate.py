@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import time
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 from tests.data.make import write
 from zoo.data.open import open_data, open_train_valid
 from zoo.errors import DataError, OptionError, ZooError
+from zoo.tasks.label_names import check_classes
 
 
 @pytest.fixture
@@ -156,22 +160,31 @@ def test_pictures_that_cannot_be_decoded_are_named(tmp_path: Path, caplog: pytes
         open_data(tmp_path / "b")
 
 
-def test_a_very_deep_folder_is_no_recursion_error(tmp_path: Path) -> None:
-    deep = tmp_path / "data" / "a"
-    deep.mkdir(parents=True)
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder of images, one of them 1500 levels down; walked step by step, as a path may have 4096 characters only."""
     write(tmp_path / "data" / "b" / "0.png")
-    here = Path.cwd()
-    import os
+    top, here = tmp_path / "data" / "a", Path.cwd()
+    top.mkdir()
+    os.chdir(top)
+    for _ in range(1500):
+        Path("d").mkdir()
+        os.chdir("d")
+    write(Path("0.png"))
+    os.chdir(here)
+    yield tmp_path / "data"
+    os.chdir(top)
+    for _ in range(1500):
+        os.chdir("d")
+    Path("0.png").unlink()
+    for _ in range(1500):  # shutil.rmtree is recursive
+        os.chdir("..")
+        Path("d").rmdir()
+    os.chdir(here)
 
-    try:  # one level at a time, as a path may have 4096 characters only
-        os.chdir(deep)
-        for _ in range(1500):
-            Path("d").mkdir()
-            os.chdir("d")
-        write(Path("0.png"))
-    finally:
-        os.chdir(here)
-    assert open_data(tmp_path / "data").counts() == {"a": 1, "b": 1}
+
+def test_a_very_deep_folder_is_no_recursion_error(deep: Path) -> None:
+    assert open_data(deep).counts() == {"a": 1, "b": 1}
 
 
 def test_a_parquet_that_unpacks_to_very_much_is_refused(tmp_path: Path) -> None:
@@ -190,10 +203,6 @@ def test_an_error_message_has_an_end() -> None:
 
 
 def test_many_classes_are_checked_in_no_time() -> None:
-    import time
-
-    from zoo.tasks.label_names import check_classes
-
     started = time.perf_counter()
     assert len(check_classes([f"class {index}" for index in range(200_000)])) == 200_000
     assert time.perf_counter() - started < 5

@@ -15,7 +15,7 @@ UNREAD = (".arw", ".cr2", ".dng", ".eps", ".ico", ".jxl", ".nef", ".psd", ".svg"
 
 @functools.cache
 def can_read(ending: str) -> bool:
-    """Return whether images of this ending can be decoded here; the plugin for HEIC is registered."""
+    """Return whether images of this ending can be decoded here; the plugin that Pillow needs is registered."""
     if ending in HEIC:
         if importlib.util.find_spec("pillow_heif") is None:
             return False
@@ -26,7 +26,13 @@ def can_read(ending: str) -> bool:
     if ending == ".avif":
         from PIL import features
 
-        return bool("avif" in features.modules and features.check("avif")) or importlib.util.find_spec("pillow_avif") is not None
+        if "avif" in features.modules and features.check("avif"):
+            return True
+        if importlib.util.find_spec("pillow_avif") is None:
+            return False
+        import pillow_avif  # type: ignore[import-not-found,unused-ignore]  # noqa: F401  # registers itself
+
+        return True
     return ending not in UNREAD
 
 
@@ -35,7 +41,7 @@ def remedy(ending: str) -> str:
     if ending in HEIC:
         return "pip install pillow-heif, or save them as JPEG or PNG"
     if ending == ".avif":
-        return "pip install 'pillow>=11.3', or save them as JPEG or PNG"
+        return "pip install 'pillow>=11.3' or pillow-avif-plugin, or save them as JPEG or PNG"
     return "save them as JPEG or PNG"
 
 
