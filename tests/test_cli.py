@@ -488,8 +488,8 @@ def test_names_of_files_are_not_taken_for_texts(tmp_path: Path, monkeypatch: pyt
     from zoo.cli.using import _refuse_files
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "texts.jsonl").write_text("{}")
-    for words in (["texts.jsonl"], ["a text", "texts.jsonl"], ["a.csv", "b.csv"]):
+    (tmp_path / "texts.xlsx").write_text("{}")
+    for words in (["texts.xlsx"], ["a text", "texts.jsonl"], ["a.csv", "b.csv"]):
         with pytest.raises(OptionError, match="texts are read from one"):
             _refuse_files(words)
     _refuse_files(["a.csv"])

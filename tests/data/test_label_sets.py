@@ -236,3 +236,8 @@ def test_very_long_cells_take_no_time() -> None:
     for cell in cells:
         assert len(read([cell, cell]).classes) >= 1
     assert time.perf_counter() - started < 10
+
+
+def test_only_the_label_has_several_columns() -> None:
+    with pytest.raises(OptionError, match=r"group=\['a', 'b'\]"):
+        open_data(pd.DataFrame({"image": list(pixels(2)), "label": ["a", "b"]}), columns={"group": ["a", "b"]})

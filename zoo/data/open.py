@@ -20,7 +20,7 @@ from zoo.tasks.label_columns import by_task
 from zoo.tasks.labels import class_names, encode, keep_classes, log_missing
 from zoo.tasks.task import Task
 
-_NONE: Mapping[str, str] = MappingProxyType({})
+_NONE: Mapping[str, str | Sequence[str]] = MappingProxyType({})
 log = logging.getLogger(__name__)
 
 
@@ -30,7 +30,7 @@ def open_data(
     task: str = "single-label",
     classes: Sequence[str] | None = None,
     split: str | None = None,
-    columns: Mapping[str, str] = _NONE,
+    columns: Mapping[str, str | Sequence[str]] = _NONE,
     labelled: bool | None = None,
     drop_other_classes: bool = False,
     reads: str = "image",
@@ -83,7 +83,7 @@ def open_train_valid(
     *,
     task: str = "single-label",
     classes: Sequence[str] | None = None,
-    columns: Mapping[str, str] = _NONE,
+    columns: Mapping[str, str | Sequence[str]] = _NONE,
     valid_split: str | None = None,
     seed: int = 0,
     allow_leak: bool = False,

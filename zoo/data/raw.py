@@ -37,6 +37,9 @@ class ReadOptions:
     channels: int = 3
 
     def __post_init__(self) -> None:
+        odd = [f"{role}={name!r}" for role, name in self.columns.items() if not isinstance(name, str) and role != "label"]
+        if odd:
+            raise OptionError(f"columns= has {', '.join(odd)}; each role but the label has the name of one column")
         listed = self.columns.get("label")
         if isinstance(listed, list | tuple):
             if self.label_columns:

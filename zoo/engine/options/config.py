@@ -19,6 +19,7 @@ from zoo.engine.options.option_types import (
     Share,
     Switch,
     among,
+    column_named,
     names_listed,
     pair,
     path_text,
@@ -205,7 +206,7 @@ class Config(BaseModel):
     ] = None
     augment: Annotated[dict[str, Any] | None, Option("see [below](#augmentation)", "of the recipe")] = None
     columns: Annotated[
-        dict[str, str | list[str]],
+        dict[str, Annotated[Any, BeforeValidator(column_named)]],
         Option(
             "own names of the columns, such as `file_name=file,group=patient_id`, in Python a mapping; without it `path`, `file`, `image` "
             "and their like are found too, for texts `sentence`, `sentence1` with `sentence2`, `premise` with `hypothesis`, `tokens`, for "

@@ -77,6 +77,13 @@ def names_listed(value: Any) -> Any:
     return tuple(value)
 
 
+def column_named(value: Any) -> Any:
+    """Check that a value is the name of a column, or a list of names."""
+    if not isinstance(value, str) and not (isinstance(value, (list, tuple)) and value and all(isinstance(name, str) for name in value)):
+        raise ValueError("must be the name of a column, or for the label a list of names")
+    return value if isinstance(value, str) else list(value)
+
+
 def path_text(value: Any) -> Any:
     """Return a path as text."""
     return os.fspath(value) if isinstance(value, os.PathLike) else value
