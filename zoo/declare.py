@@ -52,6 +52,7 @@ class Image:
         fixed_size: Whether the backbone runs at ``size`` only, unless built with another ``img_size``.
         window: Centre and width of the values of a grey DICOM file that become 0 to 1, after its rescale (Hounsfield units
             for CT); None uses the file's own.
+        ready_made: Whether the model was trained on float tensors outside [0, 1], which are its inputs as they are.
     """
 
     size: int | tuple[int, int] = 224
@@ -61,6 +62,7 @@ class Image:
     crop: float = 1.0
     fixed_size: bool = False
     window: tuple[float, float] | None = None
+    ready_made: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.size, int):

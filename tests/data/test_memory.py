@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,12 +149,21 @@ def test_a_torch_dataset_is_decoded_once_for_its_targets_and_then_on_demand() ->
     assert read.select([2]).inputs[0].tobytes() == image(2).tobytes()
 
 
-def test_targets_and_classes_that_a_dataset_keeps_cost_no_decoding() -> None:
-    pairs = Pairs([1, 0, 1])
-    pairs.targets, pairs.classes = [1, 0, 1], ["ants", "bees"]  # type: ignore[attr-defined]
-    read = open_data(Subset(pairs, [2, 1]))
-    assert (read.classes, read.targets.tolist()) == (("ants", "bees"), [1, 0])  # type: ignore[union-attr]
-    assert pairs.decoded == 1
+def test_targets_and_classes_that_a_dataset_keeps_cost_few_decodings() -> None:
+    pairs = Pairs([1, 0] * 500)
+    pairs.targets, pairs.classes = [1, 0] * 500, ["ants", "bees"]  # type: ignore[attr-defined]
+    read = open_data(Subset(pairs, range(2, 1000)))
+    assert (read.classes, read.targets.tolist()) == (("ants", "bees"), [1, 0] * 499)  # type: ignore[union-attr]
+    assert pairs.decoded == 9
+
+
+def test_what_a_dataset_delivers_is_the_truth_and_not_its_attribute(caplog: pytest.LogCaptureFixture) -> None:
+    pairs = Pairs([0, 1] * 10)
+    pairs.targets = [1, 0] * 10  # type: ignore[attr-defined]
+    for data, expected in ((pairs, [0, 1] * 10), (Subset(pairs, range(1, 20)), [1, *[0, 1] * 9])):
+        caplog.clear()
+        assert open_data(data).targets.tolist() == expected  # type: ignore[union-attr]
+        assert re.search(r"item 0 has the target \d and its attribute says \d", caplog.text)
 
 
 def test_a_tensor_dataset_gives_its_tensors() -> None:

@@ -34,7 +34,7 @@ def content_keys(*tables: Table) -> list[list[Hashable]]:
 
     def key(item: Any, table: Table, row: int) -> Hashable:
         if not _is_path(item, table):
-            return _memory_key(item) or (id(table), row)
+            return memory_key(item) or (id(table), row)
         status = stats.get(item)
         digest = _file_digest(item) if status and sizes[status[0]] > 1 else b""
         return digest or str(os.path.realpath(item))
@@ -120,7 +120,7 @@ def _file_digest(path: str) -> bytes:
         return b""
 
 
-def _memory_key(item: Any) -> Hashable:
+def memory_key(item: Any) -> Hashable:
     """Return a key of a sample in memory; empty for kinds that are not compared."""
     if isinstance(item, str | bytes):
         return item
@@ -128,6 +128,8 @@ def _memory_key(item: Any) -> Hashable:
         return tuple(item)
     if isinstance(item, Mapping) and isinstance(item.get("bytes"), bytes):
         return hashlib.sha256(item["bytes"]).digest()
+    if hasattr(item, "detach"):  # a tensor
+        item = item.detach().cpu().numpy()
     if isinstance(item, np.ndarray):
         return hashlib.sha256(np.ascontiguousarray(item).tobytes() + repr((item.shape, item.dtype)).encode()).digest()
     if isinstance(item, PIL.Image.Image) and getattr(item, "fp", None) is None:  # its pixels are in memory

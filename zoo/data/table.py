@@ -22,6 +22,7 @@ SPLIT_WORDS = {
 }
 PIXELS = ("image", "volume")  # values of Table.reads whose inputs are decoded
 _ODD_VALID = re.compile(r"(?:val|valid|validation|dev)[^a-z0-9]+[a-z0-9]")
+LOOKED_AT = 8  # samples that tell for all of a table
 _SHOWN = 40
 _LONGEST_PATH = 4096
 _CANONICAL = {word: name for name, words in SPLIT_WORDS.items() for word in words}
@@ -63,6 +64,11 @@ class View(Sequence[Any]):
 def pick(items: Sequence[Any], indices: Sequence[int] | Array) -> Sequence[Any]:
     """Return the chosen items: a list of a list or tuple, a lazy view of anything else."""
     return [items[int(i)] for i in indices] if isinstance(items, list | tuple) else View(items, indices)
+
+
+def spread_rows(count: int) -> list[int]:
+    """Return up to eight rows spread over ``count``, the first and the last among them."""
+    return sorted({int(row) for row in np.linspace(0, count - 1, LOOKED_AT)}) if count else []
 
 
 @dataclass(frozen=True, eq=False)

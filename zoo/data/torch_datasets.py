@@ -6,9 +6,11 @@ import logging
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from zoo.data.raw import Indicators, Raw, ReadOptions
+from zoo.data.table import spread_rows
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, check_options, did_you_mean, examples
 
 log = logging.getLogger(__name__)
@@ -68,8 +70,8 @@ def fetch(dataset: Any, index: int, parts: Sequence[Any] = ()) -> Any:
 def read_torch(dataset: Any, options: ReadOptions) -> Raw:
     """Read a torch dataset of ``(input, target)``, of dicts with such keys, or the dataset of a ``DataLoader``.
 
-    If the dataset has its targets as an attribute, no input is decoded. Further elements of a tuple are ignored. The keys of dicts
-    are found by their usual names, or named by ``options.columns``.
+    If the dataset has its targets as an attribute, few inputs are decoded, to see that its items have the same. Further elements of a
+    tuple are ignored. The keys of dicts are found by their usual names, or named by ``options.columns``.
 
     Raises:
         DataError: If it has no length, its items have no input, or a loader has its own sampler or collate function.
@@ -88,7 +90,7 @@ def read_torch(dataset: Any, options: ReadOptions) -> Raw:
         raise OptionError(f"{options.named} needs items that are dicts, and those of {source} are {type(first).__name__}s")
     if not isinstance(first, tuple | list) or len(first) < 2:
         return Raw(Items(dataset) if not isinstance(first, tuple | list) else Items(dataset, 0), None, source=source)
-    return _labelled(dataset, Items(dataset, 0), _targets(dataset), source)
+    return _labelled(dataset, Items(dataset, 0), _targets(dataset, source), source)
 
 
 def _read_dicts(dataset: Any, first: Mapping[Any, Any], options: ReadOptions, source: str) -> Raw:
@@ -185,14 +187,35 @@ def _class_names(dataset: Any) -> tuple[str, ...] | None:
     return tuple(unicodedata.normalize("NFC", str(name)) for name in names) if isinstance(names, list | tuple) and names else None
 
 
-def _targets(dataset: Any) -> list[Any]:
+def _targets(dataset: Any, source: str) -> list[Any]:
+    """Return the targets that a dataset delivers; those that it stores where some items agree with them, as reading items is slow."""
+    stored = _stored_targets(dataset)
+    if stored is not None and _agrees(dataset, stored, source):
+        return stored
+    return [_plain(fetch(dataset, index, (1,))) for index in range(len(dataset))]
+
+
+def _agrees(dataset: Any, stored: Sequence[Any], source: str) -> bool:
+    """Return whether items spread over a dataset have the targets that it stores."""
+    for row in spread_rows(len(dataset)):
+        with suppress(Exception):  # a damaged item is told, or left out, where its input is used
+            delivered = _plain(dataset[row][1])
+            if delivered != stored[row]:
+                line = "%s: item %d has the target %s and its attribute says %s; the targets of the items are used"
+                log.warning(line, source, row, delivered, stored[row])
+                return False
+    return True
+
+
+def _stored_targets(dataset: Any) -> list[Any] | None:
+    """Return the targets that a dataset has as an attribute, or None."""
     if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):  # torch.utils.data.Subset
-        targets = _targets(dataset.dataset)
-        return [targets[index] for index in dataset.indices]
+        targets = _stored_targets(dataset.dataset)
+        return None if targets is None else [targets[index] for index in dataset.indices]
     if hasattr(dataset, "tensors"):  # torch.utils.data.TensorDataset
         return list(dataset.tensors[1].tolist())
     stored = getattr(dataset, "targets", None)
     # With a target_transform, which only __getitem__ applies, `targets` would be wrong.
-    if stored is not None and len(stored) == len(dataset) and getattr(dataset, "target_transform", None) is None:
-        return list(stored.tolist() if hasattr(stored, "tolist") else stored)
-    return [_plain(fetch(dataset, index, (1,))) for index in range(len(dataset))]
+    if stored is None or len(stored) != len(dataset) or getattr(dataset, "target_transform", None) is not None:
+        return None
+    return list(map(_plain, stored))

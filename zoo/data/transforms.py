@@ -174,6 +174,15 @@ def check_tensor(x: torch.Tensor, inputs: Image) -> torch.Tensor:
             f"a float tensor has shape {tuple(x.shape)}, the model takes (channels, height, width) = {inputs.shape}; "
             "resize it, pass image_size=, or give images instead"
         )
+    check_finite(x)
+    return x.to("cpu", torch.float32)  # a dataset of the user's own may hold its tensors on a GPU
+
+
+def check_finite(x: torch.Tensor) -> None:
+    """Check that a float tensor has no NaN and no infinity.
+
+    Raises:
+        CorruptInputError: With their number.
+    """
     if not torch.isfinite(x).all():
         raise CorruptInputError(f"a float tensor has {int((~torch.isfinite(x)).sum())} values that are not finite; clean or remove it")
-    return x.to("cpu", torch.float32)  # a dataset of the user's own may hold its tensors on a GPU

@@ -41,6 +41,7 @@ class PhaseData:
         frozen: The objective's frozen modules, whose outputs are stored per sample where its views are fixed.
         obstacle: Why activations must not be stored, for the log; empty where they may be.
         share: Whether other runs of this process may use the outputs of the frozen prefix.
+        steady: Whether a sample is the same each time that it is read.
 
     Attributes:
         loaders: The loaders of all tables; to be closed at the end of the run.
@@ -58,8 +59,10 @@ class PhaseData:
         frozen: Mapping[str, nn.Module] | None = None,
         obstacle: str = "",
         share: bool = True,
+        steady: bool = True,
     ) -> None:
         self._model, self._sources, self._context, self._frozen = model, sources, context, frozen or {}
+        self._steady = steady
         self._valid_names = {name: name if name not in sources else f"{name} (validation)" for name in valid}
         tables = {name: source.table for name, source in sources.items()}
         tables |= {self._valid_names[name]: table for name, table in valid.items()}
@@ -131,7 +134,7 @@ class PhaseData:
     def _with_outputs(self, epoch: Epoch, name: str, batches: BatchFunction) -> BatchFunction:
         """Return batches with the outputs of the objective's frozen modules: stored where a sample's views are fixed, else computed."""
         views = self._context.config.views if epoch.cached else 1
-        fixed = epoch.cached or not epoch.augment
+        fixed = self._steady and (epoch.cached or not epoch.augment)
 
         def with_outputs(order: Sequence[Indices], position: int) -> Iterator[Batch]:
             for batch in batches(order, position):

@@ -21,7 +21,7 @@ from zoo.engine.inference.confidence_intervals import check_level, check_specifi
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
 from zoo.engine.loading.loader import Loader, default_workers
 from zoo.engine.loading.samples import samples_for
-from zoo.engine.loading.sources import channels_of, check_targets, reads, refuse_window
+from zoo.engine.loading.sources import as_trained, channels_of, check_targets, reads, refuse_window
 from zoo.engine.loading.start_method import usable_workers
 from zoo.engine.loading.stream import Function
 from zoo.engine.options.own_parts import own_metrics, take_own_parts
@@ -275,6 +275,7 @@ def _outputs(
             raise OptionError("window is for scans; the model reads texts")
         refuse_window(window, table, channels_of(model))
         inputs = replace(inputs, window=window)
+    table = as_trained(model, table)
     if batch_size < 1:
         raise OptionError(f"batch_size is {batch_size}; it must be at least 1")
     if not len(table):

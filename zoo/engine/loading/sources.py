@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from zoo.data.bands import PICTURES as PICTURE_CHANNELS
 from zoo.data.dataset import drop_corrupt
+from zoo.data.float_tensors import as_images, has_ready_made, holds_others
 from zoo.data.image_files import PICTURES
 from zoo.data.open import Table, open_train_valid
 from zoo.data.read import TEXTUAL, kind_of
@@ -19,10 +21,17 @@ from zoo.data.table import flat_targets
 from zoo.declare import Image, Inputs, Text
 from zoo.engine.loading.class_counts import warn_of_rare_classes
 from zoo.engine.options.config import Config
+from zoo.engine.options.option_checks import check_ready_made
 from zoo.errors import DataError, OptionError, examples, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.label_names import check_classes, separator_hint
+
+log = logging.getLogger("zoo")
+READY_MADE = (
+    "float tensors outside [0, 1] are the network's inputs as they are, neither resized, normalised nor augmented; "
+    "predict from tensors made the same way"
+)
 
 
 def reads(model: TaskModel) -> str:
@@ -55,6 +64,11 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
         DataError: If the data do not fit the model.
     """
     first, second = tables
+    if _ready_made(model.inputs, first):
+        check_ready_made(config)
+        log.info("%s: %s", first.source, READY_MADE)
+    else:
+        first, second = as_images(first), second and as_images(second)
     check_targets(model, first)
     if second is not None:
         check_targets(model, second)
@@ -68,8 +82,8 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
     return first, second
 
 
-def inputs_in_use(model: TaskModel, config: Config) -> Inputs:
-    """Return the model's declared input with the image size, text length or window of a configuration.
+def inputs_in_use(model: TaskModel, config: Config, table: Table) -> Inputs:
+    """Return the model's declared input with the image size, text length or window of a configuration, for a checked table.
 
     Raises:
         OptionError: If the model does not take such inputs, or not in this size; all faults at once.
@@ -83,7 +97,21 @@ def inputs_in_use(model: TaskModel, config: Config) -> Inputs:
                 faults.append(str(error))
     if faults:
         raise OptionError(faults[0] if len(faults) == 1 else fault_list("the model cannot take these inputs:", faults))
-    return inputs
+    return dataclasses.replace(inputs, ready_made=_ready_made(inputs, table)) if isinstance(inputs, Image) else inputs
+
+
+def as_trained(model: TaskModel, table: Table) -> Table:
+    """Return a table for inference, its float tensors read as in the training of the model."""
+    if not isinstance(model.inputs, Image) or not model.inputs.ready_made:
+        return table if _ready_made(model.inputs, table) else as_images(table)
+    if holds_others(table):
+        line = "%s: the model was trained on float tensors that were prepared outside of it, and its own preprocessing may differ"
+        log.warning(line, table.source)
+    return table
+
+
+def _ready_made(inputs: Inputs, table: Table) -> bool:
+    return isinstance(inputs, Image) and has_ready_made(table, inputs.channels)
 
 
 def _resized(model: TaskModel, inputs: Inputs, size: Any) -> Inputs:

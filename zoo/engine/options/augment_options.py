@@ -51,6 +51,7 @@ class AugmentFields(BaseModel):
 
 
 AUGMENT_FIELDS = tuple(AugmentFields.model_fields)
+ON_BATCHES = ("mixup", "cutmix")  # these mix the samples of a batch, whatever they were made of
 
 
 def resolve_augment(value: Any, switches: dict[str, Any], faults: list[str]) -> dict[str, Any] | None:

@@ -41,7 +41,14 @@ class Epoch:
 
 
 def list_epochs(
-    config: Config, groups: LayerGroups, *, steps: int, at_least: int = 0, separable: bool = True, augmentable: bool = True
+    config: Config,
+    groups: LayerGroups,
+    *,
+    steps: int,
+    at_least: int = 0,
+    separable: bool = True,
+    augmentable: bool = True,
+    steady: bool = True,
 ) -> list[Epoch]:
     """Return the epochs of a run.
 
@@ -52,6 +59,7 @@ def list_epochs(
         at_least: Shortest frozen prefix of every phase, in groups.
         separable: Whether the head can start from pooled features.
         augmentable: Whether the inputs can be augmented at all.
+        steady: Whether a sample is the same each time that it is read.
 
     Raises:
         UnknownGroupError: If a phase or ``freeze`` names a group that does not exist.
@@ -61,7 +69,7 @@ def list_epochs(
         frozen = prefix_of(phase, config, groups, at_least)
         augment = phase.augment and config.augment is not None and augmentable
         # Several views are augmented once and fixed; a single one is augmented anew every epoch.
-        fixed = not augment or config.views > 1
+        fixed = steady and (not augment or config.views > 1)
         cached = config.cache and not config.shard and frozen > 0 and fixed
         pooled = cached and separable and frozen == len(groups)
         total = phase.steps or count * steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from zoo.engine.options.augment_options import AUGMENTS, resolve_augment
+from zoo.engine.options.augment_options import AUGMENT_FIELDS, AUGMENTS, ON_BATCHES, resolve_augment
 from zoo.engine.options.config import DECLARED, SWITCHES, Config
 from zoo.engine.options.own_parts import OwnParts
 from zoo.engine.options.recipe import phase_epochs
@@ -68,6 +68,21 @@ def check_own_parts(model: TaskModel, config: Config, own: OwnParts) -> None:
         faults.append(f"loss: a function gives one value per sample, and {model.task!r} has several targets; take one by name")
     if faults:
         raise OptionError(fault_list("these options do not suit the run:", faults, "Leave out what is named"))
+
+
+def check_ready_made(config: Config) -> None:
+    """Check that no augmentation is given for float tensors that are the network's inputs as they are.
+
+    Raises:
+        OptionError: Naming the options.
+    """
+    given, usual = config.augment or {}, resolve_augment(config.recipe.augment, {}, []) or {}
+    idle = [name for name in AUGMENT_FIELDS if name not in ON_BATCHES and given.get(name) != usual.get(name)]
+    if given and idle:
+        raise OptionError(
+            f"augment ({', '.join(idle)}): the data are float tensors outside [0, 1], which are not augmented; "
+            "give images or values in [0, 1], or augment in the dataset"
+        )
 
 
 def _useless(task: Task, config: Config) -> list[tuple[list[str], str]]:

@@ -175,7 +175,16 @@ class DryRun:
     def _data(self, obstacle: str) -> PhaseData:
         run, objective = self._run, self._run.objective
         valid = dict.fromkeys(self._valid_names, self._table)
-        return PhaseData(run.model, self._sources, valid, run.context, frozen=objective.frozen, obstacle=obstacle, share=False)
+        return PhaseData(
+            run.model,
+            self._sources,
+            valid,
+            run.context,
+            frozen=objective.frozen,
+            obstacle=obstacle,
+            share=False,
+            steady=run.steady,
+        )
 
     @property
     def _valid_names(self) -> list[str]:

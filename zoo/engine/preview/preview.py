@@ -89,7 +89,7 @@ class _Planned:
     def preview(self) -> Preview:
         """Measure all phases."""
         model, tables, accelerator = self._model, self._tables, self._accelerator
-        model.inputs, model.labels = inputs_in_use(model, self._config), model.labels or tables[0].classes or None
+        model.inputs, model.labels = inputs_in_use(model, self._config, tables[0]), model.labels or tables[0].classes or None
         gc.collect()  # earlier garbage must not be freed during a measurement
         with prepared(model, self._dry_config, accelerator) as (layout, penalties):
             supervised = Supervised(model, *tables, self._dry_config, self._device, penalties, self._own)

@@ -143,7 +143,7 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
     with ranks.together():
         tables = check_tables(model, job.open_data(), config)
         record = _record(job, tables, accelerator)
-        model.inputs, model.labels = inputs_in_use(model, config), model.labels or tables[0].classes or None
+        model.inputs, model.labels = inputs_in_use(model, config, tables[0]), model.labels or tables[0].classes or None
     check_same_setup({**record, "config": _effective(record)}, model, ranks)
     with ranks.together():
         if ranks.main:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from zoo.data.spread import changes
 from zoo.declare import Text
 from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.distributed.sharding import check_batches
@@ -34,6 +36,8 @@ from zoo.engine.train.run_parts import RunParts
 from zoo.engine.train.train_epoch import EpochRunner
 from zoo.engine.train.train_state import frozen_names, write_stop
 
+log = logging.getLogger("zoo")
+
 
 class Training:
     """One run; to be built while the objective is active.
@@ -51,6 +55,7 @@ class Training:
         state: Position of the run and its history, one of the parts.
         best: The best epoch so far, one of the parts.
         data: Batches and validation outputs.
+        steady: Whether samples are the same each time that they are read.
     """
 
     def __init__(self, objective: Objective, context: RunContext) -> None:
@@ -58,6 +63,7 @@ class Training:
         self.objective, self.context, self.model = objective, context, model
         self.batches = StepBatches(objective.sources, config, ranks, objective.soften)
         check_batches(self.batches.smallest, ranks, separable=objective.separable)
+        self.steady = _are_steady(objective, context)
         epochs = list_epochs(
             config,
             model.groups,
@@ -65,12 +71,15 @@ class Training:
             at_least=model.frozen,
             separable=_starts_from_features(objective),
             augmentable=not isinstance(model.inputs, Text),
+            steady=self.steady,
         )
         self.parts = RunParts(objective, context, epochs)
         self.state, self.best = self.parts.state, self.parts.best
         guard, stepper = self.make_stepper()
         obstacle = run_cache_obstacle(objective, config)
-        self.data = PhaseData(model, objective.sources, objective.valid, context, frozen=objective.frozen, obstacle=obstacle)
+        self.data = PhaseData(
+            model, objective.sources, objective.valid, context, frozen=objective.frozen, obstacle=obstacle, steady=self.steady
+        )
         self._guard, self._reports = guard, EpochReports(context)
         self._writer = CheckpointWriter(context.folder / "checkpoint", self.parts.by_name(), ranks, lambda: self.state.steps)
         self._runner = EpochRunner(self.parts, context, stepper=stepper, guard=guard, batches=self.batches, writer=self._writer)
@@ -219,6 +228,16 @@ class Training:
     def _seconds(self) -> float:
         """Return the seconds of the present epoch so far, those before an interruption included."""
         return time.perf_counter() - self._epoch_started
+
+
+def _are_steady(objective: Objective, context: RunContext) -> bool:
+    """Return whether samples are the same each time that they are read; else nothing computed from them may be stored."""
+    tables = [*(source.table for source in objective.sources.values()), *objective.valid.values()]
+    found = next((table.source for table in tables if changes(table)), "")
+    found = next(filter(None, context.ranks.gather(found)), "")
+    if found:
+        log.warning("%s gives other samples each time that it is read; what is frozen is computed every epoch", found)
+    return not found
 
 
 def _starts_from_features(objective: Objective) -> bool:

@@ -1,0 +1,37 @@
+"""A few samples spread over a table, to judge all of it."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from zoo.data.duplicates import memory_key
+from zoo.data.own_augmentation import drawing_from
+from zoo.data.table import Table, spread_rows
+
+
+def spread(table: Table) -> list[Any]:
+    """Return up to eight inputs; none of an array, whose samples are all of one kind."""
+    if isinstance(table.inputs, np.ndarray):
+        return []
+    found = []
+    with drawing_from(random.Random(0)):  # a dataset that draws must not shift the random numbers of the run
+        for row in spread_rows(len(table)):
+            with suppress(Exception):  # a damaged sample is told, or left out, where it is used
+                found.append(table.inputs[row])
+    return found
+
+
+def changes(table: Table) -> bool:
+    """Return whether inputs differ each time that they are read, as those of a dataset that draws its own augmentation."""
+    if isinstance(table.inputs, list | tuple | np.ndarray):
+        return False
+    with drawing_from(random.Random(0)):
+        for row in spread_rows(len(table)):
+            with suppress(Exception):
+                if memory_key(table.inputs[row]) != memory_key(table.inputs[row]):
+                    return True
+    return False
