@@ -266,6 +266,8 @@ class BackboneSpec:
         weights: Pretrained weights, or None.
         options: Keyword arguments of ``build``.
         convert: ``"module:function"`` that maps ``(state_dict, module)`` to the module's own keys, or empty.
+        resize: ``"module:function"`` that maps ``(state_dict, before, module)``, the tensors of a saved model and the module that they come
+            from, built without values, to a module with other options, such as another image size; or empty.
         home: ``"module:function"`` that returns the file layout in which its home library opens a fine-tuned model.
         parameters: Number of parameters of the backbone without its head.
         macs: Multiply-accumulates of one forward at the declared size, in 10^9.
@@ -282,6 +284,7 @@ class BackboneSpec:
     weights: Weights | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     convert: str = ""
+    resize: str = ""
     home: str = ""
     parameters: int = 0
     macs: float = 0.0
@@ -291,12 +294,12 @@ class BackboneSpec:
 
     def __post_init__(self) -> None:
         layers = _is_function(self.layers) if isinstance(self.layers, str) else bool(self.layers)
-        optional = (not self.convert or _is_function(self.convert)) and (not self.home or _is_function(self.home))
+        optional = all(not name or _is_function(name) for name in (self.convert, self.resize, self.home))
         if not (layers and optional and _is_function(self.build) and _NAME.fullmatch(self.name)):
             self._raise_faults()
 
     def _raise_faults(self) -> None:
-        functions = {"build": self.build, "convert": self.convert, "home": self.home}
+        functions = {"build": self.build, "convert": self.convert, "resize": self.resize, "home": self.home}
         if isinstance(self.layers, str):
             functions["layers"] = self.layers
         faults = [

@@ -105,6 +105,8 @@ class Backbone:
 
             spec = spec.replace(weights=Weights(file=str(local_file(Path(weights), spec.name))))
             state = None
+        # What the tensors of a saved model were made with; published files have no options.
+        self._saved_with = spec.options if state is not None else None
         self.spec = with_options(spec, options or {})
         self.plugin = plugin
         self.pretrained = weights is not False and (spec.weights is not None or state is not None)
@@ -142,7 +144,8 @@ class Backbone:
         spec = with_options(self.spec, options)
         if not self.pretrained and self.spec.weights is None:
             log.warning("%s declares no pretrained weights: it starts from random values", spec.name)
-        module = build(spec, self._read if self.pretrained else None, allow_partial=self._allow_partial)
+        state = self._read if self.pretrained else None
+        module = build(spec, state, allow_partial=self._allow_partial, saved_with=self._saved_with)
         return bind(module, spec.layers, owner=f"backbone {spec.name!r}" + (f" (plugin {self.plugin})" if self.plugin else ""))
 
     def features(self, x: Tensor | Mapping[str, Tensor]) -> Tensor:

@@ -18,29 +18,55 @@ from zoo.plugins.loader import load_function
 log = logging.getLogger("zoo")
 
 
-def build(spec: BackboneSpec, state: Callable[[], State] | None, *, allow_partial: bool = False) -> nn.Module:
+def build(
+    spec: BackboneSpec,
+    state: Callable[[], State] | None,
+    *,
+    allow_partial: bool = False,
+    saved_with: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """Build a backbone: with random values if ``state`` is None, else on the meta device, then filled from the state.
 
     Args:
         spec: The declaration; ``options`` are passed to its builder.
         state: Reads the tensors of the backbone; called after the module is built.
         allow_partial: Whether tensors missing in the state keep random values instead of raising, and further ones are left out.
+        saved_with: The options of the saved model that the state comes from; None for a published file, whose keys are converted.
 
     Raises:
-        CoverageError: See ``fit_state``.
+        CoverageError: See ``fit_state``; or if a saved model cannot be brought to other options.
     """
     builder = load_function(spec.build)
     if state is None:
         return _module(builder(**spec.options), spec)
     with on_meta():
         module = _module(builder(**spec.options), spec)
-    fitted = fit_state(module, state(), spec, allow_partial=allow_partial)
+    if saved_with is None:
+        fitted = fit_state(module, state(), spec, allow_partial=allow_partial)
+    else:
+        fitted = _fit_saved(module, state(), spec, saved_with, allow_partial=allow_partial)
     if module.state_dict().keys() - fitted.keys():
         module = _module(builder(**spec.options), spec)
         module.load_state_dict(fitted, strict=False)
     else:
         materialize(module, fitted)
     return module
+
+
+def _fit_saved(module: nn.Module, state: State, spec: BackboneSpec, saved_with: Mapping[str, Any], *, allow_partial: bool) -> State:
+    """Return the tensors of a saved model for a module whose options may differ from those that it was saved with."""
+    own = spec.replace(convert="")  # its tensors have the module's names
+    if saved_with == spec.options:
+        return fit_state(module, state, own, allow_partial=allow_partial)
+    try:
+        if spec.resize:
+            with on_meta():
+                before = _module(load_function(spec.build)(**saved_with), spec)
+            state = load_function(spec.resize)(state, before, module)
+        return fit_state(module, state, own, allow_partial=allow_partial)
+    except (CoverageError, ValueError) as error:
+        changed = ", ".join(f"{name}={value}" for name, value in spec.options.items() if saved_with.get(name) != value)
+        raise CoverageError(f"{spec.name} was saved with other options and cannot be brought to {changed}: {error}") from error
 
 
 def _module(built: object, spec: BackboneSpec) -> nn.Module:

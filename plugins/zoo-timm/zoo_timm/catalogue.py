@@ -15,6 +15,7 @@ COMMON: dict[str, Any] = {
     "build": "zoo_timm.build:create",
     "layers": "zoo_timm.groups:layers",
     "convert": "zoo_timm.load:convert",
+    "resize": "zoo_timm.resize:resize",
     "home": "zoo_timm.home:export",
 }
 CATALOGUE = Path(__file__).with_name("catalogue.json")

@@ -34,7 +34,7 @@ def convert(state_dict: Mapping[str, Tensor], module: nn.Module) -> dict[str, Te
     filter_fn = checkpoint_filter(module)
     if filter_fn is not None:
         state = _without_classifier(_filtered(filter_fn, state_dict, module), module)
-    return _adapt_stem(state, module)
+    return adapt_stem(state, module)
 
 
 def checkpoint_filter(module: nn.Module) -> Filter | None:
@@ -95,7 +95,7 @@ def _published_channels(module: nn.Module) -> int:
     return int(module.pretrained_cfg["input_size"][0])  # type: ignore[index]  # timm puts a dict there
 
 
-def _adapt_stem(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+def adapt_stem(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """Adapt stems that see folded pixels to the module's input channels; plain stems are left to zoo."""
     from timm.models import adapt_input_conv
 
