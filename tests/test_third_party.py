@@ -95,6 +95,12 @@ USE = """
     print("checks", check_backbone("odd/net"))
 """
 
+# A tied weight is one parameter.
+COUNT = (
+    "import zoo, zoo.cli.output; net = zoo.get('odd/net', weights=False).build(); "
+    "print(zoo.cli.output.thousands(sum(parameter.numel() for parameter in net.parameters())))"
+)
+
 
 def write(folder: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
@@ -129,6 +135,8 @@ def test_an_odd_plugin_from_elsewhere_is_listed_shown_trained_saved_and_loaded(e
     assert "twist=2" in environment.run("zoo", "show", "odd/net", cwd=desk).stdout
     layers = environment.run("zoo", "layers", "odd/net", "--freeze", "late", cwd=desk).stdout
     assert [line.split()[1] for line in layers.splitlines()[1:6]] == ["input", "late", "early.0", "early.1", "end"]
+    count = environment.run("python", "-c", COUNT, cwd=desk).stdout.strip()
+    assert f"5 groups, {count} parameters" in layers
     done = environment.run("python", "-c", textwrap.dedent(USE), cwd=desk)
     assert "checks 12" in done.stdout
     told = json.loads(environment.run("zoo", "eval", "run", "photos", "--json", cwd=desk).stdout)

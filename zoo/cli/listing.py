@@ -14,6 +14,7 @@ from zoo.errors import UnknownBackboneError, count
 if TYPE_CHECKING:
     from zoo.declare import Inputs, Weights
     from zoo.models.backbone import Backbone
+    from zoo.models.layers import LayerGroups
     from zoo.registry.registry import Entry
 
 JSON = {"action": "store_true", "help": "print one JSON document"}
@@ -137,13 +138,24 @@ def layers(options: argparse.Namespace, out: Output) -> None:
     groups = zoo.get(options.name, weights=False).groups
     freeze = options.freeze or "0"
     frozen = groups.prefix_length(int(freeze) if freeze.isdecimal() else freeze)
-    sizes = [sum(parameter.numel() for parameter in group.parameters()) for group in groups]
+    sizes = _sizes(groups)
     rows = [
         (index, group.name, thousands(size), "frozen" if index < frozen else "trains", ", ".join(group.members))
         for index, (group, size) in enumerate(zip(groups, sizes, strict=True))
     ]
     print(table(rows, ("", "group", "parameters", "", "members"), right=(0, 2)))
     print(f"\n{count(len(groups), 'group')}, {thousands(sum(sizes))} parameters, {thousands(sum(sizes[frozen:])) or '0'} of them train")
+
+
+def _sizes(groups: LayerGroups) -> list[int]:
+    """Return the number of parameters of each group; one that several groups share counts in the first."""
+    seen: set[int] = set()
+    sizes = []
+    for group in groups:
+        own = {id(parameter): parameter.numel() for parameter in group.parameters() if id(parameter) not in seen}
+        seen |= own.keys()
+        sizes.append(sum(own.values()))
+    return sizes
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from zoo.data.table import PIXELS, Array, Table, looks_like_valid, rows_of_split
 from zoo.errors import DataError, count, examples, fault_list
 
 SHARE = 0.2
+_REMEDY = "give a validation set, or train on everything with valid=False (--no-valid)"
 log = logging.getLogger(__name__)
 _NUMBER = re.compile(r"0*(\d+)(\.0+)?")
 
@@ -77,14 +78,14 @@ def hold_out(table: Table, seed: int, share: float = SHARE) -> tuple[Table, Tabl
         DataError: If no split leaves every class in training and at least one row on each side.
     """
     if table.targets is None or len(table) < 2:
-        raise DataError(f"{table.source}: {count(len(table), 'sample')} cannot be split into train and valid; give a validation set")
+        raise DataError(f"{table.source}: {count(len(table), 'sample')} cannot be split into train and valid; {_REMEDY}")
     for held in _candidates(table, seed, share):
         rest = np.setdiff1d(np.arange(len(table)), held)
         if len(held) and len(rest) and _keeps_classes(table, rest):
             return table.select(rest), table.select(np.sort(held))
     raise DataError(
         f"{table.source}: no split of {share:.0%} leaves every class in train"
-        f"{' without cutting a group' if table.groups is not None else ''}; counts: {table.counts()}; give a validation set"
+        f"{' without cutting a group' if table.groups is not None else ''}; counts: {table.counts()}; {_REMEDY}"
     )
 
 
