@@ -17,15 +17,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.declare import BackboneSpec, Features, Inputs, Text, Weights, from_fields
+from zoo.declare import BackboneSpec, Text
 from zoo.errors import DiskFullError, OptionError, OutputExistsError, OutputPermissionError, SavedModelError, examples, fault_list
-from zoo.models.backbone import Backbone, is_own, with_options
+from zoo.models.backbone import Backbone, is_own
 from zoo.models.heads import OWN, own_head
 from zoo.models.layers import LayerGroups
 from zoo.models.task_model import TaskModel, build_head
 from zoo.plugins.loader import describe as describe_error
 from zoo.plugins.loader import load_function
 from zoo.registry.registry import default_registry
+from zoo.saved.declaration import inputs_of, root_of, spec_of
 from zoo.saved.metadata import Config, describe, model_card, preprocessor, read_config
 from zoo.util.atomic_write import write_json, write_text
 from zoo.weights.load import digest, read, write
@@ -110,7 +111,7 @@ def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, 
     """Open a saved model whose config.json was read; see ``load``."""
     _refuse_missing_parts(path, config, backbone, head)
     if backbone is not None:
-        own = backbone.spec.replace(inputs=_inputs(path, config, backbone.spec))
+        own = backbone.spec.replace(inputs=inputs_of(path, config, backbone.spec))
         tensors, groups = _tensors(path, config), backbone.fresh()
         _fill(groups.model, _part(tensors, "backbone"), path)
         return _assembled(path, config, own, groups, _part(tensors, "head"), head)
@@ -205,41 +206,6 @@ def backbone_state(folder: Path, config: Config) -> dict[str, Tensor]:
     return _part(_tensors(folder, config), "backbone")
 
 
-def spec_of(folder: Path, config: Config) -> BackboneSpec:
-    """Return the declaration of the saved model's backbone, with its own options and preprocessing."""
-    try:
-        spec = default_registry().resolve(config.zoo.backbone).spec
-    except LookupError as error:
-        needs = f"{config.zoo.backbone!r}, which {config.zoo.plugin or 'a plugin'} had"
-        raise SavedModelError(f"{str(folder)!r} needs the backbone {needs}: {error}") from error
-    where = str(folder / "config.json")
-    inputs = _inputs(folder, config, spec)
-    weights = Weights(file=str(folder / "model.safetensors"), license=config.zoo.license)
-    changed = {key: value for key, value in config.zoo.options.items() if spec.options.get(key) != value}
-    spec = with_options(spec, changed)
-    features = from_fields(Features, config.zoo.features, where) if config.zoo.features else spec.features
-    if config.zoo.base == config.zoo.backbone:  # a member of an open family has its own name
-        spec = spec.replace(name=config.base_model, base=config.zoo.backbone)
-    return spec.replace(inputs=inputs, features=features, weights=weights)
-
-
-def _inputs(folder: Path, config: Config, spec: BackboneSpec) -> Inputs:
-    """Return the saved input; the function of a tokenizer is that of the plugin, as a file must not name code."""
-    where = str(folder / "config.json")
-    if config.zoo.modality != spec.modality:
-        raise SavedModelError(
-            f"{where!r} says that {spec.name} reads {config.zoo.modality}; it reads {spec.modality}: the file was changed"
-        )
-    if not isinstance(spec.inputs, Text):
-        inputs: Inputs = from_fields(type(spec.inputs), config.zoo.inputs, where)
-        return inputs
-    if odd := sorted(config.zoo.inputs.keys() - {"max_length"}):
-        raise SavedModelError(f"{where!r} gives {', '.join(odd)} of a text; only max_length is read from there")
-    tokenizer = {"tokenizer": spec.inputs.tokenizer, "files": str(folder.resolve())}
-    inputs = from_fields(Text, {"max_length": spec.inputs.max_length, **config.zoo.inputs, **tokenizer}, where)
-    return inputs
-
-
 def _tensors(folder: Path, config: Config) -> dict[str, Tensor]:
     """Verify the weights file and return its tensors by their names in the model."""
     path = folder / "model.safetensors"
@@ -300,10 +266,3 @@ def save_tokenizer(inputs: Text, folder: Path) -> None:
         raise
     except Exception as error:
         log.warning("%s is saved without its tokenizer: %s", folder, describe_error(error))
-
-
-def root_of(spec: BackboneSpec) -> BackboneSpec:
-    """Return the spec at the root of the derivations of another, which a plugin declares."""
-    while spec.base:
-        spec = default_registry().resolve(spec.base).spec
-    return spec

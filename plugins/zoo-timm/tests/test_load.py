@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import partial
 from pathlib import Path
@@ -103,3 +104,13 @@ def test_a_stem_that_folds_pixels_is_adapted_to_one_channel(caplog: pytest.LogCa
 
 def test_a_model_tells_its_name_with_the_tag() -> None:
     assert name_of(timm.create_model("resnet18.a1_in1k", num_classes=0)) == "resnet18.a1_in1k"
+
+
+def test_a_saved_file_cannot_choose_another_architecture(tmp_path: Path) -> None:
+    folder = zoo.get("timm/test_vit", weights=False, img_size=64).adapt(2).save(tmp_path / "saved")
+    assert zoo.load(folder).inputs.size == (64, 64)  # type: ignore[union-attr]
+    told = json.loads((folder / "config.json").read_text())
+    told["architecture"] = told["zoo"]["options"]["architecture"] = "hf-hub:evil/repo"
+    (folder / "config.json").write_text(json.dumps(told))
+    with pytest.raises(zoo.SavedModelError, match=r"architecture='hf-hub:evil/repo' for timm/test_vit, whose declaration decides that"):
+        zoo.load(folder)
