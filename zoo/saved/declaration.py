@@ -26,7 +26,8 @@ def spec_of(folder: Path, config: Config) -> BackboneSpec:
     inputs = inputs_of(folder, config, spec)
     weights = Weights(file=str(folder / "model.safetensors"), license=config.zoo.license)
     changed = {key: value for key, value in config.zoo.options.items() if spec.options.get(key) != value}
-    _refuse_other_architecture(spec, changed, where)
+    if config.zoo.base != config.zoo.backbone:  # a member of an open family has a configuration of its own
+        _refuse_other_architecture(spec, changed, where)
     spec = with_options(spec, changed)
     features = from_fields(Features, config.zoo.features, where) if config.zoo.features else spec.features
     if config.zoo.base == config.zoo.backbone:  # a member of an open family has its own name

@@ -112,5 +112,5 @@ def test_a_saved_file_cannot_choose_another_architecture(tmp_path: Path) -> None
     told = json.loads((folder / "config.json").read_text())
     told["architecture"] = told["zoo"]["options"]["architecture"] = "hf-hub:evil/repo"
     (folder / "config.json").write_text(json.dumps(told))
-    with pytest.raises(zoo.SavedModelError, match=r"architecture='hf-hub:evil/repo' for timm/test_vit, whose declaration decides that"):
+    with pytest.raises(zoo.ZooError, match=r"architecture='hf-hub:evil/repo' for timm/test_vit, whose declaration decides that"):
         zoo.load(folder)
