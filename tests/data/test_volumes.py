@@ -185,3 +185,18 @@ def test_the_missing_package_is_named(package: str, source: str, monkeypatch: py
     monkeypatch.setattr(builtins, "__import__", fail)
     with pytest.raises(MissingExtraError, match=f"pip install {package}"):
         prepared(source, Volume(size=4))
+
+
+@pytest.mark.parametrize("kind", ["a shape of 10^12", "a damaged stream"])
+def test_every_error_of_an_array_file_names_the_path(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("scan.npy" if kind.startswith("a shape") else "scan.npz")
+    if path.suffix == ".npy":
+        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }".ljust(117) + b"\n"
+        path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    else:
+        np.savez_compressed(path, np.random.default_rng(0).random((8, 8, 8)))
+        content = bytearray(path.read_bytes())
+        content[200:400] = b"\xff" * 200
+        path.write_bytes(content)
+    with pytest.raises(CorruptInputError, match=r"scan\.np.' is no readable array: .*remove or replace it"):
+        read_volume(path)

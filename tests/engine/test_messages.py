@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 
+import zoo
 from tests.toy import ToyNet, toy_spec
 from zoo.declare import Weights
+from zoo.errors import TrainingError
 from zoo.models.backbone import Backbone
 
 
@@ -22,3 +25,14 @@ def test_the_licence_of_the_weights_is_told_before_training(tmp_path: Path, caps
     model.fit((images, [0, 1] * 4), recipe="linear-probe", epochs=1, batch_size=4, device="cpu", out=tmp_path / "run")
     told = "".join(capsys.readouterr())
     assert ("(weights: cc-by-nc-4.0)" in told) == pretrained, told
+
+
+def test_a_batch_of_one_that_a_batch_norm_cannot_train_on_names_the_sizes_that_work(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.BatchNorm2d(4))
+    pixels, labels = np.zeros((5, 8, 8, 3), np.uint8), [0, 1, 0, 1, 1]
+    model = zoo.wrap(network, inputs=8).adapt(2)
+    options = {"recipe": "full", "epochs": 1, "quiet": True}
+    with pytest.raises(TrainingError, match=r"one sample.*batch_size of 3 or more.*freeze_bn=True"):
+        model.fit((pixels, labels), False, batch_size=2, out=tmp_path / "two", **options)
+    model.fit((pixels, labels), False, batch_size=3, out=tmp_path / "three", **options)
+    model.fit((pixels, labels), False, batch_size=2, freeze_bn=True, out=tmp_path / "held", **options)

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.engine.tiny import difference, images, model, values
+from tests.faults.fake_dist import run_python
 from zoo.data.open import Table, open_data
 from zoo.engine.loading import worker_watchdog
 from zoo.errors import CorruptInputError, LoaderError, ZooError
@@ -128,3 +129,19 @@ def test_t8_prediction_has_the_same_errors() -> None:
 
 def test_t8_by_default_a_hang_ends_after_five_minutes() -> None:
     assert worker_watchdog.TIMEOUT == 300.0
+
+
+def test_loader_processes_leave_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
+    done = run_python(
+        """
+        import numpy, zoo
+        model = zoo.get("zoo/glyphnet").adapt(2)
+        data = numpy.zeros((16, 32, 32), numpy.uint8), [0, 1] * 8
+        for number in range(2):
+            model.fit(data, False, recipe="full", epochs=1, batch_size=8, workers=2, quiet=True, out=f"run{number}")
+        """,
+        cwd=tmp_path,
+        TMPDIR=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run0", "run1"]

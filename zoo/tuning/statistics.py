@@ -19,6 +19,11 @@ def moving_norms(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if module.training and keeps_statistics(module)]
 
 
+def is_single_value(error: BaseException) -> bool:
+    """Return whether an error is that of a BatchNorm in training mode given one value per channel, which has no variance."""
+    return isinstance(error, ValueError) and str(error).startswith("Expected more than 1 value per channel when training")
+
+
 def statistics_of(norms: list[nn.Module]) -> list[Tensor]:
     """Return the statistics of norms, counters included."""
     return [buffer for norm in norms for buffer in norm.buffers(recurse=False)]

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from multiprocessing.connection import wait
+from multiprocessing.util import get_temp_dir
 from typing import Any, NoReturn
 
 import torch
@@ -66,6 +67,7 @@ class WatchedLoader(DataLoader[Any]):
             return super()._get_iterator()
         self.check_worker_number_rationality()
         method = self.multiprocessing_context.get_start_method()
+        get_temp_dir()  # of this process, which removes it at its end; a worker that is ended would leave one of its own
         try:
             with starting_workers(method):
                 return _Iterator(self)

@@ -6,7 +6,7 @@ import dataclasses
 import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import NoReturn
 
 import torch
@@ -22,6 +22,7 @@ from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.runtime.rollback import Undo
 from zoo.engine.train.objective import Objective
 from zoo.errors import RankError, TrainingError
+from zoo.tuning.statistics import is_single_value
 
 log = logging.getLogger("zoo")
 Load = Callable[[], Sequence[Mapping[str, Batch]]]
@@ -214,7 +215,7 @@ class Stepper:
         pieces = [(batch, part) for batch in batches for part in _slices(self._size(batch), self.micro_batches)]
         for number, (batch, part) in enumerate(pieces, 1):
             piece = batch if part.stop - part.start == self._size(batch) else {name: cut(one, part) for name, one in batch.items()}
-            with step.forward.autocast():
+            with step.forward.autocast(), _naming_single_values():
                 total = objective.loss(step.forward, piece)
             if not isinstance(total, Tensor) or total.numel() != 1:
                 found = f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
@@ -280,3 +281,17 @@ def _status(caught: Exception) -> Status:
     if isinstance(caught, NonFiniteError):
         return Status.NOT_FINITE
     return Status.OUT_OF_MEMORY if is_out_of_memory(caught) else Status.FAILED
+
+
+@contextmanager
+def _naming_single_values() -> Iterator[None]:
+    """Tell what a BatchNorm needs, which torch says of its own input only."""
+    try:
+        yield
+    except ValueError as error:
+        if not is_single_value(error):
+            raise
+        raise TrainingError(
+            "a batch has one sample, and a BatchNorm that sees one pixel of it has no variance; take a batch_size of 3 or more "
+            "(of an odd number of samples, batches of 2 leave one alone), freeze_bn=True, or larger images (image_size=)"
+        ) from error
