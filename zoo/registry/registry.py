@@ -51,7 +51,8 @@ class Registry:
         self.plugins: list[Plugin] = [contribution.plugin for contribution in self._contributions]
         self.aliases: dict[str, str] = self._files.aliases
         self._lookup = Lookup(self._contributions, self._files)
-        self._listed = {name: sorted(entries, key=lambda entry: entry.origin) for name, entries in self._lookup.given.items()}
+        given = self._lookup.given
+        self._listed = {name: entries if len(entries) == 1 else _by_origin(entries) for name, entries in given.items()}
         self.pending: list[str] = []
         self._list_derived()
 
@@ -268,6 +269,10 @@ def _installed(policy: Policy) -> list[Plugin]:
     for warning in policy.unmatched([plugin.found for plugin in found if plugin.found]):
         log.warning(warning)
     return found
+
+
+def _by_origin(entries: list[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda entry: entry.origin)
 
 
 def _labels(plugins: Iterable[Plugin]) -> str:
