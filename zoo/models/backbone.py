@@ -183,7 +183,7 @@ class Backbone:
             labels: Names of the classes in the order of the logits; taken from the data if not given.
             seed: Seed of all initial values: the head's, and the backbone's if it is not pretrained.
             **head_options: Options of the head: ``pool``, ``dropout``, and ``hidden`` and ``activation`` for ``mlp``. The pool
-                ``pooler`` is the text backbone's own.
+                ``pooler`` is the backbone's own, which BERT, CLIP and others have.
 
         Raises:
             OptionError: If an argument is out of range or unknown; all in one error.
@@ -229,17 +229,18 @@ def with_options(spec: BackboneSpec, options: Mapping[str, Any]) -> BackboneSpec
 
 
 def has_pooler(spec: BackboneSpec) -> bool:
-    """Return whether a text backbone has a pooling of its own: whether its builder has an option ``pooler``."""
-    return isinstance(spec.inputs, Text) and "pooler" in inspect.signature(load_function(spec.build)).parameters
+    """Return whether a backbone has a pooling of its own: whether its builder has an option ``pooler``."""
+    return "pooler" in inspect.signature(load_function(spec.build)).parameters
 
 
 def _features(spec: BackboneSpec, options: Mapping[str, Any]) -> Features:
     """Return the features with or without the option ``pooler``: one vector, or one per token."""
-    if not isinstance(spec.inputs, Text) or "pooler" not in options:
+    if "pooler" not in options:
         return spec.features
+    text, dim = isinstance(spec.inputs, Text), spec.features.dim
     if options["pooler"]:
-        return Features(dim=spec.features.dim, layout="BD")
-    return Features(dim=spec.features.dim, layout="BND", pool="avg", prefix_tokens=1)
+        return Features(dim=dim, layout="BD", prefix_tokens=0 if text else spec.features.prefix_tokens)
+    return Features(dim=dim, layout="BND", pool="avg", prefix_tokens=1 if text else spec.features.prefix_tokens)
 
 
 def _check_build_options(spec: BackboneSpec, options: Mapping[str, Any]) -> None:

@@ -24,6 +24,17 @@ DINO_IMAGES = {
     **IMAGENET,
 }
 VIT_IMAGES = {"size": {"height": 224, "width": 224}, "resample": 2, **HALF}
+CUT = {"do_center_crop": True, "crop_size": 224, "resample": 3}
+CLIP_IMAGES = {
+    "size": 224,
+    **CUT,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+DEIT_IMAGES = {"size": 256, **CUT, **IMAGENET}
+SIGLIP_IMAGES = {"size": {"height": 224, "width": 224}, "resample": 3, **HALF}
+SWIN_IMAGES = {"size": 224, "resample": 3, **IMAGENET}
+CONVNEXT_IMAGES = {"size": 224, "crop_pct": 0.875, "resample": 3, **IMAGENET}
 
 
 def bert(size: dict[str, Any], vocab: int, **more: Any) -> dict[str, Any]:
@@ -67,6 +78,29 @@ def dinov2(hidden: int, layers: int, heads: int, kind: str = "dinov2", **more: A
 def vit(size: dict[str, Any], patch: int = 16) -> dict[str, Any]:
     """Return a configuration of ViT."""
     return {"model_type": "vit", **size, "image_size": 224, "patch_size": patch, "layer_norm_eps": 1e-12, "qkv_bias": True}
+
+
+def clip(size: dict[str, Any], patch: int) -> dict[str, Any]:
+    """Return a configuration of the images' part of CLIP."""
+    return {"model_type": "clip_vision_model", **size, "image_size": 224, "patch_size": patch, "hidden_act": "quick_gelu"}
+
+
+def deit(hidden: int, heads: int) -> dict[str, Any]:
+    """Return a configuration of DeiT with its second token."""
+    size = {"hidden_size": hidden, "num_hidden_layers": 12, "num_attention_heads": heads, "intermediate_size": 4 * hidden}
+    return {"model_type": "deit", **size, "image_size": 224, "patch_size": 16, "layer_norm_eps": 1e-12, "qkv_bias": True}
+
+
+def swin(width: int, third: int, heads: list[int]) -> dict[str, Any]:
+    """Return a configuration of Swin."""
+    size = {"embed_dim": width, "depths": [2, 2, third, 2], "num_heads": heads, "window_size": 7}
+    return {"model_type": "swin", **size, "image_size": 224, "patch_size": 4, "mlp_ratio": 4.0, "qkv_bias": True}
+
+
+def convnext(width: int, third: int, kind: str = "convnext") -> dict[str, Any]:
+    """Return a configuration of ConvNeXt, version 1 or 2."""
+    size = {"hidden_sizes": [width, 2 * width, 4 * width, 8 * width], "depths": [3, 3, third, 3]}
+    return {"model_type": kind, **size, "image_size": 224, "patch_size": 4, "num_stages": 4}
 
 
 def modernbert(**size: Any) -> dict[str, Any]:
@@ -114,6 +148,16 @@ REPOSITORIES: dict[str, dict[str, Any]] = {
         "license": "mit",
         "description": "Trained further on MIMIC-III.",
     },
+    "facebook/convnext-base-224": {"config": convnext(128, 27), "license": "apache-2.0", "processor": CONVNEXT_IMAGES},
+    "facebook/convnext-tiny-224": {"config": convnext(96, 9), "license": "apache-2.0", "processor": CONVNEXT_IMAGES},
+    "facebook/convnextv2-tiny-1k-224": {
+        "config": convnext(96, 9, "convnextv2"),
+        "license": "apache-2.0",
+        "processor": CONVNEXT_IMAGES,
+    },
+    "facebook/deit-base-distilled-patch16-224": {"config": deit(768, 12), "license": "apache-2.0", "processor": DEIT_IMAGES},
+    "facebook/deit-small-distilled-patch16-224": {"config": deit(384, 6), "license": "apache-2.0", "processor": DEIT_IMAGES},
+    "facebook/deit-tiny-distilled-patch16-224": {"config": deit(192, 3), "license": "apache-2.0", "processor": DEIT_IMAGES},
     "facebook/dinov2-base": {"config": dinov2(768, 12, 12), "license": "apache-2.0", "processor": DINO_IMAGES},
     "facebook/dinov2-large": {"config": dinov2(1024, 24, 16), "license": "apache-2.0", "processor": DINO_IMAGES},
     "facebook/dinov2-small": {"config": dinov2(384, 12, 6), "license": "apache-2.0", "processor": DINO_IMAGES},
@@ -132,6 +176,12 @@ REPOSITORIES: dict[str, dict[str, Any]] = {
     "google-bert/bert-base-uncased": {"config": bert(BASE, 30522), "license": "apache-2.0"},
     "google-bert/bert-large-cased": {"config": bert(LARGE, 28996), "license": "apache-2.0"},
     "google-bert/bert-large-uncased": {"config": bert(LARGE, 30522), "license": "apache-2.0"},
+    "google/siglip-base-patch16-224": {
+        "config": {"model_type": "siglip_vision_model", **BASE, "image_size": 224, "patch_size": 16},
+        "license": "apache-2.0",
+        "processor": SIGLIP_IMAGES,
+        "description": "The images' part.",
+    },
     "google/vit-base-patch16-224": {"config": vit(BASE), "license": "apache-2.0", "processor": VIT_IMAGES},
     "google/vit-base-patch16-224-in21k": {"config": vit(BASE), "license": "apache-2.0", "processor": VIT_IMAGES},
     "google/vit-large-patch16-224": {"config": vit(LARGE), "license": "apache-2.0", "processor": VIT_IMAGES},
@@ -139,6 +189,20 @@ REPOSITORIES: dict[str, dict[str, Any]] = {
         "config": bert(BASE, 30522),
         "license": "mit",
         "description": "Trained from scratch on PubMed abstracts and full texts.",
+    },
+    "microsoft/beit-base-patch16-224": {
+        "config": {
+            "model_type": "beit",
+            **BASE,
+            "image_size": 224,
+            "patch_size": 16,
+            "layer_norm_eps": 1e-12,
+            "layer_scale_init_value": 0.1,
+            "use_relative_position_bias": True,
+            "use_mean_pooling": True,
+        },
+        "license": "apache-2.0",
+        "processor": VIT_IMAGES,
     },
     "microsoft/deberta-v3-base": {"config": deberta(BASE), "license": "mit"},
     "microsoft/deberta-v3-large": {"config": deberta(LARGE), "license": "mit"},
@@ -156,6 +220,19 @@ REPOSITORIES: dict[str, dict[str, Any]] = {
         "license": "mit",
         "description": "DINOv2 on chest radiographs.",
     },
+    "microsoft/swin-base-patch4-window7-224": {
+        "config": swin(128, 18, [4, 8, 16, 32]),
+        "license": "apache-2.0",
+        "processor": SWIN_IMAGES,
+    },
+    "microsoft/swin-tiny-patch4-window7-224": {
+        "config": swin(96, 6, [3, 6, 12, 24]),
+        "license": "apache-2.0",
+        "processor": SWIN_IMAGES,
+    },
+    "openai/clip-vit-base-patch16": {"config": clip(BASE, 16), "processor": CLIP_IMAGES, "description": "The images' part."},
+    "openai/clip-vit-base-patch32": {"config": clip(BASE, 32), "processor": CLIP_IMAGES, "description": "The images' part."},
+    "openai/clip-vit-large-patch14": {"config": clip(LARGE, 14), "processor": CLIP_IMAGES, "description": "The images' part."},
     "sentence-transformers/all-MiniLM-L12-v2": {
         "config": bert({**MINI, "num_hidden_layers": 12}, 30522),
         "license": "apache-2.0",

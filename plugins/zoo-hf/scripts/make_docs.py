@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from zoo_hf.build import image, text, text_with_pooler
+from zoo_hf.build import on_meta
+from zoo_hf.describe import root
 from zoo_hf.families import FAMILIES
 from zoo_hf.family import Family, Home
 
@@ -17,16 +17,26 @@ SMALL = {"num_hidden_layers": 3}
 
 
 def names(kind: str, family: Family) -> str:
-    """Return the names of the groups of a model with three layers, with N in place of the last number."""
-    config = {"model_type": kind, **({"n_layers": 3} if kind == "distilbert" else SMALL)}
-    with torch.device("meta"):
-        build = image if family.reads == "image" else text
-        module = text_with_pooler(config, pooler=True) if family.pooler else build(config)
-    groups = list(zoo.bind(module, family.layers).names)
-    if "layer.2" not in groups:
-        return ", ".join(groups)
-    groups[groups.index("layer.0") : groups.index("layer.2") + 1] = ["layer.0 … layer.N"]
-    return ", ".join(f"{group} (if used)" if group == "pooler" else group for group in groups)
+    """Return the names of the groups of a model with three layers or its default stages, with N for the last layer."""
+    small = {"n_layers": 3} if kind == "distilbert" else SMALL
+    config = {"model_type": kind, **({} if "stage" in family.layers else small)}
+    groups = list(zoo.bind(on_meta(config, pooler=True), family.layers).names)
+    for numbered in ("layer", "stage"):
+        found = [group for group in groups if group.startswith(f"{numbered}.")]
+        if found:
+            last = f"{numbered}.N" if numbered == "layer" else found[-1]
+            groups[groups.index(found[0]) : groups.index(found[-1]) + 1] = [f"{found[0]} … {last}"]
+    if "pooler" in groups and "shared" not in groups:
+        groups[groups.index("pooler")] = "pooler (if used)"
+    return ", ".join(groups)
+
+
+def pooling(kind: str, family: Family) -> str:
+    """Return the pooling that a head has by default."""
+    features = root(kind).features
+    if features.layout != "BD":
+        return f"`{features.pool}`"
+    return "its own" if family.pooler == "always" else "its own (`pooler`)"
 
 
 def opens(home: Home | None) -> str:
@@ -36,15 +46,14 @@ def opens(home: Home | None) -> str:
     hidden = (
         f"head='mlp', hidden=WIDTH, activation='{'gelu' if home.activation.isupper() else home.activation}', " if home.activation else ""
     )
-    return f"`{hidden}pool='{home.pool}'`"
+    return f"`{hidden}pool='{home.pool}'`" if home.pool else "nothing more"
 
 
 def rows() -> list[str]:
     """Return a table row per family."""
     lines = ["| `model_type` | reads | default pooling | groups | opens in transformers with `adapt(N, …)` |", "|---|---|---|---|---|"]
     for kind, family in FAMILIES.items():
-        pool = "its own (`pooler`)" if family.pooler == "default" else f"`{family.pool}`"
-        lines.append(f"| `{kind}` | {family.reads} | {pool} | {names(kind, family)} | {opens(family.sequence)} |")
+        lines.append(f"| `{kind}` | {family.reads} | {pooling(kind, family)} | {names(kind, family)} | {opens(family.sequence)} |")
     return lines
 
 

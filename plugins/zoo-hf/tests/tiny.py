@@ -26,22 +26,55 @@ DEBERTA = {
     "share_att_key": True,
     "type_vocab_size": 0,
 }
+PLAIN: dict[str, Any] = {**SHORT, "intermediate_size": 32, "image_size": 32, "patch_size": 8}
+MAPS: dict[str, Any] = {"hidden_sizes": [8, 12], "depths": [1, 2], "image_size": 32}
+WINDOWS: dict[str, Any] = {"embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4, "image_size": 32, "patch_size": 4}
+IMAGE_CONFIGS: dict[str, dict[str, Any]] = {
+    "beit": {**PLAIN, "use_relative_position_bias": True},
+    "clip_vision_model": PLAIN,
+    "convnext": {**MAPS, "num_stages": 2},
+    "convnextv2": {**MAPS, "num_stages": 2},
+    "deit": PLAIN,
+    "dinov2": {**SHORT, "mlp_ratio": 2, "image_size": 42, "patch_size": 14},
+    "dinov2_with_registers": {**SHORT, "mlp_ratio": 2, "image_size": 42, "patch_size": 14, "num_register_tokens": 2},
+    "dinov3_convnext": MAPS,
+    "dinov3_vit": {**PLAIN, "num_register_tokens": 2},
+    "hiera": {
+        "embed_dim": 8,
+        "depths": [1, 2],
+        "num_heads": [1, 2],
+        "num_query_pool": 1,
+        "masked_unit_attention": [True, False],
+        "image_size": [64, 64],
+    },
+    "ijepa": PLAIN,
+    "segformer": {
+        "hidden_sizes": [8, 16],
+        "depths": [1, 2],
+        "num_attention_heads": [1, 2],
+        "num_encoder_blocks": 2,
+        "image_size": 32,
+    },
+    "siglip_vision_model": PLAIN,
+    "swin": WINDOWS,
+    "swinv2": WINDOWS,
+    "vit": PLAIN,
+    "vit_mae": PLAIN,
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "albert": {**BERT, "embedding_size": 8},
     "bert": BERT,
     "camembert": BERT,
     "deberta-v2": {**BERT, **DEBERTA},
-    "dinov2": {**SHORT, "mlp_ratio": 2, "image_size": 42, "patch_size": 14},
-    "dinov2_with_registers": {**SHORT, "mlp_ratio": 2, "image_size": 42, "patch_size": 14, "num_register_tokens": 2},
     "distilbert": {"vocab_size": 60, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 40},
     "electra": {**BERT, "embedding_size": 8},
     "modernbert": {**BERT, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
     "mpnet": BERT,
     "roberta": BERT,
-    "vit": {**SHORT, "intermediate_size": 32, "image_size": 32, "patch_size": 8},
     "xlm-roberta": BERT,
+    **IMAGE_CONFIGS,
 }
-IMAGES = ("dinov2", "dinov2_with_registers", "vit")
+IMAGES = tuple(IMAGE_CONFIGS)
 TEXTS = tuple(kind for kind in CONFIGS if kind not in IMAGES)
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a", "very", "##ly", "plot", "##s", "is", "the"]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import zoo
 from zoo_hf.describe import cleaned
 from zoo_hf.families import FAMILIES
+from zoo_hf.image_forward import image_class
 
 ATTENTIONS = ("eager", "sdpa")
 # What zoo itself decides, and where the user says it.
@@ -26,7 +27,11 @@ TAKEN = {
     "dtype": "values are float32; fit(precision=…) chooses what is computed in",
     "hidden_size": "a backbone declares its width; write a folder with a config.json of its own and give its path",
     "dim": "a backbone declares its width; write a folder with a config.json of its own and give its path",
+    "hidden_sizes": "a backbone declares its width; write a folder with a config.json of its own and give its path",
+    "embed_dim": "a backbone declares its width; write a folder with a config.json of its own and give its path",
+    "num_register_tokens": "a backbone declares its tokens; write a folder with a config.json of its own and give its path",
     "add_pooling_layer": "the backbone's own pooling is chosen with adapt(pool='pooler')",
+    "vision_use_head": "the backbone's own pooling is chosen with adapt(pool='pooler')",
 }
 
 
@@ -61,7 +66,7 @@ def text_with_pooler(config: Mapping[str, Any], pooler: bool = False, **options:
 
 
 def image(config: Mapping[str, Any], img_size: Any = None, in_chans: int | None = None, **options: Any) -> nn.Module:
-    """Build a vision transformer, which takes images of any size: its position embeddings are interpolated in the forward.
+    """Build an image backbone; position embeddings are interpolated in the forward for images of another size.
 
     Args:
         config: Configuration of the home library, ``model_type`` among it.
@@ -72,10 +77,33 @@ def image(config: Mapping[str, Any], img_size: Any = None, in_chans: int | None 
     Raises:
         zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
     """
+    return _image(config, FAMILIES[config["model_type"]].pooler == "always", in_chans, options)
+
+
+def image_with_pooler(
+    config: Mapping[str, Any], pooler: bool = False, img_size: Any = None, in_chans: int | None = None, **options: Any
+) -> nn.Module:
+    """Build an image backbone whose family can pool by itself.
+
+    Args:
+        config: Configuration of the home library, ``model_type`` among it.
+        pooler: Whether the forward returns the backbone's own pooled output ``(batch, dim)``.
+        img_size: Size of the images in pixels; it changes no tensor, only what the backbone declares.
+        in_chans: Number of input channels, where it differs from the configuration's.
+        **options: Fields of the configuration to change.
+
+    Raises:
+        zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
+    """
+    field = FAMILIES[config["model_type"]].pooler_field
+    return _image({**config, field: pooler} if field else config, pooler, in_chans, options)
+
+
+def _image(config: Mapping[str, Any], pooled: bool, in_chans: int | None, options: Mapping[str, Any]) -> nn.Module:
     given = options if in_chans is None else {**options, "num_channels": in_chans}
     kind = _class(config)
-    pooling = {"add_pooling_layer": False} if config["model_type"] == "vit" else {}
-    return _built(_image_class(kind), config, given, **pooling)
+    optional = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
+    return _built(image_class(kind, pooled), config, given, **({"add_pooling_layer": pooled} if optional else {}))
 
 
 def _built(kind: type[nn.Module], config: Mapping[str, Any], options: Mapping[str, Any], **pooling: bool) -> nn.Module:
@@ -95,21 +123,6 @@ def _text_class(kind: Any, pooler: bool = False) -> type[nn.Module]:
     def forward(self: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         output = kind.forward(self, **{name: value for name, value in batch.items() if name in read}, return_dict=True)
         features: Tensor = output.pooler_output if pooler else output.last_hidden_state
-        return features
-
-    return _subclass(kind, forward)
-
-
-@cache
-def _image_class(kind: Any) -> type[nn.Module]:
-    """Return a class of the home library whose forward returns one tensor, for images of any size."""
-
-    def forward(self: Any, x: Tensor) -> Tensor:
-        declared = self.config.image_size
-        height, width = (declared, declared) if isinstance(declared, int) else declared
-        # DINOv2 always interpolates where it must; ViT wants to be told.
-        other = {"interpolate_pos_encoding": True} if self.config.model_type == "vit" and x.shape[-2:] != (height, width) else {}
-        features: Tensor = kind.forward(self, x, return_dict=True, **other).last_hidden_state
         return features
 
     return _subclass(kind, forward)
@@ -160,7 +173,9 @@ def _refusal(kind: str, given: Mapping[str, Any], error: Exception) -> zoo.Optio
 
 
 def _refuse(kind: str, options: Mapping[str, Any], attention: object) -> None:
+    fixed = FAMILIES[kind].fixed
     taken = [f"{name!r}: {TAKEN[name]}" for name in options if name in TAKEN]
+    taken += [f"{name!r}: it is {fixed[name]!r} in every backbone of this family" for name in options if name in fixed]
     if attention not in ATTENTIONS:
         taken.append(f"attn_implementation {attention!r}; it can be: {', '.join(ATTENTIONS)}")
     if taken:
@@ -185,7 +200,8 @@ def convert(state_dict: Mapping[str, Tensor], module: Any) -> dict[str, Tensor]:
     own = module.state_dict().keys()
     state: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
-        name = key.removeprefix("0.").removeprefix("auto_model.").removeprefix(f"{family.prefix}.")
+        name = key.removeprefix("0.").removeprefix("auto_model.")
+        name = name.removeprefix(f"{family.prefix}.") if family.prefix else name
         for pattern, replacement in family.names:
             if name in own:
                 break
@@ -200,8 +216,12 @@ def convert(state_dict: Mapping[str, Tensor], module: Any) -> dict[str, Tensor]:
 
 def parameters(config: Mapping[str, Any], *, pooler: bool) -> int:
     """Count the parameters of a backbone without building any values."""
+    return sum(parameter.numel() for parameter in on_meta(config, pooler=pooler).parameters())
+
+
+def on_meta(config: Mapping[str, Any], *, pooler: bool) -> nn.Module:
+    """Build a backbone without values, with its own pooling or, where it can be left out, without."""
     family = FAMILIES[config["model_type"]]
+    plain, pooling = (image, image_with_pooler) if family.reads == "image" else (text, text_with_pooler)
     with torch.device("meta"):
-        build = image if family.reads == "image" else text
-        module = text_with_pooler(config, pooler) if family.pooler else build(config)
-    return sum(parameter.numel() for parameter in module.parameters())
+        return plain(config) if family.pooler in ("", "always") else pooling(config, pooler)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import zoo
 from zoo_hf.families import FAMILIES
 from zoo_hf.family import Family
+from zoo_hf.image_families import COMPOSITES
+from zoo_hf.image_inputs import features as image_features
+from zoo_hf.image_inputs import image
+from zoo_hf.image_inputs import own_pooling as pools_images
 from zoo_hf.source import Source, license_of, read_json, read_table
 
 TOKENIZER = "zoo_hf.tokenizer:open_tokenizer"
-RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # as Pillow counts
 POOLING = {"pooling_mode_mean_tokens": "avg", "pooling_mode_cls_token": "token", "pooling_mode_max_tokens": "max"}
 # What does not concern the backbone, or would name code: heads, provenance, the home library's own switches.
 DROPPED = frozenset(
@@ -40,19 +43,35 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
     """
     parts = sentence_parts(source)
     below = parts.get("Transformer", "")
-    config = read_table(source, below + "config.json")
+    config = vision_tower(read_table(source, below + "config.json"))
     model_type = str(config.get("model_type"))
     if model_type not in FAMILIES:
         raise zoo.ZooError(
-            f"{name}: its config.json has the model_type {model_type!r}; zoo-hf has the layer groups of: {', '.join(sorted(FAMILIES))}. "
+            f"{name}: its config.json has the model_type {model_type!r}; zoo-hf has the layer groups of: {', '.join(sorted({*FAMILIES, *COMPOSITES}))}. "
             "Another architecture takes a plugin of a few lines, see docs/write-a-plugin.md"
         )
     weights = source.weights(below, license_of(source))
     if FAMILIES[model_type].reads == "image":
-        return described(name, config, weights=weights, processor=read_table(source, "preprocessor_config.json"))
+        return described(name, config, weights=weights, processor=image_processor(source))
     limit = read_table(source, below + "sentence_bert_config.json").get("max_seq_length")
     pool = sentence_pool(read_table(source, f"{parts['Pooling']}config.json")) if "Pooling" in parts else ""
     return described(name, config, weights=weights, files=source.files, pool=pool, max_length=limit)
+
+
+def vision_tower(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of the images' part, where one of a model of images and texts is given, such as CLIP."""
+    kind = COMPOSITES.get(str(config.get("model_type")))
+    if kind is None:
+        return dict(config)
+    # Older files tell a part of it, or all, a second time; that one is then right.
+    return {**(config.get("vision_config") or {}), **(config.get("vision_config_dict") or {}), "model_type": kind}
+
+
+def image_processor(source: Source) -> dict[str, Any]:
+    """Return the configuration of the image processor, which newer repositories of images and texts have in processor_config.json."""
+    told = read_table(source, "preprocessor_config.json")
+    inner = {} if told else read_table(source, "processor_config.json").get("image_processor")
+    return told or (inner if isinstance(inner, dict) else {})
 
 
 def sentence_parts(source: Source) -> dict[str, str]:
@@ -94,7 +113,6 @@ def described(
     """
     family = FAMILIES[config["model_type"]]
     options: dict[str, Any] = {"config": cleaned(config)}
-    dim = int(config.get(family.width) or family.default_width)
     common: dict[str, Any] = {
         "name": name,
         "layers": family.layers,
@@ -105,14 +123,16 @@ def described(
         **facts,
     }
     if family.reads == "image":
-        prefix = 1 + int(config.get("num_register_tokens") or (4 if config["model_type"] == "dinov2_with_registers" else 0))
+        if family.pooler == "default":
+            options["pooler"] = pools_images(family, config)
         return zoo.BackboneSpec(
-            build="zoo_hf.build:image",
+            build="zoo_hf.build:image_with_pooler" if family.pooler == "default" else "zoo_hf.build:image",
             inputs=image(family, config, processor or {}),
-            features=zoo.Features(dim=dim, layout="BND", prefix_tokens=prefix),
+            features=image_features(family, config),
             options=options,
             **common,
         )
+    dim = int(config.get(family.width) or family.default_width)
     inputs = zoo.Text(max_length=_max_length(family, config, max_length), tokenizer=TOKENIZER, files=files)
     own = family.pooler == "default" and not pool
     if family.pooler:
@@ -129,37 +149,3 @@ def _max_length(family: Family, config: Mapping[str, Any], limit: int | None) ->
         pad = config.get("pad_token_id")
         positions -= 1 + (1 if pad is None else int(pad))
     return min(positions, limit) if limit else positions
-
-
-def image(family: Family, config: Mapping[str, Any], processor: Mapping[str, Any]) -> zoo.Image:
-    """Return the input that an image processor's configuration describes; the family's own where there is none."""
-    cropped = bool(processor.get("do_center_crop")) and bool(processor.get("crop_size"))
-    resized = _size(processor.get("size")) or _size(config.get("image_size")) or (224, 224)
-    size = (_size(processor.get("crop_size")) if cropped else None) or resized
-    channels = int(config.get("num_channels") or len(family.mean))
-    mean = processor.get("image_mean") or _per_channel(family.mean, channels)
-    std = processor.get("image_std") or _per_channel(family.std, channels)
-    if processor.get("do_normalize") is False:
-        mean, std = [0.0] * len(mean), [1.0] * len(std)
-    return zoo.Image(
-        size=size,
-        mean=tuple(mean),
-        std=tuple(std),
-        interpolation=RESAMPLE.get(processor.get("resample", 3 if family.prefix.startswith("dino") else 2), "bicubic"),
-        crop=min(1.0, size[0] / resized[0]),
-    )
-
-
-def _per_channel(values: Sequence[float], channels: int) -> Sequence[float]:
-    """Return one value per channel, as ``zoo.get(in_chans=…)`` has them: the average for one, in turn for more."""
-    return [sum(values) / len(values)] if channels == 1 else [values[index % len(values)] for index in range(channels)]
-
-
-def _size(told: Any) -> tuple[int, int] | None:
-    """Return height and width of what configurations call a size: a number, a pair, or a table."""
-    if isinstance(told, Mapping):
-        edge = told.get("shortest_edge")
-        told = (told.get("height") or edge, told.get("width") or edge)
-    if isinstance(told, int):
-        told = (told, told)
-    return (int(told[0]), int(told[1])) if told and all(told) else None

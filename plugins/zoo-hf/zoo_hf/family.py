@@ -42,8 +42,8 @@ class Family:
         layers: Layer groups.
         prefix: Where the backbone stands inside models with a head.
         reads: ``text`` or ``image``.
-        pooler: ``default`` where classifiers of this family use the backbone's own pooling, ``optional`` where it exists and
-            few published files fill it, empty where there is none.
+        pooler: ``default`` where the backbone's own pooling is the one to use, ``optional`` where it exists and few published files
+            fill it, ``always`` where its output cannot be had without, empty where there is none.
         pool: Pooling of the tokens where the own one is not used.
         width: Field of the configuration that tells the width.
         default_width: Width where the configuration does not tell it.
@@ -54,7 +54,17 @@ class Family:
         tokens: Its classifier of tokens, likewise.
         mean: Mean and standard deviation per channel of the images that the family expects by default.
         std: See ``mean``.
+        resample: Interpolation of the resize, likewise.
+        crop: Share of the resized image that the centre crop keeps, likewise.
+        uncropped: Pixels from which on images are resized to the square without a crop; 0 where there is no such size.
         fixed: Options of the configuration that a backbone always has.
+        layout: Order of the axes of images' features, where the own pooling is not used.
+        class_tokens: Leading tokens of an image that are no patches, without registers.
+        registers: Number of register tokens where the configuration does not tell it.
+        pooler_field: Field of the configuration that tells whether the own pooling exists.
+        interpolates: Whether the forward must be told to interpolate the position embeddings for images of another size.
+        composite: ``model_type`` of the models of images and texts that hold a backbone of this family below ``vision_config``.
+        published: Rules from names of modules to names in published files, for saving.
     """
 
     layers: Groups | str
@@ -71,4 +81,14 @@ class Family:
     tokens: Home | None = TOKENS
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    resample: str = "bilinear"
+    crop: float = 1.0
+    uncropped: int = 0
     fixed: Mapping[str, object] = field(default_factory=dict)
+    layout: str = "BND"
+    class_tokens: int = 1
+    registers: int = 0
+    pooler_field: str = ""
+    interpolates: bool = False
+    composite: str = ""
+    published: tuple[tuple[str, str], ...] = ()

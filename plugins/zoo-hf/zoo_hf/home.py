@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from zoo_hf.describe import cleaned
 from zoo_hf.families import FAMILIES
 from zoo_hf.family import Family, Home
-from zoo_hf.image_families import SPLIT_ATTENTION
+from zoo_hf.image_forward import interpolates, native_size
 
 if TYPE_CHECKING:
     import zoo
@@ -39,14 +40,14 @@ def export(model: zoo.TaskModel) -> dict[str, Any] | str:
     if reason:
         return reason
     config = model.backbone.config
-    twin = _twin(model, config)
+    twin = _twin(model, config, family)
     keys = {"backbone": family.prefix, **home.keys}
     odd = _fill(twin, model, keys)
     if odd:
         return f"{type(twin).__name__} holds other tensors, for example {odd}"
     if not _agree(model, twin):
         return f"{type(twin).__name__} gives other logits"
-    return {"keys": keys | dict(_published(model, kind, family)), "config": _config(model, twin, config)}
+    return {"keys": keys | dict(_published(model, family)), "config": _config(model, twin, config, family)}
 
 
 def _misfit(model: zoo.TaskModel, family: Family, home: Home) -> str:
@@ -54,7 +55,7 @@ def _misfit(model: zoo.TaskModel, family: Family, home: Home) -> str:
     width = model.spec.features.dim
     config: Any = model.backbone.config
     activation = str(getattr(config, home.activation.lower())) if home.activation.isupper() else home.activation
-    if family.reads == "image" and not _native(model, config):
+    if family.reads == "image" and interpolates(family, config) and not _native(model, config):
         return (
             f"its classifier takes images of {config.image_size} pixels only, unless it is called with interpolate_pos_encoding=True; "
             f"this model was trained at {model.inputs.height} x {model.inputs.width}"  # type: ignore[union-attr]  # an image
@@ -87,22 +88,27 @@ def _pool(model: zoo.TaskModel) -> str:
 
 def _native(model: zoo.TaskModel, config: Any) -> bool:
     inputs: Any = model.inputs
-    size = config.image_size
-    return tuple(inputs.size) == ((size, size) if isinstance(size, int) else tuple(size))
+    return tuple(inputs.size) == native_size(config)
 
 
-def _twin(model: zoo.TaskModel, config: Any) -> nn.Module:
+def _twin(model: zoo.TaskModel, config: Any, family: Family) -> nn.Module:
     """Return the classifier of transformers without values."""
     from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoModelForTokenClassification
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     auto: Any = AutoModelForTokenClassification if model.task == "token-classification" else AutoModelForSequenceClassification
     if model.spec.modality == "image":
         auto = AutoModelForImageClassification
     plain = {key: value for key, value in config.to_dict().items() if key not in ("id2label", "label2id")}
-    own = type(config).from_dict({**plain, "num_labels": model.num_classes})
+    if family.composite:
+        own = CONFIG_MAPPING[family.composite](vision_config=plain, num_labels=model.num_classes)
+        own.vision_config._attn_implementation = config._attn_implementation
+    else:
+        own = type(config).from_dict({**plain, "num_labels": model.num_classes})
     own._attn_implementation = config._attn_implementation
+    kind = auto._model_mapping[type(own)]
     with torch.device("meta"):
-        twin: nn.Module = auto._model_mapping[type(config)](own)
+        twin: nn.Module = (kind[0] if isinstance(kind, tuple) else kind)(own)  # DeiT has a second one, for distillation
     return twin
 
 
@@ -152,25 +158,22 @@ def _batch(model: zoo.TaskModel, device: torch.device) -> Any:
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
-def _published(model: zoo.TaskModel, kind: str, family: Family) -> Iterator[tuple[str, str]]:
-    """Yield the older names under which transformers still publishes the layers of its vision transformers."""
-    if kind != "vit" or not hasattr(model.backbone, "layers"):
-        return
-    older = {ours: theirs.replace("\\", "") for theirs, ours in SPLIT_ATTENTION} | {
-        "mlp.fc1": "intermediate.dense",
-        "mlp.fc2": "output.dense",
-    }
-    for index in range(len(model.backbone.layers)):  # type: ignore[arg-type]  # a list of modules
-        there = f"{family.prefix}.encoder.layer.{index}"
-        yield f"backbone.layers.{index}", there
-        for ours, theirs in older.items():
-            yield f"backbone.layers.{index}.{ours}", f"{there}.{theirs}"
+def _published(model: zoo.TaskModel, family: Family) -> Iterator[tuple[str, str]]:
+    """Yield the older names under which transformers still publishes parts of a family, where they differ from the modules'."""
+    for name, module in model.backbone.named_modules() if family.published else ():
+        if name and module._parameters:
+            theirs = name
+            for pattern, replacement in family.published:
+                theirs = re.sub(pattern, replacement, theirs)
+            if theirs != name:
+                yield f"backbone.{name}", f"{family.prefix}.{theirs}"
 
 
-def _config(model: zoo.TaskModel, twin: nn.Module, config: Any) -> dict[str, Any]:
+def _config(model: zoo.TaskModel, twin: nn.Module, config: Any, family: Family) -> dict[str, Any]:
     """Return config.json for transformers; the names of the classes are written by zoo."""
     told = cleaned(config.to_diff_dict())
+    told = {"model_type": family.composite, "vision_config": told} if family.composite else {**told, "model_type": config.model_type}
     dropout: Any = getattr(model.head, "dropout", None)
     rates = {name: dropout.p for name in DROPOUTS if hasattr(config, name) and dropout is not None}
     problem = {"problem_type": PROBLEMS[model.task]} if model.task in PROBLEMS else {}
-    return {**told, **rates, **problem, "model_type": config.model_type, "architectures": [type(twin).__name__], "dtype": "float32"}
+    return {**told, **rates, **problem, "architectures": [type(twin).__name__], "dtype": "float32"}

@@ -2,51 +2,167 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 from zoo_hf.family import LINEAR, Family, Groups, Home
 
 VIT: Groups = {"embeddings": "embeddings", "layer": ["layers.*", "layernorm"]}
 DINOV2: Groups = {"embeddings": "embeddings", "layer": ["encoder.layer.*", "layernorm"]}
+DINOV3: Groups = {"embeddings": ["embeddings", "rope_embeddings"], "layer": ["model.layer.*", "norm"]}
+BEIT: Groups = {"embeddings": ["embeddings", "shared_position_bias?"], "layer": ["layers.*", "layernorm", "pooler?"]}
+CLIP: Groups = {"embeddings": ["embeddings", "pre_layrnorm?"], "layer": ["encoder.layers.*", "post_layernorm", "head?"]}
+# A stage is one group; the reduction to the next stage's size belongs to the stage that it is registered in.
+SWIN: Groups = {"embeddings": "embeddings", "stage": ["encoder.layers.*", "layernorm"]}
+HIERA: Groups = {"embeddings": "embeddings", "stage": ["encoder.stages.*", "pooler?"]}
+CONVNEXT: Groups = {"embeddings": "embeddings", "stage": ["encoder.stages.*", "layernorm"]}
 
-SPLIT_ATTENTION = (
-    (r"attention\.attention\.query", "attention.q_proj"),
-    (r"attention\.attention\.key", "attention.k_proj"),
-    (r"attention\.attention\.value", "attention.v_proj"),
-    (r"attention\.output\.dense", "attention.o_proj"),
+IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+OPENAI: dict[str, Any] = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+
+# (published, module): the home library renamed the parts of its layers, and still writes files with the older names.
+ATTENTION = (
+    ("attention.attention.query", "attention.q_proj"),
+    ("attention.attention.key", "attention.k_proj"),
+    ("attention.attention.value", "attention.v_proj"),
+    ("attention.output.dense", "attention.o_proj"),
 )
-VIT_NAMES = (
-    (r"^encoder\.layer\.", "layers."),
-    *SPLIT_ATTENTION,
-    (r"intermediate\.dense", "mlp.fc1"),
-    (r"(?<!attention\.)output\.dense", "mlp.fc2"),
+MLP = (("intermediate.dense", "mlp.fc1"), ("output.dense", "mlp.fc2"))
+VIT_PARTS = (("encoder.layer.", "layers."), *ATTENTION, *MLP)
+BEIT_PARTS = (
+    *VIT_PARTS,
+    ("attention.attention.relative_position_bias", "relative_position_bias"),
+    ("encoder.relative_position_bias", "shared_position_bias"),
 )
-DINOV2_NAMES = (*SPLIT_ATTENTION, (r"mlp\.weights_out", "mlp.down_proj"))
+SWIN_PARTS = (
+    ("attention.self.query", "attention.q_proj"),
+    ("attention.self.key", "attention.k_proj"),
+    ("attention.self.value", "attention.v_proj"),
+    ("attention.output.dense", "attention.o_proj"),
+    *MLP,
+)
+SWIN_TABLE = "attention.self.relative_position_bias_table", "attention.relative_position_bias.relative_position_bias_table"
+SEGFORMER_PARTS = (
+    *SWIN_PARTS[:4],
+    ("attention.self.sr", "attention.sequence_reduction.sequence_reduction"),
+    ("attention.self.layer_norm", "attention.sequence_reduction.layer_norm"),
+    ("mlp.dense1", "mlp.fc1"),
+    ("mlp.dense2", "mlp.fc2"),
+    ("layer_norm_1", "layernorm_before"),
+    ("layer_norm_2", "layernorm_after"),
+)
+SEGFORMER_NAMES = (
+    (r"^encoder\.patch_embeddings\.(\d+)\.", r"stages.\1.patch_embeddings."),
+    (r"^encoder\.block\.(\d+)\.", r"stages.\1.blocks."),
+    (r"^encoder\.layer_norm\.(\d+)\.", r"stages.\1.layer_norm."),
+)
+SEGFORMER_PUBLISHED = (
+    (r"^stages\.(\d+)\.patch_embeddings", r"encoder.patch_embeddings.\1"),
+    (r"^stages\.(\d+)\.blocks\.", r"encoder.block.\1."),
+    (r"^stages\.(\d+)\.layer_norm$", r"encoder.layer_norm.\1"),
+)
+DINOV2_NAMES = (*((re.escape(theirs), ours) for theirs, ours in ATTENTION), (r"mlp\.weights_out", "mlp.down_proj"))
+
+TOKEN = Home(head="linear", keys=LINEAR, pool="token")
+AVERAGE = Home(head="linear", keys=LINEAR, pool="avg")
+POOLER = Home(head="linear", keys=LINEAR, pool="pooler")
+ONLY = Home(head="linear", keys=LINEAR)
 
 
-def _dinov2(prefix: str) -> Family:
+def _image(layers: Groups, prefix: str, parts: tuple[tuple[str, str], ...] = (), **more: Any) -> Family:
+    """Return a family with a table of renamed parts, which is read in both directions."""
+    names = (*more.pop("names", ()), *((re.escape(theirs), ours) for theirs, ours in parts))
+    published = (*more.pop("published", ()), *((re.escape(ours), theirs) for theirs, ours in parts))
+    return Family(layers=layers, prefix=prefix, reads="image", tokens=None, names=names, published=published, **more)
+
+
+def _dinov2(prefix: str, registers: int = 0) -> Family:
     # Their classifier reads the class token beside the mean of the patches, which no head of ours does.
-    return Family(
-        layers=DINOV2,
-        prefix=prefix,
-        reads="image",
-        names=DINOV2_NAMES,
-        tokens=None,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        fixed={"use_mask_token": False},
+    return _image(
+        DINOV2, prefix, names=DINOV2_NAMES, registers=registers, resample="bicubic", fixed={"use_mask_token": False}, **IMAGENET
     )
 
 
+def _convnext(prefix: str) -> Family:
+    # The last norm follows the pooling, so the pooled features are what their classifier reads.
+    return _image(
+        CONVNEXT,
+        prefix,
+        width="hidden_sizes",
+        pooler="always",
+        class_tokens=0,
+        sequence=ONLY,
+        resample="bicubic",
+        crop=0.875,
+        uncropped=384,
+        **IMAGENET,
+    )
+
+
+def _swin(prefix: str, parts: tuple[tuple[str, str], ...] = (), **more: Any) -> Family:
+    return _image(SWIN, prefix, parts, width="embed_dim", class_tokens=0, sequence=AVERAGE, resample="bicubic", **IMAGENET, **more)
+
+
+def _tower(composite: str, **more: Any) -> Family:
+    return _image(CLIP, "vision_model", pooler="default", sequence=AVERAGE, resample="bicubic", interpolates=True, composite=composite, **more)
+
+
 IMAGE: Mapping[str, Family] = {
+    "beit": _image(BEIT, "beit", BEIT_PARTS, pooler="default", sequence=POOLER, resample="bicubic", fixed={"use_mask_token": False}),
+    "clip_vision_model": _tower("clip", **OPENAI),
+    "convnext": _convnext("convnext"),
+    "convnextv2": _convnext("convnextv2"),
+    "deit": _image(VIT, "deit", VIT_PARTS, class_tokens=2, sequence=TOKEN, resample="bicubic", crop=0.875, interpolates=True, **IMAGENET),
     "dinov2": _dinov2("dinov2"),
-    "dinov2_with_registers": _dinov2("dinov2_with_registers"),
-    "vit": Family(
-        layers=VIT,
-        prefix="vit",
-        reads="image",
-        names=VIT_NAMES,
-        sequence=Home(head="linear", keys=LINEAR, pool="token"),
-        tokens=None,
+    "dinov2_with_registers": _dinov2("dinov2_with_registers", registers=4),
+    # The class token is the mean of the map, normalised together with it.
+    "dinov3_convnext": _image(
+        {"stage": ["model.stages.*", "layer_norm"]},
+        "",
+        names=((r"^stages\.", "model.stages."),),
+        width="hidden_sizes",
+        **IMAGENET,
     ),
+    "dinov3_vit": _image(DINOV3, "", names=((r"^layer\.", "model.layer."),), default_width=384, **IMAGENET),
+    "hiera": _image(
+        HIERA,
+        "hiera",
+        width="embed_dim",
+        pooler="default",
+        class_tokens=0,
+        sequence=POOLER,
+        resample="bicubic",
+        crop=0.875,
+        interpolates=True,
+        **IMAGENET,
+    ),
+    "ijepa": _image(VIT, "ijepa", VIT_PARTS, class_tokens=0, sequence=AVERAGE, interpolates=True),
+    "segformer": _image(
+        {"stage": "stages.*"},
+        "segformer",
+        SEGFORMER_PARTS,
+        names=SEGFORMER_NAMES,
+        published=SEGFORMER_PUBLISHED,
+        width="hidden_sizes",
+        default_width=256,
+        layout="BCHW",
+        class_tokens=0,
+        sequence=AVERAGE,
+        fixed={"reshape_last_stage": True},
+        **IMAGENET,
+    ),
+    "siglip_vision_model": _tower("siglip", class_tokens=0, pooler_field="vision_use_head"),
+    "swin": _swin(
+        "swin",
+        SWIN_PARTS,
+        names=((re.escape(SWIN_TABLE[0]), SWIN_TABLE[1]),),
+        published=((r"attention\.relative_position_bias$", "attention.self"),),
+        interpolates=True,
+    ),
+    "swinv2": _swin("swinv2"),
+    "vit": _image(VIT, "vit", VIT_PARTS, sequence=TOKEN, interpolates=True),
+    # It has no classifier of its own; its masking is off, so the order of the patches is kept.
+    "vit_mae": _image(VIT, "vit", VIT_PARTS, interpolates=True, fixed={"mask_ratio": 0.0}, **IMAGENET),
 }
+COMPOSITES: Mapping[str, str] = {family.composite: kind for kind, family in IMAGE.items() if family.composite}

@@ -1,0 +1,97 @@
+"""The forward of image models of transformers as backbones have it: one tensor in, one tensor out, at any size that the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import zoo
+from zoo_hf.families import FAMILIES
+from zoo_hf.family import Family
+
+
+def native_size(config: Any) -> tuple[int, int]:
+    """Return the height and width in pixels that a configuration states."""
+    size = config.image_size
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def interpolates(family: Family, config: Any) -> bool:
+    """Return whether the forward must be told to interpolate position embeddings for images of another size."""
+    return family.interpolates and getattr(config, "use_absolute_embeddings", True)
+
+
+@cache
+def image_class(kind: Any, pooled: bool) -> type[nn.Module]:
+    """Return a class of the home library whose forward returns one tensor; its parameters and its name stay the same.
+
+    Args:
+        kind: The class.
+        pooled: Whether the tensor is the backbone's own pooled output ``(batch, dim)``, not its last map or tokens.
+    """
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        config = self.config
+        prepare = PREPARE.get(config.model_type)
+        options: dict[str, Any] = dict(prepare(self, x)) if prepare else {}
+        if interpolates(FAMILIES[config.model_type], config) and tuple(x.shape[-2:]) != native_size(config):
+            options["interpolate_pos_encoding"] = True
+        output = kind.forward(self, x, return_dict=True, **options)
+        features: Tensor = output.pooler_output if pooled else output.last_hidden_state
+        return features
+
+    return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+
+
+def _in_order(module: Any, x: Tensor) -> Mapping[str, Any]:
+    """Return the noise by which masked autoencoders order their patches: increasing, so that they stay where they are."""
+    height, width = module.embeddings.patch_embeddings.patch_size
+    patches = (x.shape[-2] // height) * (x.shape[-1] // width)
+    return {"noise": torch.arange(patches, device=x.device).expand(len(x), -1)}
+
+
+def _windows_anew(module: Any, x: Tensor) -> Mapping[str, Any]:
+    """Undo, in place, what the last image's size did to the windows and shifts, which Swin narrows and never widens.
+
+    Raises:
+        zoo.OptionError: If an image is smaller than a window of the last stage.
+    """
+    window, stages = module.config.window_size, len(module.config.depths)
+    smallest = module.config.patch_size * ((window - 1) * 2 ** (stages - 1)) + 1
+    if min(x.shape[-2:]) < smallest:
+        raise zoo.OptionError(
+            f"swin with windows of {window} x {window} takes images of at least {smallest} pixels a side, and these have "
+            f"{x.shape[-2]} x {x.shape[-1]}; give a larger image_size"
+        )
+    for stage in module.encoder.layers:
+        for index, block in enumerate(stage.blocks):
+            block.window_size, block.shift_size = window, window // 2 * (index % 2)
+    return {}
+
+
+def _whole_units(module: Any, x: Tensor) -> Mapping[str, Any]:
+    """Check that an image is cut into whole mask units.
+
+    Raises:
+        zoo.OptionError: If it is not.
+    """
+    config = module.config
+    steps = [stride * unit for stride, unit in zip(config.patch_stride, config.masked_unit_size, strict=True)]
+    if any(side % step for side, step in zip(x.shape[-2:], steps, strict=True)):
+        nearest = " x ".join(str(max(1, round(side / step)) * step) for side, step in zip(x.shape[-2:], steps, strict=True))
+        raise zoo.OptionError(
+            f"hiera takes images whose height is a multiple of {steps[0]} pixels and whose width is one of {steps[1]}, and these have "
+            f"{x.shape[-2]} x {x.shape[-1]}; the nearest image_size is {nearest}"
+        )
+    return {}
+
+
+PREPARE: Mapping[str, Callable[[Any, Tensor], Mapping[str, Any]]] = {
+    "hiera": _whole_units,
+    "swin": _windows_anew,
+    "vit_mae": _in_order,
+}
