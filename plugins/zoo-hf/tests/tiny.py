@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 BERT: dict[str, Any] = {
@@ -77,6 +79,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
 IMAGES = tuple(IMAGE_CONFIGS)
 TEXTS = tuple(kind for kind in CONFIGS if kind not in IMAGES)
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a", "very", "##ly", "plot", "##s", "is", "the"]
+
+
+def some(kinds: Iterable[str], *chosen: str) -> list[Any]:
+    """Return parameters of a test for these kinds; those that are not chosen are for the long sweep."""
+    return [pytest.param(kind, marks=[] if kind in chosen else pytest.mark.sweep) for kind in kinds]
 
 
 def words(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""BERT and its variants, ViT and DINOv2 of transformers as zoo backbones: any Hub repository or local folder of these families.
+"""BERT and its variants, and image models of transformers as zoo backbones: any Hub repository or local folder of these families.
 
 Nothing here imports transformers or torch: well-known repositories are listed from a data file, and another repository is
 described by its config.json.

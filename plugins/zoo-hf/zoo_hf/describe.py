@@ -43,16 +43,18 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
     """
     parts = sentence_parts(source)
     below = parts.get("Transformer", "")
-    config = vision_tower(read_table(source, below + "config.json"))
+    stated = read_table(source, below + "config.json")
+    config = vision_tower(stated)
     model_type = str(config.get("model_type"))
     if model_type not in FAMILIES:
+        known = ", ".join(sorted({*FAMILIES, *COMPOSITES}))
         raise zoo.ZooError(
-            f"{name}: its config.json has the model_type {model_type!r}; zoo-hf has the layer groups of: {', '.join(sorted({*FAMILIES, *COMPOSITES}))}. "
+            f"{name}: its config.json has the model_type {model_type!r}; zoo-hf has the layer groups of: {known}. "
             "Another architecture takes a plugin of a few lines, see docs/write-a-plugin.md"
         )
     weights = source.weights(below, license_of(source))
     if FAMILIES[model_type].reads == "image":
-        return described(name, config, weights=weights, processor=image_processor(source))
+        return described(name, config, weights=weights, processor=image_processor(source, stated))
     limit = read_table(source, below + "sentence_bert_config.json").get("max_seq_length")
     pool = sentence_pool(read_table(source, f"{parts['Pooling']}config.json")) if "Pooling" in parts else ""
     return described(name, config, weights=weights, files=source.files, pool=pool, max_length=limit)
@@ -67,11 +69,13 @@ def vision_tower(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**(config.get("vision_config") or {}), **(config.get("vision_config_dict") or {}), "model_type": kind}
 
 
-def image_processor(source: Source) -> dict[str, Any]:
-    """Return the configuration of the image processor, which newer repositories of images and texts have in processor_config.json."""
+def image_processor(source: Source, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of the image processor; newer models of images and texts have it in processor_config.json."""
     told = read_table(source, "preprocessor_config.json")
-    inner = {} if told else read_table(source, "processor_config.json").get("image_processor")
-    return told or (inner if isinstance(inner, dict) else {})
+    if told or config.get("model_type") not in COMPOSITES:
+        return told
+    inner = read_table(source, "processor_config.json").get("image_processor")
+    return inner if isinstance(inner, dict) else {}
 
 
 def sentence_parts(source: Source) -> dict[str, str]:

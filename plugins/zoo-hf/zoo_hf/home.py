@@ -100,8 +100,9 @@ def _twin(model: zoo.TaskModel, config: Any, family: Family) -> nn.Module:
     if model.spec.modality == "image":
         auto = AutoModelForImageClassification
     plain = {key: value for key, value in config.to_dict().items() if key not in ("id2label", "label2id")}
+    own: Any
     if family.composite:
-        own = CONFIG_MAPPING[family.composite](vision_config=plain, num_labels=model.num_classes)
+        own = CONFIG_MAPPING[family.composite](vision_config=plain, num_labels=model.num_classes)  # type: ignore[call-arg]  # a model of two parts
         own.vision_config._attn_implementation = config._attn_implementation
     else:
         own = type(config).from_dict({**plain, "num_labels": model.num_classes})

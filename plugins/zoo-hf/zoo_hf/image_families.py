@@ -79,9 +79,7 @@ def _image(layers: Groups, prefix: str, parts: tuple[tuple[str, str], ...] = (),
 
 def _dinov2(prefix: str, registers: int = 0) -> Family:
     # Their classifier reads the class token beside the mean of the patches, which no head of ours does.
-    return _image(
-        DINOV2, prefix, names=DINOV2_NAMES, registers=registers, resample="bicubic", fixed={"use_mask_token": False}, **IMAGENET
-    )
+    return _image(DINOV2, prefix, names=DINOV2_NAMES, registers=registers, resample="bicubic", fixed={"use_mask_token": False}, **IMAGENET)
 
 
 def _convnext(prefix: str) -> Family:
@@ -105,7 +103,9 @@ def _swin(prefix: str, parts: tuple[tuple[str, str], ...] = (), **more: Any) -> 
 
 
 def _tower(composite: str, **more: Any) -> Family:
-    return _image(CLIP, "vision_model", pooler="default", sequence=AVERAGE, resample="bicubic", interpolates=True, composite=composite, **more)
+    # Their classifiers average the tokens; what the models were trained by is their own pooling.
+    common: dict[str, Any] = {"pooler": "default", "sequence": AVERAGE, "resample": "bicubic", "interpolates": True}
+    return _image(CLIP, "vision_model", composite=composite, **common, **more)
 
 
 IMAGE: Mapping[str, Family] = {
