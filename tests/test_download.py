@@ -19,7 +19,7 @@ from torch import nn
 from tests.faults.file_server import FileServer
 from tests.toy import ToyNet, toy_spec
 from zoo.declare import Weights
-from zoo.errors import DiskFullError, WeightsError, WeightsNotFoundError
+from zoo.errors import DeclarationError, DiskFullError, WeightsError, WeightsNotFoundError
 from zoo.models.backbone import Backbone
 from zoo.weights import download as module
 from zoo.weights.converted import converted_folder
@@ -149,6 +149,41 @@ def test_a_redirect_is_followed_but_not_out_of_https(server: FileServer, folder:
     ):
         with pytest.raises(WeightsError, match=text):
             download(url)
+
+
+def test_a_file_whose_digest_begins_otherwise_than_declared_is_removed_and_not_remembered(server: FileServer, folder: Path) -> None:
+    right, wrong = saved(ToyNet().state_dict()), saved(ToyNet().state_dict() | {"extra": torch.zeros(1)})
+    digest, other = (hashlib.sha256(content).hexdigest() for content in (right, wrong))
+    weights = Weights(url=f"{server.url}/net.pth", sha256_prefix=digest[:8])
+    server.files["/net.pth"] = wrong
+    with pytest.raises(WeightsError, match=f"{other}.*begins with {digest[:8]}"):
+        locate(weights, "toy/net")
+    assert files(folder) == []
+    server.files["/net.pth"] = right
+    assert read(locate(weights, "toy/net")).keys() == ToyNet().state_dict().keys()
+    server.files.clear()
+    assert read(locate(weights, "toy/net")).keys() == ToyNet().state_dict().keys()
+
+
+def test_a_file_fetched_before_its_digest_was_declared_is_not_taken_for_the_declared_one(server: FileServer, folder: Path) -> None:
+    server.files["/net.pth"] = saved(ToyNet().state_dict())
+    locate(Weights(url=f"{server.url}/net.pth"), "toy/net")
+    with pytest.raises(WeightsError, match="begins with 00000000"):
+        locate(Weights(url=f"{server.url}/net.pth", sha256_prefix="0" * 8), "toy/net")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"url": "https://a.org/x.pth", "sha256_prefix": "12AB34CD"}, "is not 8 to 64"),
+        ({"url": "https://a.org/x.pth", "sha256_prefix": "1234567"}, "is not 8 to 64"),
+        ({"repo": "a/b", "sha256_prefix": "12345678"}, "without url"),
+        ({"url": "https://a.org/x.pth", "sha256": "0" * 64, "sha256_prefix": "1" * 8}, "does not begin with"),
+    ],
+)
+def test_first_digits_that_are_none_or_contradict_the_digest_are_refused(fields: dict[str, str], told: str) -> None:
+    with pytest.raises(DeclarationError, match=told):
+        Weights(**fields)  # type: ignore[arg-type]  # the fields are strings
 
 
 def test_without_network_it_is_said_where_to_copy_the_file_and_that_works(

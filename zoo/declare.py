@@ -30,6 +30,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc", "unlicense"})
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.@-]+)+")
+_PREFIX = re.compile(r"([0-9a-f]{8,64})?")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -221,6 +222,7 @@ class Weights:
         package: Importable package that ships ``file``.
         file: Name or path of a safetensors file, or of a checkpoint of ``torch.save``, which is converted once.
         sha256: Digest of the file, as 64 hexadecimal digits; for the index of a sharded model, that of the listing of all its files.
+        sha256_prefix: First digits of the digest, at least 8, where the publisher of a ``url`` tells no more of it.
         converted_sha256: Digest of the safetensors made of a checkpoint, in the same form.
         size: Bytes of the file; 0 if unknown.
         license: SPDX identifier in lower case, or ``unknown``.
@@ -236,9 +238,10 @@ class Weights:
     url: str = ""
     size: int = 0
     converted_sha256: str = ""
+    sha256_prefix: str = ""
 
     def __post_init__(self) -> None:
-        if self.repo and self.file and not self.package and not self.sha256 and not self.url:
+        if self.repo and self.file and not (self.package or self.sha256 or self.sha256_prefix or self.url):
             return  # fast path: every listing makes thousands of these
         places = {"repo": self.repo, "package": self.package, "url": self.url}
         given = [f"{name} {value!r}" for name, value in places.items() if value]
@@ -246,6 +249,12 @@ class Weights:
         faults = [
             (len(given) > 1, f"{' and '.join(given)} are given; there is one place"),
             *((bool(value) and not digits.fullmatch(value), f"{name} {value!r} is not 64 hexadecimal digits") for name, value in digests),
+            (not _PREFIX.fullmatch(self.sha256_prefix), f"sha256_prefix {self.sha256_prefix!r} is not 8 to 64 hexadecimal digits"),
+            (bool(self.sha256_prefix) and not self.url, "sha256_prefix is given without url; give sha256"),
+            (
+                bool(self.sha256) and not self.sha256.startswith(self.sha256_prefix),
+                f"sha256 {self.sha256!r} does not begin with sha256_prefix {self.sha256_prefix!r}",
+            ),
             (not self.file, "file is empty"),
         ]
         _check("Weights", faults)

@@ -61,13 +61,14 @@ def known(url: str) -> Downloaded | None:
     return found if re.fullmatch(r"[0-9a-f]{64}", found.sha256) else None
 
 
-def download(url: str, owner: str = "", *, sha256: str = "", size: int = 0) -> Downloaded:
+def download(url: str, owner: str = "", *, sha256: str = "", prefix: str = "", size: int = 0) -> Downloaded:
     """Return the file of a URL, from the cache or the network.
 
     Args:
         url: An ``https`` URL; ``http`` only of this machine.
         owner: Name of the backbone, for messages.
         sha256: Digest that the file must have, if known.
+        prefix: First digits that its digest must have, if no more is known.
         size: Bytes that the file must have, if known.
 
     Raises:
@@ -76,7 +77,7 @@ def download(url: str, owner: str = "", *, sha256: str = "", size: int = 0) -> D
         DiskFullError: If there is no room for it.
     """
     with locked(url):
-        return download_locked(url, owner, sha256=sha256, size=size)
+        return download_locked(url, owner, sha256=sha256, prefix=prefix, size=size)
 
 
 @contextmanager
@@ -105,7 +106,7 @@ def forget(url: str) -> None:
         found.path.with_name("source.json").unlink(missing_ok=True)
 
 
-def download_locked(url: str, owner: str = "", *, sha256: str = "", size: int = 0) -> Downloaded:
+def download_locked(url: str, owner: str = "", *, sha256: str = "", prefix: str = "", size: int = 0) -> Downloaded:
     """Do as ``download``, for a caller that has the URL ``locked``."""
     name = _checked_name(url, owner)
     folder = downloads_folder() / _key(url)
@@ -116,6 +117,8 @@ def download_locked(url: str, owner: str = "", *, sha256: str = "", size: int = 
     faults = [f"it has {actual} bytes, declared are {size}"] if size and actual != size else []
     if sha256 and found != sha256:
         faults.append(f"its sha256 is {found}, declared is {sha256}")
+    elif not found.startswith(prefix):
+        faults.append(f"its sha256 is {found}, declared is one that begins with {prefix}")
     elif (earlier := known(url)) and found != earlier.sha256:
         faults.append(f"its sha256 is {found}, at first it was {earlier.sha256} (if you trust the new file, remove {str(folder)!r})")
     if faults:

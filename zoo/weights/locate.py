@@ -138,13 +138,13 @@ def _in_package(package: str, file: str, owner: str) -> Path:
 def _from_url(weights: Weights, owner: str) -> Path:
     """Return what was made of the file of a URL earlier, else the file itself."""
     earlier = known(weights.url)
-    sha256 = weights.sha256 or (earlier.sha256 if earlier else "")
+    sha256 = weights.sha256 or (earlier.sha256 if earlier and earlier.sha256.startswith(weights.sha256_prefix) else "")
     made = find_converted(sha256, weights.converted_sha256, owner) if sha256 else None
     if made:
         return made
     log.info("%s: its weights are at %s, licence %s", owner, weights.url, weights.license)
     check_format(Path(urlsplit(weights.url).path), owner)  # before gigabytes are fetched
-    return download_locked(weights.url, owner, sha256=weights.sha256, size=weights.size).path
+    return download_locked(weights.url, owner, sha256=weights.sha256, prefix=weights.sha256_prefix, size=weights.size).path
 
 
 def _from_hub(weights: Weights, owner: str) -> Path:
