@@ -35,7 +35,8 @@ CORE := $(addprefix tests/,test_plugins.py test_cli.py test_saved.py test_hub.py
   $(patsubst %,tests/engine/test_%.py,config evaluate fit optimizer text) \
   $(patsubst %,tests/data/test_%.py,dicom images memory odd_sources volumes) \
   $(addprefix plugins/,zoo-timm/tests/test_build.py zoo-timm/tests/test_load.py zoo-hf/tests/test_families.py \
-    zoo-hf/tests/test_tokenizer.py zoo-medical/tests/test_end_to_end.py)
+    zoo-hf/tests/test_tokenizer.py zoo-medical/tests/test_end_to_end.py \
+    zoo-torchvision/tests/test_build.py zoo-torchvision/tests/test_load.py)
 
 demo: .venv/.ready ## transfer the built-in backbone to handwritten digits and print the table
 	$(BIN)/zoo demo

@@ -18,6 +18,7 @@ CONTENTS = {
     "zoo": ["zoo/py.typed", "zoo/registry.toml", "zoo/builtin/glyphnet.safetensors"],
     "zoo-timm": ["zoo_timm/py.typed", "zoo_timm/catalogue.json"],
     "zoo-hf": ["zoo_hf/py.typed", "zoo_hf/catalogue.json"],
+    "zoo-torchvision": ["zoo_torchvision/py.typed", "zoo_torchvision/catalogue.json"],
 }
 
 
