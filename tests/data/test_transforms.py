@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 import torch
 
+import zoo
 from tests.data.make import image, photo
 from zoo.data.augment import erase, random_box
 from zoo.data.transforms import Augment, eval_transform, mix_batch, train_transform
@@ -48,6 +49,19 @@ def test_evaluation_is_bit_equal_to_timm_on_real_photos(shared: Path, size: tupl
             difference = ours(str(path), random.Random(0)) - theirs(picture.convert("RGB"))
         # Where height and width differ, timm rounds the long side another way: at most one pixel of resampling.
         assert difference.abs().max() == 0 if size[0] == size[1] else difference.abs().mean() < 0.2
+
+
+@pytest.mark.parametrize("name", ["resnet50.imagenet1k_v2", "efficientnet_b1.imagenet1k_v1", "vit_b_16.imagenet1k_swag_e2e_v1"])
+def test_evaluation_is_bit_equal_to_the_presets_of_torchvisions_weights(name: str) -> None:
+    pytest.importorskip("zoo_torchvision")
+    from torchvision.models import get_model_weights
+
+    architecture, _, tag = name.partition(".")
+    preset = get_model_weights(architecture)[tag.upper()].transforms()
+    picture = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (411, 533, 3), dtype=np.uint8))
+    inputs = zoo.get(f"torchvision/{name}").spec.inputs
+    assert isinstance(inputs, Image)
+    assert torch.equal(eval_transform(inputs)(picture, random.Random(0)), preset(picture))
 
 
 def test_evaluation_decodes_a_large_jpeg_in_full(tmp_path: Path) -> None:

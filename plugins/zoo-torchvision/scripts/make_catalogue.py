@@ -20,8 +20,6 @@ from torchvision.transforms import InterpolationMode
 from zoo_torchvision.build import backbone_of
 from zoo_torchvision.families import FAMILIES
 
-from zoo.models.build import on_meta
-
 OUT = Path(__file__).parents[1] / "zoo_torchvision" / "catalogue.json"
 # The classifier of these holds no values but NaN, so that they are no weights of the whole backbone.
 LEFT_OUT = ("vgg16.imagenet1k_features",)
@@ -40,7 +38,7 @@ def home_of(name: str, size: int) -> nn.Module:
     options: dict[str, Any] = {"init_weights": False} if "transform_input" in family.options else {}
     if family.size_option:
         options[family.size_option] = (size, size) if family.size_option == "input_size" else size
-    with on_meta():  # RegNet computes its widths with tensors, which torch.device("meta") would leave without values
+    with torch.device("cpu" if family is FAMILIES["RegNet"] else "meta"):  # RegNet computes its widths with tensors
         home: nn.Module = models.get_model(name, weights=None, **options)
     return home.to("meta").eval()
 

@@ -16,7 +16,6 @@ from zoo_torchvision.build import backbone_of, family_of
 from zoo_torchvision.families import FAMILIES, layers
 
 import zoo
-from zoo.models.build import on_meta
 from zoo.testing import execution_order
 
 LISTED = {spec.name: spec for spec in zoo_torchvision.zoo_backbones()}
@@ -61,7 +60,7 @@ def test_a_backbone_has_torchvisions_names_and_its_groups_are_a_partition_in_ord
 
 def check(spec: zoo.BackboneSpec) -> list[str]:
     """Build an architecture without values; return what is not as declared."""
-    with on_meta():
+    with torch.device("cpu" if "regnet" in spec.name else "meta"):  # RegNet computes its widths with tensors
         backbone = zoo.get(spec.name, weights=False).build()
     groups, faults = zoo.bind(backbone.to("meta").eval(), spec.layers), []
     x = torch.zeros(1, *spec.inputs.shape, device="meta")  # type: ignore[union-attr]  # an image

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import make_docs
-import numpy as np
 import pytest
 import torch
 import torchvision
 import zoo_torchvision
 from make_catalogue import LEFT_OUT
-from PIL import Image
 from torchvision import models
 from zoo_torchvision.catalogue import table
 
 import zoo
-from zoo.data.transforms import eval_transform
 
 LISTED = {spec.name: spec for spec in zoo_torchvision.zoo_backbones()}
 SAME_VERSION = torchvision.__version__.partition("+")[0] == table()["torchvision"]
@@ -84,15 +80,6 @@ def test_what_is_left_out_are_weights_that_classify_nothing() -> None:
     for name in LEFT_OUT:
         assert f"torchvision/{name}" not in LISTED
         assert MEMBERS[name].meta["categories"] is None
-
-
-@pytest.mark.parametrize("name", ["resnet50.imagenet1k_v2", "efficientnet_b1.imagenet1k_v1", "vit_b_16.imagenet1k_swag_e2e_v1"])
-def test_images_are_prepared_bit_for_bit_as_torchvision_prepares_them(name: str) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (411, 533, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    inputs = LISTED[f"torchvision/{name}"].inputs
-    assert isinstance(inputs, zoo.Image)
-    assert torch.equal(eval_transform(inputs)(image, random.Random(0)), PUBLISHED[name].transforms()(image))
 
 
 def test_the_table_of_the_page_is_up_to_date() -> None:

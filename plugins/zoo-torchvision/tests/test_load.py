@@ -16,11 +16,13 @@ from safetensors.torch import load_file, save_file
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 from zoo_torchvision.build import backbone_of
+from zoo_torchvision.catalogue import backbones, digest_prefix
 from zoo_torchvision.load import convert
 
 import zoo
 from tests.faults.file_server import FileServer
-from zoo.registry.registry import use_registry
+
+LISTED = {spec.name: spec for spec in backbones()}
 
 
 @pytest.fixture
@@ -28,28 +30,23 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServ
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     with FileServer().serving() as started:
         yield started
-    use_registry()
 
 
-def published(server: FileServer, folder: Path, architecture: str, state: object) -> str:
-    """Serve a checkpoint under a name as torchvision gives it, and derive a backbone that takes it from there; return its name."""
+def published(server: FileServer, architecture: str, state: object) -> zoo.Backbone:
+    """Serve a checkpoint under a name as torchvision gives it; return the backbone that takes it from there."""
     stream = io.BytesIO()
     torch.save(state, stream)
     digest = hashlib.sha256(stream.getvalue()).hexdigest()[:8]
-    server.files[f"/models/{architecture}-{digest}.pth"] = stream.getvalue()
-    (folder / "registry.toml").write_text(
-        f'[backbones."mine/net"]\nbase = "torchvision/{architecture}"\n'
-        f'weights = {{ url = "{server.url}/models/{architecture}-{digest}.pth", sha256_prefix = "{digest}", license = "bsd-3-clause" }}\n'
-    )
-    use_registry(files=[folder / "registry.toml"])
-    return "mine/net"
+    path = f"/models/{architecture}-{digest}.pth"
+    server.files[path] = stream.getvalue()
+    weights = zoo.Weights(url=f"{server.url}{path}", sha256_prefix=digest_prefix(path), license="bsd-3-clause")
+    return zoo.Backbone(LISTED[f"torchvision/{architecture}"].replace(weights=weights))
 
 
 def test_a_published_network_is_fetched_adapted_trained_saved_and_opened_in_torchvision(server: FileServer, tmp_path: Path) -> None:
     torch.manual_seed(0)
     home = randomised(models.resnet18(weights=None))
-    name = published(server, tmp_path, "resnet18", home.state_dict())
-    model = zoo.get(name).adapt(2)
+    model = published(server, "resnet18", home.state_dict()).adapt(2)
     assert torch.equal(model.backbone.layer1[0].conv1.weight, home.layer1[0].conv1.weight)
     images = np.random.default_rng(0).integers(0, 256, (12, 40, 40, 3), dtype=np.uint8)
     images[::2] //= 4
@@ -64,13 +61,13 @@ def test_a_published_network_is_fetched_adapted_trained_saved_and_opened_in_torc
     assert len(server.asked) == 1
 
 
-def test_a_file_of_another_digest_than_its_name_says_is_refused(server: FileServer, tmp_path: Path) -> None:
+def test_a_file_of_another_digest_than_its_name_says_is_refused(server: FileServer) -> None:
     home = models.shufflenet_v2_x0_5(weights=None)
-    name = published(server, tmp_path, "shufflenet_v2_x0_5", home.state_dict())
+    backbone = published(server, "shufflenet_v2_x0_5", home.state_dict())
     (path,) = server.files
     server.files[path] += b"more"
     with pytest.raises(zoo.ZooError, match=f"begins with {path[-12:-4]}"):
-        zoo.get(name).build()
+        backbone.build()
 
 
 @pytest.mark.parametrize("name", ["GoogLeNet", "Inception3"])
