@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from tests.toy import ToyNet, toy_spec
-from zoo.errors import CoverageError, DeclarationError
+from zoo.declare import Weights
+from zoo.errors import CoverageError, DeclarationError, ZooError
 from zoo.models.build import build, on_meta
 from zoo.models.state_fit import adapt_input
 
@@ -48,6 +49,33 @@ def test_tied_parameters_stay_tied_and_unsaved_buffers_are_right() -> None:
     assert built.a.weight is built.b.weight
     assert torch.equal(built.index, torch.arange(3))
     assert torch.equal(built.a.weight, source.a.weight)
+
+
+def failing(state: dict[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
+    assert "block" in state, "no block"
+    return state
+
+
+def refusing(state: dict[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
+    if "net.weight" in state:
+        raise ZooError("is a checkpoint of acme's net; use acme/net")
+    return state
+
+
+def test_whatever_a_plugins_function_raises_on_a_file_is_one_error_with_file_and_model() -> None:
+    spec = toy_spec(convert="tests.test_construct:failing", weights=Weights(file="odd.safetensors"))
+    with pytest.raises(
+        CoverageError, match=r"(?s)^toy/net: the file 'odd.safetensors' fills 0 of.*:failing failed.*AssertionError: no block"
+    ):
+        build(spec, lambda: {"net.weight": torch.ones(2)})
+
+
+@pytest.mark.parametrize("prefix", ["net.", "model.net."])
+def test_a_file_that_a_plugin_knows_and_refuses_is_told_in_its_words(prefix: str) -> None:
+    spec = toy_spec(convert="tests.test_construct:refusing", weights=Weights(file="odd.safetensors"))
+    with pytest.raises(CoverageError) as caught:
+        build(spec, lambda: {f"{prefix}weight": torch.ones(2)})
+    assert str(caught.value) == "toy/net: the file 'odd.safetensors' is a checkpoint of acme's net; use acme/net"
 
 
 def test_headless_leaves_torch_as_it_was() -> None:

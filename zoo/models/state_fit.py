@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec
-from zoo.errors import CoverageError, count, examples, fault_list
+from zoo.errors import CoverageError, ZooError, count, examples, fault_list
 from zoo.plugins.loader import load_function
 
 log = logging.getLogger("zoo")
@@ -60,11 +60,12 @@ def fit_state(module: nn.Module, state: State, spec: BackboneSpec, *, allow_part
     prefix, fit = "", _fit(module, state, spec)
     for candidate in _prefixes(state, module) if fit.faults else ():
         other = _fit(module, {key.removeprefix(candidate): value for key, value in state.items() if key.startswith(candidate)}, spec)
-        if len(other.faults) < len(fit.faults):
+        if len(other.faults) < len(fit.faults) or (_refused(other) and not _refused(fit)):
             prefix, fit = candidate, other
     filled = _named(fit.tensors)
     if fit.faults and not (allow_partial and filled):
-        raise CoverageError(_coverage(spec, module, fit)) from fit.error
+        told = f"{spec.name}: {_source(spec)} {fit.error}" if _refused(fit) else _coverage(spec, module, fit)
+        raise CoverageError(told) from fit.error
     if prefix:
         log.warning("%s: %s of the file lie below %r, which was taken off", spec.name, count(len(filled), "tensor"), prefix)
     inner = _inside_blocks(fit.unused, module)
@@ -84,7 +85,7 @@ def _fit(module: nn.Module, state: State, spec: BackboneSpec) -> Fit:
     if spec.convert and not _equal(state, target):
         try:
             state = load_function(spec.convert)(state, module)
-        except (KeyError, AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # of a plugin's function on a user's file: any, if it is of another network
             failure = error
     fitted: State = {}
     faults: list[str] = []
@@ -103,6 +104,11 @@ def _fit(module: nn.Module, state: State, spec: BackboneSpec) -> Fit:
         else:
             faults.append(f"{name} {tuple(tensor.shape)} is not in the file")
     return Fit(fitted, faults, {key: value for key, value in state.items() if key not in target}, failure)
+
+
+def _refused(fit: Fit) -> bool:
+    """Return whether the plugin's function knows what the file is, and refuses it with a remedy."""
+    return isinstance(fit.error, ZooError)
 
 
 def _equal(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> bool:

@@ -12,6 +12,9 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+import zoo
+from zoo_timm.torchvision_keys import family_of, refusal, renamed
+
 log = logging.getLogger("zoo")
 
 Filter = Callable[..., Mapping[str, Tensor]]
@@ -22,18 +25,25 @@ def convert(state_dict: Mapping[str, Tensor], module: nn.Module) -> dict[str, Te
     """Return a checkpoint in the module's own keys, without the classifier.
 
     Where keys or shapes differ, the architecture's own checkpoint filter runs: it renames the keys of the original
-    publications and resamples position embeddings to the module's image size.
+    publications and resamples position embeddings to the module's image size. A checkpoint that torchvision wrote is renamed
+    first, where both libraries have the same network.
 
     Args:
         state_dict: Tensors as published.
         module: The model without classifier; its parameters may be without values.
+
+    Raises:
+        zoo.ZooError: If torchvision wrote it, of another network; it names the backbone to use instead.
     """
     state = _without_classifier(state_dict, module)
     if _fits(state, module):
         return state
+    family = family_of(state_dict)
+    published = renamed(state_dict, family, module) if family else state_dict
     filter_fn = checkpoint_filter(module)
-    if filter_fn is not None:
-        state = _without_classifier(_filtered(filter_fn, state_dict, module), module)
+    state = _without_classifier(published if filter_fn is None else _filtered(filter_fn, published, module), module)
+    if family and not _fits(state, module):
+        raise zoo.ZooError(refusal(state_dict, module))
     return adapt_stem(state, module)
 
 
