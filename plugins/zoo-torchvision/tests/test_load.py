@@ -113,6 +113,14 @@ def test_position_embeddings_are_resampled_as_torchvision_resamples_them() -> No
     assert converted["encoder.pos_embedding"].shape == (1, 37, 16)
 
 
+def test_a_saved_transformer_is_brought_to_another_image_size_by_the_same_rule(tmp_path: Path) -> None:
+    model = zoo.get("torchvision/vit_b_32", weights=False, img_size=64).adapt(2)
+    torch.nn.init.normal_(model.backbone.encoder.pos_embedding)
+    after = zoo.get(model.save(tmp_path / "saved"), img_size=96).build()
+    expected = interpolate_embeddings(96, 32, {"encoder.pos_embedding": model.backbone.encoder.pos_embedding.detach()})
+    assert torch.equal(after.encoder.pos_embedding, expected["encoder.pos_embedding"])
+
+
 def test_a_file_of_another_architecture_is_refused_with_its_names(tmp_path: Path) -> None:
     save_file(models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.safetensors")
     with pytest.raises(zoo.ZooError, match="is not in the file"):

@@ -45,6 +45,7 @@ def _spec(name: str, tag: str, architecture: Mapping[str, Any], weights: Mapping
         weights=zoo.Weights(url=weights["url"], sha256_prefix=digest_prefix(weights["url"]), license=weights["license"]),
         options={"architecture": name, **sized, **transformed},
         convert="zoo_torchvision.load:convert",
+        resize="zoo_torchvision.load:resize",
         home="zoo_torchvision.home:export",
         parameters=weights["parameters"],
         macs=weights["gmacs"],

@@ -25,12 +25,28 @@ def convert(state_dict: Mapping[str, Tensor], module: nn.Module) -> dict[str, Te
         module: The backbone; its parameters may be without values.
     """
     state = {_renamed(key): tensor for key, tensor in state_dict.items() if not key.startswith(AUXILIARY)}
+    return _resampled(state, module)
+
+
+def resize(state: Mapping[str, Tensor], before: nn.Module, module: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a saved model, position embeddings resampled to the image size of another build of it.
+
+    Args:
+        state: Tensors by the names of both modules.
+        before: The model that they come from.
+        module: The model to fill.
+    """
+    return _resampled(dict(state), module)
+
+
+def _resampled(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Resample the position embeddings of a vision transformer by torchvision's rule; they are of square images."""
     positions = state.get("encoder.pos_embedding")
     if positions is None or not hasattr(module, "patch_size"):
         return state
     wanted = module.state_dict()["encoder.pos_embedding"].shape
     if positions.shape != wanted and positions.shape[-1] == wanted[-1]:
-        state = dict(interpolate_embeddings(module.image_size, module.patch_size, state))
+        return dict(interpolate_embeddings(module.image_size, module.patch_size, state))
     return state
 
 
