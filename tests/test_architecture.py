@@ -64,6 +64,7 @@ FLOORS = {
     "zoo.engine.rundir": 6.4,
     "zoo.engine.optim": 6.5,
     "zoo.engine.cache": 6.5,
+    "zoo.engine.output": 6.5,
     "zoo.engine.train": 6.6,
     "zoo.engine.preview": 6.7,
     "zoo.transfer": 7.0,
@@ -88,11 +89,27 @@ DOORS = {
     ("zoo.models.task_model", "zoo.engine.rundir.run_folder"): "the type that TaskModel.fit returns",
     ("zoo.models.task_model", "zoo.engine.preview.preview"): "TaskModel.plan",
     ("zoo.models.task_model", "zoo.engine.preview.report"): "the type that TaskModel.plan returns",
-    ("zoo.models.task_model", "zoo.engine.inference.evaluate"): "TaskModel.evaluate, predict, predict_proba, embed",
+    ("zoo.models.task_model", "zoo.engine.inference.evaluate"): "TaskModel.evaluate",
+    ("zoo.models.task_model", "zoo.engine.inference.evaluation"): "the type that TaskModel.evaluate returns",
+    ("zoo.models.task_model", "zoo.engine.output.write"): "TaskModel.predict_to_file, embed_to_file",
+    ("zoo.models.task_model", "zoo.engine.inference.predict"): "TaskModel.predict, predict_proba, embed",
 }
 MOST_FILES = 13  # of a room of the engine
 LIGHT = {"zoo", "zoo.cli", *(place for place, floor in FLOORS.items() if floor < 3)}  # no torch at the top of these
-HEAVY = {"accelerate", "datasets", "matplotlib", "pandas", "peft", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers"}
+HEAVY = {
+    "accelerate",
+    "datasets",
+    "matplotlib",
+    "pandas",
+    "peft",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "timm",
+    "torch",
+    "torchvision",
+    "transformers",
+}
 HEAVY |= {"monai", "nibabel", "pydicom", "torchxrayvision"}
 TORCH_ONLY = {"torch"}  # from floor 3 on, torch may stand at the top of a module, nothing else that is heavy
 

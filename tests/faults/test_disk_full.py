@@ -136,6 +136,21 @@ def test_t4_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "npz"])
+@pytest.mark.parametrize("limit", [1500, 9000])  # of which the first is reached by a part, the second by the joined file
+def test_t4_features_without_room_leave_the_file_before_and_go_on_once_there_is(suffix: str, limit: int, tmp_path: Path) -> None:
+    net, out, pixels = model(), tmp_path / f"features.{suffix}", images(200)[0]
+    net.embed_to_file(pixels, tmp_path / f"whole.{suffix}", batch_size=8)
+    out.write_text("old")
+    with no_room(limit), pytest.raises(DiskFullError, match=rf"{FACTS}.*of 200 rows are done.*--resume") as caught:
+        net.embed_to_file(pixels, out, batch_size=8, overwrite=True)
+    assert "\n" not in str(caught.value)
+    assert out.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, f"{out.name}.parts", f"whole.{suffix}"]
+    net.embed_to_file(pixels, out, batch_size=8, overwrite=True, resume=True)
+    assert out.read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
+
+
 # On a real file system of 400 kB, in a namespace of its own: a run that trains, is checkpointed, and fills it up.
 TINY_DISK = """
     import sys

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from zoo.cli import doctor, files, listing, new_plugin, planning, plugins, training, using
+from zoo.cli import doctor, evaluating, files, listing, new_plugin, planning, plugins, training, using
 from zoo.cli.output import Output
 from zoo.cli.parser import Parser, global_options
 from zoo.errors import OptionError, PluginError, ZooError, count, fault_list
 from zoo.plugins.entry_points import installed
 from zoo.plugins.loader import GROUP
 from zoo.plugins.policy import Policy, current_policy, unknown_names
+from zoo.util.atomic_write import FULL
 
 RECOVERY = ("doctor", "new-plugin")  # must work with broken plugins
 
@@ -55,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
+        if error.errno in FULL and error.filename is None and not options.debug:  # of standard output
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would print an error at exit
+            print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+            sys.exit(1)
         if options.debug or error.errno != errno.ENAMETOOLONG:
             raise
         print(f"error: no file can have a name as long as {str(error.filename)[:80]!r}…", file=sys.stderr)
@@ -75,7 +80,7 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (listing, plugins, planning, training, using, files, doctor, new_plugin):
+    for module in (listing, plugins, planning, training, evaluating, using, files, doctor, new_plugin):
         module.register(commands)
     for name in set(words) & set(training.WITH_OPTIONS):
         training.add_option_flags(commands.choices[name])

@@ -9,16 +9,40 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from zoo.engine.runtime.launch_env import launched
 from zoo.engine.runtime.signals import exit_code, stop_signal_numbers
+from zoo.errors import OptionError
 
 LOOK = 0.1  # seconds between polls of the processes
 GRACE = 15.0  # seconds that the other ranks have to end by themselves after one has failed
 PARENT = "ZOO_LAUNCHER"  # environment variable: process id of the launcher
 STOPPED = (130, 143)  # exit codes after a signal and a checkpoint
+
+
+def share_out(words: Sequence[str], wanted: int | None, *, check: Callable[[], object] = lambda: None) -> None:
+    """Run this command in as many processes as are wanted, and exit with their code; return in each of them.
+
+    Args:
+        words: Arguments of the command line.
+        wanted: Number of processes; None for those that a launcher has started, or one.
+        check: Called before processes are started.
+
+    Raises:
+        OptionError: If the number is below 1, or is not that of the launcher.
+    """
+    started, wanted = launched(), 1 if wanted is None else wanted
+    if wanted < 1:
+        raise OptionError(f"--num-processes is {wanted}; it must be 1 or more")
+    if wanted > 1 and started == 1:
+        check()
+        sys.exit(launch(words, wanted))
+    if wanted > 1 and wanted != started:
+        raise OptionError(f"--num-processes is {wanted}, and a launcher started {started} processes; leave one of them out")
+    follow_launcher()
 
 
 def launch(words: Sequence[str], count: int) -> int:

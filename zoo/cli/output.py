@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from zoo.errors import OutputExistsError, OutputPermissionError
+from zoo.errors import OptionError, OutputExistsError, OutputPermissionError
 
 
 class Output(NamedTuple):
@@ -45,26 +45,31 @@ def figures(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
-def claim_file(path: Path, suffix: str, *, overwrite: bool) -> Path:
+def claim_file(path: Path, *suffixes: str, overwrite: bool, option: str = "--out") -> Path:
     """Check that a file can be written, before anything is computed for it.
 
     Args:
         path: The file; its folder is created.
-        suffix: Added to the name if it is missing.
+        *suffixes: Known endings; with a single one it is added if it is missing, else the first is where the name has none.
         overwrite: Whether the file may exist.
+        option: The option that names it, for messages.
 
     Returns:
         The path with the suffix.
 
     Raises:
+        OptionError: If it has none of several endings.
         OutputExistsError: If it is a folder, or exists and may not be overwritten.
         OutputPermissionError: If it cannot be written.
     """
-    target = path if path.suffix == suffix else path.with_name(path.name + suffix)
+    known = path.suffix.lower() in suffixes
+    if not known and path.suffix and len(suffixes) > 1:
+        raise OptionError(f"{option} {str(path)!r} ends with {path.suffix}; it can end with: {', '.join(suffixes)}")
+    target = path if known else path.with_name(path.name + suffixes[0])
     if target.is_dir():
-        raise OutputExistsError(f"{str(target)!r} is a folder; give --out the name of a file")
+        raise OutputExistsError(f"{str(target)!r} is a folder; give {option} the name of a file")
     if target.exists() and not overwrite:
-        raise OutputExistsError(f"{str(target)!r} exists; choose another --out, or pass --overwrite")
+        raise OutputExistsError(f"{str(target)!r} exists; choose another {option}, or pass --overwrite")
     existed = target.exists()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +77,7 @@ def claim_file(path: Path, suffix: str, *, overwrite: bool) -> Path:
         if not existed:
             target.unlink()
     except OSError as error:
-        raise OutputPermissionError(f"{str(target)!r} cannot be written: {error.strerror}; choose another --out") from error
+        raise OutputPermissionError(f"{str(target)!r} cannot be written: {error.strerror}; choose another {option}") from error
     return target
 
 

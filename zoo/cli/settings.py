@@ -112,6 +112,16 @@ def window(words: str | None) -> tuple[float, float] | None:
     return centre, width
 
 
+def thresholds(words: str | None) -> float | dict[str, Any] | None:
+    """Parse ``0.5``, or ``cat=0.3,dog=0.7``; None if nothing is given."""
+    if words is None:
+        return None
+    try:
+        return float(words)
+    except ValueError:
+        return pairs(words.split(","), "--thresholds")
+
+
 def names(words: str | None, flag: str = "--classes") -> list[str] | None:
     """Parse ``Pneumonia,No_findings``; None if nothing is given.
 

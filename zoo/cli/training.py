@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.launch import follow_launcher, launch
+from zoo.cli.launch import share_out
 from zoo.cli.output import Output, deferred_log, figures, show_log
 from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
 from zoo.cli.rank_output import errors_once
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.engine.runtime.signals import ending_early
-from zoo.errors import OptionError
 
 if TYPE_CHECKING:
     from zoo.engine.distributed.ranks import Ranks
@@ -90,16 +88,7 @@ def _flag(name: str) -> str:
 def train(options: argparse.Namespace, out: Output) -> None:
     """Fine-tune a backbone; as much as possible is checked before torch is imported."""
     merged = read_settings(options)
-    started = launched()
-    wanted = 1 if options.num_processes is None else options.num_processes
-    if wanted < 1:
-        raise OptionError(f"--num-processes is {wanted}; it must be 1 or more")
-    if wanted > 1 and started == 1:
-        find_declared(options.name, merged)
-        sys.exit(launch(options.words, wanted))
-    if wanted > 1 and wanted != started:
-        raise OptionError(f"--num-processes is {wanted}, and a launcher started {started} processes; leave one of them out")
-    follow_launcher()
+    share_out(options.words, options.num_processes, check=lambda: find_declared(options.name, merged))
     with errors_once(debug=options.debug), ending_early():
         _train(options.name, options.data, merged)
 

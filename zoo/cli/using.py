@@ -1,110 +1,114 @@
-"""The commands eval, predict and embed, which use a saved model."""
+"""The commands predict and embed, which use a saved model."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.output import Output, claim_file, show_log, table
+from zoo.cli.launch import share_out
+from zoo.cli.output import Output, claim_file, table
 from zoo.cli.parser import Commands
-from zoo.cli.training import DATA
-from zoo.errors import OptionError, examples
+from zoo.cli.rank_output import errors_once
+from zoo.engine.runtime.launch_env import launched, rank
+from zoo.errors import OptionError, count, examples
 
 if TYPE_CHECKING:
     from zoo.models.task_model import TaskModel
 
 SHOWN = 60  # characters of an input in a printed table
 MODEL = "the folder of a saved model or run"
-OTHERS = "leave out samples whose label is none of the model's classes, instead of refusing them"
 INPUTS = "images or texts, or one folder or table of them"
+FILES = {"predictions": (".csv", ".parquet"), "features": (".npz", ".csv", ".parquet")}
+THRESHOLDS = "multi-label: probability above which labels are predicted, 0.5 or cat=0.3,dog=0.7; else those of the model"
 
 
 def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    command = commands.add_parser("eval", help="measure a saved model on labelled data")
-    command.add_argument("model", metavar="MODEL", help=MODEL)
-    command.add_argument("data", metavar="DATA", help=DATA)
-    command.add_argument("--split", help="only this split of the data")
-    command.add_argument("--drop-other-classes", action="store_true", help=OTHERS)
-    command.add_argument("--label-columns", metavar="A,B", help="columns that hold the labels, one per class")
-    command.add_argument("--uncertain", choices=("mask", "positive", "negative"), help="what a label of -1 counts as; else it is refused")
-    text = "add bootstrap confidence intervals of this level (0.95 by default), resampled by patient"
-    command.add_argument("--intervals", type=float, nargs="?", const=0.95, metavar="SHARE", help=text)
-    command.add_argument("--specificity", type=float, metavar="SHARE", help="add the sensitivity at this specificity, such as 0.95")
-    command.add_argument("--positive", metavar="CLASS", help="the class of two that --specificity is about; else the last one")
-    _common(command)
-    command.set_defaults(run=evaluate)
     command = commands.add_parser("predict", help="the label of each input, and the probability of every class")
     command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("inputs", metavar="INPUTS", nargs="+", help=INPUTS)
-    _common(command)
+    command.add_argument("--out", type=Path, metavar="FILE", help="a .csv or .parquet file to write, however many inputs there are")
+    command.add_argument("--thresholds", metavar="T", help=THRESHOLDS)
+    _to_file(command)
     command.set_defaults(run=predict)
     command = commands.add_parser("embed", help="write the pooled features of inputs")
     command.add_argument("model", metavar="MODEL", help=f"{MODEL}, or the name of a backbone")
     command.add_argument("inputs", metavar="INPUTS", nargs="+", help=INPUTS)
-    command.add_argument("--out", type=Path, metavar="FILE", help="the .npz file to write: 'features' (n, dim) and 'inputs' (n,)")
-    command.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    _common(command)
+    text = "the file to write: .npz with 'features' (n, dim) and 'inputs' (n,), .parquet or .csv, however many inputs there are"
+    command.add_argument("--out", type=Path, metavar="FILE", help=text)
+    _to_file(command)
     command.set_defaults(run=embed)
 
 
-def _common(command: argparse.ArgumentParser) -> None:
+def _to_file(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--overwrite", action="store_true", help="replace an existing file, once the new one is whole")
+    command.add_argument("--resume", action="store_true", help="go on with a run into --out that was cut off")
+    command.add_argument("--num-processes", type=int, metavar="N", help="share the inputs among so many processes on this machine")
+    pass_options(command)
+
+
+def pass_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of a pass over data."""
     command.add_argument("--root", metavar="DIR", help="folder of the files that a table names, with or without their endings")
     command.add_argument("--columns", help="own names of a table's columns: file_name=file,group=patient_id")
     command.add_argument("--window", metavar="C,W", help="centre and width through which scans are shown, such as 40,400")
     command.add_argument("--batch-size", type=int, metavar="N", help="samples per forward")
+    text = "at an input that cannot be read: stop with an error (default), or skip it; its row is empty and has the error"
+    command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help=text)
     command.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def evaluate(options: argparse.Namespace, out: Output) -> None:
-    """Print the metrics of a saved model on labelled data."""
+def pass_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of a pass that were given."""
     from zoo.cli import settings
-    from zoo.data.folders import check_exists
-    from zoo.saved.metadata import read_config
 
-    config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
-    check_exists(Path(options.data))
-    if not options.json:
-        show_log()
-    names = ("split", "drop_other_classes", "batch_size", "intervals", "specificity", "positive", "uncertain", "root")
-    given = {name: getattr(options, name) for name in names} | {"columns": settings.columns(options.columns)}
-    given |= {"window": settings.window(options.window), "label_columns": settings.names(options.label_columns, "--label-columns")}
-    from zoo.saved.saved import open_model
-
-    given = {name: value for name, value in given.items() if value is not None}
-    metrics = open_model(Path(options.model), config).evaluate(options.data, **given)
-    if options.json:
-        out.json({name: float(value) for name, value in metrics.items()})
-    else:
-        print(table(((name, f"{value:.4f}") for name, value in metrics.items()), ("metric", "value"), right=(1,)))
+    given = {
+        "batch_size": options.batch_size,
+        "window": settings.window(options.window),
+        "on_error": options.on_error,
+        "root": options.root,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def predict(options: argparse.Namespace, out: Output) -> None:
-    """Print the label of each input and the probability of every class."""
-    import numpy as np
-
+    """Print the label of each input and the probability of every class, or write them to a file."""
     from zoo.cli import settings
     from zoo.saved.metadata import read_config
-    from zoo.tasks.find import find_task
 
-    config = read_config(Path(options.model))  # as in evaluate
-    from zoo.engine.inference.evaluate import decoded, predict_logits
+    target, given = _target(options, "predictions"), pass_settings(options)
+    config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
+    given |= {"thresholds": thresholds} if (thresholds := settings.thresholds(options.thresholds)) is not None else {}
+    if target is not None:
+        share_out(options.words, options.num_processes)
     from zoo.saved.saved import open_model
 
-    model = open_model(Path(options.model), config)
-    source, names = _inputs(options.inputs, model, settings.columns(options.columns), options.root)
-    given = _given(options)
-    logits = predict_logits(model, source, **given)  # one pass for labels and probabilities
-    labels = [_plain(label) for label in decoded(model, logits)]
-    rows: list[dict[str, Any]] = [{"input": name, "label": label} for name, label in zip(names, labels, strict=True)]
-    probabilities = find_task(model.task).probabilities(logits.astype(np.float64)) if logits.dtype != object else None
-    if probabilities is not None:
-        classes = [str(label) for label in model.labels or range(model.num_classes)]
-        for row, shares in zip(rows, probabilities.astype(np.float32), strict=True):
-            row["probabilities"] = dict(zip(classes, map(float, shares), strict=True))
+    with errors_once(debug=options.debug):
+        model = open_model(Path(options.model), config)
+        if target is not None:
+            _write(options, out, model, target, "predictions", given)
+            return
+    _print_predictions(options, out, model, given)
+
+
+def _print_predictions(options: argparse.Namespace, out: Output, model: TaskModel, given: dict[str, Any]) -> None:
+    from zoo.data.table import names_of
+    from zoo.engine.inference.predict import predict_outputs
+    from zoo.engine.inference.result_columns import decoder_of
+
+    decoder = decoder_of(model, given.pop("thresholds", None))
+    found = predict_outputs(model, _source(options, model), model, columns=_columns(options), **given)
+    names, labels = names_of(found.table.inputs, range(len(found.table))), decoder.decode(found.values)
+    rows: list[dict[str, Any]] = [{"input": name, "label": _plain(label)} for name, label in zip(names, labels, strict=True)]
+    if decoder.has_probabilities and not decoder.task.per_token:
+        for row, shares in zip(rows, decoder.probabilities(found.values), strict=True):
+            row["probabilities"] = dict(zip(decoder.names, map(float, shares), strict=True))
+    for index, reason in found.errors.items():
+        rows[index] = {"input": names[index], "label": None, "error": reason}
     if options.json:
         out.json(rows)
     else:
@@ -112,7 +116,7 @@ def predict(options: argparse.Namespace, out: Output) -> None:
 
 
 def embed(options: argparse.Namespace, out: Output) -> None:
-    """Write the pooled features of inputs to an ``.npz`` file, or print them as JSON.
+    """Write the pooled features of inputs to a file, or print them as JSON.
 
     Raises:
         OptionError: If neither ``--out`` nor ``--json`` is given.
@@ -121,42 +125,71 @@ def embed(options: argparse.Namespace, out: Output) -> None:
     """
     if options.out is None and not options.json:
         raise OptionError("zoo embed needs --out FILE, or --json to print the features")
-    target = None if options.out is None else claim_file(options.out, ".npz", overwrite=options.overwrite)
-    import numpy as np
-
-    import zoo
-    from zoo.cli import settings
-    from zoo.registry.lookup import foreign_folder
-
-    saved = (Path(options.model) / "config.json").is_file() and foreign_folder(options.model) is None
-    model = zoo.load(options.model) if saved else zoo.get(options.model).adapt(num_classes=2)  # the head is never run
-    source, names = _inputs(options.inputs, model, settings.columns(options.columns), options.root)
-    features = model.embed(source, **_given(options))
+    target, given = _target(options, "features"), pass_settings(options)
     if target is not None:
-        np.savez(target, features=features, inputs=np.array(names))
-        print(f"{target}: features of shape {features.shape}")
+        share_out(options.words, options.num_processes)
+    with errors_once(debug=options.debug):
+        import zoo
+        from zoo.registry.lookup import foreign_folder
+
+        saved = (Path(options.model) / "config.json").is_file() and foreign_folder(options.model) is None
+        model = zoo.load(options.model) if saved else zoo.get(options.model).adapt(num_classes=2)  # the head is never run
+        if target is not None:
+            _write(options, out, model, target, "features", given)
+            return
+    from zoo.data.table import names_of
+    from zoo.engine.inference.predict import predict_outputs
+
+    found = predict_outputs(model, _source(options, model), model.embed_batch, columns=_columns(options), **given)
+    errors = {"errors": {str(row): reason for row, reason in found.errors.items()}} if found.errors else {}
+    names = names_of(found.table.inputs, range(len(found.table)))
+    features = [None if row in found.errors else values for row, values in enumerate(found.values)] if found.errors else found.values
+    out.json({"inputs": names, "dim": found.values.shape[1], "embeddings": features} | errors)
+
+
+def _target(options: argparse.Namespace, what: str) -> Path | None:
+    """Return the file to write, checked once for all processes, or None.
+
+    Raises:
+        OptionError: If an option is given that needs a file.
+    """
+    if options.out is not None:
+        if launched() > 1:  # the launching process has checked it, or the first rank will
+            return Path(options.out)
+        return claim_file(options.out, *FILES[what], overwrite=options.overwrite)
+    needing = {"--resume": options.resume, "--overwrite": options.overwrite, "--num-processes": options.num_processes or launched() > 1}
+    if wrong := [name for name, given in needing.items() if given]:
+        raise OptionError(f"{', '.join(wrong)}: give the file to write, --out FILE")
+    return None
+
+
+def _write(options: argparse.Namespace, out: Output, model: TaskModel, target: Path, what: Any, given: dict[str, Any]) -> None:
+    from zoo.engine.output.write import write_results
+
+    modes = {"overwrite": options.overwrite, "resume": options.resume, "quiet": bool(rank()) or not sys.stderr.isatty()}
+    done = write_results(model, _source(options, model), target, what, columns=_columns(options), **modes, **given)
+    if rank():
+        return
     if options.json:
-        where = {"embeddings": features} if target is None else {"file": target}
-        out.json({"inputs": names, "dim": features.shape[1], **where})
+        out.json({"file": str(done.path), "inputs": done.samples, "skipped": done.skipped})
+    else:
+        print(f"{done.path}: {what} of {count(done.samples - done.skipped, 'input')}")
 
 
-def _given(options: argparse.Namespace) -> dict[str, Any]:
+def _columns(options: argparse.Namespace) -> dict[str, str]:
     from zoo.cli import settings
 
-    given = {"batch_size": options.batch_size, "window": settings.window(options.window)}
-    return {name: value for name, value in given.items() if value is not None}
+    return settings.columns(options.columns)
 
 
-def _inputs(words: Sequence[str], model: TaskModel, columns: dict[str, str], root: str | None) -> tuple[Any, list[str]]:
-    """Return a source for prediction and the names of its samples; a single input may be a folder or a table."""
-    from zoo.data.open import open_data
+def _source(options: argparse.Namespace, model: TaskModel) -> Any:
+    """Return the source of a prediction; a single input may be a folder or a table."""
     from zoo.data.read import TEXTUAL, kind_of
 
-    reads = kind_of(model.inputs, model.task)
-    if reads in TEXTUAL:
+    words = options.inputs
+    if kind_of(model.inputs, model.task) in TEXTUAL:
         _refuse_files(words)
-    opened = open_data(words[0] if len(words) == 1 else list(words), columns=columns, labelled=False, reads=reads, root=root)
-    return opened, [" ".join(item) if isinstance(item, list | tuple) else str(item) for item in opened.inputs]
+    return words[0] if len(words) == 1 else list(words)
 
 
 def _refuse_files(words: Sequence[str]) -> None:
@@ -184,6 +217,8 @@ def _plain(label: Any) -> Any:
 
 def _prediction(row: dict[str, Any]) -> tuple[object, ...]:
     label, shares = row["label"], row.get("probabilities", {})
+    if "error" in row:
+        label = ["cannot be read"]
     chosen = label if isinstance(label, list | tuple) else [label]
     text = row["input"]
     return (

@@ -34,6 +34,7 @@ class Batch(NamedTuple):
         indices: Rows of the samples in the table.
         views: Inputs of further views of the same samples, each augmented anew; empty for a single view.
         frozen: Outputs of the objective's frozen modules for these samples by name, or None.
+        failed: Rows of samples that could not be read and were left out, with the reason.
     """
 
     x: Any
@@ -41,6 +42,7 @@ class Batch(NamedTuple):
     indices: list[int]
     views: tuple[Any, ...] = ()
     frozen: Mapping[str, torch.Tensor] | None = None
+    failed: Mapping[int, str] = {}
 
 
 log = logging.getLogger(__name__)

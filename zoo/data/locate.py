@@ -17,14 +17,21 @@ log = logging.getLogger("zoo")
 _ENDINGS = sorted(EXTENSIONS, key=len, reverse=True)  # .nii.gz before .gz
 
 
-def place_files(inputs: Sequence[Any], source: str, base: Path | None = None, root: str | os.PathLike[str] | None = None) -> list[Any]:
+def place_files(
+    inputs: Sequence[Any],
+    source: str,
+    base: Path | None = None,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    absent: bool = False,
+) -> list[Any]:
     """Return inputs as paths of files that exist; images and arrays are unchanged.
 
     Names are relative to ``root``, else to ``base``, else to the current folder. A name that is no file may lack its ending, have
     backslashes, or be written in Unicode's other form; with ``root`` it may also be anywhere below.
 
     Raises:
-        DataError: If files do not exist, or a name fits several, naming the first four.
+        DataError: If files do not exist, unless they may be ``absent``, or a name fits several, naming the first four.
     """
     folder = "" if base is None else str(base)
     if root is not None:
@@ -49,11 +56,12 @@ def place_files(inputs: Sequence[Any], source: str, base: Path | None = None, ro
             missing.append(repr(placed[row]))
     if several:
         raise DataError(f"{source}: {count(len(several), 'name')} of {len(placed)} fit several files: {examples(several)}; name one")
-    if missing:
+    if missing and not absent:
         hint = f"; paths are relative to {folder or str(Path.cwd())!r}, and endings such as .png and .jpg were tried"
         hint += "" if root is not None else "; root=FOLDER (--root) names another folder"
         raise DataError(f"{source} names {count(len(missing), 'file')} of {len(placed)} that do not exist: {examples(missing)}{hint}")
-    log.info("%s: %s of %d found %s", source, count(len(rows), "file"), len(placed), places.how(folder))
+    if len(rows) > len(missing):
+        log.info("%s: %s of %d found %s", source, count(len(rows) - len(missing), "file"), len(placed), places.how(folder))
     return placed
 
 

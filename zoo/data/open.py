@@ -38,6 +38,7 @@ def open_data(
     uncertain: str | None = None,
     root: str | os.PathLike[str] | None = None,
     channels: int = 3,
+    absent: bool = False,
 ) -> Table:
     """Open any source as one table without decoding it.
 
@@ -61,6 +62,7 @@ def open_data(
         uncertain: What a label of -1 counts as in a multi-label task: ``mask``, ``positive`` or ``negative``; None refuses it.
         root: Folder of the files that a table names, with or without ending; None is that of the table.
         channels: Channels of the images that the model takes.
+        absent: Keep files that a list or a table names and that do not exist; they fail when they are read.
 
     Returns:
         The table.
@@ -69,7 +71,7 @@ def open_data(
         DataError: If the source is missing, empty or of an unknown kind, or its labels are wrong.
     """
     kind = find_task(task)
-    raw = by_task(read(source, ReadOptions(columns, labelled, reads, tuple(label_columns), root, channels)), kind)
+    raw = by_task(read(source, ReadOptions(columns, labelled, reads, tuple(label_columns), root, channels, absent)), kind)
     if drop_other_classes and raw.labels is not None:
         raw = keep_classes(raw, classes, kind)
     if split is not None:

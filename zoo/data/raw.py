@@ -27,6 +27,7 @@ class ReadOptions:
         label_columns: Columns of a table that hold the labels, one per class; empty for a single column.
         root: Folder of the files that a table names, or None for that of the table.
         channels: Channels of the images that the model takes.
+        absent: Whether files that do not exist are kept, to fail when they are read.
     """
 
     columns: Mapping[str, Any] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class ReadOptions:
     label_columns: tuple[str, ...] = ()
     root: str | os.PathLike[str] | None = None
     channels: int = 3
+    absent: bool = False
 
     def __post_init__(self) -> None:
         odd = [f"{role}={name!r}" for role, name in self.columns.items() if not isinstance(name, str) and role != "label"]

@@ -158,7 +158,7 @@ def _read_memory(source: Any, options: ReadOptions) -> Raw:
     if hasattr(source, "dataobj"):  # one nibabel image
         source = [source]
     if isinstance(source, list | tuple):
-        return _read_list(list(source), reads, options.root)
+        return _read_list(list(source), options)
     if isinstance(source, (np.ndarray, _class("torch", "Tensor"))):
         return memory.read_arrays(source, None, "the array", reads=reads, channels=options.channels)
     if not _is_dataset(source):
@@ -174,8 +174,8 @@ def _is_encoded(item: Any) -> bool:
     return isinstance(item, Mapping) and bool({"bytes", "path"} & item.keys())
 
 
-def _read_list(items: Sequence[Any], reads: str, root: str | os.PathLike[str] | None = None) -> Raw:
-    raw = memory.read_arrays(items, None, "the list", reads=reads)
+def _read_list(items: Sequence[Any], options: ReadOptions) -> Raw:
+    raw = memory.read_arrays(items, None, "the list", reads=options.reads)
     odd = sorted(
         {
             type(item).__name__
@@ -185,7 +185,7 @@ def _read_list(items: Sequence[Any], reads: str, root: str | os.PathLike[str] | 
     )
     if odd:
         raise DataError(f"the list holds {examples(odd)}; give paths, encoded bytes, PIL images, arrays or tensors (labels go into (X, y))")
-    return replace(raw, inputs=place_files(raw.inputs, raw.source, root=root))
+    return replace(raw, inputs=place_files(raw.inputs, raw.source, root=options.root, absent=options.absent))
 
 
 def _read_table(table: Table) -> Raw:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,6 +127,19 @@ class Table:
     def name_of(self, index: int) -> str:
         """Return the name of a sample for messages: its path, or its row number."""
         return item_name(self.inputs, index)
+
+
+def names_of(inputs: Sequence[Any], rows: Iterable[int]) -> list[str]:
+    """Return a name for each input in a table of results: its path, its text, or ``row N``; nothing is decoded."""
+    if not isinstance(inputs, list | tuple):  # indexing a lazy sequence would decode the input
+        return [f"row {row}" for row in rows]
+    return [_result_name(inputs[row], row) for row in rows]
+
+
+def _result_name(item: Any, row: int) -> str:
+    if isinstance(item, list | tuple) and all(isinstance(part, str) for part in item):  # words, or a pair of texts
+        return " ".join(item)
+    return os.fspath(item) if isinstance(item, str | os.PathLike) else f"row {row}"
 
 
 def flat_targets(targets: Array) -> Array:

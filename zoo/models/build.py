@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -37,20 +38,33 @@ def build(
         CoverageError: See ``fit_state``; or if a saved model cannot be brought to other options.
     """
     builder = load_function(spec.build)
-    if state is None:
-        return _module(builder(**spec.options), spec)
-    with on_meta():
-        module = _module(builder(**spec.options), spec)
-    if saved_with is None:
-        fitted = fit_state(module, state(), spec, allow_partial=allow_partial)
-    else:
-        fitted = _fit_saved(module, state(), spec, saved_with, allow_partial=allow_partial)
-    if module.state_dict().keys() - fitted.keys():
-        module = _module(builder(**spec.options), spec)
-        module.load_state_dict(fitted, strict=False)
-    else:
-        materialize(module, fitted)
+    with trainable_float32():
+        if state is None:
+            return _module(builder(**spec.options), spec)
+        with on_meta():
+            module = _module(builder(**spec.options), spec)
+        if saved_with is None:
+            fitted = fit_state(module, state(), spec, allow_partial=allow_partial)
+        else:
+            fitted = _fit_saved(module, state(), spec, saved_with, allow_partial=allow_partial)
+        if module.state_dict().keys() - fitted.keys():
+            module = _module(builder(**spec.options), spec)
+            module.load_state_dict(fitted, strict=False)
+        else:
+            materialize(module, fitted)
     return module
+
+
+@contextmanager
+def trainable_float32() -> Iterator[None]:
+    """Make new parameters float32 and trainable, whatever default dtype and inference mode the caller has set."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _fit_saved(module: nn.Module, state: State, spec: BackboneSpec, saved_with: Mapping[str, Any], *, allow_partial: bool) -> State:

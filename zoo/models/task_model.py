@@ -14,6 +14,7 @@ from zoo.data.dataset import ModelInputs
 from zoo.declare import BackboneSpec, HeadSpec, Inputs
 from zoo.models.adapt_checks import channel_option, check_arguments, check_head_options, check_task, check_width, checked_head, own_pooling
 from zoo.models.backbone import Backbone, with_options
+from zoo.models.build import trainable_float32
 from zoo.models.heads import OWN, Pool, own_head
 from zoo.models.layers import LayerGroups
 from zoo.plugins.loader import load_function
@@ -24,7 +25,9 @@ from zoo.tuning import Lora, apply_eval, freeze_prefix, hold_statistics
 if TYPE_CHECKING:
     import numpy as np
 
+    from zoo.engine.inference.evaluation import Evaluation
     from zoo.engine.options.recipe import Recipe
+    from zoo.engine.output.write import Written
     from zoo.engine.preview.report import Preview
     from zoo.engine.rundir.run_folder import Run
     from zoo.engine.train.objective import Objective
@@ -43,6 +46,8 @@ class TaskModel(nn.Module):
         task: Name of what the head predicts, see ``zoo.tasks``.
         num_classes: Number of logits.
         labels: Names of the classes in the order of the logits; None until the data or ``adapt(labels=…)`` gives them.
+        thresholds: Probability above which each label of a multi-label task is predicted, chosen by ``fit`` on the validation data;
+            None for one half.
         frozen: Length of the frozen prefix, in groups.
         trains: Trainable parameters of the groups that are not frozen: ``all``, those of ``lora``, or the ``bias`` vectors.
         lora: The attached LoRA, or None.
@@ -76,6 +81,7 @@ class TaskModel(nn.Module):
         self.task = task
         self.num_classes = num_classes
         self.labels = tuple(labels) if labels is not None else None
+        self.thresholds: tuple[float, ...] | None = None
         self.frozen = 0
         self.trains = "all"
         self.lora: Lora | None = None
@@ -242,33 +248,46 @@ class TaskModel(nn.Module):
 
         return preview(self, train, valid, **options)
 
-    def evaluate(self, data: Any, **options: Any) -> dict[str, float]:
+    def evaluate(self, data: Any, **options: Any) -> Evaluation:
         """Return the metrics of the task on labelled data; see ``zoo.engine.inference.evaluate.evaluate``."""
-        from zoo.engine.inference.evaluate import check_given, evaluate
+        from zoo.engine.inference.evaluate import evaluate
+        from zoo.engine.inference.predict import check_given
 
         check_given(evaluate, options)
         return evaluate(self, data, **options)
 
     def predict(self, inputs: Any, **options: Any) -> list[Any]:
-        """Return the predicted label of each input; see ``zoo.engine.inference.evaluate.predict``."""
-        from zoo.engine.inference.evaluate import check_given, predict
+        """Return the predicted label of each input; see ``zoo.engine.inference.predict.predict``."""
+        from zoo.engine.inference.predict import check_given, predict
 
         check_given(predict, options)
         return predict(self, inputs, **options)
 
     def predict_proba(self, inputs: Any, **options: Any) -> np.ndarray:
-        """Return probabilities ``(n, num_classes)``; see ``zoo.engine.inference.evaluate.predict_proba``."""
-        from zoo.engine.inference.evaluate import check_given, predict_proba
+        """Return probabilities ``(n, num_classes)``; see ``zoo.engine.inference.predict.predict_proba``."""
+        from zoo.engine.inference.predict import check_given, predict_proba
 
         check_given(predict_proba, options)
         return predict_proba(self, inputs, **options)
 
     def embed(self, inputs: Any, **options: Any) -> np.ndarray:
-        """Return pooled features ``(n, dim)``; see ``zoo.engine.inference.evaluate.embed``."""
-        from zoo.engine.inference.evaluate import check_given, embed
+        """Return pooled features ``(n, dim)``; see ``zoo.engine.inference.predict.embed``."""
+        from zoo.engine.inference.predict import check_given, embed
 
         check_given(embed, options)
         return embed(self, inputs, **options)
+
+    def predict_to_file(self, inputs: Any, out: str | Path, **options: Any) -> Written:
+        """Write the prediction for each input to a file, however many there are; see ``zoo.engine.output.write.write_results``."""
+        from zoo.engine.output.write import write_results
+
+        return write_results(self, inputs, out, "predictions", **options)
+
+    def embed_to_file(self, inputs: Any, out: str | Path, **options: Any) -> Written:
+        """Write the pooled features of each input to a file; see ``zoo.engine.output.write.write_results``."""
+        from zoo.engine.output.write import write_results
+
+        return write_results(self, inputs, out, "features", **options)
 
     def transform(self, train: bool = False, *, augment: Any = "light", seed: int = 0) -> Callable[[Any], Tensor]:
         """Return the transform of one image or volume, for a training loop of your own.
@@ -345,7 +364,7 @@ def adapt(
 
 def build_head(head: HeadSpec, spec: BackboneSpec, num_classes: int, *, seed: int, options: Mapping[str, Any]) -> nn.Module:
     """Build a head with values drawn from ``seed``; the caller's random state is restored."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), trainable_float32():
         torch.manual_seed(seed)
         module = load_function(head.build)(spec.features, num_classes, **options)
     assert isinstance(module, nn.Module), f"head {head.name!r} built {type(module).__name__}, not a torch.nn.Module"

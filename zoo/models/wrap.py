@@ -114,11 +114,11 @@ def _features_of(module: nn.Module, inputs: Inputs, name: str) -> Features:
     if isinstance(inputs, Text):
         raise DeclarationError(f"the features of {name!r} cannot be inferred for texts; {remedy}")
     training = [(part, part.training) for part in module.modules()]
-    place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    like = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), torch.empty(0, dtype=torch.float32))
     try:
         module.eval()
         with torch.no_grad():
-            output = module(torch.zeros(1, *inputs.shape, device=place))
+            output = module(torch.zeros(1, *inputs.shape, device=like.device, dtype=like.dtype))
     except Exception as error:
         raise DeclarationError(
             f"{name!r} fails on a batch of shape {(1, *inputs.shape)} ({type(error).__name__}: {error}); correct inputs=, or {remedy}"

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import pydantic
 
@@ -43,6 +43,7 @@ class ZooConfig(pydantic.BaseModel):
         frozen: Length of the frozen prefix when saved.
         head: Name of the head's declaration.
         head_options: Its options.
+        thresholds: Probability above which each label is predicted; empty for one half, and for tasks without thresholds.
         keys: Prefixes of tensor names in the model -> those in the file.
         sha256: Digest of model.safetensors.
         versions: Versions of Python and of important packages.
@@ -63,6 +64,7 @@ class ZooConfig(pydantic.BaseModel):
     frozen: int = 0
     head: str
     head_options: dict[str, Any]
+    thresholds: list[Annotated[float, pydantic.Field(gt=0, lt=1)]] = []
     keys: dict[str, str]
     sha256: str
     versions: dict[str, str] = {}
@@ -86,6 +88,12 @@ class Config(pydantic.BaseModel):
         if value not in known:
             raise ValueError(f"there is no task {value!r}{did_you_mean(value, known)}; it may be a plugin's that is not installed")
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _one_threshold_per_class(self) -> Config:
+        if len(self.zoo.thresholds) not in (0, self.num_classes):
+            raise ValueError(f"zoo.thresholds has {len(self.zoo.thresholds)} values; the model has num_classes={self.num_classes}")
+        return self
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -121,6 +129,7 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             frozen=model.frozen,
             head=model.head_name,
             head_options=model.head_options,
+            thresholds=list(model.thresholds or ()),
             keys=dict(keys),
             sha256=sha256,
             versions=versions([model.plugin.partition(" ")[0]]),

@@ -179,6 +179,7 @@ def _assembled(
     )
     if isinstance(model.inputs, Text) and config.zoo.max_length:
         model.inputs = replace(model.inputs, max_length=min(config.zoo.max_length, model.inputs.max_length))
+    model.thresholds = tuple(config.zoo.thresholds) or None
     return model.eval()
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class MultiLabel(Task):
-    """Binary cross entropy on ``(batch, labels)``; predicts the labels with a sigmoid above one half.
+    """Binary cross entropy on ``(batch, labels)``; predicts the labels with a sigmoid above one half (see ``zoo.tasks.thresholds``).
 
     Class weights count for positives; label smoothing moves targets toward one half. A missing label is NaN in the targets and
     counts neither in the loss nor in a metric.
@@ -29,6 +29,7 @@ class MultiLabel(Task):
     empty_is_none = True
     partial = True
     has_specificity = True
+    thresholded = frozenset({"macro_f1", "micro_f1"})
 
     def encode(
         self, labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str

@@ -49,17 +49,20 @@ class SingleLabel(Task):
         return functional.one_hot(targets, outputs).float()
 
     def metrics(self, logits: Array, targets: Array, classes: Sequence[str]) -> dict[str, float]:
-        """Return loss, accuracy, balanced_accuracy, macro_f1, majority and auroc; the formulas are scikit-learn's."""
+        """Return loss, accuracy, balanced_accuracy, macro_f1, majority and auroc; the formulas are scikit-learn's.
+
+        macro_f1 is the mean over the classes that occur in the targets or the predictions.
+        """
         from sklearn.metrics import accuracy_score, f1_score  # type: ignore[import-untyped]  # ships no types
 
-        targets, columns = np.asarray(targets, dtype=np.int64), np.arange(logits.shape[1])
+        targets = np.asarray(targets, dtype=np.int64)
         predicted, present = logits.argmax(1), np.unique(targets)
         recalls = [(predicted[targets == k] == k).mean() for k in present]
         result = {
             "loss": float((_log_sum(logits) - logits[np.arange(len(targets)), targets]).mean()),
             "accuracy": float(accuracy_score(targets, predicted)),
             "balanced_accuracy": float(np.mean(recalls)),
-            "macro_f1": float(f1_score(targets, predicted, labels=columns, average="macro", zero_division=0.0)),
+            "macro_f1": float(f1_score(targets, predicted, average="macro", zero_division=0.0)),
             "majority": float(np.bincount(targets).max() / len(targets)),
         }
         return result | _auroc(logits, targets, present)
@@ -73,7 +76,7 @@ class SingleLabel(Task):
             "loss": w @ (_log_sum(logits) - logits[np.arange(len(targets)), targets]) / total,
             "accuracy": right.sum(1) / total,
             "balanced_accuracy": mean(right / support),
-            "macro_f1": np.nan_to_num(2 * right / (support + w @ named)).mean(1),
+            "macro_f1": mean(2 * right / (support + w @ named)),
         }
         scores = np.stack([logits[:, 0] - logits[:, 1], logits[:, 1] - logits[:, 0]], 1) if classes == 2 else softmax(logits)
         return result | ranked(scores, truth > 0, w, specificity, only=[1] if classes == 2 else range(classes))

@@ -31,6 +31,7 @@ class Task:
         exclusive: Whether each sample has exactly one class.
         has_specificity: Whether there is a sensitivity at a specificity.
         least_outputs: Minimum number of outputs.
+        thresholded: Metrics that depend on a threshold per class; such a task decides by logits above zero, and has probabilities.
         standardized: Whether the head learns targets in standard units, and computes in float32.
         empty_is_none: Whether an empty label means "none of the classes" and not a missing one.
         partial: Whether some labels of a sample may be missing: NaN in its row of the targets, -1 from ``encode`` for an uncertain one.
@@ -49,6 +50,7 @@ class Task:
     exclusive: ClassVar[bool] = False
     has_specificity: ClassVar[bool] = False
     least_outputs: ClassVar[int] = 1
+    thresholded: ClassVar[Collection[str]] = frozenset()
     standardized: ClassVar[bool] = False
     empty_is_none: ClassVar[bool] = False
     partial: ClassVar[bool] = False

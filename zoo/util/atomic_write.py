@@ -15,7 +15,7 @@ from typing import Any
 
 from zoo.errors import DiskFullError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -92,7 +92,7 @@ def room_for(path: Path, needed: int) -> Iterator[None]:
         yield
     except Exception as error:
         number = _number(error)
-        if number in _FULL:
+        if number in FULL:
             raise _full(path, needed, number) from error
         if number is not None and not isinstance(error, OSError):
             raise OSError(number, os.strerror(number), str(path)) from error

@@ -35,6 +35,8 @@ def run_all(
 ) -> Outputs:
     """Run ``forward`` over samples 0 … ``count`` - 1 without gradients, and return its outputs ``(count, …)``.
 
+    A sample that its batch leaves out has zeros; if all are left out, the outputs are ``(count, 0)``.
+
     Args:
         forward: From a batch of inputs to a batch of outputs.
         loader: Gives the batches.
@@ -50,13 +52,16 @@ def run_all(
     order, shared = ranks.share(ordered_batches(count, batch_size, loader.samples.lengths))
     with ranks.together(), torch.no_grad():
         for batch in loader.batches(order, epoch):
+            if not batch.indices:  # none of its samples could be read
+                continue
             outputs = forward(batch.x).float().cpu().numpy()
             if result is None:
                 result = np.zeros((count, *outputs.shape[1:]), dtype=np.float32)
             result[batch.indices] = outputs
             done += len(batch.indices)
             each(done)
-    assert result is not None, "the table is empty"
+    if result is None:
+        return np.full((count, 0), np.nan, dtype=np.float32)
     return ranks.fill(result) if shared else result
 
 

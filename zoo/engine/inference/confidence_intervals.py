@@ -15,6 +15,7 @@ import numpy.typing as npt
 from zoo.errors import DataError, OptionError
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
+from zoo.tasks.thresholds import moved
 
 log = logging.getLogger("zoo")
 
@@ -45,6 +46,7 @@ def intervals(
     draws: int = DRAWS,
     seed: int = 0,
     specificity: float | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> dict[str, float]:
     """Return ``NAME_low`` and ``NAME_high`` for each metric of the task: percentiles over draws in which it is defined.
 
@@ -57,6 +59,7 @@ def intervals(
         draws: Number of draws.
         seed: Seed of the draws.
         specificity: If given, also for ``sensitivity_at_specificity``.
+        thresholds: Probability above which each label is predicted; None for one half.
 
     Raises:
         OptionError: If ``level`` is outside (0, 1), or the task has no metrics of single samples.
@@ -73,7 +76,8 @@ def intervals(
     parts = []
     for start in range(0, draws, step):
         counts = rng.multinomial(number, np.full(number, 1 / number), size=min(step, draws - start))
-        parts.append(weighted_metrics(task, logits, targets, counts[:, ids].astype(np.float64), specificity=specificity))
+        weights = counts[:, ids].astype(np.float64)
+        parts.append(weighted_metrics(task, logits, targets, weights, specificity=specificity, thresholds=thresholds))
     result: dict[str, float] = {}
     for name in parts[0]:
         values = np.concatenate([part[name] for part in parts])
@@ -84,7 +88,15 @@ def intervals(
     return result
 
 
-def weighted_metrics(task: str, logits: Array, targets: Array, weights: Array, *, specificity: float | None = None) -> dict[str, Array]:
+def weighted_metrics(
+    task: str,
+    logits: Array,
+    targets: Array,
+    weights: Array,
+    *,
+    specificity: float | None = None,
+    thresholds: Sequence[float] | None = None,
+) -> dict[str, Array]:
     """Return each metric of the task for each row of weights; NaN where it is undefined.
 
     Args:
@@ -93,10 +105,15 @@ def weighted_metrics(task: str, logits: Array, targets: Array, weights: Array, *
         targets: Per sample.
         weights: ``(draws, n)``, how often each sample counts.
         specificity: If given, ``sensitivity_at_specificity`` is added.
+        thresholds: Probability above which each label is predicted; None for one half.
     """
+    kind, logits, targets = find_task(task), np.asarray(logits, dtype=np.float64), np.asarray(targets)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = find_task(task).weighted_metrics(np.asarray(logits, dtype=np.float64), np.asarray(targets), weights, specificity)
-    assert found is not None, "a task without intervals was let through"
+        found = kind.weighted_metrics(logits, targets, weights, specificity)
+        assert found is not None, "a task without intervals was let through"
+        if thresholds is not None:
+            decided = kind.weighted_metrics(moved(logits, thresholds), targets, weights) or {}
+            found |= {name: decided[name] for name in kind.thresholded}
     return found
 
 

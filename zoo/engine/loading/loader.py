@@ -16,7 +16,6 @@ from zoo.data.open import Table
 from zoo.data.text import TextSamples
 from zoo.data.transforms import Augment
 from zoo.data.workers import init_worker
-from zoo.engine.loading.order import Indices
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.start_method import refuse_second_run, start_method, usable_workers
 from zoo.engine.loading.worker_watchdog import Watched, WatchedLoader
@@ -24,11 +23,11 @@ from zoo.engine.options.config import Config
 from zoo.models.task_model import TaskModel
 
 
-class _Order(Sequence[Indices]):
+class _Order(Sequence[Sequence[int]]):
     """The batches of the next epoch; replaced between epochs, so that persistent workers can be used."""
 
     def __init__(self) -> None:
-        self.batches: Sequence[Indices] = []
+        self.batches: Sequence[Sequence[int]] = []
 
     def __getitem__(self, index: Any) -> Any:
         return self.batches[index]
@@ -63,7 +62,7 @@ class Loader:
         number = default_workers(device) if workers is None else workers
         self._loader = WatchedLoader(
             Watched(samples, number) if number else samples,  # type: ignore[arg-type]  # texts have the methods of a Dataset
-            batch_sampler=self._order,
+            batch_sampler=self._order,  # type: ignore[arg-type]  # a range of indices is no list, and as good
             num_workers=number,
             collate_fn=samples.collate,
             pin_memory=device.type == "cuda",
@@ -74,7 +73,7 @@ class Loader:
             generator=torch.Generator(),
         )
 
-    def batches(self, order: Sequence[Indices], epoch: int = 0) -> Iterator[Batch]:
+    def batches(self, order: Sequence[Sequence[int]], epoch: int = 0) -> Iterator[Batch]:
         """Yield the batches of an order, on the device."""
         self.samples.set_epoch(epoch)
         self._order.batches = order

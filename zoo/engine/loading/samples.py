@@ -11,6 +11,7 @@ from torch import Tensor
 from zoo.data.dataset import Samples
 from zoo.data.open import Table
 from zoo.data.own_augmentation import OwnAugmentation
+from zoo.data.readable import ReadableSamples
 from zoo.data.text import TextSamples
 from zoo.data.transforms import Augment, Transform, eval_transform, train_transform
 from zoo.declare import Image, Text
@@ -19,7 +20,13 @@ from zoo.errors import OptionError
 
 
 def samples_for(
-    inputs: Any, table: Table, augment: Augment | None = None, *, seed: int = 0, own: Callable[[Any], Any] | None = None
+    inputs: Any,
+    table: Table,
+    augment: Augment | None = None,
+    *,
+    seed: int = 0,
+    own: Callable[[Any], Any] | None = None,
+    skip: bool = False,
 ) -> Samples | TextSamples:
     """Return the samples of a table for a declared input; without ``augment`` for evaluation.
 
@@ -29,12 +36,13 @@ def samples_for(
         augment: The augmentation, or None.
         seed: Seed of the augmentation.
         own: The user's own augmentation in place of ``augment``, or None.
+        skip: Leave images and volumes that cannot be read out of their batch, see ``ReadableSamples``.
     """
     if isinstance(inputs, Text):
         return TextSamples(table, inputs)
     if own is not None and augment is not None:
         return Samples(table, OwnAugmentation(inputs, own), seed)
-    return Samples(table, transform_for(inputs, augment), seed)
+    return (ReadableSamples if skip else Samples)(table, transform_for(inputs, augment), seed)
 
 
 def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from zoo.errors import OptionError
 from zoo.tasks.task import Task
+from zoo.tasks.thresholds import USUAL
 
 log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]
@@ -108,7 +109,13 @@ def _parameters(part: Any) -> list[Any]:
 
 
 def own_metrics(
-    metrics: Mapping[str, Callable[..., Any]], task: Task, logits: Array, targets: Array, *, undefined: set[str] | None = None
+    metrics: Mapping[str, Callable[..., Any]],
+    task: Task,
+    logits: Array,
+    targets: Array,
+    *,
+    thresholds: Sequence[float] | None = None,
+    undefined: set[str] | None = None,
 ) -> dict[str, float]:
     """Return the values of the user's own metrics; NaN and infinite ones are left out, with a warning.
 
@@ -121,6 +128,7 @@ def own_metrics(
         task: The task.
         logits: ``(n, outputs)``.
         targets: One row per sample.
+        thresholds: Probability above which each label is predicted; None for one half.
         undefined: Names that were warned about before; extended in place.
 
     Raises:
@@ -129,7 +137,8 @@ def own_metrics(
     values: dict[str, float] = {}
     for name, function in metrics.items():
         errors: list[Exception] = []
-        for form in _forms(task, logits) if _is_of_scikit_learn(function) else _forms(task, logits)[:1]:
+        forms = _forms(task, logits, thresholds)
+        for form in forms if _is_of_scikit_learn(function) else forms[:1]:
             try:
                 values[name] = float(function(targets, form))
                 break
@@ -149,13 +158,14 @@ def own_metrics(
     return values
 
 
-def _forms(task: Task, logits: Array) -> list[Array]:
+def _forms(task: Task, logits: Array, thresholds: Sequence[float] | None) -> list[Array]:
     """Return the predictions that a metric may take, the most informative first."""
     scores = task.probabilities(np.asarray(logits, dtype=np.float64))
     if scores is None:
         return [np.asarray(logits[:, 0] if logits.shape[1] == 1 else logits)]
     column = [scores[:, 1]] if task.exclusive and scores.shape[1] == 2 else []
-    chosen = scores.argmax(1) if task.exclusive else (scores > 0.5).astype(np.int64)
+    cut = USUAL if thresholds is None else np.asarray(thresholds)
+    chosen = scores.argmax(1) if task.exclusive else (scores > cut).astype(np.int64)
     return [scores, *column, np.asarray(chosen)]
 
 

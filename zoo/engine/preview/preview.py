@@ -69,7 +69,7 @@ def preview_job(job: Job) -> Preview:
     """Tell what a run would do; see ``preview``."""
     model, config = job.model, job.config
     check_shardable(model, config, Ranks(), supervised=job.objective is None)
-    with untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
+    with torch.inference_mode(False), torch.enable_grad(), untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
         return _Planned(job, check_tables(model, job.open_data(), config), Path(folder)).preview()
 
 

@@ -69,7 +69,8 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[torch.memory_form
     other = {str(parameter.dtype) for parameter in model.parameters() if parameter.is_floating_point()} - {"torch.float32"}
     if other:
         kinds = ", ".join(sorted(other))
-        raise OptionError(f"the model has parameters of {kinds}; call model.float(); precision='bf16' sets the computation")
+        remedy = "call model.float(), and save it again if it is a saved one; precision='bf16' sets the computation"
+        raise OptionError(f"the model has parameters of {kinds}; {remedy}")
     home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     layout, before = memory_format(model, device), _layout(model)
     modes = [(module, module.training) for module in model.modules()]

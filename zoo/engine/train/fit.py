@@ -130,7 +130,7 @@ def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool) -> 
         folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
     folder = Path(ranks.gather(str(folder))[0])
     try:
-        with torch.enable_grad():  # a caller may have gradients off
+        with torch.inference_mode(False), torch.enable_grad():  # a caller may have gradients off
             return _fit(job, folder, ranks)
     finally:
         if ranks.main:
@@ -187,6 +187,8 @@ def _train(
                     write_run(folder, record)
                     (folder / STOP).unlink(missing_ok=True)
                 training.run(saved)
+            chosen = ranks.gather(supervised.thresholds)[0]
+            model.thresholds = chosen and tuple(chosen)
         switch_off(model, config, folder if ranks.main else None)
     return _finish(model, training, folder)
 

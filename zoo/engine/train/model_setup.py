@@ -30,9 +30,10 @@ def prepared(model: TaskModel, config: Config, accelerator: Any) -> Iterator[tup
     Device and frozen prefix are restored when the context closes.
 
     Raises:
-        OptionError: If the model has LoRA already.
+        OptionError: If the model has LoRA already, or was built under ``torch.inference_mode``.
         LayerGroupError: If a phase would train nothing.
     """
+    _refuse_inference_tensors(model)
     with ExitStack() as stack:
         stack.enter_context(_frozen_as_before(model))
         # A model to be sharded stays on the CPU, as it need not fit onto one device.
@@ -42,6 +43,11 @@ def prepared(model: TaskModel, config: Config, accelerator: Any) -> Iterator[tup
         # Statistics of a model without pretrained weights must move.
         model.freeze_bn = config.freeze_bn and model.pretrained
         yield layout, stack.enter_context(switched_on(model, config))
+
+
+def _refuse_inference_tensors(model: TaskModel) -> None:
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise OptionError("the network was built under torch.inference_mode, so its parameters cannot be trained; build it outside")
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from zoo.errors import DataError, OptionError, count, did_you_mean, examples, fa
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
+from zoo.tasks.thresholds import best_thresholds
 from zoo.tuning import Regularizers
 
 
@@ -59,6 +60,7 @@ class Supervised(Objective):
         self._classes, self.penalties, self._own, self._device = train.classes, penalties, own or OwnParts(), device
         self._named = self.task.losses[config.loss] if config.loss else None
         self.cache_obstacle = "a penalty (delta) needs the inputs" if penalties and penalties.needs_inputs else ""
+        self.thresholds: tuple[float, ...] | None = None  # the best ones for the logits that were validated last
         self._undefined: set[str] = set()  # own metrics that were NaN or infinite
         self._check_mask(train, valid)
         self._truth: npt.NDArray[Any] | None = None if valid is None else np.asarray(valid.targets)
@@ -131,6 +133,8 @@ class Supervised(Objective):
         assert self._truth is not None, "there are no validation data"
         logits, truth = infer("valid"), self._truth
         outputs = logits if self._scale is None else self._scale.decode(logits)
+        if self.task.thresholded:
+            self.thresholds = best_thresholds(outputs, truth)
         metrics = compute_metrics(self.task, outputs, truth, self._classes)
         metrics |= own_metrics(self._own.metrics, self.task, outputs, truth, undefined=self._undefined)
         if self._own.loss is not None or self._named is not None:

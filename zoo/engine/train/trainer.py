@@ -35,6 +35,7 @@ from zoo.engine.train.optimizer_step import Stepper
 from zoo.engine.train.run_parts import RunParts
 from zoo.engine.train.train_epoch import EpochRunner
 from zoo.engine.train.train_state import frozen_names, write_stop
+from zoo.tasks.find import find_task
 
 log = logging.getLogger("zoo")
 
@@ -105,6 +106,8 @@ class Training:
                 while self.state.epoch < len(parts.epochs):
                     self._epoch(parts.epochs[self.state.epoch])
                 self._finalizer().finish()
+                if find_task(self.model.task).thresholded:
+                    self._validate(None)  # thresholds are chosen for the values that are kept
             except Stopped:
                 self._writer.save()
                 signal = StopFlag()  # a new one, as the flag of this rank still handles the signal that the launcher sends to all

@@ -1,0 +1,140 @@
+"""The commands eval, predict and embed with files, inputs that cannot be read, full disks and several processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import zoo
+from tests.clean import ROOT
+from tests.engine.tiny import NAMES, images
+from tests.test_docs import run_zoo
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a saved model for one class, one for several labels, and photos, one of them broken."""
+    import PIL.Image
+
+    folder = tmp_path_factory.mktemp("desk")
+    for number, pixels in enumerate(images(9)[0]):
+        (folder / "data" / NAMES[number % 3]).mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(pixels).save(folder / "data" / NAMES[number % 3] / f"{number}.png")
+    (folder / "broken").mkdir()
+    for path in folder.glob("data/*/*.png"):
+        (folder / "broken" / path.name).write_bytes(path.read_bytes())
+    (folder / "broken" / "4.png").write_bytes(b"no picture")
+    (folder / "labels.csv").write_text("file_name,label\n" + "".join(f"broken/{n}.png,{NAMES[n % 3]}|red\n" for n in range(9) if n != 4))
+    zoo.get("zoo/glyphnet").adapt(3, labels=NAMES).save(folder / "model")
+    zoo.get("zoo/glyphnet").adapt(3, task="multi-label", labels=NAMES).save(folder / "many")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def there(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(desk)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def process(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "zoo.cli", *map(str, words)]
+    around = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=around)
+
+
+def test_an_input_that_cannot_be_read_is_a_row_with_its_error_and_exit_code_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    code, told = run_zoo(["predict", "model", "broken"], capsys)
+    assert code == 1
+    assert "4.png" in told
+    code, told = run_zoo(["predict", "model", "broken", "--on-error", "skip", "--out", str(tmp_path / "out.csv")], capsys)
+    assert (code, told.strip()) == (0, f"{tmp_path}/out.csv: predictions of 8 inputs")
+    assert "1 input of 9 cannot be read and have empty values" in caplog.text
+    found = rows(tmp_path / "out.csv")
+    assert [row["input"] for row in found if not row["prediction"]] == [row["input"] for row in found if row["error"]] == ["broken/4.png"]
+    code, told = run_zoo(["predict", "model", "broken", "--on-error", "skip", "--json"], capsys)
+    (bad,) = [row for row in json.loads(told) if row["label"] is None]
+    assert (code, bad["input"], bool(bad["error"])) == (0, "broken/4.png", True)
+    code, told = run_zoo(["predict", "model", "broken", "--on-error", "skip"], capsys)
+    assert len(told.splitlines()) == 10
+    code, told = run_zoo(["embed", "model", "broken", "--on-error", "skip", "--json"], capsys)
+    assert [row is None for row in json.loads(told)["embeddings"]] == [number == 4 for number in range(9)]
+
+
+def test_options_that_need_a_file_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run_zoo(["predict", "model", "broken", "--resume", "--num-processes", "2"], capsys)
+    assert code == 2
+    assert "--resume, --num-processes: give the file to write, --out FILE" in told
+    code, told = run_zoo(["predict", "model", "broken", "--out", "a.json"], capsys)
+    assert code == 2
+    assert ".csv, .parquet" in told
+
+
+def test_eval_writes_predictions_confusion_and_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [word for name, suffix in (("predictions", "csv"), ("wrong", "parquet"), ("confusion", "png"))
+             for word in (f"--{name}", str(tmp_path / f"{name}.{suffix}"))]  # fmt: skip
+    code, told = run_zoo(["eval", "model", "data", *files, "--json"], capsys)
+    assert code == 0, told
+    found = rows(tmp_path / "predictions.csv")
+    assert list(found[0]) == ["input", "truth", "prediction", *(f"probability_{name}" for name in NAMES)]
+    right = sum(row["truth"] == row["prediction"] for row in found)
+    assert json.loads(told)["accuracy"] == pytest.approx(right / 9)
+    assert pq.read_table(tmp_path / "wrong.parquet").num_rows == 9 - right
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    code, told = run_zoo(["eval", "model", "data", "--confusion", str(tmp_path / "confusion.csv")], capsys)
+    assert code == 0
+    assert sum(int(row[row["truth"]]) for row in rows(tmp_path / "confusion.csv")) == right
+    code, told = run_zoo(["eval", "model", "data", "--confusion"], capsys)
+    assert "truth \\ prediction" in told
+    code, told = run_zoo(["eval", "model", "data", "--wrong", str(tmp_path / "wrong.parquet")], capsys)
+    assert code == 1
+    assert "choose another --wrong, or pass --overwrite" in told
+
+
+def test_eval_shows_each_label_with_its_threshold(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run_zoo(["eval", "many", "labels.csv", "--thresholds", "red=0.000001", "--json"], capsys)
+    assert code == 0, told
+    labels = json.loads(told)["per_class"]
+    assert labels["red"]["threshold"] == 0.000001
+    assert (labels["red"]["recall"], labels["red"]["samples"], labels["blue"]["threshold"]) == (1.0, 8, 0.5)
+    code, told = run_zoo(["eval", "many", "labels.csv", "--confusion"], capsys)
+    assert code == 2
+    assert "multi-label" in told
+
+
+def test_several_processes_write_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list.csv").write_text("file_name\n" + "".join(f"{Path.cwd()}/broken/{n % 9}.png\n" for n in range(2600)))
+    words = ["embed", "model", tmp_path / "list.csv", "--on-error", "skip", "--batch-size", 256]
+    one = process(*words, "--out", tmp_path / "one.parquet")
+    assert one.returncode == 0, one.stderr
+    two = process(*words, "--out", tmp_path / "two.parquet", "--num-processes", 2)
+    assert two.returncode == 0, two.stderr
+    assert two.stdout == f"{tmp_path}/two.parquet: features of 2311 inputs\n"
+    assert two.stderr.count("cannot be read and have empty values") == 1
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    assert not (tmp_path / "two.parquet.parts").exists()
+    stopped = process(*words[:3], "--out", tmp_path / "three.parquet", "--num-processes", 2)
+    assert stopped.returncode == 1
+    assert stopped.stderr.count("error") == 1, stopped.stderr
+    assert "4.png" in stopped.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_standard_output_without_room_is_one_line_of_error() -> None:
+    command = [sys.executable, "-m", "zoo.cli", "predict", "model", "data", "--json"]
+    around = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False, env=around)
+    assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")

@@ -1,0 +1,131 @@
+"""Prediction and embedding of data with a model."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.data.open import Table, open_data
+from zoo.declare import Text
+from zoo.engine.inference.evaluate import evaluate
+from zoo.engine.inference.output_blocks import AllOutputs, InferenceOptions, run_whole
+from zoo.engine.inference.result_columns import decoder_of
+from zoo.engine.loading.sources import channels_of, reads
+from zoo.engine.loading.stream import Function
+from zoo.errors import OptionError, check_options
+from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
+from zoo.tasks.task import Task
+from zoo.tasks.thresholds import Wanted
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+Array: TypeAlias = "npt.NDArray[np.float32]"
+
+
+def check_given(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Check that ``evaluate``, or a function of this module, has these options.
+
+    Raises:
+        OptionError: With the nearest option.
+    """
+    known = set(_keywords(function)) | (set() if function is evaluate else {"split", "columns", "root", *_keywords(InferenceOptions)})
+    check_options(options, known, f"{function.__name__}()")
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    if function is InferenceOptions:
+        return list(InferenceOptions.__dataclass_fields__)
+    return [name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def predict(model: TaskModel, inputs: Any, *, thresholds: Wanted | None = None, **options: Any) -> list[Any]:
+    """Return the prediction for each input, in order; None for one that was skipped.
+
+    A label (its index where the model has no labels), a tuple of the labels above their thresholds, or a number (a tuple where the
+    model has several outputs); for token classification a list with the label of each word. ``options`` are those of
+    ``predict_proba``.
+
+    Args:
+        model: The model.
+        inputs: As for ``predict_proba``.
+        thresholds: Multi-label: probability above which labels are predicted, one for all, one per label, or by label; None takes
+            those of the model.
+        **options: As for ``predict_proba``.
+    """
+    decoder = decoder_of(model, thresholds)
+    found = predict_outputs(model, inputs, model, **options)
+    labels = decoder.decode(found.values)
+    return [None if row in found.errors else label for row, label in enumerate(labels)] if found.errors else labels
+
+
+def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
+    """Return probabilities ``(n, num_classes)``, float32: softmax, or for multi-label a sigmoid for each label.
+
+    For token classification an array of n arrays ``(words, num_classes)``, NaN for a word beyond the maximum length.
+
+    Args:
+        model: The model.
+        inputs: Any source that ``zoo.data.open.open_data`` takes: paths, a folder, images, arrays; labels are ignored.
+        **options: ``split``, ``columns``, ``root``, ``window``, ``batch_size``, ``workers``, ``device``, ``precision``, ``on_error``
+            (``skip`` gives NaN for what cannot be read) and ``quiet`` as in ``evaluate``.
+
+    Raises:
+        OptionError: If the model is a regression.
+    """
+    if type(find_task(model.task)).probabilities is Task.probabilities:
+        raise OptionError(f"the task {model.task!r} has no probabilities; use predict()")
+    return decoder_of(model).probabilities(predict_outputs(model, inputs, model, **options).values)
+
+
+def embed(model: TaskModel, inputs: Any, **options: Any) -> Array:
+    """Return the pooled features ``(n, dim)`` of each input, float32; arguments as in ``predict_proba``."""
+    return predict_outputs(model, inputs, model.embed_batch, **options).values
+
+
+def predict_outputs(
+    model: TaskModel,
+    inputs: Any,
+    forward: Function,
+    *,
+    split: str | None = None,
+    columns: Mapping[str, str] = _NONE,
+    root: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> AllOutputs:
+    """Return the outputs of a function of a model for each input, with the errors of those that were skipped."""
+    chosen = InferenceOptions(**options)
+    return run_whole(model, opened(model, inputs, split=split, columns=columns, root=root, absent=chosen.skip), forward, chosen)
+
+
+def opened(
+    model: TaskModel,
+    inputs: Any,
+    *,
+    split: str | None = None,
+    columns: Mapping[str, str] = _NONE,
+    root: str | os.PathLike[str] | None = None,
+    absent: bool = False,
+) -> Table:
+    """Open the inputs of a prediction; files that do not exist are refused unless they may be ``absent``."""
+    channels = channels_of(model)
+    source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality, channels)
+    opening: dict[str, Any] = {"task": model.task, "split": split, "columns": columns, "root": root, "channels": channels}
+    return open_data(source, labelled=False, reads=reads(model), absent=absent, **opening)
+
+
+def _as_list(inputs: Any, kind: str, channels: int) -> Any:
+    """Return one image or volume as a list of one."""
+    if kind == "volume":
+        return [inputs] if getattr(inputs, "ndim", 0) == 3 else inputs
+    if type(inputs).__module__.startswith("PIL."):
+        return [inputs]
+    single = getattr(inputs, "ndim", 0) == 2 or (
+        getattr(inputs, "ndim", 0) == 3 and (hasattr(inputs, "numpy") or inputs.shape[-1] in (1, 3, 4, channels))
+    )
+    return [inputs] if single and not hasattr(inputs, "columns") else inputs

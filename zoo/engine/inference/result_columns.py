@@ -1,0 +1,166 @@
+"""Results of a model as columns of a table: what was read, the truth where it is known, predictions and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.data.table import Table, names_of
+from zoo.errors import OptionError
+from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
+from zoo.tasks.task import Task
+from zoo.tasks.thresholds import USUAL, Wanted, check_thresholds, moved
+
+Array: TypeAlias = "npt.NDArray[Any]"
+Kind = Literal["text", "whole", "number", "share", "vector"]
+
+
+class Column(NamedTuple):
+    """Values of one kind, None where there is none.
+
+    Attributes:
+        kind: ``text``, ``whole`` (int64), ``number`` (float64), ``share`` (float32) or ``vector`` (float32 rows).
+        values: One per row, a list or an array.
+    """
+
+    kind: Kind
+    values: Any
+
+
+Columns: TypeAlias = "dict[str, Column]"
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The predictions of a task from the outputs of a model.
+
+    Attributes:
+        task: The task.
+        labels: Names of the classes, or their numbers.
+        outputs: Number of outputs.
+        thresholds: Probability above which each label is predicted; None for one half.
+    """
+
+    task: Task
+    labels: Sequence[Any]
+    outputs: int
+    thresholds: tuple[float, ...] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes."""
+        return list(map(str, self.labels))
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the task has probabilities."""
+        return type(self.task).probabilities is not Task.probabilities
+
+    def decode(self, logits: Array) -> list[Any]:
+        """Return the prediction for each row of logits."""
+        return self.task.decode(moved(logits, self.thresholds), self.labels)
+
+    def probabilities(self, logits: Array) -> Array:
+        """Return the probabilities for logits, float32; for words an array of arrays.
+
+        Raises:
+            OptionError: If the task has none.
+        """
+        found = self.task.probabilities(logits if logits.dtype == object else logits.astype(np.float64))
+        if found is None:
+            raise OptionError(f"the task {self.task.name!r} has no probabilities; use predict()")
+        return found if found.dtype == object else np.asarray(found, dtype=np.float32)
+
+
+def decoder_of(model: TaskModel, thresholds: Wanted | None = None) -> Decoder:
+    """Return the decoder of a model with its own thresholds, or with those that are given.
+
+    Raises:
+        OptionError: If the thresholds do not fit the model.
+    """
+    task, labels = find_task(model.task), model.labels or range(model.num_classes)
+    own = model.thresholds if task.thresholded else None
+    wanted = own if thresholds is None else check_thresholds(task, thresholds, list(map(str, labels)), own)
+    return Decoder(task, labels, model.num_classes, wanted)
+
+
+def result_columns(decoder: Decoder, table: Table, rows: Sequence[int], logits: Array, errors: Mapping[int, str]) -> Columns:
+    """Return one row per sample, or per word: ``input``, ``group``, ``truth``, ``prediction``, ``probability_CLASS``, ``error``.
+
+    Args:
+        decoder: Of the model.
+        table: The data; ``truth`` and ``group`` are there if it has them.
+        rows: Numbers of the samples.
+        logits: One row per sample, ``(rows, 0)`` if none could be read.
+        errors: Why a sample could not be read, by its number.
+    """
+    if decoder.task.per_token:
+        return _word_columns(decoder, table, rows, logits)
+    columns = {"input": Column("text", names_of(table.inputs, rows))}
+    if table.groups is not None:
+        columns["group"] = Column("text", [table.groups[row] for row in rows])
+    if table.targets is not None:
+        columns |= _truth(decoder, table.targets[np.asarray(rows, dtype=np.int64)])
+    good = [place for place, row in enumerate(rows) if row not in errors]
+    columns |= _predictions(decoder, logits, good, len(rows))
+    return columns | {"error": Column("text", [errors.get(row) for row in rows])}
+
+
+def _truth(decoder: Decoder, targets: Array) -> Columns:
+    if not decoder.task.has_classes:
+        return _numbers("truth", targets.reshape(len(targets), -1).tolist(), decoder.outputs)
+    return {"truth": Column("text", [target_name(decoder.names, target) for target in targets])}
+
+
+def target_name(names: Sequence[str], target: Any) -> str:
+    """Return the name of a class, or the names of all labels of a row of 0 and 1, without those that are missing."""
+    return names[int(target)] if np.ndim(target) == 0 else "|".join(names[int(k)] for k in np.flatnonzero(np.asarray(target) > USUAL))
+
+
+def _predictions(decoder: Decoder, logits: Array, good: Sequence[int], count: int) -> Columns:
+    found: list[Any] = [None] * count
+    for place, label in zip(good, decoder.decode(logits[good]) if good else [], strict=True):
+        found[place] = label
+    if not decoder.task.has_classes:
+        return _numbers("prediction", [None if label is None else np.atleast_1d(label).tolist() for label in found], decoder.outputs)
+    columns = {"prediction": Column("text", [None if label is None else label_text(label) for label in found])}
+    if decoder.has_probabilities:
+        shares = np.full((count, len(decoder.labels)), np.nan, dtype=np.float32)
+        if good:
+            shares[good] = decoder.probabilities(logits[good])
+        columns |= _shares(decoder, shares)
+    return columns
+
+
+def label_text(label: Any) -> str:
+    """Return a prediction as text; several labels separated as ``open_data`` reads them."""
+    return "|".join(map(str, label)) if isinstance(label, list | tuple) else str(label)
+
+
+def _numbers(name: str, rows: Sequence[Sequence[float] | None], width: int) -> Columns:
+    names = [name] if width == 1 else [f"{name}_{number + 1}" for number in range(width)]
+    return {one: Column("number", [None if row is None else float(row[k]) for row in rows]) for k, one in enumerate(names)}
+
+
+def _shares(decoder: Decoder, shares: Array) -> Columns:
+    return {f"probability_{name}": Column("share", shares[:, k]) for k, name in enumerate(decoder.names)}
+
+
+def _word_columns(decoder: Decoder, table: Table, rows: Sequence[int], logits: Array) -> Columns:
+    sentences = [table.inputs[row] for row in rows]
+    words = [item.split() if isinstance(item, str) else list(item) for item in sentences]
+    columns = {
+        "row": Column("whole", [row for row, sentence in zip(rows, words, strict=True) for _ in sentence]),
+        "word": Column("text", [word for sentence in words for word in sentence]),
+    }
+    if table.groups is not None:
+        columns["group"] = Column("text", [table.groups[row] for row, sentence in zip(rows, words, strict=True) for _ in sentence])
+    if table.targets is not None:
+        columns["truth"] = Column("text", [decoder.names[k] for row in rows for k in table.targets[row]])
+    columns["prediction"] = Column("text", [str(label) for sentence in decoder.decode(logits) for label in sentence])
+    return columns | _shares(decoder, np.concatenate(list(decoder.probabilities(logits))))

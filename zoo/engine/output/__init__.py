@@ -1,0 +1,1 @@
+"""Results in files: written part by part, joined when all are there."""
