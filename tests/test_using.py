@@ -125,6 +125,7 @@ def test_several_processes_write_the_bytes_of_one(tmp_path: Path, monkeypatch: p
     assert two.stderr.count("cannot be read and have empty values") == 1
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
     assert not (tmp_path / "two.parquet.parts").exists()
+    (tmp_path / "list.csv").write_text("file_name\n" + "".join(f"{Path.cwd()}/broken/{4 if n == 9 else 0}.png\n" for n in range(2600)))
     stopped = process(*words[:3], "--out", tmp_path / "three.parquet", "--num-processes", 2)
     assert stopped.returncode == 1
     assert stopped.stderr.count("error") == 1, stopped.stderr
