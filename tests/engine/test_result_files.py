@@ -17,7 +17,6 @@ import pytest
 from tests.engine.tiny import NAMES, images, model
 from zoo.engine.inference import output_blocks
 from zoo.engine.output import formats, parts
-from zoo.engine.output.write import Written
 from zoo.errors import CorruptInputError, DataError, InterruptedRunError, OptionError, OutputExistsError, SavedModelError
 from zoo.models.task_model import TaskModel
 
@@ -50,7 +49,8 @@ def names(folder: Path) -> list[str]:
 
 def test_predictions_in_files_are_those_in_memory(photos: Path, tmp_path: Path) -> None:
     shares, labels = net().predict_proba(photos), net().predict(photos)
-    assert net().predict_to_file(photos, tmp_path / "a.csv", batch_size=2) == Written(tmp_path / "a.csv", 11, 0)
+    done = net().predict_to_file(photos, tmp_path / "a.csv", batch_size=2)
+    assert (done.path, len(done.table), done.skipped) == (tmp_path / "a.csv", 11, 0)
     rows = rows_of(tmp_path / "a.csv")
     assert list(rows[0]) == ["input", "prediction", *(f"probability_{name}" for name in NAMES)]
     assert [row["input"] for row in rows] == names(photos)

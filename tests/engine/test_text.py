@@ -209,3 +209,28 @@ def test_the_frozen_part_of_a_text_model_runs_once(task: str, freeze: str, tmp_p
     for one, other in zip(runs[0][0], runs[1][0], strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-4)
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
+
+
+def test_texts_and_words_in_files_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow.parquet as pq
+
+    from zoo.engine.inference import output_blocks
+
+    texts, words = sentences(11)[0], tagged(6)
+    net, tagger = model(labels=("cat", "dog")), model("token-classification", 3, labels=("O", "B-Animal", "I-Animal"))
+    expected, tags = net.predict_proba(texts), tagger.predict(words[0])
+    monkeypatch.setattr(output_blocks, "ROWS", 4)
+    net.predict_to_file(texts, tmp_path / "texts.parquet", batch_size=2)
+    table = pq.read_table(tmp_path / "texts.parquet").to_pydict()
+    assert table["input"] == texts
+    assert np.allclose(np.stack([table["probability_cat"], table["probability_dog"]], 1), expected, atol=1e-6)
+    tagger.predict_to_file(words[0], tmp_path / "words.parquet", batch_size=2)
+    table = pq.read_table(tmp_path / "words.parquet").to_pydict()
+    assert table["word"] == [word for sentence in words[0] for word in sentence]
+    assert table["prediction"] == [tag for sentence in tags for tag in sentence]
+    assert table["row"] == [row for row, sentence in enumerate(words[0]) for _ in sentence]
+    found = tagger.evaluate(words)
+    names, matrix = found.confusion()
+    assert matrix.trace() / matrix.sum() == pytest.approx(found["accuracy"])
+    assert len(found.mistakes()["word"]) == matrix.sum() - matrix.trace()
+    assert names == ["O", "B-Animal", "I-Animal"]

@@ -164,6 +164,7 @@ def _target(options: argparse.Namespace, what: str) -> Path | None:
 
 
 def _write(options: argparse.Namespace, out: Output, model: TaskModel, target: Path, what: Any, given: dict[str, Any]) -> None:
+    from zoo.data.table import names_of
     from zoo.engine.output.write import write_results
 
     modes = {"overwrite": options.overwrite, "resume": options.resume, "quiet": bool(rank()) or not sys.stderr.isatty()}
@@ -171,9 +172,11 @@ def _write(options: argparse.Namespace, out: Output, model: TaskModel, target: P
     if rank():
         return
     if options.json:
-        out.json({"file": str(done.path), "inputs": done.samples, "skipped": done.skipped})
+        names = names_of(done.table.inputs, range(len(done.table)))
+        width = {"dim": model.spec.features.dim} if what == "features" else {}
+        out.json({"inputs": names, **width, "file": str(done.path), "skipped": done.skipped})
     else:
-        print(f"{done.path}: {what} of {count(done.samples - done.skipped, 'input')}")
+        print(f"{done.path}: {what} of {count(len(done.table) - done.skipped, 'input')}")
 
 
 def _columns(options: argparse.Namespace) -> dict[str, str]:

@@ -22,7 +22,7 @@ from zoo.engine.inference.result_columns import Column, Columns, Decoder, decode
 from zoo.engine.output.formats import check_suffix, to_arrow
 from zoo.engine.output.parts import PartFolder
 from zoo.engine.runtime.device import choose_device, choose_precision
-from zoo.engine.runtime.signals import StopFlag, Stopped, ending_early, stop_signals
+from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
 from zoo.errors import InterruptedRunError, OutputExistsError, OutputPermissionError, ZooError
 from zoo.models.task_model import TaskModel
 from zoo.tasks.thresholds import Wanted
@@ -45,12 +45,12 @@ class Written(NamedTuple):
 
     Attributes:
         path: The file.
-        samples: Number of inputs.
+        table: The inputs.
         skipped: Number of those that could not be read.
     """
 
     path: Path
-    samples: int
+    table: Table
     skipped: int
 
 
@@ -94,7 +94,7 @@ def write_results(
     """
     chosen, parts = InferenceOptions(**options), PartFolder(check_suffix(Path(out), SUFFIXES[what]))
     decoder = decoder_of(model, thresholds)
-    with ending_early(), joined(chosen.device, TIMEOUT) as ranks, stop_signals() as stop:
+    with joined(chosen.device, TIMEOUT) as ranks, stop_signals() as stop:
         with ranks.together():
             table = opened(model, inputs, split=split, columns=columns, root=root, absent=chosen.skip)
             if ranks.main:
@@ -104,7 +104,7 @@ def write_results(
             skipped = _write(model, table, decoder, parts, chosen, what, ranks, stop)
         finally:
             parts.release()
-    return Written(parts.out, len(table), skipped)
+    return Written(parts.out, table, skipped)
 
 
 def _write(
