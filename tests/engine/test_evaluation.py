@@ -117,6 +117,19 @@ def test_thresholds_are_those_of_the_highest_f1_of_each_label() -> None:
     assert {name: tuned[name] for name in ("loss", "map", "auroc")} == {name: plain[name] for name in ("loss", "map", "auroc")}
 
 
+def test_missing_labels_are_left_out_of_thresholds_and_of_each_label() -> None:
+    net, (pixels, labels) = labelled(), many(12)
+    truth = np.array([[float(name in some) for name in NAMES] for some in labels])
+    logits = np.random.default_rng(0).normal(size=truth.shape)
+    with_gaps = np.where(np.arange(12)[:, None] < 4, np.nan, truth)
+    assert best_thresholds(logits, with_gaps) == best_thresholds(logits[4:], truth[4:])
+    found = net.evaluate((pixels, [row.tolist() for row in with_gaps]))
+    rest = net.evaluate((pixels[4:], truth[4:].tolist()))
+    assert str(found.per_class()) == str(rest.per_class())  # NaN where nothing was predicted
+    assert len(found.mistakes()["label"]) == len(rest.mistakes()["label"])
+    assert found.predictions()["truth"][:4] == [""] * 4
+
+
 def test_a_run_chooses_thresholds_and_the_saved_model_predicts_by_them(tmp_path: Path) -> None:
     net, valid = labelled(), many(16, seed=1)
     run = net.fit(many(), valid, out=tmp_path / "run", **OPTIONS)
