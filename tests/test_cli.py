@@ -524,3 +524,19 @@ def test_tables_without_endings_and_with_label_columns_train_and_are_measured(
     record = json.loads(Path("two/run.json").read_text())
     assert sum(record["data"]["train"]["missing_labels"].values()) == 2
     assert run("eval", "two", "y.csv", "--root", "all", "--label-columns", "dark,light", "--uncertain", "mask", "--json").code == 0
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "red\x1b[2J\u202edne"
+    for label in (hostile, "blue"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(6):
+            Image.new("L", (32, 32), 20 * number + len(label)).save(tmp_path / "data" / label / f"{number}.png")
+    run = str(tmp_path / "run")
+    for words in (["train", "zoo/glyphnet", "data", "--epochs", "1", "--out", run], ["predict", run, "data"], ["predict", run, hostile]):
+        with pytest.raises(SystemExit):
+            main([word if word != "data" else str(tmp_path / "data") for word in words])
+    told = "".join(capsys.readouterr())
+    assert r"red\x1b[2J\u202edne" in told
+    assert "\x1b" not in told
+    assert "\u202e" not in told

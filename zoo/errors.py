@@ -19,6 +19,16 @@ _LONGEST = 12_000  # characters of a message
 _LONGEST_EXAMPLE = 400
 
 
+# Control characters but tab and line feed, and marks that reverse the direction of text.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+_CONTROLS |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+def printable(text: str) -> str:
+    """Return a text for a terminal, with control characters as escapes: names of files, classes and plugins may hold any."""
+    return text if text.isprintable() else text.translate(_CONTROLS)
+
+
 class ZooError(Exception):
     """A mistake of the user, a file or a plugin, with a remedy; never a bug of zoo."""
 
@@ -26,7 +36,7 @@ class ZooError(Exception):
 
     def __str__(self) -> str:
         """Return the message; of a very long one its beginning and its end, where the remedy is."""
-        text = super().__str__()
+        text = printable(super().__str__())
         if len(text) <= _LONGEST:
             return text
         head, tail = _LONGEST * 3 // 4, _LONGEST // 5

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.output import Output, table, thousands
 from zoo.cli.parser import Commands
 from zoo.declare import Image, Text
-from zoo.errors import UnknownBackboneError, count
+from zoo.errors import UnknownBackboneError, count, printable
 
 if TYPE_CHECKING:
     from zoo.declare import Inputs, Weights
@@ -88,7 +88,7 @@ def show(options: argparse.Namespace, out: Output) -> None:
     if options.json:
         out.json(declared)
         return
-    print(_page(backbone))
+    print(printable(_page(backbone)))
 
 
 def _page(backbone: Backbone) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from zoo.errors import OptionError, OutputExistsError, OutputPermissionError
+from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, printable
 
 
 class Output(NamedTuple):
@@ -29,7 +29,7 @@ class Output(NamedTuple):
 
 def table(rows: Iterable[Sequence[object]], header: Sequence[str], right: Iterable[int] = ()) -> str:
     """Return aligned columns; ``right`` are the indices of right-aligned ones."""
-    cells = [[str(value) for value in row] for row in [header, *rows]]
+    cells = [[printable(str(value)).replace("\n", "\\n") for value in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     pads = [str.rjust if index in set(right) else str.ljust for index in range(len(header))]
     return "\n".join("  ".join(pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)).rstrip() for row in cells)
@@ -81,9 +81,16 @@ def claim_file(path: Path, *suffixes: str, overwrite: bool, option: str = "--out
     return target
 
 
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def show_log() -> None:
     """Show the library's log of a run on standard error."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("zoo").setLevel(logging.INFO)
 
 

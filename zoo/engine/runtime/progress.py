@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from zoo.errors import printable
+
 REFRESH = 0.25
 
 
@@ -74,6 +76,7 @@ class Progress:
         """Print one line."""
         if self.quiet:
             return
+        line = printable(line)
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
         else:
