@@ -28,6 +28,14 @@ def test_tokens_that_are_no_patches_are_left_out_of_the_average() -> None:
     assert torch.allclose(Pool(features, "avg")(x), x[:, 2:].mean(1))
 
 
+def test_the_last_token_is_the_last_that_is_no_padding() -> None:
+    x, pool = torch.randn(SHAPES["BND"]), Pool(Features(dim=6, layout="BND", pool="last"))
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 1, 1]])
+    assert torch.equal(pool(x, mask), torch.stack([x[0, 2], x[1, 6]]))
+    assert torch.equal(pool(x, torch.ones_like(mask)), x[:, -1])
+    assert torch.equal(pool(x), x[:, -1])
+
+
 @pytest.mark.parametrize(("layout", "how"), [("BCHW", "token"), ("BD", "avg"), ("BND", "mean"), ("BND", "token")])
 def test_a_pooling_that_does_not_fit_is_refused(layout: str, how: str) -> None:
     with pytest.raises(OptionError, match=how):
@@ -44,6 +52,20 @@ def test_logits_have_one_column_per_class() -> None:
 def test_the_mlp_head_is_the_one_of_the_literature() -> None:
     head = MLPHead(Features(dim=512), 3)
     assert (head.hidden.in_features, head.hidden.out_features, head.dropout.p, head.linear.out_features) == (512, 256, 0.5, 3)
+
+
+def test_a_head_can_be_without_bias() -> None:
+    assert LinearHead(Features(dim=6), 5, bias=False).state_dict().keys() == {"linear.weight"}
+    head = MLPHead(Features(dim=6), 5, bias=False, norm=True)
+    assert head.state_dict().keys() == {"hidden.weight", "norm.weight", "linear.weight", "linear.bias"}
+
+
+def test_the_norm_follows_the_activation() -> None:
+    x, head = torch.randn(4, 6), MLPHead(Features(dim=6, layout="BD"), 5, hidden=8, activation="gelu", norm=True).eval()
+    with torch.no_grad():
+        head.norm.weight.mul_(2)
+        hidden = torch.nn.functional.layer_norm(torch.nn.functional.gelu(head.hidden(x)), (8,), head.norm.weight, head.norm.bias)
+        assert torch.allclose(head(x), head.linear(hidden))
 
 
 @pytest.mark.parametrize("options", [{"dropout": 1.0}, {"dropout": -0.1}])

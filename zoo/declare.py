@@ -17,13 +17,13 @@ from zoo.errors import DeclarationError, did_you_mean, fault_list
 
 Layers: TypeAlias = "Mapping[str, str | Sequence[str]] | str"
 Layout: TypeAlias = Literal["BCHW", "BHWC", "BCDHW", "BND", "BD"]
-Pool: TypeAlias = Literal["avg", "max", "token", "none"]
+Pool: TypeAlias = Literal["avg", "max", "token", "last", "none"]
 
 POOLS: dict[str, tuple[str, ...]] = {
     "BCHW": ("avg", "max"),
     "BHWC": ("avg", "max"),
     "BCDHW": ("avg", "max"),
-    "BND": ("token", "avg", "max"),
+    "BND": ("token", "avg", "max", "last"),
     "BD": ("none",),
 }
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")

@@ -16,7 +16,7 @@ from zoo.models.backbone import Backbone, has_pooler
 from zoo.plugins.loader import load_function
 from zoo.tasks.find import find_task, task_names
 
-TEXT_POOLS = ("avg", "token", "max", "pooler")
+TEXT_POOLS = ("avg", "token", "max", "last", "pooler")
 SYNONYMS = {"mean": "avg", "average": "avg", "cls": "token", "class": "token"}
 
 
@@ -102,9 +102,12 @@ def own_pooling(spec: BackboneSpec, task: str, options: Mapping[str, Any]) -> tu
         known = TEXT_POOLS if has_pooler(spec) else TEXT_POOLS[:-1]
         near = f" (it is called {SYNONYMS[wanted]!r} here)" if wanted in SYNONYMS else did_you_mean(str(wanted), known)
         raise OptionError(f"there is no pool {wanted!r}{near}; for {spec.name!r} it can be: {', '.join(known)}")
+    if wanted == "last" and not isinstance(spec.inputs, Text):
+        raise OptionError(f"pool 'last' is the last token of a text, and {spec.name!r} reads {spec.modality}s; use 'avg', 'max' or 'token'")
     left = {key: value for key, value in options.items() if key != "pool" or value != "pooler"}
     if wanted == "pooler" and not has_pooler(spec):
-        raise OptionError(f"pool 'pooler' is the pooling of a backbone's own, and {spec.name!r} has none; use 'avg', 'max' or 'token'")
+        remedy = "use 'avg', 'max', 'token' or 'last'" if isinstance(spec.inputs, Text) else "use 'avg', 'max' or 'token'"
+        raise OptionError(f"pool 'pooler' is the pooling of a backbone's own, and {spec.name!r} has none; {remedy}")
     if wanted == "pooler":
         return ({} if spec.options.get("pooler") else {"pooler": True}), left
     off = bool(spec.options.get("pooler")) and (bool(wanted) or find_task(task).per_token)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from zoo.declare import POOLS, Features
 from zoo.errors import OptionError, did_you_mean
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "gelu_new": partial(nn.GELU, approximate="tanh"),  # its name in transformers
+}
 
 
 class Pool(nn.Module):
@@ -16,7 +24,8 @@ class Pool(nn.Module):
 
     Args:
         features: Declared layout and width.
-        how: ``avg``, ``max``, ``token`` (the class token), ``none``; empty means the declared default.
+        how: ``avg``, ``max``, ``token`` (the class token), ``last`` (the last token that is no padding), ``none``; empty means the
+            declared default.
 
     Raises:
         OptionError: If ``how`` does not fit the layout.
@@ -46,6 +55,8 @@ class Pool(nn.Module):
             return x
         if self.how == "token":
             return x[:, 0]
+        if self.how == "last":
+            return _last_token(x, mask)
         if mask is not None:
             return _pool_masked(x, mask, self.how)
         if self.layout == "BND":
@@ -66,13 +77,14 @@ class LinearHead(nn.Module):
         num_classes: Number of logits.
         pool: See ``Pool``.
         dropout: Probability in [0, 1) of zeroing a pooled feature.
+        bias: Whether the linear layer has a bias; classifiers on language models have none.
     """
 
-    def __init__(self, features: Features, num_classes: int, *, pool: str = "", dropout: float = 0.0) -> None:
+    def __init__(self, features: Features, num_classes: int, *, pool: str = "", dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__()
         self.pool = Pool(features, pool)
         self.dropout = nn.Dropout(_probability(dropout))
-        self.linear = nn.Linear(features.dim, num_classes)
+        self.linear = nn.Linear(features.dim, num_classes, bias=bias)
         _initialise(self.linear)
 
     def logits(self, pooled: Tensor) -> Tensor:
@@ -89,7 +101,8 @@ class MLPHead(nn.Module):
     """Pooling, a hidden layer with activation and dropout, and a linear layer, as usual in medical transfer learning.
 
     With ``hidden`` equal to the width of the features it is also the classification head of many text models: ``tanh`` for
-    RoBERTa and MPNet, ``relu`` for DistilBERT, ``gelu`` for ELECTRA and DeBERTa.
+    RoBERTa and MPNet, ``relu`` for DistilBERT, ``gelu`` for ELECTRA and DeBERTa, ``gelu_new`` for BigBird; ModernBERT's has
+    ``gelu``, ``norm=True`` and ``bias=False``.
 
     Args:
         features: Declared features of the backbone.
@@ -97,7 +110,9 @@ class MLPHead(nn.Module):
         pool: See ``Pool``.
         hidden: Width of the hidden layer.
         dropout: Probability in [0, 1) of zeroing a hidden unit.
-        activation: ``relu``, ``tanh`` or ``gelu``.
+        activation: ``relu``, ``tanh``, ``gelu`` or ``gelu_new`` (GELU by its tanh approximation).
+        norm: Whether a layer norm follows the activation.
+        bias: Whether the hidden layer and its norm have a bias.
     """
 
     def __init__(
@@ -109,6 +124,8 @@ class MLPHead(nn.Module):
         hidden: int = 256,
         dropout: float = 0.5,
         activation: str = "relu",
+        norm: bool = False,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if hidden < 1:
@@ -117,16 +134,18 @@ class MLPHead(nn.Module):
             raise OptionError(f"activation {activation!r}{did_you_mean(activation, ACTIVATIONS)} is none of: {', '.join(ACTIVATIONS)}")
         self.activation = ACTIVATIONS[activation]()
         self.pool = Pool(features, pool)
-        self.hidden = nn.Linear(features.dim, hidden)
+        self.hidden = nn.Linear(features.dim, hidden, bias=bias)
+        self.norm = nn.LayerNorm(hidden, bias=bias) if norm else nn.Identity()
         self.dropout = nn.Dropout(_probability(dropout))
         self.linear = nn.Linear(hidden, num_classes)
         nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="tanh" if activation == "tanh" else "relu")
-        nn.init.zeros_(self.hidden.bias)
+        if bias:
+            nn.init.zeros_(self.hidden.bias)
         _initialise(self.linear)
 
     def logits(self, pooled: Tensor) -> Tensor:
         """Map pooled features ``(batch, dim)`` to ``(batch, num_classes)``."""
-        scores: Tensor = self.linear(self.dropout(self.activation(self.hidden(pooled))))
+        scores: Tensor = self.linear(self.dropout(self.norm(self.activation(self.hidden(pooled)))))
         return scores
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -167,10 +186,20 @@ def _pool_masked(x: Tensor, mask: Tensor, how: str) -> Tensor:
     return (x * valid).sum(1) / valid.sum(1).clamp(min=1)
 
 
+def _last_token(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the last token that is no padding, wherever the padding is."""
+    if mask is None:
+        return x[:, -1]
+    places = torch.arange(x.shape[1], device=x.device)
+    last = (places * mask.to(torch.bool)).argmax(1)
+    return x[torch.arange(len(x), device=x.device), last]
+
+
 def _initialise(layer: nn.Linear) -> None:
     """Initialise near zero: large first logits would distort the features before the head has learned (Kumar et al. 2022)."""
     nn.init.trunc_normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def _probability(dropout: float) -> float:
