@@ -63,21 +63,62 @@ IMAGE_CONFIGS: dict[str, dict[str, Any]] = {
     "vit": PLAIN,
     "vit_mae": PLAIN,
 }
-CONFIGS: dict[str, dict[str, Any]] = {
+ROTARY = {**BERT, "pad_token_id": 0}
+DECODER = {**ROTARY, "num_key_value_heads": 1, "head_dim": 8, "bos_token_id": 1, "eos_token_id": 2}
+T5 = {"vocab_size": 60, "d_model": 16, "num_layers": 2, "num_heads": 2, "d_kv": 8, "d_ff": 32, "n_positions": 40}
+SQUEEZED = ("q_groups", "k_groups", "v_groups", "intermediate_groups", "output_groups")
+TEXT_CONFIGS: dict[str, dict[str, Any]] = {
     "albert": {**BERT, "embedding_size": 8},
     "bert": BERT,
+    "big_bird": BERT,
     "camembert": BERT,
+    "convbert": {**BERT, "embedding_size": 8},
+    "data2vec-text": BERT,
+    "deberta": {**BERT, **DEBERTA, "pos_att_type": ["p2c", "c2p"]},
     "deberta-v2": {**BERT, **DEBERTA},
     "distilbert": {"vocab_size": 60, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 40},
     "electra": {**BERT, "embedding_size": 8},
+    "ernie": {**BERT, "use_task_id": True},
+    "esm": {**BERT, "pad_token_id": 1, "mask_token_id": 4, "position_embedding_type": "rotary", "token_dropout": True},
+    "eurobert": {**ROTARY, "num_key_value_heads": 1},
+    "fnet": {**BERT, "pad_token_id": 0, "tpu_short_seq_length": 40},
+    "gemma3_text": {**DECODER, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8, "query_pre_attn_scalar": 8},
+    "gpt2": {"vocab_size": 60, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40, "bos_token_id": 1, "eos_token_id": 2},
+    "gte": ROTARY,
+    "jina_embeddings_v3": {**BERT, "pad_token_id": 1},
+    "llama": DECODER,
+    "longformer": {**BERT, "attention_window": [4, 4]},
+    "luke": {**BERT, "entity_vocab_size": 9, "entity_emb_size": 8},
+    "megatron-bert": BERT,
+    "mistral": {**DECODER, "sliding_window": 8},
+    "mobilebert": {
+        **BERT,
+        "initializer_range": 0.05,  # without norms, smaller ones leave gradients that are lost in rounding
+        "embedding_size": 8,
+        "intra_bottleneck_size": 8,
+        "true_hidden_size": 8,
+        "classifier_activation": False,
+    },
     "modernbert": {**BERT, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
     "mpnet": BERT,
+    "mt5": T5,
+    "nomic_bert": ROTARY,
+    "phi3": DECODER,
+    "qwen2": DECODER,
+    "qwen3": DECODER,
+    "rembert": {**BERT, "input_embedding_size": 8},
     "roberta": BERT,
+    "roberta-prelayernorm": BERT,
+    "roformer": {**BERT, "embedding_size": 8},
+    "smollm3": DECODER,
+    "squeezebert": {**BERT, "embedding_size": 16, **dict.fromkeys(SQUEEZED, 2), "post_attention_groups": 1},
+    "t5": T5,
+    "umt5": T5,
     "xlm-roberta": BERT,
-    **IMAGE_CONFIGS,
+    "xlm-roberta-xl": BERT,
 }
-IMAGES = tuple(IMAGE_CONFIGS)
-TEXTS = tuple(kind for kind in CONFIGS if kind not in IMAGES)
+CONFIGS = {**TEXT_CONFIGS, **IMAGE_CONFIGS}
+IMAGES, TEXTS = tuple(IMAGE_CONFIGS), tuple(TEXT_CONFIGS)
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a", "very", "##ly", "plot", "##s", "is", "the"]
 
 
@@ -92,12 +133,23 @@ def words(path: Path) -> None:
     (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}))
 
 
-def batch(size: int = 2, tokens: int = 12) -> dict[str, torch.Tensor]:
+def batch(size: int = 2, tokens: int = 12, padding: int = 1) -> dict[str, torch.Tensor]:
     """Return a batch of token ids, the last sample padded."""
     mask = torch.ones(size, tokens, dtype=torch.int64)
     mask[-1, tokens // 2 :] = 0
     ids = torch.randint(5, 30, (size, tokens), generator=torch.Generator().manual_seed(0))
-    return {"input_ids": ids * mask + (1 - mask), "attention_mask": mask}
+    return {"input_ids": torch.where(mask.bool(), ids, padding), "attention_mask": mask}
+
+
+def as_padded(kind: str, given: dict[str, torch.Tensor], padding: int = 0) -> dict[str, torch.Tensor]:
+    """Return what the home library's classifier must be given for equal outputs, where that is not the batch itself."""
+    ids, mask = given["input_ids"], given["attention_mask"]
+    longer = {"convbert": 40, "fnet": 40, "mobilebert": 13}
+    if kind in longer:
+        more = (0, longer[kind] - ids.shape[1])
+        ids = torch.nn.functional.pad(torch.where(mask.bool(), ids, padding), more, value=padding)
+        return {"input_ids": ids} | ({} if kind == "fnet" else {"attention_mask": torch.nn.functional.pad(mask, more)})
+    return given
 
 
 def randomised(module: torch.nn.Module) -> torch.nn.Module:

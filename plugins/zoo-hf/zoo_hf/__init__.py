@@ -1,4 +1,4 @@
-"""BERT and its variants, and image models of transformers as zoo backbones: any Hub repository or local folder of these families.
+"""Encoders and language models of transformers as zoo backbones: any Hub repository or local folder of many families of texts and images.
 
 Nothing here imports transformers or torch: well-known repositories are listed from a data file, and another repository is
 described by its config.json.
@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import zoo
+from zoo_hf.families import register as register
+from zoo_hf.family import Family as Family
+from zoo_hf.family import Home as Home
 
 __version__ = "0.1.0"
 

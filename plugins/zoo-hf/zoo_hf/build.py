@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import re
 from collections.abc import Mapping
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 import zoo
 from zoo_hf.describe import cleaned
-from zoo_hf.families import FAMILIES
+from zoo_hf.families import family_of
 from zoo_hf.image_forward import image_class
+from zoo_hf.renames import completed, renamed
 
 ATTENTIONS = ("eager", "sdpa")
 # What zoo itself decides, and where the user says it.
@@ -48,7 +50,8 @@ def text(config: Mapping[str, Any], **options: Any) -> nn.Module:
     Raises:
         zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
     """
-    return _built(_text_class(_class(config)), config, options)
+    kind, family = _class(config), family_of(config["model_type"])
+    return _built(_text_class(kind, family.inputs), config, options, **_pooling(kind, family.keeps_pooler))
 
 
 def text_with_pooler(config: Mapping[str, Any], pooler: bool = False, **options: Any) -> nn.Module:
@@ -62,7 +65,8 @@ def text_with_pooler(config: Mapping[str, Any], pooler: bool = False, **options:
     Raises:
         zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
     """
-    return _built(_text_class(_class(config), pooler), config, options, add_pooling_layer=pooler)
+    kind, family = _class(config), family_of(config["model_type"])
+    return _built(_text_class(kind, family.inputs, pooler), config, options, **_pooling(kind, pooler or family.keeps_pooler))
 
 
 def image(config: Mapping[str, Any], img_size: Any = None, in_chans: int | None = None, **options: Any) -> nn.Module:
@@ -77,7 +81,7 @@ def image(config: Mapping[str, Any], img_size: Any = None, in_chans: int | None 
     Raises:
         zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
     """
-    return _image(config, FAMILIES[config["model_type"]].pooler == "always", in_chans, options)
+    return _image(config, family_of(config["model_type"]).pooler == "always", in_chans, options)
 
 
 def image_with_pooler(
@@ -95,37 +99,70 @@ def image_with_pooler(
     Raises:
         zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
     """
-    field = FAMILIES[config["model_type"]].pooler_field
+    field = family_of(config["model_type"]).pooler_field
     return _image({**config, field: pooler} if field else config, pooler, in_chans, options)
 
 
 def _image(config: Mapping[str, Any], pooled: bool, in_chans: int | None, options: Mapping[str, Any]) -> nn.Module:
     given = options if in_chans is None else {**options, "num_channels": in_chans}
     kind = _class(config)
-    optional = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
-    return _built(image_class(kind, pooled), config, given, **({"add_pooling_layer": pooled} if optional else {}))
+    return _built(image_class(kind, pooled), config, given, **_pooling(kind, pooled))
 
 
 def _built(kind: type[nn.Module], config: Mapping[str, Any], options: Mapping[str, Any], **pooling: bool) -> nn.Module:
     own = _config(config, options)
     try:
-        return kind(own, **pooling)
+        module = kind(own, **pooling)
     except (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError, AssertionError) as error:
         raise _refusal(config["model_type"], options, error) from error
+    _hold_constants(module)
+    for name in family_of(config["model_type"]).early:
+        path, _, last = name.rpartition(".")
+        siblings = module.get_submodule(path)._modules
+        first = {last: siblings.pop(last), **siblings}
+        siblings.clear()
+        siblings.update(first)
+    return module
+
+
+def _pooling(kind: Any, wanted: bool) -> dict[str, bool]:
+    """Return the argument of a class that adds its own pooling or leaves it out; some have it always, or never."""
+    return {"add_pooling_layer": wanted} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
 
 
 @cache
-def _text_class(kind: Any, pooler: bool = False) -> type[nn.Module]:
+def _text_class(kind: Any, inputs: str = "", pooler: bool = False) -> type[nn.Module]:
     """Return a class of the home library whose forward takes a mapping and returns one tensor; its parameters keep their names."""
     # Tokenizers of some repositories tell more than the architecture reads, such as segments for DistilBERT.
     read = inspect.signature(kind.forward).parameters.keys()
+    # A decoder's cache is for writing texts; layers that are computed again for the backward would fill it twice.
+    fixed = {"use_cache": False} if "use_cache" in read else {}
 
-    def forward(self: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        output = kind.forward(self, **{name: value for name, value in batch.items() if name in read}, return_dict=True)
-        features: Tensor = output.pooler_output if pooler else output.last_hidden_state
+    def forward(self: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        given = text_inputs(inputs, self.config, batch)
+        output = kind.forward(self, **{name: value for name, value in given.items() if name in read}, **fixed, return_dict=True)
+        features: Tensor = output.pooler_output if pooler else output.last_hidden_state[:, : batch["input_ids"].shape[1]]
         return features
 
     return _subclass(kind, forward)
+
+
+def _hold_constants(module: nn.Module) -> None:
+    """Make parameters that never train, such as tables of sines, buffers: unfreezing trains every parameter; in place."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                delattr(part, name)
+                part.register_buffer(name, parameter.detach())
+
+
+def text_inputs(inputs: str, config: Any, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the arguments of a backbone's forward by the function that its family names, or the batch where it names none."""
+    if not inputs:
+        return batch
+    module, _, name = inputs.partition(":")
+    given: Mapping[str, Tensor] = getattr(importlib.import_module(module), name)(config, batch)
+    return given
 
 
 def _subclass(kind: type[nn.Module], forward: Any) -> type[nn.Module]:
@@ -134,12 +171,14 @@ def _subclass(kind: type[nn.Module], forward: Any) -> type[nn.Module]:
 
 
 def _class(config: Mapping[str, Any]) -> Any:
-    from transformers import AutoModel
+    import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    if config.get("model_type") not in FAMILIES:
-        raise zoo.OptionError(f"model_type {config.get('model_type')!r} is none of: {', '.join(sorted(FAMILIES))}")
-    return AutoModel._model_mapping[CONFIG_MAPPING[config["model_type"]]]
+    try:
+        auto = getattr(transformers, family_of(str(config.get("model_type"))).auto)
+    except zoo.ZooError as error:
+        raise zoo.OptionError(str(error)) from error
+    return auto._model_mapping[CONFIG_MAPPING[config["model_type"]]]
 
 
 def _config(config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
@@ -147,7 +186,8 @@ def _config(config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     kind = config["model_type"]
     attention = options.get("attn_implementation", "sdpa" if _class(config)._supports_sdpa else "eager")
     _refuse(kind, options, attention)
-    values = {**cleaned(config), **FAMILIES[kind].fixed}
+    family = family_of(kind)
+    values = {**family.defaults, **cleaned(config), **family.preset, **family.fixed}
     plain = _made(kind, {**values, "attn_implementation": attention}, {})
     given = {key: value for key, value in options.items() if key != "attn_implementation"}
     known = [name for name in {**plain.to_dict(), **values} if not name.startswith("_")]
@@ -173,7 +213,7 @@ def _refusal(kind: str, given: Mapping[str, Any], error: Exception) -> zoo.Optio
 
 
 def _refuse(kind: str, options: Mapping[str, Any], attention: object) -> None:
-    fixed = FAMILIES[kind].fixed
+    fixed = family_of(kind).fixed
     taken = [f"{name!r}: {TAKEN[name]}" for name in options if name in TAKEN]
     taken += [f"{name!r}: it is {fixed[name]!r} in every backbone of this family" for name in options if name in fixed]
     if attention not in ATTENTIONS:
@@ -196,12 +236,12 @@ def convert(state_dict: Mapping[str, Tensor], module: Any) -> dict[str, Tensor]:
         state_dict: Tensors as published.
         module: The backbone; its parameters may be without values.
     """
-    family = FAMILIES[module.config.model_type]
+    family = family_of(module.config.model_type)
     own = module.state_dict().keys()
     state: dict[str, Tensor] = {}
+    other: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
-        name = key.removeprefix("0.").removeprefix("auto_model.")
-        name = name.removeprefix(f"{family.prefix}.") if family.prefix else name
+        name = key.removeprefix("0.").removeprefix("auto_model.").removeprefix(f"{family.prefix or module.base_model_prefix}.")
         for pattern, replacement in family.names:
             if name in own:
                 break
@@ -210,8 +250,8 @@ def convert(state_dict: Mapping[str, Tensor], module: Any) -> dict[str, Tensor]:
             halves = tensor.chunk(2, dim=0)
             state |= {name.replace("weights_in", half): part for half, part in zip(("gate_proj", "up_proj"), halves, strict=True)}
         else:
-            state[name] = tensor
-    return state
+            (state if name in own else other)[name] = tensor
+    return completed({**renamed(other, module), **state}, module)
 
 
 def parameters(config: Mapping[str, Any], *, pooler: bool) -> int:
@@ -221,7 +261,7 @@ def parameters(config: Mapping[str, Any], *, pooler: bool) -> int:
 
 def on_meta(config: Mapping[str, Any], *, pooler: bool) -> nn.Module:
     """Build a backbone without values, with its own pooling or, where it can be left out, without."""
-    family = FAMILIES[config["model_type"]]
+    family = family_of(config["model_type"])
     plain, pooling = (image, image_with_pooler) if family.reads == "image" else (text, text_with_pooler)
     with torch.device("meta"):
         return plain(config) if family.pooler in ("", "always") else pooling(config, pooler)

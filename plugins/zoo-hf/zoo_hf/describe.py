@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import zoo
-from zoo_hf.families import FAMILIES
+from zoo_hf.families import family_of, tower_of
 from zoo_hf.family import Family
-from zoo_hf.image_families import COMPOSITES
 from zoo_hf.image_inputs import features as image_features
 from zoo_hf.image_inputs import image
 from zoo_hf.image_inputs import own_pooling as pools_images
 from zoo_hf.source import Source, license_of, read_json, read_table
 
 TOKENIZER = "zoo_hf.tokenizer:open_tokenizer"
-POOLING = {"pooling_mode_mean_tokens": "avg", "pooling_mode_cls_token": "token", "pooling_mode_max_tokens": "max"}
+POOLING = {
+    "pooling_mode_mean_tokens": "avg",
+    "pooling_mode_cls_token": "token",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_lasttoken": "last",
+}
 # What does not concern the backbone, or would name code: heads, provenance, the home library's own switches.
 DROPPED = frozenset(
     {"architectures", "auto_map", "trust_remote_code", "transformers_version", "quantization_config", "tokenizer_class"}
@@ -45,16 +49,13 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
     below = parts.get("Transformer", "")
     stated = read_table(source, below + "config.json")
     config = vision_tower(stated)
-    model_type = str(config.get("model_type"))
-    if model_type not in FAMILIES:
-        known = ", ".join(sorted({*FAMILIES, *COMPOSITES}))
-        raise zoo.ZooError(
-            f"{name}: its config.json has the model_type {model_type!r}; zoo-hf has the layer groups of: {known}. "
-            "Another architecture takes a plugin of a few lines, see docs/write-a-plugin.md"
-        )
+    try:
+        family = family_of(str(config.get("model_type")))
+    except zoo.ZooError as error:
+        raise zoo.ZooError(f"{name}: {error}") from error
     weights = source.weights(below, license_of(source))
-    if FAMILIES[model_type].reads == "image":
-        return described(name, config, weights=weights, processor=image_processor(source, stated))
+    if family.reads == "image":
+        return described(name, config, weights=weights, processor=image_processor(source, composite=family.composite))
     limit = read_table(source, below + "sentence_bert_config.json").get("max_seq_length")
     pool = sentence_pool(read_table(source, f"{parts['Pooling']}config.json")) if "Pooling" in parts else ""
     return described(name, config, weights=weights, files=source.files, pool=pool, max_length=limit)
@@ -62,17 +63,17 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
 
 def vision_tower(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of the images' part, where one of a model of images and texts is given, such as CLIP."""
-    kind = COMPOSITES.get(str(config.get("model_type")))
-    if kind is None:
+    kind = tower_of(str(config.get("model_type")))
+    if not kind:
         return dict(config)
     # Older files tell a part of it, or all, a second time; that one is then right.
     return {**(config.get("vision_config") or {}), **(config.get("vision_config_dict") or {}), "model_type": kind}
 
 
-def image_processor(source: Source, config: Mapping[str, Any]) -> dict[str, Any]:
+def image_processor(source: Source, composite: str) -> dict[str, Any]:
     """Return the configuration of the image processor; newer models of images and texts have it in processor_config.json."""
     told = read_table(source, "preprocessor_config.json")
-    if told or config.get("model_type") not in COMPOSITES:
+    if told or not composite:
         return told
     inner = read_table(source, "processor_config.json").get("image_processor")
     return inner if isinstance(inner, dict) else {}
@@ -87,7 +88,7 @@ def sentence_parts(source: Source) -> dict[str, str]:
 
 def sentence_pool(config: Mapping[str, Any]) -> str:
     """Return the pooling of a sentence-transformers model, or an empty string where it is none of ours."""
-    mode = {"mean": "avg", "cls": "token", "max": "max"}.get(str(config.get("pooling_mode")), "")
+    mode = {"mean": "avg", "cls": "token", "max": "max", "lasttoken": "last"}.get(str(config.get("pooling_mode")), "")
     modes = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
     return mode or (POOLING.get(modes[0], "") if len(modes) == 1 else "")
 
@@ -115,7 +116,7 @@ def described(
         processor: Content of its preprocessor_config.json.
         **facts: Further fields of the declaration, such as ``parameters``.
     """
-    family = FAMILIES[config["model_type"]]
+    family = family_of(config["model_type"])
     options: dict[str, Any] = {"config": cleaned(config)}
     common: dict[str, Any] = {
         "name": name,
@@ -141,14 +142,14 @@ def described(
     own = family.pooler == "default" and not pool
     if family.pooler:
         options["pooler"] = own  # stated also where it is off: a saved model is rebuilt from its family's declaration
-    tokens = {"layout": "BND", "pool": pool or family.pool, "prefix_tokens": 1}
+    tokens = {"layout": "BND", "pool": pool or family.pool, "prefix_tokens": int(family.class_token or pool == "token")}
     features = zoo.Features(dim=dim, **({"layout": "BD"} if own else tokens))
     build = "zoo_hf.build:text_with_pooler" if family.pooler else "zoo_hf.build:text"
     return zoo.BackboneSpec(build=build, inputs=inputs, features=features, options=options, **common)
 
 
 def _max_length(family: Family, config: Mapping[str, Any], limit: int | None) -> int:
-    positions = int(config.get("max_position_embeddings") or family.positions)
+    positions = int(config.get(family.length) or family.positions)
     if family.offset:
         pad = config.get("pad_token_id")
         positions -= 1 + (1 if pad is None else int(pad))

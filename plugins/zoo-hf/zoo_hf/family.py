@@ -20,12 +20,16 @@ class Home:
         keys: Our prefixes of the head's tensors -> theirs.
         pool: Pooling that goes with it; ``pooler`` is the backbone's own.
         activation: Of the hidden layer of ``mlp``; a word in capitals names the field of the configuration that tells it.
+        options: Further options of our head.
+        config: Fields of the configuration that make the home library's classifier this one.
     """
 
     head: str
     keys: Mapping[str, str]
     pool: str = ""
     activation: str = ""
+    options: Mapping[str, object] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
 
 
 LINEAR = {"head.linear": "classifier"}
@@ -39,14 +43,22 @@ class Family:
     """One ``model_type`` of transformers.
 
     Attributes:
-        layers: Layer groups.
-        prefix: Where the backbone stands inside models with a head.
+        layers: Layer groups, or ``"module:function"`` that computes them from a built model.
+        prefix: Where the backbone stands inside models with a head; empty means where its class says, in ``base_model_prefix``.
         reads: ``text`` or ``image``.
+        auto: Class of transformers that knows the backbone's class.
+        inputs: ``"module:function"`` that maps a configuration and a batch of texts to the arguments of the backbone's forward,
+            where it takes others than the batch's.
+        early: Modules without parameters that are called before the layers and registered behind them. They are registered before them
+            instead, so that they stand still with the first group.
         pooler: ``default`` where the backbone's own pooling is the one to use, ``optional`` where it exists and few published files
-            fill it, ``always`` where its output cannot be had without, empty where there is none.
+            fill it, ``always`` where its output cannot be had without, empty where none is offered.
+        keeps_pooler: Whether it stays in the model where it is not used, as in the home library's classifiers of this family.
         pool: Pooling of the tokens where the own one is not used.
+        class_token: Whether the first token of a text stands for the whole text.
         width: Field of the configuration that tells the width.
         default_width: Width where the configuration does not tell it.
+        length: Field of the configuration that tells the number of positions.
         positions: Number of positions where the configuration does not tell it.
         offset: Whether positions are counted from after the padding index, so that fewer tokens fit than there are positions.
         names: Rules from names in published files to names in the module.
@@ -58,6 +70,8 @@ class Family:
         crop: Share of the resized image that the centre crop keeps, likewise.
         uncropped: Pixels from which on images are resized to the square without a crop; 0 where there is no such size.
         fixed: Options of the configuration that a backbone always has.
+        preset: Options that it has, whatever the configuration tells, unless it is asked for others.
+        defaults: Options where the configuration does not tell them, and the home library has no default.
         layout: Order of the axes of images' features, where the own pooling is not used.
         class_tokens: Leading tokens of an image that are no patches, without registers.
         registers: Number of register tokens where the configuration does not tell it.
@@ -68,12 +82,18 @@ class Family:
     """
 
     layers: Groups | str
-    prefix: str
+    prefix: str = ""
     reads: str = "text"
+    auto: str = "AutoModel"
+    inputs: str = ""
+    early: tuple[str, ...] = ()
     pooler: str = ""
+    keeps_pooler: bool = False
     pool: str = "token"
+    class_token: bool = True
     width: str = "hidden_size"
     default_width: int = 768
+    length: str = "max_position_embeddings"
     positions: int = 512
     offset: bool = False
     names: tuple[tuple[str, str], ...] = NORM
@@ -85,6 +105,8 @@ class Family:
     crop: float = 1.0
     uncropped: int = 0
     fixed: Mapping[str, object] = field(default_factory=dict)
+    preset: Mapping[str, object] = field(default_factory=dict)
+    defaults: Mapping[str, object] = field(default_factory=dict)
     layout: str = "BND"
     class_tokens: int = 1
     registers: int = 0

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import zoo
+from zoo_hf.build import text_inputs
 from zoo_hf.describe import cleaned
-from zoo_hf.families import FAMILIES
+from zoo_hf.families import family_of
 from zoo_hf.family import Family, Home
 from zoo_hf.image_forward import interpolates, native_size
-
-if TYPE_CHECKING:
-    import zoo
+from zoo_hf.tokenizer import open_tokenizer
 
 PROBLEMS = {"single-label": "single_label_classification", "multi-label": "multi_label_classification", "regression": "regression"}
 TOLERANCE = 1e-3  # of the largest logit
@@ -32,7 +33,7 @@ def export(model: zoo.TaskModel) -> dict[str, Any] | str:
         ``keys``: prefix of ours -> prefix of theirs, for the state dict; ``config``: what transformers reads in config.json.
     """
     kind = str(model.spec.options["config"]["model_type"])
-    family = FAMILIES[kind]
+    family = family_of(kind)
     home = family.tokens if model.task == "token-classification" else family.sequence
     if home is None:
         return f"the classifiers of {kind} are none of the heads of zoo"
@@ -40,14 +41,20 @@ def export(model: zoo.TaskModel) -> dict[str, Any] | str:
     if reason:
         return reason
     config = model.backbone.config
-    twin = _twin(model, config, family)
-    keys = {"backbone": family.prefix, **home.keys}
+    pad = _padding(model, home, config)
+    if isinstance(pad, str):
+        return pad
+    changes = {**home.config, **pad}
+    twin = _twin(model, config, family, changes)
+    prefix = family.prefix or str(twin.base_model_prefix)
+    keys = {"backbone": prefix, **home.keys}
     odd = _fill(twin, model, keys)
     if odd:
         return f"{type(twin).__name__} holds other tensors, for example {odd}"
-    if not _agree(model, twin):
+    if not _agree(model, twin, family):
         return f"{type(twin).__name__} gives other logits"
-    return {"keys": keys | dict(_published(model, family)), "config": _config(model, twin, config, family)}
+    published = dict(_published(model, family, prefix))
+    return {"keys": keys | published, "config": {**_config(model, twin, config, family), **changes}}
 
 
 def _misfit(model: zoo.TaskModel, family: Family, home: Home) -> str:
@@ -60,9 +67,8 @@ def _misfit(model: zoo.TaskModel, family: Family, home: Home) -> str:
             f"its classifier takes images of {config.image_size} pixels only, unless it is called with interpolate_pos_encoding=True; "
             f"this model was trained at {model.inputs.height} x {model.inputs.width}"  # type: ignore[union-attr]  # an image
         )
-    wanted: dict[str, Any] = {}
-    if home.head == "mlp":
-        wanted = {"hidden": width, "activation": activation}
+    wanted: dict[str, Any] = {"hidden": width, "activation": activation} if home.head == "mlp" else {}
+    wanted |= home.options
     options = model.head_options
     fits = model.head_name == home.head and all(_used(options, key) == value for key, value in wanted.items())
     if fits and (not home.pool or _pool(model) == home.pool):
@@ -77,7 +83,7 @@ def _misfit(model: zoo.TaskModel, family: Family, home: Home) -> str:
 
 
 def _used(options: Mapping[str, Any], key: str) -> Any:
-    return options.get(key, {"hidden": 256, "activation": "relu"}[key])
+    return options.get(key, {"hidden": 256, "activation": "relu", "norm": False, "bias": True}[key])
 
 
 def _pool(model: zoo.TaskModel) -> str:
@@ -91,7 +97,25 @@ def _native(model: zoo.TaskModel, config: Any) -> bool:
     return tuple(inputs.size) == native_size(config)
 
 
-def _twin(model: zoo.TaskModel, config: Any, family: Family) -> nn.Module:
+def _padding(model: zoo.TaskModel, home: Home, config: Any) -> dict[str, int] | str:
+    """Return the field that tells the padding token, where the classifier finds the last token of a text by it; or why it would err."""
+    if home.pool != "last":
+        return {}
+    inputs: Any = model.inputs
+    try:
+        tokenizer = open_tokenizer(inputs.files)
+    except zoo.ZooError:  # a folder without tokenizer
+        end = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
+        pad = end if config.pad_token_id is None else config.pad_token_id
+        remedy = "its configuration names none; zoo.get(…, pad_token_id=N) does"
+        return f"its classifier finds the end of a text by the padding token, and {remedy}" if pad is None else {"pad_token_id": pad}
+    pad = tokenizer.padding["input_ids"]
+    if tokenizer.encode(["a"], TOKENS)[0]["input_ids"][-1:] == [pad]:
+        return "its classifier finds the end of a text by the padding token, and its tokenizer ends texts with that same token"
+    return {"pad_token_id": pad}
+
+
+def _twin(model: zoo.TaskModel, config: Any, family: Family, changes: Mapping[str, Any]) -> nn.Module:
     """Return the classifier of transformers without values."""
     from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoModelForTokenClassification
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -102,10 +126,10 @@ def _twin(model: zoo.TaskModel, config: Any, family: Family) -> nn.Module:
     plain = {key: value for key, value in config.to_dict().items() if key not in ("id2label", "label2id")}
     own: Any
     if family.composite:
-        own = CONFIG_MAPPING[family.composite](vision_config=plain, num_labels=model.num_classes)  # type: ignore[call-arg]  # a model of two parts
+        own = CONFIG_MAPPING[family.composite](vision_config=plain, num_labels=model.num_classes, **changes)  # type: ignore[call-arg]  # of two parts
         own.vision_config._attn_implementation = config._attn_implementation
     else:
-        own = type(config).from_dict({**plain, "num_labels": model.num_classes})
+        own = type(config).from_dict({**plain, "num_labels": model.num_classes, **changes})
     own._attn_implementation = config._attn_implementation
     kind = auto._model_mapping[type(own)]
     with torch.device("meta"):
@@ -133,21 +157,32 @@ def _fill(twin: nn.Module, model: zoo.TaskModel, keys: Mapping[str, str]) -> str
 
 
 @torch.no_grad()
-def _agree(model: zoo.TaskModel, twin: nn.Module) -> bool:
+def _agree(model: zoo.TaskModel, twin: Any, family: Family) -> bool:
     """Tell whether both give the same logits for one random input."""
     device = next(model.head.parameters()).device
     twin.to(device).eval()
-    batch = _batch(model, device)
+    batch = _batch(model, twin.config, device)
     training = model.training
     try:
         ours = model.eval()(batch)
-        theirs = twin(**batch).logits if isinstance(batch, dict) else twin(batch).logits
+        theirs = _logits(twin, batch, family)
     finally:
         model.train(training)
+    theirs = theirs[:, : ours.shape[1]] if theirs.ndim == 3 else theirs  # some pad the texts themselves
     return ours.shape == theirs.shape and bool((ours - theirs).abs().max() <= TOLERANCE * ours.abs().max() + 1e-6)
 
 
-def _batch(model: zoo.TaskModel, device: torch.device) -> Any:
+def _logits(twin: Any, batch: Any, family: Family) -> Tensor:
+    """Return the logits of the classifier of transformers for images, or for texts as the family reads them."""
+    if isinstance(batch, Tensor):
+        logits: Tensor = twin(batch).logits
+        return logits
+    read = inspect.signature(twin.forward).parameters.keys()
+    logits = twin(**{name: value for name, value in text_inputs(family.inputs, twin.config, batch).items() if name in read}).logits
+    return logits
+
+
+def _batch(model: zoo.TaskModel, config: Any, device: torch.device) -> Any:
     generator = torch.Generator().manual_seed(0)
     inputs: Any = model.inputs
     if model.spec.modality == "image":
@@ -156,10 +191,13 @@ def _batch(model: zoo.TaskModel, device: torch.device) -> Any:
     mask = torch.ones(2, tokens, dtype=torch.int64)
     mask[1, tokens // 2 :] = 0
     ids: Tensor = torch.randint(min(5, vocabulary - 1), vocabulary, (2, tokens), generator=generator)
+    pad = getattr(config, "pad_token_id", None)
+    ids[ids == pad] = vocabulary - 1 if pad != vocabulary - 1 else vocabulary - 2
+    ids = ids if pad is None else ids.masked_fill(mask == 0, pad)
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
-def _published(model: zoo.TaskModel, family: Family) -> Iterator[tuple[str, str]]:
+def _published(model: zoo.TaskModel, family: Family, prefix: str) -> Iterator[tuple[str, str]]:
     """Yield the older names under which transformers still publishes parts of a family, where they differ from the modules'."""
     for name, module in model.backbone.named_modules() if family.published else ():
         if name and module._parameters:
@@ -167,7 +205,7 @@ def _published(model: zoo.TaskModel, family: Family) -> Iterator[tuple[str, str]
             for pattern, replacement in family.published:
                 theirs = re.sub(pattern, replacement, theirs)
             if theirs != name:
-                yield f"backbone.{name}", f"{family.prefix}.{theirs}"
+                yield f"backbone.{name}", f"{prefix}.{theirs}"
 
 
 def _config(model: zoo.TaskModel, twin: nn.Module, config: Any, family: Family) -> dict[str, Any]:

@@ -165,4 +165,3 @@ IMAGE: Mapping[str, Family] = {
     # It has no classifier of its own; its masking is off, so the order of the patches is kept.
     "vit_mae": _image(VIT, "vit", VIT_PARTS, interpolates=True, fixed={"mask_ratio": 0.0}, **IMAGENET),
 }
-COMPOSITES: Mapping[str, str] = {family.composite: kind for kind, family in IMAGE.items() if family.composite}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from zoo_hf.families import FAMILIES
+from zoo_hf.families import family_of
 from zoo_hf.family import Family
 
 
@@ -38,7 +38,7 @@ def image_class(kind: Any, pooled: bool) -> type[nn.Module]:
         config = self.config
         prepare = PREPARE.get(config.model_type)
         options: dict[str, Any] = dict(prepare(self, x)) if prepare else {}
-        if interpolates(FAMILIES[config.model_type], config) and tuple(x.shape[-2:]) != native_size(config):
+        if interpolates(family_of(config.model_type), config) and tuple(x.shape[-2:]) != native_size(config):
             options["interpolate_pos_encoding"] = True
         output = kind.forward(self, x, return_dict=True, **options)
         features: Tensor = output.pooler_output if pooled else output.last_hidden_state

@@ -31,6 +31,8 @@ class Tokenizer:
 
     def __init__(self, home: Any) -> None:
         self._home = home
+        if home.pad_token is None and home.eos_token is not None:
+            home.pad_token = home.eos_token  # language models often have none; the mask hides it
         # To these a word with a space before it, as inside a text, is another token than without.
         self._space = " " if _takes_spaces(json.loads(home.backend_tokenizer.to_str())["pre_tokenizer"]) else ""
         names = ["input_ids", "attention_mask", *(name for name in home.model_input_names if name == "token_type_ids")]
