@@ -216,3 +216,15 @@ def test_texts_fill_all_positions_and_no_more(folder: Callable[..., Path]) -> No
     for kind in ("bert", "roberta"):
         path = folder(kind, tokenizer=True, max_position_embeddings=37)
         assert zoo.get(path, weights=False).adapt(2).predict_proba(["good film " * 50]).shape == (1, 2)
+
+
+def test_a_tokenizer_without_fast_form_reads_texts_and_refuses_words(tmp_path: Path) -> None:
+    letters = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
+    (tmp_path / "vocab.txt").write_text("\n".join(letters) + "\n")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "esm"}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "EsmTokenizer"}))
+    tokenizer = open_tokenizer(str(tmp_path))
+    assert tokenizer.padding == {"input_ids": 1, "attention_mask": 0}
+    assert [one["input_ids"] for one in tokenizer.encode(["LAGV", "AAAAA"], 6)] == [[0, 4, 5, 6, 7, 2], [0, 5, 5, 5, 5, 2]]
+    with pytest.raises(zoo.ZooError, match="EsmTokenizer"):
+        tokenizer.encode_words([["LAG"]], 6)

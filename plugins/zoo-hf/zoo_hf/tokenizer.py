@@ -34,7 +34,7 @@ class Tokenizer:
         if home.pad_token is None and home.eos_token is not None:
             home.pad_token = home.eos_token  # language models often have none; the mask hides it
         # To these a word with a space before it, as inside a text, is another token than without.
-        self._space = " " if _takes_spaces(json.loads(home.backend_tokenizer.to_str())["pre_tokenizer"]) else ""
+        self._space = " " if home.is_fast and _takes_spaces(json.loads(home.backend_tokenizer.to_str())["pre_tokenizer"]) else ""
         names = ["input_ids", "attention_mask", *(name for name in home.model_input_names if name == "token_type_ids")]
         self.padding = {name: int(getattr(home, PADDING[name], None) or 0) if name in PADDING else 0 for name in names}
 
@@ -44,7 +44,16 @@ class Tokenizer:
         return [{name: told[name][row] for name in self.padding} for row in range(len(texts))]
 
     def encode_words(self, sentences: Sequence[Sequence[str]], max_length: int) -> list[tuple[Encoding, list[int | None]]]:
-        """Return the same for sentences given as words, and for each token the index of its word, None for special ones."""
+        """Return the same for sentences given as words, and for each token the index of its word, None for special ones.
+
+        Raises:
+            zoo.ZooError: If the tokenizer does not tell the words, as ESM's of proteins.
+        """
+        if not self._home.is_fast:
+            name = type(self._home).__name__
+            raise zoo.ZooError(
+                f"the tokenizer {name} does not tell which word a token belongs to: it has no fast form; classify whole texts"
+            )
         told = self._call([[self._space + word for word in words] for words in sentences], max_length, is_split_into_words=True)
         return [({name: told[name][row] for name in self.padding}, told.word_ids(row)) for row in range(len(sentences))]
 
@@ -125,8 +134,6 @@ def _open(folder: Path, files: str) -> Any:
         home = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True, use_fast=True)
     except Exception as error:  # of many libraries, and different ones for each kind of vocabulary
         raise zoo.ZooError(f"{files}: transformers cannot open its tokenizer: {' '.join(str(error).split())}") from error
-    if not home.is_fast:
-        raise zoo.ZooError(f"{files}: its tokenizer {type(home).__name__} does not tell which word a token belongs to; it has no fast form")
     home.name_or_path = files
     home.init_kwargs.pop("name_or_path", None)
     return home
