@@ -135,6 +135,12 @@ def test_half_precision_files_become_single_precision(folder: Callable[..., Path
     assert {parameter.dtype for parameter in zoo.get(path).build().parameters()} == {torch.float32}
 
 
+def test_full_attention_of_big_bird_is_a_default_that_an_option_changes(folder: Callable[..., Path]) -> None:
+    path = folder("big_bird", attention_type="block_sparse")
+    assert zoo.get(path, weights=False).build().config.attention_type == "original_full"
+    assert zoo.get(path, weights=False, attention_type="block_sparse").build().config.attention_type == "block_sparse"
+
+
 def test_options_change_the_configuration(folder: Callable[..., Path]) -> None:
     path = folder("bert")
     module = zoo.get(path, weights=False, hidden_dropout_prob=0.3, attn_implementation="eager").build()

@@ -173,7 +173,7 @@ def test_another_architecture_is_refused_with_the_list(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "brand-new"}))
     with pytest.raises(zoo.ZooError) as caught:
         zoo.get(tmp_path)
-    assert all(fact in str(caught.value) for fact in ("'brand-new'", "write-a-plugin.md", *CONFIGS))
+    assert all(fact in str(caught.value) for fact in ("'brand-new'", "write-a-plugin.md", "clip", "siglip", *CONFIGS))
 
 
 def test_damaged_pickled_weights_are_refused_when_they_are_needed(folder: Callable[..., Path]) -> None:

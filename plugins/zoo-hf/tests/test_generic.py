@@ -75,7 +75,7 @@ def test_a_saved_model_returns_without_its_folder(tmp_path: Path) -> None:
     ("kind", "reason"),
     [
         ("bart", "encoder with a decoder"),
-        ("clip", "several models"),
+        ("blip", "several models"),
         ("wav2vec2", "reads input_values"),
         ("xlstm", "no attention mask"),
         ("bertt", "did you mean 'bert'?"),
@@ -125,6 +125,14 @@ def test_a_family_of_ones_own_is_a_few_lines(tmp_path: Path, monkeypatch: pytest
         zoo_hf.register("roberta", own)
     with pytest.raises(zoo.ZooError, match=r"zoo_hf\.Family"):
         zoo_hf.register("other", {"layers": layers})  # type: ignore[arg-type]  # the mistake that is tested
+
+
+def test_a_family_without_a_model_in_transformers_is_refused_when_it_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))
+    zoo_hf.register("acme", families.FAMILIES["bert"])
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "acme", **BERT}))
+    with pytest.raises(zoo.OptionError, match="'acme' that AutoModel could open"):
+        zoo.get(tmp_path, weights=False).build()
 
 
 PACKAGE = """

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import zoo_hf
 from test_image_families import told
 from tiny import BERT, CONFIGS, randomised
 from transformers import AutoModel, CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipModel
 from transformers import CLIPVisionModelWithProjection as Projection
+from zoo_hf import families
 
 import zoo
 
@@ -116,5 +119,21 @@ def test_the_preparation_is_read_from_the_newer_file_where_the_older_is_none(who
 
 def test_the_refusal_of_another_model_names_the_whole_ones_too(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "blip", "vision_config": {}}))
-    with pytest.raises(zoo.ZooError, match=r"'blip'; .* clip, .* siglip, "):
+    with pytest.raises(zoo.ZooError, match=r"'blip' .* of clip and siglip only"):
         zoo.get(tmp_path)
+
+
+def test_the_name_of_a_whole_model_leads_to_its_part() -> None:
+    with pytest.raises(zoo.ZooError, match="'hf/siglip_vision_model'"):
+        zoo.get("hf/siglip")
+
+
+def test_the_images_part_of_a_family_of_ones_own_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))
+    zoo_hf.register("chinese_clip_vision_model", replace(families.FAMILIES["clip_vision_model"], composite="chinese_clip"))
+    vision = CONFIGS["clip_vision_model"]
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "chinese_clip", "vision_config": vision}))
+    backbone = zoo.get(tmp_path, weights=False)
+    assert backbone.groups.names == ("embeddings", "layer.0", "layer.1")
+    assert backbone.spec.options["config"] == {**vision, "model_type": "chinese_clip_vision_model"}
+    assert backbone.build()(torch.zeros(2, 3, 48, 32)).shape == (2, 16)

@@ -174,11 +174,15 @@ def _class(config: Mapping[str, Any]) -> Any:
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+    kind = str(config.get("model_type"))
     try:
-        auto = getattr(transformers, family_of(str(config.get("model_type"))).auto)
+        auto = getattr(transformers, family_of(kind).auto)
     except zoo.ZooError as error:
         raise zoo.OptionError(str(error)) from error
-    return auto._model_mapping[CONFIG_MAPPING[config["model_type"]]]
+    try:
+        return auto._model_mapping[CONFIG_MAPPING[kind]]
+    except KeyError as error:
+        raise zoo.OptionError(f"transformers has no model of the model_type {kind!r} that {auto.__name__} could open") from error
 
 
 def _config(config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:

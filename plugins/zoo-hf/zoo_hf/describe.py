@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import zoo
-from zoo_hf.families import family_of, tower_of
+from zoo_hf.families import FAMILIES, family_of, towers
 from zoo_hf.family import Family
 from zoo_hf.image_inputs import features as image_features
 from zoo_hf.image_inputs import image
@@ -63,8 +63,9 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
 
 def vision_tower(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of the images' part, where one of a model of images and texts is given, such as CLIP."""
-    kind = tower_of(str(config.get("model_type")))
-    if not kind:
+    stated = str(config.get("model_type"))
+    kind = None if stated in FAMILIES else towers().get(stated)
+    if kind is None:
         return dict(config)
     # Older files tell a part of it, or all, a second time; that one is then right.
     return {**(config.get("vision_config") or {}), **(config.get("vision_config_dict") or {}), "model_type": kind}

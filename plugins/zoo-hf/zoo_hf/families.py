@@ -54,13 +54,9 @@ def family_of(model_type: str) -> Family:
     return generic(model_type)
 
 
-def tower_of(composite: str) -> str:
-    """Return the family of the images' part of models of images and texts, such as CLIP, or an empty string for any other."""
-    return "" if composite in FAMILIES else _tower(FAMILIES, composite) or _tower(families(), composite)
-
-
-def _tower(known: Mapping[str, Family], composite: str) -> str:
-    return next((model_type for model_type, family in known.items() if family.composite and family.composite == composite), "")
+def towers() -> Mapping[str, str]:
+    """Return the family of the images' part by the ``model_type`` of models of images and texts, such as CLIP."""
+    return {family.composite: model_type for model_type, family in families().items() if family.composite}
 
 
 @cache

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from zoo_hf.families import families, tower_of
+from zoo_hf.families import families, towers
 from zoo_hf.family import Family
 
 TOKENS = 8  # of the texts that are run to prove the groups
@@ -35,7 +35,7 @@ def generic(model_type: str) -> Family:
 
     if model_type not in CONFIG_MAPPING:
         raise zoo.ZooError(_unknown(model_type))
-    if tower := tower_of(model_type):
+    if tower := towers().get(model_type):
         raise zoo.ZooError(f"{model_type!r} is the model_type of models of images and texts; its part for images is 'hf/{tower}'")
     try:
         config = CONFIG_MAPPING[model_type]()
@@ -65,7 +65,8 @@ def _misfit(config: Any, kind: Any) -> str:
     if config.is_encoder_decoder:
         return "it is an encoder with a decoder"
     if getattr(config, "sub_configs", None):
-        return f"it is made of several models ({', '.join(config.sub_configs)})"
+        taken = " and ".join(towers())
+        return f"it is made of several models ({', '.join(config.sub_configs)}), whose images' part is taken of {taken} only"
     if kind.main_input_name != "input_ids" or "input_ids" not in read:
         return f"it reads {kind.main_input_name if kind.main_input_name in read else 'something else'}, not tokens"
     if "attention_mask" not in read:
@@ -78,7 +79,7 @@ def _misfit(config: Any, kind: Any) -> str:
 def _unknown(model_type: str) -> str:
     from transformers import __version__
 
-    known = families()
+    known = {**families(), **towers()}
     near = difflib.get_close_matches(model_type, known, n=1)
     return (
         f"the model_type {model_type!r} is none that transformers {__version__} has{f' (did you mean {near[0]!r}?)' if near else ''}; "
