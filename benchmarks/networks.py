@@ -22,6 +22,7 @@ from zoo.declare import BackboneSpec, Features, Image, Text
 
 CLASSES = 2
 VOCABULARY = 30522
+TOKENS = 128
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -89,15 +90,16 @@ def bert(dim: int = 768, layers: int = 12, heads: int = 12) -> nn.Module:
 
 
 class Words:
-    """A tokenizer without a library: every text has ``max_length`` tokens, drawn from its hash."""
+    """A tokenizer without a library: every text has ``TOKENS`` tokens, drawn from its hash."""
 
     padding: ClassVar[dict[str, int]] = {"input_ids": 0, "attention_mask": 0}
 
     def encode(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[dict[str, list[int]]]:
-        starts, mask = [zlib.crc32(str(text).encode()) for text in texts], [1] * max_length
+        length = min(max_length, TOKENS)
+        starts, mask = [zlib.crc32(str(text).encode()) for text in texts], [1] * length
         return [
             {
-                "input_ids": [1 + (start * 31 + place * 7919) % (VOCABULARY - 1) for place in range(max_length)],
+                "input_ids": [1 + (start * 31 + place * 7919) % (VOCABULARY - 1) for place in range(length)],
                 "attention_mask": mask,
             }
             for start in starts
@@ -118,7 +120,7 @@ def _text(dim: int) -> dict[str, Any]:
     return {
         "build": "networks:bert",
         "layers": {"embeddings": "embeddings", "layer": "encoder.layer.*"},
-        "inputs": Text(max_length=128, tokenizer="networks:open_tokenizer"),
+        "inputs": Text(max_length=TOKENS, tokenizer="networks:open_tokenizer"),
         "features": Features(dim=dim, layout="BND", pool="avg", prefix_tokens=1),
     }
 

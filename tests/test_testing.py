@@ -1,4 +1,5 @@
 import re
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -6,8 +7,19 @@ from torch import nn
 
 import zoo
 from tests.toy import ToyNet, toy_spec
+from tests.toy_text import ToyTokenizer, toy_text_spec
 from zoo.registry.registry import Registry, use_registry
-from zoo.testing import Subject, backbone_checks, check_backbone, frozen, licence_is_stated
+from zoo.testing import (
+    Check,
+    Subject,
+    backbone_checks,
+    check_backbone,
+    frozen,
+    licence_is_stated,
+    tokenizer_encodes_as_agreed,
+    tokenizer_returns_after_saving,
+    tokens_are_the_same_in_every_process,
+)
 
 
 class Leaky(ToyNet):
@@ -72,6 +84,52 @@ class Volumes(nn.Module):
         return self.conv(x).relu()
 
 
+class Hashing(ToyTokenizer):
+    """A word's token is Python's hash of it, which differs between processes; words are not encoded."""
+
+    def encode(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[dict[str, list[int]]]:
+        parts = [text.split() if isinstance(text, str) else [*text] for text in texts]
+        return [self._inputs([3 + hash(word) % 1000 for word in words], max_length) for words in parts]
+
+    def encode_words(self, sentences: Sequence[Sequence[str]], max_length: int) -> list[tuple[dict[str, list[int]], list[int | None]]]:
+        raise ValueError("no words")
+
+
+class HashingWords(Hashing):
+    encode_words = ToyTokenizer.encode_words
+
+
+class Forgetful(ToyTokenizer):
+    """Encodes differently from a folder without its settings, which it does not save."""
+
+    def __init__(self, files: str) -> None:
+        self.files = files
+
+    def encode(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[dict[str, list[int]]]:
+        return super().encode(texts, max_length if self.files == "here" else max_length - 1)
+
+
+class Endless(ToyTokenizer):
+    def encode(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[dict[str, list[int]]]:
+        return super().encode(texts, 1000)
+
+
+def hashing(files: str) -> Hashing:
+    return Hashing()
+
+
+def hashing_words(files: str) -> ToyTokenizer:
+    return HashingWords()
+
+
+def forgetful(files: str) -> Forgetful:
+    return Forgetful(files)
+
+
+def endless(files: str) -> Endless:
+    return Endless()
+
+
 def idle() -> Idle:
     return Idle()
 
@@ -114,6 +172,11 @@ class Plugin:
             toy_spec("toy/unknown", weights=zoo.Weights(repo="acme/net")),
             toy_spec("toy/words", **WORDS),
             toy_spec("toy/careless", **WORDS, options={"careless": True}),
+            toy_text_spec(),
+            toy_text_spec("toy/hashed", inputs=zoo.Text(max_length=24, tokenizer="tests.test_testing:hashing")),
+            toy_text_spec("toy/hashed-words", inputs=zoo.Text(max_length=24, tokenizer="tests.test_testing:hashing_words")),
+            toy_text_spec("toy/unsaved", inputs=zoo.Text(max_length=24, tokenizer="tests.test_testing:forgetful", files="here")),
+            toy_text_spec("toy/long", inputs=zoo.Text(max_length=24, tokenizer="tests.test_testing:endless")),
             toy_spec("toy/volumes", **VOLUMES),
         ]
 
@@ -130,10 +193,39 @@ def test_a_backbone_that_keeps_the_contract_passes_every_check(monkeypatch: pyte
     assert check_backbone("toy/net") == len(backbone_checks()) == 12
 
 
-@pytest.mark.parametrize(("name", "checks", "size"), [("toy/words", 13, None), ("toy/volumes", 12, None), ("toy/volumes", 12, (4, 4, 4))])
+@pytest.mark.parametrize(("name", "checks", "size"), [("toy/words", 16, None), ("toy/volumes", 12, None), ("toy/volumes", 12, (4, 4, 4))])
 def test_texts_and_volumes_pass_as_images_do(name: str, checks: int, size: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.testing.listing_imports_no_torch", lambda subject: None)
     assert check_backbone(name, size=size) == checks  # type: ignore[arg-type]
+
+
+def failures(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("zoo.testing.listing_imports_no_torch", lambda subject: None)
+    with pytest.raises(AssertionError) as caught:
+        check_backbone(name)
+    return str(caught.value)
+
+
+def test_a_tokenizer_that_hashes_and_raises_fails_the_kit(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = failures("toy/hashed", monkeypatch)
+    assert "fails 3 of 16 checks (kit 3)" in told
+    assert "tokenizer_encodes_as_agreed: no words" in told
+    assert "tokens_are_the_same_in_every_process: a new process cannot encode" in told
+    assert "tokenizer_returns_after_saving: no words" in told
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "told"),
+    [
+        (tokens_are_the_same_in_every_process, "toy/hashed-words", r"tokens differ between processes; Python's hash\(\)"),
+        (tokenizer_returns_after_saving, "toy/unsaved", "texts have other tokens after saving"),
+        (tokenizer_encodes_as_agreed, "toy/long", "a text has 50 tokens where 12 are the maximum"),
+    ],
+)
+def test_a_tokenizer_that_breaks_its_contract_is_found(check: Check, name: str, told: str) -> None:
+    check(Subject("toy/text"))
+    with pytest.raises(AssertionError, match=told):
+        check(Subject(name))
 
 
 def test_a_batch_of_texts_holds_a_padded_sample() -> None:

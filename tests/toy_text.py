@@ -34,6 +34,12 @@ class ToyTokenizer:
             told.append((inputs, [None, *kept, None]))
         return told
 
+    def encode_windows(self, text: str | tuple[str, str], max_length: int, overlap: int) -> list[dict[str, list[int]]]:
+        tokens = [piece for part in self._parts(text) for piece in part]
+        room = max_length - 2
+        starts = range(0, max(1, len(tokens) - overlap), room - overlap)
+        return [self._inputs(tokens[start : start + room], max_length) for start in starts]
+
     def save(self, folder: Path, max_length: int) -> None:
         (folder / "toy_tokenizer.txt").write_text("words by hash")
 

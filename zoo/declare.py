@@ -26,6 +26,7 @@ POOLS: dict[str, tuple[str, ...]] = {
     "BND": ("token", "avg", "max", "last"),
     "BD": ("none",),
 }
+OVERFLOWS = ("truncate", "error", "windows")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc", "unlicense"})
 
@@ -111,21 +112,38 @@ class Text:
         max_length: Most tokens of a sample, including special tokens; longer texts are truncated.
         tokenizer: ``"module:function"``; called with ``files``, returns a ``zoo.data.text.Tokenizer``.
         files: Location of the tokenizer's files: a folder, or ``repo@revision`` on the Hub.
+        overflow: What becomes of longer texts: ``truncate``, ``error`` or ``windows`` (overlapping parts, whose outputs are pooled).
+        max_positions: Most tokens that the backbone can take, where ``max_length`` is what its publisher advises; 0 if that is the same.
+        prompts: Prefixes that the backbone was trained with, by name, such as ``{"query": "query: "}``.
     """
 
     max_length: int = 512
     tokenizer: str = ""
     files: str = ""
+    overflow: str = "truncate"
+    max_positions: int = 0
+    prompts: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         faults = [
             (self.max_length < 1, f"max_length is {self.max_length}; it must be at least 1 token"),
+            (self.overflow not in OVERFLOWS, f"overflow {self.overflow!r} is none of {OVERFLOWS}"),
+            (0 < self.max_positions < self.max_length, f"max_positions is {self.max_positions}, less than max_length {self.max_length}"),
             (
                 bool(self.tokenizer) and not _is_function(self.tokenizer),
                 f"tokenizer {self.tokenizer!r} is not of the form 'module:function'",
             ),
         ]
         _check("Text", faults)
+
+    @property
+    def longest(self) -> int:
+        """Most tokens that the backbone can take."""
+        return max(self.max_length, self.max_positions)
+
+    def with_length(self, max_length: int) -> Text:
+        """Return the input with another maximum, of at most ``longest`` tokens."""
+        return dataclasses.replace(self, max_length=max_length, max_positions=self.longest if self.longest > max_length else 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ from zoo.cli.launch import share_out
 from zoo.cli.output import Output, claim_file, table
 from zoo.cli.parser import Commands
 from zoo.cli.rank_output import errors_once
+from zoo.declare import OVERFLOWS
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.errors import OptionError, count, examples
 
@@ -40,6 +41,7 @@ def register(commands: Commands) -> None:
     command.add_argument("inputs", metavar="INPUTS", nargs="+", help=INPUTS)
     text = "the file to write: .npz with 'features' (n, dim) and 'inputs' (n,), .parquet or .csv, however many inputs there are"
     command.add_argument("--out", type=Path, metavar="FILE", help=text)
+    command.add_argument("--prompt-name", metavar="NAME", help="the prompt of the backbone that is put before each text")
     _to_file(command)
     command.set_defaults(run=embed)
 
@@ -56,6 +58,8 @@ def pass_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--root", metavar="DIR", help="folder of the files that a table names, with or without their endings")
     command.add_argument("--columns", help="own names of a table's columns: file_name=file,group=patient_id")
     command.add_argument("--window", metavar="C,W", help="centre and width through which scans are shown, such as 40,400")
+    command.add_argument("--image-size", type=int, metavar="N", help="pixels of the images, where they differ from the model's")
+    command.add_argument("--overflow", choices=OVERFLOWS, help="what becomes of texts that are too long, where it differs from the model's")
     command.add_argument("--batch-size", type=int, metavar="N", help="samples per forward")
     text = "at an input that cannot be read: stop with an error (default), or skip it; its row is empty and has the error"
     command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help=text)
@@ -71,6 +75,9 @@ def pass_settings(options: argparse.Namespace) -> dict[str, Any]:
         "window": settings.window(options.window),
         "on_error": options.on_error,
         "root": options.root,
+        "overflow": options.overflow,
+        "image_size": options.image_size,
+        "prompt_name": getattr(options, "prompt_name", None),
     }
     return {name: value for name, value in given.items() if value is not None}
 

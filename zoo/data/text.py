@@ -3,77 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.data.dataset import Batch
+from zoo.data.overflow import encode, long_texts, refuse_long, truncation, windows
 from zoo.data.table import Table
+from zoo.data.tokenizers import Encoding
+from zoo.data.tokenizers import Tokenizer as Tokenizer
+from zoo.data.tokenizers import open_tokenizer as open_tokenizer
 from zoo.declare import Text
-from zoo.errors import DataError, OptionError, count
-from zoo.plugins.loader import load_function
+from zoo.errors import count
 from zoo.tasks.token_classification import IGNORED as IGNORED
-from zoo.util.process_caches import CACHES
 
 log = logging.getLogger(__name__)
-
-Encoding: TypeAlias = "dict[str, list[int]]"
-
-_CHUNK = 1024
-
-
-class Tokenizer(Protocol):
-    """The interface of a tokenizer, which a plugin's function returns.
-
-    Attributes:
-        padding: Padding value of each input, by its name.
-    """
-
-    padding: Mapping[str, int]
-
-    def encode(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[Encoding]:
-        """Return the inputs of each text or pair of texts: truncated to ``max_length`` tokens, special tokens added, not padded."""
-        ...
-
-    def encode_words(self, sentences: Sequence[Sequence[str]], max_length: int) -> list[tuple[Encoding, list[int | None]]]:
-        """Return the same for lists of words, and the word index of each token, None for special tokens."""
-        ...
-
-    def save(self, folder: Path, max_length: int) -> None:
-        """Save the tokenizer's files to a folder in the format of its library, with ``max_length`` as its limit."""
-        ...
-
-
-def open_tokenizer(inputs: Text) -> Tokenizer:
-    """Return the tokenizer of a declared text input; opened once, and again if files of its folder have changed.
-
-    Raises:
-        OptionError: If the declaration has no tokenizer.
-    """
-    if not inputs.tokenizer:
-        raise OptionError("this backbone declares no tokenizer; give zoo.Text(tokenizer='module:function') in its declaration")
-    opened = CACHES.get("tokenizers", lambda: lru_cache(maxsize=8)(_open))
-    return opened(inputs, _stamps(inputs.files))
-
-
-def _open(inputs: Text, stamps: tuple[object, ...]) -> Tokenizer:
-    tokenizer: Tokenizer = load_function(inputs.tokenizer)(inputs.files)
-    return tokenizer
-
-
-def _stamps(files: str) -> tuple[object, ...]:
-    """Return a key of the files in a local folder, which changes when a tokenizer is saved there again."""
-    if not files or not os.path.isdir(files):  # noqa: PTH112  # Path's may raise for the name of a repository
-        return ()
-    with os.scandir(files) as entries:
-        states = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
-    return tuple(sorted((name, state.st_ino, state.st_mtime_ns, state.st_size) for name, state in states))
 
 
 class TextSamples:
@@ -97,26 +44,15 @@ class TextSamples:
         self.table = table
         tokenizer = open_tokenizer(inputs)  # no attribute: loader processes do not need it, and it may not be picklable
         self._padding = dict(tokenizer.padding)
-        self._words: list[list[int | None]] | None = None
         items = [table.inputs[row] for row in range(len(table))]
-        if table.reads == "words":
-            both = [one for part in _chunks(items) for one in tokenizer.encode_words([_as_words(item) for item in part], inputs.max_length)]
-            self._encodings, self._words = [encoding for encoding, _ in both], [words for _, words in both]
-        else:
-            self._encodings = [one for part in _chunks(items) for one in tokenizer.encode(part, inputs.max_length)]
+        encoded = list(encode(tokenizer, items, table.reads, inputs.max_length))
+        self._encodings = [encoding for encoding, _ in encoded]
+        self._words = [words or [] for _, words in encoded] if table.reads == "words" else None
         self.lengths = np.array([len(encoding["input_ids"]) for encoding in self._encodings], dtype=np.int64)
-        self._log_truncation(inputs.max_length)
-
-    def _log_truncation(self, max_length: int) -> None:
-        full = int((self.lengths >= max_length).sum())
-        if full:
-            log.info(
-                "%s: %s of %d fill the maximum of %d tokens; what is longer is cut",
-                self.table.source,
-                count(full, "text"),
-                len(self),
-                max_length,
-            )
+        if inputs.overflow == "truncate":
+            long = long_texts(tokenizer, items, encoded, table.reads, inputs.max_length)
+            if told := truncation(table, encoded, long, inputs.max_length):
+                log.warning("%s", told)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -166,12 +102,32 @@ def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:
     return torch.from_numpy(table)
 
 
-def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:
-    return [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+def fit_lengths(table: Table, inputs: Any) -> Table:
+    """Return a table whose texts have at most ``max_length`` tokens: with ``overflow="windows"`` a row per window.
 
+    Tables of other inputs, and texts that are truncated when they are encoded, are returned as they are.
 
-def _as_words(item: Any) -> list[str]:
-    words = item.split() if isinstance(item, str) else list(item)
-    if not words:
-        raise DataError("a sentence without words cannot be classified word by word; remove it")
-    return words
+    Raises:
+        DataError: If texts are longer and ``overflow`` is ``error``.
+        OptionError: If the tokenizer cannot make windows.
+    """
+    if not isinstance(inputs, Text) or inputs.overflow == "truncate" or table.reads not in ("text", "words"):
+        return table
+    tokenizer, items = open_tokenizer(inputs), [table.inputs[row] for row in range(len(table))]
+    encoded = list(encode(tokenizer, items, table.reads, inputs.max_length))
+    long = long_texts(tokenizer, items, encoded, table.reads, inputs.max_length)
+    if inputs.overflow == "error":
+        refuse_long(table, long, inputs.max_length)
+        return table
+    if not long:
+        return table
+    found = windows(table, tokenizer, encoded, long, inputs.max_length)
+    log.info(
+        "%s: %s of %d are read in windows of %d tokens, %d rows in all",
+        table.source,
+        count(len(long), "text"),
+        len(table),
+        inputs.max_length,
+        len(found),
+    )
+    return found

@@ -213,6 +213,7 @@ class TaskModel(nn.Module):
         on_corrupt: Literal["raise", "skip"] | None = None,
         optimizer: str | None = None,
         optimizer_options: Mapping[str, Any] | None = None,
+        overflow: Literal["truncate", "error", "windows"] | None = None,
         patience: int | None = None,
         precision: Literal["auto", "fp32", "bf16"] | None = None,
         rand_augment: int | None = None,

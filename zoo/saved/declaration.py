@@ -12,7 +12,7 @@ from zoo.errors import SavedModelError, examples
 from zoo.models.backbone import with_options
 from zoo.plugins.loader import load_function
 from zoo.registry.registry import default_registry
-from zoo.saved.metadata import Config
+from zoo.saved.metadata import TEXT_FIELDS, Config
 
 
 def spec_of(folder: Path, config: Config) -> BackboneSpec:
@@ -54,8 +54,8 @@ def inputs_of(folder: Path, config: Config, spec: BackboneSpec) -> Inputs:
     if not isinstance(spec.inputs, Text):
         inputs: Inputs = from_fields(type(spec.inputs), config.zoo.inputs, where)
         return inputs
-    if odd := sorted(config.zoo.inputs.keys() - {"max_length"}):
-        raise SavedModelError(f"{where!r} gives {', '.join(odd)} of a text; only max_length is read from there")
+    if odd := sorted(config.zoo.inputs.keys() - set(TEXT_FIELDS)):
+        raise SavedModelError(f"{where!r} gives {', '.join(odd)} of a text; only {', '.join(TEXT_FIELDS)} are read from there")
     tokenizer = {"tokenizer": spec.inputs.tokenizer, "files": str(folder.resolve())}
     inputs = from_fields(Text, {"max_length": spec.inputs.max_length, **config.zoo.inputs, **tokenizer}, where)
     return inputs

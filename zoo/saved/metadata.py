@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PIL_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 CONFIG_LIMIT = 10_000_000
+TEXT_FIELDS = ("max_length", "max_positions", "prompts")  # of a declared text that are saved, and read from a file
 
 Described = TypeVar("Described", bound=pydantic.BaseModel)
 
@@ -36,7 +37,8 @@ class ZooConfig(pydantic.BaseModel):
         modality: Kind of ``inputs``.
         options: Build options.
         inputs: Fields of the declared input in use, without the place of a tokenizer, whose files are in the folder.
-        max_length: Tokens after which texts are truncated, at most those of ``inputs``; 0 for other inputs.
+        max_length: Most tokens of a text, at most those of ``inputs``; 0 for other inputs.
+        overflow: What becomes of longer texts.
         features: Fields of the declared features in use.
         labelled: Whether the classes have names; else those in ``id2label`` are placeholders.
         layer_groups: Names of the groups in order.
@@ -58,6 +60,7 @@ class ZooConfig(pydantic.BaseModel):
     options: dict[str, Any]
     inputs: dict[str, Any]
     max_length: int = 0
+    overflow: Literal["truncate", "error", "windows"] = "truncate"
     features: dict[str, Any] = {}
     labelled: bool = True
     layer_groups: list[str]
@@ -123,6 +126,7 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             # Both lengths are saved, as a run may truncate texts before the backbone's maximum.
             inputs=_fields(model.spec.inputs if isinstance(model.inputs, Text) else model.inputs),
             max_length=model.inputs.max_length if isinstance(model.inputs, Text) else 0,
+            overflow=model.inputs.overflow if isinstance(model.inputs, Text) else "truncate",  # type: ignore[arg-type]  # checked there
             features=dataclasses.asdict(model.spec.features),
             labelled=model.labels is not None,
             layer_groups=list(model.groups.names),
@@ -138,8 +142,11 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
 
 
 def _fields(inputs: Inputs) -> dict[str, Any]:
-    """Return the fields of an input, without a tokenizer's function, which the plugin names, and its files."""
-    return {key: value for key, value in dataclasses.asdict(inputs).items() if not isinstance(inputs, Text) or key == "max_length"}
+    """Return the fields of an input; of a text those of ``TEXT_FIELDS``: the plugin names the function of its tokenizer."""
+    fields = dataclasses.asdict(inputs)
+    if not isinstance(inputs, Text):
+        return fields
+    return {key: fields[key] for key in TEXT_FIELDS if key == "max_length" or fields[key]}
 
 
 def read_config(folder: Path) -> Config:

@@ -178,7 +178,8 @@ def _assembled(
         plugin=config.zoo.plugin,
     )
     if isinstance(model.inputs, Text) and config.zoo.max_length:
-        model.inputs = replace(model.inputs, max_length=min(config.zoo.max_length, model.inputs.max_length))
+        length = min(config.zoo.max_length, model.inputs.longest)
+        model.inputs = replace(model.inputs.with_length(length), overflow=config.zoo.overflow)
     model.thresholds = tuple(config.zoo.thresholds) or None
     return model.eval()
 

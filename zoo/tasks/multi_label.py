@@ -89,6 +89,11 @@ class MultiLabel(Task):
         }
         return result | ranked(logits, truth > 0, w, specificity, only=labels, known=known)
 
+    def pool(self, logits: Array) -> Array:
+        """Return logits whose sigmoid is the mean of the windows' probabilities."""
+        logits = logits.astype(np.float64)
+        return np.asarray(np.logaddexp.reduce(-np.logaddexp(0, -logits)) - np.logaddexp.reduce(-np.logaddexp(0, logits)))
+
     def probabilities(self, logits: Array) -> Array | None:
         """Return a sigmoid for each label."""
         return sigmoid(logits)

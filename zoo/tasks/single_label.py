@@ -81,6 +81,11 @@ class SingleLabel(Task):
         scores = np.stack([logits[:, 0] - logits[:, 1], logits[:, 1] - logits[:, 0]], 1) if classes == 2 else softmax(logits)
         return result | ranked(scores, truth > 0, w, specificity, only=[1] if classes == 2 else range(classes))
 
+    def pool(self, logits: Array) -> Array:
+        """Return logits whose softmax is the mean of the windows' probabilities."""
+        logits = logits.astype(np.float64)
+        return np.asarray(np.logaddexp.reduce(logits - _log_sum(logits)[:, None]) - np.log(len(logits)))
+
     def probabilities(self, logits: Array) -> Array | None:
         """Return the softmax."""
         return softmax(logits)

@@ -134,6 +134,10 @@ class Task:
         """
         return None
 
+    def pool(self, logits: Array) -> Array:
+        """Return the logits ``(outputs,)`` of a text for those of its windows ``(windows, outputs)``; by default their mean."""
+        return logits.mean(0)  # type: ignore[no-any-return]  # of an array
+
     def probabilities(self, logits: Array) -> Array | None:
         """Return probabilities ``(n, outputs)``; None if the task has none."""
         return None

@@ -57,7 +57,7 @@ class TokenClassification(Task):
 
     def metrics(self, logits: Array, targets: Array, classes: Sequence[str]) -> dict[str, float]:
         """Return loss and accuracy by word, and f1, precision and recall by entity."""
-        return entity_metrics(logits, targets, classes)
+        return entity_metrics(list(logits), list(targets), classes)
 
     def probabilities(self, logits: Array) -> Array | None:
         """Return an array of arrays, the softmax of each word; NaN for a word that was cut off."""
@@ -66,15 +66,16 @@ class TokenClassification(Task):
         return result
 
     def decode(self, logits: Array, labels: Sequence[Any]) -> list[Any]:
-        """Return a list with the label of each word."""
-        return label_words(logits, labels)
+        """Return a list with the label of each word; see ``label_words``."""
+        return label_words(list(logits), labels)
 
 
-def entity_metrics(logits: Array, targets: Array, classes: Sequence[str]) -> dict[str, float]:
+def entity_metrics(logits: Sequence[Array], targets: Sequence[Array], classes: Sequence[str]) -> dict[str, float]:
     """Return loss and accuracy by word, and precision, recall and F1 by entity.
 
     Args:
-        logits: One array ``(words, classes)`` per sentence; NaN for a word that was cut off, which counts as outside.
+        logits: One array ``(words, classes)`` per sentence; NaN for a word that was cut off, which counts as outside, or where no
+            class is ``O`` is left out.
         targets: One int64 array ``(words,)`` per sentence.
         classes: Names of the classes in the order of the logits, such as ``O``, ``B-Disease``, ``I-Disease``.
 
@@ -86,7 +87,9 @@ def entity_metrics(logits: Array, targets: Array, classes: Sequence[str]) -> dic
     except ImportError as error:
         raise MissingExtraError("metrics by entity need the package seqeval; install zoo-hf, or: pip install seqeval") from error
 
-    rows, truth = np.concatenate(list(logits)).astype(np.float64), np.concatenate(list(targets))
+    if OUTSIDE not in classes:
+        logits, targets = _without_cut(logits, targets)
+    rows, truth = np.concatenate(logits).astype(np.float64), np.concatenate(targets)
     guessed = label_words(logits, classes)
     expected = [[classes[k] for k in sentence] for sentence in targets]
     seen = ~np.isnan(rows).any(1)
@@ -105,8 +108,17 @@ def entity_metrics(logits: Array, targets: Array, classes: Sequence[str]) -> dic
     }
 
 
-def label_words(logits: Array, classes: Sequence[Any]) -> list[list[Any]]:
-    """Return the most likely class of each word of each sentence; of a word without logits the outside class."""
-    outside = classes.index(OUTSIDE) if OUTSIDE in classes else 0
-    chosen = (np.where(np.isnan(rows).any(1), outside, np.nan_to_num(rows).argmax(1)) for rows in logits)
-    return [[classes[k] for k in sentence] for sentence in chosen]
+def _without_cut(logits: Sequence[Array], targets: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """Return logits and targets of the words that have logits."""
+    seen = [~np.isnan(rows).any(1) for rows in logits]
+    return [rows[mask] for rows, mask in zip(logits, seen, strict=True)], [rows[mask] for rows, mask in zip(targets, seen, strict=True)]
+
+
+def label_words(logits: Sequence[Array], classes: Sequence[Any]) -> list[list[Any]]:
+    """Return the most likely class of each word of each sentence; of a word without logits ``O``, or empty if no class is that."""
+    outside = OUTSIDE if OUTSIDE in classes else ""
+    found = []
+    for rows in logits:
+        cut: list[bool] = np.asarray(np.isnan(rows).any(1)).tolist()
+        found.append([outside if gone else classes[k] for k, gone in zip(np.nan_to_num(rows).argmax(1), cut, strict=True)])
+    return found

@@ -24,8 +24,11 @@ from zoo.testing.saved import saved_model_returns as saved_model_returns
 from zoo.testing.subject import Subject as Subject
 from zoo.testing.techniques import lora_targets_exist as lora_targets_exist
 from zoo.testing.techniques import recompute_gives_equal_gradients as recompute_gives_equal_gradients
+from zoo.testing.tokenizers import tokenizer_encodes_as_agreed as tokenizer_encodes_as_agreed
+from zoo.testing.tokenizers import tokenizer_returns_after_saving as tokenizer_returns_after_saving
+from zoo.testing.tokenizers import tokens_are_the_same_in_every_process as tokens_are_the_same_in_every_process
 
-KIT_VERSION = 2
+KIT_VERSION = 3
 
 Check: TypeAlias = Callable[[Subject], None]
 
@@ -58,7 +61,8 @@ def check_backbone(name: str, *, size: Sequence[int] | None = None) -> int:
 
 def backbone_checks(modality: str = "image") -> list[Check]:
     """Return the checks of a modality, for use as parameters of a test; each takes a ``Subject`` and raises where it fails."""
-    text = [padding_changes_nothing] if modality == "text" else []
+    tokens = [tokenizer_encodes_as_agreed, tokens_are_the_same_in_every_process, tokenizer_returns_after_saving]
+    text = [padding_changes_nothing, *tokens] if modality == "text" else []
     return [
         listing_imports_no_torch,
         licence_is_stated,

@@ -18,7 +18,14 @@ from zoo_hf.tokenizer import SETTINGS, VOCABULARIES, open_tokenizer
 import zoo
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-OPTIONAL = ("modules.json", "sentence_bert_config.json", "preprocessor_config.json", *VOCABULARIES, *SETTINGS)
+OPTIONAL = (
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "preprocessor_config.json",
+    *VOCABULARIES,
+    *SETTINGS,
+)
 
 
 @pytest.fixture
@@ -92,6 +99,16 @@ def test_the_pooling_of_sentence_transformers_becomes_the_default(pooling: dict[
 def test_a_pooling_that_zoo_does_not_have_leaves_the_familys_own(folder: Callable[..., Path]) -> None:
     both = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}
     assert zoo.get(sentence(folder("bert"), **both), weights=False).spec.features.layout == "BD"
+
+
+def test_the_prompts_of_sentence_transformers_and_the_positions_behind_its_limit_are_read(folder: Callable[..., Path]) -> None:
+    path = sentence(folder("bert", auto=AutoModel, tokenizer=True), pooling_mode_mean_tokens=True)
+    (path / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "good ", "document": ""}}))
+    model = zoo.get(path).adapt(2)
+    assert (model.inputs.max_length, model.inputs.max_positions, model.inputs.longest) == (24, 40, 40)  # type: ignore[union-attr]  # a text
+    assert (model.embed(["film"], prompt_name="query") == model.embed(["good film"])).all()
+    with pytest.raises(zoo.ZooError, match="has the prompts: query"):
+        model.embed(["film"], prompt_name="document")
 
 
 def test_the_older_layout_of_sentence_transformers_is_read(folder: Callable[..., Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -32,6 +33,31 @@ def test_pairs_of_texts_are_told_apart(folder: Callable[..., Path]) -> None:
     (pair,) = open_tokenizer(str(folder("bert", tokenizer=True))).encode([("good film", "bad plot")], 20)
     assert [VOCABULARY[token] for token in pair["input_ids"]] == ["[CLS]", "good", "film", "[SEP]", "bad", "plot", "[SEP]"]
     assert pair["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_windows_are_those_of_transformers_and_overlap(folder: Callable[..., Path]) -> None:
+    path = folder("bert", tokenizer=True)
+    told, home = open_tokenizer(str(path)), AutoTokenizer.from_pretrained(path)
+    text = "good film is the bad plot a very good film is the plot"
+    found = told.encode_windows(text, 8, 2)
+    inner = [one["input_ids"][1:-1] for one in found]
+    (whole,) = told.encode([text], 100)
+    assert [one for part in inner for one in part[0 if part is inner[0] else 2 :]] == whole["input_ids"][1:-1]
+    assert all(part[-2:] == following[:2] for part, following in itertools.pairwise(inner))
+    assert {len(one["attention_mask"]) for one in found[:-1]} == {8}
+    pairs = told.encode_windows(("good film", text), 12, 2)
+    assert all(one["input_ids"][:4] == home("good film")["input_ids"] for one in pairs)
+    assert all(len(one["input_ids"]) <= 12 for one in pairs)
+    with pytest.raises(zoo.ZooError, match="both texts of the pair that begins with 'good film is"):
+        told.encode_windows((text, text), 12, 2)
+
+
+def test_long_texts_are_counted_and_read_in_windows(folder: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    model = zoo.get(folder("bert", tokenizer=True), weights=False).adapt(2)  # of 40 positions
+    text = "good film " * 30
+    model.predict([text, "bad plot"])
+    assert "1 text of 2 cut to 40 tokens, which loses 35% of their tokens" in caplog.text  # 22 of 62
+    assert model.predict_proba([text, (text, "bad"), "bad plot"], overflow="windows").shape == (3, 2)
 
 
 def test_the_word_of_each_token_is_told(folder: Callable[..., Path]) -> None:

@@ -58,7 +58,8 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
         return described(name, config, weights=weights, processor=image_processor(source, composite=family.composite))
     limit = read_table(source, below + "sentence_bert_config.json").get("max_seq_length")
     pool = sentence_pool(read_table(source, f"{parts['Pooling']}config.json")) if "Pooling" in parts else ""
-    return described(name, config, weights=weights, files=source.files, pool=pool, max_length=limit)
+    prompts = read_table(source, "config_sentence_transformers.json").get("prompts") if parts else None
+    return described(name, config, weights=weights, files=source.files, pool=pool, max_length=limit, prompts=prompts)
 
 
 def vision_tower(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +103,7 @@ def described(
     files: str = "",
     pool: str = "",
     max_length: int | None = None,
+    prompts: Any = None,
     processor: Mapping[str, Any] | None = None,
     **facts: Any,
 ) -> zoo.BackboneSpec:
@@ -114,6 +116,7 @@ def described(
         files: Where its tokenizer's files are.
         pool: Pooling that its publisher trained it with; empty means the family's.
         max_length: Most tokens, where its publisher limits them.
+        prompts: Prefixes that it was trained with, by name.
         processor: Content of its preprocessor_config.json.
         **facts: Further fields of the declaration, such as ``parameters``.
     """
@@ -139,7 +142,14 @@ def described(
             **common,
         )
     dim = int(config.get(family.width) or family.default_width)
-    inputs = zoo.Text(max_length=_max_length(family, config, max_length), tokenizer=TOKENIZER, files=files)
+    positions = _positions(family, config)
+    inputs = zoo.Text(
+        max_length=min(positions, max_length or positions),
+        max_positions=positions if max_length and max_length < positions else 0,
+        prompts={str(key): str(value) for key, value in prompts.items() if value} if isinstance(prompts, Mapping) else {},
+        tokenizer=TOKENIZER,
+        files=files,
+    )
     own = family.pooler == "default" and not pool
     if family.pooler:
         options["pooler"] = own  # stated also where it is off: a saved model is rebuilt from its family's declaration
@@ -149,9 +159,10 @@ def described(
     return zoo.BackboneSpec(build=build, inputs=inputs, features=features, options=options, **common)
 
 
-def _max_length(family: Family, config: Mapping[str, Any], limit: int | None) -> int:
+def _positions(family: Family, config: Mapping[str, Any]) -> int:
+    """Return the most tokens that the position embeddings reach."""
     positions = int(config.get(family.length) or family.positions)
     if family.offset:
         pad = config.get("pad_token_id")
         positions -= 1 + (1 if pad is None else int(pad))
-    return min(positions, limit) if limit else positions
+    return positions

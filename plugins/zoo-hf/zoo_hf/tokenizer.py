@@ -40,7 +40,7 @@ class Tokenizer:
 
     def encode(self, texts: Texts, max_length: int) -> list[Encoding]:
         """Return the inputs of each text or pair of texts: cut to ``max_length`` tokens, special ones added, not padded."""
-        told = self._call(list(texts), max_length)
+        told = self._call(list(texts), max_length=max_length)
         return [{name: told[name][row] for name in self.padding} for row in range(len(texts))]
 
     def encode_words(self, sentences: Sequence[Sequence[str]], max_length: int) -> list[tuple[Encoding, list[int | None]]]:
@@ -54,8 +54,23 @@ class Tokenizer:
             raise zoo.ZooError(
                 f"the tokenizer {name} does not tell which word a token belongs to: it has no fast form; classify whole texts"
             )
-        told = self._call([[self._space + word for word in words] for words in sentences], max_length, is_split_into_words=True)
+        told = self._call([[self._space + word for word in words] for words in sentences], max_length=max_length, is_split_into_words=True)
         return [({name: told[name][row] for name in self.padding}, told.word_ids(row)) for row in range(len(sentences))]
+
+    def encode_windows(self, text: str | tuple[str, str], max_length: int, overlap: int) -> list[Encoding]:
+        """Return the inputs of each window of a text; of a pair the longer text is divided, and the other is in every window.
+
+        Raises:
+            zoo.ZooError: If both texts of a pair are too long.
+        """
+        pair = not isinstance(text, str)
+        longer = ("only_first" if len(text[0]) >= len(text[1]) else "only_second") if pair else True
+        both = ([text[0]], [text[1]]) if pair else ([text],)
+        shorter = min((self._home(one, add_special_tokens=False, verbose=False)["input_ids"] for one in text), key=len) if pair else []
+        if len(shorter) + self._home.num_special_tokens_to_add(pair=True) + overlap >= max_length:
+            raise zoo.ZooError(f"both texts of the pair that begins with {text[0][:40]!r} are too long for windows of {max_length} tokens")
+        told = self._call(*both, max_length=max_length, truncation=longer, stride=overlap, return_overflowing_tokens=True)
+        return [{name: told[name][row] for name in self.padding} for row in range(len(told["input_ids"]))]
 
     def save(self, folder: Path, max_length: int) -> None:
         """Write the tokenizer's files into a folder, from where ``AutoTokenizer`` opens them and cuts at ``max_length``."""
@@ -65,17 +80,15 @@ class Tokenizer:
         finally:
             self._home.model_max_length = before
 
-    def _call(self, texts: Any, max_length: int, **options: Any) -> Any:
+    def _call(self, *texts: Any, **options: Any) -> Any:
         return self._home(
-            texts,
+            *texts,
             add_special_tokens=True,
-            truncation=True,
-            max_length=max_length,
             padding=False,
             return_attention_mask=True,
             return_token_type_ids="token_type_ids" in self.padding,
             verbose=False,
-            **options,
+            **{"truncation": True, **options},
         )
 
 

@@ -18,6 +18,7 @@ from zoo.engine.cache.forward import Forward
 from zoo.engine.cache.frozen_prefix import FrozenPrefix
 from zoo.engine.cache.passes import Passes
 from zoo.engine.inference.batched_inference import Outputs, in_batches_that_fit
+from zoo.engine.inference.window_pooling import pool_windows
 from zoo.engine.loading.loader import Kind, Loaders, to_device
 from zoo.engine.loading.order import Indices
 from zoo.engine.loading.stream import Source, Stream
@@ -91,8 +92,12 @@ class PhaseData:
     def infer(self, epoch: Epoch | None, name: str) -> Outputs:
         """Return the model's logits for all samples of a validation table, ``(samples, classes)``; for words as ``run_words`` does.
 
-        Without an epoch no stored outputs of a frozen prefix are used.
+        Those of the windows of a text are pooled. Without an epoch no stored outputs of a frozen prefix are used.
         """
+        rows = self.loaders.table(Kind(self._valid_names[name]))
+        return pool_windows(self._infer_rows(epoch, name), rows, find_task(self._model.task).pool)
+
+    def _infer_rows(self, epoch: Epoch | None, name: str) -> Outputs:
         table = self._valid_names[name]
         if epoch is not None:
             self.prefix.open_phase(epoch)

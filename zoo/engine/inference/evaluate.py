@@ -45,6 +45,8 @@ def evaluate(
     specificity: float | None = None,
     positive: str | None = None,
     window: tuple[float, float] | None = None,
+    overflow: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
     drop_other_classes: bool = False,
     metrics: Mapping[str, Callable[..., Any]] | None = None,
     thresholds: Wanted | None = None,
@@ -74,6 +76,8 @@ def evaluate(
         specificity: Adds ``sensitivity_at_specificity``, the sensitivity at this specificity, such as 0.95.
         positive: Of two classes the one that ``sensitivity_at_specificity`` is about; the last one where None.
         window: Centre and width through which scans are shown, where it differs from the model's.
+        overflow: What becomes of texts that are too long, where it differs from the model's: ``truncate``, ``error`` or ``windows``.
+        image_size: Height and width in pixels, where they differ from the model's; one number means a square.
         drop_other_classes: Leave out the samples whose label is none of the model's, instead of refusing them.
         metrics: Functions of your own by name, as for ``fit``.
         thresholds: Multi-label: probability above which labels are predicted, one for all, one per label, or by label; None takes
@@ -101,7 +105,17 @@ def evaluate(
     if specificity is not None:
         check_specificity(model.task, specificity)
     decoder = decoder_of(model, thresholds)
-    options = InferenceOptions(window, batch_size, workers, device, precision, on_error, quiet)
+    options = InferenceOptions(
+        window=window,
+        overflow=overflow,
+        image_size=image_size,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        precision=precision,
+        on_error=on_error,
+        quiet=quiet,
+    )
     opening: dict[str, Any] = {"task": model.task, "classes": model.labels, "split": split, "columns": columns, "absent": options.skip}
     if uncertain is not None and (not decoder.task.partial or uncertain not in UNCERTAIN_AS):
         raise OptionError(f"uncertain is {uncertain!r}; it is {' or '.join(map(repr, UNCERTAIN_AS))}, for a multi-label task")

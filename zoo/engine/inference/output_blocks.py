@@ -13,11 +13,13 @@ import torch
 
 from zoo.data.dataset import Batch
 from zoo.data.table import Table, names_of
+from zoo.data.text import fit_lengths
 from zoo.declare import Inputs, Text
 from zoo.engine.inference.batched_inference import Outputs, in_batches_that_fit, run_all, run_words
+from zoo.engine.inference.window_pooling import pool_windows
 from zoo.engine.loading.loader import Loader, default_workers
 from zoo.engine.loading.samples import samples_for
-from zoo.engine.loading.sources import as_trained, channels_of, refuse_window
+from zoo.engine.loading.sources import as_trained, channels_of, refuse_window, resized, with_overflow
 from zoo.engine.loading.start_method import usable_workers
 from zoo.engine.loading.stream import BatchSource, Function
 from zoo.engine.runtime.device import choose_device, choose_precision, placed
@@ -40,6 +42,8 @@ class InferenceOptions:
 
     Attributes:
         window: Centre and width through which scans are shown, where it differs from the model's.
+        overflow: What becomes of texts that are too long, where it differs from the model's: ``truncate``, ``error`` or ``windows``.
+        image_size: Height and width in pixels, where they differ from the model's; one number means a square.
         batch_size: Samples per forward.
         workers: Loader processes; None chooses.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -49,6 +53,8 @@ class InferenceOptions:
     """
 
     window: tuple[float, float] | None = None
+    overflow: str | None = None
+    image_size: int | tuple[int, int] | None = None
     batch_size: int = BATCH_SIZE
     workers: int | None = None
     device: str = "auto"
@@ -120,7 +126,9 @@ def run_blocks(
     half = choose_precision(options.precision, where) == "bf16"
     autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=half)
     left = list(blocks_of(len(table), options.batch_size) if blocks is None else blocks)
-    whole, words = sum(map(len, left)), find_task(model.task).per_token and forward is model
+    task, of_model = find_task(model.task), forward is model
+    whole, words = sum(map(len, left)), task.per_token and of_model
+    pool = task.pool if of_model else lambda parts: parts.mean(0)  # of the windows of a text
     with placed(model, where) as layout, Progress(options.quiet, "") as progress, autocast:
         model.eval()
         number = usable_workers(options.workers, default_workers(where), {table.source: table.inputs})
@@ -128,15 +136,16 @@ def run_blocks(
         progress.begin("evaluate", whole)
 
         def run(size: int) -> None:
-            for source in loader.sources(list(left), size):
-                before = whole - sum(map(len, left))
+            for source, rows in loader.sources(list(left), size):
+                before, block = whole - sum(map(len, left)), left[0]
 
-                def done(number: int, before: int = before) -> None:
-                    progress.step(before + number)
+                def done(number: int, before: int = before, most: int = len(block)) -> None:
+                    progress.step(before + min(number, most))  # a text may be several windows
                     poll()
 
-                outputs = (run_words if words else run_all)(forward, source, len(left[0]), size, each=done)
-                each(_block(left[0], outputs, loader.taken_errors()))
+                outputs = (run_words if words else run_all)(forward, source, len(rows or block), size, each=done)
+                outputs = outputs if rows is None else pool_windows(outputs, rows, pool)
+                each(_block(block, outputs, loader.taken_errors()))
                 del left[0]
 
         in_batches_that_fit(run, options.batch_size, halved=lambda: None)
@@ -145,12 +154,17 @@ def run_blocks(
 def _inputs_in_use(model: TaskModel, table: Table, options: InferenceOptions) -> Inputs:
     if not len(table):
         raise DataError(f"{table.source} is empty")
+    inputs = model.inputs
+    if options.image_size is not None:
+        inputs = resized(model, inputs, options.image_size)
+    if options.overflow is not None:
+        inputs = with_overflow(inputs, options.overflow, model.spec.modality)
     if options.window is None:
-        return model.inputs
-    if isinstance(model.inputs, Text):
+        return inputs
+    if isinstance(inputs, Text):
         raise OptionError("window is for scans; the model reads texts")
     refuse_window(options.window, table, channels_of(model))
-    return replace(model.inputs, window=options.window)
+    return replace(inputs, window=options.window)
 
 
 def _block(rows: range, outputs: Outputs, errors: Mapping[int, str]) -> Block:
@@ -170,17 +184,17 @@ class _BlockLoader:
         whole = None if isinstance(inputs, Text) else samples_for(inputs, table, skip=skip)
         self._loader = None if whole is None else Loader(whole, device, workers=workers, layout=layout)
 
-    def sources(self, blocks: Sequence[range], size: int) -> Iterator[BatchSource]:
-        """Yield the batches of each block, of ``size`` samples."""
+    def sources(self, blocks: Sequence[range], size: int) -> Iterator[tuple[BatchSource, Table | None]]:
+        """Yield the batches of each block, of ``size`` samples, and of texts the rows, of which one text may have several."""
         if self._loader is None:
             for block in blocks:
-                samples = samples_for(self._inputs, self._table.select(block))
-                yield Loader(samples, self._device, workers=0)  # they only pad what is encoded
+                rows = fit_lengths(self._table.select(block), self._inputs)
+                yield Loader(samples_for(self._inputs, rows), self._device, workers=0), rows  # they only pad what is encoded
             return
         order = [range(start, min(start + size, block.stop)) for block in blocks for start in range(block.start, block.stop, size)]
         ahead = iter(self._loader.batches(order))
         for block in blocks:
-            yield _Shifted(ahead, block.start, self._loader.samples, self._errors)
+            yield _Shifted(ahead, block.start, self._loader.samples, self._errors), None
 
     def taken_errors(self) -> dict[int, str]:
         """Return the errors since the last call, by row."""

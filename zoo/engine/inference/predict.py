@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -18,12 +20,13 @@ from zoo.engine.inference.output_blocks import AllOutputs, InferenceOptions, run
 from zoo.engine.inference.result_columns import decoder_of
 from zoo.engine.loading.sources import channels_of, reads
 from zoo.engine.loading.stream import Function
-from zoo.errors import OptionError, check_options
+from zoo.errors import OptionError, check_options, did_you_mean, examples
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import Wanted
 
+log = logging.getLogger("zoo")
 _NONE: Mapping[str, str] = MappingProxyType({})
 Array: TypeAlias = "npt.NDArray[np.float32]"
 
@@ -34,7 +37,9 @@ def check_given(function: Callable[..., Any], options: Mapping[str, Any]) -> Non
     Raises:
         OptionError: With the nearest option.
     """
-    known = set(_keywords(function)) | (set() if function is evaluate else {"split", "columns", "root", *_keywords(InferenceOptions)})
+    known = set(_keywords(function)) | (
+        set() if function is evaluate else {"split", "columns", "root", "prompt_name", *_keywords(InferenceOptions)}
+    )
     check_options(options, known, f"{function.__name__}()")
 
 
@@ -72,8 +77,9 @@ def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
     Args:
         model: The model.
         inputs: Any source that ``zoo.data.open.open_data`` takes: paths, a folder, images, arrays; labels are ignored.
-        **options: ``split``, ``columns``, ``root``, ``window``, ``batch_size``, ``workers``, ``device``, ``precision``, ``on_error``
-            (``skip`` gives NaN for what cannot be read) and ``quiet`` as in ``evaluate``.
+        **options: ``split``, ``columns``, ``root``, ``window``, ``overflow``, ``image_size``, ``batch_size``, ``workers``, ``device``,
+            ``precision``, ``on_error`` (``skip`` gives NaN for what cannot be read) and ``quiet`` as in ``evaluate``; ``prompt_name``,
+            the name of a prompt of the backbone that is put before each text.
 
     Raises:
         OptionError: If the model is a regression.
@@ -84,7 +90,13 @@ def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
 
 
 def embed(model: TaskModel, inputs: Any, **options: Any) -> Array:
-    """Return the pooled features ``(n, dim)`` of each input, float32; arguments as in ``predict_proba``."""
+    """Return the pooled features ``(n, dim)`` of each input, float32; arguments as in ``predict_proba``.
+
+    Those of the windows of a long text are averaged.
+    """
+    if isinstance(model.inputs, Text) and model.inputs.prompts and options.get("prompt_name") is None:
+        known = examples([repr(name) for name in model.inputs.prompts])
+        log.warning("%s was trained with prompts; prompt_name= puts one before each text: %s", model.spec.name, known)
     return predict_outputs(model, inputs, model.embed_batch, **options).values
 
 
@@ -96,11 +108,13 @@ def predict_outputs(
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
     root: str | os.PathLike[str] | None = None,
+    prompt_name: str | None = None,
     **options: Any,
 ) -> AllOutputs:
     """Return the outputs of a function of a model for each input, with the errors of those that were skipped."""
     chosen = InferenceOptions(**options)
-    return run_whole(model, opened(model, inputs, split=split, columns=columns, root=root, absent=chosen.skip), forward, chosen)
+    source: dict[str, Any] = {"split": split, "columns": columns, "root": root, "prompt_name": prompt_name}
+    return run_whole(model, opened(model, inputs, absent=chosen.skip, **source), forward, chosen)
 
 
 def opened(
@@ -110,13 +124,32 @@ def opened(
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
     root: str | os.PathLike[str] | None = None,
+    prompt_name: str | None = None,
     absent: bool = False,
 ) -> Table:
     """Open the inputs of a prediction; files that do not exist are refused unless they may be ``absent``."""
     channels = channels_of(model)
     source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality, channels)
     opening: dict[str, Any] = {"task": model.task, "split": split, "columns": columns, "root": root, "channels": channels}
-    return open_data(source, labelled=False, reads=reads(model), absent=absent, **opening)
+    table = open_data(source, labelled=False, reads=reads(model), absent=absent, **opening)
+    return table if prompt_name is None else _prompted(table, model, prompt_name)
+
+
+def _prompted(table: Table, model: TaskModel, name: str) -> Table:
+    """Return a table of texts with a prompt of the backbone before each.
+
+    Raises:
+        OptionError: If the inputs are no single texts, or there is no such prompt.
+    """
+    prompts = model.inputs.prompts if isinstance(model.inputs, Text) else {}
+    if name not in prompts:
+        raise OptionError(
+            f"prompt_name is {name!r}{did_you_mean(name, prompts)}; {model.spec.name} has the prompts: {', '.join(prompts) or 'none'}"
+        )
+    texts = list(table.inputs)
+    if not all(isinstance(text, str) for text in texts):
+        raise OptionError("prompt_name is for single texts, not for pairs or words")
+    return replace(table, inputs=[prompts[name] + text for text in texts])
 
 
 def _as_list(inputs: Any, kind: str, channels: int) -> Any:

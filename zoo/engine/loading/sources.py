@@ -18,11 +18,11 @@ from zoo.data.image_files import PICTURES
 from zoo.data.open import Table, open_train_valid
 from zoo.data.read import TEXTUAL, kind_of
 from zoo.data.table import flat_targets
-from zoo.declare import Image, Inputs, Text
+from zoo.declare import OVERFLOWS, Image, Inputs, Text
 from zoo.engine.loading.class_counts import warn_of_rare_classes
 from zoo.engine.options.config import Config
 from zoo.engine.options.option_checks import check_ready_made
-from zoo.errors import DataError, OptionError, examples, fault_list
+from zoo.errors import DataError, OptionError, did_you_mean, examples, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.label_names import check_classes, separator_hint
@@ -89,7 +89,13 @@ def inputs_in_use(model: TaskModel, config: Config, table: Table) -> Inputs:
         OptionError: If the model does not take such inputs, or not in this size; all faults at once.
     """
     inputs, faults = model.inputs, []
-    for change, wanted in ((_resized, config.image_size), (_shortened, config.max_length), (_windowed, config.window)):
+    changes = (
+        (resized, config.image_size),
+        (_shortened, config.max_length),
+        (_overflowing, config.overflow),
+        (_windowed, config.window),
+    )
+    for change, wanted in changes:
         if wanted is not None:
             try:
                 inputs = change(model, inputs, wanted)
@@ -114,7 +120,13 @@ def _ready_made(inputs: Inputs, table: Table) -> bool:
     return isinstance(inputs, Image) and has_ready_made(table, inputs.channels)
 
 
-def _resized(model: TaskModel, inputs: Inputs, size: Any) -> Inputs:
+def resized(model: TaskModel, inputs: Inputs, size: Any) -> Inputs:
+    """Return a declared image of another size in pixels, ``(height, width)`` or one number for a square.
+
+    Raises:
+        OptionError: If it is no image, or the backbone runs at its own size only.
+    """
+    size = (size, size) if isinstance(size, int) else tuple(size)
     if not isinstance(inputs, Image):
         raise OptionError(f"image_size is for images; backbone {model.spec.name!r} reads {model.spec.modality}")
     if inputs.fixed_size and size != (inputs.height, inputs.width):
@@ -129,9 +141,30 @@ def _resized(model: TaskModel, inputs: Inputs, size: Any) -> Inputs:
 def _shortened(model: TaskModel, inputs: Inputs, length: Any) -> Inputs:
     if not isinstance(inputs, Text) or not isinstance(model.spec.inputs, Text):
         raise OptionError(f"max_length is for texts; backbone {model.spec.name!r} reads {model.spec.modality}s")
-    if length > model.spec.inputs.max_length:
-        raise OptionError(f"max_length is {length}; backbone {model.spec.name!r} takes at most {model.spec.inputs.max_length} tokens")
-    return dataclasses.replace(inputs, max_length=length)
+    declared = model.spec.inputs
+    if length > declared.longest:
+        raise OptionError(f"max_length is {length}; backbone {model.spec.name!r} takes at most {declared.longest} tokens")
+    if length > declared.max_length:
+        told = "max_length is %d; the publisher of backbone %r advises at most %d tokens, though its positions reach %d"
+        log.warning(told, length, model.spec.name, declared.max_length, declared.longest)
+    return dataclasses.replace(declared.with_length(length), overflow=inputs.overflow)
+
+
+def _overflowing(model: TaskModel, inputs: Inputs, overflow: Any) -> Inputs:
+    return with_overflow(inputs, overflow, model.spec.modality)
+
+
+def with_overflow(inputs: Inputs, overflow: str, modality: str) -> Inputs:
+    """Return a declared text whose longer samples are truncated, refused or read in windows.
+
+    Raises:
+        OptionError: If it is no text, or there is no such way.
+    """
+    if not isinstance(inputs, Text):
+        raise OptionError(f"overflow is for texts; the model reads {modality}s")
+    if overflow not in OVERFLOWS:
+        raise OptionError(f"overflow is {overflow!r}{did_you_mean(overflow, OVERFLOWS)}; it is one of: {', '.join(OVERFLOWS)}")
+    return dataclasses.replace(inputs, overflow=overflow)
 
 
 def _windowed(model: TaskModel, inputs: Inputs, window: Any) -> Inputs:

@@ -196,7 +196,15 @@ class Config(BaseModel):
             flag="S",
         ),
     ] = None
-    max_length: Annotated[Int | None, Option("most tokens of a text; what is longer is cut", "of the backbone")] = Field(default=None, ge=8)
+    max_length: Annotated[Int | None, Option("most tokens of a text", "of the backbone")] = Field(default=None, ge=8)
+    overflow: Annotated[
+        Literal["truncate", "error", "windows"] | None,
+        Option(
+            "what becomes of a text with more tokens: it is cut (`truncate`), refused (`error`), or read in overlapping `windows`; see "
+            "[text.md](text.md#long-texts)",
+            "of the model, `truncate`",
+        ),
+    ] = None
     window: Annotated[
         Annotated[tuple[Float, Float], BeforeValidator(pair)] | None,
         Option(

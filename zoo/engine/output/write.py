@@ -63,6 +63,7 @@ def write_results(
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
     root: str | PathLike[str] | None = None,
+    prompt_name: str | None = None,
     thresholds: Wanted | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -81,6 +82,7 @@ def write_results(
         split: As for ``predict``.
         columns: As for ``predict``.
         root: As for ``predict``.
+        prompt_name: As for ``predict_proba``.
         thresholds: As for ``predict``.
         overwrite: Replace a file, once the new one is whole, and drop the parts of a run that was cut off.
         resume: Go on with a run that was cut off; where there is none, begin.
@@ -96,7 +98,7 @@ def write_results(
     decoder = decoder_of(model, thresholds)
     with joined(chosen.device, TIMEOUT) as ranks, stop_signals() as stop:
         with ranks.together():
-            table = opened(model, inputs, split=split, columns=columns, root=root, absent=chosen.skip)
+            table = opened(model, inputs, split=split, columns=columns, root=root, prompt_name=prompt_name, absent=chosen.skip)
             if ranks.main:
                 _refuse_existing(parts.out, overwrite=overwrite)
                 parts.claim(_record(model, table, decoder, chosen, what), overwrite=overwrite, resume=resume)
@@ -173,7 +175,7 @@ def _record(model: TaskModel, table: Table, decoder: Decoder, options: Inference
         inputs.update(
             "\n".join(names_of(table.inputs, range(start, min(start + NAMES, len(table))))).encode(errors="surrogateescape") + b"\n"
         )
-    used = {name: value for name, value in asdict(options).items() if name in ("window", "batch_size")}
+    used = {name: value for name, value in asdict(options).items() if name in ("window", "overflow", "image_size", "batch_size")}
     used |= {"device": where.type, "precision": choose_precision(options.precision, where), "thresholds": decoder.thresholds}
     return {
         "what": what,

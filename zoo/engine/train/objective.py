@@ -6,13 +6,14 @@ import difflib
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from zoo.data.dataset import Batch
 from zoo.data.table import Table
+from zoo.data.text import fit_lengths
 from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.batched_inference import Outputs
 from zoo.engine.loading.stream import Source
@@ -121,7 +122,7 @@ class Objective:
 
 
 def make_objective(make: Callable[[Any], Objective] | None, supervised: Objective, config: Config) -> Objective:
-    """Return the objective of a run, checked.
+    """Return the objective of a run, checked; its texts have at most ``max_length`` tokens.
 
     Args:
         make: The argument of ``fit(objective=…)``, a function from the run's ``Supervised`` to its objective; None uses the former.
@@ -130,7 +131,15 @@ def make_objective(make: Callable[[Any], Objective] | None, supervised: Objectiv
 
     Raises:
         OptionError: If ``make`` returns something else, or an objective that this configuration cannot train; all faults at once.
+        DataError: If texts are longer and ``overflow`` is ``error``.
     """
+    objective, inputs = _made(make, supervised, config), supervised.model.inputs
+    objective.sources = {name: replace(source, table=fit_lengths(source.table, inputs)) for name, source in objective.sources.items()}
+    objective.valid = {name: fit_lengths(table, inputs) for name, table in objective.valid.items()}
+    return objective
+
+
+def _made(make: Callable[[Any], Objective] | None, supervised: Objective, config: Config) -> Objective:
     if make is not None and not callable(make):
         raise OptionError(
             f"objective is {type(make).__name__}; give a function from the run's Supervised to an Objective, such as its class"
