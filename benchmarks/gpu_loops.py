@@ -149,9 +149,9 @@ def one_batch() -> Iterator[None]:
     real = Loader.batches
 
     def repeated(self: Any, order: Any, epoch: int = 0) -> Iterator[Any]:
-        x, y, *_ = next(iter(real(self, order[:1], epoch)))
+        first = next(iter(real(self, order[:1], epoch)))
         for indices in order:
-            yield x, y, indices
+            yield first._replace(indices=indices)
 
     Loader.batches = repeated  # type: ignore[method-assign]
     try:
