@@ -218,7 +218,8 @@ def test_every_link_of_the_page_leads_somewhere(page: Path) -> None:
     assert not dead, f"{identifier(page)} links to {dead}"
 
 
-ERRORS = {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, errors.ZooError)}
+KINDS = (errors.ZooError, errors.InterruptedRunError)
+ERRORS = {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, KINDS)}
 
 
 @pytest.mark.parametrize("name", sorted(set(ERRORS) - {"ZooError"}))

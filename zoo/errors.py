@@ -1,7 +1,7 @@
 """Errors for every mistake of a user, one class per kind, and helpers for their messages.
 
-Each class has a builtin second parent, so ``except ValueError`` and ``except ZooError`` both catch it. The command line
-prints these without a traceback and exits with ``exit_code``.
+Each class but ``InterruptedRunError`` has a builtin second parent, so ``except ValueError`` and ``except ZooError`` both catch it.
+The command line prints these without a traceback and exits with ``exit_code``.
 """
 
 from __future__ import annotations
@@ -139,8 +139,11 @@ class RunLockedError(ZooError, BlockingIOError):
     """A folder that another run is using."""
 
 
-class InterruptedRunError(ZooError, RuntimeError):
-    """A run stopped by a signal, after its checkpoint was written."""
+class InterruptedRunError(KeyboardInterrupt):
+    """A run stopped by a signal, after its checkpoint was written.
+
+    No ``Exception``, so that a sweep that goes on after errors of single runs ends here.
+    """
 
     exit_code = 130
 

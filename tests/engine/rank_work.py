@@ -38,7 +38,7 @@ from zoo.engine.distributed.ranks import Status
 from zoo.engine.distributed.rendezvous import join_processes
 from zoo.engine.rundir.run_folder import Run
 from zoo.engine.runtime.signals import Stopped
-from zoo.errors import CorruptInputError
+from zoo.errors import CorruptInputError, InterruptedRunError
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 from zoo.registry.registry import Registry, use_registry
@@ -214,7 +214,7 @@ def raise_(error: BaseException) -> None:
 def caught(function: Callable[[], Any]) -> dict[str, str]:
     try:
         return {"kind": "none", "text": str(function())[:80]}
-    except Exception as error:
+    except (Exception, InterruptedRunError) as error:
         return {"kind": type(error).__name__, "text": str(error)}
 
 

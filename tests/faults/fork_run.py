@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ZooError
+from zoo.errors import InterruptedRunError, ZooError
 
 
 class Pausing(Sequence[Any]):
@@ -52,7 +52,7 @@ def fork(function: Callable[[], Any], log: Path) -> int:
         warnings.simplefilter("ignore")
         function()
         code = 0
-    except ZooError as error:
+    except (ZooError, InterruptedRunError) as error:
         os.write(2, f"error: {error}".encode())
         code = error.exit_code
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from typing import NoReturn
 from zoo.cli import doctor, evaluating, files, listing, new_plugin, planning, plugins, training, using
 from zoo.cli.output import Output
 from zoo.cli.parser import Parser, global_options
-from zoo.errors import OptionError, PluginError, ZooError, count, fault_list
+from zoo.errors import InterruptedRunError, OptionError, PluginError, ZooError, count, fault_list
 from zoo.plugins.entry_points import installed
 from zoo.plugins.loader import GROUP
 from zoo.plugins.policy import Policy, current_policy, unknown_names
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         with aside:
             code = _run(options, out)
         out.stream.flush()
-    except ZooError as error:
+    except (ZooError, InterruptedRunError) as error:
         if options.debug:
             raise
         print(f"error: {error}", file=sys.stderr)

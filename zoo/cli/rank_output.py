@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from zoo.engine.runtime.launch_env import launched, rank
-from zoo.errors import RankError, ZooError
+from zoo.errors import InterruptedRunError, RankError, ZooError
 
 PATIENCE = 5.0  # seconds that the other ranks wait for rank 0 to show its error
 
@@ -27,14 +27,14 @@ def errors_once(*, debug: bool) -> Iterator[None]:
         logging.getLogger("zoo").setLevel(logging.ERROR)
     try:
         yield
-    except ZooError as error:
+    except (ZooError, InterruptedRunError) as error:
         if debug:
             raise
         _show(error)
         raise SystemExit(error.exit_code) from None
 
 
-def _show(error: ZooError) -> None:
+def _show(error: ZooError | InterruptedRunError) -> None:
     from zoo.engine.distributed.heartbeat import announce, announced
 
     if not rank():

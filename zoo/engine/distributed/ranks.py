@@ -20,7 +20,7 @@ from torch import Tensor
 from zoo.engine.distributed.collectives import Collectives, abort_groups
 from zoo.engine.distributed.heartbeat import failed
 from zoo.engine.runtime.signals import Stopped
-from zoo.errors import DiskFullError, RankError, ZooError
+from zoo.errors import DiskFullError, InterruptedRunError, RankError, ZooError
 
 T = TypeVar("T")
 
@@ -244,7 +244,7 @@ class _GatheredRows(torch.autograd.Function):
 
 def described(error: BaseException) -> str:
     """Return the message of an error, with the class for errors that are not ours."""
-    return str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}".removesuffix(": ")
+    return str(error) if isinstance(error, ZooError | InterruptedRunError) else f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _status_of(error: Exception | None, forgiven: tuple[type[Exception], ...]) -> Status:
