@@ -366,7 +366,7 @@ def test_the_precision_that_was_used_must_agree_not_its_name(tmp_path: Path) -> 
 
 
 def test_checkpoints_hold_no_pickle_and_at_most_two_are_kept(tmp_path: Path) -> None:
-    fit(tmp_path)
+    fit(tmp_path, keep_checkpoints=True)
     kept = sorted((tmp_path / "checkpoint").iterdir())
     assert len(kept) == 2
     for file in (file for folder in kept for file in folder.iterdir()):

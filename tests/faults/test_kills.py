@@ -24,7 +24,7 @@ from zoo.engine.rundir import checkpoint_writer
 from zoo.engine.rundir.checkpoint import SCHEMA, Checkpoint, clean_stages, read_newest, write_checkpoint
 from zoo.errors import SavedModelError
 
-OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "quiet": True}
+OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "quiet": True, "keep_checkpoints": True}
 STEPS = 3  # of an epoch
 
 

@@ -81,7 +81,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("old") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint_writer, "INTERVAL", 0.0)
-        fit(out)
+        fit(out, keep_checkpoints=True)
     return out
 
 

@@ -76,7 +76,7 @@ def test_t9_what_only_tells_of_a_run_cannot_end_it(
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("done") / "run"
-    fit(out)
+    fit(out, keep_checkpoints=True)
     return out
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -172,7 +171,6 @@ def _repeat(method: Method, seed: int, digits: Digits, folder: Path) -> dict[str
     run = model.fit(
         train, digits.valid, recipe=method.recipe, epochs=method.epochs, batch_size=20, seed=seed, out=out, quiet=True, **method.options
     )
-    shutil.rmtree(out / "checkpoint", ignore_errors=True)  # finished runs of the demo are not resumed
     curve = [record["accuracy"] for record in run.history]
     return {"accuracy": model.evaluate(digits.test)["accuracy"], "curve": curve, "kept": run.kept}
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.output import Output, claim_file, show_log, table
+from zoo.cli.output import Output, claim_file, show_log, shown, table
 from zoo.cli.parser import Commands
 from zoo.cli.training import DATA
 from zoo.cli.using import MODEL, THRESHOLDS, pass_options, pass_settings
@@ -107,7 +107,9 @@ def _write(found: Evaluation, files: dict[str, Path]) -> None:
 def _report(found: Evaluation, *, multi_label: bool, confusion: bool) -> tuple[dict[str, Any], list[str]]:
     """Return what is printed, as a JSON document and as tables."""
     document: dict[str, Any] = {name: float(value) for name, value in found.items()}
-    texts = [table(((name, f"{value:.4f}") for name, value in found.items()), ("metric", "value"), right=(1,))]
+    told = shown(found)
+    ranges = any("[" in text for text in told.values())
+    texts = [table(told.items(), ("metric", "value"), right=() if ranges else (1,))]
     if found.errors:
         document["skipped"] = len(found.errors)
     if multi_label:

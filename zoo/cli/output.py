@@ -40,9 +40,19 @@ def thousands(number: float) -> str:
     return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number / 1e3:.1f}k" if number else ""
 
 
+def shown(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return metrics as text by name: ``0.9608``, or ``0.911 [0.862, 0.949]`` where there is an interval (``NAME_low``, ``NAME_high``)."""
+    found = {}
+    for name, value in metrics.items():
+        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+        found[name] = f"{value:.4f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    ends = {f"{name}_{end}" for name in metrics for end in ("low", "high") if {f"{name}_low", f"{name}_high"} <= metrics.keys()}
+    return {name: text for name, text in found.items() if name not in ends}
+
+
 def figures(metrics: Mapping[str, float]) -> str:
     """Return metrics as ``accuracy 0.9608, loss 0.1423``."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    return ", ".join(f"{name} {text}" for name, text in shown(metrics).items())
 
 
 def claim_file(path: Path, *suffixes: str, overwrite: bool, option: str = "--out") -> Path:

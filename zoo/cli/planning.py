@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zoo.cli.output import Output, table, thousands
 from zoo.cli.parser import Commands
 from zoo.cli.training import add_arguments, find_declared, job_of, read_settings
-from zoo.errors import count
+from zoo.engine.runtime.progress import in_time_units
 
 if TYPE_CHECKING:
     from zoo.engine.preview.report import GroupPlan, PhasePlan, Preview
@@ -42,7 +42,8 @@ def plan(options: argparse.Namespace, out: Output) -> None:
     columns = ("phase", "epochs", "steps", "frozen", "schedule", "peak lr", "micro-batch", "memory", "time")
     print("\n" + table(map(_phase_row, preview.phases), columns, right=(1, 2, 3, 5, 6, 7, 8)))
     print("\n".join(["", *_frozen_lines(preview)]))
-    print(f"estimated: {_size(preview.memory)} of memory at the peak on {preview.device} ({preview.precision}), {_time(preview.seconds)}")
+    seconds = in_time_units(preview.seconds)
+    print(f"estimated: {_size(preview.memory)} of memory at the peak on {preview.device} ({preview.precision}), {seconds}")
 
 
 def _group_rows(preview: Preview) -> Iterator[tuple[object, ...]]:
@@ -70,7 +71,7 @@ def _cells(group: GroupPlan) -> tuple[object, ...]:
 def _phase_row(phase: PhasePlan) -> tuple[object, ...]:
     rate = phase.lr if isinstance(phase.lr, str) else f"{phase.lr:.2g}"
     frozen = f"{phase.frozen} of {len(phase.groups) - 1}"
-    memory, time = _size(phase.memory), _time(phase.seconds)
+    memory, time = _size(phase.memory), in_time_units(phase.seconds)
     return phase.name, phase.epochs, phase.steps, frozen, phase.schedule, rate, phase.micro_batch, memory, time
 
 
@@ -85,9 +86,3 @@ def _frozen_lines(preview: Preview) -> Iterator[str]:
 
 def _size(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{count(round(seconds / 3600), 'hour')}"

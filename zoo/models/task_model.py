@@ -200,6 +200,7 @@ class TaskModel(nn.Module):
         erase: float | None = None,
         freeze: int | str | None = None,
         freeze_bn: bool | None = None,
+        keep_checkpoints: bool | None = None,
         l2_sp: float | None = None,
         label_columns: Sequence[str] | None = None,
         label_smoothing: float | None = None,

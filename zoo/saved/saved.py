@@ -203,6 +203,15 @@ def _refuse_own_backbone(folder: Path, config: Config) -> None:
         raise SavedModelError(f"{str(folder)!r} holds a network of your own, {config.zoo.backbone!r}; {remedy}")
 
 
+def read_state(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of a saved model by their names in the model.
+
+    Raises:
+        SavedModelError: If the folder is no saved model, or damaged.
+    """
+    return _tensors(folder, read_config(folder))
+
+
 def backbone_state(folder: Path, config: Config) -> dict[str, Tensor]:
     """Return the tensors of the saved model's backbone under its own names."""
     return _part(_tensors(folder, config), "backbone")

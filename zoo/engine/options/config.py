@@ -137,6 +137,7 @@ class Config(BaseModel):
     ] = False
     compile: Annotated[Switch, Option("compile the backbone with `torch.compile`", shards=False)] = False
     shard: Annotated[Switch, Option("shard parameters over the processes (FSDP2); see [several-devices.md](several-devices.md)")] = False
+    keep_checkpoints: Annotated[Switch, Option("keep the checkpoints of a run that is finished", free=True)] = False
     timeout: Annotated[Float, Option("seconds that a process waits for the others", free=True)] = Field(default=600.0, gt=0)
     label_smoothing: Annotated[Float, Option("share of the target that is spread over all classes", "of the recipe")] = Field(ge=0, lt=1)
     loss: Annotated[

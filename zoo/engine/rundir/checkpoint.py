@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,15 @@ def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:
             fault_list(f"no checkpoint in {str(folder)!r} is whole:", damage, "Start anew in another folder (out, --out)")
         )
     return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints of a run that is finished, the oldest first; what cannot be removed stays."""
+    for path in written(folder):
+        shutil.rmtree(path, ignore_errors=True)
+    clean_stages(folder)
+    with suppress(OSError):  # something of another is in it, or there is none
+        folder.rmdir()
 
 
 def clean_stages(folder: Path) -> None:

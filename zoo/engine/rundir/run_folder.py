@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.engine.options.own_parts import NO_METRICS
 from zoo.engine.rundir.lock import NAME as LOCK
 from zoo.engine.rundir.lock import lock_folder, unlock_folder
-from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, RunLockedError
+from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, RunLockedError, SavedModelError
 from zoo.util.atomic_write import write_json, write_text
 from zoo.util.versions import versions
 
 log = logging.getLogger("zoo")
 
+FINISHED = "finished"  # entry of run.json; it has the history too, as metrics.jsonl may be cut off
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Run:
     """The result of ``fit``.
 
@@ -28,7 +31,8 @@ class Run:
         history: One record per epoch: phase, epoch, lr, train_loss, the validation metrics, seconds. An average or a mixture of
             values is validated after the last epoch, in a record with the next number and without lr and train_loss.
         metrics: Validation metrics of the kept epoch; empty without validation data.
-        dir: The run's folder: a saved model, run.json, metrics.jsonl, curves.png, checkpoint/.
+        dir: The run's folder: a saved model, run.json, metrics.jsonl, curves.png; checkpoint/ until the run is finished, and after that
+            with ``keep_checkpoints=True``.
         kept: Number of the kept epoch, from 1.
         monitor: Metric that chose it.
     """
@@ -38,6 +42,10 @@ class Run:
     dir: Path
     kept: int
     monitor: str
+
+    def __repr__(self) -> str:
+        value = f" {self.monitor} {self.metrics[self.monitor]:.4f}," if self.monitor in self.metrics else ""
+        return f"<Run {self.dir.name}:{value} epoch {self.kept} of {len(self.history)}, in {str(self.dir)!r}>"
 
 
 def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: bool) -> Path:
@@ -139,3 +147,26 @@ def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
 def write_run(folder: Path, record: Mapping[str, Any]) -> None:
     """Write ``run.json``: the resolved configuration, the data, the versions."""
     write_json(folder / "run.json", dict(record))
+
+
+def read_finished(folder: Path) -> Run | None:
+    """Return the result of the run in a folder from run.json; None if it is not finished, or there is none.
+
+    Raises:
+        SavedModelError: If the record is damaged.
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8")) if (folder / "run.json").is_file() else {}
+        if FINISHED not in record:
+            return None
+        history, kept = list(record[FINISHED]["history"]), int(record[FINISHED]["kept"])
+        return Run(history, metrics_of(history, kept), folder, kept, str(record[FINISHED]["monitor"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        remedy = "start anew in another folder (out, --out)"
+        raise SavedModelError(f"the record of the finished run in {str(folder)!r} cannot be read ({error}); {remedy}") from error
+
+
+def metrics_of(history: Sequence[Mapping[str, Any]], kept: int) -> dict[str, float]:
+    """Return the validation metrics of one epoch of a history."""
+    record = next(record for record in history if record["epoch"] == kept)
+    return {name: value for name, value in record.items() if name not in NO_METRICS}

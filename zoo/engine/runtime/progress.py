@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from zoo.errors import printable
+from zoo.errors import count, printable
 
 REFRESH = 0.25
+
+
+def in_time_units(seconds: float) -> str:
+    """Return a duration in its largest unit: ``40.0 s``, ``3 min``, ``2 hours``."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else count(round(seconds / 3600), "hour")
+
+
+def time_left(seconds: Sequence[float], epochs: int, *, more: bool) -> str:
+    """Return an estimate of the time to the end of a run; empty while it is below a second.
+
+    Args:
+        seconds: Those of the epochs of the present phase so far; of several the first does not count, as it may fill a cache.
+        epochs: Epochs of the phase that are left.
+        more: Whether other phases follow, whose epochs take another time.
+    """
+    counted = seconds[1:] or seconds
+    estimate = epochs * sum(counted) / len(counted)
+    return "" if estimate < 1 else f"{'over' if more else 'about'} {in_time_units(estimate)}"
 
 
 class Progress:
@@ -59,22 +79,41 @@ class Progress:
             self._shown = time.monotonic()
             self._bar.update(self._task, completed=done, **({} if detail is None else {"detail": detail}))
 
-    def epoch(self, record: Mapping[str, Any], epochs: int, best: bool) -> None:
-        """Print the line of one finished epoch, or of averaged values that were validated after the last."""
+    def epoch(self, record: Mapping[str, Any], epochs: int, best: bool, *, cached: bool = False, left: str = "") -> None:
+        """Print the line of one finished epoch, or of averaged values that were validated after the last.
+
+        Args:
+            record: The epoch's record.
+            epochs: Epochs of the run.
+            best: Whether it is the best so far.
+            cached: Whether its features were computed before, so that samples per second say nothing.
+            left: Estimated time to the end of the run.
+        """
         if self.quiet:
             return
-        metric = f"  {self.monitor} {record[self.monitor]:.4f}" if self.monitor in record else ""
-        loss = f"  valid {record['loss']:.4f}" if "loss" in record else ""
-        if "train_loss" in record:
-            where = f"epoch {record['epoch']}/{epochs}  train {record['train_loss']:.4f}"
-            rate = f"  {record['samples_per_second']:.0f} samples/s"
-        else:
-            where, rate = "after training", ""
-        self.note(f"{record['phase']:<8} {where}{loss}{metric}{rate}{'  *' if best else ''}")
+        trained = "train_loss" in record
+        where = f"epoch {record['epoch']}/{epochs}  train {record['train_loss']:.4f}" if trained else "after training"
+        parts = {
+            "where": f"{record['phase']:<8} {where}",
+            "loss": f"  valid {record['loss']:.4f}" if "loss" in record else "",
+            "metric": f"  {self.monitor} {record[self.monitor]:.4f}" if self.monitor in record else "",
+            "rate": ("  cached" if cached else f"  {record['samples_per_second']:.0f} samples/s") if trained else "",
+            "left": f"  {left} left" if left else "",
+            "best": "  *" if best else "",
+        }
+        for name in ("rate", "left", "loss"):  # what is given up first where there is no room
+            if sum(map(len, parts.values())) > self._width:
+                parts[name] = ""
+        self.note("".join(parts.values()))
+
+    @property
+    def _width(self) -> int:
+        """Columns of the terminal; without one as many as a line may need."""
+        return int(self._bar.console.width) if self._bar is not None else 1000
 
     def note(self, line: str) -> None:
-        """Print one line."""
-        if self.quiet:
+        """Print one line; nothing for an empty one."""
+        if self.quiet or not line:
             return
         line = printable(line)
         if self._bar is not None:

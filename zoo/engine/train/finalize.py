@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +15,7 @@ from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.inference.batched_inference import in_batches_that_fit
 from zoo.engine.loading.order import epoch_order, even_batches
 from zoo.engine.optim.weight_averaging import interpolate, refresh_statistics
+from zoo.engine.options.model_selection import Best
 from zoo.engine.rundir.checkpoint_writer import CheckpointWriter
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.train.run_parts import RunParts
@@ -76,6 +78,8 @@ class Finalizer:
                 self._refresh()
                 self._judge("wise-ft", asked=True)
 
+        self._context.progress.note(kept_before_tuning(self._state.history, self._best))
+
     def _is_of_last_phase(self) -> bool:
         kept = [record["phase"] for record in self._state.history if record["epoch"] == self._best.epoch]
         return not kept or kept[0] in ("average", self._parts.epochs[-1].phase.name)
@@ -111,6 +115,23 @@ class Finalizer:
         with ranks.together():
             size = -(-config.samples // ranks.count)
             in_batches_that_fit(refresh, max(1, size // self._state.micro_batches), halved=None if ranks.lockstep else lambda: None)
+
+
+def kept_before_tuning(history: Sequence[Mapping[str, Any]], best: Best) -> str:
+    """Return which phase the kept epoch is from where later phases did not improve on it; else an empty string."""
+    kept = next((record for record in history if record["epoch"] == best.epoch), None)
+    if kept is None:
+        return ""
+    after = [record for record in history if record["epoch"] > best.epoch and record["phase"] not in (kept["phase"], "average", "wise-ft")]
+    values = [record[best.monitor] for record in after if best.monitor in record and not math.isnan(record[best.monitor])]
+    if not values or kept["phase"] in ("average", "wise-ft"):
+        return ""
+    phases = " and ".join(dict.fromkeys(f"'{record['phase']}'" for record in after))
+    found = min(values) if best.lower else max(values)
+    return (
+        f"kept: epoch {best.epoch}, of phase '{kept['phase']}', {best.monitor} {kept[best.monitor]:.4f}; "
+        f"tuning did not improve on it (best of {phases}: {found:.4f})"
+    )
 
 
 @contextmanager

@@ -17,15 +17,25 @@ from zoo.engine.distributed.sharding import check_shardable, trained_model
 from zoo.engine.loading.sources import check_tables, inputs_in_use, summary
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.config import option_differences
-from zoo.engine.options.own_parts import NO_METRICS
 from zoo.engine.options.recipe import Recipe
-from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest
+from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest, remove_checkpoints
 from zoo.engine.rundir.curves import draw_curves
 from zoo.engine.rundir.run_context import RunContext
-from zoo.engine.rundir.run_folder import Run, claim_folder, environment, release_folder, write_history, write_run
+from zoo.engine.rundir.run_folder import (
+    FINISHED,
+    Run,
+    claim_folder,
+    environment,
+    metrics_of,
+    read_finished,
+    release_folder,
+    write_history,
+    write_run,
+)
 from zoo.engine.runtime.device import make_accelerator
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals, too_late
+from zoo.engine.train.finalize import kept_before_tuning
 from zoo.engine.train.job import Job, MakeObjective, Tables, resolve_job
 from zoo.engine.train.model_setup import active, further_modules, prepared, switch_off
 from zoo.engine.train.objective import make_objective
@@ -34,6 +44,7 @@ from zoo.engine.train.train_state import STOP
 from zoo.engine.train.trainer import Training
 from zoo.errors import OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
+from zoo.saved.saved import read_state
 from zoo.util.atomic_write import remove_parts
 
 log = logging.getLogger("zoo")
@@ -79,7 +90,7 @@ def fit(
         image_size: Pixels; the declared size if None.
         seed: At least 0.
         out: Folder of the run; None takes the next free one below ``runs/``.
-        resume: Continue exactly where the run in ``out`` stopped.
+        resume: Continue exactly where the run in ``out`` stopped; one that is finished gives its result again.
         quiet: Show nothing.
         objective: Makes the objective from the ``Supervised`` of the model and the data; None minimises that itself.
         **recipe_options: See ``zoo.engine.options.config.Config``.
@@ -151,6 +162,12 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
             remove_parts(folder)
     with ranks.together():
         saved = _continued(folder, record)
+        if saved is None and (finished := read_finished(folder)) is not None:
+            model.load_state_dict(read_state(folder))
+            if ranks.main:
+                write_history(folder, finished.history)
+            log.info("the run in %r is finished: this is its result", str(folder))
+            return finished
     check_same_checkpoint(folder, saved.plain["run"]["steps"] if saved else None, ranks)
     with stop_signals() as stop:
         run = _train(job, tables, accelerator, folder, record, saved, stop=stop, ranks=ranks)
@@ -189,22 +206,24 @@ def _train(
                 training.run(saved)
             chosen = ranks.gather(supervised.thresholds)[0]
             model.thresholds = chosen and tuple(chosen)
-        switch_off(model, config, folder if ranks.main else None)
-    return _finish(model, training, folder)
+        learned = not kept_before_tuning(training.state.history, training.best)
+        switch_off(model, config, folder if ranks.main else None, learned=learned)
+    return _finish(model, training, folder, record)
 
 
-def _finish(model: TaskModel, training: Training, folder: Path) -> Run:
-    """Save the model and its curves; the checkpoint stays, so that a finished run can be resumed, to the same result."""
+def _finish(model: TaskModel, training: Training, folder: Path, described: dict[str, Any]) -> Run:
+    """Save the model and its curves, then mark the run as finished, and remove its checkpoints unless they are to be kept."""
     history, best, ranks = training.state.history, training.best, training.context.ranks
     kept = best.epoch or history[-1]["epoch"]
-    record = next(record for record in history if record["epoch"] == kept)
-    metrics = {name: value for name, value in record.items() if name not in NO_METRICS}
     with ranks.together():
         if ranks.main:
             write_history(folder, history)
             model.save(folder, overwrite=True)
             draw_curves(history, folder / "curves.png", monitor=best.monitor, kept=best.epoch)
-    return Run(history, metrics, folder, kept, best.monitor)
+            write_run(folder, described | {FINISHED: {"kept": kept, "monitor": best.monitor, "history": history}})
+            if not training.context.config.keep_checkpoints:
+                remove_checkpoints(folder / "checkpoint")
+    return Run(history, metrics_of(history, kept), folder, kept, best.monitor)
 
 
 def _record(job: Job, tables: Tables, accelerator: Any) -> dict[str, Any]:
@@ -263,6 +282,8 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
             fault_list(f"the run in {str(folder)!r} cannot go on:", faults, "Give the same as before, or start anew (out, --out)")
         )
     newest = read_newest(folder / "checkpoint")
+    if newest is None and FINISHED in before:
+        return None
     if newest is None:
         log.warning("the run in %r was stopped before its first checkpoint: it starts anew", str(folder))
         return None

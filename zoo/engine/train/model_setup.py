@@ -21,6 +21,7 @@ from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
 from zoo.saved.lora_files import save_lora
 from zoo.tuning import Regularizers, attach_lora, detach_lora, merge_lora, recomputed, set_dropout, stochastic_depth
+from zoo.tuning.lora import fold_lora
 
 
 @contextmanager
@@ -149,10 +150,17 @@ def _for_any_size(call: Any) -> Callable[..., Any]:
     return marked
 
 
-def switch_off(model: TaskModel, config: Config, folder: Path | None) -> None:
-    """Merge LoRA into the weights, in place; before that, save it separately if there is a ``folder``."""
+def switch_off(model: TaskModel, config: Config, folder: Path | None, *, learned: bool = True) -> None:
+    """Merge LoRA into the weights, in place; before that, save it separately if there is a ``folder``.
+
+    Args:
+        model: The model.
+        config: The resolved configuration.
+        folder: Where to save LoRA.
+        learned: Whether the kept epoch is one in which LoRA trained; else no layer is reported that has learned nothing.
+    """
     if config.trains != "lora":
         return
     if folder is not None:
         save_lora(model, folder / "lora", overwrite=True)
-    merge_lora(model)
+    (merge_lora if learned else fold_lora)(model)

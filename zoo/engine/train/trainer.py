@@ -27,6 +27,7 @@ from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.rundir.run_folder import write_history
 from zoo.engine.rundir.stateful import distribute
 from zoo.engine.rundir.trackers import EpochReports
+from zoo.engine.runtime.progress import time_left
 from zoo.engine.runtime.signals import StopFlag, Stopped, interrupted
 from zoo.engine.train.auto_tune import AutoTune
 from zoo.engine.train.finalize import Finalizer
@@ -203,7 +204,14 @@ class Training:
             self._writer.save()
         if context.ranks.main:
             write_history(context.folder, state.history)
-        context.progress.epoch(record, len(parts.epochs), better)
+        context.progress.epoch(record, len(parts.epochs), better, cached=epoch.pooled, left=self._time_left(epoch))
+
+    def _time_left(self, epoch: Epoch) -> str:
+        """Return an estimate of the time to the end of the run, after an epoch."""
+        state, epochs = self.state, self.parts.epochs
+        of_phase = [record["seconds"] for record in state.history[-epoch.done - 1 :]]
+        ahead = [other.index for other in epochs[state.epoch :]]
+        return time_left(of_phase, ahead.count(epoch.index), more=any(index != epoch.index for index in ahead))
 
     def _validate(self, epoch: Epoch | None) -> dict[str, float]:
         """Return the metrics of the model as it is; without an epoch, from raw inputs."""
