@@ -3,7 +3,7 @@
 Fenced blocks are read as follows: ``python`` runs, all blocks of a page in one namespace; ``python file=NAME`` (or toml) is
 written to that file; ``console`` runs each line after ``$``, and where lines of output are shown they must appear, with
 ``…`` standing for anything; ``console fails`` must end with an error;
-``console shown`` is not run, but its commands must be right.
+``console shown`` is not run, but its commands must be right; ``python shown``, which needs weights from the network, must compile.
 """
 
 from __future__ import annotations
@@ -148,6 +148,8 @@ def test_every_example_of_the_page_runs(page: Path, desk: Path, capsys: pytest.C
     for block in blocks(page):
         if block.file:
             write(block, desk)
+        elif block.language == "python" and "shown" in block.words:
+            compile(block.text, block.place, "exec")
         elif block.language == "python":
             execute(block, namespace)
         elif block.language == "console" and "shown" not in block.words:
@@ -201,10 +203,11 @@ def test_every_make_target_and_extra_that_is_shown_exists() -> None:
             assert all(f"\n{name} = [" in project for name in extra.split(",")), f"{command.block.place}: {command.words}"
 
 
-def test_the_readme_opens_with_the_two_commands_then_python_then_the_command_line() -> None:
+def test_the_readme_opens_with_three_lines_then_the_two_commands_then_python_then_the_command_line() -> None:
     languages = [(block.language, block.text.strip().splitlines()) for block in blocks(ROOT / "README.md")]
-    assert languages[0] == ("console", ["$ make demo", "$ make test"])
-    assert [language for language, _ in languages[1:3]] == ["python", "console"]
+    assert [language for language, _ in languages[:4]] == ["python", "console", "python", "console"]
+    assert [line for line in languages[0][1] if "model" in line] == languages[0][1][2:]  # three lines after the import
+    assert languages[1][1] == ["$ make demo", "$ make test"]
 
 
 def links(page: Path) -> Iterator[str]:
