@@ -421,7 +421,7 @@ def test_a_training_without_validation_takes_all_of_the_data(run: Callable[..., 
     told = json.loads((tmp_path / "whole/run.json").read_text())["data"]
     assert told["valid"] is None
     again = run("train", "zoo/glyphnet", pictures, "--no-valid", "--epochs", "2", "--out", "whole", "--resume")
-    assert "going on at the end of the last epoch, with nothing left to train" in again.err
+    assert "is finished, with nothing left to train" in again.err
     refused = run("train", "zoo/glyphnet", pictures, "--no-valid", "--set", "patience=2", "--set", "schedule=plateau")
     assert "patience, schedule='plateau': decided by a metric, and there are no validation data" in refused.err
     assert "not allowed with" in run("train", "zoo/glyphnet", pictures, "--no-valid", "--valid", pictures).err

@@ -70,7 +70,7 @@ def test_values_that_no_epoch_ended_with_have_a_record_of_their_own(tmp_path: Pa
 
 @pytest.mark.parametrize("options", [*ALONE, EVERYTHING, {"average": 0.75, "wise_ft": 0.5, "recompute": True, "drop_path": 0.5}], ids=name)
 def test_a_run_resumed_at_the_end_of_an_epoch_equals_an_uninterrupted_one(options: dict[str, Any], tmp_path: Path) -> None:
-    expected, whole = fit(tmp_path, **options)
+    expected, whole = fit(tmp_path, keep_checkpoints=True, **options)
     newest = sorted((tmp_path / "checkpoint").glob("step-*"))
     assert len(newest) == 2
     shutil.rmtree(newest[-1])

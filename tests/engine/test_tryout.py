@@ -17,7 +17,7 @@ import torch
 from tests.engine.test_resume import stop, tables
 from tests.engine.tiny import difference, model, timeless, values
 from zoo.engine.options.recipe import Phase, Recipe
-from zoo.errors import OptionError, TrainingError, ZooError
+from zoo.errors import InterruptedRunError, OptionError, TrainingError
 from zoo.util.process_caches import CACHES
 
 CPU_SAYS = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
@@ -85,7 +85,7 @@ def test_t7_the_size_outlives_a_stop(tmp_path: Path) -> None:
     made = net()
     limited(made, 3, MemoryError())
     trip = tables(36)
-    with pytest.raises(ZooError, match="SIGTERM"):
+    with pytest.raises(InterruptedRunError, match="SIGTERM"):
         made.fit(*trip, out=tmp_path, quiet=True, **FULL)
     resumed = net()
     seen = limited(resumed, 3, MemoryError())
@@ -125,7 +125,7 @@ def test_t7_what_is_kept_is_computed_as_before_also_where_a_later_pass_ran_out_o
     expected, largest = train(tmp_path / "whole")
     assert largest == 4
     stop_at = 9  # in the second epoch, after a validation
-    with pytest.raises(ZooError, match="SIGTERM"):
+    with pytest.raises(InterruptedRunError, match="SIGTERM"):
         train(tmp_path / "run")
     stop_at = -1
     CACHES.clear()
@@ -195,7 +195,7 @@ def test_a_run_that_finds_its_rates_resumes_to_the_last_bit(reads: int, where: s
     whole = model()
     expected = whole.fit(*tables(), out=tmp_path / "whole", **options)
     cut = model()
-    with pytest.raises(ZooError, match="SIGTERM"):
+    with pytest.raises(InterruptedRunError, match="SIGTERM"):
         cut.fit(*tables(reads, where), out=tmp_path / "cut", **options)
     resumed = model()
     history = resumed.fit(*tables(), out=tmp_path / "cut", resume=True, **options)
@@ -229,7 +229,7 @@ def test_a_phase_in_steps_ends_within_an_epoch_and_its_schedule_with_it(tmp_path
         name="short", phases=(Phase(name="some", steps=4), Phase(name="rest", epochs=1)), batch_size=8, schedule="linear", warmup=0.0
     )
     made = model()
-    result = made.fit(*tables(), out=tmp_path, recipe=recipe, quiet=True)
+    result = made.fit(*tables(), out=tmp_path, recipe=recipe, quiet=True, keep_checkpoints=True)
     assert [(line["phase"], line["epoch"]) for line in result.history] == [("some", 1), ("some", 2), ("rest", 3)]
     newest = max((tmp_path / "checkpoint").iterdir())
     assert json.loads((newest / "state.json").read_text())["run"]["steps"] == 4 + 3
@@ -297,7 +297,8 @@ def train_in_little_memory(folder: Path) -> None:
         made.pretrained = True
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 900 * 2**20, resource.RLIM_INFINITY))
-        made.fit(data, False, out=folder / "run", image_size=512, **(FULL | {"batch_size": 64, "epochs": 1, "quiet": True}))
+        options = FULL | {"batch_size": 64, "epochs": 1, "quiet": True, "keep_checkpoints": True}
+        made.fit(data, False, out=folder / "run", image_size=512, **options)
         code = 0
     finally:
         os._exit(code)  # never back into pytest

@@ -166,7 +166,8 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
             model.load_state_dict(read_state(folder))
             if ranks.main:
                 write_history(folder, finished.history)
-            log.info("the run in %r is finished: this is its result", str(folder))
+            told = Progress(job.quiet or not ranks.main, finished.monitor)
+            told.note(f"the run in {str(folder)!r} is finished, with nothing left to train: this is its result")
             return finished
     check_same_checkpoint(folder, saved.plain["run"]["steps"] if saved else None, ranks)
     with stop_signals() as stop:
