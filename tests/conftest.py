@@ -92,3 +92,10 @@ def toys() -> Iterator[Registry]:
     use_registry(registry)
     yield registry
     use_registry()
+
+
+@pytest.fixture
+def only_reads_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that count reads of samples: leave out the few by which a table is judged before the run."""
+    monkeypatch.setattr("zoo.data.float_tensors.spread", lambda table, **_: [])
+    monkeypatch.setattr("zoo.engine.train.trainer.changes", lambda table: False)

@@ -29,6 +29,8 @@ from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, Save
 
 OPTIONS: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr": 1e-2}
 
+pytestmark = pytest.mark.usefixtures("only_reads_of_the_run")
+
 
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

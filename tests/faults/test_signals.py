@@ -24,6 +24,8 @@ OPTIONS: dict[str, Any] = {"recipe": "full", "epochs": 3, "batch_size": 8, "lr":
 # Which read of which data it is where a run pauses; 24 reads of the training data and 12 of the validation data are an epoch.
 READS = {"first batch": ("train", 1), "training": ("train", 35), "evaluation": ("valid", 15)}
 
+pytestmark = pytest.mark.usefixtures("only_reads_of_the_run")
+
 
 @pytest.fixture(autouse=True)
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,25 +26,23 @@ def is_float_tensor(item: Any) -> bool:
     return isinstance(item, torch.Tensor) and item.is_floating_point()
 
 
-def has_ready_made(table: Table, channels: int) -> bool:
-    """Return whether a table of images has float tensors that are inputs of the network already.
+def read_floats(table: Table, channels: int) -> Table:
+    """Return a table of images whose float tensors are read as images, or that is marked as ready-made.
 
-    Their values are outside [0, 1], or the network takes another number of ``channels`` than images have.
+    They are the network's inputs as they are, ready-made, if values are outside [0, 1] or the network takes another number of
+    ``channels`` than images have.
     """
-    floats = filter(is_float_tensor, spread(table) if table.reads == "image" else ())
-    return any(channels not in PICTURES or not _in_range(item) for item in floats)
+    floats = list(filter(is_float_tensor, spread(table, only_if=is_float_tensor))) if table.reads == "image" else []
+    if not floats:
+        return table
+    if any(channels not in PICTURES or not _in_range(item) for item in floats):
+        return replace(table, ready_made=True)
+    return replace(table, inputs=FloatImages(table.inputs))
 
 
 def holds_others(table: Table) -> bool:
     """Return whether a table has inputs that are no float tensors."""
     return isinstance(table.inputs, np.ndarray) or not all(is_float_tensor(item) for item in spread(table))
-
-
-def as_images(table: Table) -> Table:
-    """Return the table with float tensors in [0, 1] as 8-bit images."""
-    if table.reads != "image" or not any(is_float_tensor(item) for item in spread(table)):
-        return table
-    return replace(table, inputs=FloatImages(table.inputs))
 
 
 class FloatImages(Sequence[Any]):

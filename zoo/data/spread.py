@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -13,8 +14,13 @@ from zoo.data.own_augmentation import drawing_from
 from zoo.data.table import Table, spread_rows
 
 
-def spread(table: Table) -> list[Any]:
-    """Return up to eight inputs; none of an array, whose samples are all of one kind."""
+def spread(table: Table, *, only_if: Callable[[Any], bool] = lambda first: True) -> list[Any]:
+    """Return up to eight inputs; none of an array, whose samples are all of one kind.
+
+    Args:
+        table: The rows.
+        only_if: Whether to read further inputs, given the first.
+    """
     if isinstance(table.inputs, np.ndarray):
         return []
     found = []
@@ -22,6 +28,8 @@ def spread(table: Table) -> list[Any]:
         for row in spread_rows(len(table)):
             with suppress(Exception):  # a damaged sample is told, or left out, where it is used
                 found.append(table.inputs[row])
+                if not only_if(found[0]):
+                    break
     return found
 
 

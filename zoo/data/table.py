@@ -85,6 +85,7 @@ class Table:
         source: Name of the source, for messages.
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` (a text or a pair of texts) or ``words`` (a list of words
             with a label for each; the targets are an array of int64 arrays).
+        ready_made: Whether float tensors are inputs of the network as they are, see ``zoo.data.float_tensors``.
     """
 
     inputs: Sequence[Any]
@@ -94,6 +95,7 @@ class Table:
     splits: tuple[str, ...] | None = None
     source: str = "the data"
     reads: str = "image"
+    ready_made: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.data.bands import PICTURES as PICTURE_CHANNELS
 from zoo.data.dataset import drop_corrupt
-from zoo.data.float_tensors import as_images, has_ready_made, holds_others
+from zoo.data.float_tensors import FloatImages, holds_others, read_floats
 from zoo.data.image_files import PICTURES
 from zoo.data.open import Table, open_train_valid
 from zoo.data.read import TEXTUAL, kind_of
@@ -64,11 +64,18 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
         DataError: If the data do not fit the model.
     """
     first, second = tables
-    if _ready_made(model.inputs, first):
+    if isinstance(model.inputs, Image):
+        first = read_floats(first, model.inputs.channels)
+        second = second and (
+            dataclasses.replace(second, ready_made=True) if first.ready_made else read_floats(second, model.inputs.channels)
+        )
+    if first.ready_made:
         check_ready_made(config)
         log.info("%s: %s", first.source, READY_MADE)
-    else:
-        first, second = as_images(first), second and as_images(second)
+    elif second is not None and second.ready_made and isinstance(first.inputs, FloatImages):
+        raise DataError(
+            f"{second.source} has float tensors outside [0, 1], and those of {first.source} are inside; prepare all of them or none"
+        )
     check_targets(model, first)
     if second is not None:
         check_targets(model, second)
@@ -103,21 +110,19 @@ def inputs_in_use(model: TaskModel, config: Config, table: Table) -> Inputs:
                 faults.append(str(error))
     if faults:
         raise OptionError(faults[0] if len(faults) == 1 else fault_list("the model cannot take these inputs:", faults))
-    return dataclasses.replace(inputs, ready_made=_ready_made(inputs, table)) if isinstance(inputs, Image) else inputs
+    return dataclasses.replace(inputs, ready_made=table.ready_made) if isinstance(inputs, Image) else inputs
 
 
 def as_trained(model: TaskModel, table: Table) -> Table:
     """Return a table for inference, its float tensors read as in the training of the model."""
-    if not isinstance(model.inputs, Image) or not model.inputs.ready_made:
-        return table if _ready_made(model.inputs, table) else as_images(table)
+    if not isinstance(model.inputs, Image):
+        return table
+    if not model.inputs.ready_made:
+        return read_floats(table, model.inputs.channels)
     if holds_others(table):
         line = "%s: the model was trained on float tensors that were prepared outside of it, and its own preprocessing may differ"
         log.warning(line, table.source)
     return table
-
-
-def _ready_made(inputs: Inputs, table: Table) -> bool:
-    return isinstance(inputs, Image) and has_ready_made(table, inputs.channels)
 
 
 def resized(model: TaskModel, inputs: Inputs, size: Any) -> Inputs:

@@ -20,6 +20,7 @@ from zoo.engine.loading.batches import StepBatches
 from zoo.engine.loading.stream import Stream
 from zoo.engine.optim.lr_schedule import Plateau
 from zoo.engine.optim.nonfinite import Guard
+from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import Epoch, list_epochs, next_phase
 from zoo.engine.rundir.checkpoint import Checkpoint
 from zoo.engine.rundir.checkpoint_writer import CheckpointWriter
@@ -57,7 +58,7 @@ class Training:
         state: Position of the run and its history, one of the parts.
         best: The best epoch so far, one of the parts.
         data: Batches and validation outputs.
-        steady: Whether samples are the same each time that they are read.
+        steady: Whether what is computed once may be: samples are the same each time that they are read.
     """
 
     def __init__(self, objective: Objective, context: RunContext) -> None:
@@ -65,16 +66,11 @@ class Training:
         self.objective, self.context, self.model = objective, context, model
         self.batches = StepBatches(objective.sources, config, ranks, objective.soften)
         check_batches(self.batches.smallest, ranks, separable=objective.separable)
-        self.steady = _are_steady(objective, context)
-        epochs = list_epochs(
-            config,
-            model.groups,
-            steps=self.batches.steps,
-            at_least=model.frozen,
-            separable=_starts_from_features(objective),
-            augmentable=not isinstance(model.inputs, Text),
-            steady=self.steady,
-        )
+        epochs = _epochs(objective, config, self.batches.steps)
+        stores = bool(objective.frozen) or any(epoch.cached for epoch in epochs)
+        self.steady = not stores or _are_steady(objective, context)
+        if not self.steady:
+            epochs = _epochs(objective, config, self.batches.steps, steady=False)
         self.parts = RunParts(objective, context, epochs)
         self.state, self.best = self.parts.state, self.parts.best
         guard, stepper = self.make_stepper()
@@ -239,6 +235,19 @@ class Training:
     def _seconds(self) -> float:
         """Return the seconds of the present epoch so far, those before an interruption included."""
         return time.perf_counter() - self._epoch_started
+
+
+def _epochs(objective: Objective, config: Config, steps: int, *, steady: bool = True) -> list[Epoch]:
+    model = objective.model
+    return list_epochs(
+        config,
+        model.groups,
+        steps=steps,
+        at_least=model.frozen,
+        separable=_starts_from_features(objective),
+        augmentable=not isinstance(model.inputs, Text),
+        steady=steady,
+    )
 
 
 def _are_steady(objective: Objective, context: RunContext) -> bool:
