@@ -89,16 +89,50 @@ def test_options_without_effect_on_prepared_tensors_are_refused(run: Callable[..
     run(model(), Made(standardised), mixup=0.2)  # mixes whatever the samples were made of
 
 
+def test_a_resize_that_overshoots_leaves_an_image_and_a_prepared_tensor_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    net, tensors = model(), [to_tensor(pixels) for pixels in PIXELS[:3]]
+    expected = net.predict_proba(tensors)
+    brightest = int(tensors[2].argmax())
+    caplog.clear()
+    over = [*tensors[:2], tensors[2].flatten().index_fill(0, torch.tensor([brightest]), 1.004).view(3, 16, 16)]
+    assert np.array_equal(net.predict_proba(over)[:2], expected[:2])
+    assert not caplog.text
+    net.predict([standardised(PIXELS[0])])
+    assert "float tensors outside [0, 1] are the network's inputs as they are" in caplog.text
+
+
+def test_one_float_tensor_among_images_is_read_like_them() -> None:
+    net = model()
+    mixed = [*PIXELS[:5], to_tensor(PIXELS[5]), *PIXELS[6:]]
+    assert np.array_equal(net.predict_proba(mixed), net.predict_proba(PIXELS))
+
+
+def test_bands_as_tensors_are_normalised_like_bands_as_arrays() -> None:
+    net = zoo.get("zoo/glyphnet").adapt(2, in_chans=6)
+    bands = np.random.default_rng(0).random((2, 32, 32, 6)).astype(np.float32)
+    tensors = [torch.from_numpy(one).permute(2, 0, 1) for one in bands]
+    assert np.array_equal(net.predict_proba(tensors), net.predict_proba(bands))
+
+
+def test_prepared_tensors_are_not_validated_by_images(run: Callable[..., Any]) -> None:
+    with pytest.raises(DataError, match="prepare both in the same way"):
+        run(model(), Made(standardised), valid=(PIXELS, LABELS))
+
+
 def test_one_dataset_is_prepared_as_a_whole_or_not_at_all(run: Callable[..., Any]) -> None:
-    with pytest.raises(DataError, match=r"values in \[-1, 1\].*prepare all of them or none"):
+    with pytest.raises(DataError, match="prepare all of them or none"):
         run(model(), Made(to_tensor), valid=([torch.linspace(-1, 1, 768).view(3, 16, 16)], LABELS[:1]), monitor="loss")
 
 
-@pytest.mark.parametrize("sees", [to_tensor, darkened])
+def rarely(pixels: Any) -> Any:
+    return PIL.Image.fromarray(pixels[:, ::-1] if torch.rand(1) < 0.02 else pixels)
+
+
+@pytest.mark.parametrize("sees", [to_tensor, darkened, rarely])
 def test_a_dataset_that_draws_is_not_computed_once(run: Callable[..., Any], caplog: pytest.LogCaptureFixture, sees: Any) -> None:
     result = run(model(), Made(sees), recipe="linear-probe", epochs=3)
     assert len(result.history) == 3
-    assert ("gives other samples each time that it is read" in caplog.text) == (sees is darkened)
+    assert ("draws its samples anew" in caplog.text) == (sees is not to_tensor)
 
 
 def test_the_frozen_part_sees_every_draw(tmp_path: Any) -> None:

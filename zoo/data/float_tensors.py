@@ -16,9 +16,11 @@ import torch
 
 from zoo.data.bands import PICTURES
 from zoo.data.spread import spread
-from zoo.data.table import Array, Table
+from zoo.data.table import Array, Table, spread_rows
 from zoo.data.transforms import check_finite
 from zoo.errors import DataError
+
+MARGIN = 0.1  # by which a bicubic resize may overshoot; prepared tensors reach much farther
 
 
 def is_float_tensor(item: Any) -> bool:
@@ -29,15 +31,22 @@ def is_float_tensor(item: Any) -> bool:
 def read_floats(table: Table, channels: int) -> Table:
     """Return a table of images whose float tensors are read as images, or that is marked as ready-made.
 
-    They are the network's inputs as they are, ready-made, if values are outside [0, 1] or the network takes another number of
-    ``channels`` than images have.
+    Args:
+        table: The rows.
+        channels: Number of channels of the network.
     """
-    floats = list(filter(is_float_tensor, spread(table, only_if=is_float_tensor))) if table.reads == "image" else []
+    if table.reads != "image":
+        return table
+    if isinstance(table.inputs, list):
+        found = [item for item in table.inputs if is_float_tensor(item)]
+        floats = [found[row] for row in spread_rows(len(found))]
+    else:
+        floats = list(filter(is_float_tensor, spread(table, only_if=is_float_tensor)))
     if not floats:
         return table
-    if any(channels not in PICTURES or not _in_range(item) for item in floats):
+    if not all(map(_in_range, floats)):
         return replace(table, ready_made=True)
-    return replace(table, inputs=FloatImages(table.inputs))
+    return replace(table, inputs=FloatImages(table.inputs, channels))
 
 
 def holds_others(table: Table) -> bool:
@@ -46,10 +55,13 @@ def holds_others(table: Table) -> bool:
 
 
 class FloatImages(Sequence[Any]):
-    """Inputs whose float tensors, ``(height, width)`` or with channels first, become uint8 arrays with channels last."""
+    """Inputs whose float tensors, ``(height, width)`` or with channels first, become arrays with channels last.
 
-    def __init__(self, inputs: Sequence[Any]) -> None:
-        self.inputs = inputs
+    Values slightly outside [0, 1], which a resize with overshoot leaves, are clipped. Pictures become uint8, as they are decoded.
+    """
+
+    def __init__(self, inputs: Sequence[Any], channels: int) -> None:
+        self.inputs, self.channels = inputs, channels
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -59,24 +71,27 @@ class FloatImages(Sequence[Any]):
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(len(self)))]
         item = self.inputs[index]
-        return _pixels(item) if is_float_tensor(item) else item
+        return self._pixels(item) if is_float_tensor(item) else item
 
-
-def _pixels(x: torch.Tensor) -> Array:
-    if x.ndim == 3 and x.shape[0] in (1, 3, 4):
-        x = x.permute(1, 2, 0)
-    elif x.ndim != 2:
-        raise DataError(f"a float tensor has shape {tuple(x.shape)}; expected (height, width) or (1, 3 or 4 channels, height, width)")
-    x = x.detach().to("cpu", torch.float32)
-    check_finite(x)
-    if not _in_range(x):
-        low, high = float(x.min()), float(x.max())
-        raise DataError(
-            f"a float tensor has values in [{low:g}, {high:g}] and others of the same data are in [0, 1]; prepare all of them or none"
-        )
-    return np.asarray((x * 255).round().to(torch.uint8).numpy())
+    def _pixels(self, x: torch.Tensor) -> Array:
+        pictures = self.channels in PICTURES
+        known = (1, 3, 4) if pictures else (self.channels,)
+        if x.ndim == 3 and x.shape[0] in known:
+            x = x.permute(1, 2, 0)
+        elif x.ndim != 2 or not pictures:
+            wanted = "(height, width) or (1, 3 or 4 channels, height, width)" if pictures else f"({self.channels} channels, height, width)"
+            raise DataError(f"a float tensor has shape {tuple(x.shape)}; expected {wanted}")
+        x = x.detach().to("cpu", torch.float32)
+        check_finite(x)
+        if not _in_range(x):
+            low, high = float(x.min()), float(x.max())
+            raise DataError(
+                f"a float tensor has values in [{low:g}, {high:g}] and others of the same data are in [0, 1]; prepare all of them or none"
+            )
+        x = x.clamp(0, 1)
+        return np.asarray((x * 255).round().to(torch.uint8).numpy() if pictures else x.contiguous().numpy())
 
 
 def _in_range(x: torch.Tensor) -> bool:
     values = x[torch.isfinite(x)]  # the others are a fault of one sample, which is told when it is used
-    return not values.numel() or bool(0 <= float(values.min()) <= float(values.max()) <= 1)
+    return not values.numel() or bool(-MARGIN <= float(values.min()) <= float(values.max()) <= 1 + MARGIN)

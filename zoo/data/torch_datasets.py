@@ -200,7 +200,7 @@ def _agrees(dataset: Any, stored: Sequence[Any], source: str) -> bool:
     for row in spread_rows(len(dataset)):
         with suppress(Exception):  # a damaged item is told, or left out, where its input is used
             delivered = _plain(dataset[row][1])
-            if delivered != stored[row]:
+            if delivered != stored[row] and repr(delivered) != repr(stored[row]):  # NaN differs from itself
                 line = "%s: item %d has the target %s and its attribute says %s; the targets of the items are used"
                 log.warning(line, source, row, delivered, stored[row])
                 return False

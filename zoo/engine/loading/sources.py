@@ -71,7 +71,12 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
         )
     if first.ready_made:
         check_ready_made(config)
-        log.info("%s: %s", first.source, READY_MADE)
+        log.warning("%s: %s", first.source, READY_MADE)
+        if second is not None and holds_others(second):
+            raise DataError(
+                f"{first.source} has float tensors outside [0, 1], which are not prepared by the model, and {second.source} has images; "
+                "prepare both in the same way"
+            )
     elif second is not None and second.ready_made and isinstance(first.inputs, FloatImages):
         raise DataError(
             f"{second.source} has float tensors outside [0, 1], and those of {first.source} are inside; prepare all of them or none"
@@ -118,7 +123,12 @@ def as_trained(model: TaskModel, table: Table) -> Table:
     if not isinstance(model.inputs, Image):
         return table
     if not model.inputs.ready_made:
-        return read_floats(table, model.inputs.channels)
+        table = read_floats(table, model.inputs.channels)
+        if table.ready_made:
+            log.warning(
+                "%s: float tensors outside [0, 1] are the network's inputs as they are, neither resized nor normalised", table.source
+            )
+        return table
     if holds_others(table):
         line = "%s: the model was trained on float tensors that were prepared outside of it, and its own preprocessing may differ"
         log.warning(line, table.source)

@@ -256,7 +256,7 @@ def _are_steady(objective: Objective, context: RunContext) -> bool:
     found = next((table.source for table in tables if changes(table)), "")
     found = next(filter(None, context.ranks.gather(found)), "")
     if found:
-        log.warning("%s gives other samples each time that it is read; what is frozen is computed every epoch", found)
+        log.warning("%s draws its samples anew each time that they are read; what is frozen is computed every epoch", found)
     return not found
 
 
