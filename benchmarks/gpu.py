@@ -32,7 +32,7 @@ from side_by_side import HERE
 def use_this_checkout() -> None:
     """Make zoo and its plugins importable if they are not installed."""
     try:
-        importlib.metadata.distribution("zoo")
+        importlib.metadata.distribution("transfer-zoo")
         return
     except importlib.metadata.PackageNotFoundError:
         sys.path[:0] = [str(HERE.parent), *map(str, HERE.parent.glob("plugins/zoo-*"))]

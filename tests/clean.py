@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECTS = {
-    project.name if project != ROOT else "zoo": project
-    for project in (ROOT, *sorted(p.parent for p in ROOT.glob("plugins/*/pyproject.toml")))
-}
+CORE = "transfer-zoo"
+PROJECTS = {CORE: ROOT} | {path.parent.name: path.parent for path in sorted(ROOT.glob("plugins/*/pyproject.toml"))}
 
 
 def build_wheel(project: Path, folder: Path) -> Path:

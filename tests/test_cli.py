@@ -77,7 +77,7 @@ def test_a_listing_is_one_json_document_with_what_a_choice_needs(run: Callable[.
     done = run("list", "zoo/*", "--json")
     assert (done.code, done.err) == (0, "")
     (row,) = done.json
-    assert (row["name"], row["source"], row["modality"], row["distribution"]) == ("zoo/glyphnet", "zoo", "image", "zoo")
+    assert (row["name"], row["source"], row["modality"], row["distribution"]) == ("zoo/glyphnet", "zoo", "image", "transfer-zoo")
     assert row["parameters"] > 0
     assert row["pretrained"] is True
     assert row["input"] == [1, 32, 32]
@@ -129,7 +129,7 @@ def test_layer_groups_are_shown_with_a_frozen_prefix(run: Callable[..., Done]) -
 
 def test_plugins_are_shown_with_what_they_give(run: Callable[..., Done]) -> None:
     builtin = next(row for row in run("plugins", "--json").json if row["name"] == "builtin")
-    assert (builtin["distribution"], builtin["status"], builtin["backbones"]) == ("zoo", "ok", 1)
+    assert (builtin["distribution"], builtin["status"], builtin["backbones"]) == ("transfer-zoo", "ok", 1)
     assert builtin["heads"] >= 2
     assert "builtin" in run("plugins").out
 

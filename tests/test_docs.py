@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from scripts.make_options_page import made
-from tests.clean import PROJECTS, ROOT, Environment, build_wheel, make_environment
+from tests.clean import CORE, PROJECTS, ROOT, Environment, build_wheel, make_environment
 from zoo import errors, hookspecs
 from zoo.engine.options.augment_options import AUGMENT_FIELDS
 from zoo.engine.options.config import DECLARED, OPTIONS
@@ -163,7 +163,7 @@ def test_every_example_of_the_page_runs(page: Path, desk: Path, capsys: pytest.C
 @pytest.mark.parametrize("page", [page for page in PAGES if page.exists() and is_tutorial(page)], ids=identifier)
 def test_the_tutorial_works_from_nothing(page: Path, desk: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("tutorial")
-    environment = make_environment(folder / "venv", [build_wheel(PROJECTS["zoo"], folder)])
+    environment = make_environment(folder / "venv", [build_wheel(PROJECTS[CORE], folder)])
     for block in blocks(page):
         if block.file:
             write(block, desk)

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import zoo
-from tests.clean import PROJECTS, ROOT
+from tests.clean import CORE, PROJECTS, ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,7 +22,7 @@ else:
     import tomli as tomllib
 
 # The distribution that a module comes in, where the two names differ.
-DISTRIBUTIONS = {"PIL": "pillow", "huggingface_hub": "huggingface-hub", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"zoo": CORE, "PIL": "pillow", "huggingface_hub": "huggingface-hub", "sklearn": "scikit-learn"}
 # Modules that are imported only where they are installed, or come with a plugin: the code says what to install.
 OPTIONAL = {"torchvision", "pytest", "peft", "tifffile", "pillow_heif", "pillow_avif"}
 WITH_OTHERS = {"pyarrow"}  # comes with datasets
@@ -57,9 +57,9 @@ def imported(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("name", PROJECTS)
 def test_what_a_distribution_requires_is_what_its_code_imports(name: str) -> None:
-    package = name.replace("-", "_")
+    package = "zoo" if name == CORE else name.replace("-", "_")
     guests = set().union(*FOR_THE_CORE.values())
-    used = imported(PROJECTS[name] / package) - {package} - (guests if name == "zoo" else set())
+    used = imported(PROJECTS[name] / package) - {DISTRIBUTIONS.get(package, package)} - (guests if name == CORE else set())
     used |= FOR_THE_CORE.get(name, set()) | FOR_THE_LIBRARY.get(name, set())
     assert used == set(requirements(name)) - OPTIONAL, f"imported: {sorted(used)}"
 
@@ -97,8 +97,8 @@ def test_all_distributions_have_one_version_and_the_changelog_tells_it() -> None
 
 
 def test_there_is_an_extra_for_every_plugin_and_one_for_all() -> None:
-    extras = project("zoo")["optional-dependencies"]
-    plugins = sorted(set(PROJECTS) - {"zoo"})
+    extras = project(CORE)["optional-dependencies"]
+    plugins = sorted(set(PROJECTS) - {CORE})
     everything = [*(one for library in LIBRARIES.values() for one in library), *plugins]
     assert extras == {name.removeprefix("zoo-"): [name] for name in plugins} | LIBRARIES | {"all": everything}
 
@@ -149,7 +149,7 @@ def test_both_ends_of_the_supported_versions_run_tests_that_exist(end: str) -> N
     commands = make("--dry-run", f"test-{end}")
     files = re.findall(r"\S+/test_\w+\.py", commands)
     assert f"setup.sh {end}" in commands
-    assert {file.split("/")[1] for file in files} >= set(PROJECTS) - {"zoo"}
+    assert {file.split("/")[1] for file in files} >= set(PROJECTS) - {CORE}
     assert not [file for file in files if not (ROOT / file).is_file()]
 
 

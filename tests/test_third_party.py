@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.clean import PROJECTS, Environment, build_wheel, make_environment
+from tests.clean import CORE, PROJECTS, Environment, build_wheel, make_environment
 from zoo.cli.new_plugin import write_plugin
 
 DECLARATION = '''
@@ -68,7 +68,7 @@ PROJECT = """
     [project]
     name = "odd-nets"
     version = "3.1"
-    dependencies = ["zoo>=0.1"]
+    dependencies = ["transfer-zoo>=0.1"]
 
     [project.entry-points.zoo]
     oddities = "odd_nets"
@@ -114,7 +114,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     folder = tmp_path_factory.mktemp("third")
     odd = write(folder / "odd", {"pyproject.toml": PROJECT, "odd_nets/__init__.py": DECLARATION, "odd_nets/net.py": NETWORK})
     (folder / "wheels").mkdir()
-    wheels = [build_wheel(project, folder / "wheels") for project in (PROJECTS["zoo"], odd)]
+    wheels = [build_wheel(project, folder / "wheels") for project in (PROJECTS[CORE], odd)]
     return make_environment(folder / "venv", wheels)
 
 

@@ -79,7 +79,7 @@ def _pydicom(name: str) -> Any:
         import pydicom
         import pydicom.pixels
     except ImportError as error:
-        raise MissingExtraError(f"{name} is a DICOM file, which pydicom reads: pip install pydicom, or 'zoo[medical]'") from error
+        raise MissingExtraError(f"{name} is a DICOM file, which pydicom reads: pip install pydicom") from error
     return pydicom
 
 

@@ -55,7 +55,7 @@ def _nibabel(name: str) -> Any:
     try:
         import nibabel
     except ImportError as error:
-        raise MissingExtraError(f"{name} is a NIfTI file, which nibabel reads: pip install nibabel, or 'zoo[medical]'") from error
+        raise MissingExtraError(f"{name} is a NIfTI file, which nibabel reads: pip install nibabel") from error
     return nibabel
 
 

@@ -56,7 +56,7 @@ def _monai() -> Any:
     try:
         import monai.transforms  # type: ignore[import-untyped,unused-ignore]
     except ImportError as error:
-        raise MissingExtraError("volumes are resampled and varied by MONAI: pip install monai, or 'zoo[medical]'") from error
+        raise MissingExtraError("volumes are resampled and varied by MONAI: pip install monai") from error
     return monai.transforms
 
 

@@ -9,6 +9,7 @@ from zoo.errors import examples
 from zoo.hookspecs import API_VERSION
 from zoo.plugins.entry_points import Found, normalized
 from zoo.plugins.policy import OWN
+from zoo.util.versions import DISTRIBUTION
 
 
 def misfit(found: Found, versions: Mapping[str, str]) -> str:
@@ -44,7 +45,8 @@ def _unmet(requires: tuple[str, ...], versions: Mapping[str, str]) -> Iterator[s
                 continue
             version = versions.get(normalized(requirement.name), "") or _version(requirement.name)
             if not version:
-                yield f"{line}, which is not installed"
+                other = f"; zoo is another project there: require {DISTRIBUTION}" if requirement.name == "zoo" else ""
+                yield f"{line}, which is not installed{other}"
             elif not requirement.specifier.contains(version, prereleases=True):
                 yield f"{line}, and {version} is installed"
         except InvalidVersion:  # versions such as that of a folder without release are accepted

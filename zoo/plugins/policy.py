@@ -17,8 +17,9 @@ from zoo.errors import OutputPermissionError, RegistryFileError, did_you_mean
 from zoo.plugins.entry_points import Found, normalized
 from zoo.util.atomic_write import config_folder, write_text
 from zoo.util.toml_files import read_toml
+from zoo.util.versions import DISTRIBUTION
 
-OWN = "zoo"  # may be missing in a list of allowed plugins, because it has the heads
+OWN = normalized(DISTRIBUTION)  # may be missing in a list of allowed plugins, because it has the heads
 KEYS = ("disable", "allow")
 
 

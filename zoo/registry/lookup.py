@@ -15,6 +15,7 @@ from zoo.plugins.hook_results import Contribution
 from zoo.plugins.loader import Plugin, describe
 from zoo.registry.registry_files import Derived, RegistryData
 from zoo.util.atomic_write import is_file
+from zoo.util.versions import how_to_install
 
 
 class Entry(NamedTuple):
@@ -179,7 +180,7 @@ def foreign_folder(name: str) -> Path | None:
 def _unread(folder: Path) -> NoReturn:
     raise UnknownBackboneError(
         f"{str(folder)!r} holds a model of another library, and no installed plugin reads it; "
-        "for those of transformers: pip install 'zoo[hf]'"
+        f"for those of transformers: {how_to_install('zoo-hf')}"
     )
 
 

@@ -13,6 +13,7 @@ from zoo.plugins.entry_points import normalized
 from zoo.plugins.loader import Plugin
 from zoo.registry.lookup import Miss
 from zoo.registry.registry_files import Source
+from zoo.util.versions import how_to_install
 
 
 class Known(NamedTuple):
@@ -60,7 +61,7 @@ def source_provider(source: str, known: Known) -> str:
     if plugins:
         plugin = plugins[0]
         return f"{comes}; {plugin.label} {'failed to load' if plugin.status == 'failed' else 'is disabled'}: {plugin.cause}"
-    return f"{comes}; it is not installed" + (f": pip install 'zoo[{provider.extra}]'" if provider.extra else "")
+    return f"{comes}; it is not installed" + (f": {how_to_install(provider.distribution)}" if provider.extra else "")
 
 
 def nearest_names(name: str, known: Known, limit: int = 3) -> list[str]:

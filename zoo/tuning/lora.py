@@ -182,7 +182,7 @@ def import_peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise MissingExtraError("LoRA needs the package peft: pip install peft, or 'zoo[lora]'") from error
+        raise MissingExtraError("LoRA needs the package peft: pip install peft") from error
     return peft
 
 

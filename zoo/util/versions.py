@@ -8,17 +8,25 @@ from importlib.metadata import PackageNotFoundError, version
 
 from zoo.util.process_caches import CACHES
 
+DISTRIBUTION = "transfer-zoo"
+"""The distribution that the package ``zoo`` comes in; the name ``zoo`` is another project's on the package index."""
+
 _MODELS = ("torchvision", "timm", "transformers", "peft", "monai", "torchxrayvision")
-PACKAGES = ("zoo", "torch", *_MODELS, "safetensors", "huggingface-hub", "accelerate", "numpy", "pillow", "scikit-learn")
+PACKAGES = ("torch", *_MODELS, "safetensors", "huggingface-hub", "accelerate", "numpy", "pillow", "scikit-learn")
 
 
 def versions(more: Iterable[str] = ()) -> dict[str, str]:
-    """Return the versions of Python and of installed packages that affect results, including those of ``more``."""
+    """Return the versions of Python and of installed packages that affect results, including those of ``more``; ``zoo`` is this library."""
     found = {"python": platform.python_version()}
-    for name in dict.fromkeys((*PACKAGES, *more)):
+    for name in dict.fromkeys((DISTRIBUTION, *PACKAGES, *more)):
         if number := _version(name):
-            found[name] = number
+            found["zoo" if name == DISTRIBUTION else name] = number
     return found
+
+
+def how_to_install(plugin: str) -> str:
+    """Return how a plugin of this repository is installed: from a clone, as long as no package index has it."""
+    return f"pip install ./plugins/{plugin} in a clone of zoo"
 
 
 def _version(name: str) -> str:

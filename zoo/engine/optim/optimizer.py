@@ -135,7 +135,7 @@ def _check_options(name: str, options: Mapping[str, Any], taken: set[str]) -> No
 
 def _unknown(name: str) -> OptionError:
     timm, torchs = _timm_optimizers(), sorted(_torch_optimizers())
-    beside = f"and {len(timm - set(torchs))} of timm's" if timm else "and with zoo[timm] those of timm's factory"
+    beside = f"and {len(timm - set(torchs))} of timm's" if timm else "and with timm installed those of timm's factory"
     return OptionError(f"there is no optimizer {name!r}{did_you_mean(name, optimizer_names())}; there are {', '.join(torchs)}, {beside}")
 
 
