@@ -142,3 +142,6 @@ def test_what_is_required_is_found_however_it_is_installed(tmp_path: Path, monke
     assert misfit(found, versions) == ""
     assert "made-elsewhere>=3, and 2.0 is installed" in misfit(found._replace(requires=("made-elsewhere>=3",)), versions)
     assert "zoo-absent, which is not installed" in misfit(found._replace(requires=("zoo-absent",)), versions)
+    assert "zoo>=0.1, which is not installed; zoo is another project there: require transfer-zoo" in misfit(
+        found._replace(requires=("zoo>=0.1",)), versions | {"zoo": ""}
+    )
