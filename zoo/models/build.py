@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from zoo.declare import BackboneSpec
-from zoo.errors import CoverageError, DeclarationError, examples
+from zoo.errors import CoverageError, DeclarationError, ZooError, examples
 from zoo.models.state_fit import State, fit_state
 from zoo.plugins.loader import load_function
 
@@ -76,11 +76,21 @@ def _fit_saved(module: nn.Module, state: State, spec: BackboneSpec, saved_with: 
         if spec.resize:
             with on_meta():
                 before = _module(load_function(spec.build)(**saved_with), spec)
-            state = load_function(spec.resize)(state, before, module)
+            state = _resized(state, before, module, spec)
         return fit_state(module, state, own, allow_partial=allow_partial)
     except (CoverageError, ValueError) as error:
         changed = ", ".join(f"{name}={value}" for name, value in spec.options.items() if saved_with.get(name) != value)
         raise CoverageError(f"{spec.name} was saved with other options and cannot be brought to {changed}: {error}") from error
+
+
+def _resized(state: State, before: nn.Module, module: nn.Module, spec: BackboneSpec) -> State:
+    try:
+        resized: State = load_function(spec.resize)(state, before, module)
+    except (ZooError, ValueError):
+        raise
+    except Exception as error:  # of a plugin's function on sizes that a user chose: any
+        raise CoverageError(f"{spec.resize} failed with {type(error).__name__}: {error}") from error
+    return resized
 
 
 def _module(built: object, spec: BackboneSpec) -> nn.Module:
