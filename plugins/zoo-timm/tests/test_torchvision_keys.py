@@ -112,6 +112,13 @@ def test_names_below_the_prefix_of_a_training_framework_are_found(tmp_path: Path
         ("mnasnet0_5", "mnasnet_small"),
         ("efficientnet_b0", "tf_efficientnet_b0"),  # other padding and epsilon
         ("efficientnet_b0", "efficientnet_blur_b0"),  # the same tensors, and blurred strides
+        ("swin_v2_t", "swinv2_tiny_window16_256"),  # the same tensors, and other windows
+        ("swin_v2_b", "swinv2_base_window12to16_192to256"),
+        ("swin_t", "swin_s3_tiny_224"),
+        ("vit_b_16", "vit_base_patch32_224"),  # timm's filter would resample the kernel
+        ("vit_b_16", "flexivit_base"),  # no position of the class token
+        ("vit_b_16", "vit_base_patch16_224_miil"),  # no bias of queries, keys and values
+        ("vit_b_32", "vit_base_patch32_clip_224"),  # another epsilon, and a norm before the blocks
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "model."])
@@ -124,11 +131,40 @@ def test_a_file_of_another_network_is_refused_with_the_name_that_reads_it(writte
     assert "x.safetensors" in str(caught.value)
 
 
-def test_options_that_change_the_computation_and_no_tensor_are_refused(tmp_path: Path) -> None:
-    save_file(models.mobilenet_v2().state_dict(), tmp_path / "x.safetensors")
-    for options in ({"bn_eps": 1e-3}, {"pad_type": "same"}):
-        with pytest.raises(zoo.ZooError, match="use torchvision/mobilenet_v2 "):
-            zoo.get("timm/mobilenetv2_100", weights=tmp_path / "x.safetensors", **options).build()
+@pytest.mark.parametrize(
+    ("pair", "changed"),
+    [
+        ("mobilenet_v2", {"bn_eps": 1e-3}),
+        ("mobilenet_v2", {"pad_type": "same"}),
+        ("mobilenet_v2", {"act_layer": nn.ReLU}),
+        ("mnasnet1_0", {"act_layer": nn.ReLU6}),
+        ("efficientnet_b0", {"act_layer": nn.ReLU}),
+        ("vit", {"act_layer": "quick_gelu"}),
+        ("vit", {"no_embed_class": True}),
+        ("vit", {"norm_layer": partial(nn.LayerNorm, eps=1e-5)}),
+        ("convnext", {"act_layer": "relu"}),
+        ("convnext", {"norm_eps": 1e-5}),
+        ("swin", {"window_size": 2}),
+        ("swin v2", {"window_size": 4}),
+        ("swin v2", {"pretrained_window_sizes": (2, 2, 2, 4)}),
+    ],
+)
+def test_options_that_change_the_computation_and_no_tensor_are_refused(pair: str, changed: dict[str, Any]) -> None:
+    make, name, options, _ = PAIRS[pair]
+    state, model = make().state_dict(), partial(timm.create_model, name, num_classes=0, **{"global_pool": ""} if pair == "vit" else {})
+    assert convert(state, model(**options))
+    with pytest.raises(zoo.ZooError, match=r"of this name and these options is another network; use .*torchvision/"):
+        convert(state, model(**options | changed))
+
+
+@pytest.mark.parametrize(("name", "heads"), [("vit_b_16", 8), ("vit_l_16", 8)])
+def test_a_number_of_heads_that_torchvision_does_not_publish_is_refused(name: str, heads: int) -> None:
+    with torch.device("meta"):
+        state = models.get_model(name).state_dict()
+        twin = partial(timm.create_model, f"vit_{'base' if name == 'vit_b_16' else 'large'}_patch16_224", num_classes=0)
+        assert convert(state, twin())
+        with pytest.raises(zoo.ZooError, match=f"use torchvision/{name} "):
+            convert(state, twin(num_heads=heads))
 
 
 def test_a_network_that_torchvision_does_not_publish_is_refused_by_its_family() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import zoo
+from zoo_timm.torchvision_match import BUFFERS, computes_alike, set_alike
 
 State = Mapping[str, Tensor]
 Names = tuple[tuple[str, str], ...]
@@ -69,16 +70,14 @@ SWIN: Names = (
     (r"head\.", "head.fc."),
 )
 RENAMED: dict[str, Names] = {"VisionTransformer": VIT, "ConvNeXt": CONVNEXT, "SwinTransformer": SWIN, "SwinTransformerV2": SWIN}
-COMPUTED = ("relative_position_index", "relative_coords_table")  # buffers that both libraries compute
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-# torchvision's networks that timm builds of the same layers in the same order, under its own names, and the epsilon of their norms.
+# torchvision's networks that timm builds of the same layers in the same order, under its own names.
 # torchvision's further EfficientNets and all its MobileNetV3 have another epsilon, which a checkpoint does not tell.
 IN_ORDER = {
     "mobilenet_v2": "mobilenetv2_100",
     "mnasnet1_0": "mnasnet_100",
     **{f"efficientnet_b{i}": f"efficientnet_b{i}" for i in range(5)},
 }
-EPSILON = 1e-5
 LAST_LAYERS = re.compile(r"(fc|head|heads\.head|classifier(\.[1-6])?)\.weight")
 
 
@@ -99,9 +98,11 @@ def renamed(state: State, family: str, module: nn.Module) -> dict[str, Tensor]:
         zoo.ZooError: If timm's model is another network; it names the backbone to use instead.
     """
     if family in RENAMED and type(module).__name__ == family:
-        return _renamed(state, RENAMED[family], module)
-    told: Mapping[str, Any] = getattr(module, "pretrained_cfg", {})
-    if IN_ORDER.get(architecture_of(state)) == told.get("architecture", ""):
+        found = _renamed(state, RENAMED[family], module)
+        if computes_alike(family, found, module):
+            return {key: value for key, value in found.items() if not key.endswith(BUFFERS)}
+    config: Mapping[str, Any] = getattr(module, "pretrained_cfg", {})
+    if IN_ORDER.get(architecture_of(state)) == config.get("architecture", "") and set_alike(family, module):
         found = _in_order(state, module)
         if found:
             return found
@@ -112,15 +113,16 @@ def refusal(state: State, module: nn.Module) -> str:
     """Return why a checkpoint of torchvision is not read, and the name that reads it."""
     name = architecture_of(state)
     what = f"is a checkpoint of torchvision's {name or family_of(state)}"
+    other = f"timm's {type(module).__name__} of this name and these options is another network"
     use = f"torchvision/{name}" if name else "the name of its architecture, torchvision/…,"
-    return f"{what}, and timm's {type(module).__name__} of this name is another network; use {use} from the plugin zoo-torchvision"
+    return f"{what}, and {other}; use {use} from the plugin zoo-torchvision"
 
 
 def architecture_of(state: State) -> str:
     """Return torchvision's name of the architecture of a checkpoint, by its number of parameters, or nothing."""
     from torchvision import models  # type: ignore[import-untyped]  # ships no types
 
-    left_out = (*STATISTICS, *COMPUTED)
+    left_out = (*STATISTICS, *BUFFERS)
     numbers = {key: value.numel() for key, value in state.items() if not key.endswith(left_out) and not key.startswith("aux")}
     last = max(filter(LAST_LAYERS.fullmatch, state), default="")
     if not last:
@@ -137,8 +139,6 @@ def architecture_of(state: State) -> str:
 def _renamed(state: State, names: Names, module: nn.Module) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for key, value in state.items():
-        if key.endswith(COMPUTED):
-            continue
         for theirs, ours in names:
             key, replaced = re.subn(rf"^{theirs}", ours, key)
             if replaced:
@@ -161,10 +161,7 @@ def _split_biases(state: State, module: nn.Module) -> Iterator[tuple[str, Tensor
 
 
 def _in_order(state: State, module: nn.Module) -> dict[str, Tensor]:
-    """Return a state of the same layers in the same order, or nothing where they differ or compute otherwise."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    if any(layer.eps != EPSILON for layer in layers) or any(type(layer).__name__.endswith("Same") for layer in module.modules()):
-        return {}
+    """Return a state of the same layers in the same order, or nothing where they differ."""
     theirs = _by_layer(key for key in sorted(state, key=_natural) if not key.startswith("classifier."))
     ours = _by_layer(module.state_dict())
     if len(theirs) != len(ours):
