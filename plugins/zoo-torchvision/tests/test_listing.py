@@ -25,6 +25,13 @@ MEMBERS: dict[str, Any] = {
 PUBLISHED = {name: member for name, member in MEMBERS.items() if name not in LEFT_OUT}
 
 
+@pytest.mark.parametrize("name", ["efficientnet_b6", "efficientnet_b7"])
+def test_a_short_name_of_which_only_torchvision_has_weights_is_torchvisions(name: str) -> None:
+    spec = zoo.get(name).spec
+    assert spec.name == f"torchvision/{name}.imagenet1k_v1"
+    assert spec.weights == LISTED[spec.name].weights
+
+
 def test_listing_imports_neither_torchvision_nor_torch() -> None:
     code = "import sys, zoo_torchvision; print(len(list(zoo_torchvision.zoo_backbones())), {'torchvision', 'torch'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -88,7 +88,10 @@ def _instead(name: str, known: list[str]) -> str:
 def _sized(option: str, img_size: int | Iterable[int] | None) -> dict[str, Any]:
     if img_size is None:
         return {}
-    height, width = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    if len(sides) != 2:
+        raise ValueError(f"an image size is one number or height and width, not {len(sides)} numbers")
+    height, width = sides
     if option == "input_size":
         return {option: (height, width)}
     if height != width:
