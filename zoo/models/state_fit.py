@@ -64,8 +64,8 @@ def fit_state(module: nn.Module, state: State, spec: BackboneSpec, *, allow_part
             prefix, fit = candidate, other
     filled = _named(fit.tensors)
     if fit.faults and not (allow_partial and filled):
-        told = f"{spec.name}: {_source(spec)} {fit.error}" if _refused(fit) else _coverage(spec, module, fit)
-        raise CoverageError(told) from fit.error
+        reason = f"{spec.name}: {_source(spec)} {fit.error}" if _refused(fit) else _coverage(spec, module, fit)
+        raise CoverageError(reason) from fit.error
     if prefix:
         log.warning("%s: %s of the file lie below %r, which was taken off", spec.name, count(len(filled), "tensor"), prefix)
     inner = _inside_blocks(fit.unused, module)

@@ -1,4 +1,4 @@
-"""The declaration of a saved model's backbone: the plugin's, with the options and preprocessing that the folder tells."""
+"""The declaration of a saved model's backbone: the plugin's, with the options and preprocessing that its folder records."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def _refuse_other_architecture(spec: BackboneSpec, changed: Mapping[str, Any], w
     parameters = inspect.signature(load_function(spec.build)).parameters
     required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
     if odd := sorted(required & changed.keys() & spec.options.keys()):
-        told = examples([f"{name}={changed[name]!r}" for name in odd])
-        raise SavedModelError(f"{where!r} gives {told} for {spec.name}, whose declaration decides that: the file was changed")
+        given = examples([f"{name}={changed[name]!r}" for name in odd])
+        raise SavedModelError(f"{where!r} gives {given} for {spec.name}, whose declaration decides that: the file was changed")
 
 
 def inputs_of(folder: Path, config: Config, spec: BackboneSpec) -> Inputs:

@@ -25,8 +25,8 @@ COLUMNS = ("name", "features", "inputs", "parameters", "gmacs", "license", "weig
 @cache
 def table() -> Mapping[str, Any]:
     """Read the catalogue."""
-    told: dict[str, Any] = json.loads(CATALOGUE.read_bytes())
-    return told
+    catalogue: dict[str, Any] = json.loads(CATALOGUE.read_bytes())
+    return catalogue
 
 
 def backbones() -> Iterator[zoo.BackboneSpec]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 POOLS = {"avg": "avg", "max": "max", "token": "token"}
 TRAINING_ONLY = ("drop_rate", "drop_path_rate", "drop_block_rate")
 TOLERANCE = 1e-3  # of the largest logit
+KEPT = ("tag", "fixed_input_size", "first_conv", "classifier", "license", "min_input_size")  # of timm's own configuration
 
 
 def export(model: zoo.TaskModel) -> dict[str, Any] | str:
@@ -93,9 +94,9 @@ def _agree(model: zoo.TaskModel, twin: nn.Module) -> bool:
 
 
 def _config(architecture: str, model: zoo.TaskModel, twin: nn.Module, arguments: dict[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = twin.pretrained_cfg  # type: ignore[assignment]  # timm puts a dict there
+    declared: dict[str, Any] = twin.pretrained_cfg  # type: ignore[assignment]  # timm puts a dict there
     inputs: Any = model.inputs  # every timm model reads images
-    kept = {key: told[key] for key in ("tag", "fixed_input_size", "first_conv", "classifier", "license", "min_input_size") if told.get(key)}
+    kept = {key: declared[key] for key in KEPT if declared.get(key)}
     preparation = {
         "input_size": list(inputs.shape),
         "interpolation": inputs.interpolation,

@@ -64,8 +64,8 @@ def checkpoint_filter(module: nn.Module) -> Filter | None:
 
 def name_of(module: nn.Module) -> str:
     """Return timm's name, with the tag where there is one, of a built model."""
-    told: Mapping[str, Any] = module.pretrained_cfg  # type: ignore[assignment]  # timm puts a dict there
-    return ".".join(part for part in (told["architecture"], told.get("tag")) if part)
+    config: Mapping[str, Any] = module.pretrained_cfg  # type: ignore[assignment]  # timm puts a dict there
+    return ".".join(part for part in (config["architecture"], config.get("tag")) if part)
 
 
 def _filtered(filter_fn: Filter, state_dict: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
@@ -77,8 +77,8 @@ def _filtered(filter_fn: Filter, state_dict: Mapping[str, Tensor], module: nn.Mo
 
 
 def _without_classifier(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    told = module.pretrained_cfg.get("classifier") or ()  # type: ignore[operator,union-attr]  # timm puts a dict there
-    names = (told,) if isinstance(told, str) else tuple(told)
+    declared = module.pretrained_cfg.get("classifier") or ()  # type: ignore[operator,union-attr]  # timm puts a dict there
+    names = (declared,) if isinstance(declared, str) else tuple(declared)
     own = module.state_dict()
     return {key: value for key, value in state.items() if key in own or not any(key.startswith(f"{name}.") for name in names)}
 
@@ -92,8 +92,8 @@ def _fits(state: Mapping[str, Tensor], module: nn.Module) -> bool:
 
 
 def _stems(module: nn.Module) -> set[str]:
-    told = module.pretrained_cfg.get("first_conv") or ()  # type: ignore[operator,union-attr]  # timm puts a dict there
-    return {f"{name}.weight" for name in ((told,) if isinstance(told, str) else tuple(told))}
+    declared = module.pretrained_cfg.get("first_conv") or ()  # type: ignore[operator,union-attr]  # timm puts a dict there
+    return {f"{name}.weight" for name in ((declared,) if isinstance(declared, str) else tuple(declared))}
 
 
 def _folded(weight: Tensor, module: nn.Module) -> bool:

@@ -19,8 +19,8 @@ DIGEST = re.compile(r"-([0-9a-f]{8,})\.pth")  # torchvision's file names end wit
 @cache
 def table() -> Mapping[str, Any]:
     """Read the catalogue."""
-    told: dict[str, Any] = json.loads(CATALOGUE.read_bytes())
-    return told
+    catalogue: dict[str, Any] = json.loads(CATALOGUE.read_bytes())
+    return catalogue
 
 
 def backbones() -> Iterator[zoo.BackboneSpec]:

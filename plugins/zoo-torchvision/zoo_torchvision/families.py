@@ -180,5 +180,5 @@ FAMILIES: dict[str, Family] = {
 
 def layers(architecture: str, family: str) -> Groups:
     """Return the layer groups of an architecture in forward order, as literals of docs/layers.md."""
-    told = FAMILIES[family]
-    return told.variants.get(architecture, told.groups)
+    declared = FAMILIES[family]
+    return declared.variants.get(architecture, declared.groups)

@@ -31,9 +31,9 @@ def export(model: zoo.TaskModel) -> dict[str, Any] | str:
         (f"it pools by {pool!r}, torchvision by {wanted!r}", pool != wanted),
         (f"it reads {channels} channels, torchvision's networks read 3", channels != 3),
     ]
-    told = [reason for reason, holds in reasons if holds]
-    if told:
-        return "; ".join(told)
+    misfits = [reason for reason, holds in reasons if holds]
+    if misfits:
+        return "; ".join(misfits)
     arguments = {key: value for key, value in model.spec.options.items() if key not in ("architecture", "in_chans") and value is not None}
     if family.size_option:
         arguments[family.size_option] = model.inputs.height  # type: ignore[union-attr]
