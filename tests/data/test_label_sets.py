@@ -127,7 +127,6 @@ def test_names_in_every_common_form(cells: Any) -> None:
         ["1,0", "0,1", "1,1", "0,0"],
         ["1|0", "0|1", "1|1", "0|0"],
         ["1.0 0.0", "0 1", "1 1", "0 0"],
-        [["1", "0"], ["0", "1"], ["1", "1"], ["0", "0"]],
         [np.array([1, 0]), np.array([0, 1]), np.array([1, 1]), np.array([0, 0])],
         [[True, False], [False, True], [True, True], [False, False]],
     ],
@@ -158,6 +157,53 @@ def test_a_class_made_of_others_is_told_as_several_labels(caplog: pytest.LogCapt
 
 def test_numbers_as_names_stay_names() -> None:
     assert read(["3|7", "7", "10"]).classes == ("3", "7", "10")
+
+
+@pytest.mark.parametrize("labels", [[[1, 0, 0], [0, 1, 1]] * 4, [["0", "2"], ["1"], []] * 4, ["0|1|2", "2", ""] * 4])
+def test_a_table_that_is_read_again_keeps_its_targets(labels: Any) -> None:
+    table = read(labels)
+    again = open_data(table, task="multi-label")
+    assert (again.classes, rows(again)) == (table.classes, rows(table))
+    assert rows(open_data(table, task="multi-label", classes=table.classes)) == rows(table)
+    train, valid = open_train_valid(table, open_data((pixels(len(labels)) + 1, labels), task="multi-label"), task="multi-label")
+    assert valid is not None
+    assert rows(train) == rows(valid) == rows(table)
+
+
+def test_equal_cells_mean_the_same_in_train_and_validation() -> None:
+    names = ["0", "1", "0|1", ""]
+    train, valid = open_train_valid((pixels(4), names), (pixels(2) + 1, ["0|1", "0|1"]), task="multi-label")
+    assert (rows(train), rows(valid)) == ([[1, 0], [0, 1], [1, 1], [0, 0]], [[1, 1], [1, 1]])  # type: ignore[arg-type]
+    train, valid = open_train_valid((pixels(4), ["1|0", "0|1", "1|1", "0|0"]), (pixels(1) + 1, ["0|1"]), task="multi-label")
+    assert (rows(train), rows(valid)) == ([[1, 0], [0, 1], [1, 1], [0, 0]], [[0, 1]])  # type: ignore[arg-type]
+
+
+def test_cells_of_given_classes_are_names_and_rows_where_they_can_be_nothing_else() -> None:
+    two = ["0", "1"]
+    assert rows(read(["0|1", "0|1"], classes=two)) == [[1, 1], [1, 1]]
+    assert rows(read(["0|1", "0|1"], classes=["0", "1", "2"])) == [[1, 1, 0], [1, 1, 0]]
+    assert rows(read(["0|1", "1|0"], classes=two)) == [[0, 1], [1, 0]]
+    assert rows(read(["0|1", "1|1"], classes=two)) == [[0, 1], [1, 1]]
+    assert rows(read(["0 1", "0 1"], classes=two)) == [[0, 1], [0, 1]]
+
+
+def test_lists_of_text_are_names_and_sets_have_no_order() -> None:
+    with pytest.raises(DataError, match=r"(?s)2 labels outside the 2 classes.*'1'.*'0'"):
+        read([["1", "0"], ["0", "1"]], classes=["cat", "dog"])
+    assert read([{0, 1}, frozenset({3})]).classes == read(["{0, 1}", "{3}"]).classes == ("0", "1", "3")
+
+
+def test_mappings_are_refused_with_their_rows() -> None:
+    for cells in ([["cat"], {"cat": 1}], ["cat", '{"cat": 1}'], ["cat", "{'cat': 1, 'dog': 0}"]):
+        with pytest.raises(DataError, match=r"mapping \(1 sample of 2\): row 1 .*cat.*label_columns"):
+            read(cells)
+    with pytest.raises(DataError, match="cannot be one class name"):
+        read(["cat", {"cat": 1}], task="single-label")
+
+
+def test_empty_cells_between_rows_are_named() -> None:
+    with pytest.raises(DataError, match=r"a value for every class.*empty in 1 sample of 3: row 1"):
+        read(["1,0", "", "0,1"], classes=["cat", "dog"])
 
 
 @pytest.fixture

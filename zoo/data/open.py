@@ -147,12 +147,20 @@ def open_train_valid(
         first, second = raw.select(rows), None if held is None else raw.select(held)
     if second is None:
         return _held_out(_table(first, kind, classes, reads, uncertain), seed)
+    first, second = _parsed(first, second, kind, classes)
     names = classes or class_names(join([first, second], first.source), kind)
     tables = _table(first, kind, names, reads, uncertain), _table(second, kind, names, reads, uncertain)
     check_trainable(tables[0])
     if not allow_leak:
         check_leak(*tables)
     return _without_splits(*tables)
+
+
+def _parsed(first: Raw, second: Raw, task: Task, classes: Sequence[str] | None) -> tuple[Raw, Raw]:
+    """Return the rows of both with their labels in one form."""
+    both = join([first, second], first.source)
+    labels = task.parse(both.labels or (), classes if classes is not None else both.classes, both.source)
+    return replace(first, labels=labels[: len(first)]), replace(second, labels=labels[len(first) :])
 
 
 def _held_out(table: Table, seed: int) -> tuple[Table, Table]:

@@ -13,7 +13,7 @@ from zoo.data.table import item_name
 from zoo.errors import DataError, count, did_you_mean, examples, fault_list
 
 INTEGER = re.compile(r"[+-]?\d+")
-_LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)
+WRITTEN_LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)  # a list, tuple or set as text
 _SEPARATORS = ("|", ";", ",", "/", "+", "&", "\t", " ")
 
 
@@ -94,7 +94,7 @@ def refuse_unknown(labels: Sequence[Sequence[str]], place: Mapping[str, int], in
 
 def separator_hint(names: Collection[str]) -> str:
     """Return a sentence about names that are lists, or others joined by a separator, such as ``cat,dog``; empty if there are none."""
-    lists = [repr(name) for name in names if _LIST.fullmatch(name)]
+    lists = [repr(name) for name in names if WRITTEN_LIST.fullmatch(name)]
     if lists:
         return f"{examples(lists)} {'looks' if len(lists) == 1 else 'look'} like lists of labels, which task='multi-label' reads"
     known = set(names)

@@ -6,7 +6,8 @@
 | ``cat,dog`` | names, unless a cell of the column has ``|`` or ``;``, or a given class has a comma |
 | ``['cat', 'dog']``, ``["cat"]``, ``{'cat'}`` as text | names |
 | ``[1, 0]``, ``[1. 0.]``, ``1 0``, ``1,0`` as text, lists of numbers | one value per class: 0, 1, NaN if missing, -1 if uncertain |
-| a list, tuple or set of names | names |
+| ``0|1`` as text, where 0 and 1 are given classes | names, unless a cell has one twice, or the cells have them in several orders |
+| a list or tuple of names, a set | names |
 | an empty cell or list | none of the classes |
 """
 
@@ -16,21 +17,23 @@ import json
 import logging
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 
+from zoo.data.raw import Indicators
 from zoo.data.table import Array, item_name
 from zoo.errors import DataError, count, examples
-from zoo.tasks.label_names import check_classes, class_order, is_missing, name_of, plain, refuse_unknown
+from zoo.tasks.label_names import WRITTEN_LIST, check_classes, class_order, is_missing, name_of, plain, refuse_unknown
 
 log = logging.getLogger(__name__)
 UNCERTAIN = -1.0
 LARGEST = 4 * 2**30  # bytes of a table of targets
-_BRACKETED = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)
 _NUMBER = r"(?:[+-]?(?:\d+(?:\.\d*)?|\.\d+)|nan|none|null)"
+_MAPPING = re.compile(r"""\{\s*(?:"[^"]*"|'[^']*'|\w[^\s,:]*)\s*:""")
 _BLANKS = re.compile(rf"{_NUMBER}(?:\s+{_NUMBER})+", re.IGNORECASE)
+_BLANK = re.compile(r"\s+")
 _ITEM = re.compile(r""" "((?:[^"\\]|\\.)*)" | '((?:[^'\\]|\\.)*)' | ([^\s,'"][^,]*) """, re.VERBOSE)
 _OF_ROWS = (0.0, 1.0, UNCERTAIN)
 _AS_TEXT = "class indices are given as names, such as [['0', '2'], ['1']]"
@@ -42,7 +45,8 @@ def encode_sets(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[
     Raises:
         DataError: If a row of numbers has other values or another length, or a name is none of ``classes``.
     """
-    parts = _parts_of(labels, classes, source)
+    parts = parse_sets(labels, classes, source)
+    _refuse_mappings(parts, inputs, source)
     rows = [_is_row(part) for part in parts if part]
     if any(rows):
         if not all(rows):
@@ -74,6 +78,12 @@ def _of_names(
 def _of_rows(
     rows: Sequence[Sequence[Any]], inputs: Sequence[Any], classes: Sequence[str] | None, source: str
 ) -> tuple[Array, tuple[str, ...]]:
+    empty = [item_name(inputs, index) for index, row in enumerate(rows) if not row]
+    if empty:
+        raise DataError(
+            f"{source}: rows of 0 and 1 need a value for every class, 0 if it does not apply and NaN if that is unknown; "
+            f"empty in {count(len(empty), 'sample')} of {len(rows)}: {examples(empty)}"
+        )
     widths = sorted({len(row) for row in rows})
     known = check_classes(classes) if classes is not None else tuple(map(str, range(widths[-1])))
     if widths != [len(known)]:
@@ -107,23 +117,32 @@ def is_name(part: Any) -> bool:
 
 
 def _is_row(parts: Sequence[Any]) -> bool:
-    return all(is_missing(part) or isinstance(part, bool | int | float) for part in parts) and not any(isinstance(p, str) for p in parts)
+    return all(is_missing(part) or isinstance(part, bool | int | float) for part in parts) and not any(
+        isinstance(part, str) for part in parts
+    )
 
 
-def _parts_of(labels: Sequence[Any], classes: Sequence[str] | None, source: str) -> list[list[Any]]:
-    """Return the parts of each label: names, or the numbers of a row."""
-    texts = [label for label in labels if isinstance(label, str) and label and not _BRACKETED.fullmatch(label)]
+def parse_sets(labels: Sequence[Any], classes: Sequence[str] | None, source: str) -> list[Any]:
+    """Return each label as a list of names or as the numbers of a row.
+
+    The form is decided over all of them. Parsed labels stay as they are, and so do missing ones, mappings and values of label columns.
+    """
+    labels = [plain(label) for label in labels]
+    texts = [label for label in labels if _is_text(label) and label and not WRITTEN_LIST.fullmatch(label)]
     separator = _separator(texts, classes, source)
-    parts = [_parts(label, separator) for label in labels]
-    written = [part for part in parts if part and all(isinstance(one, str) for one in part)]
-    if written and _are_numbers(written):
-        return [list(map(_number, part)) if part and isinstance(part[0], str) else part for part in parts]
-    return parts
+    cells = [part for text in texts if (part := _split(text, separator))]
+    numbers = separator is _BLANK or _are_rows(cells, classes)
+    return [_parts(label, separator, numbers=numbers) for label in labels]
+
+
+def _is_text(label: Any) -> TypeGuard[str]:
+    """Return whether a label is text that can be parsed: no missing value and no mapping."""
+    return isinstance(label, str) and not is_missing(label, empty_is_none=True) and not _MAPPING.match(label)
 
 
 def _separator(texts: Sequence[str], classes: Sequence[str] | None, source: str) -> re.Pattern[str]:
     if texts and all(map(_BLANKS.fullmatch, texts)) and _are_numbers([text.split() for text in texts]):
-        return re.compile(r"\s+")
+        return _BLANK
     commas = sum("," in text for text in texts)
     if not commas or any("|" in text or ";" in text for text in texts) or any("," in str(name) for name in classes or ()):
         return re.compile(r"[|;]")
@@ -131,6 +150,16 @@ def _separator(texts: Sequence[str], classes: Sequence[str] | None, source: str)
         line = "%s: labels are split at ',' (%s of %d); where names have commas, separate them by '|'"
         log.info(line, source, count(commas, "cell"), len(texts))
     return re.compile(",")
+
+
+def _are_rows(cells: Sequence[Sequence[str]], classes: Sequence[str] | None) -> bool:
+    """Return whether texts are rows with a value per class, and no names of ``classes``."""
+    if not cells or not _are_numbers(cells):
+        return False
+    known = frozenset(check_classes(classes)) if classes is not None else frozenset()
+    if not all(known.issuperset(cell) for cell in cells) or any(len(set(cell)) < len(cell) for cell in cells):
+        return True
+    return len(cells[0]) == len(known) and len(set(map(frozenset, cells))) < len(set(map(tuple, cells)))
 
 
 def _are_numbers(parts: Sequence[Sequence[str]]) -> bool:
@@ -147,18 +176,39 @@ def _number(text: str) -> float:
     return math.nan if text.lower() in ("none", "null") else float(text)
 
 
-def _parts(label: Any, separator: re.Pattern[str]) -> list[Any]:
-    if isinstance(label, list | tuple | set | frozenset):
+def _split(text: str, separator: re.Pattern[str]) -> list[str]:
+    return [part.strip() for part in separator.split(text) if part.strip()]
+
+
+def _parts(label: Any, separator: re.Pattern[str], *, numbers: bool) -> Any:
+    if isinstance(label, Indicators | Mapping) or is_missing(label, empty_is_none=True):
+        return label
+    if isinstance(label, set | frozenset):  # it has no order, so its numbers are names
+        return [plain(part) if is_missing(part) or not is_name(part) else name_of(part) for part in label]
+    if isinstance(label, list | tuple):
         return [plain(part) for part in label]
     if not isinstance(label, str):
         return [name_of(label)]
-    if not _BRACKETED.fullmatch(label):
-        return [part.strip() for part in separator.split(label) if part.strip()]
+    if not _is_text(label):
+        return label
+    if not WRITTEN_LIST.fullmatch(label):
+        return list(map(_number, _split(label, separator))) if numbers else _split(label, separator)
+    if label.startswith("{"):
+        return _parts(set(_python_list(label[1:-1])), separator, numbers=False)
     try:
         listed = json.loads(label)
         return listed if isinstance(listed, list) else [label]
     except (ValueError, RecursionError):
         return _python_list(label[1:-1])
+
+
+def _refuse_mappings(labels: Sequence[Any], inputs: Sequence[Any], source: str) -> None:
+    odd = [f"{item_name(inputs, row)} ({label!r})" for row, label in enumerate(labels) if not isinstance(label, list)]
+    if odd:
+        raise DataError(
+            f"{source}: a label cannot be a mapping ({count(len(odd), 'sample')} of {len(labels)}): {examples(odd)}; give lists of the "
+            "names that apply, or a table with a column per class (label_columns=)"
+        )
 
 
 def _python_list(text: str) -> list[Any]:

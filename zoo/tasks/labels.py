@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -151,7 +151,11 @@ def encode_single(
     labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str
 ) -> tuple[Array, tuple[str, ...]]:
     """Return int64 class indices ``(n,)`` and the classes."""
-    odd = [label for label in labels if isinstance(label, list | tuple | set) or (isinstance(label, float) and not label.is_integer())]
+    odd = [
+        label
+        for label in labels
+        if isinstance(label, list | tuple | set | frozenset | Mapping) or (isinstance(label, float) and not label.is_integer())
+    ]
     if odd:
         kind = "regression" if isinstance(odd[0], float) else "multi-label"
         raise DataError(f"{source}: {count(len(odd), 'label')} such as {odd[0]!r} cannot be one class name; is the task {kind!r}?")

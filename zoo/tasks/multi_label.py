@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.tasks.label_sets import encode_sets
+from zoo.tasks.label_sets import encode_sets, parse_sets
 from zoo.tasks.losses import LABELS
 from zoo.tasks.scores import mean, precision, ranked, sigmoid
 from zoo.tasks.task import Array, Task
@@ -30,6 +30,10 @@ class MultiLabel(Task):
     partial = True
     has_specificity = True
     thresholded = frozenset({"macro_f1", "micro_f1"})
+
+    def parse(self, labels: Sequence[Any], classes: Sequence[str] | None, source: str) -> Sequence[Any]:
+        """Return lists of names, or rows of numbers."""
+        return parse_sets(labels, classes, source)
 
     def encode(
         self, labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str

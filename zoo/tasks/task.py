@@ -59,6 +59,13 @@ class Task:
     useless: ClassVar[Mapping[str, str]] = MappingProxyType({})
     card: ClassVar[Mapping[str, str]] = MappingProxyType({"image": "image-classification", "text": "text-classification"})
 
+    def parse(self, labels: Sequence[Any], classes: Sequence[str] | None, source: str) -> Sequence[Any]:
+        """Return labels in the form that was decided over all of them, which ``encode`` takes as it is; by default unchanged.
+
+        Training and validation labels are parsed together, so that equal cells mean the same in both.
+        """
+        return labels
+
     def encode(
         self, labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str
     ) -> tuple[Array, tuple[str, ...]]:
