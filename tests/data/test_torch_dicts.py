@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.data.make import image
 from tests.engine.tiny import model
@@ -54,6 +55,60 @@ def test_columns_name_the_keys_of_dicts() -> None:
             open_data(Dicts(**keys), columns=columns)
     with pytest.raises(OptionError, match="'lable'"):
         open_data(Dicts(), columns={"lable": "kind"})
+
+
+class Rows:
+    """Given dicts as items."""
+
+    def __init__(self, *rows: dict[str, Any]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), ""])
+def test_a_group_without_id_is_refused_as_in_tables(missing: Any, caplog: pytest.LogCaptureFixture) -> None:
+    labels = [{"image": image(0), "label": "a", "group": "p"}, {"image": image(1), "label": "b", "group": missing}]
+    with pytest.raises(DataError, match=r"'group' \(group\) is empty in 1 row: row 1"):
+        open_data(Rows(*labels))
+    guessed = Rows(*({"image": one["image"], "label": one["label"], "patient_id": one["group"]} for one in labels))
+    assert open_data(guessed).groups is None
+    assert "'patient_id' has gaps" in caplog.text
+    assert open_data(Rows({"image": image(0), "label": "a", "group": 7.0})).groups == ("7",)
+
+
+def test_pairs_of_texts_in_dicts_are_read_whole() -> None:
+    pairs = Rows({"text": "one", "text_pair": "two", "image": 3, "label": "a"}, {"text": "x", "text_pair": "y", "image": 4, "label": "b"})
+    assert list(open_data(pairs, reads="text").inputs) == [("one", "two"), ("x", "y")]
+    named = Rows({"question": "one", "passage": "two", "label": "a"})
+    assert list(open_data(named, reads="text", columns={"text_pair": "passage"}).inputs) == [("one", "two")]
+    with pytest.raises(DataError, match=r"'text_pair'.*empty in 1 row: row 0"):
+        open_data(Rows({"text": "one", "text_pair": None, "label": "a"}), reads="text")
+    with pytest.raises(OptionError, match="'text_pair'"):
+        open_data(Dicts(), columns={"text_pair": "age"})
+
+
+def test_label_columns_of_dicts_have_the_checks_of_tables() -> None:
+    rows = [{"image": image(0), "a": 1, "b": None}, {"image": image(1), "a": torch.tensor(0), "b": 1.0}]
+    targets = open_data(Rows(*rows), task="multi-label", label_columns=["a", "b"]).targets
+    assert np.array_equal(targets, [[1, np.nan], [0, 1]], equal_nan=True)  # type: ignore[arg-type]
+    for odd in ("x", torch.tensor([1, 0])):
+        with pytest.raises(DataError, match=r"column 'b': 1 cell, row 1"):
+            open_data(Rows(rows[0], {**rows[1], "b": odd}), task="multi-label", label_columns=["a", "b"])
+    with pytest.raises(OptionError, match="twice"):
+        open_data(Rows(*rows), task="multi-label", label_columns=["a", "a"])
+
+
+def test_names_of_files_in_dicts_are_looked_for(tmp_path: Path) -> None:
+    image(0).save(tmp_path / "0.png")
+    table = open_data(Rows({"image": "0", "label": "a"}), root=tmp_path)
+    assert table.inputs == [str(tmp_path / "0.png")]
+    with pytest.raises(DataError, match=r"1 file of 1 that do not exist"):
+        open_data(Rows({"image": Path("none.png"), "label": "a"}))
 
 
 def test_an_item_without_the_keys_of_the_first_is_named() -> None:

@@ -13,7 +13,7 @@ from zoo.data.locate import place_files
 from zoo.data.raw import Indicators, Raw, ReadOptions
 from zoo.data.table_files import SUFFIXES as SUFFIXES
 from zoo.data.table_files import parse_file, refuse_equal_names
-from zoo.errors import DataError, OptionError, check_options, count, did_you_mean, examples
+from zoo.errors import DataError, check_options, count, did_you_mean, examples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # Columns of a row's input, by what the model reads; the first is required.
 _INPUTS = {"image": ("file_name",), "volume": ("file_name",), "text": ("text", "text_pair"), "words": ("words",)}
 # Default names of the columns; the first one found is used.
-_USUAL = {
+USUAL = {
     "file_name": (
         *("file_name", "path", "file", "filename", "file_path", "filepath", "image", "img"),
         *("image_path", "image_name", "image_id", "id_code"),
@@ -38,7 +38,7 @@ _USUAL = {
 }
 
 
-TEXT_COLUMNS = (*_USUAL["text"], *_USUAL["label"])
+TEXT_COLUMNS = (*USUAL["text"], *USUAL["label"])
 
 
 def read_table(path: Path, options: ReadOptions) -> Raw:
@@ -52,7 +52,7 @@ def read_table(path: Path, options: ReadOptions) -> Raw:
 
 def has_labels(path: Path) -> bool:
     """Return whether a file has a column that is read as the labels."""
-    return any(name in _USUAL["label"] for name in map(str, parse_file(path).columns))
+    return any(name in USUAL["label"] for name in map(str, parse_file(path).columns))
 
 
 def read_frame(
@@ -196,7 +196,7 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dic
         _check_label_columns(options.label_columns, names, source)
         roles = tuple(role for role in roles if role != "label")
         labelled = None
-    wanted = {role: (columns[role],) if role in columns else _USUAL[role] for role in roles}
+    wanted = {role: (columns[role],) if role in columns else USUAL[role] for role in roles}
     found = {role: next((name for name in usual if name in names), None) for role, usual in wanted.items()}
     required = {roles[0], *columns} | ({"label"} if labelled else set())
     absent = [role for role in wanted if found[role] is None and role in required]
@@ -205,7 +205,7 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dic
         renames = ", ".join(f'"{role}": "…"' for role in absent)
         flags = ",".join(f"{role}=…" for role in absent)
         hint = f"Name yours with columns={{{renames}}}, on the command line --columns {flags}"
-        if roles[0] == "file_name" and any(name in names for name in (*_USUAL["text"], *_USUAL["words"])):
+        if roles[0] == "file_name" and any(name in names for name in (*USUAL["text"], *USUAL["words"])):
             hint = "It seems to hold texts, and the model reads files"
         raise DataError(f"{source} has no column {missing}; it has: {', '.join(map(repr, names))}. {hint}")
     if found["group"] not in (None, "group", columns.get("group")):
@@ -222,8 +222,6 @@ def _check_label_columns(wanted: Sequence[str], names: Sequence[str], source: st
         raise DataError(
             f"{source} has no column {examples(absent)}, named by label_columns; it has: {examples(list(map(repr, names)), 20)}"
         )
-    if len(set(wanted)) < len(wanted):
-        raise OptionError(f"label_columns names a column twice: {', '.join(wanted)}")
 
 
 def group_text(value: Any) -> str:

@@ -50,6 +50,8 @@ class ReadOptions:
             object.__setattr__(self, "columns", {role: name for role, name in self.columns.items() if role != "label"})
         elif listed is not None and self.label_columns:
             raise OptionError("label_columns and a column for 'label' are given; leave one of them out")
+        if len(set(self.label_columns)) < len(self.label_columns):
+            raise OptionError(f"label_columns names a column twice: {', '.join(self.label_columns)}")
 
     @property
     def named(self) -> str:

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from zoo.data.raw import Indicators, Raw, ReadOptions
+from zoo.data import frames
+from zoo.data.raw import Raw, ReadOptions
 from zoo.data.table import spread_rows
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, check_options, did_you_mean, examples
 
 log = logging.getLogger(__name__)
 
-# Usual keys of dicts by role, beside those of the inputs.
-_INPUT_KEYS = ("image", "img", "pixel_values", "input", "inputs", "x", "text", "sentence", "words", "tokens")
+_ANY_INPUT = ("input", "inputs", "x")
+_PIXELS = ("image", "img", "pixel_values", *_ANY_INPUT)
+# Usual keys of an input in dicts, by what the model reads.
+_INPUT_KEYS = {
+    "image": _PIXELS,
+    "volume": ("volume", *_PIXELS),
+    "text": (*frames.USUAL["text"], *_ANY_INPUT),
+    "words": (*frames.USUAL["words"], "text", "sentence", *_ANY_INPUT),
+}
+# Names of an input in columns=; for texts the same as those of tables.
+_INPUT_ROLES = {"image": ("file_name", "image"), "volume": ("file_name", "volume", "image"), "text": ("text",), "words": ("words",)}
 _KEYS = {
     "label": ("label", "labels", "target", "targets", "y"),
-    "group": ("group", "patient_id", "patient", "subject_id"),
-    "split": ("split",),
+    "group": frames.USUAL["group"],
+    "split": frames.USUAL["split"],
 }
-_INPUT_ROLES = ("file_name", "image", "volume", "text", "words")  # names of the input in columns=
 _WHOLE = object()
 
 
@@ -90,61 +101,67 @@ def read_torch(dataset: Any, options: ReadOptions) -> Raw:
         raise OptionError(f"{options.named} needs items that are dicts, and those of {source} are {type(first).__name__}s")
     if not isinstance(first, tuple | list) or len(first) < 2:
         return Raw(Items(dataset) if not isinstance(first, tuple | list) else Items(dataset, 0), None, source=source)
-    return _labelled(dataset, Items(dataset, 0), _targets(dataset, source), source)
+    return _labelled(dataset, Raw(Items(dataset, 0), _targets(dataset, source), source=source))
 
 
 def _read_dicts(dataset: Any, first: Mapping[Any, Any], options: ReadOptions, source: str) -> Raw:
     keys = find_keys(first, options, source)
-    wanted = [keys[role] for role in ("label", "group", "split") if role in keys] + list(options.label_columns)
+    lazy = not options.textual and not isinstance(first[keys["input"]], str | os.PathLike)
+    roles = {"input": options.reads if options.textual else "file_name"}
+    chosen = {roles.get(role, role): key for role, key in keys.items() if not (lazy and role == "input")}
     # One pass over the items, as each decodes its input.
-    rows = [[row[key] for key in wanted] for row in _rows(dataset, wanted)] if wanted else []
-    columns: dict[Any, list[Any]] = {key: [_plain(row[place]) for row in rows] for place, key in enumerate(wanted)}
-    groups = [str(value) for value in columns[keys["group"]]] if "group" in keys else None
-    splits = [str(value) for value in columns[keys["split"]]] if "split" in keys else None
-    inputs = Items(dataset, keys["input"])
-    labels: list[Any] | None = columns[keys["label"]] if "label" in keys else None
+    columns = _columns(dataset, list(dict.fromkeys((*chosen.values(), *options.label_columns))))
+    values = {role: columns[key] for role, key in chosen.items()}
     if options.label_columns and options.labelled is not False:
-        names = options.label_columns
-        labels = [Indicators(names, tuple(map(float, values))) for values in zip(*(columns[name] for name in names), strict=True)]
-        return Raw(inputs, labels, classes=names, groups=groups, splits=splits, source=source)
-    raw = Raw(inputs, None, source=source) if labels is None else _labelled(dataset, inputs, labels, source)
-    return Raw(raw.inputs, raw.labels, classes=raw.classes, groups=groups, splits=splits, source=source)
+        values["label"] = frames.indicators({name: columns[name] for name in options.label_columns}, source)
+    inputs: Any = Items(dataset, keys["input"]) if lazy else None
+    if options.textual:  # not turned into text, so that other things are refused
+        inputs = list(zip(values["text"], values["text_pair"], strict=True)) if "text_pair" in values else values[options.reads]
+    raw = frames.raw_of(values, chosen, options, source, inputs=inputs)
+    return raw if "label" not in chosen else _labelled(dataset, raw)
 
 
-def _rows(dataset: Any, wanted: Sequence[Any]) -> Sequence[Mapping[Any, Any]]:
-    rows = []
-    for index in range(len(dataset)):
+def _columns(dataset: Any, keys: Sequence[Any]) -> dict[Any, list[Any]]:
+    """Return the values of keys of all items."""
+    columns: dict[Any, list[Any]] = {key: [] for key in keys}
+    for index in range(len(dataset) if keys else 0):
         item = fetch(dataset, index)
-        absent = [repr(key) for key in wanted if not isinstance(item, Mapping) or key not in item]
+        absent = [repr(key) for key in keys if not isinstance(item, Mapping) or key not in item]
         if absent:
             raise DataError(f"item {index} of the dataset {type(dataset).__name__} has no {', '.join(absent)}, which its first item has")
-        rows.append({key: item[key] for key in wanted})
-    return rows
+        for key in keys:
+            columns[key].append(_plain(item[key]))
+    return columns
 
 
 def find_keys(first: Mapping[Any, Any], options: ReadOptions, source: str) -> dict[str, Any]:
-    """Return the key of each role in items that are dicts: ``input``, and where they have it ``label``, ``group``, ``split``.
+    """Return the key of each role in items that are dicts: ``input``, and those that they have of the others.
 
     Raises:
         DataError: If a required or a named key is missing, each with the nearest one.
     """
-    check_options(options.columns, [*_INPUT_ROLES, *_KEYS], "columns=")
+    inputs, usual = _INPUT_ROLES[options.reads], {"input": _INPUT_KEYS[options.reads], **_KEYS}
+    if options.reads == "text":
+        usual["text_pair"] = frames.USUAL["text_pair"]
+    check_options(options.columns, [*inputs, *(role for role in usual if role != "input")], "columns=")
     names = [str(key) for key in first]
-    own = {"input" if role in _INPUT_ROLES else role: name for role, name in options.columns.items()}
-    usual = {"input": _INPUT_KEYS, **_KEYS}
+    own = {"input" if role in inputs else role: name for role, name in options.columns.items()}
     found = {role: own[role] if role in own else next((key for key in keys if key in first), None) for role, keys in usual.items()}
     absent = [f"{name!r}{did_you_mean(str(name), names)}" for name in (*own.values(), *options.label_columns) if name not in first]
     if absent:
         raise DataError(f"the items of {source} have no key {examples(absent)}; their keys: {', '.join(map(repr, first))}")
     if found["input"] is None:
         raise DataError(
-            f"the items of {source} are dicts with the keys {', '.join(map(repr, first))}; one of {', '.join(_INPUT_KEYS)} is read as the "
-            "input, and columns={'file_name': …} names another"
+            f"the items of {source} are dicts with the keys {', '.join(map(repr, first))}; one of {', '.join(usual['input'])} is read as "
+            f"the input, and columns={{{inputs[0]!r}: …}} names another"
         )
     if options.labelled is False or options.label_columns:
         found["label"] = None
     if found["group"] not in (None, "group", own.get("group")):
-        log.info("%s: key %r is taken as the group that no split cuts; columns={'group': …} names another", source, found["group"])
+        if options.labelled is False:
+            found["group"] = None
+        else:
+            log.info("%s: key %r is taken as the group that no split cuts; columns={'group': …} names another", source, found["group"])
     return {role: key for role, key in found.items() if key is not None}
 
 
@@ -152,11 +169,12 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _labelled(dataset: Any, inputs: Items, labels: list[Any], source: str) -> Raw:
-    classes = _class_names(dataset)
+def _labelled(dataset: Any, raw: Raw) -> Raw:
+    """Return rows with the names of a dataset's ``classes`` instead of their indices."""
+    classes, labels = _class_names(dataset), raw.labels or ()
     if classes and all(type(label) is int and 0 <= label < len(classes) for label in labels):
-        return Raw(inputs, [classes[label] for label in labels], classes=classes, source=source)
-    return Raw(inputs, labels, source=source)
+        return replace(raw, labels=[classes[label] for label in labels], classes=classes)
+    return raw
 
 
 def _of_loader(data: Any) -> Any:
