@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,57 @@ def test_an_error_of_a_dataset_names_its_item_and_is_chained(at: int, kind: type
     with pytest.raises(CorruptInputError, match=rf"item {at} of the dataset Broken cannot be read: {kind.__name__}: .?gone") as caught:
         open_data(Broken())
     assert isinstance(caught.value.__cause__, kind)
+
+
+class Pairs:
+    """Pairs of image and target, with attributes of any kind."""
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return image(index), index % 2
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"tensors": {"x": 1}},
+        {"tensors": [1]},
+        {"tensors": [image(index) for index in range(6)]},
+        {"targets": 5},
+        {"targets": np.array(5)},
+        {"targets": {"a": 1}},
+        {"dataset": "flowers", "indices": 3},
+    ],
+)
+def test_attributes_of_a_dataset_are_not_trusted_for_their_names(attributes: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert open_data(Pairs(**attributes)).targets.tolist() == [0, 1, 0, 1, 0, 1]  # type: ignore[union-attr]
+    assert not caplog.records
+
+
+def test_other_targets_in_an_attribute_are_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    masks = torch.zeros((6, 64, 64))
+    assert open_data(Pairs(targets=masks)).targets.tolist() == [0, 1, 0, 1, 0, 1]  # type: ignore[union-attr]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "item 0 has the target 0" in line
+    assert len(line) < 1000
+
+
+@pytest.mark.parametrize("length", [None, 4])
+def test_an_iterable_dataset_gets_the_remedy_with_and_without_a_loader(length: int | None) -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return iter([])
+
+    if length is not None:
+        Stream.__len__ = lambda self: length  # type: ignore[attr-defined]
+    for data in (Stream(), torch.utils.data.DataLoader(Stream())):
+        with pytest.raises(DataError, match=r"dataset Stream has no length or cannot be indexed; .*map-style.*\(inputs, labels\)"):
+            open_data(data)
 
 
 def encoded(kind: str = "PNG") -> bytes:

@@ -90,8 +90,12 @@ def read_torch(dataset: Any, options: ReadOptions) -> Raw:
     """
     dataset = _of_loader(dataset)
     source = f"the dataset {type(dataset).__name__}"
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise DataError(f"{source} has no length or cannot be indexed; give a map-style dataset with __len__ and __getitem__")
+    iterable = isinstance(dataset, _torch_class("IterableDataset"))  # it has a __getitem__, which raises
+    if iterable or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise DataError(
+            f"{source} has no length or cannot be indexed; give a map-style dataset with __len__ and __getitem__, "
+            "or its samples as (inputs, labels)"
+        )
     if not len(dataset):
         raise DataError(f"{source} has no samples")
     first = fetch(dataset, 0)
@@ -186,6 +190,8 @@ def _of_loader(data: Any) -> Any:
     loaders = sys.modules.get("torch.utils.data")
     if loaders is None or not isinstance(data, loaders.DataLoader):
         return data
+    if isinstance(data.dataset, loaders.IterableDataset):
+        return data.dataset
     plain = (loaders.SequentialSampler, loaders.RandomSampler)
     own = [] if isinstance(data.sampler, plain) else [f"sampler {type(data.sampler).__name__}"]
     if data.batch_sampler is not None and type(data.batch_sampler) is not loaders.BatchSampler:
@@ -199,7 +205,7 @@ def _of_loader(data: Any) -> Any:
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
-    if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
+    if isinstance(dataset, _torch_class("Subset")):
         return _class_names(dataset.dataset)
     names = getattr(dataset, "classes", None)
     return tuple(unicodedata.normalize("NFC", str(name)) for name in names) if isinstance(names, list | tuple) and names else None
@@ -220,20 +226,25 @@ def _agrees(dataset: Any, stored: Sequence[Any], source: str) -> bool:
             delivered = _plain(dataset[row][1])
             if delivered != stored[row] and repr(delivered) != repr(stored[row]):  # NaN differs from itself
                 line = "%s: item %d has the target %s and its attribute says %s; the targets of the items are used"
-                log.warning(line, source, row, delivered, stored[row])
+                log.warning(line, source, row, examples([delivered]), examples([stored[row]]))
                 return False
     return True
 
 
 def _stored_targets(dataset: Any) -> list[Any] | None:
     """Return the targets that a dataset has as an attribute, or None."""
-    if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):  # torch.utils.data.Subset
+    if isinstance(dataset, _torch_class("Subset")):
         targets = _stored_targets(dataset.dataset)
         return None if targets is None else [targets[index] for index in dataset.indices]
-    if hasattr(dataset, "tensors"):  # torch.utils.data.TensorDataset
-        return list(dataset.tensors[1].tolist())
-    stored = getattr(dataset, "targets", None)
+    if isinstance(dataset, _torch_class("TensorDataset")):
+        return list(dataset.tensors[1].tolist()) if len(dataset.tensors) > 1 else None
+    stored = _plain(getattr(dataset, "targets", None))
     # With a target_transform, which only __getitem__ applies, `targets` would be wrong.
-    if stored is None or len(stored) != len(dataset) or getattr(dataset, "target_transform", None) is not None:
+    if not isinstance(stored, list | tuple) or len(stored) != len(dataset) or getattr(dataset, "target_transform", None) is not None:
         return None
     return list(map(_plain, stored))
+
+
+def _torch_class(name: str) -> Any:
+    """Return a class of ``torch.utils.data``, or one of which nothing is an instance if torch is not imported."""
+    return getattr(sys.modules.get("torch.utils.data"), name, ())
