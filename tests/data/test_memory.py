@@ -249,3 +249,21 @@ def test_a_list_may_hold_encoded_images(tmp_path: Path) -> None:
     assert len(table) == 3
     pixels = [np.asarray(decode(item)) for item in table.inputs]
     assert all(np.array_equal(pixels[0], other) for other in pixels)
+
+
+@pytest.mark.parametrize(("task", "reads"), [("multi-label", "text"), ("token-classification", "words")])
+def test_an_unlabelled_value_in_a_list_of_class_labels_is_refused_with_its_row(task: str, reads: str) -> None:
+    import datasets
+
+    kind = datasets.Sequence(datasets.ClassLabel(names=["cat", "dog"]))
+    inputs = {"text": datasets.Value("string")} if reads == "text" else {"words": datasets.Sequence(datasets.Value("string"))}
+    for odd in ([-1], [1, -1]):
+        rows = {next(iter(inputs)): [["a"] * 2, ["b"] * len(odd)] if reads == "words" else ["a", "b"], "label": [[0, 1], odd]}
+        hub = datasets.Dataset.from_dict(rows, features=datasets.Features(inputs | {"label": kind}))
+        with pytest.raises(DataError, match="row 1|'b'"):
+            open_data(hub, task=task, reads=reads)
+
+
+def test_a_class_name_of_very_many_digits_is_sorted_as_text() -> None:
+    long = "1" * 5000
+    assert open_data((np.zeros((3, 6, 6), np.uint8), ["2", "10", long])).classes == ("10", long, "2")

@@ -151,7 +151,7 @@ def read_hub(dataset: Any, options: ReadOptions) -> Raw:
 
 def _named(label: Any, name: Callable[[Any], str]) -> Any:
     if isinstance(label, list):
-        return [name(one) for one in label]
+        return [_named(one, name) for one in label]
     # datasets marks unlabelled rows by -1.
     return None if label is None or label < 0 else name(label)
 

@@ -47,8 +47,8 @@ def encode_sets(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[
     """
     parts = parse_sets(labels, classes, source)
     _refuse_mappings(parts, inputs, source)
-    rows = [_is_row(part) for part in parts if part]
-    if any(rows):
+    rows = [_is_row(part) for part in parts if not all(map(is_missing, part))]
+    if any(rows) or (not rows and any(_is_row(part) for part in parts if part)):
         if not all(rows):
             raise DataError(
                 f"{source}: {count(sum(rows), 'label')} of {len(labels)} are lists of numbers and {len(rows) - sum(rows)} are names; "

@@ -181,6 +181,11 @@ def encode_by_word(
     if wrong:
         raise DataError(f"{source}: {count(len(wrong), 'sentence')} have no list of labels, one per word: {examples(wrong)}")
     rows = [label.split() if isinstance(label, str) else [plain(part) for part in label] for label in labels]
+    gaps = [f"row {row}" for row, tags in enumerate(rows) if any(is_missing(tag) for tag in tags if not isinstance(tag, str))]
+    if gaps:
+        raise DataError(
+            f"{source}: words have no label in {count(len(gaps), 'sentence')} of {len(rows)}: {examples(gaps)}; label each word"
+        )
     if classes is not None and are_indices([part for row in rows for part in row], tuple(map(str, classes))):
         rows = [[classes[int(part)] for part in row] for row in rows]
     rows = [[name_of(part) for part in row] for row in rows]
