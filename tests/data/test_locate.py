@@ -115,11 +115,27 @@ def test_metadata_of_splits_and_its_own_columns(tmp_path: Path) -> None:
         open_train_valid(tmp_path, columns={"label": "knd"})
 
 
-def test_metadata_without_labels_leaves_the_class_folders(tmp_path: Path) -> None:
+def test_metadata_without_labels_leaves_the_class_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path / "a" / "0.png")
     write(tmp_path / "b" / "0.png", 1)
     (tmp_path / "metadata.csv").write_text("file_name,caption\na/0.png,x\nb/0.png,y\n")
+    write(tmp_path / "b" / "1.png", 2)
+    caplog.set_level(logging.INFO)
     assert open_data(tmp_path).classes == ("a", "b")
+    assert "metadata.csv is not read" in caplog.text
+    assert len(open_data(tmp_path)) == len(open_data(tmp_path, labelled=False)) == 3
+
+
+@pytest.mark.parametrize(("columns", "number"), [("file_name,label", 1), ("file_name,caption", 1), ("caption,label", 2)])
+def test_metadata_are_the_same_table_for_training_and_prediction(
+    tmp_path: Path, columns: str, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    for index in range(2):
+        write(tmp_path / f"{index}.png", index)
+    (tmp_path / "metadata.csv").write_text(f"{columns}\n0.png,x\n")
+    caplog.set_level(logging.INFO)
+    assert len(open_data(tmp_path, labelled=None)) == len(open_data(tmp_path, labelled=False)) == number
+    assert ("is read as the table" in caplog.text) == (number == 1)
 
 
 def test_splits_of_other_names_get_a_hint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -260,7 +260,7 @@ def test_an_unlabelled_value_in_a_list_of_class_labels_is_refused_with_its_row(t
     for odd in ([-1], [1, -1]):
         rows = {next(iter(inputs)): [["a"] * 2, ["b"] * len(odd)] if reads == "words" else ["a", "b"], "label": [[0, 1], odd]}
         hub = datasets.Dataset.from_dict(rows, features=datasets.Features(inputs | {"label": kind}))
-        with pytest.raises(DataError, match="row 1|'b'"):
+        with pytest.raises(DataError, match=r"row 1|'b'"):
             open_data(hub, task=task, reads=reads)
 
 

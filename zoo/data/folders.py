@@ -6,13 +6,13 @@ import logging
 import os
 import unicodedata
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 from zoo.data import frames
 from zoo.data.image_files import EXTENSIONS, describe_unread, entries, identity, is_dir, is_image, walk
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.table import SPLIT_WORDS, looks_like_valid, split_word
+from zoo.data.table_files import parse_file
 from zoo.errors import DataError, OptionError, did_you_mean, examples
 from zoo.tasks.label_names import class_order
 
@@ -26,7 +26,8 @@ def read_folder(folder: Path, options: ReadOptions) -> Raw:
     """Read a folder of class subfolders, of train/ val/ test/ with class subfolders, or of images alone.
 
     Files at any depth below a class folder belong to it. Hidden files and folders are left out. A ``metadata.csv`` or
-    ``metadata.jsonl`` beside the images, as of Hugging Face image folders, is read as their table.
+    ``metadata.jsonl`` beside the images, as of Hugging Face image folders, is read as their table if it has a column of files, and
+    either one of labels or no subfolders beside it.
 
     Args:
         folder: An existing folder.
@@ -40,27 +41,36 @@ def read_folder(folder: Path, options: ReadOptions) -> Raw:
     if names and (names <= SPLITS or {split_word(name) for name in names} >= {"train", "valid"}):
         return _read_splits(folder, {name: path for name, path in subfolders.items() if name.lower() in SPLITS}, subfolders, options)
     _refuse_odd_splits(folder, subfolders)
-    raw = _read_part(folder, subfolders, options)
+    raw = _read_part(folder, subfolders, options, by_class=options.labelled is not False)
     if not raw.inputs:
         raise _no_image(folder, f", also in its {len(subfolders)} subfolders")
     return raw
 
 
-def _read_part(folder: Path, subfolders: dict[str, str], options: ReadOptions) -> Raw:
+def _read_part(folder: Path, subfolders: dict[str, str], options: ReadOptions, *, by_class: bool) -> Raw:
     table = _metadata(folder)
     if table is not None:
-        if options.labelled is False or options.columns or options.label_columns or frames.has_labels(table):
-            return frames.read_table(table, options)
-        log.info("%s has no column of labels, so the class folders are read; columns= names one", table)
-    if options.named or options.root:
+        frame = parse_file(table)
+        if _is_table(list(map(str, frame.columns)), subfolders, options):
+            log.info("%s is read as the table of its folder", table)
+            return frames.read_frame(frame, options, source=repr(str(table)), base=table.parent)
+        log.info("%s is not read: the table of a folder has a column of files and one of labels; columns= names them", table)
+    elif options.named or options.root:
         given = " and ".join(filter(None, (options.named, f"root={str(options.root)!r}" if options.root else "")))
         raise OptionError(f"{given} needs a table, and {str(folder)!r} has no {' or '.join(METADATA)}")
-    if options.labelled is not False:
+    if by_class:
         return _read_classes(folder, subfolders)
     unread: Counter[str] = Counter()
     raw = Raw(list(walk(str(folder), unread=unread)), None, source=repr(str(folder)))
     _warn_unread(folder, unread)
     return raw
+
+
+def _is_table(columns: list[str], subfolders: dict[str, str], options: ReadOptions) -> bool:
+    """Return whether metadata with these columns are the table of a folder, for training and prediction alike."""
+    if options.named or options.root:
+        return True
+    return frames.names_files(columns) and (frames.has_labels(columns) or not subfolders)
 
 
 def _metadata(folder: Path) -> Path | None:
@@ -115,8 +125,7 @@ def _read_splits(folder: Path, splits: dict[str, str], subfolders: dict[str, str
         log.warning("%s: read as splits %s; not read: %s", folder, ", ".join(splits), ", ".join(left_out))
     parts = []
     for name, path in splits.items():
-        labelled = replace(options, labelled=None) if options.labelled is False and _metadata(Path(path)) is None else options
-        parts.append(_read_part(Path(path), _subfolders(Path(path)), labelled).with_split(name))
+        parts.append(_read_part(Path(path), _subfolders(Path(path)), options, by_class=True).with_split(name))
     if not any(part.inputs for part in parts):
         raise _no_image(folder, f" in {', '.join(splits)}")
     return join(parts, repr(str(folder)))

@@ -50,9 +50,14 @@ def read_table(path: Path, options: ReadOptions) -> Raw:
     return read_frame(parse_file(path), options, source=repr(str(path)), base=path.parent)
 
 
-def has_labels(path: Path) -> bool:
-    """Return whether a file has a column that is read as the labels."""
-    return any(name in USUAL["label"] for name in map(str, parse_file(path).columns))
+def names_files(names: Sequence[str]) -> bool:
+    """Return whether columns of these names have one that is read as the files."""
+    return any(name in USUAL["file_name"] for name in names)
+
+
+def has_labels(names: Sequence[str]) -> bool:
+    """Return whether columns of these names have one that is read as the labels."""
+    return any(name in USUAL["label"] for name in names)
 
 
 def read_frame(
