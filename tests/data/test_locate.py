@@ -73,6 +73,37 @@ def test_a_root_without_use_is_refused(images: Path, given: dict[str, str], fact
         open_data(source, **given)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_names_of_files_in_a_hub_dataset_are_looked_for(images: Path, split: bool) -> None:
+    import datasets  # type: ignore[import-untyped]  # ships no types
+
+    hub = datasets.Dataset.from_dict({"image_id": ["isic_0", "isic_1"], "label": ["a", "b"]})
+    source = datasets.DatasetDict({"train": hub}) if split else hub
+    assert found(open_data(source, root=images)) == ["isic_0.png", "isic_1.png"]
+    with pytest.raises(DataError, match=r"2 files of 2 that do not exist.*'isic_0', 'isic_1'"):
+        open_data(source)
+
+
+def test_messages_show_a_root_as_text(images: Path) -> None:
+    for root, source in ((images, ([1.0], [1])), (images / "gone", ids(images, ["isic_0", "isic_1"]))):
+        with pytest.raises(ZooError) as caught:
+            open_data(source, root=root, reads="volume")
+        assert repr(str(root)) in str(caught.value)
+        assert "Path(" not in str(caught.value)
+
+
+def test_a_folder_is_a_volume_and_no_picture(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    (images / "images" / "isic_0").mkdir()
+    path = ids(images, ["isic_0", "isic_1"])
+    assert found(open_data(path, root=images / "images")) == ["isic_0.png", "isic_1.png"]
+    with pytest.raises(DataError, match=r"1 file of 1 that .*images' \(a folder\)"):
+        open_data([str(images / "images")])
+    caplog.clear()
+    assert open_data([str(images / "images")], reads="volume").inputs == [str(images / "images")]
+    assert "found" not in caplog.text
+
+
 def test_backslashes_and_decomposed_names_are_found(images: Path) -> None:
     (images / "images" / "isic_0.png").rename(images / "images" / unicodedata.normalize("NFD", "é.png"))
     table = open_data(ids(images, ["images\\é.png", "images\\isic_1.png"], "path"))

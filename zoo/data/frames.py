@@ -123,7 +123,7 @@ def raw_of(
     if inputs is None:
         if "file_name" in values:
             names = [str(item) if isinstance(item, int) else item for item in values["file_name"]]  # ids that are numbers
-            inputs = place_files(names, source, base, options.root, absent=options.absent)
+            inputs = place_files(names, source, base, options.root, reads=options.reads, absent=options.absent)
         else:
             inputs = texts_of(values, source)
     return Raw(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.data.image_files import EXTENSIONS, walk
+from zoo.data.image_files import EXTENSIONS, is_dir, walk
 from zoo.errors import DataError, count, examples
 
 log = logging.getLogger("zoo")
@@ -23,12 +23,14 @@ def place_files(
     base: Path | None = None,
     root: str | os.PathLike[str] | None = None,
     *,
+    reads: str = "image",
     absent: bool = False,
 ) -> list[Any]:
     """Return inputs as paths of files that exist; images and arrays are unchanged.
 
     Names are relative to ``root``, else to ``base``, else to the current folder. A name that is no file may lack its ending, have
-    backslashes, or be written in Unicode's other form; with ``root`` it may also be anywhere below.
+    backslashes, or be written in Unicode's other form; with ``root`` it may also be anywhere below. A folder is a sample of a model that
+    ``reads`` volumes, and of no other.
 
     Raises:
         DataError: If files do not exist, unless they may be ``absent``, or a name fits several, naming the first four.
@@ -40,20 +42,21 @@ def place_files(
             raise DataError(f"root is {folder!r}, and there is no such folder")
     # os.path is ten times faster than Path over 10^5 rows.
     placed = [os.path.join(folder, item) if isinstance(item, str | os.PathLike) else item for item in inputs]  # noqa: PTH118
-    rows = [row for row, item in enumerate(placed) if isinstance(item, str) and not os.path.isfile(item)]  # noqa: PTH113
+    series = reads == "volume"  # as a folder of DICOM files
+    rows = [row for row, item in enumerate(placed) if isinstance(item, str) and not _exists(item, folders=series)]
     if not rows:
         return placed
-    places = _Places(folder, deep=root is not None)
+    places = _Places(folder, deep=root is not None, folders=series)
     several, missing = [], []
     for row in rows:
         name = os.fspath(inputs[row])
-        found = [placed[row]] if os.path.exists(placed[row]) else places.of(name)  # noqa: PTH110
+        found = places.of(name)
         if len(found) == 1:
             placed[row] = found[0]
         elif found:
             several.append(f"{name!r} ({examples([repr(os.path.relpath(path, folder or '.')) for path in found], 2)})")
         else:
-            missing.append(repr(placed[row]))
+            missing.append(repr(placed[row]) + (" (a folder)" if os.path.isdir(placed[row]) else ""))  # noqa: PTH112
     if several:
         raise DataError(f"{source}: {count(len(several), 'name')} of {len(placed)} fit several files: {examples(several)}; name one")
     if missing and not absent:
@@ -65,11 +68,15 @@ def place_files(
     return placed
 
 
+def _exists(path: str, *, folders: bool) -> bool:
+    return os.path.isfile(path) or (os.path.exists(path) and (folders or not os.path.isdir(path)))  # noqa: PTH110, PTH112, PTH113
+
+
 class _Places:
     """The files of a folder by the ways in which a name may differ from them."""
 
-    def __init__(self, folder: str, *, deep: bool) -> None:
-        self._folder, self._deep = folder, deep
+    def __init__(self, folder: str, *, deep: bool, folders: bool) -> None:
+        self._folder, self._deep, self._folders = folder, deep, folders
         self._listed: dict[str, dict[str, list[str]]] = {}
         self._below: dict[str, list[str]] | None = None
         self._endings: set[str] = set()
@@ -106,7 +113,11 @@ class _Places:
         if folder not in self._listed:
             try:
                 with os.scandir(folder or ".") as entries:
-                    self._listed[folder] = _by_name(os.path.join(folder, entry.name) for entry in entries)  # noqa: PTH118
+                    self._listed[folder] = _by_name(
+                        os.path.join(folder, entry.name)  # noqa: PTH118
+                        for entry in entries
+                        if self._folders or not is_dir(entry)
+                    )
             except OSError:  # no such folder
                 self._listed[folder] = {}
         return self._listed[folder]

@@ -132,8 +132,11 @@ def read_hub(dataset: Any, options: ReadOptions) -> Raw:
         raise DataError(f"{source} has a transform (set_transform), which is not run; give dataset.with_format(None), and fit(augment=…)")
     dataset = dataset.with_format(None)  # tensors of with_format("torch") have lost the types of their columns
     found = find_columns(dataset.column_names, options, source)
+    pixels = found.get("file_name")
+    if pixels is not None and getattr(dataset.features[pixels], "dtype", "") in ("string", "large_string"):
+        pixels = None  # names of files, which are looked for
     values: dict[str, list[Any]] = {
-        role: list(dataset.select_columns(name)[:][name]) for role, name in found.items() if role != "file_name"
+        role: list(dataset.select_columns(name)[:][name]) for role, name in found.items() if role != "file_name" or pixels is None
     }
     if options.label_columns and options.labelled is not False:
         values["label"] = indicators({name: list(dataset.select_columns(name)[:][name]) for name in options.label_columns}, source)
@@ -142,7 +145,6 @@ def read_hub(dataset: Any, options: ReadOptions) -> Raw:
     name: Callable[[Any], str] | None = getattr(feature, "int2str", None)
     if name is not None:
         values["label"] = [_named(label, name) for label in values["label"]]
-    pixels = found.get("file_name")
     inputs = None if pixels is None else Items(_encoded(dataset.select_columns(pixels), pixels), pixels)
     classes = tuple(feature.names) if name is not None and feature is not None else None
     raw = raw_of(values, found, options, source, inputs=inputs)

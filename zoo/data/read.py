@@ -49,7 +49,7 @@ def read(source: Any, options: ReadOptions) -> Raw:
     if options.labelled and raw.labels is None:
         raise DataError(f"{raw.source} has no labels; give class folders, a label column, or (X, y)")
     if options.root is not None and not (isinstance(raw.inputs, list) and any(isinstance(item, str) for item in raw.inputs)):
-        raise OptionError(f"root={options.root!r} is the folder of files that are named, and {raw.source} names none")
+        raise OptionError(f"root={os.fspath(options.root)!r} is the folder of files that are named, and {raw.source} names none")
     return replace(raw, labels=None, classes=None) if options.labelled is False else raw
 
 
@@ -154,7 +154,11 @@ def _read_memory(source: Any, options: ReadOptions) -> Raw:
         and not isinstance(source[0], (str, bytes, Mapping, os.PathLike, _class("PIL.Image", "Image")))
     ):
         raw = memory.read_arrays(*source, reads=reads, channels=options.channels)
-        return raw if options.root is None else replace(raw, inputs=place_files(raw.inputs, raw.source, root=options.root))
+        return (
+            raw
+            if options.root is None
+            else replace(raw, inputs=place_files(raw.inputs, raw.source, root=options.root, reads=options.reads))
+        )
     if hasattr(source, "dataobj"):  # one nibabel image
         source = [source]
     if isinstance(source, list | tuple):
@@ -185,7 +189,7 @@ def _read_list(items: Sequence[Any], options: ReadOptions) -> Raw:
     )
     if odd:
         raise DataError(f"the list holds {examples(odd)}; give paths, encoded bytes, PIL images, arrays or tensors (labels go into (X, y))")
-    return replace(raw, inputs=place_files(raw.inputs, raw.source, root=options.root, absent=options.absent))
+    return replace(raw, inputs=place_files(raw.inputs, raw.source, root=options.root, reads=options.reads, absent=options.absent))
 
 
 def _read_table(table: Table) -> Raw:
