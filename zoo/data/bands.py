@@ -39,7 +39,7 @@ from zoo.data.nifti import ARRAYS, load_array
 from zoo.errors import CorruptInputError, DataError, MissingExtraError
 
 Array = npt.NDArray[Any]
-PICTURES = (1, 3)  # numbers of channels that pictures are decoded to, see ``zoo.data.images``
+PICTURE_CHANNELS = (1, 3)  # numbers of channels that pictures are decoded to, see ``zoo.data.images``
 _TIFF = (".tif", ".tiff")
 _WHITE = {"uint8": 255.0, "uint16": 65535.0}
 _MODES = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "bicubic"}  # torch has no Lanczos

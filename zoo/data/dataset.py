@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from zoo.data.bands import PICTURES, read_bands
+from zoo.data.bands import PICTURE_CHANNELS, read_bands
 from zoo.data.images import decode
 from zoo.data.table import PIXELS, Table
 from zoo.data.transforms import Transform
@@ -188,7 +188,7 @@ def _cause(table: Table, row: int, window: tuple[float, float] | None, channels:
         if not isinstance(source, torch.Tensor) or not source.is_floating_point():
             if table.reads == "volume":
                 read_volume(source, channels)
-            elif channels not in (0, *PICTURES):
+            elif channels not in (0, *PICTURE_CHANNELS):
                 read_bands(source, channels, name=f"row {row}", window=window)
             else:  # the smallest decoded size is faster, and still reads the file to its end
                 decode(source, name=f"row {row}", at_least=1, window=window)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.data.bands import PICTURES
+from zoo.data.bands import PICTURE_CHANNELS
 from zoo.data.spread import spread
 from zoo.data.table import Array, Table, spread_rows
 from zoo.data.transforms import check_finite
@@ -74,7 +74,7 @@ class FloatImages(Sequence[Any]):
         return self._pixels(item) if is_float_tensor(item) else item
 
     def _pixels(self, x: torch.Tensor) -> Array:
-        pictures = self.channels in PICTURES
+        pictures = self.channels in PICTURE_CHANNELS
         known = (1, 3, 4) if pictures else (self.channels,)
         if x.ndim == 3 and x.shape[0] in known:
             x = x.permute(1, 2, 0)

@@ -12,7 +12,7 @@ from zoo.data.codecs import OPTIONAL, UNREAD, can_read, remedy
 from zoo.data.dicom import is_dicom
 from zoo.errors import DataError, count
 
-PICTURES = (
+PICTURE_ENDINGS = (
     ".avif",
     ".bmp",
     ".gif",
@@ -30,7 +30,7 @@ PICTURES = (
     ".tiff",
     ".webp",
 )
-EXTENSIONS = (*PICTURES, ".dcm", ".dicom", ".nii", ".nii.gz", ".npy", ".npz")
+EXTENSIONS = (*PICTURE_ENDINGS, ".dcm", ".dicom", ".nii", ".nii.gz", ".npy", ".npz")
 
 log = logging.getLogger(__name__)
 Identity = tuple[int, int]

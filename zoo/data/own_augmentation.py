@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.data.bands import PICTURES, read_bands
+from zoo.data.bands import PICTURE_CHANNELS, read_bands
 from zoo.data.images import decode
 from zoo.data.transforms import Evaluate, check_tensor
 from zoo.declare import Image
@@ -68,7 +68,7 @@ class OwnAugmentation:
     def _decoded(self, source: Any) -> Any:
         """Return a PIL image; for other than 1 or 3 channels a float array ``(height, width, channels)`` in [0, 1]."""
         inputs = self.inputs
-        if inputs.channels in PICTURES:
+        if inputs.channels in PICTURE_CHANNELS:
             return decode(source, inputs.channels, window=inputs.window)
         return read_bands(source, inputs.channels, window=inputs.window).permute(1, 2, 0).numpy()
 

@@ -16,7 +16,7 @@ from PIL.Image import Resampling
 from zoo.data.augment import Augment as Augment
 from zoo.data.augment import erase, random_box, vary
 from zoo.data.augment import mix_batch as mix_batch
-from zoo.data.bands import PICTURES, cover, read_bands, vary_bands
+from zoo.data.bands import PICTURE_CHANNELS, cover, read_bands, vary_bands
 from zoo.data.images import decode
 from zoo.declare import Image
 from zoo.errors import CorruptInputError, DataError, OptionError
@@ -61,7 +61,7 @@ def train_transform(inputs: Image, augment: Augment) -> Transform:
     Returns:
         A picklable function of an input and a ``random.Random`` that gives float32 ``(channels, height, width)``.
     """
-    if augment.rand_augment and inputs.channels not in PICTURES:
+    if augment.rand_augment and inputs.channels not in PICTURE_CHANNELS:
         raise OptionError(f"rand_augment is for pictures of 1 or 3 channels, and the model takes {inputs.channels}")
     return Train(inputs, augment) if augment.varies else Evaluate(inputs)
 
@@ -82,7 +82,7 @@ class Evaluate:
         if isinstance(source, torch.Tensor) and source.is_floating_point():
             return check_tensor(source, inputs)
         target = resize_target(inputs)
-        if inputs.channels not in PICTURES:
+        if inputs.channels not in PICTURE_CHANNELS:
             return self._of_bands(read_bands(source, inputs.channels, window=inputs.window), target)
         image = decode(source, inputs.channels, window=inputs.window)
         image = image.resize(_cover(image.size, target), _RESAMPLING[inputs.interpolation])
@@ -113,7 +113,7 @@ class Train:
         inputs, augment = self.inputs, self.augment
         if isinstance(source, torch.Tensor) and source.is_floating_point():
             return check_tensor(source, inputs)
-        if inputs.channels not in PICTURES:
+        if inputs.channels not in PICTURE_CHANNELS:
             varied = vary_bands(read_bands(source, inputs.channels, window=inputs.window), augment, rng)
             x = self.normalise.values(cover(varied, inputs.height, inputs.width, inputs.interpolation))
             return erase(x, rng) if augment.erase and rng.random() < augment.erase else x

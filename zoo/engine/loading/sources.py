@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bands import PICTURES as PICTURE_CHANNELS
+from zoo.data.bands import PICTURE_CHANNELS
 from zoo.data.dataset import drop_corrupt
 from zoo.data.float_tensors import FloatImages, holds_others, read_floats
-from zoo.data.image_files import PICTURES
+from zoo.data.image_files import PICTURE_ENDINGS
 from zoo.data.open import Table, open_train_valid
 from zoo.data.read import TEXTUAL, kind_of
 from zoo.data.table import flat_targets
@@ -195,7 +195,7 @@ def refuse_window(window: tuple[float, float] | None, table: Table, channels: in
         OptionError: If a window is given and all inputs are pictures.
     """
     names = [name for name in table.inputs if isinstance(name, str | os.PathLike)] if isinstance(table.inputs, list) else []
-    pictures = bool(names) and all(os.fspath(name).lower().endswith(PICTURES) for name in names)
+    pictures = bool(names) and all(os.fspath(name).lower().endswith(PICTURE_ENDINGS) for name in names)
     if window is not None and pictures and channels in PICTURE_CHANNELS:
         raise OptionError(f"window: it is for DICOM files and volumes, and {table.source} has pictures; leave it out")
 
