@@ -214,7 +214,9 @@ def chest(tmp_path: Path) -> Path:
     return tmp_path / "x.csv"
 
 
-@pytest.mark.parametrize("given", [{"label_columns": ["Mass", "Edema"]}, {"columns": {"label": ["Mass", "Edema"]}}])
+@pytest.mark.parametrize(
+    "given", [{"label_columns": ["Mass", "Edema"]}, {"label_columns": "Mass, Edema"}, {"columns": {"label": ["Mass", "Edema"]}}]
+)
 def test_a_column_per_class_is_read_with_its_gaps(chest: Path, given: dict[str, Any]) -> None:
     table = open_data(chest, task="multi-label", uncertain="mask", **given)
     assert table.classes == ("Mass", "Edema")
@@ -247,6 +249,14 @@ def test_one_hot_columns_of_a_single_label_have_exactly_one_1() -> None:
     assert table.targets.tolist() == [1, 0, 0, 1]  # type: ignore[union-attr]
     with pytest.raises(DataError, match=r"2 rows of 4 have not exactly one 1.*row 0 \(2 1\), row 1 \(0 1\)"):
         open_data(frame.assign(dog=[1, 0, 1, 0]), label_columns=["dog", "cat"])
+
+
+@pytest.mark.parametrize(("task", "values"), [("single-label", ["b", "a"]), ("single-label", [1, 0]), ("regression", [1.5, 2.0])])
+def test_a_frame_of_one_column_is_that_column(task: str, values: list[Any]) -> None:
+    frame = pd.DataFrame({"label": values})
+    whole, column = read(frame[["label"]], task), read(frame["label"], task)
+    assert whole.classes == column.classes
+    assert np.array_equal(whole.targets, column.targets)  # type: ignore[arg-type]
 
 
 def test_label_columns_of_a_regression_are_its_numbers() -> None:

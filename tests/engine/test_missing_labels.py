@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.engine.tiny import images, model
+from zoo.data.open import open_data
 from zoo.engine.inference.confidence_intervals import weighted_metrics
 from zoo.engine.inference.evaluate import compute_metrics
 from zoo.engine.loading.order import balancing_weights
@@ -117,6 +118,10 @@ def test_an_own_loss_sees_the_mask_if_it_takes_it_and_is_refused_if_not(tmp_path
 def test_uncertain_is_for_several_labels_only(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"uncertain: it is for labels of -1"):
         model(3).fit(images(), uncertain="mask", out=tmp_path / "run", quiet=True)
+    with pytest.raises(OptionError, match=r"uncertain: it is for labels of -1 .*'single-label'"):
+        model(3).evaluate(images(), uncertain="mask")
+    with pytest.raises(OptionError, match=r"'msk' \(did you mean 'mask'\?\)"):
+        open_data(images(), task="multi-label", uncertain="msk")
     pixels, labels = labelled()
     labels[1][0] = -1
     net = model(3, task="multi-label", labels=["blue", "green", "red"])

@@ -129,7 +129,7 @@ def raw_of(
     return Raw(
         inputs,
         values.get("label"),
-        classes=options.label_columns or None if "label" in values else None,
+        classes=tuple(options.label_columns) or None if "label" in values else None,
         groups=[group_text(group) for group in values["group"]] if "group" in values else None,
         splits=[group_text(split) for split in values["split"]] if "split" in values else None,
         source=source,

@@ -17,7 +17,7 @@ from zoo.data.table import rows_of_split
 from zoo.errors import OptionError
 from zoo.tasks.find import find_task
 from zoo.tasks.label_columns import by_task
-from zoo.tasks.labels import class_names, encode, keep_classes, log_missing
+from zoo.tasks.labels import check_uncertain, class_names, encode, keep_classes, log_missing
 from zoo.tasks.task import Task
 
 _NONE: Mapping[str, str | Sequence[str]] = MappingProxyType({})
@@ -69,9 +69,11 @@ def open_data(
 
     Raises:
         DataError: If the source is missing, empty or of an unknown kind, or its labels are wrong.
+        OptionError: If options do not apply to the source or the task.
     """
     kind = find_task(task)
-    raw = by_task(read(source, ReadOptions(columns, labelled, reads, tuple(label_columns), root, channels, absent)), kind)
+    check_uncertain(uncertain, kind)
+    raw = by_task(read(source, ReadOptions(columns, labelled, reads, label_columns, root, channels, absent)), kind)
     if drop_other_classes and raw.labels is not None:
         raw = keep_classes(raw, classes, kind)
     if split is not None:
@@ -134,7 +136,8 @@ def open_train_valid(
     if valid is not None and valid_split is not None:
         raise OptionError("give either a validation source or valid_split=, not both")
     kind = find_task(task)
-    options = ReadOptions(columns, labelled=True, reads=reads, label_columns=tuple(label_columns), root=root, channels=channels)
+    check_uncertain(uncertain, kind)
+    options = ReadOptions(columns, labelled=True, reads=reads, label_columns=label_columns, root=root, channels=channels)
     raw, other = by_task(read(train, options), kind), None if valid is None else by_task(read(valid, options), kind)
     if drop_other_classes:
         raw, other = keep_classes(raw, classes, kind), other and keep_classes(other, classes, kind)

@@ -24,7 +24,8 @@ class ReadOptions:
             them for ``label`` is the same as ``label_columns``.
         labelled: True requires labels, False ignores them, None takes them if the source has them.
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; see ``zoo.data.table.Table``.
-        label_columns: Columns of a table that hold the labels, one per class; empty for a single column.
+        label_columns: Columns of a table that hold the labels, one per class, also written ``a,b``; empty for a single column. Kept
+            as a tuple.
         root: Folder of the files that a table names, or None for that of the table.
         channels: Channels of the images that the model takes.
         absent: Whether files that do not exist are kept, to fail when they are read.
@@ -33,7 +34,7 @@ class ReadOptions:
     columns: Mapping[str, Any] = field(default_factory=dict)
     labelled: bool | None = None
     reads: str = "image"
-    label_columns: tuple[str, ...] = ()
+    label_columns: Sequence[str] = ()
     root: str | os.PathLike[str] | None = None
     channels: int = 3
     absent: bool = False
@@ -42,6 +43,8 @@ class ReadOptions:
         odd = [f"{role}={name!r}" for role, name in self.columns.items() if not isinstance(name, str) and role != "label"]
         if odd:
             raise OptionError(f"columns= has {', '.join(odd)}; each role but the label has the name of one column")
+        wanted = self.label_columns
+        object.__setattr__(self, "label_columns", tuple(map(str.strip, wanted.split(",")) if isinstance(wanted, str) else wanted))
         listed = self.columns.get("label")
         if isinstance(listed, list | tuple):
             if self.label_columns:

@@ -35,6 +35,24 @@ UNCERTAIN_AS = {"mask": math.nan, "positive": 1.0, "negative": 0.0}
 _LARGEST = float(np.finfo(np.float32).max)  # larger values would be infinite as float32 targets
 
 
+def useless_uncertain(task: Task) -> str:
+    """Return why ``uncertain`` does not apply to a task; empty if it does."""
+    return "" if task.partial else f"it is for labels of -1 of a multi-label task, and the task is {task.name!r}"
+
+
+def check_uncertain(uncertain: str | None, task: Task) -> None:
+    """Check what an uncertain label counts as.
+
+    Raises:
+        OptionError: If the task has no uncertain labels, or there is no such way.
+    """
+    if uncertain is not None and (why := useless_uncertain(task)):
+        raise OptionError(f"uncertain: {why}")
+    if uncertain is not None and uncertain not in UNCERTAIN_AS:
+        known = " or ".join(map(repr, UNCERTAIN_AS))
+        raise OptionError(f"uncertain is {uncertain!r}{did_you_mean(uncertain, UNCERTAIN_AS)}; it is {known}")
+
+
 def class_names(raw: Raw, task: Task) -> tuple[str, ...] | None:
     """Return the classes that a source declares, else those in its labels; None for a task without classes."""
     if not task.has_classes or raw.classes is not None:

@@ -21,6 +21,7 @@ import zoo
         ("efficientnet_b0", {"drop_path_rate": 0.5}, "torchvision calls it stochastic_depth_prob"),
         ("googlenet", {"aux_logits": True}, "no part of a backbone"),
         ("vit_b_16", {"image_size": 96}, "give img_size"),
+        ("vit_b_16", {"img_size": (64, 96, 3)}, r"one number or \(height, width\)"),
         ("vit_b_16", {"img_size": (96, 128)}, "square images only"),
         ("vit_b_16", {"img_size": (64, 96, 3)}, r"refuses img_size=\(64, 96, 3\): .*height and width, not 3 numbers"),
         ("maxvit_t", {"img_size": (224,)}, "one number or height and width, not 1 numbers"),

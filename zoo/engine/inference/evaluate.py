@@ -23,7 +23,6 @@ from zoo.engine.options.own_parts import own_metrics, take_own_parts
 from zoo.errors import OptionError, did_you_mean, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
-from zoo.tasks.labels import UNCERTAIN_AS
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import Wanted, moved
 
@@ -117,8 +116,6 @@ def evaluate(
         quiet=quiet,
     )
     opening: dict[str, Any] = {"task": model.task, "classes": model.labels, "split": split, "columns": columns, "absent": options.skip}
-    if uncertain is not None and (not decoder.task.partial or uncertain not in UNCERTAIN_AS):
-        raise OptionError(f"uncertain is {uncertain!r}; it is {' or '.join(map(repr, UNCERTAIN_AS))}, for a multi-label task")
     opening |= {"label_columns": label_columns, "uncertain": uncertain, "root": root, "channels": channels_of(model)}
     table = open_data(data, labelled=True, reads=reads(model), drop_other_classes=drop_other_classes, **opening)
     check_targets(model, table)

@@ -13,6 +13,7 @@ from zoo.models.backbone import is_own
 from zoo.models.heads import OWN
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
+from zoo.tasks.labels import useless_uncertain
 from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
@@ -91,8 +92,8 @@ def _useless(task: Task, config: Config) -> list[tuple[list[str], str]]:
     for name, why in task.useless.items():
         if getattr(config, name):
             reasons.setdefault(why, []).append(name)
-    if config.uncertain and not task.partial:
-        reasons.setdefault(f"it is for labels of -1 of a multi-label task, and the task is {task.name!r}", []).append("uncertain")
+    if config.uncertain and (why := useless_uncertain(task)):
+        reasons.setdefault(why, []).append("uncertain")
     if config.label_columns and task.per_token:
         reasons.setdefault(f"they are values per sample, and {task.name!r} labels words", []).append("label_columns")
     return [(names, why) for why, names in reasons.items()]
