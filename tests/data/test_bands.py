@@ -123,6 +123,15 @@ def test_a_model_of_six_channels_trains_and_predicts(kind: Any, augment: str, tm
     assert np.allclose(net.predict_proba(files), net.predict_proba(pixels[:6]), atol=1e-5)
 
 
+def test_one_image_of_bands_is_predicted_with_its_channels_first_or_last() -> None:
+    net, first = model(3, in_chans=6), cube().transpose(2, 0, 1)
+    expected = net.predict_proba([first])
+    for one in (first, first.transpose(1, 2, 0)):
+        assert np.array_equal(net.predict_proba(one), expected)
+    with pytest.raises((DataError, CorruptInputError), match=r"in_chans=N"):
+        net.predict(np.zeros((5, 32, 32), np.uint8))
+
+
 def test_wrong_numbers_of_channels_are_one_clear_error(tmp_path: Path) -> None:
     labels = ["a", "b"] * 6
     with pytest.raises(DataError, match=r"\(12, 16, 16, 5\).*in_chans=5"):

@@ -49,7 +49,9 @@ def read_arrays(inputs: Any, labels: Any, source: str = "the arrays", *, reads: 
 
 
 def _listed(labels: Any) -> list[Any]:
-    """Return labels as a list; those of a DataFrame stay with the names of its columns."""
+    """Return labels as a list; those of a DataFrame of several columns stay with the names of its columns."""
+    if hasattr(labels, "columns") and hasattr(labels, "iloc") and len(labels.columns) == 1:
+        labels = labels.iloc[:, 0]
     if hasattr(labels, "columns") and hasattr(labels, "iloc"):
         return list(indicators({str(name): labels.iloc[:, index].tolist() for index, name in enumerate(labels.columns)}, "the labels"))
     return list(labels.tolist()) if hasattr(labels, "tolist") else list(labels)

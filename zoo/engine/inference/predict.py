@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from zoo.data.bands import PICTURE_CHANNELS
 from zoo.data.open import Table, open_data
 from zoo.declare import Text
 from zoo.engine.inference.evaluate import evaluate
@@ -158,7 +159,9 @@ def _as_list(inputs: Any, kind: str, channels: int) -> Any:
         return [inputs] if getattr(inputs, "ndim", 0) == 3 else inputs
     if type(inputs).__module__.startswith("PIL."):
         return [inputs]
+    # A model of bands takes no grey images, of which an array of three axes could be a stack.
     single = getattr(inputs, "ndim", 0) == 2 or (
-        getattr(inputs, "ndim", 0) == 3 and (hasattr(inputs, "numpy") or inputs.shape[-1] in (1, 3, 4, channels))
+        getattr(inputs, "ndim", 0) == 3
+        and (hasattr(inputs, "numpy") or channels not in PICTURE_CHANNELS or inputs.shape[-1] in (1, 3, 4, channels))
     )
     return [inputs] if single and not hasattr(inputs, "columns") else inputs
