@@ -142,6 +142,17 @@ def run_zoo(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
     return code, printed.out + printed.err
 
 
+@pytest.fixture
+def families_as_before() -> Iterator[None]:
+    """An example registers a family of models, for its process."""
+    families = pytest.importorskip("zoo_hf.families").FAMILIES
+    before = dict(families)
+    yield
+    families.clear()
+    families.update(before)
+
+
+@pytest.mark.usefixtures("families_as_before")
 @pytest.mark.parametrize("page", [page for page in PAGES if page.exists() and runs(page) and not is_tutorial(page)], ids=identifier)
 def test_every_example_of_the_page_runs(page: Path, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}

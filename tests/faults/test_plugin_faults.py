@@ -146,7 +146,7 @@ def _numbered(value: Any, number: int) -> Any:
     [
         ("another API", {"api": ["99"]}, "plugin API 99"),
         ("a requirement that is not installed", {"requires": ["zoo-nowhere>=1"]}, "zoo-nowhere>=1, which is not installed"),
-        ("a newer zoo", {"requires": ["zoo>=99"]}, "zoo>=99, and"),
+        ("a newer zoo", {"requires": ["transfer-zoo>=99"]}, "transfer-zoo>=99, and"),
         ("an older torch", {"requires": ["torch<1", "numpy>=1; extra == 'more'", "nope; python_version < '3'"]}, "torch<1, and"),
     ],
 )
@@ -164,7 +164,7 @@ def test_r5_what_does_not_fit_is_skipped_with_a_reason_and_not_imported(
 
 def test_a_plugin_that_fits_this_api_is_loaded(tmp_path: Path) -> None:
     site = fake_dist(
-        tmp_path / "site", "zoo-near", names=["near/net"], api=["1", "2"], requires=["zoo>=0.1", "torch", "numpy; extra == 'x'"]
+        tmp_path / "site", "zoo-near", names=["near/net"], api=["1", "2"], requires=["transfer-zoo>=0.1", "torch", "numpy; extra == 'x'"]
     )
     assert "near/net" in run_zoo("list", "near/*", paths=[site]).stdout
 

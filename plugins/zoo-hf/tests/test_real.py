@@ -48,7 +48,7 @@ def test_embeddings_of_minilm_are_the_means_that_it_was_trained_with(minilm: Pat
 def test_the_listed_minilm_is_the_real_one(minilm: Path) -> None:
     listed, local = zoo.get("all-minilm-l6-v2", weights=False).spec, zoo.get(minilm).spec
     assert (listed.features, listed.layers, listed.license) == (local.features, local.layers, local.license)
-    assert listed.inputs == zoo.Text(max_length=LENGTHS, tokenizer=local.inputs.tokenizer, files=listed.inputs.files)  # type: ignore[union-attr]  # a text
+    assert listed.inputs == zoo.Text(max_length=LENGTHS, tokenizer=local.inputs.tokenizer, files=listed.inputs.files, max_positions=512)  # type: ignore[union-attr]  # a text
     filled = zoo.get("all-minilm-l6-v2", weights=minilm / "model.safetensors").build()
     assert sum(parameter.numel() for parameter in filled.parameters()) == listed.parameters
     assert all(torch.equal(a, b) for a, b in zip(filled.parameters(), zoo.get(minilm).build().parameters(), strict=True))

@@ -444,8 +444,14 @@ def _suit_optimizer(values: dict[str, Any], given: Mapping[str, Any]) -> None:
 def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Return the differences of two configurations that change the result; workers and device do not."""
     free = {name for name, option in DECLARED.items() if option.free}
-    fields = Config.model_fields
     # An option that the other run did not have yet counts as its default.
-    before = {name: theirs.get(name, fields[name].get_default(call_default_factory=True) if name in fields else None) for name in ours}
+    before = {name: theirs.get(name, _as_written(name)) for name in ours}
     names = [name for name in ours if name not in free and ours[name] != before[name]]
     return [f"{name} was {before[name]!r} and is {ours[name]!r}" for name in names]
+
+
+def _as_written(name: str) -> Any:
+    """Return the default of an option in the form of a record, where a tuple is a list."""
+    field = Config.model_fields.get(name)
+    default = field.get_default(call_default_factory=True) if field is not None else None
+    return list(default) if isinstance(default, tuple) else default
