@@ -268,7 +268,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [pytest.param(form, marks=[pytest.mark.sweep] * (form == "before torch 1.6")) for form in FORMS])
 def test_what_the_hub_has_only_as_pickles_is_loaded_in_one_line_and_locked_with_what_is_made_of_it(
     form: str, tmp_path: Path, hub: FakeHub
 ) -> None:

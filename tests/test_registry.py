@@ -209,7 +209,7 @@ def test_the_process_wide_registry_can_be_replaced_and_is_built_when_needed(regi
     assert default_registry() is not registry
 
 
-@pytest.mark.parametrize("number", [3_300, 100_000])
+@pytest.mark.parametrize("number", [3_300, pytest.param(100_000, marks=pytest.mark.sweep)])
 def test_a_large_listing_calls_each_hook_once_and_imports_no_torch(number: int, tmp_path: Path) -> None:
     source = f"""
         import zoo

@@ -40,7 +40,7 @@ def made(kind: str, path: Path, auto: Any = AutoModel, **changes: Any) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.sweep] * (kind != "gemma2")) for kind in SMALL])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.sweep) for kind in SMALL])
 def test_a_model_that_transformers_knows_keeps_the_contract(kind: str, tmp_path: Path) -> None:
     assert check_backbone(str(made(kind, tmp_path))) >= 10
 

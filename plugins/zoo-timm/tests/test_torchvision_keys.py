@@ -113,7 +113,7 @@ def test_names_below_the_prefix_of_a_training_framework_are_found(tmp_path: Path
         ("efficientnet_b0", "tf_efficientnet_b0"),  # other padding and epsilon
         ("efficientnet_b0", "efficientnet_blur_b0"),  # the same tensors, and blurred strides
         ("swin_v2_t", "swinv2_tiny_window16_256"),  # the same tensors, and other windows
-        ("swin_v2_b", "swinv2_base_window12to16_192to256"),
+        pytest.param("swin_v2_b", "swinv2_base_window12to16_192to256", marks=pytest.mark.sweep),
         ("swin_t", "swin_s3_tiny_224"),
         ("vit_b_16", "vit_base_patch32_224"),  # timm's filter would resample the kernel
         ("vit_b_16", "flexivit_base"),  # no position of the class token
