@@ -69,7 +69,7 @@ def test_minus_one_is_uncertain_and_what_it_counts_as_is_said() -> None:
     [
         ([[1, 0], [2, 0.5]], ["2 values", "row 1: 2", "row 1: 0.5", "NaN"]),
         ([[0, 2], [1]], ["1, 2 columns", "class indices are given as names"]),
-        ([[1, 0], ["cat", "dog"]], ["1 label of 2", "numbers", "names"]),
+        ([[1, 0], ["cat", "dog"]], ["1 sample of 2", "numbers", "names"]),
         ([["cat", None], ["dog"]], ["1 list", "row 0"]),
         ([[NAN, NAN], [None, None]], ["all 4 labels are missing"]),
         ([None, [1, 0]], ["1 sample of 2", "no label", "row 0"]),
@@ -247,7 +247,7 @@ def test_one_hot_columns_of_a_single_label_have_exactly_one_1() -> None:
     table = open_data(frame, label_columns=["dog", "cat"])
     assert table.classes == ("dog", "cat")
     assert table.targets.tolist() == [1, 0, 0, 1]  # type: ignore[union-attr]
-    with pytest.raises(DataError, match=r"2 rows of 4 have not exactly one 1.*row 0 \(2 1\), row 1 \(0 1\)"):
+    with pytest.raises(DataError, match=r"needs exactly one 1.*2 rows of 4: row 0 \(2 1\), row 1 \(0 1\)"):
         open_data(frame.assign(dog=[1, 0, 1, 0]), label_columns=["dog", "cat"])
 
 

@@ -54,7 +54,7 @@ def test_ids_may_be_numbers_and_have_folders(images: Path) -> None:
     write(images / "more" / "7.png")
     frame = pd.DataFrame({"image_id": [7], "label": ["a"]})
     assert found(open_data(frame, root=images / "more")) == ["7.png"]
-    with pytest.raises(DataError, match=r"1 name of 1 fit several files: '7' \(.*images/7.png.*more/7.png"):
+    with pytest.raises(DataError, match=r"several files fit 1 name of 1: '7' \(.*images/7.png.*more/7.png"):
         open_data(frame, root=images)
     nested = open_data(pd.DataFrame({"image_id": ["more/7"], "label": ["a"]}), root=images)
     assert Path(nested.inputs[0]).parent.name == "more"

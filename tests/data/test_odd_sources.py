@@ -84,7 +84,7 @@ def test_columns_of_one_name_are_refused_and_numbers_are_names() -> None:
     assert open_data(numbered, columns={"text": "0", "label": "1"}, reads="text").inputs == ["a", "b"]
 
 
-@pytest.mark.parametrize(("labels", "match"), [([0, 1], "no list of labels"), ([["O"], ["O", "O"]], "not one label per word")])
+@pytest.mark.parametrize(("labels", "match"), [([0, 1], "no list of labels"), ([["O"], ["O", "O"]], "each word needs one label")])
 def test_labels_of_words_of_the_wrong_kind_are_named(labels: Any, match: str) -> None:
     with pytest.raises(DataError, match=match):
         open_data((["a b", "c d"], labels), task="token-classification", reads="words")

@@ -108,7 +108,7 @@ def test_names_of_files_in_dicts_are_looked_for(tmp_path: Path) -> None:
     image(0).save(tmp_path / "0.png")
     table = open_data(Rows({"image": "0", "label": "a"}), root=tmp_path)
     assert table.inputs == [str(tmp_path / "0.png")]
-    with pytest.raises(DataError, match=r"1 file of 1 that do not exist"):
+    with pytest.raises(DataError, match=r"1 file of 1 that does not exist"):
         open_data(Rows({"image": Path("none.png"), "label": "a"}))
 
 

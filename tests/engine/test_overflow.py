@@ -183,7 +183,7 @@ def test_the_command_line_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as stopped:
         main(["predict", folder, LONG, "--overflow", "error"])
     assert stopped.value.code == 1
-    assert "1 text of 1 exceed 24 tokens" in capsys.readouterr().err
+    assert "1 text of 1 exceeds 24 tokens" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["predict", folder, LONG, "--overflow", "windows", "--json"])
     (row,) = json.loads(capsys.readouterr().out)

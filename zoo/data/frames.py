@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.locate import place_files
 from zoo.data.raw import Indicators, Raw, ReadOptions
+from zoo.data.table import is_none
 from zoo.data.table_files import SUFFIXES as SUFFIXES
 from zoo.data.table_files import parse_file, refuse_equal_names
 from zoo.errors import DataError, check_options, count, did_you_mean, examples
@@ -18,7 +18,6 @@ from zoo.errors import DataError, check_options, count, did_you_mean, examples
 if TYPE_CHECKING:
     import pandas as pd
 
-_LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
 log = logging.getLogger(__name__)
 
 # Columns of a row's input, by what the model reads; the first is required.
@@ -143,7 +142,7 @@ def texts_of(values: Mapping[str, Sequence[Any]], source: str) -> list[Any]:
         DataError: If lists of words were written as text.
     """
     if "words" in values:
-        written = [f"row {row}" for row, item in enumerate(values["words"]) if isinstance(item, str) and _LIST.fullmatch(item)]
+        written = [f"row {row}" for row, item in enumerate(values["words"]) if isinstance(item, str) and _is_list(item)]
         if written:
             raise DataError(
                 f"{source}: the words of {count(len(written), 'row')} are a list written as text ({examples(written)}); "
@@ -153,6 +152,11 @@ def texts_of(values: Mapping[str, Sequence[Any]], source: str) -> list[Any]:
     if "text_pair" in values:
         return [(str(first), str(second)) for first, second in zip(values["text"], values["text_pair"], strict=True)]
     return [str(item) for item in values["text"]]
+
+
+def _is_list(text: str) -> bool:
+    text = text.strip()
+    return text.startswith("[") and text.endswith("]")
 
 
 def indicators(columns: Mapping[str, Sequence[Any]], source: str) -> list[Indicators]:
@@ -245,4 +249,4 @@ def _refuse_empty(values: Sequence[Any], role: str, column: str, source: str) ->
 def _is_empty(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
-    return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and math.isnan(value))
+    return is_none(value)

@@ -58,11 +58,12 @@ def place_files(
         else:
             missing.append(repr(placed[row]) + (" (a folder)" if os.path.isdir(placed[row]) else ""))  # noqa: PTH112
     if several:
-        raise DataError(f"{source}: {count(len(several), 'name')} of {len(placed)} fit several files: {examples(several)}; name one")
+        raise DataError(f"{source}: several files fit {count(len(several), 'name')} of {len(placed)}: {examples(several)}; name one")
     if missing and not absent:
         hint = f"; paths are relative to {folder or str(Path.cwd())!r}, and endings such as .png and .jpg were tried"
         hint += "" if root is not None else "; root=FOLDER (--root) names another folder"
-        raise DataError(f"{source} names {count(len(missing), 'file')} of {len(placed)} that do not exist: {examples(missing)}{hint}")
+        do = "does" if len(missing) == 1 else "do"
+        raise DataError(f"{source} names {count(len(missing), 'file')} of {len(placed)} that {do} not exist: {examples(missing)}{hint}")
     if len(rows) > len(missing):
         log.info("%s: %s of %d found %s", source, count(len(rows) - len(missing), "file"), len(placed), places.how(folder))
     return placed

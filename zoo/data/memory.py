@@ -114,12 +114,12 @@ def read_texts(inputs: Any, labels: Any, reads: str, source: str = "the arrays")
     odd = [f"row {row} ({type(items[row]).__name__})" for row, fine in enumerate(good) if not fine]
     if odd:
         kind = "a text or a list of words" if reads == "words" else "a text or a pair of texts"
-        raise DataError(f"{source}: {count(len(odd), 'input')} of {len(items)} are not {kind}: {examples(odd)}")
+        raise DataError(f"{source}: {count(len(odd), 'input')} of {len(items)} cannot be read as {kind}: {examples(odd)}")
     if not items:
         raise DataError(f"{source}: there are no samples")
     empty = [f"row {row}" for row, item in enumerate(items) if not (item.strip() if isinstance(item, str) else item)]
     if empty:
-        raise DataError(f"{source}: {count(len(empty), 'input')} of {len(items)} hold no text: {examples(empty)}; remove them")
+        raise DataError(f"{source}: no text in {count(len(empty), 'input')} of {len(items)}: {examples(empty)}; remove them")
     if labels is not None and len(labels) != len(items):
         raise DataError(f"{source}: {count(len(items), 'input')}, but {count(len(labels), 'label')}; give one label per input")
     return Raw(items, None if labels is None else _listed(labels), source=source)

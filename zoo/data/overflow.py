@@ -100,7 +100,8 @@ def refuse_long(table: Table, long: Mapping[int, Encoded], max_length: int) -> N
     if long:
         named = examples([f"{table.name_of(row)} has {_tokens(whole)}" for row, whole in long.items()])
         remedy = "shorten them, give a larger max_length, or take overflow='windows' or overflow='truncate'"
-        raise DataError(f"{table.source}: {count(len(long), 'text')} of {len(table)} exceed {max_length} tokens: {named}; {remedy}")
+        exceed = "exceeds" if len(long) == 1 else "exceed"
+        raise DataError(f"{table.source}: {count(len(long), 'text')} of {len(table)} {exceed} {max_length} tokens: {named}; {remedy}")
 
 
 def windows(table: Table, tokenizer: Tokenizer, encodings: Sequence[Encoded], long: Mapping[int, Encoded], max_length: int) -> Table:

@@ -191,7 +191,8 @@ def check_leak(train: Table, valid: Table) -> None:
     if both:
         pairs = [_pair(train, here[group][0], valid, there[group][0]) for group in both[:4]]
         rows = sum(len(there[group]) for group in both)
-        headline = f"{count(len(both), 'group')} of {len(there)} in valid ({count(rows, 'sample')}) also have samples in train"
+        have = "has" if len(both) == 1 else "have"
+        headline = f"{count(len(both), 'group')} of {len(there)} in valid ({count(rows, 'sample')}) also {have} samples in train"
         remedy = "Split by group (leave out the split column, or give valid_split=), or go on with allow_leak=True."
         raise DataError(fault_list(headline, pairs, remedy))
 

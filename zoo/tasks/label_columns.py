@@ -45,8 +45,8 @@ def _single(raw: Raw) -> list[Any]:
                 odd.append(f"{item_name(raw.inputs, row)} ({len(ones) if known else 'other values than 0 and'} 1)")
     if odd:
         raise DataError(
-            f"{raw.source}: {count(len(odd), 'row')} of {len(labels)} have not exactly one 1 in their label columns: {examples(odd)}; "
-            "correct them, or take task='multi-label', where several or none may apply"
+            f"{raw.source}: each row needs exactly one 1 in its label columns, unlike {count(len(odd), 'row')} of {len(labels)}: "
+            f"{examples(odd)}; correct them, or take task='multi-label', where several or none may apply"
         )
     return labels
 

@@ -51,8 +51,8 @@ def encode_sets(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[
     if any(rows) or (not rows and any(_is_row(part) for part in parts if part)):
         if not all(rows):
             raise DataError(
-                f"{source}: {count(sum(rows), 'label')} of {len(labels)} are lists of numbers and {len(rows) - sum(rows)} are names; "
-                "give names for all samples, or a row of 0 and 1 for each"
+                f"{source}: labels are lists of numbers in {count(sum(rows), 'sample')} of {len(labels)} and names in "
+                f"{len(rows) - sum(rows)}; give names for all samples, or a row of 0 and 1 for each"
             )
         return _of_rows(parts, inputs, classes, source)
     return _of_names(parts, inputs, classes, source)
@@ -63,7 +63,7 @@ def _of_names(
 ) -> tuple[Array, tuple[str, ...]]:
     odd = [item_name(inputs, row) for row, part in enumerate(parts) if any(is_missing(name) or not is_name(name) for name in part)]
     if odd:
-        raise DataError(f"{source}: {count(len(odd), 'list')} of labels hold something else than names: {examples(odd)}; give names only")
+        raise DataError(f"{source}: something else than names in {count(len(odd), 'list')} of labels: {examples(odd)}; give names only")
     names = [[name_of(name) for name in part] for part in parts]
     known = check_classes(classes) if classes is not None else class_order({name for part in names for name in part})
     place = {name: index for index, name in enumerate(known)}
@@ -96,7 +96,7 @@ def _of_rows(
     if len(odd):
         places = [f"{item_name(inputs, int(row))}: {rows[row][column]!r}" for row, column in odd[:4]] + [""] * (len(odd) - 4)
         raise DataError(
-            f"{source}: {count(len(odd), 'value')} in rows of 0 and 1 are others: {examples(places)}; "
+            f"{source}: other values in rows of 0 and 1 ({count(len(odd), 'value')}): {examples(places)}; "
             f"a label is 0, 1, NaN if it is missing, or -1 if it is uncertain; {_AS_TEXT}"
         )
     return targets, known

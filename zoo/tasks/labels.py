@@ -145,8 +145,9 @@ def _resolved(targets: Array, names: Sequence[str], inputs: Sequence[Any], sourc
     if marked.any() and uncertain is None:
         per_label = [f"{name!r} {number}" for name, number in zip(names, marked.sum(0), strict=True) if number]
         first = [item_name(inputs, int(row)) for row in np.flatnonzero(marked.any(1))[:4]]
+        number, be = count(int(marked.sum()), "label"), "is" if marked.sum() == 1 else "are"
         raise DataError(
-            f"{source}: {count(int(marked.sum()), 'label')} are -1, that is, uncertain: {examples(per_label)}; first {examples(first)}. "
+            f"{source}: {number} {be} -1, that is, uncertain: {examples(per_label)}; first {examples(first)}. "
             "Say what they count as: uncertain='mask' (in no loss and no metric), 'positive' or 'negative'"
         )
     if marked.any():
@@ -161,7 +162,7 @@ def _refuse_missing(labels: Sequence[Any], inputs: Sequence[Any], task: Task, so
     if rows:
         where = examples([item_name(inputs, row) for row in rows[:4]] + [""] * (len(rows) - 4))
         raise DataError(
-            f"{count(len(rows), 'sample')} of {len(labels)} in {source} have no label (empty or NaN): {where}; label or remove them"
+            f"{source}: no label (empty or NaN) in {count(len(rows), 'sample')} of {len(labels)}: {where}; label or remove them"
         )
 
 
@@ -197,7 +198,7 @@ def encode_by_word(
     """Return an array of int64 arrays, one number per word."""
     wrong = [f"row {row} ({label!r})" for row, label in enumerate(labels) if not isinstance(label, str | list | tuple)]
     if wrong:
-        raise DataError(f"{source}: {count(len(wrong), 'sentence')} have no list of labels, one per word: {examples(wrong)}")
+        raise DataError(f"{source}: no list of labels, one per word, in {count(len(wrong), 'sentence')}: {examples(wrong)}")
     rows = [label.split() if isinstance(label, str) else [plain(part) for part in label] for label in labels]
     gaps = [f"row {row}" for row, tags in enumerate(rows) if any(is_missing(tag) for tag in tags if not isinstance(tag, str))]
     if gaps:
@@ -210,7 +211,7 @@ def encode_by_word(
     words = [len(item.split() if isinstance(item, str) else item) for item in (inputs[row] for row in range(len(rows)))]
     odd = [f"row {row} ({words[row]} words, {len(tags)} labels)" for row, tags in enumerate(rows) if len(tags) != words[row]]
     if odd:
-        raise DataError(f"{source}: {count(len(odd), 'sentence')} have not one label per word: {examples(odd)}")
+        raise DataError(f"{source}: each word needs one label, unlike those of {count(len(odd), 'sentence')}: {examples(odd)}")
     known = check_classes(classes) if classes is not None else class_order({tag for tags in rows for tag in tags})
     place = {name: index for index, name in enumerate(known)}
     refuse_unknown(rows, place, inputs, source)
@@ -232,7 +233,7 @@ def encode_numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) ->
             faults.append(f"{item_name(inputs, row)}: {label!r}")
     if faults:
         raise DataError(
-            f"{source}: {count(len(faults), 'label')} of {len(labels)} are no finite numbers: {examples(faults)}; regression needs numbers"
+            f"{source}: regression needs finite numbers, unlike {count(len(faults), 'label')} of {len(labels)}: {examples(faults)}"
         )
     widths = sorted({len(value) for value in values})
     if len(widths) > 1:

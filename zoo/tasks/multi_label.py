@@ -59,19 +59,19 @@ class MultiLabel(Task):
         if not known.any():
             return {}
         truth, predicted = (np.nan_to_num(targets) > 0.5) & known, (logits > 0) & known
-        found, both = 2.0 * (truth & predicted).sum(0), truth.sum(0) + predicted.sum(0)
+        right, total = 2.0 * (truth & predicted).sum(0), truth.sum(0) + predicted.sum(0)
         result = {
             "loss": float(_losses(logits, targets, known).sum() / known.sum()),
-            "macro_f1": float((found / np.maximum(both, 1))[known.any(0)].mean()),
-            "micro_f1": float(found.sum() / max(both.sum(), 1)),
+            "macro_f1": float((right / np.maximum(total, 1))[known.any(0)].mean()),
+            "micro_f1": float(right.sum() / max(total.sum(), 1)),
         }
         if not np.isfinite(logits).all():
             return result
         columns = [(truth[rows, k], logits[rows, k]) for k, rows in enumerate(known.T)]
-        ranked = [column for column in columns if column[0].any()]
-        divided = [column for column in ranked if not column[0].all()]
-        if ranked:
-            result["map"] = float(np.mean([average_precision_score(*column) for column in ranked]))
+        positive = [column for column in columns if column[0].any()]
+        divided = [column for column in positive if not column[0].all()]
+        if positive:
+            result["map"] = float(np.mean([average_precision_score(*column) for column in positive]))
         if divided:
             result["auroc"] = float(np.mean([roc_auc_score(*column) for column in divided]))
         return result
@@ -79,14 +79,14 @@ class MultiLabel(Task):
     def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
         """Return loss, macro_f1, micro_f1, map and auroc over the known labels for each row of weights."""
         w, known = weights, ~np.isnan(targets)
-        truth, named = ((np.nan_to_num(targets) > 0.5) & known).astype(np.float64), ((logits > 0) & known).astype(np.float64)
-        support, right, found = w @ truth, w @ (truth * named), w @ named
+        truth, predicted = ((np.nan_to_num(targets) > 0.5) & known).astype(np.float64), ((logits > 0) & known).astype(np.float64)
+        right, total = 2 * (w @ (truth * predicted)), w @ truth + w @ predicted
         labels = range(truth.shape[1])
-        f1 = np.where(w @ known > 0, np.nan_to_num(2 * right / (support + found)), np.nan)
+        f1 = np.where(w @ known > 0, np.nan_to_num(right / total), np.nan)
         result = {
             "loss": w @ _losses(logits, targets, known).sum(1) / (w @ known.sum(1)),
             "macro_f1": mean(f1),
-            "micro_f1": np.nan_to_num(2 * right.sum(1) / (support + found).sum(1)),
+            "micro_f1": np.nan_to_num(right.sum(1) / total.sum(1)),
             "map": mean(
                 np.stack([precision(logits[rows, k], truth[rows, k] > 0, w[:, rows]) for k, rows in zip(labels, known.T, strict=True)], 1)
             ),
