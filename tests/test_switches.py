@@ -88,7 +88,7 @@ def test_the_doctor_survives_a_folder_that_cannot_even_be_looked_for(tmp_path: P
     assert _folder("index of plugins", tmp_path / ("x" * 300) / "plugins")["fault"] == ""
 
 
-@pytest.mark.parametrize("origin", ["environment", "file"])
+@pytest.mark.parametrize("origin", ["file", pytest.param("environment", marks=pytest.mark.sweep)])
 def test_a_misspelt_name_that_blocks_nothing_is_told(origin: str, tmp_path: Path) -> None:
     site = fake_dist(tmp_path / "site", "zoo-alpha", names=["alpha/net"])
     around = {"XDG_CONFIG_HOME": str(tmp_path), "ZOO_CACHE": str(tmp_path), "HF_HOME": str(tmp_path)}

@@ -1,4 +1,4 @@
-"""What is declared of one family of transformers: its layer groups, its heads, its names in published files."""
+"""One family of transformers as declared: its layer groups, its heads, its names in published files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a timm model computes what torchvision's network of the same tensors computes: what shapes alone do not tell."""
+"""Comparison of a timm model with torchvision's network of the same tensors, in what shapes alone do not tell."""
 
 from __future__ import annotations
 
