@@ -18,7 +18,10 @@ hookimpl = pluggy.HookimplMarker("zoo")
 
 @hookspec
 def zoo_backbones() -> Iterable[BackboneSpec]:  # type: ignore[empty-body]  # a hook specification has no body
-    """List the backbones of this plugin. Called for every listing: import no model library here."""
+    """List the backbones of this plugin.
+
+    The result is cached until the plugin or its requirements change; import no model library at the top of the module.
+    """
 
 
 @hookspec(firstresult=True)
