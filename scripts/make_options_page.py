@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from zoo.engine.inference.evaluate import evaluate
+from zoo.engine.inference.output_blocks import InferenceOptions
+from zoo.engine.inference.predict import predict, predict_outputs, predict_proba
 from zoo.engine.options.reference import option_table
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
-SECTIONS = ("Training", "Data")
+# Documented in a sentence of ``predict_proba``, not as an argument of its own.
+PROMPT = "name of a prompt of the backbone that is put before each text"
 
 
 def made(text: str) -> str:
     """Return the page with the tables as the declarations have them."""
-    for section in SECTIONS:
+    tables = {"Training": option_table("Training"), "Data": option_table("Data"), "Inference": inference_table()}
+    for section, table in tables.items():
         marks = f"<!-- {section} -->\n", f"\n<!-- end of {section} -->"
-        text = re.sub(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", lambda _: option_table(section).join(marks), text, flags=re.DOTALL)  # noqa: B023
+        text = re.sub(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", lambda _: table.join(marks), text, flags=re.DOTALL)  # noqa: B023
     return text
+
+
+def inference_table() -> str:
+    """Return the options of ``evaluate``, ``predict``, ``predict_proba`` and ``embed`` as a table in Markdown."""
+    all_functions = {*keywords(predict_outputs), *keywords(InferenceOptions)}
+    takes = {"evaluate": keywords(evaluate), "predict": all_functions | set(keywords(predict)), "predict_proba": all_functions}
+    meanings = arguments(inspect.getdoc(evaluate) or "") | {"prompt_name": PROMPT}
+    lines = ["| option | `evaluate` | `predict` | `predict_proba`, `embed` | meaning |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys((*keywords(evaluate), *sorted(takes["predict"]))):
+        marks = " | ".join("yes" if name in known else "" for known in takes.values())
+        lines.append(f"| `{name}` | {marks} | {meanings[name]} |")
+    return "\n".join(lines)
+
+
+def keywords(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the keyword arguments of a function, or of the fields of a dataclass."""
+    found = inspect.signature(function).parameters.values()
+    return [
+        one.name for one in found if one.kind is one.KEYWORD_ONLY or (inspect.isclass(function) and one.kind is one.POSITIONAL_OR_KEYWORD)
+    ]
+
+
+def arguments(docstring: str) -> dict[str, str]:
+    """Return the descriptions of the arguments in a docstring, by name, as clauses in Markdown."""
+    section = docstring.partition("Args:\n")[2].partition("\n\n")[0]
+    found = re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", section, re.MULTILINE | re.DOTALL)
+    clauses = {name: " ".join(text.split()).replace("``", "`").removesuffix(".") for name, text in found}
+    return {name: text[0].lower() + text[1:] for name, text in clauses.items()}
 
 
 if __name__ == "__main__":
