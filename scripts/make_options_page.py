@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.inference.output_blocks import InferenceOptions
-from zoo.engine.inference.predict import predict, predict_outputs, predict_proba
+from zoo.engine.inference.predict import predict, predict_outputs
 from zoo.engine.options.reference import option_table
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
