@@ -172,7 +172,7 @@ def test_augmentation_is_a_name_or_fields_and_switches_add_to_it(options: dict[s
 def test_mixup_without_augmentation_mixes_and_varies_no_picture(recipe: str, options: dict[str, Any]) -> None:
     found = Augment(**resolve(recipe, {"mixup": 0.2, **options}).augment or {})
     assert found == dataclasses.replace(Augment.none(), mixup=0.2)
-    assert not found.varies
+    assert not found.augments_images
 
 
 def test_all_faults_within_an_augmentation_are_told_at_once() -> None:

@@ -102,8 +102,8 @@ MODULES = {
 }
 # Functions that raise at their n-th call.
 FUNCTIONS: dict[str, tuple[Any, str, int]] = {
-    "transform": (transforms.Train, "__call__", 30),
-    "transform in evaluation": (transforms.Evaluate, "__call__", 15),
+    "transform": (transforms.TrainTransform, "__call__", 30),
+    "transform in evaluation": (transforms.EvalTransform, "__call__", 15),
     "decoder": (transforms, "decode", 40),
     "metric": (supervised, "compute_metrics", 2),
     "one of the metrics": (single_label, "softmax", 2),

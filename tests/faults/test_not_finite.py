@@ -50,7 +50,7 @@ def test_t6_what_a_transform_makes_of_good_pixels_is_looked_at_too_and_all_sampl
         x = torch.full((3, 16, 16), 0.5)
         return x / 0 if image.size == (17, 16) else x
 
-    monkeypatch.setattr(transforms.Evaluate, "__call__", lambda self, source, rng: divides_by_zero(transforms.decode(source)))
+    monkeypatch.setattr(transforms.EvalTransform, "__call__", lambda self, source, rng: divides_by_zero(transforms.decode(source)))
     inputs = [np.zeros((16, 17 if index in (3, 8) else 16, 3), dtype=np.uint8) for index in range(12)]
     net = model(2)
     before = values(net)

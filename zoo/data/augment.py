@@ -62,7 +62,7 @@ class Augment:
         return cls(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0)
 
     @property
-    def varies(self) -> bool:
+    def augments_images(self) -> bool:
         """Whether single images are augmented (mixup and CutMix augment batches)."""
         return self.scale != (1.0, 1.0) or any((self.flip, self.jitter, self.rand_augment, self.erase))
 
@@ -93,7 +93,7 @@ def random_box(size: tuple[int, int], augment: Augment, rng: random.Random) -> t
     return left, upper, left + max(w, 1), upper + max(h, 1)
 
 
-def vary(image: PIL.Image.Image, augment: Augment, rng: random.Random) -> PIL.Image.Image:
+def augment_image(image: PIL.Image.Image, augment: Augment, rng: random.Random) -> PIL.Image.Image:
     """Flip, jitter and RandAugment an 8-bit image of mode ``L`` or ``RGB``."""
     if augment.flip and rng.random() < augment.flip:
         image = image.transpose(Transpose.FLIP_LEFT_RIGHT)

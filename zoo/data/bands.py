@@ -147,7 +147,7 @@ def _scaled(values: Array, name: str, window: Window | None) -> Array:
     )
 
 
-def cover(x: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+def resize_bands(x: Tensor, height: int, width: int, interpolation: str) -> Tensor:
     """Return an image ``(channels, height, width)`` resized with antialiasing, its values in [0, 1]."""
     from torch.nn import functional
 
@@ -156,7 +156,7 @@ def cover(x: Tensor, height: int, width: int, interpolation: str) -> Tensor:
     return functional.interpolate(x[None], (height, width), mode=mode, **smooth)[0].clamp_(0, 1)
 
 
-def vary_bands(x: Tensor, augment: Augment, rng: random.Random) -> Tensor:
+def augment_bands(x: Tensor, augment: Augment, rng: random.Random) -> Tensor:
     """Crop at random (not yet resized), flip, and change brightness and contrast of an image of any number of channels."""
     left, upper, right, lower = random_box((x.shape[2], x.shape[1]), augment, rng)
     x = x[:, upper:lower, left:right]

@@ -13,7 +13,7 @@ import torch
 
 from zoo.data.bands import PICTURE_CHANNELS, read_bands
 from zoo.data.images import decode
-from zoo.data.transforms import Evaluate, check_tensor
+from zoo.data.transforms import EvalTransform, check_tensor
 from zoo.declare import Image
 from zoo.errors import DataError
 
@@ -63,7 +63,7 @@ class OwnAugmentation:
         if isinstance(changed, torch.Tensor):
             changed = changed.permute(1, 2, 0).numpy() if changed.ndim == 3 else changed.numpy()
         # The window was applied before the function saw the image.
-        return Evaluate(replace(self.inputs, window=None))(changed, rng)
+        return EvalTransform(replace(self.inputs, window=None))(changed, rng)
 
     def _decoded(self, source: Any) -> Any:
         """Return a PIL image; for other than 1 or 3 channels a float array ``(height, width, channels)`` in [0, 1]."""

@@ -14,9 +14,9 @@ import torch
 from PIL.Image import Resampling
 
 from zoo.data.augment import Augment as Augment
-from zoo.data.augment import erase, random_box, vary
+from zoo.data.augment import augment_image, erase, random_box
 from zoo.data.augment import mix_batch as mix_batch
-from zoo.data.bands import PICTURE_CHANNELS, cover, read_bands, vary_bands
+from zoo.data.bands import PICTURE_CHANNELS, augment_bands, read_bands, resize_bands
 from zoo.data.images import decode
 from zoo.declare import Image
 from zoo.errors import CorruptInputError, DataError, OptionError
@@ -44,7 +44,7 @@ def eval_transform(inputs: Image) -> Transform:
     Returns:
         A picklable function of an input and a ``random.Random`` (unused) that gives float32 ``(channels, height, width)``.
     """
-    return Evaluate(inputs)
+    return EvalTransform(inputs)
 
 
 def train_transform(inputs: Image, augment: Augment) -> Transform:
@@ -63,11 +63,11 @@ def train_transform(inputs: Image, augment: Augment) -> Transform:
     """
     if augment.rand_augment and inputs.channels not in PICTURE_CHANNELS:
         raise OptionError(f"rand_augment is for pictures of 1 or 3 channels, and the model takes {inputs.channels}")
-    return Train(inputs, augment) if augment.varies else Evaluate(inputs)
+    return TrainTransform(inputs, augment) if augment.augments_images else EvalTransform(inputs)
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class EvalTransform:
     """Resize, centre crop, normalise."""
 
     inputs: Image
@@ -92,13 +92,13 @@ class Evaluate:
     def _of_bands(self, x: torch.Tensor, target: tuple[int, int]) -> torch.Tensor:
         inputs = self.inputs
         width, height = _cover((x.shape[2], x.shape[1]), target)
-        x = cover(x, height, width, inputs.interpolation)
+        x = resize_bands(x, height, width, inputs.interpolation)
         left, upper = round((width - inputs.width) / 2.0), round((height - inputs.height) / 2.0)
         return self.normalise.values(x[:, upper : upper + inputs.height, left : left + inputs.width].contiguous())
 
 
 @dataclass(frozen=True)
-class Train:
+class TrainTransform:
     """Random resized crop, the other augmentations, normalise."""
 
     inputs: Image
@@ -114,13 +114,13 @@ class Train:
         if isinstance(source, torch.Tensor) and source.is_floating_point():
             return check_tensor(source, inputs)
         if inputs.channels not in PICTURE_CHANNELS:
-            varied = vary_bands(read_bands(source, inputs.channels, window=inputs.window), augment, rng)
-            x = self.normalise.values(cover(varied, inputs.height, inputs.width, inputs.interpolation))
+            augmented = augment_bands(read_bands(source, inputs.channels, window=inputs.window), augment, rng)
+            x = self.normalise.values(resize_bands(augmented, inputs.height, inputs.width, inputs.interpolation))
             return erase(x, rng) if augment.erase and rng.random() < augment.erase else x
         image = decode(source, inputs.channels, at_least=self._at_least(), window=inputs.window)
         box = random_box(image.size, augment, rng)
         image = image.resize((inputs.width, inputs.height), _RESAMPLING[inputs.interpolation], box=box)
-        x = self.normalise(vary(image, augment, rng))
+        x = self.normalise(augment_image(image, augment, rng))
         return erase(x, rng) if augment.erase and rng.random() < augment.erase else x
 
     def _at_least(self) -> int:

@@ -5,7 +5,7 @@
 | read | NIfTI by nibabel, .npy and .npz, arrays, nibabel images; axes reordered to RAS+ if the file has an affine |
 | space | resampled to the declared millimetres (trilinear), or, without any, resized to the declared size |
 | values | the window becomes 0 to 1; without one, mean 0 and standard deviation 1 over the volume |
-| vary | in training: flipped left to right, rotated, scaled and shifted a little, brightness and contrast |
+| augment | in training: flipped left to right, rotated, scaled and shifted a little, brightness and contrast |
 | size | cropped or padded around the centre, with the volume's lowest value |
 | channels | ``(x - mean) / std``; one channel is repeated for a model of several |
 """
@@ -49,19 +49,19 @@ def volume_transform(inputs: Volume, augment: Augment | None) -> VolumeTransform
         MissingExtraError: If MONAI is not installed.
     """
     _monai()
-    return Prepare(inputs, augment)
+    return VolumePreprocessing(inputs, augment)
 
 
 def _monai() -> Any:
     try:
         import monai.transforms  # type: ignore[import-untyped,unused-ignore]
     except ImportError as error:
-        raise MissingExtraError("volumes are resampled and varied by MONAI: pip install monai") from error
+        raise MissingExtraError("volumes are resampled and augmented by MONAI: pip install monai") from error
     return monai.transforms
 
 
 @dataclass(frozen=True)
-class Prepare:
+class VolumePreprocessing:
     """The steps in the table at the top of this module."""
 
     inputs: Volume
@@ -78,7 +78,7 @@ class Prepare:
         values, affine = read_volume(source, self.inputs.channels)
         x = self._values(self._spaced(values, affine))
         if self.augment:
-            x = _varied(x, rng, self.augment)
+            x = _augmented(x, rng, self.augment)
         return self._channels(self._sized(x))
 
     def _spaced(self, values: Array, affine: Array | None) -> torch.Tensor:
@@ -170,7 +170,7 @@ def _resampled(x: torch.Tensor, affine: Array, spacing: tuple[float, float, floa
     return _plain(_monai().Spacing(pixdim=spacing, mode="bilinear", padding_mode="border")(MetaTensor(x, affine=torch.from_numpy(affine))))
 
 
-def _varied(x: torch.Tensor, rng: random.Random, augment: Augment) -> torch.Tensor:
+def _augmented(x: torch.Tensor, rng: random.Random, augment: Augment) -> torch.Tensor:
     transforms = _monai()
     spread = float(x.std())
     steps = (
