@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.augment import Augment, random_box
-from zoo.data.dicom import Window
+from zoo.data.dicom import WindowLevel
 from zoo.data.nifti import ARRAYS, load_array
 from zoo.errors import CorruptInputError, DataError, MissingExtraError
 
@@ -45,7 +45,7 @@ _WHITE = {"uint8": 255.0, "uint16": 65535.0}
 _MODES = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "bicubic"}  # torch has no Lanczos
 
 
-def read_bands(source: Any, channels: int, name: str = "", *, window: Window | None = None) -> Tensor:
+def read_bands(source: Any, channels: int, name: str = "", *, window: WindowLevel | None = None) -> Tensor:
     """Return an image as float32 ``(channels, height, width)`` in [0, 1].
 
     Raises:
@@ -126,7 +126,7 @@ def _channels_first(values: Array, channels: int, name: str, *, first: bool) -> 
     )
 
 
-def _scaled(values: Array, name: str, window: Window | None) -> Array:
+def _scaled(values: Array, name: str, window: WindowLevel | None) -> Array:
     if values.dtype.kind not in "uif":
         raise CorruptInputError(f"{name} holds {values.dtype} values; an image holds numbers")
     kind = str(values.dtype)

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from zoo.data.bands import PICTURE_CHANNELS, read_bands
+from zoo.data.dicom import WindowLevel
 from zoo.data.images import decode
 from zoo.data.table import PIXELS, Table
 from zoo.data.transforms import Transform
@@ -141,7 +142,7 @@ def not_finite(batch: torch.Tensor) -> list[int]:
     return [row for row, sample in enumerate(batch) if not torch.isfinite(sample).all()]
 
 
-def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, float] | None = None, *, channels: int = 0) -> Table:
+def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: WindowLevel | None = None, *, channels: int = 0) -> Table:
     """Try to decode all rows and return those that can be; the others are logged once.
 
     Called once, before training, so that every epoch, rank and resumed run has the same samples.
@@ -182,7 +183,7 @@ def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: tuple[float, f
     return good
 
 
-def _cause(table: Table, row: int, window: tuple[float, float] | None, channels: int) -> str:
+def _cause(table: Table, row: int, window: WindowLevel | None, channels: int) -> str:
     try:
         source = table.inputs[row]
         if not isinstance(source, torch.Tensor) or not source.is_floating_point():

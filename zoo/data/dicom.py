@@ -17,7 +17,7 @@ import PIL.Image
 from zoo.errors import CorruptInputError, MissingExtraError
 
 Array = npt.NDArray[Any]
-Window = tuple[float, float]
+WindowLevel = tuple[float, float]  # centre and width, in the units of the file after its rescale
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _FRAME_MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
@@ -39,7 +39,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def read_dicom(
-    source: str | Path | IO[bytes], *, window: Window | None = None, frame: int | None = None, name: str = ""
+    source: str | Path | IO[bytes], *, window: WindowLevel | None = None, frame: int | None = None, name: str = ""
 ) -> PIL.Image.Image:
     """Return one frame of a DICOM file as 8 bits: mode ``L`` for grey, ``RGB`` for colour and palettes.
 
@@ -145,7 +145,7 @@ def _with_frame_macros(dataset: Any, frame: int) -> Any:
     return dataset
 
 
-def _windowed(stored: Array, dataset: Any, window: Window | None, name: str) -> Array:
+def _windowed(stored: Array, dataset: Any, window: WindowLevel | None, name: str) -> Array:
     """Return grey values in 0 … 255, uint8."""
     tools = _tools()
     values = np.asarray(tools.apply_modality_lut(stored, dataset))
@@ -163,7 +163,7 @@ def _windowed(stored: Array, dataset: Any, window: Window | None, name: str) -> 
     return _rounded((values - ends.min()) / (ends.max() - ends.min()))
 
 
-def _own_window(dataset: Any) -> Window | None:
+def _own_window(dataset: Any) -> WindowLevel | None:
     numbers = []
     for key in ("WindowCenter", "WindowWidth"):
         value = dataset.get(key)

@@ -26,7 +26,7 @@ import PIL.Image
 from PIL.Image import Transpose
 
 from zoo.data import codecs
-from zoo.data.dicom import Window, is_dicom, read_dicom
+from zoo.data.dicom import WindowLevel, is_dicom, read_dicom
 from zoo.data.memory import check_range
 from zoo.data.nifti import ARRAYS, VOLUMES, load_array
 from zoo.errors import CorruptInputError, DataError
@@ -48,7 +48,7 @@ _MODES = {1: "L", 3: "RGB"}
 DICOM = (".dcm", ".dicom")
 
 
-def decode(source: Any, channels: int = 3, name: str = "", *, at_least: int = 0, window: Window | None = None) -> PIL.Image.Image:
+def decode(source: Any, channels: int = 3, name: str = "", *, at_least: int = 0, window: WindowLevel | None = None) -> PIL.Image.Image:
     """Decode one image to 8 bits.
 
     Args:
@@ -81,7 +81,7 @@ def decode(source: Any, channels: int = 3, name: str = "", *, at_least: int = 0,
     return _guarded(source, name, channels, 0)
 
 
-def _decode_file(path: str, channels: int, at_least: int, window: Window | None) -> PIL.Image.Image:
+def _decode_file(path: str, channels: int, at_least: int, window: WindowLevel | None) -> PIL.Image.Image:
     name = repr(path)
     if path.lower().endswith(VOLUMES):
         raise CorruptInputError(f"{name} is a volume, and the model reads images; take a backbone that `zoo list --modality volume` shows")
@@ -100,7 +100,7 @@ def _decode_file(path: str, channels: int, at_least: int, window: Window | None)
         raise CorruptInputError(f"{name} cannot be read: {error.strerror or error}") from error
 
 
-def _decode_stream(stream: Any, name: str, channels: int, at_least: int, window: Window | None) -> PIL.Image.Image:
+def _decode_stream(stream: Any, name: str, channels: int, at_least: int, window: WindowLevel | None) -> PIL.Image.Image:
     head = stream.read(132)
     stream.seek(0)
     # Before Pillow, as a DICOM file may start like a TIFF.

@@ -19,7 +19,7 @@ _CHUNK = 1024
 
 
 @dataclasses.dataclass(frozen=True)
-class Window:
+class TextWindow:
     """A part of a text, or of a sentence given as words, that has been encoded.
 
     Attributes:
@@ -44,7 +44,7 @@ def encode(tokenizer: Tokenizer, items: Sequence[Any], reads: str, max_length: i
     """Yield the inputs of each text, and for words the word of each token; windows are returned as they are."""
     for start in range(0, len(items), _CHUNK):
         part = items[start : start + _CHUNK]
-        if part and isinstance(part[0], Window):
+        if part and isinstance(part[0], TextWindow):
             yield from ((window.encoding, window.words) for window in part)
         elif reads == "words":
             yield from tokenizer.encode_words([as_words(item) for item in part], max_length)
@@ -113,7 +113,7 @@ def windows(table: Table, tokenizer: Tokenizer, encodings: Sequence[Encoded], lo
         OptionError: If the tokenizer cannot make windows.
         DataError: If both texts of a pair are too long for that.
     """
-    overlap, parts = max_length // 4, list[Window]()
+    overlap, parts = max_length // 4, list[TextWindow]()
     for row, (encoding, words) in enumerate(encodings):
         if table.reads == "words":
             sentence = as_words(table.inputs[row])
@@ -121,11 +121,11 @@ def windows(table: Table, tokenizer: Tokenizer, encodings: Sequence[Encoded], lo
             encoded = [(encoding, words)]
             if row in long:
                 encoded = list(encode(tokenizer, [sentence[start:end] for start, end in spans], "words", max_length))
-            parts += [Window(row, start, end - start, *both) for (start, end), both in zip(spans, encoded, strict=True)]
+            parts += [TextWindow(row, start, end - start, *both) for (start, end), both in zip(spans, encoded, strict=True)]
         elif row in long:
-            parts += [Window(row, 0, 0, one) for one in _encode_windows(tokenizer, table.inputs[row], max_length, overlap)]
+            parts += [TextWindow(row, 0, 0, one) for one in _encode_windows(tokenizer, table.inputs[row], max_length, overlap)]
         else:
-            parts.append(Window(row, 0, 0, encoding))
+            parts.append(TextWindow(row, 0, 0, encoding))
     chosen = table.select([window.text for window in parts])
     targets = chosen.targets
     if targets is not None and table.reads == "words":

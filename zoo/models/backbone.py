@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zoo")
 
+OWN_PREFIX = "own/"  # of the names of the user's own networks
+
 
 def get(
     name: str | PathLike[str], weights: bool | str | PathLike[str] | None = None, *, allow_partial: bool = False, **options: Any
@@ -73,12 +75,9 @@ def configured(
     )
 
 
-OWN = "own/"  # prefix of the names of the user's own networks
-
-
 def is_own(name: str) -> bool:
     """Return whether this is the name of the user's own network, from ``zoo.wrap``."""
-    return name.startswith(OWN)
+    return name.startswith(OWN_PREFIX)
 
 
 class Backbone:

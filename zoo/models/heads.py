@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zoo.declare import POOLS, Features
 from zoo.errors import OptionError, did_you_mean
 
+OWN_HEAD = "own"  # name of the user's own heads
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
@@ -246,9 +247,6 @@ class OwnFeatureHead(nn.Module):
         """Return the logits of features."""
         scores: Tensor = self.module(features) if mask is None else self.module(features, mask)
         return scores
-
-
-OWN = "own"  # name of the user's own heads
 
 
 def own_head(features: Features, module: nn.Module, *, pool: str = "") -> nn.Module:

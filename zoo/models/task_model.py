@@ -15,7 +15,7 @@ from zoo.declare import BackboneSpec, HeadSpec, Inputs
 from zoo.models.adapt_checks import channel_option, check_arguments, check_head_options, check_task, check_width, checked_head, own_pooling
 from zoo.models.backbone import Backbone, with_options
 from zoo.models.build import trainable_float32
-from zoo.models.heads import OWN, Pool, own_head
+from zoo.models.heads import OWN_HEAD, Pool, own_head
 from zoo.models.layers import LayerGroups
 from zoo.plugins.loader import load_function
 from zoo.registry.registry import default_registry
@@ -357,7 +357,7 @@ def adapt(
         task=task,
         num_classes=num_classes,
         labels=labels,
-        head_name=head if isinstance(head, str) else OWN,
+        head_name=head if isinstance(head, str) else OWN_HEAD,
         head_options=head_options,
         plugin=backbone.plugin,
         pretrained=backbone.pretrained,

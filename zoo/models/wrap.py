@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Features, Image, Inputs, Text
 from zoo.errors import DeclarationError, OptionError
-from zoo.models.backbone import OWN, Backbone
+from zoo.models.backbone import OWN_PREFIX, Backbone
 from zoo.models.layers import LayerGroups, bind
 
 Layers = Mapping[str, str | Sequence[str]]
@@ -54,7 +54,7 @@ def wrap(
     called = name or type(module).__name__.lower()
     features = features or _features_of(module, declared, called)
     spec = BackboneSpec(
-        name=OWN + called,
+        name=OWN_PREFIX + called,
         build="zoo.models.wrap:own_network",
         layers=dict(layers) if layers is not None else child_groups(module),
         inputs=declared,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from zoo.declare import BackboneSpec, Text
 from zoo.errors import DiskFullError, OptionError, OutputExistsError, OutputPermissionError, SavedModelError, examples, fault_list
 from zoo.models.backbone import Backbone, is_own
-from zoo.models.heads import OWN, own_head
+from zoo.models.heads import OWN_HEAD, own_head
 from zoo.models.layers import LayerGroups
 from zoo.models.task_model import TaskModel, build_head
 from zoo.plugins.loader import describe as describe_error
@@ -129,9 +129,9 @@ def _refuse_missing_parts(folder: Path, config: Config, backbone: Backbone | Non
         faults.append(f"its backbone {config.zoo.backbone!r} is a network of your own: backbone=zoo.wrap(module, …)")
     if not is_own(config.zoo.backbone) and backbone is not None:
         faults.append(f"its backbone is {config.zoo.backbone!r}: leave out backbone=")
-    if config.zoo.head == OWN and head is None:
+    if config.zoo.head == OWN_HEAD and head is None:
         faults.append("its head is a module of your own: head=module")
-    if config.zoo.head != OWN and head is not None:
+    if config.zoo.head != OWN_HEAD and head is not None:
         faults.append(f"its head is {config.zoo.head!r}: leave out head=")
     if faults:
         headline = f"{str(folder)!r} cannot be opened by its folder alone:"

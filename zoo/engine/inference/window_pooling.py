@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data.overflow import Window
+from zoo.data.overflow import TextWindow
 from zoo.data.table import Table
 
 Array = npt.NDArray[Any]
@@ -25,7 +25,7 @@ def pool_windows(outputs: Array, table: Table, pool: Callable[[Array], Array]) -
         pool: From the outputs of all windows of a text ``(windows, …)`` to its output.
     """
     rows = table.inputs
-    if not len(rows) or not isinstance(rows[0], Window):
+    if not len(rows) or not isinstance(rows[0], TextWindow):
         return outputs
     places = (list(group) for _, group in itertools.groupby(range(len(rows)), key=lambda place: rows[place].text))
     if outputs.dtype != object:
@@ -36,7 +36,7 @@ def pool_windows(outputs: Array, table: Table, pool: Callable[[Array], Array]) -
     return result
 
 
-def _join(parts: Iterable[tuple[Window, Array]]) -> Array:
+def _join(parts: Iterable[tuple[TextWindow, Array]]) -> Array:
     """Return the outputs of all words of a sentence; an overlap is divided in its middle."""
     found: list[Array] = []
     end, start = 0, 0  # of the words that are in ``found``

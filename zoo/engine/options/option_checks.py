@@ -10,7 +10,7 @@ from zoo.engine.options.own_parts import OwnParts
 from zoo.engine.options.recipe import phase_epochs
 from zoo.errors import OptionError, count, fault_list
 from zoo.models.backbone import is_own
-from zoo.models.heads import OWN
+from zoo.models.heads import OWN_HEAD
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.labels import useless_uncertain
@@ -103,7 +103,7 @@ def _warn(model: TaskModel, config: Config) -> None:
     """Log a warning for settings that are valid, but rarely intended."""
     phases = config.recipe.phases
     needed = ["backbone=zoo.wrap(…)"] if is_own(model.spec.name) else []
-    needed += ["head=module"] if model.head_name == OWN else []
+    needed += ["head=module"] if model.head_name == OWN_HEAD else []
     if needed:
         log.warning("the run saves values and not the code of your own parts: open it with zoo.load(folder, %s)", ", ".join(needed))
     if not model.pretrained and phases[0].frozen == "all":
