@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from zoo.data.bands import PICTURE_CHANNELS
-from zoo.data.spread import spread
 from zoo.data.table import Array, Table, spread_rows
+from zoo.data.table_sample import spread
 from zoo.data.transforms import check_finite
 from zoo.errors import DataError
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from zoo.data.dataset import Samples
 from zoo.data.open import Table
 from zoo.data.own_augmentation import OwnAugmentation
-from zoo.data.readable import ReadableSamples
 from zoo.data.text import TextSamples
 from zoo.data.transforms import Augment, Transform, eval_transform, train_transform
+from zoo.data.unreadable import ReadableSamples
 from zoo.declare import Image, Text
 from zoo.engine.options.augment_options import resolve_augment
 from zoo.errors import OptionError
