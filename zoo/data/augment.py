@@ -13,6 +13,7 @@ from PIL import ImageEnhance
 from PIL.Image import Transpose
 
 from zoo.errors import MissingExtraError, OptionError, fault_list
+from zoo.util.seeded_generators import seeded_generators
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +121,8 @@ def _rand_augment(image: PIL.Image.Image, magnitude: int, rng: random.Random) ->
         from torchvision.transforms import v2  # type: ignore[import-untyped]  # ships no types
     except ImportError as error:
         raise MissingExtraError("rand_augment needs torchvision: pip install torchvision") from error
-    # torchvision draws from torch's CPU generator; torch.manual_seed would reset the GPU's too.
-    state = torch.default_generator.get_state()
-    try:
-        torch.default_generator.manual_seed(rng.getrandbits(63))
+    with seeded_generators(rng):  # torchvision draws from torch's
         return v2.RandAugment(num_ops=2, magnitude=magnitude)(image)  # type: ignore[no-any-return]  # torchvision has no types
-    finally:
-        torch.default_generator.set_state(state)
 
 
 def erase(x: torch.Tensor, rng: random.Random) -> torch.Tensor:

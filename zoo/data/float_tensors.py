@@ -16,7 +16,7 @@ import torch
 
 from zoo.data.bands import PICTURE_CHANNELS
 from zoo.data.table import Array, Table, spread_rows
-from zoo.data.table_sample import spread
+from zoo.data.table_sample import sample_inputs
 from zoo.data.transforms import check_finite
 from zoo.errors import DataError
 
@@ -41,7 +41,7 @@ def read_floats(table: Table, channels: int) -> Table:
         found = [item for item in table.inputs if is_float_tensor(item)]
         floats = [found[row] for row in spread_rows(len(found))]
     else:
-        floats = list(filter(is_float_tensor, spread(table, only_if=is_float_tensor)))
+        floats = list(filter(is_float_tensor, sample_inputs(table, only_if=is_float_tensor)))
     if not floats:
         return table
     if not all(map(_in_range, floats)):
@@ -51,7 +51,7 @@ def read_floats(table: Table, channels: int) -> Table:
 
 def holds_others(table: Table) -> bool:
     """Return whether a table has inputs that are no float tensors."""
-    return isinstance(table.inputs, np.ndarray) or not all(is_float_tensor(item) for item in spread(table))
+    return isinstance(table.inputs, np.ndarray) or not all(is_float_tensor(item) for item in sample_inputs(table))
 
 
 class FloatImages(Sequence[Any]):
@@ -93,5 +93,5 @@ class FloatImages(Sequence[Any]):
 
 
 def _in_range(x: torch.Tensor) -> bool:
-    values = x[torch.isfinite(x)]  # the others are a fault of one sample, which is told when it is used
+    values = x[torch.isfinite(x)]  # the others are a fault of one sample, reported when the sample is used
     return not values.numel() or bool(-MARGIN <= float(values.min()) <= float(values.max()) <= 1 + MARGIN)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from zoo.data.images import decode
 from zoo.data.transforms import EvalTransform, check_tensor
 from zoo.declare import Image
 from zoo.errors import DataError
+from zoo.util.seeded_generators import seeded_generators
 
 _ALBUMENTATIONS = ("albumentations", "albumentationsx")
 
@@ -40,7 +40,7 @@ class OwnAugmentation:
         """Return float32 ``(channels, height, width)``."""
         ready = isinstance(source, torch.Tensor) and source.is_floating_point()
         image = source if ready else self._decoded(source)
-        with drawing_from(rng) as seed:
+        with seeded_generators(rng) as seed:
             try:
                 changed = self._changed(image, seed)
             except DataError:
@@ -81,19 +81,3 @@ class OwnAugmentation:
         if changed is None:
             raise DataError("the augmentation returned nothing; it must return the image")
         return changed
-
-
-@contextmanager
-def drawing_from(rng: random.Random) -> Iterator[int]:
-    """Seed all global random generators from ``rng`` and restore them at the end; yield the seed."""
-    seed = rng.getrandbits(63)
-    python, numbers, state = random.getstate(), np.random.get_state(legacy=False), torch.default_generator.get_state()
-    try:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)  # only the CPU's: torch.manual_seed would reset a GPU's too
-        yield seed
-    finally:
-        random.setstate(python)
-        np.random.set_state(numbers)
-        torch.default_generator.set_state(state)

@@ -222,7 +222,7 @@ def _targets(dataset: Any, source: str) -> list[Any]:
 def _agrees(dataset: Any, stored: Sequence[Any], source: str) -> bool:
     """Return whether items spread over a dataset have the targets that it stores."""
     for row in spread_rows(len(dataset)):
-        with suppress(Exception):  # a damaged item is told, or left out, where its input is used
+        with suppress(Exception):  # a damaged item is reported, or left out, when the sample is used
             delivered = _plain(dataset[row][1])
             if delivered != stored[row] and repr(delivered) != repr(stored[row]):  # NaN differs from itself
                 line = "%s: item %d has the target %s and its attribute says %s; the targets of the items are used"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.data.table_sample import changes
+from zoo.data.nondeterminism import is_nondeterministic
 from zoo.declare import Text
 from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.distributed.sharding import check_batches
@@ -253,7 +253,7 @@ def _epochs(objective: Objective, config: Config, steps: int, *, steady: bool = 
 def _are_steady(objective: Objective, context: RunContext) -> bool:
     """Return whether samples are the same each time that they are read; else nothing computed from them may be stored."""
     tables = [*(source.table for source in objective.sources.values()), *objective.valid.values()]
-    found = next((table.source for table in tables if changes(table)), "")
+    found = next((table.source for table in tables if is_nondeterministic(table)), "")
     found = next(filter(None, context.ranks.gather(found)), "")
     if found:
         log.warning("%s draws its samples anew each time that they are read; what is frozen is computed every epoch", found)
