@@ -27,7 +27,6 @@ from PIL.Image import Transpose
 
 from zoo.data import codecs
 from zoo.data.dicom import WindowLevel, is_dicom, read_dicom
-from zoo.data.memory import check_range
 from zoo.data.nifti import ARRAYS, VOLUMES, load_array
 from zoo.errors import CorruptInputError, DataError
 
@@ -224,3 +223,21 @@ def _from_array(source: Any, channels: int, name: str) -> PIL.Image.Image:
     if pixels.dtype != np.uint8:
         pixels = np.rint(pixels * 255.0).astype(np.uint8)
     return _eight_bits(PIL.Image.fromarray(np.ascontiguousarray(pixels)), name, _MODES[channels])
+
+
+def check_range(pixels: Any, source: str) -> None:
+    """Check that pixels are uint8 or float in [0, 1]; guessing another range could clip them silently.
+
+    Raises:
+        DataError: With the range of the values.
+    """
+    if pixels.dtype == np.uint8 or not pixels.size:
+        return
+    if pixels.dtype.kind != "f":
+        low, high = pixels.min(), pixels.max()
+        raise DataError(f"{source}: pixels are {pixels.dtype} in [{low}, {high}]; scale them to float in [0, 1] or convert them to uint8")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 1):  # also false for NaN
+        raise DataError(
+            f"{source}: float pixels are in [{low:g}, {high:g}], expected [0, 1]; for example X = (X - X.min()) / (X.max() - X.min())"
+        )

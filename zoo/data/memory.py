@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.frames import find_columns, indicators, raw_of
+from zoo.data.images import check_range
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.torch_datasets import Items
 from zoo.errors import DataError, count, examples
@@ -78,24 +79,6 @@ def check_pixels(images: Any, source: str, channels: int = 3) -> None:
         hint = f"; for {shape[-1]} channels build the model with adapt(…, in_chans={shape[-1]})" if images.ndim == 4 else ""
         raise DataError(f"{source}: shape {shape} is not {wanted}{hint}")
     check_range(images, source)
-
-
-def check_range(pixels: Any, source: str) -> None:
-    """Check that pixels are uint8 or float in [0, 1]; guessing another range could clip them silently.
-
-    Raises:
-        DataError: With the range of the values.
-    """
-    if pixels.dtype == np.uint8 or not pixels.size:
-        return
-    if pixels.dtype.kind != "f":
-        low, high = pixels.min(), pixels.max()
-        raise DataError(f"{source}: pixels are {pixels.dtype} in [{low}, {high}]; scale them to float in [0, 1] or convert them to uint8")
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 1):  # also false for NaN
-        raise DataError(
-            f"{source}: float pixels are in [{low:g}, {high:g}], expected [0, 1]; for example X = (X - X.min()) / (X.max() - X.min())"
-        )
 
 
 def read_texts(inputs: Any, labels: Any, reads: str, source: str = "the arrays") -> Raw:
