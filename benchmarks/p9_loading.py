@@ -17,7 +17,8 @@ import PIL.Image
 import torch
 from side_by_side import alternate, report
 
-from zoo.data.transforms import Augment, eval_transform, train_transform
+from zoo.data.augment import Augment
+from zoo.data.transforms import eval_transform, train_transform
 from zoo.declare import Image
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared/data/images/hymenoptera/train"

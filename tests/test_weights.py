@@ -6,7 +6,8 @@ import torch
 
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError
-from zoo.weights.load import digest, read
+from zoo.weights.hub_cache import digest
+from zoo.weights.load import read
 from zoo.weights.locate import locate
 
 

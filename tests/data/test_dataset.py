@@ -17,9 +17,11 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tests.conftest import ROOT
 from tests.data.make import folder, image
+from zoo.data.augment import Augment
 from zoo.data.dataset import Samples
-from zoo.data.open import Table, open_data
-from zoo.data.transforms import Augment, eval_transform, train_transform
+from zoo.data.open import open_data
+from zoo.data.table import Table
+from zoo.data.transforms import eval_transform, train_transform
 from zoo.data.unreadable import drop_corrupt
 from zoo.data.workers import init_worker
 from zoo.declare import Image

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from tests.data.make import write
-from zoo.data.open import Table, open_data, open_train_valid
+from zoo.data.open import open_data, open_train_valid
+from zoo.data.table import Table
 from zoo.errors import DataError, OptionError
 
 CHEST = {"file_name": "file", "split": "group_fold", "group": "patient_id"}

@@ -10,8 +10,9 @@ import PIL.Image
 import pytest
 
 from tests.data.make import folder
-from zoo.data.open import Table, open_data, open_train_valid
+from zoo.data.open import open_data, open_train_valid
 from zoo.data.split import hold_out, normal_group
+from zoo.data.table import Table
 from zoo.errors import DataError, OptionError
 
 

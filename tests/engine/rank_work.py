@@ -31,7 +31,8 @@ from tests.engine.tiny import images, timeless
 from tests.engine.tiny import model as tiny
 from tests.toy import toy_spec
 from tests.toy_text import ToyTextPlugin
-from zoo.data.open import Table, open_data
+from zoo.data.open import open_data
+from zoo.data.table import Table
 from zoo.engine.distributed import gradient_exchange, rank_devices
 from zoo.engine.distributed.gradient_exchange import GradientExchange
 from zoo.engine.distributed.ranks import Status

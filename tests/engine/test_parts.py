@@ -14,7 +14,8 @@ from torch import nn
 from tests.engine.tiny import images, model
 from zoo.data.open import open_data
 from zoo.engine.optim.nonfinite import Guard, NonFiniteError
-from zoo.engine.optim.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from zoo.engine.optim.optimizer import build_optimizer
+from zoo.engine.optim.optimizer_state import optimizer_tensors, restore_optimizer
 from zoo.engine.optim.target_scale import TargetScale
 from zoo.engine.options.config import resolve
 from zoo.engine.options.epochs import list_epochs, next_phase

@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from tests.engine.tiny import difference, images, model, timeless, values
-from zoo.data.open import Table, open_data
+from zoo.data.open import open_data
+from zoo.data.table import Table
 from zoo.engine.optim.nonfinite import Guard
 from zoo.engine.optim.optimizer import build_optimizer
 from zoo.engine.rundir import checkpoint, checkpoint_writer

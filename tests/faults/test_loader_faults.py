@@ -16,7 +16,8 @@ import torch
 
 from tests.engine.tiny import difference, images, model, values
 from tests.faults.fake_dist import run_python
-from zoo.data.open import Table, open_data
+from zoo.data.open import open_data
+from zoo.data.table import Table
 from zoo.engine.loading import worker_watchdog
 from zoo.errors import CorruptInputError, LoaderError, ZooError
 

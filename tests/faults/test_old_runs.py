@@ -22,7 +22,7 @@ from zoo.engine.rundir import checkpoint, checkpoint_writer
 from zoo.engine.train import supervised
 from zoo.errors import OptionError, SavedModelError
 from zoo.tasks.find import BUILTIN
-from zoo.weights.load import digest
+from zoo.weights.hub_cache import digest
 
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "epochs": 3, "quiet": True}
 NAN = math.nan

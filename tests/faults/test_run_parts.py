@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from tests.engine.tiny import difference, images, model, timeless, values
-from zoo.data.open import Table, open_data
+from zoo.data.open import open_data
+from zoo.data.table import Table
 from zoo.engine.rundir import checkpoint_writer, curves
 from zoo.errors import SavedModelError
 

@@ -15,7 +15,8 @@ import torch
 
 from tests.engine.tiny import difference, images, model, values
 from tests.faults.fork_run import Pausing, await_mark, await_no_group, ended, fork, pause
-from zoo.data.open import Table, open_data
+from zoo.data.open import open_data
+from zoo.data.table import Table
 from zoo.engine.rundir import checkpoint, checkpoint_writer
 from zoo.engine.runtime.signals import stop_signal_numbers, stop_signals
 

@@ -194,7 +194,8 @@ def _columns(options: argparse.Namespace) -> dict[str, str]:
 
 def _source(options: argparse.Namespace, model: TaskModel) -> Any:
     """Return the source of a prediction; a single input may be a folder or a table."""
-    from zoo.data.read import TEXTUAL, kind_of
+    from zoo.data.raw import TEXTUAL
+    from zoo.data.read import kind_of
 
     words = options.inputs
     if kind_of(model.inputs, model.task) in TEXTUAL:

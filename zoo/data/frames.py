@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from zoo.data.locate import place_files
 from zoo.data.raw import Indicators, Raw, ReadOptions
 from zoo.data.table import is_none
-from zoo.data.table_files import SUFFIXES as SUFFIXES
 from zoo.data.table_files import parse_file, refuse_equal_names
 from zoo.errors import DataError, check_options, count, did_you_mean, examples
 

@@ -12,8 +12,7 @@ from typing import Any
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.read import read
 from zoo.data.split import check_leak, check_trainable, choose_rows, hold_out
-from zoo.data.table import Table as Table
-from zoo.data.table import rows_of_split
+from zoo.data.table import Table, rows_of_split
 from zoo.errors import OptionError
 from zoo.tasks.find import find_task
 from zoo.tasks.label_columns import by_task

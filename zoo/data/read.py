@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data import conll, folders, frames, memory
+from zoo.data import conll, folders, frames, memory, table_files
 from zoo.data.image_files import EXTENSIONS
 from zoo.data.locate import place_files
-from zoo.data.raw import TEXTUAL as TEXTUAL
 from zoo.data.raw import Indicators, Raw, ReadOptions, join
 from zoo.data.table import Table
 from zoo.data.torch_datasets import read_torch
@@ -28,7 +27,7 @@ _KINDS = (
 )
 
 _TEXT_KINDS = "a CSV, TSV or Parquet file, a DataFrame, a datasets.Dataset, (texts, labels), a list of texts, or a torch Dataset"
-TABLES = (*frames.SUFFIXES, *conll.SUFFIXES)
+TABLES = (*table_files.SUFFIXES, *conll.SUFFIXES)
 
 
 def kind_of(inputs: Inputs, task: str) -> str:
@@ -113,7 +112,7 @@ def _read_path(path: Path, options: ReadOptions) -> Raw:
         return conll.read_conll(path, options.labelled)
     if options.reads == "text" and not options.columns:
         conll.refuse_conll(path, frames.TEXT_COLUMNS)
-    if suffix in frames.SUFFIXES and path.is_file():
+    if suffix in table_files.SUFFIXES and path.is_file():
         return frames.read_table(path, options)
     if options.textual:
         return _read_text_path(path, options)
@@ -123,7 +122,7 @@ def _read_path(path: Path, options: ReadOptions) -> Raw:
         return folders.read_folder(path, options)
     if path.name.lower().endswith(EXTENSIONS):
         return Raw([str(path)], None, source=repr(str(path)))
-    known = " ".join((*frames.SUFFIXES, *EXTENSIONS))
+    known = " ".join((*table_files.SUFFIXES, *EXTENSIONS))
     raise DataError(f"{str(path)!r} is neither a folder nor a file of a known kind ({known})")
 
 
@@ -135,7 +134,7 @@ def _read_text_path(path: Path, options: ReadOptions) -> Raw:
     if twice:
         raise DataError(f"{str(path)!r} holds two tables of one split: {examples(twice)} and one more of that name; remove one")
     if not splits:
-        known = " ".join(frames.SUFFIXES if options.reads == "text" else (*frames.SUFFIXES, *conll.SUFFIXES))
+        known = " ".join(table_files.SUFFIXES if options.reads == "text" else (*table_files.SUFFIXES, *conll.SUFFIXES))
         raise DataError(f"{str(path)!r} holds no texts; give a table ({known}), or a folder with train and valid tables")
     parts = [_read_path(entry, options).with_split(name) for name, entry in splits.items()]
     return join(parts, repr(str(path)))

@@ -13,12 +13,10 @@ from torch import Tensor
 from zoo.data.dataset import Batch
 from zoo.data.overflow import encode, long_texts, refuse_long, truncation, windows
 from zoo.data.table import Table
-from zoo.data.tokenizers import Encoding
-from zoo.data.tokenizers import Tokenizer as Tokenizer
-from zoo.data.tokenizers import open_tokenizer as open_tokenizer
+from zoo.data.tokenizers import Encoding, open_tokenizer
 from zoo.declare import Text
 from zoo.errors import count
-from zoo.tasks.token_classification import IGNORED as IGNORED
+from zoo.tasks.token_classification import IGNORED
 
 log = logging.getLogger(__name__)
 

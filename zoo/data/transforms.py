@@ -13,9 +13,7 @@ import PIL.Image
 import torch
 from PIL.Image import Resampling
 
-from zoo.data.augment import Augment as Augment
-from zoo.data.augment import augment_image, erase, random_box
-from zoo.data.augment import mix_batch as mix_batch
+from zoo.data.augment import Augment, augment_image, erase, random_box
 from zoo.data.bands import PICTURE_CHANNELS, augment_bands, read_bands, resize_bands
 from zoo.data.images import decode
 from zoo.declare import Image

@@ -27,7 +27,8 @@ from zoo.tuning import Lora
 from zoo.tuning.lora import attach_to, fold_lora, lora_config
 from zoo.tuning.statistics import keeps_statistics
 from zoo.util.atomic_write import write_json, write_text
-from zoo.weights.load import digest, read, write
+from zoo.weights.hub_cache import digest
+from zoo.weights.load import read, write
 
 OURS, THEIRS, TENSORS = "zoo.json", "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # prefix of every tensor in PEFT's files

@@ -29,7 +29,8 @@ from zoo.registry.registry import default_registry
 from zoo.saved.declaration import inputs_of, root_of, spec_of
 from zoo.saved.metadata import Config, describe, model_card, preprocessor, read_config
 from zoo.util.atomic_write import write_json, write_text
-from zoo.weights.load import digest, read, write
+from zoo.weights.hub_cache import digest
+from zoo.weights.load import read, write
 
 log = logging.getLogger("zoo")
 
@@ -269,7 +270,7 @@ def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
 
 def save_tokenizer(inputs: Text, folder: Path) -> None:
     """Write the tokenizer's files beside the weights; a tokenizer that cannot be opened is logged and left out."""
-    from zoo.data.text import open_tokenizer
+    from zoo.data.tokenizers import open_tokenizer
 
     try:
         open_tokenizer(inputs).save(folder, inputs.max_length)

@@ -15,7 +15,6 @@ from torch import Tensor
 from zoo.errors import WeightsError, count, examples
 from zoo.util.atomic_write import room_for
 from zoo.weights.copy_read import copies, copy_tensors
-from zoo.weights.hub_cache import digest as digest
 from zoo.weights.hub_cache import is_blob
 from zoo.weights.safetensors_header import read_header
 from zoo.weights.shards import SUFFIX, read_index

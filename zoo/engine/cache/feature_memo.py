@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from zoo.data.open import Table
-from zoo.data.read import TEXTUAL
+from zoo.data.raw import TEXTUAL
+from zoo.data.table import Table
 from zoo.engine.loading.loader import Kind
 from zoo.engine.rundir.run_context import RunContext
 from zoo.models.backbone import is_own

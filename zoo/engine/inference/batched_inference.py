@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zoo.data.text import IGNORED, TextSamples
+from zoo.data.text import TextSamples
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.loading.order import ordered_batches
 from zoo.engine.loading.stream import BatchSource, Function
 from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.errors import TrainingError, count
+from zoo.tasks.token_classification import IGNORED
 
 log = logging.getLogger("zoo")
 T = TypeVar("T")

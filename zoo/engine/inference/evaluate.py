@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data.open import Table, open_data
+from zoo.data.open import open_data
 from zoo.data.split import normal_group
+from zoo.data.table import Table
 from zoo.engine.inference.confidence_intervals import check_level, check_specificity, sensitivity_at_specificity
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
 from zoo.engine.inference.evaluation import Evaluation

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.data.bands import PICTURE_CHANNELS
-from zoo.data.open import Table, open_data
+from zoo.data.open import open_data
+from zoo.data.table import Table
 from zoo.declare import Text
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.inference.output_blocks import AllOutputs, InferenceOptions, run_whole

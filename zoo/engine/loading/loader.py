@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from zoo.data.augment import Augment
 from zoo.data.dataset import Batch, ModelInputs, Samples
-from zoo.data.open import Table
+from zoo.data.table import Table
 from zoo.data.text import TextSamples
-from zoo.data.transforms import Augment
 from zoo.data.workers import init_worker
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.start_method import refuse_second_run, start_method, usable_workers

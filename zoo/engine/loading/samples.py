@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from zoo.data.augment import Augment
 from zoo.data.dataset import Samples
-from zoo.data.open import Table
 from zoo.data.own_augmentation import OwnAugmentation
+from zoo.data.table import Table
 from zoo.data.text import TextSamples
-from zoo.data.transforms import Augment, Transform, eval_transform, train_transform
+from zoo.data.transforms import Transform, eval_transform, train_transform
 from zoo.data.unreadable import ReadableSamples
 from zoo.declare import Image, Text
 from zoo.engine.options.augment_options import resolve_augment

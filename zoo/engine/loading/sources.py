@@ -14,9 +14,10 @@ import numpy as np
 from zoo.data.bands import PICTURE_CHANNELS
 from zoo.data.float_tensors import FloatImages, holds_others, read_floats
 from zoo.data.image_files import PICTURE_ENDINGS
-from zoo.data.open import Table, open_train_valid
-from zoo.data.read import TEXTUAL, kind_of
-from zoo.data.table import flat_targets
+from zoo.data.open import open_train_valid
+from zoo.data.raw import TEXTUAL
+from zoo.data.read import kind_of
+from zoo.data.table import Table, flat_targets
 from zoo.data.unreadable import drop_corrupt
 from zoo.declare import OVERFLOWS, Image, Inputs, Text
 from zoo.engine.loading.class_counts import warn_of_rare_classes

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.engine.optim.optimizer_state import optimizer_tensors as optimizer_tensors
-from zoo.engine.optim.optimizer_state import restore_optimizer as restore_optimizer
+from zoo.engine.optim.optimizer_state import optimizer_tensors
 from zoo.engine.options.config import Config
 from zoo.errors import OptionError, check_options, did_you_mean
 from zoo.models.task_model import TaskModel

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from zoo.errors import SavedModelError, WeightsError, fault_list
 from zoo.util.atomic_write import room_for
-from zoo.weights.load import digest, read, separate
+from zoo.weights.hub_cache import digest
+from zoo.weights.load import read, separate
 
 log = logging.getLogger("zoo")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.optim.optimizer import optimizer_tensors, restore_optimizer
+from zoo.engine.optim.optimizer_state import optimizer_tensors, restore_optimizer
 from zoo.engine.runtime.device import random_state, restore_random_state
 from zoo.engine.runtime.signals import StopFlag
 from zoo.models.task_model import TaskModel
