@@ -19,7 +19,7 @@ from zoo.tasks.label_names import class_order
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face image folders
 SPLITS = frozenset(word for words in SPLIT_WORDS.values() for word in words)
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("zoo")
 
 
 def read_folder(folder: Path, options: ReadOptions) -> Raw:

@@ -17,7 +17,7 @@ from zoo.errors import DataError, check_options, count, did_you_mean, examples
 if TYPE_CHECKING:
     import pandas as pd
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("zoo")
 
 # Columns of a row's input, by what the model reads; the first is required.
 _INPUTS = {"image": ("file_name",), "volume": ("file_name",), "text": ("text", "text_pair"), "words": ("words",)}
@@ -121,7 +121,7 @@ def raw_of(
     if inputs is None:
         if "file_name" in values:
             names = [str(item) if isinstance(item, int) else item for item in values["file_name"]]  # ids that are numbers
-            inputs = place_files(names, source, base, options.root, reads=options.reads, absent=options.absent)
+            inputs = place_files(names, source, base, options.root, reads=options.reads, missing_ok=options.missing_ok)
         else:
             inputs = texts_of(values, source)
     return Raw(

@@ -32,7 +32,7 @@ PICTURE_ENDINGS = (
 )
 EXTENSIONS = (*PICTURE_ENDINGS, ".dcm", ".dicom", ".nii", ".nii.gz", ".npy", ".npz")
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("zoo")
 Identity = tuple[int, int]
 
 

@@ -24,7 +24,7 @@ def place_files(
     root: str | os.PathLike[str] | None = None,
     *,
     reads: str = "image",
-    absent: bool = False,
+    missing_ok: bool = False,
 ) -> list[Any]:
     """Return inputs as paths of files that exist; images and arrays are unchanged.
 
@@ -33,7 +33,7 @@ def place_files(
     ``reads`` volumes, and of no other.
 
     Raises:
-        DataError: If files do not exist, unless they may be ``absent``, or a name fits several, naming the first four.
+        DataError: If files do not exist, unless ``missing_ok``, or a name fits several, naming the first four.
     """
     folder = "" if base is None else str(base)
     if root is not None:
@@ -59,7 +59,7 @@ def place_files(
             missing.append(repr(placed[row]) + (" (a folder)" if os.path.isdir(placed[row]) else ""))  # noqa: PTH112
     if several:
         raise DataError(f"{source}: several files fit {count(len(several), 'name')} of {len(placed)}: {examples(several)}; name one")
-    if missing and not absent:
+    if missing and not missing_ok:
         hint = f"; paths are relative to {folder or str(Path.cwd())!r}, and endings such as .png and .jpg were tried"
         hint += "" if root is not None else "; root=FOLDER (--root) names another folder"
         do = "does" if len(missing) == 1 else "do"

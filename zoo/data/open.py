@@ -20,7 +20,7 @@ from zoo.tasks.labels import check_uncertain, class_names, encode, keep_classes,
 from zoo.tasks.task import Task
 
 _NONE: Mapping[str, str | Sequence[str]] = MappingProxyType({})
-log = logging.getLogger(__name__)
+log = logging.getLogger("zoo")
 
 
 def open_data(
@@ -37,7 +37,7 @@ def open_data(
     uncertain: str | None = None,
     root: str | os.PathLike[str] | None = None,
     channels: int = 3,
-    absent: bool = False,
+    missing_ok: bool = False,
 ) -> Table:
     """Open any source as one table without decoding it.
 
@@ -61,7 +61,7 @@ def open_data(
         uncertain: What a label of -1 counts as in a multi-label task: ``mask``, ``positive`` or ``negative``; None refuses it.
         root: Folder of the files that a table names, with or without ending; None is that of the table.
         channels: Channels of the images that the model takes.
-        absent: Keep files that a list or a table names and that do not exist; they fail when they are read.
+        missing_ok: Keep files that a list or a table names and that do not exist; they fail when they are read.
 
     Returns:
         The table.
@@ -72,7 +72,7 @@ def open_data(
     """
     kind = find_task(task)
     check_uncertain(uncertain, kind)
-    raw = by_task(read(source, ReadOptions(columns, labelled, reads, label_columns, root, channels, absent)), kind)
+    raw = by_task(read(source, ReadOptions(columns, labelled, reads, label_columns, root, channels, missing_ok)), kind)
     if drop_other_classes and raw.labels is not None:
         raw = keep_classes(raw, classes, kind)
     if split is not None:

@@ -188,7 +188,7 @@ def _read_list(items: Sequence[Any], options: ReadOptions) -> Raw:
     )
     if odd:
         raise DataError(f"the list holds {examples(odd)}; give paths, encoded bytes, PIL images, arrays or tensors (labels go into (X, y))")
-    return replace(raw, inputs=place_files(raw.inputs, raw.source, root=options.root, reads=options.reads, absent=options.absent))
+    return replace(raw, inputs=place_files(raw.inputs, raw.source, root=options.root, reads=options.reads, missing_ok=options.missing_ok))
 
 
 def _read_table(table: Table) -> Raw:

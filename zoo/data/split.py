@@ -18,7 +18,7 @@ from zoo.errors import DataError, count, examples, fault_list
 
 SHARE = 0.2
 _REMEDY = "give a validation set, or train on everything with valid=False (--no-valid)"
-log = logging.getLogger(__name__)
+log = logging.getLogger("zoo")
 _NUMBER = re.compile(r"0*(\d+)(\.0+)?")
 
 

@@ -18,7 +18,7 @@ from zoo.declare import Text
 from zoo.errors import count
 from zoo.tasks.token_classification import IGNORED
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("zoo")
 
 
 class TextSamples:

@@ -16,7 +16,7 @@ from zoo.data.raw import Raw, ReadOptions
 from zoo.data.table import spread_rows
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, check_options, did_you_mean, examples
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("zoo")
 
 _ANY_INPUT = ("input", "inputs", "x")
 _PIXELS = ("image", "img", "pixel_values", *_ANY_INPUT)

@@ -27,7 +27,7 @@ from zoo.data.table import Array, item_name
 from zoo.errors import DataError, count, examples
 from zoo.tasks.label_names import WRITTEN_LIST, check_classes, class_order, is_missing, name_of, plain, refuse_unknown
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("zoo")
 UNCERTAIN = -1.0
 LARGEST = 4 * 2**30  # bytes of a table of targets
 _NUMBER = r"(?:[+-]?(?:\d+(?:\.\d*)?|\.\d+)|nan|none|null)"

@@ -30,7 +30,7 @@ from zoo.tasks.label_names import (
 from zoo.tasks.label_sets import UNCERTAIN
 from zoo.tasks.task import Task
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("zoo")
 UNCERTAIN_AS = {"mask": math.nan, "positive": 1.0, "negative": 0.0}
 _LARGEST = float(np.finfo(np.float32).max)  # larger values would be infinite as float32 targets
 

@@ -116,7 +116,7 @@ def evaluate(
         on_error=on_error,
         quiet=quiet,
     )
-    opening: dict[str, Any] = {"task": model.task, "classes": model.labels, "split": split, "columns": columns, "absent": options.skip}
+    opening: dict[str, Any] = {"task": model.task, "classes": model.labels, "split": split, "columns": columns, "missing_ok": options.skip}
     opening |= {"label_columns": label_columns, "uncertain": uncertain, "root": root, "channels": channels_of(model)}
     table = open_data(data, labelled=True, reads=reads(model), drop_other_classes=drop_other_classes, **opening)
     check_targets(model, table)

@@ -116,7 +116,7 @@ def predict_outputs(
     """Return the outputs of a function of a model for each input, with the errors of those that were skipped."""
     chosen = InferenceOptions(**options)
     source: dict[str, Any] = {"split": split, "columns": columns, "root": root, "prompt_name": prompt_name}
-    return run_whole(model, opened(model, inputs, absent=chosen.skip, **source), forward, chosen)
+    return run_whole(model, opened(model, inputs, missing_ok=chosen.skip, **source), forward, chosen)
 
 
 def opened(
@@ -127,13 +127,13 @@ def opened(
     columns: Mapping[str, str] = _NONE,
     root: str | os.PathLike[str] | None = None,
     prompt_name: str | None = None,
-    absent: bool = False,
+    missing_ok: bool = False,
 ) -> Table:
-    """Open the inputs of a prediction; files that do not exist are refused unless they may be ``absent``."""
+    """Open the inputs of a prediction; files that do not exist are refused unless ``missing_ok``."""
     channels = channels_of(model)
     source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality, channels)
     opening: dict[str, Any] = {"task": model.task, "split": split, "columns": columns, "root": root, "channels": channels}
-    table = open_data(source, labelled=False, reads=reads(model), absent=absent, **opening)
+    table = open_data(source, labelled=False, reads=reads(model), missing_ok=missing_ok, **opening)
     return table if prompt_name is None else _prompted(table, model, prompt_name)
 
 

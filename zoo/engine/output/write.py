@@ -98,7 +98,7 @@ def write_results(
     decoder = decoder_of(model, thresholds)
     with joined(chosen.device, TIMEOUT) as ranks, stop_signals() as stop:
         with ranks.together():
-            table = opened(model, inputs, split=split, columns=columns, root=root, prompt_name=prompt_name, absent=chosen.skip)
+            table = opened(model, inputs, split=split, columns=columns, root=root, prompt_name=prompt_name, missing_ok=chosen.skip)
             if ranks.main:
                 _refuse_existing(parts.out, overwrite=overwrite)
                 parts.claim(_record(model, table, decoder, chosen, what), overwrite=overwrite, resume=resume)
