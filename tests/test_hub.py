@@ -19,6 +19,7 @@ from tests.faults.fake_hub import FakeHub, fill_cache, in_child
 from tests.toy import ToyNet
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError
+from zoo.util.file_digest import file_digest
 from zoo.weights.hub import fetch
 from zoo.weights.load import read, write
 from zoo.weights.locate import locate
@@ -105,7 +106,9 @@ def test_a_blob_is_read_for_its_digest_once_until_it_changes(cache: Path, monkey
     fill_cache(cache, "acme/net", files)
     read_files: list[str] = []
     monkeypatch.setattr(
-        zoo.weights.hub_cache, "digest", lambda path, real=zoo.weights.hub_cache.digest: read_files.append(path.name) or real(path)
+        zoo.weights.hub_cache,
+        "file_digest",
+        lambda path, real=file_digest: read_files.append(path.name) or real(path),
     )
     for name, pin in (("model.safetensors", model_digest), ("sharded.safetensors", model_digest)):
         weights = Weights(repo="acme/net", file=name, revision=COMMIT)

@@ -6,7 +6,7 @@ import torch
 
 from zoo.declare import Weights
 from zoo.errors import WeightsError, WeightsNotFoundError
-from zoo.weights.hub_cache import digest
+from zoo.util.file_digest import file_digest
 from zoo.weights.load import read
 from zoo.weights.locate import locate
 
@@ -23,7 +23,7 @@ def test_a_file_is_read_as_it_was_written(file: Path) -> None:
 
 
 def test_a_pinned_file_passes_and_a_changed_one_is_refused(file: Path) -> None:
-    pinned = Weights(file=str(file), sha256=digest(file))
+    pinned = Weights(file=str(file), sha256=file_digest(file))
     assert locate(pinned, "toy/net") == file
     content = bytearray(file.read_bytes())
     content[-1] ^= 1

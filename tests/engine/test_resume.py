@@ -313,14 +313,14 @@ def test_a_killed_run_goes_on_and_leaves_no_stage_behind(whole: Callable[..., An
 
 
 def die_in_the_third_checkpoint(out: Path) -> None:
-    real, digests = checkpoint.digest, iter(range(100))
+    real, digests = checkpoint.file_digest, iter(range(100))
 
     def dying(path: Path) -> str:
         if next(digests) == 11:  # five files each
             os.kill(os.getpid(), signal.SIGKILL)
         return real(path)
 
-    checkpoint.digest = dying
+    checkpoint.file_digest = dying
     try:
         fit(out)
     finally:

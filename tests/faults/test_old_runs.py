@@ -22,7 +22,7 @@ from zoo.engine.rundir import checkpoint, checkpoint_writer
 from zoo.engine.train import supervised
 from zoo.errors import OptionError, SavedModelError
 from zoo.tasks.find import BUILTIN
-from zoo.weights.hub_cache import digest
+from zoo.util.file_digest import file_digest
 
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "epochs": 3, "quiet": True}
 NAN = math.nan
@@ -194,4 +194,4 @@ def test_t12_without_the_plugin_that_builds_it_a_saved_model_says_what_to_instal
     assert run_python(load, site, ZOO_CACHE=str(tmp_path / "cache")).stdout == first.stdout
     without = run_python(load, ZOO_CACHE=str(tmp_path / "cache"))
     assert "zoo-far 1.0" in without.stdout, without
-    assert digest(tmp_path / "saved/model.safetensors")
+    assert file_digest(tmp_path / "saved/model.safetensors")

@@ -57,14 +57,14 @@ def fit(out: Path, data: tuple[Table, Table], **options: Any) -> Any:
 
 def slow_save(mark: Path) -> None:
     """Pause within the second checkpoint, after some of its files."""
-    real, calls = checkpoint.digest, iter(range(100))
+    real, calls = checkpoint.file_digest, iter(range(100))
 
     def slow(path: Path) -> str:
         if next(calls) == 7:
             pause(mark)
         return real(path)
 
-    checkpoint.digest = slow
+    checkpoint.file_digest = slow
 
 
 def start(point: str, out: Path, workers: int) -> tuple[int, Path]:

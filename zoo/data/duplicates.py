@@ -15,9 +15,10 @@ import PIL.Image
 
 from zoo.data.table import PIXELS, Array, Table
 from zoo.errors import count, examples
+from zoo.util.file_digest import file_digest
 
 log = logging.getLogger("zoo")
-MOST_FILES = 100_000  # files of a table that are compared by content; above, by path, as each has to be looked up on the disk
+MAX_COMPARED_FILES = 100_000  # files of a table that are compared by content; above, by path, as each has to be looked up on the disk
 
 
 def content_keys(*tables: Table) -> list[list[Hashable]]:
@@ -28,7 +29,7 @@ def content_keys(*tables: Table) -> list[list[Hashable]]:
     """
     sizes: dict[int, int] = defaultdict(int)
     paths = {item for table in tables for item in _items(table) if _is_path(item, table)}
-    stats = {path: _status(path) for path in paths} if len(paths) <= MOST_FILES else {}
+    stats = {path: _status(path) for path in paths} if len(paths) <= MAX_COMPARED_FILES else {}
     for identity in {status[1]: status for status in stats.values() if status}.values():
         sizes[identity[0]] += 1
 
@@ -36,7 +37,7 @@ def content_keys(*tables: Table) -> list[list[Hashable]]:
         if not _is_path(item, table):
             return memory_key(item) or (id(table), row)
         status = stats.get(item)
-        digest = _file_digest(item) if status and sizes[status[0]] > 1 else b""
+        digest = _digest_of(item) if status and sizes[status[0]] > 1 else b""
         return digest or str(os.path.realpath(item))
 
     return [[key(item, table, row) for row, item in enumerate(_items(table))] for table in tables]
@@ -109,13 +110,10 @@ def _status(path: str) -> tuple[int, tuple[int, int]] | None:
     return found.st_size, (found.st_dev, found.st_ino)
 
 
-def _file_digest(path: str) -> bytes:
+def _digest_of(path: str) -> bytes:
+    """Return the sha256 of a file, as ``memory_key`` gives it of encoded images; empty if it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
-            sha = hashlib.sha256()
-            while chunk := file.read(2**20):
-                sha.update(chunk)
-            return sha.digest()
+        return bytes.fromhex(file_digest(Path(path)))
     except OSError:
         return b""
 

@@ -11,10 +11,10 @@ from typing import Any
 from zoo.declare import Weights
 from zoo.errors import RegistryFileError, WeightsError, WeightsNotFoundError
 from zoo.util.atomic_write import write_text
+from zoo.util.file_digest import file_digest
 from zoo.util.toml_files import parse_toml
 from zoo.weights.download import known
 from zoo.weights.hub import AbsentError, Remote, ask, fetch
-from zoo.weights.hub_cache import digest
 from zoo.weights.locate import file_names, locate
 from zoo.weights.shards import INDEX_ENDING, SUFFIX, listing_digest, model_digest, read_index
 
@@ -77,13 +77,13 @@ def write(path: Path, name: str, pin: Weights) -> None:
 
 
 def _digest(repo: str, file: str, remote: Remote, owner: str) -> str:
-    return remote.sha256 or digest(fetch(repo, file, remote.commit, owner=owner))
+    return remote.sha256 or file_digest(fetch(repo, file, remote.commit, owner=owner))
 
 
 def _listing(weights: Weights, remote: Remote, owner: str) -> str:
     index = fetch(weights.repo, weights.file, remote.commit, owner=owner)
     folder = weights.file.rpartition("/")[0]
-    digests = {index.name: digest(index)}
+    digests = {index.name: file_digest(index)}
     for name in read_index(index, owner).shards:
         file = f"{folder}/{name}".lstrip("/")
         digests[name] = _digest(weights.repo, file, ask(weights.repo, file, remote.commit, owner=owner), owner)

@@ -27,7 +27,7 @@ from zoo.tuning import Lora
 from zoo.tuning.lora import attach_to, fold_lora, lora_config
 from zoo.tuning.statistics import keeps_statistics
 from zoo.util.atomic_write import write_json, write_text
-from zoo.weights.hub_cache import digest
+from zoo.util.file_digest import file_digest
 from zoo.weights.load import read, write
 
 OURS, THEIRS, TENSORS = "zoo.json", "adapter_config.json", "adapter_model.safetensors"
@@ -103,7 +103,7 @@ def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Pat
         folder.mkdir(parents=True, exist_ok=True)
         staged = folder / "staged.safetensors"
         write({_file_name(name): tensor for name, tensor in _own_tensors(model, whole).items()}, staged)
-        described = describe(model, keys={}, root=root_of(model.spec), sha256=digest(staged))
+        described = describe(model, keys={}, root=root_of(model.spec), sha256=file_digest(staged))
         base = Base(weights=_source(model), digest=base_digest(model, whole))
         (folder / OURS).unlink(missing_ok=True)
         if isinstance(model.inputs, Text) and model.inputs.files:
@@ -216,7 +216,7 @@ def _tensors(folder: Path, saved: SavedLora) -> dict[str, Tensor]:
     path = folder / TENSORS
     if not path.is_file():
         raise SavedModelError(f"{str(folder)!r} has no {TENSORS}; the saved LoRA is incomplete")
-    if digest(path) != saved.model.zoo.sha256:
+    if file_digest(path) != saved.model.zoo.sha256:
         raise SavedModelError(f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced")
     return {_own_name(key): tensor for key, tensor in read(path, str(folder)).items()}
 

@@ -29,7 +29,7 @@ from zoo.registry.registry import default_registry
 from zoo.saved.declaration import inputs_of, root_of, spec_of
 from zoo.saved.metadata import Config, describe, model_card, preprocessor, read_config
 from zoo.util.atomic_write import write_json, write_text
-from zoo.weights.hub_cache import digest
+from zoo.util.file_digest import file_digest
 from zoo.weights.load import read, write
 
 log = logging.getLogger("zoo")
@@ -54,7 +54,7 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         staged = folder / "staged.safetensors"
         write({_file_name(name, keys): tensor for name, tensor in model.state_dict().items()}, staged)
-        config = describe(model, keys=keys, root=root_of(model.spec), sha256=digest(staged))
+        config = describe(model, keys=keys, root=root_of(model.spec), sha256=file_digest(staged))
         (folder / "config.json").unlink(missing_ok=True)
         write_text(folder / "preprocessor_config.json", preprocessor(model.inputs) + "\n")
         if isinstance(model.inputs, Text) and model.inputs.files:
@@ -223,7 +223,7 @@ def _tensors(folder: Path, config: Config) -> dict[str, Tensor]:
     path = folder / "model.safetensors"
     if not path.is_file():
         raise SavedModelError(f"{str(folder)!r} has no model.safetensors; the saved model is incomplete")
-    if digest(path) != config.zoo.sha256:
+    if file_digest(path) != config.zoo.sha256:
         raise SavedModelError(f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced")
     named = ((_own_name(key, config.zoo.keys), tensor) for key, tensor in read(path, str(folder)).items())
     return {name: tensor for name, tensor in named if name}

@@ -15,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 from zoo.errors import WeightsError, WeightsNotFoundError
 from zoo.util.atomic_write import cache_folder, room_for, write_json
-from zoo.weights.hub_cache import digest, said
+from zoo.util.file_digest import file_digest
+from zoo.weights.hub_cache import said
 from zoo.weights.safetensors_header import format_of
 
 ATTEMPTS = 4  # connections for one file; each goes on where the one before ended
@@ -113,7 +114,7 @@ def download_locked(url: str, owner: str = "", *, sha256: str = "", prefix: str 
     path = folder / name
     if not path.exists():  # else fetched earlier, or put there by hand
         _fetch(url, path, owner, size)
-    found, actual = digest(path), path.stat().st_size
+    found, actual = file_digest(path), path.stat().st_size
     faults = [f"it has {actual} bytes, declared are {size}"] if size and actual != size else []
     if sha256 and found != sha256:
         faults.append(f"its sha256 is {found}, declared is {sha256}")

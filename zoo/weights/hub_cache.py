@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from functools import lru_cache
 from pathlib import Path
 
 from zoo.errors import WeightsError
+from zoo.util.file_digest import file_digest
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
@@ -80,16 +80,7 @@ def blob_digest(path: Path) -> str:
 
 @lru_cache(maxsize=1024)
 def _digest(path: Path, state: tuple[int, ...]) -> str:
-    return digest(path)
-
-
-def digest(path: Path) -> str:
-    """Return the sha256 of a file as 64 hexadecimal digits."""
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            sha.update(chunk)
-    return sha.hexdigest()
+    return file_digest(path)
 
 
 def said(owner: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.errors import WeightsError, examples
-from zoo.weights.hub_cache import blob_digest, check_cached, digest, is_blob, repository_of, unsafe
+from zoo.util.file_digest import file_digest
+from zoo.weights.hub_cache import blob_digest, check_cached, is_blob, repository_of, unsafe
 from zoo.weights.safetensors_header import MAX_HEADER, MAX_TENSORS
 
 INDEX_ENDING = ".index.json"
@@ -75,7 +76,7 @@ def listing_digest(digests: dict[str, str]) -> str:
 
 
 def _digest(path: Path) -> str:
-    return blob_digest(path) if is_blob(path) else digest(path)
+    return blob_digest(path) if is_blob(path) else file_digest(path)
 
 
 def _shard(index: Path, name: str, owner: str) -> Path:

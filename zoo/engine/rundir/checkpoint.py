@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zoo.errors import SavedModelError, WeightsError, fault_list
 from zoo.util.atomic_write import room_for
-from zoo.weights.hub_cache import digest
+from zoo.util.file_digest import file_digest
 from zoo.weights.load import read, separate
 
 log = logging.getLogger("zoo")
@@ -78,7 +78,7 @@ def _write_stage(stage: Path, step: int, checkpoint: Checkpoint) -> None:
     for name, tensors in checkpoint.tensors.items():
         save_file(separate(tensors), stage / f"{name}.safetensors")
     (stage / _STATE).write_text(json.dumps(checkpoint.plain), encoding="utf-8")
-    files = {path.name: {"sha256": digest(path), "size": path.stat().st_size} for path in sorted(stage.iterdir())}
+    files = {path.name: {"sha256": file_digest(path), "size": path.stat().st_size} for path in sorted(stage.iterdir())}
     manifest = {"schema": SCHEMA, "step": step, "files": files}
     (stage / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in (*sorted(stage.iterdir()), stage):
@@ -167,7 +167,7 @@ def _file_fault(path: Path, sha256: str, size: int) -> str:
         return f"{path.name} is missing"
     if path.stat().st_size != size:
         return f"{path.name} has {path.stat().st_size} of {size} bytes"
-    return "" if digest(path) == sha256 else f"{path.name} has changed (sha256)"
+    return "" if file_digest(path) == sha256 else f"{path.name} has changed (sha256)"
 
 
 def _read(path: Path) -> Checkpoint:
