@@ -23,9 +23,14 @@ from zoo.errors import DeclarationError, DiskFullError, WeightsError, WeightsNot
 from zoo.models.backbone import Backbone
 from zoo.weights import download as module
 from zoo.weights.converted import converted_folder
-from zoo.weights.download import download
+from zoo.weights.download import Downloaded, download, locked
 from zoo.weights.load import read
 from zoo.weights.locate import locate
+
+
+def fetched(url: str, owner: str = "", **declared: object) -> Downloaded:
+    with locked(url):
+        return download(url, owner, **declared)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -57,11 +62,11 @@ CONTENT = bytes(range(256)) * 40_000
 @pytest.mark.parametrize("etags", [True, False])
 def test_a_file_is_fetched_once_and_goes_on_where_the_connection_ended(server: FileServer, folder: Path, etags: bool) -> None:
     server.files["/a/x.bin"], server.cut, server.etags = CONTENT, [3_000_000, 1_000_000], etags
-    found = download(f"{server.url}/a/x.bin")
+    found = fetched(f"{server.url}/a/x.bin")
     assert found.path.read_bytes() == CONTENT
     assert found.sha256 == hashlib.sha256(CONTENT).hexdigest()
     assert server.asked == [("/a/x.bin", ""), *[("/a/x.bin", f"bytes={start}-" if etags else "") for start in (3_000_000, 4_000_000)]]
-    assert download(f"{server.url}/a/x.bin") == found
+    assert fetched(f"{server.url}/a/x.bin") == found
     assert len(server.asked) == 3
     assert files(folder) == ["source.json", "x.bin"]
 
@@ -69,21 +74,21 @@ def test_a_file_is_fetched_once_and_goes_on_where_the_connection_ended(server: F
 def test_what_was_fetched_is_kept_for_the_next_call(server: FileServer, folder: Path) -> None:
     server.files["/x.bin"], server.cut = CONTENT, [1_000_000, 0, 0, 0]
     with pytest.raises(WeightsNotFoundError, match="1000000 bytes are kept"):
-        download(f"{server.url}/x.bin", "toy/net")
-    assert download(f"{server.url}/x.bin").path.read_bytes() == CONTENT
+        fetched(f"{server.url}/x.bin", "toy/net")
+    assert fetched(f"{server.url}/x.bin").path.read_bytes() == CONTENT
     assert server.asked[-1] == ("/x.bin", "bytes=1000000-")
 
 
 def test_a_file_that_changes_on_the_way_is_fetched_anew(server: FileServer, folder: Path) -> None:
     server.files["/x.bin"], server.cut = CONTENT, [1_000_000, 0, 0, 0]
     with pytest.raises(WeightsNotFoundError):
-        download(f"{server.url}/x.bin")
+        fetched(f"{server.url}/x.bin")
     server.files["/x.bin"] = CONTENT[::-1]
-    assert download(f"{server.url}/x.bin").path.read_bytes() == CONTENT[::-1]
+    assert fetched(f"{server.url}/x.bin").path.read_bytes() == CONTENT[::-1]
     server.files["/x.bin"] = b"shorter"
     for name in ("x.bin", "source.json"):
         next(folder.rglob(name)).unlink()
-    assert download(f"{server.url}/x.bin").path.read_bytes() == b"shorter"
+    assert fetched(f"{server.url}/x.bin").path.read_bytes() == b"shorter"
 
 
 def test_another_file_than_declared_or_remembered_is_refused_and_removed(server: FileServer, folder: Path) -> None:
@@ -91,15 +96,15 @@ def test_another_file_than_declared_or_remembered_is_refused_and_removed(server:
     url = f"{server.url}/x.bin"
     for declared, fault in (({"size": 5}, "declared are 5"), ({"sha256": "0" * 64}, "declared is 000")):
         with pytest.raises(WeightsError, match=fault):
-            download(url, **declared)  # type: ignore[arg-type]
+            fetched(url, **declared)
         assert "x.bin" not in files(folder)
-    first = download(url, sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT))
+    first = fetched(url, sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT))
     first.path.unlink()
     server.files["/x.bin"] = CONTENT[::-1]
     with pytest.raises(WeightsError, match=f"at first it was {first.sha256}"):
-        download(url)
+        fetched(url)
     server.files["/x.bin"] = CONTENT
-    assert download(url) == first
+    assert fetched(url) == first
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def test_what_is_no_file_is_named_and_not_kept(
 ) -> None:
     server.answer = lambda handler: handler.reply(code, body, {"Content-Type": kind}) is None
     with pytest.raises(error, match=text) as caught:
-        download(f"{server.url}/x.pt", "toy/net")
+        fetched(f"{server.url}/x.pt", "toy/net")
     assert str(caught.value).startswith("toy/net: ")
     assert len(server.asked) == (module.ATTEMPTS if code == 503 else 1)
     assert files(folder) == []
@@ -137,18 +142,18 @@ def test_a_redirect_is_followed_but_not_out_of_https(server: FileServer, folder:
         return True
 
     server.answer = redirect
-    assert download(f"{server.url}/here.bin").path.name == "here.bin"
+    assert fetched(f"{server.url}/here.bin").path.name == "here.bin"
     elsewhere = server.url.replace("127.0.0.1", "127.0.0.2")
     server.answer = lambda handler: redirect(handler, f"{elsewhere}/there.bin")
     with pytest.raises((WeightsError, WeightsNotFoundError)):
-        download(f"{server.url}/here.bin?again")
+        fetched(f"{server.url}/here.bin?again")
     for url, text in (
         ("http://example.org/x.pt", "https only"),
         ("file:///etc/passwd", "https only"),
         ("https://me:pw@a.org/x.pt", "password"),
     ):
         with pytest.raises(WeightsError, match=text):
-            download(url)
+            fetched(url)
 
 
 def test_a_file_whose_digest_begins_otherwise_than_declared_is_removed_and_not_remembered(server: FileServer, folder: Path) -> None:
@@ -192,17 +197,17 @@ def test_without_network_it_is_said_where_to_copy_the_file_and_that_works(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     url = f"{server.url}/x.bin"
     with pytest.raises(WeightsNotFoundError, match="HF_HUB_OFFLINE") as caught:
-        download(url)
+        fetched(url)
     path = Path(str(caught.value).rsplit("'", 2)[1])
     path.write_bytes(CONTENT)
-    assert download(url).path == path
+    assert fetched(url).path == path
     assert not server.asked
 
 
 def test_several_at_once_fetch_it_once(server: FileServer, folder: Path) -> None:
     server.files["/x.bin"] = CONTENT
     found: list[Any] = []
-    threads = [threading.Thread(target=lambda: found.append(download(f"{server.url}/x.bin"))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(fetched(f"{server.url}/x.bin"))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -221,9 +226,9 @@ def test_a_full_disk_leaves_what_can_go_on(server: FileServer, folder: Path, mon
 
     monkeypatch.setattr(module, "_write", full)
     with pytest.raises(DiskFullError, match="No space left"):
-        download(f"{server.url}/x.bin")
+        fetched(f"{server.url}/x.bin")
     monkeypatch.setattr(module, "_write", real)
-    assert download(f"{server.url}/x.bin").path.read_bytes() == CONTENT
+    assert fetched(f"{server.url}/x.bin").path.read_bytes() == CONTENT
     assert server.asked[-1][1] == "bytes=1000-"
 
 

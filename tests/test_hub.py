@@ -142,7 +142,7 @@ def test_a_file_is_absent_only_where_the_hub_said_so(hub: FakeHub, tmp_path: Pat
     for nowhere in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
         assert json.loads(in_child(ABSENT, "main", commit, **{**around, **nowhere}).stdout) == unknown
     done = in_child(ABSENT, "main", "v9", **around)
-    assert json.loads(done.stdout) == [None, "AbsentError"], "a revision that does not exist is no file that is absent"
+    assert json.loads(done.stdout) == [None, "NotOnHubError"], "a revision that does not exist is no file that is absent"
     asked = len(hub.asked)
     for nowhere in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
         assert json.loads(in_child(ABSENT, "main", commit, **{**around, **nowhere}).stdout) == [None, None]

@@ -133,7 +133,7 @@ def sweep(path: Path, seconds: float) -> tuple[int, int, float]:
         path.write_bytes(mutate.mutated(chance))
         start = time.perf_counter()
         try:
-            header = read_header(path)
+            header = read_header(path, "")
         except WeightsError:
             header = None
         times.append(time.perf_counter() - start)
@@ -334,7 +334,7 @@ for fault in ("truncate", "empty", "overwrite", "replace", "half"):
         if when == "before":
             import zoo.weights.load as gate
             header = gate.read_header
-            gate.read_header = lambda *arguments: (header(*arguments), spoil())[0]  # after the check, before the reading
+            gate.read_header = lambda *given, **named: (header(*given, **named), spoil())[0]  # after the check, before the reading
             try:
                 state = gate.read(path)
             except gate.WeightsError:

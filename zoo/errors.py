@@ -185,6 +185,11 @@ def refusals(check: Callable[..., object], *arguments: object) -> list[str]:
     return []
 
 
+def owner_prefix(owner: str) -> str:
+    """Return the beginning of a message that names its owner, ``owner: ``, or an empty string."""
+    return f"{owner}: " if owner else ""
+
+
 def count(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 file``, ``3 files``, ``2 classes``, ``2 queries``."""
     plural = noun[:-1] + "ies" if noun.endswith("y") else noun + ("es" if noun.endswith("s") else "s")

@@ -205,7 +205,7 @@ def _configured(declared: Backbone, settings: dict[str, Any]) -> Backbone:
         options.setdefault("img_size", size)
     weights = False if settings["weights"] in ("none", False) else settings["weights"]
     if weights is None and spec.weights and (spec.weights.repo or spec.weights.url):
-        from zoo.weights.locate import obtain
+        from zoo.weights.locate import fetch_published
 
-        obtain(spec.weights, spec.name)  # before torch and a model library are imported
+        fetch_published(spec.weights, spec.name)  # before torch and a model library are imported
     return configured(declared, weights=weights, allow_partial=bool(settings["allow_partial"]), options=options)

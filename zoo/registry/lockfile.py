@@ -13,10 +13,10 @@ from zoo.errors import RegistryFileError, WeightsError, WeightsNotFoundError
 from zoo.util.atomic_write import write_text
 from zoo.util.file_digest import file_digest
 from zoo.util.toml_files import parse_toml
-from zoo.weights.download import known
-from zoo.weights.hub import AbsentError, Remote, ask, fetch
+from zoo.weights.download import first_download
+from zoo.weights.hub import HubFileInfo, NotOnHubError, fetch, file_metadata
 from zoo.weights.locate import file_names, locate
-from zoo.weights.shards import INDEX_ENDING, SUFFIX, listing_digest, model_digest, read_index
+from zoo.weights.shards import INDEX_SUFFIX, SAFETENSORS_INDEX, listing_digest, model_digest, read_index
 
 
 def resolve(weights: Weights | None, owner: str) -> Weights:
@@ -33,26 +33,26 @@ def resolve(weights: Weights | None, owner: str) -> Weights:
         raise WeightsError(f"{owner}: its weights are {where}: there is no commit to pin")
     if weights.url:
         made = locate(weights, owner)
-        source = known(weights.url)
+        source = first_download(weights.url)
         assert source is not None, "remembered by the download"
         return replace(weights, sha256=source.sha256, size=source.size, converted_sha256="" if made == source.path else model_digest(made))
     weights, remote = _published(weights, owner)
-    sharded = weights.file.endswith(INDEX_ENDING)
+    sharded = weights.file.endswith(INDEX_SUFFIX)
     sha256 = _listing(weights, remote, owner) if sharded else _digest(weights.repo, weights.file, remote, owner)
     license = weights.license if weights.license != "unknown" else _license(weights.repo, remote.commit)
     pin = replace(weights, revision=remote.commit, sha256=sha256, size=0 if sharded else remote.size, license=license)
-    if pin.file.endswith((".safetensors", SUFFIX)):
+    if pin.file.endswith((".safetensors", SAFETENSORS_INDEX)):
         return pin
     return replace(pin, converted_sha256=model_digest(locate(pin, owner)))
 
 
-def _published(weights: Weights, owner: str) -> tuple[Weights, Remote]:
+def _published(weights: Weights, owner: str) -> tuple[Weights, HubFileInfo]:
     """Return the declaration of the first published file that ``locate`` would take, and what the Hub says of it."""
     names = file_names(weights)
     for number, name in enumerate(names, 1):
         try:
-            return replace(weights, file=name), ask(weights.repo, name, weights.revision, owner=owner)
-        except AbsentError:
+            return replace(weights, file=name), file_metadata(weights.repo, name, weights.revision, owner=owner)
+        except NotOnHubError:
             if number == len(names):
                 raise
     raise AssertionError("a declaration names a file")
@@ -76,17 +76,17 @@ def write(path: Path, name: str, pin: Weights) -> None:
     write_text(path, changed)
 
 
-def _digest(repo: str, file: str, remote: Remote, owner: str) -> str:
+def _digest(repo: str, file: str, remote: HubFileInfo, owner: str) -> str:
     return remote.sha256 or file_digest(fetch(repo, file, remote.commit, owner=owner))
 
 
-def _listing(weights: Weights, remote: Remote, owner: str) -> str:
+def _listing(weights: Weights, remote: HubFileInfo, owner: str) -> str:
     index = fetch(weights.repo, weights.file, remote.commit, owner=owner)
     folder = weights.file.rpartition("/")[0]
     digests = {index.name: file_digest(index)}
     for name in read_index(index, owner).shards:
         file = f"{folder}/{name}".lstrip("/")
-        digests[name] = _digest(weights.repo, file, ask(weights.repo, file, remote.commit, owner=owner), owner)
+        digests[name] = _digest(weights.repo, file, file_metadata(weights.repo, file, remote.commit, owner=owner), owner)
     return listing_digest(digests)
 
 

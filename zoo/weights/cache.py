@@ -36,7 +36,7 @@ def entries() -> list[CacheEntry]:
 
 
 def remove(entry: CacheEntry) -> None:
-    """Remove an entry; what a URL gave is remembered, and compared with when it is fetched again."""
+    """Remove the files of an entry; a download keeps its record, so a later fetch is verified against it."""
     if entry.kind == "converted":
         shutil.rmtree(entry.folder)
         return

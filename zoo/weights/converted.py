@@ -1,4 +1,4 @@
-"""Safetensors made of checkpoints, once per content, in zoo's own cache."""
+"""Cache of checkpoints converted to safetensors, keyed by their sha256."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import logging
 import shutil
 from pathlib import Path
 
-from zoo.errors import WeightsError, count, examples
+from zoo.errors import WeightsError, count, examples, owner_prefix
 from zoo.util.atomic_write import cache_folder, room_for, write_json, write_text
 from zoo.weights.safetensors_header import read_header
-from zoo.weights.shards import INDEX_ENDING, PICKLED_INDEX, model_digest, read_index
+from zoo.weights.shards import INDEX_SUFFIX, PICKLED_INDEX, model_digest, read_index
 
 log = logging.getLogger("zoo")
 VERSION = 1  # of the conversion; another one gives other files
 _NAME = "model.safetensors"
-_NAMES = (_NAME, f"{_NAME}{INDEX_ENDING}")
+_NAMES = (_NAME, f"{_NAME}{INDEX_SUFFIX}")
 
 
 def converted_folder() -> Path:
@@ -23,12 +23,12 @@ def converted_folder() -> Path:
     return cache_folder() / "converted"
 
 
-def find_converted(source_sha256: str, sha256: str = "", owner: str = "") -> Path | None:
-    """Return what was made of a checkpoint, or None.
+def find_converted(source_sha256: str, sha256: str, owner: str) -> Path | None:
+    """Return the cached conversion of a checkpoint, or None.
 
     Args:
         source_sha256: Digest of the checkpoint; for shards, that of their listing.
-        sha256: Digest that the result must have, if pinned.
+        sha256: Digest that the result must have, or an empty string if none is pinned.
         owner: Name of the backbone, for messages.
 
     Raises:
@@ -47,19 +47,23 @@ def find_converted(source_sha256: str, sha256: str = "", owner: str = "") -> Pat
         return None
     found = model_digest(path, owner)
     if found != written:
-        raise WeightsError(f"{owner}: {str(path)!r} was changed after it was converted; remove {str(folder)!r}, and it is made again")
+        raise WeightsError(
+            f"{owner_prefix(owner)}{str(path)!r} was changed after it was converted; remove {str(folder)!r}, and it is made again"
+        )
     if sha256 and found != sha256:
-        raise WeightsError(f"{owner}: the safetensors made of the checkpoint {source_sha256[:12]} have sha256 {found}, pinned is {sha256}")
+        raise WeightsError(
+            f"{owner_prefix(owner)}the safetensors made of the checkpoint {source_sha256[:12]} have sha256 {found}, pinned is {sha256}"
+        )
     return path
 
 
-def converted(source: Path, owner: str = "", sha256: str = "") -> Path:
+def converted(source: Path, owner: str, sha256: str) -> Path:
     """Return safetensors with the tensors of a checkpoint of ``torch.save``; they are made at the first call.
 
     Args:
         source: The checkpoint, or the index file of its shards.
         owner: Name of the backbone, for messages.
-        sha256: Digest that the result must have, if pinned.
+        sha256: Digest that the result must have, or an empty string if none is pinned.
 
     Returns:
         A safetensors file, or the index file of its shards.
@@ -93,7 +97,7 @@ def _convert(source: Path, folder: Path, owner: str) -> None:
     folder.mkdir()
     log.info("%s: converting %s to safetensors, once, in %s", owner, source.name, folder)
     try:
-        if source.name.endswith(INDEX_ENDING):
+        if source.name.endswith(INDEX_SUFFIX):
             path, objects = _convert_shards(source, folder, owner)
         else:
             path = folder / _NAME
@@ -112,17 +116,16 @@ def _convert_shards(source: Path, folder: Path, owner: str) -> tuple[Path, list[
     from zoo.weights.pickles import convert
 
     if not source.name.endswith(PICKLED_INDEX):
-        raise WeightsError(f"{owner}: {str(source)!r} is no index of pickled shards, whose name ends with {PICKLED_INDEX}")
+        raise WeightsError(f"{owner_prefix(owner)}{str(source)!r} is no index of pickled shards, whose name ends with {PICKLED_INDEX}")
     index, names, objects = read_index(source, owner), dict[str, str](), list[str]()
     for number, (name, file) in enumerate(index.files(owner).items(), 1):
         out = folder / f"model-{number:05d}-of-{len(index.shards):05d}.safetensors"
         done = convert(file, out)
         objects += done.objects
         held = read_header(out, owner).keys()
-        if wrong := sorted(held ^ index.shards[name]):
-            raise WeightsError(f"{owner}: the shard {name!r} and its index {str(source)!r} differ in {examples(wrong)}; fetch both again")
+        index.check(name, held, owner)
         names |= dict.fromkeys(held, out.name)
-    path = folder / f"{_NAME}{INDEX_ENDING}"
+    path = folder / f"{_NAME}{INDEX_SUFFIX}"
     write_text(path, json.dumps({"weight_map": names}, indent=1) + "\n")
     log.info("%s: converted %s", owner, count(len(index.shards), "shard"))
     return path, objects

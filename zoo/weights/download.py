@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 from urllib.parse import unquote, urlsplit
 
-from zoo.errors import WeightsError, WeightsNotFoundError
+from zoo.errors import WeightsError, WeightsNotFoundError, owner_prefix
 from zoo.util.atomic_write import cache_folder, room_for, write_json
 from zoo.util.file_digest import file_digest
-from zoo.weights.hub_cache import said
 from zoo.weights.safetensors_header import format_of
 
 ATTEMPTS = 4  # connections for one file; each goes on where the one before ended
 PAUSE = 0.5  # seconds before the second attempt, doubled for each further one
-LARGEST = 10**12  # bytes; no published weights are as large
+MAX_BYTES = 10**12  # no published weights are as large
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -51,8 +50,8 @@ class _InterruptedError(Exception):
     """The connection ended before the file did."""
 
 
-def known(url: str) -> Downloaded | None:
-    """Return what a URL gave at its first fetch, or None."""
+def first_download(url: str) -> Downloaded | None:
+    """Return the record of the first download of a URL, or None."""
     folder = downloads_folder() / _key(url)
     try:
         record = json.loads((folder / "source.json").read_text(encoding="utf-8"))
@@ -62,8 +61,8 @@ def known(url: str) -> Downloaded | None:
     return found if re.fullmatch(r"[0-9a-f]{64}", found.sha256) else None
 
 
-def download(url: str, owner: str = "", *, sha256: str = "", prefix: str = "", size: int = 0) -> Downloaded:
-    """Return the file of a URL, from the cache or the network.
+def download(url: str, owner: str, *, sha256: str = "", prefix: str = "", size: int = 0) -> Downloaded:
+    """Return the file of a URL, from the cache or the network. The caller holds ``locked(url)``.
 
     Args:
         url: An ``https`` URL; ``http`` only of this machine.
@@ -77,8 +76,27 @@ def download(url: str, owner: str = "", *, sha256: str = "", prefix: str = "", s
         WeightsError: If it is another file than declared, or than the URL gave the first time; such a file is removed.
         DiskFullError: If there is no room for it.
     """
-    with locked(url):
-        return download_locked(url, owner, sha256=sha256, prefix=prefix, size=size)
+    name = _checked_name(url, owner)
+    folder = downloads_folder() / _key(url)
+    path = folder / name
+    if not path.exists():  # else fetched earlier, or put there by hand
+        _fetch(url, path, owner, size)
+    found, actual = file_digest(path), path.stat().st_size
+    faults = [f"it has {actual} bytes, declared are {size}"] if size and actual != size else []
+    if sha256 and found != sha256:
+        faults.append(f"its sha256 is {found}, declared is {sha256}")
+    elif not found.startswith(prefix):
+        faults.append(f"its sha256 is {found}, declared is one that begins with {prefix}")
+    elif (earlier := first_download(url)) and found != earlier.sha256:
+        faults.append(f"its sha256 is {found}, at first it was {earlier.sha256} (if you trust the new file, remove {str(folder)!r})")
+    if faults:
+        path.unlink()
+        raise WeightsError(
+            f"{owner_prefix(owner)}{url} gave another file than expected: {'; '.join(faults)}. It was removed; fetch it again"
+        )
+    if first_download(url) != Downloaded(path, found, actual):
+        write_json(folder / "source.json", {"url": url, "name": name, "sha256": found, "size": actual})
+    return Downloaded(path, found, actual)
 
 
 @contextmanager
@@ -101,33 +119,10 @@ def locked(url: str) -> Iterator[None]:
 
 def forget(url: str) -> None:
     """Remove the file of a URL and the record of its first download."""
-    found = known(url)
+    found = first_download(url)
     if found:
         found.path.unlink(missing_ok=True)
         found.path.with_name("source.json").unlink(missing_ok=True)
-
-
-def download_locked(url: str, owner: str = "", *, sha256: str = "", prefix: str = "", size: int = 0) -> Downloaded:
-    """Do as ``download``, for a caller that has the URL ``locked``."""
-    name = _checked_name(url, owner)
-    folder = downloads_folder() / _key(url)
-    path = folder / name
-    if not path.exists():  # else fetched earlier, or put there by hand
-        _fetch(url, path, owner, size)
-    found, actual = file_digest(path), path.stat().st_size
-    faults = [f"it has {actual} bytes, declared are {size}"] if size and actual != size else []
-    if sha256 and found != sha256:
-        faults.append(f"its sha256 is {found}, declared is {sha256}")
-    elif not found.startswith(prefix):
-        faults.append(f"its sha256 is {found}, declared is one that begins with {prefix}")
-    elif (earlier := known(url)) and found != earlier.sha256:
-        faults.append(f"its sha256 is {found}, at first it was {earlier.sha256} (if you trust the new file, remove {str(folder)!r})")
-    if faults:
-        path.unlink()
-        raise WeightsError(f"{said(owner)}{url} gave another file than expected: {'; '.join(faults)}. It was removed; fetch it again")
-    if known(url) != Downloaded(path, found, actual):
-        write_json(folder / "source.json", {"url": url, "name": name, "sha256": found, "size": actual})
-    return Downloaded(path, found, actual)
 
 
 def downloads_folder() -> Path:
@@ -143,9 +138,11 @@ def _checked_name(url: str, owner: str) -> str:
     """Return the file's name in the cache, after a check of the URL."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-        raise WeightsError(f"{said(owner)}{url!r} is refused: weights are fetched over https only")
+        raise WeightsError(f"{owner_prefix(owner)}{url!r} is refused: weights are fetched over https only")
     if parts.username or parts.password:
-        raise WeightsError(f"{said(owner)}the URL of {parts.hostname} holds a password, which would be stored; download the file by hand")
+        raise WeightsError(
+            f"{owner_prefix(owner)}the URL of {parts.hostname} holds a password, which would be stored; download the file by hand"
+        )
     name = re.sub(r"[^A-Za-z0-9_.+-]", "_", unquote(parts.path).rpartition("/")[2])[-100:]
     return name if name.strip("._") else "weights"
 
@@ -188,7 +185,7 @@ def _stream(url: str, part: Path, owner: str, size: int) -> None:
         with room_for(part, head.total), part.open("ab" if head.start else "wb") as file:
             if head.etag:
                 tag.write_text(head.etag, encoding="utf-8")
-            _write(answer, file, head, head.total or size or LARGEST, part.name.removesuffix(".part"))
+            _write(answer, file, head, head.total or size or MAX_BYTES, part.name.removesuffix(".part"))
     found = part.stat().st_size
     if head.total and found != head.total:
         raise _InterruptedError(f"the connection ended after {found} of {head.total} bytes")
@@ -214,14 +211,16 @@ def _checked(answer: Any, url: str, part: Path, owner: str, size: int, start: in
     """Check the head of an answer before its body is read."""
     for step in map(urlsplit, (*(str(one.url) for one in answer.history), str(answer.url))):
         if step.scheme != "https" and not (step.hostname in _LOOPBACK and urlsplit(url).hostname in _LOOPBACK):
-            raise WeightsError(f"{said(owner)}{url} redirects by {step.scheme}://{step.hostname}, which is refused: only https is followed")
+            raise WeightsError(
+                f"{owner_prefix(owner)}{url} redirects by {step.scheme}://{step.hostname}, which is refused: only https is followed"
+            )
     if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
         raise _InterruptedError(f"the server answers {answer.status_code}")
     if answer.status_code not in (200, 206):
         _fail(url, part.with_suffix(""), owner, f"the server answers {answer.status_code}")
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
-        raise WeightsError(f"{said(owner)}{url} answers with a web page; it may need a login, or have moved: download it by hand")
+        raise WeightsError(f"{owner_prefix(owner)}{url} answers with a web page; it may need a login, or have moved: download it by hand")
     same = answer.headers.get("ETag", "") == (_tag(part).read_text(encoding="utf-8") if _tag(part).exists() else "")
     resumed = answer.status_code == 206 and same and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
     if answer.status_code == 206 and not resumed:
@@ -229,8 +228,10 @@ def _checked(answer: Any, url: str, part: Path, owner: str, size: int, start: in
         raise _InterruptedError("the server sends another part, or one of another file, than asked for")
     begin, length = start if resumed else 0, answer.headers.get("Content-Length", "")
     total = begin + int(length) if length.isdecimal() else 0
-    if total > LARGEST or (size and total and total != size):
-        raise WeightsError(f"{said(owner)}{url} has {total} bytes, declared are {size or f'at most {LARGEST}'}; it is another file")
+    if total > MAX_BYTES or (size and total and total != size):
+        raise WeightsError(
+            f"{owner_prefix(owner)}{url} has {total} bytes, declared are {size or f'at most {MAX_BYTES}'}; it is another file"
+        )
     etag = answer.headers.get("ETag", "")
     return _Answer(begin, total, "" if etag.startswith("W/") else etag)
 
@@ -254,13 +255,13 @@ def _write(answer: Any, file: BinaryIO, head: _Answer, limit: int, name: str) ->
 def _refuse_pages(part: Path, url: str, owner: str) -> None:
     with part.open("rb") as file:
         found = format_of(file.read(512))
-    if found and "zoo convert" not in found:
+    if found and not found.convertible:
         part.unlink()
-        raise WeightsError(f"{said(owner)}{url} did not give weights: {found}; download it by hand")
+        raise WeightsError(f"{owner_prefix(owner)}{url} did not give weights: {found.text}; download it by hand")
 
 
 def _fail(url: str, path: Path, owner: str, reason: str) -> NoReturn:
     raise WeightsNotFoundError(
-        f"{said(owner)}cannot get {url}, and it is not in the cache ({reason}); check the network, or copy the file, from "
+        f"{owner_prefix(owner)}cannot get {url}, and it is not in the cache ({reason}); check the network, or copy the file, from "
         f"a machine that has it, to {str(path)!r}"
     )

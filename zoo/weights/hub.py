@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, overload
 
-from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples
-from zoo.weights.hub_cache import check_cached, is_repository, said, unsafe
+from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples, owner_prefix
+from zoo.weights.hub_cache import check_cached, is_repository, unsafe
 
 if TYPE_CHECKING:
     import huggingface_hub
@@ -21,15 +21,15 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class AbsentError(WeightsNotFoundError):
+class NotOnHubError(WeightsNotFoundError):
     """The Hub says that the repository has no such file or revision."""
 
 
-class _NoFileError(AbsentError):
+class _NoFileError(NotOnHubError):
     """The revision exists, but not the file."""
 
 
-class Remote(NamedTuple):
+class HubFileInfo(NamedTuple):
     """Metadata of a file on the Hub: its commit, its size in bytes, and its sha256 where it is a large file."""
 
     commit: str
@@ -37,7 +37,7 @@ class Remote(NamedTuple):
     sha256: str
 
 
-class _Wanted(NamedTuple):
+class _HubFile(NamedTuple):
     """A file of a repository and a revision."""
 
     repo: str
@@ -100,9 +100,9 @@ def fetch(repo: str, file: str, revision: str = "", *, owner: str = "", missing_
         WeightsNotFoundError: If the file is not in the cache and cannot be fetched.
         WeightsError: If a name is unsafe, or the cached file is damaged or lies outside the cache.
     """
-    wanted = _wanted(repo, file, revision, owner)
+    wanted = _hub_file(repo, file, revision, owner)
     try:
-        path = _obtain(wanted)
+        path = _fetch(wanted)
     except _NoFileError:
         if missing_ok:
             return None
@@ -112,12 +112,12 @@ def fetch(repo: str, file: str, revision: str = "", *, owner: str = "", missing_
 
 def find_cached(repo: str, file: str, revision: str = "", *, owner: str = "") -> Path | None:
     """Return a file of a Hub repository if it is in the cache, without network."""
-    wanted = _wanted(repo, file, revision, owner)
+    wanted = _hub_file(repo, file, revision, owner)
     path = wanted.cached()
     return path and check_cached(wanted.folder, path, owner)
 
 
-def ask(repo: str, file: str, revision: str = "", *, owner: str = "") -> Remote:
+def file_metadata(repo: str, file: str, revision: str = "", *, owner: str) -> HubFileInfo:
     """Return the metadata of a file on the Hub.
 
     Raises:
@@ -126,26 +126,28 @@ def ask(repo: str, file: str, revision: str = "", *, owner: str = "") -> Remote:
     """
     from huggingface_hub import constants
 
-    wanted = _wanted(repo, file, revision, owner)
+    wanted = _hub_file(repo, file, revision, owner)
     if constants.HF_HUB_OFFLINE:
         _fail(wanted, "HF_HUB_OFFLINE forbids the network")
     with _quiet():
         metadata = _metadata(wanted)
     if not metadata.commit_hash or not _COMMIT.fullmatch(metadata.commit_hash):
         _fail(wanted, "the Hub does not give its commit")
-    return Remote(metadata.commit_hash, metadata.size or 0, metadata.etag if metadata.etag and _SHA256.fullmatch(metadata.etag) else "")
+    return HubFileInfo(
+        metadata.commit_hash, metadata.size or 0, metadata.etag if metadata.etag and _SHA256.fullmatch(metadata.etag) else ""
+    )
 
 
-def _wanted(repo: str, file: str, revision: str, owner: str) -> _Wanted:
+def _hub_file(repo: str, file: str, revision: str, owner: str) -> _HubFile:
     revision = revision or "main"
     faults = [f"{what} {name!r}: {unsafe(name)}" for what, name in (("file", file), ("revision", revision)) if unsafe(name)]
     faults += [f"repository {repo!r} is not of the form 'owner/name'"] * (not is_repository(repo))
     if faults:
-        raise WeightsError(f"{said(owner)}refused as names of the Hub: {'; '.join(faults)}")
-    return _Wanted(repo, file, revision, owner)
+        raise WeightsError(f"{owner_prefix(owner)}refused as names of the Hub: {'; '.join(faults)}")
+    return _HubFile(repo, file, revision, owner)
 
 
-def _obtain(wanted: _Wanted) -> Path:
+def _fetch(wanted: _HubFile) -> Path:
     from huggingface_hub import constants
 
     cached = wanted.cached()
@@ -154,10 +156,10 @@ def _obtain(wanted: _Wanted) -> Path:
     if constants.HF_HUB_OFFLINE:
         return cached or _missing(wanted, "HF_HUB_OFFLINE forbids the network")
     with _quiet():
-        return _ask(wanted, cached)
+        return _fetch_online(wanted, cached)
 
 
-def _ask(wanted: _Wanted, cached: Path | None) -> Path:
+def _fetch_online(wanted: _HubFile, cached: Path | None) -> Path:
     """Ask the Hub once, then download, because the client would retry for long without network."""
     import huggingface_hub
 
@@ -166,17 +168,19 @@ def _ask(wanted: _Wanted, cached: Path | None) -> Path:
             return cached
         return Path(huggingface_hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, library_name="zoo"))
     except WeightsNotFoundError as error:
-        if isinstance(error, AbsentError):
+        if isinstance(error, NotOnHubError):
             raise
         if not cached:
             _missing(wanted, "", error)
-        log.warning("%sthe Hub cannot be asked about %s; using the cached commit %s", said(wanted.owner), wanted, wanted.cached_commit())
+        log.warning(
+            "%sthe Hub cannot be asked about %s; using the cached commit %s", owner_prefix(wanted.owner), wanted, wanted.cached_commit()
+        )
         return cached
     except Exception as error:  # see _metadata
         _fail(wanted, _reason(error), error)
 
 
-def _metadata(wanted: _Wanted) -> huggingface_hub.HfFileMetadata:
+def _metadata(wanted: _HubFile) -> huggingface_hub.HfFileMetadata:
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -184,7 +188,7 @@ def _metadata(wanted: _Wanted) -> huggingface_hub.HfFileMetadata:
         url = huggingface_hub.hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision)
         return huggingface_hub.get_hf_file_metadata(url, library_name="zoo")
     except errors.RevisionNotFoundError as error:
-        _fail(wanted, "the repository has no such revision", error, AbsentError)
+        _fail(wanted, "the repository has no such revision", error, NotOnHubError)
     except errors.EntryNotFoundError as error:
         _mark_absent(wanted, error)
         _fail(wanted, "the repository has no such file", error, _NoFileError)
@@ -192,7 +196,7 @@ def _metadata(wanted: _Wanted) -> huggingface_hub.HfFileMetadata:
         _fail(wanted, _reason(error), error)
 
 
-def _mark_absent(wanted: _Wanted, error: Exception) -> None:
+def _mark_absent(wanted: _HubFile, error: Exception) -> None:
     """Write the client's marker that a commit does not have a file, for later calls without network."""
     commit = getattr(getattr(error, "response", None), "headers", {}).get("X-Repo-Commit", "")
     if _COMMIT.fullmatch(commit):
@@ -201,7 +205,7 @@ def _mark_absent(wanted: _Wanted, error: Exception) -> None:
             wanted.absence(commit).touch()
 
 
-def _missing(wanted: _Wanted, reason: str, cause: WeightsNotFoundError | None = None) -> NoReturn:
+def _missing(wanted: _HubFile, reason: str, cause: WeightsNotFoundError | None = None) -> NoReturn:
     """Raise the error for a file that is not in the cache while the Hub cannot be asked."""
     commit = wanted.cached_commit()
     if commit and wanted.absence(commit).exists():
@@ -212,15 +216,15 @@ def _missing(wanted: _Wanted, reason: str, cause: WeightsNotFoundError | None = 
 
 
 def _fail(
-    wanted: _Wanted, reason: str, cause: Exception | None = None, kind: type[WeightsNotFoundError] = WeightsNotFoundError
+    wanted: _HubFile, reason: str, cause: Exception | None = None, kind: type[WeightsNotFoundError] = WeightsNotFoundError
 ) -> NoReturn:
     raise kind(
-        f"{said(wanted.owner)}cannot get {wanted} from the Hub and it is not in the cache ({reason}){_in_cache(wanted)}; "
+        f"{owner_prefix(wanted.owner)}cannot get {wanted} from the Hub and it is not in the cache ({reason}){_in_cache(wanted)}; "
         "check the names and the network (and HF_HUB_OFFLINE), or give a local file"
     ) from cause
 
 
-def _in_cache(wanted: _Wanted) -> str:
+def _in_cache(wanted: _HubFile) -> str:
     """Return the commits of the repository in the cache, for the message."""
     commit = wanted.cached_commit()
     meant = f"; the cache knows {wanted.revision} as {commit[:12]}" if commit and commit != wanted.revision else ""

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from zoo.errors import WeightsError
+from zoo.errors import WeightsError, owner_prefix
 from zoo.util.file_digest import file_digest
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -31,7 +31,7 @@ def is_repository(name: str) -> bool:
     return _REPO.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
-def check_cached(folder: Path, path: Path, owner: str = "") -> Path:
+def check_cached(folder: Path, path: Path, owner: str) -> Path:
     """Check that a file of a snapshot lies in its repository's cache, with the digest that is its name.
 
     Args:
@@ -49,13 +49,15 @@ def check_cached(folder: Path, path: Path, owner: str = "") -> Path:
     unlinked = not path.is_symlink() and (folder / "snapshots").resolve() in real.parents  # no links in this cache
     if not (direct or unlinked):
         raise WeightsError(
-            f"{said(owner)}{str(path)!r} leads to {str(real)!r}, outside the cache of its repository; remove it and fetch it again"
+            f"{owner_prefix(owner)}{str(path)!r} leads to {str(real)!r}, outside the cache of its repository; remove it and fetch it again"
         )
     if not real.is_file():
-        raise WeightsError(f"{said(owner)}{str(path)!r} leads to {str(real)!r}, which does not exist; remove the link and fetch it again")
+        raise WeightsError(
+            f"{owner_prefix(owner)}{str(path)!r} leads to {str(real)!r}, which does not exist; remove the link and fetch it again"
+        )
     # Large files carry their sha256 as name; small ones the 40 digits of git's own digest.
     if path.is_symlink() and _SHA256.fullmatch(blob.name) and (found := blob_digest(real)) != blob.name:
-        raise WeightsError(f"{said(owner)}{str(real)!r} is damaged: its sha256 is {found}; remove it and fetch it again")
+        raise WeightsError(f"{owner_prefix(owner)}{str(real)!r} is damaged: its sha256 is {found}; remove it and fetch it again")
     return path
 
 
@@ -81,8 +83,3 @@ def blob_digest(path: Path) -> str:
 @lru_cache(maxsize=1024)
 def _digest(path: Path, state: tuple[int, ...]) -> str:
     return file_digest(path)
-
-
-def said(owner: str) -> str:
-    """Return the beginning of a message that names the owner."""
-    return f"{owner}: " if owner else ""

@@ -21,8 +21,8 @@ from zoo.errors import WeightsError, count
 from zoo.weights.pickle_scan import MAX_PICKLE, is_archive, pickle_of, scan
 from zoo.weights.safetensors_header import MAX_TENSORS
 
-MOST_NESTED = 100  # modules within each other
-MOST_DIMENSIONS = 64  # of a tensor
+MAX_NESTED = 100  # modules within each other
+MAX_DIMENSIONS = 64  # of a tensor
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the format before torch 1.6
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -102,7 +102,7 @@ class Stored(NamedTuple):
 
 
 class Records(NamedTuple):
-    """What a file holds.
+    """Content of a pickled file.
 
     Attributes:
         found: The object, with ``Stored`` for tensors and ``Record`` for what is no container.
@@ -148,8 +148,8 @@ def module_tensors(record: Record) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     modules = [(record, "", 0)]
     for number, (module, prefix, depth) in enumerate(modules):  # grows meanwhile
-        if depth > MOST_NESTED or number > MAX_TENSORS or len(found) > MAX_TENSORS:
-            raise ValueError(f"modules nested more than {MOST_NESTED} deep, or more than {MAX_TENSORS} of them or of their tensors")
+        if depth > MAX_NESTED or number > MAX_TENSORS or len(found) > MAX_TENSORS:
+            raise ValueError(f"modules nested more than {MAX_NESTED} deep, or more than {MAX_TENSORS} of them or of their tensors")
         state = module.state if isinstance(module.state, Mapping) else {}
         left_out = state.get("_non_persistent_buffers_set")
         for kind in ("_parameters", "_buffers"):
@@ -233,7 +233,7 @@ def _reconstructed(kind: Any) -> Record:
 
 def _stored(storage: Any, offset: Any, size: Any, stride: Any) -> Stored:
     numbers = (storage, offset, *_plain(size), *_plain(stride))
-    if len(numbers) > 2 + 2 * MOST_DIMENSIONS or not all(type(number) is int for number in numbers):
+    if len(numbers) > 2 + 2 * MAX_DIMENSIONS or not all(type(number) is int for number in numbers):
         raise ValueError("a tensor that is not described by whole numbers")
     return Stored(storage, offset, tuple(size), tuple(stride))
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zoo.errors import WeightsError, count, examples
+from zoo.errors import WeightsError, count, examples, owner_prefix
 from zoo.util.atomic_write import room_for
 from zoo.weights.copy_read import copies, copy_tensors
 from zoo.weights.hub_cache import is_blob
 from zoo.weights.safetensors_header import read_header
-from zoo.weights.shards import SUFFIX, read_index
+from zoo.weights.shards import SAFETENSORS_INDEX, read_index
 
-LARGEST = 1e30  # no trained weights are as large; outputs would overflow after a few layers
+MAX_MAGNITUDE = 1e30  # no trained weights are as large; outputs would overflow after a few layers
 
 
 def read(path: Path, owner: str = "", *, pretrained: bool = True) -> dict[str, Tensor]:
@@ -33,7 +33,7 @@ def read(path: Path, owner: str = "", *, pretrained: bool = True) -> dict[str, T
     Raises:
         WeightsError: If the file is damaged, or a tensor holds values that cannot be weights.
     """
-    state = _read_shards(path, owner) if path.name.endswith(SUFFIX) else _read_file(path, owner)
+    state = _read_shards(path, owner) if path.name.endswith(SAFETENSORS_INDEX) else _read_file(path, owner)
     _check_values(state, path, owner, pretrained)
     return state
 
@@ -44,8 +44,8 @@ def write(tensors: Mapping[str, Tensor], out: Path, *, check: Path | None = None
     Args:
         tensors: Tensors by name; those that share memory are written separately.
         out: The file.
-        check: Source of the tensors. If given, the file is read back with ``read`` before it becomes visible, and errors
-            name this source.
+        check: Source of the tensors. If given, the file is read back and checked as by ``read`` before it becomes visible, and
+            errors name this source.
     """
     import safetensors.torch
 
@@ -58,17 +58,10 @@ def write(tensors: Mapping[str, Tensor], out: Path, *, check: Path | None = None
             safetensors.torch.save_file(separate(tensors), stage, metadata={"format": "pt"})
         stage.chmod(readable)
         if check:
-            _read_back(stage, check)
+            _check_values(_read_file(stage, "", shown=check), check, "", pretrained=True)
         stage.replace(out)
     finally:
         stage.unlink(missing_ok=True)
-
-
-def _read_back(stage: Path, source: Path) -> None:
-    try:
-        read(stage, str(source))
-    except WeightsError as error:
-        raise WeightsError(str(error).replace(f"{source}: {str(stage)!r}", repr(str(source)))) from error
 
 
 def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -82,16 +75,17 @@ def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _read_file(path: Path, owner: str) -> dict[str, Tensor]:
+def _read_file(path: Path, owner: str, *, shown: Path | None = None) -> dict[str, Tensor]:
     import safetensors.torch
 
-    header = read_header(path, owner)
+    header = read_header(path, owner, shown=shown)
     try:
         if not is_blob(path) and copies(header):
             return copy_tensors(path, header)
         state: dict[str, Tensor] = safetensors.torch.load_file(path, backend="mmap" if is_blob(path) else "pread")
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{owner}: {str(path)!r} is not a readable safetensors file ({error}); fetch it again") from error
+        name = repr(str(shown or path))
+        raise WeightsError(f"{owner_prefix(owner)}{name} is not a readable safetensors file ({error}); fetch it again") from error
     return state
 
 
@@ -100,8 +94,7 @@ def _read_shards(path: Path, owner: str) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, file in index.files(owner).items():
         tensors = _read_file(file, owner)
-        if wrong := sorted(tensors.keys() ^ index.shards[name]):
-            raise WeightsError(f"{owner}: the shard {name!r} and its index {str(path)!r} differ in {examples(wrong)}; fetch both again")
+        index.check(name, tensors, owner)
         state |= tensors
     return state
 
@@ -110,13 +103,17 @@ def _check_values(state: Mapping[str, Tensor], path: Path, owner: str, pretraine
     largest = {name: _largest(tensor) for name, tensor in state.items() if tensor.is_floating_point() and tensor.numel()}
     bad = [name for name, value in largest.items() if not value < float("inf")]
     if bad:
-        raise WeightsError(f"{owner}: {str(path)!r} has NaN or infinity in {count(len(bad), 'tensor')}: {examples(bad)}")
-    huge = [name for name, value in largest.items() if value > LARGEST]
+        raise WeightsError(f"{owner_prefix(owner)}{str(path)!r} has NaN or infinity in {count(len(bad), 'tensor')}: {examples(bad)}")
+    huge = [name for name, value in largest.items() if value > MAX_MAGNITUDE]
     if pretrained and huge:
-        raise WeightsError(f"{owner}: {str(path)!r} has values above {LARGEST:g} in {count(len(huge), 'tensor')}: {examples(huge)}")
+        raise WeightsError(
+            f"{owner_prefix(owner)}{str(path)!r} has values above {MAX_MAGNITUDE:g} in {count(len(huge), 'tensor')}: {examples(huge)}"
+        )
     matrices = [value for name, value in largest.items() if state[name].ndim > 1]
     if pretrained and matrices and not any(matrices):
-        raise WeightsError(f"{owner}: all {len(matrices)} weight tensors of {str(path)!r} are zero: it is a placeholder; fetch it again")
+        raise WeightsError(
+            f"{owner_prefix(owner)}all {len(matrices)} weight tensors of {str(path)!r} are zero: it is a placeholder; fetch it again"
+        )
 
 
 def _largest(tensor: Tensor) -> float:

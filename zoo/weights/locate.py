@@ -11,18 +11,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from zoo.declare import Weights
-from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples
+from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples, owner_prefix
 from zoo.weights.converted import converted, find_converted
-from zoo.weights.download import download_locked, forget, known, locked
-from zoo.weights.hub import AbsentError, fetch, find_cached
+from zoo.weights.download import download, first_download, forget, locked
+from zoo.weights.hub import NotOnHubError, fetch, find_cached
 from zoo.weights.hub_cache import check_cached, repository_of
-from zoo.weights.shards import INDEX_ENDING, PICKLED_INDEX, SUFFIX, model_digest, read_index
+from zoo.weights.shards import INDEX_SUFFIX, PICKLED_INDEX, SAFETENSORS_INDEX, model_digest, read_index
 
 log = logging.getLogger("zoo")
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 # In a folder or a repository, the first of these that exists.
-NAMES = (SAFE, f"{SAFE}{INDEX_ENDING}", PICKLED, f"{PICKLED}{INDEX_ENDING}")
+NAMES = (SAFE, f"{SAFE}{INDEX_SUFFIX}", PICKLED, f"{PICKLED}{INDEX_SUFFIX}")
 CHECKPOINTS = (".bin", ".pt", ".pth", ".ckpt", ".tar", ".pkl", PICKLED_INDEX)  # written by torch.save
 _OTHERS = {
     ".h5": "TensorFlow", ".onnx": "ONNX", ".tflite": "TensorFlow Lite", ".msgpack": "Flax", ".gguf": "GGUF", ".pb": "TensorFlow",
@@ -47,27 +47,27 @@ def locate(weights: Weights, owner: str) -> Path:
     if weights.url:
         with locked(weights.url):
             return _converted_url(weights, owner)
-    path = obtain(weights, owner)
-    return path if path.name.endswith((".safetensors", SUFFIX)) else converted(path, owner, weights.converted_sha256)
+    path = fetch_published(weights, owner)
+    return path if path.name.endswith((".safetensors", SAFETENSORS_INDEX)) else converted(path, owner, weights.converted_sha256)
 
 
 def _converted_url(weights: Weights, owner: str) -> Path:
     """Return safetensors of a URL; a checkpoint is removed once it is converted, and forgotten if it cannot be."""
-    first = known(weights.url) is None
+    first = first_download(weights.url) is None
     path = _from_url(weights, owner)
-    if path.name.endswith((".safetensors", SUFFIX)):
+    if path.name.endswith((".safetensors", SAFETENSORS_INDEX)):
         return path
     try:
         made = converted(path, owner, weights.converted_sha256)
     except WeightsError:
         if first:
-            forget(weights.url)  # such as one that was cut off without a word: the next call fetches it again
+            forget(weights.url)  # such as one truncated without an error: the next call fetches it again
         raise
     path.unlink(missing_ok=True)  # its digest is recorded, by which the conversion is found
     return made
 
 
-def obtain(weights: Weights, owner: str) -> Path:
+def fetch_published(weights: Weights, owner: str) -> Path:
     """Return the local path of weights as they are published, fetched if need be; imports no torch.
 
     Returns:
@@ -104,23 +104,23 @@ def local_file(path: Path, owner: str) -> Path:
         beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
         listed = f"; the folder has: {examples(beside)}" if folder and beside else did_you_mean(path.name, beside)
         listed += "; weights=False (--weights none) starts from random values" if folder else ""
-        raise WeightsNotFoundError(f"{owner}: there is no weights file {str(path)!r}{listed}")
+        raise WeightsNotFoundError(f"{owner_prefix(owner)}there is no weights file {str(path)!r}{listed}")
     check_format(path, owner)
     return path
 
 
-def check_format(path: Path, owner: str = "") -> None:
+def check_format(path: Path, owner: str) -> None:
     """Raise if the name of a weights file is that of a format which is not read.
 
     Raises:
         WeightsError: Naming the formats that are.
     """
-    if path.name.endswith((".safetensors", SUFFIX, *CHECKPOINTS)):
+    if path.name.endswith((".safetensors", SAFETENSORS_INDEX, *CHECKPOINTS)):
         return
     other = _OTHERS.get(path.suffix.lower())
     what = f"is a file of {other}" if other else "has none of the endings of weights"
     raise WeightsError(
-        f"{owner}: {str(path)!r} {what}; read are safetensors and checkpoints of torch.save ({', '.join(CHECKPOINTS)}): "
+        f"{owner_prefix(owner)}{str(path)!r} {what}; read are safetensors and checkpoints of torch.save ({', '.join(CHECKPOINTS)}): "
         "load it in its own library and save its state_dict() with safetensors.torch.save_file"
     )
 
@@ -130,28 +130,28 @@ def _in_package(package: str, file: str, owner: str) -> Path:
     top, *below = package.split(".")
     spec = importlib.util.find_spec(top) if top else None
     if spec is None:
-        raise WeightsNotFoundError(f"{owner}: its weights are in the package {package!r}, which is not installed")
+        raise WeightsNotFoundError(f"{owner_prefix(owner)}its weights are in the package {package!r}, which is not installed")
     places = [Path(folder, *below, file) for folder in spec.submodule_search_locations or ()] or [Path(file)]
     return next((path for path in places if path.exists()), places[0])
 
 
 def _from_url(weights: Weights, owner: str) -> Path:
-    """Return what was made of the file of a URL earlier, else the file itself."""
-    earlier = known(weights.url)
+    """Return the cached conversion of a URL's file, or the downloaded file."""
+    earlier = first_download(weights.url)
     sha256 = weights.sha256 or (earlier.sha256 if earlier and earlier.sha256.startswith(weights.sha256_prefix) else "")
     made = find_converted(sha256, weights.converted_sha256, owner) if sha256 else None
     if made:
         return made
     log.info("%s: its weights are at %s, licence %s", owner, weights.url, weights.license)
     check_format(Path(urlsplit(weights.url).path), owner)  # before gigabytes are fetched
-    return download_locked(weights.url, owner, sha256=weights.sha256, prefix=weights.sha256_prefix, size=weights.size).path
+    return download(weights.url, owner, sha256=weights.sha256, prefix=weights.sha256_prefix, size=weights.size).path
 
 
 def _from_hub(weights: Weights, owner: str) -> Path:
     """Fetch a file, or the index and all shards of a sharded model; where safetensors are declared and absent, the pickled file."""
     path = _first(weights, file_names(weights), owner)
     folder = weights.file.rpartition("/")[0]
-    if path.name.endswith(INDEX_ENDING):
+    if path.name.endswith(INDEX_SUFFIX):
         commit = next(parent.name for parent in path.parents if parent.parent.name == "snapshots")
         for shard in read_index(path, owner).shards:
             fetch(weights.repo, f"{folder}/{shard}".lstrip("/"), commit, owner=owner)
@@ -164,7 +164,7 @@ def file_names(weights: Weights) -> list[str]:
     folder, _, name = weights.file.rpartition("/")
     names = [weights.file]
     if name.endswith(".safetensors"):
-        names.append(f"{weights.file}{INDEX_ENDING}")
+        names.append(f"{weights.file}{INDEX_SUFFIX}")
     if name == SAFE and not weights.sha256:
         names += [f"{folder}/{other}".lstrip("/") for other in NAMES[2:]]
     return names
@@ -179,13 +179,13 @@ def _first(weights: Weights, names: list[str], owner: str) -> Path:
             path = get(weights.repo, name, weights.revision, owner=owner)
         except WeightsNotFoundError as error:
             missing = missing or error
-            if not isinstance(error, AbsentError):
+            if not isinstance(error, NotOnHubError):
                 get = find_cached  # type: ignore[assignment]  # no further attempts without network
             continue
         if path:
             return path
     assert missing is not None, "find_cached follows a failure of fetch"
-    if isinstance(missing, AbsentError) and len(names) > 2:
+    if isinstance(missing, NotOnHubError) and len(names) > 2:
         raise WeightsNotFoundError(f"{missing}; nor has it {', '.join(names[1:])}") from missing
     raise missing
 
@@ -193,12 +193,13 @@ def _first(weights: Weights, names: list[str], owner: str) -> Path:
 def _pinned(path: Path, weights: Weights, owner: str) -> Path:
     """Check the size and digest of a file against the pinned ones; return its path."""
     size = path.stat().st_size
-    if weights.size and not path.name.endswith(INDEX_ENDING) and size != weights.size:
+    if weights.size and not path.name.endswith(INDEX_SUFFIX) and size != weights.size:
         raise WeightsError(
-            f"{owner}: {str(path)!r} has {size} bytes, pinned are {weights.size}; it is cut off or another one: fetch it again"
+            f"{owner_prefix(owner)}{str(path)!r} has {size} bytes, pinned are {weights.size}; it is cut off or another one: fetch it again"
         )
     if weights.sha256 and (found := model_digest(path, owner)) != weights.sha256:
         raise WeightsError(
-            f"{owner}: {str(path)!r} has sha256 {found}, pinned is {weights.sha256}; the file is damaged or another one: fetch it again"
+            f"{owner_prefix(owner)}{str(path)!r} has sha256 {found}, pinned is {weights.sha256}; "
+            "the file is damaged or another one: fetch it again"
         )
     return path

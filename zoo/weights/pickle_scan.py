@@ -11,8 +11,8 @@ from typing import Any
 from zoo.errors import WeightsError
 
 MAX_PICKLE = 16 * 2**20  # bytes of all pickles of a file, without the values of tensors
-MOST_STEPS, MOST_CLASSES = 4_000_000, 10_000  # opcodes of a pickle, and classes that it names
-MOST_HASHED = 100_000  # items of a tuple, with those of the tuples in it
+MAX_STEPS, MAX_CLASSES = 4_000_000, 10_000  # opcodes of a pickle, and classes that it names
+MAX_HASHED = 100_000  # items of a tuple, with those of the tuples in it
 _REFUSED = {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}  # torch.save writes none of them
 _PUTS, _GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
 _CHANGES = {"BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"}  # what leaves its first operand there
@@ -66,8 +66,8 @@ def scan(content: bytes, start: int) -> int:
     for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         name = opcode.name
         classes += name in ("GLOBAL", "STACK_GLOBAL", "INST")
-        if name in _REFUSED or number > MOST_STEPS or classes > MOST_CLASSES:
-            raise RefusedError(f"the opcode {name}" if name in _REFUSED else f"more than {MOST_STEPS} steps or {MOST_CLASSES} classes")
+        if name in _REFUSED or number > MAX_STEPS or classes > MAX_CLASSES:
+            raise RefusedError(f"the opcode {name}" if name in _REFUSED else f"more than {MAX_STEPS} steps or {MAX_CLASSES} classes")
         if name in _PUTS:
             if int(argument) > number:  # type: ignore[arg-type]  # which would reserve as much memory
                 raise RefusedError("a memo that is larger than the pickle")
@@ -105,7 +105,7 @@ def _step(opcode: Any, stack: list[int], marks: list[int]) -> None:
     del stack[start:]
     # Instances are hashed by their identity, lists and mappings not at all.
     cost = taken[0] if opcode.name in _CHANGES else 1 + (sum(taken) if opcode.name in _HASHED else 0)
-    if cost > MOST_HASHED:
+    if cost > MAX_HASHED:
         raise RefusedError("tuples nested in each other")
     stack.extend([cost] * len(opcode.stack_after))
 

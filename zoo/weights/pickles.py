@@ -26,7 +26,7 @@ from zoo.weights.pickle_scan import check_pickles, is_archive
 from zoo.weights.safetensors_header import format_of
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "module")
-DEEPEST = 8  # nested wrappers: a checkpoint may contain itself
+MAX_WRAPPERS = 8  # nested wrappers: a checkpoint may contain itself
 MAX_GROWTH = 4  # uncompressed bytes per byte of the file; torch.save stores without compression
 MAX_SCANNED = 10_000_000  # bytes to search for names in an error message
 TORCH_FLOOR = (2, 10)  # older versions run code of files in spite of weights_only (CVE-2025-32434 and later)
@@ -108,8 +108,8 @@ def _check_source(source: Path) -> None:
     with source.open("rb") as file:
         start = file.read(512)
     found = format_of(start)
-    if found and "zoo convert" not in found:
-        raise WeightsError(f"{str(source)!r} is no checkpoint: {found}")
+    if found and not found.convertible:
+        raise WeightsError(f"{str(source)!r} is no checkpoint: {found.text}")
     if source.suffix == ".safetensors" and not found:
         raise WeightsError(f"{str(source)!r} is a safetensors file already; pass it as weights='FILE'")
     if is_archive(source):
@@ -182,7 +182,7 @@ def _entry(loaded: Any, key: str, source: Path) -> Mapping[Any, Any]:
             names = [str(name) for name in loaded] if isinstance(loaded, Mapping) else []
             raise WeightsError(f"{str(source)!r} has no entry {part!r}{did_you_mean(part, names)}; it has: {examples(names) or 'none'}")
         loaded = loaded[part]
-    for _ in range(0 if key else DEEPEST):
+    for _ in range(0 if key else MAX_WRAPPERS):
         inner = [loaded[name] for name in WRAPPERS if _holds_names(loaded.get(name), source)] if isinstance(loaded, Mapping) else []
         if not inner:
             break

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from zoo.errors import WeightsError
+from zoo.errors import WeightsError, owner_prefix
 
 MAX_HEADER = 10_000_000  # bytes; headers of the largest published models have about one MB
 MAX_TENSORS = 100_000
@@ -35,42 +35,55 @@ class _FaultError(ValueError):
     """A fault of the header."""
 
 
-def read_header(path: Path, owner: str = "") -> dict[str, TensorInfo]:
+def read_header(path: Path, owner: str, *, shown: Path | None = None) -> dict[str, TensorInfo]:
     """Return the tensors of a safetensors file by name after full validation of the header; no data are read.
+
+    Args:
+        path: The file.
+        owner: Name of the backbone, for messages; may be empty.
+        shown: The file that messages name, if it is another one.
 
     Raises:
         WeightsError: If the file is of another format, is damaged, or has a header of more than 10 MB or 100 000 tensors.
     """
-    said = f"{owner}: " if owner else ""
+    name = repr(str(shown or path))
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
             length = int.from_bytes(start, "little")
             if len(start) < 8 or length > min(size - 8, MAX_HEADER):
-                raise _FaultError(format_of(start + file.read(512)) or _impossible_length(size, length))
+                found = format_of(start + file.read(512))
+                raise _FaultError(found.text if found else _impossible_length(size, length))
             return _parsed(file.read(length), size - 8 - length)
     except OSError as error:
-        raise WeightsError(f"{said}{str(path)!r} cannot be read: {error.strerror or error}") from error
+        raise WeightsError(f"{owner_prefix(owner)}{name} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, _FaultError) else f"its header is not JSON ({type(error).__name__})"
-        raise WeightsError(f"{said}{str(path)!r} is not a readable safetensors file: {reason}; fetch it again") from error
+        raise WeightsError(f"{owner_prefix(owner)}{name} is not a readable safetensors file: {reason}; fetch it again") from error
 
 
-def format_of(start: bytes) -> str:
-    """Return a description of a file that is no safetensors file by its first bytes, or an empty string."""
+class Format(NamedTuple):
+    """The format of a file that is no safetensors file: a clause that describes it, and whether ``zoo convert`` may read it."""
+
+    text: str
+    convertible: bool = False
+
+
+def format_of(start: bytes) -> Format | None:
+    """Return the format of a file that is no safetensors file by its first bytes, or None."""
     head = start.lstrip().lower()
     if not start:
-        return "it is empty"
+        return Format("it is empty")
     if start.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, not the file itself: fetch it with git lfs pull"
+        return Format("it is a Git LFS pointer, not the file itself: fetch it with git lfs pull")
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "it is an HTML page, perhaps an error or a login page that was saved in its place"
+        return Format("it is an HTML page, perhaps an error or a login page that was saved in its place")
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return "it is a zip archive, perhaps a checkpoint of torch.save: see zoo convert"
+        return Format("it is a zip archive, perhaps a checkpoint of torch.save: see zoo convert", convertible=True)
     if re.match(rb"\x80[\x02-\x05]", start):
-        return "it is a pickle: see zoo convert"
-    return "it is compressed with gzip" if start.startswith(b"\x1f\x8b") else ""
+        return Format("it is a pickle: see zoo convert", convertible=True)
+    return Format("it is compressed with gzip") if start.startswith(b"\x1f\x8b") else None
 
 
 def _impossible_length(size: int, length: int) -> str:
