@@ -41,6 +41,7 @@ FLOORS = {
     "zoo.data.table": 2.5,
     "zoo.data.raw": 2.6,
     "zoo.tasks": 2.7,
+    "zoo.models.own_names": 2.9,
     "zoo.models.layers": 3.0,
     "zoo.models.state_fit": 3.0,
     "zoo.models.build": 3.1,

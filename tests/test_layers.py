@@ -69,7 +69,7 @@ def test_a_group_of_which_every_name_may_be_absent_may_be_absent() -> None:
 def test_all_faults_are_told_at_once_with_the_nearest_name() -> None:
     layers = {"stem": ["conv", "bn1"], "stage": "blocks.*", "again": "blocks.0.conv", "none": "blocks.0.drop", "two": ["blocks.*", "bn1.*"]}
     with pytest.raises(LayerGroupError) as caught:
-        bind(ToyNet(), layers, owner="backbone 'toy/net' (plugin toys 1.0)")
+        bind(ToyNet(), layers, name="toy/net", plugin="toys 1.0")
     message = str(caught.value)
     for fact in (
         "toys 1.0",

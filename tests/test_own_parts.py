@@ -91,8 +91,9 @@ def test_what_cannot_be_wrapped_says_why() -> None:
         zoo.wrap(3, inputs=16)  # type: ignore[arg-type]
     with pytest.raises(DeclarationError, match=r"fails on a batch of shape \(1, 1, 16, 16\)"):
         zoo.wrap(Own(), inputs=zoo.Image(size=16, mean=(0.5,), std=(0.5,)))
-    with pytest.raises(LayerGroupError, match=r"'frist'.*did you mean 'first'"):
+    with pytest.raises(LayerGroupError, match=r"'frist'.*did you mean 'first'") as caught:
         wrapped(layers={"stem": ["scale", "frist"], "top": "second"}).groups  # noqa: B018  # bound when asked for
+    assert "zoo layers" not in str(caught.value), "the command knows no networks of one's own"
     with pytest.raises(OptionError, match=r"has no option 'in_chans'"):
         wrapped().adapt(3, in_chans=1)
     with pytest.raises(OptionError, match="no child with parameters"):

@@ -63,6 +63,12 @@ def test_predictions_in_files_are_those_in_memory(photos: Path, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.parquet", "photos"]
 
 
+def test_a_misspelt_option_of_a_file_is_an_error_of_the_method_that_was_called(photos: Path, tmp_path: Path) -> None:
+    for call in (net().predict_to_file, net().embed_to_file):
+        with pytest.raises(OptionError, match=rf"{call.__name__}\(\) has no option 'batchsize' \(did you mean 'batch_size'\?\)"):
+            call(photos, tmp_path / "a.csv", batchsize=2)
+
+
 def test_features_in_every_format_are_those_in_memory(photos: Path, tmp_path: Path) -> None:
     expected = net().embed(photos, batch_size=4)
     for suffix in ("npz", "csv", "parquet"):

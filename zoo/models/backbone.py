@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zoo")
 
-OWN_PREFIX = "own/"  # of the names of the user's own networks
-
 
 def get(
     name: str | PathLike[str], weights: bool | str | PathLike[str] | None = None, *, allow_partial: bool = False, **options: Any
@@ -73,11 +71,6 @@ def configured(
         options=options,
         state=declared._state,
     )
-
-
-def is_own(name: str) -> bool:
-    """Return whether this is the name of the user's own network, from ``zoo.wrap``."""
-    return name.startswith(OWN_PREFIX)
 
 
 class Backbone:
@@ -145,7 +138,7 @@ class Backbone:
             log.warning("%s declares no pretrained weights: it starts from random values", spec.name)
         state = self._read if self.pretrained else None
         module = build(spec, state, allow_partial=self._allow_partial, saved_with=self._saved_with)
-        return bind(module, spec.layers, owner=f"backbone {spec.name!r}" + (f" (plugin {self.plugin})" if self.plugin else ""))
+        return bind(module, spec.layers, name=spec.name, plugin=self.plugin)
 
     def features(self, x: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Return the features of a batch in the declared layout, in eval mode and without gradients.

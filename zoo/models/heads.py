@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from zoo.declare import POOLS, Features
 from zoo.errors import OptionError, did_you_mean
 
-OWN_HEAD = "own"  # name of the user's own heads
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,

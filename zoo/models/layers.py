@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zoo.declare import Layers
 from zoo.errors import LayerGroupError, UnknownGroupError, count, did_you_mean, examples, fault_list
+from zoo.models.own_names import is_own
 from zoo.plugins.loader import load_function
 
 
@@ -146,7 +147,7 @@ class LayerGroups(Sequence[LayerGroup]):
         return self.names.index(name)
 
 
-def bind(model: nn.Module, layers: Layers, *, owner: str = "") -> LayerGroups:
+def bind(model: nn.Module, layers: Layers, *, name: str = "", plugin: str = "") -> LayerGroups:
     """Bind declared layer groups to a model and check that they are a partition of its parameters and buffers.
 
     Args:
@@ -154,21 +155,22 @@ def bind(model: nn.Module, layers: Layers, *, owner: str = "") -> LayerGroups:
         layers: Group name -> dotted names of submodules or bare parameters in forward order, or ``"module:function"``
             that computes such a mapping from the model. A name that ends in ``*`` is one group per child, one that ends in
             ``?`` may be absent.
-        owner: Name of the backbone and its plugin, for messages.
+        name: Name of the backbone, for messages.
+        plugin: Distribution and version of the plugin that declared it, for messages.
 
     Raises:
         LayerGroupError: Listing every fault: names that do not exist, parameters in two groups or in none, empty groups.
     """
     mapping: Mapping[str, str | Sequence[str]] = load_function(layers)(model) if isinstance(layers, str) else layers
     faults: list[str] = []
-    resolved = [pair for name, members in mapping.items() for pair in _expand(model, name, members, faults)]
+    resolved = [pair for group, members in mapping.items() for pair in _expand(model, group, members, faults)]
     faults += _partition_faults(model, resolved)
     if faults:
-        headline = f"{owner or 'backbone'}: the layer groups are not a partition of {type(model).__name__}"
-        hint = f"See docs/layers.md, or run: zoo layers {owner.split(chr(39))[1]}" if "'" in owner else "See docs/layers.md"
-        raise LayerGroupError(fault_list(headline, faults, hint))
+        owner = " ".join(["backbone", *([repr(name)] if name else []), *([f"(plugin {plugin})"] if plugin else [])])
+        hint = "See docs/layers.md" + (f", or run: zoo layers {name}" if name and not is_own(name) else "")
+        raise LayerGroupError(fault_list(f"{owner}: the layer groups are not a partition of {type(model).__name__}", faults, hint))
     strays = _strays(model, resolved)
-    groups = (LayerGroup(name, i, tuple(members), tuple(strays.get(i, ())), model=model) for i, (name, members) in enumerate(resolved))
+    groups = (LayerGroup(group, i, tuple(members), tuple(strays.get(i, ())), model=model) for i, (group, members) in enumerate(resolved))
     return LayerGroups(groups, model)
 
 

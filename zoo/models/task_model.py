@@ -15,8 +15,9 @@ from zoo.declare import BackboneSpec, HeadSpec, Inputs
 from zoo.models.adapt_checks import channel_option, check_arguments, check_head_options, check_task, check_width, checked_head, own_pooling
 from zoo.models.backbone import Backbone, with_options
 from zoo.models.build import trainable_float32
-from zoo.models.heads import OWN_HEAD, Pool, own_head
+from zoo.models.heads import Pool, own_head
 from zoo.models.layers import LayerGroups
+from zoo.models.own_names import OWN_HEAD
 from zoo.plugins.loader import load_function
 from zoo.registry.registry import default_registry
 from zoo.tasks.find import find_task
@@ -100,7 +101,11 @@ class TaskModel(nn.Module):
         return self.logits(self.backbone(x), x)
 
     def logits(self, features: Tensor, x: ModelInputs) -> Tensor:
-        """Return the logits of the backbone's features of inputs ``x``."""
+        """Return logits, as ``forward`` does, of the backbone's features of inputs ``x``, in the layout that ``spec.features`` declares.
+
+        Raises:
+            DeclarationError: If the features have another layout or width than declared.
+        """
         check_width(features, self.spec)
         with self._exact(features):
             logits: Tensor = self.head(self._widened(features), *_mask(x))
@@ -124,7 +129,7 @@ class TaskModel(nn.Module):
         return self.pool(self.backbone(x), x)
 
     def pool(self, features: Tensor, x: ModelInputs) -> Tensor:
-        """Return pooled features ``(batch, dim)`` of the backbone's features of inputs ``x``."""
+        """Return pooled features ``(batch, dim)`` of the backbone's features of ``x``; unchanged if the head's pool is ``none``."""
         # A plugin's head may not expose its pooling; the declared one is then used.
         own = getattr(self.head, "pool", None)
         pool = own if isinstance(own, nn.Module) else Pool(self.spec.features)
@@ -281,14 +286,18 @@ class TaskModel(nn.Module):
 
     def predict_to_file(self, inputs: Any, out: str | Path, **options: Any) -> Written:
         """Write the prediction for each input to a file, however many there are; see ``zoo.engine.output.write.write_results``."""
+        from zoo.engine.inference.predict import check_given
         from zoo.engine.output.write import write_results
 
+        check_given(write_results, options, called="predict_to_file")
         return write_results(self, inputs, out, "predictions", **options)
 
     def embed_to_file(self, inputs: Any, out: str | Path, **options: Any) -> Written:
         """Write the pooled features of each input to a file; see ``zoo.engine.output.write.write_results``."""
+        from zoo.engine.inference.predict import check_given
         from zoo.engine.output.write import write_results
 
+        check_given(write_results, options, called="embed_to_file")
         return write_results(self, inputs, out, "features", **options)
 
     def transform(self, train: bool = False, *, augment: Any = "light", seed: int = 0) -> Callable[[Any], Tensor]:
@@ -333,35 +342,45 @@ def adapt(
 ) -> TaskModel:
     """Build a new backbone and attach a head; see ``Backbone.adapt``."""
     check_arguments(num_classes, task, in_chans, labels)
-    if isinstance(head, str):
-        head = find_task(task).head if head == "linear" else head
-        head_spec = default_registry().head(head)
-        check_task(backbone.spec, head_spec, task)
     options = channel_option(backbone.spec, in_chans)
     pooling, head_options = own_pooling(backbone.spec, task, head_options)
     options |= pooling
-    if isinstance(head, str):
-        check_head_options(head_spec, head_options)
-    else:
-        head = checked_head(head, with_options(backbone.spec, options).features, num_classes, head_options)
     spec = with_options(backbone.spec, options)
+    if isinstance(head, str):
+        head_name, module = _declared_head(head, spec, task, num_classes, head_options, seed)
+    else:
+        head_name, module = _own_head(head, spec, num_classes, head_options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for backbones without pretrained weights
         groups = backbone.fresh(**options)
     return TaskModel(
         groups,
-        build_head(head_spec, spec, num_classes, seed=seed, options=head_options)
-        if isinstance(head, str)
-        else own_head(spec.features, head, **head_options),
+        module,
         spec=spec,
         task=task,
         num_classes=num_classes,
         labels=labels,
-        head_name=head if isinstance(head, str) else OWN_HEAD,
+        head_name=head_name,
         head_options=head_options,
         plugin=backbone.plugin,
         pretrained=backbone.pretrained,
     )
+
+
+def _declared_head(
+    name: str, spec: BackboneSpec, task: str, num_classes: int, options: Mapping[str, Any], seed: int
+) -> tuple[str, nn.Module]:
+    """Return the name and the module of a head that a plugin declares; ``linear`` means the task's own."""
+    name = find_task(task).head if name == "linear" else name
+    declared = default_registry().head(name)
+    check_task(spec, declared, task)
+    check_head_options(declared, options)
+    return name, build_head(declared, spec, num_classes, seed=seed, options=options)
+
+
+def _own_head(head: nn.Module, spec: BackboneSpec, num_classes: int, options: Mapping[str, Any]) -> tuple[str, nn.Module]:
+    """Return the name and a copy of the user's own head."""
+    return OWN_HEAD, own_head(spec.features, checked_head(head, spec.features, num_classes, options), **options)
 
 
 def build_head(head: HeadSpec, spec: BackboneSpec, num_classes: int, *, seed: int, options: Mapping[str, Any]) -> nn.Module:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Features, Image, Inputs, Text
 from zoo.errors import DeclarationError, OptionError
-from zoo.models.backbone import OWN_PREFIX, Backbone
+from zoo.models.backbone import Backbone
 from zoo.models.layers import LayerGroups, bind
+from zoo.models.own_names import OWN_PREFIX
 
 Layers = Mapping[str, str | Sequence[str]]
 
@@ -82,7 +83,7 @@ class WrappedBackbone(Backbone):
         if options:
             names = ", ".join(sorted(options))
             raise OptionError(f"{self.spec.name!r} is a network of your own and takes no {names}; change the network before zoo.wrap")
-        return bind(copy.deepcopy(self._module), self.spec.layers, owner=f"backbone {self.spec.name!r}")
+        return bind(copy.deepcopy(self._module), self.spec.layers, name=self.spec.name)
 
 
 def own_network() -> nn.Module:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Text
 from zoo.errors import DiskFullError, OptionError, OutputExistsError, OutputPermissionError, SavedModelError, examples, fault_list
-from zoo.models.backbone import Backbone, is_own
-from zoo.models.heads import OWN_HEAD, own_head
+from zoo.models.backbone import Backbone
+from zoo.models.heads import own_head
 from zoo.models.layers import LayerGroups
+from zoo.models.own_names import OWN_HEAD, is_own
 from zoo.models.task_model import TaskModel, build_head
 from zoo.plugins.loader import describe as describe_error
 from zoo.plugins.loader import load_function

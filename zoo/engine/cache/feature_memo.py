@@ -21,7 +21,7 @@ from zoo.data.raw import TEXTUAL
 from zoo.data.table import Table
 from zoo.engine.loading.loader import Kind
 from zoo.engine.rundir.run_context import RunContext
-from zoo.models.backbone import is_own
+from zoo.models.own_names import is_own
 from zoo.models.task_model import TaskModel
 from zoo.util.process_caches import CACHES
 

@@ -33,8 +33,13 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 Array: TypeAlias = "npt.NDArray[np.float32]"
 
 
-def check_given(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Check that ``evaluate``, or a function of this module, has these options.
+def check_given(function: Callable[..., Any], options: Mapping[str, Any], *, called: str = "") -> None:
+    """Check that ``evaluate``, ``write_results``, or a function of this module, has these options.
+
+    Args:
+        function: The function.
+        options: The options that are given to it.
+        called: Its name for the user, if it is another one.
 
     Raises:
         OptionError: With the nearest option.
@@ -42,7 +47,7 @@ def check_given(function: Callable[..., Any], options: Mapping[str, Any]) -> Non
     known = set(_keywords(function)) | (
         set() if function is evaluate else {"split", "columns", "root", "prompt_name", *_keywords(InferenceOptions)}
     )
-    check_options(options, known, f"{function.__name__}()")
+    check_options(options, known, f"{called or function.__name__}()")
 
 
 def _keywords(function: Callable[..., Any]) -> list[str]:

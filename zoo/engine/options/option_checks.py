@@ -9,8 +9,7 @@ from zoo.engine.options.config import DECLARED, SWITCHES, Config
 from zoo.engine.options.own_parts import OwnParts
 from zoo.engine.options.recipe import phase_epochs
 from zoo.errors import OptionError, count, fault_list
-from zoo.models.backbone import is_own
-from zoo.models.heads import OWN_HEAD
+from zoo.models.own_names import OWN_HEAD, is_own
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.labels import useless_uncertain
