@@ -16,7 +16,12 @@ from zoo.saved.metadata import TEXT_FIELDS, Config
 
 
 def spec_of(folder: Path, config: Config) -> BackboneSpec:
-    """Return the declaration of the saved model's backbone, with its own options and preprocessing."""
+    """Return the declaration of the saved model's backbone, with its own options and preprocessing.
+
+    Raises:
+        SavedModelError: If no plugin declares the backbone, or config.json contradicts its declaration.
+        DeclarationError: If fields of the input or the features are wrong.
+    """
     try:
         spec = default_registry().resolve(config.zoo.backbone).spec
     except LookupError as error:
@@ -45,7 +50,12 @@ def _refuse_other_architecture(spec: BackboneSpec, changed: Mapping[str, Any], w
 
 
 def inputs_of(folder: Path, config: Config, spec: BackboneSpec) -> Inputs:
-    """Return the saved input; the function of a tokenizer is that of the plugin, as a file must not name code."""
+    """Return the saved input; the function of a tokenizer is that of the plugin, as a file must not name code.
+
+    Raises:
+        SavedModelError: If its kind is not that of the backbone, or it has fields that a file must not set.
+        DeclarationError: If a field is wrong.
+    """
     where = str(folder / "config.json")
     if config.zoo.modality != spec.modality:
         raise SavedModelError(

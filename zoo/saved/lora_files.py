@@ -22,13 +22,13 @@ from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 from zoo.saved.declaration import root_of, spec_of
 from zoo.saved.metadata import Config, describe, model_card, read_config, read_model
-from zoo.saved.saved import assemble, backbone_state, check_free, save_tokenizer, writing
+from zoo.saved.saved import assemble, backbone_state, check_free, read_verified, save_tokenizer, writing
 from zoo.tuning import Lora
 from zoo.tuning.lora import attach_to, fold_lora, lora_config
 from zoo.tuning.statistics import keeps_statistics
 from zoo.util.atomic_write import write_json, write_text
 from zoo.util.file_digest import file_digest
-from zoo.weights.load import read, write
+from zoo.weights.load import write
 
 OURS, THEIRS, TENSORS = "zoo.json", "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # prefix of every tensor in PEFT's files
@@ -213,12 +213,8 @@ def _own_name(key: str) -> str:
 
 
 def _tensors(folder: Path, saved: SavedLora) -> dict[str, Tensor]:
-    path = folder / TENSORS
-    if not path.is_file():
-        raise SavedModelError(f"{str(folder)!r} has no {TENSORS}; the saved LoRA is incomplete")
-    if file_digest(path) != saved.model.zoo.sha256:
-        raise SavedModelError(f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced")
-    return {_own_name(key): tensor for key, tensor in read(path, str(folder)).items()}
+    tensors = read_verified(folder / TENSORS, saved.model.zoo.sha256, "saved LoRA")
+    return {_own_name(key): tensor for key, tensor in tensors.items()}
 
 
 def _source(model: TaskModel) -> dict[str, Any] | None:

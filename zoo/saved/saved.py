@@ -67,7 +67,11 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Check that a folder is free, unless ``overwrite``."""
+    """Check that a folder does not exist or is empty, unless ``overwrite``.
+
+    Raises:
+        OutputExistsError: If it holds anything, or is a file.
+    """
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{str(folder)!r} is a file; give the name of a folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
@@ -76,7 +80,12 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Convert errors of writing a folder to those of zoo."""
+    """Convert errors of writing a folder to those of zoo.
+
+    Raises:
+        OutputPermissionError: If it may not be written.
+        SavedModelError: If writing fails for another reason; a ``DiskFullError`` stays one.
+    """
     try:
         yield
     except DiskFullError:
@@ -110,7 +119,12 @@ def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head:
 
 
 def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
-    """Open a saved model whose config.json was read; see ``load``."""
+    """Open a saved model whose config.json was read; see ``load``.
+
+    Raises:
+        SavedModelError: If a part of the user's own is missing or not wanted, or the folder is damaged or fits no declaration.
+        OptionError: If ``backbone`` is no ``Backbone``.
+    """
     _refuse_missing_parts(path, config, backbone, head)
     if backbone is not None:
         own = backbone.spec.replace(inputs=inputs_of(path, config, backbone.spec))
@@ -151,7 +165,11 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
 def assemble(
     folder: Path, config: Config, backbone: Backbone, head_state: Mapping[str, Tensor], head: nn.Module | None = None
 ) -> TaskModel:
-    """Build a saved model from the parts of its folder, in eval mode."""
+    """Build a saved model from the parts of its folder, in eval mode.
+
+    Raises:
+        SavedModelError: If its layer groups are others by now, or tensors of the head are missing or do not fit.
+    """
     return _assembled(folder, config, backbone.spec, backbone.fresh(), head_state, head)
 
 
@@ -187,7 +205,11 @@ def _assembled(
 
 
 def open_backbone(folder: Path) -> Backbone:
-    """Return the backbone of a saved model with its groups and preprocessing, to be adapted to another task."""
+    """Return the backbone of a saved model with its groups and preprocessing, to be adapted to another task.
+
+    Raises:
+        SavedModelError: If the folder is no saved model, or its backbone is a network of the user's own.
+    """
     config = read_config(folder)
     _refuse_own_backbone(folder, config)
     spec = spec_of(folder, config)
@@ -221,13 +243,28 @@ def backbone_state(folder: Path, config: Config) -> dict[str, Tensor]:
 
 def _tensors(folder: Path, config: Config) -> dict[str, Tensor]:
     """Verify the weights file and return its tensors by their names in the model."""
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise SavedModelError(f"{str(folder)!r} has no model.safetensors; the saved model is incomplete")
-    if file_digest(path) != config.zoo.sha256:
-        raise SavedModelError(f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced")
-    named = ((_own_name(key, config.zoo.keys), tensor) for key, tensor in read(path, str(folder)).items())
+    tensors = read_verified(folder / "model.safetensors", config.zoo.sha256, "saved model")
+    named = ((_own_name(key, config.zoo.keys), tensor) for key, tensor in tensors.items())
     return {name: tensor for name, tensor in named if name}
+
+
+def read_verified(path: Path, sha256: str, what: str) -> dict[str, Tensor]:
+    """Return the tensors of a saved file by their names in the file.
+
+    Args:
+        path: The file, in its folder.
+        sha256: Its digest when it was saved.
+        what: Kind of the folder, for messages, such as ``saved model``.
+
+    Raises:
+        SavedModelError: If there is no such file, or it is another one than was saved.
+        WeightsError: If it cannot be read.
+    """
+    if not path.is_file():
+        raise SavedModelError(f"{str(path.parent)!r} has no {path.name}; the {what} is incomplete")
+    if file_digest(path) != sha256:
+        raise SavedModelError(f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced")
+    return read(path, str(path.parent))
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
