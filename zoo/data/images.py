@@ -3,7 +3,7 @@
 | encoding | becomes |
 |---|---|
 | 16-bit grey | divided by 257 and rounded (65535 is 255); inverted where a TIFF says that zero is white |
-| 32-bit integer, or float outside [0, 1] | refused: nothing says what is white; float in [0, 1] is multiplied by 255 |
+| 32-bit integer, or float outside [0, 1] | refused: it has no defined intensity range; float in [0, 1] is multiplied by 255 |
 | 1-bit | 0 and 255 |
 | palette, grey or RGB with transparency | laid on white |
 | CMYK, YCCK, YCbCr, HSV | RGB |
@@ -88,7 +88,7 @@ def _decode_file(path: str, channels: int, at_least: int, window: WindowLevel | 
         if path.lower().endswith(ARRAYS):
             return _from_array(load_array(path), channels, name)
         with Path(path).open("rb") as stream:
-            return _decode_stream(stream, name, channels, at_least, window)
+            return _decode_stream(stream, name, channels, at_least, window, dicom=path.lower().endswith(DICOM))
     except FileNotFoundError as error:
         raise CorruptInputError(f"{name} does not exist (any more)") from error
     except PermissionError as error:
@@ -99,11 +99,13 @@ def _decode_file(path: str, channels: int, at_least: int, window: WindowLevel | 
         raise CorruptInputError(f"{name} cannot be read: {error.strerror or error}") from error
 
 
-def _decode_stream(stream: Any, name: str, channels: int, at_least: int, window: WindowLevel | None) -> PIL.Image.Image:
+def _decode_stream(
+    stream: Any, name: str, channels: int, at_least: int, window: WindowLevel | None, *, dicom: bool = False
+) -> PIL.Image.Image:
     head = stream.read(132)
     stream.seek(0)
     # Before Pillow, as a DICOM file may start like a TIFF.
-    if is_dicom(head) or name.lower().rstrip("'\"").endswith(DICOM):
+    if dicom or is_dicom(head):
         image = read_dicom(stream, window=window, name=name)
         return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
     ending = codecs.ending_of(head)
@@ -190,8 +192,8 @@ def _wide(image: PIL.Image.Image, name: str, mode: str) -> PIL.Image.Image:
         return _grey(pixels * 255.0, mode)
     kind = "float" if image.mode == "F" else "integer"
     raise CorruptInputError(
-        f"{name} has 32-bit {kind} pixels in [{low:g}, {high:g}], "
-        "and nothing says what is white; save it as 8 or 16 bits, or as float in [0, 1]"
+        f"{name} has 32-bit {kind} pixels in [{low:g}, {high:g}] "
+        "and has no defined intensity range; save it as 8 or 16 bits, or as float in [0, 1]"
     )
 
 

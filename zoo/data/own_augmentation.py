@@ -12,7 +12,7 @@ import torch
 
 from zoo.data.bands import PICTURE_CHANNELS, read_bands
 from zoo.data.images import decode
-from zoo.data.transforms import EvalTransform, check_tensor
+from zoo.data.transforms import EvalTransform, Normalise, check_tensor
 from zoo.declare import Image
 from zoo.errors import DataError
 from zoo.util.seeded_generators import seeded_generators
@@ -58,8 +58,7 @@ class OwnAugmentation:
                 raise DataError(f"the augmentation returned a float tensor with values in [{low:g}, {high:g}], not in [0, 1]; {remedy}")
             if ready:  # a float tensor is already the network's input
                 return x
-            mean, std = torch.tensor(self.inputs.mean).view(-1, 1, 1), torch.tensor(self.inputs.std).view(-1, 1, 1)
-            return (x - mean) / std
+            return Normalise(self.inputs.mean, self.inputs.std).values(x.clone())  # the function may return a tensor that it keeps
         if isinstance(changed, torch.Tensor):
             changed = changed.permute(1, 2, 0).numpy() if changed.ndim == 3 else changed.numpy()
         # The window was applied before the function saw the image.

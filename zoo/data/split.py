@@ -16,7 +16,7 @@ from zoo.data.duplicates import content_keys, equal_samples, merged_groups
 from zoo.data.table import PIXELS, Array, Table, looks_like_valid, rows_of_split, split_word
 from zoo.errors import DataError, count, examples, fault_list
 
-SHARE = 0.2
+SHARE = 0.2  # of the samples that is held out
 _REMEDY = "give a validation set, or train on everything with valid=False (--no-valid)"
 log = logging.getLogger("zoo")
 _NUMBER = re.compile(r"0*(\d+)(\.0+)?")
@@ -63,13 +63,12 @@ def choose_rows(splits: Sequence[str] | None, valid_split: str | None, source: s
     return np.flatnonzero(free), held
 
 
-def hold_out(table: Table, seed: int, share: float = SHARE) -> tuple[Table, Table]:
+def hold_out(table: Table, seed: int) -> tuple[Table, Table]:
     """Hold out rows for validation: stratified for single-label, by group if the table has groups; equal samples stay together.
 
     Args:
         table: Labelled rows.
         seed: Seed of the choice.
-        share: Share that is held out, in (0, 1).
 
     Returns:
         The training rows and the held-out rows, both in their original order.
@@ -79,17 +78,17 @@ def hold_out(table: Table, seed: int, share: float = SHARE) -> tuple[Table, Tabl
     """
     if table.targets is None or len(table) < 2:
         raise DataError(f"{table.source}: {count(len(table), 'sample')} cannot be split into train and valid; {_REMEDY}")
-    for held in _candidates(table, seed, share):
+    for held in _candidates(table, seed):
         rest = np.setdiff1d(np.arange(len(table)), held)
         if len(held) and len(rest) and _keeps_classes(table, rest):
             return table.select(rest), table.select(np.sort(held))
     raise DataError(
-        f"{table.source}: no split of {share:.0%} leaves every class in train"
+        f"{table.source}: no split of {SHARE:.0%} leaves every class in train"
         f"{' without cutting a group' if table.groups is not None else ''}; counts: {table.counts()}; {_REMEDY}"
     )
 
 
-def _candidates(table: Table, seed: int, share: float) -> list[Array]:
+def _candidates(table: Table, seed: int) -> list[Array]:
     """Return choices of held-out rows, the first that serves to be taken."""
     equal = equal_samples(table)
     first = None if equal is None else np.unique(equal)
@@ -97,41 +96,41 @@ def _candidates(table: Table, seed: int, share: float) -> list[Array]:
         log.warning("%s: all samples are equal, so the validation data are the same as the training data", table.source)
         equal = None
     if table.groups is not None:
-        return _grouped(table if equal is None else replace(table, groups=merged_groups(table.groups, equal)), seed, share)
+        return _grouped(table if equal is None else replace(table, groups=merged_groups(table.groups, equal)), seed)
     if equal is None or first is None:
-        return _ungrouped(table, seed, share)
-    return [np.flatnonzero(np.isin(equal, first[held])) for held in _ungrouped(table.select(first), seed, share)]
+        return _ungrouped(table, seed)
+    return [np.flatnonzero(np.isin(equal, first[held])) for held in _ungrouped(table.select(first), seed)]
 
 
-def _ungrouped(table: Table, seed: int, share: float) -> list[Array]:
+def _ungrouped(table: Table, seed: int) -> list[Array]:
     rows = np.arange(len(table))
     if not _single(table):
-        return [_draw(rows, share, seed + attempt * 1_000_003) for attempt in range(20)]
+        return [_draw(rows, seed + attempt * 1_000_003) for attempt in range(20)]
     from sklearn.model_selection import StratifiedShuffleSplit  # type: ignore[import-untyped]  # ships no types
 
     targets = np.asarray(table.targets)
     # The only sample of a class is for training.
     rows = rows[np.bincount(targets)[targets] > 1]
     present = len(np.unique(targets[rows]))
-    size = max(round(share * len(table)), present)
+    size = max(round(SHARE * len(table)), present)
     if not present or size > len(rows) - present:
         return []
     splitter = StratifiedShuffleSplit(1, test_size=size, random_state=seed % 2**32)  # all that numpy's old generator takes
     return [rows[held] for _, held in splitter.split(rows, targets[rows])]
 
 
-def _grouped(table: Table, seed: int, share: float) -> list[Array]:
+def _grouped(table: Table, seed: int) -> list[Array]:
     groups = np.unique([normal_group(group) for group in table.groups or ()], return_inverse=True)[1]
     number = int(groups.max()) + 1
     if number < 2:
         raise DataError(f"{table.source}: all samples are of one group ({(table.groups or ('',))[0]!r}); it cannot be split without a leak")
     if not _single(table):
-        draws = [_draw(np.arange(number), share, seed + attempt * 1_000_003) for attempt in range(20)]
+        draws = [_draw(np.arange(number), seed + attempt * 1_000_003) for attempt in range(20)]
         return [np.flatnonzero(np.isin(groups, drawn)) for drawn in draws]
     from sklearn.model_selection import StratifiedGroupKFold
 
     targets = np.asarray(table.targets)
-    folds = int(min(round(1 / share), number, np.bincount(targets).max()))
+    folds = int(min(round(1 / SHARE), number, np.bincount(targets).max()))
     if folds < 2:
         return []
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)  # all that numpy's old generator takes
@@ -141,8 +140,8 @@ def _grouped(table: Table, seed: int, share: float) -> list[Array]:
         return [held for _, held in splitter.split(targets, targets, groups)]
 
 
-def _draw(rows: Array, share: float, seed: int) -> Array:
-    size = min(max(round(share * len(rows)), 1), len(rows) - 1)
+def _draw(rows: Array, seed: int) -> Array:
+    size = min(max(round(SHARE * len(rows)), 1), len(rows) - 1)
     return np.random.default_rng(seed).permutation(rows)[:size]
 
 
