@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 Kind = TypeVar("Kind")
 
 
-_LONGEST = 12_000  # characters of a message
-_LONGEST_EXAMPLE = 400
+_MAX_MESSAGE = 12_000  # characters of a message
+_MAX_EXAMPLE = 400
 
 
 # Control characters but tab and line feed, and marks that reverse the direction of text.
@@ -37,9 +37,9 @@ class ZooError(Exception):
     def __str__(self) -> str:
         """Return the message; of a very long one its beginning and its end, where the remedy is."""
         text = printable(super().__str__())
-        if len(text) <= _LONGEST:
+        if len(text) <= _MAX_MESSAGE:
             return text
-        head, tail = _LONGEST * 3 // 4, _LONGEST // 5
+        head, tail = _MAX_MESSAGE * 3 // 4, _MAX_MESSAGE // 5
         return f"{text[:head]} … ({len(text) - head - tail} more characters) … {text[-tail:]}"
 
 
@@ -167,7 +167,7 @@ def examples(items: Sequence[object], limit: int = 4) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_EXAMPLE else f"{text[:_LONGEST_EXAMPLE]}…"
+    return text if len(text) <= _MAX_EXAMPLE else f"{text[:_MAX_EXAMPLE]}…"
 
 
 def fault_list(headline: str, faults: Sequence[str], remedy: str = "") -> str:

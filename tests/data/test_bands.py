@@ -46,7 +46,7 @@ def test_a_window_is_for_any_numbers_and_others_are_refused() -> None:
     assert read_bands(values, 5, window=(1000, 2000)).flatten().tolist() == [0, 0.5, 1, 0, 1]
     for odd, fact in [
         (values, r"int32 values in \[-500, 5000\].*window=\(2250, 5500\)"),
-        (cube(5, np.float32) * 7, "nothing says what is white"),
+        (cube(5, np.float32) * 7, "no defined intensity range"),
         (np.full((2, 2, 5), np.nan), "not finite"),
         (np.zeros((2, 2, 5), bool), "bool"),
     ]:

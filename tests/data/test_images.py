@@ -84,7 +84,7 @@ def test_a_tiff_whose_zero_is_white_is_inverted(depth: Any) -> None:
 
 @pytest.mark.parametrize("pixels", [DEEP.astype(np.int32), np.linspace(0, 255, 120, dtype=np.float32).reshape(10, 12)])
 def test_wide_pixels_of_unclear_range_are_refused(pixels: Any) -> None:
-    with pytest.raises(CorruptInputError, match=r"32-bit .* in \[\d.*\], and nothing says what is white"):
+    with pytest.raises(CorruptInputError, match=r"32-bit .* in \[\d.*\] and has no defined intensity range"):
         decode(encoded(PIL.Image.fromarray(pixels), "TIFF"), 1)
 
 

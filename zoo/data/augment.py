@@ -126,7 +126,15 @@ def _rand_augment(image: PIL.Image.Image, magnitude: int, rng: random.Random) ->
 
 
 def erase(x: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """Set a random rectangle of a normalised image to 0, the mean, in place: 2 to 33 % of its area (Zhong et al. 2020)."""
+    """Set a random rectangle of a normalised image to 0, the mean, in place (Zhong et al. 2020).
+
+    Args:
+        x: The image, ``(channels, height, width)``.
+        rng: Source of the random numbers.
+
+    Returns:
+        The same tensor. The rectangle has 2 to 33 % of its area; after ten that do not fit, none is set.
+    """
     height, width = x.shape[-2:]
     for _ in range(10):
         area = height * width * rng.uniform(0.02, 0.33)

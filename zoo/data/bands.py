@@ -13,7 +13,7 @@
 | uint8 | divided by 255 |
 | uint16 | divided by 65535 |
 | float in [0, 1] | as they are |
-| others without a window | refused: nothing says what is white |
+| others without a window | refused: they have no defined intensity range |
 
 Then ``(x - mean) / std`` per channel, with the declared values repeated in turn for further channels.
 """
@@ -142,8 +142,8 @@ def _scaled(values: Array, name: str, window: WindowLevel | None) -> Array:
         return scaled
     centre, width = (low + high) / 2, max(high - low, 1.0)
     raise CorruptInputError(
-        f"{name} has {kind} values in [{low:g}, {high:g}], and nothing says what is white; give window=(centre, width) that holds for all "
-        f"images, such as window=({centre:g}, {width:g}), or save float values in [0, 1]"
+        f"{name} has {kind} values in [{low:g}, {high:g}] and has no defined intensity range; give window=(centre, width) that holds for "
+        f"all images, such as window=({centre:g}, {width:g}), or save float values in [0, 1]"
     )
 
 
@@ -157,7 +157,16 @@ def resize_bands(x: Tensor, height: int, width: int, interpolation: str) -> Tens
 
 
 def augment_bands(x: Tensor, augment: Augment, rng: random.Random) -> Tensor:
-    """Crop at random (not yet resized), flip, and change brightness and contrast of an image of any number of channels."""
+    """Crop at random (not yet resized), flip, and change brightness and contrast of an image of any number of channels.
+
+    Args:
+        x: The image, float32 ``(channels, height, width)`` in [0, 1].
+        augment: The augmentation: ``scale``, ``ratio``, ``flip`` and ``jitter``.
+        rng: Source of the random numbers.
+
+    Returns:
+        A part of the image, ``(channels, height of the crop, width of the crop)``, in [0, 1].
+    """
     left, upper, right, lower = random_box((x.shape[2], x.shape[1]), augment, rng)
     x = x[:, upper:lower, left:right]
     if augment.flip and rng.random() < augment.flip:

@@ -187,7 +187,7 @@ def _stored_range(dataset: Any, values: Array, name: str) -> tuple[int, int]:
     """Return the lowest and highest value that the bits can store; raise for signed values and floats, whose range is far too wide."""
     if dataset.get("PixelRepresentation") != 0:
         raise CorruptInputError(
-            f"{name} has no window, and its values are in [{values.min():g}, {values.max():g}]: nothing says what is white; "
+            f"{name} has no window, so its values in [{values.min():g}, {values.max():g}] have no defined intensity range; "
             "give window=(centre, width) to fit, evaluate or predict (--window on the command line), or declare zoo.Image(window=…)"
         )
     return 0, 2 ** int(dataset.BitsStored) - 1

@@ -113,10 +113,10 @@ def open_train_valid(
         seed: Seed of a hold-out.
         allow_leak: Allow files and groups with samples on both sides.
         drop_other_classes: Drop samples whose label is none of ``classes``, instead of raising.
-        reads: As in ``open_data``, and so are the next three.
-        label_columns: Columns of the labels.
-        uncertain: What a label of -1 counts as.
-        root: Folder of the files, for both sources.
+        reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; see ``Table``.
+        label_columns: Columns of a table that hold the labels, one per class, with 0 and 1, empty where unknown.
+        uncertain: What a label of -1 counts as in a multi-label task: ``mask``, ``positive`` or ``negative``; None refuses it.
+        root: Folder of the files that a table names, with or without ending, for both sources; None is that of the table.
         channels: Channels of the images that the model takes.
 
     Returns:

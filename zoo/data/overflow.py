@@ -79,7 +79,7 @@ def long_texts(tokenizer: Tokenizer, items: Sequence[Any], encodings: Sequence[E
     return {row: both for row, both in whole if _tokens(both) > max_length}
 
 
-def truncation(table: Table, encodings: Sequence[Encoded], long: Mapping[int, Encoded], max_length: int) -> str:
+def truncation_message(table: Table, encodings: Sequence[Encoded], long: Mapping[int, Encoded], max_length: int) -> str:
     """Return how many texts were truncated and how much of them was cut off; empty if there are none."""
     if not long:
         return ""

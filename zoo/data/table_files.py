@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 _WRAPPED = re.compile(r'"(?:[^"]|"")*"')
 # A Parquet file may unpack to this many bytes, or this many times its own size.
-_MOST_BYTES, _MOST_TIMES = 2**28, 100
+_MAX_BYTES, _MAX_GROWTH = 2**28, 100
 _BATCH = 128  # rows that are unpacked at once
 
 
@@ -97,7 +97,7 @@ def _parse_parquet(path: Path) -> pd.DataFrame:
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
     from pyarrow import parquet
 
-    limit, held, batches = max(_MOST_BYTES, _MOST_TIMES * path.stat().st_size), 0, []
+    limit, held, batches = max(_MAX_BYTES, _MAX_GROWTH * path.stat().st_size), 0, []
     with parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_BATCH):
             held += batch.nbytes

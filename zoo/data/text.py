@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.dataset import Batch
-from zoo.data.overflow import encode, long_texts, refuse_long, truncation, windows
+from zoo.data.overflow import encode, long_texts, refuse_long, truncation_message, windows
 from zoo.data.table import Table
 from zoo.data.tokenizers import Encoding, open_tokenizer
 from zoo.declare import Text
@@ -49,8 +49,8 @@ class TextSamples:
         self.lengths = np.array([len(encoding["input_ids"]) for encoding in self._encodings], dtype=np.int64)
         if inputs.overflow == "truncate":
             long = long_texts(tokenizer, items, encoded, table.reads, inputs.max_length)
-            if told := truncation(table, encoded, long, inputs.max_length):
-                log.warning("%s", told)
+            if message := truncation_message(table, encoded, long, inputs.max_length):
+                log.warning("%s", message)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -58,6 +58,9 @@ def train_transform(inputs: Image, augment: Augment) -> Transform:
 
     Returns:
         A picklable function of an input and a ``random.Random`` that gives float32 ``(channels, height, width)``.
+
+    Raises:
+        OptionError: If RandAugment is asked for images of other than 1 or 3 channels.
     """
     if augment.rand_augment and inputs.channels not in PICTURE_CHANNELS:
         raise OptionError(f"rand_augment is for pictures of 1 or 3 channels, and the model takes {inputs.channels}")

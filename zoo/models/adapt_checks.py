@@ -96,7 +96,11 @@ def checked_head(head: Any, features: Features, num_classes: int, options: Mappi
 
 
 def own_pooling(spec: BackboneSpec, task: str, options: Mapping[str, Any]) -> tuple[dict[str, bool], dict[str, Any]]:
-    """Return the build option that turns a backbone's own pooling on or off, and the head's options without it."""
+    """Return the build option that turns a backbone's own pooling on or off, and the head's options without it.
+
+    Raises:
+        OptionError: If there is no such pool, or the backbone does not have it, with those that it can be.
+    """
     wanted = options.get("pool", "")
     if isinstance(spec.inputs, Text) and wanted not in ("", *TEXT_POOLS):
         known = TEXT_POOLS if has_pooler(spec) else TEXT_POOLS[:-1]

@@ -44,7 +44,7 @@ class Pool(nn.Module):
         self.prefix_tokens = features.prefix_tokens
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Pool ``x`` of the declared layout to ``(batch, dim)``.
+        """Pool ``x`` of the declared layout to ``(batch, dim)``; with ``none`` it is returned unchanged.
 
         Args:
             x: Features.

@@ -1,4 +1,4 @@
-"""Fitting the tensors of a file to a built backbone: prefixes, converted keys, input channels, and what is left over."""
+"""Match checkpoint tensors to a backbone: prefixes, key conversion, input channels, unused tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile; taken off without a log line
 PREFERRED = ("model", "teacher", "encoder_q", "online", "student", "encoder")  # of several copies of the same names
 DEPTHS = {"depth", "depths", "num_layers", "num_hidden_layers", "n_layer", "n_layers"}  # options that leave out blocks on purpose
-_MOST_PREFIXES = 8  # that are tried
+_MAX_PREFIXES = 8  # that are tried
 _BUFFERS = {"attn_mask", "relative_position_index", "position_ids", "token_type_ids", "inv_freq", "masked_bias", "num_batches_tracked"}
 _BUFFERS |= {"total_ops", "total_params"}  # of profilers
 
@@ -131,7 +131,7 @@ def _prefixes(state: Mapping[str, Tensor], module: nn.Module) -> Iterator[str]:
         return own[prefix], max(rank.get(part, 0) for part in prefix.split(".")), all_names[prefix]
 
     likely = [prefix for prefix in all_names if own[prefix] or 2 * all_names[prefix] > len(state)]
-    yield from sorted(likely, key=order, reverse=True)[:_MOST_PREFIXES]
+    yield from sorted(likely, key=order, reverse=True)[:_MAX_PREFIXES]
 
 
 def _inside_blocks(unused: Mapping[str, Tensor], module: nn.Module) -> list[str]:

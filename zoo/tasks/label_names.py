@@ -12,14 +12,14 @@ from zoo.data.table import is_none, item_name
 from zoo.errors import DataError, count, did_you_mean, examples, fault_list
 
 INTEGER = re.compile(r"[+-]?\d+")
-_LONGEST_NUMBER = 18  # Python refuses to parse some thousand digits
+_MAX_DIGITS = 18  # Python refuses to parse some thousand digits
 WRITTEN_LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)  # a list, tuple or set as text
 _SEPARATORS = ("|", ";", ",", "/", "+", "&", "\t", " ")
 
 
 def class_order(names: set[str]) -> tuple[str, ...]:
     """Return class names sorted: as numbers where all are integers of up to 18 digits (``2`` before ``10``), else as text."""
-    if all(len(name) <= _LONGEST_NUMBER and INTEGER.fullmatch(name) for name in names):
+    if all(len(name) <= _MAX_DIGITS and INTEGER.fullmatch(name) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 

@@ -29,7 +29,7 @@ from zoo.tasks.label_names import WRITTEN_LIST, check_classes, class_order, is_m
 
 log = logging.getLogger("zoo")
 UNCERTAIN = -1.0
-LARGEST = 4 * 2**30  # bytes of a table of targets
+MAX_TARGET_BYTES = 4 * 2**30  # of a table of targets
 _NUMBER = r"(?:[+-]?(?:\d+(?:\.\d*)?|\.\d+)|nan|none|null)"
 _MAPPING = re.compile(r"""\{\s*(?:"[^"]*"|'[^']*'|\w[^\s,:]*)\s*:""")
 _BLANKS = re.compile(rf"{_NUMBER}(?:\s+{_NUMBER})+", re.IGNORECASE)
@@ -104,10 +104,10 @@ def _of_rows(
 
 def _check_size(samples: int, classes: int, source: str) -> None:
     size = samples * classes * 4
-    if size > LARGEST:
+    if size > MAX_TARGET_BYTES:
         raise DataError(
-            f"{source}: targets of {samples} samples and {classes} labels take {size / 2**30:.0f} GiB, more than the {LARGEST / 2**30:.0f} "
-            "that are allowed; leave out rare labels, or train on fewer samples"
+            f"{source}: targets of {samples} samples and {classes} labels take {size / 2**30:.0f} GiB, more than the "
+            f"{MAX_TARGET_BYTES / 2**30:.0f} that are allowed; leave out rare labels, or train on fewer samples"
         )
 
 

@@ -32,7 +32,7 @@ from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
 UNCERTAIN_AS = {"mask": math.nan, "positive": 1.0, "negative": 0.0}
-_LARGEST = float(np.finfo(np.float32).max)  # larger values would be infinite as float32 targets
+_MAX_TARGET = float(np.finfo(np.float32).max)  # larger values would be infinite as float32 targets
 
 
 def useless_uncertain(task: Task) -> str:
@@ -227,7 +227,7 @@ def encode_numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) ->
         try:
             parts = re.split(r"[|;]", label) if isinstance(label, str) else label
             values.append([float(part) for part in parts] if isinstance(parts, list | tuple) else [float(parts)])
-            if not all(abs(value) <= _LARGEST for value in values[-1]):  # NaN included
+            if not all(abs(value) <= _MAX_TARGET for value in values[-1]):  # NaN included
                 raise ValueError("not finite")
         except (TypeError, ValueError):
             faults.append(f"{item_name(inputs, row)}: {label!r}")

@@ -111,7 +111,11 @@ def fetch(repo: str, file: str, revision: str = "", *, owner: str = "", missing_
 
 
 def find_cached(repo: str, file: str, revision: str = "", *, owner: str = "") -> Path | None:
-    """Return a file of a Hub repository if it is in the cache, without network."""
+    """Return a file of a Hub repository if it is in the cache, without network; else None.
+
+    Raises:
+        WeightsError: If a name is unsafe, or the cached file is damaged or lies outside the cache.
+    """
     wanted = _hub_file(repo, file, revision, owner)
     path = wanted.cached()
     return path and check_cached(wanted.folder, path, owner)

@@ -59,6 +59,10 @@ def scan(content: bytes, start: int) -> int:
 
     Follows the stack of the pickle to bound the time of hashing: a tuple that holds another one twice, which does the same, takes
     twice as long with every level.
+
+    Raises:
+        RefusedError: If it needs more steps, classes or memory than weights do.
+        ValueError, IndexError, KeyError: If it is damaged.
     """
     stack, marks, memo, classes = list[int](), list[int](), dict[int, int](), 0
     stream = io.BytesIO(content)
@@ -111,7 +115,11 @@ def _step(opcode: Any, stack: list[int], marks: list[int]) -> None:
 
 
 def pickle_of(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return a pickle of an archive; raise if it is too long."""
+    """Return a pickle of an archive.
+
+    Raises:
+        RefusedError: If it is longer than ``MAX_PICKLE``.
+    """
     if archive.getinfo(name).file_size > MAX_PICKLE:
         raise RefusedError(f"more than {MAX_PICKLE} bytes")
     return archive.read(name)
