@@ -336,6 +336,6 @@ def test_a_checkpoint_that_cannot_be_read_is_fetched_again(server: FileServer, f
 
 
 def test_a_url_without_the_ending_of_weights_is_refused_before_it_is_fetched(server: FileServer, folder: Path) -> None:
-    with pytest.raises(WeightsError, match="has none of the endings"):
+    with pytest.raises(WeightsError, match="has none of the suffixes"):
         locate(Weights(url=f"{server.url}/files/123"), "toy/net")
     assert not server.asked

@@ -14,16 +14,16 @@ UNREAD = (".arw", ".cr2", ".dng", ".eps", ".ico", ".jxl", ".nef", ".psd", ".svg"
 
 
 @functools.cache
-def can_read(ending: str) -> bool:
-    """Return whether images of this ending can be decoded here; the plugin that Pillow needs is registered."""
-    if ending in HEIC:
+def can_read(suffix: str) -> bool:
+    """Return whether images with this suffix can be decoded here; the plugin that Pillow needs is registered."""
+    if suffix in HEIC:
         if importlib.util.find_spec("pillow_heif") is None:
             return False
         import pillow_heif  # type: ignore[import-not-found,unused-ignore]
 
         pillow_heif.register_heif_opener()
         return True
-    if ending == ".avif":
+    if suffix == ".avif":
         from PIL import features
 
         if "avif" in features.modules and features.check("avif"):
@@ -33,18 +33,18 @@ def can_read(ending: str) -> bool:
         import pillow_avif  # type: ignore[import-not-found,unused-ignore]  # noqa: F401  # registers itself
 
         return True
-    return ending not in UNREAD
+    return suffix not in UNREAD
 
 
-def remedy(ending: str) -> str:
-    """Return what makes images of an ending readable."""
-    if ending in HEIC:
+def remedy(suffix: str) -> str:
+    """Return the remedy for a suffix that cannot be decoded."""
+    if suffix in HEIC:
         return "pip install pillow-heif, or save them as JPEG or PNG"
-    if ending == ".avif":
+    if suffix == ".avif":
         return "pip install 'pillow>=11.3' or pillow-avif-plugin, or save them as JPEG or PNG"
     return "save them as JPEG or PNG"
 
 
-def ending_of(head: bytes) -> str:
+def suffix_of(head: bytes) -> str:
     """Return ``.avif`` or ``.heic`` for the first bytes of such a file, else nothing."""
     return _BRANDS.get(head[8:12], "") if head[4:8] == b"ftyp" else ""

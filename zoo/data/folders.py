@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from zoo.data import frames
-from zoo.data.image_files import EXTENSIONS, describe_unread, entries, identity, is_dir, is_image, walk
+from zoo.data.image_files import IMAGE_SUFFIXES, describe_unread, entries, identity, is_dir, is_image, walk
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.table import SPLIT_WORDS, looks_like_valid, split_word
 from zoo.data.table_files import parse_file
@@ -93,7 +93,7 @@ def _refuse_odd_splits(folder: Path, subfolders: dict[str, str]) -> None:
 def _no_image(folder: Path, where: str) -> DataError:
     unread: Counter[str] = Counter()
     list(walk(str(folder), unread=unread))
-    hint = f"; {describe_unread(unread)}" if unread else f"; looked for {' '.join(EXTENSIONS)}{where}"
+    hint = f"; {describe_unread(unread)}" if unread else f"; looked for {' '.join(IMAGE_SUFFIXES)}{where}"
     return DataError(f"{str(folder)!r} holds no image that can be read{hint}" if unread else f"{str(folder)!r} holds no image{hint}")
 
 

@@ -12,7 +12,7 @@ from zoo.data.codecs import OPTIONAL, UNREAD, can_read, remedy
 from zoo.data.dicom import is_dicom
 from zoo.errors import DataError, count
 
-PICTURE_ENDINGS = (
+PICTURE_SUFFIXES = (
     ".avif",
     ".bmp",
     ".gif",
@@ -30,7 +30,7 @@ PICTURE_ENDINGS = (
     ".tiff",
     ".webp",
 )
-EXTENSIONS = (*PICTURE_ENDINGS, ".dcm", ".dicom", ".nii", ".nii.gz", ".npy", ".npz")
+IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, ".dcm", ".dicom", ".nii", ".nii.gz", ".npy", ".npz")
 
 log = logging.getLogger("zoo")
 Identity = tuple[int, int]
@@ -42,7 +42,7 @@ def walk(folder: str, above: frozenset[Identity] = frozenset(), *, unread: Count
     Args:
         folder: The folder.
         above: Identities of folders that are not entered.
-        unread: Counts pictures of kinds that cannot be decoded, by ending; extended in place.
+        unread: Counts pictures of kinds that cannot be decoded, by suffix; extended in place.
 
     Raises:
         DataError: If a folder cannot be listed.
@@ -111,19 +111,19 @@ def identity(folder: str | Path) -> Identity:
 def is_image(entry: os.DirEntry[str], unread: Counter[str]) -> bool:
     """Return whether an entry is an image or a volume; pictures of kinds that cannot be decoded are counted in ``unread``."""
     name = entry.name.lower()
-    ending = os.path.splitext(name)[1]  # noqa: PTH122
-    if ending in (*OPTIONAL, *UNREAD) and not can_read(ending):
-        unread[ending] += _is_file(entry)
+    suffix = os.path.splitext(name)[1]  # noqa: PTH122
+    if suffix in (*OPTIONAL, *UNREAD) and not can_read(suffix):
+        unread[suffix] += _is_file(entry)
         return False
-    if name.endswith(EXTENSIONS):
+    if name.endswith(IMAGE_SUFFIXES):
         return _is_file(entry) or (entry.is_symlink() and not Path(entry.path).exists())  # a broken link raises an error later
     # Scanners and archives write DICOM files without a suffix, or with names of numbers and dots.
-    return (not ending or ending[1:].isdigit()) and _is_file(entry) and _starts_as_dicom(entry.path)
+    return (not suffix or suffix[1:].isdigit()) and _is_file(entry) and _starts_as_dicom(entry.path)
 
 
 def describe_unread(unread: Counter[str]) -> str:
     """Return how many pictures cannot be decoded, and what would make them readable."""
-    return "; ".join(f"{count(number, f'{ending} file')} cannot be decoded ({remedy(ending)})" for ending, number in sorted(unread.items()))
+    return "; ".join(f"{count(number, f'{suffix} file')} cannot be decoded ({remedy(suffix)})" for suffix, number in sorted(unread.items()))
 
 
 def _starts_as_dicom(path: str) -> bool:

@@ -108,15 +108,15 @@ def _decode_stream(
     if dicom or is_dicom(head):
         image = read_dicom(stream, window=window, name=name)
         return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
-    ending = codecs.ending_of(head)
-    if ending:
-        codecs.can_read(ending)  # registers what reads it
+    suffix = codecs.suffix_of(head)
+    if suffix:
+        codecs.can_read(suffix)  # registers what reads it
     try:
         image = PIL.Image.open(stream)
     except PIL.UnidentifiedImageError as error:
         stream.seek(0)
         head = stream.read(64)
-        remedy = codecs.remedy(codecs.ending_of(head)) if codecs.ending_of(head) else "remove or replace it"
+        remedy = codecs.remedy(codecs.suffix_of(head)) if codecs.suffix_of(head) else "remove or replace it"
         raise CorruptInputError(f"{name} is no image: {_describe(head)}; {remedy}") from error
     except PIL.Image.DecompressionBombError as error:
         raise CorruptInputError(
@@ -133,8 +133,8 @@ def _describe(head: bytes) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, fetch the file itself with `git lfs pull`"
     kind = next((kind for start, kind in _SIGNATURES.items() if head.startswith(start)), "")
-    if codecs.ending_of(head):
-        return f"it is {codecs.ending_of(head)[1:].upper()}, which Pillow does not read here"
+    if codecs.suffix_of(head):
+        return f"it is {codecs.suffix_of(head)[1:].upper()}, which Pillow does not read here"
     if kind:
         return f"it starts like a {kind} file, but its header is damaged"
     text = head.decode("ascii", errors="replace")

@@ -1,4 +1,4 @@
-"""Find the files that a table or a list names: below a folder, by endings, in either form of Unicode and of separators."""
+"""Find the files that a table or a list names: below a folder, by suffixes, in either form of Unicode and of separators."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.data.image_files import EXTENSIONS, is_dir, walk
+from zoo.data.image_files import IMAGE_SUFFIXES, is_dir, walk
 from zoo.errors import DataError, count, examples
 
 log = logging.getLogger("zoo")
-_ENDINGS = sorted(EXTENSIONS, key=len, reverse=True)  # .nii.gz before .gz
+_SUFFIXES = sorted(IMAGE_SUFFIXES, key=len, reverse=True)  # .nii.gz before .gz
 
 
 def place_files(
@@ -28,7 +28,7 @@ def place_files(
 ) -> list[Any]:
     """Return inputs as paths of files that exist; images and arrays are unchanged.
 
-    Names are relative to ``root``, else to ``base``, else to the current folder. A name that is no file may lack its ending, have
+    Names are relative to ``root``, else to ``base``, else to the current folder. A name that is no file may lack its suffix, have
     backslashes, or be written in Unicode's other form; with ``root`` it may also be anywhere below. A folder is a sample of a model that
     ``reads`` volumes, and of no other.
 
@@ -60,7 +60,7 @@ def place_files(
     if several:
         raise DataError(f"{source}: several files fit {count(len(several), 'name')} of {len(placed)}: {examples(several)}; name one")
     if missing and not missing_ok:
-        hint = f"; paths are relative to {folder or str(Path.cwd())!r}, and endings such as .png and .jpg were tried"
+        hint = f"; paths are relative to {folder or str(Path.cwd())!r}, and suffixes such as .png and .jpg were tried"
         hint += "" if root is not None else "; root=FOLDER (--root) names another folder"
         do = "does" if len(missing) == 1 else "do"
         raise DataError(f"{source} names {count(len(missing), 'file')} of {len(placed)} that {do} not exist: {examples(missing)}{hint}")
@@ -80,7 +80,7 @@ class _Places:
         self._folder, self._deep, self._folders = folder, deep, folders
         self._listed: dict[str, dict[str, list[str]]] = {}
         self._below: dict[str, list[str]] | None = None
-        self._endings: set[str] = set()
+        self._suffixes: set[str] = set()
         self._ways: dict[str, None] = {}
 
     def of(self, name: str) -> list[str]:
@@ -100,14 +100,14 @@ class _Places:
             if found:
                 self._ways["in folders below"] = None
         for one in found:
-            ending = os.path.splitext(one)[1]  # noqa: PTH122
-            if not key.endswith(ending):
-                self._endings.add(ending)
+            suffix = os.path.splitext(one)[1]  # noqa: PTH122
+            if not key.endswith(suffix):
+                self._suffixes.add(suffix)
         return found
 
     def how(self, folder: str) -> str:
         """Return in words how the files were found."""
-        ways = [f"with the ending {', '.join(sorted(self._endings))}"] if self._endings else []
+        ways = [f"with the suffix {', '.join(sorted(self._suffixes))}"] if self._suffixes else []
         return ", ".join([*ways, *self._ways] or ["in another form of Unicode"]) + f", in {folder or str(Path.cwd())!r}"
 
     def _here(self, folder: str) -> dict[str, list[str]]:
@@ -130,18 +130,18 @@ def _composed(text: str) -> str:
 
 
 def _fitting(files: dict[str, list[str]], key: str) -> list[str]:
-    """Return the files of this name, else those of this name without their ending."""
+    """Return the files of this name, else those of this name without their suffix."""
     found = files.get(key, [])
     return [path for path in found if _composed(os.path.basename(path)) == key] or found  # noqa: PTH119
 
 
 def _by_name(paths: Iterable[str]) -> dict[str, list[str]]:
-    """Return files by their names with and without ending."""
+    """Return files by their names with and without suffix."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         name = _composed(os.path.basename(path))  # noqa: PTH119
         found[name].append(path)
-        ending = next((ending for ending in _ENDINGS if name.lower().endswith(ending)), "")
-        if ending:
-            found[name[: -len(ending)]].append(path)
+        suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
+        if suffix:
+            found[name[: -len(suffix)]].append(path)
     return dict(found)

@@ -59,7 +59,7 @@ def open_data(
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; see ``Table``.
         label_columns: Columns of a table that hold the labels, one per class, with 0 and 1, empty where unknown.
         uncertain: What a label of -1 counts as in a multi-label task: ``mask``, ``positive`` or ``negative``; None refuses it.
-        root: Folder of the files that a table names, with or without ending; None is that of the table.
+        root: Folder of the files that a table names, with or without suffix; None is that of the table.
         channels: Channels of the images that the model takes.
         missing_ok: Keep files that a list or a table names and that do not exist; they fail when they are read.
 
@@ -116,7 +116,7 @@ def open_train_valid(
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; see ``Table``.
         label_columns: Columns of a table that hold the labels, one per class, with 0 and 1, empty where unknown.
         uncertain: What a label of -1 counts as in a multi-label task: ``mask``, ``positive`` or ``negative``; None refuses it.
-        root: Folder of the files that a table names, with or without ending, for both sources; None is that of the table.
+        root: Folder of the files that a table names, with or without suffix, for both sources; None is that of the table.
         channels: Channels of the images that the model takes.
 
     Returns:

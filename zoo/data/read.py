@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data import conll, folders, frames, memory, table_files
-from zoo.data.image_files import EXTENSIONS
+from zoo.data.image_files import IMAGE_SUFFIXES
 from zoo.data.locate import place_files
 from zoo.data.raw import Indicators, Raw, ReadOptions, join
 from zoo.data.table import Table
@@ -120,9 +120,9 @@ def _read_path(path: Path, options: ReadOptions) -> Raw:
         raise OptionError(f"{options.named} needs a table (CSV, TSV, Parquet), but {str(path)!r} is none")
     if path.is_dir():
         return folders.read_folder(path, options)
-    if path.name.lower().endswith(EXTENSIONS):
+    if path.name.lower().endswith(IMAGE_SUFFIXES):
         return Raw([str(path)], None, source=repr(str(path)))
-    known = " ".join((*table_files.SUFFIXES, *EXTENSIONS))
+    known = " ".join((*table_files.SUFFIXES, *IMAGE_SUFFIXES))
     raise DataError(f"{str(path)!r} is neither a folder nor a file of a known kind ({known})")
 
 

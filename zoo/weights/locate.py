@@ -118,7 +118,7 @@ def check_format(path: Path, owner: str) -> None:
     if path.name.endswith((".safetensors", SAFETENSORS_INDEX, *CHECKPOINTS)):
         return
     other = _OTHERS.get(path.suffix.lower())
-    what = f"is a file of {other}" if other else "has none of the endings of weights"
+    what = f"is a file of {other}" if other else "has none of the suffixes of weights"
     raise WeightsError(
         f"{owner_prefix(owner)}{str(path)!r} {what}; read are safetensors and checkpoints of torch.save ({', '.join(CHECKPOINTS)}): "
         "load it in its own library and save its state_dict() with safetensors.torch.save_file"

@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.data.bands import PICTURE_CHANNELS
 from zoo.data.float_tensors import FloatImages, holds_others, read_floats
-from zoo.data.image_files import PICTURE_ENDINGS
+from zoo.data.image_files import PICTURE_SUFFIXES
 from zoo.data.open import open_train_valid
 from zoo.data.raw import TEXTUAL
 from zoo.data.read import kind_of
@@ -196,7 +196,7 @@ def refuse_window(window: tuple[float, float] | None, table: Table, channels: in
         OptionError: If a window is given and all inputs are pictures.
     """
     names = [name for name in table.inputs if isinstance(name, str | os.PathLike)] if isinstance(table.inputs, list) else []
-    pictures = bool(names) and all(os.fspath(name).lower().endswith(PICTURE_ENDINGS) for name in names)
+    pictures = bool(names) and all(os.fspath(name).lower().endswith(PICTURE_SUFFIXES) for name in names)
     if window is not None and pictures and channels in PICTURE_CHANNELS:
         raise OptionError(f"window: it is for DICOM files and volumes, and {table.source} has pictures; leave it out")
 
