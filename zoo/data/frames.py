@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.data.cells import is_empty
 from zoo.data.locate import place_files
 from zoo.data.raw import Indicators, Raw, ReadOptions
-from zoo.data.table import is_none
 from zoo.data.table_files import parse_file, refuse_equal_names
 from zoo.errors import DataError, check_options, count, did_you_mean, examples
 
@@ -113,7 +113,7 @@ def raw_of(
     Raises:
         DataError: If a required cell is empty, or files do not exist.
     """
-    if chosen.get("group") not in (None, "group", options.columns.get("group")) and any(map(_is_empty, values["group"])):
+    if chosen.get("group") not in (None, "group", options.columns.get("group")) and any(map(is_empty, values["group"])):
         log.warning("%s: column %r has gaps and is not taken as the group; splits may cut patients", source, chosen["group"])
         del values["group"]
     for role in ("file_name", "text", "text_pair", "words", "group", "split"):
@@ -180,7 +180,7 @@ def indicators(columns: Mapping[str, Sequence[Any]], source: str) -> list[Indica
 
 def _number(cell: Any) -> float | None:
     """Return the number of a cell, NaN of an empty one, None of anything else."""
-    if _is_empty(cell):
+    if is_empty(cell):
         return math.nan
     if isinstance(cell, str) and cell.strip().lower() in ("true", "false"):
         return float(cell.strip().lower() == "true")
@@ -238,14 +238,8 @@ def group_text(value: Any) -> str:
 
 
 def _refuse_empty(values: Sequence[Any], role: str, column: str, source: str) -> None:
-    rows = [f"row {row}" for row, value in enumerate(values) if _is_empty(value)]
+    rows = [f"row {row}" for row, value in enumerate(values) if is_empty(value)]
     if rows:
         raise DataError(
             f"{source}: {column!r} ({role}) is empty in {count(len(rows), 'row')}: {examples(rows)}; fill it in or remove the rows"
         )
-
-
-def _is_empty(value: Any) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return is_none(value)

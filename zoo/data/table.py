@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -150,11 +149,6 @@ def flat_targets(targets: Array) -> Array:
     if targets.dtype != object:
         return targets
     return np.concatenate(list(targets)) if len(targets) else np.empty(0, dtype=np.int64)
-
-
-def is_none(value: Any) -> bool:
-    """Return whether a value that is no text is missing: None, NaN, or pandas' NA and NaT."""
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and math.isnan(value))
 
 
 def item_name(inputs: Sequence[Any], index: int) -> str:

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from zoo.data.table import is_none, item_name
+from zoo.data.table import item_name
 from zoo.errors import DataError, count, did_you_mean, examples, fault_list
 
 INTEGER = re.compile(r"[+-]?\d+")
@@ -51,13 +51,6 @@ def name_of(label: Any) -> str:
     if isinstance(label, float) and label.is_integer():
         return str(int(label))
     return str(label)
-
-
-def is_missing(label: Any, *, empty_is_none: bool = False) -> bool:
-    """Return whether a label is None, NaN, NA, or empty text unless that means "none of the classes"."""
-    if isinstance(label, str):
-        return label.lower() == "nan" or (not label and not empty_is_none)
-    return is_none(label)
 
 
 def are_indices(labels: Sequence[Any], known: Sequence[str]) -> bool:

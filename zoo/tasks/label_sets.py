@@ -22,10 +22,11 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from zoo.data.cells import is_unlabelled
 from zoo.data.raw import Indicators
 from zoo.data.table import Array, item_name
 from zoo.errors import DataError, count, examples
-from zoo.tasks.label_names import WRITTEN_LIST, check_classes, class_order, is_missing, name_of, plain, refuse_unknown
+from zoo.tasks.label_names import WRITTEN_LIST, check_classes, class_order, name_of, plain, refuse_unknown
 
 log = logging.getLogger("zoo")
 UNCERTAIN = -1.0
@@ -47,7 +48,7 @@ def encode_sets(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[
     """
     parts = parse_sets(labels, classes, source)
     _refuse_mappings(parts, inputs, source)
-    rows = [_is_row(part) for part in parts if not all(map(is_missing, part))]
+    rows = [_is_row(part) for part in parts if not all(map(is_unlabelled, part))]
     if any(rows) or (not rows and any(_is_row(part) for part in parts if part)):
         if not all(rows):
             raise DataError(
@@ -61,7 +62,7 @@ def encode_sets(labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[
 def _of_names(
     parts: Sequence[Sequence[Any]], inputs: Sequence[Any], classes: Sequence[str] | None, source: str
 ) -> tuple[Array, tuple[str, ...]]:
-    odd = [item_name(inputs, row) for row, part in enumerate(parts) if any(is_missing(name) or not is_name(name) for name in part)]
+    odd = [item_name(inputs, row) for row, part in enumerate(parts) if any(is_unlabelled(name) or not is_name(name) for name in part)]
     if odd:
         raise DataError(f"{source}: something else than names in {count(len(odd), 'list')} of labels: {examples(odd)}; give names only")
     names = [[name_of(name) for name in part] for part in parts]
@@ -91,7 +92,7 @@ def _of_rows(
             f"{source}: rows of 0 and 1 have {examples(widths)} columns, but there are {count(len(known), 'class')}; {_AS_TEXT}"
         )
     _check_size(len(rows), len(known), source)
-    targets = np.array([[math.nan if is_missing(value) else value for value in row] for row in rows], dtype=np.float32)
+    targets = np.array([[math.nan if is_unlabelled(value) else value for value in row] for row in rows], dtype=np.float32)
     odd = np.argwhere(~(np.isin(targets, _OF_ROWS) | np.isnan(targets)))
     if len(odd):
         places = [f"{item_name(inputs, int(row))}: {rows[row][column]!r}" for row, column in odd[:4]] + [""] * (len(odd) - 4)
@@ -117,7 +118,7 @@ def is_name(part: Any) -> bool:
 
 
 def _is_row(parts: Sequence[Any]) -> bool:
-    return all(is_missing(part) or isinstance(part, bool | int | float) for part in parts) and not any(
+    return all(is_unlabelled(part) or isinstance(part, bool | int | float) for part in parts) and not any(
         isinstance(part, str) for part in parts
     )
 
@@ -137,7 +138,7 @@ def parse_sets(labels: Sequence[Any], classes: Sequence[str] | None, source: str
 
 def _is_text(label: Any) -> TypeGuard[str]:
     """Return whether a label is text that can be parsed: no missing value and no mapping."""
-    return isinstance(label, str) and not is_missing(label, empty_is_none=True) and not _MAPPING.match(label)
+    return isinstance(label, str) and not is_unlabelled(label, empty_is_none=True) and not _MAPPING.match(label)
 
 
 def _separator(texts: Sequence[str], classes: Sequence[str] | None, source: str) -> re.Pattern[str]:
@@ -181,10 +182,10 @@ def _split(text: str, separator: re.Pattern[str]) -> list[str]:
 
 
 def _parts(label: Any, separator: re.Pattern[str], *, numbers: bool) -> Any:
-    if isinstance(label, Indicators | Mapping) or is_missing(label, empty_is_none=True):
+    if isinstance(label, Indicators | Mapping) or is_unlabelled(label, empty_is_none=True):
         return label
     if isinstance(label, set | frozenset):  # it has no order, so its numbers are names
-        return [plain(part) if is_missing(part) or not is_name(part) else name_of(part) for part in label]
+        return [plain(part) if is_unlabelled(part) or not is_name(part) else name_of(part) for part in label]
     if isinstance(label, list | tuple):
         return [plain(part) for part in label]
     if not isinstance(label, str):

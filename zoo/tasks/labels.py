@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.cells import is_unlabelled
 from zoo.data.raw import Raw
 from zoo.data.table import Array, Table, item_name
 from zoo.errors import DataError, OptionError, count, did_you_mean, examples
@@ -21,7 +22,6 @@ from zoo.tasks.label_names import (
     are_indices,
     check_classes,
     class_order,
-    is_missing,
     name_of,
     plain,
     refuse_unknown,
@@ -93,7 +93,7 @@ def keep_classes(raw: Raw, classes: Sequence[str] | None, task: Task) -> Raw:
 
 
 def _is_other(label: Any, known: Collection[str]) -> bool:
-    return not isinstance(label, list | tuple | set) and not is_missing(label) and name_of(label) not in known
+    return not isinstance(label, list | tuple | set) and not is_unlabelled(label) and name_of(label) not in known
 
 
 def encode(
@@ -158,7 +158,7 @@ def _resolved(targets: Array, names: Sequence[str], inputs: Sequence[Any], sourc
 
 
 def _refuse_missing(labels: Sequence[Any], inputs: Sequence[Any], task: Task, source: str) -> None:
-    rows = [row for row, label in enumerate(labels) if is_missing(label, empty_is_none=task.empty_is_none)]
+    rows = [row for row, label in enumerate(labels) if is_unlabelled(label, empty_is_none=task.empty_is_none)]
     if rows:
         where = examples([item_name(inputs, row) for row in rows[:4]] + [""] * (len(rows) - 4))
         raise DataError(
@@ -200,7 +200,7 @@ def encode_by_word(
     if wrong:
         raise DataError(f"{source}: no list of labels, one per word, in {count(len(wrong), 'sentence')}: {examples(wrong)}")
     rows = [label.split() if isinstance(label, str) else [plain(part) for part in label] for label in labels]
-    gaps = [f"row {row}" for row, tags in enumerate(rows) if any(is_missing(tag) for tag in tags if not isinstance(tag, str))]
+    gaps = [f"row {row}" for row, tags in enumerate(rows) if any(is_unlabelled(tag) for tag in tags if not isinstance(tag, str))]
     if gaps:
         raise DataError(
             f"{source}: words have no label in {count(len(gaps), 'sentence')} of {len(rows)}: {examples(gaps)}; label each word"
