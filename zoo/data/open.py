@@ -140,22 +140,31 @@ def open_train_valid(
     raw, other = by_task(read(train, options), kind), None if valid is None else by_task(read(valid, options), kind)
     if drop_other_classes:
         raw, other = keep_classes(raw, classes, kind), other and keep_classes(other, classes, kind)
-    if other is not None:
-        first, second = _part(raw, "train"), _part(other, "valid")
-    elif raw.splits is None and valid_split is None:
-        first, second = raw, None
-    else:
-        rows, held = choose_rows(raw.splits, valid_split, raw.source)
-        first, second = raw.select(rows), None if held is None else raw.select(held)
+    first, second = _sides(raw, other, valid_split)
     if second is None:
         return _held_out(_table(first, kind, classes, reads, uncertain), seed)
-    first, second = _parsed(first, second, kind, classes)
-    names = classes or class_names(join([first, second], first.source), kind)
-    tables = _table(first, kind, names, reads, uncertain), _table(second, kind, names, reads, uncertain)
+    tables = _tables(first, second, kind, classes, reads, uncertain)
     check_trainable(tables[0])
     if not allow_leak:
         check_leak(*tables)
     return _without_splits(*tables)
+
+
+def _sides(raw: Raw, other: Raw | None, valid_split: str | None) -> tuple[Raw, Raw | None]:
+    """Return the rows for training and for validation by source and split; None if rows must be held out."""
+    if other is not None:
+        return _part(raw, "train"), _part(other, "valid")
+    if raw.splits is None and valid_split is None:
+        return raw, None
+    rows, held = choose_rows(raw.splits, valid_split, raw.source)
+    return raw.select(rows), None if held is None else raw.select(held)
+
+
+def _tables(first: Raw, second: Raw, task: Task, classes: Sequence[str] | None, reads: str, uncertain: str | None) -> tuple[Table, Table]:
+    """Return the tables of both sides, with the classes of both together where none are given."""
+    first, second = _parsed(first, second, task, classes)
+    names = classes or class_names(join([first, second], first.source), task)
+    return _table(first, task, names, reads, uncertain), _table(second, task, names, reads, uncertain)
 
 
 def _parsed(first: Raw, second: Raw, task: Task, classes: Sequence[str] | None) -> tuple[Raw, Raw]:

@@ -121,7 +121,6 @@ def described(
         **facts: Further fields of the declaration, such as ``parameters``.
     """
     family = family_of(config["model_type"])
-    options: dict[str, Any] = {"config": cleaned(config)}
     common: dict[str, Any] = {
         "name": name,
         "layers": family.layers,
@@ -132,31 +131,41 @@ def described(
         **facts,
     }
     if family.reads == "image":
-        if family.pooler == "default":
-            options["pooler"] = pools_images(family, config)
-        return zoo.BackboneSpec(
-            build="zoo_hf.build:image_with_pooler" if family.pooler == "default" else "zoo_hf.build:image",
-            inputs=image(family, config, processor or {}),
-            features=image_features(family, config),
-            options=options,
-            **common,
-        )
-    dim = int(config.get(family.width) or family.default_width)
+        return zoo.BackboneSpec(inputs=image(family, config, processor or {}), **_image_build(family, config), **common)
+    return zoo.BackboneSpec(inputs=_text(family, config, files, max_length, prompts), **_text_build(family, config, pool), **common)
+
+
+def _image_build(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the builder of a model of images with its options, and the features that it gives."""
+    options: dict[str, Any] = {"config": cleaned(config)}
+    build = "zoo_hf.build:image"
+    if family.pooler == "default":
+        build, options["pooler"] = "zoo_hf.build:image_with_pooler", pools_images(family, config)
+    return {"build": build, "options": options, "features": image_features(family, config)}
+
+
+def _text(family: Family, config: Mapping[str, Any], files: str, max_length: int | None, prompts: Any) -> zoo.Text:
+    """Return the declared input of a model of texts."""
     positions = _positions(family, config)
-    inputs = zoo.Text(
+    return zoo.Text(
         max_length=min(positions, max_length or positions),
         max_positions=positions if max_length and max_length < positions else 0,
         prompts={str(key): str(value) for key, value in prompts.items() if value} if isinstance(prompts, Mapping) else {},
         tokenizer=TOKENIZER,
         files=files,
     )
+
+
+def _text_build(family: Family, config: Mapping[str, Any], pool: str) -> dict[str, Any]:
+    """Return the builder of a model of texts with its options, and the features that it gives."""
+    options: dict[str, Any] = {"config": cleaned(config)}
     own = family.pooler == "default" and not pool
     if family.pooler:
         options["pooler"] = own  # stated also where it is off: a saved model is rebuilt from its family's declaration
+    dim = int(config.get(family.width) or family.default_width)
     tokens = {"layout": "BND", "pool": pool or family.pool, "prefix_tokens": int(family.class_token or pool == "token")}
     features = zoo.Features(dim=dim, **({"layout": "BD"} if own else tokens))
-    build = "zoo_hf.build:text_with_pooler" if family.pooler else "zoo_hf.build:text"
-    return zoo.BackboneSpec(build=build, inputs=inputs, features=features, options=options, **common)
+    return {"build": "zoo_hf.build:text_with_pooler" if family.pooler else "zoo_hf.build:text", "options": options, "features": features}
 
 
 def _positions(family: Family, config: Mapping[str, Any]) -> int:
