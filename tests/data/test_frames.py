@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.data.make import write
+from zoo.data import table_files
 from zoo.data.open import open_data, open_train_valid
 from zoo.data.table import Table
 from zoo.errors import DataError, OptionError
@@ -87,6 +89,23 @@ def test_missing_columns_are_told_with_the_nearest(files: Path) -> None:
     path = table(files / "x.csv", "fil_name,lable\nimg/0.png,a\n")
     with pytest.raises(DataError, match=r"'file_name' \(did you mean 'fil_name'\?\), 'label' \(did you mean 'lable'\?\)"):
         open_train_valid(path)
+
+
+def test_a_table_that_grows_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, parse = tmp_path / "a.csv", table_files._parse_cells
+    path.write_text("text,label\nsun,a\n")
+
+    def slow(path: Path) -> Any:
+        frame = parse(path)
+        with path.open("a") as file:
+            file.write("rain,b\n")
+        return frame
+
+    monkeypatch.setattr(table_files, "_parse_cells", slow)
+    with pytest.raises(DataError, match=r"a\.csv' changed while it was read \(17 bytes, then 24\); wait until it is complete"):
+        table_files.parse_file(path)
+    monkeypatch.undo()
+    assert len(table_files.parse_file(path)) == 2
 
 
 def test_a_renamed_column_that_is_missing_is_told(files: Path) -> None:

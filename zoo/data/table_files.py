@@ -29,16 +29,22 @@ def parse_file(path: Path) -> pd.DataFrame:
     Raises:
         DataError: If it cannot be parsed, has two columns of one name, or unpacks to far more than its size.
     """
+    parse = {".parquet": _parse_parquet, ".jsonl": _parse_lines}.get(path.suffix.lower(), _parse_cells)
     try:
-        if path.suffix.lower() == ".parquet":
-            return _parse_parquet(path)
-        return _parse_lines(path) if path.suffix.lower() == ".jsonl" else _parse_cells(path)
+        before = path.stat()
+        frame = parse(path)
+        after = path.stat()
     except PermissionError as error:
         raise DataError(f"{str(path)!r} may not be read; change its permissions") from error
     except DataError:
         raise
     except (ValueError, OSError, RecursionError) as error:  # pandas' and pyarrow's own errors are ValueError
         raise DataError(f"{str(path)!r} cannot be read as {path.suffix[1:].upper()}: {error}") from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise DataError(
+            f"{str(path)!r} changed while it was read ({before.st_size} bytes, then {after.st_size}); wait until it is complete"
+        )
+    return frame
 
 
 def _parse_cells(path: Path) -> pd.DataFrame:
