@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import nn
 
 from zoo.data.raw import TEXTUAL
 from zoo.data.table import Table
+from zoo.engine.loading.digests import add_values, file_key
 from zoo.engine.loading.loader import Kind
 from zoo.engine.rundir.run_context import RunContext
 from zoo.models.own_names import is_own
@@ -115,9 +115,7 @@ def model_key(model: TaskModel, frozen: int) -> str:
     digest = hashlib.sha256(repr((spec.build, spec.options, spec.features, model.inputs, model.groups.names[:frozen])).encode())
     digest.update(repr((type(model.head), torch.get_num_threads(), [_settings(part) for part in modules])).encode())
     for group in model.groups[:frozen]:
-        for name, tensor in (*group.named_parameters(), *group.named_buffers()):
-            digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        add_values(digest, (*group.named_parameters(), *group.named_buffers()))
     return digest.hexdigest()
 
 
@@ -145,10 +143,4 @@ def table_key(table: Table) -> str:
 
 
 def _file_key(item: Any) -> str:
-    if not isinstance(item, str | os.PathLike):
-        return ""
-    try:
-        status = Path(item).stat()
-    except OSError:
-        return ""
-    return f"{os.fspath(item)}\0{status.st_size}\0{status.st_mtime_ns}\0"
+    return file_key(item) if isinstance(item, str | os.PathLike) else ""
