@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.engine.inference.evaluate import evaluate
-from zoo.engine.inference.output_blocks import InferenceOptions
+from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.predict import predict, predict_outputs
 from zoo.engine.options.reference import option_table
 

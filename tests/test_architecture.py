@@ -39,6 +39,7 @@ FLOORS = {
     "zoo.plugins": 2.3,
     "zoo.registry": 2.5,
     "zoo.data.cells": 2.5,
+    "zoo.data.unreadable_input": 2.5,
     "zoo.data.table": 2.5,
     "zoo.data.raw": 2.6,
     "zoo.tasks": 2.7,

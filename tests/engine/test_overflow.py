@@ -67,7 +67,7 @@ def test_a_text_that_fills_the_maximum_is_not_cut(caplog: pytest.LogCaptureFixtu
 
 def test_long_texts_are_refused_before_training(tmp_path: Path) -> None:
     net = model(labels=("cat", "dog"))
-    with pytest.raises(DataError, match=r"2 texts of 3 exceed 24 tokens: row 0 \('sun sun.*…\) has 42, row 2"):
+    with pytest.raises(DataError, match=r"2 texts of 3 exceed 24 tokens: row 0 \('sun sun.*…\) has 42 tokens of at most 24, row 2"):
         net.predict([LONG, "sun", LONG], overflow="error")
     valid = [*sentences(8)[0], LONG], [*sentences(8)[1], "cat"]
     with pytest.raises(DataError, match="1 text of 9 exceed"):

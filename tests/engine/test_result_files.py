@@ -13,6 +13,7 @@ import pandas as pd
 import PIL.Image
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from tests.engine.tiny import NAMES, images, model
 from zoo.engine.inference import output_blocks
@@ -124,11 +125,80 @@ def test_another_model_other_inputs_or_options_cannot_go_on(photos: Path, tmp_pa
     for fact in ("the model is another one", "the inputs are others", "batch_size was 2 and is 4", "rows was 11 and is 12"):
         assert fact in str(caught.value)
     (photos / "zz.png").unlink()
+    state, pixels = (photos / "03.png").stat(), (photos / "03.png").read_bytes()
+    (photos / "03.png").write_bytes((photos / "04.png").read_bytes())
+    with pytest.raises(SavedModelError, match="files of the inputs have changed since") as caught:
+        net().predict_to_file(photos, out, batch_size=2, resume=True)
+    assert "inputs are others" not in str(caught.value)
+    (photos / "03.png").write_bytes(pixels)
+    os.utime(photos / "03.png", ns=(state.st_atime_ns, state.st_mtime_ns))
+    turned = net()
+    with torch.no_grad():
+        turned.head.linear.weight.copy_(turned.head.linear.weight.flip(0))  # the same values in another order
+    with pytest.raises(SavedModelError, match="the model is another one"):
+        turned.predict_to_file(photos, out, batch_size=2, resume=True)
     net().predict_to_file(photos, out, batch_size=2, resume=True, on_error="skip")
     assert len(rows_of(out)) == 11
     with pytest.raises(OutputExistsError, match="exists"):
         net().predict_to_file(photos, out)
     net(seed=1).predict_to_file(photos, out, overwrite=True)
+
+
+def test_what_is_not_in_the_names_cannot_change_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_blocks, "ROWS", 4)
+    out, (pixels, _), real = tmp_path / "out.npz", images(11), parts.PartFolder.write
+
+    def once(self: Any, block: range, table: Any) -> None:
+        real(self, block, table)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parts.PartFolder, "write", once)
+    with pytest.raises(KeyboardInterrupt):
+        net().embed_to_file(pixels, out, batch_size=2, on_error="skip")
+    monkeypatch.setattr(parts.PartFolder, "write", real)
+    others = pixels.copy()
+    others[7, 3, 3] += 1
+    with pytest.raises(SavedModelError, match="the inputs are others"):
+        net().embed_to_file(others, out, batch_size=2, on_error="skip", resume=True)
+    with pytest.raises(SavedModelError, match="on_error was 'skip' and is 'stop'"):
+        net().embed_to_file(pixels, out, batch_size=2, resume=True)
+    with pytest.raises(SavedModelError, match="image_size was None and is 24"):
+        net().embed_to_file(pixels, out, batch_size=2, on_error="skip", resume=True, image_size=24)
+    net().embed_to_file(pixels, out, batch_size=2, on_error="skip", resume=True)
+    with np.load(out) as saved:
+        assert np.array_equal(saved["features"], net().embed(pixels, batch_size=2))
+
+
+def test_an_error_before_the_first_part_leaves_nothing(photos: Path, tmp_path: Path) -> None:
+    before = sorted(path.name for path in tmp_path.iterdir())
+    (photos / "00.png").write_bytes(b"no picture")
+    for options, error in (({}, CorruptInputError), ({"window": (40.0, 400.0)}, OptionError)):
+        with pytest.raises(error) as caught:
+            net().predict_to_file(photos, tmp_path / "out.csv", batch_size=2, **options)
+        assert "--resume" not in str(caught.value)
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+    (tmp_path / "out.csv.parts").mkdir()  # of a process that was killed before its first part
+    (tmp_path / "out.csv.parts" / "parts.json").write_text('{"rows": 11, "options": {}}')
+    net().predict_to_file(photos, tmp_path / "out.csv", batch_size=2, on_error="skip")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "out.csv"])
+
+
+def test_a_name_of_half_characters_is_written_as_escapes(tmp_path: Path) -> None:
+    for number, name in enumerate((b"a\xff.png", b"b.png")):
+        PIL.Image.fromarray(images(2)[0][number]).save(tmp_path / "a.png")
+        (tmp_path / "a.png").rename(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))  # noqa: PTH118  # bytes
+    for suffix in ("csv", "parquet"):
+        net().predict_to_file(tmp_path, tmp_path / f"out.{suffix}", overwrite=True)
+    assert [Path(row["input"]).name for row in rows_of(tmp_path / "out.csv")] == ["a\\udcff.png", "b.png"]
+
+
+@pytest.mark.parametrize("file", [None, ""])
+def test_an_empty_cell_or_item_in_place_of_a_file_is_skipped(file: str | None, photos: Path) -> None:
+    inputs = [str(photos / "00.png"), file, str(photos / "01.png")]
+    for source in (inputs, pd.DataFrame({"file_name": inputs}, dtype=object)):
+        with pytest.raises(DataError):
+            net().predict(source)
+        assert [label is None for label in net().predict(source, on_error="skip")] == [False, True, False]
 
 
 def test_a_signal_stops_between_two_batches_and_says_how_to_go_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from zoo.data.cells import is_empty
 from zoo.data.locate import place_files
 from zoo.data.raw import Indicators, Raw, ReadOptions
 from zoo.data.table_files import parse_file, refuse_equal_names
+from zoo.data.text_inputs import texts_of
+from zoo.data.unreadable_input import Unreadable
 from zoo.errors import DataError, check_options, count, did_you_mean, examples
 
 if TYPE_CHECKING:
@@ -116,14 +118,14 @@ def raw_of(
     if chosen.get("group") not in (None, "group", options.columns.get("group")) and any(map(is_empty, values["group"])):
         log.warning("%s: column %r has gaps and is not taken as the group; splits may cut patients", source, chosen["group"])
         del values["group"]
-    for role in ("file_name", "text", "text_pair", "words", "group", "split"):
+    for role in ("group", "split") if options.keep_unreadable else ("file_name", "text", "text_pair", "words", "group", "split"):
         _refuse_empty(values.get(role, []), role, chosen.get(role, ""), source)
     if inputs is None:
         if "file_name" in values:
-            names = [str(item) if isinstance(item, int) else item for item in values["file_name"]]  # ids that are numbers
-            inputs = place_files(names, source, base, options.root, reads=options.reads, missing_ok=options.missing_ok)
+            names = [_file_name(item) for item in values["file_name"]]
+            inputs = place_files(names, source, base, options.root, reads=options.reads, missing_ok=options.keep_unreadable)
         else:
-            inputs = texts_of(values, source)
+            inputs = texts_of(values, source, keep_unreadable=options.keep_unreadable)
     return Raw(
         inputs,
         values.get("label"),
@@ -134,28 +136,11 @@ def raw_of(
     )
 
 
-def texts_of(values: Mapping[str, Sequence[Any]], source: str) -> list[Any]:
-    """Return texts, pairs of texts, or lists of words from the columns by their roles.
-
-    Raises:
-        DataError: If lists of words were written as text.
-    """
-    if "words" in values:
-        written = [f"row {row}" for row, item in enumerate(values["words"]) if isinstance(item, str) and _is_list(item)]
-        if written:
-            raise DataError(
-                f"{source}: the words of {count(len(written), 'row')} are a list written as text ({examples(written)}); "
-                "save the table as Parquet, or join the words, and their labels, with blanks"
-            )
-        return [item.split() if isinstance(item, str) else list(item) for item in values["words"]]
-    if "text_pair" in values:
-        return [(str(first), str(second)) for first, second in zip(values["text"], values["text_pair"], strict=True)]
-    return [str(item) for item in values["text"]]
-
-
-def _is_list(text: str) -> bool:
-    text = text.strip()
-    return text.startswith("[") and text.endswith("]")
+def _file_name(cell: Any) -> Any:
+    """Return the file that a cell names, which may be a number; an image is unchanged."""
+    if is_empty(cell):
+        return Unreadable("the cell is empty")
+    return str(cell) if isinstance(cell, int) else cell
 
 
 def indicators(columns: Mapping[str, Sequence[Any]], source: str) -> list[Indicators]:

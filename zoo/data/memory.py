@@ -12,7 +12,9 @@ import numpy as np
 from zoo.data.frames import find_columns, indicators, raw_of
 from zoo.data.images import check_range
 from zoo.data.raw import Raw, ReadOptions, join
+from zoo.data.text_inputs import text_item
 from zoo.data.torch_datasets import Items
+from zoo.data.unreadable_input import unreadable
 from zoo.errors import DataError, count, examples
 
 
@@ -81,28 +83,21 @@ def check_pixels(images: Any, source: str, channels: int = 3) -> None:
     check_range(images, source)
 
 
-def read_texts(inputs: Any, labels: Any, reads: str, source: str = "the arrays") -> Raw:
+def read_texts(inputs: Any, labels: Any, options: ReadOptions, source: str = "the arrays") -> Raw:
     """Read texts, pairs of texts or lists of words, and labels or None.
 
     Raises:
-        DataError: If an input is none of these, or the lengths differ.
+        DataError: If an input is none of these or empty, unless it keeps its row as ``Unreadable``; or the lengths differ.
     """
-    items = inputs.tolist() if hasattr(inputs, "tolist") else list(inputs)
-    if reads == "words":
-        good = [isinstance(item, str) or (isinstance(item, list | tuple) and all(isinstance(word, str) for word in item)) for item in items]
-        items = [item.split() if isinstance(item, str) else item for item in items]
-    else:
-        items = [tuple(item) if isinstance(item, list) else item for item in items]
-        good = [isinstance(item, str) or (isinstance(item, tuple) and list(map(type, item)) == [str, str]) for item in items]
-    odd = [f"row {row} ({type(items[row]).__name__})" for row, fine in enumerate(good) if not fine]
-    if odd:
-        kind = "a text or a list of words" if reads == "words" else "a text or a pair of texts"
-        raise DataError(f"{source}: {count(len(odd), 'input')} of {len(items)} cannot be read as {kind}: {examples(odd)}")
+    items, of_words = list(inputs.tolist() if hasattr(inputs, "tolist") else inputs), options.reads == "words"
     if not items:
         raise DataError(f"{source}: there are no samples")
-    empty = [f"row {row}" for row, item in enumerate(items) if not (item.strip() if isinstance(item, str) else item)]
-    if empty:
-        raise DataError(f"{source}: no text in {count(len(empty), 'input')} of {len(items)}: {examples(empty)}; remove them")
+    items = [text_item(item, of_words=of_words) for item in items]
+    refused = unreadable(items)
+    if refused and not options.keep_unreadable:
+        named = examples([f"row {row} ({reason})" for row, reason in refused.items()])
+        kind = "a text or a list of words" if of_words else "a text or a pair of texts"
+        raise DataError(f"{source}: {count(len(refused), 'input')} of {len(items)} cannot be read as {kind}: {named}; remove them")
     if labels is not None and len(labels) != len(items):
         raise DataError(f"{source}: {count(len(items), 'input')}, but {count(len(labels), 'label')}; give one label per input")
     return Raw(items, None if labels is None else _listed(labels), source=source)

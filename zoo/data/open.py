@@ -37,7 +37,7 @@ def open_data(
     uncertain: str | None = None,
     root: str | os.PathLike[str] | None = None,
     channels: int = 3,
-    missing_ok: bool = False,
+    keep_unreadable: bool = False,
 ) -> Table:
     """Open any source as one table without decoding it.
 
@@ -61,7 +61,7 @@ def open_data(
         uncertain: What a label of -1 counts as in a multi-label task: ``mask``, ``positive`` or ``negative``; None refuses it.
         root: Folder of the files that a table names, with or without suffix; None is that of the table.
         channels: Channels of the images that the model takes.
-        missing_ok: Keep files that a list or a table names and that do not exist; they fail when they are read.
+        keep_unreadable: Keep the rows of files that do not exist, of empty cells, and of texts that are none; see ``Unreadable``.
 
     Returns:
         The table.
@@ -72,7 +72,7 @@ def open_data(
     """
     kind = find_task(task)
     check_uncertain(uncertain, kind)
-    raw = by_task(read(source, ReadOptions(columns, labelled, reads, label_columns, root, channels, missing_ok)), kind)
+    raw = by_task(read(source, ReadOptions(columns, labelled, reads, label_columns, root, channels, keep_unreadable)), kind)
     if drop_other_classes and raw.labels is not None:
         raw = keep_classes(raw, classes, kind)
     if split is not None:

@@ -3,105 +3,107 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from zoo.data.encode import Encoded, RefusedTextsError, TextWindow, as_words, encode
 from zoo.data.table import Table
 from zoo.data.tokenizers import Encoding, Tokenizer
-from zoo.errors import DataError, OptionError, count, examples
-
-Encoded: TypeAlias = "tuple[Encoding, list[int | None] | None]"
+from zoo.errors import OptionError, ZooError, count
 
 WHOLE = 10**9  # tokens; a maximum that no text reaches
-_CHUNK = 1024
 
 
 @dataclasses.dataclass(frozen=True)
-class TextWindow:
-    """A part of a text, or of a sentence given as words, that has been encoded.
+class Overflow:
+    """How many texts were longer than the maximum, and what became of them; sums of several blocks are sums of these.
 
     Attributes:
-        text: Row of the text in the table before it was cut.
-        first: Index of the first word in its sentence; 0 for a text.
-        size: Number of words; 0 for a text.
-        encoding: Inputs by name.
-        words: For sentences the word of each token, counted from ``first``, None for special tokens.
+        texts: Number of texts, long and short.
+        cut: Number of those that were truncated.
+        kept: Tokens of these that are read.
+        whole: All tokens of these.
+        words: Words of these without a token that is read.
+        divided: Number of texts that are read in windows.
+        windows: Number of these windows.
     """
 
-    text: int
-    first: int
-    size: int
-    encoding: Encoding
-    words: list[int | None] | None = None
+    texts: int = 0
+    cut: int = 0
+    kept: int = 0
+    whole: int = 0
+    words: int = 0
+    divided: int = 0
+    windows: int = 0
 
-    def __len__(self) -> int:
-        return self.size
+    def __add__(self, other: Overflow) -> Overflow:
+        return Overflow(*map(sum, zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
+    def truncation(self, source: str, max_length: int, *, words: bool) -> str:
+        """Return in words how many texts were truncated and how much of them was cut off; empty if there are none."""
+        if not self.cut:
+            return ""
+        behind = f" ({count(self.words, 'word')})" if self.words else ""
+        cut = f"{source}: {count(self.cut, 'text')} of {self.texts} cut to {max_length} tokens"
+        unread = "; words behind the cut count as O, or where no class is O have no prediction and no score" if words else ""
+        lost = _percent(1 - self.kept / self.whole)
+        return f"{cut}, which loses {lost} of their tokens{behind}; overflow='windows' reads them whole{unread}"
+
+    def division(self, source: str, max_length: int) -> str:
+        """Return in words how many texts are read in windows; empty if there are none."""
+        if not self.divided:
+            return ""
+        rows = self.texts - self.divided + self.windows
+        return f"{source}: {count(self.divided, 'text')} of {self.texts} are read in windows of {max_length} tokens, {rows} rows in all"
 
 
-def encode(tokenizer: Tokenizer, items: Sequence[Any], reads: str, max_length: int) -> Iterator[Encoded]:
-    """Yield the inputs of each text, and for words the word of each token; windows are returned as they are."""
-    for start in range(0, len(items), _CHUNK):
-        part = items[start : start + _CHUNK]
-        if part and isinstance(part[0], TextWindow):
-            yield from ((window.encoding, window.words) for window in part)
-        elif reads == "words":
-            yield from tokenizer.encode_words([as_words(item) for item in part], max_length)
-        else:
-            yield from ((encoding, None) for encoding in tokenizer.encode(part, max_length))
+def cut_of(table: Table, encodings: Sequence[Encoded], long: Mapping[int, Encoded]) -> Overflow:
+    """Return what truncation cut off.
 
-
-def as_words(item: Any) -> list[str]:
-    """Return the words of a sentence.
-
-    Raises:
-        DataError: If there are none.
+    Args:
+        table: Texts.
+        encodings: Their truncated encodings.
+        long: The whole encodings of those that are longer, by their row.
     """
-    words = item.split() if isinstance(item, str) else list(item)
-    if not words:
-        raise DataError("a sentence without words cannot be classified word by word; remove it")
-    return words
+    kept, whole = sum(_tokens(encodings[row]) for row in long), sum(map(_tokens, long.values()))
+    words = sum(_last_word(one) - _last_word(encodings[row]) for row, one in long.items())
+    return Overflow(len(table), len(long), kept, whole, words)
 
 
-def long_texts(tokenizer: Tokenizer, items: Sequence[Any], encodings: Sequence[Encoded], reads: str, max_length: int) -> dict[int, Encoded]:
+def division_of(table: Table) -> Overflow:
+    """Return how many texts a table of windows has, and how many of them are divided."""
+    numbers = Counter(window.text for window in table.inputs)
+    parts = [number for number in numbers.values() if number > 1]
+    return Overflow(len(numbers), divided=len(parts), windows=sum(parts))
+
+
+def long_texts(tokenizer: Tokenizer, table: Table, encodings: Sequence[Encoded], max_length: int) -> dict[int, Encoded]:
     """Return the whole encoding of each text that is longer than the maximum, by its row.
 
     Args:
         tokenizer: The tokenizer.
-        items: All texts.
+        table: All texts.
         encodings: Their encodings, truncated to ``max_length`` tokens.
-        reads: ``text`` or ``words``.
         max_length: The maximum in tokens, including special ones.
     """
     full = [row for row, (encoding, _) in enumerate(encodings) if len(encoding["input_ids"]) >= max_length]
-    whole = zip(full, encode(tokenizer, [items[row] for row in full], reads, WHOLE), strict=True)
+    whole = zip(full, encode(tokenizer, [table.inputs[row] for row in full], table.reads, WHOLE), strict=True)
     return {row: both for row, both in whole if _tokens(both) > max_length}
-
-
-def truncation_message(table: Table, encodings: Sequence[Encoded], long: Mapping[int, Encoded], max_length: int) -> str:
-    """Return how many texts were truncated and how much of them was cut off; empty if there are none."""
-    if not long:
-        return ""
-    lost = 1 - sum(_tokens(encodings[row]) for row in long) / sum(map(_tokens, long.values()))
-    words = sum(_last_word(whole) - _last_word(encodings[row]) for row, whole in long.items())
-    behind = f" ({count(words, 'word')})" if words else ""
-    cut = f"{table.source}: {count(len(long), 'text')} of {len(table)} cut to {max_length} tokens"
-    unread = "; words behind the cut count as O, or where no class is O have no prediction and no score" if table.reads == "words" else ""
-    return f"{cut}, which loses {_percent(lost)} of their tokens{behind}; overflow='windows' reads them whole{unread}"
 
 
 def refuse_long(table: Table, long: Mapping[int, Encoded], max_length: int) -> None:
     """Raise if texts are longer than the maximum.
 
     Raises:
-        DataError: Naming the first ones.
+        RefusedTextsError: Naming the first ones.
     """
     if long:
-        named = examples([f"{table.name_of(row)} has {_tokens(whole)}" for row, whole in long.items()])
         remedy = "shorten them, give a larger max_length, or take overflow='windows' or overflow='truncate'"
-        exceed = "exceeds" if len(long) == 1 else "exceed"
-        raise DataError(f"{table.source}: {count(len(long), 'text')} of {len(table)} {exceed} {max_length} tokens: {named}; {remedy}")
+        reasons = {row: f"has {_tokens(whole)} tokens of at most {max_length}" for row, whole in long.items()}
+        raise RefusedTextsError(table, reasons, f"{'exceeds' if len(long) == 1 else 'exceed'} {max_length} tokens", remedy)
 
 
 def windows(table: Table, tokenizer: Tokenizer, encodings: Sequence[Encoded], long: Mapping[int, Encoded], max_length: int) -> Table:
@@ -111,9 +113,12 @@ def windows(table: Table, tokenizer: Tokenizer, encodings: Sequence[Encoded], lo
 
     Raises:
         OptionError: If the tokenizer cannot make windows.
-        DataError: If both texts of a pair are too long for that.
+        RefusedTextsError: If both texts of a pair are too long for that.
     """
-    overlap, parts = max_length // 4, list[TextWindow]()
+    overlap, parts, refused = max_length // 4, list[TextWindow](), dict[int, str]()
+    if long and table.reads != "words" and not hasattr(tokenizer, "encode_windows"):
+        kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
+        raise OptionError(f"overflow='windows': the tokenizer {kind} has no encode_windows(); take 'truncate' or 'error'")
     for row, (encoding, words) in enumerate(encodings):
         if table.reads == "words":
             sentence = as_words(table.inputs[row])
@@ -123,9 +128,14 @@ def windows(table: Table, tokenizer: Tokenizer, encodings: Sequence[Encoded], lo
                 encoded = list(encode(tokenizer, [sentence[start:end] for start, end in spans], "words", max_length))
             parts += [TextWindow(row, start, end - start, *both) for (start, end), both in zip(spans, encoded, strict=True)]
         elif row in long:
-            parts += [TextWindow(row, 0, 0, one) for one in _encode_windows(tokenizer, table.inputs[row], max_length, overlap)]
+            try:
+                parts += [TextWindow(row, 0, 0, one) for one in _encode_windows(tokenizer, table.inputs[row], max_length, overlap)]
+            except ZooError as error:
+                refused[row] = f"is refused by the tokenizer: {error}"
         else:
             parts.append(TextWindow(row, 0, 0, encoding))
+    if refused:
+        raise RefusedTextsError(table, refused, "cannot be read in windows", "shorten them, or take overflow='truncate'")
     chosen = table.select([window.text for window in parts])
     targets = chosen.targets
     if targets is not None and table.reads == "words":
@@ -134,10 +144,7 @@ def windows(table: Table, tokenizer: Tokenizer, encodings: Sequence[Encoded], lo
     return dataclasses.replace(chosen, inputs=parts, targets=targets)
 
 
-def _encode_windows(tokenizer: Tokenizer, text: Any, max_length: int, overlap: int) -> list[Encoding]:
-    if not hasattr(tokenizer, "encode_windows"):
-        kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
-        raise OptionError(f"overflow='windows': the tokenizer {kind} has no encode_windows(); take 'truncate' or 'error'")
+def _encode_windows(tokenizer: Any, text: Any, max_length: int, overlap: int) -> list[Encoding]:
     found: list[Encoding] = tokenizer.encode_windows(text, max_length, overlap)
     return found
 

@@ -28,7 +28,7 @@ class ReadOptions:
             as a tuple.
         root: Folder of the files that a table names, or None for that of the table.
         channels: Channels of the images that the model takes.
-        missing_ok: Whether files that do not exist are kept, to fail when they are read.
+        keep_unreadable: Whether inputs that cannot be read keep their row: files that do not exist, empty cells, and texts that are none.
     """
 
     columns: Mapping[str, Any] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class ReadOptions:
     label_columns: Sequence[str] = ()
     root: str | os.PathLike[str] | None = None
     channels: int = 3
-    missing_ok: bool = False
+    keep_unreadable: bool = False
 
     def __post_init__(self) -> None:
         odd = [f"{role}={name!r}" for role, name in self.columns.items() if not isinstance(name, str) and role != "label"]

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from zoo.data import conll, folders, frames, memory, table_files
+from zoo.data.cells import is_empty
 from zoo.data.image_files import IMAGE_SUFFIXES
 from zoo.data.locate import place_files
 from zoo.data.raw import Indicators, Raw, ReadOptions, join
 from zoo.data.table import Table
 from zoo.data.torch_datasets import read_torch
+from zoo.data.unreadable_input import Unreadable
 from zoo.declare import Inputs, Text
-from zoo.errors import DataError, OptionError, examples
+from zoo.errors import CorruptInputError, DataError, OptionError, examples
 from zoo.tasks.find import find_task
 
 _KINDS = (
@@ -54,7 +56,7 @@ def read(source: Any, options: ReadOptions) -> Raw:
 
 def _read(source: Any, options: ReadOptions) -> Raw:
     if options.textual and isinstance(source, str) and options.labelled is False and not names_file(source):
-        return memory.read_texts([source], None, options.reads, "the text")
+        return memory.read_texts([source], None, options, "the text")
     if isinstance(source, str | os.PathLike):
         return _read_path(Path(os.path.expanduser(source)), options)  # noqa: PTH111  # Path's raises for an unknown user
     # A DataFrame or a Hub dataset exists only if its library is already imported.
@@ -86,13 +88,26 @@ def _read_texts(source: Any, options: ReadOptions) -> Raw:
     # A tuple of two texts, or of two sentences to label, is a list of inputs; any other tuple of two is (X, y).
     sentences = reads == "words" and options.labelled is False
     if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str) and not sentences:
-        return memory.read_texts(*source, reads)
+        return memory.read_texts(*source, options)
     if isinstance(source, list | tuple | np.ndarray):
-        return memory.read_texts(source, None, reads, "the list")
+        return memory.read_texts(source, None, options, "the list")
     if not _is_dataset(source):
         raise DataError(f"data of type {type(source).__name__} cannot be read; give {_TEXT_KINDS}")
     raw = read_torch(source, options)
-    return replace(raw, inputs=memory.read_texts(list(raw.inputs), raw.labels, reads, raw.source).inputs)
+    return replace(raw, inputs=memory.read_texts(_fetched(raw.inputs, options), raw.labels, options, raw.source).inputs)
+
+
+def _fetched(inputs: Sequence[Any], options: ReadOptions) -> list[Any]:
+    """Return the texts of a dataset; one that it cannot give may keep its row."""
+    found: list[Any] = []
+    for row in range(len(inputs)):
+        try:
+            found.append(inputs[row])
+        except CorruptInputError as error:
+            if not options.keep_unreadable:
+                raise
+            found.append(Unreadable(str(error)))
+    return found
 
 
 def _is_dataset(source: Any) -> bool:
@@ -178,17 +193,20 @@ def _is_encoded(item: Any) -> bool:
 
 
 def _read_list(items: Sequence[Any], options: ReadOptions) -> Raw:
+    if options.keep_unreadable:
+        items = [Unreadable("it is empty") if is_empty(item) else item for item in items]
     raw = memory.read_arrays(items, None, "the list", reads=options.reads)
     odd = sorted(
         {
             type(item).__name__
             for item in raw.inputs
-            if not (isinstance(item, str | bytes) or _is_encoded(item) or any(hasattr(item, name) for name in _ARRAYS))
+            if not (isinstance(item, str | bytes | Unreadable) or _is_encoded(item) or any(hasattr(item, name) for name in _ARRAYS))
         }
     )
     if odd:
         raise DataError(f"the list holds {examples(odd)}; give paths, encoded bytes, PIL images, arrays or tensors (labels go into (X, y))")
-    return replace(raw, inputs=place_files(raw.inputs, raw.source, root=options.root, reads=options.reads, missing_ok=options.missing_ok))
+    inputs = place_files(raw.inputs, raw.source, root=options.root, reads=options.reads, missing_ok=options.keep_unreadable)
+    return replace(raw, inputs=inputs)
 
 
 def _read_table(table: Table) -> Raw:

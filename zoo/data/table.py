@@ -140,8 +140,13 @@ def names_of(inputs: Sequence[Any], rows: Iterable[int]) -> list[str]:
 
 def _result_name(item: Any, row: int) -> str:
     if isinstance(item, list | tuple) and all(isinstance(part, str) for part in item):  # words, or a pair of texts
-        return " ".join(item)
-    return os.fspath(item) if isinstance(item, str | os.PathLike) else f"row {row}"
+        return _writable(" ".join(item))
+    return _writable(os.fspath(item)) if isinstance(item, str | os.PathLike) else f"row {row}"
+
+
+def _writable(text: str) -> str:
+    """Return a text that UTF-8 can hold: half characters, of broken texts and of names of files, as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def flat_targets(targets: Array) -> Array:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from zoo.data.dataset import Batch
-from zoo.data.overflow import encode, long_texts, refuse_long, truncation_message, windows
+from zoo.data.encode import TextWindow, encode_table
+from zoo.data.overflow import Overflow, cut_of, division_of, long_texts, refuse_long, windows
 from zoo.data.table import Table
 from zoo.data.tokenizers import Encoding, open_tokenizer
 from zoo.declare import Text
-from zoo.errors import count
 from zoo.tasks.token_classification import IGNORED
 
 log = logging.getLogger("zoo")
@@ -27,30 +27,34 @@ class TextSamples:
     Attributes:
         table: The rows.
         lengths: Tokens per sample, int64 ``(samples,)``.
+        overflow: How many texts were too long.
     """
 
-    def __init__(self, table: Table, inputs: Text) -> None:
+    def __init__(self, table: Table, inputs: Text, *, quiet: bool = False) -> None:
         """Encode a table.
 
         Args:
-            table: Texts, pairs of texts, or, if ``table.reads`` is ``words``, lists of words.
+            table: Texts, pairs of texts, or, if ``table.reads`` is ``words``, lists of words; or their windows.
             inputs: The declared input.
+            quiet: Do not log how many texts are cut.
 
         Raises:
-            DataError: If a sample is no text.
+            RefusedTextsError: If the tokenizer refuses texts.
         """
         self.table = table
         tokenizer = open_tokenizer(inputs)  # no attribute: loader processes do not need it, and it may not be picklable
         self._padding = dict(tokenizer.padding)
-        items = [table.inputs[row] for row in range(len(table))]
-        encoded = list(encode(tokenizer, items, table.reads, inputs.max_length))
+        encoded = encode_table(tokenizer, table, inputs.max_length)
         self._encodings = [encoding for encoding, _ in encoded]
         self._words = [words or [] for _, words in encoded] if table.reads == "words" else None
         self.lengths = np.array([len(encoding["input_ids"]) for encoding in self._encodings], dtype=np.int64)
+        self.overflow = Overflow(len(table))
         if inputs.overflow == "truncate":
-            long = long_texts(tokenizer, items, encoded, table.reads, inputs.max_length)
-            if message := truncation_message(table, encoded, long, inputs.max_length):
-                log.warning("%s", message)
+            self.overflow = cut_of(table, encoded, long_texts(tokenizer, table, encoded, inputs.max_length))
+        elif len(table) and isinstance(table.inputs[0], TextWindow):
+            self.overflow = division_of(table)
+        if not quiet and (told := self.overflow.truncation(table.source, inputs.max_length, words=table.reads == "words")):
+            log.warning("%s", told)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -100,32 +104,31 @@ def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:
     return torch.from_numpy(table)
 
 
-def fit_lengths(table: Table, inputs: Any) -> Table:
+def fit_lengths(table: Table, inputs: Any, *, quiet: bool = False) -> Table:
     """Return a table whose texts have at most ``max_length`` tokens: with ``overflow="windows"`` a row per window.
 
     Tables of other inputs, and texts that are truncated when they are encoded, are returned as they are.
 
+    Args:
+        table: The table.
+        inputs: The declared input.
+        quiet: Do not log how many texts are read in windows.
+
     Raises:
-        DataError: If texts are longer and ``overflow`` is ``error``.
+        RefusedTextsError: If texts are longer and ``overflow`` is ``error``, or the tokenizer refuses them.
         OptionError: If the tokenizer cannot make windows.
     """
     if not isinstance(inputs, Text) or inputs.overflow == "truncate" or table.reads not in ("text", "words"):
         return table
-    tokenizer, items = open_tokenizer(inputs), [table.inputs[row] for row in range(len(table))]
-    encoded = list(encode(tokenizer, items, table.reads, inputs.max_length))
-    long = long_texts(tokenizer, items, encoded, table.reads, inputs.max_length)
+    tokenizer = open_tokenizer(inputs)
+    encoded = encode_table(tokenizer, table, inputs.max_length)
+    long = long_texts(tokenizer, table, encoded, inputs.max_length)
     if inputs.overflow == "error":
         refuse_long(table, long, inputs.max_length)
         return table
     if not long:
         return table
     found = windows(table, tokenizer, encoded, long, inputs.max_length)
-    log.info(
-        "%s: %s of %d are read in windows of %d tokens, %d rows in all",
-        table.source,
-        count(len(long), "text"),
-        len(table),
-        inputs.max_length,
-        len(found),
-    )
+    if not quiet:
+        log.info("%s", division_of(found).division(table.source, inputs.max_length))
     return found

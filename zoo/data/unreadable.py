@@ -15,6 +15,7 @@ from zoo.data.dataset import Batch, Sample, Samples, not_finite
 from zoo.data.dicom import WindowLevel
 from zoo.data.images import decode
 from zoo.data.table import PIXELS, Table
+from zoo.data.unreadable_input import Unreadable
 from zoo.data.volumes import read_volume
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, fault_list
 
@@ -93,6 +94,8 @@ class ReadableSamples(Samples):
     def at(self, epoch: int, index: int) -> Any:
         """Return the sample, or the reason in place of its tensor."""
         try:
+            if isinstance(self.table.inputs, list) and isinstance(given := self.table.inputs[index], Unreadable):
+                return given.reason, None, index
             x, target, _ = super().at(epoch, index)
         except ZooError as error:
             return _reason(error.__cause__ or error), None, index

@@ -15,6 +15,7 @@ import numpy as np
 from zoo.data.cells import is_unlabelled
 from zoo.data.raw import Raw
 from zoo.data.table import Array, Table, item_name
+from zoo.data.unreadable_input import Unreadable
 from zoo.errors import DataError, OptionError, count, did_you_mean, examples
 from zoo.tasks.label_columns import in_order
 from zoo.tasks.label_names import (
@@ -208,8 +209,9 @@ def encode_by_word(
     if classes is not None and are_indices([part for row in rows for part in row], tuple(map(str, classes))):
         rows = [[classes[int(part)] for part in row] for row in rows]
     rows = [[name_of(part) for part in row] for row in rows]
-    words = [len(item.split() if isinstance(item, str) else item) for item in (inputs[row] for row in range(len(rows)))]
-    odd = [f"row {row} ({words[row]} words, {len(tags)} labels)" for row, tags in enumerate(rows) if len(tags) != words[row]]
+    read = {row: item for row, item in enumerate(inputs[row] for row in range(len(rows))) if not isinstance(item, Unreadable)}
+    words = {row: len(item.split() if isinstance(item, str) else item) for row, item in read.items()}
+    odd = [f"row {row} ({number} words, {len(rows[row])} labels)" for row, number in words.items() if len(rows[row]) != number]
     if odd:
         raise DataError(f"{source}: each word needs one label, unlike those of {count(len(odd), 'sentence')}: {examples(odd)}")
     known = check_classes(classes) if classes is not None else class_order({tag for tags in rows for tag in tags})

@@ -59,3 +59,27 @@ def test_three_channels_and_a_window_are_taken_from_one_channel_files(scans: Pat
     model.fit(scans / "scans.csv", epochs=1, recipe="full", batch_size=16, window=(50, 200), out=tmp_path / "run", quiet=True)
     assert model.inputs == zoo.Volume(size=SIZE, mean=(0.0,) * 3, std=(1.0,) * 3, window=(50, 200))
     assert len(model.predict(str(scans / "0.nii.gz"))) == 1
+
+
+def test_volumes_that_cannot_be_read_are_skipped_with_their_reason(scans: Path, tmp_path: Path) -> None:
+    model = zoo.get("monai/resnet10-3d", weights=False, img_size=SIZE, conv1_t_stride=2).adapt(2)
+    (tmp_path / "cut.nii.gz").write_bytes((scans / "0.nii.gz").read_bytes()[:200])
+    np.save(tmp_path / "holes.npy", np.full((SIZE,) * 3, np.nan, np.float32))
+    np.save(tmp_path / "flat.npy", np.zeros((SIZE, SIZE), np.float32))
+    paths = [
+        scans / "0.nii.gz",
+        tmp_path / "cut.nii.gz",
+        tmp_path / "holes.npy",
+        tmp_path / "flat.npy",
+        tmp_path / "no.nii",
+        scans / "1.nii.gz",
+    ]
+    inputs = [*map(str, paths), None]
+    labels = model.predict(inputs, on_error="skip", batch_size=2)
+    assert [label is None for label in labels] == [False, True, True, True, True, False, True]
+    done = model.predict_to_file(inputs, tmp_path / "out.csv", on_error="skip", batch_size=2)
+    assert done.skipped == 5
+    errors = pd.read_csv(tmp_path / "out.csv")["error"]
+    assert errors.notna().tolist() == [label is None for label in labels]
+    for row, fact in ((2, "NaN or infinite"), (3, "shape"), (4, "no.nii"), (6, "empty")):
+        assert fact in errors[row]

@@ -14,14 +14,18 @@ import numpy.typing as npt
 from zoo.data.open import open_data
 from zoo.data.split import normal_group
 from zoo.data.table import Table
+from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.distributed.rendezvous import joined
+from zoo.engine.inference.all_outputs import TIMEOUT, AllOutputs, check_same_inputs, run_whole
 from zoo.engine.inference.confidence_intervals import check_level, check_specificity, sensitivity_at_specificity
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
 from zoo.engine.inference.evaluation import Evaluation
-from zoo.engine.inference.output_blocks import BATCH_SIZE, InferenceOptions, run_whole
+from zoo.engine.inference.inference_options import BATCH_SIZE, InferenceOptions, inputs_in_use
 from zoo.engine.inference.result_columns import decoder_of
 from zoo.engine.loading.sources import channels_of, check_targets, reads
 from zoo.engine.options.own_parts import own_metrics, take_own_parts
-from zoo.errors import OptionError, did_you_mean, fault_list
+from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
+from zoo.errors import InterruptedRunError, OptionError, did_you_mean, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
@@ -58,6 +62,8 @@ def evaluate(
     quiet: bool = True,
 ) -> Evaluation:
     """Return the metrics of the model's task on labelled data.
+
+    All processes of a launcher share the data, and each returns the metrics of all; every one of them must call it.
 
     single-label: loss, accuracy, balanced_accuracy, macro_f1, auroc, and majority, the accuracy of always naming the most
     frequent class. multi-label: loss, map, macro_f1, micro_f1, auroc. regression: mae, rmse, r2. Metrics that the data
@@ -96,14 +102,7 @@ def evaluate(
         DataError: If the data have no labels, or labels outside the model's.
         OptionError: If ``intervals`` or ``specificity`` is out of range, or the task has none.
     """
-    faults: list[str] = []
-    own = take_own_parts({"metrics": metrics}, find_task(model.task), faults)
-    if faults:
-        raise OptionError(fault_list("these parts cannot be used:", faults))
-    if intervals is not None:
-        check_level(model.task, intervals)
-    if specificity is not None:
-        check_specificity(model.task, specificity)
+    own = _checked_metrics(model, metrics, intervals, specificity)
     decoder = decoder_of(model, thresholds)
     options = InferenceOptions(
         window=window,
@@ -116,28 +115,81 @@ def evaluate(
         on_error=on_error,
         quiet=quiet,
     )
-    opening: dict[str, Any] = {"task": model.task, "classes": model.labels, "split": split, "columns": columns, "missing_ok": options.skip}
-    opening |= {"label_columns": label_columns, "uncertain": uncertain, "root": root, "channels": channels_of(model)}
-    table = open_data(data, labelled=True, reads=reads(model), drop_other_classes=drop_other_classes, **opening)
-    check_targets(model, table)
-    turned = positive is not None and _turned(model, table.classes, positive)
-    done = run_whole(model, table, model, options)
-    found = Evaluation({}, decoder, table, done.values, done.errors)
-    used = table.select(found.rows) if done.errors else table
-    logits, targets = done.values[found.rows] if done.errors else done.values, np.asarray(used.targets)
+    opening: dict[str, Any] = {"split": split, "columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
+    opening |= {"drop_other_classes": drop_other_classes, "keep_unreadable": options.skip}
+    with joined(device, TIMEOUT) as ranks:
+        with ranks.together():
+            table = open_data(
+                data, labelled=True, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **opening
+            )
+            check_targets(model, table)
+            inputs_in_use(model, table, options)
+            turned = positive is not None and _turned(model, table.classes, positive)
+        check_same_inputs(ranks, table)
+        done = _run(model, table, options, ranks)
+    found, used = Evaluation({}, decoder, table, done.values, done.errors), table
+    logits, targets = done.values, np.asarray(table.targets)
+    if done.errors:
+        logits, targets, used = logits[found.rows], targets[found.rows], table.select(found.rows)
     found |= compute_metrics(decoder.task, logits, targets, table.classes, decoder.thresholds)
-    found |= own_metrics(own.metrics, decoder.task, logits, targets, thresholds=decoder.thresholds)
+    found |= own_metrics(own, decoder.task, logits, targets, thresholds=decoder.thresholds)
     if turned:  # metrics above do not depend on the order
         logits, targets = logits[:, ::-1], 1 - targets
     if specificity is not None:
-        value = sensitivity_at_specificity(model.task, logits, targets, specificity)
-        found |= {} if value is None else {"sensitivity_at_specificity": value}
-        if len(table.classes) == 2:
-            log.info("sensitivity is that for %r (positive=… names another class)", table.classes[0 if turned else 1])
+        found |= _sensitivity(model.task, logits, targets, specificity, table.classes[::-1] if turned else table.classes)
     if intervals is not None:
         drawn: dict[str, Any] = {"groups": _groups(used), "level": intervals, "specificity": specificity}
         found |= bootstrap(model.task, logits, targets, thresholds=decoder.thresholds, **drawn)
     return found
+
+
+def _checked_metrics(model: TaskModel, metrics: Any, intervals: float | None, specificity: float | None) -> Mapping[str, Any]:
+    """Return the user's own metrics, after all that is measured was checked against the task.
+
+    Raises:
+        OptionError: If a function cannot be used, or the task has no such intervals or no specificity.
+    """
+    faults: list[str] = []
+    own = take_own_parts({"metrics": metrics}, find_task(model.task), faults)
+    if faults:
+        raise OptionError(fault_list("these parts cannot be used:", faults))
+    if intervals is not None:
+        check_level(model.task, intervals)
+    if specificity is not None:
+        check_specificity(model.task, specificity)
+    return own.metrics
+
+
+def _run(model: TaskModel, table: Table, options: InferenceOptions, ranks: Ranks) -> AllOutputs:
+    """Return the outputs for all rows, of which each rank computes a share.
+
+    Raises:
+        InterruptedRunError: If several ranks were stopped by a signal; a single process ends as any program does.
+    """
+    if ranks.count == 1:
+        return run_whole(model, table, model, options)
+    with stop_signals() as stop:
+
+        def poll() -> None:
+            stop.poll()
+            ranks.heed()
+
+        try:
+            return run_whole(model, table, model, options, ranks, poll)
+        except Stopped:
+            signal = StopFlag()
+            signal.signum = max(ranks.gather(stop.signum))
+            error = InterruptedRunError(f"stopped by {signal.name}; nothing was written")
+            error.exit_code = signal.exit_code
+            raise ranks.known(error) from None
+
+
+def _sensitivity(task: str, logits: Any, targets: Any, specificity: float, classes: Sequence[str]) -> dict[str, float]:
+    """Return the sensitivity at a specificity, of two classes for the last one; empty where it is undefined."""
+    if len(classes) == 2:
+        log.info("sensitivity is that for %r (positive=… names another class)", classes[1])
+    value = sensitivity_at_specificity(task, logits, targets, specificity)
+    return {} if value is None else {"sensitivity_at_specificity": value}
 
 
 def _turned(model: TaskModel, classes: tuple[str, ...], positive: str) -> bool:

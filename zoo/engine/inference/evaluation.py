@@ -92,9 +92,8 @@ class Evaluation(dict[str, float]):
             sure = np.nan_to_num(rows[np.arange(len(rows)), predicted])
         wrong = np.flatnonzero(truth != predicted)
         order = wrong[np.argsort(-sure[wrong], kind="stable")]
-        columns = {name: column for name, column in self.columns().items() if not name.startswith("probability_") and name != "error"}
-        places = order if self._decoder.task.per_token else np.asarray(self.rows)[order]
-        return _picked(columns, places) | {"probability": Column("share", sure[order].astype(np.float32))}
+        columns = {name: column for name, column in self._read_columns().items() if not name.startswith("probability_")}
+        return _picked(columns, order) | {"probability": Column("share", sure[order].astype(np.float32))}
 
     def _wrong_labels(self) -> Columns:
         truth, named = self._indicators()
@@ -116,8 +115,12 @@ class Evaluation(dict[str, float]):
         outputs = self._good().astype(np.float64)
         off = np.abs(outputs - np.asarray(self._truth(), dtype=np.float64).reshape(outputs.shape)).max(1)
         order = np.argsort(-off, kind="stable")
-        columns = {name: column for name, column in self.columns().items() if name != "error"}
-        return _picked(columns, np.asarray(self.rows)[order]) | {"difference": Column("number", off[order])}
+        return _picked(self._read_columns(), order) | {"difference": Column("number", off[order])}
+
+    def _read_columns(self) -> Columns:
+        """Return the columns of the samples that were read."""
+        columns = result_columns(self._decoder, self._table, self.rows, self._good(), {})
+        return {name: column for name, column in columns.items() if name != "error"}
 
     def _good(self) -> Array:
         return self._logits[self.rows]

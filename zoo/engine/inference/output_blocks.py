@@ -2,76 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from zoo.data.dataset import Batch
-from zoo.data.table import Table, names_of
-from zoo.data.text import fit_lengths
-from zoo.declare import Inputs, Text
+from zoo.data.overflow import Overflow
+from zoo.data.table import Table
+from zoo.declare import Text
 from zoo.engine.inference.batched_inference import Outputs, in_batches_that_fit, run_all, run_words
+from zoo.engine.inference.block_sources import BlockSource, BlockSources, PixelBlocks, TextBlocks
+from zoo.engine.inference.inference_options import InferenceOptions, inputs_in_use, prompted
 from zoo.engine.inference.window_pooling import pool_windows
-from zoo.engine.loading.loader import Loader, default_workers
-from zoo.engine.loading.samples import samples_for
-from zoo.engine.loading.sources import as_trained, channels_of, refuse_window, resized, with_overflow
+from zoo.engine.loading.loader import default_workers
+from zoo.engine.loading.sources import as_trained
 from zoo.engine.loading.start_method import usable_workers
-from zoo.engine.loading.stream import BatchSource, Function
+from zoo.engine.loading.stream import Function
 from zoo.engine.runtime.device import choose_device, choose_precision, placed
 from zoo.engine.runtime.progress import Progress
-from zoo.errors import DataError, OptionError, checked_fields, count, did_you_mean, examples
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 
-log = logging.getLogger("zoo")
-
-BATCH_SIZE = 64
 ROWS = 1024  # least rows of a block
-ON_ERROR = ("stop", "skip")
-
-
-@checked_fields
-@dataclass(frozen=True)
-class InferenceOptions:
-    """Options of a pass over data.
-
-    Attributes:
-        window: Centre and width through which scans are shown, where it differs from the model's.
-        overflow: What becomes of texts that are too long, where it differs from the model's: ``truncate``, ``error`` or ``windows``.
-        image_size: Height and width in pixels, where they differ from the model's; one number means a square.
-        batch_size: Samples per forward.
-        workers: Loader processes; None chooses.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: ``auto`` (bf16 on GPUs that have it), ``fp32`` or ``bf16``.
-        on_error: At an input that cannot be read, ``stop`` with an error, or ``skip`` it.
-        quiet: Show no progress.
-    """
-
-    window: tuple[float, float] | None = None
-    overflow: str | None = None
-    image_size: int | tuple[int, int] | None = None
-    batch_size: int = BATCH_SIZE
-    workers: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    on_error: str = "stop"
-    quiet: bool = True
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise OptionError(f"batch_size is {self.batch_size}; it must be at least 1")
-        if self.on_error not in ON_ERROR:
-            raise OptionError(f"on_error is {self.on_error!r}{did_you_mean(str(self.on_error), ON_ERROR)}; it can be: stop, skip")
-
-    @property
-    def skip(self) -> bool:
-        """Whether inputs that cannot be read are skipped."""
-        return self.on_error == "skip"
 
 
 class Block(NamedTuple):
@@ -79,7 +32,8 @@ class Block(NamedTuple):
 
     Attributes:
         rows: Their numbers in the table.
-        outputs: ``(rows, …)``, NaN for a row that could not be read, ``(rows, 0)`` if none could; for words an array of arrays.
+        outputs: ``(rows, …)``, NaN for a row that could not be read, ``(rows, 0)`` if none could; for words an array of arrays, of
+            which that of such a row is ``(0, classes)``.
         errors: Why a row could not be read, by its number.
     """
 
@@ -88,9 +42,16 @@ class Block(NamedTuple):
     errors: Mapping[int, str]
 
 
-def blocks_of(rows: int, batch_size: int) -> list[range]:
-    """Cut rows into blocks of whole batches, of at least ``ROWS`` rows each but the last."""
-    size = -(-ROWS // batch_size) * batch_size
+def blocks_of(rows: int, batch_size: int, least: int = 1) -> list[range]:
+    """Cut rows into blocks of whole batches.
+
+    Args:
+        rows: Number of rows.
+        batch_size: Rows of a batch.
+        least: Blocks that are wanted at least; with fewer blocks of ``ROWS`` rows than that they are smaller, if there are batches enough.
+    """
+    size = ROWS if -(-rows // ROWS) >= least else -(-rows // least)
+    size = -(-size // batch_size) * batch_size
     return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
@@ -103,7 +64,7 @@ def run_blocks(
     each: Callable[[Block], None],
     blocks: Sequence[range] | None = None,
     poll: Callable[[], None] = lambda: None,
-) -> None:
+) -> Overflow:
     """Run a function of a model over a table without gradients.
 
     Args:
@@ -115,155 +76,81 @@ def run_blocks(
         blocks: The blocks, as ``blocks_of`` gives them; None for all.
         poll: Called after every batch; may raise to stop.
 
+    Returns:
+        How many texts were too long.
+
     Raises:
-        OptionError: If a window is given for inputs that have none.
+        OptionError: If an option is not for such inputs.
         DataError: If the table is empty.
-        CorruptInputError: If an input cannot be read, unless it is skipped.
+        CorruptInputError: If an image or a volume cannot be read, unless it is skipped.
+        RefusedTextsError: If texts cannot be encoded, unless they are skipped.
     """
-    inputs = _inputs_in_use(model, table, options)
-    table = as_trained(model, table)
     where = choose_device(options.device)
     half = choose_precision(options.precision, where) == "bf16"
     autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=half)
     left = list(blocks_of(len(table), options.batch_size) if blocks is None else blocks)
-    task, of_model = find_task(model.task), forward is model
-    whole, words = sum(map(len, left)), task.per_token and of_model
-    pool = task.pool if of_model else lambda parts: parts.mean(0)  # of the windows of a text
+    whole, long = sum(map(len, left)), Overflow()
     with placed(model, where) as layout, Progress(options.quiet, "") as progress, autocast:
         model.eval()
-        number = usable_workers(options.workers, default_workers(where), {table.source: table.inputs})
-        loader = _BlockLoader(inputs, table, where, layout=layout, workers=number, skip=options.skip)
+        compute, sources = _computing(model, forward), _sources(model, table, options, where, layout)
         progress.begin("evaluate", whole)
 
         def run(size: int) -> None:
-            for source, rows in loader.sources(list(left), size):
+            nonlocal long
+            for source in sources.of(list(left), size):
                 before, block = whole - sum(map(len, left)), left[0]
 
                 def done(number: int, before: int = before, most: int = len(block)) -> None:
                     progress.step(before + min(number, most))  # a text may be several windows
                     poll()
 
-                outputs = (run_words if words else run_all)(forward, source, len(rows or block), size, each=done)
-                outputs = outputs if rows is None else pool_windows(outputs, rows, pool)
-                each(_block(block, outputs, loader.taken_errors()))
+                each(Block(block, compute(source, block, size, done), dict(source.errors)))
+                long += source.overflow
                 del left[0]
 
         in_batches_that_fit(run, options.batch_size, halved=lambda: None)
+    return long
 
 
-def _inputs_in_use(model: TaskModel, table: Table, options: InferenceOptions) -> Inputs:
-    if not len(table):
-        raise DataError(f"{table.source} is empty")
-    inputs = model.inputs
-    if options.image_size is not None:
-        inputs = resized(model, inputs, options.image_size)
-    if options.overflow is not None:
-        inputs = with_overflow(inputs, options.overflow, model.spec.modality)
-    if options.window is None:
-        return inputs
+def _sources(model: TaskModel, table: Table, options: InferenceOptions, where: torch.device, layout: torch.memory_format) -> BlockSources:
+    inputs = inputs_in_use(model, table, options)
+    given, table = table, prompted(model, as_trained(model, table), options.prompt_name)
     if isinstance(inputs, Text):
-        raise OptionError("window is for scans; the model reads texts")
-    refuse_window(options.window, table, channels_of(model))
-    return replace(inputs, window=options.window)
+        return TextBlocks(inputs, table, given, where, skip=options.skip)
+    workers = usable_workers(options.workers, default_workers(where), {table.source: table.inputs})
+    return PixelBlocks(inputs, table, where, layout=layout, workers=workers, skip=options.skip)
 
 
-def _block(rows: range, outputs: Outputs, errors: Mapping[int, str]) -> Block:
-    if errors and outputs.size:
-        outputs[[row - rows.start for row in errors]] = np.nan
-    return Block(rows, outputs, errors)
+def _computing(model: TaskModel, forward: Function) -> Callable[[BlockSource, range, int, Callable[[int], None]], Outputs]:
+    """Return a function that computes the outputs of one block."""
+    task, of_model = find_task(model.task), forward is model
+    words = task.per_token and of_model
+    pool = task.pool if of_model else lambda parts: parts.mean(0)  # of the windows of a text
+
+    def compute(block: BlockSource, rows: range, size: int, each: Callable[[int], None]) -> Outputs:
+        if block.source is None:
+            outputs = np.empty(0, dtype=object) if words else np.zeros((0, 0), dtype=np.float32)
+        else:
+            number = len(rows) if block.rows is None else len(block.rows)
+            outputs = (run_words if words else run_all)(forward, block.source, number, size, each=each)
+            outputs = outputs if block.rows is None else pool_windows(outputs, block.rows, pool)
+        if block.kept is not None:
+            return outputs if len(block.kept) == len(rows) else _spread(outputs, block.kept, len(rows), model.num_classes)
+        if block.errors and outputs.size:
+            outputs[[row - rows.start for row in block.errors]] = np.nan
+        return outputs
+
+    return compute
 
 
-class _BlockLoader:
-    """Loads one block of rows after another: images and volumes ahead across blocks, texts encoded block by block."""
-
-    def __init__(
-        self, inputs: Inputs, table: Table, device: torch.device, *, layout: torch.memory_format, workers: int, skip: bool
-    ) -> None:
-        self._inputs, self._table, self._device = inputs, table, device
-        self._errors: dict[int, str] = {}
-        whole = None if isinstance(inputs, Text) else samples_for(inputs, table, skip=skip)
-        self._loader = None if whole is None else Loader(whole, device, workers=workers, layout=layout)
-
-    def sources(self, blocks: Sequence[range], size: int) -> Iterator[tuple[BatchSource, Table | None]]:
-        """Yield the batches of each block, of ``size`` samples, and of texts the rows, of which one text may have several."""
-        if self._loader is None:
-            for block in blocks:
-                rows = fit_lengths(self._table.select(block), self._inputs)
-                yield Loader(samples_for(self._inputs, rows), self._device, workers=0), rows  # they only pad what is encoded
-            return
-        order = [range(start, min(start + size, block.stop)) for block in blocks for start in range(block.start, block.stop, size)]
-        ahead = iter(self._loader.batches(order))
-        for block in blocks:
-            yield _Shifted(ahead, block.start, self._loader.samples, self._errors), None
-
-    def taken_errors(self) -> dict[int, str]:
-        """Return the errors since the last call, by row."""
-        errors = dict(self._errors)
-        self._errors.clear()
-        return errors
-
-
-@dataclass(frozen=True)
-class _Shifted:
-    """The next batches of a pass, with rows counted from the start of their block."""
-
-    ahead: Iterator[Batch]
-    start: int
-    samples: Any
-    errors: dict[int, str]
-
-    def batches(self, order: Sequence[Sequence[int]], epoch: int = 0) -> Iterable[Batch]:
-        """Yield the batches of an order, which is that of the pass."""
-        for batch in islice(self.ahead, len(order)):
-            self.errors.update(batch.failed)
-            yield batch._replace(indices=[row - self.start for row in batch.indices])
-
-
-@dataclass
-class AllOutputs:
-    """The outputs of all rows in memory.
-
-    Attributes:
-        table: The rows.
-        values: ``(rows, …)``; for words an array of arrays.
-        errors: Why a row could not be read, by its number.
-    """
-
-    table: Table
-    values: Outputs = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
-    errors: dict[int, str] = field(default_factory=dict)
-
-
-def run_whole(model: TaskModel, table: Table, forward: Function, options: InferenceOptions) -> AllOutputs:
-    """Return the outputs for all rows of a table; see ``run_blocks``.
-
-    Raises:
-        DataError: If no row can be read.
-    """
-    found, parts = AllOutputs(table), list[Outputs]()
-
-    def take(block: Block) -> None:
-        parts.append(block.outputs)
-        found.errors.update(block.errors)
-
-    run_blocks(model, table, forward, options, each=take)
-    warn_of_errors(table, found.errors, len(found.errors), "have no result")
-    width = max((part.shape[1:] for part in parts), key=np.prod)
-    if not all(part.shape[1:] == width for part in parts):  # a block of which nothing could be read
-        parts = [part if part.size else np.full((len(part), *width), np.nan, dtype=np.float32) for part in parts]
-    found.values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _spread(outputs: Outputs, places: Sequence[int], size: int, classes: int) -> Outputs:
+    """Return outputs in their places among ``size`` rows, of which the others could not be read."""
+    if outputs.dtype != object:
+        found = np.full((size, *outputs.shape[1:]), np.nan, dtype=np.float32)
+    else:
+        found = np.empty(size, dtype=object)
+        for place in range(size):
+            found[place] = np.zeros((0, classes), dtype=np.float32)
+    for place, values in zip(places, outputs, strict=True):
+        found[place] = values
     return found
-
-
-def warn_of_errors(table: Table, errors: Mapping[int, str], number: int, effect: str) -> None:
-    """Log how many inputs could not be read, with examples.
-
-    Raises:
-        DataError: If none could.
-    """
-    if not number:
-        return
-    shown = examples([f"{names_of(table.inputs, [row])[0]!r} ({reason})" for row, reason in list(errors.items())[:2]])
-    if number == len(table):
-        raise DataError(f"{table.source}: none of its {count(number, 'input')} can be read: {shown}")
-    log.warning("%s: %s of %d cannot be read and %s: %s", table.source, count(number, "input"), len(table), effect, shown)

@@ -6,7 +6,6 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -17,12 +16,13 @@ from zoo.data.bands import PICTURE_CHANNELS
 from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.declare import Text
+from zoo.engine.inference.all_outputs import AllOutputs, run_whole
 from zoo.engine.inference.evaluate import evaluate
-from zoo.engine.inference.output_blocks import AllOutputs, InferenceOptions, run_whole
+from zoo.engine.inference.inference_options import InferenceOptions, inputs_in_use, prompted
 from zoo.engine.inference.result_columns import decoder_of
 from zoo.engine.loading.sources import channels_of, reads
 from zoo.engine.loading.stream import Function
-from zoo.errors import OptionError, check_options, did_you_mean, examples
+from zoo.errors import OptionError, check_options, examples
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
@@ -44,9 +44,7 @@ def check_given(function: Callable[..., Any], options: Mapping[str, Any], *, cal
     Raises:
         OptionError: With the nearest option.
     """
-    known = set(_keywords(function)) | (
-        set() if function is evaluate else {"split", "columns", "root", "prompt_name", *_keywords(InferenceOptions)}
-    )
+    known = set(_keywords(function)) | (set() if function is evaluate else {"split", "columns", "root", *_keywords(InferenceOptions)})
     check_options(options, known, f"{called or function.__name__}()")
 
 
@@ -115,48 +113,35 @@ def predict_outputs(
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
     root: str | os.PathLike[str] | None = None,
-    prompt_name: str | None = None,
     **options: Any,
 ) -> AllOutputs:
     """Return the outputs of a function of a model for each input, with the errors of those that were skipped."""
     chosen = InferenceOptions(**options)
-    source: dict[str, Any] = {"split": split, "columns": columns, "root": root, "prompt_name": prompt_name}
-    return run_whole(model, opened(model, inputs, missing_ok=chosen.skip, **source), forward, chosen)
+    return run_whole(model, opened(model, inputs, chosen, split=split, columns=columns, root=root), forward, chosen)
 
 
 def opened(
     model: TaskModel,
     inputs: Any,
+    options: InferenceOptions,
     *,
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
     root: str | os.PathLike[str] | None = None,
-    prompt_name: str | None = None,
-    missing_ok: bool = False,
 ) -> Table:
-    """Open the inputs of a prediction; files that do not exist are refused unless ``missing_ok``."""
+    """Open the inputs of a prediction.
+
+    Raises:
+        DataError: If there are none, or files do not exist, unless they are skipped.
+        OptionError: If an option is not for such inputs.
+    """
     channels = channels_of(model)
     source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality, channels)
     opening: dict[str, Any] = {"task": model.task, "split": split, "columns": columns, "root": root, "channels": channels}
-    table = open_data(source, labelled=False, reads=reads(model), missing_ok=missing_ok, **opening)
-    return table if prompt_name is None else _prompted(table, model, prompt_name)
-
-
-def _prompted(table: Table, model: TaskModel, name: str) -> Table:
-    """Return a table of texts with a prompt of the backbone before each.
-
-    Raises:
-        OptionError: If the inputs are no single texts, or there is no such prompt.
-    """
-    prompts = model.inputs.prompts if isinstance(model.inputs, Text) else {}
-    if name not in prompts:
-        raise OptionError(
-            f"prompt_name is {name!r}{did_you_mean(name, prompts)}; {model.spec.name} has the prompts: {', '.join(prompts) or 'none'}"
-        )
-    texts = list(table.inputs)
-    if not all(isinstance(text, str) for text in texts):
-        raise OptionError("prompt_name is for single texts, not for pairs or words")
-    return replace(table, inputs=[prompts[name] + text for text in texts])
+    table = open_data(source, labelled=False, reads=reads(model), keep_unreadable=options.skip, **opening)
+    inputs_in_use(model, table, options)
+    prompted(model, table, options.prompt_name)
+    return table
 
 
 def _as_list(inputs: Any, kind: str, channels: int) -> Any:

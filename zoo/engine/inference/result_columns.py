@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -90,7 +90,9 @@ def decoder_of(model: TaskModel, thresholds: Wanted | None = None) -> Decoder:
 
 
 def result_columns(decoder: Decoder, table: Table, rows: Sequence[int], logits: Array, errors: Mapping[int, str]) -> Columns:
-    """Return one row per sample, or per word: ``input``, ``group``, ``truth``, ``prediction``, ``probability_CLASS``, ``error``.
+    """Return one row per sample: ``input``, ``group``, ``truth``, ``prediction``, ``probability_CLASS``, ``error``.
+
+    For words one row per word, with ``row`` and ``word`` in place of ``input``.
 
     Args:
         decoder: Of the model.
@@ -100,7 +102,7 @@ def result_columns(decoder: Decoder, table: Table, rows: Sequence[int], logits: 
         errors: Why a sample could not be read, by its number.
     """
     if decoder.task.per_token:
-        return _word_columns(decoder, table, rows, logits)
+        return _word_columns(decoder, table, rows, logits, errors)
     columns = {"input": Column("text", names_of(table.inputs, rows))}
     if table.groups is not None:
         columns["group"] = Column("text", [table.groups[row] for row in rows])
@@ -151,16 +153,32 @@ def _shares(decoder: Decoder, shares: Array) -> Columns:
     return {f"probability_{name}": Column("share", shares[:, k]) for k, name in enumerate(decoder.names)}
 
 
-def _word_columns(decoder: Decoder, table: Table, rows: Sequence[int], logits: Array) -> Columns:
-    sentences = [table.inputs[row] for row in rows]
-    words = [item.split() if isinstance(item, str) else list(item) for item in sentences]
+def _word_columns(decoder: Decoder, table: Table, rows: Sequence[int], logits: Array, errors: Mapping[int, str]) -> Columns:
+    """Return a row per word; a sentence that could not be read has one row, without a word."""
+    sentences = {row: [None] if row in errors else _words_of(table.inputs[row]) for row in rows}
+    good = [place for place, row in enumerate(rows) if row not in errors]
+
+    def each(values: Iterable[Sequence[Any]]) -> list[Any]:
+        """Return one value per word, None for a sentence that could not be read."""
+        found = iter(values)
+        return [value for row in rows for value in ([None] if row in errors else next(found))]
+
     columns = {
-        "row": Column("whole", [row for row, sentence in zip(rows, words, strict=True) for _ in sentence]),
-        "word": Column("text", [word for sentence in words for word in sentence]),
+        "row": Column("whole", [row for row, words in sentences.items() for _ in words]),
+        "word": Column("text", [word for words in sentences.values() for word in words]),
     }
     if table.groups is not None:
-        columns["group"] = Column("text", [table.groups[row] for row, sentence in zip(rows, words, strict=True) for _ in sentence])
+        columns["group"] = Column("text", [table.groups[row] for row, words in sentences.items() for _ in words])
     if table.targets is not None:
-        columns["truth"] = Column("text", [decoder.names[k] for row in rows for k in table.targets[row]])
-    columns["prediction"] = Column("text", [str(label) for sentence in decoder.decode(logits) for label in sentence])
-    return columns | _shares(decoder, np.concatenate(list(decoder.probabilities(logits))))
+        columns["truth"] = Column("text", each([decoder.names[k] for k in table.targets[row]] for row in rows if row not in errors))
+    columns["prediction"] = Column("text", each([str(label) for label in words] for words in decoder.decode(logits[good])))
+    nothing = np.full((1, len(decoder.labels)), np.nan, dtype=np.float32)
+    known = iter(decoder.probabilities(logits[good]))
+    shares = np.concatenate([nothing if row in errors else next(known) for row in rows])
+    return (
+        columns | _shares(decoder, shares) | {"error": Column("text", [errors.get(row) for row, words in sentences.items() for _ in words])}
+    )
+
+
+def _words_of(sentence: Any) -> list[Any]:
+    return sentence.split() if isinstance(sentence, str) else list(sentence)

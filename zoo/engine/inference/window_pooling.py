@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data.overflow import TextWindow
+from zoo.data.encode import TextWindow
 from zoo.data.table import Table
 
 Array = npt.NDArray[Any]

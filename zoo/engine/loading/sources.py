@@ -226,7 +226,9 @@ def summary(table: Table | None) -> dict[str, Any] | None:
     """Return the source and counts of a table, labels that are missing included, and a digest of the names and targets of its samples."""
     if table is None:
         return None
-    digest = hashlib.sha256(np.ascontiguousarray(flat_targets(np.asarray(table.targets))).tobytes())
+    digest = hashlib.sha256()
+    if table.targets is not None:
+        digest.update(np.ascontiguousarray(flat_targets(np.asarray(table.targets))).tobytes())
     names = table.inputs if isinstance(table.inputs, list | tuple) else []
     # The last two parts of a path only, as the data folder may move before a run is resumed.
     for name in names:

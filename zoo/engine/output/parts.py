@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,17 @@ from zoo.engine.output.formats import staged, write_joined
 from zoo.engine.rundir.lock import NAME as LOCK
 from zoo.engine.rundir.lock import lock_folder, unlock_folder
 from zoo.errors import DataError, OutputExistsError, OutputPermissionError, SavedModelError, count, fault_list
-from zoo.util.atomic_write import remove_parts, write_json
+from zoo.util.atomic_write import remove_parts, room_for, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
 
 RECORD = "parts.json"
+CHANGED = {
+    "model": "the model is another one than before",
+    "inputs": "the inputs are others than before",
+    "files": "files of the inputs have changed since (their size or time of modification)",
+}
 
 
 @dataclass(frozen=True)
@@ -50,27 +56,41 @@ class PartFolder:
             RunLockedError: If another process writes them.
         """
         before = self._record()
+        before = before if self.any() else None  # without a part there is nothing to go on with
         if before is not None and not (overwrite or resume):
             raise OutputExistsError(
                 f"{str(self.folder)!r} holds the first {self.state(before['rows'])} of a run that was cut off; "
                 "go on with resume=True (--resume), or start anew with overwrite=True (--overwrite)"
             )
         try:
-            self.folder.mkdir(exist_ok=True)
-            lock_folder(self.folder)
+            with room_for(self.folder, len(str(record))):
+                self.folder.mkdir(exist_ok=True)
+                lock_folder(self.folder)
         except PermissionError as error:
             raise OutputPermissionError(f"{str(self.folder)!r} cannot be written: {error.strerror}; choose another file") from error
-        remove_parts(self.folder)
-        if before is not None and resume:
-            self._check_same(before, record)
-            return
-        for path in self.folder.glob("*.parquet"):
-            path.unlink()
-        write_json(self.folder / RECORD, record)
+        try:
+            remove_parts(self.folder)
+            if before is not None and resume:
+                self._check_same(before, record)
+            else:
+                for path in self.folder.glob("*.parquet"):
+                    path.unlink()
+            write_json(self.folder / RECORD, record)
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
-        """Unlock the folder."""
+        """Unlock the folder that this process has claimed, and remove it if it has no part."""
+        if not self.any():
+            (self.folder / RECORD).unlink(missing_ok=True)
         unlock_folder(self.folder)
+        with suppress(OSError):  # it has parts
+            self.folder.rmdir()
+
+    def any(self) -> bool:
+        """Return whether there is a part."""
+        return next(self.folder.glob("*-*.parquet"), None) is not None
 
     def remove(self) -> None:
         """Remove the folder, after its parts were joined."""
@@ -131,9 +151,10 @@ class PartFolder:
 
     def _check_same(self, before: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         now = json.loads(json.dumps(record))
+        if now["options"]["on_error"] == "skip":  # what stopped there may be skipped; what was skipped has no result
+            before = {**before, "options": {**before.get("options", {}), "on_error": "skip"}}
         faults = [_difference(name, before.get(name), now.get(name)) for name in {**before, **now} if before.get(name) != now.get(name)]
         if faults:
-            self.release()
             remedy = "Give the same as before, or start anew with overwrite=True (--overwrite)"
             raise SavedModelError(fault_list(f"the run in {str(self.folder)!r} cannot go on:", faults, remedy))
 
@@ -147,6 +168,4 @@ def _difference(name: str, before: Any, now: Any) -> str:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         return "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys)
-    if name in ("model", "inputs"):
-        return f"the {name} {'is another one' if name == 'model' else 'are others'} than before"
-    return f"{name} was {before!r} and is {now!r}"
+    return CHANGED.get(name, f"{name} was {before!r} and is {now!r}")

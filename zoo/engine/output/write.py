@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from zoo.data.overflow import Overflow
 from zoo.data.table import Table, names_of
-from zoo.engine.distributed.rank_consistency import fingerprint
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
-from zoo.engine.inference.output_blocks import Block, InferenceOptions, blocks_of, run_blocks, warn_of_errors
+from zoo.engine.inference.all_outputs import TIMEOUT, check_same_inputs, log_overflow, sum_of, warn_of_errors
+from zoo.engine.inference.inference_options import InferenceOptions
+from zoo.engine.inference.output_blocks import Block, blocks_of, run_blocks
 from zoo.engine.inference.predict import opened
 from zoo.engine.inference.result_columns import Column, Columns, Decoder, decoder_of, result_columns
 from zoo.engine.output.formats import check_suffix, to_arrow
 from zoo.engine.output.parts import PartFolder
-from zoo.engine.runtime.device import choose_device, choose_precision
+from zoo.engine.output.run_record import run_record
 from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
 from zoo.errors import InterruptedRunError, OutputExistsError, OutputPermissionError, ZooError
 from zoo.models.task_model import TaskModel
 from zoo.tasks.thresholds import Wanted
-from zoo.util.versions import versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +34,7 @@ log = logging.getLogger("zoo")
 
 What = Literal["predictions", "features"]
 SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType({"predictions": (".csv", ".parquet"), "features": (".npz", ".csv", ".parquet")})
-TIMEOUT = 86400.0  # seconds that a process waits at the end for the slowest one; the launcher ends all if one fails
-NAMES = 10_000  # names that are hashed at once
+SHOWN = 4  # inputs that cannot be read, in a message
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -63,7 +61,6 @@ def write_results(
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
     root: str | PathLike[str] | None = None,
-    prompt_name: str | None = None,
     thresholds: Wanted | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -82,7 +79,6 @@ def write_results(
         split: As for ``predict``.
         columns: As for ``predict``.
         root: As for ``predict``.
-        prompt_name: As for ``predict_proba``.
         thresholds: As for ``predict``.
         overwrite: Replace a file, once the new one is whole, and drop the parts of a run that was cut off.
         resume: Go on with a run that was cut off; where there is none, begin.
@@ -98,14 +94,17 @@ def write_results(
     decoder = decoder_of(model, thresholds)
     with joined(chosen.device, TIMEOUT) as ranks, stop_signals() as stop:
         with ranks.together():
-            table = opened(model, inputs, split=split, columns=columns, root=root, prompt_name=prompt_name, missing_ok=chosen.skip)
+            table = opened(model, inputs, chosen, split=split, columns=columns, root=root)
+        check_same_inputs(ranks, table)
+        with ranks.together():
             if ranks.main:
                 _refuse_existing(parts.out, overwrite=overwrite)
-                parts.claim(_record(model, table, decoder, chosen, what), overwrite=overwrite, resume=resume)
+                parts.claim(run_record(model, table, decoder, chosen, what), overwrite=overwrite, resume=resume)
         try:
             skipped = _write(model, table, decoder, parts, chosen, what, ranks, stop)
         finally:
-            parts.release()
+            if ranks.main:
+                parts.release()
     return Written(parts.out, table, skipped)
 
 
@@ -131,12 +130,17 @@ def _write(
         stop.poll()
         ranks.heed()
 
+    long = Overflow()
     with _telling_what_is_done(parts, len(table), stop, ranks):
         with ranks.together():
             if mine:
-                run_blocks(model, table, model if what == "predictions" else model.embed_batch, options, each=each, blocks=mine, poll=poll)
+                forward = model if what == "predictions" else model.embed_batch
+                long = run_blocks(model, table, forward, options, each=each, blocks=mine, poll=poll)
         with ranks.together():
             skipped = _join(table, parts, blocks, skip=options.skip) if ranks.main else 0
+    long = sum_of(long, ranks)
+    if ranks.main:
+        log_overflow(long, model, table, options)
     return int(ranks.gather(skipped)[0])
 
 
@@ -144,11 +148,13 @@ def _join(table: Table, parts: PartFolder, blocks: list[range], *, skip: bool) -
     errors: dict[int, str] = {}
     number = 0
     if skip:
-        for block, part in zip(blocks, parts.tables(blocks, ("error",)), strict=True):
-            texts = part["error"].to_pylist() if "error" in part.column_names else []
-            found = {block.start + place: text for place, text in enumerate(texts) if text is not None}
+        for block, part in zip(blocks, parts.tables(blocks, ("row", "error")), strict=True):
+            rows = part["row"].to_pylist() if "row" in part.column_names else block  # of words there is a row for each
+            found = {row: text for row, text in zip(rows, part["error"].to_pylist(), strict=True) if text is not None}
             number += len(found)
-            errors = errors or found
+            errors |= found if len(errors) < SHOWN else {}
+        if number == len(table):
+            parts.remove()  # there is nothing to go on with
         warn_of_errors(table, errors, number, "have empty values")
     names = next(iter(parts.tables(blocks[:1], ()))).column_names
     parts.join(blocks, [name for name in names if skip or name != "error"])
@@ -163,27 +169,6 @@ def _columns(decoder: Decoder, table: Table, block: Block, what: What) -> Column
         "input": Column("text", names_of(table.inputs, block.rows)),
         "features": Column("vector", block.outputs),
         "error": Column("text", [block.errors.get(row) for row in block.rows]),
-    }
-
-
-def _record(model: TaskModel, table: Table, decoder: Decoder, options: InferenceOptions, what: What) -> dict[str, Any]:
-    """Return what a result depends on."""
-    where = choose_device(options.device)
-    described = [model.spec.name, model.task, model.head_name, model.head_options, repr(model.inputs), decoder.names, fingerprint(model)]
-    inputs = hashlib.sha256()
-    for start in range(0, len(table), NAMES):
-        inputs.update(
-            "\n".join(names_of(table.inputs, range(start, min(start + NAMES, len(table))))).encode(errors="surrogateescape") + b"\n"
-        )
-    used = {name: value for name, value in asdict(options).items() if name in ("window", "overflow", "image_size", "batch_size")}
-    used |= {"device": where.type, "precision": choose_precision(options.precision, where), "thresholds": decoder.thresholds}
-    return {
-        "what": what,
-        "model": hashlib.sha256(repr(described).encode()).hexdigest(),
-        "inputs": inputs.hexdigest(),
-        "rows": len(table),
-        "options": used,
-        "versions": versions(),
     }
 
 
@@ -206,11 +191,12 @@ def _telling_what_is_done(parts: PartFolder, rows: int, stop: StopFlag, ranks: R
     except Stopped:
         signal = StopFlag()
         signal.signum = max(ranks.gather(stop.signum))
-        error = InterruptedRunError(f"stopped by {signal.name}; {_done(parts, rows)}")
+        done = _done(parts, rows) if parts.any() else "nothing was written"
+        error = InterruptedRunError(f"stopped by {signal.name}; {done}")
         error.exit_code = signal.exit_code
         raise ranks.known(error) from None
     except ZooError as error:
-        if parts.folder.exists():
+        if parts.any():
             error.args = (f"{error}. {_done(parts, rows)[0].upper()}{_done(parts, rows)[1:]}",)
         raise
 
