@@ -132,6 +132,43 @@ def test_several_processes_write_the_bytes_of_one(tmp_path: Path, monkeypatch: p
     assert "4.png" in stopped.stderr
 
 
+def test_an_evaluation_by_several_processes_is_that_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{Path.cwd()}/broken/{n % 9}.png,{NAMES[n % 3]},p{n % 7}\n" for n in range(300)]
+    (tmp_path / "list.csv").write_text("file_name,label,group\n" + "".join(lines))
+    files = {"predictions": "csv", "wrong": "parquet", "confusion": "csv"}
+    told = {}
+    for number, start in ((1, []), (3, ["--num-processes", 3])):
+        words: list[object] = ["eval", "model", tmp_path / "list.csv", "--on-error", "skip", "--batch-size", 32, "--json", "--intervals"]
+        words += [word for name, suffix in files.items() for word in (f"--{name}", tmp_path / f"{name}{number}.{suffix}")]
+        done = process(*words, *start)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("33 inputs of 300 cannot be read") == 1
+        told[number] = json.loads(done.stdout)
+    assert told[1] == told[3]
+    assert told[1]["skipped"] == 33
+    for name, suffix in files.items():
+        assert (tmp_path / f"{name}1.{suffix}").read_bytes() == (tmp_path / f"{name}3.{suffix}").read_bytes()
+    code, said = run_zoo(["eval", "model", "data", "--num-processes", "0"], capsys)
+    assert (code, "--num-processes is 0" in said) == (2, True)
+
+
+def test_few_or_no_inputs_in_several_processes_and_broken_ones_are_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "three.csv").write_text("file_name\n" + "".join(f"{Path.cwd()}/broken/{n}.png\n" for n in range(3)))
+    done = process("predict", "model", tmp_path / "three.csv", "--out", tmp_path / "out.csv", "--num-processes", 4)
+    assert (done.returncode, len(rows(tmp_path / "out.csv"))) == (0, 3), done.stderr
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for folder, extra, fact in (("empty", [], "holds no image"), ("bad", ["--on-error", "skip"], "none of its 1 input can be read")):
+        for start in ([], ["--num-processes", 2]):
+            done = process("predict", "model", tmp_path / folder, "--out", tmp_path / "no.csv", *extra, *start)
+            assert (done.returncode, done.stderr.count("error:")) == (1, 1), done.stderr
+            assert fact in done.stderr
+            assert "--resume" not in done.stderr
+            assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 def test_standard_output_without_room_is_one_line_of_error() -> None:
     command = [sys.executable, "-m", "zoo.cli", "predict", "model", "data", "--json"]

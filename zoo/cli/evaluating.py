@@ -7,10 +7,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.launch import share_out
 from zoo.cli.output import Output, claim_file, show_log, shown, table
 from zoo.cli.parser import Commands
+from zoo.cli.rank_output import errors_once
 from zoo.cli.training import DATA
-from zoo.cli.using import MODEL, THRESHOLDS, pass_options, pass_settings
+from zoo.cli.using import MODEL, PROCESSES, THRESHOLDS, pass_options, pass_settings
+from zoo.engine.runtime.launch_env import rank
 from zoo.errors import OptionError
 
 if TYPE_CHECKING:
@@ -47,13 +50,13 @@ def register(commands: Commands) -> None:
     )
     add("--wrong", type=Path, metavar="FILE", help="write the wrong predictions, the most confident first (.csv, .parquet)")
     add("--overwrite", action="store_true", help="replace existing files")
+    add("--num-processes", type=int, metavar="N", help=PROCESSES)
     pass_options(command)
     command.set_defaults(run=evaluate)
 
 
 def evaluate(options: argparse.Namespace, out: Output) -> None:
     """Print the metrics of a saved model on labelled data, and write what else is asked for."""
-    from zoo.cli import settings
     from zoo.data.folders import check_exists
     from zoo.saved.metadata import read_config
 
@@ -61,29 +64,44 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     check_exists(Path(options.data))
     if options.confusion == TERMINAL and config.num_classes > PRINTED:
         raise OptionError(f"--confusion prints at most {PRINTED} classes, and the model has {config.num_classes}; give it a file")
-    files = {
+    files, given = {} if rank() else _files(options), _settings(options)
+    share_out(options.words, options.num_processes)
+    if not (options.json or rank()):
+        show_log()
+    from zoo.saved.saved import open_model
+
+    with errors_once(debug=options.debug):
+        found = open_model(Path(options.model), config).evaluate(options.data, **given)
+        if rank():
+            return
+        _write(found, files)
+    document, texts = _report(found, multi_label=_by_label(config.task), confusion=options.confusion == TERMINAL)
+    if options.json:
+        out.json(document)
+    else:
+        print("\n\n".join([*texts, *(f"{path}: {name}" for name, path in files.items())]))
+
+
+def _files(options: argparse.Namespace) -> dict[str, Path]:
+    """Return the files to write by what they hold, each checked before anything is computed."""
+    return {
         name: claim_file(Path(getattr(options, name)), *suffixes, overwrite=options.overwrite, option=f"--{name}")
         for name, suffixes in FILES.items()
         if getattr(options, name) not in (None, TERMINAL)
     }
-    if not options.json:
-        show_log()
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of an evaluation that were given."""
+    from zoo.cli import settings
+
     names = ("split", "drop_other_classes", "intervals", "specificity", "positive", "uncertain")
     given = {name: getattr(options, name) for name in names} | {"columns": settings.columns(options.columns)}
     given |= {
         "thresholds": settings.thresholds(options.thresholds),
         "label_columns": settings.names(options.label_columns, "--label-columns"),
     } | pass_settings(options)
-    from zoo.saved.saved import open_model
-
-    given = {name: value for name, value in given.items() if value is not None}
-    found = open_model(Path(options.model), config).evaluate(options.data, **given)
-    _write(found, files)
-    document, texts = _report(found, multi_label=_by_label(config.task), confusion=options.confusion == TERMINAL)
-    if options.json:
-        out.json(document)
-    else:
-        print("\n\n".join([*texts, *(f"{path}: {name}" for name, path in files.items())]))
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _by_label(task: str) -> bool:

@@ -24,6 +24,7 @@ SHOWN = 60  # characters of an input in a printed table
 MODEL = "the folder of a saved model or run"
 INPUTS = "images or texts, or one folder or table of them"
 FILES = {"predictions": (".csv", ".parquet"), "features": (".npz", ".csv", ".parquet")}
+PROCESSES = "share the inputs among so many processes on this machine"
 THRESHOLDS = "multi-label: probability above which labels are predicted, 0.5 or cat=0.3,dog=0.7; else those of the model"
 
 
@@ -49,7 +50,7 @@ def register(commands: Commands) -> None:
 def _to_file(command: argparse.ArgumentParser) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace an existing file, once the new one is whole")
     command.add_argument("--resume", action="store_true", help="go on with a run into --out that was cut off")
-    command.add_argument("--num-processes", type=int, metavar="N", help="share the inputs among so many processes on this machine")
+    command.add_argument("--num-processes", type=int, metavar="N", help=PROCESSES)
     pass_options(command)
 
 
