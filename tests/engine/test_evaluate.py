@@ -10,7 +10,8 @@ import torch
 from sklearn import metrics as reference
 
 from tests.engine.tiny import NAMES, images, model
-from zoo.engine.inference.evaluate import compute_metrics, evaluate
+from zoo.engine.inference.evaluate import evaluate
+from zoo.engine.inference.metrics import compute_metrics
 from zoo.engine.inference.predict import predict, predict_proba
 from zoo.errors import DataError, OptionError, TrainingError
 from zoo.tasks.find import BUILTIN

@@ -12,7 +12,7 @@ from sklearn import metrics as reference
 import zoo
 from tests.engine.tiny import NAMES, images, model
 from zoo.engine.inference.confidence_intervals import weighted_metrics
-from zoo.engine.inference.evaluate import compute_metrics
+from zoo.engine.inference.metrics import compute_metrics
 from zoo.errors import OptionError, SavedModelError
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import BUILTIN

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zoo.engine.inference.confidence_intervals import intervals, sensitivity_at_specificity, weighted_metrics
-from zoo.engine.inference.evaluate import compute_metrics
+from zoo.engine.inference.metrics import compute_metrics
 from zoo.errors import DataError, OptionError
 from zoo.tasks.find import BUILTIN
 

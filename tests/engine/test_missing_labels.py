@@ -13,7 +13,7 @@ import torch
 from tests.engine.tiny import images, model
 from zoo.data.open import open_data
 from zoo.engine.inference.confidence_intervals import weighted_metrics
-from zoo.engine.inference.evaluate import compute_metrics
+from zoo.engine.inference.metrics import compute_metrics
 from zoo.engine.loading.order import balancing_weights
 from zoo.engine.train.supervised import class_weights
 from zoo.errors import OptionError

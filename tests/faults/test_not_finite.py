@@ -17,7 +17,7 @@ from zoo.data.dataset import not_finite
 from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.data.transforms import train_transform
-from zoo.engine.inference.evaluate import compute_metrics
+from zoo.engine.inference.metrics import compute_metrics
 from zoo.engine.rundir.checkpoint import read_newest
 from zoo.errors import CorruptInputError, DataError, TrainingError
 

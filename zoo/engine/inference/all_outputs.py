@@ -62,9 +62,8 @@ def run_whole(
     with ranks.together():
         if mine := blocks[ranks.rank :: ranks.count]:
             long = run_blocks(model, table, forward, options, each=parts.append, blocks=mine, poll=poll)
-    with ranks.together():
-        words = any(part.outputs.dtype == object for part in parts)
-        errors = {row: reason for part in parts for row, reason in part.errors.items()}
+    words = any(part.outputs.dtype == object for part in parts)
+    errors = {row: reason for part in parts for row, reason in part.errors.items()}
     found = AllOutputs(table, (_words if max(ranks.gather(words)) else _rows)(table, parts, ranks))
     known = ranks.gather({str(row): reason for row, reason in errors.items()})
     found.errors = dict(sorted((int(row), reason) for some in known for row, reason in some.items()))

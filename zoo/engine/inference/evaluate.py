@@ -8,28 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from zoo.data.open import open_data
-from zoo.data.split import normal_group
 from zoo.data.table import Table
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.inference.all_outputs import TIMEOUT, AllOutputs, check_same_inputs, run_whole
-from zoo.engine.inference.confidence_intervals import check_level, check_specificity, sensitivity_at_specificity
-from zoo.engine.inference.confidence_intervals import intervals as bootstrap
 from zoo.engine.inference.evaluation import Evaluation
 from zoo.engine.inference.inference_options import BATCH_SIZE, InferenceOptions, inputs_in_use
+from zoo.engine.inference.metrics import measure, wanted_metrics
 from zoo.engine.inference.result_columns import decoder_of
 from zoo.engine.loading.sources import channels_of, check_targets, reads
-from zoo.engine.options.own_parts import own_metrics, take_own_parts
 from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
-from zoo.errors import InterruptedRunError, OptionError, did_you_mean, fault_list
+from zoo.errors import InterruptedRunError, OptionError, did_you_mean
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
-from zoo.tasks.task import Task
-from zoo.tasks.thresholds import Wanted, moved
+from zoo.tasks.thresholds import Wanted
 
 log = logging.getLogger("zoo")
 
@@ -102,7 +95,7 @@ def evaluate(
         DataError: If the data have no labels, or labels outside the model's.
         OptionError: If ``intervals`` or ``specificity`` is out of range, or the task has none.
     """
-    own = _checked_metrics(model, metrics, intervals, specificity)
+    wanted = wanted_metrics(model.task, metrics, intervals, specificity)
     decoder = decoder_of(model, thresholds)
     options = InferenceOptions(
         window=window,
@@ -127,37 +120,11 @@ def evaluate(
             turned = positive is not None and _turned(model, table.classes, positive)
         check_same_inputs(ranks, table)
         done = _run(model, table, options, ranks)
-    found, used = Evaluation({}, decoder, table, done.values, done.errors), table
-    logits, targets = done.values, np.asarray(table.targets)
+    found = Evaluation({}, decoder, table, done.values, done.errors)
     if done.errors:
-        logits, targets, used = logits[found.rows], targets[found.rows], table.select(found.rows)
-    found |= compute_metrics(decoder.task, logits, targets, table.classes, decoder.thresholds)
-    found |= own_metrics(own, decoder.task, logits, targets, thresholds=decoder.thresholds)
-    if turned:  # metrics above do not depend on the order
-        logits, targets = logits[:, ::-1], 1 - targets
-    if specificity is not None:
-        found |= _sensitivity(model.task, logits, targets, specificity, table.classes[::-1] if turned else table.classes)
-    if intervals is not None:
-        drawn: dict[str, Any] = {"groups": _groups(used), "level": intervals, "specificity": specificity}
-        found |= bootstrap(model.task, logits, targets, thresholds=decoder.thresholds, **drawn)
+        table, done.values = table.select(found.rows), done.values[found.rows]
+    found |= measure(wanted, decoder, table, done.values, turned=turned)
     return found
-
-
-def _checked_metrics(model: TaskModel, metrics: Any, intervals: float | None, specificity: float | None) -> Mapping[str, Any]:
-    """Return the user's own metrics, after all that is measured was checked against the task.
-
-    Raises:
-        OptionError: If a function cannot be used, or the task has no such intervals or no specificity.
-    """
-    faults: list[str] = []
-    own = take_own_parts({"metrics": metrics}, find_task(model.task), faults)
-    if faults:
-        raise OptionError(fault_list("these parts cannot be used:", faults))
-    if intervals is not None:
-        check_level(model.task, intervals)
-    if specificity is not None:
-        check_specificity(model.task, specificity)
-    return own.metrics
 
 
 def _run(model: TaskModel, table: Table, options: InferenceOptions, ranks: Ranks) -> AllOutputs:
@@ -184,14 +151,6 @@ def _run(model: TaskModel, table: Table, options: InferenceOptions, ranks: Ranks
             raise ranks.known(error) from None
 
 
-def _sensitivity(task: str, logits: Any, targets: Any, specificity: float, classes: Sequence[str]) -> dict[str, float]:
-    """Return the sensitivity at a specificity, of two classes for the last one; empty where it is undefined."""
-    if len(classes) == 2:
-        log.info("sensitivity is that for %r (positive=… names another class)", classes[1])
-    value = sensitivity_at_specificity(task, logits, targets, specificity)
-    return {} if value is None else {"sensitivity_at_specificity": value}
-
-
 def _turned(model: TaskModel, classes: tuple[str, ...], positive: str) -> bool:
     """Return whether the first of two classes is the positive one.
 
@@ -203,34 +162,3 @@ def _turned(model: TaskModel, classes: tuple[str, ...], positive: str) -> bool:
     if positive not in classes:
         raise OptionError(f"positive is {positive!r}{did_you_mean(positive, classes)}; the classes are: {', '.join(classes)}")
     return positive == classes[0]
-
-
-def _groups(table: Table) -> list[str] | None:
-    if table.groups is None:
-        log.info("%s has no groups (patients): the intervals draw samples as if each came from another", table.source)
-        return None
-    return [normal_group(group) for group in table.groups]
-
-
-def compute_metrics(
-    task: Task,
-    logits: npt.NDArray[Any],
-    targets: npt.NDArray[Any],
-    classes: Sequence[str] = (),
-    thresholds: Sequence[float] | None = None,
-) -> dict[str, float]:
-    """Return the metrics of a task; one that the data leave undefined (no positive, one class only) is left out.
-
-    Args:
-        task: The task.
-        logits: ``(n, outputs)``; for a regression the outputs in the targets' unit; for words an array of n arrays.
-        targets: One row per sample.
-        classes: Names of the classes.
-        thresholds: Probability above which each label is predicted; None for one half.
-    """
-    logits, targets = logits if logits.dtype == object else np.asarray(logits, dtype=np.float64), np.asarray(targets)
-    found = task.metrics(logits, targets, classes)
-    if thresholds is not None:
-        decided = task.metrics(moved(logits, thresholds), targets, classes)
-        found |= {name: decided[name] for name in task.thresholded if name in decided}
-    return found

@@ -14,7 +14,7 @@ from torch import Tensor
 from zoo.data.dataset import Batch
 from zoo.data.table import Table, flat_targets
 from zoo.engine.cache.forward import Forward
-from zoo.engine.inference.evaluate import compute_metrics
+from zoo.engine.inference.metrics import compute_metrics
 from zoo.engine.loading.stream import Source
 from zoo.engine.optim.target_scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.options.config import Config
