@@ -20,6 +20,7 @@ from tests.engine.tiny import difference, images, model, values
 from tests.faults.fake_dist import ROOT
 from zoo.data.open import open_data
 from zoo.engine.cache import tensor_store
+from zoo.engine.inference import output_blocks
 from zoo.engine.rundir import checkpoint_writer
 from zoo.engine.rundir.checkpoint import Checkpoint, read_newest, write_checkpoint
 from zoo.engine.rundir.curves import draw_curves
@@ -138,7 +139,10 @@ def test_t4_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "npz"])
 @pytest.mark.parametrize("limit", [1500, 9000])  # of which the first is reached by a part, the second by the joined file
-def test_t4_features_without_room_leave_the_file_before_and_go_on_once_there_is(suffix: str, limit: int, tmp_path: Path) -> None:
+def test_t4_features_without_room_leave_the_file_before_and_go_on_once_there_is(
+    suffix: str, limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_blocks, "ROWS", 64)
     net, out, pixels = model(), tmp_path / f"features.{suffix}", images(200)[0]
     net.embed_to_file(pixels, tmp_path / f"whole.{suffix}", batch_size=8)
     out.write_text("old")
