@@ -151,7 +151,7 @@ def test_conll_files_are_read(tmp_path: Path) -> None:
 
 def test_faults_of_texts_are_named() -> None:
     net = model()
-    with pytest.raises(DataError, match=r"row 1 \(int\)"):
+    with pytest.raises(DataError, match=r"row 1 \(int is no text\)"):
         net.predict(["fine", 7])
     with pytest.raises(OptionError, match="- mixup: meant"):
         net.fit(sentences(), sentences(seed=1), mixup=0.2)
