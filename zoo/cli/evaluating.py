@@ -71,7 +71,7 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     from zoo.saved.saved import open_model
 
     with errors_once(debug=options.debug):
-        found = open_model(Path(options.model), config).evaluate(options.data, **given)
+        found = open_model(Path(options.model), config).evaluate(options.data, share=True, **given)
         if rank():
             return
         _write(found, files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -53,10 +54,9 @@ def evaluate(
     precision: str = "auto",
     on_error: str = "stop",
     quiet: bool = True,
+    share: bool = False,
 ) -> Evaluation:
     """Return the metrics of the model's task on labelled data.
-
-    All processes of a launcher share the data, and each returns the metrics of all; every one of them must call it.
 
     single-label: loss, accuracy, balanced_accuracy, macro_f1, auroc, and majority, the accuracy of always naming the most
     frequent class. multi-label: loss, map, macro_f1, micro_f1, auroc. regression: mae, rmse, r2. Metrics that the data
@@ -87,6 +87,7 @@ def evaluate(
         precision: ``auto`` (bf16 on GPUs that have it), ``fp32`` or ``bf16``.
         on_error: At an input that cannot be read, ``stop`` with an error, or ``skip`` it: it counts in no metric.
         quiet: Show no progress.
+        share: Share the data among the processes of a launcher; each of them must then call it, and gets the metrics of all.
 
     Returns:
         The metrics, a dict that also has ``predictions()``, ``confusion()``, ``per_class()`` and ``mistakes()``.
@@ -110,7 +111,7 @@ def evaluate(
     )
     opening: dict[str, Any] = {"split": split, "columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
     opening |= {"drop_other_classes": drop_other_classes, "keep_unreadable": options.skip}
-    with joined(device, TIMEOUT) as ranks:
+    with joined(device, TIMEOUT) if share else nullcontext(Ranks()) as ranks:
         with ranks.together():
             table = open_data(
                 data, labelled=True, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **opening
