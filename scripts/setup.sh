@@ -81,6 +81,9 @@ lowest/"Python 3.10."*) ;;
 lowest/*) echo "setup: Python 3.10, the lowest supported one, is not at hand: $python stands in for it, which proves less" ;;
 esac
 
+# Where Python is told to keep no compiled modules, each start would compile torch's and timm's anew, for seconds.
+[ -z "${PYTHONDONTWRITEBYTECODE:-}" ] || set -- --compile-bytecode "$@"
+
 set -- --editable . "$@"
 for project in plugins/*/pyproject.toml; do
     [ -f "$project" ] && set -- --editable "$(dirname "$project")" "$@"

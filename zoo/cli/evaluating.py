@@ -15,6 +15,7 @@ from zoo.cli.training import DATA
 from zoo.cli.using import MODEL, PROCESSES, THRESHOLDS, pass_options, pass_settings
 from zoo.engine.runtime.launch_env import rank
 from zoo.errors import OptionError
+from zoo.util.start_up import uncollected
 
 if TYPE_CHECKING:
     from zoo.engine.inference.evaluation import Evaluation
@@ -68,10 +69,12 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     share_out(options.words, options.num_processes)
     if not (options.json or rank()):
         show_log()
-    from zoo.saved.saved import open_model
-
     with errors_once(debug=options.debug):
-        found = open_model(Path(options.model), config).evaluate(options.data, share=True, **given)
+        with uncollected():
+            from zoo.saved.saved import open_model
+
+            model = open_model(Path(options.model), config)
+        found = model.evaluate(options.data, share=True, **given)
         if rank():
             return
         _write(found, files)

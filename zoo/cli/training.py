@@ -15,6 +15,7 @@ from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
 from zoo.cli.rank_output import errors_once
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.engine.runtime.signals import ending_early
+from zoo.util.start_up import uncollected
 
 if TYPE_CHECKING:
     from zoo.engine.distributed.ranks import Ranks
@@ -160,15 +161,16 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
         tables = open_train_valid(data, settings["valid"], task=task, classes=settings["classes"], reads=reads, **config.opening)
     first = tables[0]
     try:
-        model = backbone.adapt(
-            1 if first.targets is None else find_task(task).outputs(first.targets, first.classes),
-            task=task,
-            head=settings["head"] or "linear",
-            in_chans=settings["in_chans"],
-            labels=first.classes or None,
-            seed=config.seed,
-            **settings["head_options"],
-        )
+        with uncollected():
+            model = backbone.adapt(
+                1 if first.targets is None else find_task(task).outputs(first.targets, first.classes),
+                task=task,
+                head=settings["head"] or "linear",
+                in_chans=settings["in_chans"],
+                labels=first.classes or None,
+                seed=config.seed,
+                **settings["head_options"],
+            )
         from zoo.engine.train.job import Tables, make_job
 
         def opened() -> Tables:

@@ -16,6 +16,7 @@ from zoo.cli.rank_output import errors_once
 from zoo.declare import OVERFLOWS
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.errors import OptionError, count, examples
+from zoo.util.start_up import uncollected
 
 if TYPE_CHECKING:
     from zoo.models.task_model import TaskModel
@@ -93,10 +94,11 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     given |= {"thresholds": thresholds} if (thresholds := settings.thresholds(options.thresholds)) is not None else {}
     if target is not None:
         share_out(options.words, options.num_processes)
-    from zoo.saved.saved import open_model
-
     with errors_once(debug=options.debug):
-        model = open_model(Path(options.model), config)
+        with uncollected():
+            from zoo.saved.saved import open_model
+
+            model = open_model(Path(options.model), config)
         if target is not None:
             _write(options, out, model, target, "predictions", given)
             return
@@ -141,7 +143,8 @@ def embed(options: argparse.Namespace, out: Output) -> None:
         from zoo.registry.lookup import foreign_folder
 
         saved = (Path(options.model) / "config.json").is_file() and foreign_folder(options.model) is None
-        model = zoo.load(options.model) if saved else zoo.get(options.model).adapt(num_classes=2)  # the head is never run
+        with uncollected():
+            model = zoo.load(options.model) if saved else zoo.get(options.model).adapt(num_classes=2)  # the head is never run
         if target is not None:
             _write(options, out, model, target, "features", given)
             return

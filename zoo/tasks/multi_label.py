@@ -9,7 +9,7 @@ import numpy as np
 
 from zoo.tasks.label_sets import encode_sets, parse_sets
 from zoo.tasks.losses import LABELS
-from zoo.tasks.scores import mean, precision, ranked, sigmoid
+from zoo.tasks.scores import area, mean, precision, ranked, sigmoid
 from zoo.tasks.task import Array, Task
 
 if TYPE_CHECKING:
@@ -53,8 +53,6 @@ class MultiLabel(Task):
 
     def metrics(self, logits: Array, targets: Array, classes: Sequence[str]) -> dict[str, float]:
         """Return loss, macro_f1, micro_f1, map and auroc over the known labels; the formulas are scikit-learn's."""
-        from sklearn.metrics import average_precision_score, roc_auc_score  # type: ignore[import-untyped]  # ships no types
-
         known = ~np.isnan(targets)
         if not known.any():
             return {}
@@ -67,13 +65,13 @@ class MultiLabel(Task):
         }
         if not np.isfinite(logits).all():
             return result
-        columns = [(truth[rows, k], logits[rows, k]) for k, rows in enumerate(known.T)]
-        positive = [column for column in columns if column[0].any()]
-        divided = [column for column in positive if not column[0].all()]
+        columns = [(logits[rows, k], truth[rows, k]) for k, rows in enumerate(known.T)]
+        positive = [column for column in columns if column[1].any()]
+        divided = [column for column in positive if not column[1].all()]
         if positive:
-            result["map"] = float(np.mean([average_precision_score(*column) for column in positive]))
+            result["map"] = float(np.mean([precision(*column) for column in positive]))
         if divided:
-            result["auroc"] = float(np.mean([roc_auc_score(*column) for column in divided]))
+            result["auroc"] = float(np.mean([area(*column) for column in divided]))
         return result
 
     def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:

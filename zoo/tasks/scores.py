@@ -45,9 +45,14 @@ def ranked(
     return {name: mean(np.stack([metric(tp, fp) for tp, fp in curves], 1)) for name, metric in metrics.items()}
 
 
-def precision(scores: Array, truth: Array, w: Array) -> Array:
-    """Return the average precision of scores ``(n,)`` per row of weights."""
-    tp, fp = _curve(scores, truth, w)
+def area(scores: Array, truth: Array) -> float:
+    """Return the area under the ROC curve of scores ``(n,)``; NaN where all ``truth`` is equal."""
+    return float(_area(*_curve(scores, truth, np.ones((1, len(scores)))))[0])
+
+
+def precision(scores: Array, truth: Array, w: Array | None = None) -> Array:
+    """Return the average precision of scores ``(n,)`` per row of weights, ``(1,)`` where there are none."""
+    tp, fp = _curve(scores, truth, np.ones((1, len(scores))) if w is None else w)
     gained = np.diff(tp, axis=1, prepend=0)
     return np.asarray(np.nansum(gained * tp / (tp + fp), 1) / tp[:, -1])
 

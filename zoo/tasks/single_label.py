@@ -9,7 +9,7 @@ import numpy as np
 
 from zoo.tasks.labels import encode_single
 from zoo.tasks.losses import CLASSES
-from zoo.tasks.scores import mean, ranked, softmax
+from zoo.tasks.scores import area, mean, ranked, softmax
 from zoo.tasks.task import Array, Task
 
 if TYPE_CHECKING:
@@ -53,17 +53,17 @@ class SingleLabel(Task):
 
         macro_f1 is the mean over the classes that occur in the targets or the predictions.
         """
-        from sklearn.metrics import accuracy_score, f1_score  # type: ignore[import-untyped]  # ships no types
-
         targets = np.asarray(targets, dtype=np.int64)
-        predicted, present = logits.argmax(1), np.unique(targets)
-        recalls = [(predicted[targets == k] == k).mean() for k in present]
+        predicted = logits.argmax(1)
+        right = predicted == targets
+        support, named, found = (np.bincount(part, minlength=logits.shape[1]) for part in (targets, predicted, targets[right]))
+        present, occurs = np.flatnonzero(support), support + named > 0
         result = {
             "loss": float((_log_sum(logits) - logits[np.arange(len(targets)), targets]).mean()),
-            "accuracy": float(accuracy_score(targets, predicted)),
-            "balanced_accuracy": float(np.mean(recalls)),
-            "macro_f1": float(f1_score(targets, predicted, average="macro", zero_division=0.0)),
-            "majority": float(np.bincount(targets).max() / len(targets)),
+            "accuracy": float(right.mean()),
+            "balanced_accuracy": float((found[present] / support[present]).mean()),
+            "macro_f1": float((2 * found[occurs] / (support + named)[occurs]).mean()),
+            "majority": float(support.max() / len(targets)),
         }
         return result | _auroc(logits, targets, present)
 
@@ -100,11 +100,9 @@ def _log_sum(logits: Array) -> Array:
 
 
 def _auroc(logits: Array, targets: Array, present: Array) -> dict[str, float]:
-    from sklearn.metrics import roc_auc_score
-
     if len(present) < 2 or not np.isfinite(logits).all():
         return {}
     if logits.shape[1] == 2:
-        return {"auroc": float(roc_auc_score(targets, logits[:, 1] - logits[:, 0]))}
+        return {"auroc": area(logits[:, 1] - logits[:, 0], targets == 1)}
     probabilities = softmax(logits)
-    return {"auroc": float(np.mean([roc_auc_score(targets == k, probabilities[:, k]) for k in present]))}
+    return {"auroc": float(np.mean([area(probabilities[:, k], targets == k) for k in present]))}
