@@ -19,9 +19,10 @@ _MAX_MESSAGE = 12_000  # characters of a message
 _MAX_EXAMPLE = 400
 
 
-# Control characters but tab and line feed, and marks that reverse the direction of text.
+# Control characters but tab and line feed, marks that reverse the direction of text, and bytes of a name that are not UTF-8.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
 _CONTROLS |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_CONTROLS |= {code: f"\\x{code - 0xDC00:02x}" for code in range(0xDC80, 0xDD00)}
 
 
 def printable(text: str) -> str:

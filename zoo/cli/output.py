@@ -26,6 +26,14 @@ class Output(NamedTuple):
             text = json.dumps(value, indent=2, default=_plain)
         print(text, file=self.stream)
 
+    def line(self, value: Mapping[str, Any] | Sequence[str]) -> None:
+        """Write one line, a JSON object or cells separated by tabs, which is there for a reader at once."""
+        if isinstance(value, Mapping):
+            text = json.dumps(value, default=_plain)
+        else:
+            text = "\t".join(printable(cell).replace("\n", "\\n").replace("\t", "\\t") for cell in value)
+        print(text, file=self.stream, flush=True)
+
 
 def table(rows: Iterable[Sequence[object]], header: Sequence[str], right: Iterable[int] = ()) -> str:
     """Return aligned columns; ``right`` are the indices of right-aligned ones."""

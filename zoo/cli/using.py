@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.launch import share_out
 from zoo.cli.output import Output, claim_file, table
 from zoo.cli.parser import Commands
+from zoo.cli.prediction_rows import predict_lines, predicted_rows, prediction_cells, table_cells
 from zoo.cli.rank_output import errors_once
 from zoo.declare import OVERFLOWS
 from zoo.engine.runtime.launch_env import launched, rank
@@ -21,9 +22,9 @@ from zoo.util.start_up import uncollected
 if TYPE_CHECKING:
     from zoo.models.task_model import TaskModel
 
-SHOWN = 60  # characters of an input in a printed table
 MODEL = "the folder of a saved model or run"
 INPUTS = "images or texts, or one folder or table of them"
+STREAM = "-"
 FILES = {"predictions": (".csv", ".parquet"), "features": (".npz", ".csv", ".parquet")}
 PROCESSES = "share the inputs among so many processes on this machine"
 THRESHOLDS = "multi-label: probability above which labels are predicted, 0.5 or cat=0.3,dog=0.7; else those of the model"
@@ -33,7 +34,8 @@ def register(commands: Commands) -> None:
     """Add the commands of this module."""
     command = commands.add_parser("predict", help="the label of each input, and the probability of every class")
     command.add_argument("model", metavar="MODEL", help=MODEL)
-    command.add_argument("inputs", metavar="INPUTS", nargs="+", help=INPUTS)
+    text = f"{INPUTS}; {STREAM} alone predicts the lines of standard input, each as it comes"
+    command.add_argument("inputs", metavar="INPUTS", nargs="+", help=text)
     command.add_argument("--out", type=Path, metavar="FILE", help="a .csv or .parquet file to write, however many inputs there are")
     command.add_argument("--thresholds", metavar="T", help=THRESHOLDS)
     _to_file(command)
@@ -85,10 +87,16 @@ def pass_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def predict(options: argparse.Namespace, out: Output) -> None:
-    """Print the label of each input and the probability of every class, or write them to a file."""
+    """Print the label of each input and the probability of every class, or write them to a file.
+
+    Raises:
+        OptionError: If a stream of inputs is to be written to a file.
+    """
     from zoo.cli import settings
     from zoo.saved.metadata import read_config
 
+    if options.inputs == [STREAM] and options.out is not None:
+        raise OptionError(f"{STREAM} prints a result for each line of the standard input; leave out --out, or name the inputs")
     target, given = _target(options, "predictions"), pass_settings(options)
     config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
     given |= {"thresholds": thresholds} if (thresholds := settings.thresholds(options.thresholds)) is not None else {}
@@ -96,33 +104,24 @@ def predict(options: argparse.Namespace, out: Output) -> None:
         share_out(options.words, options.num_processes)
     with errors_once(debug=options.debug):
         with uncollected():
+            from zoo.engine.inference.result_columns import decoder_of
             from zoo.saved.saved import open_model
 
             model = open_model(Path(options.model), config)
         if target is not None:
             _write(options, out, model, target, "predictions", given)
             return
-    _print_predictions(options, out, model, given)
-
-
-def _print_predictions(options: argparse.Namespace, out: Output, model: TaskModel, given: dict[str, Any]) -> None:
-    from zoo.data.table import names_of
-    from zoo.engine.inference.predict import predict_outputs
-    from zoo.engine.inference.result_columns import decoder_of
-
     decoder = decoder_of(model, given.pop("thresholds", None))
-    found = predict_outputs(model, _source(options, model), model, columns=_columns(options), **given)
-    names, labels = names_of(found.table.inputs, range(len(found.table))), decoder.decode(found.values)
-    rows: list[dict[str, Any]] = [{"input": name, "label": _plain(label)} for name, label in zip(names, labels, strict=True)]
-    if decoder.has_probabilities and not decoder.task.per_token:
-        for row, shares in zip(rows, decoder.probabilities(found.values), strict=True):
-            row["probabilities"] = dict(zip(decoder.names, map(float, shares), strict=True))
-    for index, reason in found.errors.items():
-        rows[index] = {"input": names[index], "label": None, "error": reason}
+    given["columns"] = _columns(options)
+    if options.inputs == [STREAM]:
+        for row in predict_lines(model, sys.stdin.buffer, decoder, **given):
+            out.line(row if options.json else prediction_cells(row))
+        return
+    rows = predicted_rows(model, _source(options, model), decoder, **given)
     if options.json:
         out.json(rows)
     else:
-        print(table((_prediction(row) for row in rows), ("input", "prediction", "probability")))
+        print(table(map(table_cells, rows), ("input", "prediction", "probability")))
 
 
 def embed(options: argparse.Namespace, out: Output) -> None:
@@ -221,23 +220,3 @@ def _refuse_files(words: Sequence[str]) -> None:
         strange += [word for word in words if is_file[word]]
     if strange:
         raise OptionError(f"{examples(strange)}: a file; texts are read from one .csv, .tsv, .parquet or .txt, or given as they are")
-
-
-def _plain(label: Any) -> Any:
-    """Return a prediction for JSON and tables: a name as text, several as a list."""
-    if isinstance(label, list | tuple):
-        return [_plain(part) for part in label]
-    return label if isinstance(label, float | str) else str(label)
-
-
-def _prediction(row: dict[str, Any]) -> tuple[object, ...]:
-    label, shares = row["label"], row.get("probabilities", {})
-    if "error" in row:
-        label = ["cannot be read"]
-    chosen = label if isinstance(label, list | tuple) else [label]
-    text = row["input"]
-    return (
-        text if len(text) <= SHOWN else text[: SHOWN - 1] + "…",
-        ", ".join(map(str, chosen)) or "none",
-        ", ".join(f"{shares[one]:.3f}" for one in chosen if one in shares),
-    )

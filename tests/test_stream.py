@@ -1,0 +1,126 @@
+"""``zoo predict MODEL -``: a process that predicts the lines of its standard input, each as it comes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import zoo
+from tests.clean import ROOT
+from tests.engine import test_text
+from tests.engine.tiny import NAMES, images
+from tests.test_docs import run_zoo
+from tests.toy_text import ToyTextPlugin
+from zoo.registry.registry import Registry, use_registry
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a saved model, photos, and a file that is none."""
+    import PIL.Image
+
+    folder = tmp_path_factory.mktemp("desk")
+    for number, pixels in enumerate(images(3)[0]):
+        PIL.Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    zoo.get("zoo/glyphnet").adapt(3, labels=NAMES).save(folder / "model")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def there(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(desk)
+
+
+@pytest.fixture
+def texts() -> Iterator[None]:
+    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
+    yield
+    use_registry()
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, lines: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+
+
+def test_a_kept_process_answers_each_line_before_the_next_is_sent() -> None:
+    command = [sys.executable, "-m", "zoo.cli", "predict", "model", "-", "--json", "--on-error", "skip"]
+    around = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=around) as kept:
+        assert kept.stdin is not None
+        assert kept.stdout is not None
+        rows = []
+        for path in ("0.png", "none.png", "broken.png", "2.png"):
+            print(path, file=kept.stdin, flush=True)
+            rows.append(json.loads(kept.stdout.readline()))
+        assert kept.poll() is None
+        kept.stdin.close()
+        assert kept.stdout.read() == ""
+    assert kept.returncode == 0
+    first, none, broken, last = rows
+    expected = zoo.load("model").predict_proba(["0.png", "2.png"])
+    for row, path, shares in zip((first, last), ("0.png", "2.png"), expected, strict=True):
+        assert list(row) == ["input", "label", "probabilities"]
+        assert row["input"] == path
+        assert list(row["probabilities"].values()) == pytest.approx(shares.tolist(), abs=1e-5)
+        assert row["label"] == max(row["probabilities"], key=row["probabilities"].get)
+    assert (none["input"], none["label"]) == ("none.png", None)
+    assert "does not exist" in none["error"]
+    assert broken["input"] == "broken.png"
+    assert "broken.png" in broken["error"]
+
+
+def test_a_line_is_cells_with_tabs_between_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    piped(monkeypatch, b"0.png\r\n\xff.png\n1.png")
+    code, told = run_zoo(["predict", "model", "-", "--on-error", "skip"], capsys)
+    first, odd, last = [line.split("\t") for line in told.splitlines()]
+    (label, other), shares = zoo.load("model").predict(["0.png", "1.png"]), zoo.load("model").predict_proba(["0.png", "1.png"])
+    assert (code, first, last) == (0, ["0.png", label, f"{shares[0].max():.3f}"], ["1.png", other, f"{shares[1].max():.3f}"])
+    assert odd[0] == "\\xff.png"
+    assert odd[1].startswith("error: ")
+
+
+def test_a_line_that_cannot_be_read_ends_the_stream_unless_it_is_skipped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    piped(monkeypatch, b"0.png\nbroken.png\n1.png\n")
+    code, told = run_zoo(["predict", "model", "-"], capsys)
+    first, error = told.splitlines()
+    assert code == 1
+    assert first.startswith("0.png\t")
+    assert error.startswith("error: ")
+    assert "broken.png" in error
+
+
+def test_no_lines_are_no_results(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    piped(monkeypatch, b"")
+    assert run_zoo(["predict", "model", "-", "--json"], capsys) == (0, "")
+
+
+@pytest.mark.usefixtures("texts")
+def test_lines_are_texts_where_the_model_reads_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = test_text.model(labels=("cat", "dog"))
+    folder, lines = str(model.save(tmp_path / "saved")), ["sun cat", "0.png", "rain dog dog"]
+    piped(monkeypatch, "\n".join(lines).encode() + b"\ncaf\xe9\n\n")
+    code, told = run_zoo(["predict", folder, "-", "--json", "--on-error", "skip"], capsys)
+    *rows, latin, empty = map(json.loads, told.splitlines())
+    assert (code, [row["input"] for row in rows]) == (0, lines)
+    assert [row["label"] for row in rows] == model.eval().predict(lines)
+    assert "line 4 of the standard input is not UTF-8" in latin["error"]
+    assert "it is empty" in empty["error"]
+
+
+def test_a_stream_is_printed_and_not_written_to_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run_zoo(["predict", "model", "-", "--out", "all.csv"], capsys)
+    assert code == 2
+    assert "leave out --out" in told
+    assert not Path("all.csv").exists()

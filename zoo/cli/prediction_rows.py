@@ -1,0 +1,103 @@
+"""Predictions as rows for printing: those of a source, or of one input per line of a stream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import CorruptInputError, DataError
+
+if TYPE_CHECKING:
+    from zoo.engine.inference.result_columns import Decoder
+    from zoo.models.task_model import TaskModel
+
+SHOWN = 60  # characters of an input in a printed table
+
+
+def predicted_rows(model: TaskModel, source: Any, decoder: Decoder, **options: Any) -> list[dict[str, Any]]:
+    """Return a row per input: ``input``, ``label``, and ``probabilities`` where the task has them, or ``error``.
+
+    Args:
+        model: The model.
+        source: As for ``zoo.engine.inference.predict.predict_outputs``, and its ``options``.
+        decoder: Of the model.
+        **options: As for ``predict_outputs``.
+    """
+    from zoo.data.table import names_of
+    from zoo.engine.inference.predict import predict_outputs
+
+    found = predict_outputs(model, source, model, **options)
+    names, labels = names_of(found.table.inputs, range(len(found.table))), decoder.decode(found.values)
+    rows: list[dict[str, Any]] = [{"input": name, "label": _plain(label)} for name, label in zip(names, labels, strict=True)]
+    if decoder.has_probabilities and not decoder.task.per_token:
+        for row, shares in zip(rows, decoder.probabilities(found.values), strict=True):
+            row["probabilities"] = dict(zip(decoder.names, map(float, shares), strict=True))
+    for index, reason in found.errors.items():
+        rows[index] = {"input": names[index], "label": None, "error": reason}
+    return rows
+
+
+def predict_lines(
+    model: TaskModel, lines: Iterable[bytes], decoder: Decoder, *, on_error: str = "stop", **options: Any
+) -> Iterator[dict[str, Any]]:
+    """Yield a row per line, each before the next line is read; the model stays on its device until the last one.
+
+    Args:
+        model: The model.
+        lines: Each a path, or a text where the model reads texts.
+        decoder: Of the model.
+        on_error: At a line that cannot be read, ``stop`` with an error, or ``skip`` it with a row that has the ``error``.
+        **options: As for ``predicted_rows``.
+
+    Raises:
+        DataError: If a line is no input of the model, unless it is skipped.
+        CorruptInputError: If its file cannot be decoded, unless it is skipped.
+    """
+    from zoo.data.raw import TEXTUAL
+    from zoo.data.read import kind_of
+    from zoo.engine.runtime.device import choose_device, placed
+
+    textual = kind_of(model.inputs, model.task) in TEXTUAL
+    with placed(model, choose_device()):
+        for number, line in enumerate(lines, start=1):
+            name = os.fsdecode(line.rstrip(b"\r\n"))  # as the words of a command line
+            try:
+                source = _utf8(line, number) if textual else name
+                (row,) = predicted_rows(model, [source], decoder, workers=0, **options)
+            except (DataError, CorruptInputError) as error:
+                if on_error == "stop":
+                    raise
+                row = {"label": None, "error": str(error)}
+            yield {"input": name} | {key: value for key, value in row.items() if key != "input"}
+
+
+def _utf8(line: bytes, number: int) -> str:
+    try:
+        return line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        remedy = "convert the text to UTF-8 first"
+        raise DataError(f"line {number} of the standard input is not UTF-8 ({error.reason} at byte {error.start}); {remedy}") from error
+
+
+def prediction_cells(row: dict[str, Any]) -> list[str]:
+    """Return the input, the label or labels, and their probabilities; or the input and its error."""
+    if "error" in row:
+        return [row["input"], f"error: {row['error']}"]
+    label, shares = row["label"], row.get("probabilities", {})
+    chosen = label if isinstance(label, list | tuple) else [label]
+    probabilities = ", ".join(f"{shares[one]:.3f}" for one in chosen if one in shares)
+    return [row["input"], ", ".join(map(str, chosen)) or "none", probabilities]
+
+
+def table_cells(row: dict[str, Any]) -> list[str]:
+    """Return the cells of a printed table: the beginning of the input, and no more than that it cannot be read."""
+    text, *rest = [row["input"], "cannot be read", ""] if "error" in row else prediction_cells(row)
+    return [text if len(text) <= SHOWN else text[: SHOWN - 1] + "…", *rest]
+
+
+def _plain(label: Any) -> Any:
+    """Return a prediction for JSON and tables: a name as text, several as a list."""
+    if isinstance(label, list | tuple):
+        return [_plain(part) for part in label]
+    return label if isinstance(label, float | str) else str(label)
