@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes an environment: the core and every plugin of the workspace, editable from their own pyproject.toml, and the development
-# tools, all in one resolution, so that torch and what is compiled against it always fit together.
+# Makes an environment: the core with all its extras and every plugin of the workspace, editable from their own pyproject.toml, and
+# the development tools, all in one resolution, so that torch and what is compiled against it always fit together.
 #   sh scripts/setup.sh          .venv, with the versions of constraints.txt
 #   sh scripts/setup.sh lowest   .cache/lowest, with the lowest Python at hand and the lowest versions of what pyproject.toml names
 #   sh scripts/setup.sh newest   .cache/newest, with the newest Python at hand and the newest versions of everything
@@ -84,7 +84,7 @@ esac
 # Where Python is told to keep no compiled modules, each start would compile torch's and timm's anew, for seconds.
 [ -z "${PYTHONDONTWRITEBYTECODE:-}" ] || set -- --compile-bytecode "$@"
 
-set -- --editable . "$@"
+set -- --editable ".[datasets,lora,plots,tables]" "$@"
 for project in plugins/*/pyproject.toml; do
     [ -f "$project" ] && set -- --editable "$(dirname "$project")" "$@"
 done

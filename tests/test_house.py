@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 import zoo
 from tests.clean import CORE, PROJECTS, ROOT
+from zoo.util.extras import MODULES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,10 +25,7 @@ else:
 # The distribution that a module comes in, where the two names differ.
 DISTRIBUTIONS = {"zoo": CORE, "PIL": "pillow", "huggingface_hub": "huggingface-hub", "sklearn": "scikit-learn"}
 # Modules that are imported only where they are installed, or come with a plugin: the code says what to install.
-OPTIONAL = {"torchvision", "pytest", "peft", "tifffile", "pillow_heif", "pillow_avif"}
-WITH_OTHERS = {"pyarrow"}  # comes with datasets
-# Extras of the core that bring a library and no plugin.
-LIBRARIES = {"lora": ["peft>=0.18.1"]}
+OPTIONAL = {"torchvision", "pytest", "tifffile", "pillow_heif", "pillow_avif"} | {one for extra in MODULES.values() for one in extra}
 # What a plugin requires for others: the core, which says what to install where it is absent, or the library that it wraps.
 FOR_THE_CORE = {"zoo-hf": {"seqeval"}, "zoo-medical": {"monai", "nibabel", "pydicom"}}
 FOR_THE_LIBRARY = {"zoo-hf": {"protobuf", "sentencepiece", "tokenizers"}, "zoo-medical": {"einops"}}
@@ -52,7 +50,7 @@ def imported(folder: Path) -> set[str]:
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 modules.add(node.module.split(".")[0])
-    return {DISTRIBUTIONS.get(module, module) for module in modules - set(sys.stdlib_module_names) - OPTIONAL - WITH_OTHERS}
+    return {DISTRIBUTIONS.get(module, module) for module in modules - set(sys.stdlib_module_names) - OPTIONAL}
 
 
 @pytest.mark.parametrize("name", PROJECTS)
@@ -84,7 +82,7 @@ def pins() -> dict[str, set[str]]:
 @pytest.mark.parametrize("name", PROJECTS)
 def test_every_requirement_has_a_tested_version_that_its_bound_allows(name: str) -> None:
     tested = pins()
-    extras = [Requirement(text) for library in LIBRARIES.values() for text in library]
+    extras = [Requirement(text) for extra in MODULES for text in project(CORE)["optional-dependencies"][extra]]  # type: ignore[index]
     for requirement in (*requirements(name).values(), *extras):
         if requirement.name not in PROJECTS:
             assert requirement.name in tested, f"{requirement.name} is not in constraints.txt; run: make constraints"
@@ -97,10 +95,17 @@ def test_all_distributions_have_one_version_and_the_changelog_tells_it() -> None
 
 
 def test_there_is_an_extra_for_every_plugin_and_one_for_all() -> None:
-    extras = project(CORE)["optional-dependencies"]
+    extras: dict[str, list[str]] = dict(project(CORE)["optional-dependencies"])  # type: ignore[call-overload]  # a table of lists
     plugins = sorted(set(PROJECTS) - {CORE})
-    everything = [*(one for library in LIBRARIES.values() for one in library), *plugins]
-    assert extras == {name.removeprefix("zoo-"): [name] for name in plugins} | LIBRARIES | {"all": everything}
+    assert extras.pop("all") == [f"{CORE}[{','.join(MODULES)}]", *plugins]
+    libraries = {extra: tuple(Requirement(text).name for text in extras.pop(extra)) for extra in MODULES}
+    assert libraries == MODULES
+    assert extras == {name.removeprefix("zoo-"): [name] for name in plugins}
+
+
+def test_the_environment_of_development_has_every_extra() -> None:
+    script = (ROOT / "scripts" / "setup.sh").read_text(encoding="utf-8")
+    assert f'--editable ".[{",".join(MODULES)}]"' in script
 
 
 @pytest.mark.parametrize("name", PROJECTS)

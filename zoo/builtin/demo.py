@@ -19,6 +19,7 @@ import numpy as np
 
 import zoo
 from zoo.builtin.demo_report import Ticker, draw, show
+from zoo.engine.rundir.curves import drawn
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError
 
 BACKBONE = "zoo/glyphnet"
@@ -135,7 +136,7 @@ def run_demo(out: str | Path | None = None, quiet: bool = False, seeds: int = 3,
         "out": str(folder),
     }
     (folder / "demo.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    draw(report, folder / "demo.png")
+    drawn(lambda path: draw(report, path), folder / "demo.png")
     if not quiet:
         show(report)
     return report

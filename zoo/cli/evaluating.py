@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from zoo.cli.training import DATA
 from zoo.cli.using import MODEL, PROCESSES, THRESHOLDS, pass_options, pass_settings
 from zoo.engine.runtime.launch_env import rank
 from zoo.errors import OptionError
+from zoo.util.extras import require_extra
 from zoo.util.start_up import uncollected
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
 
 def _files(options: argparse.Namespace) -> dict[str, Path]:
     """Return the files to write by what they hold, each checked before anything is computed."""
+    for extra, flag in _needed_extras(options):
+        require_extra(extra, flag)
     return {
         name: claim_file(Path(getattr(options, name)), *suffixes, overwrite=options.overwrite, option=f"--{name}")
         for name, suffixes in FILES.items()
@@ -105,6 +109,15 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "label_columns": settings.names(options.label_columns, "--label-columns"),
     } | pass_settings(options)
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _needed_extras(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Yield the extras that the wanted files need, with the option that names the file."""
+    for name in ("predictions", "wrong"):
+        if getattr(options, name) is not None:
+            yield "tables", f"--{name}"
+    if str(options.confusion).lower().endswith(".png"):
+        yield "plots", "--confusion FILE.png"
 
 
 def _by_label(task: str) -> bool:

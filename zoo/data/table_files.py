@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.errors import DataError, count, examples
+from zoo.util.extras import require_extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,9 @@ def parse_file(path: Path) -> pd.DataFrame:
 
     Raises:
         DataError: If it cannot be parsed, has two columns of one name, or unpacks to far more than its size.
+        MissingExtraError: If pandas or pyarrow is not installed.
     """
+    require_extra("tables", f"the table {str(path)!r}")
     parse = {".parquet": _parse_parquet, ".jsonl": _parse_lines}.get(path.suffix.lower(), _parse_cells)
     try:
         before = path.stat()

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from zoo.errors import LayerGroupError, MissingExtraError, OptionError, TrainingError, count, examples, fault_list
+from zoo.errors import LayerGroupError, OptionError, TrainingError, count, examples, fault_list
 from zoo.models.layers import LayerGroups
 from zoo.tuning.targets import lora_targets
+from zoo.util.extras import require_extra
 
 log = logging.getLogger("zoo")
 
@@ -179,10 +180,9 @@ def import_peft() -> Any:
     Raises:
         MissingExtraError: If it is not installed.
     """
-    try:
-        import peft
-    except ImportError as error:
-        raise MissingExtraError("LoRA needs the package peft: pip install peft") from error
+    require_extra("lora", "LoRA")
+    import peft
+
     return peft
 
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from zoo.engine.output.formats import staged
+from zoo.engine.rundir.curves import empty_figure
 
 SUFFIXES = (".csv", ".png")
 NUMBERED = 30  # classes up to which the picture has numbers
@@ -32,10 +33,8 @@ def _write(stream: IO[bytes], names: Sequence[str], matrix: Any) -> None:
 
 
 def _draw(stream: IO[bytes], names: Sequence[str], matrix: Any) -> None:
-    from matplotlib.figure import Figure
-
     size = min(20.0, 3 + 0.4 * len(names))
-    figure = Figure(figsize=(size, size), layout="constrained")
+    figure = empty_figure(size, size, layout="constrained")
     axes = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

@@ -26,6 +26,7 @@ from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
 from zoo.errors import InterruptedRunError, OutputExistsError, OutputPermissionError, ZooError
 from zoo.models.task_model import TaskModel
 from zoo.tasks.thresholds import Wanted
+from zoo.util.extras import require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +90,9 @@ def write_results(
         SavedModelError: If the run that is resumed had another model, other inputs or options.
         DiskFullError: If there is no room.
         InterruptedRunError: After Ctrl-C or SIGTERM.
+        MissingExtraError: If pyarrow is not installed.
     """
+    require_extra("tables", f"writing {str(out)!r}")
     chosen, parts = InferenceOptions(**options), PartFolder(check_suffix(Path(out), SUFFIXES[what]))
     decoder = decoder_of(model, thresholds)
     with joined(chosen.device, TIMEOUT) as ranks, stop_signals() as stop:

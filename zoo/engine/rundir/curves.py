@@ -8,7 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from zoo.errors import MissingExtraError
 from zoo.plugins.loader import describe
+from zoo.util.extras import require_extra
 
 log = logging.getLogger("zoo")
 
@@ -26,7 +28,12 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, *, monitor: st
 
 
 def empty_figure(width: float, height: float, **options: Any) -> Any:
-    """Return matplotlib's ``Figure`` of a size in inches, ready to be saved as a picture."""
+    """Return matplotlib's ``Figure`` of a size in inches, ready to be saved as a picture.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
+    require_extra("plots", "a picture")
     # Figure and canvas directly: pyplot would choose a backend and keep global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -40,6 +47,8 @@ def drawn(draw: Callable[[Path], None], path: Path) -> None:
     """Draw a picture; a failure is logged and does not end the run."""
     try:
         draw(path)
+    except MissingExtraError as error:
+        log.info("%r is left out: %s", str(path), error)
     except Exception as error:  # the results are written already
         log.warning("%r is left out: %s", str(path), error if isinstance(error, OSError) else describe(error))
         with suppress(OSError):

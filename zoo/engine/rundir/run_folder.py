@@ -31,8 +31,8 @@ class Run:
         history: One record per epoch: phase, epoch, lr, train_loss, the validation metrics, seconds. An average or a mixture of
             values is validated after the last epoch, in a record with the next number and without lr and train_loss.
         metrics: Validation metrics of the kept epoch; empty without validation data.
-        dir: The run's folder: a saved model, run.json, metrics.jsonl, curves.png; checkpoint/ until the run is finished, and after that
-            with ``keep_checkpoints=True``.
+        dir: The run's folder: a saved model, run.json, metrics.jsonl, curves.png where matplotlib is installed; checkpoint/ until the
+            run is finished, and after that with ``keep_checkpoints=True``.
         kept: Number of the kept epoch, from 1.
         monitor: Metric that chose it.
     """
