@@ -28,6 +28,7 @@ FLOORS = {
     "zoo.util": 1.0,
     "zoo.hookspecs": 2.0,
     "zoo.weights.safetensors_header": 2.0,
+    "zoo.weights.entry_lock": 2.0,
     "zoo.weights.hub_cache": 2.0,
     "zoo.weights.hub": 2.1,
     "zoo.weights.download": 2.2,

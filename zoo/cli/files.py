@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -93,16 +94,16 @@ def download(options: argparse.Namespace, out: Output) -> None:
 
 def cache(options: argparse.Namespace, out: Output) -> None:
     """Show the entries of zoo's own cache of weights, and prune it."""
-    from zoo.weights.cache import entries, remove
+    from zoo.weights.cache import entries, prune
 
-    found = entries()
-    if options.prune is not None:
-        if not options.prune >= 0:
-            raise OptionError(f"--prune is {options.prune:g}; it must be a number of days, 0 or more")
-        limit = time.time() - 86400 * options.prune
-        found = [entry for entry in found if entry.used <= limit]
-        for entry in found:
-            remove(entry)
+    if options.prune is None:
+        found = entries()
+    elif options.prune >= 0:
+        found, busy = prune(time.time() - 86400 * options.prune)
+        if busy:
+            print(f"kept, because another process is using them: {examples([str(path) for path in busy])}", file=sys.stderr)
+    else:
+        raise OptionError(f"--prune is {options.prune:g}; it must be a number of days, 0 or more")
     if options.json:
         out.json([entry._asdict() for entry in found])
         return

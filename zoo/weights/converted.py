@@ -9,6 +9,7 @@ from pathlib import Path
 
 from zoo.errors import WeightsError, count, examples, owner_prefix
 from zoo.util.atomic_write import cache_folder, room_for, write_json, write_text
+from zoo.weights.entry_lock import entry_lock
 from zoo.weights.safetensors_header import read_header
 from zoo.weights.shards import INDEX_SUFFIX, PICKLED_INDEX, model_digest, read_index
 
@@ -72,20 +73,16 @@ def converted(source: Path, owner: str, sha256: str) -> Path:
         WeightsError: If the checkpoint is damaged, or holds no tensors.
         DiskFullError: If there is no room in the cache.
     """
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # not in its __all__
-
     digest = model_digest(source, owner)
     made = find_converted(digest, sha256, owner)
     if made:
         return made
     folder = converted_folder() / digest
-    with room_for(folder, source.stat().st_size):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(folder.with_name(f"{digest}.lock")):  # another process may convert the same file
+    with room_for(folder, source.stat().st_size), entry_lock(folder):  # another process may convert the same file
+        made = find_converted(digest, sha256, owner)
+        if made is None:
+            _convert(source, folder, owner)
             made = find_converted(digest, sha256, owner)
-            if made is None:
-                _convert(source, folder, owner)
-                made = find_converted(digest, sha256, owner)
     assert made is not None, "written before its record"
     return made
 

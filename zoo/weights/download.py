@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 from urllib.parse import unquote, urlsplit
@@ -16,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from zoo.errors import WeightsError, WeightsNotFoundError, owner_prefix
 from zoo.util.atomic_write import cache_folder, room_for, write_json
 from zoo.util.file_digest import file_digest
+from zoo.weights.entry_lock import entry_lock
 from zoo.weights.safetensors_header import format_of
 
 ATTEMPTS = 4  # connections for one file; each goes on where the one before ended
@@ -102,18 +102,10 @@ def download(url: str, owner: str, *, sha256: str = "", prefix: str = "", size: 
 @contextmanager
 def locked(url: str) -> Iterator[None]:
     """Keep other processes from fetching, converting or removing the file of a URL; no lock where the cache is read-only."""
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # not in its __all__
-
     folder = downloads_folder() / _key(url)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except PermissionError:
-        yield
-        return
-    if not os.access(folder, os.W_OK):
-        yield
-        return
-    with WeakFileLock(folder / "lock"):
+    with entry_lock(folder):
+        with suppress(PermissionError):  # a read-only cache may have the file
+            folder.mkdir(parents=True, exist_ok=True)
         yield
 
 

@@ -1,0 +1,124 @@
+"""Pruning of zoo's own cache of weights: safe beside a running download, and tidy."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.faults.file_server import FileServer
+from tests.toy import ToyNet
+from zoo.cli import main
+from zoo.declare import Weights
+from zoo.weights.cache import entries, prune
+from zoo.weights.converted import converted_folder
+from zoo.weights.download import download, downloads_folder, locked
+from zoo.weights.entry_lock import entry_lock, remove_lock
+from zoo.weights.locate import locate
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    with FileServer().serving() as started:
+        yield started
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def fetched(url: str) -> Path:
+    with locked(url):
+        return download(url, "toy/net").path
+
+
+def later() -> float:
+    return time.time() + 60
+
+
+def test_a_running_download_is_kept_and_ends_well(server: FileServer, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(handler: Any) -> bool:
+        began.set()
+        assert go_on.wait(30)
+        return False  # answered as usual
+
+    server.files["/x.bin"], server.files["/old.bin"] = b"new" * 1000, b"old"
+    old = fetched(f"{server.url}/old.bin")
+    server.answer = slow
+    done: list[Path] = []
+    running = threading.Thread(target=lambda: done.append(fetched(f"{server.url}/x.bin")))
+    running.start()
+    assert began.wait(30)
+    with pytest.raises(SystemExit) as stopped:
+        main(["cache", "--prune", "0"])
+    assert stopped.value.code == 0
+    told = capsys.readouterr()
+    assert "removed 1 entry" in told.out
+    assert "another process is using" in told.err
+    assert not old.exists()
+    go_on.set()
+    running.join(30)
+    assert done[0].read_bytes() == b"new" * 1000
+    assert prune(later()).busy == []
+    assert not done[0].exists()
+
+
+def test_nothing_but_the_records_of_downloads_is_left(server: FileServer, folder: Path) -> None:
+    torch.save(ToyNet().state_dict(), folder.parent / "net.pt")
+    server.files["/net.pt"], server.files["/x.bin"] = (folder.parent / "net.pt").read_bytes(), b"x" * 9
+    locate(Weights(url=f"{server.url}/net.pt"), "toy/net")
+    fetched(f"{server.url}/x.bin")
+    with locked("https://example.org/never-fetched"):
+        pass
+    for lock in (converted_folder() / "0123.lock", next(downloads_folder().glob("*/x.bin")).with_name("lock")):  # of earlier versions
+        lock.touch()
+    assert sorted(entry.kind for entry in entries()) == ["converted", "download"]
+    assert [entry.kind for entry in prune(later()).removed] == ["converted", "download"]
+    assert left(folder) == ["source.json", "source.json"]
+    assert len(list(downloads_folder().iterdir())) == 2
+    assert list(converted_folder().iterdir()) == []
+    assert prune(later()) == ([], [])
+
+
+def test_what_was_used_since_is_kept(server: FileServer, folder: Path) -> None:
+    server.files["/a.bin"], server.files["/b.bin"] = b"a" * 7, b"b" * 8
+    a, b = (fetched(f"{server.url}/{name}.bin") for name in "ab")
+    os.utime(a, (1e9, 1e9))
+    assert [entry.size for entry in prune(1.5e9).removed] == [7]
+    assert (a.exists(), b.exists()) == (False, True)
+    assert fetched(f"{server.url}/a.bin") == a
+
+
+def test_a_lock_that_is_removed_again_and_again_still_excludes(folder: Path) -> None:
+    inside, most = list[int](), list[int]()
+
+    def enter(number: int) -> None:
+        for _ in range(15):
+            with entry_lock(folder / "entry"):
+                inside.append(number)
+                time.sleep(0.001)
+                most.append(len(inside))
+                remove_lock(folder / "entry")
+                inside.remove(number)
+
+    threads = [threading.Thread(target=enter, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most == [1] * 60
+    assert left(folder) == []

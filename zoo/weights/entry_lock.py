@@ -1,0 +1,45 @@
+"""Locks of the entries of zoo's own cache: a file beside the folder of an entry, removed with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+SUFFIX = ".lock"
+
+
+@contextmanager
+def entry_lock(folder: Path, *, timeout: float | None = None) -> Iterator[None]:
+    """Keep other processes from fetching, converting or removing an entry; no lock where the cache is read-only.
+
+    Args:
+        folder: The entry's folder, which need not exist.
+        timeout: Seconds to wait for another process; None waits until it is done.
+
+    Raises:
+        TimeoutError: If another process has it locked for longer.
+    """
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # not in its __all__
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except PermissionError:
+        yield
+        return
+    if not os.access(folder.parent, os.W_OK):
+        yield
+        return
+    with WeakFileLock(_path(folder), timeout=timeout):
+        yield
+
+
+def remove_lock(folder: Path) -> None:
+    """Remove the lock file of an entry that the caller has locked; who waits for it notices, and makes a new one."""
+    with suppress(OSError):  # Windows keeps files that are open
+        _path(folder).unlink()
+
+
+def _path(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}{SUFFIX}")
