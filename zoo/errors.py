@@ -9,7 +9,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import repeat
+from operator import contains
 from typing import Any, TypeVar
 
 Kind = TypeVar("Kind")
@@ -152,7 +155,39 @@ class InterruptedRunError(KeyboardInterrupt):
 def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
     """Return the candidates most similar to ``name``, best first, at most ``limit``."""
     pool = {candidate.lower(): candidate for candidate in candidates}
-    return [pool[match] for match in difflib.get_close_matches(name.lower(), pool, n=limit, cutoff=0.6)]
+    return [pool[match] for match in _close_matches(name.lower(), pool, limit)]
+
+
+def _close_matches(word: str, candidates: Collection[str], limit: int, cutoff: float = 0.6) -> list[str]:
+    """Return what ``difflib.get_close_matches`` does, in a fraction of its time where there are 100,000 candidates.
+
+    The ratio of two words is at most the share of letters that they have in common, whatever their order. It is computed for the
+    candidates with the largest bounds only, until no further one can be among the best.
+    """
+    sizes = {size for size in set(map(len, candidates)) if size and 2.0 * min(size, len(word)) / (size + len(word)) >= cutoff}
+    fitting = [candidate for candidate in candidates if len(candidate) in sizes]
+    common = zip(_letters_in_common(word, fitting), fitting, strict=True)
+    bounds = [(2.0 * number / (len(word) + len(candidate)), candidate) for number, candidate in common]
+    matcher = difflib.SequenceMatcher()
+    matcher.set_seq2(word)
+    best: list[tuple[float, str]] = []
+    for bound, candidate in sorted(((bound, one) for bound, one in bounds if bound >= cutoff), reverse=True):
+        if len(best) == limit and (bound, candidate) < best[-1]:
+            break
+        matcher.set_seq1(candidate)
+        ratio = matcher.ratio()
+        if ratio >= cutoff:
+            best = sorted([*best, (ratio, candidate)], reverse=True)[:limit]
+    return [candidate for _, candidate in best]
+
+
+def _letters_in_common(word: str, candidates: Sequence[str]) -> Iterator[int]:
+    """Yield how many letters each candidate shares with a word, a column per letter: no loop in Python over the candidates."""
+    columns = [
+        map(contains, candidates, repeat(letter)) if number == 1 else map(min, map(str.count, candidates, repeat(letter)), repeat(number))
+        for letter, number in Counter(word).items()
+    ]
+    return map(sum, zip(*columns, strict=True))
 
 
 def did_you_mean(name: str, candidates: Iterable[str], limit: int = 1) -> str:

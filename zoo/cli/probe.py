@@ -136,13 +136,13 @@ def child(result: str, distribution: str, name: str, build: str, preload: str) -
     document = {
         "status": collected.plugin.status,
         "cause": collected.plugin.cause,
-        "backbones": [spec.name for spec in collected.backbones],
+        "backbones": list(collected.backbones.names),
         "heads": [head.name for head in collected.heads],
         "changes": changed(before, snapshot()),
         "torch": "torch" in sys.modules and not preload,
     }
-    if build and collected.backbones:
-        document |= _built(collected.backbones[0].name, collected.plugin)
+    if build and collected.backbones.names:
+        document |= _built(collected.backbones.names[0], collected.plugin)
     Path(result).write_text(json.dumps(document), encoding="utf-8")
     os._exit(0)  # threads of the plugin must not keep the process alive
 

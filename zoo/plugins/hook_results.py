@@ -5,7 +5,6 @@ A plugin with a cached listing is not imported until its open family is asked fo
 
 from __future__ import annotations
 
-import gc
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
@@ -18,7 +17,9 @@ from zoo.declare import BackboneSpec, HeadSpec
 from zoo.errors import PluginError, count, did_you_mean
 from zoo.plugins import listing_cache
 from zoo.plugins.compat import misfit
+from zoo.plugins.listing_file import Listed
 from zoo.plugins.loader import Plugin, describe, load
+from zoo.plugins.spec_list import SpecList, gc_paused
 from zoo.tasks.task import Task, faults_of_task
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class Contribution(NamedTuple):
     """The hook results of a plugin; both lists are empty unless the plugin is ``ok``."""
 
     plugin: Plugin
-    backbones: list[BackboneSpec]
+    backbones: SpecList
     heads: list[HeadSpec]
     hooks: Callable[[], Any] | None = None
     offers: tuple[str, ...] = ()
@@ -75,28 +76,32 @@ def collect(plugin: Plugin, *, fresh: bool = False) -> Contribution:
         fresh: Whether to import it in any case.
     """
     if plugin.status != "ok":
-        return Contribution(plugin, [], [])
+        return _empty(plugin)
     known = None if fresh or plugin.object is not None else listing_cache.recall(plugin)
     if known:
         return Contribution(plugin, known.backbones, known.heads, lambda: _imported_hooks(plugin), known.hooks)
     fault = misfit(plugin.found, plugin.versions) if plugin.found else ""
     loaded = plugin.failed(fault) if fault else load(plugin)
-    return _called(loaded) if loaded.status == "ok" else Contribution(loaded, [], [])
+    return _called(loaded) if loaded.status == "ok" else _empty(loaded)
 
 
 def _called(plugin: Plugin) -> Contribution:
     """Validate and call the hooks of an imported plugin."""
     try:
         hooks = _bind(plugin.object)
-        backbones, heads = _call(hooks.zoo_backbones, BackboneSpec), _call(hooks.zoo_heads, HeadSpec)
+        backbones, heads = SpecList.of(_call(hooks.zoo_backbones, BackboneSpec)), _call(hooks.zoo_heads, HeadSpec)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a plugin must not end the process
         cause = str(error) if isinstance(error, PluginError) else describe(error)
-        return Contribution(plugin.failed(cause), [], [])
+        return _empty(plugin.failed(cause))
     offers = tuple(name for name in HOOKS if getattr(hooks, name).get_hookimpls())
-    listing_cache.remember(plugin, listing_cache.Listed(backbones, heads, offers))
+    listing_cache.remember(plugin, Listed(backbones, heads, offers))
     return Contribution(plugin, backbones, heads, lambda: hooks, offers)
+
+
+def _empty(plugin: Plugin) -> Contribution:
+    return Contribution(plugin, SpecList.of(()), [])
 
 
 def _imported_hooks(plugin: Plugin) -> Any:
@@ -110,14 +115,8 @@ def _imported_hooks(plugin: Plugin) -> Any:
 
 def collect_all(plugins: Iterable[Plugin]) -> list[Contribution]:
     """Collect the listings of all plugins; a fault of one does not affect others."""
-    # Garbage collection would double the time of a large listing, whose objects all stay alive.
-    paused = gc.isenabled()
-    gc.disable()
-    try:
+    with gc_paused():
         return [collect(plugin) for plugin in plugins]
-    finally:
-        if paused:
-            gc.enable()
 
 
 def _bind(thing: object) -> Any:

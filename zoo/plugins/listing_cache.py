@@ -1,39 +1,26 @@
 """Cache of plugin listings per installed distribution, so that later listings import no plugin.
 
-One JSON file per plugin below the user's cache folder. It holds declarations only. Its ``key`` covers the distribution and
-its files, the versions of its requirements, and zoo itself.
+One file per plugin below the user's cache folder, in the format of ``listing_file``. It holds declarations only. Its ``key`` covers
+the distribution and its files, the versions of its requirements, and zoo itself.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
-import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from zoo import declare
-from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume, Weights
+from zoo.plugins.listing_file import Listed, decode, encode
 from zoo.plugins.loader import Plugin
 from zoo.plugins.policy import OWN
 from zoo.util.atomic_write import cache_folder, write_text
 
-FORMAT = 1
-KINDS = {kind.__name__: kind for kind in (Image, Text, Volume, Features)}
-SHARED = ("layers", "inputs", "features", "options", "metrics")  # many backbones share one, which is stored once
-FIELDS = tuple(f.name for f in dataclasses.fields(BackboneSpec))
+FORMAT = 2
 MOST_FILES = 2000  # of a plugin installed in place; larger ones are imported each time
-
-
-class Listed(NamedTuple):
-    """The listing of a plugin, and the names of its hooks."""
-
-    backbones: list[BackboneSpec]
-    heads: list[HeadSpec]
-    hooks: tuple[str, ...]
 
 
 def recall(plugin: Plugin) -> Listed | None:
@@ -42,10 +29,8 @@ def recall(plugin: Plugin) -> Listed | None:
     if path is None:
         return None
     try:
-        document = json.loads(_trusted(path))
-        if document["key"] != _key(plugin):
-            return None
-        return Listed(*_decode(document), tuple(document["hooks"]))
+        key = _key(plugin)
+        return decode(_trusted(path), key) if key else None
     except Exception:  # missing, damaged, or of another format
         return None
 
@@ -59,9 +44,8 @@ def remember(plugin: Plugin, listed: Listed) -> bool:
         key = _key(plugin)
         if key is None:
             return False
-        document = {"key": key, "hooks": list(listed.hooks), **_encode(listed)}
-        text = json.dumps(document, separators=(",", ":"))
-        if Listed(*_decode(json.loads(text)), listed.hooks) != listed:  # such as a live object in a declaration
+        text = encode(listed, key)
+        if not _equal(decode(text.encode(), key), listed):  # such as a list in place of a tuple
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o700)  # other users can write to the folder
@@ -69,6 +53,10 @@ def remember(plugin: Plugin, listed: Listed) -> bool:
     except Exception:  # such as an odd declaration or a full disk
         return False
     return True
+
+
+def _equal(read: Listed | None, listed: Listed) -> bool:
+    return read is not None and [*read.backbones] == [*listed.backbones] and (read.heads, read.hooks) == (listed.heads, listed.hooks)
 
 
 def forget(plugin: Plugin) -> None:
@@ -156,66 +144,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size
-
-
-def _encode(listed: Listed) -> dict[str, Any]:
-    tables: dict[str, dict[str, int]] = {name: {} for name in SHARED}
-    rows = []
-    for spec in listed.backbones:
-        row = {name: getattr(spec, name) for name in FIELDS}
-        for name in SHARED:
-            text = json.dumps(_plain(row[name]))
-            row[name] = tables[name].setdefault(text, len(tables[name]))
-        row["weights"] = dataclasses.asdict(spec.weights) if spec.weights else None  # by hand, for speed with thousands of them
-        rows.append(list(row.values()))
-    shared = {name: [json.loads(text) for text in table] for name, table in tables.items()}
-    heads = [dataclasses.asdict(head) for head in listed.heads]
-    return {"fields": FIELDS, "shared": shared, "backbones": rows, "heads": heads}
-
-
-def _decode(document: Mapping[str, Any]) -> tuple[list[BackboneSpec], list[HeadSpec]]:
-    if tuple(document["fields"]) != FIELDS:
-        raise ValueError("written by another version")
-    flat = {"flat"}
-    shared = {
-        name: [value["flat"] if isinstance(value, dict) and value.keys() == flat else _rich(value) for value in table]
-        for name, table in document["shared"].items()
-    }
-    places = [(FIELDS.index(name), shared[name]) for name in SHARED]
-    backbones = []
-    for row in document["backbones"]:
-        for place, table in places:
-            row[place] = table[row[place]]
-        if row[_WEIGHTS]:
-            row[_WEIGHTS] = Weights(**row[_WEIGHTS])
-        backbones.append(BackboneSpec(**dict(zip(FIELDS, row, strict=True))))
-    return backbones, [HeadSpec(**head) for head in document["heads"]]
-
-
-_WEIGHTS = FIELDS.index("weights")
-
-
-def _plain(value: Any) -> Any:
-    """Convert a value for JSON, marking tuples and declarations; ``json`` refuses other types."""
-    if type(value).__name__ in KINDS and type(value) is KINDS[type(value).__name__]:
-        return {type(value).__name__: {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
-    if isinstance(value, tuple):
-        return {"()": [_plain(item) for item in value]}
-    if isinstance(value, Mapping):
-        if all(type(key) is str and type(item) in (str, int, float, bool) for key, item in value.items()):
-            return {"flat": dict(value)}  # unchanged, as most options and metrics
-        return {"{}": [[_plain(key), _plain(item)] for key, item in value.items()]}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
-def _rich(value: Any) -> Any:
-    if isinstance(value, dict):
-        ((mark, inner),) = value.items()
-        if mark == "flat":
-            return inner
-        if mark == "()":
-            return tuple(_rich(item) for item in inner)
-        if mark == "{}":
-            return {_rich(key): _rich(item) for key, item in inner}
-        return KINDS[mark](**{name: _rich(item) for name, item in inner.items()})
-    return [_rich(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -58,19 +59,20 @@ class Miss(NamedTuple):
 
 
 class Lookup:
-    """Finds backbones of plugins and registry files by name.
-
-    Attributes:
-        given: Entries of the plugins by id; more than one entry under an id is a clash.
-    """
+    """Finds backbones of plugins and registry files by name; of a plugin's listing it reads what it returns."""
 
     def __init__(self, contributions: Sequence[Contribution], files: RegistryData) -> None:
-        self.given: dict[str, list[Entry]] = {}
-        for contribution in contributions:
-            for spec in contribution.backbones:
-                self.given.setdefault(spec.name, []).append(pinned(Entry(spec, contribution.plugin), files.pins))
         self._contributions = contributions
         self._files = files
+
+    def given(self, name: str) -> list[Entry]:
+        """Return the entries of the plugins under an id; more than one is a clash."""
+        owners = [one for one in self._contributions if name in one.backbones]
+        return [pinned(Entry(spec, one.plugin), self._files.pins) for one in owners for spec in one.backbones.named(name)]
+
+    def given_names(self) -> Iterator[str]:
+        """Yield the ids of the plugins, once per entry."""
+        return chain.from_iterable(one.backbones.names for one in self._contributions)
 
     def find(self, name: str, *, ask: bool, trail: tuple[str, ...] = ()) -> Entry | Miss:
         """Return the entry of a name, or the miss at the end of its trail.
@@ -87,7 +89,7 @@ class Lookup:
         """
         if name in trail:
             raise RegistryFileError(f"the registry files lead in a circle: {' -> '.join((*trail, name))}")
-        if name in self._files.aliases and "/" in name and name in self.given:
+        if name in self._files.aliases and "/" in name and any(name in one.backbones for one in self._contributions):
             remedy = f'choose another alias, or derive the backbone anew under its name: [backbones."{name}"]'
             raise RegistryFileError(f"the alias {name!r} of a registry file would hide the backbone of that name; {remedy}")
         if name in self._files.aliases:
@@ -109,7 +111,7 @@ class Lookup:
 
     def _exact(self, name: str) -> Entry | None:
         distribution, _, full = name.rpartition(":")
-        given = self.given.get(full, [])
+        given = self.given(full)
         if distribution:
             given = [entry for entry in given if entry.plugin and entry.plugin.distribution == distribution]
         if len(given) > 1:
@@ -150,7 +152,7 @@ class Lookup:
     def _short(self) -> Mapping[str, list[str]]:
         """Ids by the part after their source."""
         short: dict[str, list[str]] = {}
-        for name in sorted({*self.given, *self._files.backbones}):
+        for name in sorted({*self.given_names(), *self._files.backbones}):
             short.setdefault(name.partition("/")[2], []).append(name)
         return short
 
@@ -158,7 +160,7 @@ class Lookup:
         candidates = []
         for one in full:
             derived = self._files.backbones.get(one)
-            candidates.append(f"{one} ({derived.file if derived else origins(self.given[one])})")
+            candidates.append(f"{one} ({derived.file if derived else origins(self.given(one))})")
         return AmbiguousNameError(f"{name!r} is the short name of {len(candidates)} backbones; give the full id: {', '.join(candidates)}")
 
 

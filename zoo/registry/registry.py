@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from zoo.errors import AmbiguousNameError, OptionError, PluginError, RegistryFil
 from zoo.plugins.hook_results import collect_all
 from zoo.plugins.loader import Plugin, as_plugin, find_plugins
 from zoo.plugins.policy import Policy, current_policy
+from zoo.plugins.spec_list import gc_paused
 from zoo.registry.lookup import Entry as Entry
 from zoo.registry.lookup import Lookup, Miss, origins
 from zoo.registry.registry_files import default_files, read_files
@@ -35,8 +37,6 @@ class Registry:
     Attributes:
         plugins: Every plugin found, also those that failed or are disabled.
         aliases: Short names and the ids they mean.
-        pending: Ids of derived backbones whose base no plugin lists. They are looked up on use, so that listing imports no
-            model library.
 
     Raises:
         RegistryFileError: If a file has faults. Faults of plugins are in ``faults``.
@@ -51,15 +51,17 @@ class Registry:
         self.plugins: list[Plugin] = [contribution.plugin for contribution in self._contributions]
         self.aliases: dict[str, str] = self._files.aliases
         self._lookup = Lookup(self._contributions, self._files)
-        given = self._lookup.given
-        self._listed = {name: entries if len(entries) == 1 else _by_origin(entries) for name, entries in given.items()}
-        self.pending: list[str] = []
-        self._list_derived()
 
     @cached_property
     def clashes(self) -> dict[str, list[Entry]]:
         """Ids that more than one plugin gives, unless a registry file defines them."""
-        return {name: entries for name, entries in self._listed.items() if len(entries) > 1}
+        numbers = Counter(self._lookup.given_names())
+        return {name: self._entries(name) for name, number in numbers.items() if number > 1 and name not in self._files.backbones}
+
+    @property
+    def pending(self) -> list[str]:
+        """Ids of derived backbones whose base no plugin lists; they are looked up on use, so that listing imports no model library."""
+        return [name for name, entry in self._derived.items() if isinstance(entry, Miss)]
 
     @property
     def faults(self) -> list[str]:
@@ -72,7 +74,12 @@ class Registry:
 
     def names(self) -> list[str]:
         """Return every id, sorted, those of ``pending`` backbones included."""
-        return sorted({*self._listed, *self.pending})
+        return sorted(dict.fromkeys([*self._lookup.given_names(), *self._files.backbones]))  # a dict keeps the order, which is fast to sort
+
+    def listed(self, pattern: str = "*") -> list[str]:
+        """Return the ids that a pattern of ``search`` matches, sorted, without those of ``pending`` backbones; reads no declaration."""
+        matches, pending = name_matcher(pattern), set(self.pending)
+        return [name for name in self.names() if name not in pending and (pattern == "*" or matches(name))]
 
     def given_by(self, plugin: Plugin) -> tuple[int, int]:
         """Return the numbers of backbones and heads of a plugin."""
@@ -113,13 +120,11 @@ class Registry:
         filters: dict[str, Any] = {"modality": modality, "max_params": max_params, "license": license, "image_size": image_size}
         filters |= {"source": source, "pretrained": pretrained, "max_gmacs": max_gmacs}
         filters = {key: value for key, value in filters.items() if value is not None}
-        entries = [entry for name in sorted(self._listed) for entry in self._listed[name]]
         if filters:
-            check_filters(filters, [entry.spec for entry in entries], lambda source: source_provider(source, self._known))
-        if pattern != "*":
-            entries = self._matching(pattern, entries)
-        found = [entry for entry in entries if passes(entry.spec, filters)] if filters else entries
-        return found if sort == "name" else sorted(found, key=lambda entry: order(entry.spec))
+            check_filters(filters, self._values, lambda source: source_provider(source, self._known))
+        with gc_paused():
+            entries = [entry for entry in self._matching(pattern, source) if passes(entry.spec, filters)]
+        return entries if sort == "name" else sorted(entries, key=lambda entry: order(entry.spec))
 
     def resolve(self, name: str) -> Entry:
         """Return the backbone of a name.
@@ -192,25 +197,38 @@ class Registry:
     def _known(self) -> Known:
         return Known(self.plugins, self._files.sources, self.aliases, self._files.backbones.keys(), self.names())
 
-    def _list_derived(self) -> None:
+    @cached_property
+    def _derived(self) -> dict[str, Entry | Miss]:
+        """Backbones of registry files; those whose base no plugin lists are misses."""
         found: dict[str, Entry | Miss] = {}
         for name in self._files.backbones:
             try:
                 found[name] = self._lookup.find(name, ask=False)
             except (AmbiguousNameError, RegistryFileError):  # raised when the backbone is used, not when it is listed
                 found[name] = Miss(name)
-        for name, entry in found.items():
-            self._listed.pop(name, None)
-            if isinstance(entry, Entry):
-                self._listed[name] = [entry]
-            else:
-                self.pending.append(name)
+        return found
 
-    def _matching(self, pattern: str, entries: Iterable[Entry]) -> list[Entry]:
-        matches = name_matcher(pattern)
-        found = [entry for entry in entries if matches(entry.spec.name)]
-        # An alias matches by its own name; open families are asked only for backbones that a file names.
-        return found or [self._found(self._lookup.find(pattern, ask=pattern in self.pending))]
+    def _entries(self, name: str) -> list[Entry]:
+        """Return the entries of a listed id; there are several if it clashes."""
+        derived = self._derived.get(name)
+        found = [derived] if isinstance(derived, Entry) else self._lookup.given(name)
+        return found if len(found) == 1 else sorted(found, key=lambda entry: entry.origin)
+
+    def _matching(self, pattern: str, source: str | None) -> Iterator[Entry]:
+        names = self.listed(pattern)
+        for name in names:
+            if source is None or name.partition("/")[0] == source:
+                yield from self._entries(name)
+        if not names and pattern != "*":
+            # An alias matches by its own name; open families are asked only for backbones that a file names.
+            yield self._found(self._lookup.find(pattern, ask=pattern in self.pending))
+
+    def _values(self, key: str) -> set[str]:
+        """Return the values of a filter that listed backbones have."""
+        names = self.listed()
+        if key == "source":
+            return {name.partition("/")[0] for name in names}
+        return {getattr(entry.spec, key) for name in names for entry in self._entries(name)}
 
     def _found(self, entry: Entry | Miss) -> Entry:
         if isinstance(entry, Miss):
@@ -261,7 +279,9 @@ def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:
         OptionError: If a filter does not exist, or has a value that no backbone has.
     """
     check_options(filters, FILTERS, "list_backbones")
-    return list(dict.fromkeys(entry.spec.name for entry in default_registry().search(pattern, **filters)))
+    registry = default_registry()
+    names = [] if filters else registry.listed(pattern)
+    return names or list(dict.fromkeys(entry.spec.name for entry in registry.search(pattern, **filters)))
 
 
 def _installed(policy: Policy) -> list[Plugin]:
@@ -269,10 +289,6 @@ def _installed(policy: Policy) -> list[Plugin]:
     for warning in policy.unmatched([plugin.found for plugin in found if plugin.found]):
         log.warning(warning)
     return found
-
-
-def _by_origin(entries: list[Entry]) -> list[Entry]:
-    return sorted(entries, key=lambda entry: entry.origin)
 
 
 def _labels(plugins: Iterable[Plugin]) -> str:

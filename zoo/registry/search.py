@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from zoo.declare import PERMISSIVE, BackboneSpec, Image
@@ -22,7 +22,12 @@ def name_matcher(pattern: str) -> Callable[[str], bool]:
         word = pattern.lower()
         return lambda name: word in name.lower()
     match = re.compile(fnmatch.translate(pattern), re.IGNORECASE).match
-    return lambda name: bool(match(name) or match(name.partition("/")[2]) or match(name.rpartition("/")[2]))
+
+    def matches(name: str) -> bool:
+        rest = name.partition("/")[2]
+        return bool(match(name) or match(rest) or ("/" in rest and match(rest.rpartition("/")[2])))
+
+    return matches
 
 
 def sort_key(by: str) -> Callable[[BackboneSpec], Any]:
@@ -55,12 +60,12 @@ ORDERS: dict[str, Callable[[BackboneSpec], float]] = {
 }
 
 
-def check_filters(filters: Mapping[str, Any], specs: Sequence[BackboneSpec], provider: Callable[[str], str]) -> None:
+def check_filters(filters: Mapping[str, Any], values: Callable[[str], Iterable[str]], provider: Callable[[str], str]) -> None:
     """Check that backbones with these values exist; all faults at once.
 
     Args:
         filters: Filters of a search.
-        specs: Every listed spec.
+        values: Returns the values of ``modality``, ``license`` or ``source`` that listed backbones have; called for an unusual value.
         provider: Returns which plugin would provide a source, or an empty string.
 
     Raises:
@@ -69,8 +74,10 @@ def check_filters(filters: Mapping[str, Any], specs: Sequence[BackboneSpec], pro
     faults = []
     for key, extra in (("modality", {"image", "text", "volume"}), ("license", {"permissive", "unknown", *PERMISSIVE}), ("source", set())):
         value = filters.get(key)
-        known = sorted({*extra, *(getattr(spec, key) for spec in specs)}) if value is not None else []
-        if value is not None and value not in known:
+        if value is None or value in extra:
+            continue
+        known = sorted({*extra, *values(key)})
+        if value not in known:
             remedy = provider(value) if key == "source" else ""
             remedy = f"{value}/… {remedy}" if remedy else f"there are: {examples(known, 12)}"
             faults.append(f"no backbone has {key} {value!r}{did_you_mean(value, known)}; {remedy}")

@@ -66,8 +66,9 @@ def source_provider(source: str, known: Known) -> str:
 
 def nearest_names(name: str, known: Known, limit: int = 3) -> list[str]:
     """Return the aliases and ids most similar to a name; one that differs in case alone comes first."""
-    ids = [*known.aliases, *known.names]
-    same = [full for full in ids if name.lower() in (full.lower(), full.partition("/")[2].lower())]
+    ids, lower = [*known.aliases, *known.names], name.lower()
+    alike = [full for full in ids if full.lower().endswith(lower)]
+    same = [full for full in alike if lower in (full.lower(), full.partition("/")[2].lower())]
     if "/" in name:
         found = nearest(name, ids, limit)
     else:  # a short name is compared with the part after the source
