@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.declare import WEIGHT_FILES as WEIGHT_FILES
 from zoo.declare import BackboneSpec as BackboneSpec
 from zoo.declare import Features as Features
 from zoo.declare import HeadSpec as HeadSpec
@@ -16,6 +17,8 @@ from zoo.declare import Volume as Volume
 from zoo.declare import Weights as Weights
 from zoo.errors import OptionError as OptionError
 from zoo.errors import ZooError as ZooError
+from zoo.errors import check_options as check_options
+from zoo.errors import did_you_mean as did_you_mean
 from zoo.hookspecs import API_VERSION as API_VERSION
 from zoo.hookspecs import hookimpl as hookimpl
 

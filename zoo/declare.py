@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from zoo.errors import DeclarationError, did_you_mean, fault_list
+from zoo.util.digest_forms import SHA256_DIGITS, is_hexadecimal, is_sha256
 
 Layers: TypeAlias = "Mapping[str, str | Sequence[str]] | str"
 Layout: TypeAlias = Literal["BCHW", "BHWC", "BCDHW", "BND", "BD"]
@@ -26,12 +27,13 @@ POOLS: dict[str, tuple[str, ...]] = {
     "BND": ("token", "avg", "max", "last"),
     "BD": ("none",),
 }
+# Names of weights: in a folder or a repository, the first of these that exists.
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 OVERFLOWS = ("truncate", "error", "windows")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc", "unlicense"})
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.@-]+)+")
-_PREFIX = re.compile(r"([0-9a-f]{8,64})?")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -250,7 +252,7 @@ class Weights:
     repo: str = ""
     revision: str = ""
     package: str = ""
-    file: str = "model.safetensors"
+    file: str = WEIGHT_FILES[0]
     sha256: str = ""
     license: str = "unknown"
     url: str = ""
@@ -263,15 +265,22 @@ class Weights:
             return  # fast path: every listing makes thousands of these
         places = {"repo": self.repo, "package": self.package, "url": self.url}
         given = [f"{name} {value!r}" for name, value in places.items() if value]
-        digests, digits = (("sha256", self.sha256), ("converted_sha256", self.converted_sha256)), re.compile(r"[0-9a-f]{64}")
+        digests = ("sha256", self.sha256), ("converted_sha256", self.converted_sha256)
+        prefix = self.sha256_prefix
         faults = [
             (len(given) > 1, f"{' and '.join(given)} are given; there is one place"),
-            *((bool(value) and not digits.fullmatch(value), f"{name} {value!r} is not 64 hexadecimal digits") for name, value in digests),
-            (not _PREFIX.fullmatch(self.sha256_prefix), f"sha256_prefix {self.sha256_prefix!r} is not 8 to 64 hexadecimal digits"),
-            (bool(self.sha256_prefix) and not self.url, "sha256_prefix is given without url; give sha256"),
+            *(
+                (bool(value) and not is_sha256(value), f"{name} {value!r} is not {SHA256_DIGITS} hexadecimal digits")
+                for name, value in digests
+            ),
             (
-                bool(self.sha256) and not self.sha256.startswith(self.sha256_prefix),
-                f"sha256 {self.sha256!r} does not begin with sha256_prefix {self.sha256_prefix!r}",
+                bool(prefix) and not (8 <= len(prefix) <= SHA256_DIGITS and is_hexadecimal(prefix)),
+                f"sha256_prefix {prefix!r} is not 8 to {SHA256_DIGITS} hexadecimal digits",
+            ),
+            (bool(prefix) and not self.url, "sha256_prefix is given without url; give sha256"),
+            (
+                bool(self.sha256) and not self.sha256.startswith(prefix),
+                f"sha256 {self.sha256!r} does not begin with sha256_prefix {prefix!r}",
             ),
             (not self.file, "file is empty"),
         ]

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import functools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from operator import contains
 from typing import Any, TypeVar
@@ -246,7 +246,9 @@ def checked_fields(kind: type[Kind]) -> type[Kind]:
     return kind
 
 
-def check_options(given: Iterable[str], known: Iterable[str], owner: str, *, beside: Iterable[str] = ()) -> None:
+def check_options(
+    given: Iterable[str], known: Iterable[str], owner: str, *, beside: Iterable[str] = (), remedies: Mapping[str, str] | None = None
+) -> None:
     """Check that ``owner`` has all the given options.
 
     Args:
@@ -254,11 +256,16 @@ def check_options(given: Iterable[str], known: Iterable[str], owner: str, *, bes
         known: Names of the options that it has.
         owner: Name of the owner of the options, for the message.
         beside: Named arguments of the function, also suggested for a misspelt option.
+        remedies: What to do instead of options that many expect and ``owner`` does not have; told in place of the nearest name.
 
     Raises:
-        OptionError: Naming each unknown option and its nearest known one.
+        OptionError: Naming each unknown option with its remedy or its nearest known one.
     """
-    known, beside = sorted(known), list(beside)
-    unknown = [f"{name!r}{did_you_mean(name, [*known, *beside])}" for name in given if name not in known]
+    known, beside, told = sorted(known), list(beside), remedies or {}
+    unknown = [
+        f"{name!r} ({told[name]})" if name in told else f"{name!r}{did_you_mean(name, [*known, *beside])}"
+        for name in given
+        if name not in known
+    ]
     if unknown:
         raise OptionError(f"{owner} has no option {', '.join(unknown)}; it has: {', '.join(known) or 'none'}")

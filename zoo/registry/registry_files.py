@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,10 @@ from typing import Any
 from zoo.declare import BackboneSpec, Image, Text, Volume, Weights, from_fields
 from zoo.errors import DeclarationError, RegistryFileError, count, did_you_mean, fault_list
 from zoo.util.atomic_write import config_folder
+from zoo.util.digest_forms import COMMIT_DIGITS, SHA256_DIGITS, is_commit, is_sha256
 from zoo.util.toml_files import read_toml
 
+_PINNED = (("revision", is_commit, COMMIT_DIGITS), ("sha256", is_sha256, SHA256_DIGITS))
 _BACKBONE_KEYS = ("base", "weights", "options", "inputs", "description")
 # A registry file must not name code, such as the function that opens a tokenizer: it may be in the current directory.
 _INPUT_KEYS = sorted({f.name for kind in (Image, Text, Volume) for f in dataclasses.fields(kind)} - {"tokenizer"})
@@ -165,8 +166,8 @@ class _Reader:
         where, before = f"pin {name!r}", len(self.faults)
         if "/" not in name:
             self.faults.append(f"{where}: the name is not a full id 'source/name'; see the first line of: zoo show {name}")
-        for key, digits in (("sha256", 64),) if "url" in table else (("revision", 40), ("sha256", 64)):
-            if not re.fullmatch(rf"[0-9a-f]{{{digits}}}", str(table.get(key))):
+        for key, fits, digits in _PINNED[1:] if "url" in table else _PINNED:
+            if not fits(str(table.get(key))):
                 self.faults.append(f"{where}: {key} is {table.get(key)!r}; it must be {digits} hexadecimal digits")
         place = "url" if "url" in table else "repo"
         self._text(table.get(place), f"{where}: {place}")

@@ -20,6 +20,7 @@ from zoo.testing.groups import execution_order as execution_order
 from zoo.testing.groups import groups_run_in_order as groups_run_in_order
 from zoo.testing.groups import param_groups_hold_each_parameter_once as param_groups_hold_each_parameter_once
 from zoo.testing.groups import taps_give_every_group as taps_give_every_group
+from zoo.testing.random_values import randomise as randomise
 from zoo.testing.saved import saved_model_returns as saved_model_returns
 from zoo.testing.subject import Subject as Subject
 from zoo.testing.techniques import lora_targets_exist as lora_targets_exist

@@ -7,6 +7,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from zoo.declare import WEIGHT_FILES
 from zoo.errors import WeightsError, count, examples, owner_prefix
 from zoo.util.atomic_write import cache_folder, room_for, write_json, write_text
 from zoo.weights.entry_lock import entry_lock
@@ -15,8 +16,7 @@ from zoo.weights.shards import INDEX_SUFFIX, PICKLED_INDEX, model_digest, read_i
 
 log = logging.getLogger("zoo")
 VERSION = 1  # of the conversion; another one gives other files
-_NAME = "model.safetensors"
-_NAMES = (_NAME, f"{_NAME}{INDEX_SUFFIX}")
+_NAMES = WEIGHT_FILES[:2]
 
 
 def converted_folder() -> Path:
@@ -97,7 +97,7 @@ def _convert(source: Path, folder: Path, owner: str) -> None:
         if source.name.endswith(INDEX_SUFFIX):
             path, objects = _convert_shards(source, folder, owner)
         else:
-            path = folder / _NAME
+            path = folder / _NAMES[0]
             objects = list(convert(source, path).objects)
         record = {"version": VERSION, "source": source.name, "sha256": model_digest(path, owner), "objects": objects}
         write_json(folder / "conversion.json", record)
@@ -122,7 +122,7 @@ def _convert_shards(source: Path, folder: Path, owner: str) -> tuple[Path, list[
         held = read_header(out, owner).keys()
         index.check(name, held, owner)
         names |= dict.fromkeys(held, out.name)
-    path = folder / f"{_NAME}{INDEX_SUFFIX}"
+    path = folder / _NAMES[1]
     write_text(path, json.dumps({"weight_map": names}, indent=1) + "\n")
     log.info("%s: converted %s", owner, count(len(index.shards), "shard"))
     return path, objects

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from zoo.errors import WeightsError, WeightsNotFoundError, owner_prefix
 from zoo.util.atomic_write import cache_folder, room_for, write_json
+from zoo.util.digest_forms import is_sha256
 from zoo.util.file_digest import file_digest
 from zoo.weights.entry_lock import entry_lock
 from zoo.weights.safetensors_header import format_of
@@ -58,7 +59,7 @@ def first_download(url: str) -> Downloaded | None:
         found = Downloaded(folder / str(record["name"]), str(record["sha256"]), int(record["size"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if re.fullmatch(r"[0-9a-f]{64}", found.sha256) else None
+    return found if is_sha256(found.sha256) else None
 
 
 def download(url: str, owner: str, *, sha256: str = "", prefix: str = "", size: int = 0) -> Downloaded:

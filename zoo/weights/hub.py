@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, overload
 
 from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples, owner_prefix
+from zoo.util.digest_forms import is_commit, is_sha256
 from zoo.weights.hub_cache import check_cached, is_repository, unsafe
 
 if TYPE_CHECKING:
     import huggingface_hub
 
 log = logging.getLogger("zoo")
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class NotOnHubError(WeightsNotFoundError):
@@ -61,13 +58,13 @@ class _HubFile(NamedTuple):
 
     def cached_commit(self) -> str:
         """The commit of the revision according to the cache, or an empty string."""
-        if _COMMIT.fullmatch(self.revision):
+        if is_commit(self.revision):
             return self.revision
         try:
             commit = self.folder.joinpath("refs", *self.revision.split("/")).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             return ""
-        return commit if _COMMIT.fullmatch(commit) else ""
+        return commit if is_commit(commit) else ""
 
     def cached(self) -> Path | None:
         """The file in the cache, or None."""
@@ -135,11 +132,9 @@ def file_metadata(repo: str, file: str, revision: str = "", *, owner: str) -> Hu
         _fail(wanted, "HF_HUB_OFFLINE forbids the network")
     with _quiet():
         metadata = _metadata(wanted)
-    if not metadata.commit_hash or not _COMMIT.fullmatch(metadata.commit_hash):
+    if not metadata.commit_hash or not is_commit(metadata.commit_hash):
         _fail(wanted, "the Hub does not give its commit")
-    return HubFileInfo(
-        metadata.commit_hash, metadata.size or 0, metadata.etag if metadata.etag and _SHA256.fullmatch(metadata.etag) else ""
-    )
+    return HubFileInfo(metadata.commit_hash, metadata.size or 0, metadata.etag if metadata.etag and is_sha256(metadata.etag) else "")
 
 
 def _hub_file(repo: str, file: str, revision: str, owner: str) -> _HubFile:
@@ -155,7 +150,7 @@ def _fetch(wanted: _HubFile) -> Path:
     from huggingface_hub import constants
 
     cached = wanted.cached()
-    if _COMMIT.fullmatch(wanted.revision) and (cached or wanted.absence(wanted.revision).exists()):
+    if is_commit(wanted.revision) and (cached or wanted.absence(wanted.revision).exists()):
         return cached or _fail(wanted, "the repository has no such file", kind=_NoFileError)
     if constants.HF_HUB_OFFLINE:
         return cached or _missing(wanted, "HF_HUB_OFFLINE forbids the network")
@@ -203,7 +198,7 @@ def _metadata(wanted: _HubFile) -> huggingface_hub.HfFileMetadata:
 def _mark_absent(wanted: _HubFile, error: Exception) -> None:
     """Write the client's marker that a commit does not have a file, for later calls without network."""
     commit = getattr(getattr(error, "response", None), "headers", {}).get("X-Repo-Commit", "")
-    if _COMMIT.fullmatch(commit):
+    if is_commit(commit):
         with suppress(OSError):  # the cache cannot be written
             wanted.absence(commit).parent.mkdir(parents=True, exist_ok=True)
             wanted.absence(commit).touch()

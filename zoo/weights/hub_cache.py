@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from zoo.errors import WeightsError, owner_prefix
+from zoo.util.digest_forms import is_sha256
 from zoo.util.file_digest import file_digest
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
@@ -56,7 +56,7 @@ def check_cached(folder: Path, path: Path, owner: str) -> Path:
             f"{owner_prefix(owner)}{str(path)!r} leads to {str(real)!r}, which does not exist; remove the link and fetch it again"
         )
     # Large files carry their sha256 as name; small ones the 40 digits of git's own digest.
-    if path.is_symlink() and _SHA256.fullmatch(blob.name) and (found := blob_digest(real)) != blob.name:
+    if path.is_symlink() and is_sha256(blob.name) and (found := blob_digest(real)) != blob.name:
         raise WeightsError(f"{owner_prefix(owner)}{str(real)!r} is damaged: its sha256 is {found}; remove it and fetch it again")
     return path
 
@@ -70,7 +70,7 @@ def repository_of(path: Path) -> Path | None:
 
 def is_blob(path: Path) -> bool:
     """Return whether a file is a blob of a Hub cache named by its sha256, which is never written to in place."""
-    return path.is_symlink() and repository_of(path) is not None and bool(_SHA256.fullmatch(path.readlink().name))
+    return path.is_symlink() and repository_of(path) is not None and is_sha256(path.readlink().name)
 
 
 def blob_digest(path: Path) -> str:

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from zoo.declare import Weights
+from zoo.declare import WEIGHT_FILES, Weights
 from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples, owner_prefix
 from zoo.weights.converted import converted, find_converted
 from zoo.weights.download import download, first_download, forget, locked
@@ -20,9 +20,6 @@ from zoo.weights.shards import INDEX_SUFFIX, PICKLED_INDEX, SAFETENSORS_INDEX, m
 
 log = logging.getLogger("zoo")
 
-SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
-# In a folder or a repository, the first of these that exists.
-NAMES = (SAFE, f"{SAFE}{INDEX_SUFFIX}", PICKLED, f"{PICKLED}{INDEX_SUFFIX}")
 CHECKPOINTS = (".bin", ".pt", ".pth", ".ckpt", ".tar", ".pkl", PICKLED_INDEX)  # written by torch.save
 _OTHERS = {
     ".h5": "TensorFlow", ".onnx": "ONNX", ".tflite": "TensorFlow Lite", ".msgpack": "Flax", ".gguf": "GGUF", ".pb": "TensorFlow",
@@ -91,7 +88,7 @@ def fetch_published(weights: Weights, owner: str) -> Path:
 
 
 def local_file(path: Path, owner: str) -> Path:
-    """Return the weights file at ``path``; in a folder, the first of ``NAMES``.
+    """Return the weights file at ``path``; in a folder, the first of ``WEIGHT_FILES``.
 
     Raises:
         WeightsNotFoundError: If there is none, with the nearest existing name.
@@ -99,7 +96,7 @@ def local_file(path: Path, owner: str) -> Path:
     """
     folder = path if path.is_dir() else None
     if folder:
-        path = next((folder / name for name in NAMES if (folder / name).is_file()), folder / SAFE)
+        path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), folder / WEIGHT_FILES[0])
     if not path.is_file():
         beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
         listed = f"; the folder has: {examples(beside)}" if folder and beside else did_you_mean(path.name, beside)
@@ -165,8 +162,8 @@ def file_names(weights: Weights) -> list[str]:
     names = [weights.file]
     if name.endswith(".safetensors"):
         names.append(f"{weights.file}{INDEX_SUFFIX}")
-    if name == SAFE and not weights.sha256:
-        names += [f"{folder}/{other}".lstrip("/") for other in NAMES[2:]]
+    if name == WEIGHT_FILES[0] and not weights.sha256:
+        names += [f"{folder}/{other}".lstrip("/") for other in WEIGHT_FILES[2:]]
     return names
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import zoo
 
 LIMIT = 10_000_000  # bytes; what is larger is no configuration
-NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")  # of weights
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Folder:
 
     def weights(self, below: str, license: str) -> zoo.Weights:
         """Return the declaration of the weights; whether the folder has any is asked when they are needed."""
-        for name in NAMES:
+        for name in zoo.WEIGHT_FILES:
             self.find(below + name)  # raises for a link that leads out of the folder
         return zoo.Weights(file=str(self.path / below), license=license)
 
@@ -74,7 +73,7 @@ class Repository:
 
     def weights(self, below: str, license: str) -> zoo.Weights:
         """Return the declaration of the weights; whether they exist is asked when they are needed."""
-        return zoo.Weights(repo=self.repo, revision=self.revision, file=below + NAMES[0], license=license)
+        return zoo.Weights(repo=self.repo, revision=self.revision, file=below + zoo.WEIGHT_FILES[0], license=license)
 
 
 Source = Folder | Repository
