@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import CONFIGS, TEXTS, as_padded, batch, randomised, some
+from tiny import CONFIGS, TEXTS, as_padded, batch, some
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,7 +22,7 @@ from transformers import (
 from zoo_hf.families import FAMILIES
 
 import zoo
-from zoo.testing import check_backbone
+from zoo.testing import check_backbone, randomise
 
 # Older transformers compile parts of DeBERTa with a function that newer torch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
@@ -87,7 +87,7 @@ def test_text_features_equal_those_of_the_home_library(kind: str, folder: Callab
 @pytest.mark.parametrize("kind", TEXTS)
 def test_neither_padding_nor_other_texts_change_what_a_text_gives(kind: str, folder: Callable[..., Path]) -> None:
     options: dict[str, Any] = {"pooler": False} if FAMILIES[kind].pooler else {}
-    module: Any = randomised(zoo.get(folder(kind), weights=False, **options).build())
+    module: Any = randomise(zoo.get(folder(kind), weights=False, **options).build())
     other, given = batch(padding=9), batch()
     with torch.no_grad():
         features, again = module(given)[1, :6], module(other)[1, :6]
@@ -161,6 +161,9 @@ def test_options_change_the_configuration(folder: Callable[..., Path]) -> None:
     ("options", "facts"),
     [
         ({"hidden_dropout_rate": 0.3}, ["'hidden_dropout_rate'", "'hidden_dropout_prob'"]),
+        ({"output_stride": 8}, ["'output_stride'; it has: ", "attn_implementation"]),
+        ({"output_hidden_states": True}, ["'output_hidden_states'"]),
+        ({"model_type": "roberta"}, ["'model_type'"]),
         ({"num_labels": 3}, ["num_labels", "adapt(num_classes=…)"]),
         ({"hidden_size": 32}, ["hidden_size", "config.json"]),
         ({"attn_implementation": "owner/kernels"}, ["owner/kernels", "eager, sdpa"]),

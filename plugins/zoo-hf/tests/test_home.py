@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TEXTS, as_padded, batch, randomised
+from tiny import TEXTS, as_padded, batch
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -20,6 +20,7 @@ from zoo_hf.families import FAMILIES
 from zoo_hf.home import export
 
 import zoo
+from zoo.testing import randomise
 
 # Older transformers compile parts of DeBERTa with a function that newer torch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
@@ -42,7 +43,7 @@ def adapted(kind: str, path: Path, **options: Any) -> Any:
     if home.head == "mlp":
         activation = getattr(backbone.build().config, home.activation.lower()) if home.activation.isupper() else home.activation
         head = {"head": "mlp", "hidden": 16, "activation": activation}
-    return randomised(backbone.adapt(3, pool=home.pool, **head, **home.options, **options))
+    return randomise(backbone.adapt(3, pool=home.pool, **head, **home.options, **options))
 
 
 def opened(auto: Any, path: Path) -> Any:
@@ -70,7 +71,7 @@ def test_a_classifier_of_texts_opens_with_equal_logits(kind: str, folder: Callab
 
 @pytest.mark.parametrize("kind", TOKENS)
 def test_a_classifier_of_tokens_opens_with_equal_logits(kind: str, folder: Callable[..., Path], tmp_path: Path) -> None:
-    model = randomised(zoo.get(folder(kind, tokenizer=True), weights=False).adapt(3, task="token-classification", labels=["O", "B", "I"]))
+    model = randomise(zoo.get(folder(kind, tokenizer=True), weights=False).adapt(3, task="token-classification", labels=["O", "B", "I"]))
     home = opened(AutoModelForTokenClassification, model.save(tmp_path / "saved"))
     with torch.no_grad():
         told = home(**as_padded(kind, batch(), padding=home.config.pad_token_id)).logits[:, :12]
@@ -81,7 +82,7 @@ def test_a_classifier_of_tokens_opens_with_equal_logits(kind: str, folder: Calla
 
 @pytest.mark.parametrize("task", PROBLEMS)
 def test_classes_without_names_are_counted_right(task: str, folder: Callable[..., Path], tmp_path: Path) -> None:
-    model = randomised(zoo.get(folder("bert", tokenizer=True), weights=False).adapt(3, task=task))
+    model = randomise(zoo.get(folder("bert", tokenizer=True), weights=False).adapt(3, task=task))
     home = opened(AutoModelForSequenceClassification, model.save(tmp_path / "saved"))
     assert home.config.num_labels == 3
     assert home.config.problem_type == PROBLEMS[task]
@@ -106,7 +107,7 @@ def test_the_tokenizer_opens_at_home_and_encodes_the_same(folder: Callable[..., 
 
 
 def test_a_classifier_of_images_opens_with_equal_logits(folder: Callable[..., Path], tmp_path: Path) -> None:
-    model: Any = randomised(zoo.get(folder("vit"), weights=False).adapt(3, labels=["ant", "bee", "cow"]))
+    model: Any = randomise(zoo.get(folder("vit"), weights=False).adapt(3, labels=["ant", "bee", "cow"]))
     home = opened(AutoModelForImageClassification, model.save(tmp_path / "saved"))
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():

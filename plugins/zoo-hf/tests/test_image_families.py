@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import CONFIGS, IMAGES, randomised, some
+from tiny import CONFIGS, IMAGES, some
 from transformers import AutoConfig, AutoModel, ViTMAEForPreTraining
 from zoo_hf.describe import root
 from zoo_hf.families import FAMILIES
 
 import zoo
-from zoo.testing import check_backbone
+from zoo.testing import check_backbone, randomise
 
 STAGES = ("embeddings", "stage.0", "stage.1")
 GROUPS = dict.fromkeys(("convnext", "convnextv2", "hiera", "swin", "swinv2"), STAGES)
@@ -42,7 +42,7 @@ def random(folder: Callable[..., Path]) -> Callable[..., Path]:
 
     def make(kind: str, auto: Any = AutoModel, **changes: Any) -> Path:
         path = folder(kind, **changes)
-        randomised(auto.from_config(AutoConfig.for_model(kind, **{**CONFIGS[kind], **changes}))).save_pretrained(path)
+        randomise(auto.from_config(AutoConfig.for_model(kind, **{**CONFIGS[kind], **changes}))).save_pretrained(path)
         return path
 
     return make
@@ -145,6 +145,9 @@ def test_a_size_that_a_family_cannot_take_is_refused(
         ("vit_mae", {"mask_ratio": 0.75}, ["mask_ratio", "0.0"]),
         ("siglip_vision_model", {"vision_use_head": False}, ["vision_use_head", "pool='pooler'"]),
         ("swin", {"embed_dim": 16}, ["embed_dim", "config.json"]),
+        ("vit", {"image_size": 64}, ["'image_size': give img_size"]),
+        ("vit", {"num_channels": 1}, ["'num_channels': give in_chans"]),
+        ("vit", {"output_stride": 8}, ["'output_stride'", "img_size, in_chans"]),
         ("dinov3_vit", {"num_register_tokens": 4}, ["num_register_tokens", "config.json"]),
     ],
 )

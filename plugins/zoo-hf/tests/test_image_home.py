@@ -10,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_home import opened
-from tiny import IMAGES, randomised, some
+from tiny import IMAGES, some
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from zoo_hf.families import FAMILIES
 from zoo_hf.home import export
 
 import zoo
+from zoo.testing import randomise
 
 CLASSIFIERS = tuple(kind for kind in IMAGES if FAMILIES[kind].sequence)
 
@@ -25,7 +26,7 @@ def model_of(path: Path, kind: str, **options: Any) -> zoo.TaskModel:
     home = FAMILIES[kind].sequence
     assert home is not None
     pool = {"pool": home.pool} if home.pool else {}
-    model: Any = randomised(zoo.get(path, weights=False, **options).adapt(3, labels=["ant", "bee", "cow"], **pool))
+    model: Any = randomise(zoo.get(path, weights=False, **options).adapt(3, labels=["ant", "bee", "cow"], **pool))
     return model
 
 

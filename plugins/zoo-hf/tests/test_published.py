@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import batch, randomised
+from tiny import batch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from zoo_hf.home import export
 
 import zoo
+from tests.faults.fake_hub import FakeHub, in_child
+from zoo.testing import randomise
 
 # As published -> as the module has it; transformers holds the same in its table of conversions.
 PUBLISHED = {
@@ -26,6 +30,14 @@ PUBLISHED = {
         ("post_attention_layernorm", "attn_ln"),
         ("post_mlp_layernorm", "mlp_ln"),
         ("self_attn.o_proj", "attention.o_proj"),
+    ],
+    "jina_embeddings_v3": [
+        ("layers.", "roberta.encoder.layers."),
+        ("embeddings.LayerNorm", "roberta.emb_ln"),
+        ("embeddings", "roberta.embeddings"),
+        ("post_attention_layernorm", "norm1"),
+        ("post_mlp_layernorm", "norm2"),
+        ("self_attn.o_proj", "mixer.out_proj"),
     ],
     "nomic_bert": [
         ("layers.", "encoder.layers."),
@@ -38,7 +50,13 @@ PUBLISHED = {
         ("self_attn.o_proj", "attn.out_proj"),
     ],
 }
-JOINED = {"gte": "attention.qkv_proj", "nomic_bert": "attn.Wqkv"}
+JOINED = {"gte": "attention.qkv_proj", "jina_embeddings_v3": "mixer.Wqkv", "nomic_bert": "attn.Wqkv"}
+CHILD = """
+import json, sys, torch, zoo
+kinds, ids, mask = json.loads(sys.argv[1])
+given = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+print(json.dumps({kind: zoo.get(f"hf/acme/{kind}").features(given).tolist() for kind in kinds}))
+"""
 
 
 def published(kind: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -74,6 +92,22 @@ def test_names_that_transformers_renames_are_understood(kind: str, folder: Calla
     assert not set(module.state_dict()) & {key for key in other if "layers" in key and "encoder" not in key}
     save_file(other, path / "model.safetensors")
     assert torch.equal(zoo.get(path, pooler=False).features(batch()), expected)
+
+
+def test_files_of_published_names_are_read_from_the_hub(folder: Callable[..., Path], tmp_path: Path) -> None:
+    hub, given, expected = FakeHub(), batch(), {}
+    for kind in PUBLISHED:
+        path = folder(kind, auto=AutoModel, tokenizer=True)
+        backbone = zoo.get(path)
+        expected[kind] = backbone.features(given)
+        save_file(published(kind, dict(backbone.build().state_dict())), path / "model.safetensors")
+        hub.push(f"acme/{kind}", {file.name: file.read_bytes() for file in path.iterdir()})
+    asked = json.dumps([list(PUBLISHED), given["input_ids"].tolist(), given["attention_mask"].tolist()])
+    with hub.serving():
+        done = in_child(CHILD, asked, cache=tmp_path / "cache", HF_ENDPOINT=hub.url, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+    assert done.returncode == 0, done.stderr
+    for kind, features in json.loads(done.stdout).items():
+        torch.testing.assert_close(torch.tensor(features), expected[kind])
 
 
 def test_a_table_of_sines_is_in_no_file_and_never_trains(folder: Callable[..., Path]) -> None:
@@ -119,7 +153,7 @@ def vocabulary(path: Path, *, pad: bool = False, end: bool = False) -> None:
 def test_a_language_model_opens_with_the_padding_token_of_its_tokenizer(pad: bool, folder: Callable[..., Path], tmp_path: Path) -> None:
     path = folder("llama", pad_token_id=None)
     vocabulary(path, pad=pad)
-    model: Any = randomised(zoo.get(path, weights=False).adapt(2, pool="last", bias=False, labels=["bad", "good"]))
+    model: Any = randomise(zoo.get(path, weights=False).adapt(2, pool="last", bias=False, labels=["bad", "good"]))
     model.save(tmp_path / "saved")
     home = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
     assert home.config.pad_token_id == (2 if pad else 0)

@@ -13,12 +13,13 @@ import pytest
 import torch
 import zoo_hf
 from test_image_families import told
-from tiny import BERT, CONFIGS, randomised
+from tiny import BERT, CONFIGS
 from transformers import AutoModel, CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipModel
 from transformers import CLIPVisionModelWithProjection as Projection
 from zoo_hf import families
 
 import zoo
+from zoo.testing import randomise
 
 TEXT = {**BERT, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "projection_dim": 8}
 # What the configurations of the first published models hold beside what they need.
@@ -55,7 +56,7 @@ def whole(tmp_path: Path) -> Callable[[str], tuple[Path, Any]]:
     def make(kind: str) -> tuple[Path, Any]:
         parts = {"text_config": TEXT, "vision_config": {**CONFIGS[f"{kind}_vision_model"], "projection_dim": 8}}
         model = CLIPModel(CLIPConfig(**parts, projection_dim=8)) if kind == "clip" else SiglipModel(SiglipConfig(**parts))
-        randomised(model).save_pretrained(tmp_path / kind)
+        randomise(model).save_pretrained(tmp_path / kind)
         return tmp_path / kind, model
 
     return make
@@ -87,7 +88,7 @@ def test_a_model_saved_from_a_whole_one_needs_it_no_more(whole: Callable[[str], 
 
 def test_a_tower_with_a_projection_is_a_backbone(tmp_path: Path, folder: Callable[..., Path]) -> None:
     path = folder("clip_vision_model", auto=AutoModel)
-    model: Any = randomised(Projection(AutoModel.from_pretrained(path).config))
+    model: Any = randomise(Projection(AutoModel.from_pretrained(path).config))
     model.save_pretrained(tmp_path / "projection")
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(zoo.get(tmp_path / "projection").features(x), told(model.vision_model, x).pooler_output)

@@ -150,12 +150,3 @@ def as_padded(kind: str, given: dict[str, torch.Tensor], padding: int = 0) -> di
         ids = torch.nn.functional.pad(torch.where(mask.bool(), ids, padding), more, value=padding)
         return {"input_ids": ids} | ({} if kind == "fnet" else {"attention_mask": torch.nn.functional.pad(mask, more)})
     return given
-
-
-def randomised(module: torch.nn.Module) -> torch.nn.Module:
-    """Move every value, so that nothing is hidden behind a zero or a one; in place, in eval mode."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return module.eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
@@ -31,6 +30,8 @@ TAKEN = {
     "dim": "a backbone declares its width; write a folder with a config.json of its own and give its path",
     "hidden_sizes": "a backbone declares its width; write a folder with a config.json of its own and give its path",
     "embed_dim": "a backbone declares its width; write a folder with a config.json of its own and give its path",
+    "image_size": "give img_size",
+    "num_channels": "give in_chans",
     "num_register_tokens": "a backbone declares its tokens; write a folder with a config.json of its own and give its path",
     "add_pooling_layer": "the backbone's own pooling is chosen with adapt(pool='pooler')",
     "vision_use_head": "the backbone's own pooling is chosen with adapt(pool='pooler')",
@@ -104,9 +105,9 @@ def image_with_pooler(
 
 
 def _image(config: Mapping[str, Any], pooled: bool, in_chans: int | None, options: Mapping[str, Any]) -> nn.Module:
-    given = options if in_chans is None else {**options, "num_channels": in_chans}
+    own = config if in_chans is None else {**config, "num_channels": in_chans}
     kind = _class(config)
-    return _built(image_class(kind, pooled), config, given, **_pooling(kind, pooled))
+    return _built(image_class(kind, pooled), own, options, **_pooling(kind, pooled))
 
 
 def _built(kind: type[nn.Module], config: Mapping[str, Any], options: Mapping[str, Any], **pooling: bool) -> nn.Module:
@@ -194,11 +195,8 @@ def _config(config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     values = {**family.defaults, **cleaned(config), **family.preset, **family.fixed}
     plain = _made(kind, {**values, "attn_implementation": attention}, {})
     given = {key: value for key, value in options.items() if key != "attn_implementation"}
-    known = [name for name in {**plain.to_dict(), **values} if not name.startswith("_")]
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        named = ", ".join(f"{name!r}{_nearest(name, known)}" for name in unknown)
-        raise zoo.OptionError(f"the configuration of {kind} has no field {named}; it has: {', '.join(sorted(known))}")
+    fields = cleaned({**plain.to_dict(), **values}).keys() - {*TAKEN, *family.fixed, "model_type"}
+    zoo.check_options(given, {*fields, "attn_implementation", *(("img_size", "in_chans") if family.reads == "image" else ())}, kind)
     return _made(kind, {**values, **given, "attn_implementation": attention}, given) if given else plain
 
 
@@ -224,11 +222,6 @@ def _refuse(kind: str, options: Mapping[str, Any], attention: object) -> None:
         taken.append(f"attn_implementation {attention!r}; it can be: {', '.join(ATTENTIONS)}")
     if taken:
         raise zoo.OptionError(f"{kind} cannot be given {'; '.join(taken)}")
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def convert(state_dict: Mapping[str, Tensor], module: Any) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ its modules run, in the built model itself, whenever they are bound.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterator, Mapping
 from functools import cache, partial
@@ -80,9 +79,8 @@ def _unknown(model_type: str) -> str:
     from transformers import __version__
 
     known = {**families(), **towers()}
-    near = difflib.get_close_matches(model_type, known, n=1)
     return (
-        f"the model_type {model_type!r} is none that transformers {__version__} has{f' (did you mean {near[0]!r}?)' if near else ''}; "
+        f"the model_type {model_type!r} is none that transformers {__version__} has{zoo.did_you_mean(model_type, known)}; "
         f"zoo-hf has the layer groups of: {', '.join(sorted(known))}, and finds those of other models of texts that transformers has. "
         "Another architecture takes a plugin of a few lines, see docs/write-a-plugin.md"
     )

@@ -55,6 +55,12 @@ def test_every_family_conforms(name: str) -> None:
         check(subject)
 
 
+@pytest.mark.parametrize("name", ["xrv/densenet121-res224-all", "monai/resnet18-3d", "monai/swinunetr-24", "monai/vit-small-3d"])
+def test_an_option_of_another_library_is_refused_with_those_that_it_has(name: str) -> None:
+    with pytest.raises(zoo.OptionError, match=rf"{name}' has no option 'output_stride'.*; it has: .*in_chans"):
+        zoo.get(name, weights=False, output_stride=8)
+
+
 def test_listing_imports_no_model_library() -> None:
     heavy = "{'torch', 'monai', 'torchxrayvision'} & {*sys.modules}"
     code = f"import sys, zoo; print(len(zoo.list_backbones('monai/*', modality='volume')), {heavy})"

@@ -9,21 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.testing import randomise
+
 CLASSES = 7
 TOLERANCE = 1e-4
-
-
-def randomise(model: nn.Module) -> nn.Module:
-    """Move every value away from its start, so that nothing is hidden behind a zero or a one; in place."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.03)
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.add_(torch.randn_like(buffer) * 0.1)
-            elif name.endswith("running_var"):
-                buffer.mul_(torch.rand_like(buffer) + 0.5)
-    return model.eval()
 
 
 def candidates(features: Tensor, dim: int, prefix_tokens: int) -> list[tuple[str, str, Tensor]]:

@@ -29,6 +29,7 @@ def test_a_backbone_has_timms_own_keys_without_the_classifier() -> None:
         ("test_resnet", {"num_classes": 5}, r"adapt\(num_classes=…\)"),
         ("test_resnet", {"global_pool": "max"}, r"adapt\(…, pool=…\)"),
         ("test_resnet", {"output_stride": 3}, "refuses output_stride=3"),
+        ("test_vit", {"output_stride": 16}, "only convolutional networks"),
     ],
 )
 def test_an_option_that_an_architecture_does_not_have_is_refused_with_a_remedy(name: str, option: dict[str, object], told: str) -> None:

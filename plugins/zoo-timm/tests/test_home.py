@@ -10,6 +10,7 @@ import torch
 from zoo_timm.home import export
 
 import zoo
+from zoo.testing import randomise
 
 SAMPLE = {
     "test_resnet": "BCHW",
@@ -23,18 +24,9 @@ SAMPLE = {
 }
 
 
-def randomised(model: zoo.TaskModel) -> zoo.TaskModel:
-    """Move every value, so that nothing is hidden behind a zero or a one."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
-    return model.eval()
-
-
 @pytest.mark.parametrize("name", SAMPLE)
 def test_timm_opens_what_zoo_saved_and_gives_equal_logits(name: str, tmp_path: Path) -> None:
-    model = randomised(zoo.get(f"timm/{name}", weights=False).adapt(3, labels=["ant", "bee", "cow"]))
+    model = randomise(zoo.get(f"timm/{name}", weights=False).adapt(3, labels=["ant", "bee", "cow"]))
     assert model.spec.features.layout == SAMPLE[name]
     model.save(tmp_path / "saved")
     opened = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True).eval()
@@ -47,7 +39,7 @@ def test_timm_opens_what_zoo_saved_and_gives_equal_logits(name: str, tmp_path: P
 
 
 def test_build_options_and_channels_travel(tmp_path: Path) -> None:
-    model = randomised(
+    model = randomise(
         zoo.get("timm/test_efficientnet", weights=False, pad_type="same", bn_eps=1e-3, drop_path_rate=0.1).adapt(2, in_chans=1)
     )
     model.save(tmp_path / "saved")
@@ -58,7 +50,7 @@ def test_build_options_and_channels_travel(tmp_path: Path) -> None:
 
 
 def test_another_image_size_travels(tmp_path: Path) -> None:
-    model = randomised(zoo.get("timm/test_vit", weights=False, img_size=96).adapt(2))
+    model = randomise(zoo.get("timm/test_vit", weights=False, img_size=96).adapt(2))
     model.save(tmp_path / "saved")
     opened = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True).eval()
     x = torch.randn(1, 3, 96, 96)
@@ -67,7 +59,7 @@ def test_another_image_size_travels(tmp_path: Path) -> None:
 
 
 def test_max_pooling_travels_where_timm_has_it(tmp_path: Path) -> None:
-    model = randomised(zoo.get("timm/test_resnet", weights=False).adapt(2, pool="max"))
+    model = randomise(zoo.get("timm/test_resnet", weights=False).adapt(2, pool="max"))
     model.save(tmp_path / "saved")
     opened = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True).eval()
     x = torch.randn(1, 3, 96, 96)

@@ -18,6 +18,7 @@ from zoo_timm.load import convert
 from zoo_timm.torchvision_keys import architecture_of, family_of
 
 import zoo
+from zoo.testing import randomise
 
 WIDTHS = (8, 16, 24, 32)
 CONVNEXT = [
@@ -60,25 +61,11 @@ POOLED: dict[str, Any] = {
 }
 
 
-def randomised(network: nn.Module) -> nn.Module:
-    """Move every value, running statistics too, so that nothing is hidden behind a zero or a one."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.03)
-        for name, buffer in network.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.add_(torch.randn_like(buffer) * 0.1)
-            elif name.endswith("running_var"):
-                buffer.mul_(torch.rand_like(buffer) + 0.5)
-    return network.eval()
-
-
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_file_of_torchvision_gives_equal_logits_under_timms_names(pair: str, tmp_path: Path) -> None:
     make, name, options, size = PAIRS[pair]
     torch.manual_seed(0)
-    home = randomised(make())
+    home = randomise(make())
     save_file(home.state_dict(), tmp_path / "x.safetensors")
     backbone = zoo.get(f"timm/{name}", weights=tmp_path / "x.safetensors", **options)
     last = [layer for layer in home.modules() if isinstance(layer, nn.Linear)][-1]
@@ -95,7 +82,7 @@ def test_position_embeddings_of_torchvision_are_resampled_to_another_image_size(
 
 
 def test_names_below_the_prefix_of_a_training_framework_are_found(tmp_path: Path) -> None:
-    state = randomised(models.mobilenet_v2()).state_dict()
+    state = randomise(models.mobilenet_v2()).state_dict()
     save_file({f"model.{key}": value for key, value in state.items()}, tmp_path / "x.safetensors")
     built = zoo.get("timm/mobilenetv2_100", weights=tmp_path / "x.safetensors").build()
     assert torch.equal(built.conv_stem.weight, state["features.0.0.weight"])
@@ -137,13 +124,17 @@ def test_a_file_of_another_network_is_refused_with_the_name_that_reads_it(writte
         ("mobilenet_v2", {"bn_eps": 1e-3}),
         ("mobilenet_v2", {"pad_type": "same"}),
         ("mobilenet_v2", {"act_layer": nn.ReLU}),
+        ("mobilenet_v2", {"output_stride": 16}),
         ("mnasnet1_0", {"act_layer": nn.ReLU6}),
+        ("mnasnet1_0", {"output_stride": 8}),
         ("efficientnet_b0", {"act_layer": nn.ReLU}),
+        ("efficientnet_b0", {"output_stride": 16}),
         ("vit", {"act_layer": "quick_gelu"}),
         ("vit", {"no_embed_class": True}),
         ("vit", {"norm_layer": partial(nn.LayerNorm, eps=1e-5)}),
         ("convnext", {"act_layer": "relu"}),
         ("convnext", {"norm_eps": 1e-5}),
+        ("convnext", {"output_stride": 16}),
         ("swin", {"window_size": 2}),
         ("swin v2", {"window_size": 4}),
         ("swin v2", {"pretrained_window_sizes": (2, 2, 2, 4)}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ ABSENT = {
     "drop_path_rate": "it has no stochastic depth",
     "drop_rate": "it has no dropout of its own: pass dropout to the head",
     "pad_type": "only the EfficientNet and MobileNet families have it",
+    "output_stride": "only convolutional networks whose stages can be dilated have it",
     "bn_eps": "only the EfficientNet and MobileNet families have it",
 }
 
@@ -54,7 +54,10 @@ def create(architecture: str, *, in_chans: int | None = None, unpooled: bool = F
     except (TypeError, ValueError, AssertionError, KeyError, AttributeError) as error:
         if not given:
             raise
-        raise _explained(architecture, fixed, given, error) from error
+        if isinstance(error, TypeError):
+            zoo.check_options(given, accepted(architecture, **fixed), f"timm/{architecture}", remedies=ABSENT)
+        values = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise zoo.OptionError(f"timm/{architecture} refuses {values}: {str(error).strip() or type(error).__name__}") from error
 
 
 def _refuse_taken(architecture: str, options: Iterable[str]) -> None:
@@ -111,24 +114,6 @@ def _parameters_on_cpu(model: nn.Module) -> Iterator[None]:
     finally:
         for module, parameters in tables:
             module._parameters.update(parameters)
-
-
-def _explained(architecture: str, fixed: dict[str, Any], given: dict[str, Any], error: Exception) -> zoo.OptionError:
-    """Word what timm said about options it does not have, or a value it refuses."""
-    known = accepted(architecture, **fixed)
-    unknown = [name for name in given if name not in known]
-    if not unknown or not isinstance(error, TypeError):
-        values = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        return zoo.OptionError(f"timm/{architecture} refuses {values}: {str(error).strip() or type(error).__name__}")
-    named = ", ".join(f"{name!r}{_instead(name, known)}" for name in unknown)
-    return zoo.OptionError(f"timm/{architecture} has no option {named}; it has: {', '.join(known)}")
-
-
-def _instead(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    if name in ABSENT:
-        return f" ({ABSENT[name]})"
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def accepted(architecture: str, **fixed: Any) -> list[str]:

@@ -13,20 +13,27 @@ State = Mapping[str, Tensor]
 
 
 class Settings(NamedTuple):
-    """What all networks of a class of torchvision have in common: the epsilon of their norms, and their activations."""
+    """What all networks of a class of torchvision have in common.
+
+    Attributes:
+        epsilon: That of their norms.
+        activations: The classes of their activations.
+        stride: Pixels between two positions of the last map, where convolutions alone make it; 0 where they do not.
+    """
 
     epsilon: float
     activations: frozenset[str]
+    stride: int = 0
 
 
 SETTINGS = {
     "VisionTransformer": Settings(1e-6, frozenset({"GELU"})),
-    "ConvNeXt": Settings(1e-6, frozenset({"GELU"})),
+    "ConvNeXt": Settings(1e-6, frozenset({"GELU"}), 32),
     "SwinTransformer": Settings(1e-5, frozenset({"GELU"})),
     "SwinTransformerV2": Settings(1e-5, frozenset({"GELU", "ReLU"})),  # that of its table of positions
-    "MobileNetV2": Settings(1e-5, frozenset({"ReLU6"})),
-    "MNASNet": Settings(1e-5, frozenset({"ReLU"})),
-    "EfficientNet": Settings(1e-5, frozenset({"SiLU"})),
+    "MobileNetV2": Settings(1e-5, frozenset({"ReLU6"}), 32),
+    "MNASNet": Settings(1e-5, frozenset({"ReLU"}), 32),
+    "EfficientNet": Settings(1e-5, frozenset({"SiLU"}), 32),
 }
 GATES = {"Sigmoid", "Softmax"}
 HEADS = {768: 12, 1024: 16, 1280: 16}  # of torchvision's vision transformers, by their width
@@ -36,13 +43,17 @@ STEMS = {"patch_embed.proj.weight", "stem.0.weight"}  # their input channels may
 
 
 def set_alike(family: str, module: nn.Module) -> bool:
-    """Return whether norms, activations and padding of a timm model are those of a class of torchvision."""
+    """Return whether norms, activations, padding and strides of a timm model are those of a class of torchvision."""
     settings = SETTINGS.get(family)
     parts = list(module.modules())
     norms = [part.eps for part in parts if isinstance(part, nn.LayerNorm | nn.modules.batchnorm._BatchNorm)]
     activations = {type(part).__name__ for part in parts if type(part).__module__.endswith(("modules.activation", "layers.activations"))}
     odd = any(type(part).__name__.endswith("Same") or type(part).__name__.startswith("BlurPool") for part in parts)
-    return settings is not None and not odd and {*norms} == {settings.epsilon} and activations - GATES == settings.activations
+    if settings is None or odd or {*norms} != {settings.epsilon} or activations - GATES != settings.activations:
+        return False
+    convolutions = [part for part in parts if isinstance(part, nn.Conv2d)]
+    strides = math.prod(part.stride[0] for part in convolutions)
+    return settings.stride in (0, strides) and all(part.dilation == (1, 1) for part in convolutions)
 
 
 def computes_alike(family: str, state: State, module: nn.Module) -> bool:

@@ -16,6 +16,8 @@ from torchvision.models.regnet import BlockParams
 from torchvision.models.resnet import BasicBlock
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
+from zoo.testing import randomise
+
 AUXILIARY: dict[str, Any] = {"aux_logits": True, "init_weights": False, "transform_input": True}
 SWIN: dict[str, Any] = {"patch_size": [4, 4], "embed_dim": 8, "depths": [2, 2, 2, 2], "num_heads": [2] * 4, "window_size": [4, 4]}
 
@@ -70,20 +72,7 @@ SIZES = {"Inception3": 75, "VisionTransformer": 32}
 def small(name: str, classes: int = 5) -> nn.Module:
     """Build a small network in eval mode; every value is moved, running statistics too."""
     torch.manual_seed(0)
-    return randomised(SMALL[name](num_classes=classes))
-
-
-def randomised(network: nn.Module) -> nn.Module:
-    """Move every value a little, so that nothing is hidden behind a zero or a one; in place."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.03)
-        for name, buffer in network.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.add_(torch.randn_like(buffer) * 0.1)
-            elif name.endswith("running_var"):
-                buffer.mul_(torch.rand_like(buffer) + 0.5)
-    return network.eval()
+    return randomise(SMALL[name](num_classes=classes))
 
 
 def images(name: str, batch: int = 2) -> torch.Tensor:

@@ -18,6 +18,7 @@ import zoo
         ("resnet18", {"num_classes": 5}, r"adapt\(num_classes=…\)"),
         ("resnet18", {"dropout": 0.5}, r"belongs to the head: adapt\(…, dropout=…\)"),
         ("mobilenet_v2", {"width_mul": 0.5}, "did you mean 'width_mult'"),
+        ("resnet18", {"output_stride": 8}, "by replace_stride_with_dilation"),
         ("efficientnet_b0", {"drop_path_rate": 0.5}, "torchvision calls it stochastic_depth_prob"),
         ("googlenet", {"aux_logits": True}, "no part of a backbone"),
         ("vit_b_16", {"image_size": 96}, "give img_size"),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from networks import randomised
 from safetensors.torch import load_file
 from torchvision import models
 from zoo_torchvision.home import export
 
 import zoo
+from zoo.testing import randomise
 
 OPENED = {
     "densenet121": 32,
@@ -28,19 +29,21 @@ OPENED = {
     "shufflenet_v2_x0_5": 32,
     "alexnet": 64,
     "convnext_tiny": 32,
+    "maxvit_t": 224,
     "swin_t": 32,
     "swin_v2_t": 32,
     "vit_b_32": 64,
     "vgg11": 32,
 }
-HEAVY = ("alexnet", "convnext_tiny", "swin_t", "swin_v2_t", "vit_b_32", "vgg11")
+HEAVY = ("alexnet", "convnext_tiny", "maxvit_t", "swin_t", "swin_v2_t", "vit_b_32", "vgg11")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.sweep] * (name in HEAVY)) for name in OPENED])
 def test_torchvision_opens_what_zoo_saved_and_gives_equal_logits(name: str, tmp_path: Path) -> None:
     sized = {"img_size": OPENED[name]} if name.startswith("vit") else {}
-    model = zoo.get(f"torchvision/{name}", weights=False, **sized).adapt(3, labels=["ant", "bee", "cow"])
-    randomised(model).save(tmp_path / "saved")
+    bias = {"bias": False} if name == "maxvit_t" else {}
+    model = zoo.get(f"torchvision/{name}", weights=False, **sized).adapt(3, labels=["ant", "bee", "cow"], **bias)
+    randomise(model).save(tmp_path / "saved")
     told = json.loads((tmp_path / "saved" / "config.json").read_text())["torchvision"]
     assert told["architecture"] == name
     opened = models.get_model(name, **told["arguments"]).eval()
@@ -61,9 +64,11 @@ def test_torchvision_opens_what_zoo_saved_and_gives_equal_logits(name: str, tmp_
         ("shufflenet_v2_x0_5", {"pool": "max"}, "it pools by 'max', torchvision by 'avg'"),
         ("shufflenet_v2_x0_5", {"in_chans": 1}, "it reads 1 channels"),
         ("squeezenet1_1", {}, "a convolution and an activation"),
+        ("shufflenet_v2_x0_5", {"bias": False}, r"adapt(…, bias=True)"),
+        ("maxvit_t", {}, "no bias: adapt(…, bias=False)"),
     ],
 )
-def test_what_torchvision_cannot_express_is_told(name: str, options: dict[str, str], reason: str) -> None:
+def test_what_torchvision_cannot_express_is_told(name: str, options: dict[str, Any], reason: str) -> None:
     told = export(zoo.get(f"torchvision/{name}", weights=False).adapt(3, **options))
     assert isinstance(told, str)
     assert reason in told
@@ -76,7 +81,7 @@ def test_all_reasons_are_told_at_once() -> None:
 
 
 def test_options_travel(tmp_path: Path) -> None:
-    model = randomised(zoo.get("torchvision/mobilenet_v2", weights=False, width_mult=0.25).adapt(2)).save(tmp_path / "saved")
+    model = randomise(zoo.get("torchvision/mobilenet_v2", weights=False, width_mult=0.25).adapt(2)).save(tmp_path / "saved")
     told = json.loads((tmp_path / "saved" / "config.json").read_text())["torchvision"]
     assert told["arguments"] == {"num_classes": 2, "width_mult": 0.25}
     models.get_model("mobilenet_v2", **told["arguments"]).load_state_dict(load_file(model / "model.safetensors"))

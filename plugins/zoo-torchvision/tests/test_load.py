@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import randomised, small
+from networks import small
 from safetensors.torch import load_file, save_file
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
@@ -21,6 +21,7 @@ from zoo_torchvision.load import convert
 
 import zoo
 from tests.faults.file_server import FileServer
+from zoo.testing import randomise
 
 LISTED = {spec.name: spec for spec in backbones()}
 
@@ -45,7 +46,7 @@ def published(server: FileServer, architecture: str, state: object) -> zoo.Backb
 
 def test_a_published_network_is_fetched_adapted_trained_saved_and_opened_in_torchvision(server: FileServer, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    home = randomised(models.resnet18(weights=None))
+    home = randomise(models.resnet18(weights=None))
     model = published(server, "resnet18", home.state_dict()).adapt(2)
     assert torch.equal(model.backbone.layer1[0].conv1.weight, home.layer1[0].conv1.weight)
     images = np.random.default_rng(0).integers(0, 256, (12, 40, 40, 3), dtype=np.uint8)

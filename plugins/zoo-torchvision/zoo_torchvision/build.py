@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ ABSENT = {
     "dropout": "its dropout belongs to the head: adapt(…, dropout=…)",
     "drop_path_rate": "torchvision calls it stochastic_depth_prob, and only EfficientNet and ConvNeXt can be given it",
     "stochastic_depth_prob": "only EfficientNet and ConvNeXt can be given it",
+    "output_stride": "torchvision dilates ResNet by replace_stride_with_dilation and MobileNetV3 by dilated, and has it in no other",
 }
 # The parts that follow the features of maps.
 TAIL = ("avgpool", "dropout", "flatten", "fc", "head", "classifier")
@@ -49,9 +49,9 @@ def create(architecture: str, *, in_chans: int | None = None, img_size: int | It
     """
     builder = get_model_builder(architecture)
     family = FAMILIES[family_of(architecture)]
-    given = {"img_size": img_size, **options} if img_size is not None else options
-    known = sorted([*family.options, "in_chans", *(["img_size"] if family.size_option else [])])
-    _check(architecture, given, known)
+    given = {**options, "img_size": img_size} if img_size is not None else options
+    known = [*family.options, "in_chans", *(["img_size"] if family.size_option else [])]
+    zoo.check_options(given, known, f"torchvision/{architecture}", remedies={**ABSENT, **TAKEN})
     try:
         arguments = _sized(family.size_option, img_size) | _initialised(family.options) | options
         home: nn.Module = builder(weights=None, **arguments)
@@ -69,20 +69,6 @@ def family_of(architecture: str) -> str:
 
     family: str = table()["architectures"][architecture]["family"]
     return family
-
-
-def _check(architecture: str, given: Mapping[str, Any], known: list[str]) -> None:
-    faults = [f"{name!r} ({TAKEN[name]})" for name in given if name in TAKEN]
-    faults += [f"{name!r}{_instead(name, known)}" for name in given if name not in TAKEN and name not in known]
-    if faults:
-        raise zoo.OptionError(f"torchvision/{architecture} has no option {', '.join(faults)}; it has: {', '.join(known)}")
-
-
-def _instead(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    if name in ABSENT:
-        return f" ({ABSENT[name]})"
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _sized(option: str, img_size: int | Iterable[int] | None) -> dict[str, Any]:

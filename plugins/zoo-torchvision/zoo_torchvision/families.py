@@ -40,6 +40,7 @@ class Family:
 
     Attributes:
         classifier: Prefix of the last linear layer, which zoo's linear head replaces; empty where it is something else.
+        bias: Whether that layer has a bias.
         layout: Layout of the features: before the pooling as maps or tokens, or pooled where layers with parameters follow it.
         groups: Layer groups of its architectures.
         variants: Layer groups of those that differ.
@@ -49,6 +50,7 @@ class Family:
     """
 
     classifier: str = ""
+    bias: bool = True
     layout: str = "BCHW"
     groups: Groups = field(default_factory=dict)
     variants: Mapping[str, Groups] = field(default_factory=dict)
@@ -109,6 +111,8 @@ FAMILIES: dict[str, Family] = {
         groups=_numbered("layers", (0, 1, 3, 4, 6, 7), (8,), (9,), (10,), (11,), (12,), (13, 14, 15)),
     ),
     "MaxVit": Family(
+        classifier="classifier.5",
+        bias=False,
         layout="BD",
         groups={
             "stem": "stem",
@@ -117,7 +121,6 @@ FAMILIES: dict[str, Family] = {
         },
         options=("attention_dropout", "expansion_ratio", "mlp_dropout", "mlp_ratio", "squeeze_ratio"),
         size_option="input_size",
-        misfit="the last layer of torchvision's MaxVit has no bias",
     ),
     "MobileNetV2": Family(
         classifier="classifier.1",

@@ -25,9 +25,14 @@ def export(model: zoo.TaskModel) -> dict[str, Any] | str:
     pool = getattr(getattr(model.head, "pool", None), "how", "")
     wanted = DEFAULT_POOLS.get(family.layout, pool)
     channels = model.inputs.channels  # type: ignore[union-attr]  # every model of torchvision reads images
+    bias = bool(model.head_options.get("bias", True))
     reasons = [
         (family.misfit, bool(family.misfit)),
         (f"its head is {model.head_name!r}; torchvision's classifiers are one linear layer", model.head_name != "linear"),
+        (
+            f"its last layer has {'a' if bias else 'no'} bias, torchvision's {'no' if bias else 'a'} bias: adapt(…, bias={family.bias})",
+            model.head_name == "linear" and bool(family.classifier) and bias != family.bias,
+        ),
         (f"it pools by {pool!r}, torchvision by {wanted!r}", pool != wanted),
         (f"it reads {channels} channels, torchvision's networks read 3", channels != 3),
     ]
