@@ -53,7 +53,7 @@ def create(architecture: str, *, in_chans: int | None = None, img_size: int | It
     known = [*family.options, "in_chans", *(["img_size"] if family.size_option else [])]
     zoo.check_options(given, known, f"torchvision/{architecture}", remedies={**ABSENT, **TAKEN})
     try:
-        arguments = _sized(family.size_option, img_size) | _initialised(family.options) | options
+        arguments = sized(family.size_option, img_size) | _initialised(family.options) | options
         home: nn.Module = builder(weights=None, **arguments)
     except (TypeError, ValueError, AssertionError) as error:
         values = ", ".join(f"{name}={value!r}" for name, value in given.items())
@@ -71,7 +71,8 @@ def family_of(architecture: str) -> str:
     return family
 
 
-def _sized(option: str, img_size: int | Iterable[int] | None) -> dict[str, Any]:
+def sized(option: str, img_size: int | Iterable[int] | None) -> dict[str, Any]:
+    """Return the argument by which torchvision's class is told an image size; none where none is given."""
     if img_size is None:
         return {}
     sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)

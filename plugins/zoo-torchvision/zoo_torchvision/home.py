@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo_torchvision.build import family_of
+from zoo_torchvision.build import family_of, sized
 from zoo_torchvision.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def export(model: zoo.TaskModel) -> dict[str, Any] | str:
         return "; ".join(misfits)
     arguments = {key: value for key, value in model.spec.options.items() if key not in ("architecture", "in_chans") and value is not None}
     if family.size_option:
-        arguments[family.size_option] = model.inputs.height  # type: ignore[union-attr]
+        arguments |= sized(family.size_option, model.inputs.size)  # type: ignore[union-attr]
         arguments.pop("img_size", None)
     if "transform_input" in family.options:
         arguments = {"aux_logits": False, "init_weights": False} | arguments
