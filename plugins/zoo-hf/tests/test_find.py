@@ -193,6 +193,39 @@ def test_another_architecture_is_refused_with_the_list(tmp_path: Path) -> None:
     assert all(fact in str(caught.value) for fact in ("'brand-new'", "write-a-plugin.md", "clip", "siglip", *CONFIGS))
 
 
+@pytest.mark.parametrize(
+    ("told", "native", "repo"),
+    [
+        ({"model_type": "new"}, "gte", "alibaba-nlp-community/gte-multilingual-base"),
+        (
+            {"model_type": "new", "auto_map": {"AutoModel": "Alibaba-NLP/new-impl--modeling.NewModel"}},
+            "gte",
+            "alibaba-nlp-community/gte-multilingual-base",
+        ),
+        (
+            {
+                "model_type": "xlm-roberta",
+                "auto_map": {"AutoModel": "jinaai/xlm-roberta-flash-implementation--modeling.LoRA"},
+            },
+            "jina_embeddings_v3",
+            "jinaai/jina-embeddings-v3-hf",
+        ),
+    ],
+)
+def test_an_architecture_that_is_code_is_refused_with_a_repository_that_needs_none(
+    told: dict[str, Any], native: str, repo: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIGS[native], **told}))
+    with pytest.raises(zoo.ZooError, match=f"never run; transformers has it as '{native}'.*'hf/{repo}'"):
+        zoo.get(tmp_path)
+
+
+def test_code_beside_an_architecture_of_transformers_is_left_alone(tmp_path: Path) -> None:
+    told = {"model_type": "gte", "auto_map": {"AutoModel": "Alibaba-NLP/new-impl--modeling.NewModel"}}
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIGS["gte"], **told}))
+    assert zoo.get(tmp_path, weights=False).spec.base == "hf/gte"
+
+
 def test_damaged_pickled_weights_are_refused_when_they_are_needed(folder: Callable[..., Path]) -> None:
     path = folder("bert")
     (path / "pytorch_model.bin").write_bytes(b"\x80\x02.")

@@ -20,6 +20,13 @@ POOLING = {
     "pooling_mode_max_tokens": "max",
     "pooling_mode_lasttoken": "last",
 }
+# Published as code, which is never run, though transformers has the architecture: repository of the code -> its model_type there, and
+# a repository of that. Names of tensors and settings differ, and transformers maps only the names.
+REPLACED = {
+    "Alibaba-NLP/new-impl": ("gte", "alibaba-nlp-community/gte-multilingual-base"),
+    "jinaai/xlm-roberta-flash-implementation": ("jina_embeddings_v3", "jinaai/jina-embeddings-v3-hf"),
+}
+MODEL_TYPES = {"new": "Alibaba-NLP/new-impl"}  # that only such code has
 # What does not concern the backbone, or would name code: heads, provenance, the home library's own switches.
 DROPPED = frozenset(
     {"architectures", "auto_map", "trust_remote_code", "transformers_version", "quantization_config", "tokenizer_class"}
@@ -48,6 +55,7 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
     parts = sentence_parts(source)
     below = parts.get("Transformer", "")
     stated = read_table(source, below + "config.json")
+    refuse_code(name, stated)
     config = vision_tower(stated)
     try:
         family = family_of(str(config.get("model_type")))
@@ -60,6 +68,23 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
     pool = sentence_pool(read_table(source, f"{parts['Pooling']}config.json")) if "Pooling" in parts else ""
     prompts = read_table(source, "config_sentence_transformers.json").get("prompts") if parts else None
     return described(name, config, weights=weights, files=source.files, pool=pool, max_length=limit, prompts=prompts)
+
+
+def refuse_code(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse a model whose architecture is code beside the files, where another repository has it without.
+
+    Raises:
+        zoo.ZooError: Naming that repository.
+    """
+    kind, auto_map = str(config.get("model_type")), config.get("auto_map")
+    named = [str(reference).partition("--")[0] for reference in auto_map.values()] if isinstance(auto_map, Mapping) else []
+    code = next((repo for repo in [MODEL_TYPES.get(kind, ""), *named] if repo in REPLACED), "")
+    if code and kind != REPLACED[code][0]:
+        native, repo = REPLACED[code]
+        raise zoo.ZooError(
+            f"{name}: the architecture of this model (model_type {kind!r}) is code of the repository {code!r}, which is never run; "
+            f"transformers has it as {native!r}, with other settings: use a repository of that model_type, such as 'hf/{repo}'"
+        )
 
 
 def vision_tower(config: Mapping[str, Any]) -> dict[str, Any]:
