@@ -12,7 +12,7 @@ import pytest
 import torch
 import zoo_hf
 from safetensors.torch import load_file, save_file
-from tiny import BERT, batch, words
+from tiny import BERT, PLAIN, batch, words
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from zoo_hf import families
 from zoo_hf.family import NORM
@@ -28,13 +28,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "ibert": BERT,
     "mixtral": {**GEMMA, "num_local_experts": 4},
 }
+IMAGES: dict[str, dict[str, Any]] = {
+    "data2vec-vision": {**PLAIN, "use_relative_position_bias": True},
+    "vit_msn": PLAIN,
+}
 
 
 def made(kind: str, path: Path, auto: Any = AutoModel, **changes: Any) -> Path:
     """Write a tiny model of a family that the plugin does not declare."""
     folder = path / f"tiny-{kind}"
     torch.manual_seed(0)
-    auto.from_config(AutoConfig.for_model(kind, **{**SMALL.get(kind, BERT), **changes})).save_pretrained(folder)
+    auto.from_config(AutoConfig.for_model(kind, **{**SMALL.get(kind, {} if changes else BERT), **changes})).save_pretrained(folder)
     words(folder)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     return folder
@@ -54,6 +58,23 @@ def test_its_features_are_those_of_the_home_library(kind: str, tmp_path: Path) -
     assert backbone.groups.names == ("embeddings", "layer.0", "layer.1")
     assert torch.equal(backbone.features(given), told)
     assert backbone.spec.features.pool == "avg"
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.sweep) for kind in IMAGES])
+def test_a_model_of_images_that_transformers_knows_keeps_the_contract(kind: str, tmp_path: Path) -> None:
+    assert check_backbone(str(made(kind, tmp_path, **IMAGES[kind]))) >= 10
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_features_of_images_are_those_of_the_home_library(kind: str, tmp_path: Path) -> None:
+    path, x = made(kind, tmp_path, **IMAGES[kind]), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        told = AutoModel.from_pretrained(path).eval()(x).last_hidden_state
+    backbone = zoo.get(path)
+    assert backbone.groups.names == ("embeddings", "layer.0", "layer.1")
+    assert torch.equal(backbone.features(x), told)
+    assert backbone.spec.features == zoo.Features(dim=16, layout="BND", prefix_tokens=1)
+    assert backbone.features(torch.randn(1, 3, 48, 48)).shape == (1, 37, 16)
 
 
 def test_a_head_is_left_out_and_a_further_tensor_is_named(tmp_path: Path) -> None:
@@ -77,6 +98,8 @@ def test_a_saved_model_returns_without_its_folder(tmp_path: Path) -> None:
         ("bart", "encoder with a decoder"),
         ("blip", "several models"),
         ("wav2vec2", "reads input_values"),
+        ("poolformer", "tells no hidden_size"),
+        ("donut-swin", "one vector per patch"),
         ("xlstm", "no attention mask"),
         ("bertt", "did you mean 'bert'?"),
         ("new-thing", "none that transformers"),
@@ -94,6 +117,7 @@ def test_what_the_rule_cannot_take_is_refused_with_the_reason(kind: str, reason:
     ("kind", "config", "reason"),
     [
         ("biogpt", BERT, "dropout outside its modules"),
+        ("chinese_clip_vision_model", PLAIN, "post_layernorm changes nothing"),
         ("flaubert", {"vocab_size": 60, "emb_dim": 16, "n_layers": 2, "n_heads": 2}, "4 lists of layers"),
         ("nystromformer", {**BERT, "num_landmarks": 64}, "padding changes"),
         ("openai-gpt", {"vocab_size": 60, "n_embd": 16, "n_layer": 2, "n_head": 2}, "share the module"),

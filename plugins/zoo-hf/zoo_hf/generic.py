@@ -1,4 +1,4 @@
-"""Families that nobody declared: any text model of transformers whose layer groups can be found and proved.
+"""Families that nobody declared: any model of texts or images of transformers whose layer groups can be found and proved.
 
 A model fits if it is embeddings, one list of layers, and perhaps a norm behind them. Its groups are read off the order in which
 its modules run, in the built model itself, whenever they are bound.
@@ -7,18 +7,19 @@ its modules run, in the built model itself, whenever they are bound.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import zoo
-from zoo_hf.families import families, towers
+from zoo_hf.families import families, family_of, towers
 from zoo_hf.family import Family
+from zoo_hf.generic_probe import changes_nothing, first_runs, leading_tokens
+from zoo_hf.image_forward import native_size
 
-TOKENS = 8  # of the texts that are run to prove the groups
 REMEDY = "declare its layer groups: zoo_hf.register(model_type, zoo_hf.Family(layers=…)), see the README of zoo-hf"
 
 
@@ -27,7 +28,7 @@ def generic(model_type: str) -> Family:
     """Return the family of a ``model_type`` that transformers knows, as far as its classes tell.
 
     Raises:
-        zoo.ZooError: If transformers does not know it, or it is no encoder or decoder of texts, with the reason.
+        zoo.ZooError: If transformers does not know it, or it is no plain model of texts or images, with the reason.
     """
     from transformers import AutoModel
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -38,11 +39,13 @@ def generic(model_type: str) -> Family:
         raise zoo.ZooError(f"{model_type!r} is the model_type of models of images and texts; its part for images is 'hf/{tower}'")
     try:
         config = CONFIG_MAPPING[model_type]()
-        kind = AutoModel._model_mapping[type(config)]
+        kind: Any = AutoModel._model_mapping[type(config)]
     except Exception as error:  # of many classes: no model, or no default
         raise _refusal(model_type, f"transformers has no plain model of it: {' '.join(str(error).split())}") from error
     if reason := _misfit(config, kind):
         raise _refusal(model_type, reason)
+    if kind.main_input_name == "pixel_values":
+        return _of_images(model_type, config, kind)
     names = getattr(config, "attribute_map", {})
     return Family(
         layers="zoo_hf.generic:layers",
@@ -52,6 +55,30 @@ def generic(model_type: str) -> Family:
         default_width=config.hidden_size,
         length=names.get("max_position_embeddings", "max_position_embeddings"),
         positions=getattr(config, "max_position_embeddings", None) or 512,
+        tokens=None,
+    )
+
+
+def _of_images(model_type: str, config: Any, kind: Any) -> Family:
+    """Return a family of images; how many tokens are no patches is what its default size returns, computed without values."""
+    try:
+        with torch.device("meta"):
+            images = torch.zeros(1, int(getattr(config, "num_channels", None) or 3), *native_size(config))
+            features = kind(config).eval()(images).last_hidden_state
+    except Exception as error:  # of many classes
+        raise _refusal(model_type, f"it fails on an image: {' '.join(str(error).split())}") from error
+    registers = int(getattr(config, "num_register_tokens", None) or 0)
+    extra = leading_tokens(features, config) - registers
+    if extra < 0:
+        raise _refusal(model_type, "it does not return one vector per patch of an image")
+    return Family(
+        layers="zoo_hf.generic:layers",
+        reads="image",
+        pool="avg",
+        class_tokens=extra,
+        registers=registers,
+        default_width=config.hidden_size,
+        interpolates="interpolate_pos_encoding" in inspect.signature(kind.forward).parameters,
         tokens=None,
     )
 
@@ -66,8 +93,11 @@ def _misfit(config: Any, kind: Any) -> str:
     if getattr(config, "sub_configs", None):
         taken = " and ".join(towers())
         return f"it is made of several models ({', '.join(config.sub_configs)}), whose images' part is taken of {taken} only"
-    if kind.main_input_name != "input_ids" or "input_ids" not in read:
-        return f"it reads {kind.main_input_name if kind.main_input_name in read else 'something else'}, not tokens"
+    if kind.main_input_name not in ("input_ids", "pixel_values") or kind.main_input_name not in read:
+        return f"it reads {kind.main_input_name if kind.main_input_name in read else 'something else'}, neither tokens nor images"
+    if kind.main_input_name == "pixel_values":
+        sizes = [name for name in ("hidden_size", "image_size", "patch_size") if not getattr(config, name, None)]
+        return f"its configuration tells no {' and no '.join(sizes)}" if sizes else ""
     if "attention_mask" not in read:
         return "it takes no attention mask, so padding would change what a text gives"
     if not isinstance(getattr(config, "hidden_size", None), int):
@@ -81,7 +111,8 @@ def _unknown(model_type: str) -> str:
     known = {**families(), **towers()}
     return (
         f"the model_type {model_type!r} is none that transformers {__version__} has{zoo.did_you_mean(model_type, known)}; "
-        f"zoo-hf has the layer groups of: {', '.join(sorted(known))}, and finds those of other models of texts that transformers has. "
+        f"zoo-hf has the layer groups of: {', '.join(sorted(known))}, and finds those of other models of texts or "
+        "images that transformers has. "
         "Another architecture takes a plugin of a few lines, see docs/write-a-plugin.md"
     )
 
@@ -91,12 +122,12 @@ def _refusal(model_type: str, reason: str) -> zoo.ZooError:
 
 
 def layers(module: Any) -> dict[str, str | list[str]]:
-    """Return the layer groups of a built model, proved by running it on two short texts.
+    """Return the layer groups of a built model, proved by running it on two samples.
 
     Raises:
-        zoo.ZooError: If they cannot be found, or padding changes what a text gives.
+        zoo.ZooError: If they cannot be found, or what is beside a sample, padding or other samples, changes what it gives.
     """
-    refuse = partial(_refusal, module.config.model_type)
+    refuse, family = partial(_refusal, module.config.model_type), family_of(module.config.model_type)
     lists = _outermost_lists(module)
     if len(lists) != 1:
         raise refuse(f"it has {len(lists)} lists of layers at its top, not one: {', '.join(lists) or 'none'}")
@@ -105,7 +136,7 @@ def layers(module: Any) -> dict[str, str | list[str]]:
     if shared := _shared(module, inner):
         raise refuse(f"its layers share the module {shared}")
     parts = lists[0].split(".")
-    ran = _order(module, [*beside, *inner], [".".join(parts[:depth]) for depth in range(len(parts))])
+    ran = first_runs(module, family, [*beside, *inner], [".".join(parts[:depth]) for depth in range(len(parts))], refuse)
     if [name for name in ran if name in inner] != inner:
         raise refuse(f"its layers do not run in the order of {lists[0]}")
     before = [name for name in ran[: ran.index(inner[0])] if name in beside]
@@ -116,6 +147,8 @@ def layers(module: Any) -> dict[str, str | list[str]]:
     if odd or not before:
         what = f"{', '.join(odd)} is neither before its layers nor a norm behind them" if odd else "nothing runs before its layers"
         raise refuse(what)
+    if idle := [name for name in after if name not in constant and changes_nothing(module, family, name)]:
+        raise refuse(f"{', '.join(idle)} changes nothing in its features")
     return {"embeddings": [*before, *constant], "layer": [f"{lists[0]}.*", *(name for name in after if name not in constant)]}
 
 
@@ -154,57 +187,3 @@ def _parameters(module: nn.Module, name: str) -> bool:
     owner = module.get_submodule(path)
     child = owner._modules.get(last)
     return any(True for _ in child.parameters()) if child is not None else last in owner._parameters
-
-
-def _order(module: Any, names: list[str], ancestors: list[str]) -> list[str]:
-    """Return the modules in the order in which they first run, and check that padding and a frozen model's mode change nothing.
-
-    Args:
-        module: The built model.
-        names: Its layers, and what is beside them.
-        ancestors: Modules that hold the list of layers, which no group can put into eval mode.
-    """
-    order: list[str] = []
-    handles = []
-    modules = dict(module.named_modules())
-    for name in names:
-
-        def note(_module: nn.Module, _args: object, name: str = name) -> None:
-            if name not in order:
-                order.append(name)
-
-        handles += [part.register_forward_pre_hook(note) for part in (modules[name].modules() if name in modules else ())]
-    training = module.training
-    try:
-        with torch.no_grad():
-            batches = list(_batches(module.config))
-            one, other, alone = (module.eval()(batch) for batch in batches)
-            for name in ancestors:
-                module.get_submodule(name).training = True
-            same = module(batches[0])
-    except Exception as error:  # of many classes
-        raise _refusal(module.config.model_type, f"it fails on two short texts: {type(error).__name__}: {error}") from error
-    finally:
-        module.train(training)
-        for handle in handles:
-            handle.remove()
-    if not torch.equal(one, same):
-        reason = "it has dropout outside its modules, which no group could freeze; switch that off by an option of zoo.get"
-        raise _refusal(module.config.model_type, reason)
-    if not isinstance(one, Tensor) or one.ndim != 3 or one.shape[1] != TOKENS:
-        raise _refusal(module.config.model_type, "it does not return one vector per token")
-    short, scale = one[1, : TOKENS // 2], float(one.abs().max())
-    content = torch.allclose(short, other[1, : TOKENS // 2], rtol=1e-5, atol=1e-6 * scale)
-    if not content or not torch.allclose(short, alone[0], rtol=1e-3, atol=1e-4 * scale):  # another size, another order of sums
-        raise _refusal(module.config.model_type, "padding changes what a text gives")
-    return order
-
-
-def _batches(config: Any) -> Iterator[Mapping[str, Tensor]]:
-    """Yield two short texts, the same with another padding, and the shorter one alone without any."""
-    ids = torch.arange(2 * TOKENS).view(2, TOKENS) % max(2, min(config.vocab_size - 2, 20)) + 1
-    mask = torch.ones_like(ids)
-    mask[1, TOKENS // 2 :] = 0
-    for padding in (0, 1):
-        yield {"input_ids": torch.where(mask.bool(), ids, padding), "attention_mask": mask}
-    yield {"input_ids": ids[1:, : TOKENS // 2], "attention_mask": mask[1:, : TOKENS // 2]}
