@@ -185,5 +185,5 @@ def test_a_column_of_patients_is_the_group_and_the_log_says_so(files: Path, colu
     assert f"column '{column}' is taken as the group" in caplog.text
     assert open_data(path, labelled=False).groups is None
     gaps = table(files / "y.csv", f"file_name,label,{column}\nimg/0.png,a,1\nimg/1.png,b,\n")
-    assert open_data(gaps).groups is None
-    assert f"column '{column}' has gaps" in caplog.text
+    assert open_data(gaps).groups == ("1", "no id, row 1")
+    assert f"column '{column}' is empty in 1 row of 2" in caplog.text

@@ -77,8 +77,8 @@ def test_a_group_without_id_is_refused_as_in_tables(missing: Any, caplog: pytest
     with pytest.raises(DataError, match=r"'group' \(group\) is empty in 1 row: row 1"):
         open_data(Rows(*labels))
     guessed = Rows(*({"image": one["image"], "label": one["label"], "patient_id": one["group"]} for one in labels))
-    assert open_data(guessed).groups is None
-    assert "'patient_id' has gaps" in caplog.text
+    assert open_data(guessed).groups == ("p", "no id, row 1")
+    assert "'patient_id' is empty in 1 row of 2" in caplog.text
     assert open_data(Rows({"image": image(0), "label": "a", "group": 7.0})).groups == ("7",)
 
 

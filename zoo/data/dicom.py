@@ -91,6 +91,8 @@ def _tools() -> Any:
 
 def _chosen(dataset: Any, frame: int | None, name: str) -> int:
     if "Rows" not in dataset or not any(key in dataset for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        if "SOPClassUID" in dataset and "Rows" in dataset and str(dataset.SOPClassUID.name).endswith("Image Storage"):
+            raise CorruptInputError(f"{name} is cut off: it ends before its pixels; copy it again or remove it")
         kind = "no DICOM file" if "SOPClassUID" not in dataset else f"a DICOM file without pixels ({dataset.SOPClassUID.name})"
         raise CorruptInputError(f"{name} is {kind}; remove it")
     total = int(dataset.get("NumberOfFrames") or 1)
@@ -122,8 +124,19 @@ def _decoded(dataset: Any, frame: int, name: str) -> tuple[Array, str]:
         pixels, described = decoder.as_array(dataset, index=frame)
     except Exception as error:  # decoders raise anything on hostile bytes
         reason = " ".join(str(error).split())
+        if _is_cut_off(dataset):
+            raise CorruptInputError(f"{name} is cut off: its pixels end early ({reason}); copy it again or remove it") from error
         raise CorruptInputError(f"{name} ({getattr(syntax, 'name', syntax)}) cannot be decoded: {reason}; convert or remove it") from error
     return pixels, str(described["photometric_interpretation"])
+
+
+def _is_cut_off(dataset: Any) -> bool:
+    """Return whether a file without compression has fewer bytes of pixels than its size says."""
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    if "PixelData" not in dataset or (syntax is not None and syntax.is_encapsulated):
+        return False
+    bits = int(dataset.get("BitsAllocated") or 8) * int(dataset.get("SamplesPerPixel") or 1) * int(dataset.get("NumberOfFrames") or 1)
+    return len(dataset.PixelData) < int(dataset.Rows) * int(dataset.Columns) * bits // 8
 
 
 def _assume_syntax(dataset: Any) -> None:
@@ -148,6 +161,8 @@ def _with_frame_macros(dataset: Any, frame: int) -> Any:
 def _windowed(stored: Array, dataset: Any, window: WindowLevel | None, name: str) -> Array:
     """Return grey values in 0 … 255, uint8."""
     tools = _tools()
+    if "ModalityLUTSequence" not in dataset and dataset.get("RescaleSlope") is not None and float(dataset.RescaleSlope) == 0:
+        raise CorruptInputError(f"{name} has a rescale slope of 0, which makes all values equal; correct or remove it")
     values = np.asarray(tools.apply_modality_lut(stored, dataset))
     if window is None and "VOILUTSequence" in dataset and values.dtype.kind in "ui":
         table = np.asarray(tools.apply_voi(values, dataset), dtype=np.float64)
@@ -155,7 +170,7 @@ def _windowed(stored: Array, dataset: Any, window: WindowLevel | None, name: str
         return _rounded(table / top)
     function = "LINEAR"
     if window is None:
-        window, function = _own_window(dataset), str(dataset.get("VOILUTFunction") or "LINEAR")
+        window, function = _own_window(dataset, name), str(dataset.get("VOILUTFunction") or "LINEAR")
     if window is not None:
         return _rounded(_voi(values.astype(np.float64), *window, function))
     low, high = _stored_range(dataset, values, name)
@@ -163,7 +178,7 @@ def _windowed(stored: Array, dataset: Any, window: WindowLevel | None, name: str
     return _rounded((values - ends.min()) / (ends.max() - ends.min()))
 
 
-def _own_window(dataset: Any) -> WindowLevel | None:
+def _own_window(dataset: Any, name: str) -> WindowLevel | None:
     numbers = []
     for key in ("WindowCenter", "WindowWidth"):
         value = dataset.get(key)
@@ -171,7 +186,11 @@ def _own_window(dataset: Any) -> WindowLevel | None:
         if value is None or value == "" or (hasattr(value, "__len__") and not len(value)):
             return None
         numbers.append(float(value))
-    return (numbers[0], numbers[1]) if numbers[1] > 0 else None
+    if not numbers[1] > 0:
+        raise CorruptInputError(
+            f"{name} has a window of width {numbers[1]:g}, and it must be above 0; give window=(centre, width) (--window), or remove it"
+        )
+    return numbers[0], numbers[1]
 
 
 def _voi(values: Array, centre: float, width: float, function: str) -> Array:

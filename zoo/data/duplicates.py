@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import logging
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
 
-from zoo.data.table import PIXELS, Array, Table
+from zoo.data.raw import Chain
+from zoo.data.table import PIXELS, Array, Table, View
+from zoo.data.torch_datasets import Items, below_wrapper, column_of_tensors
 from zoo.errors import count, examples
 from zoo.util.file_digest import file_digest
 
@@ -25,20 +29,23 @@ def content_keys(*tables: Table) -> list[list[Hashable]]:
     """Return a key per sample of each table; samples of equal content have equal keys.
 
     Files are read only where another one has the same size. Samples that can only be had by running code of the user's (torch
-    datasets) have keys of their own.
+    datasets) are known by their dataset and their index.
     """
     sizes: dict[int, int] = defaultdict(int)
-    paths = {item for table in tables for item in _items(table) if _is_path(item, table)}
+    paths = {path for table in tables for item in _items(table) if (path := _path_of(item, table))}
     stats = {path: _status(path) for path in paths} if len(paths) <= MAX_COMPARED_FILES else {}
     for identity in {status[1]: status for status in stats.values() if status}.values():
         sizes[identity[0]] += 1
 
     def key(item: Any, table: Table, row: int) -> Hashable:
-        if not _is_path(item, table):
+        if isinstance(item, _Origin):
+            return item
+        path = _path_of(item, table)
+        if not path:
             return memory_key(item) or (id(table), row)
-        status = stats.get(item)
-        digest = _digest_of(item) if status and sizes[status[0]] > 1 else b""
-        return digest or str(os.path.realpath(item))
+        status = stats.get(path)
+        digest = _digest_of(path) if status and sizes[status[0]] > 1 else b""
+        return digest or (status[1] if status else str(os.path.realpath(path)))  # hard links are one file
 
     return [[key(item, table, row) for row, item in enumerate(_items(table))] for table in tables]
 
@@ -93,12 +100,58 @@ def _target(table: Table, row: int) -> Hashable:
     return target.tobytes() if isinstance(target, np.ndarray) else repr(target)
 
 
+class _Origin(NamedTuple):
+    """A sample of a dataset whose items are not looked at: the identity of the dataset, and the index in it."""
+
+    dataset: int
+    index: int
+
+
 def _items(table: Table) -> Iterator[Any]:
-    return iter(table.inputs) if isinstance(table.inputs, list | np.ndarray) else iter([None] * len(table))
+    """Yield the samples of a table, or where they come from if only code of the user's has them."""
+    if isinstance(table.inputs, list | np.ndarray):
+        yield from table.inputs
+        return
+    compared = len(table) <= MAX_COMPARED_FILES
+    for row in range(len(table)):
+        found, index = _origin(table.inputs, row)
+        yield found[index] if compared and _is_plain(found) else _Origin(id(getattr(found, "dataset", found)), index)
 
 
-def _is_path(item: Any, table: Table) -> bool:
-    return isinstance(item, str) and table.reads in PIXELS
+def _origin(items: Any, row: int) -> tuple[Any, int]:
+    """Return the collection that holds a sample, and its index there, behind views, chains and the wrappers of torch."""
+    while True:
+        if isinstance(items, View):
+            items, row = items.items, int(items.indices[row])
+        elif isinstance(items, Chain):
+            part = bisect.bisect_right(items.ends, row)
+            items, row = items.parts[part], row - (items.ends[part - 1] if part else 0)
+        elif isinstance(items, Items) and (below := below_wrapper(items.dataset, row)) is not None:
+            items, row = items.of(below[0]), below[1]
+        elif isinstance(items, Items) and (tensor := column_of_tensors(items)) is not None:
+            items = tensor
+        else:
+            return items, row
+
+
+def _is_plain(items: Any) -> bool:
+    """Return whether indexing runs no code of the user's: tensors, arrays, lists, and columns of Hub datasets."""
+    if isinstance(items, Items):
+        kind = type(items.dataset)
+        return kind.__name__ == "Dataset" and kind.__module__.partition(".")[0] == "datasets"
+    return isinstance(items, list | tuple | np.ndarray) or hasattr(items, "detach")
+
+
+def _path_of(item: Any, table: Table) -> str:
+    """Return the file of a sample that is not in memory: a path, a dict of one, or a PIL image that has not been loaded."""
+    if table.reads not in PIXELS:
+        return ""
+    if isinstance(item, str):
+        return item
+    if isinstance(item, Mapping) and item.get("bytes") is None:
+        return os.fspath(item["path"]) if isinstance(item.get("path"), str | os.PathLike) else ""
+    name = getattr(item, "filename", "") if isinstance(item, PIL.Image.Image) and getattr(item, "fp", None) is not None else ""
+    return os.fspath(name) if isinstance(name, str | os.PathLike) else ""
 
 
 def _status(path: str) -> tuple[int, tuple[int, int]] | None:
@@ -107,7 +160,7 @@ def _status(path: str) -> tuple[int, tuple[int, int]] | None:
         found = Path(path).stat()
     except OSError:
         return None
-    return found.st_size, (found.st_dev, found.st_ino)
+    return (found.st_size, (found.st_dev, found.st_ino)) if stat.S_ISREG(found.st_mode) else None
 
 
 def _digest_of(path: str) -> bytes:
@@ -130,6 +183,8 @@ def memory_key(item: Any) -> Hashable:
         item = item.detach().cpu().numpy()
     if isinstance(item, np.ndarray):
         return hashlib.sha256(np.ascontiguousarray(item).tobytes() + repr((item.shape, item.dtype)).encode()).digest()
+    if isinstance(item, PIL.Image.Image) and hasattr(getattr(item, "fp", None), "getvalue"):  # opened from bytes
+        return hashlib.sha256(item.fp.getvalue()).digest()  # type: ignore[attr-defined]  # checked just above
     if isinstance(item, PIL.Image.Image) and getattr(item, "fp", None) is None:  # its pixels are in memory
         return hashlib.sha256(item.tobytes() + repr((item.size, item.mode)).encode()).digest()
     return ""

@@ -6,12 +6,13 @@ import logging
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.data import frames
 from zoo.data.image_files import IMAGE_SUFFIXES, describe_unread, entries, identity, is_dir, is_image, walk
 from zoo.data.raw import Raw, ReadOptions, join
-from zoo.data.table import SPLIT_WORDS, looks_like_valid, split_word
+from zoo.data.table import SPLIT_WORDS, looks_like_valid, part_of_data, split_word
 from zoo.data.table_files import parse_file
 from zoo.errors import DataError, OptionError, did_you_mean, examples
 from zoo.tasks.label_names import class_order
@@ -40,7 +41,8 @@ def read_folder(folder: Path, options: ReadOptions) -> Raw:
     names = {name.lower() for name in subfolders}
     if names and (names <= SPLITS or {split_word(name) for name in names} >= {"train", "valid"}):
         return _read_splits(folder, {name: path for name, path in subfolders.items() if name.lower() in SPLITS}, subfolders, options)
-    _refuse_odd_splits(folder, subfolders)
+    if options.labelled is not False:
+        _refuse_odd_splits(folder, subfolders)
     raw = _read_part(folder, subfolders, options, by_class=options.labelled is not False)
     if not raw.inputs:
         raise _no_image(folder, f", also in its {len(subfolders)} subfolders")
@@ -81,13 +83,28 @@ def _metadata(folder: Path) -> Path | None:
 
 
 def _refuse_odd_splits(folder: Path, subfolders: dict[str, str]) -> None:
-    """Raise where a folder called train stands beside ones such as validation_matched, which would be read as classes."""
+    """Raise where subfolders are splits by their names or by what they hold, and would be read as classes."""
+    remedy = "give both folders: fit(train, valid), --valid; or call them 'train' and 'val'"
+    parts = {name: part_of_data(name) for name in subfolders}
     odd = [name for name in subfolders if looks_like_valid(name)]
-    if odd and any(split_word(name) == "train" for name in subfolders):
+    if "train" in map(split_word, subfolders) and odd:
+        raise DataError(f"{str(folder)!r} has 'train' and {examples(list(map(repr, odd)))}, which look like splits; {remedy}")
+    if all(parts.values()) and {"train"} < set(parts.values()):
+        raise DataError(f"{str(folder)!r} has {examples(list(map(repr, parts)))}, which look like splits; {remedy}")
+    inner = _folders_of_all(subfolders)
+    if len(inner) > 1:
         raise DataError(
-            f"{str(folder)!r} has 'train' and {examples(list(map(repr, odd)))}, which look like splits; "
-            "rename the one to validate on to 'val', or give both folders: fit(train, valid), --valid"
+            f"{str(folder)!r}: the folders {examples(list(map(repr, subfolders)))} all hold the same folders "
+            f"{examples(sorted(map(repr, inner)))}; if they are splits, {remedy}; "
+            f"if they are classes, give a table with file_name and label"
         )
+
+
+def _folders_of_all(subfolders: dict[str, str]) -> frozenset[str]:
+    """Return the names of the folders that each of several subfolders has, if all have the same; empty otherwise."""
+    paths = list(map(Path, subfolders.values()))
+    first = frozenset(_subfolders(paths[0])) if len(paths) > 1 else frozenset()
+    return first if first and all(first == frozenset(_subfolders(path)) for path in paths[1:]) else frozenset()
 
 
 def _no_image(folder: Path, where: str) -> DataError:
@@ -136,10 +153,12 @@ def _read_classes(folder: Path, subfolders: dict[str, str]) -> Raw:
     above = frozenset(map(identity, (folder, *folder.resolve().parents)))
     unread: Counter[str] = Counter()
     images: dict[str, list[str]] = {}
-    for name, path in subfolders.items():  # one name may be there in both of Unicode's forms
-        images.setdefault(unicodedata.normalize("NFC", name), []).extend(walk(path, above, unread=unread))
-    loose = [entry.path for entry in entries(str(folder)) if not is_dir(entry) and is_image(entry, unread)]
+    for name, path in subfolders.items():  # one name may be there in both of Unicode's forms, and blanks around labels are no part of them
+        images.setdefault(unicodedata.normalize("NFC", name).strip(), []).extend(walk(path, above, unread=unread))
+    listed = entries(str(folder))
+    loose = [entry.path for entry in listed if not is_dir(entry) and is_image(entry, unread)]
     _warn_unread(folder, unread)
+    _warn_of_reserved(folder, [entry for entry in listed if is_dir(entry) and entry.name.startswith("__")])
     if loose and not any(images.values()):
         return Raw(loose, None, source=repr(str(folder)))
     if loose:
@@ -150,6 +169,14 @@ def _read_classes(folder: Path, subfolders: dict[str, str]) -> Raw:
         classes=class_order(set(images)) or None,
         source=repr(str(folder)),
     )
+
+
+def _warn_of_reserved(folder: Path, reserved: Sequence[os.DirEntry[str]]) -> None:
+    """Warn of folders such as ``__MACOSX`` that are no classes, and hold images."""
+    counts = {entry.name: sum(1 for _ in walk(entry.path)) for entry in reserved}
+    named = [f"{name!r} ({number})" for name, number in counts.items() if number]
+    if named:
+        log.warning("%s: folders whose names start with __ are no classes; images left out: %s; rename a class", folder, examples(named))
 
 
 def _subfolders(folder: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.data.cells import is_empty
 from zoo.data.locate import place_files
 from zoo.data.raw import Indicators, Raw, ReadOptions
+from zoo.data.table import NO_GROUP
 from zoo.data.table_files import parse_file, refuse_equal_names
 from zoo.data.text_inputs import texts_of
 from zoo.data.unreadable_input import Unreadable
@@ -34,7 +35,7 @@ USUAL = {
     "words": ("words", "tokens"),
     "label": ("label", "labels", "tags", "ner_tags"),
     "split": ("split",),
-    "group": ("group", "patient_id", "patient", "subject_id"),
+    "group": ("group", "patient_id", "patient", "subject_id", "subject"),
 }
 
 
@@ -52,12 +53,33 @@ def read_table(path: Path, options: ReadOptions) -> Raw:
 
 def names_files(names: Sequence[str]) -> bool:
     """Return whether columns of these names have one that is read as the files."""
-    return any(name in USUAL["file_name"] for name in names)
+    return bool(usual_columns("file_name", names))
 
 
 def has_labels(names: Sequence[str]) -> bool:
     """Return whether columns of these names have one that is read as the labels."""
-    return any(name in USUAL["label"] for name in names)
+    return bool(usual_columns("label", names))
+
+
+def usual_columns(role: str, names: Sequence[Any], usual: Sequence[str] = ()) -> list[Any]:
+    """Return the columns that are read in a role without being named, the one that is taken first.
+
+    Case, blanks, hyphens and underscores do not matter, so ``Patient ID`` is ``patient_id``; an exact name goes first.
+
+    Args:
+        role: The role.
+        names: The columns of a source.
+        usual: Their usual names in this role; by default those of tables.
+    """
+    usual = usual or USUAL[role]
+    plain = {name: plain_name(name) for name in names if isinstance(name, str)}
+    exact = [name for name in usual if name in plain]
+    return [*exact, *(name for one in usual for name in plain if plain[name] == plain_name(one) and name not in exact)]
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a column without what is not compared."""
+    return "".join(letter for letter in name.casefold() if letter not in " _-")
 
 
 def read_frame(
@@ -115,9 +137,8 @@ def raw_of(
     Raises:
         DataError: If a required cell is empty, or files do not exist.
     """
-    if chosen.get("group") not in (None, "group", options.columns.get("group")) and any(map(is_empty, values["group"])):
-        log.warning("%s: column %r has gaps and is not taken as the group; splits may cut patients", source, chosen["group"])
-        del values["group"]
+    if chosen.get("group") not in (None, "group", options.columns.get("group")):
+        values["group"] = _with_own_groups(values["group"], chosen["group"], source)
     for role in ("group", "split") if options.keep_unreadable else ("file_name", "text", "text_pair", "words", "group", "split"):
         _refuse_empty(values.get(role, []), role, chosen.get(role, ""), source)
     if inputs is None:
@@ -141,6 +162,15 @@ def _file_name(cell: Any) -> Any:
     if is_empty(cell):
         return Unreadable("the cell is empty")
     return str(cell) if isinstance(cell, int) else cell
+
+
+def _with_own_groups(values: Sequence[Any], column: str, source: str) -> list[Any]:
+    """Return group ids in which each row without one is a group of its own."""
+    gaps = [row for row, value in enumerate(values) if is_empty(value)]
+    if gaps:
+        line = "%s: column %r is empty in %s of %d (%s); each of them counts as a group of its own"
+        log.warning(line, source, column, count(len(gaps), "row"), len(values), examples([f"row {row}" for row in gaps]))
+    return [f"{NO_GROUP}{row}" if is_empty(value) else value for row, value in enumerate(values)]
 
 
 def indicators(columns: Mapping[str, Sequence[Any]], source: str) -> list[Indicators]:
@@ -190,7 +220,7 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dic
         roles = tuple(role for role in roles if role != "label")
         labelled = None
     wanted = {role: (columns[role],) if role in columns else USUAL[role] for role in roles}
-    found = {role: next((name for name in usual if name in names), None) for role, usual in wanted.items()}
+    found = {role: _taken(role, names, options, source) for role in roles}
     required = {roles[0], *columns} | ({"label"} if labelled else set())
     absent = [role for role in wanted if found[role] is None and role in required]
     if absent:
@@ -207,6 +237,17 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dic
         else:
             log.info("%s: column %r is taken as the group that no split cuts; columns={'group': …} names another", source, found["group"])
     return {role: name for role, name in found.items() if name is not None and not (role == "label" and options.labelled is False)}
+
+
+def _taken(role: str, names: Sequence[str], options: ReadOptions, source: str) -> str | None:
+    """Return the column of a role; of an input or a label the log names others that it could be."""
+    if role in options.columns:
+        return options.columns[role] if options.columns[role] in names else None
+    found = usual_columns(role, names)
+    if len(found) > 1 and (role in _INPUTS[options.reads][:1] or (role == "label" and options.labelled is not False)):
+        others = examples([repr(name) for name in found[1:]])
+        log.info("%s: column %r is taken as the %s, not %s; columns={%r: …} names another", source, found[0], role, others, role)
+    return found[0] if found else None
 
 
 def _check_label_columns(wanted: Sequence[str], names: Sequence[str], source: str) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def _decode_file(path: str, channels: int, at_least: int, window: WindowLevel | 
     if path.lower().endswith(VOLUMES):
         raise CorruptInputError(f"{name} is a volume, and the model reads images; take a backbone that `zoo list --modality volume` shows")
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  # opening a pipe would wait for its writer
+            raise CorruptInputError(f"{name} is no regular file, but a folder, a pipe or a device; remove it")
         if path.lower().endswith(ARRAYS):
             return _from_array(load_array(path), channels, name)
         with Path(path).open("rb") as stream:
@@ -95,8 +98,8 @@ def _decode_file(path: str, channels: int, at_least: int, window: WindowLevel | 
         raise CorruptInputError(f"{name} may not be read; change its permissions") from error
     except CorruptInputError:
         raise
-    except OSError as error:
-        raise CorruptInputError(f"{name} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with NUL, or one that no file system can hold
+        raise CorruptInputError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}; correct the path") from error
 
 
 def _decode_stream(
@@ -209,7 +212,10 @@ def _on_white(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
 
 
 def _from_array(source: Any, channels: int, name: str) -> PIL.Image.Image:
-    pixels = np.asarray(source)
+    try:
+        pixels = np.asarray(source)
+    except ValueError as error:  # ragged lists
+        raise CorruptInputError(f"{name} is no array: its rows differ in length ({error}); correct or remove it") from error
     if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3, 4) and hasattr(source, "numpy"):
         pixels = pixels.transpose(1, 2, 0)  # torch tensors have their channels first
     if pixels.ndim == 3 and pixels.shape[2] == 1:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.data.image_files import IMAGE_SUFFIXES, is_dir, walk
+from zoo.data.image_files import IMAGE_SUFFIXES, walk
 from zoo.errors import DataError, count, examples
 
 log = logging.getLogger("zoo")
 _SUFFIXES = sorted(IMAGE_SUFFIXES, key=len, reverse=True)  # .nii.gz before .gz
+
+_DRIVE = re.compile(r"[A-Za-z]:/")  # of an absolute path of Windows
 
 
 def place_files(
@@ -56,7 +59,7 @@ def place_files(
         elif found:
             several.append(f"{name!r} ({examples([repr(os.path.relpath(path, folder or '.')) for path in found], 2)})")
         else:
-            missing.append(repr(placed[row]) + (" (a folder)" if os.path.isdir(placed[row]) else ""))  # noqa: PTH112
+            missing.append(repr(placed[row]) + _kind_of(placed[row]))
     if several:
         raise DataError(f"{source}: several files fit {count(len(several), 'name')} of {len(placed)}: {examples(several)}; name one")
     if missing and not missing_ok:
@@ -70,7 +73,12 @@ def place_files(
 
 
 def _exists(path: str, *, folders: bool) -> bool:
-    return os.path.isfile(path) or (os.path.exists(path) and (folders or not os.path.isdir(path)))  # noqa: PTH110, PTH112, PTH113
+    return os.path.isfile(path) or (folders and os.path.isdir(path))  # noqa: PTH112, PTH113
+
+
+def _kind_of(path: str) -> str:
+    """Return what a path is that is no file, such as a pipe, which would be waited for; empty if there is nothing."""
+    return " (a folder)" if os.path.isdir(path) else " (no regular file)" if os.path.exists(path) else ""  # noqa: PTH110, PTH112
 
 
 class _Places:
@@ -88,6 +96,12 @@ class _Places:
         if "\\" in name:
             self._ways["with / for \\"] = None
             name = name.replace("\\", "/")
+        if name != name.strip():
+            self._ways["without blanks around"] = None
+            name = name.strip()
+        if self._deep and _DRIVE.match(name):
+            self._ways["by the end of their paths"] = None
+            return self._by_end(name)
         path = os.path.join(self._folder, name)  # noqa: PTH118
         key = _composed(os.path.basename(name))  # noqa: PTH119
         found = _fitting(self._here(os.path.dirname(path)), key)  # noqa: PTH120
@@ -101,8 +115,24 @@ class _Places:
                 self._ways["in folders below"] = None
         for one in found:
             suffix = os.path.splitext(one)[1]  # noqa: PTH122
-            if not key.endswith(suffix):
+            if key.lower().endswith(suffix.lower()):
+                self._ways.update({} if key.endswith(suffix) else {"in another case of the suffix": None})
+            else:
                 self._suffixes.add(suffix)
+        return found
+
+    def _by_end(self, name: str) -> list[str]:
+        """Return the files below the folder whose path has most of the last parts of an absolute path of Windows."""
+        if self._below is None:
+            self._below = _by_name(walk(self._folder))
+        parts = [_composed(part) for part in _DRIVE.sub("", name).split("/") if part]
+        found = _fitting(self._below, parts[-1]) if parts else []
+        for depth in range(2, len(parts) + 1):
+            end = "/" + "/".join(parts[-depth:-1])
+            closer = [one for one in found if _composed(os.path.dirname(one)).endswith(end)]  # noqa: PTH120
+            if not closer:
+                break
+            found = closer
         return found
 
     def how(self, folder: str) -> str:
@@ -117,7 +147,7 @@ class _Places:
                     self._listed[folder] = _by_name(
                         os.path.join(folder, entry.name)  # noqa: PTH118
                         for entry in entries
-                        if self._folders or not is_dir(entry)
+                        if _exists(entry.path, folders=self._folders)
                     )
             except OSError:  # no such folder
                 self._listed[folder] = {}
@@ -130,9 +160,13 @@ def _composed(text: str) -> str:
 
 
 def _fitting(files: dict[str, list[str]], key: str) -> list[str]:
-    """Return the files of this name, else those of this name without their suffix."""
+    """Return the files of this name, else those of this name without their suffix, or with it in another case."""
     found = files.get(key, [])
-    return [path for path in found if _composed(os.path.basename(path)) == key] or found  # noqa: PTH119
+    if exact := [path for path in found if _composed(os.path.basename(path)) == key]:  # noqa: PTH119
+        return exact
+    suffix = next((suffix for suffix in _SUFFIXES if key.lower().endswith(suffix)), "")
+    bare = files.get(key[: -len(suffix)], []) if suffix else []
+    return found or [path for path in bare if path.lower().endswith(suffix)]
 
 
 def _by_name(paths: Iterable[str]) -> dict[str, list[str]]:

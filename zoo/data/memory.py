@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.frames import find_columns, indicators, raw_of
+from zoo.data.frames import find_columns, indicators, raw_of, usual_columns
 from zoo.data.images import check_range
+from zoo.data.input_checks import refuse_nul, refuse_swapped, refuse_unordered
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.text_inputs import text_item
 from zoo.data.torch_datasets import Items
 from zoo.data.unreadable_input import unreadable
 from zoo.errors import DataError, count, examples
+
+log = logging.getLogger("zoo")
 
 
 def read_arrays(inputs: Any, labels: Any, source: str = "the arrays", *, reads: str = "image", channels: int = 3) -> Raw:
@@ -32,6 +36,8 @@ def read_arrays(inputs: Any, labels: Any, source: str = "the arrays", *, reads: 
     Raises:
         DataError: If shapes, type or range are wrong, or the lengths differ.
     """
+    refuse_unordered(inputs, "inputs", source)
+    refuse_unordered(labels, "labels", source)
     if hasattr(inputs, "__array__") and not hasattr(inputs, "numpy"):
         inputs = np.asarray(inputs)
         if inputs.dtype.kind in "OU":  # a column of paths or images
@@ -46,6 +52,10 @@ def read_arrays(inputs: Any, labels: Any, source: str = "the arrays", *, reads: 
         inputs = [str(item) if isinstance(item, Path) else item for item in inputs]
     if not len(inputs):
         raise DataError(f"{source}: there are no samples")
+    if isinstance(inputs, list):
+        refuse_nul(inputs, source)
+    if labels is not None and len(labels):
+        refuse_swapped(inputs[0], labels[0] if isinstance(labels, Sequence | np.ndarray) else None, source)
     if labels is not None and len(labels) != len(inputs):
         raise DataError(f"{source}: {count(len(inputs), 'input')}, but {count(len(labels), 'label')}; give one label per input")
     return Raw(inputs, None if labels is None else _listed(labels), source=source)
@@ -57,6 +67,8 @@ def _listed(labels: Any) -> list[Any]:
         labels = labels.iloc[:, 0]
     if hasattr(labels, "columns") and hasattr(labels, "iloc"):
         return list(indicators({str(name): labels.iloc[:, index].tolist() for index, name in enumerate(labels.columns)}, "the labels"))
+    if getattr(getattr(labels, "dtype", None), "kind", "") in ("M", "m"):  # tolist would give nanoseconds
+        return list(np.asarray(labels))
     return list(labels.tolist()) if hasattr(labels, "tolist") else list(labels)
 
 
@@ -89,6 +101,8 @@ def read_texts(inputs: Any, labels: Any, options: ReadOptions, source: str = "th
     Raises:
         DataError: If an input is none of these or empty, unless it keeps its row as ``Unreadable``; or the lengths differ.
     """
+    refuse_unordered(inputs, "inputs", source)
+    refuse_unordered(labels, "labels", source)
     items, of_words = list(inputs.tolist() if hasattr(inputs, "tolist") else inputs), options.reads == "words"
     if not items:
         raise DataError(f"{source}: there are no samples")
@@ -111,9 +125,9 @@ def read_hub(dataset: Any, options: ReadOptions) -> Raw:
     if dataset.format["type"] == "custom":
         raise DataError(f"{source} has a transform (set_transform), which is not run; give dataset.with_format(None), and fit(augment=…)")
     dataset = dataset.with_format(None)  # tensors of with_format("torch") have lost the types of their columns
-    found = find_columns(dataset.column_names, options, source)
+    found = find_columns(dataset.column_names, _with_images(dataset, options, source), source)
     pixels = found.get("file_name")
-    if pixels is not None and getattr(dataset.features[pixels], "dtype", "") in ("string", "large_string"):
+    if pixels is not None and _is_text(dataset.features[pixels]):
         pixels = None  # names of files, which are looked for
     values: dict[str, list[Any]] = {
         role: list(dataset.select_columns(name)[:][name]) for role, name in found.items() if role != "file_name" or pixels is None
@@ -131,6 +145,23 @@ def read_hub(dataset: Any, options: ReadOptions) -> Raw:
     return raw if classes is None else replace(raw, classes=classes)
 
 
+def _is_text(feature: Any) -> bool:
+    return getattr(feature, "dtype", "") in ("string", "large_string")
+
+
+def _with_images(dataset: Any, options: ReadOptions, source: str) -> ReadOptions:
+    """Return options that name a column of images, where one of names of files would be taken before it."""
+    from datasets import Image  # type: ignore[import-untyped]  # ships no types
+
+    found = [] if options.textual or "file_name" in options.columns else usual_columns("file_name", dataset.column_names)
+    images = [name for name in found if isinstance(dataset.features[name], Image)]
+    if not images or found[0] == images[0] or not _is_text(dataset.features[found[0]]):
+        return options
+    line = "%s: column %r has the images, and is taken before the names in %r; columns={'file_name': …} names another"
+    log.info(line, source, images[0], found[0])
+    return replace(options, columns={**options.columns, "file_name": images[0]})
+
+
 def _named(label: Any, name: Callable[[Any], str]) -> Any:
     if isinstance(label, list):
         return [_named(one, name) for one in label]
@@ -139,10 +170,14 @@ def _named(label: Any, name: Callable[[Any], str]) -> Any:
 
 
 def _encoded(dataset: Any, column: str) -> Any:
-    """Return a column with its images as bytes, to decode them at a reduced size and name the sample in errors."""
-    from datasets import Image  # type: ignore[import-untyped]  # ships no types
+    """Return a column with its images as bytes, to decode them at a reduced size and name the sample in errors, and with its arrays."""
+    from datasets import Image
 
-    return dataset.cast_column(column, Image(decode=False)) if isinstance(dataset.features[column], Image) else dataset
+    feature = dataset.features[column]
+    if isinstance(feature, Image):
+        return dataset.cast_column(column, Image(decode=False))
+    # As Python lists the pixels of an array would be integers of 64 bits.
+    return dataset.with_format("numpy", dtype=feature.dtype) if type(feature).__name__ in ("Array2D", "Array3D", "Array4D") else dataset
 
 
 def read_hub_dict(parts: Mapping[str, Any], options: ReadOptions) -> Raw:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from zoo.data.duplicates import equal_samples
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.read import read
 from zoo.data.split import check_leak, check_trainable, choose_rows, hold_out
@@ -16,7 +17,8 @@ from zoo.data.table import Table, rows_of_split
 from zoo.errors import OptionError
 from zoo.tasks.find import find_task
 from zoo.tasks.label_columns import by_task
-from zoo.tasks.labels import check_uncertain, class_names, encode, keep_classes, log_missing
+from zoo.tasks.label_warnings import warn_of_labels
+from zoo.tasks.labels import check_uncertain, class_names, encode, keep_classes
 from zoo.tasks.task import Task
 
 _NONE: Mapping[str, str | Sequence[str]] = MappingProxyType({})
@@ -77,7 +79,9 @@ def open_data(
         raw = keep_classes(raw, classes, kind)
     if split is not None:
         raw = raw.select(rows_of_split(raw.splits, split, raw.source))
-    return _table(raw, kind, classes, reads, uncertain)
+    table = _table(raw, kind, classes, reads, uncertain)
+    warn_of_labels(table, found=classes is None)
+    return table
 
 
 def open_train_valid(
@@ -131,6 +135,7 @@ def open_train_valid(
         more |= {"reads": reads, "channels": channels}
         table = open_data(train, task=task, classes=classes, columns=columns, labelled=True, drop_other_classes=drop_other_classes, **more)
         check_trainable(table)
+        equal_samples(table)  # logs labels that contradict each other
         return table, None
     if valid is not None and valid_split is not None:
         raise OptionError("give either a validation source or valid_split=, not both")
@@ -142,9 +147,14 @@ def open_train_valid(
         raw, other = keep_classes(raw, classes, kind), other and keep_classes(other, classes, kind)
     first, second = _sides(raw, other, valid_split)
     if second is None:
-        return _held_out(_table(first, kind, classes, reads, uncertain), seed)
+        table = _table(first, kind, classes, reads, uncertain)
+        warn_of_labels(table, found=classes is None)
+        return _held_out(table, seed)
     tables = _tables(first, second, kind, classes, reads, uncertain)
+    warn_of_labels(tables[0], found=classes is None)
+    warn_of_labels(tables[1], found=False)
     check_trainable(tables[0])
+    equal_samples(tables[0])  # logs labels that contradict each other
     if not allow_leak:
         check_leak(*tables)
     return _without_splits(*tables)
@@ -205,6 +215,4 @@ def _table(raw: Raw, task: Task, classes: Sequence[str] | None, reads: str, unce
         targets, names = encode(raw.labels, raw.inputs, task=task, classes=known, source=raw.source, uncertain=uncertain)
     groups = None if raw.groups is None else tuple(raw.groups)
     splits = None if raw.splits is None else tuple(raw.splits)
-    table = Table(raw.inputs, targets, classes=names, groups=groups, splits=splits, source=raw.source, reads=reads)
-    log_missing(table)
-    return table
+    return Table(raw.inputs, targets, classes=names, groups=groups, splits=splits, source=raw.source, reads=reads)

@@ -40,16 +40,20 @@ class ReadOptions:
     keep_unreadable: bool = False
 
     def __post_init__(self) -> None:
+        # Columns of a DataFrame, and of a file without header, may be numbers.
+        numbered = {role: str(name) if type(name) is int else name for role, name in self.columns.items()}
+        object.__setattr__(self, "columns", numbered)
         odd = [f"{role}={name!r}" for role, name in self.columns.items() if not isinstance(name, str) and role != "label"]
         if odd:
             raise OptionError(f"columns= has {', '.join(odd)}; each role but the label has the name of one column")
         wanted = self.label_columns
-        object.__setattr__(self, "label_columns", tuple(map(str.strip, wanted.split(",")) if isinstance(wanted, str) else wanted))
+        split = map(str.strip, wanted.split(",")) if isinstance(wanted, str) else map(str, wanted)
+        object.__setattr__(self, "label_columns", tuple(split))
         listed = self.columns.get("label")
         if isinstance(listed, list | tuple):
             if self.label_columns:
                 raise OptionError("label_columns and a list of columns for 'label' are given; leave one of them out")
-            object.__setattr__(self, "label_columns", tuple(listed))
+            object.__setattr__(self, "label_columns", tuple(map(str, listed)))
             object.__setattr__(self, "columns", {role: name for role, name in self.columns.items() if role != "label"})
         elif listed is not None and self.label_columns:
             raise OptionError("label_columns and a column for 'label' are given; leave one of them out")

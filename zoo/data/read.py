@@ -17,7 +17,7 @@ from zoo.data.image_files import IMAGE_SUFFIXES
 from zoo.data.locate import place_files
 from zoo.data.raw import Indicators, Raw, ReadOptions, join
 from zoo.data.table import Table
-from zoo.data.torch_datasets import read_torch
+from zoo.data.torch_datasets import of_loader, read_torch
 from zoo.data.unreadable_input import Unreadable
 from zoo.declare import Inputs, Text
 from zoo.errors import CorruptInputError, DataError, OptionError, examples
@@ -55,6 +55,9 @@ def read(source: Any, options: ReadOptions) -> Raw:
 
 
 def _read(source: Any, options: ReadOptions) -> Raw:
+    source = of_loader(source)
+    if isinstance(source, str) and not source.strip() and not options.textual:
+        raise DataError("the path is an empty text; give a folder or a file, and '.' for the current folder")
     if options.textual and isinstance(source, str) and options.labelled is False and not names_file(source):
         return memory.read_texts([source], None, options, "the text")
     if isinstance(source, str | os.PathLike):
@@ -123,8 +126,8 @@ def _class(module: str, name: str) -> Any:
 def _read_path(path: Path, options: ReadOptions) -> Raw:
     folders.check_exists(path)
     suffix = path.suffix.lower()
-    if options.reads == "words" and not options.columns and conll.is_conll(path):
-        return conll.read_conll(path, options.labelled)
+    if options.reads == "words" and _has_word_per_line(path, options):
+        return conll.read_conll(path, options.labelled, options.columns)
     if options.reads == "text" and not options.columns:
         conll.refuse_conll(path, frames.TEXT_COLUMNS)
     if suffix in table_files.SUFFIXES and path.is_file():
@@ -139,6 +142,13 @@ def _read_path(path: Path, options: ReadOptions) -> Raw:
         return Raw([str(path)], None, source=repr(str(path)))
     known = " ".join((*table_files.SUFFIXES, *IMAGE_SUFFIXES))
     raise DataError(f"{str(path)!r} is neither a folder nor a file of a known kind ({known})")
+
+
+def _has_word_per_line(path: Path, options: ReadOptions) -> bool:
+    """Return whether a file is in the format of CoNLL; names of columns are those of a table where a file may be one."""
+    if not conll.is_conll(path):
+        return False
+    return path.suffix.lower() not in table_files.SUFFIXES or all(name.lstrip("-").isdigit() for name in options.columns.values())
 
 
 def _read_text_path(path: Path, options: ReadOptions) -> Raw:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.duplicates import content_keys, equal_samples, merged_groups
-from zoo.data.table import PIXELS, Array, Table, looks_like_valid, rows_of_split, split_word
+from zoo.data.table import NO_GROUP, PIXELS, Array, Table, looks_like_valid, rows_of_split, split_word
 from zoo.errors import DataError, count, examples, fault_list
 
 SHARE = 0.2  # of the samples that is held out
@@ -48,10 +49,6 @@ def choose_rows(splits: Sequence[str] | None, valid_split: str | None, source: s
         held = rows_of_split(splits, "valid" if valid_split is None else valid_split, source)
     elif "train" in words:
         held = None
-        odd = sorted({str(split) for split in splits or () if looks_like_valid(split)})
-        if odd:
-            line = "%s: the splits %s are not used; valid_split=%r takes one for validation"
-            log.warning(line, source, ", ".join(map(repr, odd)), odd[0])
     else:
         names = ", ".join(map(repr, sorted(set(splits or ()))))
         raise DataError(
@@ -60,7 +57,23 @@ def choose_rows(splits: Sequence[str] | None, valid_split: str | None, source: s
     free = np.ones(len(words), dtype=bool)
     free[held if held is not None else []] = False
     free &= words == "train" if (free & (words == "train")).any() else words != "test"
+    used = free.copy()
+    used[held if held is not None else []] = True
+    _report_unused([str(split) for split, one in zip(splits or (), used, strict=True) if not one], source, held is None)
     return np.flatnonzero(free), held
+
+
+def _report_unused(splits: Sequence[str], source: str, held_out: bool) -> None:
+    """Log how many rows of which splits are not used; a warning if one of them may have been meant."""
+    counts = Counter(splits)
+    if not counts:
+        return
+    parts = [f"{count(number, 'row')} of split {name!r}" for name, number in sorted(counts.items())]
+    line = f"{source}: not used: {examples(parts)}"
+    odd = sorted(name for name in counts if looks_like_valid(name))
+    if odd and held_out:
+        line += f"; valid_split={odd[0]!r} takes one for validation"
+    log.log(logging.INFO if all(split_word(name) == "test" for name in counts) else logging.WARNING, line)
 
 
 def hold_out(table: Table, seed: int) -> tuple[Table, Table]:
@@ -171,7 +184,17 @@ def check_trainable(table: Table) -> None:
     if empty:
         raise DataError(f"{table.source}: {count(len(empty), 'class')} without samples in train: {examples(empty, 8)}; counts: {counts}")
     if len(counts) == 1 and _single(table):
-        raise DataError(f"{table.source} has only one class, {table.classes[0]!r}; training needs two or more (one subfolder per class)")
+        raise DataError(
+            f"{table.source} has only one class, {table.classes[0]!r}; training needs two or more "
+            f"(one subfolder per class){_folder_to_give(table)}"
+        )
+
+
+def _folder_to_give(table: Table) -> str:
+    """Return a hint where the images of a table lie in several folders of one that was not given."""
+    items = table.inputs if isinstance(table.inputs, list) else []
+    folders = {os.path.dirname(item) for item in items if isinstance(item, str)}  # noqa: PTH120  # ten times faster
+    return f"; its images are in {len(folders)} folders of {os.path.commonpath(folders)!r}: give that one" if len(folders) > 1 else ""
 
 
 def check_leak(train: Table, valid: Table) -> None:
@@ -204,7 +227,9 @@ def _check_same_inputs(train: Table, valid: Table) -> None:
         return
     overlap = f"{len(both)} of {count(len(valid), 'sample')} in valid {'is' if len(both) == 1 else 'are'} also in train"
     names = [valid.name_of(row) for row in both]
-    if train.reads not in PIXELS or not any(isinstance(valid.inputs[row], str) for row in both):  # in memory: a trial, or on purpose
+    if train.reads not in PIXELS or not any(
+        isinstance(valid.inputs, list) and isinstance(valid.inputs[row], str) for row in both
+    ):  # in memory: a trial, or on purpose
         log.warning("%s, which flatters the validation metrics: %s", overlap, examples(names))
         return
     raise DataError(f"{overlap}: {examples(names)}. Give other validation data, or go on with allow_leak=True")
@@ -218,5 +243,6 @@ def _pair(train: Table, row: int, valid: Table, other: int) -> str:
 def _by_group(groups: Sequence[str]) -> dict[str, list[int]]:
     rows: dict[str, list[Any]] = defaultdict(list)
     for row, group in enumerate(groups):
-        rows[normal_group(group)].append(row)
+        if not group.startswith(NO_GROUP):
+            rows[normal_group(group)].append(row)
     return rows

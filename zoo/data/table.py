@@ -17,11 +17,14 @@ Array = npt.NDArray[Any]
 
 SPLIT_WORDS = {
     "train": ("train", "training"),
-    "valid": ("valid", "val", "validation", "dev"),
+    "valid": ("valid", "val", "validation", "validate", "dev", "eval", "evaluation"),
     "test": ("test", "testing"),
 }
+NO_GROUP = "no id, row "  # how the group of a row without an id starts
 PIXELS = ("image", "volume")  # values of Table.reads whose inputs are decoded
 _ODD_VALID = re.compile(r"(?:val|valid|validation|dev)[^a-z0-9]+[a-z0-9]")
+_WORDS = re.compile(r"[^a-z0-9]+")
+_ENDS = re.compile(r"(?:set|data|images|imgs|s)?\d*$")
 LOOKED_AT = 8  # samples that tell for all of a table
 _SHOWN = 40
 _MAX_PATH = 4096
@@ -37,6 +40,15 @@ def split_word(name: object) -> str:
 def looks_like_valid(name: object) -> bool:
     """Return whether a name starts like a validation split and goes on, such as ``validation_matched``."""
     return bool(_ODD_VALID.match(str(name).strip().lower()))
+
+
+def part_of_data(name: object) -> str:
+    """Return ``train``, ``valid`` or ``test`` if a word of a name says so, as of ``training_set`` and ``seg_test``; else nothing."""
+    for word in _WORDS.split(str(name).strip().lower()):
+        plain = _ENDS.sub("", word)
+        if found := next((_CANONICAL[one] for one in (word, plain) if one in _CANONICAL), "valid" if plain == "holdout" else ""):
+            return found
+    return ""
 
 
 class View(Sequence[Any]):
@@ -132,10 +144,13 @@ class Table:
 
 
 def names_of(inputs: Sequence[Any], rows: Iterable[int]) -> list[str]:
-    """Return a name for each input in a table of results: its path, its text, or ``row N``; nothing is decoded."""
+    """Return a name for each input in a table of results: its path, its text, or ``row N``; nothing is decoded.
+
+    Bytes of a file's name that are no UTF-8 are written as escapes, as files of results are in UTF-8.
+    """
     if not isinstance(inputs, list | tuple):  # indexing a lazy sequence would decode the input
         return [f"row {row}" for row in rows]
-    return [_result_name(inputs[row], row) for row in rows]
+    return [_result_name(inputs[row], row).encode("utf-8", "backslashreplace").decode() for row in rows]
 
 
 def _result_name(item: Any, row: int) -> str:

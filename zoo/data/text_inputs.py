@@ -9,6 +9,8 @@ from zoo.data.cells import is_empty
 from zoo.data.unreadable_input import Unreadable, unreadable
 from zoo.errors import DataError, count, examples
 
+_BROKEN = "it has a lone surrogate, half of a character; read its source as UTF-8"
+
 
 def texts_of(values: Mapping[str, Sequence[Any]], source: str, *, keep_unreadable: bool = False) -> list[Any]:
     """Return texts, pairs of texts, or lists of words from the columns by their roles.
@@ -41,7 +43,15 @@ def _text(cell: Any) -> str | Unreadable:
         return Unreadable("the cell is empty")
     if isinstance(cell, bytes | Mapping | list | tuple | set) or (hasattr(cell, "__array__") and cell.shape):
         return Unreadable(f"{type(cell).__name__} is no text")
-    return str(cell)
+    return Unreadable(_BROKEN) if _is_broken(str(cell)) else str(cell)
+
+
+def _is_broken(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # tokenizers do not read it
+        return True
+    return False
 
 
 def _pair(first: str | Unreadable, second: str | Unreadable) -> tuple[str, str] | Unreadable:
@@ -57,6 +67,8 @@ def _words(cell: Any) -> list[str] | Unreadable:
         return Unreadable(f"{type(cell).__name__} is no list of words")
     words = cell.split() if isinstance(cell, str) else list(cell)
     odd = next((type(word).__name__ for word in words if not isinstance(word, str)), "")
+    if not odd and any(map(_is_broken, words)):
+        return Unreadable(_BROKEN)
     return Unreadable(f"{odd} is no word" if odd else "it has no words") if odd or not words else words
 
 
@@ -74,6 +86,8 @@ def text_item(item: Any, *, of_words: bool) -> Any:
         return Unreadable(f"{type(item).__name__} is no {'sentence' if of_words else 'text'}")
     if not (item.strip() if isinstance(item, str) else item):
         return Unreadable("it is empty")
+    if any(map(_is_broken, parts if parts is not None else (item,))):
+        return Unreadable(_BROKEN)
     if of_words:
         return item.split() if isinstance(item, str) else item
     if parts is None:

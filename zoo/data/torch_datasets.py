@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from zoo.data import frames
+from zoo.data.input_checks import refuse_swapped
 from zoo.data.raw import Raw, ReadOptions
 from zoo.data.table import spread_rows
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, check_options, did_you_mean, examples
@@ -43,6 +45,10 @@ class Items(Sequence[Any]):
     def __init__(self, dataset: Any, part: Any = _WHOLE) -> None:
         self.dataset, self.part = dataset, part
         self.whole = part is _WHOLE  # survives pickling, which _WHOLE does not
+
+    def of(self, dataset: Any) -> Items:
+        """Return the same element of the items of another dataset."""
+        return Items(dataset) if self.whole else Items(dataset, self.part)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -78,6 +84,22 @@ def fetch(dataset: Any, index: int, parts: Sequence[Any] = ()) -> Any:
         raise CorruptInputError(f"item {index} of the dataset {name} cannot be read: {type(error).__name__}: {error}") from error
 
 
+def below_wrapper(dataset: Any, index: int) -> tuple[Any, int] | None:
+    """Return the dataset below a ``Subset`` or a ``ConcatDataset``, and the index there; None for other datasets."""
+    if type(dataset) is _torch_class("Subset"):
+        return dataset.dataset, int(dataset.indices[index])
+    if type(dataset) is _torch_class("ConcatDataset"):
+        part = bisect.bisect_right(dataset.cumulative_sizes, index)
+        return dataset.datasets[part], index - (dataset.cumulative_sizes[part - 1] if part else 0)
+    return None
+
+
+def column_of_tensors(items: Items) -> Any:
+    """Return the tensor that a column of a ``TensorDataset`` is; None for other datasets."""
+    known = type(items.dataset) is _torch_class("TensorDataset") and not items.whole
+    return items.dataset.tensors[items.part] if known else None
+
+
 def read_torch(dataset: Any, options: ReadOptions) -> Raw:
     """Read a torch dataset of ``(input, target)``, of dicts with such keys, or the dataset of a ``DataLoader``.
 
@@ -88,7 +110,6 @@ def read_torch(dataset: Any, options: ReadOptions) -> Raw:
         DataError: If it has no length, its items have no input, or a loader has its own sampler or collate function.
         OptionError: If keys are named, and the items are no dicts.
     """
-    dataset = _of_loader(dataset)
     source = f"the dataset {type(dataset).__name__}"
     iterable = isinstance(dataset, _torch_class("IterableDataset"))  # it has a __getitem__, which raises
     if iterable or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
@@ -96,8 +117,26 @@ def read_torch(dataset: Any, options: ReadOptions) -> Raw:
             f"{source} has no length or cannot be indexed; give a map-style dataset with __len__ and __getitem__, "
             "or its samples as (inputs, labels)"
         )
-    if not len(dataset):
+    size = _length(dataset, source)
+    if not size:
         raise DataError(f"{source} has no samples")
+    raw = _read_items(dataset, options, source)
+    again = _length(dataset, source)
+    if again != size or len(raw.labels or range(size)) != size:
+        raise DataError(f"{source} had {size} samples at first and then {again}; its length must stay the same")
+    return raw
+
+
+def _length(dataset: Any, source: str) -> int:
+    try:
+        return len(dataset)
+    except Exception as error:  # a dataset of the user's own may raise anything
+        raise DataError(
+            f"{source} does not tell its length: {type(error).__name__}: {error}; its __len__ must return a whole number"
+        ) from error
+
+
+def _read_items(dataset: Any, options: ReadOptions, source: str) -> Raw:
     first = fetch(dataset, 0)
     if isinstance(first, Mapping):
         return _read_dicts(dataset, first, options, source)
@@ -105,6 +144,7 @@ def read_torch(dataset: Any, options: ReadOptions) -> Raw:
         raise OptionError(f"{options.named} needs items that are dicts, and those of {source} are {type(first).__name__}s")
     if not isinstance(first, tuple | list) or len(first) < 2:
         return Raw(Items(dataset) if not isinstance(first, tuple | list) else Items(dataset, 0), None, source=source)
+    refuse_swapped(first[0], first[1], source)
     return _labelled(dataset, Raw(Items(dataset, 0), _targets(dataset, source), source=source))
 
 
@@ -122,7 +162,7 @@ def _read_dicts(dataset: Any, first: Mapping[Any, Any], options: ReadOptions, so
     if options.textual:  # not turned into text, so that other things are refused
         inputs = list(zip(values["text"], values["text_pair"], strict=True)) if "text_pair" in values else values[options.reads]
     raw = frames.raw_of(values, chosen, options, source, inputs=inputs)
-    return raw if "label" not in chosen else _labelled(dataset, raw)
+    return raw if "label" not in chosen else _labelled(dataset, raw, chosen["label"])
 
 
 def _columns(dataset: Any, keys: Sequence[Any]) -> dict[Any, list[Any]]:
@@ -149,8 +189,11 @@ def find_keys(first: Mapping[Any, Any], options: ReadOptions, source: str) -> di
         usual["text_pair"] = frames.USUAL["text_pair"]
     check_options(options.columns, [*inputs, *(role for role in usual if role != "input")], "columns=")
     names = [str(key) for key in first]
-    own = {"input" if role in inputs else role: name for role, name in options.columns.items()}
-    found = {role: own[role] if role in own else next((key for key in keys if key in first), None) for role, keys in usual.items()}
+    by_name = {str(key): key for key in first}  # keys that are numbers are named by their digits
+    own = {"input" if role in inputs else role: by_name.get(name, name) for role, name in options.columns.items()}
+    found = {
+        role: own[role] if role in own else next(iter(frames.usual_columns(role, list(first), keys)), None) for role, keys in usual.items()
+    }
     absent = [f"{name!r}{did_you_mean(str(name), names)}" for name in (*own.values(), *options.label_columns) if name not in first]
     if absent:
         raise DataError(f"the items of {source} have no key {examples(absent)}; their keys: {', '.join(map(repr, first))}")
@@ -173,15 +216,15 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _labelled(dataset: Any, raw: Raw) -> Raw:
-    """Return rows with the names of a dataset's ``classes`` instead of their indices."""
-    classes, labels = _class_names(dataset), raw.labels or ()
+def _labelled(dataset: Any, raw: Raw, key: Any = None) -> Raw:
+    """Return rows with the names of a dataset's ``classes`` instead of their indices; ``key`` is that of the label in dicts."""
+    classes, labels = _class_names(dataset, key), raw.labels or ()
     if classes and all(type(label) is int and 0 <= label < len(classes) for label in labels):
         return replace(raw, labels=[classes[label] for label in labels], classes=classes)
     return raw
 
 
-def _of_loader(data: Any) -> Any:
+def of_loader(data: Any) -> Any:
     """Return the dataset of a torch ``DataLoader``, whose batches, order and workers are replaced by the run's.
 
     Raises:
@@ -204,11 +247,31 @@ def _of_loader(data: Any) -> Any:
     return data.dataset
 
 
-def _class_names(dataset: Any) -> tuple[str, ...] | None:
+def _class_names(dataset: Any, key: Any = None) -> tuple[str, ...] | None:
+    """Return the names of classes that a dataset, or the one below a ``Subset`` or a ``ConcatDataset``, has."""
     if isinstance(dataset, _torch_class("Subset")):
-        return _class_names(dataset.dataset)
+        return _class_names(dataset.dataset, key)
+    if isinstance(dataset, _torch_class("ConcatDataset")):
+        found = {_class_names(part, key) for part in dataset.datasets}
+        return found.pop() if len(found) == 1 else None
     names = getattr(dataset, "classes", None)
-    return tuple(unicodedata.normalize("NFC", str(name)) for name in names) if isinstance(names, list | tuple) and names else None
+    if not isinstance(names, list | tuple) or not names:
+        names = _names_by_index(getattr(dataset, "class_to_idx", None)) or _feature_names(dataset, key)
+    return tuple(unicodedata.normalize("NFC", str(name)) for name in names) if names else None
+
+
+def _names_by_index(numbers: Any) -> list[Any]:
+    """Return the names of a ``class_to_idx`` in the order of its indices."""
+    if not isinstance(numbers, Mapping) or sorted(numbers.values(), key=str) != sorted(range(len(numbers)), key=str):
+        return []
+    return sorted(numbers, key=lambda name: int(numbers[name]))
+
+
+def _feature_names(dataset: Any, key: Any) -> list[str]:
+    """Return the names of a ClassLabel column of a Hub dataset."""
+    features = getattr(dataset, "features", None)
+    names = getattr(features.get(key), "names", None) if isinstance(features, Mapping) else None
+    return list(names) if isinstance(names, list | tuple) else []
 
 
 def _targets(dataset: Any, source: str) -> list[Any]:

@@ -14,7 +14,7 @@ from zoo.errors import DataError, count, did_you_mean, examples, fault_list
 INTEGER = re.compile(r"[+-]?\d+")
 _MAX_DIGITS = 18  # Python refuses to parse some thousand digits
 WRITTEN_LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)  # a list, tuple or set as text
-_SEPARATORS = ("|", ";", ",", "/", "+", "&", "\t", " ")
+_SEPARATORS = ("|", ";", ",", "，", "、", "；", "/", "+", "&", ":", "\n", "\t", " and ", " ")
 
 
 def class_order(names: set[str]) -> tuple[str, ...]:
@@ -39,11 +39,11 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
 
 def plain(label: Any) -> Any:
     """Return a label as plain Python data, text stripped and composed (NFC)."""
-    if isinstance(label, str):
-        return unicodedata.normalize("NFC", label.strip())
     if hasattr(label, "tolist"):  # numpy scalars and arrays, torch tensors
-        return label.tolist()
-    return label
+        label = label.tolist()
+    if isinstance(label, bytes):  # text of HDF5 files, and of numpy's dtype S
+        label = label.decode("utf-8", errors="backslashreplace")
+    return unicodedata.normalize("NFC", label.strip()) if isinstance(label, str) else label
 
 
 def name_of(label: Any) -> str:
@@ -78,7 +78,9 @@ def refuse_unknown(labels: Sequence[Sequence[str]], place: Mapping[str, int], in
         ]
         faults += [f"… and {count(len(rows) - 4, 'label')} more"] if len(rows) > 4 else []
         headline = f"{source} has {count(len(rows), 'label')} outside the {len(place)} classes ({examples(list(place), 8)})"
-        remedy = "Correct the labels, give classes= (in the order of the model's outputs), or drop_other_classes=True."
+        remedy = (
+            "Correct the labels, name the model's classes with adapt(labels=…) (--classes), or leave them out with drop_other_classes=True."
+        )
         hint = separator_hint([*place, *rows])
         raise DataError(fault_list(headline, faults, f"{hint[0].upper()}{hint[1:]}. {remedy}" if hint else remedy))
 

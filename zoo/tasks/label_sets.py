@@ -8,6 +8,7 @@
 | ``[1, 0]``, ``[1. 0.]``, ``1 0``, ``1,0`` as text, lists of numbers | one value per class: 0, 1, NaN if missing, -1 if uncertain |
 | ``0|1`` as text, where 0 and 1 are given classes | names, unless a cell has one twice, or the cells have them in several orders |
 | a list or tuple of names, a set | names |
+| ``"cat","dog"`` as text | names |
 | an empty cell or list | none of the classes |
 """
 
@@ -26,12 +27,13 @@ from zoo.data.cells import is_unlabelled
 from zoo.data.raw import Indicators
 from zoo.data.table import Array, item_name
 from zoo.errors import DataError, count, examples
-from zoo.tasks.label_names import WRITTEN_LIST, check_classes, class_order, name_of, plain, refuse_unknown
+from zoo.tasks.label_names import WRITTEN_LIST, check_classes, class_order, name_of, plain, refuse_unknown, separator_hint
 
 log = logging.getLogger("zoo")
 UNCERTAIN = -1.0
 MAX_TARGET_BYTES = 4 * 2**30  # of a table of targets
 _NUMBER = r"(?:[+-]?(?:\d+(?:\.\d*)?|\.\d+)|nan|none|null)"
+_QUOTED = re.compile(r"""\s*"[^"]*"(?:\s*[,;|]\s*"[^"]*")*\s*""")  # names in quotation marks, such as "a","b"
 _MAPPING = re.compile(r"""\{\s*(?:"[^"]*"|'[^']*'|\w[^\s,:]*)\s*:""")
 _BLANKS = re.compile(rf"{_NUMBER}(?:\s+{_NUMBER})+", re.IGNORECASE)
 _BLANK = re.compile(r"\s+")
@@ -67,6 +69,8 @@ def _of_names(
         raise DataError(f"{source}: something else than names in {count(len(odd), 'list')} of labels: {examples(odd)}; give names only")
     names = [[name_of(name) for name in part] for part in parts]
     known = check_classes(classes) if classes is not None else class_order({name for part in names for name in part})
+    if classes is None and (hint := separator_hint(known)):
+        log.warning("%s: %s", source, hint)
     place = {name: index for index, name in enumerate(known)}
     refuse_unknown(names, place, inputs, source)
     _check_size(len(names), len(known), source)
@@ -129,7 +133,7 @@ def parse_sets(labels: Sequence[Any], classes: Sequence[str] | None, source: str
     The form is decided over all of them. Parsed labels stay as they are, and so do missing ones, mappings and values of label columns.
     """
     labels = [plain(label) for label in labels]
-    texts = [label for label in labels if _is_text(label) and label and not WRITTEN_LIST.fullmatch(label)]
+    texts = [label for label in labels if _is_text(label) and label and not WRITTEN_LIST.fullmatch(label) and not _QUOTED.fullmatch(label)]
     separator = _separator(texts, classes, source)
     cells = [part for text in texts if (part := _split(text, separator))]
     numbers = separator is _BLANK or _are_rows(cells, classes)
@@ -145,7 +149,11 @@ def _separator(texts: Sequence[str], classes: Sequence[str] | None, source: str)
     if texts and all(map(_BLANKS.fullmatch, texts)) and _are_numbers([text.split() for text in texts]):
         return _BLANK
     commas = sum("," in text for text in texts)
-    if not commas or any("|" in text or ";" in text for text in texts) or any("," in str(name) for name in classes or ()):
+    others = sum("|" in text or ";" in text for text in texts)
+    if not commas or others or any("," in str(name) for name in classes or ()):
+        if commas and others and classes is None:
+            line = "%s: labels are split at '|' and ';' (%s), so a comma is part of a name (%s); separate all labels alike"
+            log.info(line, source, count(others, "cell"), count(commas, "cell"))
         return re.compile(r"[|;]")
     if classes is None:  # else names that were split wrongly would be unknown
         line = "%s: labels are split at ',' (%s of %d); where names have commas, separate them by '|'"
@@ -192,6 +200,8 @@ def _parts(label: Any, separator: re.Pattern[str], *, numbers: bool) -> Any:
         return [name_of(label)]
     if not _is_text(label):
         return label
+    if _QUOTED.fullmatch(label):
+        return [plain(name) for name in re.findall(r'"([^"]*)"', label)]
     if not WRITTEN_LIST.fullmatch(label):
         return list(map(_number, _split(label, separator))) if numbers else _split(label, separator)
     if label.startswith("{"):

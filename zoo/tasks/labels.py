@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.data.cells import is_unlabelled
 from zoo.data.raw import Raw
-from zoo.data.table import Array, Table, item_name
+from zoo.data.table import Array, item_name
 from zoo.data.unreadable_input import Unreadable
 from zoo.errors import DataError, OptionError, count, did_you_mean, examples
 from zoo.tasks.label_columns import in_order
@@ -33,6 +33,7 @@ from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
 UNCERTAIN_AS = {"mask": math.nan, "positive": 1.0, "negative": 0.0}
+_MAX_ROUNDING = 1e-3  # of float32, in standard deviations of a target
 _MAX_TARGET = float(np.finfo(np.float32).max)  # larger values would be infinite as float32 targets
 
 
@@ -125,19 +126,11 @@ def encode(
         DataError: If a label is missing, is not of the task's kind or is none of ``classes``; all faults at once.
     """
     labels, classes = in_order(labels, classes, source) if not task.exclusive else (labels, classes)
+    _refuse_times(labels, inputs, source)
     labels = [plain(label) for label in labels]
-    _refuse_missing(labels, inputs, task, source)
+    _refuse_missing(labels, inputs, task, source, classes)
     targets, names = task.encode(labels, inputs, classes, source)
     return _resolved(targets, names, inputs, source, uncertain) if task.partial else targets, names
-
-
-def log_missing(table: Table) -> None:
-    """Log how many labels of a multi-label table are missing, per label."""
-    missing = table.missing()
-    if missing:
-        some = [f"{name!r} {number}" for name, number in sorted(missing.items(), key=lambda item: -item[1])]
-        line = "%s: %d of %d labels are missing; they count neither in the loss nor in a metric: %s"
-        log.info(line, table.source, sum(missing.values()), np.asarray(table.targets).size, examples(some, 8))
 
 
 def _resolved(targets: Array, names: Sequence[str], inputs: Sequence[Any], source: str, uncertain: str | None) -> Array:
@@ -158,12 +151,34 @@ def _resolved(targets: Array, names: Sequence[str], inputs: Sequence[Any], sourc
     return targets
 
 
-def _refuse_missing(labels: Sequence[Any], inputs: Sequence[Any], task: Task, source: str) -> None:
-    rows = [row for row, label in enumerate(labels) if is_unlabelled(label, empty_is_none=task.empty_is_none)]
+def _refuse_times(labels: Sequence[Any], inputs: Sequence[Any], source: str) -> None:
+    """Check that no label is a date or a duration of numpy, which are whole numbers of any unit."""
+    rows = [row for row, label in enumerate(labels) if getattr(getattr(label, "dtype", None), "kind", "") in ("M", "m")]
+    if rows:
+        where = examples([f"{item_name(inputs, row)} ({labels[row]})" for row in rows[:4]] + [""] * (len(rows) - 4))
+        raise DataError(
+            f"{source}: {count(len(rows), 'label')} of {len(labels)} are dates or durations: {where}; "
+            f"give numbers in a unit of your choice, "
+            "such as (y - y.min()) / np.timedelta64(1, 'D'), or text"
+        )
+
+
+def _refuse_missing(labels: Sequence[Any], inputs: Sequence[Any], task: Task, source: str, classes: Sequence[str] | None) -> None:
+    known = frozenset(map(str, classes or ()))
+    rows = [
+        row
+        for row, label in enumerate(labels)
+        if is_unlabelled(label, empty_is_none=task.empty_is_none) and not (isinstance(label, str) and label in known)
+    ]
     if rows:
         where = examples([item_name(inputs, row) for row in rows[:4]] + [""] * (len(rows) - 4))
+        hint = (
+            "; a class of this name is given by adapt(labels=…) or --classes"
+            if any(labels[row] for row in rows if isinstance(labels[row], str))
+            else ""
+        )
         raise DataError(
-            f"{source}: no label (empty or NaN) in {count(len(rows), 'sample')} of {len(labels)}: {where}; label or remove them"
+            f"{source}: no label (empty or NaN) in {count(len(rows), 'sample')} of {len(labels)}: {where}; label or remove them{hint}"
         )
 
 
@@ -177,8 +192,9 @@ def encode_single(
         if isinstance(label, list | tuple | set | frozenset | Mapping) or (isinstance(label, float) and not label.is_integer())
     ]
     if odd:
-        kind = "regression" if isinstance(odd[0], float) else "multi-label"
-        raise DataError(f"{source}: {count(len(odd), 'label')} such as {odd[0]!r} cannot be one class name; is the task {kind!r}?")
+        raise DataError(
+            f"{source}: {count(len(odd), 'label')} such as {odd[0]!r} cannot be one class name; {_remedy_of_lists(labels, odd[0])}"
+        )
     names = [name_of(label) for label in labels]
     known = check_classes(classes) if classes is not None else class_order(set(names))
     if classes is not None and are_indices(labels, known):
@@ -193,6 +209,16 @@ def encode_single(
     return np.asarray([place[name] for name in names], dtype=np.int64), known
 
 
+def _remedy_of_lists(labels: Sequence[Any], first: Any) -> str:
+    """Return what to do about labels that are lists, or numbers with a fraction."""
+    lists = [label for label in labels if isinstance(label, list | tuple)]
+    if len(lists) == len(labels) and all(len(label) == 1 for label in lists):
+        return "give one value per sample: y.ravel(), or [label[0] for label in y]"
+    if len(lists) == len(labels) and all(label.count(1) == 1 and label.count(0) == len(label) - 1 for label in lists):
+        return "they look one-hot: give y.argmax(1), or take task='multi-label'"
+    return f"is the task {'regression' if isinstance(first, float) else 'multi-label'!r}?"
+
+
 def encode_by_word(
     labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str
 ) -> tuple[Array, tuple[str, ...]]:
@@ -205,6 +231,13 @@ def encode_by_word(
     if gaps:
         raise DataError(
             f"{source}: words have no label in {count(len(gaps), 'sentence')} of {len(rows)}: {examples(gaps)}; label each word"
+        )
+    masked = [f"row {row}" for row, tags in enumerate(rows) if any(tag in (-100, "-100") for tag in tags)]
+    if masked:
+        raise DataError(
+            f"{source}: labels of -100 in {count(len(masked), 'sentence')} of {len(rows)}: {examples(masked)}; "
+            f"that marks parts of words, which "
+            "are masked here anyway: give the words before the tokenizer, with a label for each"
         )
     if classes is not None and are_indices([part for row in rows for part in row], tuple(map(str, classes))):
         rows = [[classes[int(part)] for part in row] for row in rows]
@@ -240,5 +273,19 @@ def encode_numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) ->
     widths = sorted({len(value) for value in values})
     if len(widths) > 1:
         raise DataError(f"{source}: labels have {examples(widths)} values per sample; give every sample the same number")
-    array = np.asarray(values, dtype=np.float32)
+    array = np.asarray(values, dtype=np.float32).reshape(len(values), -1)
+    _refuse_rounding(np.asarray(values, dtype=np.float64).reshape(array.shape), array, source)
     return array[:, 0] if widths == [1] else array
+
+
+def _refuse_rounding(values: Array, rounded: Array, source: str) -> None:
+    """Check that numbers differ by more than float32, in which outputs are computed, can tell apart."""
+    spread = values.std(0)
+    lost = np.abs(values - rounded).max(0, initial=0)
+    odd = [int(column) for column in np.flatnonzero((spread > 0) & (lost > _MAX_ROUNDING * spread))]
+    if odd:
+        low, high = values[:, odd[0]].min(), values[:, odd[0]].max()
+        raise DataError(
+            f"{source}: targets from {low:.17g} to {high:.17g} are closer together than float32 can tell apart at their size; subtract a "
+            "constant, such as their mean, and add it to the predictions"
+        )

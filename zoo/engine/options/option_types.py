@@ -72,16 +72,23 @@ def names_listed(value: Any) -> Any:
     """Return names written as ``a,b`` as a list."""
     if isinstance(value, str):
         value = [name.strip() for name in value.split(",")]
-    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) and name for name in value):
+    if not isinstance(value, (list, tuple)) or not all(_is_column(name) for name in value):
         raise ValueError("must be a list of names")
-    return tuple(value)
+    return tuple(map(str, value))
+
+
+def _is_column(name: Any) -> bool:
+    """Return whether a value names a column; those of a DataFrame may be numbers."""
+    return bool(name) if isinstance(name, str) else type(name) is int
 
 
 def column_named(value: Any) -> Any:
     """Check that a value is the name of a column, or a list of names."""
-    if not isinstance(value, str) and not (isinstance(value, (list, tuple)) and value and all(isinstance(name, str) for name in value)):
+    if _is_column(value):
+        return str(value)
+    if not isinstance(value, (list, tuple)) or not value or not all(_is_column(name) for name in value):
         raise ValueError("must be the name of a column, or for the label a list of names")
-    return value if isinstance(value, str) else list(value)
+    return list(map(str, value))
 
 
 def path_text(value: Any) -> Any:

@@ -1,0 +1,248 @@
+"""Labels that are nearly right: each is read as it is meant, told, or refused with the remedy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+
+from tests.data.make import folder, image, write
+from zoo.data.images import decode
+from zoo.data.open import open_data, open_train_valid
+from zoo.data.table import names_of
+from zoo.errors import CorruptInputError, DataError
+
+PICTURES = [image(row) for row in range(8)]
+
+
+def read(labels: Any, task: str = "single-label", **options: Any) -> Any:
+    return open_data((PICTURES, labels), task=task, **options)
+
+
+@pytest.mark.parametrize(("values", "told"), [(["1", ""], "every known value of 2 labels is positive"), (["1", "0"], "")])
+def test_columns_of_1_and_blank_are_told(values: list[str], told: str, caplog: pytest.LogCaptureFixture) -> None:
+    frame = pd.DataFrame({"image": PICTURES, "a": values * 4, "b": values[::-1] * 4})
+    open_data(frame, task="multi-label", label_columns=["a", "b"])
+    assert told in caplog.text
+    assert ("fill the blanks with 0" in caplog.text) == bool(told)
+
+
+@pytest.mark.parametrize("start", [1_700_000_000, 20_000_001])
+def test_numbers_that_float32_cannot_tell_apart_are_refused(start: int) -> None:
+    with pytest.raises(DataError, match=rf"targets from {start} to {start + 7}.*subtract a constant"):
+        read([start + row for row in range(8)], "regression")
+    assert read([start + 10**7 * row for row in range(8)], "regression").targets.dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", ["datetime64[ns]", "datetime64[D]", "timedelta64[s]"])
+@pytest.mark.parametrize("task", ["regression", "single-label"])
+def test_dates_and_durations_are_refused(kind: str, task: str) -> None:
+    values = np.arange(8).astype(kind)
+    for labels in (values, list(values)):
+        with pytest.raises(DataError, match=r"8 labels of 8 are dates or durations.*np\.timedelta64"):
+            read(labels, task)
+
+
+@pytest.mark.parametrize("joint", [" ", "/", " + ", "\n", "\t", " & ", ":", "，", " and "])
+def test_other_separators_are_told_for_several_labels(joint: str, caplog: pytest.LogCaptureFixture) -> None:
+    read(["a", "b", f"a{joint}b", "a"] * 2, "multi-label")
+    assert "like several labels joined by" in caplog.text
+
+
+def test_names_in_quotation_marks_lose_them() -> None:
+    table = read(['"a","b, c"', '"a"', "a", ""] * 2, "multi-label")
+    assert table.classes == ("a", "b, c")
+    assert table.targets.tolist() == [[1, 1], [1, 0], [1, 0], [0, 0]] * 2
+
+
+def test_mixed_separators_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    read(["a;b", "b,c"] * 4, "multi-label")
+    assert "split at '|' and ';' (4 cells), so a comma is part of a name (4 cells)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "pair", [("3", "3.0"), ("TRUE", "True"), ("1", "01"), ("Cat", "cat"), ("big cat", "big  cat"), ("cat", "ca\u200bt"), ("ａ", "a")]
+)
+def test_classes_that_look_alike_are_told_once(pair: tuple[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    open_train_valid((PICTURES, [*pair, "dog", "dog"] * 2), ([image(90)], ["dog"]))
+    (line,) = [record.getMessage() for record in caplog.records if "classes that differ" in record.getMessage()]
+    assert all(repr(name) in line for name in pair)
+    caplog.clear()
+    read([*pair] * 4, classes=pair)
+    assert not caplog.records
+
+
+def test_labels_in_bytes_are_text() -> None:
+    assert read(np.array(["cat", "dog"] * 4, dtype="S3")).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "match"),
+    [
+        (PICTURES, dict.fromkeys("abcdefgh", 1), r"labels are a dict.*\[y\[name\] for name in X\]"),
+        (PICTURES, (row for row in range(8)), r"labels are a generator.*list\(y\)"),
+        (map(np.asarray, PICTURES), [0] * 8, r"inputs are a map.*list\(X\)"),
+        (PICTURES, set("abcdefgh"), r"labels are a set.*sorted\(y\)"),
+        (list(range(8)), PICTURES, r"the order is \(input, target\)"),
+        (["a\0.png"] * 8, list(range(8)), "8 paths with a NUL character"),
+        (PICTURES, np.eye(2)[[0, 1] * 4], r"one-hot: give y\.argmax\(1\)"),
+        (PICTURES, np.zeros((8, 1)), r"y\.ravel\(\)"),
+    ],
+)
+def test_inputs_and_labels_of_the_wrong_kind_are_refused(inputs: Any, labels: Any, match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        open_data((inputs, labels))
+
+
+def test_a_lone_surrogate_names_its_row() -> None:
+    for source in (["fine", "a\ud800"], pd.DataFrame({"text": ["fine", "a\ud800"]}, dtype=object)):
+        with pytest.raises(DataError, match=r"cannot be read as .*: row 1 \(it has a lone surrogate"):
+            open_data(source, reads="text", labelled=False)
+
+
+def test_an_empty_path_is_refused() -> None:
+    with pytest.raises(DataError, match="empty text; give a folder"):
+        open_data("", labelled=False)
+
+
+def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "a.png"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="no regular file"):
+        open_data([str(pipe)], labelled=False)
+    with pytest.raises(CorruptInputError, match="no regular file"):
+        decode(str(pipe))
+    with pytest.raises(CorruptInputError, match="null"):
+        decode("a\0.png")
+    with pytest.raises(CorruptInputError, match="rows differ in length"):
+        decode([[1, 2], [3]])
+
+
+def test_names_of_results_are_utf8() -> None:
+    (name,) = names_of(["caf\udce9.png"], [0])
+    assert name == "caf\\udce9.png"
+
+
+@pytest.mark.parametrize("column", ["Patient ID", "PatientID", "subject", "SUBJECT-ID", "patient_id"])
+def test_a_missing_id_is_a_group_of_its_own(column: str) -> None:
+    ids = [0, 0, None, 1, 1, 2, 2, None]
+    table = open_data(pd.DataFrame({"image": PICTURES, "label": list("ab") * 4, column: ids}))
+    assert table.groups is not None
+    assert [group for group in table.groups if "no id" not in group] == ["0", "0", "1", "1", "2", "2"]
+    assert len(set(table.groups)) == 5
+    held = open_train_valid(table.select([0, 1, 2]), table.select([3, 4, 7]))
+    assert held[1] is not None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test", "seg_pred_test"),
+        ("train_images", "val_images"),
+        ("train", "holdout"),
+        ("trainset", "testset"),
+        ("site1", "site2"),
+    ],
+)
+def test_folders_that_look_like_splits_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        folder(tmp_path / name, a=1, b=1)
+    with pytest.raises(DataError, match=r"splits.*fit\(train, valid\)"):
+        open_data(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["eval", "validate", "evaluation"])
+def test_eval_and_validate_are_validation(name: str, tmp_path: Path) -> None:
+    folder(tmp_path / "train", a=2, b=2)
+    folder(tmp_path / name, a=1, b=1)
+    train, valid = open_train_valid(tmp_path)
+    assert (len(train), valid and len(valid)) == (4, 2)
+
+
+def test_rows_of_splits_that_are_not_used_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    frame = pd.DataFrame({"image": PICTURES, "label": list("ab") * 4, "Split": ["train"] * 4 + ["eval"] * 2 + ["extra"] * 2})
+    train, valid = open_train_valid(frame)
+    assert (len(train), valid and len(valid)) == (4, 2)
+    assert "not used: 2 rows of split 'extra'" in caplog.text
+
+
+def test_folders_of_odd_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder(tmp_path, **{"nan": 1, " rice ": 2, "__neg__": 3})
+    assert open_data(tmp_path).counts() == {"nan": 1, "rice": 2}
+    assert "'__neg__' (3)" in caplog.text
+    with pytest.raises(DataError, match=r"adapt\(labels=…\)"):
+        read(["nan", "a"] * 4)
+
+
+def test_a_nested_folder_is_named(tmp_path: Path) -> None:
+    folder(tmp_path / "data", a=1, b=1)
+    with pytest.raises(DataError, match=r"in 2 folders of .*data': give that one"):
+        open_train_valid(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["0.PNG", " 0.png ", "C:\\pictures\\x\\0.png"])
+def test_names_of_files_written_otherwise_are_found(name: str, tmp_path: Path) -> None:
+    file, _ = write(tmp_path / "x" / "0.png"), write(tmp_path / "y" / "0.png")
+    frame = pd.DataFrame({"file_name": [name], "label": ["a"]})
+    root = tmp_path if "\\" in name else tmp_path / "x"
+    assert open_data(frame, root=root).inputs == [str(file)]
+
+
+def test_numbers_name_columns() -> None:
+    frame = pd.DataFrame({0: PICTURES, 1: [0, 1] * 4, 2: [1, 0] * 4})
+    assert open_data(frame, columns={"file_name": 0, "label": 1}).classes == ("0", "1")  # type: ignore[dict-item]
+    assert open_data(frame, columns={"file_name": 0}, label_columns=[1, 2]).classes == ("1", "2")  # type: ignore[dict-item, list-item]
+
+
+def test_the_column_that_is_taken_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    open_data(pd.DataFrame({"image": PICTURES, "label": [0, 1] * 4, "labels": [1, 0] * 4}))
+    assert "column 'label' is taken as the label, not 'labels'" in caplog.text
+
+
+def test_a_column_of_images_goes_before_one_of_names() -> None:
+    import datasets  # type: ignore[import-untyped]  # ships no types
+
+    features = datasets.Features(
+        {"path": datasets.Value("string"), "image": datasets.Image(), "label": datasets.ClassLabel(names=["d", "b"])}
+    )
+    hub = datasets.Dataset.from_dict({"path": ["x.png"] * 8, "image": PICTURES, "label": [0, 1] * 4}, features=features)
+    assert decode(open_data(hub).inputs[0]).size == PICTURES[0].size
+    for source in (DataLoader(hub), DataLoader(Subset(hub, [0, 1])), ConcatDataset([hub, hub])):
+        assert open_data(source, columns={"file_name": "image"}).classes == ("d", "b")
+
+
+def test_arrays_of_hub_datasets_keep_their_type() -> None:
+    import datasets
+
+    features = datasets.Features({"image": datasets.Array3D((4, 4, 3), "uint8"), "label": datasets.Value("int64")})
+    hub = datasets.Dataset.from_dict({"image": list(np.zeros((2, 4, 4, 3), np.uint8)), "label": [0, 1]}, features=features)
+    assert open_data(hub).inputs[0].dtype == np.uint8
+
+
+class Sized(Dataset[Any]):
+    """A dataset with a length and a ``class_to_idx`` of its own."""
+
+    def __init__(self, *lengths: Any) -> None:
+        self.lengths, self.class_to_idx = list(lengths), {"dog": 1, "cat": 0}
+
+    def __len__(self) -> int:
+        return self.lengths.pop(0) if len(self.lengths) > 1 else self.lengths[0]  # type: ignore[no-any-return]  # on purpose
+
+    def __getitem__(self, row: int) -> Any:
+        return PICTURES[row % 8], row % 2
+
+
+def test_lengths_of_datasets_are_checked() -> None:
+    assert open_data(Sized(4)).classes == ("cat", "dog")
+    with pytest.raises(DataError, match=r"does not tell its length: TypeError.*whole number"):
+        open_data(Sized(2.5))
+    with pytest.raises(DataError, match="at first and then"):
+        open_data(Sized(8, 4))

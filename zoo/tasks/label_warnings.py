@@ -1,0 +1,84 @@
+"""Log lines about labels that are read as they are, and may be meant otherwise."""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from zoo.data.table import Table
+from zoo.errors import count, examples
+
+log = logging.getLogger("zoo")
+_NUMBER = re.compile(r"([+-]?)0*(\d+)(?:\.0+)?")
+_SHOWN = 8
+
+
+def warn_of_labels(table: Table, *, found: bool) -> None:
+    """Log what is odd about the labels of a table.
+
+    Args:
+        table: The rows.
+        found: Whether its classes were found in the labels, and not given.
+    """
+    log_missing(table)
+    if table.targets is None:
+        return
+    _warn_of_one_word(table)
+    _warn_of_one_sided(table)
+    if found and (alike := looks_alike(table.classes)):
+        pairs = [" and ".join(map(repr, names)) for names in alike]
+        line = "%s: classes that differ in case, blanks or zeros only are classes of their own: %s; if they are one, write them alike"
+        log.warning(line, table.source, examples(pairs))
+
+
+def log_missing(table: Table) -> None:
+    """Log how many labels of a multi-label table are missing, per label."""
+    missing = table.missing()
+    if missing:
+        some = [f"{name!r} {number}" for name, number in sorted(missing.items(), key=lambda item: -item[1])]
+        line = "%s: %d of %d labels are missing; they count neither in the loss nor in a metric: %s"
+        log.info(line, table.source, sum(missing.values()), np.asarray(table.targets).size, examples(some, _SHOWN))
+
+
+def _warn_of_one_sided(table: Table) -> None:
+    """Warn of labels whose known values are all 1, or all 0: nothing can be learnt from them, and any model is perfect."""
+    if table.targets is None or not table.classes or table.targets.ndim != 2:
+        return
+    known = ~np.isnan(table.targets)
+    blank = ~known.all(0)
+    for value, word in ((1, "positive"), (0, "negative")):
+        one_sided = known.any(0) & ((table.targets == value) | ~known).all(0) & (blank | (value == 1))
+        names = [f"{name!r} ({number})" for name, number, odd in zip(table.classes, known.sum(0), one_sided, strict=True) if odd]
+        if names:
+            remedy = "if a blank means no, fill the blanks with 0; else add samples of the other kind"
+            if not (one_sided & blank).any():
+                remedy = "add samples without it, or leave it out"
+            line = "%s: every known value of %s is %s: %s; a model would learn to say the same of everything; %s"
+            log.warning(line, table.source, count(len(names), "label"), word, examples(names, _SHOWN), remedy)
+
+
+def _warn_of_one_word(table: Table) -> None:
+    if table.reads != "words" or table.targets is None or len(table) < 2 or any(len(row) != 1 for row in table.targets):
+        return
+    line = "%s: each of the %d sentences has one word, so no word is read in its context; put an empty line between sentences only"
+    log.warning(line, table.source, len(table))
+
+
+def looks_alike(names: Sequence[str]) -> list[list[str]]:
+    """Return the names that are equal but for case, blanks, invisible letters, width and the zeros of a number."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        found[_plain(name)].append(name)
+    return [alike for alike in found.values() if len(alike) > 1]
+
+
+def _plain(name: str) -> str:
+    shown = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) not in ("Cf", "Cc"))
+    text = " ".join(shown.casefold().split())
+    number = _NUMBER.fullmatch(text)
+    return f"{number[1].strip('+')}{number[2]}" if number else text
