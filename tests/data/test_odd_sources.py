@@ -114,3 +114,35 @@ def test_words_and_labels_without_a_task_are_pointed_to_it(tmp_path: Path, name:
 def test_a_table_of_texts_with_empty_lines_is_no_conll_file(tmp_path: Path) -> None:
     file = written(tmp_path / "a.tsv", "sentence\tlabel\nfine\tgood\n\nbad\tbad\n")
     assert open_data(file, reads="text").classes == ("bad", "good")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("text,label\nfine,a\n".encode("utf-16"), r"is UTF-16; save it as UTF-8"),
+        ("text,label\nschön,a\n".encode("latin-1"), r"is no UTF-8 \(byte f6 at 14\), perhaps Latin-1; .*encoding='latin-1'"),
+        (b"\x1f\x8b\x08\x00", "gunzip"),
+        (b"PK\x03\x04\x00\x00", r"Excel sheet.*pd\.read_excel"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"sep=;\ntext;label\nfine;a\n", "remove that line"),
+        (b"<!DOCTYPE html><html>", "web page"),
+    ],
+)
+def test_tables_that_are_something_else_are_named(content: bytes, match: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(DataError, match=match):
+        open_data(tmp_path / "a.csv", reads="text")
+
+
+def test_a_sheet_is_no_table_and_gets_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a.xlsx").touch()
+    with pytest.raises(DataError, match=r"pd\.read_excel"):
+        open_data(tmp_path / "a.xlsx")
+
+
+def test_rows_that_a_quotation_mark_swallows_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    open_data(written(tmp_path / "a.csv", 'text,label\n"one,a\ntwo,b\nthree",a\nfour,b\n'), reads="text")
+    assert "1 cell over several lines that look like rows (row 0)" in caplog.text
+    caplog.clear()
+    open_data(written(tmp_path / "b.csv", 'text,label\n"one\ntwo",a\nfour,b\n'), reads="text")
+    assert not caplog.records

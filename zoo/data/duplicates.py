@@ -104,7 +104,7 @@ class _Origin(NamedTuple):
     """A sample of a dataset whose items are not looked at: the identity of the dataset, and the index in it."""
 
     dataset: int
-    index: int
+    row: int
 
 
 def _items(table: Table) -> Iterator[Any]:

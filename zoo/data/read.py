@@ -17,6 +17,7 @@ from zoo.data.image_files import IMAGE_SUFFIXES
 from zoo.data.locate import place_files
 from zoo.data.raw import Indicators, Raw, ReadOptions, join
 from zoo.data.table import Table
+from zoo.data.table_contents import OTHER_KINDS
 from zoo.data.torch_datasets import of_loader, read_torch
 from zoo.data.unreadable_input import Unreadable
 from zoo.declare import Inputs, Text
@@ -141,7 +142,8 @@ def _read_path(path: Path, options: ReadOptions) -> Raw:
     if path.name.lower().endswith(IMAGE_SUFFIXES):
         return Raw([str(path)], None, source=repr(str(path)))
     known = " ".join((*table_files.SUFFIXES, *IMAGE_SUFFIXES))
-    raise DataError(f"{str(path)!r} is neither a folder nor a file of a known kind ({known})")
+    hint = f"; {OTHER_KINDS[suffix]}" if suffix in OTHER_KINDS else ""
+    raise DataError(f"{str(path)!r} is neither a folder nor a file of a known kind ({known}){hint}")
 
 
 def _has_word_per_line(path: Path, options: ReadOptions) -> bool:

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from zoo.data.table_contents import not_utf8, refuse_contents, warn_of_swallowed_rows
 from zoo.errors import DataError, count, examples
 from zoo.util.extras import require_extra
 
@@ -35,12 +36,15 @@ def parse_file(path: Path) -> pd.DataFrame:
     parse = {".parquet": _parse_parquet, ".jsonl": _parse_lines}.get(path.suffix.lower(), _parse_cells)
     try:
         before = path.stat()
+        refuse_contents(path)
         frame = parse(path)
         after = path.stat()
     except PermissionError as error:
         raise DataError(f"{str(path)!r} may not be read; change its permissions") from error
     except DataError:
         raise
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from error
     except (ValueError, OSError, RecursionError) as error:  # pandas' and pyarrow's own errors are ValueError
         raise DataError(f"{str(path)!r} cannot be read as {path.suffix[1:].upper()}: {error}") from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
@@ -67,7 +71,10 @@ def _parse_cells(path: Path) -> pd.DataFrame:
     frame: pd.DataFrame = pd.read_csv(path, **options)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus cells for an index
         raise ValueError(f"its rows have more cells than its header; put cells that hold {separator!r} into quotation marks")
-    return frame.map(_unquoted).rename(columns=_unquoted) if plain else frame
+    if plain:
+        return frame.map(_unquoted).rename(columns=_unquoted)
+    warn_of_swallowed_rows(frame, separator, repr(str(path)))
+    return frame
 
 
 def refuse_equal_names(names: list[str], source: str) -> None:

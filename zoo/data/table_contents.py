@@ -1,0 +1,76 @@
+"""Contents of table files that are not what their suffix says, or that quotation marks have swallowed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.errors import DataError, count, examples
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("zoo")
+_UTF8 = "save it as UTF-8, such as pd.read_csv(path, encoding={!r}).to_csv(path, index=False)"
+# What a file is by its first bytes, and the remedy.
+_KINDS = (
+    (b"\xff\xfe", f"is UTF-16; {_UTF8.format('utf-16')}"),
+    (b"\xfe\xff", f"is UTF-16; {_UTF8.format('utf-16')}"),
+    (b"\x1f\x8b", "is compressed by gzip; unpack it with gunzip"),
+    (
+        b"PK\x03\x04",
+        "is a zip archive or an Excel sheet; unpack it, or export the sheet as CSV (pd.read_excel gives a DataFrame, which is read)",
+    ),
+    (b"version https://git-lfs", "is a Git LFS pointer; fetch the file itself with `git lfs pull`"),
+    (b"<!doctype", "is a web page, perhaps of a failed download; download the file itself"),
+    (b"<html", "is a web page, perhaps of a failed download; download the file itself"),
+    (b"sep=", "starts with Excel's line `sep=`; remove that line"),
+)
+# Remedies for files of other kinds, by suffix.
+OTHER_KINDS = {
+    ".xlsx": "export the sheet as CSV, or give pd.read_excel(path)",
+    ".xls": "export the sheet as CSV, or give pd.read_excel(path)",
+    ".gz": "unpack it with gunzip",
+    ".zip": "unpack it",
+    ".json": "give JSON lines (.jsonl), or pd.read_json(path)",
+    ".ndjson": "call it .jsonl",
+    ".pq": "call it .parquet",
+    ".feather": "give pd.read_feather(path)",
+}
+
+
+def refuse_contents(path: Path) -> None:
+    """Check by its first bytes that a file is no archive, web page, pointer or other encoding.
+
+    Raises:
+        DataError: With the remedy.
+    """
+    with path.open("rb") as file:
+        head = file.read(64)
+    found = next((what for start, what in _KINDS if head.removeprefix(b"\xef\xbb\xbf").lower().startswith(start.lower())), "")
+    if found:
+        raise DataError(f"{str(path)!r} {found}")
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
+    """Return the error of a file that is no UTF-8."""
+    byte = error.object[error.start : error.start + 1].hex()
+    return DataError(f"{str(path)!r} is no UTF-8 (byte {byte} at {error.start}), perhaps Latin-1; {_UTF8.format('latin-1')}")
+
+
+def warn_of_swallowed_rows(frame: pd.DataFrame, separator: str, source: str) -> None:
+    """Warn of cells with lines that look like rows, because a quotation mark before them was not closed where it was meant."""
+    separators = len(frame.columns) - 1
+    rows = [
+        f"row {row}"
+        for name in frame.columns
+        for row, cell in enumerate(frame[name])
+        if separators
+        and isinstance(cell, str)
+        and "\n" in cell
+        and any(line.count(separator) >= separators for line in cell.split("\n")[1:])
+    ]
+    if rows:
+        line = "%s: %s over several lines that look like rows (%s); is a quotation mark not closed?"
+        log.warning(line, source, count(len(rows), "cell"), examples(rows))
