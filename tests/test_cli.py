@@ -386,8 +386,8 @@ def test_the_types_of_a_config_are_checked_by_name(run: Callable[..., Done], tmp
     ]
     assert all(fact in done.err for fact in facts), done.err
     assert "weights is" not in done.err
-    config.write_text("[columns]\ngroup = 3\n")
-    assert "columns.group is 3" in run("train", "x", "data", "--config", config).err
+    config.write_text("[columns]\ngroup = true\n")
+    assert "columns.group is True" in run("train", "x", "data", "--config", config).err
 
 
 def test_an_interrupted_training_leaves_a_checkpoint_and_can_go_on(run: Callable[..., Done], pictures: Path, tmp_path: Path) -> None:

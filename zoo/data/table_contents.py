@@ -20,7 +20,7 @@ _KINDS = (
     (b"\x1f\x8b", "is compressed by gzip; unpack it with gunzip"),
     (
         b"PK\x03\x04",
-        "is a zip archive or an Excel sheet; unpack it, or export the sheet as CSV (pd.read_excel gives a DataFrame, which is read)",
+        "is a zip archive or an Excel sheet; unpack it, or export the sheet as CSV, or give pd.read_excel(path)",
     ),
     (b"version https://git-lfs", "is a Git LFS pointer; fetch the file itself with `git lfs pull`"),
     (b"<!doctype", "is a web page, perhaps of a failed download; download the file itself"),
@@ -66,10 +66,7 @@ def warn_of_swallowed_rows(frame: pd.DataFrame, separator: str, source: str) -> 
         f"row {row}"
         for name in frame.columns
         for row, cell in enumerate(frame[name])
-        if separators
-        and isinstance(cell, str)
-        and "\n" in cell
-        and any(line.count(separator) >= separators for line in cell.split("\n")[1:])
+        if separators and isinstance(cell, str) and any(line.count(separator) >= separators for line in cell.split("\n")[1:])
     ]
     if rows:
         line = "%s: %s over several lines that look like rows (%s); is a quotation mark not closed?"
