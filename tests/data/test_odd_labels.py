@@ -148,7 +148,6 @@ def test_a_missing_id_is_a_group_of_its_own(column: str) -> None:
         ("train_images", "val_images"),
         ("train", "holdout"),
         ("trainset", "testset"),
-        ("site1", "site2"),
     ],
 )
 def test_folders_that_look_like_splits_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
@@ -156,6 +155,13 @@ def test_folders_that_look_like_splits_are_refused(names: tuple[str, ...], tmp_p
         folder(tmp_path / name, a=1, b=1)
     with pytest.raises(DataError, match=r"splits.*fit\(train, valid\)"):
         open_data(tmp_path)
+
+
+def test_class_folders_with_the_same_subfolders_are_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("cat", "dog"):
+        folder(tmp_path / name, front=1, back=1)
+    assert open_data(tmp_path).classes == ("cat", "dog")
+    assert "are read as classes, and all hold the folders 'back', 'front'; if they are splits" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["eval", "validate", "evaluation"])

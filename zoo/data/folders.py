@@ -93,11 +93,8 @@ def _refuse_odd_splits(folder: Path, subfolders: dict[str, str]) -> None:
         raise DataError(f"{str(folder)!r} has {examples(list(map(repr, parts)))}, which look like splits; {remedy}")
     inner = _folders_of_all(subfolders)
     if len(inner) > 1:
-        raise DataError(
-            f"{str(folder)!r}: the folders {examples(list(map(repr, subfolders)))} all hold the same folders "
-            f"{examples(sorted(map(repr, inner)))}; if they are splits, {remedy}; "
-            f"if they are classes, give a table with file_name and label"
-        )
+        outer, shared = examples(list(map(repr, subfolders))), examples(sorted(map(repr, inner)))
+        log.warning("%s: %s are read as classes, and all hold the folders %s; if they are splits, %s", folder, outer, shared, remedy)
 
 
 def _folders_of_all(subfolders: dict[str, str]) -> frozenset[str]:
