@@ -33,6 +33,7 @@ FLOORS = {
     "zoo.weights.hub": 2.1,
     "zoo.weights.download": 2.2,
     "zoo.weights.shards": 2.2,
+    "zoo.weights.archive_check": 2.2,
     "zoo.weights.pickle_scan": 2.2,
     "zoo.weights.converted": 2.3,
     "zoo.weights.cache": 2.4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import struct
@@ -152,6 +153,32 @@ TRICKS = {
     "bomb": lambda: archive({"data.pkl": b"\x80\x02}.", "data/0": bytes(10_000_000)}, zipfile.ZIP_DEFLATED),
     "compressed": lambda: archive(records_of(payloads.saved({"a": torch.randn(400)})), zipfile.ZIP_DEFLATED),
 }
+
+
+@pytest.mark.parametrize("beside", [None, argparse.Namespace()])
+def test_a_flipped_byte_of_a_tensor_is_found(tmp_path: Path, beside: object) -> None:
+    content = bytearray(payloads.saved({"a": torch.arange(1000.0), "beside": beside}))
+    content[content.find(struct.pack("<f", 500.0)) + 2] ^= 0x40
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"damaged archive: Bad CRC-32 .*data/0.*fetch it again"):
+        convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
+
+
+def test_an_archive_that_was_written_without_crcs_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a": torch.ones(4)}, tmp_path / "x.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert convert(tmp_path / "x.pt", tmp_path / "x.safetensors").tensors == 1
+
+
+def test_a_torchscript_archive_and_safetensors_under_another_suffix_are_named(tmp_path: Path) -> None:
+    (tmp_path / "script.pt").write_bytes(archive({"constants.pkl": b"\x80\x02).", "data.pkl": b"\x80\x02}.", "code/x.py": b"pass"}))
+    (tmp_path / "x.pth").write_bytes(safetensors.torch.save({"a": torch.ones(2)}))
+    for name, words in (("script.pt", "TorchScript"), ("x.pth", r"rename it to x\.safetensors")):
+        with pytest.raises(WeightsError, match=words):
+            convert(tmp_path / name, tmp_path / "out.safetensors")
 
 
 @pytest.mark.parametrize("trick", TRICKS)

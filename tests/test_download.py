@@ -7,12 +7,14 @@ import io
 import json
 import logging
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -339,3 +341,93 @@ def test_a_url_without_the_ending_of_weights_is_refused_before_it_is_fetched(ser
     with pytest.raises(WeightsError, match="has none of the suffixes"):
         locate(Weights(url=f"{server.url}/files/123"), "toy/net")
     assert not server.asked
+
+
+def answering(code: int, body: bytes, headers: dict[str, str]) -> Any:
+    """An answer of the server to every request, with the headers as given."""
+
+    def answer(handler: Any) -> bool:
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+        handler.close_connection = True
+        return True
+
+    return answer
+
+
+WHOLE = safetensors.torch.save({"a": torch.arange(1.0, 1001.0)})
+BAD_ANSWERS = {
+    "cut off without a length": (WHOLE[:2000], {}, "it is cut off"),
+    "a length that is too short": (WHOLE, {"Content-Length": "2000"}, "it is cut off"),
+    "an error as JSON": (b'{"error": "rate limited, come back"}', {"Content-Type": "application/json"}, "it is JSON"),
+    "compressed": (zlib.compress(WHOLE), {"Content-Encoding": "deflate"}, r"compressed \(deflate\)"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+def test_one_bad_answer_for_safetensors_is_not_remembered(name: str, server: FileServer, folder: Path) -> None:
+    body, headers, words = BAD_ANSWERS[name]
+    weights = Weights(url=f"{server.url}/x.safetensors")
+    server.answer = answering(200, body, headers)
+    with pytest.raises(WeightsError, match=words):
+        locate(weights, "toy/net")
+    assert "source.json" not in files(folder)
+    server.answer, server.files["/x.safetensors"] = (lambda handler: False), WHOLE
+    assert locate(weights, "toy/net").read_bytes() == WHOLE
+
+
+def test_a_bad_file_that_was_remembered_is_forgotten(server: FileServer, folder: Path) -> None:
+    server.files["/x.safetensors"] = WHOLE
+    weights = Weights(url=f"{server.url}/x.safetensors")
+    path = locate(weights, "toy/net")
+    path.write_bytes(WHOLE[:2000])
+    record = json.loads(path.with_name("source.json").read_text())
+    path.with_name("source.json").write_text(json.dumps(record | {"sha256": hashlib.sha256(WHOLE[:2000]).hexdigest(), "size": 2000}))
+    with pytest.raises(WeightsError, match="asks the server again"):
+        locate(weights, "toy/net")
+    assert locate(weights, "toy/net").read_bytes() == WHOLE
+
+
+def test_a_server_that_sends_a_file_in_smaller_parts_than_asked_for_gives_it_whole(server: FileServer, folder: Path) -> None:
+    def part(handler: Any) -> bool:
+        start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+        end = min(start + 1500, len(WHOLE))
+        headers = {"Content-Range": f"bytes {start}-{end - 1}/{len(WHOLE)}", "ETag": '"same"', "Content-Length": str(end - start)}
+        return bool(answering(206, WHOLE[start:end], headers)(handler))
+
+    server.answer = part
+    assert fetched(f"{server.url}/x.bin").path.read_bytes() == WHOLE
+    assert [asked for _, asked in server.asked] == ["", "bytes=1500-", "bytes=3000-"]
+
+
+def test_a_part_of_unknown_whole_is_not_taken_for_the_file(server: FileServer, folder: Path) -> None:
+    server.answer = answering(206, WHOLE[:100], {"Content-Range": "bytes 0-99/*", "Content-Length": "100"})
+    with pytest.raises(WeightsNotFoundError, match="another part"):
+        fetched(f"{server.url}/x.bin")
+
+
+def test_an_etag_that_cannot_be_sent_back_does_not_block_the_url(server: FileServer, folder: Path) -> None:
+    server.answer = answering(200, WHOLE[:1000], {"ETag": '"\u00fc"', "Content-Length": str(len(WHOLE))})
+    with pytest.raises(WeightsNotFoundError, match="1000 bytes are kept"):
+        fetched(f"{server.url}/x.bin")
+    next(folder.rglob("*.part")).with_name("x.bin.part.etag").write_text('"\u00fc"', encoding="utf-8")
+    server.answer, server.files["/x.bin"] = (lambda handler: False), WHOLE
+    assert fetched(f"{server.url}/x.bin").path.read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize("to", ["file:///etc/passwd", "/x.bin"])
+def test_a_redirect_that_cannot_end_is_asked_once(to: str, server: FileServer, folder: Path) -> None:
+    server.answer = answering(302, b"", {"Location": to})
+    with pytest.raises(WeightsError, match=r"^toy/net: .*(UnsupportedProtocol|TooManyRedirects)"):
+        fetched(f"{server.url}/x.bin", "toy/net")
+    assert len(server.asked) <= 25, "a loop is followed once"
+
+
+@pytest.mark.parametrize(("code", "words"), [(401, "needs a login"), (403, "needs a login"), (410, "removed for good")])
+def test_what_the_status_of_a_server_means_is_said(code: int, words: str, server: FileServer, folder: Path) -> None:
+    server.answer = answering(code, b"", {})
+    with pytest.raises(WeightsNotFoundError, match=f"{code}: .*{words}"):
+        fetched(f"{server.url}/x.bin")

@@ -17,11 +17,14 @@ from zoo.util.atomic_write import cache_folder, room_for, write_json
 from zoo.util.digest_forms import is_sha256
 from zoo.util.file_digest import file_digest
 from zoo.weights.entry_lock import entry_lock
-from zoo.weights.safetensors_header import format_of
+from zoo.weights.safetensors_header import format_of, read_header
 
 ATTEMPTS = 4  # connections for one file; each goes on where the one before ended
 PAUSE = 0.5  # seconds before the second attempt, doubled for each further one
 MAX_BYTES = 10**12  # no published weights are as large
+_MEANINGS = {401: ": it needs a login", 403: ": it needs a login, or may not be fetched from here", 404: ": there is no such file"}
+_MEANINGS |= {410: ": the file was removed for good"}
+_FINAL = ("UnsupportedProtocol", "TooManyRedirects", "InvalidURL", "InvalidSchema", "LocalProtocolError")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -95,9 +98,21 @@ def download(url: str, owner: str, *, sha256: str = "", prefix: str = "", size: 
         raise WeightsError(
             f"{owner_prefix(owner)}{url} gave another file than expected: {'; '.join(faults)}. It was removed; fetch it again"
         )
+    if path.suffix == ".safetensors":
+        _check_header(path, url, owner)
     if first_download(url) != Downloaded(path, found, actual):
         write_json(folder / "source.json", {"url": url, "name": name, "sha256": found, "size": actual})
     return Downloaded(path, found, actual)
+
+
+def _check_header(path: Path, url: str, owner: str) -> None:
+    """Remove a file and the record of its download if it is no whole safetensors file, such as one cut off without an error."""
+    try:
+        read_header(path, owner)
+    except WeightsError as error:
+        path.unlink()
+        forget(url)
+        raise WeightsError(f"{error} ({url} gave it; it was removed, and the next call asks the server again)") from error
 
 
 @contextmanager
@@ -165,11 +180,11 @@ def _fetch(url: str, path: Path, owner: str, size: int) -> None:
 def _stream(url: str, part: Path, owner: str, size: int) -> None:
     """Fetch what is missing of a file; the ETag of what is there tells whether it is of the same file."""
     tag = _tag(part)
-    start = part.stat().st_size if part.exists() and tag.exists() else 0
+    start = part.stat().st_size if part.exists() and _tag_text(part) else 0
     headers = {"Accept-Encoding": "identity"}  # else the length would be that of the compressed file
     if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": tag.read_text(encoding="utf-8")}
-    with _opened(url, headers) as answer:
+        headers |= {"Range": f"bytes={start}-", "If-Range": _tag_text(part)}
+    with _opened(url, headers, owner) as answer:
         if answer.status_code == 416:  # what is there is longer than the file
             part.unlink()
             raise _InterruptedError("the file has become shorter")
@@ -186,7 +201,7 @@ def _stream(url: str, part: Path, owner: str, size: int) -> None:
 
 
 @contextmanager
-def _opened(url: str, headers: Mapping[str, str]) -> Iterator[Any]:
+def _opened(url: str, headers: Mapping[str, str], owner: str) -> Iterator[Any]:
     """Open a URL with the client of the Hub, which knows proxies and certificates."""
     from huggingface_hub import get_session
 
@@ -197,6 +212,10 @@ def _opened(url: str, headers: Mapping[str, str]) -> Iterator[Any]:
         raise
     except Exception as error:  # of the client's HTTP library, which has changed more than once
         line = (str(error).strip().splitlines() or ["no message"])[0]
+        if type(error).__name__ in _FINAL:  # the next attempt would end in the same way
+            raise WeightsError(
+                f"{owner_prefix(owner)}{url} cannot be fetched: {type(error).__name__}: {line}; check the URL and where it redirects to"
+            ) from error
         raise _InterruptedError(f"{type(error).__name__}: {line}") from error
 
 
@@ -210,23 +229,42 @@ def _checked(answer: Any, url: str, part: Path, owner: str, size: int, start: in
     if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
         raise _InterruptedError(f"the server answers {answer.status_code}")
     if answer.status_code not in (200, 206):
-        _fail(url, part.with_suffix(""), owner, f"the server answers {answer.status_code}")
+        meaning = _MEANINGS.get(answer.status_code, "")
+        _fail(url, part.with_suffix(""), owner, f"the server answers {answer.status_code}{meaning}")
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
         raise WeightsError(f"{owner_prefix(owner)}{url} answers with a web page; it may need a login, or have moved: download it by hand")
-    same = answer.headers.get("ETag", "") == (_tag(part).read_text(encoding="utf-8") if _tag(part).exists() else "")
-    resumed = answer.status_code == 206 and same and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-    if answer.status_code == 206 and not resumed:
-        part.unlink(missing_ok=True)
-        raise _InterruptedError("the server sends another part, or one of another file, than asked for")
-    begin, length = start if resumed else 0, answer.headers.get("Content-Length", "")
-    total = begin + int(length) if length.isdecimal() else 0
+    if (encoding := answer.headers.get("Content-Encoding", "identity").strip().lower()) not in ("", "identity"):
+        raise WeightsError(f"{owner_prefix(owner)}{url} is sent compressed ({encoding}), unasked for: download it by hand")
+    if answer.status_code == 206:
+        begin, total = start, _whole_size(answer, part, start)
+    else:
+        length = answer.headers.get("Content-Length", "")
+        begin, total = 0, int(length) if re.fullmatch(r"\d{1,18}", length) else 0
     if total > MAX_BYTES or (size and total and total != size):
         raise WeightsError(
             f"{owner_prefix(owner)}{url} has {total} bytes, declared are {size or f'at most {MAX_BYTES}'}; it is another file"
         )
     etag = answer.headers.get("ETag", "")
-    return _Answer(begin, total, "" if etag.startswith("W/") else etag)
+    return _Answer(begin, total, etag if re.fullmatch(r'"[\x20-\x7e]*"', etag) else "")
+
+
+def _whole_size(answer: Any, part: Path, start: int) -> int:
+    """Return the size of a file of which a part from ``start`` is sent; the part may end before the file does."""
+    sent = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", answer.headers.get("Content-Range", "").strip())
+    same = not start or answer.headers.get("ETag", "") == _tag_text(part)
+    if not sent or int(sent[1]) != start or not same:
+        part.unlink(missing_ok=True)
+        raise _InterruptedError("the server sends another part, or one of another file, than asked for")
+    return int(sent[2])
+
+
+def _tag_text(part: Path) -> str:
+    """Return the ETag of a partial download; empty if there is none that may be sent back."""
+    try:
+        return _tag(part).read_text(encoding="ascii")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
 
 
 def _tag(part: Path) -> Path:

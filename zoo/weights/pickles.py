@@ -11,7 +11,6 @@ import io
 import pickletools  # reads opcodes, runs none
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +19,14 @@ import torch
 from torch import Tensor
 
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, count, did_you_mean, examples
+from zoo.weights.archive_check import MAX_GROWTH, check_archive
 from zoo.weights.inert_unpickler import Record, Records, Stored, module_tensors, read_records
 from zoo.weights.load import write
 from zoo.weights.pickle_scan import check_pickles, is_archive
-from zoo.weights.safetensors_header import format_of
+from zoo.weights.safetensors_header import format_of, is_safetensors
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "module")
 MAX_WRAPPERS = 8  # nested wrappers: a checkpoint may contain itself
-MAX_GROWTH = 4  # uncompressed bytes per byte of the file; torch.save stores without compression
 MAX_SCANNED = 10_000_000  # bytes to search for names in an error message
 TORCH_FLOOR = (2, 10)  # older versions run code of files in spite of weights_only (CVE-2025-32434 and later)
 
@@ -110,27 +109,13 @@ def _check_source(source: Path) -> None:
     found = format_of(start)
     if found and not found.convertible:
         raise WeightsError(f"{str(source)!r} is no checkpoint: {found.text}")
+    if source.suffix != ".safetensors" and is_safetensors(start):
+        raise WeightsError(f"{str(source)!r} is a safetensors file under another suffix: rename it to {source.stem}.safetensors")
     if source.suffix == ".safetensors" and not found:
         raise WeightsError(f"{str(source)!r} is a safetensors file already; pass it as weights='FILE'")
     if is_archive(source):
-        _check_archive(source)
+        check_archive(source)
     check_pickles(source)
-
-
-def _check_archive(source: Path) -> None:
-    try:
-        with zipfile.ZipFile(source) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise WeightsError(f"{str(source)!r} is a damaged archive: {error}; fetch it again") from error
-    unpacked, size = sum(entry.file_size for entry in entries), source.stat().st_size
-    names = [entry.filename for entry in entries]
-    if unpacked > MAX_GROWTH * size:
-        raise WeightsError(f"{str(source)!r} would unpack from {size} to {unpacked} bytes: it is no checkpoint of torch.save")
-    if any(entry.compress_type or entry.flag_bits & 1 for entry in entries):
-        raise WeightsError(f"{str(source)!r} is compressed or encrypted; torch.save writes neither")
-    if len(set(names)) < len(names) or any(name.startswith("/") or ".." in name.split("/") for name in names):
-        raise WeightsError(f"{str(source)!r} has doubled or unsafe names in its archive")
 
 
 def _load(source: Path) -> tuple[Records, list[str]]:

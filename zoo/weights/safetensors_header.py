@@ -19,6 +19,12 @@ WIDTHS = (
     | {"I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4}
     | {"I64": 8, "U64": 8, "F64": 8, "C64": 8}
 )
+_MAGIC = {
+    b"\x1f\x8b": "it is compressed with gzip",
+    b"GGUF": "it is a GGUF file of llama.cpp; ask its publisher for safetensors",
+    b"\x89HDF": "it is an HDF5 file, perhaps of Keras: load it there and save its tensors with safetensors",
+    b"\x93NUMPY": "it is an array of NumPy; save it with safetensors.numpy.save_file",
+}
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
@@ -83,7 +89,17 @@ def format_of(start: bytes) -> Format | None:
         return Format("it is a zip archive, perhaps a checkpoint of torch.save: see zoo convert", convertible=True)
     if re.match(rb"\x80[\x02-\x05]", start):
         return Format("it is a pickle: see zoo convert", convertible=True)
-    return Format("it is compressed with gzip") if start.startswith(b"\x1f\x8b") else None
+    if re.match(rb"\s*[\[{]\s*[\"}\]{\[]", start):
+        return Format("it is JSON, perhaps an error message of a server that was saved in its place")
+    for magic, text in _MAGIC.items():
+        if start.startswith(magic):
+            return Format(text)
+    return None
+
+
+def is_safetensors(start: bytes) -> bool:
+    """Return whether the first bytes of a file are those of a safetensors file."""
+    return int.from_bytes(start[:8], "little") <= MAX_HEADER and start[8:10] in (b'{"', b"{}")
 
 
 def _impossible_length(size: int, length: int) -> str:
