@@ -34,6 +34,7 @@ FLOORS = {
     "zoo.weights.download": 2.2,
     "zoo.weights.shards": 2.2,
     "zoo.weights.archive_check": 2.2,
+    "zoo.weights.checkpoint_names": 2.2,
     "zoo.weights.pickle_scan": 2.2,
     "zoo.weights.converted": 2.3,
     "zoo.weights.cache": 2.4,

@@ -8,7 +8,7 @@ from tests.toy import ToyNet, toy_spec
 from zoo.declare import Weights
 from zoo.errors import CoverageError, DeclarationError, ZooError
 from zoo.models.build import build, on_meta
-from zoo.models.state_fit import adapt_input
+from zoo.models.state_fit import adapt_input, fit_state
 
 
 def test_a_module_filled_from_a_state_equals_the_one_it_came_from() -> None:
@@ -88,6 +88,22 @@ def test_headless_leaves_torch_as_it_was() -> None:
 def test_a_prefix_left_by_a_wrapper_is_taken_off() -> None:
     state = {f"module.{name}": tensor for name, tensor in ToyNet().state_dict().items()}
     build(toy_spec(), lambda: state)
+
+
+class Wrapping(nn.Module):
+    """A network with a part that is called as wrappers call theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Conv2d(3, 8, 3)
+        self.tail = nn.Conv2d(8, 8, 3)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+def test_a_part_that_is_called_as_wrappers_call_theirs_keeps_its_name(prefix: str) -> None:
+    net = Wrapping()
+    fitted = fit_state(Wrapping(), {f"{prefix}{name}": tensor for name, tensor in net.state_dict().items()}, toy_spec())
+    assert all(torch.equal(fitted[name], tensor) for name, tensor in net.state_dict().items())
 
 
 def test_partial_coverage_is_an_error_that_tells_the_share_and_the_first_names() -> None:

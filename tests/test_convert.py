@@ -9,6 +9,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -18,7 +19,7 @@ from torch import nn
 from tests.faults import payloads
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError
 from zoo.weights.load import read
-from zoo.weights.pickles import convert
+from zoo.weights.pickles import convert, read_checkpoint
 
 
 @pytest.fixture
@@ -155,6 +156,34 @@ TRICKS = {
 }
 
 
+ODD_KEYS: dict[str, tuple[dict[Any, Any], str]] = {
+    "two of one name": ({1: torch.ones(2), "1": torch.zeros(2)}, "keys that give one name: 1 and '1'"),
+    "a huge number": ({2**16000: torch.ones(2)}, "1 tensor under keys that are no printable names: a number of 16001 bits"),
+    "a surrogate": ({"a\ud800": torch.ones(2)}, r"no printable names: a\\ud800"),
+    "a line break": ({"a\nb": torch.ones(2)}, "no printable names"),
+    "a tuple": ({(1, 2): torch.ones(2)}, "no printable names: a key of type tuple"),
+    "a name of the header": ({"__metadata__": torch.ones(2)}, "no printable names: __metadata__"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_KEYS)
+def test_keys_that_are_no_names_are_refused_at_once(tmp_path: Path, name: str) -> None:
+    value, words = ODD_KEYS[name]
+    content = payloads.saved({"beside": argparse.Namespace()} | value)  # of which torch reads nothing
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match=words):
+        convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
+
+
+def test_of_two_entries_with_the_same_names_the_log_says_which_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = {"a": torch.ones(2)}
+    torch.save({"model": state, "model_ema": {"a": torch.zeros(2) + 3}, "optimizer": {"state": {}}}, tmp_path / "x.pt")
+    assert float(read_checkpoint(tmp_path / "x.pt").tensors["a"][0]) == 1
+    assert "the entry 'model' is taken; model_ema has the same names" in caplog.text
+    assert "zoo convert x.pt --key model_ema" in caplog.text
+    assert float(read_checkpoint(tmp_path / "x.pt", key="model_ema").tensors["a"][0]) == 3
+
+
 @pytest.mark.parametrize("beside", [None, argparse.Namespace()])
 def test_a_flipped_byte_of_a_tensor_is_found(tmp_path: Path, beside: object) -> None:
     content = bytearray(payloads.saved({"a": torch.arange(1000.0), "beside": beside}))
@@ -165,11 +194,11 @@ def test_a_flipped_byte_of_a_tensor_is_found(tmp_path: Path, beside: object) -> 
 
 
 def test_an_archive_that_was_written_without_crcs_is_read(tmp_path: Path) -> None:
-    torch.serialization.set_crc32_options(False)
+    torch.serialization.set_crc32_options(False)  # type: ignore[no-untyped-call]
     try:
         torch.save({"a": torch.ones(4)}, tmp_path / "x.pt")
     finally:
-        torch.serialization.set_crc32_options(True)
+        torch.serialization.set_crc32_options(True)  # type: ignore[no-untyped-call]
     assert convert(tmp_path / "x.pt", tmp_path / "x.safetensors").tensors == 1
 
 

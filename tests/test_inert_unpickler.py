@@ -18,8 +18,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -188,9 +188,83 @@ STREAMS = {
 }
 
 
+def number(value: int) -> bytes:
+    return pickle.LONG4 + len(encoded := pickle.encode_long(value)).to_bytes(4, "little") + encoded
+
+
+def items(values: Iterable[bytes]) -> bytes:
+    return b"](" + b"".join(values) + b"e"
+
+
+def collisions(count: int) -> list[bytes]:
+    return [number(position * (2**61 - 1)) for position in range(1, count)]
+
+
+def copied(module: str, name: str, *argument: bytes) -> bytes:
+    """Very many calls of one function with one argument, which the memo repeats."""
+    return b"".join((b"](", named(module, name), b"q\x01", *argument, b"\x85q\x02", b"h\x01h\x02R" * 2000, b"e"))
+
+
+NUMBERS = [b"J" + position.to_bytes(4, "little") for position in range(20_000)]
+TABLE = b"}(" + b"".join(value + b"N" for value in NUMBERS) + b"u"
+SIZE = named("torch", "Size")
+GREEDY = {
+    "bytearray": (named("builtins", "bytearray") + number(3 * 2**30) + b"\x85R", "a bytearray of a length"),
+    "bytearray of a tensor": (named("builtins", "bytearray") + named("torch", "Tensor") + b")R\x85R", "a bytearray of a length"),
+    "keys that collide": (b"}(" + b"".join(key + b"N" for key in collisions(40_000)) + b"u", "large numbers as keys"),
+    "tuples that collide": (b"}(" + b"".join(key + b"\x85N" for key in collisions(9_000)) + b"u", "large numbers as keys"),
+    "sizes that collide": (b"}(" + b"".join(SIZE + items([key]) + b"\x85RN" for key in collisions(2_000)) + b"u", "large numbers|copies"),
+    "a set that collides": (named("builtins", "set") + items(collisions(40_000)) + b"\x85R", "copies of more"),
+    "copies of OrderedDict": (copied("collections", "OrderedDict", TABLE), "copies of more"),
+    "copies of Counter": (copied("collections", "Counter", TABLE), "copies of more"),
+    "copies of a set": (copied("builtins", "set", items(NUMBERS)), "copies of more"),
+    "copies of a text": (copied("_codecs", "encode", text("a" * 100_000)), "copies of more"),
+    "copies of a state": (named("collections", "OrderedDict") + b")Rq\x01" + TABLE + b"q\x02" + b"h\x02b" * 2000, "copies of more"),
+    "punycode": (named("_codecs", "encode") + text("\u00fc" * 30_000) + text("punycode") + b"\x86R", "an encoding other than"),
+}
+
+
+@pytest.mark.parametrize("inert", [False, True])
+@pytest.mark.parametrize("name", GREEDY)
+def test_w15_a_small_file_that_asks_for_much_time_or_memory_is_refused(name: str, inert: bool, tmp_path: Path) -> None:
+    stream, words = GREEDY[name]
+    (tmp_path / "x.pt").write_bytes(archived(pickled(named("a", "B") + b"0" if inert else b"", stream)))
+    with pytest.raises(WeightsError, match=f"x.pt' is refused: .*({words})"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_tensors_in_a_newer_protocol_are_read(legacy: bool, protocol: int, tmp_path: Path) -> None:
+    state = {"a": torch.arange(6.0).reshape(2, 3).t(), "b": torch.ones(2, dtype=torch.bfloat16)}
+    for value in (state, OrderedDict(state), defaultdict(None, state)):
+        torch.save({"state_dict": value}, tmp_path / "x.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
+        found = read_checkpoint(tmp_path / "x.pt").tensors
+        assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("attribute", ["detach", "numel", "aminmax", "to"])
+def test_methods_of_a_tensor_that_a_file_replaces_are_not_called(attribute: str, tmp_path: Path) -> None:
+    tensor = named("torch._tensor", "_rebuild_from_type_v2") + b"(" + named("torch", "Tensor") * 2 + b"K\x02K\x02\x86"
+    tensor += b"}" + text(attribute) + named("builtins", "set") + b"stR"
+    (tmp_path / "x.pt").write_bytes(archived(pickled(b"}", text("w"), tensor, b"s")))
+    with pytest.raises(WeightsError, match=f"replaces {attribute} of a Tensor"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def test_methods_of_a_mapping_that_a_file_replaces_are_not_called(tmp_path: Path) -> None:
+    table = named("collections", "OrderedDict") + b")R" + text("w") + named("torch", "Tensor") + b"K\x02\x85Rs"
+    table += b"}" + text("items") + named("builtins", "set") + b"sb"
+    for content in (table, b"}" + text("state_dict") + table + b"s"):
+        (tmp_path / "x.pt").write_bytes(archived(pickled(content)))
+        with pytest.raises(WeightsError, match="replaces items of a OrderedDict"):
+            read_checkpoint(tmp_path / "x.pt")
+
+
 def archived(content: bytes) -> bytes:
     with zipfile.ZipFile(stream := io.BytesIO(), "w", zipfile.ZIP_STORED) as file:
         file.writestr("x/data.pkl", content)
+        file.writestr("x/version", "3\n")
         file.writestr("x/data/0", bytes(16))
     return stream.getvalue()
 

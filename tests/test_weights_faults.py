@@ -223,7 +223,7 @@ def test_w8_weights_that_do_not_fill_the_backbone_are_an_error(tmp_path: Path, m
 
 
 @pytest.mark.usefixtures("toys")
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_w8_wrappers_are_taken_off_and_every_tensor_is_the_files_after_construction(tmp_path: Path, prefix: str) -> None:
     state = {name: torch.rand_like(tensor) if tensor.is_floating_point() else tensor for name, tensor in ToyNet().state_dict().items()}
     path = tmp_path / "model.safetensors"
@@ -253,7 +253,7 @@ def test_a_checkpoint_of_a_training_framework_is_read_below_its_prefix(
     safetensors.torch.save_file({prefix + name: tensor for name, tensor in state.items()} | more, path)
     built = zoo.get("toy/net", weights=path).build().state_dict()
     assert all(torch.equal(built[name], tensor) for name, tensor in state.items())
-    taken = prefix.removeprefix("module.")
+    taken = prefix.removeprefix("module.").replace("_orig_mod.", "")
     assert f"below {taken!r}, which was taken off" in caplog.text
 
 
@@ -268,6 +268,46 @@ def test_the_weights_of_a_deeper_or_another_network_are_an_error_that_counts_wha
         zoo.get("toy/net", weights=path).build()
     zoo.get("toy/net", weights=path, allow_partial=True).build()
     assert "more inside its blocks" in caplog.text
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_tensor_with_and_without_the_prefix_of_a_wrapper_is_refused(tmp_path: Path) -> None:
+    state = ToyNet().state_dict()
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(state | {f"module.{name}": tensor + 1 for name, tensor in state.items()}, path)
+    with pytest.raises(CoverageError, match=r"tensors twice: .*'blocks\.0\.bn\.bias' and 'module\.blocks\.0\.bn\.bias'"):
+        zoo.get("toy/net", weights=path).build()
+
+
+@pytest.mark.usefixtures("toys")
+def test_submodules_that_were_compiled_by_themselves_are_filled(tmp_path: Path) -> None:
+    path, state = tmp_path / "model.safetensors", ToyNet().state_dict()
+    safetensors.torch.save_file({name.replace("blocks.", "blocks._orig_mod."): tensor for name, tensor in state.items()}, path)
+    built = zoo.get("toy/net", weights=path).build().state_dict()
+    assert all(torch.equal(built[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.usefixtures("toys")
+def test_tensors_that_are_of_no_head_are_left_out_with_a_warning_that_counts_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "model.safetensors"
+    usual = {"fc.weight": torch.ones(2, 8), "num_batches_tracked": torch.tensor(3), "position_ids": torch.ones(1)}
+    safetensors.torch.save_file(ToyNet().state_dict() | usual, path)
+    zoo.get("toy/net", weights=path).build()
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    odd = {"conv0.weight": torch.ones(3), "norm_pre.weight": torch.ones(8)}
+    safetensors.torch.save_file(ToyNet().state_dict() | usual | odd, path)
+    zoo.get("toy/net", weights=path).build()
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "2 tensors of the weights are neither part of the backbone nor of a head" in warning
+    assert "conv0.weight, norm_pre.weight" in warning
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_negative_variance_is_refused(tmp_path: Path) -> None:
+    path, state = tmp_path / "model.safetensors", ToyNet().state_dict()
+    safetensors.torch.save_file(state | {"bn1.running_var": state["bn1.running_var"] - 2}, path)
+    with pytest.raises(WeightsError, match=r"negative variances in 1 tensor: bn1\.running_var"):
+        zoo.get("toy/net", weights=path).build()
 
 
 @pytest.mark.usefixtures("toys")

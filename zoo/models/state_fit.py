@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -16,12 +17,17 @@ from zoo.plugins.loader import load_function
 log = logging.getLogger("zoo")
 
 State = dict[str, Tensor]
-WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile; taken off without a log line
+WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile; taken off without a log line where the module has no such part
 PREFERRED = ("model", "teacher", "encoder_q", "online", "student", "encoder")  # of several copies of the same names
 DEPTHS = {"depth", "depths", "num_layers", "num_hidden_layers", "n_layer", "n_layers"}  # options that leave out blocks on purpose
 _MAX_PREFIXES = 8  # that are tried
 _BUFFERS = {"attn_mask", "relative_position_index", "position_ids", "token_type_ids", "inv_freq", "masked_bias", "num_batches_tracked"}
 _BUFFERS |= {"total_ops", "total_params"}  # of profilers
+# Parts of names of heads, decoders and pretraining.
+_HEAD = re.compile(
+    r"fc\d*|(?!conv_)\w*heads?\d*(_\w+)?|classif\w*|cls|last_linear|logits?(_\w+)?|pre_logits|aux\w*|AuxLogits|decode\w*|predict\w*|pooler|"
+    r"proj(ect(or|ion)\w*)?|prototypes\w*|queue\w*|score|qa_outputs|mlm\w*|nsp\w*|mask_token|loss\w*|criterion|discriminator\w*|generator\w*"
+)
 
 
 class Fit(NamedTuple):
@@ -56,7 +62,7 @@ def fit_state(module: nn.Module, state: State, spec: BackboneSpec, *, allow_part
         CoverageError: If a parameter or buffer is not filled, with the coverage and the first names; or if the file has further
             tensors inside the backbone's own blocks.
     """
-    state = {_unwrapped(key): value for key, value in state.items()}
+    state = _unwrapped(state, module, spec)
     prefix, fit = "", _fit(module, state, spec)
     for candidate in _prefixes(state, module) if fit.faults else ():
         other = _fit(module, {key.removeprefix(candidate): value for key, value in state.items() if key.startswith(candidate)}, spec)
@@ -73,10 +79,27 @@ def fit_state(module: nn.Module, state: State, spec: BackboneSpec, *, allow_part
         raise CoverageError(_left_over(spec, module, inner))
     for problem in [_coverage(spec, module, fit)] * bool(fit.faults) + [_left_over(spec, module, inner)] * bool(inner):
         log.warning(problem)
-    if fit.unused:
-        unused = count(len(fit.unused), "tensor")
-        log.info("%s: %s of the weights are not part of the backbone: %s", spec.name, unused, examples(list(fit.unused)))
+    _log_unused(fit.unused, set(inner), spec)
     return fit.tensors
+
+
+def _log_unused(unused: Mapping[str, Tensor], inner: set[str], spec: BackboneSpec) -> None:
+    """Log the tensors of a file that the backbone has no place for; a warning for those that are not of a head or known."""
+    usual = [name for name, value in unused.items() if _is_usual(name, value)]
+    odd = [name for name in unused if name not in inner and name not in set(usual)]
+    if usual:
+        log.info("%s: %s of the weights are not part of the backbone: %s", spec.name, count(len(usual), "tensor"), examples(usual))
+    if odd:
+        log.warning(
+            "%s: %s of the weights are neither part of the backbone nor of a head, and are left out: %s. Is it the file of another model?",
+            *(spec.name, count(len(odd), "tensor"), examples(odd)),
+        )
+
+
+def _is_usual(name: str, value: Tensor) -> bool:
+    """Return whether a tensor is one of a head, of pretraining, or a buffer that the module computes."""
+    parts = name.split(".")
+    return parts[-1] in _BUFFERS or not value.is_floating_point() or any(map(_HEAD.fullmatch, parts))
 
 
 def _fit(module: nn.Module, state: State, spec: BackboneSpec) -> Fit:
@@ -143,7 +166,7 @@ def _inside_blocks(unused: Mapping[str, Tensor], module: nn.Module) -> list[str]
     found = []
     for key, value in unused.items():
         *path, last = key.split(".")
-        if last in _BUFFERS or not value.is_floating_point():
+        if last in _BUFFERS or not value.is_floating_point():  # a head inside a block would be of another network
             continue
         known = next((end for end in range(len(path), 0, -1) if ".".join(path[:end]) in modules), 0)
         block = any(part.isdigit() for part in path[:known])
@@ -181,10 +204,28 @@ def _coverage(spec: BackboneSpec, module: nn.Module, fit: Fit) -> str:
     return fault_list(f"{spec.name}: {_source(spec)} fills {share}", shown, remedy)
 
 
-def _unwrapped(key: str) -> str:
-    for prefix in WRAPPERS:
-        key = key.removeprefix(prefix)
-    return key
+def _unwrapped(state: State, module: nn.Module, spec: BackboneSpec) -> State:
+    """Take the prefixes of wrappers off names that the module does not have.
+
+    Raises:
+        CoverageError: If the file has a tensor both with such a prefix and without it.
+    """
+    target, before, twice = module.state_dict(), dict[str, str](), list[str]()
+    for key in state:
+        name = key
+        while name not in target and name.startswith(WRAPPERS):
+            name = name.partition(".")[2]
+        if name not in target:
+            name = name.replace("._orig_mod.", ".")  # of submodules that were compiled by themselves
+        if name in before:
+            twice.append(f"{before[name]!r} and {key!r}")
+        before[name] = key
+    if twice:
+        raise CoverageError(
+            f"{spec.name}: {_source(spec)} has {count(len(twice), 'tensor')} twice: {examples(twice)}; "
+            "save a file with the ones that are meant"
+        )
+    return {name: state[key] for name, key in before.items()}
 
 
 def adapt_input(weight: Tensor, channels: int) -> Tensor:

@@ -201,6 +201,7 @@ class _Unpickler(pickle.Unpickler):
 # Each gives a new function or class, so that a pickle can change none of this process.
 _BUILDERS: dict[str, Callable[[Callable[[Any], Any]], Any]] = {
     "collections.OrderedDict": lambda _: type("Dict", (_Dict,), {}),
+    "collections.defaultdict": lambda _: lambda *_: _Dict(),
     "torch.Size": lambda spend: lambda sizes=(): tuple(spend(_plain(sizes))),
     "torch._utils._rebuild_tensor": lambda _: lambda storage, offset, size, stride: _stored(storage, offset, size, stride),
     "torch._utils._rebuild_tensor_v2": lambda _: lambda storage, offset, size, stride, *_: _stored(storage, offset, size, stride),

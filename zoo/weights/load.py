@@ -109,6 +109,11 @@ def _check_values(state: Mapping[str, Tensor], path: Path, owner: str, pretraine
         raise WeightsError(
             f"{owner_prefix(owner)}{str(path)!r} has values above {MAX_MAGNITUDE:g} in {count(len(huge), 'tensor')}: {examples(huge)}"
         )
+    negative = [name for name, tensor in state.items() if name.endswith("running_var") and name in largest and bool((tensor < 0).any())]
+    if pretrained and negative:
+        raise WeightsError(
+            f"{owner_prefix(owner)}{str(path)!r} has negative variances in {count(len(negative), 'tensor')}: {examples(negative)}"
+        )
     matrices = [value for name, value in largest.items() if state[name].ndim > 1]
     if pretrained and matrices and not any(matrices):
         raise WeightsError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import pickletools  # reads opcodes, runs none
 import re
 import warnings
@@ -20,10 +21,13 @@ from torch import Tensor
 
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, count, did_you_mean, examples
 from zoo.weights.archive_check import MAX_GROWTH, check_archive
+from zoo.weights.checkpoint_names import by_name, refuse_replaced
 from zoo.weights.inert_unpickler import Record, Records, Stored, module_tensors, read_records
 from zoo.weights.load import write
-from zoo.weights.pickle_scan import check_pickles, is_archive
+from zoo.weights.pickle_scan import check_pickles, is_archive, protocol_of
 from zoo.weights.safetensors_header import format_of, is_safetensors
+
+log = logging.getLogger("zoo")
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "module")
 MAX_WRAPPERS = 8  # nested wrappers: a checkpoint may contain itself
@@ -126,7 +130,7 @@ def _load(source: Path) -> tuple[Records, list[str]]:
             return Records(torch.load(source, map_location="cpu", weights_only=True, mmap=False), []), []
     except Exception as error:  # damaged or hostile streams cause errors of any type
         objects = _blocked(source, error)
-        if objects:
+        if objects or protocol_of(source) > 3:  # torch reads protocols 2 and 3
             return read_records(source), objects
         # Only the class of the error, because torch's message proposes to turn weights_only off.
         raise WeightsError(
@@ -163,20 +167,42 @@ def _globals(stream: io.BytesIO) -> list[str]:
 
 def _entry(loaded: Any, key: str, source: Path) -> Mapping[Any, Any]:
     for part in key.split(".") if key else ():
+        refuse_replaced(loaded, source)
         if not isinstance(loaded, Mapping) or part not in loaded:
-            names = [str(name) for name in loaded] if isinstance(loaded, Mapping) else []
+            names = [str(name) for name in loaded if isinstance(name, str)] if isinstance(loaded, Mapping) else []
             raise WeightsError(f"{str(source)!r} has no entry {part!r}{did_you_mean(part, names)}; it has: {examples(names) or 'none'}")
         loaded = loaded[part]
     for _ in range(0 if key else MAX_WRAPPERS):
-        inner = [loaded[name] for name in WRAPPERS if _holds_names(loaded.get(name), source)] if isinstance(loaded, Mapping) else []
+        refuse_replaced(loaded, source)
+        inner = [name for name in WRAPPERS if _holds_names(loaded.get(name), source)] if isinstance(loaded, Mapping) else []
         if not inner:
             break
-        loaded = inner[0]
+        _log_others(loaded, inner[0], source)
+        loaded = loaded[inner[0]]
+    refuse_replaced(loaded, source)
     named = _named_tensors(loaded, source) if isinstance(loaded, Record) else loaded
     if not isinstance(named, Mapping) or not named:
         what = loaded.path if isinstance(loaded, Record) else type(loaded).__name__
         raise WeightsError(f"{str(source)!r} holds {what}, not tensors by name")
     return named
+
+
+def _log_others(loaded: Mapping[Any, Any], taken: str, source: Path) -> None:
+    """Warn about other entries with the same names, such as a moving average of the weights."""
+    names = _names(loaded[taken], source)
+    others = [str(name) for name, value in loaded.items() if name != taken and names & _names(value, source)]
+    if others:
+        log.warning(
+            "%s: the entry %r is taken; %s has the same names, for which run: zoo convert %s --key %s --out FILE",
+            *(source.name, taken, examples(others), source.name, others[0]),
+        )
+
+
+def _names(value: Any, source: Path) -> set[str]:
+    """Return the names of a mapping or a pickled module; empty for anything else."""
+    refuse_replaced(value, source)
+    entry = _named_tensors(value, source) if isinstance(value, Record) else value
+    return {name for name in entry if isinstance(name, str)} if isinstance(entry, Mapping) else set()
 
 
 def _holds_names(value: Any, source: Path) -> bool:
@@ -192,11 +218,14 @@ def _named_tensors(record: Record, source: Path) -> dict[str, Stored]:
 
 def _tensors(entry: Mapping[Any, Any], records: Records, source: Path) -> tuple[dict[str, Tensor], list[str]]:
     try:
-        named = {str(name): records.tensor(value) if isinstance(value, Stored) else value for name, value in entry.items()}
+        named = by_name(entry, (Tensor, Stored), source)
+        named |= {name: records.tensor(value) for name, value in named.items() if isinstance(value, Stored)}
     except (RuntimeError, IndexError, TypeError, OverflowError) as error:
         raise WeightsError(f"{str(source)!r} has a tensor that does not lie within its values: {error}; fetch it again") from error
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     skipped = [name for name in named if name not in tensors]
+    for tensor in tensors.values():
+        refuse_replaced(tensor, source)
     if not tensors:
         inner = [name for name, value in named.items() if _holds_names(value, source)]
         remedy = f"name the entry that does with --key: {examples(inner)}" if inner else f"it has: {examples(skipped) or 'nothing'}"
