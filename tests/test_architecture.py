@@ -33,6 +33,7 @@ FLOORS = {
     "zoo.weights.hub": 2.1,
     "zoo.weights.download": 2.2,
     "zoo.weights.shards": 2.2,
+    "zoo.weights.cache_errors": 2.1,
     "zoo.weights.archive_check": 2.2,
     "zoo.weights.checkpoint_names": 2.2,
     "zoo.weights.pickle_scan": 2.2,

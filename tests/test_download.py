@@ -18,10 +18,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from tests.faults.fake_hub import fill_cache
 from tests.faults.file_server import FileServer
 from tests.toy import ToyNet, toy_spec
 from zoo.declare import Weights
-from zoo.errors import DeclarationError, DiskFullError, WeightsError, WeightsNotFoundError
+from zoo.errors import DeclarationError, DiskFullError, OutputPermissionError, WeightsError, WeightsNotFoundError
 from zoo.models.backbone import Backbone
 from zoo.weights import download as module
 from zoo.weights.converted import converted_folder
@@ -431,3 +432,56 @@ def test_what_the_status_of_a_server_means_is_said(code: int, words: str, server
     server.answer = answering(code, b"", {})
     with pytest.raises(WeightsNotFoundError, match=f"{code}: .*{words}"):
         fetched(f"{server.url}/x.bin")
+
+
+def test_a_cache_that_cannot_be_used_is_one_error_that_names_the_variable(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["/x.safetensors"] = WHOLE
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "net.pth").write_bytes(saved(ToyNet().state_dict()))
+    for cache in (tmp_path / "file", tmp_path / "file" / "below"):
+        monkeypatch.setenv("ZOO_CACHE", str(cache))
+        for weights in (Weights(url=f"{server.url}/x.safetensors"), Weights(file=str(tmp_path / "net.pth"))):
+            with pytest.raises(OutputPermissionError, match=r"^toy/net: zoo's cache .*/file.* cannot be used .*set ZOO_CACHE to"):
+                locate(weights, "toy/net")
+
+
+def test_a_folder_in_the_place_of_a_record_is_named(server: FileServer, folder: Path) -> None:
+    server.files["/x.safetensors"] = WHOLE
+    weights = Weights(url=f"{server.url}/x.safetensors")
+    record = locate(weights, "toy/net").with_name("source.json")
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(OutputPermissionError, match=r"source\.json'\); remove what is in the way"):
+        locate(weights, "toy/net")
+
+
+def test_a_pin_that_a_file_does_not_match_says_what_to_do(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(WHOLE)
+    with pytest.raises(WeightsError, match="replace it by the right one, or correct the pin"):
+        locate(Weights(file=str(tmp_path / "x.safetensors"), sha256="0" * 64), "toy/net")
+    path = fill_cache(cache, "acme/net", {"model.safetensors": WHOLE}) / "model.safetensors"
+    for pin in ({"sha256": "0" * 64}, {"size": 5}):
+        with pytest.raises(WeightsError, match="to fetch it again, remove") as caught:
+            locate(Weights(repo="acme/net", revision="a" * 40, **pin), "toy/net")  # type: ignore[arg-type]  # one of two fields
+        assert repr(str(path)) in str(caught.value)
+        assert repr(str(path.resolve())) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://a.org/x.pth", "https:///x.pth", "https://[::1/x.pth", "https://a.org:99999/x.pth", "https://exa mple/x.pth", "x.pth"]
+)
+def test_a_url_that_is_none_is_an_error_of_its_declaration(url: str) -> None:
+    with pytest.raises(DeclarationError, match=r"url .* is no URL"):
+        Weights(url=url)
+
+
+def test_a_negative_size_is_an_error_of_its_declaration() -> None:
+    with pytest.raises(DeclarationError, match="size is -1"):
+        Weights(url="https://a.org/x.pth", size=-1)
+
+
+def test_a_suffix_in_capital_letters_is_that_of_a_checkpoint(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "NET.PTH").write_bytes(saved(ToyNet().state_dict()))
+    assert read(locate(Weights(file=str(tmp_path / "NET.PTH")), "toy/net")).keys() == ToyNet().state_dict().keys()

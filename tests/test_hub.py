@@ -168,6 +168,41 @@ def test_what_the_hub_does_not_have_and_content_that_it_serves_wrongly_are_told(
     assert "acme/none@main" in repo["error"]
 
 
+def test_gated_and_missing_repositories_say_so_and_how_to_log_in(hub: FakeHub, tmp_path: Path) -> None:
+    commit = hub.push("acme/gated", {"model.safetensors": b"x"})
+    hub.refused = {"acme/gated": (401, "GatedRepo"), "acme/refused": (403, "GatedRepo"), "acme/private": (401, "RepoNotFound")}
+    wanted = [(repo, "model.safetensors", revision) for repo, revision in [*zip(hub.refused, ("", "", ""), strict=True), ("acme/none", "")]]
+    *gated, private, missing = fetched(wanted, cache=tmp_path / "hub", url=hub.url)["told"]
+    for answer in gated:
+        assert "the repository is gated" in answer["error"]
+        assert f"accept its terms at {hub.url}/acme/" in answer["error"]
+    for answer in (private, missing):
+        assert "there is no such repository, or it is private" in answer["error"]
+    assert all("hf auth login, or HF_TOKEN" in answer["error"] for answer in (*gated, private, missing))
+    hub.refused = {}
+    path = fetched([("acme/gated", "model.safetensors", commit)], cache=tmp_path / "hub", url=hub.url)["told"][0]
+    assert path["content"] == "x"
+
+
+LIMITED = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+"""
+
+
+def test_a_full_and_an_unusable_cache_of_the_hub_are_named(hub: FakeHub, tmp_path: Path) -> None:
+    hub.push("acme/net", {"model.safetensors": bytes(100_000)})
+    wanted = json.dumps([("acme/net", "model.safetensors", "")])
+    full = in_child(LIMITED + CHILD, wanted, cache=tmp_path / "hub", HF_ENDPOINT=hub.url)
+    (told,) = json.loads(full.stdout.splitlines()[-1])["told"]
+    assert told["kind"] == "DiskFullError", told
+    assert "it takes 100 kB" in told["error"]
+    (tmp_path / "file").write_text("x")
+    (told,) = fetched([("acme/net", "model.safetensors", "")], cache=tmp_path / "file", url=hub.url)["told"]
+    assert "set HF_HUB_CACHE to a folder that you may write to" in told["error"]
+
+
 @pytest.mark.parametrize("offline", [True, False])
 def test_w14_without_network_the_cache_is_used_and_what_it_lacks_is_named_at_once(tmp_path: Path, offline: bool) -> None:
     cache = tmp_path / "hub"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from zoo.errors import DeclarationError, did_you_mean, fault_list
 from zoo.util.digest_forms import SHA256_DIGITS, is_hexadecimal, is_sha256
@@ -232,6 +233,18 @@ class Features:
         _check("Features", faults)
 
 
+def _url_fault(url: str) -> str:
+    """Return why a URL cannot be fetched, or an empty string."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        return f"is no URL: {error}"
+    if parts.scheme not in ("https", "http") or not host or not url.isprintable() or " " in url:
+        return "is no URL of the form https://HOST/PATH"
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
     """Location of pretrained weights: a Hub repository, a URL, a file of a Python package, or a local file.
@@ -263,6 +276,7 @@ class Weights:
     def __post_init__(self) -> None:
         if self.repo and self.file and not (self.package or self.sha256 or self.sha256_prefix or self.url):
             return  # fast path: every listing makes thousands of these
+        url_fault = _url_fault(self.url) if self.url else ""
         places = {"repo": self.repo, "package": self.package, "url": self.url}
         given = [f"{name} {value!r}" for name, value in places.items() if value]
         digests = ("sha256", self.sha256), ("converted_sha256", self.converted_sha256)
@@ -283,6 +297,8 @@ class Weights:
                 f"sha256 {self.sha256!r} does not begin with sha256_prefix {prefix!r}",
             ),
             (not self.file, "file is empty"),
+            (self.size < 0, f"size is {self.size}; it is a number of bytes, or 0 if unknown"),
+            (bool(url_fault), f"url {self.url!r} {url_fault}"),
         ]
         _check("Weights", faults)
 

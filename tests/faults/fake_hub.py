@@ -27,6 +27,7 @@ class FakeHub:
         url: Where it listens.
         asked: Method and path of every request.
         lies: Content served in place of a file's own, by file name.
+        refused: Status and ``X-Error-Code`` of every request for a repository, by name.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class FakeHub:
         self.cards: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
         self.lies: dict[str, bytes] = {}
+        self.refused: dict[str, tuple[int, str]] = {}
         self.url = ""
 
     def push(self, repo: str, files: Mapping[str, bytes], *, branch: str = "main", card: Mapping[str, Any] | None = None) -> str:
@@ -88,6 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
 
     def _commit(self, repo: str, revision: str) -> str | None:
+        if repo in self.fake.refused:
+            status, code = self.fake.refused[repo]
+            self._send(status, b"", {"X-Error-Code": code, "X-Error-Message": "Access is restricted"})
+            return None
         commit = self.fake.branches.get((repo, revision), revision)
         if (repo, commit) in self.fake.files:
             return commit

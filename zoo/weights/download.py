@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 from urllib.parse import unquote, urlsplit
@@ -16,7 +16,7 @@ from zoo.errors import WeightsError, WeightsNotFoundError, owner_prefix
 from zoo.util.atomic_write import cache_folder, room_for, write_json
 from zoo.util.digest_forms import is_sha256
 from zoo.util.file_digest import file_digest
-from zoo.weights.entry_lock import entry_lock
+from zoo.weights.entry_lock import READ_ONLY, entry_lock
 from zoo.weights.safetensors_header import format_of, read_header
 
 ATTEMPTS = 4  # connections for one file; each goes on where the one before ended
@@ -120,8 +120,11 @@ def locked(url: str) -> Iterator[None]:
     """Keep other processes from fetching, converting or removing the file of a URL; no lock where the cache is read-only."""
     folder = downloads_folder() / _key(url)
     with entry_lock(folder):
-        with suppress(PermissionError):  # a read-only cache may have the file
+        try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # a read-only cache may have the file
+            if error.errno not in READ_ONLY:
+                raise
         yield
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SUFFIX = ".lock"
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -25,7 +27,9 @@ def entry_lock(folder: Path, *, timeout: float | None = None) -> Iterator[None]:
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
         yield
         return
     if not os.access(folder.parent, os.W_OK):

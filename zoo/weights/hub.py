@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, overload
 
-from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples, owner_prefix
+from zoo.errors import DiskFullError, WeightsError, WeightsNotFoundError, did_you_mean, examples, owner_prefix
+from zoo.util.atomic_write import room_for
 from zoo.util.digest_forms import is_commit, is_sha256
 from zoo.weights.hub_cache import check_cached, is_repository, unsafe
 
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     import huggingface_hub
 
 log = logging.getLogger("zoo")
+
+_REMEDY = "check the names and the network (and HF_HUB_OFFLINE)"
+_CACHE_REMEDY = "the cache of the Hub cannot be used: set HF_HUB_CACHE to a folder that you may write to"
+_LOGIN = "hf auth login, or HF_TOKEN"
+_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 class NotOnHubError(WeightsNotFoundError):
@@ -163,9 +170,13 @@ def _fetch_online(wanted: _HubFile, cached: Path | None) -> Path:
     import huggingface_hub
 
     try:
-        if _metadata(wanted).commit_hash == wanted.cached_commit() and cached:
+        metadata = _metadata(wanted)
+        if metadata.commit_hash == wanted.cached_commit() and cached:
             return cached
-        return Path(huggingface_hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, library_name="zoo"))
+        with room_for(wanted.folder, metadata.size or 0):
+            return Path(huggingface_hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, library_name="zoo"))
+    except DiskFullError:
+        raise
     except WeightsNotFoundError as error:
         if isinstance(error, NotOnHubError):
             raise
@@ -176,16 +187,23 @@ def _fetch_online(wanted: _HubFile, cached: Path | None) -> Path:
         )
         return cached
     except Exception as error:  # see _metadata
-        _fail(wanted, _reason(error), error)
+        unusable = isinstance(error, OSError) and error.errno in _UNUSABLE
+        _fail(wanted, _reason(error), error, remedy=_CACHE_REMEDY if unusable else _REMEDY)
 
 
 def _metadata(wanted: _HubFile) -> huggingface_hub.HfFileMetadata:
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     try:
         url = huggingface_hub.hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision)
         return huggingface_hub.get_hf_file_metadata(url, library_name="zoo")
+    except errors.GatedRepoError as error:
+        terms = f"accept its terms at {constants.ENDPOINT}/{wanted.repo}, and log in"
+        _fail(wanted, "the repository is gated", error, remedy=f"{terms}: {_LOGIN}")
+    except errors.RepositoryNotFoundError as error:
+        remedy = f"check its name; if it is private, log in: {_LOGIN}"
+        _fail(wanted, "there is no such repository, or it is private", error, remedy=remedy)
     except errors.RevisionNotFoundError as error:
         _fail(wanted, "the repository has no such revision", error, NotOnHubError)
     except errors.EntryNotFoundError as error:
@@ -215,11 +233,16 @@ def _missing(wanted: _HubFile, reason: str, cause: WeightsNotFoundError | None =
 
 
 def _fail(
-    wanted: _HubFile, reason: str, cause: Exception | None = None, kind: type[WeightsNotFoundError] = WeightsNotFoundError
+    wanted: _HubFile,
+    reason: str,
+    cause: Exception | None = None,
+    kind: type[WeightsNotFoundError] = WeightsNotFoundError,
+    *,
+    remedy: str = _REMEDY,
 ) -> NoReturn:
     raise kind(
         f"{owner_prefix(wanted.owner)}cannot get {wanted} from the Hub and it is not in the cache ({reason}){_in_cache(wanted)}; "
-        "check the names and the network (and HF_HUB_OFFLINE), or give a local file"
+        f"{remedy}; or give a local file"
     ) from cause
 
 

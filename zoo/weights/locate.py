@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from zoo.declare import WEIGHT_FILES, Weights
 from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples, owner_prefix
+from zoo.weights.cache_errors import cache_errors
 from zoo.weights.converted import converted, find_converted
 from zoo.weights.download import download, first_download, forget, locked
 from zoo.weights.hub import NotOnHubError, fetch, find_cached
@@ -40,12 +41,14 @@ def locate(weights: Weights, owner: str) -> Path:
     Raises:
         WeightsNotFoundError: If the file is not on disk and cannot be fetched.
         WeightsError: If the file is damaged, or its digest is not the pinned one.
+        OutputPermissionError: If zoo's cache cannot be used.
     """
-    if weights.url:
-        with locked(weights.url):
-            return _converted_url(weights, owner)
-    path = fetch_published(weights, owner)
-    return path if path.name.endswith((".safetensors", SAFETENSORS_INDEX)) else converted(path, owner, weights.converted_sha256)
+    with cache_errors(owner):
+        if weights.url:
+            with locked(weights.url):
+                return _converted_url(weights, owner)
+        path = fetch_published(weights, owner)
+        return path if path.name.endswith((".safetensors", SAFETENSORS_INDEX)) else converted(path, owner, weights.converted_sha256)
 
 
 def _converted_url(weights: Weights, owner: str) -> Path:
@@ -75,7 +78,7 @@ def fetch_published(weights: Weights, owner: str) -> Path:
         WeightsError: If the file is damaged, or its digest is not the pinned one.
     """
     if weights.url:
-        with locked(weights.url):
+        with cache_errors(owner), locked(weights.url):
             return _from_url(weights, owner)
     if weights.repo:
         path = _from_hub(weights, owner)
@@ -112,7 +115,7 @@ def check_format(path: Path, owner: str) -> None:
     Raises:
         WeightsError: Naming the formats that are.
     """
-    if path.name.endswith((".safetensors", SAFETENSORS_INDEX, *CHECKPOINTS)):
+    if path.name.endswith((".safetensors", SAFETENSORS_INDEX)) or path.name.lower().endswith(CHECKPOINTS):
         return
     other = _OTHERS.get(path.suffix.lower())
     what = f"is a file of {other}" if other else "has none of the suffixes of weights"
@@ -192,11 +195,19 @@ def _pinned(path: Path, weights: Weights, owner: str) -> Path:
     size = path.stat().st_size
     if weights.size and not path.name.endswith(INDEX_SUFFIX) and size != weights.size:
         raise WeightsError(
-            f"{owner_prefix(owner)}{str(path)!r} has {size} bytes, pinned are {weights.size}; it is cut off or another one: fetch it again"
+            f"{owner_prefix(owner)}{str(path)!r} has {size} bytes, pinned are {weights.size}: it is cut off or another; {_remedy(path)}"
         )
     if weights.sha256 and (found := model_digest(path, owner)) != weights.sha256:
         raise WeightsError(
-            f"{owner_prefix(owner)}{str(path)!r} has sha256 {found}, pinned is {weights.sha256}; "
-            "the file is damaged or another one: fetch it again"
+            f"{owner_prefix(owner)}{str(path)!r} has sha256 {found}, pinned is {weights.sha256}: "
+            f"it is damaged or another file; {_remedy(path)}"
         )
     return path
+
+
+def _remedy(path: Path) -> str:
+    """Return what to do about a file that is not the pinned one; while it is there, no other is fetched."""
+    if repository_of(path) is None:
+        return "replace it by the right one, or correct the pin"
+    places = dict.fromkeys((str(path), str(path.resolve())))  # the link of the snapshot, and the blob
+    return f"to fetch it again, remove {' and '.join(map(repr, places))}"
