@@ -1,12 +1,13 @@
 import json
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import zoo
-from zoo.errors import OutputExistsError, OutputPermissionError, SavedModelError
+from zoo.errors import DeclarationError, OutputExistsError, OutputPermissionError, SavedModelError
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -167,3 +168,46 @@ def test_a_folder_that_is_no_saved_model_is_told_with_the_nearest(tmp_path: Path
     trained().save(tmp_path / "flowers")
     with pytest.raises(SavedModelError, match="did you mean 'flowers'"):
         zoo.load(tmp_path / "flower")
+
+
+def changed_config(folder: Path, **fields: Any) -> None:
+    """Set fields of config.json by their dotted names, with ``__`` for dots."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for name, value in fields.items():
+        *outer, last = name.split("__")
+        table = config
+        for part in outer:
+            table = table[part]
+        table[last] = value
+    path.write_text(json.dumps(config))
+
+
+DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
+    "a gap in the labels": ({"id2label": {"0": "a", "2": "c"}}, "id2label lacks the key '1' and has the key '2'"),
+    "too few labels": ({"id2label": {"0": "a"}}, "id2label lacks the key '1'"),
+    "a label twice": ({"id2label": {"0": "a", "1": "a"}}, "id2label names 'a' twice"),
+    "very many classes": ({"num_classes": 10**9}, "num_classes: Input should be less than or equal to"),
+    "an unknown option of the head": ({"zoo__head_options": {"foo": 1}}, r"zoo\.head_options=\{'foo': 1\} build no head 'linear'"),
+    "an option of another type": ({"zoo__head_options": {"dropout": "x"}}, r"zoo\.head_options="),
+    "a newer format": ({"zoo__format": 2}, "was written by a newer zoo; update it"),
+    "a text as mean": ({"zoo__inputs__mean": "abc"}, "mean must be numbers"),
+    "a huge input": ({"zoo__inputs__size": [10**9, 10**9]}, "at most 65535 pixels"),
+    "another mean": ({"zoo__inputs__mean": [0.1, 0.2, 0.3]}, "was changed after it was saved"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_config_is_an_error_that_names_the_field(damage: str, tmp_path: Path) -> None:
+    fields, words = DAMAGES[damage]
+    folder = zoo.get("toy/net", weights=False).adapt(2, labels=["a", "b"]).save(tmp_path / "m")
+    changed_config(folder, **fields)
+    with pytest.raises((SavedModelError, DeclarationError), match=words):
+        zoo.load(folder)
+
+
+def test_a_model_of_a_version_without_the_digest_of_fields_opens(tmp_path: Path) -> None:
+    folder = zoo.get("toy/net", weights=False).adapt(2).save(tmp_path / "m")
+    changed_config(folder, zoo__fields_sha256="", zoo__inputs__mean=[0.1, 0.2, 0.3])
+    assert zoo.load(folder).inputs.mean == (0.1, 0.2, 0.3)  # type: ignore[union-attr]  # an image
+    zoo.get(folder).adapt(3)

@@ -35,6 +35,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc", "unlicense"})
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.@-]+)+")
+MAX_PIXELS = 65_535  # of the height and the width of an input
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -75,7 +76,10 @@ class Image:
         object.__setattr__(self, "window", tuple(self.window) if self.window else None)
         for name in ("size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if odd := [name for name in ("size", "mean", "std") if not all(isinstance(value, int | float) for value in getattr(self, name))]:
+            raise DeclarationError(f"Image: {', '.join(odd)} must be numbers")
         faults = [
+            (max(self.size) > MAX_PIXELS, f"size is {self.size}; height and width are at most {MAX_PIXELS} pixels"),
             (min(self.height, self.width) < 1, f"size is {self.size}; height and width must be at least 1 pixel"),
             (len(self.mean) != len(self.std), f"mean has {len(self.mean)} channels, std has {len(self.std)}"),
             (not self.mean, "mean is empty; give one value per channel"),

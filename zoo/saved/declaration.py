@@ -33,7 +33,10 @@ def spec_of(folder: Path, config: Config) -> BackboneSpec:
     changed = {key: value for key, value in config.zoo.options.items() if spec.options.get(key) != value}
     if config.zoo.base != config.zoo.backbone:  # a member of an open family has a configuration of its own
         _refuse_other_architecture(spec, changed, where)
-    spec = with_options(spec, changed)
+    try:
+        spec = with_options(spec, changed)
+    except (TypeError, OverflowError, MemoryError) as error:
+        raise SavedModelError(f"{where!r}: zoo.options {changed} are not those of {spec.name} ({error}): the file was changed") from error
     features = from_fields(Features, config.zoo.features, where) if config.zoo.features else spec.features
     if config.zoo.base == config.zoo.backbone:  # a member of an open family has its own name
         spec = spec.replace(name=config.base_model, base=config.zoo.backbone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 PIL_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 CONFIG_LIMIT = 10_000_000
+MAX_CLASSES = 10_000_000
+_DIGESTED = ("backbone", "options", "inputs", "features", "layer_groups", "head", "head_options", "keys")
 TEXT_FIELDS = ("max_length", "max_positions", "prompts")  # of a declared text that are saved, and read from a file
 
 Described = TypeVar("Described", bound=pydantic.BaseModel)
@@ -48,6 +51,7 @@ class ZooConfig(pydantic.BaseModel):
         thresholds: Probability above which each label is predicted; empty for one half, and for tasks without thresholds.
         keys: Prefixes of tensor names in the model -> those in the file.
         sha256: Digest of model.safetensors.
+        fields_sha256: Digest of the fields of config.json that the values depend on; empty in models of earlier versions.
         versions: Versions of Python and of important packages.
     """
 
@@ -70,6 +74,7 @@ class ZooConfig(pydantic.BaseModel):
     thresholds: list[Annotated[float, pydantic.Field(gt=0, lt=1)]] = []
     keys: dict[str, str]
     sha256: str
+    fields_sha256: str = ""
     versions: dict[str, str] = {}
 
 
@@ -79,7 +84,7 @@ class Config(pydantic.BaseModel):
     library_name: Literal["zoo"] = "zoo"
     base_model: str
     task: str
-    num_classes: int = pydantic.Field(ge=1)
+    num_classes: int = pydantic.Field(ge=1, le=MAX_CLASSES)
     id2label: dict[str, str]
     label2id: dict[str, int]
     zoo: ZooConfig
@@ -98,6 +103,24 @@ class Config(pydantic.BaseModel):
             raise ValueError(f"zoo.thresholds has {len(self.zoo.thresholds)} values; the model has num_classes={self.num_classes}")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _one_label_per_class(self) -> Config:
+        expected = {str(index) for index in range(min(self.num_classes, len(self.id2label) + 1))}
+        faults = [f"lacks the key {key!r}" for key in sorted(expected - self.id2label.keys())[:1]]
+        faults += [f"has the key {key!r}" for key in sorted(self.id2label.keys() - expected)[:1]]
+        if len(set(self.id2label.values())) < len(self.id2label):
+            twice = next(label for label in self.id2label.values() if list(self.id2label.values()).count(label) > 1)
+            faults.append(f"names {twice!r} twice")
+        if faults and self.zoo.labelled:
+            raise ValueError(f"id2label {' and '.join(faults)}; it has one name for each of num_classes={self.num_classes}, from '0' on")
+        return self
+
+    @property
+    def fields_sha256(self) -> str:
+        """Digest of the fields that the values depend on, which no shape of a tensor shows."""
+        fields = {name: getattr(self.zoo, name) for name in _DIGESTED} | {"task": self.task, "num_classes": self.num_classes}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
     @property
     def labels(self) -> tuple[str, ...] | None:
         """Names of the classes in the order of the logits, or None."""
@@ -110,7 +133,7 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
     """Return config.json for a model whose weights were written under ``keys``."""
     # Other libraries count classes by their names, so classes without names get placeholders.
     labels = model.labels or [f"LABEL_{index}" for index in range(model.num_classes)]
-    return Config(
+    config = Config(
         base_model=model.spec.name,
         task=model.task,
         num_classes=model.num_classes,
@@ -139,6 +162,21 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             versions=versions([model.plugin.partition(" ")[0]]),
         ),
     )
+    config.zoo.fields_sha256 = config.fields_sha256
+    return config
+
+
+def check_fields(config: Config, folder: Path) -> None:
+    """Check that the fields that the values depend on are as they were saved; models of earlier versions do not say.
+
+    Raises:
+        SavedModelError: If one was changed.
+    """
+    if config.zoo.fields_sha256 not in ("", config.fields_sha256):
+        raise SavedModelError(
+            f"{str(folder / 'config.json')!r} was changed after it was saved: one of task, num_classes, zoo.{', zoo.'.join(_DIGESTED)} is "
+            "another; restore it, or remove zoo.fields_sha256 if the change is meant"
+        )
 
 
 def _fields(inputs: Inputs) -> dict[str, Any]:
@@ -179,6 +217,8 @@ def read_model(path: Path, kind: type[Described]) -> Described:
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except pydantic.ValidationError as error:
+        if any(fault["loc"] == ("zoo", "format") and type(fault["input"]) is int and fault["input"] > 1 for fault in error.errors()):
+            raise SavedModelError(f"{str(path)!r} was written by a newer zoo; update it: pip install -U transfer-zoo") from error
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
         raise SavedModelError(fault_list(f"{str(path)!r} does not describe a model saved by this version of zoo:", faults)) from error
     except ValueError as error:

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Text
-from zoo.errors import DiskFullError, OptionError, OutputExistsError, OutputPermissionError, SavedModelError, examples, fault_list
+from zoo.errors import DiskFullError, OptionError, OutputExistsError, OutputPermissionError, SavedModelError, ZooError, examples, fault_list
 from zoo.models.backbone import Backbone
 from zoo.models.heads import own_head
 from zoo.models.layers import LayerGroups
@@ -28,7 +28,7 @@ from zoo.plugins.loader import describe as describe_error
 from zoo.plugins.loader import load_function
 from zoo.registry.registry import default_registry
 from zoo.saved.declaration import inputs_of, root_of, spec_of
-from zoo.saved.metadata import Config, describe, model_card, preprocessor, read_config
+from zoo.saved.metadata import Config, check_fields, describe, model_card, preprocessor, read_config
 from zoo.util.atomic_write import write_json, write_text
 from zoo.util.file_digest import file_digest
 from zoo.weights.load import read, write
@@ -179,10 +179,7 @@ def _assembled(
     if list(groups.names) != config.zoo.layer_groups:
         then, now = ", ".join(config.zoo.layer_groups), ", ".join(groups.names)
         raise SavedModelError(f"{str(folder)!r} was saved with the layer groups {then}; {spec.name} now has {now}")
-    if own is not None:
-        head = own_head(spec.features, own, **config.zoo.head_options)
-    else:
-        head = build_head(default_registry().head(config.zoo.head), spec, config.num_classes, seed=0, options=config.zoo.head_options)
+    head = own_head(spec.features, own, **config.zoo.head_options) if own is not None else _head(folder, config, spec)
     if absent := [name for name in head.state_dict() if name not in head_state]:
         raise SavedModelError(f"{str(folder)!r} lacks tensors of the head: {examples(absent)}")
     _fill(head, head_state, folder)
@@ -201,7 +198,20 @@ def _assembled(
         length = min(config.zoo.max_length, model.inputs.longest)
         model.inputs = replace(model.inputs.with_length(length), overflow=config.zoo.overflow)
     model.thresholds = tuple(config.zoo.thresholds) or None
+    check_fields(config, folder)
     return model.eval()
+
+
+def _head(folder: Path, config: Config, spec: BackboneSpec) -> nn.Module:
+    """Build the saved head, without its values."""
+    declared = default_registry().head(config.zoo.head)
+    try:
+        return build_head(declared, spec, config.num_classes, seed=0, options=config.zoo.head_options)
+    except ZooError:
+        raise
+    except Exception as error:  # of the head's constructor on values of a damaged file: any
+        where = f"{str(folder / 'config.json')!r}: num_classes={config.num_classes} and zoo.head_options={config.zoo.head_options}"
+        raise SavedModelError(f"{where} build no head {config.zoo.head!r} ({describe_error(error)}): the file was changed") from error
 
 
 def open_backbone(folder: Path) -> Backbone:
@@ -213,6 +223,7 @@ def open_backbone(folder: Path) -> Backbone:
     config = read_config(folder)
     _refuse_own_backbone(folder, config)
     spec = spec_of(folder, config)
+    check_fields(config, folder)
     name = "saved/" + re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)
     return Backbone(
         spec.replace(name=name, base=config.zoo.backbone),
