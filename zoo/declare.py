@@ -79,7 +79,7 @@ class Image:
         if odd := [name for name in ("size", "mean", "std") if not all(isinstance(value, int | float) for value in getattr(self, name))]:
             raise DeclarationError(f"Image: {', '.join(odd)} must be numbers")
         faults = [
-            (max(self.size) > MAX_PIXELS, f"size is {self.size}; height and width are at most {MAX_PIXELS} pixels"),
+            (max(self.height, self.width) > MAX_PIXELS, f"size is {self.size}; height and width are at most {MAX_PIXELS} pixels"),
             (min(self.height, self.width) < 1, f"size is {self.size}; height and width must be at least 1 pixel"),
             (len(self.mean) != len(self.std), f"mean has {len(self.mean)} channels, std has {len(self.std)}"),
             (not self.mean, "mean is empty; give one value per channel"),
