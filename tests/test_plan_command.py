@@ -16,8 +16,11 @@ def test_the_table_has_groups_phases_memory_and_time(run: Callable[..., Done], p
     lines = [line.split() for line in done.out.splitlines()]
     assert "12 training samples, 6 for validation, batch size 8" in done.out
     assert ["stem", "0.9k", "probe", "to", "top", "0", "frozen,", "eval"] in lines
+    assert ["probe", "0.3k", "0", "0.05", "solved"] in [line[-5:] for line in lines]
     assert ["top", "57.7k", "0.0003", "0.05", "trains"] in lines
-    (top,) = [line for line in lines if line[:3] == ["top", "1", "2"]]
+    (probe,) = [line for line in lines if line[:3] == ["probe", "1", "0"]]
+    assert probe[3:7] == ["4", "of", "4", "solved"]
+    (top,) = [line for line in lines if line[:3] == ["top", "2", "4"]]
     assert top[3:9] == ["2", "of", "4", "cosine", "0.0003", "6"]
     assert "top: what is frozen is computed once; its activations take" in done.out
     assert "estimated: " in lines[-1][0] + " "

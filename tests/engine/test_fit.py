@@ -160,7 +160,7 @@ def test_without_validation_data_the_last_epoch_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_phase_without_improvement_ends_early(tmp_path: Path) -> None:
-    run = fit(model(), tmp_path / "run", recipe="lp-ft", epochs=20, lr=1e-30, freeze="all", patience=2)
+    run = fit(model(), tmp_path / "run", recipe="lp-ft", epochs=20, lr=1e-30, freeze="all", patience=2, solve_head=False)
     phases = [record["phase"] for record in run.history]
     assert phases == ["probe"] * 3 + ["full"] * 2
 

@@ -24,14 +24,14 @@ def test_the_named_recipes_are_there() -> None:
 
 @pytest.mark.parametrize("epochs", [2, 3, 5, 10, 21])
 def test_every_phase_gets_an_epoch_and_none_is_lost(epochs: int) -> None:
-    phases = (Phase(name="a", share=0.1), Phase(name="b", share=3.0))
-    shares = phase_epochs(phases, epochs)
+    recipe = Recipe(name="two", phases=(Phase(name="a", share=0.1), Phase(name="b", share=3.0)))
+    shares = phase_epochs(recipe, epochs)
     assert sum(shares) == epochs
     assert min(shares) >= 1
 
 
 def test_fewer_epochs_than_phases_leave_out_the_last_phases_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
-    assert phase_epochs(RECIPES["lp-ft"].phases, 1) == [1, 0]
+    assert phase_epochs(RECIPES["lp-ft"], 1) == [1, 0]
     with caplog.at_level("WARNING"):
         check_fits(model(), resolve("lp-ft", {"epochs": 1}))
     assert caplog.text.count("left out: full") == 1
@@ -81,4 +81,11 @@ def test_the_default_depends_on_what_is_read_and_asked() -> None:
     assert [phase.name for phase in texts.phases] == [phase.name for phase in images.phases]
     assert texts.phases[1].lr > images.phases[1].lr
     assert words.name == "full"
-    assert phase_epochs(images.phases, images.epochs) == [7, 3]
+    assert phase_epochs(images) == [7, 3]
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(None, [1, 3]), (1, [1, 0]), (2, [1, 1]), (10, [1, 9])])
+def test_a_phase_that_is_solved_takes_one_epoch(epochs: int | None, expected: list[int]) -> None:
+    recipe = RECIPES["layer-decay"]
+    assert phase_epochs(recipe, epochs, [recipe.phases[0]]) == expected
+    assert phase_epochs(RECIPES["linear-probe"], epochs, RECIPES["linear-probe"].phases) == [1]

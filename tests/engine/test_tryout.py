@@ -181,7 +181,7 @@ def test_batch_size_auto_is_the_recipes_and_finds_out_beforehand_what_fits(tmp_p
 
 def test_a_learning_rate_is_found_for_every_phase_and_drawn(tmp_path: Path) -> None:
     made = model()
-    result = made.fit(*tables(), out=tmp_path, recipe="lp-ft", epochs=6, lr="auto", quiet=True, batch_size=8)
+    result = made.fit(*tables(), out=tmp_path, recipe="lp-ft", epochs=6, lr="auto", quiet=True, batch_size=8, solve_head=False)
     pictures = sorted(path.name for path in tmp_path.glob("lr-*.png"))
     assert pictures == ["lr-1-probe.png", "lr-2-full.png"]
     rates = {line["phase"]: max(other["lr"] for other in result.history if other["phase"] == line["phase"]) for line in result.history}
@@ -261,10 +261,22 @@ def test_where_the_loss_falls_no_more_a_later_phase_takes_the_rate_of_the_one_be
 
     monkeypatch.setattr(auto_tune, "range_test", once)
     result = model().fit(
-        *tables(), out=tmp_path / "later", recipe="lp-ft", epochs=2, lr="auto", quiet=True, batch_size=8, schedule="constant"
+        *tables(),
+        out=tmp_path / "later",
+        recipe="lp-ft",
+        epochs=2,
+        lr="auto",
+        quiet=True,
+        batch_size=8,
+        schedule="constant",
+        solve_head=False,
     )
     probe, full = (line["lr"] for line in result.history)
     assert full == pytest.approx(0.03 * probe)
+    solved = model().fit(
+        *tables(), out=tmp_path / "solved", recipe="lp-ft", epochs=2, lr="auto", quiet=True, batch_size=8, schedule="constant"
+    )
+    assert solved.history[1]["lr"] == pytest.approx(0.03 * 3e-3)
     with pytest.raises(TrainingError, match="no fall"):
         model().fit(*tables(), out=tmp_path / "first", recipe="full", epochs=1, lr="auto", quiet=True, batch_size=8)
 

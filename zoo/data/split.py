@@ -117,7 +117,7 @@ def _candidates(table: Table, seed: int) -> list[Array]:
 
 def _ungrouped(table: Table, seed: int) -> list[Array]:
     rows = np.arange(len(table))
-    if not _single(table):
+    if not is_single_label(table):
         return [_draw(rows, seed + attempt * 1_000_003) for attempt in range(20)]
     from sklearn.model_selection import StratifiedShuffleSplit  # type: ignore[import-untyped]  # ships no types
 
@@ -137,7 +137,7 @@ def _grouped(table: Table, seed: int) -> list[Array]:
     number = int(groups.max()) + 1
     if number < 2:
         raise DataError(f"{table.source}: all samples are of one group ({(table.groups or ('',))[0]!r}); it cannot be split without a leak")
-    if not _single(table):
+    if not is_single_label(table):
         draws = [_draw(np.arange(number), seed + attempt * 1_000_003) for attempt in range(20)]
         return [np.flatnonzero(np.isin(groups, drawn)) for drawn in draws]
     from sklearn.model_selection import StratifiedGroupKFold
@@ -158,7 +158,8 @@ def _draw(rows: Array, seed: int) -> Array:
     return np.random.default_rng(seed).permutation(rows)[:size]
 
 
-def _single(table: Table) -> bool:
+def is_single_label(table: Table) -> bool:
+    """Return whether each sample has exactly one class."""
     return bool(table.classes) and table.targets is not None and table.targets.ndim == 1 and table.targets.dtype != object
 
 
@@ -183,7 +184,7 @@ def check_trainable(table: Table) -> None:
     empty = [repr(name) for name, number in counts.items() if not number]
     if empty:
         raise DataError(f"{table.source}: {count(len(empty), 'class')} without samples in train: {examples(empty, 8)}; counts: {counts}")
-    if len(counts) == 1 and _single(table):
+    if len(counts) == 1 and is_single_label(table):
         raise DataError(
             f"{table.source} has only one class, {table.classes[0]!r}; training needs two or more "
             f"(one subfolder per class){_folder_to_give(table)}"

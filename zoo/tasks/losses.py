@@ -102,6 +102,7 @@ def _known(targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     return targets.where(known, 0.0) * (1 - smoothing) + smoothing / 2, known.to(targets.dtype)
 
 
+CONVEX = frozenset({"cross-entropy", "bce", "mse", "huber"})  # in the logits
 CLASSES: Mapping[str, NamedLoss] = MappingProxyType({"cross-entropy": cross_entropy, "focal": focal, "bce": one_against_rest, "poly": poly})
 LABELS: Mapping[str, NamedLoss] = MappingProxyType({"bce": binary, "focal": focal_labels, "asymmetric": asymmetric})
 NUMBERS: Mapping[str, NamedLoss] = MappingProxyType({"mse": squared, "huber": huber})

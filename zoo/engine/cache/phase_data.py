@@ -86,8 +86,7 @@ class PhaseData:
         """Yield the inputs of batches of the first source's samples, not augmented."""
         for batch in self.loaders.first().batches(order):
             yield batch.x
-            self._context.stop.poll()
-            self._context.ranks.heed()
+            self._context.poll()
 
     def infer(self, epoch: Epoch | None, name: str) -> Outputs:
         """Return the model's logits for all samples of a validation table, ``(samples, classes)``; for words as ``run_words`` does.

@@ -49,6 +49,20 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names[:-1]) + f" or `{names[-1]}`"
 
 
+# Options of the steps that train a head, which have no effect on one that is solved.
+_OF_STEPS = (
+    "lr",
+    "optimizer",
+    "optimizer_options",
+    "schedule",
+    "warmup",
+    "weight_decay",
+    "clip_grad",
+    "patience",
+    "ema",
+    "average",
+    "dropout",
+)
 _HOOKED = MappingProxyType({"compile": "compiled code does not see what is hooked into a network"})
 _FACTORS = MappingProxyType({"trains=lora": "what LoRA trains are factors of weights, and a mean of factors is not that of their products"})
 
@@ -60,14 +74,21 @@ class Config(BaseModel):
 
     recipe: Recipe
     epochs: Annotated[
-        Int,
+        Int | None,
         Option(
-            "epochs of all phases together that have no length of their own; with fewer epochs than phases the last phases are left out, "
-            "and it is said (`gradual` then unfreezes several groups at a time)",
+            "epochs of all phases together that have no length of their own, of which a head that is solved takes one; with fewer epochs "
+            "than phases the last phases are left out, and it is logged (`gradual` then unfreezes several groups at a time)",
             "of the recipe",
             flag="N",
         ),
-    ] = Field(ge=1, le=1_000_000)
+    ] = Field(default=None, ge=1, le=1_000_000)
+    solve_head: Annotated[
+        Switch,
+        Option(
+            "solve a linear head on features that are computed once for its optimum, with a penalty chosen by cross-validation; off, or "
+            "where it cannot be solved, it is trained. `linear-probe` trains it too where an option of its steps is given, such as `lr`"
+        ),
+    ] = True
     batch_size: Annotated[
         Literal["auto"] | Annotated[Int, Field(ge=1)],
         Option(
@@ -372,7 +393,8 @@ def resolve(
     given = {name: value for name, value in options.items() if value is not None}
     faults = [*faults]
     faults += [f"there is no option {name!r}{_hint(name)}" for name in given if name not in OPTIONS]
-    values = {name: getattr(chosen, name) for name in DECIDED}
+    values = {name: getattr(chosen, name) for name in DECIDED if name != "epochs"}
+    values |= {"solve_head": _solves_head(chosen, given)}
     values |= {name: value for name, value in given.items() if name in Config.model_fields}
     _suit_optimizer(values, given)
     values["augment"] = resolve_augment(given.get("augment", chosen.augment), {key: given[key] for key in SWITCHES if key in given}, faults)
@@ -386,6 +408,11 @@ def resolve(
         hint = f"The options are: {', '.join(OPTIONS)}" if lost else ""
         raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, hint))
     return config
+
+
+def _solves_head(recipe: Recipe, given: Mapping[str, Any]) -> bool:
+    """Return whether heads are solved unless it is said: not where all that the run does is solved, and an option of steps is given."""
+    return not (all(phase.solve for phase in recipe.phases) and any(name in given for name in _OF_STEPS))
 
 
 def _beyond_ranges(

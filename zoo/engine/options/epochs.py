@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 from zoo.engine.options.config import Config
 from zoo.engine.options.recipe import Phase, unfold
+from zoo.models.heads import LinearHead
 from zoo.models.layers import LayerGroups
+from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
+from zoo.tasks.losses import CONVEX
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Epoch:
         augment: Whether images are augmented.
         cached: Whether the outputs of the frozen prefix are computed once: a prefix is frozen and every view of a sample fixed.
         pooled: Whether these are pooled features: all groups are frozen, and the head can start from pooled features.
+        solved: Whether the head is solved for its optimum, without steps.
     """
 
     phase: Phase
@@ -38,6 +43,7 @@ class Epoch:
     augment: bool
     cached: bool
     pooled: bool = False
+    solved: bool = False
 
 
 def list_epochs(
@@ -47,6 +53,7 @@ def list_epochs(
     steps: int,
     at_least: int = 0,
     separable: bool = True,
+    solvable: bool = False,
     augmentable: bool = True,
     steady: bool = True,
 ) -> list[Epoch]:
@@ -58,26 +65,49 @@ def list_epochs(
         steps: Optimizer steps of one pass over the samples.
         at_least: Shortest frozen prefix of every phase, in groups.
         separable: Whether the head can start from pooled features.
+        solvable: Whether its optimum on these can be computed.
         augmentable: Whether the inputs can be augmented at all.
         steady: Whether a sample is the same each time that it is read.
 
     Raises:
         UnknownGroupError: If a phase or ``freeze`` names a group that does not exist.
     """
-    epochs: list[Epoch] = []
-    for index, (phase, count) in enumerate(unfold(config.recipe.phases, config.epochs, len(groups), steps)):
-        frozen = prefix_of(phase, config, groups, at_least)
-        augment = phase.augment and config.augment is not None and augmentable
+
+    def augments(phase: Phase) -> bool:
+        return phase.augment and config.augment is not None and augmentable
+
+    def is_cached(phase: Phase, frozen: int) -> bool:
         # Several views are augmented once and fixed; a single one is augmented anew every epoch.
-        fixed = steady and (not augment or config.views > 1)
-        cached = config.cache and not config.shard and frozen > 0 and fixed
-        pooled = cached and separable and frozen == len(groups)
-        total = phase.steps or count * steps
+        return steady and (not augments(phase) or config.views > 1) and config.cache and not config.shard and frozen > 0
+
+    def is_pooled(phase: Phase, frozen: int) -> bool:
+        return is_cached(phase, frozen) and separable and frozen == len(groups)
+
+    wanted = [phase for phase in config.recipe.phases if solvable and phase.solve and phase.frozen != "each"]
+    solved = [phase for phase in wanted if is_pooled(phase, prefix_of(phase, config, groups, at_least))]
+    epochs: list[Epoch] = []
+    for index, (phase, count) in enumerate(unfold(config.recipe, config.epochs, len(groups), steps, solved)):
+        frozen = prefix_of(phase, config, groups, at_least)
+        kind = (augments(phase), is_cached(phase, frozen), is_pooled(phase, frozen), phase in solved)
+        total = 0 if phase in solved else phase.steps or count * steps
         for done in range(count):
             before = done * steps
             here = min(steps, total - before)
-            epochs.append(Epoch(phase, index, frozen, done, count, here, before, total, augment, cached, pooled))
+            epochs.append(Epoch(phase, index, frozen, done, count, here, before, total, *kind))
     return epochs
+
+
+def has_solvable_head(model: TaskModel, config: Config) -> bool:
+    """Return whether the head is linear and its loss convex, so that a phase with ``solve`` can compute its optimum.
+
+    Several views, drawn samples, dropout and moving averages are about steps; they are trained.
+    """
+    head = model.head
+    linear = type(head) is LinearHead and not (head.dropout.p or config.dropout)
+    losses = find_task(model.task).losses
+    convex = (config.loss or next(iter(losses), "")) in CONVEX
+    trained = config.views > 1 or config.balanced_sampling or config.ema or config.l2_sp or config.delta or config.bss
+    return config.solve_head and linear and convex and not trained
 
 
 def next_phase(epochs: list[Epoch], position: int) -> int:

@@ -6,6 +6,7 @@ import logging
 
 from zoo.engine.options.augment_options import AUGMENT_FIELDS, AUGMENTS, ON_BATCHES, resolve_augment
 from zoo.engine.options.config import DECLARED, SWITCHES, Config
+from zoo.engine.options.epochs import has_solvable_head
 from zoo.engine.options.own_parts import OwnParts
 from zoo.engine.options.recipe import phase_epochs
 from zoo.errors import OptionError, count, fault_list
@@ -108,11 +109,15 @@ def _warn(model: TaskModel, config: Config) -> None:
     if not model.pretrained and phases[0].frozen == "all":
         line = "%s starts from random values, and the recipe %r first trains a head on its features; recipe='full' suits it better"
         log.warning(line, model.spec.name, config.recipe.name)
-    left_out = [phase.name for phase, epochs in zip(phases, phase_epochs(phases, config.epochs), strict=True) if not epochs]
+    solved = [phase for phase in phases if phase.solve and has_solvable_head(model, config)]
+    lengths = phase_epochs(config.recipe, config.epochs, solved)
+    left_out = [phase.name for phase, epochs in zip(phases, lengths, strict=True) if not epochs]
     if left_out:
         line = "epochs is %d and the recipe %r has %d phases; left out: %s"
-        log.warning(line, config.epochs, config.recipe.name, len(phases), ", ".join(left_out))
-    for phase, epochs in zip(phases, phase_epochs(phases, config.epochs), strict=True):
+        log.warning(line, config.epochs or config.recipe.epochs, config.recipe.name, len(phases), ", ".join(left_out))
+    if config.epochs and config.epochs > 1 and len(solved) == len(phases):
+        log.info("epochs=%d has no effect: the head is solved in one; solve_head=False trains it", config.epochs)
+    for phase, epochs in zip(phases, lengths, strict=True):
         if phase.frozen == "each" and 0 < epochs < len(model.groups):
             line = "phase %r has %s for %d groups, so it unfreezes several at a time; give it more epochs"
             log.warning(line, phase.name, count(epochs, "epoch"), len(model.groups))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 
 from zoo.errors import OptionError, checked_fields, did_you_mean, examples, fault_list
@@ -30,6 +30,7 @@ class Phase:
         lr: Factor on every learning rate during this phase.
         schedule: Its learning-rate schedule; the recipe's if None.
         augment: Whether training images are augmented in this phase.
+        solve: Whether a linear head on fixed features is solved for its optimum, in one epoch without steps, where it can be.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Phase:
     lr: float = 1.0
     schedule: str | None = None
     augment: bool = True
+    solve: bool = False
 
     def __post_init__(self) -> None:
         numbers = {"share": self.share, "lr": self.lr}
@@ -78,7 +80,7 @@ class Recipe:
         lr: Learning rate of the head, per optimizer step.
         layer_decay: Factor per layer group toward the input, in (0, 1].
         weight_decay: Decoupled decay, as AdamW defines it.
-        epochs: Epochs of all phases together.
+        epochs: Epochs of all phases together, of which a phase that is solved gives back all but one.
         batch_size: Samples per forward.
         warmup: Share of each phase's steps over which the rate rises.
         label_smoothing: In [0, 1).
@@ -138,21 +140,29 @@ class Recipe:
 DECIDED = tuple(field.name for field in fields(Recipe) if field.name not in ("name", "phases", "augment", "description"))
 
 
-def phase_epochs(phases: Sequence[Phase], epochs: int) -> list[int]:
-    """Divide epochs among phases by their shares, at least one each; the last phase gets the remainder.
+def phase_epochs(recipe: Recipe, epochs: int | None = None, solved: Collection[Phase] = ()) -> list[int]:
+    """Divide epochs among the phases of a recipe by their shares, at least one each; the last phase gets the remainder.
 
     Phases with a fixed number of epochs or steps do not take part; one given in steps counts as one epoch. With fewer epochs
-    than phases the first phases get one each and the others none.
+    than phases the first phases get one each and the others none. A phase that is solved takes one epoch.
+
+    Args:
+        recipe: The recipe.
+        epochs: Epochs of all phases together; None takes the recipe's, of which the other phases then get what they would
+            have if none was solved.
+        solved: The phases that are solved.
     """
-    shared = [phase for phase in phases if phase.epochs is None and phase.steps is None]
-    counts = iter(_shared_epochs([phase.share for phase in shared], epochs))
-    return [next(counts) if phase in shared else phase.epochs or 1 for phase in phases]
+    shared = [phase for phase in recipe.phases if phase.epochs is None and phase.steps is None]
+    shares = [phase.share if epochs is None or phase not in solved else 0.0 for phase in shared]
+    counts = iter(_shared_epochs(shares, recipe.epochs if epochs is None else epochs))
+    found = [next(counts) if phase in shared else phase.epochs or 1 for phase in recipe.phases]
+    return [min(count, 1) if phase in solved else count for phase, count in zip(recipe.phases, found, strict=True)]
 
 
 def _shared_epochs(shares: Sequence[float], epochs: int) -> list[int]:
     if epochs < len(shares):
         return [1] * epochs + [0] * (len(shares) - epochs)
-    total = sum(shares)
+    total = sum(shares) or 1.0
     left, result = epochs, []
     for position, share in enumerate(shares[:-1]):
         after = len(shares) - position - 1
@@ -161,14 +171,21 @@ def _shared_epochs(shares: Sequence[float], epochs: int) -> list[int]:
     return [*result, left][: len(shares)]
 
 
-def unfold(phases: Sequence[Phase], epochs: int, groups: int, steps: int) -> list[tuple[Phase, int]]:
+def unfold(recipe: Recipe, epochs: int | None, groups: int, steps: int, solved: Collection[Phase] = ()) -> list[tuple[Phase, int]]:
     """Return the phases with their epochs; a phase with ``each`` becomes one phase per group, from the head down.
 
     With fewer epochs than groups each of these unfreezes several groups, evenly. A phase given in steps has as many epochs of
     ``steps`` each as it begins.
+
+    Args:
+        recipe: The recipe.
+        epochs: As for ``phase_epochs``.
+        groups: Number of layer groups.
+        steps: Optimizer steps of one pass over the samples.
+        solved: The phases that are solved.
     """
     result: list[tuple[Phase, int]] = []
-    for phase, shared in zip(phases, phase_epochs(phases, epochs), strict=True):
+    for phase, shared in zip(recipe.phases, phase_epochs(recipe, epochs, solved), strict=True):
         count = shared if phase.steps is None else -(-phase.steps // steps)
         if phase.frozen != "each":
             result.append((phase, count))

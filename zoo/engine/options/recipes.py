@@ -16,7 +16,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         for recipe in (
             Recipe(
                 name="linear-probe",
-                phases=(Phase(name="probe", frozen="all"),),
+                phases=(Phase(name="probe", frozen="all", solve=True),),
                 lr=3e-3,
                 augment="none",
                 description="The backbone stays as it is; the head trains on its features, which are computed once.",
@@ -29,7 +29,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             Recipe(
                 name="layer-decay",
-                phases=(Phase(name="probe", frozen="all", share=2.0, augment=False), Phase(name="tune", lr=0.03)),
+                phases=(Phase(name="probe", frozen="all", solve=True, share=2.0, augment=False), Phase(name="tune", lr=0.03)),
                 lr=3e-3,
                 layer_decay=0.75,
                 epochs=10,
@@ -38,21 +38,24 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             Recipe(
                 name="lp-ft",
-                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="full", lr=0.03)),
+                phases=(Phase(name="probe", frozen="all", solve=True, augment=False), Phase(name="full", lr=0.03)),
                 lr=3e-3,
                 freeze_bn=True,
                 description="The head first, then everything at one small rate (Kumar et al. 2022).",
             ),
             Recipe(
                 name="top",
-                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="top", frozen=-2, lr=0.1, augment=False)),
+                phases=(Phase(name="probe", frozen="all", solve=True, augment=False), Phase(name="top", frozen=-2, lr=0.1, augment=False)),
                 lr=3e-3,
                 freeze_bn=True,
                 description="The head first, then the last two groups too; what is below them is computed once.",
             ),
             Recipe(
                 name="gradual",
-                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="gradual", frozen="each", share=3.0, lr=0.03)),
+                phases=(
+                    Phase(name="probe", frozen="all", solve=True, augment=False),
+                    Phase(name="gradual", frozen="each", share=3.0, lr=0.03),
+                ),
                 lr=3e-3,
                 layer_decay=0.75,
                 freeze_bn=True,
@@ -60,7 +63,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             Recipe(
                 name="lora",
-                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="lora", lr=0.3)),
+                phases=(Phase(name="probe", frozen="all", solve=True, augment=False), Phase(name="lora", lr=0.3)),
                 lr=3e-3,
                 weight_decay=0.0,
                 freeze_bn=True,
@@ -69,7 +72,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             Recipe(
                 name="bitfit",
-                phases=(Phase(name="probe", frozen="all", augment=False), Phase(name="biases", lr=0.3)),
+                phases=(Phase(name="probe", frozen="all", solve=True, augment=False), Phase(name="biases", lr=0.3)),
                 lr=3e-3,
                 freeze_bn=True,
                 trains="bias",

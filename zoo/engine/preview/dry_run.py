@@ -120,7 +120,8 @@ class DryRun:
             data = self._data(reason)
         here = sum(sum(data.sizes(name, self._rows(len(source.table)))) for name, source in self._sources.items()) * self._config.views
         dry.prefix.peak = max(0, dry.prefix.peak - here)
-        self._take(dry, epoch, data)
+        if not epoch.solved:
+            self._take(dry, epoch, data)
         self._validate(dry, epoch, data)
         return dry
 

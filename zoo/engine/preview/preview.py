@@ -119,7 +119,7 @@ class _Planned:
         return phases
 
     def _phase(self, training: Training, epoch: Epoch, dry: Dry, memory: int, seconds: float, factors: Mapping[str, float]) -> PhasePlan:
-        lr: float | str = "auto" if self._config.lr == "auto" else training.parts.rates.peak(epoch)
+        lr: float | str = 0.0 if epoch.solved else "auto" if self._config.lr == "auto" else training.parts.rates.peak(epoch)
         largest = max(dry.caches, default=0)
         return PhasePlan(
             name=epoch.phase.name,
@@ -127,7 +127,7 @@ class _Planned:
             steps=epoch.total,
             frozen=epoch.frozen,
             augment=epoch.augment,
-            schedule=training.parts.rates.schedule(epoch),
+            schedule="solved" if epoch.solved else training.parts.rates.schedule(epoch),
             lr=lr,
             cached="" if not dry.caches else "features" if epoch.pooled else "activations",
             reason=dry.reason,
@@ -160,7 +160,7 @@ class _Planned:
         model = self._model
         group = next((group for group in model.groups if group.name == name), None)
         if group is None:
-            return "trains"
+            return "solved" if epoch.solved else "trains"
         if group.index < epoch.frozen:
             return "frozen, eval"
         trained = any(parameter.requires_grad for _, parameter in group.named_parameters())

@@ -36,10 +36,10 @@ class PhasePlan:
     Attributes:
         name: Its name.
         epochs: Its epochs.
-        steps: Its optimizer steps.
+        steps: Its optimizer steps; 0 where the head is solved.
         frozen: Length of the frozen prefix, in groups.
         augment: Whether images are augmented.
-        schedule: Learning-rate schedule.
+        schedule: Learning-rate schedule; ``solved`` where the head is solved instead of trained.
         lr: Highest learning rate of the head, ``auto`` if a range test will find it.
         cached: Outputs that are stored of the frozen prefix: ``features``, ``activations`` or nothing.
         reason: Why the frozen prefix is computed every epoch, if it is.

@@ -52,6 +52,11 @@ class RunContext:
         """Whether forward passes compute in bf16."""
         return bool(self.accelerator.mixed_precision != "no")
 
+    def poll(self) -> None:
+        """Raise if a signal came, or another rank failed."""
+        self.stop.poll()
+        self.ranks.heed()
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which forward passes have the run's precision."""
         context: AbstractContextManager[Any] = self.accelerator.autocast()

@@ -63,7 +63,7 @@ class AutoTune:
             TrainingError: If the loss falls at no rate.
         """
         stepper.begin(self._state.micro_batches)
-        batches, progress, found = self._endless(epoch, streams), self._context.progress, self._rates.found
+        batches, progress = self._endless(epoch, streams), self._context.progress
 
         def step(lr: float) -> float:
             self._rates.apply_head(lr)
@@ -74,11 +74,9 @@ class AutoTune:
             with _rolled_back(self._objective):
                 curve = range_test(self._objective.module, self._optimizer, step)
         except NoFallError:
-            before = max((index for index in map(int, found) if index < epoch.index), default=None)
-            if before is None:
+            rate = self._rate_without_fall(epoch)
+            if rate is None:
                 raise
-            last = next(other for other in self._epochs if other.index == before)
-            rate = found[str(before)] * epoch.phase.lr / last.phase.lr
             progress.note(f"{epoch.phase.name}: the loss falls at no learning rate any more; {rate:.2g}, from the phase before")
             return rate
         if self._context.ranks.main:
@@ -86,6 +84,16 @@ class AutoTune:
             drawn(lambda path: draw_range(curve, path), self._context.folder / f"lr-{epoch.index + 1}-{name}.png")
         progress.note(f"{epoch.phase.name}: learning rate {curve.suggestion:.2g}, found in {len(curve.rates)} steps")
         return curve.suggestion
+
+    def _rate_without_fall(self, epoch: Epoch) -> float | None:
+        """Return the rate that earlier phases suggest: the last that was found, or the recipe's where a head was solved; else None."""
+        found = self._rates.found
+        before = max((index for index in map(int, found) if index < epoch.index), default=None)
+        if before is None:
+            solved = any(other.solved and other.index < epoch.index for other in self._epochs)
+            return self._context.config.recipe.lr * epoch.phase.lr if solved else None
+        last = next(other for other in self._epochs if other.index == before)
+        return found[str(before)] * epoch.phase.lr / last.phase.lr
 
     def _endless(self, epoch: Epoch, streams: Mapping[str, Stream]) -> Iterator[tuple[Sequence[Indices], Sequence[Mapping[str, Batch]]]]:
         """Yield the steps of the epoch in an endless loop."""

@@ -105,7 +105,7 @@ def switched_on(model: TaskModel, config: Config) -> Iterator[Regularizers | Non
             options = {"rank": config.lora_rank, "alpha": config.lora_alpha, "dropout": config.lora_dropout}
             attach_lora(model, trained, **options, seed=config.seed)  # type: ignore[arg-type]  # a mixed dict of int and float
         model.trains = config.trains
-        for phase in unfold(config.recipe.phases, config.epochs, len(model.groups), 1):
+        for phase in unfold(config.recipe, config.epochs, len(model.groups), 1):
             model.freeze(prefix_of(phase[0], config, model.groups, frozen))  # raises for a phase that would train nothing
         model.freeze(frozen)
         if config.recompute:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from zoo.data.dataset import Batch
@@ -17,6 +18,7 @@ from zoo.data.text import fit_lengths
 from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.batched_inference import Outputs
 from zoo.engine.loading.stream import Source
+from zoo.engine.optim.solved_head import SolvedHead
 from zoo.engine.options.config import Config
 from zoo.errors import OptionError, SavedModelError, did_you_mean, fault_list
 from zoo.models.task_model import TaskModel
@@ -85,6 +87,24 @@ class Objective:
             batch: The samples of each source.
         """
         raise TypeError(f"{type(self).__name__} has no loss")
+
+    def can_solve(self, config: Config) -> bool:
+        """Return whether ``solve`` gives the optimum of the head on pooled features."""
+        return False
+
+    def solve(self, features: Tensor, *, device: torch.device, seed: int, poll: Callable[[], None]) -> SolvedHead:
+        """Return the optimum of the head, with the sum of the losses that ``loss`` takes.
+
+        Args:
+            features: Pooled features of the first source, ``(samples, dim)``, on the CPU.
+            device: Where the model is.
+            seed: Seed of whatever is drawn.
+            poll: Called now and then; may raise to stop.
+
+        Raises:
+            TrainingError: If there is none.
+        """
+        raise TypeError(f"{type(self).__name__} has no solve()")
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
         """Return a further mean loss after the forward of a batch, weighted by its share of the step; None for none."""

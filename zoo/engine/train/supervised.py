@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,8 +16,10 @@ from zoo.data.table import Table, flat_targets
 from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.metrics import compute_metrics
 from zoo.engine.loading.stream import Source
+from zoo.engine.optim.solved_head import MAX_WORK, SolvedHead, solved_head
 from zoo.engine.optim.target_scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.options.config import Config
+from zoo.engine.options.epochs import has_solvable_head
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.own_parts import OwnParts, own_metrics
 from zoo.engine.train.objective import Infer, Objective
@@ -40,6 +42,11 @@ class Supervised(Objective):
         device: Where the model runs.
         penalties: Regularisers, or None.
         own: The user's own loss and metrics, or None.
+
+    Attributes:
+        task: The task of the model.
+        penalties: Regularisers, or None.
+        thresholds: The best ones per class for the logits that were validated last, or None.
     """
 
     name = "supervised"
@@ -119,6 +126,15 @@ class Supervised(Objective):
         if self._named is not None:
             return self._named(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
         return self.task.loss(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
+
+    def can_solve(self, config: Config) -> bool:
+        """Return whether the head is linear, the loss convex and the problem small enough."""
+        work = len(self.sources["train"].table) * self.model.spec.features.dim * self.model.num_classes
+        return type(self) is Supervised and self._own.loss is None and work <= MAX_WORK and has_solvable_head(self.model, config)
+
+    def solve(self, features: Tensor, *, device: torch.device, seed: int, poll: Callable[[], None]) -> SolvedHead:
+        """Return the optimum of the head, whose penalty is chosen by cross-validation."""
+        return solved_head(self.model.head, features, self.sources["train"].table, self.label_loss, device=device, seed=seed, poll=poll)
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
         """Return the penalties of the regularisers."""

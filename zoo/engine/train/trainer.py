@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from zoo.data.dataset import Batch
 from zoo.data.nondeterminism import is_nondeterministic
 from zoo.declare import Text
+from zoo.engine.cache.activation_cache import targets_of
 from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.distributed.sharding import check_batches
 from zoo.engine.loading.batches import StepBatches
@@ -147,7 +149,10 @@ class Training:
                     self._begin_phase(epoch, streams)
                     self._epoch_started += time.perf_counter() - trials_started  # without the trials
                 title = f"{epoch.phase.name} {state.epoch + 1}/{len(self.parts.epochs)}"
-                self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
+                if epoch.solved:
+                    penalty = self._solve(epoch, title)
+                else:
+                    self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
             trained = self._seconds()
             with self.parts.averages.applied():
                 metrics = self._validate(epoch)
@@ -157,7 +162,7 @@ class Training:
         record = {
             "epoch": state.epoch + 1,
             "phase": epoch.phase.name,
-            "lr": self.parts.rates.head(epoch, epoch.steps - 1),
+            **({"penalty": penalty} if epoch.solved else {"lr": self.parts.rates.head(epoch, epoch.steps - 1)}),
             "train_loss": context.ranks.total(float(state.loss_sum)) / max(1, state.seen),
             **metrics,
             "seconds": round(self._seconds(), 3),
@@ -167,11 +172,29 @@ class Training:
             self._close_epoch(epoch, record)
         self._reports.report(record)
 
+    def _solve(self, epoch: Epoch, title: str) -> float:
+        """Solve the head instead of taking steps; return its penalty."""
+        state, objective, context = self.state, self.objective, self.context
+        name, source = next(iter(objective.sources.items()))
+        context.progress.begin(f"{title}: head", 0)
+        with context.ranks.together():
+            features = self.data.prefix.features(name)[0]
+            found = objective.solve(features, device=context.device, seed=context.config.seed, poll=context.poll)
+        solved = context.ranks.gather(found)[0]  # the values of other ranks may differ in the last digit
+        weight = objective.weight({name: Batch(features, targets_of(source.table).to(context.device), [*range(len(source.table))])})
+        with self._writer.updating():
+            solved.copy_to(self.model.head)
+            state.seen = len(source.table)
+            state.loss_sum = solved.loss / float(weight) * state.seen if context.ranks.main else 0.0
+        return float(solved.penalty)
+
     def _begin_phase(self, epoch: Epoch, streams: Mapping[str, Stream]) -> None:
         config, parts = self.context.config, self.parts
         parts.rates.plateau.load_state_dict(Plateau().state_dict())
         if config.wise_ft < 1 and epoch.index == parts.epochs[-1].index:
             parts.start_values.take(self.model)
+        if epoch.solved:
+            return
         trial = AutoTune(parts, self.context, self.batches)
         forward, make_stepper = self.data.forward(epoch), partial(self.make_stepper, immediate=True)
         if config.batch_size == "auto":
@@ -245,6 +268,7 @@ def _epochs(objective: Objective, config: Config, steps: int, *, steady: bool = 
         steps=steps,
         at_least=model.frozen,
         separable=_starts_from_features(objective),
+        solvable=objective.can_solve(config),
         augmentable=not isinstance(model.inputs, Text),
         steady=steady,
     )

@@ -1,0 +1,237 @@
+"""Heads that are solved: they are optimal, as scikit-learn's are, and what cannot be solved is trained."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch.nn import functional
+
+from tests.engine.tiny import difference, images, model, timeless, values
+from zoo.data.folds import folds_of
+from zoo.data.table import Table
+from zoo.engine.optim import head_solver
+from zoo.engine.optim.head_solver import WITHOUT_FOLDS, solve
+from zoo.engine.options.config import resolve
+from zoo.engine.options.recipe import Phase, Recipe
+from zoo.errors import TrainingError
+
+CPU = torch.device("cpu")
+CLASSIC: dict[str, Any] = {
+    "l1_ratios": (0.0,),
+    "use_legacy_attributes": False,
+    "scoring": "accuracy",
+}  # without them newer versions warn of changing defaults
+
+
+def clusters(samples: int, dim: int, classes: int = 3, *, spread: float = 3.0, seed: int = 0) -> tuple[Any, Any]:
+    """Return overlapping normal clusters, features of very different scales, one of them constant."""
+    source = np.random.default_rng(seed)
+    y = np.arange(samples) % classes
+    x = source.normal(size=(classes, dim))[y] + spread * source.normal(size=(samples, dim))
+    x *= np.geomspace(1e-2, 1e2, dim)
+    x[:, 1] = 5.0
+    return x.astype(np.float32), y
+
+
+def of_classes(y: Any) -> Any:
+    targets = torch.tensor(y)
+
+    def loss(logits: Tensor, rows: Any) -> Tensor:
+        return functional.cross_entropy(logits, targets[torch.from_numpy(rows)], reduction="sum")
+
+    return loss
+
+
+def folds(y: Any, seed: int = 0) -> Any:
+    return folds_of(Table(list(range(len(y))), y, tuple(map(str, range(int(y.max()) + 1)))), seed)
+
+
+@pytest.mark.parametrize(("samples", "dim"), [(120, 10), (30, 60)], ids=["more samples", "more features"])
+def test_the_optimum_is_that_of_logistic_regression(samples: int, dim: int) -> None:
+    x, y = clusters(samples, dim)
+    found = solve(torch.tensor(x), 3, of_classes(y), [], device=CPU)
+    peer = make_pipeline(StandardScaler(), LogisticRegression(C=1 / WITHOUT_FOLDS, max_iter=5000, tol=1e-8)).fit(x, y)
+    fresh, _ = clusters(50, dim, seed=1)
+    mine = torch.softmax(torch.tensor(fresh) @ found.weight.T + found.bias, 1).numpy()
+    assert np.abs(mine - peer.predict_proba(fresh)).max() < 5e-3
+
+
+def test_the_optimum_of_a_squared_error_is_that_of_ridge_regression() -> None:
+    x, _ = clusters(50, 8)
+    y = (x / x.std(0).clip(0.1)) @ np.linspace(-1, 1, 8) + np.random.default_rng(2).normal(size=50)
+    targets = torch.tensor(y, dtype=torch.float32)[:, None]
+
+    def loss(logits: Tensor, rows: Any) -> Tensor:
+        return functional.mse_loss(logits, targets[torch.from_numpy(rows)], reduction="sum")
+
+    found = solve(torch.tensor(x), 1, loss, [], device=CPU)
+    peer = make_pipeline(StandardScaler(), Ridge(alpha=WITHOUT_FOLDS / 2)).fit(x, y)
+    assert np.abs((torch.tensor(x) @ found.weight.T + found.bias).numpy()[:, 0] - peer.predict(x)).max() < 2e-2
+
+
+def test_without_a_bias_features_are_not_centred() -> None:
+    x, y = clusters(60, 5)
+    found = solve(torch.tensor(x), 3, of_classes(y), [], device=CPU, bias=False)
+    assert found.bias is None
+    logits = torch.tensor(x) @ found.weight.T
+    assert float(of_classes(y)(logits, np.arange(60))) == pytest.approx(found.loss, rel=1e-3)
+    assert found.loss < 60 * np.log(3)
+
+
+def test_the_penalty_is_weaker_the_more_the_features_say() -> None:
+    penalties = []
+    for spread in (0.5, 3.0, 1e3):
+        x, y = clusters(90, 20, spread=spread)
+        penalties.append(solve(torch.tensor(x), 3, of_classes(y), folds(y), device=CPU).penalty)
+    assert penalties[0] < penalties[1] < penalties[2]
+    assert penalties[2] == head_solver.STRONGEST
+
+
+def test_held_out_accuracy_is_at_least_that_of_scikit_learn() -> None:
+    """Mean over ten draws, as single draws differ by several samples either way."""
+    mine, peers = [], []
+    for seed in range(10):
+        x, y = clusters(1060, 30, seed=seed, spread=4.0)
+        part = folds(y[:60], seed)
+        found = solve(torch.tensor(x[:60]), 3, of_classes(y[:60]), part, device=CPU)
+        mine.append(((x[60:] @ found.weight.numpy().T + found.bias.numpy()).argmax(1) == y[60:]).mean())  # type: ignore[union-attr]
+        peers.append(
+            make_pipeline(StandardScaler(), LogisticRegressionCV(cv=part, max_iter=500, **CLASSIC))
+            .fit(x[:60], y[:60])
+            .score(x[60:], y[60:])
+        )
+    assert np.mean(mine) > np.mean(peers) - 0.005
+
+
+def fit(net: Any, out: Path, train: Any = None, valid: Any = None, **options: Any) -> Any:
+    given = {"recipe": "linear-probe", "quiet": True, "batch_size": 8, "augment": "none"} | options
+    return net.fit(train or images(), images(12, seed=1) if valid is None else valid, out=out, **given)
+
+
+def test_a_probe_is_solved_in_one_epoch_without_steps(tmp_path: Path) -> None:
+    net = model()
+    run = fit(net, tmp_path / "run")
+    (record,) = run.history
+    assert (record["phase"], record["epoch"], run.kept) == ("probe", 1, 1)
+    assert "lr" not in record
+    assert record["penalty"] > 0
+    assert record["train_loss"] < np.log(3)
+    trained = fit(model(), tmp_path / "trained", epochs=20, solve_head=False)
+    assert len(trained.history) == 20
+    assert run.metrics["loss"] <= trained.metrics["loss"] + 0.01
+
+
+def test_tuning_starts_from_the_solved_head(tmp_path: Path) -> None:
+    solved, tuned = model(), model()
+    fit(solved, tmp_path / "solved")
+    run = fit(tuned, tmp_path / "tuned", recipe="lp-ft", epochs=3, lr=1e-12)
+    assert [record["phase"] for record in run.history] == ["probe", "full", "full"]
+    assert torch.allclose(tuned.head.linear.weight, solved.head.linear.weight, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("head", "options"),
+    [
+        ("mlp", {}),
+        ("linear", {"views": 2, "augment": "light"}),
+        ("linear", {"balanced_sampling": True}),
+        ("linear", {"ema": 0.9}),
+        ("linear", {"dropout": 0.2}),
+        ("linear", {"loss": "focal"}),
+        ("linear", {"loss": lambda logits, targets: functional.cross_entropy(logits, targets, reduction="none")}),
+        ("linear", {"lr": 1e-3}),
+        ("linear", {"optimizer": "sgd"}),
+        ("linear", {"cache": False}),
+    ],
+    ids=["mlp", "views", "balanced", "ema", "dropout", "focal", "own loss", "lr", "optimizer", "no cache"],
+)
+def test_what_is_about_steps_is_trained(head: str, options: dict[str, Any], tmp_path: Path) -> None:
+    net = model(head=head)
+    assert len(fit(net, tmp_path / "run", epochs=2, **options).history) == 2
+
+
+def test_a_phase_of_ones_own_is_trained_unless_it_says_solve(tmp_path: Path) -> None:
+    for solve_it, expected in ((False, 2), (True, 1)):
+        recipe = Recipe(name="mine", phases=(Phase(name="head", frozen="all", augment=False, solve=solve_it),), epochs=2)
+        assert len(fit(model(), tmp_path / str(solve_it), recipe=recipe).history) == expected
+
+
+def test_epochs_that_have_no_effect_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        fit(model(), tmp_path / "run", epochs=7)
+    assert "epochs=7 has no effect: the head is solved in one; solve_head=False trains it" in caplog.text
+
+
+def test_class_weights_and_smoothing_change_the_optimum(tmp_path: Path) -> None:
+    pixels, labels = images(30)
+    rows = [i for i, label in enumerate(labels) if label != "red" or i < 6]
+    found = []
+    for name, options in {"plain": {}, "weights": {"class_weights": "balanced"}, "smooth": {"label_smoothing": 0.3}}.items():
+        net = model()
+        fit(net, tmp_path / name, (pixels[rows], [labels[i] for i in rows]), False, **options)
+        found.append(values(net.head))
+    assert difference(found[0], found[1]) > 1e-3
+    assert difference(found[0], found[2]) > 1e-3
+
+
+def test_several_labels_with_missing_ones_are_solved(tmp_path: Path) -> None:
+    pixels, labels = images(30)
+    rows = np.array([[float(label == name) for name in ("blue", "green", "red")] for label in labels], dtype=np.float32)
+    rows[::4, 0] = np.nan
+    net = model(task="multi-label", labels=("blue", "green", "red"))
+    run = fit(net, tmp_path / "run", (pixels, rows), (pixels[:12], rows[:12]))
+    assert len(run.history) == 1
+    assert run.metrics["map"] > 0.9
+
+
+def test_numbers_are_solved_in_their_own_unit(tmp_path: Path) -> None:
+    pixels, labels = images(30)
+    numbers = np.array([1000.0 + 50 * ("blue", "green", "red").index(label) for label in labels], dtype=np.float32)
+    net = model(1, task="regression")
+    run = fit(net, tmp_path / "run", (pixels, numbers), (pixels[:12], numbers[:12]))
+    assert len(run.history) == 1
+    assert run.metrics["r2"] > 0.8
+    assert abs(float(np.mean(net.predict(pixels[:12]))) - 1050) < 20
+
+
+def test_one_sample_per_class_takes_the_usual_penalty_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        run = fit(model(), tmp_path / "run", images(3), False)
+    assert run.history[0]["penalty"] == WITHOUT_FOLDS
+    assert "no samples could be held out with every class on both sides" in caplog.text
+
+
+def test_features_that_are_not_finite_name_their_samples(tmp_path: Path) -> None:
+    net = model()
+    with torch.no_grad():
+        next(net.backbone.parameters()).fill_(float("nan"))
+    before = values(net.head)
+    with pytest.raises(TrainingError, match="features of 24 samples are not finite"):
+        fit(net, tmp_path / "run")
+    assert difference(before, values(net.head)) == 0.0
+
+
+def test_equal_runs_give_equal_bits_and_a_resumed_one_too(tmp_path: Path) -> None:
+    options = {"recipe": "lp-ft", "epochs": 3, "keep_checkpoints": True}
+    one, two, three = model(), model(), model()
+    run = fit(one, tmp_path / "one", **options)
+    fit(two, tmp_path / "two", **options)
+    again = fit(three, tmp_path / "one", resume=True, **options)
+    assert difference(values(one), values(two)) == difference(values(one), values(three)) == 0.0
+    assert timeless(again.history) == timeless(run.history)
+
+
+def test_configurations_say_whether_heads_are_solved() -> None:
+    assert resolve("linear-probe", {}).solve_head
+    assert resolve("linear-probe", {"epochs": 5}).solve_head
+    assert not resolve("linear-probe", {"schedule": "linear"}).solve_head
+    assert resolve("lp-ft", {"schedule": "linear"}).solve_head

@@ -1,0 +1,89 @@
+"""A linear head solved for its optimum on the pooled features of labelled samples."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.folds import folds_of
+from zoo.data.table import Table
+from zoo.engine.optim.head_solver import Rows, solve
+from zoo.errors import TrainingError, count, examples
+from zoo.models.heads import LinearHead
+
+MAX_WORK = 10**10  # samples x features x outputs; beyond it steps on batches are faster
+log = logging.getLogger("zoo")
+
+
+@dataclass(frozen=True)
+class SolvedHead:
+    """The optimum of a linear head, on the CPU.
+
+    Attributes:
+        weight: ``(outputs, dim)``.
+        bias: ``(outputs,)``, or None.
+        penalty: Weight of the L2 penalty, see ``zoo.engine.optim.head_solver``.
+        loss: Sum of the training losses.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    penalty: float
+    loss: float
+
+    def copy_to(self, head: nn.Module) -> None:
+        """Give a linear head these values, in place."""
+        assert isinstance(head, LinearHead), "only linear heads are solved"
+        with torch.no_grad():
+            head.linear.weight.copy_(self.weight)
+            if self.bias is not None:
+                head.linear.bias.copy_(self.bias)
+
+
+def solved_head(
+    head: nn.Module,
+    features: Tensor,
+    table: Table,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    device: torch.device,
+    seed: int,
+    poll: Callable[[], None],
+) -> SolvedHead:
+    """Return the optimum of a head, which stays as it is.
+
+    Args:
+        head: A linear head.
+        features: Pooled features ``(samples, dim)`` on the CPU.
+        table: The samples, with encoded targets.
+        loss: From logits and targets of some samples to the sum of their losses.
+        device: Where ``loss`` computes.
+        seed: Seed of the folds that choose the penalty.
+        poll: Called now and then; may raise to stop.
+
+    Raises:
+        TrainingError: If features are not finite, or no finite optimum was found.
+    """
+    assert isinstance(head, LinearHead), "only linear heads are solved"
+    if bad := (~features.isfinite().all(1)).nonzero().flatten().tolist():
+        names = examples([f"{row} ({table.name_of(row)})" for row in bad])
+        raise TrainingError(f"the features of {count(len(bad), 'sample')} are not finite: {names}; look at their values and at the weights")
+    targets = torch.as_tensor(table.targets).to(device)
+
+    def loss_of_rows(logits: Tensor, rows: Rows) -> Tensor:
+        return loss(logits, targets[torch.from_numpy(rows).to(device)])
+
+    folds = folds_of(table, seed)
+    placed = features.to(device) if device.type == "cuda" else features  # other devices may lack float64
+    has_bias = head.linear.bias is not None
+    found = solve(placed, head.linear.out_features, loss_of_rows, folds, device=device, bias=has_bias, poll=poll)
+    if not folds:
+        log.info("the head has the penalty %g: no samples could be held out with every class on both sides to choose one", found.penalty)
+    if not (math.isfinite(found.loss) and found.weight.isfinite().all()):
+        raise TrainingError("the head has no finite optimum on these features; train it with solve_head=False")
+    return SolvedHead(found.weight.cpu(), None if found.bias is None else found.bias.cpu(), found.penalty, found.loss)
