@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from zoo.data.overflow import Window
+from zoo.data.overflow import TextWindow
 from zoo.data.split import is_single_label, normal_group
 from zoo.data.table import Array, Table
 
@@ -59,6 +59,6 @@ def _groups(table: Table) -> Array | None:
     """Return the number of the group of each row: its own group, or the text that it is a window of; None without groups."""
     if table.groups is not None:
         return np.unique([normal_group(group) for group in table.groups], return_inverse=True)[1]
-    if len(table) and isinstance(table.inputs[0], Window):
+    if len(table) and isinstance(table.inputs[0], TextWindow):
         return np.unique([window.text for window in table.inputs], return_inverse=True)[1]
     return None
