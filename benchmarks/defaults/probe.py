@@ -93,9 +93,8 @@ def results(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterat
 
 def summary(records: list[dict[str, Any]]) -> None:
     """Print a row per set and backbone, means over sizes and seeds, then the difference over each part of the sets."""
-    print(
-        "| set | part | backbone | runs | ours | LogisticRegressionCV | difference | CPU seconds, with features |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| set | part | backbone | runs | ours | LogisticRegressionCV | difference | CPU seconds, with features |")
+    print("|---|---|---|---|---|---|---|---|")
     rows: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for record in records:
         rows.setdefault((record["set"], record["part"], record["backbone"]), []).append(record)
