@@ -1,11 +1,14 @@
 """The optimum of a linear layer on fixed features, with an L2 penalty chosen by cross-validation.
 
 The problem is convex for the losses of the tasks, so nothing of it is left to a learning rate or a number of epochs. Features are
-standardized and rotated onto their principal axes, where a diagonal scale makes the problem nearly round: L-BFGS (Liu & Nocedal
-1989) then needs few iterations, and with fewer samples than features there are only as many unknowns as samples. The penalties are
-tried from the strongest down, each from the solution before it (Friedman et al. 2010), until the held-out loss rises. Of those whose
-loss is within one standard error of the lowest the strongest is taken (Breiman et al. 1984), because accuracy suffers less from too
-strong a penalty than the loss does, and the lowest loss of few samples is chance.
+centred and divided by the root of their standard deviation (Pareto scaling, van den Berg et al. 2006): that lies between leaving them
+as they are and standardizing them, where features that hardly vary would count as much as all others. On their principal axes a
+diagonal scale then makes the problem nearly round: L-BFGS (Liu & Nocedal 1989) needs few iterations, and with fewer samples than
+features there are only as many unknowns as samples.
+
+The penalties are tried from the strongest down, each from the solution before it (Friedman et al. 2010), until the held-out loss
+rises. Of those whose loss is within one standard error of the lowest the strongest is taken (Breiman et al. 1984), because accuracy
+suffers less from too strong a penalty than the loss does, and the lowest loss of few samples is chance.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class Solution:
     Attributes:
         weight: ``(outputs, features)``.
         bias: ``(outputs,)``, or None.
-        penalty: Weight of half the squared weights of standardized features, beside the sum of the losses.
+        penalty: Weight of half the squared weights of scaled features, beside the sum of the losses.
         loss: Sum of the training losses.
     """
 
@@ -58,18 +61,20 @@ class Axes:
     def __init__(self, features: Tensor, *, centred: bool) -> None:
         mean = features.mean(0, dtype=torch.float64)
         std = (features.double() - mean).pow(2).mean(0).sqrt()
+        typical = std.pow(2).mean().sqrt()
         self._mean = mean if centred else torch.zeros_like(mean)
-        self._std = torch.where(std > 1e-6 * mean.abs() + 1e-30, std, torch.inf)  # a constant feature gets no weight
-        rows = (features.double() - self._mean) / self._std
+        # A feature that is constant but for rounding gets no weight.
+        self._scale = torch.where(std > 1e-5 * mean.abs() + 1e-30, (std * typical).sqrt(), torch.inf)
+        rows = (features.double() - self._mean) / self._scale
         if len(rows) < rows.shape[1]:
             squares, left = torch.linalg.eigh(rows @ rows.T)
             kept = squares > 1e-10 * squares[-1].clamp(min=1e-30)
-            self.scale = squares[kept].sqrt()
-            self._rotation = rows.T @ (left[:, kept] / self.scale)
+            self.singular = squares[kept].sqrt()
+            self._rotation = rows.T @ (left[:, kept] / self.singular)
         else:
             squares, right = torch.linalg.eigh(rows.T @ rows)
             kept = squares > 1e-10 * squares[-1].clamp(min=1e-30)
-            self.scale, self._rotation = squares[kept].sqrt(), right[:, kept]
+            self.singular, self._rotation = squares[kept].sqrt(), right[:, kept]
         self.rows = (rows @ self._rotation).float()
 
     def to(self, device: torch.device) -> Axes:
@@ -80,7 +85,7 @@ class Axes:
     def undo(self, solution: Tensor, *, bias: bool) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias for the features as they were, of a solution ``(axes + 1, outputs)``."""
         found = solution.to(self._rotation.device).double()
-        weight = (self._rotation @ found[:-1]) / self._std[:, None]
+        weight = (self._rotation @ found[:-1]) / self._scale[:, None]
         shift = found[-1] - self._mean @ weight
         return weight.T.float(), shift.float() if bias else None
 
@@ -154,7 +159,7 @@ def _optimum(
 ) -> Tensor:
     """Return the solution ``(axes + 1, outputs)`` for some of the rows; the last row is the bias."""
     device = axes.rows.device
-    scale = (CURVATURE * axes.scale**2 * (len(rows) / len(axes.rows)) + penalty).rsqrt().float()[:, None].to(device)
+    scale = (CURVATURE * axes.singular**2 * (len(rows) / len(axes.rows)) + penalty).rsqrt().float()[:, None].to(device)
     features = axes.rows[torch.from_numpy(rows).to(device)] * scale.T
     weights = penalty * scale**2
     found = torch.zeros(len(scale) + 1, outputs, device=device)
