@@ -82,9 +82,9 @@ def test_the_plan_names_the_phases_steps_and_rates_that_the_run_then_has(tmp_pat
     phases = [phase.name for phase in told.phases for _ in range(phase.epochs)]
     rates = [phase.lr for phase in told.phases for _ in range(phase.epochs)]
     assert phases == [record["phase"] for record in run.history]
-    assert rates == pytest.approx([record["lr"] for record in run.history])
+    assert rates == pytest.approx([record.get("lr", 0.0) for record in run.history])
     assert (told.samples, told.valid) == (19, 5)
-    assert [phase.steps for phase in told.phases] == [5 * phase.epochs for phase in told.phases]
+    assert [(phase.epochs, phase.steps, phase.schedule) for phase in told.phases] == [(1, 0, "solved")] + [(2, 10, "constant")] * 3
     assert [phase.frozen for phase in told.phases] == [3, 2, 1, 0]
 
 
@@ -96,7 +96,7 @@ def test_each_group_has_its_parameters_rate_decay_and_mode() -> None:
     assert [group.trainable for group in tune.groups] == [232, 592, 592, 27]
     assert [group.lr for group in tune.groups] == pytest.approx([9e-5 * 0.75**3, 9e-5 * 0.75**2, 9e-5 * 0.75, 9e-5])
     assert [group.weight_decay for group in tune.groups] == [0.05] * 4
-    assert [group.mode for group in probe.groups] == ["frozen, eval"] * 3 + ["trains"]
+    assert [group.mode for group in probe.groups] == ["frozen, eval"] * 3 + ["solved"]
     assert [group.mode for group in tune.groups] == ["trains"] * 4  # values of no weights: statistics move
     held = model()
     held.pretrained = True
@@ -118,8 +118,8 @@ def test_what_is_to_be_found_out_is_called_auto_and_not_tried(tmp_path: Path, mo
     monkeypatch.setattr("zoo.engine.train.auto_tune.AutoTune.fit_memory", refuse)
     told = model().plan(images(), recipe="layer-decay", lr="auto", batch_size="auto")
     assert (told.lr, told.batch_size) == ("auto", "auto")
-    assert [phase.lr for phase in told.phases] == ["auto", "auto"]
-    assert [group.lr for group in told.phases[0].groups] == [0.0, 0.0, 0.0, "auto"]
+    assert [phase.lr for phase in told.phases] == [0.0, "auto"]
+    assert [group.lr for group in told.phases[1].groups] == ["auto"] * 4
     assert told.phases[1].groups[0].factor == pytest.approx(0.75**3)
 
 

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from zoo.data.overflow import TextWindow
+from zoo.data.encode import TextWindow
 from zoo.data.split import is_single_label, normal_group
 from zoo.data.table import Array, Table
 
