@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
+from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.optim.head_solver import Rows, solve
 from zoo.errors import TrainingError, count, examples
 from zoo.models.heads import LinearHead
@@ -35,6 +36,15 @@ class SolvedHead:
     bias: Tensor | None
     penalty: float
     loss: float
+
+    def of_first(self, ranks: Ranks) -> SolvedHead:
+        """Return the optimum that the first rank found; those of others may differ in the last digit. A collective."""
+
+        def shared(values: Tensor) -> Tensor:
+            return torch.from_numpy(ranks.fill((values if ranks.main else torch.zeros_like(values)).numpy().copy()))
+
+        penalty, loss = ranks.gather((self.penalty, self.loss))[0]
+        return SolvedHead(shared(self.weight), None if self.bias is None else shared(self.bias), penalty, loss)
 
     def copy_to(self, head: nn.Module) -> None:
         """Give a linear head these values, in place."""

@@ -180,7 +180,7 @@ class Training:
         with context.ranks.together():
             features = self.data.prefix.features(name)[0]
             found = objective.solve(features, device=context.device, seed=context.config.seed, poll=context.poll)
-        solved = context.ranks.gather(found)[0]  # the values of other ranks may differ in the last digit
+        solved = found.of_first(context.ranks)
         weight = objective.weight({name: Batch(features, targets_of(source.table).to(context.device), [*range(len(source.table))])})
         with self._writer.updating():
             solved.copy_to(self.model.head)
