@@ -25,7 +25,7 @@ def faults(spec: BackboneSpec) -> Iterator[str]:
     """Yield what is wrong with one backbone."""
     with on_meta():
         module = load_function(spec.build)(**spec.options)
-    bind(module, spec.layers, owner=spec.name)
+    bind(module, spec.layers, name=spec.name)
     number = sum(parameter.numel() for parameter in module.parameters())
     if spec.parameters and abs(number - spec.parameters) > TOLERANCE * spec.parameters:
         yield f"{number:,} parameters, declared {spec.parameters:,}"
