@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def hostile_text(marker: Path) -> dict[str, Any]:
 def changed(folder: Path, **fields: Any) -> Path:
     told = json.loads((folder / "config.json").read_text())
     told["zoo"] |= fields
+    told["zoo"].pop("fields_sha256", None)  # as whoever forges a folder would
     (folder / "config.json").write_text(json.dumps(told))
     return folder
 
@@ -94,7 +96,8 @@ def test_a_listing_that_others_can_write_is_not_read(open_to_others: str, tmp_pa
     site, around = fake_dist(tmp_path / "site", "zoo-alpha", names=["alpha/net"]), {"ZOO_CACHE": str(tmp_path / "cache")}
     assert "alpha/net" in run_zoo("list", "alpha/*", paths=[site], **around).stdout
     (kept,) = (tmp_path / "cache" / "plugins").glob("zoo-alpha*")
-    kept.write_text(kept.read_text().replace("alpha/net", "alpha/evil").replace("zoo_alpha:build", "os:system"))
+    _, forged = kept.read_text().replace("alpha/net", "alpha/evil").replace("zoo_alpha:build", "os:system").split("\n", 1)
+    kept.write_text(f"{zlib.crc32(forged.encode()):08x}\n{forged}")
     assert "alpha/evil" in run_zoo("list", "alpha/*", paths=[site], **around).stdout, "the test would show nothing"
     (kept if open_to_others == "file" else kept.parent).chmod(0o777)
     done = run_zoo("list", "alpha/*", paths=[site], **around)

@@ -227,6 +227,7 @@ class TaskModel(nn.Module):
         root: str | Path | None = None,
         schedule: str | None = None,
         shard: bool | None = None,
+        solve_head: bool | None = None,
         timeout: float | None = None,
         trains: str | None = None,
         uncertain: Literal["mask", "positive", "negative"] | None = None,

@@ -133,6 +133,7 @@ def published(name: str) -> dict[str, torch.Tensor]:
     torch.manual_seed(7)
     module = zoo.get(name, weights=False, **SMALL.get(name, {})).build()
     state = {key: torch.randn_like(value) if value.is_floating_point() else value for key, value in module.state_dict().items()}
+    state |= {key: value.abs() for key, value in state.items() if key.endswith("running_var")}
     if name.startswith("xrv/densenet"):
         return {**state, "classifier.weight": torch.zeros(18, 1024), "classifier.bias": torch.zeros(18), "op_threshs": torch.zeros(18)}
     if name.startswith("xrv/resnet"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -468,11 +468,22 @@ def _suit_optimizer(values: dict[str, Any], given: Mapping[str, Any]) -> None:
         values["warmup"] = 0.3  # as in torch and fastai
 
 
+def with_trained_heads(config: Config) -> Config:
+    """Return the configuration of a run that began when no version solved heads, so that it can go on."""
+    phases = tuple(replace(phase, solve=False) for phase in config.recipe.phases)
+    recipe = replace(config.recipe, phases=phases)
+    return config.model_copy(update={"recipe": recipe, "solve_head": False, "epochs": config.epochs or recipe.epochs})
+
+
 def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Return the differences of two configurations that change the result; workers and device do not."""
     free = {name for name, option in DECLARED.items() if option.free}
     # An option that the other run did not have yet counts as its default.
     before = {name: theirs.get(name, _as_written(name)) for name in ours}
+    before |= {"solve_head": theirs.get("solve_head", False)}  # versions without it trained every head
+    if isinstance(before.get("recipe"), dict):  # phases of earlier versions have no ``solve``
+        phases = before["recipe"]["phases"]
+        before["recipe"] = before["recipe"] | {"phases": type(phases)({"solve": False, **phase} for phase in phases)}
     names = [name for name in ours if name not in free and ours[name] != before[name]]
     return [f"{name} was {before[name]!r} and is {ours[name]!r}" for name in names]
 

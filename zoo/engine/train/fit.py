@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.distributed.sharding import check_shardable, trained_model
 from zoo.engine.loading.sources import check_tables, inputs_in_use, summary
 from zoo.engine.loading.start_method import refuse_second_run
-from zoo.engine.options.config import option_differences
+from zoo.engine.options.config import option_differences, with_trained_heads
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest, remove_checkpoints
 from zoo.engine.rundir.curves import draw_curves
@@ -140,6 +141,8 @@ def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool) -> 
     with ranks.together():
         folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
     folder = Path(ranks.gather(str(folder))[0])
+    if resume and _began_with_trained_heads(folder):
+        job = replace(job, config=with_trained_heads(config))
     try:
         with torch.inference_mode(False), torch.enable_grad():  # a caller may have gradients off
             return _fit(job, folder, ranks)
@@ -257,6 +260,15 @@ def _record(job: Job, tables: Tables, accelerator: Any) -> dict[str, Any]:
     return plain
 
 
+def _began_with_trained_heads(folder: Path) -> bool:
+    """Return whether the run of a folder was started by a version that trained every head."""
+    try:
+        config = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError):  # no run, or one that ``_continued`` refuses
+        return False
+    return isinstance(config, dict) and "solve_head" not in config
+
+
 def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
     """Return the checkpoint to resume from, None for a new run.
 
@@ -282,7 +294,12 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
         raise SavedModelError(
             fault_list(f"the run in {str(folder)!r} cannot go on:", faults, "Give the same as before, or start anew (out, --out)")
         )
-    newest = read_newest(folder / "checkpoint")
+    try:
+        newest = read_newest(folder / "checkpoint")
+    except SavedModelError:
+        if FINISHED not in before:
+            raise
+        newest = None  # the process ended while it removed the checkpoints of the finished run
     if newest is None and FINISHED in before:
         return None
     if newest is None:
