@@ -75,12 +75,12 @@ def test_the_core_trains_evaluates_and_predicts_on_folders_without_any_extra(tmp
     assert 0 <= found["accuracy"] <= 1
     assert not set(ABSENT) & set(found["loaded"])
     assert not (tmp_path / "run" / "curves.png").exists()
-    assert done.stderr.count("curves.png' is left out: a picture needs matplotlib: pip install 'transfer-zoo[plots]'") == 1
+    assert done.stderr.count("curves.png' is left out: a picture needs matplotlib: pip install matplotlib (the extra 'plots')") == 1
     assert {name for name, _ in found["told"].values()} == {"MissingExtraError"}
     extras = {"csv": "tables", "out": "tables", "confusion": "plots", "lora": "lora"}
     assert found["told"].keys() == extras.keys()
     for name, extra in extras.items():
-        assert found["told"][name][1].endswith(f"pip install 'transfer-zoo[{extra}]'")
+        assert found["told"][name][1].endswith(f"(the extra {extra!r})")
     assert "the table 'table.csv' needs pandas and pyarrow" in found["told"]["csv"][1]
     assert not list(tmp_path.glob("*confusion*"))
 
@@ -88,5 +88,5 @@ def test_the_core_trains_evaluates_and_predicts_on_folders_without_any_extra(tmp
 def test_an_extra_that_is_installed_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     require_extra("tables", "it")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"it needs pyarrow: pip install 'transfer-zoo\[tables\]'"):
+    with pytest.raises(MissingExtraError, match=r"it needs pyarrow: pip install pyarrow \(the extra 'tables'\)"):
         require_extra("tables", "it")

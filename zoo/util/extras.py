@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from zoo.errors import MissingExtraError
-from zoo.util.versions import DISTRIBUTION
 
 MODULES = {"datasets": ("datasets",), "lora": ("peft",), "plots": ("matplotlib",), "tables": ("pandas", "pyarrow")}
 """The modules of each extra that brings no plugin."""
@@ -19,8 +18,9 @@ def require_extra(extra: str, use: str) -> None:
         use: What needs them, the subject of the message.
 
     Raises:
-        MissingExtraError: Naming the packages and the extra.
+        MissingExtraError: Naming the missing packages and the extra.
     """
     missing = [module for module in MODULES[extra] if find_spec(module) is None]
     if missing:
-        raise MissingExtraError(f"{use} needs {' and '.join(missing)}: pip install '{DISTRIBUTION}[{extra}]'")
+        # The packages and not the extra, as no package index has this distribution yet.
+        raise MissingExtraError(f"{use} needs {' and '.join(missing)}: pip install {' '.join(missing)} (the extra {extra!r})")

@@ -115,8 +115,6 @@ def _warn(model: TaskModel, config: Config) -> None:
     if left_out:
         line = "epochs is %d and the recipe %r has %d phases; left out: %s"
         log.warning(line, config.epochs or config.recipe.epochs, config.recipe.name, len(phases), ", ".join(left_out))
-    if config.epochs and config.epochs > 1 and len(solved) == len(phases):
-        log.info("epochs=%d has no effect: the head is solved in one; solve_head=False trains it", config.epochs)
     for phase, epochs in zip(phases, lengths, strict=True):
         if phase.frozen == "each" and 0 < epochs < len(model.groups):
             line = "phase %r has %s for %d groups, so it unfreezes several at a time; give it more epochs"

@@ -1,4 +1,4 @@
-"""What a result in a file depends on, to refuse a resumed run that would mix two results."""
+"""Record of the model, inputs and options of a file of results; a resumed run with other ones is refused."""
 
 from __future__ import annotations
 
