@@ -296,7 +296,7 @@ def test_layers_that_learned_nothing_are_named(caplog: pytest.LogCaptureFixture)
 def test_without_peft_the_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     model = toy()
-    with pytest.raises(MissingExtraError, match=r"pip install 'transfer-zoo\[lora\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install peft"):
         attach_lora(model, model.groups)
     assert model.lora is None
 
