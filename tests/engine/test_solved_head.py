@@ -131,6 +131,7 @@ def test_a_probe_is_solved_in_one_epoch_without_steps(tmp_path: Path) -> None:
     assert (record["phase"], record["epoch"], run.kept) == ("probe", 1, 1)
     assert "lr" not in record
     assert record["penalty"] > 0
+    assert "penalty" not in run.metrics
     assert record["train_loss"] < np.log(3)
     trained = fit(model(), tmp_path / "trained", epochs=20, solve_head=False)
     assert len(trained.history) == 20
