@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest, write_checkpoint
+from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest, remove_checkpoints, write_checkpoint
 from zoo.engine.runtime.device import random_state, restore_random_state, seeded
 from zoo.util.atomic_write import write_json
 
@@ -64,6 +64,25 @@ def test_stale_stages_are_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / ".stage-0000000002-99/model.safetensors").write_bytes(b"half")
     clean_stages(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001"]
+
+
+def test_checkpoints_that_are_removed_are_whole_or_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        write_checkpoint(tmp_path, step, some(step))
+
+    def killed(path: Path, *, ignore_errors: bool) -> None:
+        (path / "model.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("zoo.engine.rundir.checkpoint.shutil.rmtree", killed)
+        remove_checkpoints(tmp_path)
+    clean_stages(tmp_path)
+    found = read_newest(tmp_path)
+    assert found is not None
+    assert found[0].plain == {"step": 2}
+    remove_checkpoints(tmp_path)
+    assert not tmp_path.exists()
 
 
 def test_json_is_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -115,9 +115,15 @@ def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove all checkpoints of a run that is finished, the oldest first; what cannot be removed stays."""
+    """Remove all checkpoints of a run that is finished, the oldest first; what cannot be removed stays.
+
+    Each is renamed first, so that a process that ends in the middle leaves no half of a checkpoint.
+    """
     for path in written(folder):
-        shutil.rmtree(path, ignore_errors=True)
+        removed = path
+        with suppress(OSError):
+            removed = path.rename(path.with_name(f"{_STAGE}{path.name}"))
+        shutil.rmtree(removed, ignore_errors=True)
     clean_stages(folder)
     with suppress(OSError):  # something of another is in it, or there is none
         folder.rmdir()

@@ -294,12 +294,7 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
         raise SavedModelError(
             fault_list(f"the run in {str(folder)!r} cannot go on:", faults, "Give the same as before, or start anew (out, --out)")
         )
-    try:
-        newest = read_newest(folder / "checkpoint")
-    except SavedModelError:
-        if FINISHED not in before:
-            raise
-        newest = None  # the process ended while it removed the checkpoints of the finished run
+    newest = read_newest(folder / "checkpoint")
     if newest is None and FINISHED in before:
         return None
     if newest is None:
