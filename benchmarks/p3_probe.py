@@ -21,7 +21,7 @@ logging.disable(logging.WARNING)
 import torch
 from torch import nn
 import zoo
-from zoo.data.transforms import eval_transform
+from zoo.data.images.transforms import eval_transform
 from zoo.registry.registry import use_registry
 torch.set_num_threads(1)
 data = Path(sys.argv[1])

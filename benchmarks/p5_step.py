@@ -24,7 +24,7 @@ from torch import nn
 folder, images, extra = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 from pathlib import Path
 import random
-from zoo.data.transforms import eval_transform
+from zoo.data.images.transforms import eval_transform
 import zoo
 prepare = eval_transform(zoo.Image(size=160, mean=(0.5,) * 3, std=(0.5,) * 3))
 paths = sorted(Path(folder).glob("train/*/*.jpg"))

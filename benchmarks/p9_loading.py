@@ -17,8 +17,8 @@ import PIL.Image
 import torch
 from side_by_side import alternate, report
 
-from zoo.data.augment import Augment
-from zoo.data.transforms import eval_transform, train_transform
+from zoo.data.images.augment import Augment
+from zoo.data.images.transforms import eval_transform, train_transform
 from zoo.declare import Image
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared/data/images/hymenoptera/train"

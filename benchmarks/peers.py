@@ -95,8 +95,8 @@ def trainer_on_images(model: Any, train: Any, test: Any, *, seed: int, **argumen
     """Fine-tune a model of ours by Trainer with our augmentation; return accuracy and seconds."""
     import transformers
 
-    from zoo.data.augment import Augment
-    from zoo.data.transforms import train_transform
+    from zoo.data.images.augment import Augment
+    from zoo.data.images.transforms import train_transform
 
     transformers.set_seed(seed)
     photos = Photos(train, model.labels, train_transform(model.inputs, Augment()))

@@ -97,5 +97,5 @@ def toys() -> Iterator[Registry]:
 @pytest.fixture
 def only_reads_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that count reads of samples: leave out the few by which a table is judged before the run."""
-    monkeypatch.setattr("zoo.data.float_tensors.sample_inputs", lambda table, **_: [])
+    monkeypatch.setattr("zoo.data.images.float_tensors.sample_inputs", lambda table, **_: [])
     monkeypatch.setattr("zoo.engine.train.trainer.is_nondeterministic", lambda table: False)

@@ -34,15 +34,15 @@ FLOORS = {
     "zoo.weights.download": 2.2,
     "zoo.weights.shards": 2.2,
     "zoo.weights.cache_errors": 2.1,
-    "zoo.weights.archive_check": 2.2,
-    "zoo.weights.checkpoint_names": 2.2,
-    "zoo.weights.pickle_scan": 2.2,
+    "zoo.weights.pickled.archive_check": 2.2,
+    "zoo.weights.pickled.checkpoint_names": 2.2,
+    "zoo.weights.pickled.pickle_scan": 2.2,
     "zoo.weights.converted": 2.3,
     "zoo.weights.cache": 2.4,
     "zoo.weights.locate": 2.4,
     "zoo.plugins": 2.3,
     "zoo.registry": 2.5,
-    "zoo.data.cells": 2.5,
+    "zoo.data.sources.cells": 2.5,
     "zoo.data.unreadable_input": 2.5,
     "zoo.data.table": 2.5,
     "zoo.data.raw": 2.6,
@@ -53,8 +53,8 @@ FLOORS = {
     "zoo.models.build": 3.1,
     "zoo.weights.copy_read": 3.0,
     "zoo.weights.load": 3.1,
-    "zoo.weights.inert_unpickler": 3.1,
-    "zoo.weights.pickles": 3.2,
+    "zoo.weights.pickled.inert_unpickler": 3.1,
+    "zoo.weights.pickled.convert": 3.2,
     "zoo.data": 3.0,
     "zoo.tuning": 4.0,
     "zoo.models.heads": 4.0,
@@ -83,7 +83,7 @@ FLOORS = {
 }
 # Doors that users type: inside a function only, so that importing the lower module never pulls in the upper one.
 DOORS = {
-    ("zoo.weights.converted", "zoo.weights.pickles"): "the conversion of a checkpoint, which needs torch",
+    ("zoo.weights.converted", "zoo.weights.pickled.convert"): "the conversion of a checkpoint, which needs torch",
     ("zoo.models.backbone", "zoo.models.task_model"): "Backbone.adapt",
     ("zoo.models.backbone", "zoo.saved.saved"): "zoo.get(directory)",
     ("zoo.models.task_model", "zoo.saved.saved"): "TaskModel.save",
@@ -272,7 +272,7 @@ STATE = {
     "zoo.engine.distributed.rendezvous._FOUND": "the place among the launcher's processes, which is given once",
     "zoo.engine.distributed.rendezvous._JOINED": "counts what ranks must count alike",
     "zoo.engine.distributed.heartbeat._STORES": "the launcher's store, which may live in this process",
-    "zoo.data.codecs.can_read": "a fact of the installation",
+    "zoo.data.images.codecs.can_read": "a fact of the installation",
     "zoo.declare._is_function": "a function of its arguments",
     "zoo.weights.hub_cache._digest": "a function of its arguments, the state of the file among them",
     "zoo.engine.loading.order._cycle": "a function of its arguments",
@@ -399,8 +399,8 @@ def test_plugins_use_the_public_names_of_zoo_only() -> None:
 # Where bytes from disk or Hub become objects. Everything else asks zoo.weights.load.
 GATES = {
     "zoo/weights/load.py": {"safe_open", "load_file"},
-    "zoo/weights/pickles.py": {"torch.load"},
-    "zoo/weights/inert_unpickler.py": {"pickle"},
+    "zoo/weights/pickled/convert.py": {"torch.load"},
+    "zoo/weights/pickled/inert_unpickler.py": {"pickle"},
 }
 FORBIDDEN_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 SAFE = {"allow_pickle": "False", "weights_only": "True", "trust_remote_code": "False"}

@@ -18,8 +18,9 @@ from PIL import Image
 
 import zoo
 from tests.faults.fake_dist import ROOT, fake_dist, run_python, run_zoo
-from zoo.cli import listing, settings
+from zoo.cli import settings
 from zoo.cli.app import main
+from zoo.cli.commands import listing
 from zoo.data.open import open_train_valid
 from zoo.errors import InterruptedRunError, OptionError
 from zoo.registry.registry import use_registry
@@ -485,7 +486,7 @@ def test_a_run_that_is_not_finished_is_told_from_no_folder(run: Callable[..., Do
 
 
 def test_names_of_files_are_not_taken_for_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.cli.using import _refuse_files
+    from zoo.cli.commands.using import _refuse_files
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts.xlsx").write_text("{}")

@@ -19,7 +19,7 @@ from torch import nn
 from tests.faults import payloads
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError
 from zoo.weights.load import read
-from zoo.weights.pickles import convert, read_checkpoint
+from zoo.weights.pickled.convert import convert, read_checkpoint
 
 
 @pytest.fixture

@@ -30,9 +30,9 @@ from torch import nn
 
 from tests.faults.payloads import Calls, Module, saved
 from zoo.errors import WeightsError
-from zoo.weights.inert_unpickler import Record, Stored, module_tensors, read_records
-from zoo.weights.pickle_scan import check_pickles
-from zoo.weights.pickles import convert, read_checkpoint
+from zoo.weights.pickled.convert import convert, read_checkpoint
+from zoo.weights.pickled.inert_unpickler import Record, Stored, module_tensors, read_records
+from zoo.weights.pickled.pickle_scan import check_pickles
 
 
 class Odd(nn.Module):

@@ -18,9 +18,10 @@ import zoo
 import zoo.builtin
 from tests.test_cli import Done, pictures, run  # noqa: F401  # fixtures
 from tests.toy_text import ToyTextPlugin
-from zoo.cli import settings, training
+from zoo.cli import settings
+from zoo.cli.commands import training
 from zoo.data import open as opening
-from zoo.data import read as reading
+from zoo.data.sources import read as reading
 from zoo.engine.distributed import rendezvous
 from zoo.engine.options import config as configuration
 from zoo.engine.options.recipes import default_recipe

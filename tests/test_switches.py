@@ -12,8 +12,8 @@ import pytest
 
 import zoo
 from tests.faults.fake_dist import fake_dist, run_zoo
-from zoo.cli.doctor import _folder
-from zoo.cli.listing import number
+from zoo.cli.commands.doctor import _folder
+from zoo.cli.commands.listing import number
 from zoo.errors import OptionError, RegistryFileError
 from zoo.plugins import policy
 from zoo.plugins.compat import misfit

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.clean import CORE, PROJECTS, Environment, build_wheel, make_environment
-from zoo.cli.new_plugin import write_plugin
+from zoo.cli.commands.new_plugin import write_plugin
 
 DECLARATION = '''
     """Odd in what it may be odd in: a bare parameter, tied weights, stages out of order and under other names."""

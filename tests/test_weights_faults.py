@@ -24,7 +24,7 @@ from zoo.errors import CoverageError, WeightsError, WeightsNotFoundError, ZooErr
 from zoo.models.backbone import Backbone
 from zoo.weights.load import read
 from zoo.weights.locate import locate
-from zoo.weights.pickles import convert
+from zoo.weights.pickled.convert import convert
 from zoo.weights.safetensors_header import read_header
 
 COMMIT = "a" * 40

@@ -117,7 +117,7 @@ class Text:
 
     Attributes:
         max_length: Most tokens of a sample, including special tokens; longer texts are truncated.
-        tokenizer: ``"module:function"``; called with ``files``, returns a ``zoo.data.tokenizers.Tokenizer``.
+        tokenizer: ``"module:function"``; called with ``files``, returns a ``zoo.data.texts.tokenizers.Tokenizer``.
         files: Location of the tokenizer's files: a folder, or ``repo@revision`` on the Hub.
         overflow: What becomes of longer texts: ``truncate``, ``error`` or ``windows`` (overlapping parts, whose outputs are pooled).
         max_positions: Most tokens that the backbone can take, where ``max_length`` is what its publisher advises; 0 if that is the same.

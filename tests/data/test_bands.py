@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from tests.engine.tiny import NAMES, model
-from zoo.data.augment import Augment
-from zoo.data.bands import read_bands
+from zoo.data.images.augment import Augment
+from zoo.data.images.bands import read_bands
+from zoo.data.images.transforms import eval_transform, train_transform
 from zoo.data.open import open_data
-from zoo.data.transforms import eval_transform, train_transform
 from zoo.declare import Image
 from zoo.errors import CorruptInputError, DataError, OptionError
 

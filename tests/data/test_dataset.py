@@ -17,14 +17,14 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tests.conftest import ROOT
 from tests.data.make import folder, image
-from zoo.data.augment import Augment
 from zoo.data.dataset import Samples
+from zoo.data.images.augment import Augment
+from zoo.data.images.transforms import eval_transform, train_transform
 from zoo.data.open import open_data
 from zoo.data.table import Table
-from zoo.data.transforms import eval_transform, train_transform
 from zoo.data.unreadable import drop_corrupt
-from zoo.data.workers import init_worker
 from zoo.declare import Image
+from zoo.engine.loading.workers import init_worker
 from zoo.errors import CorruptInputError, DataError, OptionError
 
 INPUTS = Image(size=8)
@@ -169,8 +169,8 @@ WORKERS = """
     from torch.utils.data import DataLoader
     from zoo.data.dataset import Samples
     from zoo.data.open import open_data
-    from zoo.data.transforms import eval_transform
-    from zoo.data.workers import starting_workers, init_worker
+    from zoo.data.images.transforms import eval_transform
+    from zoo.engine.loading.workers import starting_workers, init_worker
     from zoo.declare import Image
     import signal
     stopped = []

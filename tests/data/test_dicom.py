@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo.data.dicom import read_dicom
-from zoo.data.images import decode
-from zoo.data.transforms import eval_transform
+from zoo.data.images.decode import decode
+from zoo.data.images.dicom import read_dicom
+from zoo.data.images.transforms import eval_transform
 from zoo.declare import Image
 from zoo.errors import CorruptInputError, MissingExtraError
 

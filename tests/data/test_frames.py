@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from tests.data.make import write
-from zoo.data import table_files
 from zoo.data.open import open_data, open_train_valid
+from zoo.data.sources import table_files
 from zoo.data.table import Table
 from zoo.errors import DataError, OptionError
 

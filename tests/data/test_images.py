@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.data.make import image, photo
-from zoo.data.images import decode
+from zoo.data.images.decode import decode
 from zoo.errors import CorruptInputError, DataError
 
 RNG = np.random.default_rng(0)

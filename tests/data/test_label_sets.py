@@ -14,9 +14,9 @@ import torch
 
 from tests.data.make import write
 from zoo.data.dataset import Samples
+from zoo.data.images.transforms import eval_transform
 from zoo.data.open import open_data, open_train_valid
 from zoo.data.table import Table
-from zoo.data.transforms import eval_transform
 from zoo.declare import Image
 from zoo.errors import DataError, OptionError
 

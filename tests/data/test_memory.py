@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from tests.data.make import image, write
 from tests.faults.fake_dist import run_python
-from zoo.data.images import decode
+from zoo.data.images.decode import decode
 from zoo.data.open import open_data, open_train_valid
 from zoo.errors import DataError, OptionError
 

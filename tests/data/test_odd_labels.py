@@ -12,7 +12,7 @@ import pytest
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from tests.data.make import folder, image, write
-from zoo.data.images import decode
+from zoo.data.images.decode import decode
 from zoo.data.open import open_data, open_train_valid
 from zoo.data.table import names_of
 from zoo.errors import CorruptInputError, DataError

@@ -13,8 +13,8 @@ import torch
 
 from tests.data.make import image
 from tests.engine.tiny import model
-from zoo.data.codecs import can_read
-from zoo.data.images import decode
+from zoo.data.images.codecs import can_read
+from zoo.data.images.decode import decode
 from zoo.data.open import open_data, open_train_valid
 from zoo.errors import CorruptInputError, DataError, OptionError
 

@@ -12,8 +12,8 @@ import torch
 
 import zoo
 from tests.data.make import image, photo
-from zoo.data.augment import Augment, erase, mix_batch, random_box
-from zoo.data.transforms import eval_transform, train_transform
+from zoo.data.images.augment import Augment, erase, mix_batch, random_box
+from zoo.data.images.transforms import eval_transform, train_transform
 from zoo.declare import Image
 from zoo.errors import CorruptInputError, DataError, OptionError
 

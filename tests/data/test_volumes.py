@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data.augment import Augment
-from zoo.data.images import decode
-from zoo.data.nifti import load_array, read_nifti
-from zoo.data.volumes import read_volume, volume_transform
+from zoo.data.images.augment import Augment
+from zoo.data.images.decode import decode
+from zoo.data.images.nifti import load_array, read_nifti
+from zoo.data.images.volumes import read_volume, volume_transform
 from zoo.declare import Volume
 from zoo.errors import CorruptInputError, DataError, DeclarationError, MissingExtraError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from zoo.data.augment import Augment
+from zoo.data.images.augment import Augment
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.augment_options import AUGMENT_FIELDS
 from zoo.engine.options.config import TORCH_OPTIMIZERS, Config, option_differences, resolve

@@ -18,7 +18,7 @@ from tests.engine.test_text import WORDS, model, sentences, tagged
 from tests.toy_text import ToyTextPlugin
 from zoo.cli.app import main
 from zoo.data.open import open_data
-from zoo.data.text import fit_lengths
+from zoo.data.texts.token_ids import fit_lengths
 from zoo.errors import DataError, OptionError, SavedModelError
 from zoo.registry.registry import Registry, use_registry
 from zoo.tasks.multi_label import MultiLabel

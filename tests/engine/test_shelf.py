@@ -12,7 +12,7 @@ import torch
 import zoo
 from tests.engine.tiny import count_samples, difference, images, model, values
 from zoo.data.open import open_data
-from zoo.data.tokenizers import open_tokenizer
+from zoo.data.texts.tokenizers import open_tokenizer
 from zoo.engine.cache.feature_memo import FeatureMemo, table_key
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.util.process_caches import CACHES, ProcessCaches

@@ -26,11 +26,11 @@ from tests.conftest import ROOT
 from tests.engine.rank_work import sentences
 from tests.engine.tiny import difference, images, model, values
 from tests.toy_text import ToyTextPlugin
-from zoo.data.augment import Augment
+from zoo.data.images.augment import Augment
 from zoo.data.open import open_data
-from zoo.data.workers import starting_workers
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.start_method import MAIN_GUARD, refuse_second_run, start_method, usable_workers
+from zoo.engine.loading.workers import starting_workers
 from zoo.errors import DataError, OptionError
 from zoo.registry.registry import Registry, use_registry
 

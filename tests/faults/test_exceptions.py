@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.engine.tiny import difference, images, model, timeless, values
-from zoo.data import transforms
+from zoo.data.images import transforms
 from zoo.data.open import open_data
 from zoo.engine.options import model_selection
 from zoo.engine.rundir import checkpoint_writer

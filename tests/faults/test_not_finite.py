@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from tests.engine.tiny import difference, images, model, values
-from zoo.data import transforms
-from zoo.data.augment import Augment
 from zoo.data.dataset import not_finite
+from zoo.data.images import transforms
+from zoo.data.images.augment import Augment
+from zoo.data.images.transforms import train_transform
 from zoo.data.open import open_data
 from zoo.data.table import Table
-from zoo.data.transforms import train_transform
 from zoo.engine.inference.metrics import compute_metrics
 from zoo.engine.rundir.checkpoint import read_newest
 from zoo.errors import CorruptInputError, DataError, TrainingError

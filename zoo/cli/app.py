@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from zoo.cli import doctor, evaluating, files, listing, new_plugin, planning, plugins, training, using
+from zoo.cli.commands import doctor, evaluating, files, listing, new_plugin, planning, plugins, training, using
 from zoo.cli.output import Output
 from zoo.cli.parser import Parser, global_options
 from zoo.errors import InterruptedRunError, OptionError, PluginError, ZooError, count, fault_list

@@ -55,7 +55,7 @@ def predict_lines(
         CorruptInputError: If its file cannot be decoded, unless it is skipped.
     """
     from zoo.data.raw import TEXTUAL
-    from zoo.data.read import kind_of
+    from zoo.data.sources.read import kind_of
     from zoo.engine.runtime.device import choose_device, placed
 
     textual = kind_of(model.inputs, model.task) in TEXTUAL

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from zoo.data.images.transforms import Transform
 from zoo.data.table import Table
-from zoo.data.transforms import Transform
 from zoo.errors import CorruptInputError, DataError, ZooError, examples
 
 Sample: TypeAlias = "tuple[torch.Tensor, Any, int]"

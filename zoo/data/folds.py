@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 
-from zoo.data.encode import TextWindow
 from zoo.data.split import is_single_label, normal_group
 from zoo.data.table import Array, Table
+from zoo.data.texts.encode import TextWindow
 
 FOLDS = 5
 

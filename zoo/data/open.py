@@ -11,7 +11,7 @@ from typing import Any
 
 from zoo.data.duplicates import equal_samples
 from zoo.data.raw import Raw, ReadOptions, join
-from zoo.data.read import read
+from zoo.data.sources.read import read
 from zoo.data.split import check_leak, check_trainable, choose_rows, hold_out
 from zoo.data.table import Table, rows_of_split
 from zoo.errors import OptionError

@@ -97,7 +97,7 @@ class Table:
         source: Name of the source, for messages.
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` (a text or a pair of texts) or ``words`` (a list of words
             with a label for each; the targets are an array of int64 arrays).
-        ready_made: Whether float tensors are inputs of the network as they are, see ``zoo.data.float_tensors``.
+        ready_made: Whether float tensors are inputs of the network as they are, see ``zoo.data.images.float_tensors``.
     """
 
     inputs: Sequence[Any]

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.data.bands import PICTURE_CHANNELS, read_bands
 from zoo.data.dataset import Batch, Sample, Samples, not_finite
-from zoo.data.dicom import WindowLevel
-from zoo.data.images import decode
+from zoo.data.images.bands import PICTURE_CHANNELS, read_bands
+from zoo.data.images.decode import decode
+from zoo.data.images.dicom import WindowLevel
+from zoo.data.images.volumes import read_volume
 from zoo.data.table import PIXELS, Table
 from zoo.data.unreadable_input import Unreadable
-from zoo.data.volumes import read_volume
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, fault_list
 
 log = logging.getLogger("zoo")

@@ -319,7 +319,7 @@ def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
 
 def save_tokenizer(inputs: Text, folder: Path) -> None:
     """Write the tokenizer's files beside the weights; a tokenizer that cannot be opened is logged and left out."""
-    from zoo.data.tokenizers import open_tokenizer
+    from zoo.data.texts.tokenizers import open_tokenizer
 
     try:
         open_tokenizer(inputs).save(folder, inputs.max_length)

@@ -23,8 +23,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from zoo.data.cells import is_unlabelled
 from zoo.data.raw import Indicators
+from zoo.data.sources.cells import is_unlabelled
 from zoo.data.table import Array, item_name
 from zoo.errors import DataError, count, examples
 from zoo.tasks.label_names import WRITTEN_LIST, check_classes, class_order, name_of, plain, refuse_unknown, separator_hint

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.cells import is_unlabelled
 from zoo.data.raw import Raw
+from zoo.data.sources.cells import is_unlabelled
 from zoo.data.table import Array, item_name
 from zoo.data.unreadable_input import Unreadable
 from zoo.errors import DataError, OptionError, count, did_you_mean, examples

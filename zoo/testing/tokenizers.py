@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.data.tokenizers import Tokenizer, open_tokenizer
+from zoo.data.texts.tokenizers import Tokenizer, open_tokenizer
 from zoo.declare import Text
 from zoo.errors import ZooError, examples
 from zoo.plugins.loader import load_function

@@ -88,7 +88,7 @@ def converted(source: Path, owner: str, sha256: str) -> Path:
 
 
 def _convert(source: Path, folder: Path, owner: str) -> None:
-    from zoo.weights.pickles import convert
+    from zoo.weights.pickled.convert import convert
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -110,7 +110,7 @@ def _convert(source: Path, folder: Path, owner: str) -> None:
 
 def _convert_shards(source: Path, folder: Path, owner: str) -> tuple[Path, list[str]]:
     """Convert each shard, and write the index of the results."""
-    from zoo.weights.pickles import convert
+    from zoo.weights.pickled.convert import convert
 
     if not source.name.endswith(PICKLED_INDEX):
         raise WeightsError(f"{owner_prefix(owner)}{str(source)!r} is no index of pickled shards, whose name ends with {PICKLED_INDEX}")

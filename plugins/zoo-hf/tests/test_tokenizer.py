@@ -84,7 +84,7 @@ def test_a_folder_without_a_vocabulary_is_refused(folder: Callable[..., Path]) -
 ATTACK = """
 import builtins, io, json, pathlib, sys
 import zoo
-from zoo.data.tokenizers import open_tokenizer
+from zoo.data.texts.tokenizers import open_tokenizer
 
 asked = []
 builtins.input = lambda *text: asked.append(text) or "yes"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zoo.data.dataset import Batch, ModelInputs
 from zoo.data.table import Table
-from zoo.data.text import TextSamples
+from zoo.data.texts.token_ids import TextSamples
 from zoo.engine.cache.tensor_store import Store, needed
 from zoo.engine.loading.loader import Loader, to_device
 from zoo.engine.loading.order import Indices, ordered_batches

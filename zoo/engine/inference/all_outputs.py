@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.overflow import Overflow
 from zoo.data.table import Table, names_of
+from zoo.data.texts.overflow import Overflow
 from zoo.data.unreadable_input import Unreadable
 from zoo.declare import Text
 from zoo.engine.distributed.ranks import Ranks

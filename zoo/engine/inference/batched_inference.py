@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zoo.data.text import TextSamples
+from zoo.data.texts.token_ids import TextSamples
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.loading.order import ordered_batches
 from zoo.engine.loading.stream import BatchSource, Function

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 
 from zoo.data.dataset import Batch
-from zoo.data.encode import RefusedTextsError
-from zoo.data.overflow import Overflow
 from zoo.data.table import Table
-from zoo.data.text import TextSamples, fit_lengths
+from zoo.data.texts.encode import RefusedTextsError
+from zoo.data.texts.overflow import Overflow
+from zoo.data.texts.token_ids import TextSamples, fit_lengths
 from zoo.data.unreadable_input import unreadable
 from zoo.declare import Text
 from zoo.engine.loading.loader import Loader

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from zoo.data.overflow import Overflow
 from zoo.data.table import Table
+from zoo.data.texts.overflow import Overflow
 from zoo.declare import Text
 from zoo.engine.inference.batched_inference import Outputs, in_batches_that_fit, run_all, run_words
 from zoo.engine.inference.block_sources import BlockSource, BlockSources, PixelBlocks, TextBlocks

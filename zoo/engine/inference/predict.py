@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data.bands import PICTURE_CHANNELS
+from zoo.data.images.bands import PICTURE_CHANNELS
 from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.declare import Text

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data.encode import TextWindow
 from zoo.data.table import Table
+from zoo.data.texts.encode import TextWindow
 
 Array = npt.NDArray[Any]
 
@@ -21,7 +21,7 @@ def pool_windows(outputs: Array, table: Table, pool: Callable[[Array], Array]) -
     Args:
         outputs: ``(rows, …)``; for words an array of arrays ``(words, classes)``, of which each word is taken from the window in which
             it stands farther from an end.
-        table: The rows, see ``zoo.data.text.fit_lengths``.
+        table: The rows, see ``zoo.data.texts.token_ids.fit_lengths``.
         pool: From the outputs of all windows of a text ``(windows, …)`` to its output.
     """
     rows = table.inputs

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from zoo.data.augment import Augment, mix_batch
 from zoo.data.dataset import Batch
+from zoo.data.images.augment import Augment, mix_batch
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.loading.order import Indices, balancing_weights, batches_by_length, cycled, epoch_order, even_batches
 from zoo.engine.loading.stream import Source, Stream

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.data.augment import Augment
 from zoo.data.dataset import Batch, ModelInputs, Samples
+from zoo.data.images.augment import Augment
 from zoo.data.table import Table
-from zoo.data.text import TextSamples
-from zoo.data.workers import init_worker
+from zoo.data.texts.token_ids import TextSamples
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.start_method import refuse_second_run, start_method, usable_workers
 from zoo.engine.loading.worker_watchdog import Watched, WatchedLoader
+from zoo.engine.loading.workers import init_worker
 from zoo.engine.options.config import Config
 from zoo.models.task_model import TaskModel
 

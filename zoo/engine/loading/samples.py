@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.data.augment import Augment
 from zoo.data.dataset import Samples
-from zoo.data.own_augmentation import OwnAugmentation
+from zoo.data.images.augment import Augment
+from zoo.data.images.own_augmentation import OwnAugmentation
+from zoo.data.images.transforms import Transform, eval_transform, train_transform
 from zoo.data.table import Table
-from zoo.data.text import TextSamples
-from zoo.data.transforms import Transform, eval_transform, train_transform
+from zoo.data.texts.token_ids import TextSamples
 from zoo.data.unreadable import ReadableSamples
 from zoo.declare import Image, Text
 from zoo.engine.options.augment_options import resolve_augment
@@ -50,7 +50,7 @@ def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:
     """Return the transform of a declared image or volume; without ``augment`` the evaluation transform."""
     if isinstance(inputs, Image):
         return eval_transform(inputs) if augment is None else train_transform(inputs, augment)
-    from zoo.data.volumes import volume_transform
+    from zoo.data.images.volumes import volume_transform
 
     return volume_transform(inputs, augment)
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bands import PICTURE_CHANNELS
-from zoo.data.float_tensors import FloatImages, holds_others, read_floats
-from zoo.data.image_files import PICTURE_SUFFIXES
+from zoo.data.images.bands import PICTURE_CHANNELS
+from zoo.data.images.float_tensors import FloatImages, holds_others, read_floats
 from zoo.data.open import open_train_valid
 from zoo.data.raw import TEXTUAL
-from zoo.data.read import kind_of
+from zoo.data.sources.image_files import PICTURE_SUFFIXES
+from zoo.data.sources.read import kind_of
 from zoo.data.table import Table, flat_targets
 from zoo.data.unreadable import drop_corrupt
 from zoo.declare import OVERFLOWS, Image, Inputs, Text

@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from zoo.data.workers import starting_workers
 from zoo.engine.loading.start_method import FORK, MAIN_GUARD
+from zoo.engine.loading.workers import starting_workers
 from zoo.errors import LoaderError, examples
 
 TIMEOUT = 300.0  # seconds that one batch may take

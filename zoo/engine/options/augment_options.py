@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from zoo.engine.options.option_types import Alpha, Float, Int, Share, pair, validation_faults
 from zoo.errors import did_you_mean
 
-# Named augmentations, as fields of zoo.data.augment.Augment; None means the evaluation transform.
+# Named augmentations, as fields of zoo.data.images.augment.Augment; None means the evaluation transform.
 AUGMENTS: Mapping[str, Mapping[str, Any] | None] = MappingProxyType(
     {
         "none": None,
@@ -21,7 +21,7 @@ AUGMENTS: Mapping[str, Mapping[str, Any] | None] = MappingProxyType(
         "strong": MappingProxyType({"rand_augment": 9, "erase": 0.25, "mixup": 0.2, "cutmix": 1.0}),
     }
 )
-# The fields of zoo.data.augment.Augment.none(), which is not imported here because its module needs torch.
+# The fields of zoo.data.images.augment.Augment.none(), which is not imported here because its module needs torch.
 _NOTHING: Mapping[str, Any] = MappingProxyType({"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0})
 
 
@@ -36,7 +36,7 @@ Ratio = Annotated[Float, Field(gt=0)]
 
 
 class AugmentFields(BaseModel):
-    """The fields of ``zoo.data.augment.Augment`` with their ranges; only the given ones are used."""
+    """The fields of ``zoo.data.images.augment.Augment`` with their ranges; only the given ones are used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -60,7 +60,7 @@ def resolve_augment(value: Any, switches: dict[str, Any], faults: list[str]) -> 
     A switch beside ``none`` starts from no augmentation, so ``mixup`` with ``none`` is mixup alone.
 
     Args:
-        value: A name of ``AUGMENTS``, a mapping of fields, or a ``zoo.data.augment.Augment``.
+        value: A name of ``AUGMENTS``, a mapping of fields, or a ``zoo.data.images.augment.Augment``.
         switches: Fields that were given as options of their own.
         faults: List to which faults are appended.
     """

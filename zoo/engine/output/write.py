@@ -10,8 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from zoo.data.overflow import Overflow
 from zoo.data.table import Table, names_of
+from zoo.data.texts.overflow import Overflow
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.inference.all_outputs import TIMEOUT, check_same_inputs, log_overflow, sum_of, warn_of_errors

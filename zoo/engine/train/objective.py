@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo.data.dataset import Batch
 from zoo.data.table import Table
-from zoo.data.text import fit_lengths
+from zoo.data.texts.token_ids import fit_lengths
 from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.batched_inference import Outputs
 from zoo.engine.loading.stream import Source

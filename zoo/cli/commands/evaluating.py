@@ -1,0 +1,167 @@
+"""The command eval, which measures a saved model on labelled data."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.commands.training import DATA
+from zoo.cli.commands.using import MODEL, PROCESSES, THRESHOLDS, pass_options, pass_settings
+from zoo.cli.launch import share_out
+from zoo.cli.output import Output, claim_file, show_log, shown, table
+from zoo.cli.parser import Commands
+from zoo.cli.rank_output import errors_once
+from zoo.engine.runtime.launch_env import rank
+from zoo.errors import OptionError
+from zoo.util.extras import require_extra
+from zoo.util.start_up import uncollected
+
+if TYPE_CHECKING:
+    from zoo.engine.inference.evaluation import Evaluation
+
+OTHERS = "leave out samples whose label is none of the model's classes, instead of refusing them"
+TERMINAL = "-"  # place of a confusion matrix that is printed
+PRINTED = 30  # most classes of a confusion matrix that is printed
+FILES = {"predictions": (".csv", ".parquet"), "wrong": (".csv", ".parquet"), "confusion": (".csv", ".png")}
+
+
+def register(commands: Commands) -> None:
+    """Add the command of this module."""
+    command = commands.add_parser("eval", help="measure a saved model on labelled data")
+    add = command.add_argument
+    add("model", metavar="MODEL", help=MODEL)
+    add("data", metavar="DATA", help=DATA)
+    add("--split", help="only this split of the data")
+    add("--drop-other-classes", action="store_true", help=OTHERS)
+    add("--label-columns", metavar="A,B", help="columns that hold the labels, one per class")
+    add("--uncertain", choices=("mask", "positive", "negative"), help="what a label of -1 counts as; else it is refused")
+    text = "add bootstrap confidence intervals of this level (0.95 by default), resampled by patient"
+    add("--intervals", type=float, nargs="?", const=0.95, metavar="SHARE", help=text)
+    add("--specificity", type=float, metavar="SHARE", help="add the sensitivity at this specificity, such as 0.95")
+    add("--positive", metavar="CLASS", help="the class of two that --specificity is about; else the last one")
+    add("--thresholds", metavar="T", help=THRESHOLDS)
+    add("--predictions", type=Path, metavar="FILE", help="write a row per sample (.csv, .parquet): truth, prediction, probabilities")
+    add(
+        "--confusion",
+        nargs="?",
+        const=TERMINAL,
+        metavar="FILE",
+        help="print how often each class is taken for each; or a .csv or .png file",
+    )
+    add("--wrong", type=Path, metavar="FILE", help="write the wrong predictions, the most confident first (.csv, .parquet)")
+    add("--overwrite", action="store_true", help="replace existing files")
+    add("--num-processes", type=int, metavar="N", help=PROCESSES)
+    pass_options(command)
+    command.set_defaults(run=evaluate)
+
+
+def evaluate(options: argparse.Namespace, out: Output) -> None:
+    """Print the metrics of a saved model on labelled data, and write what else is asked for."""
+    from zoo.data.sources.folders import check_exists
+    from zoo.saved.metadata import read_config
+
+    config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
+    check_exists(Path(options.data))
+    if options.confusion == TERMINAL and config.num_classes > PRINTED:
+        raise OptionError(f"--confusion prints at most {PRINTED} classes, and the model has {config.num_classes}; give it a file")
+    files, given = {} if rank() else _files(options), _settings(options)
+    share_out(options.words, options.num_processes)
+    if not (options.json or rank()):
+        show_log()
+    with errors_once(debug=options.debug):
+        with uncollected():
+            from zoo.saved.saved import open_model
+
+            model = open_model(Path(options.model), config)
+        found = model.evaluate(options.data, share=True, **given)
+        if rank():
+            return
+        _write(found, files)
+    document, texts = _report(found, multi_label=_by_label(config.task), confusion=options.confusion == TERMINAL)
+    if options.json:
+        out.json(document)
+    else:
+        print("\n\n".join([*texts, *(f"{path}: {name}" for name, path in files.items())]))
+
+
+def _files(options: argparse.Namespace) -> dict[str, Path]:
+    """Return the files to write by what they hold, each checked before anything is computed."""
+    for extra, flag in _needed_extras(options):
+        require_extra(extra, flag)
+    return {
+        name: claim_file(Path(getattr(options, name)), *suffixes, overwrite=options.overwrite, option=f"--{name}")
+        for name, suffixes in FILES.items()
+        if getattr(options, name) not in (None, TERMINAL)
+    }
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of an evaluation that were given."""
+    from zoo.cli import settings
+
+    names = ("split", "drop_other_classes", "intervals", "specificity", "positive", "uncertain")
+    given = {name: getattr(options, name) for name in names} | {"columns": settings.columns(options.columns)}
+    given |= {
+        "thresholds": settings.thresholds(options.thresholds),
+        "label_columns": settings.names(options.label_columns, "--label-columns"),
+    } | pass_settings(options)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _needed_extras(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Yield the extras that the wanted files need, with the option that names the file."""
+    for name in ("predictions", "wrong"):
+        if getattr(options, name) is not None:
+            yield "tables", f"--{name}"
+    if str(options.confusion).lower().endswith(".png"):
+        yield "plots", "--confusion FILE.png"
+
+
+def _by_label(task: str) -> bool:
+    from zoo.tasks.find import find_task
+
+    return bool(find_task(task).thresholded)
+
+
+def _write(found: Evaluation, files: dict[str, Path]) -> None:
+    from zoo.engine.output.confusion import write_confusion
+    from zoo.engine.output.formats import write_columns
+
+    if "predictions" in files:
+        write_columns(files["predictions"], found.columns())
+    if "wrong" in files:
+        write_columns(files["wrong"], found.mistake_columns())
+    if "confusion" in files:
+        write_confusion(files["confusion"], *found.confusion())
+
+
+def _report(found: Evaluation, *, multi_label: bool, confusion: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return what is printed, as a JSON document and as tables."""
+    document: dict[str, Any] = {name: float(value) for name, value in found.items()}
+    told = shown(found)
+    ranges = any("[" in text for text in told.values())
+    texts = [table(told.items(), ("metric", "value"), right=() if ranges else (1,))]
+    if found.errors:
+        document["skipped"] = len(found.errors)
+    if multi_label:
+        labels = {
+            name: {key: None if math.isnan(value) else value for key, value in row.items()} for name, row in found.per_class().items()
+        }
+        document["per_class"] = labels
+        keys = list(next(iter(labels.values())))
+        texts.append(
+            table(([name, *map(_cell, row.values())] for name, row in labels.items()), ("label", *keys), right=range(1, 1 + len(keys)))
+        )
+    if confusion:
+        names, matrix = found.confusion()
+        document["confusion"] = {"classes": names, "matrix": matrix.tolist()}
+        rows = ([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
+        texts.append(table(rows, ("truth \\ prediction", *names), right=range(1, 1 + len(names))))
+    return document, texts
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -1,0 +1,113 @@
+"""Commands on weights files: convert, lock, download, cache."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from zoo.cli.output import Output, claim_file, table
+from zoo.cli.parser import Commands
+from zoo.errors import OptionError, WeightsNotFoundError, count, examples
+from zoo.util.atomic_write import cache_folder, in_units
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this module."""
+    command = commands.add_parser("convert", help="turn a checkpoint of torch.save into safetensors; runs none of its code")
+    command.add_argument("file", metavar="FILE", type=Path, help="the checkpoint")
+    command.add_argument("--out", metavar="FILE", type=Path, required=True, help="the safetensors file to write")
+    command.add_argument("--key", default="", help="entry that holds the tensors, with dots for nesting; found by itself where it is usual")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(run=convert)
+    command = commands.add_parser("lock", help="pin the weights of backbones to a commit and a digest, in a registry.toml")
+    command.add_argument("names", metavar="NAME", nargs="+", help="a name from zoo list, or an alias")
+    command.add_argument("--out", metavar="FILE", type=Path, help="the registry.toml; the last --registry, else the user's own")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(run=lock)
+    command = commands.add_parser("download", help="fetch the weights of backbones into the caches, for a machine without network")
+    command.add_argument("names", metavar="NAME", nargs="+", help="a name from zoo list, or an alias")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(run=download)
+    command = commands.add_parser("cache", help="show what zoo has fetched and converted, or remove it")
+    command.add_argument("--prune", metavar="DAYS", type=float, help="remove what was not used for so many days; 0 removes all")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(run=cache)
+
+
+def convert(options: argparse.Namespace, out: Output) -> None:
+    """Turn a checkpoint into a safetensors file."""
+    target = claim_file(options.out, ".safetensors", overwrite=options.overwrite)
+    from zoo.weights.pickled.convert import convert as run
+
+    done = run(options.file, target, key=options.key, overwrite=options.overwrite)
+    if options.json:
+        out.json({"out": str(done.out), "tensors": done.tensors, "skipped": list(done.skipped)})
+        return
+    print(f"wrote {count(done.tensors, 'tensor')} to {done.out}")
+    if done.skipped:
+        print(f"left out, because they are no tensors: {examples(done.skipped)}")
+
+
+def lock(options: argparse.Namespace, out: Output) -> None:
+    """Write pins into a registry file, after all of them are resolved."""
+    from zoo.registry import lockfile
+    from zoo.registry.registry import default_registry
+    from zoo.registry.registry_files import user_file
+
+    given = [*options.registry_before, *options.registry]
+    path = options.out or Path(given[-1] if given else user_file())
+    pins = {}
+    for name in options.names:
+        entry = default_registry().resolve(name)
+        pins[entry.spec.name] = lockfile.resolve(entry.declared or entry.spec.weights, entry.spec.name)
+    for name, pin in pins.items():
+        lockfile.write(path, name, pin)
+    if options.json:
+        keys = ("repo", "revision", "url", "file", "sha256", "converted_sha256", "size", "license")
+        out.json({name: {key: getattr(pin, key) for key in keys} for name, pin in pins.items()})
+        return
+    for name, pin in pins.items():
+        place = pin.url or f"{pin.repo}@{pin.revision[:12]}/{pin.file}"
+        print(f"{name}: {place}, sha256 {pin.sha256[:12]}…, licence {pin.license}")
+    print(f"wrote {count(len(pins), 'pin')} to {path}")
+
+
+def download(options: argparse.Namespace, out: Output) -> None:
+    """Fetch and convert weights; those that are on disk already are only verified."""
+    from zoo.registry.registry import default_registry
+    from zoo.weights.locate import locate
+
+    found = {}
+    for name in options.names:
+        spec = default_registry().resolve(name).spec
+        if spec.weights is None:
+            raise WeightsNotFoundError(f"{spec.name} declares no pretrained weights; zoo list --pretrained shows those that do")
+        found[spec.name] = locate(spec.weights, spec.name)
+        if not options.json:
+            print(f"{spec.name}: {found[spec.name]}, licence {spec.weights.license}")
+    if options.json:
+        out.json({name: str(path) for name, path in found.items()})
+
+
+def cache(options: argparse.Namespace, out: Output) -> None:
+    """Show the entries of zoo's own cache of weights, and prune it."""
+    from zoo.weights.cache import entries, prune
+
+    if options.prune is None:
+        found = entries()
+    elif options.prune >= 0:
+        found, busy = prune(time.time() - 86400 * options.prune)
+        if busy:
+            print(f"kept, because another process is using them: {examples([str(path) for path in busy])}", file=sys.stderr)
+    else:
+        raise OptionError(f"--prune is {options.prune:g}; it must be a number of days, 0 or more")
+    if options.json:
+        out.json([entry._asdict() for entry in found])
+        return
+    rows = [(entry.kind, entry.name, in_units(entry.size), time.strftime("%Y-%m-%d", time.localtime(entry.used))) for entry in found]
+    print(table(rows, ("kind", "what", "size", "last used"), right=(2,)) if rows else "nothing")
+    total = f"{count(len(found), 'entry')}, {in_units(sum(entry.size for entry in found))}, in {cache_folder()}"
+    print(f"removed {total}" if options.prune is not None else f"{total}; files of the Hub are in its own cache: hf cache ls")

@@ -1,0 +1,88 @@
+"""The command ``plan``: a preview of ``zoo train`` with the same arguments, with its memory and time."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from zoo.cli.commands.training import add_arguments, find_declared, job_of, read_settings
+from zoo.cli.output import Output, table, thousands
+from zoo.cli.parser import Commands
+from zoo.engine.runtime.progress import in_time_units
+
+if TYPE_CHECKING:
+    from zoo.engine.preview.report import GroupPlan, PhasePlan, Preview
+
+
+def register(commands: Commands) -> None:
+    """Add the command of this module."""
+    text = "show what zoo train would do: what trains in each phase, at what rates, and the memory and time it would take"
+    more = "Takes the arguments of zoo train; --out, --resume, --quiet and --num-processes make no difference. Nothing is written."
+    command = commands.add_parser("plan", help=text, description=f"{text}. {more}")
+    add_arguments(command)
+    command.add_argument("--json", action="store_true", help="one JSON document")
+    command.set_defaults(run=plan)
+
+
+def plan(options: argparse.Namespace, out: Output) -> None:
+    """Print the preview of a run."""
+    settings = read_settings(options)
+    job = job_of(find_declared(options.name, settings), options.data, settings)
+    from zoo.engine.preview.preview import preview_job
+
+    preview = preview_job(job)
+    if options.json:
+        out.json(preview.to_dict())
+        return
+    valid = f", {preview.valid} for validation" if preview.valid else ""
+    print(f"{preview.backbone}, {preview.recipe}: {preview.samples} training samples{valid}, batch size {preview.batch_size}\n")
+    header = ("group", "parameters", "phase", "trainable", "lr", "weight decay", "mode")
+    print(table(_group_rows(preview), header, right=(1, 3, 4, 5)))
+    columns = ("phase", "epochs", "steps", "frozen", "schedule", "peak lr", "micro-batch", "memory", "time")
+    print("\n" + table(map(_phase_row, preview.phases), columns, right=(1, 2, 3, 5, 6, 7, 8)))
+    print("\n".join(["", *_frozen_lines(preview)]))
+    seconds = in_time_units(preview.seconds)
+    print(f"estimated: {_size(preview.memory)} of memory at the peak on {preview.device} ({preview.precision}), {seconds}")
+
+
+def _group_rows(preview: Preview) -> Iterator[tuple[object, ...]]:
+    """Yield a row per group and consecutive phases with the same settings."""
+    for position, first in enumerate(preview.phases[0].groups):
+        stretches: list[tuple[str, str, GroupPlan]] = []
+        for phase in preview.phases:
+            group = phase.groups[position]
+            if stretches and _cells(stretches[-1][2]) == _cells(group):
+                stretches[-1] = (stretches[-1][0], phase.name, group)
+            else:
+                stretches.append((phase.name, phase.name, group))
+        for line, (start, end, group) in enumerate(stretches):
+            named = (first.name, thousands(first.parameters) or "0") if line == 0 else ("", "")
+            yield (*named, start if start == end else f"{start} to {end}", *_cells(group))
+
+
+def _cells(group: GroupPlan) -> tuple[object, ...]:
+    if not group.trainable:
+        return "0", "", "", group.mode
+    rate = f"auto x {group.factor:.3g}" if isinstance(group.lr, str) else f"{group.lr:.2g}"
+    return thousands(group.trainable), rate, f"{group.weight_decay:g}", group.mode
+
+
+def _phase_row(phase: PhasePlan) -> tuple[object, ...]:
+    rate = phase.lr if isinstance(phase.lr, str) else f"{phase.lr:.2g}"
+    frozen = f"{phase.frozen} of {len(phase.groups) - 1}"
+    memory, time = _size(phase.memory), in_time_units(phase.seconds)
+    return phase.name, phase.epochs, phase.steps, frozen, phase.schedule, rate, phase.micro_batch, memory, time
+
+
+def _frozen_lines(preview: Preview) -> Iterator[str]:
+    for phase in preview.phases:
+        if phase.cached:
+            place = "in memory" if phase.cache_place == "memory" else "in a file of the run's folder"
+            yield f"{phase.name}: what is frozen is computed once; its {phase.cached} take {_size(phase.cache)} {place}"
+        elif phase.reason:
+            yield f"{phase.name}: what is frozen is computed every epoch: {phase.reason}"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"

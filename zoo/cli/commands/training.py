@@ -1,0 +1,213 @@
+"""The commands train and demo."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.launch import share_out
+from zoo.cli.output import Output, deferred_log, figures, show_log
+from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
+from zoo.cli.rank_output import errors_once
+from zoo.engine.runtime.launch_env import launched, rank
+from zoo.engine.runtime.signals import ending_early
+from zoo.util.start_up import uncollected
+
+if TYPE_CHECKING:
+    from zoo.engine.distributed.ranks import Ranks
+    from zoo.engine.options.config import Config
+    from zoo.engine.train.job import Job
+    from zoo.models.backbone import Backbone
+
+WITH_OPTIONS = ("train", "plan")  # commands that take the options of a run
+SWITCH = "-"  # placeholder of flags without a value
+# Parsers of flags whose values are no text.
+PARSE: Mapping[str, Callable[[str], Any]] = MappingProxyType(
+    {"epochs": int, "batch_size": whole_or_auto, "lr": number_or_auto, "image_size": int, "seed": int}
+)
+DATA = "an image folder, or a CSV, TSV or Parquet file of images or texts"
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this module."""
+    _register_train(commands)
+    command = commands.add_parser("demo", help="transfer the built-in backbone to handwritten digits, beside training from scratch")
+    command.add_argument("--out", type=Path, metavar="DIR", help="where to write the picture and the runs")
+    command.set_defaults(run=demo)
+
+
+def _register_train(commands: Commands) -> None:
+    command = commands.add_parser("train", help="fine-tune a backbone on your data; the run directory is a saved model")
+    add_arguments(command)
+    command.set_defaults(run=train)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments for the backbone, the data and the run."""
+    add = command.add_argument
+    add("name", metavar="NAME", help="a name from zoo list, an alias, or the folder of a saved model")
+    add("data", metavar="DATA", help=DATA)
+    valid = command.add_mutually_exclusive_group()
+    valid.add_argument("--valid", metavar="DATA", help="data to choose the best epoch by; else a split of DATA, else 20 %% held out")
+    valid.add_argument("--no-valid", action="store_false", dest="valid", default=None, help="train on all of DATA, keep the last epoch")
+    add("--weights", metavar="FILE", help="a safetensors file, or 'none' for random values")
+    add("--allow-partial", action="store_true", default=None, help="train although the weights do not fill the backbone")
+    add("--recipe", help="layer-decay (default), linear-probe, lp-ft, full, top, gradual, lora or bitfit")
+    add("--out", metavar="DIR", help="the run directory")
+    add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
+    add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
+    add("--head", help="linear, mlp, tokens, or a plugin's")
+    add("--task", help="single-label, multi-label, regression or token-classification")
+    add("--set", metavar="KEY=VALUE", action="append", help="an option of the recipe; may be repeated")
+    add("--head-set", metavar="KEY=VALUE", action="append", help="an option of the head, such as hidden=256")
+    add("--model-set", metavar="KEY=VALUE", action="append", help="an option of the architecture, such as drop_path_rate=0.1")
+    add("--config", type=Path, metavar="FILE", help="a TOML file with any of these settings; flags win over it")
+    add("--num-processes", type=int, metavar="N", help="train with so many processes on this machine; see docs/several-devices.md")
+    add("--quiet", action="store_true", default=None, help="no progress")
+
+
+def add_option_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of the options of a run that declare one."""
+    from zoo.engine.options.config import DECLARED
+    from zoo.engine.options.reference import short_help
+
+    for name, option in DECLARED.items():
+        if option.flag == SWITCH:
+            command.add_argument(_flag(name), action="store_true", default=None, help=short_help(name))
+        elif option.flag:
+            command.add_argument(_flag(name), type=PARSE.get(name, str), metavar=option.flag, help=short_help(name))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def train(options: argparse.Namespace, out: Output) -> None:
+    """Fine-tune a backbone; as much as possible is checked before torch is imported."""
+    merged = read_settings(options)
+    share_out(options.words, options.num_processes, check=lambda: find_declared(options.name, merged))
+    with errors_once(debug=options.debug), ending_early():
+        _train(options.name, options.data, merged)
+
+
+def read_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the checked settings of ``add_arguments`` and the config file; see ``settings.merge``."""
+    from zoo.cli import settings
+
+    flags = {key: getattr(options, key, None) for key in (*settings.PLAIN, *settings.flagged())}
+    flags |= {"classes": settings.names(options.classes)}
+    flags |= {"columns": settings.columns(options.columns), "options": settings.pairs(options.set, "--set")}
+    flags |= {"head_options": settings.pairs(options.head_set, "--head-set")}
+    flags |= {"model_options": settings.pairs(options.model_set, "--model-set")}
+    return settings.merge(options.config, flags)
+
+
+def demo(options: argparse.Namespace, out: Output) -> None:
+    """Run the demonstration of the built-in backbone."""
+    from zoo.builtin.demo import run_demo
+
+    run_demo(options.out)
+
+
+def _train(name: str, data: str, settings: dict[str, Any]) -> None:
+    backbone = find_declared(name, settings)
+    config, several = settings["config"], launched() > 1
+    with ExitStack() as stack:
+        # A single process joins after the data are checked, because joining imports torch.
+        ranks = stack.enter_context(_joined(config)) if several else None
+        with ranks.together() if ranks else nullcontext():
+            job = job_of(backbone, data, settings)
+        if not (settings["quiet"] or rank()):
+            show_log()
+        from zoo.engine.train.fit import run_job
+
+        run = run_job(job, ranks or stack.enter_context(_joined(config)), settings["out"], resume=bool(settings["resume"]))
+    if not rank():
+        print(*filter(None, (figures(run.metrics), str(run.dir))), sep="\n")
+
+
+def _joined(config: Config) -> AbstractContextManager[Ranks]:
+    from zoo.engine.distributed.rendezvous import joined
+
+    return joined(config.device, config.timeout)
+
+
+def find_declared(name: str, settings: dict[str, Any]) -> Backbone:
+    """Look up a backbone as declared, once per command.
+
+    Raises for unknown names of backbones and heads before torch is imported and processes are started.
+    """
+    from zoo.models.backbone import find_backbone
+    from zoo.registry.registry import default_registry
+
+    if settings["head"]:
+        default_registry().head(settings["head"])
+    return find_backbone(name)
+
+
+def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
+    """Return the job of the settings: the model, with as many outputs as the data have classes, and the data."""
+    from zoo.data.open import open_train_valid
+    from zoo.data.sources.read import kind_of
+    from zoo.tasks.find import find_task
+
+    backbone, config, task = _configured(declared, settings), _suited(settings, declared), settings["task"]
+    reads = kind_of(backbone.spec.inputs, task)
+    with deferred_log() as deferred:
+        tables = open_train_valid(data, settings["valid"], task=task, classes=settings["classes"], reads=reads, **config.opening)
+    first = tables[0]
+    try:
+        with uncollected():
+            model = backbone.adapt(
+                1 if first.targets is None else find_task(task).outputs(first.targets, first.classes),
+                task=task,
+                head=settings["head"] or "linear",
+                in_chans=settings["in_chans"],
+                labels=first.classes or None,
+                seed=config.seed,
+                **settings["head_options"],
+            )
+        from zoo.engine.train.job import Tables, make_job
+
+        def opened() -> Tables:
+            deferred.replay()  # the log of opening the data belongs into the run
+            return tables
+
+        return make_job(model, config, opened, validated=tables[1] is not None, quiet=bool(settings["quiet"]))
+    except BaseException:
+        deferred.replay()
+        raise
+
+
+def _suited(settings: dict[str, Any], declared: Backbone) -> Config:
+    """Return the configuration, with the default recipe for the backbone's input if none was given."""
+    from zoo.declare import Text
+    from zoo.engine.options.recipes import default_recipe
+
+    config: Config = settings["config"]
+    if settings["recipe"]:
+        return config
+    # It differs from the recipe of the check only in rates of its phases, which no option depends on.
+    recipe = default_recipe(settings["task"], text=isinstance(declared.spec.inputs, Text))
+    return config.model_copy(update={"recipe": recipe})
+
+
+def _configured(declared: Backbone, settings: dict[str, Any]) -> Backbone:
+    """Return the backbone with its options, including the image size if the architecture is fixed to one."""
+    from zoo.declare import Image
+    from zoo.models.backbone import configured
+
+    spec = declared.spec
+    options, size = dict(settings["model_options"]), settings["fit"].get("image_size")
+    if isinstance(spec.inputs, Image) and spec.inputs.fixed_size and size is not None:
+        options.setdefault("img_size", size)
+    weights = False if settings["weights"] in ("none", False) else settings["weights"]
+    if weights is None and spec.weights and (spec.weights.repo or spec.weights.url):
+        from zoo.weights.locate import fetch_published
+
+        fetch_published(spec.weights, spec.name)  # before torch and a model library are imported
+    return configured(declared, weights=weights, allow_partial=bool(settings["allow_partial"]), options=options)

@@ -1,0 +1,222 @@
+"""The commands predict and embed, which use a saved model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.launch import share_out
+from zoo.cli.output import Output, claim_file, table
+from zoo.cli.parser import Commands
+from zoo.cli.prediction_rows import predict_lines, predicted_rows, prediction_cells, table_cells
+from zoo.cli.rank_output import errors_once
+from zoo.declare import OVERFLOWS
+from zoo.engine.runtime.launch_env import launched, rank
+from zoo.errors import OptionError, count, examples
+from zoo.util.start_up import uncollected
+
+if TYPE_CHECKING:
+    from zoo.models.task_model import TaskModel
+
+MODEL = "the folder of a saved model or run"
+INPUTS = "images or texts, or one folder or table of them"
+STREAM = "-"
+FILES = {"predictions": (".csv", ".parquet"), "features": (".npz", ".csv", ".parquet")}
+PROCESSES = "share the inputs among so many processes on this machine"
+THRESHOLDS = "multi-label: probability above which labels are predicted, 0.5 or cat=0.3,dog=0.7; else those of the model"
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this module."""
+    command = commands.add_parser("predict", help="the label of each input, and the probability of every class")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
+    text = f"{INPUTS}; {STREAM} alone predicts the lines of standard input, each as it comes"
+    command.add_argument("inputs", metavar="INPUTS", nargs="+", help=text)
+    command.add_argument("--out", type=Path, metavar="FILE", help="a .csv or .parquet file to write, however many inputs there are")
+    command.add_argument("--thresholds", metavar="T", help=THRESHOLDS)
+    _to_file(command)
+    command.set_defaults(run=predict)
+    command = commands.add_parser("embed", help="write the pooled features of inputs")
+    command.add_argument("model", metavar="MODEL", help=f"{MODEL}, or the name of a backbone")
+    command.add_argument("inputs", metavar="INPUTS", nargs="+", help=INPUTS)
+    text = "the file to write: .npz with 'features' (n, dim) and 'inputs' (n,), .parquet or .csv, however many inputs there are"
+    command.add_argument("--out", type=Path, metavar="FILE", help=text)
+    command.add_argument("--prompt-name", metavar="NAME", help="the prompt of the backbone that is put before each text")
+    _to_file(command)
+    command.set_defaults(run=embed)
+
+
+def _to_file(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--overwrite", action="store_true", help="replace an existing file, once the new one is whole")
+    command.add_argument("--resume", action="store_true", help="go on with a run into --out that was cut off")
+    command.add_argument("--num-processes", type=int, metavar="N", help=PROCESSES)
+    pass_options(command)
+
+
+def pass_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of a pass over data."""
+    command.add_argument("--root", metavar="DIR", help="folder of the files that a table names, with or without their endings")
+    command.add_argument("--columns", help="own names of a table's columns: file_name=file,group=patient_id")
+    command.add_argument("--window", metavar="C,W", help="centre and width through which scans are shown, such as 40,400")
+    command.add_argument("--image-size", type=int, metavar="N", help="pixels of the images, where they differ from the model's")
+    command.add_argument("--overflow", choices=OVERFLOWS, help="what becomes of texts that are too long, where it differs from the model's")
+    command.add_argument("--batch-size", type=int, metavar="N", help="samples per forward")
+    text = "at an input that cannot be read: stop with an error (default), or skip it; its row is empty and has the error"
+    command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help=text)
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def pass_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of a pass that were given."""
+    from zoo.cli import settings
+
+    given = {
+        "batch_size": options.batch_size,
+        "window": settings.window(options.window),
+        "on_error": options.on_error,
+        "root": options.root,
+        "overflow": options.overflow,
+        "image_size": options.image_size,
+        "prompt_name": getattr(options, "prompt_name", None),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def predict(options: argparse.Namespace, out: Output) -> None:
+    """Print the label of each input and the probability of every class, or write them to a file.
+
+    Raises:
+        OptionError: If a stream of inputs is to be written to a file.
+    """
+    from zoo.cli import settings
+    from zoo.saved.metadata import read_config
+
+    if options.inputs == [STREAM] and options.out is not None:
+        raise OptionError(f"{STREAM} prints a result for each line of the standard input; leave out --out, or name the inputs")
+    target, given = _target(options, "predictions"), pass_settings(options)
+    config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
+    given |= {"thresholds": thresholds} if (thresholds := settings.thresholds(options.thresholds)) is not None else {}
+    if target is not None:
+        share_out(options.words, options.num_processes)
+    with errors_once(debug=options.debug):
+        with uncollected():
+            from zoo.engine.inference.result_columns import decoder_of
+            from zoo.saved.saved import open_model
+
+            model = open_model(Path(options.model), config)
+        if target is not None:
+            _write(options, out, model, target, "predictions", given)
+            return
+    decoder = decoder_of(model, given.pop("thresholds", None))
+    given["columns"] = _columns(options)
+    if options.inputs == [STREAM]:
+        for row in predict_lines(model, sys.stdin.buffer, decoder, **given):
+            out.line(row if options.json else prediction_cells(row))
+        return
+    rows = predicted_rows(model, _source(options, model), decoder, **given)
+    if options.json:
+        out.json(rows)
+    else:
+        print(table(map(table_cells, rows), ("input", "prediction", "probability")))
+
+
+def embed(options: argparse.Namespace, out: Output) -> None:
+    """Write the pooled features of inputs to a file, or print them as JSON.
+
+    Raises:
+        OptionError: If neither ``--out`` nor ``--json`` is given.
+        OutputExistsError: Before anything is computed, if the file exists and may not be overwritten.
+        OutputPermissionError: If the file cannot be written.
+    """
+    if options.out is None and not options.json:
+        raise OptionError("zoo embed needs --out FILE, or --json to print the features")
+    target, given = _target(options, "features"), pass_settings(options)
+    if target is not None:
+        share_out(options.words, options.num_processes)
+    with errors_once(debug=options.debug):
+        import zoo
+        from zoo.registry.lookup import foreign_folder
+
+        saved = (Path(options.model) / "config.json").is_file() and foreign_folder(options.model) is None
+        with uncollected():
+            model = zoo.load(options.model) if saved else zoo.get(options.model).adapt(num_classes=2)  # the head is never run
+        if target is not None:
+            _write(options, out, model, target, "features", given)
+            return
+    from zoo.data.table import names_of
+    from zoo.engine.inference.predict import predict_outputs
+
+    found = predict_outputs(model, _source(options, model), model.embed_batch, columns=_columns(options), **given)
+    errors = {"errors": {str(row): reason for row, reason in found.errors.items()}} if found.errors else {}
+    names = names_of(found.table.inputs, range(len(found.table)))
+    features = [None if row in found.errors else values for row, values in enumerate(found.values)] if found.errors else found.values
+    out.json({"inputs": names, "dim": found.values.shape[1], "embeddings": features} | errors)
+
+
+def _target(options: argparse.Namespace, what: str) -> Path | None:
+    """Return the file to write, checked once for all processes, or None.
+
+    Raises:
+        OptionError: If an option is given that needs a file.
+    """
+    if options.out is not None:
+        if launched() > 1:  # the launching process has checked it, or the first rank will
+            return Path(options.out)
+        return claim_file(options.out, *FILES[what], overwrite=options.overwrite)
+    needing = {"--resume": options.resume, "--overwrite": options.overwrite, "--num-processes": options.num_processes or launched() > 1}
+    if wrong := [name for name, given in needing.items() if given]:
+        raise OptionError(f"{', '.join(wrong)}: give the file to write, --out FILE")
+    return None
+
+
+def _write(options: argparse.Namespace, out: Output, model: TaskModel, target: Path, what: Any, given: dict[str, Any]) -> None:
+    from zoo.data.table import names_of
+    from zoo.engine.output.write import write_results
+
+    modes = {"overwrite": options.overwrite, "resume": options.resume, "quiet": bool(rank()) or not sys.stderr.isatty()}
+    done = write_results(model, _source(options, model), target, what, columns=_columns(options), **modes, **given)
+    if rank():
+        return
+    if options.json:
+        names = names_of(done.table.inputs, range(len(done.table)))
+        width = {"dim": model.spec.features.dim} if what == "features" else {}
+        out.json({"inputs": names, **width, "file": str(done.path), "skipped": done.skipped})
+    else:
+        print(f"{done.path}: {what} of {count(len(done.table) - done.skipped, 'input')}")
+
+
+def _columns(options: argparse.Namespace) -> dict[str, str]:
+    from zoo.cli import settings
+
+    return settings.columns(options.columns)
+
+
+def _source(options: argparse.Namespace, model: TaskModel) -> Any:
+    """Return the source of a prediction; a single input may be a folder or a table."""
+    from zoo.data.raw import TEXTUAL
+    from zoo.data.sources.read import kind_of
+
+    words = options.inputs
+    if kind_of(model.inputs, model.task) in TEXTUAL:
+        _refuse_files(words)
+    return words[0] if len(words) == 1 else list(words)
+
+
+def _refuse_files(words: Sequence[str]) -> None:
+    """Raise if names of files would be read as texts.
+
+    Raises:
+        OptionError: Naming them.
+    """
+    from zoo.data.sources.read import names_file
+
+    is_file = {word: names_file(word) for word in words}
+    strange = [word for word in words if os.path.exists(word) and not is_file[word]]  # noqa: PTH110  # Path's raises for a long text
+    if len(words) > 1:
+        strange += [word for word in words if is_file[word]]
+    if strange:
+        raise OptionError(f"{examples(strange)}: a file; texts are read from one .csv, .tsv, .parquet or .txt, or given as they are")

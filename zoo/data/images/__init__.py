@@ -1,0 +1,1 @@
+"""Images and volumes: decoding, transforms and augmentation."""

@@ -1,0 +1,189 @@
+"""Image transforms: decode, crop and resize as the backbone declares, equal to torchvision and timm, and normalise."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from PIL.Image import Resampling
+
+from zoo.data.images.augment import Augment, augment_image, erase, random_box
+from zoo.data.images.bands import PICTURE_CHANNELS, augment_bands, read_bands, resize_bands
+from zoo.data.images.decode import decode
+from zoo.declare import Image
+from zoo.errors import CorruptInputError, DataError, OptionError
+
+Transform = Callable[[Any, random.Random], torch.Tensor]
+
+_RESAMPLING = {
+    "nearest": Resampling.NEAREST,
+    "bilinear": Resampling.BILINEAR,
+    "bicubic": Resampling.BICUBIC,
+    "lanczos": Resampling.LANCZOS,
+}
+
+
+def eval_transform(inputs: Image) -> Transform:
+    """Return the evaluation transform of a backbone's declared input.
+
+    The short side is resized to ``floor(size / crop)`` pixels with antialiasing, the centre is cropped, values are divided
+    by 255 and normalised: bit-equal to torchvision's and timm's PIL pipelines. A JPEG is therefore decoded at its full size,
+    unlike in training.
+
+    Args:
+        inputs: Size, mean, std, interpolation and crop.
+
+    Returns:
+        A picklable function of an input and a ``random.Random`` (unused) that gives float32 ``(channels, height, width)``.
+    """
+    return EvalTransform(inputs)
+
+
+def train_transform(inputs: Image, augment: Augment) -> Transform:
+    """Return the training transform: random resized crop, flip, jitter, RandAugment, normalisation, random erasing.
+
+    Images of other than 1 or 3 channels: see ``zoo.data.images.bands``.
+
+    A JPEG is decoded at a half, a quarter or an eighth of its size if even the smallest crop need not be enlarged.
+
+    Args:
+        inputs: Size, mean, std and interpolation.
+        augment: The augmentation; without any, the evaluation transform is returned.
+
+    Returns:
+        A picklable function of an input and a ``random.Random`` that gives float32 ``(channels, height, width)``.
+
+    Raises:
+        OptionError: If RandAugment is asked for images of other than 1 or 3 channels.
+    """
+    if augment.rand_augment and inputs.channels not in PICTURE_CHANNELS:
+        raise OptionError(f"rand_augment is for pictures of 1 or 3 channels, and the model takes {inputs.channels}")
+    return TrainTransform(inputs, augment) if augment.augments_images else EvalTransform(inputs)
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """Resize, centre crop, normalise."""
+
+    inputs: Image
+    normalise: Normalise = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "normalise", Normalise(self.inputs.mean, self.inputs.std))
+
+    def __call__(self, source: Any, rng: random.Random) -> torch.Tensor:
+        """Return float32 ``(channels, height, width)``; a float tensor passes after a check of shape and finiteness."""
+        inputs = self.inputs
+        if isinstance(source, torch.Tensor) and source.is_floating_point():
+            return check_tensor(source, inputs)
+        target = resize_target(inputs)
+        if inputs.channels not in PICTURE_CHANNELS:
+            return self._of_bands(read_bands(source, inputs.channels, window=inputs.window), target)
+        image = decode(source, inputs.channels, window=inputs.window)
+        image = image.resize(_cover(image.size, target), _RESAMPLING[inputs.interpolation])
+        left, upper = round((image.width - inputs.width) / 2.0), round((image.height - inputs.height) / 2.0)
+        return self.normalise(image.crop((left, upper, left + inputs.width, upper + inputs.height)))
+
+    def _of_bands(self, x: torch.Tensor, target: tuple[int, int]) -> torch.Tensor:
+        inputs = self.inputs
+        width, height = _cover((x.shape[2], x.shape[1]), target)
+        x = resize_bands(x, height, width, inputs.interpolation)
+        left, upper = round((width - inputs.width) / 2.0), round((height - inputs.height) / 2.0)
+        return self.normalise.values(x[:, upper : upper + inputs.height, left : left + inputs.width].contiguous())
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Random resized crop, the other augmentations, normalise."""
+
+    inputs: Image
+    augment: Augment
+    normalise: Normalise = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "normalise", Normalise(self.inputs.mean, self.inputs.std))
+
+    def __call__(self, source: Any, rng: random.Random) -> torch.Tensor:
+        """Return float32 ``(channels, height, width)``; a float tensor passes after a check of shape and finiteness."""
+        inputs, augment = self.inputs, self.augment
+        if isinstance(source, torch.Tensor) and source.is_floating_point():
+            return check_tensor(source, inputs)
+        if inputs.channels not in PICTURE_CHANNELS:
+            augmented = augment_bands(read_bands(source, inputs.channels, window=inputs.window), augment, rng)
+            x = self.normalise.values(resize_bands(augmented, inputs.height, inputs.width, inputs.interpolation))
+            return erase(x, rng) if augment.erase and rng.random() < augment.erase else x
+        image = decode(source, inputs.channels, at_least=self._at_least(), window=inputs.window)
+        box = random_box(image.size, augment, rng)
+        image = image.resize((inputs.width, inputs.height), _RESAMPLING[inputs.interpolation], box=box)
+        x = self.normalise(augment_image(image, augment, rng))
+        return erase(x, rng) if augment.erase and rng.random() < augment.erase else x
+
+    def _at_least(self) -> int:
+        """Short side below which the smallest crop would have to be enlarged, in pixels."""
+        narrow = min(self.augment.ratio[0], 1 / self.augment.ratio[1])
+        return math.ceil(max(self.inputs.height, self.inputs.width) / math.sqrt(self.augment.scale[0] * narrow))
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """From an 8-bit image to ``(x / 255 - mean) / std``."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, image: PIL.Image.Image) -> torch.Tensor:
+        """Return float32 ``(channels, height, width)``."""
+        # np.array copies: torch needs writable memory.
+        pixels = torch.from_numpy(np.array(image))
+        pixels = pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+        return self.values(pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255))
+
+    def values(self, x: torch.Tensor) -> torch.Tensor:
+        """Return float32 values ``(channels, height, width)`` in [0, 1] normalised, in place."""
+        mean, std = torch.tensor(self.mean).view(-1, 1, 1), torch.tensor(self.std).view(-1, 1, 1)
+        return x.sub_(mean).div_(std)
+
+
+def resize_target(inputs: Image) -> tuple[int, int]:
+    """Return the height and width in pixels of the evaluation resize: ``floor(size / crop)``, as in timm."""
+    return math.floor(inputs.height / inputs.crop), math.floor(inputs.width / inputs.crop)
+
+
+def _cover(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Return the smallest width and height of the image's aspect ratio that cover ``target`` (height, width)."""
+    width, height = size
+    if width * target[0] <= height * target[1]:
+        return target[1], max(int(target[1] * height / width), target[0])
+    return max(int(target[0] * width / height), target[1]), target[0]
+
+
+def check_tensor(x: torch.Tensor, inputs: Image) -> torch.Tensor:
+    """Return a prepared float tensor as float32.
+
+    Raises:
+        DataError: If its shape is not ``(channels, height, width)`` of the declared input.
+        CorruptInputError: If a value is not finite; in training it would spoil the statistics of BatchNorm.
+    """
+    if tuple(x.shape) != inputs.shape:
+        raise DataError(
+            f"a float tensor has shape {tuple(x.shape)}, the model takes (channels, height, width) = {inputs.shape}; "
+            "resize it, pass image_size=, or give images instead"
+        )
+    check_finite(x)
+    return x.to("cpu", torch.float32)  # a dataset of the user's own may hold its tensors on a GPU
+
+
+def check_finite(x: torch.Tensor) -> None:
+    """Check that a float tensor has no NaN and no infinity.
+
+    Raises:
+        CorruptInputError: With their number.
+    """
+    if not torch.isfinite(x).all():
+        raise CorruptInputError(f"a float tensor has {int((~torch.isfinite(x)).sum())} values that are not finite; clean or remove it")

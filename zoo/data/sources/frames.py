@@ -1,0 +1,271 @@
+"""Tables with a row per sample: CSV, TSV, JSON lines, Parquet and DataFrame."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.data.raw import Indicators, Raw, ReadOptions
+from zoo.data.sources.cells import is_empty
+from zoo.data.sources.locate import place_files
+from zoo.data.sources.table_files import parse_file, refuse_equal_names
+from zoo.data.table import NO_GROUP
+from zoo.data.texts.text_inputs import texts_of
+from zoo.data.unreadable_input import Unreadable
+from zoo.errors import DataError, check_options, count, did_you_mean, examples
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("zoo")
+
+# Columns of a row's input, by what the model reads; the first is required.
+_INPUTS = {"image": ("file_name",), "volume": ("file_name",), "text": ("text", "text_pair"), "words": ("words",)}
+# Default names of the columns; the first one found is used.
+USUAL = {
+    "file_name": (
+        *("file_name", "path", "file", "filename", "file_path", "filepath", "image", "img"),
+        *("image_path", "image_name", "image_id", "id_code"),
+    ),
+    "text": ("text", "sentence", "sentence1", "premise", "question", "review", "content"),
+    "text_pair": ("text_pair", "text2", "sentence2", "hypothesis", "answer"),
+    "words": ("words", "tokens"),
+    "label": ("label", "labels", "tags", "ner_tags"),
+    "split": ("split",),
+    "group": ("group", "patient_id", "patient", "subject_id", "subject"),
+}
+
+
+TEXT_COLUMNS = (*USUAL["text"], *USUAL["label"])
+
+
+def read_table(path: Path, options: ReadOptions) -> Raw:
+    """Read a CSV, TSV, JSON lines or Parquet file; its paths are relative to the file, or to ``options.root``.
+
+    Raises:
+        DataError: If the file cannot be parsed, lacks a column, or names image files that do not exist.
+    """
+    return read_frame(parse_file(path), options, source=repr(str(path)), base=path.parent)
+
+
+def names_files(names: Sequence[str]) -> bool:
+    """Return whether columns of these names have one that is read as the files."""
+    return bool(usual_columns("file_name", names))
+
+
+def has_labels(names: Sequence[str]) -> bool:
+    """Return whether columns of these names have one that is read as the labels."""
+    return bool(usual_columns("label", names))
+
+
+def usual_columns(role: str, names: Sequence[Any], usual: Sequence[str] = ()) -> list[Any]:
+    """Return the columns that are read in a role without being named, the one that is taken first.
+
+    Case, blanks, hyphens and underscores do not matter, so ``Patient ID`` is ``patient_id``; an exact name goes first.
+
+    Args:
+        role: The role.
+        names: The columns of a source.
+        usual: Their usual names in this role; by default those of tables.
+    """
+    usual = usual or USUAL[role]
+    plain = {name: plain_name(name) for name in names if isinstance(name, str)}
+    exact = [name for name in usual if name in plain]
+    return [*exact, *(name for one in usual for name in plain if plain[name] == plain_name(one) and name not in exact)]
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a column without what is not compared."""
+    return "".join(letter for letter in name.casefold() if letter not in " _-")
+
+
+def read_frame(
+    frame: pd.DataFrame,
+    options: ReadOptions,
+    *,
+    source: str = "the DataFrame",
+    base: Path | None = None,
+) -> Raw:
+    """Read a DataFrame: an input, ``label``, optional ``split`` and ``group``.
+
+    The input is ``file_name`` (paths, images or arrays); for texts ``text`` and optionally ``text_pair``; for sentences as lists
+    of words ``words`` (lists, or text separated by blanks).
+
+    Args:
+        frame: A row per sample.
+        options: The options of the reader.
+        source: For messages.
+        base: Folder that paths are relative to; None is the current one.
+
+    Raises:
+        DataError: If a column is missing, there is no row, or files do not exist.
+    """
+    names = [str(name) for name in frame.columns]
+    chosen = find_columns(names, options, source)
+    if not len(frame):
+        raise DataError(f"{source} has no rows")
+    # By position, as column names may be numbers.
+    place = {name: index for index, name in enumerate(names)}
+    values = {role: frame.iloc[:, place[name]].tolist() for role, name in chosen.items()}
+    if options.label_columns and options.labelled is not False:
+        values["label"] = indicators({name: frame.iloc[:, place[name]].tolist() for name in options.label_columns}, source)
+    return raw_of(values, chosen, options, source, base=base)
+
+
+def raw_of(
+    values: dict[str, list[Any]],
+    chosen: Mapping[str, str],
+    options: ReadOptions,
+    source: str,
+    *,
+    base: Path | None = None,
+    inputs: Sequence[Any] | None = None,
+) -> Raw:
+    """Return rows from the columns of a table.
+
+    Args:
+        values: The values of each column, by its role.
+        chosen: The name of each column, by its role.
+        options: The options of the reader.
+        source: For messages.
+        base: Folder that paths are relative to.
+        inputs: The inputs if they are no column of ``values``.
+
+    Raises:
+        DataError: If a required cell is empty, or files do not exist.
+    """
+    if chosen.get("group") not in (None, "group", options.columns.get("group")):
+        values["group"] = _with_own_groups(values["group"], chosen["group"], source)
+    for role in ("group", "split") if options.keep_unreadable else ("file_name", "text", "text_pair", "words", "group", "split"):
+        _refuse_empty(values.get(role, []), role, chosen.get(role, ""), source)
+    if inputs is None:
+        if "file_name" in values:
+            names = [_file_name(item) for item in values["file_name"]]
+            inputs = place_files(names, source, base, options.root, reads=options.reads, missing_ok=options.keep_unreadable)
+        else:
+            inputs = texts_of(values, source, keep_unreadable=options.keep_unreadable)
+    return Raw(
+        inputs,
+        values.get("label"),
+        classes=tuple(options.label_columns) or None if "label" in values else None,
+        groups=[group_text(group) for group in values["group"]] if "group" in values else None,
+        splits=[group_text(split) for split in values["split"]] if "split" in values else None,
+        source=source,
+    )
+
+
+def _file_name(cell: Any) -> Any:
+    """Return the file that a cell names, which may be a number; an image is unchanged."""
+    if is_empty(cell):
+        return Unreadable("the cell is empty")
+    return str(cell) if isinstance(cell, int) else cell
+
+
+def _with_own_groups(values: Sequence[Any], column: str, source: str) -> list[Any]:
+    """Return group ids in which each row without one is a group of its own."""
+    gaps = [row for row, value in enumerate(values) if is_empty(value)]
+    if gaps:
+        line = "%s: column %r is empty in %s of %d (%s); each of them counts as a group of its own"
+        log.warning(line, source, column, count(len(gaps), "row"), len(values), examples([f"row {row}" for row in gaps]))
+    return [f"{NO_GROUP}{row}" if is_empty(value) else value for row, value in enumerate(values)]
+
+
+def indicators(columns: Mapping[str, Sequence[Any]], source: str) -> list[Indicators]:
+    """Return the labels of columns with a value per class; an empty cell is NaN.
+
+    Raises:
+        DataError: If cells are no numbers, naming their columns and rows.
+    """
+    names, parsed, faults = tuple(columns), [], []
+    for name, cells in columns.items():
+        values = [_number(cell) for cell in cells]
+        rows = [f"row {row} ({cells[row]!r})" for row, value in enumerate(values) if value is None]
+        if rows:
+            faults.append(f"column {name!r}: {count(len(rows), 'cell')}, {examples(rows, 2)}")
+        parsed.append([math.nan if value is None else value for value in values])
+    if faults:
+        raise DataError(
+            f"{source}: label columns hold something else than numbers: {examples(faults)}; a label is 0, 1, or empty if unknown"
+        )
+    return [Indicators(names, row) for row in zip(*parsed, strict=True)]
+
+
+def _number(cell: Any) -> float | None:
+    """Return the number of a cell, NaN of an empty one, None of anything else."""
+    if is_empty(cell):
+        return math.nan
+    if isinstance(cell, str) and cell.strip().lower() in ("true", "false"):
+        return float(cell.strip().lower() == "true")
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None
+
+
+def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dict[str, str]:
+    """Return the column of each role: those of the input, ``label``, ``split``, ``group``.
+
+    Raises:
+        DataError: If a required or a named column is missing; all at once, each with the nearest column.
+    """
+    columns, labelled, reads = options.columns, options.labelled, options.reads
+    refuse_equal_names(list(names), source)
+    roles = (*_INPUTS[reads], "label", "split", "group")
+    check_options(columns, roles, "columns=")
+    if options.label_columns:
+        _check_label_columns(options.label_columns, names, source)
+        roles = tuple(role for role in roles if role != "label")
+        labelled = None
+    wanted = {role: (columns[role],) if role in columns else USUAL[role] for role in roles}
+    found = {role: _taken(role, names, options, source) for role in roles}
+    required = {roles[0], *columns} | ({"label"} if labelled else set())
+    absent = [role for role in wanted if found[role] is None and role in required]
+    if absent:
+        missing = ", ".join(f"{wanted[role][0]!r}{did_you_mean(wanted[role][0], names)}" for role in absent)
+        renames = ", ".join(f'"{role}": "…"' for role in absent)
+        flags = ",".join(f"{role}=…" for role in absent)
+        hint = f"Name yours with columns={{{renames}}}, on the command line --columns {flags}"
+        if roles[0] == "file_name" and any(name in names for name in (*USUAL["text"], *USUAL["words"])):
+            hint = "It seems to hold texts, and the model reads files"
+        raise DataError(f"{source} has no column {missing}; it has: {', '.join(map(repr, names))}. {hint}")
+    if found["group"] not in (None, "group", columns.get("group")):
+        if options.labelled is False:
+            found["group"] = None
+        else:
+            log.info("%s: column %r is taken as the group that no split cuts; columns={'group': …} names another", source, found["group"])
+    return {role: name for role, name in found.items() if name is not None and not (role == "label" and options.labelled is False)}
+
+
+def _taken(role: str, names: Sequence[str], options: ReadOptions, source: str) -> str | None:
+    """Return the column of a role; of an input or a label the log names others that it could be."""
+    if role in options.columns:
+        return options.columns[role] if options.columns[role] in names else None
+    found = usual_columns(role, names)
+    if len(found) > 1 and (role in _INPUTS[options.reads][:1] or (role == "label" and options.labelled is not False)):
+        others = examples([repr(name) for name in found[1:]])
+        log.info("%s: column %r is taken as the %s, not %s; columns={%r: …} names another", source, found[0], role, others, role)
+    return found[0] if found else None
+
+
+def _check_label_columns(wanted: Sequence[str], names: Sequence[str], source: str) -> None:
+    absent = [f"{name!r}{did_you_mean(name, names)}" for name in wanted if name not in names]
+    if absent:
+        raise DataError(
+            f"{source} has no column {examples(absent)}, named by label_columns; it has: {examples(list(map(repr, names)), 20)}"
+        )
+
+
+def group_text(value: Any) -> str:
+    """Return an id as text; 7.0, what pandas makes of 7 in a column with gaps, is ``7``."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _refuse_empty(values: Sequence[Any], role: str, column: str, source: str) -> None:
+    rows = [f"row {row}" for row, value in enumerate(values) if is_empty(value)]
+    if rows:
+        raise DataError(
+            f"{source}: {column!r} ({role}) is empty in {count(len(rows), 'row')}: {examples(rows)}; fill it in or remove the rows"
+        )

@@ -1,0 +1,1 @@
+"""Texts: tokenizers, token ids, and texts that are too long."""

@@ -1,0 +1,1 @@
+"""Pickled checkpoints of torch: checked, read without running code of theirs, and converted to safetensors."""
