@@ -80,7 +80,7 @@ def hub() -> Iterator[FakeHub]:
 
 
 def fetched(wanted: list[tuple[str, str, str]], *, cache: Path, url: str, **environment: str) -> dict[str, list[dict[str, str]]]:
-    done = in_child(CHILD, json.dumps(wanted), cache=cache, HF_ENDPOINT=url, **environment)
+    done = in_child(CHILD, json.dumps(wanted), cache=cache, warm=False, HF_ENDPOINT=url, **environment)
     assert done.returncode == 0, done.stderr
     assert "Retry" not in done.stderr, "the client's own retries are not the user's concern"
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
@@ -140,13 +140,13 @@ def test_a_file_is_absent_only_where_the_hub_said_so(hub: FakeHub, tmp_path: Pat
     unknown, around = ["WeightsNotFoundError"] * 2, {"cache": tmp_path / "hub", "HF_ENDPOINT": hub.url}
     fetched([("acme/net", "config.json", "")], cache=tmp_path / "hub", url=hub.url)
     for nowhere in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
-        assert json.loads(in_child(ABSENT, "main", commit, **{**around, **nowhere}).stdout) == unknown
-    done = in_child(ABSENT, "main", "v9", **around)
+        assert json.loads(in_child(ABSENT, "main", commit, warm=False, **{**around, **nowhere}).stdout) == unknown
+    done = in_child(ABSENT, "main", "v9", warm=False, **around)
     assert json.loads(done.stdout) == [None, "NotOnHubError"], "a revision that does not exist is no file that is absent"
     asked = len(hub.asked)
     for nowhere in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
-        assert json.loads(in_child(ABSENT, "main", commit, **{**around, **nowhere}).stdout) == [None, None]
-    assert json.loads(in_child(ABSENT, commit, **around).stdout) == [None]
+        assert json.loads(in_child(ABSENT, "main", commit, warm=False, **{**around, **nowhere}).stdout) == [None, None]
+    assert json.loads(in_child(ABSENT, commit, warm=False, **around).stdout) == [None]
     assert len(hub.asked) == asked, "a commit whose lack of the file is known needs no network"
 
 
@@ -194,7 +194,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 def test_a_full_and_an_unusable_cache_of_the_hub_are_named(hub: FakeHub, tmp_path: Path) -> None:
     hub.push("acme/net", {"model.safetensors": bytes(100_000)})
     wanted = json.dumps([("acme/net", "model.safetensors", "")])
-    full = in_child(LIMITED + CHILD, wanted, cache=tmp_path / "hub", HF_ENDPOINT=hub.url)
+    full = in_child(LIMITED + CHILD, wanted, cache=tmp_path / "hub", warm=False, HF_ENDPOINT=hub.url)
     (told,) = json.loads(full.stdout.splitlines()[-1])["told"]
     assert told["kind"] == "DiskFullError", told
     assert "it takes 100 kB" in told["error"]

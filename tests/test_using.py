@@ -16,6 +16,7 @@ import zoo
 from tests.clean import ROOT
 from tests.engine.tiny import NAMES, images
 from tests.test_docs import run_zoo
+from tests.warm_process import run_warm
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def process(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "zoo.cli", *map(str, words)]
-    around = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=around)
+    code = "import sys; from zoo.cli import main; main(sys.argv[1:])"
+    return run_warm(code, [*map(str, words)], env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, cwd=Path.cwd())
 
 
 def test_an_input_that_cannot_be_read_is_a_row_with_its_error_and_exit_code_0(
@@ -153,15 +153,15 @@ def test_an_evaluation_by_several_processes_is_that_of_one(tmp_path: Path, capsy
 
 
 def test_few_or_no_inputs_in_several_processes_and_broken_ones_are_one_clear_line(tmp_path: Path) -> None:
-    (tmp_path / "three.csv").write_text("file_name\n" + "".join(f"{Path.cwd()}/broken/{n}.png\n" for n in range(3)))
-    done = process("predict", "model", tmp_path / "three.csv", "--out", tmp_path / "out.csv", "--num-processes", 4)
-    assert (done.returncode, len(rows(tmp_path / "out.csv"))) == (0, 3), done.stderr
+    (tmp_path / "two.csv").write_text("file_name\n" + "".join(f"{Path.cwd()}/broken/{n}.png\n" for n in range(2)))
+    done = process("predict", "model", tmp_path / "two.csv", "--out", tmp_path / "out.csv", "--num-processes", 3)
+    assert (done.returncode, len(rows(tmp_path / "out.csv"))) == (0, 2), done.stderr
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
     before = sorted(path.name for path in tmp_path.iterdir())
     for folder, extra, fact in (("empty", [], "holds no image"), ("bad", ["--on-error", "skip"], "none of its 1 input can be read")):
-        for start in ([], ["--num-processes", 2]):
+        for start in ([], ["--num-processes", 2])[: 1 if folder == "empty" else 2]:
             done = process("predict", "model", tmp_path / folder, "--out", tmp_path / "no.csv", *extra, *start)
             assert (done.returncode, done.stderr.count("error:")) == (1, 1), done.stderr
             assert fact in done.stderr

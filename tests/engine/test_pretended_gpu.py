@@ -58,7 +58,10 @@ def fit(net: Any, out: Path, *data: Any, **options: Any) -> Any:
     return run
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+SWEPT = {"bitfit", "gradual", "linear-probe", "lp-ft"}  # like others, but for their phases
+
+
+@pytest.mark.parametrize("recipe", [pytest.param(name, marks=[pytest.mark.sweep] * (name in SWEPT)) for name in RECIPES])
 def test_every_recipe_trains_on_it(recipe: str, gpu: Places, tmp_path: Path) -> None:
     net = model()
     fit(net, tmp_path, recipe=recipe)
@@ -90,7 +93,7 @@ def test_every_option_that_computes_does_so_there(name: str, gpu: Places, tmp_pa
 
 
 @pytest.mark.parametrize("task", ["multi-label", "regression", "texts", "words"])
-@pytest.mark.parametrize("recipe", ["full", "lp-ft"])
+@pytest.mark.parametrize("recipe", [pytest.param("full", marks=pytest.mark.sweep), "lp-ft"])
 def test_every_task_trains_on_it(task: str, recipe: str, gpu: Places, tmp_path: Path) -> None:
     pixels, labels = images(16)
     if task == "multi-label":
@@ -107,12 +110,12 @@ def test_every_task_trains_on_it(task: str, recipe: str, gpu: Places, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["distilled", "coral", "momentum"])
-@pytest.mark.parametrize("options", [{"recipe": "full"}, {"recipe": "lp-ft", "augment": "none"}, {"recipe": "top", "augment": "none"}])
-def test_every_objective_trains_on_it(name: str, options: dict[str, Any], gpu: Places, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["full", pytest.param("lp-ft", marks=pytest.mark.sweep), "top"])
+def test_every_objective_trains_on_it(name: str, recipe: str, gpu: Places, tmp_path: Path) -> None:
     target = open_data(images(18, seed=5)[0] // 2, labelled=False)
     teacher = model(seed=7)
     make = {"distilled": lambda base: Distilled(base, teacher), "coral": lambda base: Coral(base, target), "momentum": Momentum}[name]
-    fit(model(), tmp_path, objective=make, **options)
+    fit(model(), tmp_path, objective=make, recipe=recipe, augment="light" if recipe == "full" else "none")
     assert next(teacher.parameters()).device.type == "cpu"
 
 

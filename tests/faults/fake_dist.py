@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.warm_process import run_warm
+
 ROOT = Path(__file__).resolve().parents[2]
 
 HEALTHY = """
@@ -63,9 +65,14 @@ def fake_dist(
     return folder
 
 
-def run_python(code: str, *paths: Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program with ``paths`` in front of the path, away from the user's own registry files."""
-    return _run([sys.executable, "-c", textwrap.dedent(code)], paths, cwd, environment)
+def run_python(
+    code: str, *paths: Path, cwd: Path | None = None, warm: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program with ``paths`` in front of the path, away from the user's own registry files; a ``warm`` one has torch already."""
+    code = textwrap.dedent(code)
+    if warm:
+        return run_warm(code, [], env=_around(paths, environment), cwd=cwd or ROOT)
+    return _run([sys.executable, "-c", code], paths, cwd, environment)
 
 
 def run_zoo(*arguments: str, paths: Sequence[Path] = (), cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -74,6 +81,10 @@ def run_zoo(*arguments: str, paths: Sequence[Path] = (), cwd: Path | None = None
 
 
 def _run(command: list[str], paths: Sequence[Path], cwd: Path | None, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    around = {key: value for key, value in os.environ.items() if not key.startswith(("ZOO_", "XDG_"))}
-    around |= {"PYTHONPATH": os.pathsep.join(map(str, [*paths, ROOT])), "OMP_NUM_THREADS": "1", "HOME": "/nonexistent", **environment}
+    around = _around(paths, environment)
     return subprocess.run(command, capture_output=True, text=True, env=around, cwd=cwd or ROOT, timeout=120, check=False)
+
+
+def _around(paths: Sequence[Path], environment: dict[str, str]) -> dict[str, str]:
+    around = {key: value for key, value in os.environ.items() if not key.startswith(("ZOO_", "XDG_"))}
+    return around | {"PYTHONPATH": os.pathsep.join(map(str, [*paths, ROOT])), "OMP_NUM_THREADS": "1", "HOME": "/nonexistent", **environment}

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from tests.warm_process import run_warm
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -151,8 +153,8 @@ def fill_cache(cache: Path, repo: str, files: Mapping[str, bytes], *, commit: st
     return snapshot
 
 
-def in_child(code: str, *arguments: object, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process of its own that has this cache."""
+def in_child(code: str, *arguments: object, cache: Path, warm: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own that has this cache; a ``warm`` one has imported torch."""
     around = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "ZOO_"))}
     around |= {
         "PYTHONPATH": str(ROOT),
@@ -162,5 +164,8 @@ def in_child(code: str, *arguments: object, cache: Path, **environment: str) -> 
         "ZOO_CACHE": str(cache.parent / "zoo-cache"),
         **environment,
     }
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    code, words = textwrap.dedent(code), [*map(str, arguments)]
+    if warm:
+        return run_warm(code, words, env=around, cwd=ROOT)
+    command = [sys.executable, "-c", code, *words]
     return subprocess.run(command, env=around, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)

@@ -189,9 +189,9 @@ def test_t12_without_the_plugin_that_builds_it_a_saved_model_says_what_to_instal
             torch.manual_seed(0)
             print(model(torch.rand(1, 3, 8, 8)).tolist())
     """
-    first = run_python(save, site, ZOO_CACHE=str(tmp_path / "cache"))
+    first = run_python(save, site, warm=True, ZOO_CACHE=str(tmp_path / "cache"))
     assert first.returncode == 0, first.stderr
-    assert run_python(load, site, ZOO_CACHE=str(tmp_path / "cache")).stdout == first.stdout
-    without = run_python(load, ZOO_CACHE=str(tmp_path / "cache"))
+    assert run_python(load, site, warm=True, ZOO_CACHE=str(tmp_path / "cache")).stdout == first.stdout
+    without = run_python(load, warm=True, ZOO_CACHE=str(tmp_path / "cache"))
     assert "zoo-far 1.0" in without.stdout, without
     assert file_digest(tmp_path / "saved/model.safetensors")

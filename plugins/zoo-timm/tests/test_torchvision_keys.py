@@ -108,7 +108,7 @@ def test_names_below_the_prefix_of_a_training_framework_are_found(tmp_path: Path
         ("vit_b_32", "vit_base_patch32_clip_224"),  # another epsilon, and a norm before the blocks
     ],
 )
-@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize("prefix", ["", pytest.param("model.", marks=pytest.mark.sweep)])
 def test_a_file_of_another_network_is_refused_with_the_name_that_reads_it(written: str, given: str, prefix: str, tmp_path: Path) -> None:
     state = models.get_model(written, num_classes=7).state_dict()
     save_file({f"{prefix}{key}": value for key, value in state.items()}, tmp_path / "x.safetensors")

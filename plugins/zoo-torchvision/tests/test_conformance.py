@@ -6,7 +6,7 @@ import pytest
 
 from zoo.testing import backbone_checks, check_backbone
 
-CHEAP = {"mnasnet0_5": 32, "mobilenet_v3_small": 32, "regnet_y_400mf": 32, "resnet18": 32, "shufflenet_v2_x0_5": 32, "squeezenet1_1": 32}
+CHEAP = {"mnasnet0_5": 32, "resnet18": 32, "shufflenet_v2_x0_5": 32, "squeezenet1_1": 32}
 HEAVY = {
     "alexnet": 64,
     "convnext_tiny": 32,
@@ -18,6 +18,8 @@ HEAVY = {
     "maxvit_t": 224,
     "mobilenet_v2": 32,
     "mobilenet_v3_large": 32,
+    "mobilenet_v3_small": 32,
+    "regnet_y_400mf": 32,
     "resnext50_32x4d": 32,
     "swin_t": 32,
     "swin_v2_t": 32,
