@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from zoo.data.images.augment import Augment
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.augment_options import AUGMENT_FIELDS
-from zoo.engine.options.config import TORCH_OPTIMIZERS, Config, option_differences, resolve
+from zoo.engine.options.config import TORCH_OPTIMIZERS, Config, as_begun, option_differences, resolve, sized_for
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.errors import OptionError
 
@@ -208,6 +209,33 @@ def test_an_option_that_is_younger_than_the_run_was_what_it_is_by_itself() -> No
     del older["ema"], older["optimizer_options"]
     assert option_differences(resolve("full", {}).to_dict(), older) == []
     assert option_differences(resolve("full", {"ema": 0.9}).to_dict(), older) == ["ema was 0.0 and is 0.9"]
+
+
+def test_a_batch_size_that_nobody_gave_follows_from_the_number_of_samples() -> None:
+    assert [sized_for(resolve("full", {}), samples).batch_size for samples in (100, 1000, 5000)] == [8, 16, 32]
+    assert sized_for(resolve("full", {"batch_size": 5}), 5000).samples == 5
+    automatic = sized_for(resolve("full", {"batch_size": "auto"}), 1000)
+    assert (automatic.batch_size, automatic.samples) == ("auto", 16)
+
+
+@pytest.mark.parametrize("heads", ["trained", "solved"])
+def test_a_run_of_an_earlier_version_goes_on_as_it_began(heads: str) -> None:
+    today = resolve("layer-decay", {"seed": 3})
+    theirs = sized_for(today, 100).to_dict()
+    for phase in theirs["recipe"]["phases"]:
+        del phase["least_steps"]
+        phase["lr"] *= 0.5
+    theirs["recipe"]["batch_size"] = theirs["batch_size"] = 32
+    if heads == "trained":
+        del theirs["solve_head"]
+        theirs["epochs"] = 10
+        for phase in theirs["recipe"]["phases"]:
+            del phase["solve"]
+    begun = sized_for(as_begun(today, theirs), 100)
+    assert not option_differences(json.loads(json.dumps(begun.to_dict())), json.loads(json.dumps(theirs)))
+    assert begun.solve_head == (heads == "solved")
+    assert as_begun(today, today.to_dict()) is today
+    assert as_begun(resolve("full", {}), theirs).recipe.name == "full"
 
 
 def test_a_configuration_cannot_be_changed() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.engine.tiny import model
 from zoo.engine.options.config import resolve
 from zoo.engine.options.option_checks import check_fits
-from zoo.engine.options.recipe import Phase, Recipe, phase_epochs
+from zoo.engine.options.recipe import Phase, Recipe, batch_size_for, phase_epochs, unfold
 from zoo.engine.options.recipes import RECIPES, default_recipe, resolve_recipe
 from zoo.errors import OptionError
 
@@ -89,3 +89,23 @@ def test_a_phase_that_is_solved_takes_one_epoch(epochs: int | None, expected: li
     recipe = RECIPES["layer-decay"]
     assert phase_epochs(recipe, epochs, [recipe.phases[0]]) == expected
     assert phase_epochs(RECIPES["linear-probe"], epochs, RECIPES["linear-probe"].phases) == [1]
+
+
+@pytest.mark.parametrize(("samples", "size"), [(1, 8), (799, 8), (800, 16), (1599, 16), (1600, 32), (10**7, 32)])
+def test_a_batch_leaves_an_epoch_its_steps(samples: int, size: int) -> None:
+    assert batch_size_for(samples) == size
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "count"), [(400, None, 3), (100, None, 3), (60, None, 5), (1, None, 30), (1, 4, 4), (60, 2, 2)]
+)
+def test_a_phase_is_lengthened_to_its_least_steps_unless_epochs_are_given(steps: int, epochs: int | None, count: int) -> None:
+    recipe = Recipe(name="one", phases=(Phase(name="tune", least_steps=300),), epochs=3)
+    assert [found for _, found in unfold(recipe, epochs, 4, steps)] == [count]
+
+
+def test_a_phase_has_a_fixed_length_or_a_least_one() -> None:
+    with pytest.raises(OptionError, match="least_steps has no effect beside a fixed number of epochs or steps"):
+        Phase(name="tune", epochs=3, least_steps=300)
+    with pytest.raises(OptionError, match="least_steps is -1; it must be a whole number, 0 or more"):
+        Phase(name="tune", least_steps=-1)

@@ -26,7 +26,7 @@ from zoo.engine.options.option_types import (
     validation_faults,
     weights_by_class,
 )
-from zoo.engine.options.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Recipe
+from zoo.engine.options.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Phase, Recipe, batch_size_for
 from zoo.engine.options.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
 from zoo.tasks.find import find_task
@@ -90,14 +90,15 @@ class Config(BaseModel):
         ),
     ] = True
     batch_size: Annotated[
-        Literal["auto"] | Annotated[Int, Field(ge=1)],
+        Literal["auto"] | Annotated[Int, Field(ge=1)] | None,
         Option(
-            "samples of a batch, on all processes together; batches are evened, so there is no small last one. `auto`: the recipe's, in "
-            "micro-batches that fit",
+            "samples of a batch, on all processes together; batches are evened, so there is no small last one. Unless the recipe has a "
+            "number, 8, 16 or 32, with which an epoch has 50 steps; see [defaults.md](defaults.md). `auto`: the same, in micro-batches "
+            "that fit",
             "of the recipe",
             flag="N",
         ),
-    ]
+    ] = None
     accumulate: Annotated[Int, Option("batches per optimizer step")] = Field(default=1, ge=1)
     lr: Annotated[
         Literal["auto"] | Annotated[Float, Field(gt=0)],
@@ -326,7 +327,9 @@ class Config(BaseModel):
     @property
     def samples(self) -> int:
         """Samples of a batch; ``auto`` changes only the micro-batches that it is computed in."""
-        return self.recipe.batch_size if self.batch_size == "auto" else self.batch_size
+        size = self.recipe.batch_size if self.batch_size == "auto" else self.batch_size
+        assert size is not None, "the data are not opened yet, see sized_for"
+        return size
 
     @property
     def opening(self) -> dict[str, Any]:
@@ -468,10 +471,27 @@ def _suit_optimizer(values: dict[str, Any], given: Mapping[str, Any]) -> None:
         values["warmup"] = 0.3  # as in torch and fastai
 
 
-def with_trained_heads(config: Config) -> Config:
-    """Return the configuration of a run that began when no version solved heads, so that it can go on."""
-    phases = tuple(replace(phase, solve=False) for phase in config.recipe.phases)
-    recipe = replace(config.recipe, phases=phases)
+def sized_for(config: Config, samples: int) -> Config:
+    """Return the configuration with a batch size for a number of training samples, where neither an option nor the recipe gives one."""
+    size = config.recipe.batch_size or batch_size_for(samples)
+    recipe = replace(config.recipe, batch_size=size)
+    return config.model_copy(update={"recipe": recipe, "batch_size": config.batch_size or size})
+
+
+def as_begun(config: Config, theirs: Mapping[str, Any]) -> Config:
+    """Return the configuration with the phases and sizes that an earlier version began a run with, so that it can go on.
+
+    Args:
+        config: The configuration of today.
+        theirs: That of the run, as ``to_dict`` of that version gave it.
+    """
+    recorded = theirs["recipe"]
+    if recorded["name"] != config.recipe.name or all("least_steps" in phase for phase in recorded["phases"]):
+        return config
+    phases = tuple(Phase(**phase) for phase in recorded["phases"])  # whose fields of today are off by default
+    recipe = replace(config.recipe, phases=phases, batch_size=recorded["batch_size"])
+    if "solve_head" in theirs:
+        return config.model_copy(update={"recipe": recipe})
     return config.model_copy(update={"recipe": recipe, "solve_head": False, "epochs": config.epochs or recipe.epochs})
 
 
@@ -481,9 +501,9 @@ def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> li
     # An option that the other run did not have yet counts as its default.
     before = {name: theirs.get(name, _as_written(name)) for name in ours}
     before |= {"solve_head": theirs.get("solve_head", False)}  # versions without it trained every head
-    if isinstance(before.get("recipe"), dict):  # phases of earlier versions have no ``solve``
+    if isinstance(before.get("recipe"), dict):  # phases of earlier versions lack fields, which are off
         phases = before["recipe"]["phases"]
-        before["recipe"] = before["recipe"] | {"phases": type(phases)({"solve": False, **phase} for phase in phases)}
+        before["recipe"] = before["recipe"] | {"phases": type(phases)({"solve": False, "least_steps": 0, **phase} for phase in phases)}
     names = [name for name in ours if name not in free and ours[name] != before[name]]
     return [f"{name} was {before[name]!r} and is {ours[name]!r}" for name in names]
 

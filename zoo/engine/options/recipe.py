@@ -12,6 +12,8 @@ SCHEDULES = ("cosine", "one-cycle", "linear", "constant", "step", "plateau")
 # Optimizers whose weight decay is added to the gradient; the recipes' values are meant for AdamW's decoupled decay.
 COUPLED = frozenset({"sgd", "adam", "nadam", "radam", "rmsprop", "adagrad", "adadelta", "adamax", "asgd"})
 RESERVED = ("average", "wise-ft")
+LEAST_BATCH, MOST_BATCH, STEPS_OF_EPOCH = 8, 32, 50  # see docs/defaults.md
+MOST_EPOCHS = 30  # to which ``least_steps`` lengthens a phase
 TRAINS = ("all", "lora", "bias")
 
 
@@ -31,6 +33,8 @@ class Phase:
         schedule: Its learning-rate schedule; the recipe's if None.
         augment: Whether training images are augmented in this phase.
         solve: Whether a linear head on fixed features is solved for its optimum, in one epoch without steps, where it can be.
+        least_steps: Optimizer steps that the phase has at least, unless ``fit`` is given a number of epochs: it gets more epochs
+            for them, at most ``MOST_EPOCHS``.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Phase:
     schedule: str | None = None
     augment: bool = True
     solve: bool = False
+    least_steps: int = 0
 
     def __post_init__(self) -> None:
         numbers = {"share": self.share, "lr": self.lr}
@@ -52,6 +57,10 @@ class Phase:
             for name, value in lengths.items()
             if value is not None and not (isinstance(value, int) and _is_above(value, 0))
         ]
+        if not isinstance(self.least_steps, int) or not _is_above(self.least_steps, -1):
+            faults.append(f"least_steps is {self.least_steps!r}; it must be a whole number, 0 or more")
+        elif self.least_steps and (self.epochs or self.steps):
+            faults.append("least_steps has no effect beside a fixed number of epochs or steps; give one of them")
         if self.epochs is not None and self.steps is not None:
             faults.append("epochs and steps are both given; a phase has one of them")
         if isinstance(self.frozen, bool) or not isinstance(self.frozen, int | str):
@@ -81,7 +90,7 @@ class Recipe:
         layer_decay: Factor per layer group toward the input, in (0, 1].
         weight_decay: Decoupled decay, as AdamW defines it.
         epochs: Epochs of all phases together, of which a phase that is solved gives back all but one.
-        batch_size: Samples per forward.
+        batch_size: Samples of a batch; None takes ``batch_size_for`` the number of samples.
         warmup: Share of each phase's steps over which the rate rises.
         label_smoothing: In [0, 1).
         augment: ``none``, ``light`` or ``strong``.
@@ -106,7 +115,7 @@ class Recipe:
     layer_decay: float = 1.0
     weight_decay: float = 0.05
     epochs: int = 20
-    batch_size: int = 32
+    batch_size: int | None = None
     warmup: float = 0.1
     label_smoothing: float = 0.0
     augment: str = "light"
@@ -138,6 +147,14 @@ class Recipe:
 
 # Fields of a recipe that an option of the run replaces.
 DECIDED = tuple(field.name for field in fields(Recipe) if field.name not in ("name", "phases", "augment", "description"))
+
+
+def batch_size_for(samples: int) -> int:
+    """Return the batch size for a number of training samples: the largest power of two from 8 to 32 that gives an epoch 50 steps."""
+    size = LEAST_BATCH
+    while 2 * size <= min(MOST_BATCH, samples // STEPS_OF_EPOCH):
+        size *= 2
+    return size
 
 
 def phase_epochs(recipe: Recipe, epochs: int | None = None, solved: Collection[Phase] = ()) -> list[int]:
@@ -187,6 +204,8 @@ def unfold(recipe: Recipe, epochs: int | None, groups: int, steps: int, solved: 
     result: list[tuple[Phase, int]] = []
     for phase, shared in zip(recipe.phases, phase_epochs(recipe, epochs, solved), strict=True):
         count = shared if phase.steps is None else -(-phase.steps // steps)
+        if phase.least_steps and epochs is None and phase not in solved:
+            count = max(count, min(MOST_EPOCHS, -(-phase.least_steps // steps)))
         if phase.frozen != "each":
             result.append((phase, count))
             continue

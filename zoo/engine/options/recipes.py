@@ -10,6 +10,8 @@ from zoo.engine.options.recipe import Phase, Recipe
 from zoo.errors import OptionError, did_you_mean
 from zoo.tasks.find import find_task
 
+LEAST_STEPS = 300  # of tuning; see docs/defaults.md
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         recipe.name: recipe
@@ -29,7 +31,10 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             Recipe(
                 name="layer-decay",
-                phases=(Phase(name="probe", frozen="all", solve=True, share=2.0, augment=False), Phase(name="tune", lr=0.03)),
+                phases=(
+                    Phase(name="probe", frozen="all", solve=True, share=2.0, augment=False),
+                    Phase(name="tune", lr=0.03, least_steps=LEAST_STEPS),
+                ),
                 lr=3e-3,
                 layer_decay=0.75,
                 epochs=10,

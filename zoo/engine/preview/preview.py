@@ -6,6 +6,7 @@ import gc
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.sharding import check_shardable
 from zoo.engine.loading.loader import default_workers
 from zoo.engine.loading.sources import check_tables, inputs_in_use
+from zoo.engine.options.config import sized_for
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.preview.dry_run import Dry, DryRun
@@ -70,7 +72,8 @@ def preview_job(job: Job) -> Preview:
     model, config = job.model, job.config
     check_shardable(model, config, Ranks(), supervised=job.objective is None)
     with torch.inference_mode(False), torch.enable_grad(), untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
-        return _Planned(job, check_tables(model, job.open_data(), config), Path(folder)).preview()
+        tables = check_tables(model, job.open_data(), config)
+        return _Planned(replace(job, config=sized_for(config, len(tables[0]))), tables, Path(folder)).preview()
 
 
 class _Planned:
@@ -204,7 +207,7 @@ class _Planned:
             task=self._model.task,
             samples=len(self._tables[0]),
             valid=self._valid,
-            batch_size=config.batch_size,
+            batch_size=config.batch_size or config.samples,
             lr=config.lr,
             device=str(self._device),
             precision="fp32" if mixed == "no" else mixed,

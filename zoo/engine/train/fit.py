@@ -17,7 +17,7 @@ from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.distributed.sharding import check_shardable, trained_model
 from zoo.engine.loading.sources import check_tables, inputs_in_use, summary
 from zoo.engine.loading.start_method import refuse_second_run
-from zoo.engine.options.config import option_differences, with_trained_heads
+from zoo.engine.options.config import as_begun, option_differences, sized_for
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest, remove_checkpoints
 from zoo.engine.rundir.curves import draw_curves
@@ -141,8 +141,8 @@ def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool) -> 
     with ranks.together():
         folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
     folder = Path(ranks.gather(str(folder))[0])
-    if resume and _began_with_trained_heads(folder):
-        job = replace(job, config=with_trained_heads(config))
+    if resume and (begun := _recorded_options(folder)):
+        job = replace(job, config=as_begun(config, begun))
     try:
         with torch.inference_mode(False), torch.enable_grad():  # a caller may have gradients off
             return _fit(job, folder, ranks)
@@ -156,6 +156,8 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
     accelerator = make_accelerator(config.device, config.precision)
     with ranks.together():
         tables = check_tables(model, job.open_data(), config)
+        config = sized_for(config, len(tables[0]))
+        job = replace(job, config=config)
         record = _record(job, tables, accelerator)
         model.inputs, model.labels = inputs_in_use(model, config, tables[0]), model.labels or tables[0].classes or None
     check_same_setup({**record, "config": _effective(record)}, model, ranks)
@@ -260,13 +262,13 @@ def _record(job: Job, tables: Tables, accelerator: Any) -> dict[str, Any]:
     return plain
 
 
-def _began_with_trained_heads(folder: Path) -> bool:
-    """Return whether the run of a folder was started by a version that trained every head."""
+def _recorded_options(folder: Path) -> dict[str, Any] | None:
+    """Return the configuration in the record of a run; None where there is none, or one that ``_continued`` refuses."""
     try:
         config = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]
-    except (OSError, ValueError, KeyError, TypeError):  # no run, or one that ``_continued`` refuses
-        return False
-    return isinstance(config, dict) and "solve_head" not in config
+        return config if config["recipe"]["name"] and config["recipe"]["phases"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
