@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from zoo.engine.inference.batched_inference import Outputs, in_batches_that_fit, run_all, run_words
 from zoo.engine.loading.stream import BatchSource, Function
-from zoo.engine.options.recipe import MOST_BATCH
 from zoo.engine.rundir.run_context import RunContext
 
 T = TypeVar("T")
@@ -30,10 +29,8 @@ class Passes:
 
     @property
     def batch_size(self) -> int:
-        """Samples per forward. Without gradients twice as many fit as in training; small batches are for its steps alone."""
-        samples, ranks = self._context.config.samples, self._context.ranks.count
-        samples = max(samples, MOST_BATCH) if ranks == 1 else samples  # which is halved where it does not fit
-        return max(1, 2 * -(-samples // ranks) // self.divisor)
+        """Samples per forward. Without gradients twice as many fit as in training."""
+        return max(1, 2 * -(-self._context.config.samples // self._context.ranks.count) // self.divisor)
 
     def run(self, forward: Function, source: BatchSource, count: int, title: str, *, view: int = 0, words: bool = False) -> Outputs:
         """Return the outputs of a function for all samples, ``(samples, …)``.
