@@ -147,7 +147,7 @@ def test_a_text_model_is_trained_by_the_default_recipe_of_texts(run: Callable[..
     done = run("train", *words, "--out", "run", "--quiet")
     assert done.code == 0, done.err
     kept = json.loads((tmp_path / "run/run.json").read_text())["config"]["recipe"]
-    assert kept == json.loads(json.dumps(asdict(default_recipe("single-label", text=True))))
+    assert kept == json.loads(json.dumps(asdict(default_recipe("single-label"))))
     assert [phase["lr"] for phase in run("plan", *words, "--json").json["phases"]] == [0.0, pytest.approx(3e-4)]
 
 

@@ -155,7 +155,7 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
     from zoo.data.sources.read import kind_of
     from zoo.tasks.find import find_task
 
-    backbone, config, task = _configured(declared, settings), _suited(settings, declared), settings["task"]
+    backbone, config, task = _configured(declared, settings), settings["config"], settings["task"]
     reads = kind_of(backbone.spec.inputs, task)
     with deferred_log() as deferred:
         tables = open_train_valid(data, settings["valid"], task=task, classes=settings["classes"], reads=reads, **config.opening)
@@ -181,19 +181,6 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
     except BaseException:
         deferred.replay()
         raise
-
-
-def _suited(settings: dict[str, Any], declared: Backbone) -> Config:
-    """Return the configuration, with the default recipe for the backbone's input if none was given."""
-    from zoo.declare import Text
-    from zoo.engine.options.recipes import default_recipe
-
-    config: Config = settings["config"]
-    if settings["recipe"]:
-        return config
-    # It differs from the recipe of the check only in rates of its phases, which no option depends on.
-    recipe = default_recipe(settings["task"], text=isinstance(declared.spec.inputs, Text))
-    return config.model_copy(update={"recipe": recipe})
 
 
 def _configured(declared: Backbone, settings: dict[str, Any]) -> Backbone:

@@ -33,7 +33,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 name="layer-decay",
                 phases=(
                     Phase(name="probe", frozen="all", solve=True, share=2.0, augment=False),
-                    Phase(name="tune", lr=0.03, least_steps=LEAST_STEPS),
+                    Phase(name="tune", lr=0.1, least_steps=LEAST_STEPS),
                 ),
                 lr=3e-3,
                 layer_decay=0.75,
@@ -101,14 +101,7 @@ def resolve_recipe(recipe: str | Recipe) -> Recipe:
     return RECIPES[recipe]
 
 
-def default_recipe(task: str, *, text: bool = False) -> Recipe:
-    """Return the default recipe of a task: the best one untuned in docs/benchmarks.md.
-
-    Args:
-        task: Name of the task.
-        text: Whether the model reads texts, which need a larger rate in the second phase than images.
-    """
-    if own := find_task(task).recipe:
-        return replace(RECIPES[own[0]], **own[1])
-    chosen = RECIPES["layer-decay"]
-    return replace(chosen, phases=(chosen.phases[0], replace(chosen.phases[1], lr=0.1))) if text else chosen
+def default_recipe(task: str) -> Recipe:
+    """Return the default recipe of a task; docs/defaults.md has the evidence."""
+    own = find_task(task).recipe
+    return replace(RECIPES[own[0]], **own[1]) if own else RECIPES["layer-decay"]

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from zoo.data.table import Table
-from zoo.declare import Text
 from zoo.engine.loading.sources import open_for_fit
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config, resolve
@@ -104,7 +103,7 @@ def resolve_job(
     metrics = options.get("metrics")
     own = take_own_parts(options, find_task(model.task), faults)
     config = resolve(
-        recipe or default_recipe(model.task, text=isinstance(model.inputs, Text)),
+        recipe or default_recipe(model.task),
         options,
         task=model.task,
         check_optimizer=check_optimizer,
