@@ -29,7 +29,6 @@ from zoo.models import backbone
 from zoo.plugins import loader
 from zoo.registry.registry import Registry, use_registry
 from zoo.saved import metadata
-from zoo.tasks.find import task_names
 
 OPTIONS = ("--weights", "none", "--epochs", 1, "--batch-size", 8, "--image-size", 32, "--quiet")
 STEPS: dict[str, Any] = {
