@@ -19,7 +19,7 @@ def test_the_table_has_groups_phases_memory_and_time(run: Callable[..., Done], p
     assert ["probe", "0.3k", "0", "0.05", "solved"] in [line[-5:] for line in lines]
     assert ["top", "57.7k", "0.0003", "0.05", "trains"] in lines
     (probe,) = [line for line in lines if line[:3] == ["probe", "1", "0"]]
-    assert probe[3:7] == ["4", "of", "4", "solved"]
+    assert probe[3:9] == ["4", "of", "4", "solved", "-", "-"]
     (top,) = [line for line in lines if line[:3] == ["top", "2", "4"]]
     assert top[3:9] == ["2", "of", "4", "cosine", "0.0003", "6"]
     assert "top: what is frozen is computed once; its activations take" in done.out

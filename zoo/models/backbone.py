@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.declare import BackboneSpec, Features, Image, Text, Volume, Weights
-from zoo.errors import OptionError
+from zoo.errors import OptionError, fault_list
 from zoo.plugins.loader import load_function
 from zoo.registry.lookup import foreign_folder
 from zoo.registry.registry import default_registry
@@ -35,7 +35,7 @@ def get(
     Args:
         name: ``source/name``, an alias, the unambiguous part after the source, or a folder of a saved model or in a format
             that a plugin reads.
-        weights: None for the declared pretrained weights, False for random initialisation, or a safetensors file.
+        weights: None for the declared pretrained weights, False for random initialisation, or a checkpoint: a file, a folder or a URL.
         allow_partial: Whether weights may leave tensors of the backbone unfilled, which stay random.
         **options: Options of the architecture, such as ``pad_type="same"``, ``drop_path_rate=0.1``, ``img_size=160``.
 
@@ -45,7 +45,18 @@ def get(
         WeightsNotFoundError: If ``weights`` names no file.
         OptionError: If the backbone has no such option.
     """
+    if misplaced := [f"{name!r}: {remedy}" for name, remedy in _ELSEWHERE.items() if name in options]:
+        raise OptionError(fault_list("zoo.get() does not take", misplaced))
     return configured(find_backbone(name), weights=weights, allow_partial=allow_partial, options=options)
+
+
+# Arguments of other libraries, and of ours, that people pass to ``get``, with what they mean here.
+_ELSEWHERE = {
+    "num_classes": "the backbone has no head yet; zoo.get(NAME).adapt(num_classes=N) attaches one",
+    "num_labels": "the backbone has no head yet; zoo.get(NAME).adapt(num_classes=N) attaches one",
+    "pretrained": "pretrained weights are taken where they are declared; weights=False starts from random values",
+    "checkpoint_path": "weights=FILE reads a checkpoint",
+}
 
 
 def find_backbone(name: str | PathLike[str]) -> Backbone:
@@ -92,7 +103,9 @@ class Backbone:
         options: Mapping[str, Any] | None = None,
         state: Callable[[], dict[str, Tensor]] | None = None,
     ) -> None:
-        if isinstance(weights, str | PathLike):
+        if isinstance(weights, str) and weights.startswith(("https://", "http://")):
+            spec, state = spec.replace(weights=Weights(url=weights)), None
+        elif isinstance(weights, str | PathLike):
             from zoo.weights.locate import local_file
 
             spec = spec.replace(weights=Weights(file=str(local_file(Path(weights), spec.name))))

@@ -69,10 +69,11 @@ def _cells(group: GroupPlan) -> tuple[object, ...]:
 
 
 def _phase_row(phase: PhasePlan) -> tuple[object, ...]:
-    rate = phase.lr if isinstance(phase.lr, str) else f"{phase.lr:.2g}"
+    solved = phase.micro_batch == 0  # its head is solved, without steps
+    rate = "-" if solved else phase.lr if isinstance(phase.lr, str) else f"{phase.lr:.2g}"
     frozen = f"{phase.frozen} of {len(phase.groups) - 1}"
     memory, time = _size(phase.memory), in_time_units(phase.seconds)
-    return phase.name, phase.epochs, phase.steps, frozen, phase.schedule, rate, phase.micro_batch, memory, time
+    return phase.name, phase.epochs, phase.steps, frozen, phase.schedule, rate, phase.micro_batch or "-", memory, time
 
 
 def _frozen_lines(preview: Preview) -> Iterator[str]:
