@@ -151,6 +151,8 @@ def test_a_short_name_that_fits_two_ids_lists_both_with_their_distribution(regis
         ("resnet5O", ["'a/resnet50'"]),
         ("ResNet50", ["did you mean 'a/resnet50'"]),
         ("A/RESNET18", ["did you mean 'a/resnet18'"]),
+        ("a.resnet18", ["did you mean 'a/resnet18'"]),
+        ("A_resnet18", ["did you mean 'a/resnet18'"]),
         ("a/resnt50", ["did you mean 'a/resnet50'"]),
         ("absent/thing", ["zoo-absent", "not installed", "pip install ./plugins/zoo-absent"]),
         ("away", ["'away' is absent/net", "zoo-absent", "pip install ./plugins/zoo-absent"]),

@@ -69,6 +69,9 @@ def nearest_names(name: str, known: Known, limit: int = 3) -> list[str]:
     ids, lower = [*known.aliases, *known.names], name.lower()
     alike = [full for full in ids if full.lower().endswith(lower)]
     same = [full for full in alike if lower in (full.lower(), full.partition("/")[2].lower())]
+    source = next((full.partition("/")[0] for full in ids if lower.startswith(full.lower().partition("/")[0]) and "/" in full), "")
+    same += [full for full in ids if source and full.lower() == f"{source}/{lower[len(source) + 1 :]}"]  # such as torchvision.resnet18
+    same += sorted((full for full in ids if full.lower().rpartition("/")[2].startswith(lower)), key=len)[:1]
     if "/" in name:
         found = nearest(name, ids, limit)
     else:  # a short name is compared with the part after the source

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.output import Output, table, thousands
+from zoo.cli.output import Output, line_width, table, thousands
 from zoo.cli.parser import Commands
 from zoo.declare import Image, Text
 from zoo.errors import UnknownBackboneError, count, printable
@@ -71,7 +72,7 @@ def list_backbones(options: argparse.Namespace, out: Output) -> None:
         return
     header = ("name", "parameters", "GMACs", "input", "top-1", "licence", "plugin")
     if entries:
-        print(table((_cells(entry) for entry in entries), header, right=(1, 2, 4)), end="\n\n")
+        print(table((_cells(entry) for entry in entries), header, right=(1, 2, 4), spare=(6, 5, 3, 2)), end="\n\n")
     print(count(len(entries), "backbone"))
     if registry.pending:
         print("looked up when used, because no plugin lists their base: " + ", ".join(sorted(registry.pending)))
@@ -108,8 +109,13 @@ def _page(backbone: Backbone) -> str:
         "layer groups": f"{groups}; zoo layers {spec.name} shows them",
         "built by": f"{spec.build}({', '.join(f'{key}={value!r}' for key, value in spec.options.items())})",
     }
-    lines = [spec.name, *([spec.description] if spec.description else []), ""]
-    return "\n".join([*lines, *(f"  {key:<14}{value}" for key, value in rows.items() if value)])
+    width = line_width() or sys.maxsize
+    lines = [spec.name, *([textwrap.fill(spec.description, width)] if spec.description else []), ""]
+    return "\n".join([*lines, *(_wrapped(f"  {key:<14}", value, width) for key, value in rows.items() if value)])
+
+
+def _wrapped(title: str, value: str, width: int) -> str:
+    return textwrap.fill(value, width, initial_indent=title, subsequent_indent=" " * len(title), break_on_hyphens=False)
 
 
 def _place(weights: Weights) -> str:
