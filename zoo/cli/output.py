@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,30 +35,17 @@ class Output(NamedTuple):
         print(text, file=self.stream, flush=True)
 
 
-def line_width() -> int | None:
-    """Return the columns of the terminal, or of ``COLUMNS``; None where the output goes elsewhere."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
-
-
-def table(rows: Iterable[Sequence[object]], header: Sequence[str], right: Iterable[int] = (), spare: Sequence[int] = ()) -> str:
-    """Return aligned columns.
-
-    Args:
-        rows: The cells.
-        header: Titles of the columns.
-        right: Indices of right-aligned columns.
-        spare: Indices of columns that a narrow terminal can do without, the first to go first.
-    """
-    cells = [[printable(str(value)).replace("\n", "\\n") for value in row] for row in [header, *rows]]
+def table(rows: Iterable[Sequence[object]], header: Sequence[str], right: Iterable[int] = ()) -> str:
+    """Return aligned columns; ``right`` are the indices of right-aligned ones."""
+    cells = [[cell_text(value) for value in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     pads = [str.rjust if index in set(right) else str.ljust for index in range(len(header))]
-    shown, limit = set(range(len(header))), line_width() or sys.maxsize
-    for index in spare:
-        if sum(widths[column] + 2 for column in shown) - 2 > limit:
-            shown.remove(index)
-    cells = [[cell for index, cell in enumerate(row) if index in shown] for row in cells]
-    widths, pads = ([each for index, each in enumerate(found) if index in shown] for found in (widths, pads))  # type: ignore[assignment]
     return "\n".join("  ".join(pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)).rstrip() for row in cells)
+
+
+def cell_text(value: object) -> str:
+    """Return a value as one line for a terminal."""
+    return printable(str(value)).replace("\n", "\\n")
 
 
 def thousands(number: float) -> str:

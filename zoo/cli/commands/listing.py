@@ -5,21 +5,24 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.output import Output, line_width, table, thousands
 from zoo.cli.parser import Commands
+from zoo.cli.terminal import fitted_table, page, terminal_width
 from zoo.declare import Image, Text
 from zoo.errors import UnknownBackboneError, count, printable
 
 if TYPE_CHECKING:
-    from zoo.declare import Inputs, Weights
+    from zoo.declare import BackboneSpec, Inputs, Weights
     from zoo.models.backbone import Backbone
     from zoo.models.layers import LayerGroups
     from zoo.registry.registry import Entry
 
 JSON = {"action": "store_true", "help": "print one JSON document"}
 NAME = "a name from zoo list, an alias, or the folder of a saved model"
+SORTED_BY = {"accuracy": "top-1", "gmacs": "GMACs"}  # the column that an order is read from
 FILTERS = ("modality", "max_params", "max_gmacs", "license", "image_size", "source", "pretrained", "sort")
 
 
@@ -70,14 +73,23 @@ def list_backbones(options: argparse.Namespace, out: Output) -> None:
     if options.json:
         out.json([_row(entry) for entry in entries])
         return
-    header = ("name", "parameters", "GMACs", "input", "top-1", "licence", "plugin")
-    if entries:
-        print(table((_cells(entry) for entry in entries), header, right=(1, 2, 4), spare=(6, 5, 3, 2)), end="\n\n")
+    _print_table(entries, options.sort)
     print(count(len(entries), "backbone"))
     if registry.pending:
         print("looked up when used, because no plugin lists their base: " + ", ".join(sorted(registry.pending)))
     if registry.faults:
         print(f"warning: the plugins have {count(len(registry.faults), 'fault')}; see: zoo plugins", file=sys.stderr)
+
+
+def _print_table(entries: Sequence[Entry], sort: str) -> None:
+    if not entries:
+        return
+    header, width = ("name", "params", "GMACs", "input", "top-1", "licence", "plugin"), terminal_width()
+    optional = [name for name in ("plugin", "GMACs", "top-1") if name != SORTED_BY.get(sort)]
+    text, left_out = fitted_table(list(map(_cells, entries)), header, width=width, right=(1, 2, 4), optional=optional)
+    print(text, end="\n\n")
+    if left_out:
+        print(f"left out to fit {width} columns: {', '.join(left_out)} (COLUMNS=160 shows them)")
 
 
 def show(options: argparse.Namespace, out: Output) -> None:
@@ -94,28 +106,40 @@ def show(options: argparse.Namespace, out: Output) -> None:
 
 def _page(backbone: Backbone) -> str:
     """Return the declaration as a page of words."""
-    spec, weights, features = backbone.spec, backbone.spec.weights, backbone.spec.features
-    pooled = f", pooled by {features.pool}" if features.pool not in ("", "none") else ""
-    groups = spec.layers if isinstance(spec.layers, str) else ", ".join(spec.layers)
+    from zoo.registry.registry import default_registry
+
+    spec, weights, width = backbone.spec, backbone.spec.weights, terminal_width()
+    groups = f"by {spec.layers}" if isinstance(spec.layers, str) else ", ".join(spec.layers)
     rows = {
+        "aliases": ", ".join(alias for alias, name in default_registry().aliases.items() if name == spec.name),
         "plugin": backbone.plugin,
         "base": spec.base,
         "input": _described(spec.inputs),
-        "features": f"{features.dim} wide, {features.layout}{pooled}",
+        "features": _features(spec),
         "parameters": thousands(spec.parameters),
         "GMACs": f"{spec.macs:.2f}" if spec.macs else "",
         "measured": ", ".join(f"{name} {value:g} %" for name, value in spec.metrics.items()),
-        "weights": f"{_place(weights)}, licence {weights.license}" if weights else "none: it starts from random values",
-        "layer groups": f"{groups}; zoo layers {spec.name} shows them",
-        "built by": f"{spec.build}({', '.join(f'{key}={value!r}' for key, value in spec.options.items())})",
+        "weights": _place(weights) if weights else "none: it starts from random values",
+        "licence": weights.license if weights else "",
+        "layer groups": f"{groups}; in full: zoo layers NAME",
+        "built by": " ".join([spec.build, "with", ", ".join(map(_option, spec.options.items()))] if spec.options else [spec.build]),
     }
-    width = line_width() or sys.maxsize
-    lines = [spec.name, *([textwrap.fill(spec.description, width)] if spec.description else []), ""]
-    return "\n".join([*lines, *(_wrapped(f"  {key:<14}", value, width) for key, value in rows.items() if value)])
+    described = textwrap.wrap(spec.description, width)
+    return "\n".join([spec.name, *described, "", page(rows, width=width)])
 
 
-def _wrapped(title: str, value: str, width: int) -> str:
-    return textwrap.fill(value, width, initial_indent=title, subsequent_indent=" " * len(title), break_on_hyphens=False)
+def _features(spec: BackboneSpec) -> str:
+    """Return what a sample becomes, and how the head pools it by default."""
+    features = spec.features
+    if spec.options.get("pooler"):
+        return f"{features.dim} wide, {features.layout}, pooled by the backbone itself (pool 'pooler')"
+    pooled = "one vector, without pooling" if features.pool == "none" else f"pooled by {features.pool}"
+    return f"{features.dim} wide, {features.layout}, {pooled}"
+
+
+def _option(option: tuple[str, Any]) -> str:
+    key, value = option
+    return f"{key} of {count(len(value), 'entry')}" if isinstance(value, Mapping) else f"{key}={value!r}"
 
 
 def _place(weights: Weights) -> str:
@@ -129,11 +153,12 @@ def _described(inputs: Inputs) -> str:
         return f"text of up to {inputs.max_length} tokens"
     sizes = f"{' x '.join(map(str, inputs.shape[1:]))} {'pixels' if isinstance(inputs, Image) else 'voxels'}"
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (inputs.mean, inputs.std))
+    mean, std = (f"({values})" if inputs.channels > 1 else values for values in (mean, std))
     facts = [sizes, count(inputs.channels, "channel")]
     if isinstance(inputs, Image):
         facts += [f"resized {inputs.interpolation}", *([f"crop {inputs.crop:g}"] if inputs.crop != 1 else [])]
-    else:
-        facts += [f"{inputs.spacing} mm"] if inputs.spacing else []
+    elif isinstance(inputs.spacing, tuple):
+        facts += [f"{' x '.join(f'{value:g}' for value in inputs.spacing)} mm"]
     return ", ".join([*facts, f"mean {mean}", f"std {std}"])
 
 
