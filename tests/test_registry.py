@@ -16,6 +16,7 @@ from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume, W
 from zoo.errors import AmbiguousNameError, OptionError, RegistryFileError, UnknownBackboneError
 from zoo.plugins.loader import Plugin
 from zoo.registry.registry import Registry, default_registry, use_registry
+from zoo.registry.registry_files import default_files
 
 
 def spec(name: str, *, license: str = "", **changes: Any) -> BackboneSpec:
@@ -55,6 +56,7 @@ def registry(tmp_path: Path) -> Registry:
         absent = { distribution = "zoo-absent", extra = "absent" }
         private = { distribution = "zoo-private" }
         broken = { distribution = "zoo-broken" }
+        hf = { distribution = "zoo-hf", extra = "hf" }
         [aliases]
         r50 = "a/resnet50"
         short = "resnet50"
@@ -161,6 +163,17 @@ def test_a_short_name_that_fits_two_ids_lists_both_with_their_distribution(regis
         ("zzzzzzzz", ["zoo list", "zoo-broken 3.1"]),
         ("resnext*", ["did you mean"]),
         ("aw*", ["away", "pip install ./plugins/zoo-absent"]),
+        ("a.resnet50", ["did you mean 'a/resnet50'"]),
+        ("a_resnet50", ["did you mean 'a/resnet50'"]),
+        ("a:resnet50", ["did you mean 'a/resnet50'"]),
+        ("unknown-size", ["did you mean 'a/unknown_size' or 'b/unknown_size'"]),
+        ("resnet18.larg", ["did you mean 'a/resnet18.large'"]),
+        ("deep-name", ["did you mean 'b/deep/name'"]),
+        ("owner/a-model", ["type 'hf/owner/a-model'", "zoo-hf", "not installed"]),
+        ("owner/a-model@main", ["type 'hf/owner/a-model@main'"]),
+        ("https://huggingface.co/owner/a-model/", ["type 'hf/owner/a-model'"]),
+        ("brokn/thing", ["zoo list shows", "zoo-broken 3.1"]),
+        ("owner/a/b", ["zoo list"]),
         ("", ["no backbone ''"]),
         ("../../etc/passwd\0", ["no backbone"]),
     ],
@@ -169,6 +182,24 @@ def test_a_miss_names_what_is_nearest_or_who_would_have_it(registry: Registry, n
     with pytest.raises(UnknownBackboneError) as caught:
         registry.search(name) if "*" in name else registry.resolve(name)
     assert all(fact in str(caught.value) for fact in facts), caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("resnet50.tv", "timm/resnet50.tv_in1k"),
+        ("torchvision.resnet18", "torchvision/resnet18"),
+        ("torchvision_resnet18", "torchvision/resnet18"),
+        ("bert-base", "bert-base-cased"),
+        ("google-bert_bert-base-cased", "hf/google-bert/bert-base-cased"),
+    ],
+)
+def test_a_near_spelling_of_a_shipped_name_names_it_first(name: str, nearest: str) -> None:
+    registry = Registry(files=default_files())
+    if not registry.names() or nearest.partition("/")[0] not in {*registry.aliases, *(one.partition("/")[0] for one in registry.names())}:
+        pytest.skip("its plugin is not installed")
+    with pytest.raises(UnknownBackboneError, match=f"did you mean '{nearest}'"):
+        registry.resolve(name)
 
 
 def test_a_plugin_that_is_not_published_is_not_offered_for_installation(registry: Registry) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.errors import UnknownBackboneError, examples, nearest
+from zoo.errors import UnknownBackboneError, did_you_mean, examples, nearest
 from zoo.plugins.entry_points import normalized
 from zoo.plugins.loader import Plugin
 from zoo.registry.lookup import Miss
 from zoo.registry.registry_files import Source
 from zoo.util.versions import how_to_install
+
+HUB_SOURCE = "hf"  # its backbones are called after repositories of the Hub
+HUB_ADDRESS = re.compile(r"https?://(www\.)?(huggingface\.co|hf\.co)/", re.IGNORECASE)
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+SHORTEST = 4  # letters of a word for which names that begin with it are suggested
+_SIGNS = str.maketrans("/._: ", "-----")
 
 
 class Known(NamedTuple):
@@ -42,6 +49,7 @@ def unknown_backbone(miss: Miss, known: Known) -> UnknownBackboneError:
         return UnknownBackboneError(f"no backbone {miss.name!r}: {absent}")
     near = [name for name in nearest_names(miss.name, known) if name not in miss.trail]
     remedy = f"did you mean {' or '.join(map(repr, near))}?" if near else "zoo list shows every name"
+    remedy = _hub_name(miss.name, known) or remedy
     message = f"{chain}, which nothing provides ({remedy})" if chain else f"no backbone {miss.name!r} ({remedy})"
     failed = [f"{plugin.label} ({plugin.cause})" for plugin in known.plugins if plugin.status == "failed"]
     message += f"; it may belong to a plugin that failed to load: {examples(failed)}" if failed else ""
@@ -65,19 +73,44 @@ def source_provider(source: str, known: Known) -> str:
 
 
 def nearest_names(name: str, known: Known, limit: int = 3) -> list[str]:
-    """Return the aliases and ids most similar to a name; one that differs in case alone comes first."""
-    ids, lower = [*known.aliases, *known.names], name.lower()
-    alike = [full for full in ids if full.lower().endswith(lower)]
-    same = [full for full in alike if lower in (full.lower(), full.partition("/")[2].lower())]
-    source = next((full.partition("/")[0] for full in ids if lower.startswith(full.lower().partition("/")[0]) and "/" in full), "")
-    same += [full for full in ids if source and full.lower() == f"{source}/{lower[len(source) + 1 :]}"]  # such as torchvision.resnet18
-    same += sorted((full for full in ids if full.lower().rpartition("/")[2].startswith(lower)), key=len)[:1]
+    """Return the aliases and ids most similar to a name, best first.
+
+    Those that differ in case or in the signs between their words come first, then those that go on where the name ends.
+    """
+    ids, words = [*known.aliases, *known.names], _words(name)
+    alike = [full for full in ids if words and words in _words(full)]
+    same = [full for full in alike if words in (_words(full), _words(full.partition("/")[2]))]
+    begin = [full for full in alike if _begins(full, words)] if len(words) >= SHORTEST else []
     if "/" in name:
         found = nearest(name, ids, limit)
     else:  # a short name is compared with the part after the source
         short = {full.partition("/")[2]: full for full in reversed(known.names)} | {alias: alias for alias in known.aliases}
         found = [short[near] for near in nearest(name, short, limit)]
-    return list(dict.fromkeys([*same, *found]))[:limit]
+    return list(dict.fromkeys([*same, *sorted(begin, key=len)[: limit - 1], *found]))[:limit]
+
+
+def _words(name: str) -> str:
+    """Return a name in lower case with one sign between its words, whatever they are joined by."""
+    return name.lower().translate(_SIGNS)
+
+
+def _begins(full: str, words: str) -> bool:
+    """Return whether an alias, or the part of an id after its source or its owner, begins with some words."""
+    rest = full.partition("/")[2]
+    return any(_words(part).startswith(words) for part in (full, rest, rest.rpartition("/")[2]) if part)
+
+
+def _hub_name(name: str, known: Known) -> str:
+    """Return what to type for a repository of the Hub; empty for a name that is none, or whose first part is nearly a source."""
+    address = HUB_ADDRESS.match(name)
+    repo = name[address.end() :].strip("/") if address else name
+    source = repo.partition("/")[0]
+    sources = {*known.sources, *(full.partition("/")[0] for full in known.names)}
+    ours = not address and (source in sources or did_you_mean(source, sources))
+    if ours or HUB_SOURCE not in known.sources or not REPOSITORY.fullmatch(repo):
+        return ""
+    provider = source_provider(HUB_SOURCE, known)
+    return f"for the repository of the Hub, type '{HUB_SOURCE}/{repo}'" + (f", which {provider}" if provider else "")
 
 
 def _absent_aliases(glob: str, known: Known) -> str:
