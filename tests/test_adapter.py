@@ -112,5 +112,5 @@ def test_features_come_in_the_declared_layout_without_gradient() -> None:
 def test_arguments_of_adapt_and_of_other_libraries_are_told_what_takes_them() -> None:
     with pytest.raises(OptionError) as caught:
         zoo.get("toy/net", weights=False, num_classes=2, pretrained=True)
-    assert "'num_classes': the backbone has no head yet; zoo.get(NAME).adapt(num_classes=N)" in str(caught.value)
-    assert "'pretrained': pretrained weights are taken where they are declared" in str(caught.value)
+    assert "'num_classes' (the classes belong to the head: .adapt(num_classes=2))" in str(caught.value)
+    assert "'pretrained' (pretrained weights are the default" in str(caught.value)

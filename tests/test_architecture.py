@@ -48,6 +48,7 @@ FLOORS = {
     "zoo.data.raw": 2.6,
     "zoo.tasks": 2.7,
     "zoo.models.own_names": 2.9,
+    "zoo.models.misplaced": 2.9,
     "zoo.models.layers": 3.0,
     "zoo.models.state_fit": 3.0,
     "zoo.models.build": 3.1,

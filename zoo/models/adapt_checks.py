@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume
 from zoo.errors import DeclarationError, OptionError, check_options, did_you_mean, fault_list
 from zoo.models.backbone import Backbone, has_pooler
+from zoo.models.misplaced import remedies
 from zoo.plugins.loader import load_function
 from zoo.tasks.find import find_task, task_names
 
@@ -65,7 +66,9 @@ def check_head_options(head: HeadSpec, options: Mapping[str, Any]) -> None:
     parameters = list(inspect.signature(load_function(head.build)).parameters.values())[2:]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         beside = [name for name in inspect.signature(Backbone.adapt).parameters if name not in ("self", "head_options")]
-        check_options(options, [parameter.name for parameter in parameters], f"head {head.name!r}", beside=beside)
+        check_options(
+            options, [parameter.name for parameter in parameters], f"head {head.name!r}", beside=beside, remedies=remedies(options)
+        )
 
 
 def checked_head(head: Any, features: Features, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
@@ -77,7 +80,7 @@ def checked_head(head: Any, features: Features, num_classes: int, options: Mappi
     if not isinstance(head, nn.Module):
         name = getattr(head, "__name__", type(head).__name__)
         raise OptionError(f"head is {name}; give a name, or a torch.nn.Module (an object, not its class)")
-    check_options(options, ["pool"], "a head of your own")
+    check_options(options, ["pool"], "a head of your own", remedies=remedies(options))
     module = copy.deepcopy(head)
     if options.get("pool") == "none" and features.layout != "BD":
         return module  # the size of a feature map is unknown before a forward

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.declare import BackboneSpec, Features, Image, Text, Volume, Weights
-from zoo.errors import OptionError, fault_list
+from zoo.errors import OptionError, check_options
+from zoo.models.misplaced import remedies
 from zoo.plugins.loader import load_function
 from zoo.registry.lookup import foreign_folder
 from zoo.registry.registry import default_registry
@@ -45,18 +46,7 @@ def get(
         WeightsNotFoundError: If ``weights`` names no file.
         OptionError: If the backbone has no such option.
     """
-    if misplaced := [f"{name!r}: {remedy}" for name, remedy in _ELSEWHERE.items() if name in options]:
-        raise OptionError(fault_list("zoo.get() does not take", misplaced))
     return configured(find_backbone(name), weights=weights, allow_partial=allow_partial, options=options)
-
-
-# Arguments of other libraries, and of ours, that people pass to ``get``, with what they mean here.
-_ELSEWHERE = {
-    "num_classes": "the backbone has no head yet; zoo.get(NAME).adapt(num_classes=N) attaches one",
-    "num_labels": "the backbone has no head yet; zoo.get(NAME).adapt(num_classes=N) attaches one",
-    "pretrained": "pretrained weights are taken where they are declared; weights=False starts from random values",
-    "checkpoint_path": "weights=FILE reads a checkpoint",
-}
 
 
 def find_backbone(name: str | PathLike[str]) -> Backbone:
@@ -249,9 +239,10 @@ def _features(spec: BackboneSpec, options: Mapping[str, Any]) -> Features:
 
 
 def _check_build_options(spec: BackboneSpec, options: Mapping[str, Any]) -> None:
-    """Raise for options that are not in the builder's signature; a builder with ``**options`` checks them itself."""
-    from zoo.errors import check_options
-
-    parameters = inspect.signature(load_function(spec.build)).parameters.values()
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        check_options(options, [parameter.name for parameter in parameters], f"backbone {spec.name!r}", beside=("weights", "allow_partial"))
+    """Raise for options that are not in the builder's signature; a builder with ``**options`` checks all but misplaced ones itself."""
+    parameters = inspect.signature(load_function(spec.build)).parameters
+    told, known = remedies(options), list(parameters)
+    checked: Iterable[str] = options
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        checked = [name for name in told if name not in known]
+    check_options(checked, known, f"backbone {spec.name!r}", beside=("weights", "allow_partial"), remedies=told)

@@ -29,6 +29,7 @@ from zoo.engine.options.option_types import (
 from zoo.engine.options.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Phase, Recipe, batch_size_for
 from zoo.engine.options.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
+from zoo.models.misplaced import MISPLACED, remedies
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 
@@ -362,8 +363,10 @@ DECLARED: Mapping[str, Option] = MappingProxyType(
 OPTIONS = tuple(sorted({*DECLARED, *SWITCHES}))
 
 
-def _hint(name: str) -> str:
+def _hint(name: str, given: Mapping[str, Any]) -> str:
     """Return what an unknown option may have been meant for."""
+    if name in MISPLACED:
+        return f" here: {remedies(given)[name]}"
     if name in _IN_PYTHON:
         return ", which fit() takes in Python only, see docs/own-parts.md"
     return did_you_mean(name, [*OPTIONS, *_BESIDE])
@@ -395,7 +398,7 @@ def resolve(
     chosen = resolve_recipe(recipe)
     given = {name: value for name, value in options.items() if value is not None}
     faults = [*faults]
-    faults += [f"there is no option {name!r}{_hint(name)}" for name in given if name not in OPTIONS]
+    faults += [f"there is no option {name!r}{_hint(name, given)}" for name in given if name not in OPTIONS]
     values = {name: getattr(chosen, name) for name in DECIDED if name != "epochs"}
     values |= {"solve_head": _solves_head(chosen, given)}
     values |= {name: value for name, value in given.items() if name in Config.model_fields}
@@ -407,7 +410,7 @@ def resolve(
         faults += validation_faults(error)
     faults += _without_effect(values, given, chosen) + _beyond_ranges(values, find_task(task), check_optimizer, metrics)
     if faults:
-        lost = any("no option" in fault and "did you mean" not in fault for fault in faults)
+        lost = any("no option" in fault and "did you mean" not in fault and " here: " not in fault for fault in faults)
         hint = f"The options are: {', '.join(OPTIONS)}" if lost else ""
         raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, hint))
     return config
