@@ -60,6 +60,14 @@ def files(folder: Path) -> list[str]:
 
 
 CONTENT = bytes(range(256)) * 40_000
+REFUSED = [
+    ("http://example.org/a/net.pt", "https only"),
+    ("ftp://example.org/a/net.pt", "download the file and give its path"),
+    ("hf://owner/model/net.pt", "download the file and give its path"),
+    (Path("https://example.org/a/net.pt"), "lost a slash"),
+    ("https://example.org/a/net.onnx", "ONNX"),
+    ("https://example.org/a/page", "none of the suffixes"),
+]
 
 
 @pytest.mark.parametrize("etags", [True, False])
@@ -72,6 +80,23 @@ def test_a_file_is_fetched_once_and_goes_on_where_the_connection_ended(server: F
     assert fetched(f"{server.url}/a/x.bin") == found
     assert len(server.asked) == 3
     assert files(folder) == ["source.json", "x.bin"]
+
+
+def test_weights_given_as_a_url_are_fetched_once_and_fill_the_backbone(server: FileServer, folder: Path) -> None:
+    source = ToyNet()
+    server.files["/a/net.pt"] = saved(source.state_dict())
+    for _ in range(2):
+        built = Backbone(toy_spec(), weights=f"{server.url}/a/net.pt").build()
+        assert all(torch.equal(value, built.state_dict()[name]) for name, value in source.state_dict().items())
+    assert server.asked == [("/a/net.pt", "")]
+
+
+@pytest.mark.parametrize(("url", "reason"), REFUSED, ids=[str(url) for url, _ in REFUSED])
+def test_a_url_that_may_not_be_fetched_is_refused_whole_before_anything_is_built(url: str | Path, reason: str) -> None:
+    with pytest.raises(WeightsError, match=reason) as caught:
+        Backbone(toy_spec(), weights=url)
+    assert str(url).rpartition("/")[2] in str(caught.value)
+    assert isinstance(url, Path) or url.startswith("https") or repr(url) in str(caught.value)
 
 
 def test_what_was_fetched_is_kept_for_the_next_call(server: FileServer, folder: Path) -> None:

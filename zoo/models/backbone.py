@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.declare import BackboneSpec, Features, Image, Text, Volume, Weights
+from zoo.declare import BackboneSpec, Features, Image, Text, Volume
 from zoo.errors import OptionError, check_options
 from zoo.models.misplaced import remedies
 from zoo.plugins.loader import load_function
@@ -36,7 +36,8 @@ def get(
     Args:
         name: ``source/name``, an alias, the unambiguous part after the source, or a folder of a saved model or in a format
             that a plugin reads.
-        weights: None for the declared pretrained weights, False for random initialisation, or a checkpoint: a file, a folder or a URL.
+        weights: None for the declared pretrained weights, False for random initialisation, or a file or folder of safetensors or
+            of a checkpoint of ``torch.save``, or the https URL of such a file, which is fetched once.
         allow_partial: Whether weights may leave tensors of the backbone unfilled, which stay random.
         **options: Options of the architecture, such as ``pad_type="same"``, ``drop_path_rate=0.1``, ``img_size=160``.
 
@@ -44,6 +45,7 @@ def get(
         UnknownBackboneError: If there is no such backbone, with the nearest names.
         AmbiguousNameError: If several backbones match the name.
         WeightsNotFoundError: If ``weights`` names no file.
+        WeightsError: If ``weights`` is of a format that is not read, or a URL that may not be fetched.
         OptionError: If the backbone has no such option.
     """
     return configured(find_backbone(name), weights=weights, allow_partial=allow_partial, options=options)
@@ -93,12 +95,10 @@ class Backbone:
         options: Mapping[str, Any] | None = None,
         state: Callable[[], dict[str, Tensor]] | None = None,
     ) -> None:
-        if isinstance(weights, str) and weights.startswith(("https://", "http://")):
-            spec, state = spec.replace(weights=Weights(url=weights)), None
-        elif isinstance(weights, str | PathLike):
-            from zoo.weights.locate import local_file
+        if isinstance(weights, str | PathLike):
+            from zoo.weights.locate import given_weights
 
-            spec = spec.replace(weights=Weights(file=str(local_file(Path(weights), spec.name))))
+            spec = spec.replace(weights=given_weights(weights, spec.name))
             state = None
         # What the tensors of a saved model were made with; published files have no options.
         self._saved_with = spec.options if state is not None else None

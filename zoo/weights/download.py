@@ -80,7 +80,7 @@ def download(url: str, owner: str, *, sha256: str = "", prefix: str = "", size: 
         WeightsError: If it is another file than declared, or than the URL gave the first time; such a file is removed.
         DiskFullError: If there is no room for it.
     """
-    name = _checked_name(url, owner)
+    name = checked_name(url, owner)
     folder = downloads_folder() / _key(url)
     path = folder / name
     if not path.exists():  # else fetched earlier, or put there by hand
@@ -145,8 +145,12 @@ def _key(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()[:32]
 
 
-def _checked_name(url: str, owner: str) -> str:
-    """Return the file's name in the cache, after a check of the URL."""
+def checked_name(url: str, owner: str) -> str:
+    """Return the file's name in the cache, after a check of the URL, which asks no server.
+
+    Raises:
+        WeightsError: If it is not https, or holds a password.
+    """
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
         raise WeightsError(f"{owner_prefix(owner)}{url!r} is refused: weights are fetched over https only")

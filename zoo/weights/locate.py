@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
+from os import PathLike
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +16,7 @@ from zoo.declare import WEIGHT_FILES, Weights
 from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples, owner_prefix
 from zoo.weights.cache_errors import cache_errors
 from zoo.weights.converted import converted, find_converted
-from zoo.weights.download import download, first_download, forget, locked
+from zoo.weights.download import checked_name, download, first_download, forget, locked
 from zoo.weights.hub import NotOnHubError, fetch, find_cached
 from zoo.weights.hub_cache import check_cached, repository_of
 from zoo.weights.shards import INDEX_SUFFIX, PICKLED_INDEX, SAFETENSORS_INDEX, model_digest, read_index
@@ -22,6 +24,7 @@ from zoo.weights.shards import INDEX_SUFFIX, PICKLED_INDEX, SAFETENSORS_INDEX, m
 log = logging.getLogger("zoo")
 
 CHECKPOINTS = (".bin", ".pt", ".pth", ".ckpt", ".tar", ".pkl", PICKLED_INDEX)  # written by torch.save
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(/|[^/\\])")  # with one slash where a Path was made of it
 _OTHERS = {
     ".h5": "TensorFlow", ".onnx": "ONNX", ".tflite": "TensorFlow Lite", ".msgpack": "Flax", ".gguf": "GGUF", ".pb": "TensorFlow",
     ".npz": "NumPy", ".npy": "NumPy", ".mlmodel": "Core ML", ".caffemodel": "Caffe", ".pdparams": "PaddlePaddle", ".index": "TensorFlow",
@@ -107,6 +110,25 @@ def local_file(path: Path, owner: str) -> Path:
         raise WeightsNotFoundError(f"{owner_prefix(owner)}there is no weights file {str(path)!r}{listed}")
     check_format(path, owner)
     return path
+
+
+def given_weights(given: str | PathLike[str], owner: str) -> Weights:
+    """Return the declaration of weights that a user names by a path or a URL; asks no server.
+
+    Raises:
+        WeightsNotFoundError: If there is no such file.
+        WeightsError: If it is of a format that is not read, or the URL may not be fetched.
+    """
+    text = str(given)
+    if not URL.match(text):
+        return Weights(file=str(local_file(Path(text), owner)))
+    if "://" not in text:
+        raise WeightsError(f"{owner_prefix(owner)}{text!r} was a URL that lost a slash as a Path; give it as text")
+    if not text.lower().startswith(("https://", "http://")):
+        raise WeightsError(f"{owner_prefix(owner)}{text!r} is not fetched: give an https URL, or download the file and give its path")
+    checked_name(text, owner)
+    check_format(Path(urlsplit(text).path), owner)  # before gigabytes are fetched
+    return Weights(url=text)
 
 
 def check_format(path: Path, owner: str) -> None:

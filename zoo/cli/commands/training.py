@@ -54,7 +54,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     valid = command.add_mutually_exclusive_group()
     valid.add_argument("--valid", metavar="DATA", help="data to choose the best epoch by; else a split of DATA, else 20 %% held out")
     valid.add_argument("--no-valid", action="store_false", dest="valid", default=None, help="train on all of DATA, keep the last epoch")
-    add("--weights", metavar="FILE", help="a safetensors file, or 'none' for random values")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="safetensors or a checkpoint of torch.save: a file, a folder or an https URL; 'none': random values",
+    )
     add("--allow-partial", action="store_true", default=None, help="train although the weights do not fill the backbone")
     add("--recipe", help="layer-decay (default), linear-probe, lp-ft, full, top, gradual, lora or bitfit")
     add("--out", metavar="DIR", help="the run directory")
