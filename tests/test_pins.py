@@ -312,10 +312,13 @@ def test_weights_of_a_url_are_locked_downloaded_shown_and_pruned(tmp_path: Path,
         assert [(entry["kind"], entry["name"]) for entry in shown] == [("converted", "net.pt")]
         assert "1 entry" in zoo_in(tmp_path, hub, RUN, "cache", "--prune", "0").stdout
         assert zoo_in(tmp_path, hub, RUN, "cache", "--json").stdout.strip() == "[]"
+        assert f"the cache is empty: {tmp_path}" in zoo_in(tmp_path, hub, RUN, "cache").stdout
         server.files["/net.pt"] = pickled(2.0)
         failed = zoo_in(tmp_path, hub, there + RUN, str(path), "download", "local/mine")
         assert failed.returncode == 1
         assert "declared is" in failed.stderr
         server.files["/net.pt"] = content
-        assert zoo_in(tmp_path, hub, there + RUN, str(path), "download", "local/mine").returncode == 0
+        done = zoo_in(tmp_path, hub, there + RUN, str(path), "download", "local/mine")
+        assert done.returncode == 0
+        assert f"local/mine: licence mit, from {server.url}/net.pt" in done.stdout
         assert "--prune is -1" in zoo_in(tmp_path, hub, RUN, "cache", "--prune", "-1").stderr

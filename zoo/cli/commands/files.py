@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from zoo.cli.output import Output, claim_file, table
+from zoo.cli.output import Output, claim_file, place, table
 from zoo.cli.parser import Commands
 from zoo.errors import OptionError, WeightsNotFoundError, count, examples
 from zoo.util.atomic_write import cache_folder, in_units
@@ -85,9 +85,11 @@ def download(options: argparse.Namespace, out: Output) -> None:
         spec = default_registry().resolve(name).spec
         if spec.weights is None:
             raise WeightsNotFoundError(f"{spec.name} declares no pretrained weights; zoo list --pretrained shows those that do")
+        if not options.json:  # before gigabytes are fetched
+            print(f"{spec.name}: licence {spec.weights.license}, from {place(spec.weights)}", flush=True)
         found[spec.name] = locate(spec.weights, spec.name)
         if not options.json:
-            print(f"{spec.name}: {found[spec.name]}, licence {spec.weights.license}")
+            print(f"  {found[spec.name]}")
     if options.json:
         out.json({name: str(path) for name, path in found.items()})
 
@@ -107,7 +109,11 @@ def cache(options: argparse.Namespace, out: Output) -> None:
     if options.json:
         out.json([entry._asdict() for entry in found])
         return
+    if not found:
+        print(f"{'nothing to remove' if options.prune is not None else 'the cache is empty'}: {cache_folder()}")
+        print("Files of the Hub are in its own cache: hf cache ls")
+        return
     rows = [(entry.kind, entry.name, in_units(entry.size), time.strftime("%Y-%m-%d", time.localtime(entry.used))) for entry in found]
-    print(table(rows, ("kind", "what", "size", "last used"), right=(2,)) if rows else "nothing")
+    print(table(rows, ("kind", "what", "size", "last used"), right=(2,)))
     total = f"{count(len(found), 'entry')}, {in_units(sum(entry.size for entry in found))}, in {cache_folder()}"
     print(f"removed {total}" if options.prune is not None else f"{total}; files of the Hub are in its own cache: hf cache ls")

@@ -8,14 +8,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.output import Output, line_width, table, thousands
+from zoo.cli.output import Output, place, table, thousands
 from zoo.cli.parser import Commands
 from zoo.cli.terminal import fitted_table, page, terminal_width
 from zoo.declare import Image, Text
 from zoo.errors import UnknownBackboneError, count, printable
 
 if TYPE_CHECKING:
-    from zoo.declare import BackboneSpec, Inputs, Weights
+    from zoo.declare import BackboneSpec, Inputs
     from zoo.models.backbone import Backbone
     from zoo.models.layers import LayerGroups
     from zoo.registry.registry import Entry
@@ -119,7 +119,7 @@ def _page(backbone: Backbone) -> str:
         "parameters": thousands(spec.parameters),
         "GMACs": f"{spec.macs:.2f}" if spec.macs else "",
         "measured": ", ".join(f"{name} {value:g} %" for name, value in spec.metrics.items()),
-        "weights": _place(weights) if weights else "none: it starts from random values",
+        "weights": place(weights) if weights else "none: it starts from random values",
         "licence": weights.license if weights else "",
         "layer groups": f"{groups}; in full: zoo layers NAME",
         "built by": " ".join([spec.build, "with", ", ".join(map(_option, spec.options.items()))] if spec.options else [spec.build]),
@@ -140,12 +140,6 @@ def _features(spec: BackboneSpec) -> str:
 def _option(option: tuple[str, Any]) -> str:
     key, value = option
     return f"{key} of {count(len(value), 'entry')}" if isinstance(value, Mapping) else f"{key}={value!r}"
-
-
-def _place(weights: Weights) -> str:
-    if weights.repo:
-        return f"{weights.repo}{'@' + weights.revision[:12] if weights.revision else ''} on the Hub, {weights.file}"
-    return weights.url or f"{weights.file}{' of the package ' + weights.package if weights.package else ''}"
 
 
 def _described(inputs: Inputs) -> str:
