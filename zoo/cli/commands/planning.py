@@ -69,8 +69,7 @@ def _cells(group: GroupPlan) -> tuple[object, ...]:
 
 
 def _phase_row(phase: PhasePlan) -> tuple[object, ...]:
-    solved = phase.micro_batch == 0  # its head is solved, without steps
-    rate = "-" if solved else phase.lr if isinstance(phase.lr, str) else f"{phase.lr:.2g}"
+    rate = phase.lr if isinstance(phase.lr, str) else f"{phase.lr:.2g}" if phase.lr else "-"
     frozen = f"{phase.frozen} of {len(phase.groups) - 1}"
     memory, time = _size(phase.memory), in_time_units(phase.seconds)
     return phase.name, phase.epochs, phase.steps, frozen, phase.schedule, rate, phase.micro_batch or "-", memory, time

@@ -45,7 +45,7 @@ class PhasePlan:
         reason: Why the frozen prefix is computed every epoch, if it is.
         cache: Size of the stored outputs in bytes, over all views and the validation data.
         cache_place: ``memory``, ``disk`` (a file in the run's folder) or nothing.
-        micro_batch: Samples per forward.
+        micro_batch: Samples per forward; 0 where the head is solved.
         memory: Estimated peak in bytes, including memory from earlier phases.
         seconds: Estimated time.
         groups: Each layer group and the head, input side first.
