@@ -170,7 +170,7 @@ def test_all_faults_of_all_files_are_told_at_once(write: Any) -> None:
         read_files([one, two, three])
     told = str(caught.value)
     facts = [
-        "has no key 'version'",
+        "has no key 'version'; it can have: aliases, backbones, pins, sources",
         "'alias' (did you mean 'aliases'?)",
         "alias 'number' is 3",
         "backbone 'noslash'",

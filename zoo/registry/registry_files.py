@@ -195,7 +195,10 @@ class _Reader:
             return None
 
     def _only(self, table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-        self.faults += [f"{where} has no key {key!r}{did_you_mean(key, known)}" for key in table if key not in known]
+        for key in table:
+            if key not in known:
+                near = did_you_mean(key, known)
+                self.faults.append(f"{where} has no key {key!r}" + (near or f"; it can have: {', '.join(known)}"))
 
     def _table(self, parent: Mapping[str, Any], key: str, where: str = "") -> Mapping[str, Any]:
         value = parent.get(key, {})
