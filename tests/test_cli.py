@@ -100,6 +100,15 @@ def test_a_filter_that_leaves_nothing_lists_nothing(run: Callable[..., Done]) ->
     assert "did you mean 'zoo/glyphnet'" in nothing.err
 
 
+def test_aliases_are_listed_by_their_own_name_or_their_id(run: Callable[..., Done], tmp_path: Path) -> None:
+    files = ("--registry", derived(tmp_path), "--registry", derived(tmp_path, "other", "local/second"))
+    assert run("list", "--aliases", "mine", "--json", *files).json == [{"alias": "mine", "name": "local/glyph"}]
+    assert {row["alias"] for row in run("list", "--aliases", "local/*", "--json", *files).json} == {"mine", "other"}
+    lines = run("list", "--aliases", "--license", "permissive", "--source", "local", *files).out.splitlines()
+    assert [line.split() for line in lines] == [["alias", "name"], ["mine", "local/glyph"], ["other", "local/second"], [], ["2", "aliases"]]
+    assert run("list", "--aliases", "no-such-alias").out == "0 aliases\n"
+
+
 @pytest.mark.parametrize("place", ["before", "after", "both"])
 def test_registry_files_are_taken_before_and_after_the_command(place: str, run: Callable[..., Done], tmp_path: Path) -> None:
     one, two = derived(tmp_path), derived(tmp_path, "other", "local/other")

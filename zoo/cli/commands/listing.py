@@ -13,12 +13,13 @@ from zoo.cli.parser import Commands
 from zoo.cli.terminal import fitted_table, page, terminal_width
 from zoo.declare import Image, Text
 from zoo.errors import UnknownBackboneError, count, printable
+from zoo.registry.search import name_matcher
 
 if TYPE_CHECKING:
     from zoo.declare import BackboneSpec, Inputs
     from zoo.models.backbone import Backbone
     from zoo.models.layers import LayerGroups
-    from zoo.registry.registry import Entry
+    from zoo.registry.registry import Entry, Registry
 
 JSON = {"action": "store_true", "help": "print one JSON document"}
 NAME = "a name from zoo list, an alias, or the folder of a saved model"
@@ -38,6 +39,7 @@ def register(commands: Commands) -> None:
     command.add_argument("--image-size", type=int, metavar="S", help="height of the input in pixels")
     command.add_argument("--source", help="first part of the id, such as timm")
     command.add_argument("--pretrained", action=argparse.BooleanOptionalAction, help="with weights only, or without only")
+    command.add_argument("--aliases", action="store_true", help="list the short names and the ids that they mean")
     command.add_argument("--json", **JSON)
     command.set_defaults(run=list_backbones)
     command = commands.add_parser("show", help="show the declaration of one backbone")
@@ -65,6 +67,9 @@ def list_backbones(options: argparse.Namespace, out: Output) -> None:
     from zoo.registry.registry import default_registry
 
     registry = default_registry()
+    if options.aliases:
+        list_aliases(registry, options, out)
+        return
     try:
         entries = registry.search(options.pattern, **{key: getattr(options, key) for key in FILTERS})
     except UnknownBackboneError as error:  # finding nothing is an answer
@@ -79,6 +84,22 @@ def list_backbones(options: argparse.Namespace, out: Output) -> None:
         print("looked up when used, because no plugin lists their base: " + ", ".join(sorted(registry.pending)))
     if registry.faults:
         print(f"warning: the plugins have {count(len(registry.faults), 'fault')}; see: zoo plugins", file=sys.stderr)
+
+
+def list_aliases(registry: Registry, options: argparse.Namespace, out: Output) -> None:
+    """Print the aliases that match a pattern by their own name or by their id; a filter keeps those of the backbones that pass it."""
+    matches = name_matcher(options.pattern)
+    found = {alias: name for alias, name in sorted(registry.aliases.items()) if matches(alias) or matches(name)}
+    filters = {key: getattr(options, key) for key in FILTERS if key != "sort" and getattr(options, key) is not None}
+    if filters:
+        passing = {entry.spec.name for entry in registry.search(**filters)}
+        found = {alias: name for alias, name in found.items() if name in passing}
+    if options.json:
+        out.json([{"alias": alias, "name": name} for alias, name in found.items()])
+        return
+    if found:
+        print(fitted_table(list(found.items()), ("alias", "name"), width=terminal_width())[0], end="\n\n")
+    print(count(len(found), "alias"))
 
 
 def _print_table(entries: Sequence[Entry], sort: str) -> None:
