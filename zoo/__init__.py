@@ -5,6 +5,7 @@ Nothing here imports torch until a model is built.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from zoo.declare import WEIGHT_FILES as WEIGHT_FILES
@@ -72,6 +73,8 @@ _LAZY = {
     "wrap": "zoo.models.wrap",
 }
 _SUBMODULES = ("testing", "tuning")
+_TOOLS = ("Any", "ModuleType", "TYPE_CHECKING", "annotations")  # imported for this module itself
+_EAGER = [name for name, value in globals().items() if name[0] != "_" and name not in _TOOLS and not isinstance(value, ModuleType)]
 
 
 def __getattr__(name: str) -> Any:
@@ -85,4 +88,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY, *_SUBMODULES])
+    return sorted([*_EAGER, *_LAZY, *_SUBMODULES, *(name for name in globals() if name.startswith("__"))])
