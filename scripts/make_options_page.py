@@ -1,4 +1,4 @@
-"""Write the tables of docs/options.md anew from the declarations of the options: python scripts/make_options_page.py."""
+"""Write the tables of docs/options.md and docs/recipes.md anew from the declarations: python scripts/make_options_page.py."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from typing import Any
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.predict import predict, predict_outputs
+from zoo.engine.options.recipe import phase_epochs
+from zoo.engine.options.recipes import RECIPES
 from zoo.engine.options.reference import option_table
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = (DOCS / "options.md", DOCS / "recipes.md")
 # Documented in a sentence of ``predict_proba``, not as an argument of its own.
 PROMPT = "name of a prompt of the backbone that is put before each text"
 
 
 def made(text: str) -> str:
-    """Return the page with the tables as the declarations have them."""
+    """Return a page with the tables as the declarations have them."""
     tables = {"Training": option_table("Training"), "Data": option_table("Data"), "Inference": inference_table()}
+    tables["Recipes"] = recipe_table()
     for section, table in tables.items():
         marks = f"<!-- {section} -->\n", f"\n<!-- end of {section} -->"
         text = re.sub(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", lambda _: table.join(marks), text, flags=re.DOTALL)  # noqa: B023
@@ -36,6 +40,24 @@ def inference_table() -> str:
     for name in dict.fromkeys((*keywords(evaluate), *sorted(takes["predict"]))):
         marks = " | ".join("yes" if name in known else "" for known in takes.values())
         lines.append(f"| `{name}` | {marks} | {meanings[name]} |")
+    return "\n".join(lines)
+
+
+def recipe_table() -> str:
+    """Return the phases of the named recipes with their numbers, a row per phase, as a table in Markdown."""
+    lines = [
+        "| recipe | phase | frozen | epochs | learning rate | layer decay | weight decay | BatchNorm |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, recipe in RECIPES.items():
+        solved = [phase for phase in recipe.phases if phase.solve]
+        epochs = phase_epochs(recipe, None, solved)
+        last = [f"{recipe.layer_decay:g}", f"{recipe.weight_decay:g}", "held" if recipe.freeze_bn else "moves"]
+        for first, (phase, number) in zip((True, *[False] * len(epochs)), zip(recipe.phases, epochs, strict=True), strict=False):
+            lr = f"solved ({recipe.lr * phase.lr:g} where it is trained)" if phase.solve else f"{recipe.lr * phase.lr:g}"
+            length = f"{number}, at least {phase.least_steps} steps" if phase.least_steps else str(number)
+            cells = [f"`{name}`" if first else "", f"`{phase.name}`", str(phase.frozen), length, lr, *(last if first else [""] * 3)]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -56,4 +78,5 @@ def arguments(docstring: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(made(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(made(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
+import zoo
 from scripts.make_options_page import made
 from tests.clean import CORE, PROJECTS, ROOT, Environment, build_wheel, make_environment
 from zoo import errors, hookspecs
@@ -262,9 +263,24 @@ def test_every_option_of_a_run_stands_in_the_reference() -> None:
     assert not [name for name in (*OPTIONS, *AUGMENT_FIELDS, *RECIPES) if f"`{name}`" not in page]
 
 
-def test_the_tables_of_the_options_are_those_of_their_declarations() -> None:
-    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["options.md", "recipes.md"])
+def test_the_tables_of_the_options_and_recipes_are_those_of_their_declarations(name: str) -> None:
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert made(page) == page, "run: python scripts/make_options_page.py"
+    assert "<!-- end of " in page
+
+
+def test_what_dir_names_is_public_and_there() -> None:
+    names = [name for name in dir(zoo) if not name.startswith("__")]
+    assert all(hasattr(zoo, name) for name in names)
+    assert {"BackboneSpec", "get", "list_backbones", "load", "hookimpl", "testing", "tuning", "Phase"} <= set(names)
+    assert not {"Any", "TYPE_CHECKING", "annotations", "declare", "errors", "engine", "models", "ModuleType"} & set(names)
+    assert not [name for name in names if name.startswith("_")]
+
+
+@pytest.mark.parametrize("command", ["convert", "lock", "download", "cache"])
+def test_the_commands_on_weights_stand_on_the_page_on_weights(command: str) -> None:
+    assert f"`zoo {command}" in (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
 
 
 def test_every_flag_and_its_help_come_from_the_declarations(capsys: pytest.CaptureFixture[str]) -> None:
