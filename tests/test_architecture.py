@@ -86,9 +86,9 @@ FLOORS = {
 DOORS = {
     ("zoo.weights.converted", "zoo.weights.pickled.convert"): "the conversion of a checkpoint, which needs torch",
     ("zoo.models.backbone", "zoo.models.task_model"): "Backbone.adapt",
-    ("zoo.models.backbone", "zoo.saved.saved"): "zoo.get(directory)",
-    ("zoo.models.task_model", "zoo.saved.saved"): "TaskModel.save",
-    ("zoo.saved.saved", "zoo.saved.lora_files"): "zoo.load(folder of a LoRA)",
+    ("zoo.models.backbone", "zoo.saved.load"): "zoo.get(directory)",
+    ("zoo.models.task_model", "zoo.saved.save"): "TaskModel.save",
+    ("zoo.saved.load", "zoo.saved.lora_files"): "zoo.load(folder of a LoRA)",
     ("zoo.models.task_model", "zoo.engine.train.fit"): "TaskModel.fit",
     ("zoo.models.task_model", "zoo.engine.options.recipe"): "the type of TaskModel.fit(recipe=…)",
     ("zoo.models.task_model", "zoo.engine.train.objective"): "the type of TaskModel.fit(objective=…)",

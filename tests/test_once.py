@@ -28,7 +28,7 @@ from zoo.engine.options.recipes import default_recipe
 from zoo.models import backbone
 from zoo.plugins import loader
 from zoo.registry.registry import Registry, use_registry
-from zoo.saved import metadata
+from zoo.saved import config
 
 OPTIONS = ("--weights", "none", "--epochs", 1, "--batch-size", 8, "--image-size", 32, "--quiet")
 STEPS: dict[str, Any] = {
@@ -40,7 +40,7 @@ STEPS: dict[str, Any] = {
     "plugins found": loader.find_plugins,
     "backbone found": backbone.find_backbone,
     "name resolved": Registry.resolve,
-    "saved model read": metadata.read_config,
+    "saved model read": config.read_config,
 }
 ONCE = dict.fromkeys(STEPS, 1) | {"saved model read": 0}
 

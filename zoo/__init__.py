@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from zoo.models.wrap import wrap as wrap
     from zoo.registry.registry import Registry as Registry
     from zoo.registry.registry import list_backbones as list_backbones
-    from zoo.saved.saved import load as load
+    from zoo.saved.load import load as load
     from zoo.tasks.find import find_task as find_task
     from zoo.tasks.task import Task as Task
     from zoo.weights.hub import fetch as fetch
@@ -68,7 +68,7 @@ _LAZY = {
     "find_task": "zoo.tasks.find",
     "get": "zoo.models.backbone",
     "list_backbones": "zoo.registry.registry",
-    "load": "zoo.saved.saved",
+    "load": "zoo.saved.load",
     "open_data": "zoo.data.open",
     "wrap": "zoo.models.wrap",
 }

@@ -155,7 +155,7 @@ def test_a_run_chooses_thresholds_and_the_saved_model_predicts_by_them(tmp_path:
 
 def zoo_load(net: TaskModel, folder: Path) -> tuple[float, ...]:
     """Return the thresholds in the saved configuration, after a model was opened with it."""
-    from zoo.saved.metadata import read_config
+    from zoo.saved.config import read_config
 
     return tuple(read_config(folder / "run").zoo.thresholds)
 

@@ -325,7 +325,7 @@ class TaskModel(nn.Module):
         Raises:
             OutputExistsError: If the folder exists and is not empty, unless ``overwrite``.
         """
-        from zoo.saved.saved import save
+        from zoo.saved.save import save
 
         return save(self, Path(folder), overwrite=overwrite)
 

@@ -12,7 +12,7 @@ from zoo.errors import SavedModelError, examples
 from zoo.models.backbone import with_options
 from zoo.plugins.loader import load_function
 from zoo.registry.registry import default_registry
-from zoo.saved.metadata import TEXT_FIELDS, Config
+from zoo.saved.config import TEXT_FIELDS, Config
 
 
 def spec_of(folder: Path, config: Config) -> BackboneSpec:

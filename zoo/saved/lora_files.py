@@ -20,9 +20,12 @@ from zoo.declare import BackboneSpec, Text, Weights, from_fields
 from zoo.errors import LayerGroupError, SavedModelError, examples
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
+from zoo.saved.config import Config, read_config, read_model
 from zoo.saved.declaration import root_of, spec_of
-from zoo.saved.metadata import Config, describe, model_card, read_config, read_model
-from zoo.saved.saved import assemble, backbone_state, check_free, read_verified, save_tokenizer, writing
+from zoo.saved.load import assemble
+from zoo.saved.metadata import describe, model_card
+from zoo.saved.save import check_free, save_tokenizer, writing
+from zoo.saved.tensors import backbone_state, read_verified
 from zoo.tuning import Lora
 from zoo.tuning.lora import attach_to, fold_lora, lora_config
 from zoo.tuning.statistics import keeps_statistics

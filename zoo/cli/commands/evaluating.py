@@ -61,7 +61,7 @@ def register(commands: Commands) -> None:
 def evaluate(options: argparse.Namespace, out: Output) -> None:
     """Print the metrics of a saved model on labelled data, and write what else is asked for."""
     from zoo.data.sources.folders import check_exists
-    from zoo.saved.metadata import read_config
+    from zoo.saved.config import read_config
 
     config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
     check_exists(Path(options.data))
@@ -73,7 +73,7 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
         show_log()
     with errors_once(debug=options.debug):
         with uncollected():
-            from zoo.saved.saved import open_model
+            from zoo.saved.load import open_model
 
             model = open_model(Path(options.model), config)
         found = model.evaluate(options.data, share=True, **given)

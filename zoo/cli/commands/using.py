@@ -93,7 +93,7 @@ def predict(options: argparse.Namespace, out: Output) -> None:
         OptionError: If a stream of inputs is to be written to a file.
     """
     from zoo.cli import settings
-    from zoo.saved.metadata import read_config
+    from zoo.saved.config import read_config
 
     if options.inputs == [STREAM] and options.out is not None:
         raise OptionError(f"{STREAM} prints a result for each line of the standard input; leave out --out, or name the inputs")
@@ -105,7 +105,7 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     with errors_once(debug=options.debug):
         with uncollected():
             from zoo.engine.inference.result_columns import decoder_of
-            from zoo.saved.saved import open_model
+            from zoo.saved.load import open_model
 
             model = open_model(Path(options.model), config)
         if target is not None:

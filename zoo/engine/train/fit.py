@@ -45,7 +45,7 @@ from zoo.engine.train.train_state import STOP
 from zoo.engine.train.trainer import Training
 from zoo.errors import OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
-from zoo.saved.saved import read_state
+from zoo.saved.tensors import read_state
 from zoo.util.atomic_write import remove_parts
 
 log = logging.getLogger("zoo")

@@ -1,0 +1,166 @@
+"""Opening of saved models: as they were, or their backbone alone for another task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from zoo.declare import BackboneSpec, Text
+from zoo.errors import OptionError, SavedModelError, ZooError, examples, fault_list
+from zoo.models.backbone import Backbone
+from zoo.models.heads import own_head
+from zoo.models.layers import LayerGroups
+from zoo.models.own_names import OWN_HEAD, is_own
+from zoo.models.task_model import TaskModel, build_head
+from zoo.plugins.loader import describe as describe_error
+from zoo.registry.registry import default_registry
+from zoo.saved.config import Config, check_fields, read_config
+from zoo.saved.declaration import inputs_of, spec_of
+from zoo.saved.tensors import backbone_state, part_of, tensors_of
+
+
+def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
+    """Open a saved model, or separate LoRA files merged into their base, in eval mode.
+
+    Args:
+        folder: The folder of a saved model, or of a run.
+        backbone: ``zoo.wrap(…)`` of a network like the saved one, if that is your own.
+        head: A module like the saved head, if that is your own; values are loaded into it in place.
+
+    Raises:
+        SavedModelError: If the folder is no saved model, is damaged, or was made by a plugin that is not installed.
+    """
+    path = Path(folder)
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        from zoo.saved.lora_files import load_lora
+
+        if backbone is not None or head is not None:
+            remedy = "open the run's folder above it, where LoRA is merged"
+            raise SavedModelError(f"{str(path)!r} is LoRA by itself, which takes no parts of your own; {remedy}")
+        return load_lora(path)
+    return open_model(path, read_config(path), backbone=backbone, head=head)
+
+
+def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
+    """Open a saved model whose config.json was read; see ``load``.
+
+    Raises:
+        SavedModelError: If a part of the user's own is missing or not wanted, or the folder is damaged or fits no declaration.
+        OptionError: If ``backbone`` is no ``Backbone``.
+    """
+    _refuse_missing_parts(path, config, backbone, head)
+    if backbone is not None:
+        own = backbone.spec.replace(inputs=inputs_of(path, config, backbone.spec))
+        tensors, groups = tensors_of(path, config), backbone.fresh()
+        _fill(groups.model, part_of(tensors, "backbone"), path)
+        return _assembled(path, config, own, groups, part_of(tensors, "head"), head)
+    spec, tensors = spec_of(path, config), tensors_of(path, config)
+    declared = Backbone(spec, plugin=config.zoo.plugin, state=lambda: part_of(tensors, "backbone"))
+    return assemble(path, config, declared, part_of(tensors, "head"), head)
+
+
+def _refuse_missing_parts(folder: Path, config: Config, backbone: Backbone | None, head: nn.Module | None) -> None:
+    """Check that a user's own parts are given if the model has them, and only then; all faults at once."""
+    faults = []
+    if backbone is not None and not isinstance(backbone, Backbone):
+        raise OptionError(f"backbone is {type(backbone).__name__}; wrap the network: backbone=zoo.wrap(module, inputs=…)")
+    if is_own(config.zoo.backbone) and backbone is None:
+        faults.append(f"its backbone {config.zoo.backbone!r} is a network of your own: backbone=zoo.wrap(module, …)")
+    if not is_own(config.zoo.backbone) and backbone is not None:
+        faults.append(f"its backbone is {config.zoo.backbone!r}: leave out backbone=")
+    if config.zoo.head == OWN_HEAD and head is None:
+        faults.append("its head is a module of your own: head=module")
+    if config.zoo.head != OWN_HEAD and head is not None:
+        faults.append(f"its head is {config.zoo.head!r}: leave out head=")
+    if faults:
+        headline = f"{str(folder)!r} cannot be opened by its folder alone:"
+        raise SavedModelError(fault_list(headline, faults, "Give what is named to zoo.load"))
+
+
+def _fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Load saved values into a user's own network, in place."""
+    try:
+        module.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise SavedModelError(f"the values in {str(folder)!r} are those of another network: {error}") from error
+
+
+def assemble(
+    folder: Path, config: Config, backbone: Backbone, head_state: Mapping[str, Tensor], head: nn.Module | None = None
+) -> TaskModel:
+    """Build a saved model from the parts of its folder, in eval mode.
+
+    Raises:
+        SavedModelError: If its layer groups are others by now, or tensors of the head are missing or do not fit.
+    """
+    return _assembled(folder, config, backbone.spec, backbone.fresh(), head_state, head)
+
+
+def _assembled(
+    folder: Path, config: Config, spec: BackboneSpec, groups: LayerGroups, head_state: Mapping[str, Tensor], own: nn.Module | None
+) -> TaskModel:
+    if list(groups.names) != config.zoo.layer_groups:
+        then, now = ", ".join(config.zoo.layer_groups), ", ".join(groups.names)
+        raise SavedModelError(f"{str(folder)!r} was saved with the layer groups {then}; {spec.name} now has {now}")
+    head = own_head(spec.features, own, **config.zoo.head_options) if own is not None else _head(folder, config, spec)
+    if absent := [name for name in head.state_dict() if name not in head_state]:
+        raise SavedModelError(f"{str(folder)!r} lacks tensors of the head: {examples(absent)}")
+    _fill(head, head_state, folder)
+    model = TaskModel(
+        groups,
+        head,
+        spec=spec,
+        task=config.task,
+        num_classes=config.num_classes,
+        labels=config.labels,
+        head_name=config.zoo.head,
+        head_options=config.zoo.head_options,
+        plugin=config.zoo.plugin,
+    )
+    if isinstance(model.inputs, Text) and config.zoo.max_length:
+        length = min(config.zoo.max_length, model.inputs.longest)
+        model.inputs = replace(model.inputs.with_length(length), overflow=config.zoo.overflow)
+    model.thresholds = tuple(config.zoo.thresholds) or None
+    check_fields(config, folder)
+    return model.eval()
+
+
+def _head(folder: Path, config: Config, spec: BackboneSpec) -> nn.Module:
+    """Build the saved head, without its values."""
+    declared = default_registry().head(config.zoo.head)
+    try:
+        return build_head(declared, spec, config.num_classes, seed=0, options=config.zoo.head_options)
+    except ZooError:
+        raise
+    except Exception as error:  # of the head's constructor on values of a damaged file: any
+        where = f"{str(folder / 'config.json')!r}: num_classes={config.num_classes} and zoo.head_options={config.zoo.head_options}"
+        raise SavedModelError(f"{where} build no head {config.zoo.head!r} ({describe_error(error)}): the file was changed") from error
+
+
+def open_backbone(folder: Path) -> Backbone:
+    """Return the backbone of a saved model with its groups and preprocessing, to be adapted to another task.
+
+    Raises:
+        SavedModelError: If the folder is no saved model, or its backbone is a network of the user's own.
+    """
+    config = read_config(folder)
+    _refuse_own_backbone(folder, config)
+    spec = spec_of(folder, config)
+    check_fields(config, folder)
+    name = "saved/" + re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)
+    return Backbone(
+        spec.replace(name=name, base=config.zoo.backbone),
+        plugin=config.zoo.plugin,
+        state=lambda: backbone_state(folder, config),
+    )
+
+
+def _refuse_own_backbone(folder: Path, config: Config) -> None:
+    if is_own(config.zoo.backbone):
+        remedy = f"open it with zoo.load({str(folder)!r}, backbone=zoo.wrap(module, …)), and wrap its .backbone for another task"
+        raise SavedModelError(f"{str(folder)!r} holds a network of your own, {config.zoo.backbone!r}; {remedy}")
