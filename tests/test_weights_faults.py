@@ -258,7 +258,7 @@ def test_a_checkpoint_of_a_training_framework_is_read_below_its_prefix(
 
 
 @pytest.mark.usefixtures("toys")
-@pytest.mark.parametrize("extra", ["blocks.7.weight", "blocks.1.se.weight"])
+@pytest.mark.parametrize("extra", ["blocks.7.weight", "blocks.1.se.weight", "conv2.weight", "bn1.gate.weight"])
 def test_the_weights_of_a_deeper_or_another_network_are_an_error_that_counts_what_is_left(
     extra: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -268,6 +268,15 @@ def test_the_weights_of_a_deeper_or_another_network_are_an_error_that_counts_wha
         zoo.get("toy/net", weights=path).build()
     zoo.get("toy/net", weights=path, allow_partial=True).build()
     assert "more inside its blocks" in caplog.text
+
+
+@pytest.mark.parametrize("extra", ["stage4.conv1.weight", "stage2.conv3.weight"])
+def test_stages_whose_names_end_with_a_number_are_blocks(extra: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    state = zoo.get("zoo/glyphnet", weights=False).build().state_dict()
+    safetensors.torch.save_file(state | {extra: torch.ones(2), "fc2.weight": torch.ones(2), "head1.weight": torch.ones(2)}, path)
+    with pytest.raises(CoverageError, match=rf"1 tensor more inside its blocks: {extra}"):
+        zoo.get("zoo/glyphnet", weights=path).build()
 
 
 @pytest.mark.usefixtures("toys")
@@ -294,12 +303,12 @@ def test_tensors_that_are_of_no_head_are_left_out_with_a_warning_that_counts_the
     safetensors.torch.save_file(ToyNet().state_dict() | usual, path)
     zoo.get("toy/net", weights=path).build()
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
-    odd = {"conv0.weight": torch.ones(3), "norm_pre.weight": torch.ones(8)}
+    odd = {"gate.weight": torch.ones(3), "norm_pre.weight": torch.ones(8)}
     safetensors.torch.save_file(ToyNet().state_dict() | usual | odd, path)
     zoo.get("toy/net", weights=path).build()
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "2 tensors of the weights are neither part of the backbone nor of a head" in warning
-    assert "conv0.weight, norm_pre.weight" in warning
+    assert "gate.weight, norm_pre.weight" in warning
 
 
 @pytest.mark.usefixtures("toys")

@@ -28,6 +28,7 @@ _HEAD = re.compile(
     r"fc\d*|(?!conv_)\w*heads?\d*(_\w+)?|classif\w*|cls|last_linear|logits?(_\w+)?|pre_logits|aux\w*|AuxLogits|decode\w*|predict\w*|pooler|"
     r"proj(ect(or|ion)\w*)?|prototypes\w*|queue\w*|score|qa_outputs|mlm\w*|nsp\w*|mask_token|loss\w*|criterion|discriminator\w*|generator\w*"
 )
+_NUMBERED = re.compile(r"(.*?)\d+")  # the name of a block, and what it shares with others of its kind
 
 
 class Fit(NamedTuple):
@@ -158,20 +159,21 @@ def _prefixes(state: Mapping[str, Tensor], module: nn.Module) -> Iterator[str]:
 
 
 def _inside_blocks(unused: Mapping[str, Tensor], module: nn.Module) -> list[str]:
-    """Return leftover parameters inside the numbered blocks of a backbone, or in further blocks of the same kind.
+    """Return leftover parameters inside the numbered blocks of a backbone (``layer.3``, ``stage3``), or in further blocks of the same kind.
 
     They mean that the file is of another network, such as a deeper one. Heads, decoders and known buffers do not count.
     """
     modules = {name for name, _ in module.named_modules() if name}
+    kinds = {match[1] for match in map(_NUMBERED.fullmatch, modules) if match}
     found = []
     for key, value in unused.items():
         *path, last = key.split(".")
         if last in _BUFFERS or not value.is_floating_point():  # a head inside a block would be of another network
             continue
         known = next((end for end in range(len(path), 0, -1) if ".".join(path[:end]) in modules), 0)
-        block = any(part.isdigit() for part in path[:known])
-        further = 0 < known < len(path) and path[known].isdigit() and f"{'.'.join(path[:known])}.0" in modules
-        if known and (block or further):
+        block = any(map(_NUMBERED.fullmatch, path[:known]))
+        further = known < len(path) and not _HEAD.fullmatch(path[known]) and _NUMBERED.fullmatch(".".join(path[: known + 1]))
+        if block or (further and further[1] in kinds):
             found.append(key)
     return found
 
