@@ -1,6 +1,9 @@
+from typing import Any
+
 import pytest
 import torch
 
+import zoo
 from zoo.declare import Features
 from zoo.errors import OptionError
 from zoo.models.heads import LinearHead, MLPHead, Pool
@@ -68,8 +71,37 @@ def test_the_norm_follows_the_activation() -> None:
         assert torch.allclose(head(x), head.linear(hidden))
 
 
-@pytest.mark.parametrize("options", [{"dropout": 1.0}, {"dropout": -0.1}])
-def test_a_dropout_out_of_range_is_refused(options: dict[str, float]) -> None:
+@pytest.mark.parametrize("options", [{"dropout": 1.0}, {"dropout": -0.1}, {"dropout": "a"}, {"dropout": None}])
+def test_a_dropout_out_of_range_is_refused(options: dict[str, Any]) -> None:
     for head in (LinearHead, MLPHead):
         with pytest.raises(OptionError, match="dropout"):
             head(Features(dim=6), 2, **options)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"hidden": 10**12}, r"hidden is 1000000000000: that is a layer of 6 x 1000000000000 values, .* GiB; take at most 715827882"),
+    ({"hidden": 2.5}, r"hidden is 2\.5; it must be a whole number"),
+    ({"hidden": "a", "bias": "no", "activation": 3}, r"(?s)hidden is 'a'.*activation 3 is none of.*bias is 'no'; it must be True or False"),
+    ({"hidden": True}, "hidden is True"),
+    ({"hidden": 0}, "at least 1"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), WRONG)
+def test_options_that_no_layer_can_have_are_refused_before_memory_is_taken(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        MLPHead(Features(dim=6), 2, **options)
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_more_outputs_than_a_machine_can_hold_are_refused(head: str) -> None:
+    with pytest.raises(OptionError, match=r"num_classes is 1000000000000: that is a layer of"):
+        zoo.get("zoo/glyphnet", weights=False).adapt(10**12, head=head)
+
+
+@pytest.mark.parametrize("in_chans", [0, 10**12, 2.5, True])
+def test_channels_that_no_input_has_are_refused_at_once(in_chans: Any) -> None:
+    with pytest.raises(OptionError, match=rf"in_chans is {in_chans}; an input has 1 to 65535 channels"):
+        zoo.get("zoo/glyphnet", weights=False).adapt(3, in_chans=in_chans)
+    with pytest.raises(OptionError, match=rf"in_chans is {in_chans}; an input has 1 to 65535 channels"):
+        zoo.get("zoo/glyphnet", weights=False, in_chans=in_chans)

@@ -191,8 +191,9 @@ DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown option of the head": ({"zoo__head_options": {"foo": 1}}, r"zoo\.head_options=\{'foo': 1\} build no head 'linear'"),
     "an option of another type": ({"zoo__head_options": {"dropout": "x"}}, r"zoo\.head_options="),
     "a newer format": ({"zoo__format": 2}, "was written by a newer zoo; update it"),
-    "a text as mean": ({"zoo__inputs__mean": "abc"}, "mean must be numbers"),
+    "a text as mean": ({"zoo__inputs__mean": "abc"}, "mean is 'abc'; give a list with a finite number per channel"),
     "a huge input": ({"zoo__inputs__size": [10**9, 10**9]}, "at most 65535 pixels"),
+    "very many channels": ({"zoo__options": {"in_chans": 10**12}}, "in_chans is 1000000000000; an input has 1 to 65535"),
     "another mean": ({"zoo__inputs__mean": [0.1, 0.2, 0.3]}, "was changed after it was saved"),
 }
 

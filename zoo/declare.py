@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from zoo.errors import DeclarationError, did_you_mean, fault_list
 from zoo.util.digest_forms import SHA256_DIGITS, is_hexadecimal, is_sha256
+from zoo.util.numbers import is_finite, is_whole
 
 Layers: TypeAlias = "Mapping[str, str | Sequence[str]] | str"
 Layout: TypeAlias = Literal["BCHW", "BHWC", "BCDHW", "BND", "BD"]
@@ -35,7 +37,13 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc", "unlicense"})
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.@-]+)+")
-MAX_PIXELS = 65_535  # of the height and the width of an input
+MAX_PIXELS = 65_535  # of each side of an input
+MAX_CHANNELS = 65_535  # of an input
+_PIXELS = "height and width as whole numbers of pixels, or one number for a square"
+_VOXELS = "depth, height, width as whole numbers of voxels, or one number for a cube"
+_SPACING = "three positive millimetres, or one number for all"
+_PER_CHANNEL = "a list with a finite number per channel, such as (0.5, 0.5, 0.5)"
+_WINDOW = "(centre, width), the width positive"
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -51,7 +59,7 @@ class Image:
 
     Attributes:
         size: Height and width in pixels; one number means a square.
-        mean: Mean per channel, in [0, 1]; its length is the number of channels.
+        mean: Mean per channel, of pictures in [0, 1]; its length is the number of channels.
         std: Standard deviation per channel.
         interpolation: Interpolation of the resize.
         crop: Share of the resized image that the evaluation crop keeps, in (0, 1].
@@ -71,22 +79,20 @@ class Image:
     ready_made: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, int):
-            object.__setattr__(self, "size", (self.size, self.size))
-        object.__setattr__(self, "window", tuple(self.window) if self.window else None)
-        for name in ("size", "mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if odd := [name for name in ("size", "mean", "std") if not all(isinstance(value, int | float) for value in getattr(self, name))]:
-            raise DeclarationError(f"Image: {', '.join(odd)} must be numbers")
+        if odd := _number_faults(self, {"size": (2, _PIXELS), "mean": (1, _PER_CHANNEL), "std": (1, _PER_CHANNEL), "window": (1, _WINDOW)}):
+            _check("Image", odd)
         faults = [
-            (max(self.height, self.width) > MAX_PIXELS, f"size is {self.size}; height and width are at most {MAX_PIXELS} pixels"),
-            (min(self.height, self.width) < 1, f"size is {self.size}; height and width must be at least 1 pixel"),
-            (len(self.mean) != len(self.std), f"mean has {len(self.mean)} channels, std has {len(self.std)}"),
-            (not self.mean, "mean is empty; give one value per channel"),
-            (any(value <= 0 for value in self.std), f"std is {self.std}; every value must be positive"),
-            (not 0 < self.crop <= 1, f"crop is {self.crop}; it must be in (0, 1]"),
+            (len(self.size) != 2, f"size is {self.size}; give {_PIXELS}"),  # type: ignore[arg-type]  # a tuple now
+            (max(self.size) > MAX_PIXELS, f"size is {self.size}; height and width are at most {MAX_PIXELS} pixels"),  # type: ignore[arg-type]
+            (min(self.size) < 1, f"size is {self.size}; height and width must be at least 1 pixel"),  # type: ignore[arg-type]
+            *_channel_faults(self.mean, self.std),
+            (
+                len(self.mean) in (1, 3) and not all(0 <= value <= 1 for value in self.mean),
+                f"mean is {self.mean}; pixels are in [0, 1], so divide a mean of pixels in [0, 255] by 255, and the std with it",
+            ),
+            (not (is_finite(self.crop) and 0 < self.crop <= 1), f"crop is {self.crop!r}; it must be in (0, 1]"),
             (self.interpolation not in INTERPOLATIONS, f"interpolation {self.interpolation!r} is none of {INTERPOLATIONS}"),
-            (not _is_window(self.window), f"window is {self.window}; give (centre, width), the width positive"),
+            (not _is_window(self.window), f"window is {self.window}; give {_WINDOW}"),
         ]
         _check("Image", faults)
 
@@ -176,20 +182,21 @@ class Volume:
     fixed_size: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("size", "spacing"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) * 3 if isinstance(value, int | float) else value and tuple(value))
-        for name in ("mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "window", tuple(self.window) if self.window else None)
-        spacing = self.spacing or (1.0, 1.0, 1.0)
+        given = {
+            "size": (3, _VOXELS),
+            "spacing": (3, _SPACING),
+            "mean": (1, _PER_CHANNEL),
+            "std": (1, _PER_CHANNEL),
+            "window": (1, _WINDOW),
+        }
+        if odd := _number_faults(self, given):
+            _check("Volume", odd)
+        size, spacing = self.size, self.spacing or (1.0, 1.0, 1.0)
         faults = [
-            (len(self.size) != 3 or min(self.size) < 1, f"size is {self.size}; give depth, height, width in voxels"),  # type: ignore[arg-type]  # a tuple now
-            (len(spacing) != 3 or min(spacing) <= 0, f"spacing is {self.spacing}; give three positive millimetres"),  # type: ignore[arg-type]
-            (len(self.mean) != len(self.std), f"mean has {len(self.mean)} channels, std has {len(self.std)}"),
-            (not self.mean, "mean is empty; give one value per channel"),
-            (any(value <= 0 for value in self.std), f"std is {self.std}; every value must be positive"),
-            (not _is_window(self.window), f"window is {self.window}; give (centre, width), the width positive"),
+            (len(size) != 3 or not 1 <= min(size) <= max(size) <= MAX_PIXELS, f"size is {size}; give {_VOXELS}, at most {MAX_PIXELS}"),  # type: ignore[arg-type]  # a tuple now
+            (len(spacing) != 3 or min(spacing) <= 0, f"spacing is {self.spacing}; give {_SPACING}"),  # type: ignore[arg-type]
+            *_channel_faults(self.mean, self.std),
+            (not _is_window(self.window), f"window is {self.window}; give {_WINDOW}"),
         ]
         _check("Volume", faults)
 
@@ -229,10 +236,13 @@ class Features:
         if not self.pool and known:
             object.__setattr__(self, "pool", "avg" if "avg" in known and not self.prefix_tokens else known[0])
         faults = [
-            (self.dim < 1, f"dim is {self.dim}; it must be at least 1"),
+            (not is_whole(self.dim) or self.dim < 1, f"dim is {self.dim!r}; it must be a whole number of at least 1"),
             (not known, f"layout {self.layout!r} is none of {tuple(POOLS)}"),
             (bool(known) and self.pool not in known, f"pool {self.pool!r} does not fit layout {self.layout}: {known}"),
-            (self.prefix_tokens < 0, f"prefix_tokens is {self.prefix_tokens}; it cannot be negative"),
+            (
+                not is_whole(self.prefix_tokens) or self.prefix_tokens < 0,
+                f"prefix_tokens is {self.prefix_tokens!r}; it must be a whole number that is not negative",
+            ),
         ]
         _check("Features", faults)
 
@@ -432,6 +442,36 @@ def from_fields(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         return kind(**values)
     except (TypeError, DeclarationError) as error:
         raise DeclarationError(f"{where}: {error}") from error
+
+
+def _number_faults(declared: Any, wanted: Mapping[str, tuple[int, str]]) -> list[tuple[bool, str]]:
+    """Make fields tuples of finite numbers, in place, and return the faults of those that cannot be.
+
+    Args:
+        declared: A declaration.
+        wanted: For each field how often a single number is repeated (1: a single number is a fault), and what to give.
+    """
+    faults = []
+    for name, (repeat, remedy) in wanted.items():
+        value = getattr(declared, name)
+        if value is None and name in ("window", "spacing"):
+            continue
+        listed = (value,) * repeat if repeat > 1 and is_finite(value) else value
+        of_numbers = hasattr(listed, "__iter__") and all(map(is_whole if name == "size" else is_finite, listed))
+        if of_numbers:
+            object.__setattr__(declared, name, tuple(listed))
+        else:
+            faults.append((True, f"{name} is {reprlib.repr(value)}; give {remedy}"))
+    return faults
+
+
+def _channel_faults(mean: Sequence[float], std: Sequence[float]) -> list[tuple[bool, str]]:
+    return [
+        (len(mean) != len(std), f"mean has {len(mean)} channels, std has {len(std)}"),
+        (not mean, "mean is empty; give one value per channel"),
+        (len(mean) > MAX_CHANNELS, f"mean has {len(mean)} channels; there are at most {MAX_CHANNELS}"),
+        (any(value <= 0 for value in std), f"std is {reprlib.repr(std)}; every value must be positive"),
+    ]
 
 
 def _is_window(window: tuple[float, ...] | None) -> bool:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume
 from zoo.errors import DeclarationError, OptionError, check_options, did_you_mean, fault_list
-from zoo.models.backbone import Backbone, has_pooler
+from zoo.models.backbone import CHANNELS, Backbone, has_pooler, is_channels
 from zoo.models.misplaced import remedies
 from zoo.plugins.loader import load_function
 from zoo.tasks.find import find_task, task_names
+from zoo.util.numbers import is_whole
 
 TEXT_POOLS = ("avg", "token", "max", "last", "pooler")
 SYNONYMS = {"mean": "avg", "average": "avg", "cls": "token", "class": "token"}
@@ -27,14 +28,14 @@ def check_arguments(num_classes: int, task: str, in_chans: int | None, labels: S
     Raises:
         OptionError: Naming every wrong argument and its remedy.
     """
-    is_int = isinstance(num_classes, int) and not isinstance(num_classes, bool)
     known = task_names()
     least = find_task(task).least_outputs if task in known else 1
+    wrong_number = not is_whole(num_classes) or num_classes < least
     remedy = "; a single yes-or-no is task='multi-label', a number task='regression'" if num_classes == 1 else ""
     faults = [
         (task not in known, f"task {task!r}{did_you_mean(str(task), known)} is none of: {', '.join(known)}"),
-        (not is_int or num_classes < least, f"num_classes is {num_classes!r}; {task} needs a whole number of at least {least}{remedy}"),
-        (in_chans is not None and in_chans < 1, f"in_chans is {in_chans}; an input has at least 1 channel"),
+        (wrong_number, f"num_classes is {num_classes!r}; {task} needs a whole number of at least {least}{remedy}"),
+        (in_chans is not None and not is_channels(in_chans), f"in_chans is {in_chans!r}; {CHANNELS}"),
         (labels is not None and len(labels) != num_classes, f"{len(labels or ())} labels are given for {num_classes} classes"),
         (labels is not None and len(set(labels)) != len(labels), f"labels has a name twice: {', '.join(map(str, labels or ()))}"),
     ]

@@ -11,13 +11,14 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.declare import BackboneSpec, Features, Image, Text, Volume
+from zoo.declare import MAX_CHANNELS, BackboneSpec, Features, Image, Text, Volume
 from zoo.errors import OptionError, check_options
 from zoo.models.misplaced import remedies
 from zoo.plugins.loader import load_function
 from zoo.registry.lookup import foreign_folder
 from zoo.registry.registry import default_registry
 from zoo.util.atomic_write import is_file
+from zoo.util.numbers import is_whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -198,13 +199,19 @@ class Backbone:
 
 
 _VOLUME_OPTIONS = {"img_size": "size", "spacing": "spacing"}
+CHANNELS = f"an input has 1 to {MAX_CHANNELS} channels"
+
+
+def is_channels(value: Any) -> bool:
+    """Return whether a value is a possible number of input channels."""
+    return is_whole(value) and 1 <= value <= MAX_CHANNELS
 
 
 def with_options(spec: BackboneSpec, options: Mapping[str, Any]) -> BackboneSpec:
     """Return ``spec`` with build options merged in, and its input adapted to ``img_size`` and ``in_chans``.
 
     Raises:
-        OptionError: If the builder has no such option.
+        OptionError: If the builder has no such option, or there cannot be so many channels.
     """
     if not options:
         return spec
@@ -214,7 +221,9 @@ def with_options(spec: BackboneSpec, options: Mapping[str, Any]) -> BackboneSpec
         inputs = replace(inputs, size=options["img_size"])
     if isinstance(inputs, Volume):
         inputs = replace(inputs, **{field: options[name] for name, field in _VOLUME_OPTIONS.items() if options.get(name)})
-    if isinstance(inputs, Image | Volume) and options.get("in_chans"):
+    if isinstance(inputs, Image | Volume) and options.get("in_chans") is not None:
+        if not is_channels(options["in_chans"]):
+            raise OptionError(f"in_chans is {options['in_chans']!r}; {CHANNELS}")
         chosen = [index % inputs.channels for index in range(options["in_chans"])]
         if options["in_chans"] == 1:
             inputs = replace(inputs, mean=(sum(inputs.mean) / inputs.channels,), std=(sum(inputs.std) / inputs.channels,))

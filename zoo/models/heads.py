@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.declare import POOLS, Features
-from zoo.errors import OptionError, did_you_mean
+from zoo.errors import OptionError, did_you_mean, fault_list
+from zoo.util.numbers import is_finite, is_whole
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -17,6 +19,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_new": partial(nn.GELU, approximate="tanh"),  # its name in transformers
 }
+MAX_PARAMETERS = 2**32  # of one layer of a head: 16 GiB as float32
 
 
 class Pool(nn.Module):
@@ -82,9 +85,10 @@ class LinearHead(nn.Module):
 
     def __init__(self, features: Features, num_classes: int, *, pool: str = "", dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__()
+        _check_options(dropout=dropout, bias=bias)
         self.pool = Pool(features, pool)
-        self.dropout = nn.Dropout(_probability(dropout))
-        self.linear = nn.Linear(features.dim, num_classes, bias=bias)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = _linear(features.dim, num_classes, bias=bias)
         _initialise(self.linear)
 
     def logits(self, pooled: Tensor) -> Tensor:
@@ -128,16 +132,13 @@ class MLPHead(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        if hidden < 1:
-            raise OptionError(f"hidden is {hidden}; a hidden layer has at least 1 unit")
-        if activation not in ACTIVATIONS:
-            raise OptionError(f"activation {activation!r}{did_you_mean(activation, ACTIVATIONS)} is none of: {', '.join(ACTIVATIONS)}")
+        _check_options(hidden=hidden, dropout=dropout, activation=activation, norm=norm, bias=bias)
         self.activation = ACTIVATIONS[activation]()
         self.pool = Pool(features, pool)
-        self.hidden = nn.Linear(features.dim, hidden, bias=bias)
+        self.hidden = _linear(features.dim, hidden, bias=bias, name="hidden")
         self.norm = nn.LayerNorm(hidden, bias=bias) if norm else nn.Identity()
-        self.dropout = nn.Dropout(_probability(dropout))
-        self.linear = nn.Linear(hidden, num_classes)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = _linear(hidden, num_classes)
         nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="tanh" if activation == "tanh" else "relu")
         if bias:
             nn.init.zeros_(self.hidden.bias)
@@ -169,8 +170,9 @@ class TokenHead(nn.Module):
         super().__init__()
         if features.layout != "BND":
             raise OptionError(f"a head for tokens needs features of layout BND, and the backbone gives {features.layout}")
-        self.dropout = nn.Dropout(_probability(dropout))
-        self.linear = nn.Linear(features.dim, num_classes)
+        _check_options(dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = _linear(features.dim, num_classes)
         _initialise(self.linear)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -202,10 +204,36 @@ def _initialise(layer: nn.Linear) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def _probability(dropout: float) -> float:
-    if not 0 <= dropout < 1:
-        raise OptionError(f"dropout is {dropout}; it must be in [0, 1)")
-    return dropout
+def _linear(inputs: int, outputs: int, *, bias: bool = True, name: str = "num_classes") -> nn.Linear:
+    """Return a linear layer of a size that a machine can hold; ``name`` is the option that gives the number of outputs.
+
+    Raises:
+        OptionError: If it would have more than ``MAX_PARAMETERS``.
+    """
+    if inputs * outputs > MAX_PARAMETERS:
+        size = f"a layer of {inputs} x {outputs} values, {inputs * outputs * 4 / 2**30:,.0f} GiB"
+        raise OptionError(f"{name} is {outputs}: that is {size}; take at most {MAX_PARAMETERS // inputs} here")
+    return nn.Linear(inputs, outputs, bias=bias)
+
+
+def _check_options(**given: Any) -> None:
+    """Check the options of a head.
+
+    Raises:
+        OptionError: Listing all faults.
+    """
+    faults = []
+    for name, value in given.items():
+        if name == "hidden" and not (is_whole(value) and value >= 1):
+            faults.append(f"hidden is {value!r}; it must be a whole number of units, at least 1")
+        if name == "dropout" and not (is_finite(value) and 0 <= value < 1):
+            faults.append(f"dropout is {value!r}; it must be in [0, 1)")
+        if name == "activation" and not (isinstance(value, str) and value in ACTIVATIONS):
+            faults.append(f"activation {value!r}{did_you_mean(str(value), ACTIVATIONS)} is none of: {', '.join(ACTIVATIONS)}")
+        if name in ("bias", "norm") and not isinstance(value, bool):
+            faults.append(f"{name} is {value!r}; it must be True or False")
+    if faults:
+        raise OptionError(faults[0] if len(faults) == 1 else fault_list("the head cannot have these options:", faults))
 
 
 class OwnHead(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.declare import BackboneSpec, Features, Inputs, Text, Weights, from_fields
-from zoo.errors import SavedModelError, examples
+from zoo.errors import OptionError, SavedModelError, examples
 from zoo.models.backbone import with_options
 from zoo.plugins.loader import load_function
 from zoo.registry.registry import default_registry
@@ -35,7 +35,7 @@ def spec_of(folder: Path, config: Config) -> BackboneSpec:
         _refuse_other_architecture(spec, changed, where)
     try:
         spec = with_options(spec, changed)
-    except (TypeError, OverflowError, MemoryError) as error:
+    except (TypeError, OptionError) as error:
         raise SavedModelError(f"{where!r}: zoo.options {changed} are not those of {spec.name} ({error}): the file was changed") from error
     features = from_fields(Features, config.zoo.features, where) if config.zoo.features else spec.features
     if config.zoo.base == config.zoo.backbone:  # a member of an open family has its own name

@@ -135,9 +135,9 @@ def _head(folder: Path, config: Config, spec: BackboneSpec) -> nn.Module:
     declared = default_registry().head(config.zoo.head)
     try:
         return build_head(declared, spec, config.num_classes, seed=0, options=config.zoo.head_options)
-    except ZooError:
-        raise
     except Exception as error:  # of the head's constructor on values of a damaged file: any
+        if isinstance(error, ZooError) and not isinstance(error, OptionError):
+            raise
         where = f"{str(folder / 'config.json')!r}: num_classes={config.num_classes} and zoo.head_options={config.zoo.head_options}"
         raise SavedModelError(f"{where} build no head {config.zoo.head!r} ({describe_error(error)}): the file was changed") from error
 
