@@ -187,3 +187,43 @@ def test_a_column_of_patients_is_the_group_and_the_log_says_so(files: Path, colu
     gaps = table(files / "y.csv", f"file_name,label,{column}\nimg/0.png,a,1\nimg/1.png,b,\n")
     assert open_data(gaps).groups == ("1", "no id, row 1")
     assert f"column '{column}' is empty in 1 row of 2" in caplog.text
+
+
+def test_class_names_that_datasets_wrote_into_parquet_are_the_classes(tmp_path: Path) -> None:
+    import datasets  # type: ignore[import-untyped]  # ships no types
+
+    label, tag = datasets.ClassLabel(names=["neg", "pos", "rare"]), datasets.ClassLabel(names=["O", "B-X"])
+    features = {"text": datasets.Value("string"), "label": label, "words": datasets.Sequence(datasets.Value("string"))}
+    features["tags"] = datasets.Sequence(tag)
+    rows = {"text": ["a b", "c d"], "label": [1, 0], "words": [["a", "b"], ["c"]], "tags": [[0, 1], [1]]}
+    hub = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    hub.to_parquet(tmp_path / "x.parquet")
+    columns = {"label": "tags"}
+    for source in (hub, tmp_path / "x.parquet"):
+        single = open_data(source, reads="text")
+        assert (single.classes, single.targets.tolist()) == (("neg", "pos", "rare"), [1, 0])  # type: ignore[union-attr]
+        words = open_data(source, reads="words", task="token-classification", columns=columns)
+        assert (words.classes, [list(row) for row in words.targets]) == (("O", "B-X"), [[0, 1], [1]])  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "metadata", ["no json", "[]", '{"info": {"features": {"label": 3}}}', '{"info": {"features": {"label": {"names": 2}}}}']
+)
+def test_metadata_of_parquet_that_declares_no_classes_leaves_the_numbers(metadata: str, tmp_path: Path) -> None:
+    import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
+    from pyarrow import parquet
+
+    table = pa.table({"text": ["a", "b"], "label": [3, 7]}).replace_schema_metadata({"huggingface": metadata})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    assert open_data(tmp_path / "x.parquet", reads="text").classes == ("3", "7")
+
+
+def test_numbers_of_no_class_are_refused_and_negative_ones_have_no_label(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    metadata = {"huggingface": '{"info": {"features": {"label": {"names": ["a", "b"], "_type": "ClassLabel"}}}}'}
+    for labels, words in ([0, 2], r"the label 2.* is the number of no class; the source declares 2: a, b"), ([0, -1], "no label"):
+        parquet.write_table(pa.table({"text": ["x", "y"], "label": labels}).replace_schema_metadata(metadata), tmp_path / "x.parquet")
+        with pytest.raises(DataError, match=words):
+            open_data(tmp_path / "x.parquet", reads="text")

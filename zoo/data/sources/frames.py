@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from zoo.data.raw import Indicators, Raw, ReadOptions
+from zoo.data.label_cells import indicator_columns, indicators, named
+from zoo.data.raw import Raw, ReadOptions
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.locate import place_files
-from zoo.data.sources.table_files import parse_file, refuse_equal_names
+from zoo.data.sources.table_files import CLASS_NAMES, parse_file, refuse_equal_names
 from zoo.data.table import NO_GROUP
 from zoo.data.texts.text_inputs import texts_of
 from zoo.data.unreadable_input import Unreadable
@@ -38,6 +39,9 @@ USUAL = {
     "group": ("group", "patient_id", "patient", "subject_id", "subject"),
 }
 
+
+_LOOKED_AT = 1000  # rows by which a column is judged
+Cells: TypeAlias = Callable[[str, "int | None"], "list[Any]"]  # of a column, by its name, and how many
 
 TEXT_COLUMNS = (*USUAL["text"], *USUAL["label"])
 
@@ -104,15 +108,23 @@ def read_frame(
         DataError: If a column is missing, there is no row, or files do not exist.
     """
     names = [str(name) for name in frame.columns]
-    chosen = find_columns(names, options, source)
-    if not len(frame):
-        raise DataError(f"{source} has no rows")
     # By position, as column names may be numbers.
     place = {name: index for index, name in enumerate(names)}
-    values = {role: frame.iloc[:, place[name]].tolist() for role, name in chosen.items()}
+
+    def cells(name: str, first: int | None = None) -> list[Any]:
+        return list(frame.iloc[:first, place[name]].tolist())
+
+    chosen = find_columns(names, options, source, cells)
+    if not len(frame):
+        raise DataError(f"{source} has no rows")
+    values = {role: cells(name) for role, name in chosen.items()}
+    classes = frame.attrs.get(CLASS_NAMES, {}).get(chosen.get("label"))
     if options.label_columns and options.labelled is not False:
-        values["label"] = indicators({name: frame.iloc[:, place[name]].tolist() for name in options.label_columns}, source)
-    return raw_of(values, chosen, options, source, base=base)
+        values["label"] = indicators({name: cells(name) for name in options.label_columns}, source)
+    elif classes:
+        values["label"] = [named(label, classes) for label in values["label"]]
+    raw = raw_of(values, chosen, options, source, base=base)
+    return replace(raw, classes=classes) if classes else raw
 
 
 def raw_of(
@@ -173,40 +185,14 @@ def _with_own_groups(values: Sequence[Any], column: str, source: str) -> list[An
     return [f"{NO_GROUP}{row}" if is_empty(value) else value for row, value in enumerate(values)]
 
 
-def indicators(columns: Mapping[str, Sequence[Any]], source: str) -> list[Indicators]:
-    """Return the labels of columns with a value per class; an empty cell is NaN.
-
-    Raises:
-        DataError: If cells are no numbers, naming their columns and rows.
-    """
-    names, parsed, faults = tuple(columns), [], []
-    for name, cells in columns.items():
-        values = [_number(cell) for cell in cells]
-        rows = [f"row {row} ({cells[row]!r})" for row, value in enumerate(values) if value is None]
-        if rows:
-            faults.append(f"column {name!r}: {count(len(rows), 'cell')}, {examples(rows, 2)}")
-        parsed.append([math.nan if value is None else value for value in values])
-    if faults:
-        raise DataError(
-            f"{source}: label columns hold something else than numbers: {examples(faults)}; a label is 0, 1, or empty if unknown"
-        )
-    return [Indicators(names, row) for row in zip(*parsed, strict=True)]
-
-
-def _number(cell: Any) -> float | None:
-    """Return the number of a cell, NaN of an empty one, None of anything else."""
-    if is_empty(cell):
-        return math.nan
-    if isinstance(cell, str) and cell.strip().lower() in ("true", "false"):
-        return float(cell.strip().lower() == "true")
-    try:
-        return float(cell)
-    except (TypeError, ValueError):
-        return None
-
-
-def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dict[str, str]:
+def find_columns(names: Sequence[str], options: ReadOptions, source: str, cells: Cells | None = None) -> dict[str, str]:
     """Return the column of each role: those of the input, ``label``, ``split``, ``group``.
+
+    Args:
+        names: The columns.
+        options: The options of the reader.
+        source: For messages.
+        cells: Gives the first values of a column, by which the remedy is chosen where a column is missing.
 
     Raises:
         DataError: If a required or a named column is missing; all at once, each with the nearest column.
@@ -225,11 +211,7 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dic
     absent = [role for role in wanted if found[role] is None and role in required]
     if absent:
         missing = ", ".join(f"{wanted[role][0]!r}{did_you_mean(wanted[role][0], names)}" for role in absent)
-        renames = ", ".join(f'"{role}": "…"' for role in absent)
-        flags = ",".join(f"{role}=…" for role in absent)
-        hint = f"Name yours with columns={{{renames}}}, on the command line --columns {flags}"
-        if roles[0] == "file_name" and any(name in names for name in (*USUAL["text"], *USUAL["words"])):
-            hint = "It seems to hold texts, and the model reads files"
+        hint = _hint_of_absent(absent, names, roles[0], cells)
         raise DataError(f"{source} has no column {missing}; it has: {', '.join(map(repr, names))}. {hint}")
     if found["group"] not in (None, "group", columns.get("group")):
         if options.labelled is False:
@@ -237,6 +219,18 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str) -> dic
         else:
             log.info("%s: column %r is taken as the group that no split cuts; columns={'group': …} names another", source, found["group"])
     return {role: name for role, name in found.items() if name is not None and not (role == "label" and options.labelled is False)}
+
+
+def _hint_of_absent(absent: Sequence[str], names: Sequence[str], reads: str, cells: Cells | None) -> str:
+    """Return what to do about roles without a column."""
+    if reads == "file_name" and reads in absent and any(name in names for name in (*USUAL["text"], *USUAL["words"])):
+        return "It seems to hold texts, and the model reads files"
+    found = indicator_columns({name: cells(name, _LOOKED_AT) for name in names}) if absent == ["label"] and cells else []
+    if found:
+        columns, flags = examples(list(map(repr, found))), ",".join(found)
+        return f"{columns} look like a column per class: label_columns={found}, on the command line --label-columns {flags}"
+    renames = ", ".join(f'"{role}": "…"' for role in absent)
+    return f"Name yours with columns={{{renames}}}, on the command line --columns {','.join(f'{role}=…' for role in absent)}"
 
 
 def _taken(role: str, names: Sequence[str], options: ReadOptions, source: str) -> str | None:

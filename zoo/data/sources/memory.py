@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from zoo.data.images.decode import check_range
+from zoo.data.label_cells import indicators, named
 from zoo.data.raw import Raw, ReadOptions, join
-from zoo.data.sources.frames import find_columns, indicators, raw_of, usual_columns
+from zoo.data.sources.frames import find_columns, raw_of, usual_columns
 from zoo.data.sources.input_checks import refuse_nul, refuse_swapped, refuse_unordered
 from zoo.data.sources.torch_datasets import Items
 from zoo.data.texts.text_inputs import text_item
@@ -125,24 +126,25 @@ def read_hub(dataset: Any, options: ReadOptions) -> Raw:
     if dataset.format["type"] == "custom":
         raise DataError(f"{source} has a transform (set_transform), which is not run; give dataset.with_format(None), and fit(augment=…)")
     dataset = dataset.with_format(None)  # tensors of with_format("torch") have lost the types of their columns
-    found = find_columns(dataset.column_names, _with_images(dataset, options, source), source)
+
+    def cells(name: str, first: int | None = None) -> list[Any]:
+        return list(dataset.select_columns(name)[:first][name])
+
+    found = find_columns(dataset.column_names, _with_images(dataset, options, source), source, cells)
     pixels = found.get("file_name")
     if pixels is not None and _is_text(dataset.features[pixels]):
         pixels = None  # names of files, which are looked for
-    values: dict[str, list[Any]] = {
-        role: list(dataset.select_columns(name)[:][name]) for role, name in found.items() if role != "file_name" or pixels is None
-    }
+    values: dict[str, list[Any]] = {role: cells(name) for role, name in found.items() if role != "file_name" or pixels is None}
     if options.label_columns and options.labelled is not False:
-        values["label"] = indicators({name: list(dataset.select_columns(name)[:][name]) for name in options.label_columns}, source)
+        values["label"] = indicators({name: cells(name) for name in options.label_columns}, source)
     feature = dataset.features[found["label"]] if "label" in found else None
     feature = getattr(feature, "feature", feature)  # the element type of a list of labels, one per word
-    name: Callable[[Any], str] | None = getattr(feature, "int2str", None)
-    if name is not None:
-        values["label"] = [_named(label, name) for label in values["label"]]
+    classes = tuple(getattr(feature, "names", None) or ())  # of a ClassLabel
+    if classes:
+        values["label"] = [named(label, classes) for label in values["label"]]
     inputs = None if pixels is None else Items(_encoded(dataset.select_columns(pixels), pixels), pixels)
-    classes = tuple(feature.names) if name is not None and feature is not None else None
     raw = raw_of(values, found, options, source, inputs=inputs)
-    return raw if classes is None else replace(raw, classes=classes)
+    return replace(raw, classes=classes) if classes else raw
 
 
 def _is_text(feature: Any) -> bool:
@@ -160,13 +162,6 @@ def _with_images(dataset: Any, options: ReadOptions, source: str) -> ReadOptions
     line = "%s: column %r has the images, and is taken before the names in %r; columns={'file_name': …} names another"
     log.info(line, source, images[0], found[0])
     return replace(options, columns={**options.columns, "file_name": images[0]})
-
-
-def _named(label: Any, name: Callable[[Any], str]) -> Any:
-    if isinstance(label, list):
-        return [_named(one, name) for one in label]
-    # datasets marks unlabelled rows by -1.
-    return None if label is None or label < 0 else name(label)
 
 
 def _encoded(dataset: Any, column: str) -> Any:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ from zoo.util.extras import require_extra
 if TYPE_CHECKING:
     import pandas as pd
 
+CLASS_NAMES = "class_names"  # key in the attrs of a DataFrame: the names of the classes by column
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 _WRAPPED = re.compile(r'"(?:[^"]|"")*"')
 # A Parquet file may unpack to this many bytes, or this many times its own size.
@@ -124,4 +126,23 @@ def _parse_parquet(path: Path) -> pd.DataFrame:
                 )
             batches.append(batch)
         frame: pd.DataFrame = pa.Table.from_batches(batches, schema=file.schema_arrow).to_pandas()
+        frame.attrs[CLASS_NAMES] = _class_names(file.schema_arrow.metadata or {})
     return frame
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the classes of each ClassLabel column, or list of them, that ``datasets`` wrote into a file's schema."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        columns = {str(name): _element(feature) for name, feature in features.items()}
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):  # of another program, or damaged: the numbers remain
+        return {}
+    names = {column: feature.get("names") for column, feature in columns.items() if feature.get("_type") == "ClassLabel"}
+    return {column: tuple(map(str, found)) for column, found in names.items() if isinstance(found, list) and found}
+
+
+def _element(feature: Any) -> dict[str, Any]:
+    """Return the description of a column's values; of lists that of their elements."""
+    while isinstance(feature, list) or (isinstance(feature, dict) and "feature" in feature):
+        feature = feature[0] if isinstance(feature, list) else feature["feature"]
+    return feature if isinstance(feature, dict) else {}

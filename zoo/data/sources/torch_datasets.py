@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from zoo.data.label_cells import indicators
 from zoo.data.raw import Raw, ReadOptions
 from zoo.data.sources import frames
 from zoo.data.sources.input_checks import refuse_swapped
@@ -157,7 +158,7 @@ def _read_dicts(dataset: Any, first: Mapping[Any, Any], options: ReadOptions, so
     columns = _columns(dataset, list(dict.fromkeys((*chosen.values(), *options.label_columns))))
     values = {role: columns[key] for role, key in chosen.items()}
     if options.label_columns and options.labelled is not False:
-        values["label"] = frames.indicators({name: columns[name] for name in options.label_columns}, source)
+        values["label"] = indicators({name: columns[name] for name in options.label_columns}, source)
     inputs: Any = Items(dataset, keys["input"]) if lazy else None
     if options.textual:  # not turned into text, so that other things are refused
         inputs = list(zip(values["text"], values["text_pair"], strict=True)) if "text_pair" in values else values[options.reads]
