@@ -527,6 +527,12 @@ def test_tables_without_endings_and_with_label_columns_train_and_are_measured(
     assert [row["label"] for row in run("predict", "one", "x.csv", "--root", "all", "--json").json]
     several = run("train", "zoo/glyphnet", "y.csv", "--root", "all", "--out", "two", "--task", "multi-label", *common)
     assert "uncertain='mask'" in several.err
+    assert "--uncertain" in several.err
+    labels = ["--task", "multi-label", "--uncertain"]
+    masked = run("train", "zoo/glyphnet", "y.csv", "--root", "all", "--out", "flag", *labels, "mask", *common)
+    assert (masked.code, json.loads(Path("flag/run.json").read_text())["config"]["uncertain"]) == (0, "mask")
+    wrong = run("train", "zoo/glyphnet", "y.csv", *labels, "msk", *common)
+    assert "uncertain is 'msk'; it must be 'mask'" in wrong.err
     (tmp_path / "c.toml").write_text(
         'label_columns = ["light", "dark"]\nroot = "all"\ntask = "multi-label"\nuncertain = "mask"\nvalid = false\n'
     )

@@ -248,8 +248,21 @@ def test_one_hot_columns_of_a_single_label_have_exactly_one_1() -> None:
     table = open_data(frame, label_columns=["dog", "cat"])
     assert table.classes == ("dog", "cat")
     assert table.targets.tolist() == [1, 0, 0, 1]  # type: ignore[union-attr]
-    with pytest.raises(DataError, match=r"needs exactly one 1.*2 rows of 4: row 0 \(2 1\), row 1 \(0 1\)"):
+    with pytest.raises(DataError, match=r"exactly one 1.*2 rows of 4: row 0 \(dog=1, cat=1\), row 1 \(dog=0, cat=0\).*--task multi-label"):
         open_data(frame.assign(dog=[1, 0, 1, 0]), label_columns=["dog", "cat"])
+    with pytest.raises(DataError, match=r"2 rows of 4: row 0 \(dog=0\.5, cat=1\), row 1 \(dog=empty, cat=0\)"):
+        open_data(frame.assign(dog=["0.5", "", "1", "0"]), label_columns=["dog", "cat"])
+
+
+def test_a_table_without_a_label_column_that_has_one_per_class_gets_the_remedy(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"file_name": [write(tmp_path / f"{row}.png").name for row in range(3)], "age": [0, 1, 2], "cat": [1, 0, ""]})
+    frame.assign(dog=[0, 1, -1]).to_csv(tmp_path / "x.csv", index=False)
+    remedy = r"'cat', 'dog' look like a column per class: label_columns=\['cat', 'dog'\], on the command line --label-columns cat,dog"
+    for source in (tmp_path / "x.csv", frame.assign(dog=[0, True, -1], file_name=[str(tmp_path / name) for name in frame.file_name])):
+        with pytest.raises(DataError, match=remedy):
+            open_data(source, labelled=True)
+    with pytest.raises(DataError, match=r"Name yours with columns="):
+        open_data(frame, labelled=True)
 
 
 @pytest.mark.parametrize(("task", "values"), [("single-label", ["b", "a"]), ("single-label", [1, 0]), ("regression", [1.5, 2.0])])

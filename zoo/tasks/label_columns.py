@@ -13,6 +13,8 @@ from zoo.errors import DataError, OptionError, count, did_you_mean, examples
 from zoo.tasks.label_names import check_classes
 from zoo.tasks.task import Task
 
+_SHOWN = 4  # rows of an error
+
 
 def by_task(raw: Raw, task: Task) -> Raw:
     """Return rows whose labels from several columns are as the task reads them.
@@ -35,20 +37,26 @@ def by_task(raw: Raw, task: Task) -> Raw:
 
 
 def _single(raw: Raw) -> list[Any]:
-    labels, odd = list(raw.labels or ()), []
+    labels, odd = list(raw.labels or ()), list[str]()
     for row, label in enumerate(labels):
         if isinstance(label, Indicators):
             ones = [name for name, value in zip(label.names, label.values, strict=True) if value == 1]
             known = all(value in (0, 1) or math.isnan(value) for value in label.values)
             labels[row] = ones[0] if len(ones) == 1 and known else None
             if labels[row] is None:
-                odd.append(f"{item_name(raw.inputs, row)} ({len(ones) if known else 'other values than 0 and'} 1)")
+                odd.append(f"{item_name(raw.inputs, row)} ({_written(label)})" if len(odd) < _SHOWN else "")
     if odd:
         raise DataError(
             f"{raw.source}: each row needs exactly one 1 in its label columns, unlike {count(len(odd), 'row')} of {len(labels)}: "
-            f"{examples(odd)}; correct them, or take task='multi-label', where several or none may apply"
+            f"{examples(odd)}; correct them, or take task='multi-label' (--task multi-label), where several or none may apply"
         )
     return labels
+
+
+def _written(label: Indicators) -> str:
+    """Return a row with the values that are not 0 first, such as ``cat=1, dog=empty, bird=0``."""
+    pairs = sorted(zip(label.names, label.values, strict=True), key=lambda pair: pair[1] == 0)
+    return examples([f"{name}={'empty' if math.isnan(value) else f'{value:g}'}" for name, value in pairs], 6)
 
 
 def in_order(labels: Sequence[Any], classes: Sequence[str] | None, source: str) -> tuple[list[Any], Sequence[str] | None]:

@@ -275,6 +275,7 @@ class Config(BaseModel):
             "what a label of -1 counts as in a multi-label task; `mask` leaves it out of loss and metrics, as a missing one",
             "refused",
             section="Data",
+            flag="HOW",
         ),
     ] = None
     valid_split: Annotated[
