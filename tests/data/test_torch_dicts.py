@@ -226,3 +226,51 @@ def test_heic_in_class_folders_is_read_or_named(tmp_path: Path, caplog: pytest.L
     (tmp_path / "a" / "1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     assert len(open_data(tmp_path)) == 1 + can_read(".heic")
     assert can_read(".heic") or "1 .heic file cannot be decoded (pip install pillow-heif" in caplog.text
+
+
+class Holes(Dicts):
+    """Items of which some are None, as dicts or tuples, or raise."""
+
+    def __init__(self, holes: set[int], *, tuples: bool, raises: bool = False) -> None:
+        super().__init__()
+        self.holes, self.tuples, self.raises = holes, tuples, raises
+
+    def __getitem__(self, index: int) -> Any:
+        if index in self.holes and self.raises:
+            raise OSError("gone")
+        item = super().__getitem__(index)
+        return None if index in self.holes else (item["image"], item["label"]) if self.tuples else item
+
+
+@pytest.mark.parametrize("tuples", [True, False])
+@pytest.mark.parametrize("hole", [0, 5])
+def test_an_item_that_is_none_is_named_with_the_remedy(tuples: bool, hole: int) -> None:
+    with pytest.raises(CorruptInputError, match=rf"item {hole} of the dataset Holes is None .*on_corrupt='skip'.*Subset"):
+        open_data(Holes({hole}, tuples=tuples))
+    with pytest.raises(CorruptInputError, match="item 23 of the dataset Holes is None"):
+        open_data(Holes(set(range(24)), tuples=tuples))
+
+
+@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.parametrize("tuples", [True, False])
+def test_items_that_are_none_or_raise_are_skipped_and_counted(
+    tuples: bool, raises: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    holes = Holes({0, 5, 21}, tuples=tuples, raises=raises)
+    options: dict[str, Any] = {"recipe": "linear-probe", "epochs": 1, "workers": 0, "on_corrupt": "skip", "quiet": True}
+    run = model(2).fit(holes, valid=False, max_corrupt=0.2, out=tmp_path / "run", **options)
+    assert "3 samples of 24 (12.5%) cannot be decoded and are left out" in caplog.text or not tuples
+    assert "are left out" in caplog.text
+    assert "item 5 of the dataset Holes" in caplog.text
+    assert run.history
+    with pytest.raises(DataError, match=r"more than max_corrupt=0\.01"):
+        model(2).fit(holes, valid=False, out=tmp_path / "two", **options)
+
+
+def test_an_item_that_could_not_be_read_once_is_never_used_with_the_label_of_another() -> None:
+    holes = Holes({5}, tuples=True)
+    table = open_data(holes, skip_broken=True)
+    holes.holes = set()
+    assert table.inputs[4] is not None
+    with pytest.raises(CorruptInputError, match="item 5"):
+        table.inputs[5]

@@ -40,6 +40,7 @@ def open_data(
     root: str | os.PathLike[str] | None = None,
     channels: int = 3,
     keep_unreadable: bool = False,
+    skip_broken: bool = False,
 ) -> Table:
     """Open any source as one table without decoding it.
 
@@ -64,6 +65,7 @@ def open_data(
         root: Folder of the files that a table names, with or without suffix; None is that of the table.
         channels: Channels of the images that the model takes.
         keep_unreadable: Keep the rows of files that do not exist, of empty cells, and of texts that are none; see ``Unreadable``.
+        skip_broken: Keep the rows of items that a torch dataset cannot give, to be left out by ``zoo.data.unreadable.drop_corrupt``.
 
     Returns:
         The table.
@@ -74,7 +76,8 @@ def open_data(
     """
     kind = find_task(task)
     check_uncertain(uncertain, kind)
-    raw = by_task(read(source, ReadOptions(columns, labelled, reads, label_columns, root, channels, keep_unreadable)), kind)
+    options = ReadOptions(columns, labelled, reads, label_columns, root, channels, keep_unreadable, skip_broken)
+    raw = by_task(read(source, options), kind)
     if drop_other_classes and raw.labels is not None:
         raw = keep_classes(raw, classes, kind)
     if split is not None:
@@ -100,6 +103,7 @@ def open_train_valid(
     uncertain: str | None = None,
     root: str | os.PathLike[str] | None = None,
     channels: int = 3,
+    skip_broken: bool = False,
 ) -> tuple[Table, Table | None]:
     """Open the training data and the validation data.
 
@@ -122,6 +126,7 @@ def open_train_valid(
         uncertain: What a label of -1 counts as in a multi-label task: ``mask``, ``positive`` or ``negative``; None refuses it.
         root: Folder of the files that a table names, with or without suffix, for both sources; None is that of the table.
         channels: Channels of the images that the model takes.
+        skip_broken: As in ``open_data``.
 
     Returns:
         Two tables with the same classes and no split column, which ``fit`` takes as they are. The second is None if ``valid``
@@ -132,7 +137,7 @@ def open_train_valid(
     """
     if valid is False:
         more: dict[str, Any] = {"label_columns": label_columns, "uncertain": uncertain, "root": root}
-        more |= {"reads": reads, "channels": channels}
+        more |= {"reads": reads, "channels": channels, "skip_broken": skip_broken}
         table = open_data(train, task=task, classes=classes, columns=columns, labelled=True, drop_other_classes=drop_other_classes, **more)
         check_trainable(table)
         equal_samples(table)  # logs labels that contradict each other
@@ -141,7 +146,7 @@ def open_train_valid(
         raise OptionError("give either a validation source or valid_split=, not both")
     kind = find_task(task)
     check_uncertain(uncertain, kind)
-    options = ReadOptions(columns, labelled=True, reads=reads, label_columns=label_columns, root=root, channels=channels)
+    options = ReadOptions(columns, True, reads, label_columns, root, channels, skip_broken=skip_broken)
     raw, other = by_task(read(train, options), kind), None if valid is None else by_task(read(valid, options), kind)
     if drop_other_classes:
         raw, other = keep_classes(raw, classes, kind), other and keep_classes(other, classes, kind)

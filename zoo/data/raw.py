@@ -29,6 +29,7 @@ class ReadOptions:
         root: Folder of the files that a table names, or None for that of the table.
         channels: Channels of the images that the model takes.
         keep_unreadable: Whether inputs that cannot be read keep their row: files that do not exist, empty cells, and texts that are none.
+        skip_broken: Whether items of a torch dataset that cannot be read stay without a label of their own, to be left out.
     """
 
     columns: Mapping[str, Any] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class ReadOptions:
     root: str | os.PathLike[str] | None = None
     channels: int = 3
     keep_unreadable: bool = False
+    skip_broken: bool = False
 
     def __post_init__(self) -> None:
         # Columns of a DataFrame, and of a file without header, may be numbers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,14 @@ from zoo.data.sources.cells import is_empty
 from zoo.data.sources.image_files import IMAGE_SUFFIXES
 from zoo.data.sources.locate import place_files
 from zoo.data.sources.table_contents import OTHER_KINDS
-from zoo.data.sources.torch_datasets import of_loader, read_torch
+from zoo.data.sources.torch_datasets import read_torch
 from zoo.data.table import Table
 from zoo.data.unreadable_input import Unreadable
 from zoo.declare import Inputs, Text
 from zoo.errors import CorruptInputError, DataError, OptionError, examples
 from zoo.tasks.find import find_task
 
+log = logging.getLogger("zoo")
 _KINDS = (
     "a folder of images, a CSV, TSV, JSON lines or Parquet file, a DataFrame, a datasets.Dataset, a torch Dataset of (input, target), "
     "(X, y) arrays, or a list of paths, PIL images or arrays"
@@ -76,6 +78,29 @@ def _read(source: Any, options: ReadOptions) -> Raw:
     if isinstance(source, _class("pandas", "Series")):
         source = source.tolist()
     return _read_texts(source, options) if options.textual else _read_memory(source, options)
+
+
+def of_loader(data: Any) -> Any:
+    """Return the dataset of a torch ``DataLoader``, whose batches, order and workers are replaced by the run's.
+
+    Raises:
+        DataError: If its sampler or its collate function changes the samples.
+    """
+    loaders = sys.modules.get("torch.utils.data")
+    if loaders is None or not isinstance(data, loaders.DataLoader):
+        return data
+    if isinstance(data.dataset, loaders.IterableDataset):
+        return data.dataset
+    plain = (loaders.SequentialSampler, loaders.RandomSampler)
+    own = [] if isinstance(data.sampler, plain) else [f"sampler {type(data.sampler).__name__}"]
+    if data.batch_sampler is not None and type(data.batch_sampler) is not loaders.BatchSampler:
+        own.append(f"batch sampler {type(data.batch_sampler).__name__}")
+    own += [] if data.collate_fn is loaders.default_collate else [f"collate_fn {getattr(data.collate_fn, '__name__', 'of its own')}"]
+    if own:
+        remedy = "give its dataset, and balanced_sampling=True or a Subset for the sampler"
+        raise DataError(f"a DataLoader with the {' and the '.join(own)} is not read, because the run makes the batches; {remedy}")
+    log.info("of the DataLoader its dataset is read; batch size, order and workers are those of the run")
+    return data.dataset
 
 
 def names_file(text: str) -> bool:

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -38,13 +38,15 @@ _KEYS = {
     "split": frames.USUAL["split"],
 }
 _WHOLE = object()
+_TRIED = 100  # items, to find one that can be read
 
 
 class Items(Sequence[Any]):
     """One element of each item of a dataset: position 0 of its tuples, or a key of its dicts; without ``part`` the item itself."""
 
-    def __init__(self, dataset: Any, part: Any = _WHOLE) -> None:
+    def __init__(self, dataset: Any, part: Any = _WHOLE, broken: frozenset[int] = frozenset()) -> None:
         self.dataset, self.part = dataset, part
+        self.broken = broken  # items that could not be read once, and have no label
         self.whole = part is _WHOLE  # survives pickling, which _WHOLE does not
 
     def of(self, dataset: Any) -> Items:
@@ -58,23 +60,35 @@ class Items(Sequence[Any]):
         """Return one element.
 
         Raises:
-            CorruptInputError: If the dataset raises, with the index and the error.
+            CorruptInputError: If the dataset raises or has None there, with the index and the error.
         """
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)  # ends an iteration
-        return fetch(self.dataset, int(index), (self.part,) if not self.whole else ())
+        if index in self.broken:
+            raise _is_none(self.dataset, index)
+        found = fetch(self.dataset, int(index), (self.part,) if not self.whole else ())
+        if found is None:
+            raise _is_none(self.dataset, index)
+        return found
+
+
+def _is_none(dataset: Any, index: int) -> CorruptInputError:
+    remedy = "on_corrupt='skip' leaves out such images in training, and a Subset of the others does everywhere"
+    return CorruptInputError(f"item {index} of the dataset {type(dataset).__name__} is None or cannot be read; {remedy}")
 
 
 def fetch(dataset: Any, index: int, parts: Sequence[Any] = ()) -> Any:
     """Return an item of a dataset, or the part of it that a path of keys and positions leads to.
 
     Raises:
-        CorruptInputError: If the dataset raises, or the part is missing.
+        CorruptInputError: If the dataset raises or its item is None, or the part is missing.
     """
     try:
         found = dataset[index]
+        if found is None:
+            raise _is_none(dataset, index)
         for part in parts:
             found = found[part]
         return found
@@ -137,8 +151,39 @@ def _length(dataset: Any, source: str) -> int:
         ) from error
 
 
+def _first(dataset: Any) -> Any:
+    """Return the first item that can be read.
+
+    Raises:
+        CorruptInputError: If none of the first ones can.
+    """
+    for index in range(min(len(dataset), _TRIED) - 1):
+        with suppress(CorruptInputError):
+            return fetch(dataset, index)
+    return fetch(dataset, min(len(dataset), _TRIED) - 1)
+
+
+def _of_each(dataset: Any, get: Callable[[int], Any], *, skip: bool) -> tuple[list[Any], frozenset[int]]:
+    """Return a value for each item, and the items that cannot be read: these have the value of another one, and are left out later.
+
+    Raises:
+        CorruptInputError: If one cannot be read, unless ``skip``.
+    """
+    values, broken = list[Any](), set[int]()
+    for index in range(len(dataset)):
+        try:
+            values.append(get(index))
+        except CorruptInputError:
+            if not skip:
+                raise
+            values.append(None)
+            broken.add(index)
+    other = next((value for index, value in enumerate(values) if index not in broken), None)
+    return [other if index in broken else value for index, value in enumerate(values)], frozenset(broken)
+
+
 def _read_items(dataset: Any, options: ReadOptions, source: str) -> Raw:
-    first = fetch(dataset, 0)
+    first = _first(dataset)
     if isinstance(first, Mapping):
         return _read_dicts(dataset, first, options, source)
     if options.named:
@@ -146,7 +191,8 @@ def _read_items(dataset: Any, options: ReadOptions, source: str) -> Raw:
     if not isinstance(first, tuple | list) or len(first) < 2:
         return Raw(Items(dataset) if not isinstance(first, tuple | list) else Items(dataset, 0), None, source=source)
     refuse_swapped(first[0], first[1], source)
-    return _labelled(dataset, Raw(Items(dataset, 0), _targets(dataset, source), source=source))
+    targets, broken = _targets(dataset, source, skip=options.skip_broken)
+    return _labelled(dataset, Raw(Items(dataset, 0, broken), targets, source=source))
 
 
 def _read_dicts(dataset: Any, first: Mapping[Any, Any], options: ReadOptions, source: str) -> Raw:
@@ -155,28 +201,30 @@ def _read_dicts(dataset: Any, first: Mapping[Any, Any], options: ReadOptions, so
     roles = {"input": options.reads if options.textual else "file_name"}
     chosen = {roles.get(role, role): key for role, key in keys.items() if not (lazy and role == "input")}
     # One pass over the items, as each decodes its input.
-    columns = _columns(dataset, list(dict.fromkeys((*chosen.values(), *options.label_columns))))
+    wanted = list(dict.fromkeys((*chosen.values(), *options.label_columns)))
+    columns, broken = _columns(dataset, wanted, skip=options.skip_broken and lazy)
     values = {role: columns[key] for role, key in chosen.items()}
     if options.label_columns and options.labelled is not False:
         values["label"] = indicators({name: columns[name] for name in options.label_columns}, source)
-    inputs: Any = Items(dataset, keys["input"]) if lazy else None
+    inputs: Any = Items(dataset, keys["input"], broken) if lazy else None
     if options.textual:  # not turned into text, so that other things are refused
         inputs = list(zip(values["text"], values["text_pair"], strict=True)) if "text_pair" in values else values[options.reads]
     raw = frames.raw_of(values, chosen, options, source, inputs=inputs)
     return raw if "label" not in chosen else _labelled(dataset, raw, chosen["label"])
 
 
-def _columns(dataset: Any, keys: Sequence[Any]) -> dict[Any, list[Any]]:
-    """Return the values of keys of all items."""
-    columns: dict[Any, list[Any]] = {key: [] for key in keys}
-    for index in range(len(dataset) if keys else 0):
+def _columns(dataset: Any, keys: Sequence[Any], *, skip: bool) -> tuple[dict[Any, list[Any]], frozenset[int]]:
+    """Return the values of keys of all items, and the items that cannot be read."""
+
+    def values_of(index: int) -> list[Any]:
         item = fetch(dataset, index)
         absent = [repr(key) for key in keys if not isinstance(item, Mapping) or key not in item]
         if absent:
             raise DataError(f"item {index} of the dataset {type(dataset).__name__} has no {', '.join(absent)}, which its first item has")
-        for key in keys:
-            columns[key].append(_plain(item[key]))
-    return columns
+        return [_plain(item[key]) for key in keys]
+
+    rows, broken = _of_each(dataset, values_of, skip=skip) if keys else ([], frozenset())
+    return {key: [row[place] for row in rows] for place, key in enumerate(keys)}, broken
 
 
 def find_keys(first: Mapping[Any, Any], options: ReadOptions, source: str) -> dict[str, Any]:
@@ -225,29 +273,6 @@ def _labelled(dataset: Any, raw: Raw, key: Any = None) -> Raw:
     return raw
 
 
-def of_loader(data: Any) -> Any:
-    """Return the dataset of a torch ``DataLoader``, whose batches, order and workers are replaced by the run's.
-
-    Raises:
-        DataError: If its sampler or its collate function changes the samples.
-    """
-    loaders = sys.modules.get("torch.utils.data")
-    if loaders is None or not isinstance(data, loaders.DataLoader):
-        return data
-    if isinstance(data.dataset, loaders.IterableDataset):
-        return data.dataset
-    plain = (loaders.SequentialSampler, loaders.RandomSampler)
-    own = [] if isinstance(data.sampler, plain) else [f"sampler {type(data.sampler).__name__}"]
-    if data.batch_sampler is not None and type(data.batch_sampler) is not loaders.BatchSampler:
-        own.append(f"batch sampler {type(data.batch_sampler).__name__}")
-    own += [] if data.collate_fn is loaders.default_collate else [f"collate_fn {getattr(data.collate_fn, '__name__', 'of its own')}"]
-    if own:
-        remedy = "give its dataset, and balanced_sampling=True or a Subset for the sampler"
-        raise DataError(f"a DataLoader with the {' and the '.join(own)} is not read, because the run makes the batches; {remedy}")
-    log.info("of the DataLoader its dataset is read; batch size, order and workers are those of the run")
-    return data.dataset
-
-
 def _class_names(dataset: Any, key: Any = None) -> tuple[str, ...] | None:
     """Return the names of classes that a dataset, or the one below a ``Subset`` or a ``ConcatDataset``, has."""
     if isinstance(dataset, _torch_class("Subset")):
@@ -275,12 +300,15 @@ def _feature_names(dataset: Any, key: Any) -> list[str]:
     return list(names) if isinstance(names, list | tuple) else []
 
 
-def _targets(dataset: Any, source: str) -> list[Any]:
-    """Return the targets that a dataset delivers; those that it stores where some items agree with them, as reading items is slow."""
+def _targets(dataset: Any, source: str, *, skip: bool) -> tuple[list[Any], frozenset[int]]:
+    """Return the targets that a dataset delivers, and the items that cannot be read.
+
+    Those that it stores where some items agree with them, as reading items is slow.
+    """
     stored = _stored_targets(dataset)
     if stored is not None and _agrees(dataset, stored, source):
-        return stored
-    return [_plain(fetch(dataset, index, (1,))) for index in range(len(dataset))]
+        return stored, frozenset()
+    return _of_each(dataset, lambda index: _plain(fetch(dataset, index, (1,))), skip=skip)
 
 
 def _agrees(dataset: Any, stored: Sequence[Any], source: str) -> bool:

@@ -337,7 +337,7 @@ class Config(BaseModel):
     def opening(self) -> dict[str, Any]:
         """The options that are arguments of ``open_train_valid``."""
         names = ("columns", "valid_split", "seed", "allow_leak", "drop_other_classes", "label_columns", "uncertain", "root")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"skip_broken": self.on_corrupt == "skip"}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
