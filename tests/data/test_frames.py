@@ -227,3 +227,48 @@ def test_numbers_of_no_class_are_refused_and_negative_ones_have_no_label(tmp_pat
         parquet.write_table(pa.table({"text": ["x", "y"], "label": labels}).replace_schema_metadata(metadata), tmp_path / "x.parquet")
         with pytest.raises(DataError, match=words):
             open_data(tmp_path / "x.parquet", reads="text")
+
+
+@pytest.mark.parametrize("name", ["path", "image_path", "filepath", "file_name"])
+@pytest.mark.parametrize("other", [["a cat", "a dog"], [101, 102], ["", None], ["img-17", "img-18"]])
+def test_of_several_usual_columns_the_one_that_has_files_is_read(name: str, other: list[Any], files: Path) -> None:
+    frame = pd.DataFrame({"image": other, name: ["img/0.png", "img/1.png"], "label": ["a", "b"]})
+    assert open_data(frame, root=files).inputs == [str(files / "img/0.png"), str(files / "img/1.png")]
+    if None not in other:
+        frame.to_csv(files / "x.csv", index=False)
+        assert open_data(files / "x.csv").inputs == [str(files / "img/0.png"), str(files / "img/1.png")]
+
+
+def test_images_in_a_column_are_read_where_another_names_files_that_are_gone(files: Path) -> None:
+    encoded = [(files / f"img/{row}.png").read_bytes() for row in range(2)]
+    frame = pd.DataFrame({"path": ["gone/0.png", "gone/1.png"], "image": encoded, "label": ["a", "b"]})
+    assert open_data(frame).inputs == encoded
+    with pytest.raises(
+        DataError, match=r"do not exist.*column 'path' was read, not 'image': columns=\{'file_name': …\} \(--columns file_name="
+    ):
+        open_data(frame.assign(image=["x", "y"]))
+
+
+@pytest.mark.parametrize("marks", [[False, False, False, True], ["False", "False", "False", "True"], [0, 0, 0, 1]])
+def test_is_valid_marks_the_rows_for_validation(marks: list[Any], files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "zoo")
+    rows = {"path": [f"img/{row}.png" for row in range(4)], "label": ["a", "b", "a", "b"], "is_valid": marks}
+    pd.DataFrame(rows).to_csv(files / "x.csv", index=False)
+    train, valid = open_train_valid(files / "x.csv")
+    assert (len(train), valid and valid.inputs) == (3, [str(files / "img/3.png")])
+    assert "the 1 of 4 rows whose column 'is_valid' is true are the validation part" in caplog.text
+
+
+def test_is_valid_that_is_true_for_most_rows_is_asked_about(files: Path) -> None:
+    rows = {"path": [f"img/{row}.png" for row in range(4)], "label": ["a", "b", "a", "b"], "is_valid": [True, True, True, False]}
+    frame = pd.DataFrame(rows)
+    with pytest.raises(DataError, match=r"'is_valid' is true in 3 of 4 rows.*columns=\{'split': 'is_valid'\} \(--columns split=is_valid\)"):
+        open_train_valid(frame, root=files)
+    train = open_data(frame, root=files, split="train", columns={"split": "is_valid"})
+    assert train.inputs == [str(files / "img/3.png")]
+    whole = frame.assign(is_valid=True)
+    assert len(open_data(whole, root=files)) == 4
+    with pytest.raises(DataError, match="train"):
+        open_train_valid(whole, root=files)
+    both = frame.assign(split=["train", "train", "val", "val"])
+    assert [len(part or ()) for part in open_train_valid(both, root=files)] == [2, 2]

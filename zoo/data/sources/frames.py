@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from zoo.data.label_cells import indicator_columns, indicators, named
 from zoo.data.raw import Raw, ReadOptions
 from zoo.data.sources.cells import is_empty
-from zoo.data.sources.locate import place_files
+from zoo.data.sources.locate import any_is_placed, place_files
 from zoo.data.sources.table_files import CLASS_NAMES, parse_file, refuse_equal_names
 from zoo.data.table import NO_GROUP
 from zoo.data.texts.text_inputs import texts_of
@@ -35,12 +35,14 @@ USUAL = {
     "text_pair": ("text_pair", "text2", "sentence2", "hypothesis", "answer"),
     "words": ("words", "tokens"),
     "label": ("label", "labels", "tags", "ner_tags"),
-    "split": ("split",),
+    "split": ("split", "is_valid"),
     "group": ("group", "patient_id", "patient", "subject_id", "subject"),
 }
 
 
 _LOOKED_AT = 1000  # rows by which a column is judged
+_TRIED = 20  # rows whose files are looked for
+_MARKS = {"true": "valid", "1": "valid", "1.0": "valid", "false": "train", "0": "train", "0.0": "train"}  # of fastai's is_valid
 Cells: TypeAlias = Callable[[str, "int | None"], "list[Any]"]  # of a column, by its name, and how many
 
 TEXT_COLUMNS = (*USUAL["text"], *USUAL["label"])
@@ -114,6 +116,7 @@ def read_frame(
     def cells(name: str, first: int | None = None) -> list[Any]:
         return list(frame.iloc[:first, place[name]].tolist())
 
+    options, doubt = _with_files(names, cells, options, source, base)
     chosen = find_columns(names, options, source, cells)
     if not len(frame):
         raise DataError(f"{source} has no rows")
@@ -123,8 +126,34 @@ def read_frame(
         values["label"] = indicators({name: cells(name) for name in options.label_columns}, source)
     elif classes:
         values["label"] = [named(label, classes) for label in values["label"]]
-    raw = raw_of(values, chosen, options, source, base=base)
+    try:
+        raw = raw_of(values, chosen, options, source, base=base)
+    except DataError as error:
+        raise DataError(f"{error}{doubt}") from error
     return replace(raw, classes=classes) if classes else raw
+
+
+def _with_files(names: Sequence[str], cells: Cells, options: ReadOptions, source: str, base: Path | None) -> tuple[ReadOptions, str]:
+    """Return options that name the first of several usual columns that has files or images, and a hint for errors if none has."""
+    found = [] if options.textual or "file_name" in options.columns else usual_columns("file_name", names)
+    if len(found) < 2:
+        return options, ""
+    fitting = [name for name in found if _has_files(cells(name, _TRIED), base, options)]
+    others = examples([repr(name) for name in found[1:]])
+    if not fitting:
+        return options, f"; column {found[0]!r} was read, not {others}: columns={{'file_name': …}} (--columns file_name=…) names another"
+    if fitting[0] != found[0]:
+        line = "%s: column %r has the files, and is taken before %r, which names none; columns={'file_name': …} names another"
+        log.info(line, source, fitting[0], found[0])
+    return replace(options, columns={**options.columns, "file_name": fitting[0]}) if fitting[0] != found[0] else options, ""
+
+
+def _has_files(cells: Sequence[Any], base: Path | None, options: ReadOptions) -> bool:
+    """Return whether some cells are images or names of files."""
+    given = [_file_name(cell) for cell in cells if not is_empty(cell)]
+    named = [cell for cell in given if isinstance(cell, str)]
+    others = [cell for cell in given if not isinstance(cell, str | float)]
+    return bool(others) or any_is_placed(named, base, options.root, reads=options.reads)
 
 
 def raw_of(
@@ -164,9 +193,29 @@ def raw_of(
         values.get("label"),
         classes=tuple(options.label_columns) or None if "label" in values else None,
         groups=[group_text(group) for group in values["group"]] if "group" in values else None,
-        splits=[group_text(split) for split in values["split"]] if "split" in values else None,
+        splits=_split_names(values["split"], chosen["split"], options, source) if "split" in values else None,
         source=source,
     )
+
+
+def _split_names(values: Sequence[Any], column: str, options: ReadOptions, source: str) -> list[str]:
+    """Return the split of each row; of a column ``is_valid`` of true and false (fastai's) ``valid`` and ``train``.
+
+    Raises:
+        DataError: If most rows are marked as validation, and nobody said that the column means that.
+    """
+    names = [group_text(value) for value in values]
+    if plain_name(column) != "isvalid" or not all(name.strip().lower() in _MARKS for name in names):
+        return names
+    marked = [_MARKS[name.strip().lower()] for name in names]
+    held = marked.count("valid")
+    if len(marked) / 2 < held < len(marked) and "split" not in options.columns and options.labelled:
+        raise DataError(
+            f"{source}: column {column!r} is true in {held} of {len(marked)} rows; where that marks the rows for validation, say so with "
+            f"columns={{'split': {column!r}}} (--columns split={column}), and else drop or rename the column"
+        )
+    log.info("%s: the %d of %d rows whose column %r is true are the validation part", source, held, len(marked), column)
+    return marked
 
 
 def _file_name(cell: Any) -> Any:
@@ -238,7 +287,7 @@ def _taken(role: str, names: Sequence[str], options: ReadOptions, source: str) -
     if role in options.columns:
         return options.columns[role] if options.columns[role] in names else None
     found = usual_columns(role, names)
-    if len(found) > 1 and (role in _INPUTS[options.reads][:1] or (role == "label" and options.labelled is not False)):
+    if len(found) > 1 and (role in _INPUTS[options.reads][:1] or (role in ("label", "split") and options.labelled is not False)):
         others = examples([repr(name) for name in found[1:]])
         log.info("%s: column %r is taken as the %s, not %s; columns={%r: …} names another", source, found[0], role, others, role)
     return found[0] if found else None

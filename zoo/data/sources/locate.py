@@ -38,11 +38,7 @@ def place_files(
     Raises:
         DataError: If files do not exist, unless ``missing_ok``, or a name fits several, naming the first four.
     """
-    folder = "" if base is None else str(base)
-    if root is not None:
-        folder = os.path.expanduser(os.fspath(root))  # noqa: PTH111  # Path's raises for an unknown user
-        if not os.path.isdir(folder):  # noqa: PTH112
-            raise DataError(f"root is {folder!r}, and there is no such folder")
+    folder = _folder(base, root)
     # os.path is ten times faster than Path over 10^5 rows.
     placed = [os.path.join(folder, item) if isinstance(item, str | os.PathLike) else item for item in inputs]  # noqa: PTH118
     series = reads == "volume"  # as a folder of DICOM files
@@ -70,6 +66,31 @@ def place_files(
     if len(rows) > len(missing):
         log.info("%s: %s of %d found %s", source, count(len(rows) - len(missing), "file"), len(placed), places.how(folder))
     return placed
+
+
+def any_is_placed(
+    names: Sequence[str], base: Path | None = None, root: str | os.PathLike[str] | None = None, *, reads: str = "image"
+) -> bool:
+    """Return whether one of some names is found as ``place_files`` finds it.
+
+    Raises:
+        DataError: If there is no folder ``root``.
+    """
+    folder, series = _folder(base, root), reads == "volume"
+    if any(_exists(os.path.join(folder, name), folders=series) for name in names):  # noqa: PTH118
+        return True
+    places = _Places(folder, deep=root is not None, folders=series)
+    return any(places.of(name) for name in names)
+
+
+def _folder(base: Path | None, root: str | os.PathLike[str] | None) -> str:
+    """Return the folder that names are relative to; empty for the current one."""
+    if root is None:
+        return "" if base is None else str(base)
+    folder = os.path.expanduser(os.fspath(root))  # noqa: PTH111  # Path's raises for an unknown user
+    if not os.path.isdir(folder):  # noqa: PTH112
+        raise DataError(f"root is {folder!r}, and there is no such folder")
+    return folder
 
 
 def _exists(path: str, *, folders: bool) -> bool:
