@@ -267,3 +267,14 @@ def test_an_unlabelled_value_in_a_list_of_class_labels_is_refused_with_its_row(t
 def test_a_class_name_of_very_many_digits_is_sorted_as_text() -> None:
     long = "1" * 5000
     assert open_data((np.zeros((3, 6, 6), np.uint8), ["2", "10", long])).classes == ("10", long, "2")
+
+
+@pytest.mark.parametrize("texts", [["a", ("b", "c"), "d"], ["a", ["b", "c"], "d"]])
+def test_single_texts_and_pairs_in_one_source_are_refused_with_the_rows(texts: list[Any]) -> None:
+    for source in ((texts, ["x", "y", "x"]), [texts[0], texts[1], texts[0]]):
+        with pytest.raises(DataError, match=r"1 of 3 samples are pairs of texts, unlike the others: row 1; give every"):
+            open_data(source, reads="text")
+    with pytest.raises(DataError, match=r"1 of 3 samples are single texts, unlike the others: row 2"):
+        open_data(([("a", "b"), ["c", "d"], "e"], [0, 1, 0]), reads="text")
+    assert open_data(texts, reads="text", labelled=False).inputs == ["a", ("b", "c"), "d"]
+    assert open_data(([("a", "b"), ["c", "d"]], [0, 1]), reads="text").inputs == [("a", "b"), ("c", "d")]

@@ -16,7 +16,7 @@ from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.sources.frames import find_columns, raw_of, usual_columns
 from zoo.data.sources.input_checks import refuse_nul, refuse_swapped, refuse_unordered
 from zoo.data.sources.torch_datasets import Items
-from zoo.data.texts.text_inputs import text_item
+from zoo.data.texts.text_inputs import refuse_mixed, text_item
 from zoo.data.unreadable_input import unreadable
 from zoo.errors import DataError, count, examples
 
@@ -113,6 +113,8 @@ def read_texts(inputs: Any, labels: Any, options: ReadOptions, source: str = "th
         named = examples([f"row {row} ({reason})" for row, reason in refused.items()])
         kind = "a text or a list of words" if of_words else "a text or a pair of texts"
         raise DataError(f"{source}: {count(len(refused), 'input')} of {len(items)} cannot be read as {kind}: {named}; remove them")
+    if options.labelled is not False and not of_words:
+        refuse_mixed(items, source)
     if labels is not None and len(labels) != len(items):
         raise DataError(f"{source}: {count(len(items), 'input')}, but {count(len(labels), 'label')}; give one label per input")
     return Raw(items, None if labels is None else _listed(labels), source=source)

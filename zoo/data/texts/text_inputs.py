@@ -54,6 +54,22 @@ def _is_broken(text: str) -> bool:
     return False
 
 
+def refuse_mixed(items: Sequence[Any], source: str) -> None:
+    """Check that samples are all single texts or all pairs, which a model would learn to tell apart by their form.
+
+    Raises:
+        DataError: Naming the rows of the rarer kind.
+    """
+    pairs = [f"row {row}" for row, item in enumerate(items) if isinstance(item, tuple)]
+    single = [f"row {row}" for row, item in enumerate(items) if isinstance(item, str)]
+    if pairs and single:
+        rare, kind = (pairs, "pairs of texts") if len(pairs) <= len(single) else (single, "single texts")
+        raise DataError(
+            f"{source}: {len(rare)} of {count(len(items), 'sample')} are {kind}, unlike the others: {examples(rare)}; give every sample a "
+            "second text, as a tuple or list of two, or none"
+        )
+
+
 def _pair(first: str | Unreadable, second: str | Unreadable) -> tuple[str, str] | Unreadable:
     if isinstance(first, Unreadable):
         return first
