@@ -217,6 +217,40 @@ def test_models_of_sentencepiece_encode_as_transformers_does(kind: str, file: st
     assert open_tokenizer(str(tmp_path / "saved")).encode(TEXTS, 20) == told.encode(TEXTS, 20)
 
 
+@pytest.mark.parametrize("missing", [["sentencepiece"], ["google.protobuf"], ["sentencepiece", "google.protobuf"]])
+@pytest.mark.parametrize(
+    ("kind", "file"), [("xlm-roberta-xl", "sentencepiece.bpe.model"), ("albert", "spiece.model"), ("t5", "spiece.model")]
+)
+def test_a_vocabulary_whose_reader_is_not_installed_names_the_package(
+    kind: str, file: str, missing: list[str], unigram: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / file).write_bytes(unigram)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    for module in missing:
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    packages = [module.removeprefix("google.") for module in missing]
+    words = (
+        rf"{file} of sentencepiece, and needs the packages? {' and '.join(packages)}: pip install {' '.join(packages)}\. A tokenizer\.json"
+    )
+    with pytest.raises(zoo.ZooError, match=words):
+        open_tokenizer(str(tmp_path))
+
+
+def test_the_package_that_a_family_splits_texts_by_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "roformer"}))
+    monkeypatch.setitem(sys.modules, "rjieba", None)
+    with pytest.raises(zoo.ZooError, match="needs the package rjieba: pip install rjieba"):
+        open_tokenizer(str(tmp_path))
+
+
+def test_a_tokenizer_that_is_whole_needs_no_reader(folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_tokenizer(str(folder("bert", tokenizer=True))).save(tmp_path, 9)
+    (tmp_path / "spiece.model").write_bytes(b"never read")
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    assert open_tokenizer(str(tmp_path)).encode(TEXTS, 9)
+
+
 def test_words_of_roberta_keep_the_space_before_them(tmp_path: Path) -> None:
     from tokenizers import ByteLevelBPETokenizer
 

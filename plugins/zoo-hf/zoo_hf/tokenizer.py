@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +20,9 @@ SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.js
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 # Vocabularies that open faster and exactly as published; the others are not fetched where this one is there.
 WHOLE = "tokenizer.json"
+# Packages that read a vocabulary of sentencepiece: their modules, and their names.
+READERS = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}
+OTHER_READERS = ("tiktoken", "rjieba", "sacremoses")  # that some families of transformers ask for by name
 PADDING = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_id"}
 
 
@@ -143,10 +147,46 @@ def _gather(source: Source, folder: Path) -> None:
 def _open(folder: Path, files: str) -> Any:
     from transformers import AutoTokenizer
 
+    _refuse_missing_readers(folder, files)
     try:
         home = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True, use_fast=True)
     except Exception as error:  # of many libraries, and different ones for each kind of vocabulary
-        raise zoo.ZooError(f"{files}: transformers cannot open its tokenizer: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split())
+        # transformers speaks of tiktoken in other errors too, such as of an unknown class.
+        needed = _missing(name for name in OTHER_READERS if name in text) if isinstance(error, ImportError) else []
+        if needed:
+            raise zoo.ZooError(f"{files}: its tokenizer needs {_install(needed)}") from error
+        raise zoo.ZooError(f"{files}: transformers cannot open its tokenizer: {text}") from error
     home.name_or_path = files
     home.init_kwargs.pop("name_or_path", None)
     return home
+
+
+def _refuse_missing_readers(folder: Path, files: str) -> None:
+    """Check that the packages are there that read the vocabulary.
+
+    Raises:
+        zoo.ZooError: Naming them, and the file that is read without them.
+    """
+    names = [path.name for path in sorted(folder.glob("*.model"))]
+    missing = [READERS[module] for module in _missing(READERS)]
+    if names and missing and not (folder / WHOLE).exists():
+        raise zoo.ZooError(f"{files}: its tokenizer is {', '.join(names)} of sentencepiece, and needs {_install(missing)}")
+
+
+def _install(packages: Sequence[str]) -> str:
+    plural = "packages" if len(packages) > 1 else "package"
+    names = " ".join(packages)
+    return f"the {plural} {' and '.join(packages)}: pip install {names}. A {WHOLE} beside it, which needs none, would do as well"
+
+
+def _missing(modules: Iterable[str]) -> list[str]:
+    """Return the modules that are not installed, without importing them."""
+    return [name for name in modules if not _is_installed(name)]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):  # of the package that a module is in
+        return False
