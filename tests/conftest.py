@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import zoo.builtin
+from tests.faults.file_server import FileServer
 from zoo.registry.registry import Registry, use_registry
 from zoo.util.process_caches import CACHES
 
@@ -81,6 +82,23 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A server of files, from which downloads are tried again without a pause."""
+    from zoo.weights import download
+
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    with FileServer().serving() as started:
+        yield started
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of zoo's own, which is not made yet."""
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import json
 import logging
 import threading
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +35,6 @@ def fetched(url: str, owner: str = "", **declared: object) -> Downloaded:
         return download(url, owner, **declared)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setattr(module, "PAUSE", 0.0)
-    with FileServer().serving() as started:
-        yield started
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def saved(value: Any, **options: Any) -> bytes:
     stream = io.BytesIO()
     torch.save(value, stream, **options)
@@ -71,7 +57,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("etags", [True, False])
-def test_a_file_is_fetched_once_and_goes_on_where_the_connection_ended(server: FileServer, folder: Path, etags: bool) -> None:
+def test_a_file_is_fetched_once_and_goes_on_where_the_connection_ended(server: FileServer, own_cache: Path, etags: bool) -> None:
     server.files["/a/x.bin"], server.cut, server.etags = CONTENT, [3_000_000, 1_000_000], etags
     found = fetched(f"{server.url}/a/x.bin")
     assert found.path.read_bytes() == CONTENT
@@ -79,10 +65,10 @@ def test_a_file_is_fetched_once_and_goes_on_where_the_connection_ended(server: F
     assert server.asked == [("/a/x.bin", ""), *[("/a/x.bin", f"bytes={start}-" if etags else "") for start in (3_000_000, 4_000_000)]]
     assert fetched(f"{server.url}/a/x.bin") == found
     assert len(server.asked) == 3
-    assert files(folder) == ["source.json", "x.bin"]
+    assert files(own_cache) == ["source.json", "x.bin"]
 
 
-def test_weights_given_as_a_url_are_fetched_once_and_fill_the_backbone(server: FileServer, folder: Path) -> None:
+def test_weights_given_as_a_url_are_fetched_once_and_fill_the_backbone(server: FileServer, own_cache: Path) -> None:
     source = ToyNet()
     server.files["/a/net.pt"] = saved(source.state_dict())
     for _ in range(2):
@@ -99,7 +85,7 @@ def test_a_url_that_may_not_be_fetched_is_refused_whole_before_anything_is_built
     assert isinstance(url, Path) or url.startswith("https") or repr(url) in str(caught.value)
 
 
-def test_what_was_fetched_is_kept_for_the_next_call(server: FileServer, folder: Path) -> None:
+def test_what_was_fetched_is_kept_for_the_next_call(server: FileServer, own_cache: Path) -> None:
     server.files["/x.bin"], server.cut = CONTENT, [1_000_000, 0, 0, 0]
     with pytest.raises(WeightsNotFoundError, match="1000000 bytes are kept"):
         fetched(f"{server.url}/x.bin", "toy/net")
@@ -107,7 +93,7 @@ def test_what_was_fetched_is_kept_for_the_next_call(server: FileServer, folder: 
     assert server.asked[-1] == ("/x.bin", "bytes=1000000-")
 
 
-def test_a_file_that_changes_on_the_way_is_fetched_anew(server: FileServer, folder: Path) -> None:
+def test_a_file_that_changes_on_the_way_is_fetched_anew(server: FileServer, own_cache: Path) -> None:
     server.files["/x.bin"], server.cut = CONTENT, [1_000_000, 0, 0, 0]
     with pytest.raises(WeightsNotFoundError):
         fetched(f"{server.url}/x.bin")
@@ -115,17 +101,17 @@ def test_a_file_that_changes_on_the_way_is_fetched_anew(server: FileServer, fold
     assert fetched(f"{server.url}/x.bin").path.read_bytes() == CONTENT[::-1]
     server.files["/x.bin"] = b"shorter"
     for name in ("x.bin", "source.json"):
-        next(folder.rglob(name)).unlink()
+        next(own_cache.rglob(name)).unlink()
     assert fetched(f"{server.url}/x.bin").path.read_bytes() == b"shorter"
 
 
-def test_another_file_than_declared_or_remembered_is_refused_and_removed(server: FileServer, folder: Path) -> None:
+def test_another_file_than_declared_or_remembered_is_refused_and_removed(server: FileServer, own_cache: Path) -> None:
     server.files["/x.bin"] = CONTENT
     url = f"{server.url}/x.bin"
     for declared, fault in (({"size": 5}, "declared are 5"), ({"sha256": "0" * 64}, "declared is 000")):
         with pytest.raises(WeightsError, match=fault):
             fetched(url, **declared)
-        assert "x.bin" not in files(folder)
+        assert "x.bin" not in files(own_cache)
     first = fetched(url, sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT))
     first.path.unlink()
     server.files["/x.bin"] = CONTENT[::-1]
@@ -148,17 +134,17 @@ def test_another_file_than_declared_or_remembered_is_refused_and_removed(server:
     ],
 )
 def test_what_is_no_file_is_named_and_not_kept(
-    code: int, kind: str, body: bytes, text: str, error: type[Exception], server: FileServer, folder: Path
+    code: int, kind: str, body: bytes, text: str, error: type[Exception], server: FileServer, own_cache: Path
 ) -> None:
     server.answer = lambda handler: handler.reply(code, body, {"Content-Type": kind}) is None
     with pytest.raises(error, match=text) as caught:
         fetched(f"{server.url}/x.pt", "toy/net")
     assert str(caught.value).startswith("toy/net: ")
     assert len(server.asked) == (module.ATTEMPTS if code == 503 else 1)
-    assert files(folder) == []
+    assert files(own_cache) == []
 
 
-def test_a_redirect_is_followed_but_not_out_of_https(server: FileServer, folder: Path) -> None:
+def test_a_redirect_is_followed_but_not_out_of_https(server: FileServer, own_cache: Path) -> None:
     server.files["/there.bin"] = CONTENT
 
     def redirect(handler: Any, to: str = "") -> bool:
@@ -184,21 +170,21 @@ def test_a_redirect_is_followed_but_not_out_of_https(server: FileServer, folder:
             fetched(url)
 
 
-def test_a_file_whose_digest_begins_otherwise_than_declared_is_removed_and_not_remembered(server: FileServer, folder: Path) -> None:
+def test_a_file_whose_digest_begins_otherwise_than_declared_is_removed_and_not_remembered(server: FileServer, own_cache: Path) -> None:
     right, wrong = saved(ToyNet().state_dict()), saved(ToyNet().state_dict() | {"extra": torch.zeros(1)})
     digest, other = (hashlib.sha256(content).hexdigest() for content in (right, wrong))
     weights = Weights(url=f"{server.url}/net.pth", sha256_prefix=digest[:8])
     server.files["/net.pth"] = wrong
     with pytest.raises(WeightsError, match=f"{other}.*begins with {digest[:8]}"):
         locate(weights, "toy/net")
-    assert files(folder) == []
+    assert files(own_cache) == []
     server.files["/net.pth"] = right
     assert read(locate(weights, "toy/net")).keys() == ToyNet().state_dict().keys()
     server.files.clear()
     assert read(locate(weights, "toy/net")).keys() == ToyNet().state_dict().keys()
 
 
-def test_a_file_fetched_before_its_digest_was_declared_is_not_taken_for_the_declared_one(server: FileServer, folder: Path) -> None:
+def test_a_file_fetched_before_its_digest_was_declared_is_not_taken_for_the_declared_one(server: FileServer, own_cache: Path) -> None:
     server.files["/net.pth"] = saved(ToyNet().state_dict())
     locate(Weights(url=f"{server.url}/net.pth"), "toy/net")
     with pytest.raises(WeightsError, match="begins with 00000000"):
@@ -220,7 +206,7 @@ def test_first_digits_that_are_none_or_contradict_the_digest_are_refused(fields:
 
 
 def test_without_network_it_is_said_where_to_copy_the_file_and_that_works(
-    server: FileServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     url = f"{server.url}/x.bin"
@@ -232,7 +218,7 @@ def test_without_network_it_is_said_where_to_copy_the_file_and_that_works(
     assert not server.asked
 
 
-def test_several_at_once_fetch_it_once(server: FileServer, folder: Path) -> None:
+def test_several_at_once_fetch_it_once(server: FileServer, own_cache: Path) -> None:
     server.files["/x.bin"] = CONTENT
     found: list[Any] = []
     threads = [threading.Thread(target=lambda: found.append(fetched(f"{server.url}/x.bin"))) for _ in range(4)]
@@ -244,7 +230,7 @@ def test_several_at_once_fetch_it_once(server: FileServer, folder: Path) -> None
     assert len(server.asked) == 1
 
 
-def test_a_full_disk_leaves_what_can_go_on(server: FileServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_what_can_go_on(server: FileServer, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.files["/x.bin"] = CONTENT
     real = module._write
 
@@ -272,7 +258,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_backbone_takes_its_weights_from_a_url_in_one_line(
-    form: str, server: FileServer, folder: Path, caplog: pytest.LogCaptureFixture
+    form: str, server: FileServer, own_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.manual_seed(1)
     net = ToyNet()
@@ -282,14 +268,14 @@ def test_a_backbone_takes_its_weights_from_a_url_in_one_line(
         built = Backbone(spec).build()
     assert "licence mit" in caplog.text
     assert all(torch.equal(value, net.state_dict()[key]) for key, value in built.state_dict().items())
-    assert files(folder) == ["conversion.json", "model.safetensors", "source.json"], "the checkpoint itself is not kept twice"
+    assert files(own_cache) == ["conversion.json", "model.safetensors", "source.json"], "the checkpoint itself is not kept twice"
     server.files.clear()
     assert torch.equal(Backbone(spec).build().state_dict()["conv1.weight"], net.state_dict()["conv1.weight"])
     assert len(server.asked) == 1
-    assert ("module" in form) == bool(json.loads(next(folder.rglob("conversion.json")).read_text())["objects"])
+    assert ("module" in form) == bool(json.loads(next(own_cache.rglob("conversion.json")).read_text())["objects"])
 
 
-def test_a_conversion_that_was_changed_is_refused_and_an_interrupted_one_made_again(server: FileServer, folder: Path) -> None:
+def test_a_conversion_that_was_changed_is_refused_and_an_interrupted_one_made_again(server: FileServer, own_cache: Path) -> None:
     server.files["/net.pt"] = saved(ToyNet().state_dict())
     weights = Weights(url=f"{server.url}/net.pt")
     path = locate(weights, "toy/net")
@@ -305,14 +291,14 @@ def test_a_conversion_that_was_changed_is_refused_and_an_interrupted_one_made_ag
         locate(weights, "toy/net")
 
 
-def test_a_checkpoint_that_cannot_be_converted_leaves_nothing_half_made(server: FileServer, folder: Path) -> None:
+def test_a_checkpoint_that_cannot_be_converted_leaves_nothing_half_made(server: FileServer, own_cache: Path) -> None:
     server.files["/net.pt"] = saved({"weight": nn.Parameter(torch.full((3, 3), float("nan")))})
     with pytest.raises(WeightsError, match="NaN"):
         locate(Weights(url=f"{server.url}/net.pt"), "toy/net")
     assert not any(converted_folder().rglob("*.safetensors"))
 
 
-def test_a_local_checkpoint_is_converted_into_the_cache(tmp_path: Path, folder: Path) -> None:
+def test_a_local_checkpoint_is_converted_into_the_cache(tmp_path: Path, own_cache: Path) -> None:
     net = ToyNet()
     (tmp_path / "net.pth").write_bytes(saved(net))
     found = Backbone(toy_spec("toy/there"), weights=tmp_path / "net.pth").build().state_dict()
@@ -320,7 +306,7 @@ def test_a_local_checkpoint_is_converted_into_the_cache(tmp_path: Path, folder: 
     assert [path.name for path in tmp_path.glob("net*")] == ["net.pth"]
 
 
-def test_a_folder_of_pickled_shards_is_read(tmp_path: Path, folder: Path) -> None:
+def test_a_folder_of_pickled_shards_is_read(tmp_path: Path, own_cache: Path) -> None:
     net = ToyNet()
     state = list(net.state_dict().items())
     home = tmp_path / "home"
@@ -353,7 +339,7 @@ def test_a_folder_without_weights_lists_what_it_has(tmp_path: Path) -> None:
         Backbone(toy_spec("toy/there"), weights=tmp_path)
 
 
-def test_a_checkpoint_that_cannot_be_read_is_fetched_again(server: FileServer, folder: Path) -> None:
+def test_a_checkpoint_that_cannot_be_read_is_fetched_again(server: FileServer, own_cache: Path) -> None:
     whole = saved(ToyNet().state_dict(), _use_new_zipfile_serialization=False)
     server.files["/net.pt"], server.lengths, server.etags = whole[:-100], False, False
     weights = Weights(url=f"{server.url}/net.pt")
@@ -363,7 +349,7 @@ def test_a_checkpoint_that_cannot_be_read_is_fetched_again(server: FileServer, f
     assert len(read(locate(weights, "toy/net"))) == len(ToyNet().state_dict())
 
 
-def test_a_url_without_the_ending_of_weights_is_refused_before_it_is_fetched(server: FileServer, folder: Path) -> None:
+def test_a_url_without_the_ending_of_weights_is_refused_before_it_is_fetched(server: FileServer, own_cache: Path) -> None:
     with pytest.raises(WeightsError, match="has none of the suffixes"):
         locate(Weights(url=f"{server.url}/files/123"), "toy/net")
     assert not server.asked
@@ -394,18 +380,18 @@ BAD_ANSWERS = {
 
 
 @pytest.mark.parametrize("name", BAD_ANSWERS)
-def test_one_bad_answer_for_safetensors_is_not_remembered(name: str, server: FileServer, folder: Path) -> None:
+def test_one_bad_answer_for_safetensors_is_not_remembered(name: str, server: FileServer, own_cache: Path) -> None:
     body, headers, words = BAD_ANSWERS[name]
     weights = Weights(url=f"{server.url}/x.safetensors")
     server.answer = answering(200, body, headers)
     with pytest.raises(WeightsError, match=words):
         locate(weights, "toy/net")
-    assert "source.json" not in files(folder)
+    assert "source.json" not in files(own_cache)
     server.answer, server.files["/x.safetensors"] = (lambda handler: False), WHOLE
     assert locate(weights, "toy/net").read_bytes() == WHOLE
 
 
-def test_a_bad_file_that_was_remembered_is_forgotten(server: FileServer, folder: Path) -> None:
+def test_a_bad_file_that_was_remembered_is_forgotten(server: FileServer, own_cache: Path) -> None:
     server.files["/x.safetensors"] = WHOLE
     weights = Weights(url=f"{server.url}/x.safetensors")
     path = locate(weights, "toy/net")
@@ -417,7 +403,7 @@ def test_a_bad_file_that_was_remembered_is_forgotten(server: FileServer, folder:
     assert locate(weights, "toy/net").read_bytes() == WHOLE
 
 
-def test_a_server_that_sends_a_file_in_smaller_parts_than_asked_for_gives_it_whole(server: FileServer, folder: Path) -> None:
+def test_a_server_that_sends_a_file_in_smaller_parts_than_asked_for_gives_it_whole(server: FileServer, own_cache: Path) -> None:
     def part(handler: Any) -> bool:
         start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
         end = min(start + 1500, len(WHOLE))
@@ -429,23 +415,23 @@ def test_a_server_that_sends_a_file_in_smaller_parts_than_asked_for_gives_it_who
     assert [asked for _, asked in server.asked] == ["", "bytes=1500-", "bytes=3000-"]
 
 
-def test_a_part_of_unknown_whole_is_not_taken_for_the_file(server: FileServer, folder: Path) -> None:
+def test_a_part_of_unknown_whole_is_not_taken_for_the_file(server: FileServer, own_cache: Path) -> None:
     server.answer = answering(206, WHOLE[:100], {"Content-Range": "bytes 0-99/*", "Content-Length": "100"})
     with pytest.raises(WeightsNotFoundError, match="another part"):
         fetched(f"{server.url}/x.bin")
 
 
-def test_an_etag_that_cannot_be_sent_back_does_not_block_the_url(server: FileServer, folder: Path) -> None:
+def test_an_etag_that_cannot_be_sent_back_does_not_block_the_url(server: FileServer, own_cache: Path) -> None:
     server.answer = answering(200, WHOLE[:1000], {"ETag": '"\u00fc"', "Content-Length": str(len(WHOLE))})
     with pytest.raises(WeightsNotFoundError, match="1000 bytes are kept"):
         fetched(f"{server.url}/x.bin")
-    next(folder.rglob("*.part")).with_name("x.bin.part.etag").write_text('"\u00fc"', encoding="utf-8")
+    next(own_cache.rglob("*.part")).with_name("x.bin.part.etag").write_text('"\u00fc"', encoding="utf-8")
     server.answer, server.files["/x.bin"] = (lambda handler: False), WHOLE
     assert fetched(f"{server.url}/x.bin").path.read_bytes() == WHOLE
 
 
 @pytest.mark.parametrize("to", ["file:///etc/passwd", "/x.bin"])
-def test_a_redirect_that_cannot_end_is_asked_once(to: str, server: FileServer, folder: Path) -> None:
+def test_a_redirect_that_cannot_end_is_asked_once(to: str, server: FileServer, own_cache: Path) -> None:
     server.answer = answering(302, b"", {"Location": to})
     with pytest.raises(WeightsError, match=r"^toy/net: .*(UnsupportedProtocol|TooManyRedirects)"):
         fetched(f"{server.url}/x.bin", "toy/net")
@@ -453,7 +439,7 @@ def test_a_redirect_that_cannot_end_is_asked_once(to: str, server: FileServer, f
 
 
 @pytest.mark.parametrize(("code", "words"), [(401, "needs a login"), (403, "needs a login"), (410, "removed for good")])
-def test_what_the_status_of_a_server_means_is_said(code: int, words: str, server: FileServer, folder: Path) -> None:
+def test_what_the_status_of_a_server_means_is_said(code: int, words: str, server: FileServer, own_cache: Path) -> None:
     server.answer = answering(code, b"", {})
     with pytest.raises(WeightsNotFoundError, match=f"{code}: .*{words}"):
         fetched(f"{server.url}/x.bin")
@@ -472,7 +458,7 @@ def test_a_cache_that_cannot_be_used_is_one_error_that_names_the_variable(
                 locate(weights, "toy/net")
 
 
-def test_a_folder_in_the_place_of_a_record_is_named(server: FileServer, folder: Path) -> None:
+def test_a_folder_in_the_place_of_a_record_is_named(server: FileServer, own_cache: Path) -> None:
     server.files["/x.safetensors"] = WHOLE
     weights = Weights(url=f"{server.url}/x.safetensors")
     record = locate(weights, "toy/net").with_name("source.json")
@@ -507,7 +493,7 @@ def test_a_negative_size_is_an_error_of_its_declaration() -> None:
         Weights(url="https://a.org/x.pth", size=-1)
 
 
-def test_a_suffix_in_capital_letters_is_that_of_a_checkpoint(tmp_path: Path, folder: Path) -> None:
+def test_a_suffix_in_capital_letters_is_that_of_a_checkpoint(tmp_path: Path, own_cache: Path) -> None:
     (tmp_path / "NET.PTH").write_bytes(saved(ToyNet().state_dict()))
     assert read(locate(Weights(file=str(tmp_path / "NET.PTH")), "toy/net")).keys() == ToyNet().state_dict().keys()
 

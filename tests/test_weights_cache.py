@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,6 @@ from zoo.weights.entry_lock import entry_lock, remove_lock
 from zoo.weights.locate import locate
 
 
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    with FileServer().serving() as started:
-        yield started
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
@@ -48,7 +35,7 @@ def later() -> float:
     return time.time() + 60
 
 
-def test_a_running_download_is_kept_and_ends_well(server: FileServer, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_running_download_is_kept_and_ends_well(server: FileServer, own_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def slow(handler: Any) -> bool:
@@ -77,9 +64,9 @@ def test_a_running_download_is_kept_and_ends_well(server: FileServer, folder: Pa
     assert not done[0].exists()
 
 
-def test_nothing_but_the_records_of_downloads_is_left(server: FileServer, folder: Path) -> None:
-    torch.save(ToyNet().state_dict(), folder.parent / "net.pt")
-    server.files["/net.pt"], server.files["/x.bin"] = (folder.parent / "net.pt").read_bytes(), b"x" * 9
+def test_nothing_but_the_records_of_downloads_is_left(server: FileServer, own_cache: Path) -> None:
+    torch.save(ToyNet().state_dict(), own_cache.parent / "net.pt")
+    server.files["/net.pt"], server.files["/x.bin"] = (own_cache.parent / "net.pt").read_bytes(), b"x" * 9
     locate(Weights(url=f"{server.url}/net.pt"), "toy/net")
     fetched(f"{server.url}/x.bin")
     with locked("https://example.org/never-fetched"):
@@ -88,13 +75,13 @@ def test_nothing_but_the_records_of_downloads_is_left(server: FileServer, folder
         lock.touch()
     assert sorted(entry.kind for entry in entries()) == ["converted", "download"]
     assert [entry.kind for entry in prune(later()).removed] == ["converted", "download"]
-    assert left(folder) == ["source.json", "source.json"]
+    assert left(own_cache) == ["source.json", "source.json"]
     assert len(list(downloads_folder().iterdir())) == 2
     assert list(converted_folder().iterdir()) == []
     assert prune(later()) == ([], [])
 
 
-def test_what_was_used_since_is_kept(server: FileServer, folder: Path) -> None:
+def test_what_was_used_since_is_kept(server: FileServer, own_cache: Path) -> None:
     server.files["/a.bin"], server.files["/b.bin"] = b"a" * 7, b"b" * 8
     a, b = (fetched(f"{server.url}/{name}.bin") for name in "ab")
     os.utime(a, (1e9, 1e9))
@@ -103,16 +90,16 @@ def test_what_was_used_since_is_kept(server: FileServer, folder: Path) -> None:
     assert fetched(f"{server.url}/a.bin") == a
 
 
-def test_a_lock_that_is_removed_again_and_again_still_excludes(folder: Path) -> None:
+def test_a_lock_that_is_removed_again_and_again_still_excludes(own_cache: Path) -> None:
     inside, most = list[int](), list[int]()
 
     def enter(number: int) -> None:
         for _ in range(15):
-            with entry_lock(folder / "entry"):
+            with entry_lock(own_cache / "entry"):
                 inside.append(number)
                 time.sleep(0.001)
                 most.append(len(inside))
-                remove_lock(folder / "entry")
+                remove_lock(own_cache / "entry")
                 inside.remove(number)
 
     threads = [threading.Thread(target=enter, args=(number,)) for number in range(4)]
@@ -121,4 +108,4 @@ def test_a_lock_that_is_removed_again_and_again_still_excludes(folder: Path) -> 
     for thread in threads:
         thread.join(60)
     assert most == [1] * 60
-    assert left(folder) == []
+    assert left(own_cache) == []
