@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+import zoo
 from tests.toy import TOY_LAYERS, ToyNet
+from zoo.cli import main
 from zoo.errors import LayerGroupError, UnknownGroupError
 from zoo.models.layers import LayerGroups, bind
+from zoo.registry.registry import Registry, use_registry
 
 
 class Odd(nn.Module):
@@ -25,6 +28,15 @@ class Odd(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.tail(self.body(self.drop(self.embed(x + self.token)))) * self.scale
+
+
+class Tied(nn.Module):
+    """10,000 values under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.tail = nn.Linear(100, 100, bias=False), nn.Linear(100, 100, bias=False)
+        self.tail.weight = self.embed.weight
 
 
 ODD_LAYERS = {"stem": ["token", "norm_pre?", "absent?", "embed"], "body": "body", "tail": ["tail", "scale"]}
@@ -56,6 +68,23 @@ def test_every_parameter_is_in_one_group_and_a_tied_one_in_the_first() -> None:
     assert sorted(name for name, _ in groups.named_parameters()) == sorted(name for name, _ in model.named_parameters())
     assert "tail.weight" not in dict(groups.named_parameters())
     assert dict(groups["tail"].named_buffers()).keys() == {"scale"}
+
+
+def test_the_command_layers_counts_a_tied_weight_once(capsys: pytest.CaptureFixture[str]) -> None:
+    class Plugin:
+        @zoo.hookimpl
+        def zoo_backbones(self) -> list[zoo.BackboneSpec]:
+            fields = {"inputs": zoo.Image(size=4), "features": zoo.Features(dim=4, layout="BD")}
+            return [zoo.BackboneSpec(name="odd/tied", build="tests.test_layers:Tied", layers={"stem": "embed", "tail": "tail"}, **fields)]  # type: ignore[arg-type]
+
+    use_registry(Registry(plugins=[Plugin()], files=[]))
+    try:
+        with pytest.raises(SystemExit):
+            main(["layers", "odd/tied"])
+    finally:
+        use_registry()
+    told = capsys.readouterr().out
+    assert "2 groups, 10.0k parameters, 10.0k of them train" in told
 
 
 def test_a_dropout_that_no_group_names_rides_with_the_module_before_it() -> None:

@@ -210,3 +210,17 @@ def test_a_file_without_a_preamble_is_read_by_its_name_and_one_without_pixels_re
     with pytest.raises(CorruptInputError, match="no DICOM file"):
         decode(path.with_name("text.dcm"))
     assert np.asarray(decode(path, 1)).max() in (7,)
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"RescaleSlope": 0, "RescaleIntercept": 0}, "has a rescale slope of 0, which makes all values equal; correct or remove it"),
+        ({"WindowCenter": 40, "WindowWidth": 0}, r"has a window of width 0, and it must be above 0; give window=\(centre, width\)"),
+        ({"WindowCenter": 40, "WindowWidth": -400}, "has a window of width -400"),
+    ],
+)
+def test_a_slope_or_a_window_that_leaves_no_values_is_refused(tags: dict[str, Any], words: str) -> None:
+    source = encoded(made(RNG.integers(0, 4096, (4, 4)).astype(np.uint16), **tags))
+    with pytest.raises(CorruptInputError, match=words):
+        decode(source, name="scan")

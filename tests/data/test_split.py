@@ -79,7 +79,7 @@ def test_one_group_only_cannot_be_split() -> None:
 
 def test_too_few_samples_ask_for_a_validation_set() -> None:
     for targets in ([0, 1], [0], [0, 1, 2]):
-        with pytest.raises(DataError, match="give a validation set"):
+        with pytest.raises(DataError, match=r"give a validation set, or train on everything with valid=False \(--no-valid\)"):
             hold_out(table(targets), 0)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
+import zoo
 from tests.engine.tiny import NAMES, images, model
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.inference.metrics import compute_metrics
@@ -205,3 +207,12 @@ def test_a_model_comes_back_in_the_layout_and_the_modes_it_had() -> None:
     assert net.backbone.blocks[0].conv.weight.is_contiguous(memory_format=torch.channels_last)
     assert net.training
     assert not net.backbone.bn1.training
+
+
+def test_embeddings_of_another_size_are_those_of_a_model_of_that_size() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 48, 48), dtype=np.uint8)
+    larger = zoo.get("zoo/glyphnet").adapt(2)
+    larger.inputs = dataclasses.replace(larger.inputs, size=(48, 48))  # type: ignore[arg-type, type-var]  # an image
+    found = zoo.get("zoo/glyphnet").adapt(2).embed(pixels, image_size=48)
+    assert np.array_equal(found, larger.embed(pixels))
+    assert not np.array_equal(found, zoo.get("zoo/glyphnet").adapt(2).embed(pixels))

@@ -128,6 +128,16 @@ def test_c2_a_hostile_file_is_refused_at_once_wherever_toml_is_read(kind: str, t
     assert time.perf_counter() - started < 2
 
 
+def test_c2_a_config_that_is_a_pipe_or_has_a_key_of_very_many_dots_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dots.toml").write_text("a." * 40_000 + "b = 1\n")
+    started = time.perf_counter()
+    for name in ("pipe", "dots.toml"):
+        with pytest.raises(OptionError, match=f"{name}.* cannot be read"):
+            settings.merge(tmp_path / name, {})
+    assert time.perf_counter() - started < 2
+
+
 # Command lines that fail, each with its exit code; those that can print JSON are asked to.
 FAILURES = {
     "show nothing/here --json": 2,
