@@ -54,6 +54,7 @@ FLOORS = {
     "zoo.models.build": 3.1,
     "zoo.weights.copy_read": 3.0,
     "zoo.weights.load": 3.1,
+    "zoo.weights.pickled.records": 3.0,
     "zoo.weights.pickled.inert_unpickler": 3.1,
     "zoo.weights.pickled.convert": 3.2,
     "zoo.data": 3.0,

@@ -31,8 +31,9 @@ from torch import nn
 from tests.faults.payloads import Calls, Module, saved
 from zoo.errors import WeightsError
 from zoo.weights.pickled.convert import convert, read_checkpoint
-from zoo.weights.pickled.inert_unpickler import Record, Stored, module_tensors, read_records
+from zoo.weights.pickled.inert_unpickler import read_records
 from zoo.weights.pickled.pickle_scan import check_pickles
+from zoo.weights.pickled.records import Record, Stored, module_tensors
 
 
 class Odd(nn.Module):

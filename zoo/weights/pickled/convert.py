@@ -23,8 +23,9 @@ from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, co
 from zoo.weights.load import write
 from zoo.weights.pickled.archive_check import MAX_GROWTH, check_archive
 from zoo.weights.pickled.checkpoint_names import by_name, refuse_replaced
-from zoo.weights.pickled.inert_unpickler import Record, Records, Stored, module_tensors, read_records
+from zoo.weights.pickled.inert_unpickler import read_records
 from zoo.weights.pickled.pickle_scan import check_pickles, is_archive, protocol_of
+from zoo.weights.pickled.records import Record, Records, Stored, module_tensors
 from zoo.weights.safetensors_header import format_of, is_safetensors
 
 log = logging.getLogger("zoo")
