@@ -496,16 +496,3 @@ def test_a_negative_size_is_an_error_of_its_declaration() -> None:
 def test_a_suffix_in_capital_letters_is_that_of_a_checkpoint(tmp_path: Path, own_cache: Path) -> None:
     (tmp_path / "NET.PTH").write_bytes(saved(ToyNet().state_dict()))
     assert read(locate(Weights(file=str(tmp_path / "NET.PTH")), "toy/net")).keys() == ToyNet().state_dict().keys()
-
-
-def test_a_url_that_nobody_declared_is_fetched_through_the_same_gate(server: FileServer, folder: Path) -> None:
-    state = ToyNet().state_dict()
-    server.files["/net.pt"] = saved(state)
-    url = f"{server.url}/net.pt"
-    backbone = Backbone(toy_spec(), weights=url)
-    assert torch.equal(backbone.build().conv1.weight, state["conv1.weight"])
-    assert backbone.spec.weights == Weights(url=url)
-    Backbone(toy_spec(), weights=url).build()
-    assert len(server.asked) == 1
-    with pytest.raises(WeightsNotFoundError, match=f"{server.url}/none.pt"):
-        Backbone(toy_spec(), weights=f"{server.url}/none.pt").build()

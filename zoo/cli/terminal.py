@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 
@@ -13,8 +15,8 @@ INDENT = 4  # columns before a value that has a line of its own
 
 
 def terminal_width() -> int:
-    """Return the columns of the terminal, or of ``COLUMNS``; 80 where the output is no terminal."""
-    return shutil.get_terminal_size().columns
+    """Return the columns of the terminal, or of ``COLUMNS``; no limit where the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else sys.maxsize
 
 
 def fitted_table(
