@@ -23,6 +23,10 @@ log = logging.getLogger("zoo")
 _NUMBER = re.compile(r"0*(\d+)(\.0+)?")
 
 
+class HoldOutError(DataError):
+    """No samples can be held out for validation."""
+
+
 def normal_group(group: str) -> str:
     """Return the normal form of a group id: ``007``, ``7 ``, ``7.0`` and ``7`` are equal, and case is ignored."""
     text = group.strip().casefold()
@@ -87,15 +91,15 @@ def hold_out(table: Table, seed: int) -> tuple[Table, Table]:
         The training rows and the held-out rows, both in their original order.
 
     Raises:
-        DataError: If no split leaves every class in training and at least one row on each side.
+        HoldOutError: If no split leaves every class in training and at least one row on each side.
     """
     if table.targets is None or len(table) < 2:
-        raise DataError(f"{table.source}: {count(len(table), 'sample')} cannot be split into train and valid; {_REMEDY}")
+        raise HoldOutError(f"{table.source}: {count(len(table), 'sample')} cannot be split into train and valid; {_REMEDY}")
     for held in _candidates(table, seed):
         rest = np.setdiff1d(np.arange(len(table)), held)
         if len(held) and len(rest) and _keeps_classes(table, rest):
             return table.select(rest), table.select(np.sort(held))
-    raise DataError(
+    raise HoldOutError(
         f"{table.source}: no split of {SHARE:.0%} leaves every class in train"
         f"{' without cutting a group' if table.groups is not None else ''}; counts: {table.counts()}; {_REMEDY}"
     )
@@ -136,7 +140,8 @@ def _grouped(table: Table, seed: int) -> list[Array]:
     groups = np.unique([normal_group(group) for group in table.groups or ()], return_inverse=True)[1]
     number = int(groups.max()) + 1
     if number < 2:
-        raise DataError(f"{table.source}: all samples are of one group ({(table.groups or ('',))[0]!r}); it cannot be split without a leak")
+        only = (table.groups or ("",))[0]
+        raise HoldOutError(f"{table.source}: all samples are of one group ({only!r}); it cannot be split without a leak")
     if not is_single_label(table):
         draws = [_draw(np.arange(number), seed + attempt * 1_000_003) for attempt in range(20)]
         return [np.flatnonzero(np.isin(groups, drawn)) for drawn in draws]

@@ -66,6 +66,35 @@ def intervals(
         DataError: If there are fewer than two groups.
     """
     check_level(task, level)
+    more: dict[str, Any] = {"groups": groups, "draws": draws, "seed": seed, "specificity": specificity, "thresholds": thresholds}
+    drawn = drawn_metrics(task, logits, targets, **more)
+    result: dict[str, float] = {}
+    for name, values in drawn.items():
+        values = values[np.isfinite(values)]
+        if len(values):
+            ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+            result |= {f"{name}_low": float(ends[0]), f"{name}_high": float(ends[1])}
+    return result
+
+
+def drawn_metrics(
+    task: str,
+    logits: Array,
+    targets: Array,
+    *,
+    groups: Sequence[str] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    specificity: float | None = None,
+    thresholds: Sequence[float] | None = None,
+) -> dict[str, Array]:
+    """Return each metric in each draw, NaN where it is undefined; the same seed and groups give the same draws for any logits.
+
+    Args as ``intervals``.
+
+    Raises:
+        DataError: If there are fewer than two groups.
+    """
     names: Any = np.arange(len(logits)) if groups is None else np.asarray(groups)
     ids = np.unique(names, return_inverse=True)[1]
     number = int(ids.max()) + 1
@@ -78,14 +107,7 @@ def intervals(
         counts = rng.multinomial(number, np.full(number, 1 / number), size=min(step, draws - start))
         weights = counts[:, ids].astype(np.float64)
         parts.append(weighted_metrics(task, logits, targets, weights, specificity=specificity, thresholds=thresholds))
-    result: dict[str, float] = {}
-    for name in parts[0]:
-        values = np.concatenate([part[name] for part in parts])
-        values = values[np.isfinite(values)]
-        if len(values):
-            ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-            result |= {f"{name}_low": float(ends[0]), f"{name}_high": float(ends[1])}
-    return result
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def weighted_metrics(

@@ -27,6 +27,11 @@ class Evaluation(dict[str, float]):
         self.rows = [row for row in range(len(table)) if row not in self.errors]
         self._decoder, self._table, self._logits = decoder, table, logits
 
+    @property
+    def outputs(self) -> Array:
+        """The logits, or outputs, of the samples that were read."""
+        return self._good()
+
     def predictions(self) -> dict[str, list[Any]]:
         """Return columns with one row per sample, or per word; see docs/predictions.md. ``pandas.DataFrame`` takes them."""
         return plain(self.columns())

@@ -64,7 +64,7 @@ def measure(wanted: WantedMetrics, decoder: Decoder, table: Table, logits: Any, 
     if wanted.specificity is not None:
         found |= _sensitivity(task.name, logits, targets, wanted.specificity, classes)
     if wanted.intervals is not None:
-        drawn: dict[str, Any] = {"groups": _groups(table), "level": wanted.intervals, "specificity": wanted.specificity}
+        drawn: dict[str, Any] = {"groups": drawn_groups(table), "level": wanted.intervals, "specificity": wanted.specificity}
         found |= bootstrap(task.name, logits, targets, thresholds=decoder.thresholds, **drawn)
     return found
 
@@ -77,7 +77,8 @@ def _sensitivity(task: str, logits: Any, targets: Any, specificity: float, class
     return {} if value is None else {"sensitivity_at_specificity": value}
 
 
-def _groups(table: Table) -> list[str] | None:
+def drawn_groups(table: Table) -> list[str] | None:
+    """Return the group of each sample in the form that is compared; None if the table has none."""
     if table.groups is None:
         log.info("%s has no groups (patients): the intervals draw samples as if each came from another", table.source)
         return None
