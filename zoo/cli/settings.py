@@ -12,7 +12,7 @@ from zoo.tasks.find import find_task
 from zoo.util.toml_files import read_toml
 
 # Keys of a config file besides the options of the recipe. Tables: columns, head_options, model_options.
-PLAIN = ("valid", "weights", "task", "classes", "head", "in_chans", "allow_partial", "recipe", "out", "resume", "quiet")
+PLAIN = ("valid", "weights", "task", "classes", "head", "in_chans", "allow_partial", "recipe", "budget", "out", "resume", "quiet")
 SWITCHES = ("allow_partial", "resume", "quiet")
 TABLES = ("columns", "head_options", "model_options")
 
@@ -26,7 +26,8 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``PLAIN`` and ``TABLES`` by name, the given options of ``fit`` under ``fit``, and their resolved configuration under
-        ``config``.
+        ``config``. With the recipe ``auto`` the options of its candidates are under ``auto``, and the
+        configuration is that of the default recipe.
 
     Raises:
         OptionError: Listing every unknown key, with its nearest, and every value out of range.
@@ -43,9 +44,26 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     settings["fit"] = {key: value for key, value in given.items() if key not in settings} | options
     settings["task"] = settings["task"] or "single-label"
     find_task(settings["task"])
-    recipe, chosen = settings["recipe"] or default_recipe(settings["task"]), settings["fit"] | {"columns": settings["columns"]}
+    chosen = settings["fit"] | {"columns": settings["columns"]}
+    if settings["recipe"] == "auto":
+        settings["auto"], settings["recipe"] = dict(chosen), None
+        chosen = _checked_auto(chosen, settings["budget"])
+    elif settings["budget"] is not None:
+        raise OptionError("--budget is the time of --recipe auto; give both, or --epochs")
+    recipe = settings["recipe"] or default_recipe(settings["task"])
     settings["config"] = resolve(recipe, chosen, task=settings["task"], check_optimizer=_check_optimizer)
     return settings
+
+
+def _checked_auto(options: Mapping[str, Any], budget: Any) -> dict[str, Any]:
+    """Check the options of ``--recipe auto``, and return those of its default recipe."""
+    from zoo.engine.options.recipes import RECIPES
+    from zoo.select.candidates import check_auto, options_for
+    from zoo.select.halving import seconds_of
+
+    check_auto(options)
+    seconds_of(budget)
+    return options_for(RECIPES["layer-decay"], options)
 
 
 def flagged() -> list[str]:

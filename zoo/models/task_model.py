@@ -169,6 +169,7 @@ class TaskModel(nn.Module):
         valid: Any = None,
         *,
         recipe: str | Recipe | None = None,
+        budget: str | float | None = None,
         epochs: int | None = None,
         batch_size: int | Literal["auto"] | None = None,
         lr: float | Literal["auto"] | None = None,
@@ -243,9 +244,13 @@ class TaskModel(nn.Module):
         """Fine-tune in place; None leaves an option to the recipe.
 
         See ``zoo.engine.train.fit.fit`` for the result and the errors, docs/options.md for every option, and
-        docs/quickstart.md for examples.
+        docs/quickstart.md for examples; ``recipe="auto"`` with a ``budget`` of time is ``zoo.select.auto.fit_auto``.
         """
-        options = {name: value for name, value in locals().items() if name not in ("self", "train", "valid", "unknown")}
+        options = {name: value for name, value in locals().items() if name not in ("self", "train", "valid", "unknown", "budget")}
+        if recipe == "auto" or budget is not None:
+            from zoo.select.auto import fit_auto
+
+            return fit_auto(self, train, valid, budget=budget, **options, **unknown)
         from zoo.engine.train.fit import fit
 
         return fit(self, train, valid, **options, **unknown)

@@ -10,6 +10,7 @@ from zoo.cli.commands.training import add_arguments, find_declared, job_of, read
 from zoo.cli.output import Output, table, thousands
 from zoo.cli.parser import Commands
 from zoo.engine.runtime.progress import in_time_units
+from zoo.errors import OptionError
 
 if TYPE_CHECKING:
     from zoo.engine.preview.report import GroupPlan, PhasePlan, Preview
@@ -28,6 +29,8 @@ def register(commands: Commands) -> None:
 def plan(options: argparse.Namespace, out: Output) -> None:
     """Print the preview of a run."""
     settings = read_settings(options)
+    if "auto" in settings:
+        raise OptionError("--recipe auto tries several recipes, and a plan is of one; name it")
     job = job_of(find_declared(options.name, settings), options.data, settings)
     from zoo.engine.preview.preview import preview_job
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.launch import share_out
-from zoo.cli.output import Output, deferred_log, figures, show_log
+from zoo.cli.output import Output, deferred_log, figures, show_log, shown, table, thousands
 from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
 from zoo.cli.rank_output import errors_once
 from zoo.engine.runtime.launch_env import launched, rank
+from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
+from zoo.errors import OptionError
+from zoo.util.atomic_write import in_units
 from zoo.util.start_up import uncollected
 
 if TYPE_CHECKING:
     from zoo.engine.distributed.ranks import Ranks
     from zoo.engine.options.config import Config
+    from zoo.engine.rundir.run_folder import Run
     from zoo.engine.train.job import Job
     from zoo.models.backbone import Backbone
 
@@ -43,6 +49,7 @@ def register(commands: Commands) -> None:
 def _register_train(commands: Commands) -> None:
     command = commands.add_parser("train", help="fine-tune a backbone on your data; the run directory is a saved model")
     add_arguments(command)
+    command.add_argument("--json", action="store_true", help="one JSON document with the result")
     command.set_defaults(run=train)
 
 
@@ -60,7 +67,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="safetensors or a checkpoint of torch.save: a file, a folder or an https URL; 'none': random values",
     )
     add("--allow-partial", action="store_true", default=None, help="train although the weights do not fill the backbone")
-    add("--recipe", help="layer-decay (default), linear-probe, lp-ft, full, top, gradual, lora or bitfit")
+    add("--recipe", help="layer-decay (default), linear-probe, lp-ft, full, top, gradual, lora, bitfit, or auto to try")
+    add("--budget", metavar="TIME", help="time that --recipe auto may take, such as 90s, 10min or 1h")
     add("--out", metavar="DIR", help="the run directory")
     add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
     add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
@@ -93,9 +101,35 @@ def _flag(name: str) -> str:
 def train(options: argparse.Namespace, out: Output) -> None:
     """Fine-tune a backbone; as much as possible is checked before torch is imported."""
     merged = read_settings(options)
+    if "auto" in merged and (options.num_processes or 1) > 1:
+        raise OptionError("--num-processes: the candidates of --recipe auto run in one process; leave it out, or name a recipe")
     share_out(options.words, options.num_processes, check=lambda: find_declared(options.name, merged))
     with errors_once(debug=options.debug), ending_early():
-        _train(options.name, options.data, merged)
+        run = _train(options.name, options.data, merged)
+    if rank():
+        return
+    auto = {"candidates": run.candidates, "choice": run.choice} if run.candidates else {}
+    if options.json:
+        out.json({"dir": str(run.dir), "metrics": run.metrics, "kept": run.kept, "monitor": run.monitor, **auto})
+        return
+    if auto:
+        print(candidate_table(run), end="\n\n")
+    print(*filter(None, (figures(run.metrics), str(run.dir))), sep="\n")
+
+
+def candidate_table(run: Run) -> str:
+    """Return the candidates of ``--recipe auto``, those left out and the choice, at most 80 columns wide."""
+    rows, name = [], run.monitor
+    for row in run.candidates:
+        if row["score"] is None:
+            continue
+        ends = {} if row["low"] is None else {f"{name}_low": row["low"], f"{name}_high": row["high"]}
+        score = shown({name: row["score"], **ends})[name]
+        size, mark = in_units(row["memory"]), "*" if row["chosen"] else ""
+        rows.append([row["name"] + mark, row["epochs"], score, in_time_units(row["seconds"]), size, thousands(row["trained"])])
+    lines = [table(rows, ["candidate", "epochs", name, "time", "memory", "trained"], right=(1, 3, 4, 5))]
+    lines += [textwrap.fill(f"{row['name']}: {row['note']}", 80) for row in run.candidates if row["note"]]
+    return "\n".join([*lines, textwrap.fill(f"* {run.choice}", 80)])
 
 
 def read_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -117,7 +151,7 @@ def demo(options: argparse.Namespace, out: Output) -> None:
     run_demo(options.out)
 
 
-def _train(name: str, data: str, settings: dict[str, Any]) -> None:
+def _train(name: str, data: str, settings: dict[str, Any]) -> Run:
     backbone = find_declared(name, settings)
     config, several = settings["config"], launched() > 1
     with ExitStack() as stack:
@@ -127,11 +161,16 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> None:
             job = job_of(backbone, data, settings)
         if not (settings["quiet"] or rank()):
             show_log()
+        resume = bool(settings["resume"])
+        if "auto" in settings:
+            from zoo.select.auto import run_auto
+            from zoo.select.halving import seconds_of
+
+            more = {"seconds": seconds_of(settings["budget"]), "out": settings["out"], "resume": resume, "quiet": bool(settings["quiet"])}
+            return run_auto(job.model, settings["auto"], job.open_data, **more)
         from zoo.engine.train.fit import run_job
 
-        run = run_job(job, ranks or stack.enter_context(_joined(config)), settings["out"], resume=bool(settings["resume"]))
-    if not rank():
-        print(*filter(None, (figures(run.metrics), str(run.dir))), sep="\n")
+        return run_job(job, ranks or stack.enter_context(_joined(config)), settings["out"], resume=resume)
 
 
 def _joined(config: Config) -> AbstractContextManager[Ranks]:
@@ -162,7 +201,15 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
     backbone, config, task = _configured(declared, settings), settings["config"], settings["task"]
     reads = kind_of(backbone.spec.inputs, task)
     with deferred_log() as deferred:
-        tables = open_train_valid(data, settings["valid"], task=task, classes=settings["classes"], reads=reads, **config.opening)
+        opening = {"task": task, "classes": settings["classes"], "reads": reads, **config.opening}
+        if "auto" in settings:
+            from zoo.select.auto import open_judged
+
+            if settings["valid"] is False:
+                raise OptionError("--no-valid: --recipe auto judges by held-out samples; leave it out, or name a recipe")
+            tables = open_judged(*(partial(open_train_valid, data, valid, **opening) for valid in (settings["valid"], False)))
+        else:
+            tables = open_train_valid(data, settings["valid"], **opening)
     first = tables[0]
     try:
         with uncollected():

@@ -35,7 +35,7 @@ from zoo.tasks.task import Task
 
 _IN_PYTHON = ("metrics", "on_epoch", "log_with", "objective")  # arguments of fit() that only Python can hold
 # Arguments of fit() that are no options, which a misspelt one may have meant.
-_BESIDE = ("recipe", "train", "valid", "out", "resume", "quiet", *_IN_PYTHON)
+_BESIDE = ("recipe", "budget", "train", "valid", "out", "resume", "quiet", *_IN_PYTHON)
 
 # Optimizers of torch, listed without importing it; other names are looked up.
 TORCH_OPTIMIZERS = COUPLED | {"adamw", "adafactor"}

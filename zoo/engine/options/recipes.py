@@ -92,10 +92,14 @@ def resolve_recipe(recipe: str | Recipe) -> Recipe:
     """Return the recipe of this name, or the recipe itself.
 
     Raises:
-        OptionError: With the nearest name, if there is none.
+        OptionError: With the nearest name, if there is none; for ``auto``, which is several.
     """
     if isinstance(recipe, Recipe):
         return recipe
+    if recipe == "auto":
+        raise OptionError(
+            f"recipe 'auto' is for fit() and zoo train, which try several recipes; name one of them here: {', '.join(RECIPES)}"
+        )
     if recipe not in RECIPES:
         raise OptionError(f"there is no recipe {recipe!r}{did_you_mean(str(recipe), RECIPES)}; the recipes are: {', '.join(RECIPES)}")
     return RECIPES[recipe]

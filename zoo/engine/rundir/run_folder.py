@@ -7,7 +7,7 @@ import logging
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ class Run:
             run is finished, and after that with ``keep_checkpoints=True``.
         kept: Number of the kept epoch, from 1.
         monitor: Metric that chose it.
+        candidates: With ``recipe="auto"`` one row per candidate: name, recipe, epochs, score with its interval (low, high), seconds of
+            all its runs, estimated peak of memory in bytes, largest number of parameters that trained, whether it was chosen, and a
+            note, such as why it was left out. Empty for other recipes.
+        choice: The reason of the choice among them, in one line.
     """
 
     history: list[dict[str, Any]]
@@ -42,6 +46,8 @@ class Run:
     dir: Path
     kept: int
     monitor: str
+    candidates: list[dict[str, Any]] = field(default_factory=list)
+    choice: str = ""
 
     def __repr__(self) -> str:
         value = f" {self.monitor} {self.metrics[self.monitor]:.4f}," if self.monitor in self.metrics else ""
@@ -160,7 +166,9 @@ def read_finished(folder: Path) -> Run | None:
         if FINISHED not in record:
             return None
         history, kept = list(record[FINISHED]["history"]), int(record[FINISHED]["kept"])
-        return Run(history, metrics_of(history, kept), folder, kept, str(record[FINISHED]["monitor"]))
+        auto = record.get("auto", {})
+        monitor, rows, choice = str(record[FINISHED]["monitor"]), list(auto.get("candidates", ())), str(auto.get("reason", ""))
+        return Run(history, metrics_of(history, kept), folder, kept, monitor, rows, choice)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         remedy = "start anew in another folder (out, --out)"
         raise SavedModelError(f"the record of the finished run in {str(folder)!r} cannot be read ({error}); {remedy}") from error

@@ -108,7 +108,7 @@ def fit(
         InterruptedRunError: After Ctrl-C or SIGTERM, once a checkpoint is written.
     """
     refuse_second_run()
-    _check_kinds(out, resume=resume, quiet=quiet)
+    check_kinds(out, resume=resume, quiet=quiet)
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
     options = named | recipe_options
     job = resolve_job(model, train, valid, recipe=recipe, options=options, objective=objective, quiet=quiet)
@@ -116,7 +116,12 @@ def fit(
         return run_job(job, ranks, out, resume=resume)
 
 
-def _check_kinds(out: Any, **switches: Any) -> None:
+def check_kinds(out: Any, **switches: Any) -> None:
+    """Check the types of arguments that are no options.
+
+    Raises:
+        OptionError: Naming all that are wrong.
+    """
     faults = [f"{name} is {value!r}; it must be True or False" for name, value in switches.items() if not isinstance(value, bool)]
     if out is not None and not isinstance(out, str | os.PathLike):
         faults.append(f"out is {out!r}; it must be the name of a folder, or None")
@@ -288,7 +293,7 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
             faults.append(f"the run was started {began} objective= and is resumed {resumed} it")
         if record.get("own") != before.get("own"):
             faults.append(f"own parts were {before.get('own') or 'none'} and are {record.get('own') or 'none'}")
-        faults += [_data_difference(name, record["data"][name], before["data"][name]) for name in ("train", "valid")]
+        faults += [data_difference(name, record["data"][name], before["data"][name]) for name in ("train", "valid")]
     except (ValueError, KeyError, TypeError) as error:
         raise SavedModelError(f"{str(path)!r} cannot be read ({error}); start anew in another folder (out, --out)") from error
     faults = [fault for fault in faults if fault]
@@ -311,7 +316,8 @@ def _effective(record: dict[str, Any]) -> dict[str, Any]:
     return effective
 
 
-def _data_difference(name: str, ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> str:
+def data_difference(name: str, ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> str:
+    """Return how the summaries of a run's data differ, in words; empty if they do not."""
     if ours is None or theirs is None:
         return "" if ours == theirs else f"the {name} data {'are missing' if ours is None else 'are new'}"
     if list(ours["classes"]) != list(theirs["classes"]):

@@ -1,0 +1,148 @@
+"""``recipe="auto"`` on tiny networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zoo
+from tests.engine.tiny import difference, images, model, values
+from zoo.cli.app import main
+from zoo.errors import DataError, OptionError, SavedModelError
+
+DATA = images(36), images(24, seed=1)
+
+
+def auto(task_model: Any, out: Path, *data: Any, **options: Any) -> Any:
+    settings = {"recipe": "auto", "batch_size": 8, "epochs": 2, "quiet": True} | options
+    return task_model.fit(*(data or DATA), out=out, **settings)
+
+
+def chosen(run: Any) -> str:
+    (name,) = [row["name"] for row in run.candidates if row["chosen"]]
+    return str(name)
+
+
+@pytest.mark.usefixtures("toys")
+def test_the_choice_is_a_run_with_its_candidates_and_resumes_without_running_again(tmp_path: Path) -> None:
+    net = model()
+    run = auto(net, tmp_path / "run")
+    told = json.loads((run.dir / "auto.json").read_text())
+    names = [row["name"] for row in run.candidates]
+    assert names[0] == "probe"
+    assert "layer-decay" in names
+    assert (told["candidates"], told["chosen"]) == (run.candidates, chosen(run))
+    assert json.loads((run.dir / "run.json").read_text())["auto"]["chosen"] == chosen(run)
+    tried = [row for row in run.candidates if not row["note"]]
+    assert len(tried) > 1
+    assert all(row["seconds"] > 0 and row["memory"] > 0 and row["low"] <= row["high"] for row in tried)
+    probe, whole = (next(row for row in run.candidates if row["name"] == name) for name in ("probe", "layer-decay"))
+    assert probe["trained"] < whole["trained"]
+    assert (run.dir / "auto.png").stat().st_size
+    assert net.evaluate(DATA[1]) == pytest.approx(run.metrics, abs=1e-6)
+    assert difference(values(zoo.load(run.dir)), values(net)) == 0.0
+    assert not list((run.dir / "candidates").rglob("*.safetensors"))
+    records = {path: path.stat().st_mtime_ns for path in run.dir.rglob("*.json")}
+    again = model()
+    assert auto(again, run.dir, resume=True).candidates == run.candidates
+    assert {path: path.stat().st_mtime_ns for path in run.dir.rglob("*.json")} == records
+    assert difference(values(again), values(net)) == 0.0
+    with pytest.raises(SavedModelError, match="batch_size was 8 and is 4"):
+        auto(model(), run.dir, resume=True, batch_size=4)
+
+
+def test_an_interrupted_choice_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.select import search
+
+    ran: list[str] = []
+    real = search.run_job
+
+    def stopping(job: Any, ranks: Any, folder: Path, **more: Any) -> Any:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(folder.name)
+        return real(job, ranks, folder, **more)
+
+    def counting(job: Any, ranks: Any, folder: Path, **more: Any) -> Any:
+        ran.append(folder.name)
+        return real(job, ranks, folder, **more)
+
+    monkeypatch.setattr(search, "run_job", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        auto(model(), tmp_path / "run")
+    monkeypatch.setattr(search, "run_job", counting)
+    run = auto(model(), tmp_path / "run", resume=True)
+    assert len(ran) == len({*ran})
+    whole = auto(model(), tmp_path / "whole")
+    assert [(row["name"], row["score"]) for row in run.candidates] == [(row["name"], row["score"]) for row in whole.candidates]
+
+
+def test_a_budget_shorter_than_the_probe_fits_the_probe_and_says_so(tmp_path: Path) -> None:
+    run = auto(model(), tmp_path / "run", budget="0.001s")
+    assert [row["name"] for row in run.candidates if row["score"] is not None] == ["probe"]
+    assert "the budget is 0.0 s, so nothing else was tried" in run.choice
+    assert "the probe alone took" in run.candidates[-1]["note"]
+
+
+def test_too_few_samples_to_hold_out_fit_the_probe_on_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = auto(model(), tmp_path / "run", images(3), None)
+    assert chosen(run) == "probe"
+    assert "no samples could be held out" in run.choice
+    assert "no samples can judge" in caplog.text
+    with pytest.raises(DataError):
+        auto(model(), tmp_path / "bad", tmp_path / "absent", None)
+
+
+def test_options_that_contradict_are_refused_together() -> None:
+    with pytest.raises(OptionError, match=r"(?s)trains: .*freeze='all'"):
+        model().fit(*DATA, recipe="auto", trains="bias", freeze="all")
+    with pytest.raises(OptionError, match="objective"):
+        model().fit(*DATA, recipe="auto", objective=lambda supervised: supervised)
+    with pytest.raises(OptionError, match="recipe='auto'"):
+        model().fit(*DATA, budget="1min")
+    with pytest.raises(OptionError, match="valid=False"):
+        model().fit(DATA[0], False, recipe="auto")
+    with pytest.raises(OptionError, match="did you mean 'epochs'"):
+        model().fit(*DATA, recipe="auto", epoch=3)
+    with pytest.raises(OptionError, match="several"):
+        model().plan(*DATA, recipe="auto")
+
+
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_other_tasks_choose_by_their_own_metric(task: str, tmp_path: Path) -> None:
+    pixels, names = images(36)
+    numbers = np.asarray([("blue", "green", "red").index(name) for name in names])
+    labels = np.eye(3)[numbers].tolist() if task == "multi-label" else numbers.astype(float).tolist()
+    run = auto(model(1 if task == "regression" else 3, task=task), tmp_path / "run", (pixels, labels), (pixels, labels))
+    assert len(run.candidates) > 1
+    assert run.monitor == {"multi-label": "map", "regression": "mae"}[task]
+    assert zoo.load(run.dir).task == task
+
+
+def test_the_command_prints_a_table_that_fits_into_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels, names = images(30)
+    for number, (image, name) in enumerate(zip(pixels, names, strict=True)):
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "data" / name / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "zoo/glyphnet", "data", "--recipe", "auto", "--budget", "30s", "--epochs", "2", "--quiet", "--out", "run"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    printed = capsys.readouterr().out
+    assert ended.value.code == 0, printed
+    assert printed.startswith("candidate")
+    assert "probe" in printed
+    assert max(map(len, printed.partition("\n\n")[0].splitlines())) <= 80
+    for wrong in (["--num-processes", "2"], ["--no-valid"], ["--budget", "soon"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*words[:-1], "other", *wrong])
+        assert ended.value.code != 0
+        assert wrong[0].strip("-") in capsys.readouterr().err

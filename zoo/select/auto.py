@@ -1,0 +1,246 @@
+"""``fit(recipe="auto")``: try how much of the backbone should train, and keep the best."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.data.split import HoldOutError
+from zoo.engine.loading.sources import check_tables, inputs_in_use, open_for_fit, summary
+from zoo.engine.loading.start_method import refuse_second_run
+from zoo.engine.options.config import option_differences
+from zoo.engine.options.model_selection import resolve_monitor
+from zoo.engine.rundir.run_folder import Run, claim_folder, read_finished, release_folder, write_run
+from zoo.engine.runtime.progress import Progress
+from zoo.engine.runtime.signals import ending_early, stop_signals
+from zoo.engine.train.fit import check_kinds, data_difference
+from zoo.engine.train.job import Tables
+from zoo.errors import InterruptedRunError, OptionError, SavedModelError, fault_list
+from zoo.models.task_model import TaskModel
+from zoo.saved.saved import read_state
+from zoo.select.candidates import check_auto
+from zoo.select.folders import CANDIDATES, clear, take_over
+from zoo.select.halving import Choice, seconds_of
+from zoo.select.picture import draw_candidates
+from zoo.select.search import Search
+from zoo.select.trial import Trial, list_trials
+from zoo.tasks.find import find_task
+
+log = logging.getLogger("zoo")
+
+
+def fit_auto(
+    model: TaskModel,
+    train: Any,
+    valid: Any = None,
+    *,
+    budget: str | float | None,
+    recipe: Any = "auto",
+    out: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    objective: Any = None,
+    **options: Any,
+) -> Run:
+    """Fine-tune a model in place by the recipe that is the best on held-out samples, within a budget of time.
+
+    The probe comes first, then the last groups, half of the groups, LoRA and the default recipe, in rounds of growing length of
+    which the better half goes on (successive halving). The probe is kept where none beats it by more than noise; see
+    docs/defaults.md. The values of the chosen run are kept as they are: with the same seed it would be the same again.
+
+    Args:
+        model: The model.
+        train: As for ``zoo.engine.train.fit.fit``.
+        valid: The judge, as for ``fit``; not False.
+        budget: A duration, such as ``10min``, or seconds; None for the time of the probe and of four runs of the default recipe,
+            at least a minute.
+        recipe: ``auto``; another is refused, as a budget is for choosing.
+        out: As for ``fit``; the candidates' runs are below it.
+        resume: Go on where the choice in ``out`` stopped; candidates that are finished are not run again.
+        quiet: Show nothing.
+        objective: Must be None.
+        **options: As for ``fit``; they hold for every candidate that has a use for them.
+
+    Returns:
+        The chosen run, with ``candidates`` and ``choice``.
+
+    Raises:
+        OptionError: As ``fit``, and for options that contradict the choice.
+        DataError: As ``fit``.
+        InterruptedRunError: After Ctrl-C or SIGTERM.
+    """
+    refuse_second_run()
+    check_kinds(out, resume=resume, quiet=quiet)
+    seconds = seconds_of(budget)
+    faults = [] if recipe == "auto" else [f"budget is for recipe='auto', and recipe is {recipe!r}; leave one of them out"]
+    if valid is False:
+        faults.append("valid=False: recipe 'auto' judges by held-out samples; give some, or leave it out to have 20 % held out")
+    if faults:
+        raise OptionError(fault_list("recipe 'auto' cannot run with these arguments:", faults))
+    given = {name: value for name, value in options.items() if value is not None}
+    check_auto(given | {"objective": objective})
+    with _each_message_once():
+        config = list_trials(model, given, quiet=True)[0][-1].config
+        opening = partial(open_judged, *(partial(open_for_fit, model, train, judge, config) for judge in (valid, False)))
+        return run_auto(model, given, opening, seconds=seconds, out=out, resume=resume, quiet=quiet)
+
+
+def open_judged(held_out: Callable[[], Tables], everything: Callable[[], Tables]) -> Tables:
+    """Open data with a held-out part, or wholly where none can be held out, which is logged."""
+    try:
+        return held_out()
+    except HoldOutError as error:
+        log.warning("recipe 'auto' fits the probe on all samples and tries nothing else, as no samples can judge: %s", error)
+        return everything()
+
+
+def run_auto(
+    model: TaskModel,
+    options: dict[str, Any],
+    open_tables: Callable[[], Tables],
+    *,
+    seconds: float | None,
+    out: str | Path | None,
+    resume: bool,
+    quiet: bool,
+) -> Run:
+    """Fine-tune a model by the best of the candidates; see ``fit_auto``.
+
+    Args:
+        model: The model.
+        options: The given options.
+        open_tables: Opens the data, see ``open_judged``.
+        seconds: The budget, or None.
+        out: Folder of the run.
+        resume: Go on in it.
+        quiet: Show nothing.
+    """
+    with _each_message_once():
+        trials, left_out = list_trials(model, options, quiet=quiet)
+    folder = claim_folder(out, model.spec.name, "auto", resume=resume)
+    try:
+        with ending_early(), _each_message_once(), torch.inference_mode(False), torch.enable_grad():
+            tables = open_tables()
+            for trial in trials:
+                trial.tables = tables
+            return _chosen(model, trials, left_out, folder, seconds=seconds, quiet=quiet)
+    finally:
+        with suppress(OSError):  # there are candidates, or none has begun
+            (folder / CANDIDATES).rmdir()
+        release_folder(folder)
+
+
+def _chosen(model: TaskModel, trials: list[Trial], left_out: dict[str, str], folder: Path, *, seconds: float | None, quiet: bool) -> Run:
+    default, tables = trials[-1], trials[-1].tables
+    assert tables is not None, "the data are open"
+    record = _record(default, tables)
+    _check_same(folder, record)
+    job = default.job()
+    monitor = resolve_monitor(job.config.monitor, find_task(model.task), job.own.metrics)
+    progress = Progress(quiet, monitor)
+    if (finished := read_finished(folder)) is not None:
+        progress.note(f"the run in {str(folder)!r} is finished, with nothing left to try: this is its result")
+        _load(model, trials, folder, thresholds=finished_thresholds(folder))
+        return finished
+    write_run(folder, record)
+    try:
+        with stop_signals() as stop:
+            search = Search(model, trials, left_out, folder=folder, budget=seconds, progress=progress, stop=stop)
+            choice = search.run()
+    except InterruptedRunError as error:
+        again = InterruptedRunError(f"{error}. To go on with the choice: recipe='auto', resume=True (--resume), out={str(folder)!r}")
+        again.exit_code = error.exit_code
+        raise again from error
+    return _finish(model, trials, folder, record, search=search, choice=choice)
+
+
+def _finish(model: TaskModel, trials: list[Trial], folder: Path, record: dict[str, Any], *, search: Search, choice: Choice) -> Run:
+    """Take over the chosen run, and write the choice beside it."""
+    _load(model, trials, folder / choice.result.folder, thresholds=choice.result.thresholds)
+    written = take_over(folder, choice.result)
+    found = search.write(choice)
+    draw_candidates(found["candidates"], folder / "auto.png", monitor=search.monitor)
+    write_run(folder, written | {"auto": record["auto"] | found})
+    if not trials[0].config.keep_checkpoints:
+        clear(folder, search.results)
+    run = read_finished(folder)
+    assert run is not None, "the record of a finished run was written"
+    return run
+
+
+def finished_thresholds(folder: Path) -> tuple[float, ...] | None:
+    """Return the thresholds of the saved model in a folder."""
+    from zoo.saved.metadata import read_config
+
+    return tuple(read_config(folder).zoo.thresholds) or None
+
+
+def _load(model: TaskModel, trials: list[Trial], folder: Path, *, thresholds: tuple[float, ...] | None) -> None:
+    """Give a model the values of a finished run, and the inputs and class names of the data, in place."""
+    config, tables = trials[-1].config, trials[-1].tables
+    assert tables is not None, "the data are open"
+    first = check_tables(model, tables, config)[0]
+    model.load_state_dict(read_state(folder))
+    model.inputs, model.labels = inputs_in_use(model, config, first), model.labels or first.classes or None
+    model.thresholds = thresholds
+
+
+def _record(default: Trial, tables: Tables) -> dict[str, Any]:
+    """Return the record of a choice that has begun; its options and data must be the same when it is resumed."""
+    config = default.config.to_dict()
+    data = {"train": summary(tables[0]), "valid": summary(tables[1])}
+    plain: dict[str, Any] = json.loads(json.dumps({"auto": {"config": config, "data": data}}))
+    return plain
+
+
+def _check_same(folder: Path, record: dict[str, Any]) -> None:
+    """Check that a choice in a folder began with the same options and data.
+
+    Raises:
+        SavedModelError: Naming all differences, or that the folder holds another run.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if "auto" not in before:
+            name = before["config"]["recipe"]["name"]
+            raise SavedModelError(
+                f"the run in {str(folder)!r} has the recipe {name!r}, not 'auto'; name it, or take another folder (--out)"
+            )
+        ours, theirs = record["auto"], before["auto"]
+        faults = option_differences(ours["config"], theirs["config"])
+        faults += [data_difference(name, ours["data"][name], theirs["data"][name]) for name in ("train", "valid")]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, SavedModelError):
+            raise
+        raise SavedModelError(f"{str(path)!r} cannot be read ({error}); start anew in another folder (out, --out)") from error
+    if faults := [fault for fault in faults if fault]:
+        remedy = "Give the same as before, or start anew (out, --out)"
+        raise SavedModelError(fault_list(f"the choice in {str(folder)!r} cannot go on:", faults, remedy))
+
+
+@contextmanager
+def _each_message_once() -> Iterator[None]:
+    """Log each message of the library once, as every candidate opens the same data with the same options."""
+    seen: set[str] = set()
+
+    def is_new(entry: logging.LogRecord) -> bool:
+        line = entry.getMessage()
+        known = line in seen
+        seen.add(line)
+        return not known
+
+    log.addFilter(is_new)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_new)

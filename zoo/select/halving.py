@@ -1,0 +1,183 @@
+"""Successive halving (Jamieson & Talwalkar 2016) within a budget of time, and the choice at its end. No torch here."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import OptionError
+
+SHARES = (0.25, 0.5, 1.0)  # of the epochs of tuning, one per round
+LEVEL = 0.95  # of the intervals
+_UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+PROBE = "probe"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one candidate reached.
+
+    Attributes:
+        name: Name of the candidate.
+        recipe: Name of its recipe.
+        epochs: Epochs of the run that scored; of several runs the best counts.
+        whole: Whether that run had all the epochs of the recipe.
+        score: The monitored metric on the held-out samples, NaN where it is undefined.
+        low: Lower end of its 95 % interval, or None where the metric has none.
+        high: Upper end.
+        seconds: Time of that run.
+        memory: Estimated peak in bytes.
+        trained: Number of parameters that train at the most.
+        folder: Its folder, relative to that of the choice.
+        thresholds: Probabilities above which labels are predicted, or None.
+        draws: The metric in the draws of the bootstrap in which it is defined or not (NaN), the same draws for all candidates;
+            None where the metric has no interval.
+    """
+
+    name: str
+    recipe: str
+    epochs: int
+    whole: bool
+    score: float
+    low: float | None
+    high: float | None
+    seconds: float
+    memory: int
+    trained: int
+    folder: str
+    thresholds: tuple[float, ...] | None = None
+    draws: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen candidate and the reason in one line."""
+
+    result: Result
+    reason: str
+
+
+def seconds_of(budget: Any) -> float | None:
+    """Return the seconds of a budget: ``90``, ``"90s"``, ``"10min"``, ``"1.5h"``; None for None.
+
+    Raises:
+        OptionError: If it is no duration above 0.
+    """
+    if budget is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)\s*", budget.lower()) if isinstance(budget, str) else None
+    if found and found[2] in _UNITS:
+        seconds = float(found[1]) * _UNITS[found[2]]
+    else:
+        seconds = float(budget) if isinstance(budget, int | float) and not isinstance(budget, bool) else math.nan
+    if not 0 < seconds < math.inf:
+        raise OptionError(f"budget is {budget!r}; it must be a duration above 0, such as '90s', '10min', '1h', or a number of seconds")
+    return seconds
+
+
+def lengths_of(epochs: int, fixed: int, least: int = 1) -> tuple[int, ...]:
+    """Return the epochs of each round, growing.
+
+    Args:
+        epochs: Epochs of the whole run.
+        fixed: Those of them that every run has, such as a solved head.
+        least: Shortest run, such as one epoch for each phase.
+    """
+    tuning = max(1, epochs - fixed)
+    found = [min(epochs, max(least, fixed + max(1, round(tuning * share)))) for share in SHARES]
+    return tuple(sorted({*found}))
+
+
+def affordable(lengths: Sequence[int], wanted: int, seconds: Callable[[int], float], left: float) -> int | None:
+    """Return the longest length, at most ``wanted``, that takes no more than the time that is left; None if none does.
+
+    Args:
+        lengths: Epochs, growing.
+        wanted: Longest length.
+        seconds: Estimated time of a length.
+        left: Seconds that are left.
+    """
+    return next((length for length in reversed(lengths) if length <= wanted and seconds(length) <= left), None)
+
+
+def survivors(results: Sequence[Result], *, lower: bool) -> list[Result]:
+    """Return the better half, at least one, best first; undefined scores are the worst, and of equal ones the first wins."""
+    ranked = sorted(results, key=lambda result: -_goodness(result, lower=lower))
+    return ranked[: math.ceil(len(ranked) / 2)]
+
+
+def best_runs(results: Sequence[Result], *, lower: bool) -> list[Result]:
+    """Return the best run of each candidate, in the order in which the candidates began."""
+    best: dict[str, Result] = {}
+    for result in results:
+        if result.name not in best or _goodness(result, lower=lower) > _goodness(best[result.name], lower=lower):
+            best[result.name] = result
+    return list(best.values())
+
+
+def choose(results: Sequence[Result], metric: str, *, lower: bool) -> Choice:
+    """Return the best candidate, or the probe where none beats it by more than noise.
+
+    A candidate beats the probe if 95 % of the interval of their difference, over the same draws of the held-out samples, is on its
+    side of zero; for a metric without intervals the higher value is enough.
+
+    Args:
+        results: Those of all runs in their order, that of the probe among them; of equal ones the first is better.
+        metric: Name of the metric, for the reason.
+        lower: Whether its lowest value is the best.
+    """
+    probe = next(result for result in results if result.name == PROBE)
+    others = [result for result in results if result.name != PROBE and not math.isnan(result.score)]
+    if not others:
+        return Choice(probe, "the probe is kept: nothing else was tried")
+    best = max(others, key=lambda result: _goodness(result, lower=lower))
+    values = f"{metric} {best.score:.4f} against {probe.score:.4f}"
+    if _beats(best, probe, lower=lower):
+        return Choice(best, f"{best.name} is chosen: it beats the probe, {values}")
+    if _goodness(best, lower=lower) <= _goodness(probe, lower=lower):
+        return Choice(probe, f"the probe is kept: no candidate is better; the best of them, {best.name}, has {values}")
+    return Choice(probe, f"the probe is kept: no candidate beats it by more than noise; the best of them, {best.name}, has {values}")
+
+
+def _beats(one: Result, probe: Result, *, lower: bool) -> bool:
+    if math.isnan(probe.score):
+        return True
+    if one.draws is None or probe.draws is None:
+        return _goodness(one, lower=lower) > _goodness(probe, lower=lower)
+    gains = (np.asarray(one.draws) - np.asarray(probe.draws)) * (-1 if lower else 1)
+    gains = gains[np.isfinite(gains)]
+    return bool(len(gains) and np.quantile(gains, (1 - LEVEL) / 2) > 0)
+
+
+def _goodness(result: Result, *, lower: bool) -> float:
+    return -math.inf if math.isnan(result.score) else -result.score if lower else result.score
+
+
+def to_record(result: Result) -> dict[str, Any]:
+    """Return plain data for JSON, with None for NaN."""
+    draws = None if result.draws is None else [_known(value) for value in result.draws]
+    return asdict(result) | {"score": _known(result.score), "draws": draws}
+
+
+def from_record(record: Mapping[str, Any]) -> Result:
+    """Return the result that ``to_record`` gave.
+
+    Raises:
+        TypeError: If the record has other entries.
+    """
+    draws = record["draws"] and tuple(_number(value) for value in record["draws"])
+    thresholds = record["thresholds"] and tuple(record["thresholds"])
+    return Result(**{**record, "score": _number(record["score"]), "draws": draws, "thresholds": thresholds})
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,250 @@
+"""Runs of the candidates: the probe, then rounds of growing length, of which the better half goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.engine.distributed.rendezvous import joined
+from zoo.engine.inference.confidence_intervals import drawn_metrics
+from zoo.engine.inference.evaluate import evaluate
+from zoo.engine.inference.metrics import drawn_groups
+from zoo.engine.preview.preview import untouched
+from zoo.engine.rundir.run_folder import Run
+from zoo.engine.runtime.progress import Progress, in_time_units
+from zoo.engine.runtime.signals import StopFlag
+from zoo.engine.train.fit import run_job
+from zoo.engine.train.job import Job
+from zoo.errors import DataError, InterruptedRunError, ZooError
+from zoo.models.task_model import TaskModel
+from zoo.saved.metadata import read_config
+from zoo.select.folders import CANDIDATES, clear, read_results, read_spent, write_choice, write_result
+from zoo.select.halving import LEVEL, PROBE, SHARES, Choice, Result, affordable, best_runs, choose, survivors
+from zoo.select.trial import Trial
+from zoo.tasks.find import find_task
+from zoo.tasks.task import Task
+
+DEFAULT_RUNS = 4  # of the default recipe, that the candidates may take without a budget
+LEAST_BUDGET = 60.0  # seconds, without a budget
+
+
+class Search:
+    """Tries candidates in the folder of a choice.
+
+    Args:
+        model: The model; it is as before after each candidate.
+        trials: The candidates, the probe first and the default recipe last.
+        left_out: Why others are not tried, by their names.
+        folder: The folder.
+        budget: Seconds of all together; None for those of the probe and of ``DEFAULT_RUNS`` runs of the default recipe, at least
+                ``LEAST_BUDGET``.
+        progress: Prints a line per candidate.
+        stop: Set by a signal.
+
+    Attributes:
+        results: Results of all runs so far, those of earlier calls in the same folder first.
+        left_out: Why candidates were not tried, by their names.
+        budget: Seconds of all together.
+    """
+
+    def __init__(
+        self,
+        model: TaskModel,
+        trials: Sequence[Trial],
+        left_out: dict[str, str],
+        *,
+        folder: Path,
+        budget: float | None,
+        progress: Progress,
+        stop: StopFlag,
+    ) -> None:
+        self._model, self._trials, self._folder = model, trials, folder
+        self._progress, self._stop = progress, stop
+        self.left_out, self.budget = dict(left_out), budget
+        self.results = read_results(folder)
+        self._started = time.monotonic() - read_spent(folder)
+        self._estimated = self._taken = 0.0
+        job = trials[0].job()
+        self._task, self._valid, self._config = find_task(model.task), job.open_data()[1], job.config
+        self.monitor = progress.monitor
+        self.lower = self.monitor in {*self._task.lower_is_better, *job.own.lower}
+
+    def run(self) -> Choice:
+        """Try what the budget allows and return the choice."""
+        probe, *tuned = self._trials
+        self._try(probe, None)
+        if self._valid is None:
+            return Choice(self.results[0], "the probe is kept: no samples could be held out to judge other candidates")
+        if self.budget is None:
+            self.budget = max(LEAST_BUDGET, self.spent + DEFAULT_RUNS * self._trials[-1].preview.seconds)
+        if self.left <= 0:
+            reason = f"the probe alone took {in_time_units(self.spent)}, and the budget is {in_time_units(self.budget)}"
+            self.left_out |= dict.fromkeys((trial.name for trial in tuned), reason)
+            return Choice(self.results[0], f"the probe is kept: {reason}, so nothing else was tried")
+        self._rounds(tuned)
+        return choose(self.results, self.monitor, lower=self.lower)
+
+    @property
+    def spent(self) -> float:
+        """Seconds so far, those of earlier calls included."""
+        return time.monotonic() - self._started
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left."""
+        return (self.budget or 0.0) - self.spent
+
+    def _rounds(self, alive: list[Trial]) -> None:
+        for number in range(len(SHARES)):
+            found = []
+            for trial in alive:
+                if (result := self._attempt(trial, number if len(alive) > 1 else len(SHARES) - 1)) is not None:
+                    found.append(result)
+            better = [result.name for result in survivors(found, lower=self.lower)]
+            alive = sorted((trial for trial in alive if trial.name in better), key=lambda trial: better.index(trial.name))
+
+    def _attempt(self, trial: Trial, number: int) -> Result | None:
+        """Return the result of a candidate in a round, of a shorter run where the time is short; None if it was not tried, or failed."""
+        before = [result for result in self.results if result.name == trial.name]
+        try:
+            lengths = trial.lengths
+            wanted = lengths[min(number, len(lengths) - 1)]
+            length = affordable(lengths, wanted, lambda length: trial.seconds(length) * self._correction, self.left)
+            known = [result for result in before if result.epochs == wanted or (length is not None and result.epochs >= length)]
+            if known or length is None:
+                if not before:
+                    shortest = in_time_units(trial.seconds(lengths[0]) * self._correction)
+                    self.left_out[trial.name] = f"it would take about {shortest}, and {in_time_units(max(0.0, self.left))} were left"
+                    self._progress.note(f"auto: {trial.name} is left out: {self.left_out[trial.name]}")
+                usable = known or before
+                return usable[-1] if usable else None
+            return self._try(trial, None if length == lengths[-1] else length)
+        except InterruptedRunError:
+            raise
+        except ZooError as error:  # of this candidate alone, such as memory or LoRA without PEFT; the others go on
+            self.left_out[trial.name] = str(error)
+            self._progress.note(f"auto: {trial.name} is left out: {error}")
+            return None
+
+    @property
+    def _correction(self) -> float:
+        """Ratio of the time that runs took to their estimates, once some have run."""
+        return self._taken / self._estimated if self._estimated > 1.0 else 1.0
+
+    def _try(self, trial: Trial, length: int | None) -> Result:
+        """Run a candidate for so many epochs, or wholly, unless an earlier call did."""
+        name = trial.name if length is None else f"{trial.name}-{length}-epochs"
+        folder = f"{CANDIDATES}/{name}"
+        for result in self.results:
+            if result.folder == folder:
+                return result
+        self._progress.note(f"auto: {name}")
+        job, memory = trial.job(length), trial.memory
+        resume = (self._folder / folder / "run.json").is_file()
+        with untouched(self._model):
+            thresholds = self._model.thresholds
+            started = time.monotonic()
+            with joined(job.config.device, job.config.timeout) as ranks:
+                run = run_job(job, ranks, self._folder / folder, resume=resume)
+            seconds = max(time.monotonic() - started, sum(record["seconds"] for record in run.history))
+            self._model.thresholds = tuple(read_config(run.dir).zoo.thresholds) or None
+            result = self._result(trial, run, seconds=seconds, memory=memory, folder=folder, job=job)
+            self._model.thresholds = thresholds
+        self._add(trial, result)
+        return result
+
+    def _result(self, trial: Trial, run: Run, *, seconds: float, memory: int, folder: str, job: Job) -> Result:
+        draws = self._draws(job)
+        known = np.asarray([] if draws is None else draws, dtype=np.float64)
+        known = known[np.isfinite(known)]
+        low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist() if len(known) else (None, None)
+        epochs = sum(record.get("train_loss") is not None for record in run.history)
+        return Result(
+            name=trial.name,
+            recipe=trial.recipe.name,
+            epochs=epochs,
+            whole=folder == f"{CANDIDATES}/{trial.name}",
+            score=run.metrics.get(self.monitor, float("nan")),
+            low=low,
+            high=high,
+            seconds=round(seconds, 3),
+            memory=memory,
+            trained=trial.trained,
+            folder=folder,
+            thresholds=self._model.thresholds,
+            draws=draws,
+        )
+
+    def _draws(self, job: Job) -> tuple[float, ...] | None:
+        """Return the monitored metric in the draws of the bootstrap; empty for a single group of samples, None without intervals."""
+        if self._valid is None or type(self._task).weighted_metrics is Task.weighted_metrics:
+            return None
+        config = job.config
+        on_error = "skip" if config.on_corrupt == "skip" else "stop"
+        where: dict[str, Any] = {"device": config.device, "precision": config.precision, "workers": config.workers}
+        found = evaluate(self._model, self._valid, on_error=on_error, **where)
+        read = self._valid.select(found.rows)
+        try:
+            drawn = drawn_metrics(
+                self._task.name, found.outputs, np.asarray(read.targets), groups=drawn_groups(read), thresholds=self._model.thresholds
+            )
+        except DataError:
+            return ()
+        return tuple(drawn[self.monitor].tolist()) if self.monitor in drawn else None
+
+    def _add(self, trial: Trial, result: Result) -> None:
+        self.results.append(result)
+        write_result(self._folder, len(self.results), result)
+        if trial.name != PROBE:
+            self._estimated += trial.seconds(result.epochs)
+            self._taken += result.seconds
+        interval = "" if result.low is None else f" [{result.low:.4f}, {result.high:.4f}]"
+        self._progress.note(f"auto: {trial.name}: {self.monitor} {result.score:.4f}{interval}, {in_time_units(result.seconds)}")
+        self.write()
+        if not self._config.keep_checkpoints:
+            clear(self._folder, [one for one in self.results if one not in self._eligible()])
+        if self._stop.signum:
+            error = InterruptedRunError(f"stopped by {self._stop.name} after candidate {result.name!r}")
+            error.exit_code = self._stop.exit_code
+            raise error
+
+    def _eligible(self) -> list[Result]:
+        """Return the results that can still be chosen: the probe's, and the best of the others."""
+        best = survivors(self.results[1:], lower=self.lower)[:1]
+        return [self.results[0], *best]
+
+    def write(self, choice: Choice | None = None) -> dict[str, Any]:
+        """Write ``auto.json`` and return its content."""
+        content = {
+            "budget": self.budget,
+            "seconds": round(self.spent, 3),
+            "monitor": self.monitor,
+            "chosen": choice and choice.result.name,
+            "reason": choice and choice.reason,
+            "candidates": self.rows(choice),
+        }
+        write_choice(self._folder, content)
+        return content
+
+    def rows(self, choice: Choice | None) -> list[dict[str, Any]]:
+        """Return one row per candidate: its best run, with the seconds of all its runs; those that were left out last."""
+        rows = []
+        for result in best_runs(self.results, lower=self.lower):
+            seconds = round(sum(one.seconds for one in self.results if one.name == result.name), 3)
+            chosen = choice is not None and choice.result.name == result.name
+            rows.append(_row(result, seconds=seconds, chosen=chosen, note=self.left_out.get(result.name, "")))
+        fields = dict.fromkeys(rows[0]) if rows else {}
+        tried = {row["name"] for row in rows}
+        missing = {name: note for name, note in self.left_out.items() if name not in tried}
+        return rows + [{**fields, "name": name, "chosen": False, "note": note} for name, note in missing.items()]
+
+
+def _row(result: Result, **more: Any) -> dict[str, Any]:
+    plain = dataclasses.asdict(result) | more
+    names = ("name", "recipe", "epochs", "score", "low", "high", "seconds", "memory", "trained", "chosen", "note")
+    return {name: None if plain[name] != plain[name] else plain[name] for name in names}
