@@ -37,6 +37,7 @@ class Task:
         partial: Whether some labels of a sample may be missing: NaN in its row of the targets, -1 from ``encode`` for an uncertain one.
         recipe: The default recipe, with the fields that differ; None for the general default.
         losses: Losses that a run can select by name, see ``zoo.tasks.losses``; the first is the task's own.
+        convex: Whether the task's own loss is convex in the logits though it is none of ``losses``.
         useless: Options of a run without effect, with the reason.
         card: Name on the model card, by modality.
     """
@@ -56,6 +57,7 @@ class Task:
     partial: ClassVar[bool] = False
     recipe: ClassVar[tuple[str, Mapping[str, Any]] | None] = None
     losses: ClassVar[Mapping[str, NamedLoss]] = MappingProxyType({})
+    convex: ClassVar[bool] = False
     useless: ClassVar[Mapping[str, str]] = MappingProxyType({})
     card: ClassVar[Mapping[str, str]] = MappingProxyType({"image": "image-classification", "text": "text-classification"})
 

@@ -29,6 +29,7 @@ class TokenClassification(Task):
     head = "tokens"
     per_token = True
     least_outputs = 2
+    convex = True
     # A head on frozen features classifies single words poorly.
     recipe: ClassVar[tuple[str, Mapping[str, Any]] | None] = ("full", MappingProxyType({"lr": 1e-4}))
     useless: ClassVar[Mapping[str, str]] = MappingProxyType(

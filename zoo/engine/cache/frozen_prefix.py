@@ -9,8 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zoo.data.table import Table
+from zoo.data.texts.token_ids import TextSamples
 from zoo.engine.cache.activation_cache import ActivationCache, EndBoundary, find_boundary
 from zoo.engine.cache.feature_memo import Keys, feature_memo
+from zoo.engine.cache.labelled_words import word_features, word_table
 from zoo.engine.cache.passes import Passes
 from zoo.engine.loading.loader import Kind, Loaders
 from zoo.engine.options.epochs import Epoch
@@ -84,6 +87,21 @@ class FrozenPrefix:
         if table not in self._features:
             self._features[table] = [self._pooled(kind, view) for view, kind in enumerate(_kinds(table, views))]
         return self._features[table]
+
+    def words(self, table: str) -> tuple[Tensor, Table]:
+        """Return the features of the words of a table that the loss counts, computed in one pass, and the table of these words."""
+        kind = Kind(table)
+        loader = self._loaders.fresh(kind)
+        samples = loader.samples
+        assert isinstance(samples, TextSamples), "only sentences given as words have words"
+        key = self._key("words", kind, 0)
+        features: Tensor | None = feature_memo().get(key)
+        if features is None:
+            self._model.eval()
+            forward = self._context.cast(self._model.backbone)
+            features = word_features(self._passes.run(forward, loader, len(samples), "features", words=True), samples)
+            feature_memo().put(key, features, features.nbytes)
+        return features, word_table(samples)
 
     def activations(self, table: str, *, views: int = 1) -> ActivationCache | None:
         """Return the activations at the boundary, computed at the first call; None where the prefix runs in every epoch.

@@ -107,6 +107,12 @@ class PhaseData:
         words = find_task(self._model.task).per_token
         return self.passes.run(self.forward(epoch), source, len(self.loaders.table(Kind(table))), "valid", words=words)
 
+    def head_inputs(self, name: str) -> tuple[Tensor, Table]:
+        """Return what a linear head on the frozen backbone reads of a source, a row per sample or word, and the table of these rows."""
+        if find_task(self._model.task).per_token:
+            return self.prefix.words(name)
+        return self.prefix.features(name)[0], self._sources[name].table
+
     def sizes(self, name: str, lengths: npt.NDArray[np.int64]) -> list[int]:
         """Return the bytes of each tensor that is stored of one view of a source or validation table with samples of these lengths."""
         return self.prefix.sizes(self._valid_names.get(name, name), lengths)

@@ -15,9 +15,10 @@ from zoo.data.table import Table
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.optim.head_solver import Rows, solve
 from zoo.errors import TrainingError, count, examples
-from zoo.models.heads import LinearHead
+from zoo.models.heads import LinearHead, TokenHead
 
-MAX_WORK = 10**10  # samples x features x outputs; beyond it steps on batches are faster
+MAX_WORK = 10**10  # samples (or words) x features x outputs; beyond it steps on batches are faster
+SOLVABLE = (LinearHead, TokenHead)
 log = logging.getLogger("zoo")
 
 
@@ -48,7 +49,7 @@ class SolvedHead:
 
     def copy_to(self, head: nn.Module) -> None:
         """Give a linear head these values, in place."""
-        assert isinstance(head, LinearHead), "only linear heads are solved"
+        assert isinstance(head, SOLVABLE), "only linear heads are solved"
         with torch.no_grad():
             head.linear.weight.copy_(self.weight)
             if self.bias is not None:
@@ -69,8 +70,8 @@ def solved_head(
 
     Args:
         head: A linear head.
-        features: Pooled features ``(samples, dim)`` on the CPU.
-        table: The samples, with encoded targets.
+        features: Pooled features ``(samples, dim)``, or features of words ``(words, dim)``, on the CPU.
+        table: The samples or words, with encoded targets.
         loss: From logits and targets of some samples to the sum of their losses.
         device: Where ``loss`` computes.
         seed: Seed of the folds that choose the penalty.
@@ -79,7 +80,7 @@ def solved_head(
     Raises:
         TrainingError: If features are not finite, or no finite optimum was found.
     """
-    assert isinstance(head, LinearHead), "only linear heads are solved"
+    assert isinstance(head, SOLVABLE), "only linear heads are solved"
     if bad := (~features.isfinite().all(1)).nonzero().flatten().tolist():
         names = examples([f"{row} ({table.name_of(row)})" for row in bad])
         raise TrainingError(f"the features of {count(len(bad), 'sample')} are not finite: {names}; look at their values and at the weights")

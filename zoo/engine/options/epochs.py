@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from zoo.engine.options.config import Config
 from zoo.engine.options.recipe import Phase, unfold
-from zoo.models.heads import LinearHead
+from zoo.models.heads import LinearHead, TokenHead
 from zoo.models.layers import LayerGroups
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
@@ -54,6 +54,7 @@ def list_epochs(
     at_least: int = 0,
     separable: bool = True,
     solvable: bool = False,
+    per_token: bool = False,
     augmentable: bool = True,
     steady: bool = True,
 ) -> list[Epoch]:
@@ -66,6 +67,7 @@ def list_epochs(
         at_least: Shortest frozen prefix of every phase, in groups.
         separable: Whether the head can start from pooled features.
         solvable: Whether its optimum on these can be computed.
+        per_token: Whether these are features of words, which only the solution of the head needs.
         augmentable: Whether the inputs can be augmented at all.
         steady: Whether a sample is the same each time that it is read.
 
@@ -83,12 +85,19 @@ def list_epochs(
     def is_pooled(phase: Phase, frozen: int) -> bool:
         return is_cached(phase, frozen) and separable and frozen == len(groups)
 
-    wanted = [phase for phase in config.recipe.phases if solvable and phase.solve and phase.frozen != "each"]
-    solved = [phase for phase in wanted if is_pooled(phase, prefix_of(phase, config, groups, at_least))]
+    def is_solved(phase: Phase) -> bool:
+        if not solvable or not phase.solve or phase.frozen == "each":
+            return False
+        frozen = prefix_of(phase, config, groups, at_least)
+        return is_pooled(phase, frozen) or (per_token and frozen == len(groups) and is_cached(phase, frozen))
+
+    solved = [phase for phase in config.recipe.phases if is_solved(phase)]
     epochs: list[Epoch] = []
     for index, (phase, count) in enumerate(unfold(config.recipe, config.epochs, len(groups), steps, solved)):
         frozen = prefix_of(phase, config, groups, at_least)
-        kind = (augments(phase), is_cached(phase, frozen), is_pooled(phase, frozen), phase in solved)
+        # The only epoch of a solved phase reads the features of words once; nothing would read stored ones again.
+        cached = is_cached(phase, frozen) and not (per_token and phase in solved)
+        kind = (augments(phase), cached, is_pooled(phase, frozen), phase in solved)
         total = 0 if phase in solved else phase.steps or count * steps
         for done in range(count):
             before = done * steps
@@ -103,9 +112,10 @@ def has_solvable_head(model: TaskModel, config: Config) -> bool:
     Several views, drawn samples, dropout and moving averages are about steps; they are trained.
     """
     head = model.head
-    linear = type(head) is LinearHead and not (head.dropout.p or config.dropout)
-    losses = find_task(model.task).losses
-    convex = (config.loss or next(iter(losses), "")) in CONVEX
+    # A head for tokens has dropout unless it is told otherwise, which is for the steps of later phases.
+    linear = (type(head) is TokenHead or (type(head) is LinearHead and not head.dropout.p)) and not config.dropout
+    task = find_task(model.task)
+    convex = (config.loss or next(iter(task.losses), "")) in CONVEX or (task.convex and not config.loss)
     trained = config.views > 1 or config.balanced_sampling or config.ema or config.l2_sp or config.delta or config.bss
     return config.solve_head and linear and convex and not trained
 

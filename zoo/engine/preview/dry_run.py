@@ -218,7 +218,7 @@ class DryRun:
         reasons = {
             "cache is off": not config.cache,
             "the model is sharded": config.shard,
-            "images are augmented anew every epoch; views=2 or more keeps as many of them": not epoch.cached,
+            "images are augmented anew every epoch; views=2 or more keeps as many of them": not epoch.cached and not epoch.solved,
             self._obstacle: bool(self._obstacle) and not epoch.pooled,
         }
         return next((reason for reason, holds in reasons.items() if holds), "")

@@ -92,11 +92,12 @@ class Objective:
         """Return whether ``solve`` gives the optimum of the head on pooled features."""
         return False
 
-    def solve(self, features: Tensor, *, device: torch.device, seed: int, poll: Callable[[], None]) -> SolvedHead:
+    def solve(self, features: Tensor, table: Table, *, device: torch.device, seed: int, poll: Callable[[], None]) -> SolvedHead:
         """Return the optimum of the head, with the sum of the losses that ``loss`` takes.
 
         Args:
-            features: Pooled features of the first source, ``(samples, dim)``, on the CPU.
+            features: Pooled features of the first source, ``(samples, dim)``, for words those of each word, on the CPU.
+            table: The samples or words.
             device: Where the model is.
             seed: Seed of whatever is drawn.
             poll: Called now and then; may raise to stop.

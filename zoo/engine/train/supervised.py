@@ -129,12 +129,18 @@ class Supervised(Objective):
 
     def can_solve(self, config: Config) -> bool:
         """Return whether the head is linear, the loss convex and the problem small enough."""
-        work = len(self.sources["train"].table) * self.model.spec.features.dim * self.model.num_classes
+        table = self.sources["train"].table
+        rows = sum(map(len, table.targets)) if self.task.per_token and table.targets is not None else len(table)
+        work = rows * self.model.spec.features.dim * self.model.num_classes
         return type(self) is Supervised and self._own.loss is None and work <= MAX_WORK and has_solvable_head(self.model, config)
 
-    def solve(self, features: Tensor, *, device: torch.device, seed: int, poll: Callable[[], None]) -> SolvedHead:
+    def solve(self, features: Tensor, table: Table, *, device: torch.device, seed: int, poll: Callable[[], None]) -> SolvedHead:
         """Return the optimum of the head, whose penalty is chosen by cross-validation."""
-        return solved_head(self.model.head, features, self.sources["train"].table, self.label_loss, device=device, seed=seed, poll=poll)
+
+        def loss(logits: Tensor, targets: Tensor) -> Tensor:
+            return self.label_loss(logits[None], targets[None]) if self.task.per_token else self.label_loss(logits, targets)
+
+        return solved_head(self.model.head, features, table, loss, device=device, seed=seed, poll=poll)
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
         """Return the penalties of the regularisers."""

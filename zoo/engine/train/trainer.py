@@ -69,7 +69,7 @@ class Training:
         self.batches = StepBatches(objective.sources, config, ranks, objective.soften)
         check_batches(self.batches.smallest, ranks, separable=objective.separable)
         epochs = _epochs(objective, config, self.batches.steps)
-        stores = bool(objective.frozen) or any(epoch.cached for epoch in epochs)
+        stores = bool(objective.frozen) or any(epoch.cached or epoch.solved for epoch in epochs)
         self.steady = not stores or _are_steady(objective, context)
         if not self.steady:
             epochs = _epochs(objective, config, self.batches.steps, steady=False)
@@ -180,10 +180,10 @@ class Training:
         name, source = next(iter(objective.sources.items()))
         context.progress.begin(f"{title}: head", 0)
         with context.ranks.together():
-            features = self.data.prefix.features(name)[0]
-            found = objective.solve(features, device=context.device, seed=context.config.seed, poll=context.poll)
+            features, table = self.data.head_inputs(name)
+            found = objective.solve(features, table, device=context.device, seed=context.config.seed, poll=context.poll)
         solved = found.of_first(context.ranks)
-        weight = objective.weight({name: Batch(features, targets_of(source.table).to(context.device), [*range(len(source.table))])})
+        weight = objective.weight({name: Batch(features, targets_of(table).to(context.device), [*range(len(table))])})
         with self._writer.updating():
             solved.copy_to(self.model.head)
             state.seen = len(source.table)
@@ -271,6 +271,7 @@ def _epochs(objective: Objective, config: Config, steps: int, *, steady: bool = 
         at_least=model.frozen,
         separable=_starts_from_features(objective),
         solvable=objective.can_solve(config),
+        per_token=find_task(model.task).per_token,
         augmentable=not isinstance(model.inputs, Text),
         steady=steady,
     )
