@@ -177,7 +177,7 @@ def _finish(model: TaskModel, trials: list[Trial], folder: Path, record: dict[st
 
 def finished_thresholds(folder: Path) -> tuple[float, ...] | None:
     """Return the thresholds of the saved model in a folder."""
-    from zoo.saved.metadata import read_config
+    from zoo.saved.config import read_config
 
     return tuple(read_config(folder).zoo.thresholds) or None
 

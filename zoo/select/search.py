@@ -22,7 +22,7 @@ from zoo.engine.train.fit import run_job
 from zoo.engine.train.job import Job
 from zoo.errors import DataError, InterruptedRunError, ZooError
 from zoo.models.task_model import TaskModel
-from zoo.saved.metadata import read_config
+from zoo.saved.config import read_config
 from zoo.select.folders import CANDIDATES, clear, read_results, read_spent, write_choice, write_result
 from zoo.select.halving import LEVEL, PROBE, SHARES, Choice, Result, affordable, best_runs, choose, survivors
 from zoo.select.trial import Trial
