@@ -24,7 +24,7 @@ from zoo.engine.train.fit import check_kinds, data_difference
 from zoo.engine.train.job import Tables
 from zoo.errors import InterruptedRunError, OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
-from zoo.saved.saved import read_state
+from zoo.saved.tensors import read_state
 from zoo.select.candidates import check_auto
 from zoo.select.folders import CANDIDATES, clear, take_over
 from zoo.select.halving import Choice, seconds_of

@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.engine.rundir.lock import NAME as LOCK
 from zoo.errors import SavedModelError
-from zoo.saved.saved import writing
+from zoo.saved.save import writing
 from zoo.select.halving import Result, from_record, to_record
 from zoo.util.atomic_write import write_json
 
