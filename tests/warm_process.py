@@ -1,6 +1,6 @@
 """Python in a process of its own whose start costs nothing: a fork of a process that has imported torch and nothing of zoo.
 
-Run as a script, this is that process: for each line of JSON it forks, and the fork runs the code with the arguments, environment
+Run as a module, this is that process: for each line of JSON it forks, and the fork runs the code with the arguments, environment
 and folder of the line.
 """
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 120
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run_warm(code: str, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -44,7 +45,8 @@ def run_warm(code: str, arguments: Sequence[str], *, env: Mapping[str, str], cwd
 
 @functools.cache
 def _parent(_: int) -> subprocess.Popen[str]:
-    parent = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "tests.warm_process"]  # as a script it would see this folder's packages as modules of the library
+    parent = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     atexit.register(_end, parent)
     return parent
 
@@ -57,7 +59,7 @@ def _end(parent: subprocess.Popen[str]) -> None:
 def _serve() -> None:
     import safetensors.torch  # noqa: F401  # so that forks have it, and torch
 
-    del sys.path[0]  # the folder of this script, which ``python -c`` does not have
+    del sys.path[0]  # the folder of the project, which ``python -c`` has not where it runs elsewhere
     for line in sys.stdin:
         wanted = json.loads(line)
         child = os.fork()
