@@ -94,7 +94,7 @@ def test_each_group_has_its_parameters_rate_decay_and_mode() -> None:
     assert [group.parameters for group in tune.groups] == [232, 592, 592, 27]
     assert [group.trainable for group in probe.groups] == [0, 0, 0, 27]
     assert [group.trainable for group in tune.groups] == [232, 592, 592, 27]
-    assert [group.lr for group in tune.groups] == pytest.approx([9e-5 * 0.75**3, 9e-5 * 0.75**2, 9e-5 * 0.75, 9e-5])
+    assert [group.lr for group in tune.groups] == pytest.approx([3e-4 * 0.75**3, 3e-4 * 0.75**2, 3e-4 * 0.75, 3e-4])
     assert [group.weight_decay for group in tune.groups] == [0.05] * 4
     assert [group.mode for group in probe.groups] == ["frozen, eval"] * 3 + ["solved"]
     assert [group.mode for group in tune.groups] == ["trains"] * 4  # values of no weights: statistics move

@@ -164,7 +164,7 @@ def test_options_change_the_configuration(folder: Callable[..., Path]) -> None:
         ({"output_stride": 8}, ["'output_stride'; it has: ", "attn_implementation"]),
         ({"output_hidden_states": True}, ["'output_hidden_states'"]),
         ({"model_type": "roberta"}, ["'model_type'"]),
-        ({"num_labels": 3}, ["num_labels", "adapt(num_classes=…)"]),
+        ({"num_labels": 3}, ["num_labels", "adapt(num_classes=3)"]),
         ({"hidden_size": 32}, ["hidden_size", "config.json"]),
         ({"attn_implementation": "owner/kernels"}, ["owner/kernels", "eager, sdpa"]),
         ({"trust_remote_code": True}, ["trust_remote_code", "never"]),
