@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from side_by_side import needed
 import zoo
 
 TOKENS = 128
+PLACE = ("set", "backbone", "size", "seed")  # fields that tell a record from the others
 
 
 def adapted(name: str, samples: Samples, data: Path, seed: int) -> Any:
@@ -91,6 +92,17 @@ def results(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterat
                     yield place | {"ours": mine[0], "peer": theirs[0], "seconds": round(mine[1], 2), "peer_seconds": round(theirs[1], 2)}
 
 
+def kept(path: Path, results: Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the records of a file and those that ``results`` yields after them, each written as it comes."""
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    with path.open("a", encoding="utf-8") as file:
+        for record in results(records):
+            records.append(record)
+            print(json.dumps(record), file=file, flush=True)
+            print(f"  {record}", file=sys.stderr, flush=True)
+    return records
+
+
 def summary(records: list[dict[str, Any]]) -> None:
     """Print a row per set and backbone, means over sizes and seeds, then the difference over each part of the sets."""
     print("| set | part | backbone | runs | ours | LogisticRegressionCV | difference | CPU seconds, with features |")
@@ -119,14 +131,7 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
-    records = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.is_file() else []
-    done = {(each["set"], each["backbone"], each["size"], each["seed"]) for each in records}
-    with arguments.out.open("a") as file:
-        for record in results(arguments, done):
-            records.append(record)
-            print(json.dumps(record), file=file, flush=True)
-            print("  {set}, {backbone}, {size}, seed {seed}: {ours:.3f}, peer {peer:.3f}".format(**record), file=sys.stderr, flush=True)
-    summary(records)
+    summary(kept(arguments.out, lambda records: results(arguments, {tuple(map(each.get, PLACE)) for each in records})))
 
 
 if __name__ == "__main__":

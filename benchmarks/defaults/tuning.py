@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
 import os
 import sys
@@ -28,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from matrix import SETS, SIZES, Samples
-from probe import adapted
+from probe import adapted, kept
 from side_by_side import needed
 
 from zoo.engine.options.recipe import Recipe
@@ -104,14 +103,7 @@ def main() -> None:
     logging.getLogger("zoo").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    lines = arguments.out.read_text(encoding="utf-8").splitlines() if arguments.out.exists() else []
-    records = [json.loads(line) for line in lines]
-    for record in results(arguments, {(each["place"], each["seed"], each["setting"]) for each in records}):
-        with arguments.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        records.append(record)
-        print(record, file=sys.stderr, flush=True)
-    summary(records)
+    summary(kept(arguments.out, lambda records: results(arguments, {(each["place"], each["seed"], each["setting"]) for each in records})))
 
 
 if __name__ == "__main__":

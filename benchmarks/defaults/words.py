@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batches", type=int, nargs="*", default=[8, 32])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--recipes", nargs="*", default=["full, 0.0001", "probe, then 0.0003"], help="names, or a part of a name")
+    parser.add_argument("--recipes", nargs="*", default=["full, 0.0001", "probe, then 0.0003"], help="names, as the table prints them")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)

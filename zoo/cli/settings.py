@@ -47,7 +47,7 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     chosen = settings["fit"] | {"columns": settings["columns"]}
     if settings["recipe"] == "auto":
         settings["auto"], settings["recipe"] = dict(chosen), None
-        chosen = _checked_auto(chosen, settings["budget"])
+        chosen = _checked_auto(chosen, settings["budget"], settings["task"])
     elif settings["budget"] is not None:
         raise OptionError("--budget is the time of --recipe auto; give both, or --epochs")
     recipe = settings["recipe"] or default_recipe(settings["task"])
@@ -55,15 +55,15 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _checked_auto(options: Mapping[str, Any], budget: Any) -> dict[str, Any]:
+def _checked_auto(options: Mapping[str, Any], budget: Any, task: str) -> dict[str, Any]:
     """Check the options of ``--recipe auto``, and return those of its default recipe."""
-    from zoo.engine.options.recipes import RECIPES
+    from zoo.engine.options.recipes import default_recipe
     from zoo.select.candidates import check_auto, options_for
     from zoo.select.halving import seconds_of
 
     check_auto(options)
     seconds_of(budget)
-    return options_for(RECIPES["layer-decay"], options)
+    return options_for(default_recipe(task), options)
 
 
 def flagged() -> list[str]:

@@ -24,6 +24,7 @@ from zoo.engine.train.fit import check_kinds, data_difference
 from zoo.engine.train.job import Tables
 from zoo.errors import InterruptedRunError, OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
+from zoo.saved.config import read_config
 from zoo.saved.tensors import read_state
 from zoo.select.candidates import check_auto
 from zoo.select.folders import CANDIDATES, clear, take_over
@@ -177,8 +178,6 @@ def _finish(model: TaskModel, trials: list[Trial], folder: Path, record: dict[st
 
 def finished_thresholds(folder: Path) -> tuple[float, ...] | None:
     """Return the thresholds of the saved model in a folder."""
-    from zoo.saved.config import read_config
-
     return tuple(read_config(folder).zoo.thresholds) or None
 
 

@@ -19,13 +19,13 @@ def word_features(outputs: Outputs, samples: TextSamples) -> Tensor:
     """Return the features ``(words, dim)`` of all words of a table that the loss counts, in the order of ``word_table``.
 
     Args:
-        outputs: Features of all words of each sentence, see ``run_words``; None for a sentence that could not be read.
+        outputs: Features of all words of each sentence, see ``run_words``.
         samples: The sentences.
 
     Raises:
         TrainingError: If there is no such word.
     """
-    found = [rows[samples.words(index)] for index, rows in enumerate(outputs) if rows is not None]
+    found = [rows[samples.words(index)] for index, rows in enumerate(outputs)]
     if not sum(map(len, found)):
         source, number = samples.table.source, len(samples.table)
         raise TrainingError(
