@@ -91,7 +91,7 @@ DOORS = {
     ("zoo.models.task_model", "zoo.saved.save"): "TaskModel.save",
     ("zoo.saved.load", "zoo.saved.lora_files"): "zoo.load(folder of a LoRA)",
     ("zoo.models.task_model", "zoo.engine.train.fit"): "TaskModel.fit",
-    ("zoo.models.task_model", "zoo.select.auto"): "TaskModel.fit(recipe='auto')",
+    ("zoo.models.task_model", "zoo.select.recipe_search.auto"): "TaskModel.fit(recipe='auto')",
     ("zoo.models.task_model", "zoo.engine.options.recipe"): "the type of TaskModel.fit(recipe=…)",
     ("zoo.models.task_model", "zoo.engine.train.objective"): "the type of TaskModel.fit(objective=…)",
     ("zoo.models.task_model", "zoo.engine.train.supervised"): "the type of TaskModel.fit(objective=…)",

@@ -58,8 +58,8 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
 def _checked_auto(options: Mapping[str, Any], budget: Any, task: str) -> dict[str, Any]:
     """Check the options of ``--recipe auto``, and return those of its default recipe."""
     from zoo.engine.options.recipes import default_recipe
-    from zoo.select.candidates import check_auto, options_for
-    from zoo.select.halving import seconds_of
+    from zoo.select.recipe_search.candidates import check_auto, options_for
+    from zoo.select.recipe_search.halving import seconds_of
 
     check_auto(options)
     seconds_of(budget)

@@ -244,11 +244,11 @@ class TaskModel(nn.Module):
         """Fine-tune in place; None leaves an option to the recipe.
 
         See ``zoo.engine.train.fit.fit`` for the result and the errors, docs/options.md for every option, and
-        docs/quickstart.md for examples; ``recipe="auto"`` with a ``budget`` of time is ``zoo.select.auto.fit_auto``.
+        docs/quickstart.md for examples; ``recipe="auto"`` with a ``budget`` of time is ``zoo.select.recipe_search.auto.fit_auto``.
         """
         options = {name: value for name, value in locals().items() if name not in ("self", "train", "valid", "unknown", "budget")}
         if recipe == "auto" or budget is not None:
-            from zoo.select.auto import fit_auto
+            from zoo.select.recipe_search.auto import fit_auto
 
             return fit_auto(self, train, valid, budget=budget, **options, **unknown)
         from zoo.engine.train.fit import fit

@@ -163,8 +163,8 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> Run:
             show_log()
         resume = bool(settings["resume"])
         if "auto" in settings:
-            from zoo.select.auto import run_auto
-            from zoo.select.halving import seconds_of
+            from zoo.select.recipe_search.auto import run_auto
+            from zoo.select.recipe_search.halving import seconds_of
 
             more = {"seconds": seconds_of(settings["budget"]), "out": settings["out"], "resume": resume, "quiet": bool(settings["quiet"])}
             return run_auto(job.model, settings["auto"], job.open_data, **more)
@@ -203,7 +203,7 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
     with deferred_log() as deferred:
         opening = {"task": task, "classes": settings["classes"], "reads": reads, **config.opening}
         if "auto" in settings:
-            from zoo.select.auto import open_judged
+            from zoo.select.recipe_search.auto import open_judged
 
             if settings["valid"] is False:
                 raise OptionError("--no-valid: --recipe auto judges by held-out samples; leave it out, or name a recipe")

@@ -57,7 +57,7 @@ def test_the_choice_is_a_run_with_its_candidates_and_resumes_without_running_aga
 
 
 def test_an_interrupted_choice_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.select import search
+    from zoo.select.recipe_search import search
 
     ran: list[str] = []
     real = search.run_job

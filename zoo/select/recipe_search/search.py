@@ -23,9 +23,9 @@ from zoo.engine.train.job import Job
 from zoo.errors import DataError, InterruptedRunError, ZooError
 from zoo.models.task_model import TaskModel
 from zoo.saved.config import read_config
-from zoo.select.folders import CANDIDATES, clear, read_results, read_spent, write_choice, write_result
-from zoo.select.halving import LEVEL, PROBE, SHARES, Choice, Result, affordable, best_runs, choose, survivors
-from zoo.select.trial import Trial
+from zoo.select.recipe_search.folders import CANDIDATES, clear, read_results, read_spent, write_choice, write_result
+from zoo.select.recipe_search.halving import LEVEL, PROBE, SHARES, Choice, Result, affordable, best_runs, choose, survivors
+from zoo.select.recipe_search.trial import Trial
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 

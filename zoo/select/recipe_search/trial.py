@@ -15,8 +15,8 @@ from zoo.engine.preview.report import Preview
 from zoo.engine.train.job import Job, Tables, resolve_job
 from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
-from zoo.select.candidates import candidates, check_auto, options_for
-from zoo.select.halving import PROBE, lengths_of
+from zoo.select.recipe_search.candidates import candidates, check_auto, options_for
+from zoo.select.recipe_search.halving import PROBE, lengths_of
 
 
 class Trial:

@@ -9,8 +9,8 @@ import pytest
 
 from zoo.engine.options.recipes import RECIPES
 from zoo.errors import OptionError
-from zoo.select.candidates import candidates
-from zoo.select.halving import Result, best_runs, choose, lengths_of, seconds_of, survivors
+from zoo.select.recipe_search.candidates import candidates
+from zoo.select.recipe_search.halving import Result, best_runs, choose, lengths_of, seconds_of, survivors
 
 
 def result(name: str, score: float, draws: tuple[float, ...] | None = None, **more: Any) -> Result:

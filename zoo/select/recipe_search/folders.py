@@ -11,7 +11,7 @@ from typing import Any
 from zoo.engine.rundir.lock import NAME as LOCK
 from zoo.errors import SavedModelError
 from zoo.saved.save import writing
-from zoo.select.halving import Result, from_record, to_record
+from zoo.select.recipe_search.halving import Result, from_record, to_record
 from zoo.util.atomic_write import write_json
 
 CANDIDATES, CHOICE, RESULT = "candidates", "auto.json", "result.json"

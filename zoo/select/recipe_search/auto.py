@@ -26,12 +26,12 @@ from zoo.errors import InterruptedRunError, OptionError, SavedModelError, fault_
 from zoo.models.task_model import TaskModel
 from zoo.saved.config import read_config
 from zoo.saved.tensors import read_state
-from zoo.select.candidates import check_auto
-from zoo.select.folders import CANDIDATES, clear, take_over
-from zoo.select.halving import Choice, seconds_of
-from zoo.select.picture import draw_candidates
-from zoo.select.search import Search
-from zoo.select.trial import Trial, list_trials
+from zoo.select.recipe_search.candidates import check_auto
+from zoo.select.recipe_search.folders import CANDIDATES, clear, take_over
+from zoo.select.recipe_search.halving import Choice, seconds_of
+from zoo.select.recipe_search.picture import draw_candidates
+from zoo.select.recipe_search.search import Search
+from zoo.select.recipe_search.trial import Trial, list_trials
 from zoo.tasks.find import find_task
 
 log = logging.getLogger("zoo")

@@ -10,7 +10,7 @@ from zoo.engine.options.recipe import Phase, Recipe
 from zoo.engine.options.recipes import RECIPES
 from zoo.engine.runtime.launch_env import launched
 from zoo.errors import OptionError, fault_list
-from zoo.select.halving import PROBE
+from zoo.select.recipe_search.halving import PROBE
 
 _OF_LORA = ("lora_rank", "lora_alpha", "lora_dropout")
 # Options of steps, which a solved head has none of.
