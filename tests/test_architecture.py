@@ -50,6 +50,7 @@ FLOORS = {
     "zoo.models.own_names": 2.9,
     "zoo.models.misplaced": 2.9,
     "zoo.models.layers": 3.0,
+    "zoo.models.leftovers": 2.9,
     "zoo.models.state_fit": 3.0,
     "zoo.models.build": 3.1,
     "zoo.weights.copy_read": 3.0,

@@ -297,21 +297,6 @@ def test_submodules_that_were_compiled_by_themselves_are_filled(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("toys")
-def test_tensors_that_are_of_no_head_are_left_out_with_a_warning_that_counts_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "model.safetensors"
-    usual = {"fc.weight": torch.ones(2, 8), "num_batches_tracked": torch.tensor(3), "position_ids": torch.ones(1)}
-    safetensors.torch.save_file(ToyNet().state_dict() | usual, path)
-    zoo.get("toy/net", weights=path).build()
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]
-    odd = {"gate.weight": torch.ones(3), "norm_pre.weight": torch.ones(8)}
-    safetensors.torch.save_file(ToyNet().state_dict() | usual | odd, path)
-    zoo.get("toy/net", weights=path).build()
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "2 tensors of the weights are neither part of the backbone nor of a head" in warning
-    assert "gate.weight, norm_pre.weight" in warning
-
-
-@pytest.mark.usefixtures("toys")
 def test_a_negative_variance_is_refused(tmp_path: Path) -> None:
     path, state = tmp_path / "model.safetensors", ToyNet().state_dict()
     safetensors.torch.save_file(state | {"bn1.running_var": state["bn1.running_var"] - 2}, path)

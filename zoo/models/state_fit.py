@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec
 from zoo.errors import CoverageError, ZooError, count, examples, fault_list
+from zoo.models.leftovers import Leftovers, sort_leftovers
 from zoo.plugins.loader import load_function
 
 log = logging.getLogger("zoo")
@@ -21,14 +21,6 @@ WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile; taken
 PREFERRED = ("model", "teacher", "encoder_q", "online", "student", "encoder")  # of several copies of the same names
 DEPTHS = {"depth", "depths", "num_layers", "num_hidden_layers", "n_layer", "n_layers"}  # options that leave out blocks on purpose
 _MAX_PREFIXES = 8  # that are tried
-_BUFFERS = {"attn_mask", "relative_position_index", "position_ids", "token_type_ids", "inv_freq", "masked_bias", "num_batches_tracked"}
-_BUFFERS |= {"total_ops", "total_params"}  # of profilers
-# Parts of names of heads, decoders and pretraining.
-_HEAD = re.compile(
-    r"fc\d*|(?!conv_)\w*heads?\d*(_\w+)?|classif\w*|cls|last_linear|logits?(_\w+)?|pre_logits|aux\w*|AuxLogits|decode\w*|predict\w*|pooler|"
-    r"proj(ect(or|ion)\w*)?|prototypes\w*|queue\w*|score|qa_outputs|mlm\w*|nsp\w*|mask_token|loss\w*|criterion|discriminator\w*|generator\w*"
-)
-_NUMBERED = re.compile(r"(.*?)\d+")  # the name of a block, and what it shares with others of its kind
 
 
 class Fit(NamedTuple):
@@ -60,8 +52,8 @@ def fit_state(module: nn.Module, state: State, spec: BackboneSpec, *, allow_part
         allow_partial: Whether to warn instead of raising, unless no tensor is filled.
 
     Raises:
-        CoverageError: If a parameter or buffer is not filled, with the coverage and the first names; or if the file has further
-            tensors inside the backbone's own blocks.
+        CoverageError: If a parameter or buffer is not filled, with the coverage and the first names; or if the file has more left
+            than ``sort_leftovers`` calls usual.
     """
     state = _unwrapped(state, module, spec)
     prefix, fit = "", _fit(module, state, spec)
@@ -75,32 +67,33 @@ def fit_state(module: nn.Module, state: State, spec: BackboneSpec, *, allow_part
         raise CoverageError(reason) from fit.error
     if prefix:
         log.warning("%s: %s of the file lie below %r, which was taken off", spec.name, count(len(filled), "tensor"), prefix)
-    inner = _inside_blocks(fit.unused, module)
-    if inner and not allow_partial and not DEPTHS & spec.options.keys():
-        raise CoverageError(_left_over(spec, module, inner))
-    for problem in [_coverage(spec, module, fit)] * bool(fit.faults) + [_left_over(spec, module, inner)] * bool(inner):
-        log.warning(problem)
-    _log_unused(fit.unused, set(inner), spec)
+    if fit.faults:
+        log.warning(_coverage(spec, module, fit))
+    _check_leftovers(sort_leftovers(fit.unused, module, spec.features.dim), module, spec, allow_partial=allow_partial)
     return fit.tensors
 
 
-def _log_unused(unused: Mapping[str, Tensor], inner: set[str], spec: BackboneSpec) -> None:
-    """Log the tensors of a file that the backbone has no place for; a warning for those that are not of a head or known."""
-    usual = [name for name, value in unused.items() if _is_usual(name, value)]
-    odd = [name for name in unused if name not in inner and name not in set(usual)]
-    if usual:
-        log.info("%s: %s of the weights are not part of the backbone: %s", spec.name, count(len(usual), "tensor"), examples(usual))
-    if odd:
-        log.warning(
-            "%s: %s of the weights are neither part of the backbone nor of a head, and are left out: %s. Is it the file of another model?",
-            *(spec.name, count(len(odd), "tensor"), examples(odd)),
+def _check_leftovers(left: Leftovers, module: nn.Module, spec: BackboneSpec, *, allow_partial: bool) -> None:
+    """Raise if a file that fills the backbone has more left than heads and known buffers; log what is left out.
+
+    Raises:
+        CoverageError: Unless ``allow_partial``, or an option of the backbone leaves out blocks on purpose.
+    """
+    if left.usual:
+        log.info(
+            "%s: %s of the weights are not part of the backbone: %s", spec.name, count(len(left.usual), "tensor"), examples(left.usual)
         )
-
-
-def _is_usual(name: str, value: Tensor) -> bool:
-    """Return whether a tensor is one of a head, of pretraining, or a buffer that the module computes."""
-    parts = name.split(".")
-    return parts[-1] in _BUFFERS or not value.is_floating_point() or any(map(_HEAD.fullmatch, parts))
+    inner = f"{count(len(left.inner), 'tensor')} more inside its blocks: {examples(left.inner)}" if left.inner else ""
+    other = f"{count(len(left.other), 'tensor')} more that belong to no head: {examples(left.other)}" if left.other else ""
+    if not (inner or other):
+        return
+    message = (
+        f"{spec.name}: {_source(spec)} fills {type(module).__name__}, and has {' and '.join(filter(None, (inner, other)))}. "
+        "Is it the file of a deeper or another architecture?"
+    )
+    if not allow_partial and (other or not DEPTHS & spec.options.keys()):
+        raise CoverageError(f"{message} If the backbone alone is wanted, allow_partial=True (--allow-partial) leaves them out.")
+    log.warning("%s They are left out.", message)
 
 
 def _fit(module: nn.Module, state: State, spec: BackboneSpec) -> Fit:
@@ -156,33 +149,6 @@ def _prefixes(state: Mapping[str, Tensor], module: nn.Module) -> Iterator[str]:
 
     likely = [prefix for prefix in all_names if own[prefix] or 2 * all_names[prefix] > len(state)]
     yield from sorted(likely, key=order, reverse=True)[:_MAX_PREFIXES]
-
-
-def _inside_blocks(unused: Mapping[str, Tensor], module: nn.Module) -> list[str]:
-    """Return leftover parameters inside the numbered blocks of a backbone (``layer.3``, ``stage3``), or in further blocks of the same kind.
-
-    They mean that the file is of another network, such as a deeper one. Heads, decoders and known buffers do not count.
-    """
-    modules = {name for name, _ in module.named_modules() if name}
-    kinds = {match[1] for match in map(_NUMBERED.fullmatch, modules) if match}
-    found = []
-    for key, value in unused.items():
-        *path, last = key.split(".")
-        if last in _BUFFERS or not value.is_floating_point():  # a head inside a block would be of another network
-            continue
-        known = next((end for end in range(len(path), 0, -1) if ".".join(path[:end]) in modules), 0)
-        block = any(map(_NUMBERED.fullmatch, path[:known]))
-        further = known < len(path) and not _HEAD.fullmatch(path[known]) and _NUMBERED.fullmatch(".".join(path[: known + 1]))
-        if block or (further and further[1] in kinds):
-            found.append(key)
-    return found
-
-
-def _left_over(spec: BackboneSpec, module: nn.Module, names: list[str]) -> str:
-    return (
-        f"{spec.name}: {_source(spec)} fills {type(module).__name__}, and has {count(len(names), 'tensor')} more inside its blocks: "
-        f"{examples(names)}. Is it the file of a deeper or another architecture? allow_partial=True leaves them out."
-    )
 
 
 def _source(spec: BackboneSpec) -> str:
