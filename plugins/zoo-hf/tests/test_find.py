@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import constants
 from tiny import CONFIGS, batch
 from transformers import AutoModel
+from zoo_hf.catalogue import table
 from zoo_hf.tokenizer import SETTINGS, VOCABULARIES, open_tokenizer
 
 import zoo
@@ -71,6 +72,48 @@ def test_a_local_folder_is_a_backbone(folder: Callable[..., Path], monkeypatch: 
     monkeypatch.chdir(path.parent)
     assert zoo.get(path.name).spec.weights == spec.weights
     assert zoo.get(f"./{path.name}").spec.name == spec.name
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where anything is asked of the Hub."""
+    for name in ("getaddrinfo", "create_connection"):
+        monkeypatch.setattr(f"socket.{name}", lambda *_, **__: pytest.fail("the network was asked"))
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("bert-base-uncased", "google-bert/bert-base-uncased"),
+        ("roberta-base", "FacebookAI/roberta-base"),
+        ("all-minilm-l6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+    ],
+)
+def test_a_listed_repository_is_found_without_its_owner(name: str, listed: str) -> None:
+    assert zoo.get(f"hf/{name}").spec == zoo.get(f"hf/{listed}").spec
+
+
+def test_no_two_listed_repositories_differ_in_their_owner_only() -> None:
+    assert len({full.partition("/")[2].lower() for full in table()}) == len(table())
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", ["bert-base-uncasd", "bert-base-german-cased@main"])
+def test_a_name_without_owner_that_is_nearly_a_listed_one_is_told_at_once(name: str) -> None:
+    with pytest.raises(zoo.ZooError, match=r"did you mean 'hf/google-bert/bert-base-\w+'") as caught:
+        zoo.get(f"hf/{name}")
+    assert f"'hf/OWNER/{name.partition('@')[0]}'" in str(caught.value)
+
+
+def test_a_listed_repository_without_its_owner_is_taken_at_a_revision(
+    folder: Callable[..., Path], hub: Callable[[str, Path], None]
+) -> None:
+    hub("google-bert/bert-base-uncased", folder("bert", auto=AutoModel))
+    spec = zoo.get(f"hf/bert-base-uncased@{COMMIT}").spec
+    assert spec.name == f"hf/google-bert/bert-base-uncased@{COMMIT}"
+    assert spec.weights
+    assert (spec.weights.repo, spec.weights.revision) == ("google-bert/bert-base-uncased", COMMIT)
 
 
 def test_positions_after_the_padding_index_are_fewer(folder: Callable[..., Path]) -> None:

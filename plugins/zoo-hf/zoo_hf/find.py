@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 
 import zoo
+from zoo_hf.catalogue import entry, table
 from zoo_hf.describe import from_source, root
 from zoo_hf.families import FAMILIES, families, family_of
 from zoo_hf.source import Folder, Repository, read_json
@@ -15,8 +17,8 @@ def find(name: str) -> zoo.BackboneSpec | None:
     """Describe a backbone, or return None for a name of another plugin.
 
     Args:
-        name: ``hf/MODEL_TYPE`` (random values, the family's default size), ``hf/owner/repository``, with ``@revision`` if wanted,
-            or the absolute path of a folder with a config.json of transformers.
+        name: ``hf/MODEL_TYPE`` (random values, the family's default size), ``hf/owner/repository``, with ``@revision`` if wanted and
+            without the owner where the catalogue knows it, or the absolute path of a folder with a config.json of transformers.
 
     Raises:
         zoo.ZooError: If its family is none of ours, or its configuration cannot be had.
@@ -26,13 +28,40 @@ def find(name: str) -> zoo.BackboneSpec | None:
     source, _, rest = name.partition("/")
     if source != "hf" or not rest:
         return None
-    if rest in FAMILIES or _is_model_type(rest):
+    repo, _, revision = rest.partition("@")
+    listed = _listed().get(repo.lower(), "")
+    if rest in FAMILIES or (not listed and _is_model_type(rest)):
         return root(rest)
     if rest.startswith("local/"):
         raise zoo.ZooError(f"{name!r} is the id of a backbone from a local folder; give the folder's path instead")
-    repo, _, revision = rest.partition("@")
+    if listed and not revision:
+        return entry(listed, table()[listed])
+    if listed:
+        repo, name = listed, f"hf/{listed}@{revision}"
+    elif "/" not in repo:
+        _refuse_nearly_listed(repo)
     zoo.fetch(repo, "config.json", revision, owner=name)  # says why where there is none
     return from_source(name, Repository(repo, revision))
+
+
+def _listed() -> dict[str, str]:
+    """Return the repositories of the catalogue by their names without owner, in lower case; no two have one name."""
+    return {full.partition("/")[2].lower(): full for full in table()}
+
+
+def _refuse_nearly_listed(repo: str) -> None:
+    """Check that a name without owner is not nearly one of the catalogue's.
+
+    Raises:
+        zoo.ZooError: With the full names.
+    """
+    listed = _listed()
+    near = [f"hf/{listed[word]}" for word in difflib.get_close_matches(repo.lower(), listed)]
+    if near:
+        raise zoo.ZooError(
+            f"no backbone 'hf/{repo}': repositories of the Hub are named with their owner (did you mean {' or '.join(map(repr, near))}?); "
+            f"for another one give its owner: 'hf/OWNER/{repo}'"
+        )
 
 
 def _is_model_type(name: str) -> bool:
