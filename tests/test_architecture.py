@@ -277,7 +277,7 @@ STATE = {
     "zoo.engine.distributed.rendezvous._JOINED": "counts what ranks must count alike",
     "zoo.engine.distributed.heartbeat._STORES": "the launcher's store, which may live in this process",
     "zoo.data.images.codecs.can_read": "a fact of the installation",
-    "zoo.declare._is_function": "a function of its arguments",
+    "zoo.declare.faults.is_function": "a function of its arguments",
     "zoo.weights.hub_cache._digest": "a function of its arguments, the state of the file among them",
     "zoo.engine.loading.order._cycle": "a function of its arguments",
     "zoo.engine.optim.optimizer._torch_optimizers": "a table of an imported library",

@@ -106,7 +106,8 @@ def _key(plugin: Plugin) -> list[Any] | None:
     stamps = _stamps(plugin)
     if stamps is None:
         return None
-    about = [FORMAT, list(_stamp(Path(declare.__file__)) or ()), list(sys.version_info[:3])]
+    declarations = [list(_stamp(file) or ()) for file in sorted(Path(declare.__file__).parent.glob("*.py"))]
+    about = [FORMAT, declarations, list(sys.version_info[:3])]
     return [*about, plugin.distribution, plugin.version, plugin.module, plugin.found.info, dict(plugin.versions), stamps]
 
 
