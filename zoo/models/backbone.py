@@ -184,7 +184,7 @@ class Backbone:
         Raises:
             OptionError: If an argument is out of range or unknown; all in one error.
         """
-        from zoo.models.task_model import adapt
+        from zoo.models.adapt import adapt
 
         return adapt(self, num_classes, task=task, head=head, in_chans=in_chans, labels=labels, seed=seed, head_options=head_options)
 

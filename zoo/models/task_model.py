@@ -11,15 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.dataset import ModelInputs
-from zoo.declare import BackboneSpec, HeadSpec, Inputs
-from zoo.models.adapt_checks import channel_option, check_arguments, check_head_options, check_task, check_width, checked_head, own_pooling
-from zoo.models.backbone import Backbone, with_options
-from zoo.models.build import trainable_float32
-from zoo.models.heads import Pool, own_head
+from zoo.declare import BackboneSpec, Inputs
+from zoo.models.adapt_checks import check_width
+from zoo.models.heads import Pool
 from zoo.models.layers import LayerGroups
-from zoo.models.own_names import OWN_HEAD
-from zoo.plugins.loader import load_function
-from zoo.registry.registry import default_registry
 from zoo.tasks.find import find_task
 from zoo.tuning import Lora, apply_eval, freeze_prefix, hold_statistics
 
@@ -333,69 +328,6 @@ class TaskModel(nn.Module):
         from zoo.saved.save import save
 
         return save(self, Path(folder), overwrite=overwrite)
-
-
-def adapt(
-    backbone: Backbone,
-    num_classes: int,
-    *,
-    task: str,
-    head: str | nn.Module,
-    in_chans: int | None,
-    labels: Sequence[str] | None,
-    seed: int,
-    head_options: Mapping[str, Any],
-) -> TaskModel:
-    """Build a new backbone and attach a head; see ``Backbone.adapt``."""
-    check_arguments(num_classes, task, in_chans, labels)
-    options = channel_option(backbone.spec, in_chans)
-    pooling, head_options = own_pooling(backbone.spec, task, head_options)
-    options |= pooling
-    spec = with_options(backbone.spec, options)
-    if isinstance(head, str):
-        head_name, module = _declared_head(head, spec, task, num_classes, head_options, seed)
-    else:
-        head_name, module = _own_head(head, spec, num_classes, head_options)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # for backbones without pretrained weights
-        groups = backbone.fresh(**options)
-    return TaskModel(
-        groups,
-        module,
-        spec=spec,
-        task=task,
-        num_classes=num_classes,
-        labels=labels,
-        head_name=head_name,
-        head_options=head_options,
-        plugin=backbone.plugin,
-        pretrained=backbone.pretrained,
-    )
-
-
-def _declared_head(
-    name: str, spec: BackboneSpec, task: str, num_classes: int, options: Mapping[str, Any], seed: int
-) -> tuple[str, nn.Module]:
-    """Return the name and the module of a head that a plugin declares; ``linear`` means the task's own."""
-    name = find_task(task).head if name == "linear" else name
-    declared = default_registry().head(name)
-    check_task(spec, declared, task)
-    check_head_options(declared, options)
-    return name, build_head(declared, spec, num_classes, seed=seed, options=options)
-
-
-def _own_head(head: nn.Module, spec: BackboneSpec, num_classes: int, options: Mapping[str, Any]) -> tuple[str, nn.Module]:
-    """Return the name and a copy of the user's own head."""
-    return OWN_HEAD, own_head(spec.features, checked_head(head, spec.features, num_classes, options), **options)
-
-
-def build_head(head: HeadSpec, spec: BackboneSpec, num_classes: int, *, seed: int, options: Mapping[str, Any]) -> nn.Module:
-    """Build a head with values drawn from ``seed``; the caller's random state is restored."""
-    with torch.random.fork_rng(devices=[]), trainable_float32():
-        torch.manual_seed(seed)
-        module = load_function(head.build)(spec.features, num_classes, **options)
-    assert isinstance(module, nn.Module), f"head {head.name!r} built {type(module).__name__}, not a torch.nn.Module"
-    return module
 
 
 def _mask(x: ModelInputs) -> tuple[Tensor, ...]:

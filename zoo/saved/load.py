@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Text
 from zoo.errors import OptionError, SavedModelError, ZooError, examples, fault_list
+from zoo.models.adapt import build_head
 from zoo.models.backbone import Backbone
 from zoo.models.heads import own_head
 from zoo.models.layers import LayerGroups
 from zoo.models.own_names import OWN_HEAD, is_own
-from zoo.models.task_model import TaskModel, build_head
+from zoo.models.task_model import TaskModel
 from zoo.plugins.loader import describe as describe_error
 from zoo.registry.registry import default_registry
 from zoo.saved.config import Config, check_fields, read_config
