@@ -87,9 +87,9 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     """A server of files, from which downloads are tried again without a pause."""
-    from zoo.weights import download
+    from zoo.weights.urls import transfer
 
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr(transfer, "PAUSE", 0.0)
     with FileServer().serving() as started:
         yield started
 

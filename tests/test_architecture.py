@@ -31,7 +31,7 @@ FLOORS = {
     "zoo.weights.entry_lock": 2.0,
     "zoo.weights.hub_cache": 2.0,
     "zoo.weights.hub": 2.1,
-    "zoo.weights.download": 2.2,
+    "zoo.weights.urls": 2.2,
     "zoo.weights.shards": 2.2,
     "zoo.weights.cache_errors": 2.1,
     "zoo.weights.pickled.archive_check": 2.2,

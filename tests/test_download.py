@@ -23,11 +23,11 @@ from tests.toy import ToyNet, toy_spec
 from zoo.declare import Weights
 from zoo.errors import DeclarationError, DiskFullError, OutputPermissionError, WeightsError, WeightsNotFoundError
 from zoo.models.backbone import Backbone
-from zoo.weights import download as module
 from zoo.weights.converted import converted_folder
-from zoo.weights.download import Downloaded, download, locked
 from zoo.weights.load import read
 from zoo.weights.locate import locate
+from zoo.weights.urls import transfer as module
+from zoo.weights.urls.download import Downloaded, download, locked
 
 
 def fetched(url: str, owner: str = "", **declared: object) -> Downloaded:

@@ -17,9 +17,9 @@ from zoo.cli import main
 from zoo.declare import Weights
 from zoo.weights.cache import entries, prune
 from zoo.weights.converted import converted_folder
-from zoo.weights.download import download, downloads_folder, locked
 from zoo.weights.entry_lock import entry_lock, remove_lock
 from zoo.weights.locate import locate
+from zoo.weights.urls.download import download, downloads_folder, locked
 
 
 def left(folder: Path) -> list[str]:

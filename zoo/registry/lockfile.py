@@ -13,10 +13,10 @@ from zoo.errors import RegistryFileError, WeightsError, WeightsNotFoundError
 from zoo.util.atomic_write import write_text
 from zoo.util.file_digest import file_digest
 from zoo.util.toml_files import parse_toml
-from zoo.weights.download import first_download
 from zoo.weights.hub import HubFileInfo, NotOnHubError, fetch, file_metadata
 from zoo.weights.locate import file_names, locate
 from zoo.weights.shards import INDEX_SUFFIX, SAFETENSORS_INDEX, listing_digest, model_digest, read_index
+from zoo.weights.urls.download import first_download
 
 
 def resolve(weights: Weights | None, owner: str) -> Weights:

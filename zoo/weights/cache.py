@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.weights.converted import converted_folder
-from zoo.weights.download import downloads_folder
 from zoo.weights.entry_lock import SUFFIX, entry_lock, remove_lock
+from zoo.weights.urls.download import downloads_folder
 
 PATIENCE = 0.1  # seconds to wait for an entry that another process has locked
 _RECORDS = {"download": ("source.json", "url"), "converted": ("conversion.json", "source")}

@@ -16,10 +16,10 @@ from zoo.declare import WEIGHT_FILES, Weights
 from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples, owner_prefix
 from zoo.weights.cache_errors import cache_errors
 from zoo.weights.converted import converted, find_converted
-from zoo.weights.download import checked_name, download, first_download, forget, locked
 from zoo.weights.hub import NotOnHubError, fetch, find_cached
 from zoo.weights.hub_cache import check_cached, repository_of
 from zoo.weights.shards import INDEX_SUFFIX, PICKLED_INDEX, SAFETENSORS_INDEX, model_digest, read_index
+from zoo.weights.urls.download import checked_name, download, first_download, forget, locked
 
 log = logging.getLogger("zoo")
 

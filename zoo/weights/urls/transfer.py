@@ -1,23 +1,18 @@
-"""Files of a URL, fetched once into zoo's own cache: resumable, verified, and compared with what the URL gave the first time."""
+"""Transfer of one file over https: in several connections, each of which goes on where the one before ended."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from zoo.errors import WeightsError, WeightsNotFoundError, owner_prefix
-from zoo.util.atomic_write import cache_folder, room_for, write_json
-from zoo.util.digest_forms import is_sha256
-from zoo.util.file_digest import file_digest
-from zoo.weights.entry_lock import READ_ONLY, entry_lock
-from zoo.weights.safetensors_header import format_of, read_header
+from zoo.util.atomic_write import room_for
+from zoo.weights.safetensors_header import format_of
 
 ATTEMPTS = 4  # connections for one file; each goes on where the one before ended
 PAUSE = 0.5  # seconds before the second attempt, doubled for each further one
@@ -25,21 +20,7 @@ MAX_BYTES = 10**12  # no published weights are as large
 _MEANINGS = {401: ": it needs a login", 403: ": it needs a login, or may not be fetched from here", 404: ": there is no such file"}
 _MEANINGS |= {410: ": the file was removed for good"}
 _FINAL = ("UnsupportedProtocol", "TooManyRedirects", "InvalidURL", "InvalidSchema", "LocalProtocolError")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-
-class Downloaded(NamedTuple):
-    """A file as it was at the first fetch.
-
-    Attributes:
-        path: The file; absent once a checkpoint was converted and removed.
-        sha256: Its digest.
-        size: Its bytes.
-    """
-
-    path: Path
-    sha256: str
-    size: int
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class _Answer(NamedTuple):
@@ -54,115 +35,20 @@ class _InterruptedError(Exception):
     """The connection ended before the file did."""
 
 
-def first_download(url: str) -> Downloaded | None:
-    """Return the record of the first download of a URL, or None."""
-    folder = downloads_folder() / _key(url)
-    try:
-        record = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        found = Downloaded(folder / str(record["name"]), str(record["sha256"]), int(record["size"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if is_sha256(found.sha256) else None
-
-
-def download(url: str, owner: str, *, sha256: str = "", prefix: str = "", size: int = 0) -> Downloaded:
-    """Return the file of a URL, from the cache or the network. The caller holds ``locked(url)``.
+def fetch(url: str, path: Path, owner: str, size: int) -> None:
+    """Fetch the file of a URL, going on where an earlier call ended.
 
     Args:
-        url: An ``https`` URL; ``http`` only of this machine.
+        url: A checked URL.
+        path: The file to write; what is there of it is kept beside it.
         owner: Name of the backbone, for messages.
-        sha256: Digest that the file must have, if known.
-        prefix: First digits that its digest must have, if no more is known.
-        size: Bytes that the file must have, if known.
+        size: Bytes that the file must have; 0 if unknown.
 
     Raises:
-        WeightsNotFoundError: If it is not in the cache and cannot be fetched; what was fetched is kept for the next call.
-        WeightsError: If it is another file than declared, or than the URL gave the first time; such a file is removed.
+        WeightsNotFoundError: If it cannot be fetched.
+        WeightsError: If the server gives something else than the file.
         DiskFullError: If there is no room for it.
     """
-    name = checked_name(url, owner)
-    folder = downloads_folder() / _key(url)
-    path = folder / name
-    if not path.exists():  # else fetched earlier, or put there by hand
-        _fetch(url, path, owner, size)
-    found, actual = file_digest(path), path.stat().st_size
-    faults = [f"it has {actual} bytes, declared are {size}"] if size and actual != size else []
-    if sha256 and found != sha256:
-        faults.append(f"its sha256 is {found}, declared is {sha256}")
-    elif not found.startswith(prefix):
-        faults.append(f"its sha256 is {found}, declared is one that begins with {prefix}")
-    elif (earlier := first_download(url)) and found != earlier.sha256:
-        faults.append(f"its sha256 is {found}, at first it was {earlier.sha256} (if you trust the new file, remove {str(folder)!r})")
-    if faults:
-        path.unlink()
-        raise WeightsError(
-            f"{owner_prefix(owner)}{url} gave another file than expected: {'; '.join(faults)}. It was removed; fetch it again"
-        )
-    if path.suffix == ".safetensors":
-        _check_header(path, url, owner)
-    if first_download(url) != Downloaded(path, found, actual):
-        write_json(folder / "source.json", {"url": url, "name": name, "sha256": found, "size": actual})
-    return Downloaded(path, found, actual)
-
-
-def _check_header(path: Path, url: str, owner: str) -> None:
-    """Remove a file and the record of its download if it is no whole safetensors file, such as one cut off without an error."""
-    try:
-        read_header(path, owner)
-    except WeightsError as error:
-        path.unlink()
-        forget(url)
-        raise WeightsError(f"{error} ({url} gave it; it was removed, and the next call asks the server again)") from error
-
-
-@contextmanager
-def locked(url: str) -> Iterator[None]:
-    """Keep other processes from fetching, converting or removing the file of a URL; no lock where the cache is read-only."""
-    folder = downloads_folder() / _key(url)
-    with entry_lock(folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:  # a read-only cache may have the file
-            if error.errno not in READ_ONLY:
-                raise
-        yield
-
-
-def forget(url: str) -> None:
-    """Remove the file of a URL and the record of its first download."""
-    found = first_download(url)
-    if found:
-        found.path.unlink(missing_ok=True)
-        found.path.with_name("source.json").unlink(missing_ok=True)
-
-
-def downloads_folder() -> Path:
-    """Return the folder of all files of URLs."""
-    return cache_folder() / "downloads"
-
-
-def _key(url: str) -> str:
-    return hashlib.sha256(url.encode()).hexdigest()[:32]
-
-
-def checked_name(url: str, owner: str) -> str:
-    """Return the file's name in the cache, after a check of the URL, which asks no server.
-
-    Raises:
-        WeightsError: If it is not https, or holds a password.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-        raise WeightsError(f"{owner_prefix(owner)}{url!r} is refused: weights are fetched over https only")
-    if parts.username or parts.password:
-        raise WeightsError(
-            f"{owner_prefix(owner)}the URL of {parts.hostname} holds a password, which would be stored; download the file by hand"
-        )
-    name = re.sub(r"[^A-Za-z0-9_.+-]", "_", unquote(parts.path).rpartition("/")[2])[-100:]
-    return name if name.strip("._") else "weights"
-
-
-def _fetch(url: str, path: Path, owner: str, size: int) -> None:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -229,7 +115,7 @@ def _opened(url: str, headers: Mapping[str, str], owner: str) -> Iterator[Any]:
 def _checked(answer: Any, url: str, part: Path, owner: str, size: int, start: int) -> _Answer:
     """Check the head of an answer before its body is read."""
     for step in map(urlsplit, (*(str(one.url) for one in answer.history), str(answer.url))):
-        if step.scheme != "https" and not (step.hostname in _LOOPBACK and urlsplit(url).hostname in _LOOPBACK):
+        if step.scheme != "https" and not (step.hostname in LOOPBACK and urlsplit(url).hostname in LOOPBACK):
             raise WeightsError(
                 f"{owner_prefix(owner)}{url} redirects by {step.scheme}://{step.hostname}, which is refused: only https is followed"
             )
