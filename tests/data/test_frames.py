@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.make import write
 from zoo.data.open import open_data, open_train_valid
-from zoo.data.sources import table_files
+from zoo.data.sources.tables import table_files
 from zoo.data.table import Table
 from zoo.errors import DataError, OptionError
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.data.raw import Raw, ReadOptions, join
-from zoo.data.sources import frames
 from zoo.data.sources.image_files import IMAGE_SUFFIXES, describe_unread, entries, identity, is_dir, is_image, walk
-from zoo.data.sources.table_files import parse_file
+from zoo.data.sources.tables import frames
+from zoo.data.sources.tables.table_files import parse_file
 from zoo.data.table import SPLIT_WORDS, looks_like_valid, part_of_data, split_word
 from zoo.errors import DataError, OptionError, did_you_mean, examples
 from zoo.tasks.label_names import class_order

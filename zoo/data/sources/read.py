@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from zoo.data.raw import Indicators, Raw, ReadOptions, join
-from zoo.data.sources import conll, folders, frames, memory, table_files
+from zoo.data.sources import conll, folders, memory
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.image_files import IMAGE_SUFFIXES
 from zoo.data.sources.locate import place_files
-from zoo.data.sources.table_contents import OTHER_KINDS
+from zoo.data.sources.tables import frames, table_files
+from zoo.data.sources.tables.table_contents import OTHER_KINDS
 from zoo.data.sources.torch_datasets import read_torch
 from zoo.data.table import Table
 from zoo.data.unreadable_input import Unreadable

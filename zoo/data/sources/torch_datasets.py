@@ -14,8 +14,8 @@ from typing import Any
 
 from zoo.data.label_cells import indicators
 from zoo.data.raw import Raw, ReadOptions
-from zoo.data.sources import frames
 from zoo.data.sources.input_checks import refuse_swapped
+from zoo.data.sources.tables import frames
 from zoo.data.table import spread_rows
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, check_options, did_you_mean, examples
 

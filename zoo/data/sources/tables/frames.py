@@ -12,7 +12,7 @@ from zoo.data.label_cells import indicator_columns, indicators, named
 from zoo.data.raw import Raw, ReadOptions
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.locate import any_is_placed, place_files
-from zoo.data.sources.table_files import CLASS_NAMES, parse_file, refuse_equal_names
+from zoo.data.sources.tables.table_files import CLASS_NAMES, parse_file, refuse_equal_names
 from zoo.data.table import NO_GROUP
 from zoo.data.texts.text_inputs import texts_of
 from zoo.data.unreadable_input import Unreadable

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.data.sources.table_contents import not_utf8, refuse_contents, warn_of_swallowed_rows
+from zoo.data.sources.tables.table_contents import not_utf8, refuse_contents, warn_of_swallowed_rows
 from zoo.errors import DataError, count, examples
 from zoo.util.extras import require_extra
 
