@@ -12,6 +12,7 @@ from pathlib import Path
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.sources.image_files import IMAGE_SUFFIXES, describe_unread, entries, identity, is_dir, is_image, walk
 from zoo.data.sources.tables import frames
+from zoo.data.sources.tables.columns import has_labels, names_files
 from zoo.data.sources.tables.table_files import parse_file
 from zoo.data.table import SPLIT_WORDS, looks_like_valid, part_of_data, split_word
 from zoo.errors import DataError, OptionError, did_you_mean, examples
@@ -72,7 +73,7 @@ def _is_table(columns: list[str], subfolders: dict[str, str], options: ReadOptio
     """Return whether metadata with these columns are the table of a folder, for training and prediction alike."""
     if options.named or options.root:
         return True
-    return frames.names_files(columns) and (frames.has_labels(columns) or not subfolders)
+    return names_files(columns) and (has_labels(columns) or not subfolders)
 
 
 def _metadata(folder: Path) -> Path | None:

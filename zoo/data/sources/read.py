@@ -18,6 +18,7 @@ from zoo.data.sources.cells import is_empty
 from zoo.data.sources.image_files import IMAGE_SUFFIXES
 from zoo.data.sources.locate import place_files
 from zoo.data.sources.tables import frames, table_files
+from zoo.data.sources.tables.columns import TEXT_COLUMNS
 from zoo.data.sources.tables.table_contents import OTHER_KINDS
 from zoo.data.sources.torch_datasets import read_torch
 from zoo.data.table import Table
@@ -156,7 +157,7 @@ def _read_path(path: Path, options: ReadOptions) -> Raw:
     if options.reads == "words" and _has_word_per_line(path, options):
         return conll.read_conll(path, options.labelled, options.columns)
     if options.reads == "text" and not options.columns:
-        conll.refuse_conll(path, frames.TEXT_COLUMNS)
+        conll.refuse_conll(path, TEXT_COLUMNS)
     if suffix in table_files.SUFFIXES and path.is_file():
         return frames.read_table(path, options)
     if options.textual:

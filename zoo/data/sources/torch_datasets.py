@@ -15,7 +15,8 @@ from typing import Any
 from zoo.data.label_cells import indicators
 from zoo.data.raw import Raw, ReadOptions
 from zoo.data.sources.input_checks import refuse_swapped
-from zoo.data.sources.tables import frames
+from zoo.data.sources.tables.columns import USUAL, usual_columns
+from zoo.data.sources.tables.frames import raw_of
 from zoo.data.table import spread_rows
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, check_options, did_you_mean, examples
 
@@ -27,15 +28,15 @@ _PIXELS = ("image", "img", "pixel_values", *_ANY_INPUT)
 _INPUT_KEYS = {
     "image": _PIXELS,
     "volume": ("volume", *_PIXELS),
-    "text": (*frames.USUAL["text"], *_ANY_INPUT),
-    "words": (*frames.USUAL["words"], "text", "sentence", *_ANY_INPUT),
+    "text": (*USUAL["text"], *_ANY_INPUT),
+    "words": (*USUAL["words"], "text", "sentence", *_ANY_INPUT),
 }
 # Names of an input in columns=; for texts the same as those of tables.
 _INPUT_ROLES = {"image": ("file_name", "image"), "volume": ("file_name", "volume", "image"), "text": ("text",), "words": ("words",)}
 _KEYS = {
     "label": ("label", "labels", "target", "targets", "y"),
-    "group": frames.USUAL["group"],
-    "split": frames.USUAL["split"],
+    "group": USUAL["group"],
+    "split": USUAL["split"],
 }
 _WHOLE = object()
 _TRIED = 100  # items, to find one that can be read
@@ -209,7 +210,7 @@ def _read_dicts(dataset: Any, first: Mapping[Any, Any], options: ReadOptions, so
     inputs: Any = Items(dataset, keys["input"], broken) if lazy else None
     if options.textual:  # not turned into text, so that other things are refused
         inputs = list(zip(values["text"], values["text_pair"], strict=True)) if "text_pair" in values else values[options.reads]
-    raw = frames.raw_of(values, chosen, options, source, inputs=inputs)
+    raw = raw_of(values, chosen, options, source, inputs=inputs)
     return raw if "label" not in chosen else _labelled(dataset, raw, chosen["label"])
 
 
@@ -235,14 +236,12 @@ def find_keys(first: Mapping[Any, Any], options: ReadOptions, source: str) -> di
     """
     inputs, usual = _INPUT_ROLES[options.reads], {"input": _INPUT_KEYS[options.reads], **_KEYS}
     if options.reads == "text":
-        usual["text_pair"] = frames.USUAL["text_pair"]
+        usual["text_pair"] = USUAL["text_pair"]
     check_options(options.columns, [*inputs, *(role for role in usual if role != "input")], "columns=")
     names = [str(key) for key in first]
     by_name = {str(key): key for key in first}  # keys that are numbers are named by their digits
     own = {"input" if role in inputs else role: by_name.get(name, name) for role, name in options.columns.items()}
-    found = {
-        role: own[role] if role in own else next(iter(frames.usual_columns(role, list(first), keys)), None) for role, keys in usual.items()
-    }
+    found = {role: own[role] if role in own else next(iter(usual_columns(role, list(first), keys)), None) for role, keys in usual.items()}
     absent = [f"{name!r}{did_you_mean(str(name), names)}" for name in (*own.values(), *options.label_columns) if name not in first]
     if absent:
         raise DataError(f"the items of {source} have no key {examples(absent)}; their keys: {', '.join(map(repr, first))}")

@@ -3,49 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from zoo.data.label_cells import indicator_columns, indicators, named
+from zoo.data.label_cells import indicators, named
 from zoo.data.raw import Raw, ReadOptions
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.locate import any_is_placed, place_files
-from zoo.data.sources.tables.table_files import CLASS_NAMES, parse_file, refuse_equal_names
+from zoo.data.sources.tables.columns import Cells, find_columns, plain_name, usual_columns
+from zoo.data.sources.tables.table_files import CLASS_NAMES, parse_file
 from zoo.data.table import NO_GROUP
 from zoo.data.texts.text_inputs import texts_of
 from zoo.data.unreadable_input import Unreadable
-from zoo.errors import DataError, check_options, count, did_you_mean, examples
+from zoo.errors import DataError, count, examples
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("zoo")
 
-# Columns of a row's input, by what the model reads; the first is required.
-_INPUTS = {"image": ("file_name",), "volume": ("file_name",), "text": ("text", "text_pair"), "words": ("words",)}
-# Default names of the columns; the first one found is used.
-USUAL = {
-    "file_name": (
-        *("file_name", "path", "file", "filename", "file_path", "filepath", "image", "img"),
-        *("image_path", "image_name", "image_id", "id_code"),
-    ),
-    "text": ("text", "sentence", "sentence1", "premise", "question", "review", "content"),
-    "text_pair": ("text_pair", "text2", "sentence2", "hypothesis", "answer"),
-    "words": ("words", "tokens"),
-    "label": ("label", "labels", "tags", "ner_tags"),
-    "split": ("split", "is_valid"),
-    "group": ("group", "patient_id", "patient", "subject_id", "subject"),
-}
-
-
-_LOOKED_AT = 1000  # rows by which a column is judged
 _TRIED = 20  # rows whose files are looked for
 _MARKS = {"true": "valid", "1": "valid", "1.0": "valid", "false": "train", "0": "train", "0.0": "train"}  # of fastai's is_valid
-Cells: TypeAlias = Callable[[str, "int | None"], "list[Any]"]  # of a column, by its name, and how many
-
-TEXT_COLUMNS = (*USUAL["text"], *USUAL["label"])
 
 
 def read_table(path: Path, options: ReadOptions) -> Raw:
@@ -55,37 +35,6 @@ def read_table(path: Path, options: ReadOptions) -> Raw:
         DataError: If the file cannot be parsed, lacks a column, or names image files that do not exist.
     """
     return read_frame(parse_file(path), options, source=repr(str(path)), base=path.parent)
-
-
-def names_files(names: Sequence[str]) -> bool:
-    """Return whether columns of these names have one that is read as the files."""
-    return bool(usual_columns("file_name", names))
-
-
-def has_labels(names: Sequence[str]) -> bool:
-    """Return whether columns of these names have one that is read as the labels."""
-    return bool(usual_columns("label", names))
-
-
-def usual_columns(role: str, names: Sequence[Any], usual: Sequence[str] = ()) -> list[Any]:
-    """Return the columns that are read in a role without being named, the one that is taken first.
-
-    Case, blanks, hyphens and underscores do not matter, so ``Patient ID`` is ``patient_id``; an exact name goes first.
-
-    Args:
-        role: The role.
-        names: The columns of a source.
-        usual: Their usual names in this role; by default those of tables.
-    """
-    usual = usual or USUAL[role]
-    plain = {name: plain_name(name) for name in names if isinstance(name, str)}
-    exact = [name for name in usual if name in plain]
-    return [*exact, *(name for one in usual for name in plain if plain[name] == plain_name(one) and name not in exact)]
-
-
-def plain_name(name: str) -> str:
-    """Return the name of a column without what is not compared."""
-    return "".join(letter for letter in name.casefold() if letter not in " _-")
 
 
 def read_frame(
@@ -232,73 +181,6 @@ def _with_own_groups(values: Sequence[Any], column: str, source: str) -> list[An
         line = "%s: column %r is empty in %s of %d (%s); each of them counts as a group of its own"
         log.warning(line, source, column, count(len(gaps), "row"), len(values), examples([f"row {row}" for row in gaps]))
     return [f"{NO_GROUP}{row}" if is_empty(value) else value for row, value in enumerate(values)]
-
-
-def find_columns(names: Sequence[str], options: ReadOptions, source: str, cells: Cells | None = None) -> dict[str, str]:
-    """Return the column of each role: those of the input, ``label``, ``split``, ``group``.
-
-    Args:
-        names: The columns.
-        options: The options of the reader.
-        source: For messages.
-        cells: Gives the first values of a column, by which the remedy is chosen where a column is missing.
-
-    Raises:
-        DataError: If a required or a named column is missing; all at once, each with the nearest column.
-    """
-    columns, labelled, reads = options.columns, options.labelled, options.reads
-    refuse_equal_names(list(names), source)
-    roles = (*_INPUTS[reads], "label", "split", "group")
-    check_options(columns, roles, "columns=")
-    if options.label_columns:
-        _check_label_columns(options.label_columns, names, source)
-        roles = tuple(role for role in roles if role != "label")
-        labelled = None
-    wanted = {role: (columns[role],) if role in columns else USUAL[role] for role in roles}
-    found = {role: _taken(role, names, options, source) for role in roles}
-    required = {roles[0], *columns} | ({"label"} if labelled else set())
-    absent = [role for role in wanted if found[role] is None and role in required]
-    if absent:
-        missing = ", ".join(f"{wanted[role][0]!r}{did_you_mean(wanted[role][0], names)}" for role in absent)
-        hint = _hint_of_absent(absent, names, roles[0], cells)
-        raise DataError(f"{source} has no column {missing}; it has: {', '.join(map(repr, names))}. {hint}")
-    if found["group"] not in (None, "group", columns.get("group")):
-        if options.labelled is False:
-            found["group"] = None
-        else:
-            log.info("%s: column %r is taken as the group that no split cuts; columns={'group': …} names another", source, found["group"])
-    return {role: name for role, name in found.items() if name is not None and not (role == "label" and options.labelled is False)}
-
-
-def _hint_of_absent(absent: Sequence[str], names: Sequence[str], reads: str, cells: Cells | None) -> str:
-    """Return what to do about roles without a column."""
-    if reads == "file_name" and reads in absent and any(name in names for name in (*USUAL["text"], *USUAL["words"])):
-        return "It seems to hold texts, and the model reads files"
-    found = indicator_columns({name: cells(name, _LOOKED_AT) for name in names}) if absent == ["label"] and cells else []
-    if found:
-        columns, flags = examples(list(map(repr, found))), ",".join(found)
-        return f"{columns} look like a column per class: label_columns={found}, on the command line --label-columns {flags}"
-    renames = ", ".join(f'"{role}": "…"' for role in absent)
-    return f"Name yours with columns={{{renames}}}, on the command line --columns {','.join(f'{role}=…' for role in absent)}"
-
-
-def _taken(role: str, names: Sequence[str], options: ReadOptions, source: str) -> str | None:
-    """Return the column of a role; of an input or a label the log names others that it could be."""
-    if role in options.columns:
-        return options.columns[role] if options.columns[role] in names else None
-    found = usual_columns(role, names)
-    if len(found) > 1 and (role in _INPUTS[options.reads][:1] or (role in ("label", "split") and options.labelled is not False)):
-        others = examples([repr(name) for name in found[1:]])
-        log.info("%s: column %r is taken as the %s, not %s; columns={%r: …} names another", source, found[0], role, others, role)
-    return found[0] if found else None
-
-
-def _check_label_columns(wanted: Sequence[str], names: Sequence[str], source: str) -> None:
-    absent = [f"{name!r}{did_you_mean(name, names)}" for name in wanted if name not in names]
-    if absent:
-        raise DataError(
-            f"{source} has no column {examples(absent)}, named by label_columns; it has: {examples(list(map(repr, names)), 20)}"
-        )
 
 
 def group_text(value: Any) -> str:
