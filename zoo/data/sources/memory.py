@@ -16,7 +16,7 @@ from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.sources.input_checks import refuse_nul, refuse_swapped, refuse_unordered
 from zoo.data.sources.tables.columns import find_columns, usual_columns
 from zoo.data.sources.tables.frames import raw_of
-from zoo.data.sources.torch_datasets import Items
+from zoo.data.sources.torch_items import Items
 from zoo.data.texts.text_inputs import refuse_mixed, text_item
 from zoo.data.unreadable_input import unreadable
 from zoo.errors import DataError, count, examples

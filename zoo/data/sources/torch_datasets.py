@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import bisect
 import logging
 import os
-import sys
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from zoo.data.label_cells import indicators
@@ -17,8 +13,9 @@ from zoo.data.raw import Raw, ReadOptions
 from zoo.data.sources.input_checks import refuse_swapped
 from zoo.data.sources.tables.columns import USUAL, usual_columns
 from zoo.data.sources.tables.frames import raw_of
-from zoo.data.table import spread_rows
-from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, check_options, did_you_mean, examples
+from zoo.data.sources.torch_items import Items, fetch, of_each, plain, torch_class
+from zoo.data.sources.torch_labels import labelled, targets_of
+from zoo.errors import CorruptInputError, DataError, OptionError, check_options, did_you_mean, examples
 
 log = logging.getLogger("zoo")
 
@@ -38,82 +35,7 @@ _KEYS = {
     "group": USUAL["group"],
     "split": USUAL["split"],
 }
-_WHOLE = object()
 _TRIED = 100  # items, to find one that can be read
-
-
-class Items(Sequence[Any]):
-    """One element of each item of a dataset: position 0 of its tuples, or a key of its dicts; without ``part`` the item itself."""
-
-    def __init__(self, dataset: Any, part: Any = _WHOLE, broken: frozenset[int] = frozenset()) -> None:
-        self.dataset, self.part = dataset, part
-        self.broken = broken  # items that could not be read once, and have no label
-        self.whole = part is _WHOLE  # survives pickling, which _WHOLE does not
-
-    def of(self, dataset: Any) -> Items:
-        """Return the same element of the items of another dataset."""
-        return Items(dataset) if self.whole else Items(dataset, self.part)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return one element.
-
-        Raises:
-            CorruptInputError: If the dataset raises or has None there, with the index and the error.
-        """
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)  # ends an iteration
-        if index in self.broken:
-            raise _is_none(self.dataset, index)
-        found = fetch(self.dataset, int(index), (self.part,) if not self.whole else ())
-        if found is None:
-            raise _is_none(self.dataset, index)
-        return found
-
-
-def _is_none(dataset: Any, index: int) -> CorruptInputError:
-    remedy = "on_corrupt='skip' leaves out such images in training, and a Subset of the others does everywhere"
-    return CorruptInputError(f"item {index} of the dataset {type(dataset).__name__} is None or cannot be read; {remedy}")
-
-
-def fetch(dataset: Any, index: int, parts: Sequence[Any] = ()) -> Any:
-    """Return an item of a dataset, or the part of it that a path of keys and positions leads to.
-
-    Raises:
-        CorruptInputError: If the dataset raises or its item is None, or the part is missing.
-    """
-    try:
-        found = dataset[index]
-        if found is None:
-            raise _is_none(dataset, index)
-        for part in parts:
-            found = found[part]
-        return found
-    except ZooError:
-        raise
-    except Exception as error:  # a dataset of the user's own may raise anything
-        name = type(dataset).__name__
-        raise CorruptInputError(f"item {index} of the dataset {name} cannot be read: {type(error).__name__}: {error}") from error
-
-
-def below_wrapper(dataset: Any, index: int) -> tuple[Any, int] | None:
-    """Return the dataset below a ``Subset`` or a ``ConcatDataset``, and the index there; None for other datasets."""
-    if type(dataset) is _torch_class("Subset"):
-        return dataset.dataset, int(dataset.indices[index])
-    if type(dataset) is _torch_class("ConcatDataset"):
-        part = bisect.bisect_right(dataset.cumulative_sizes, index)
-        return dataset.datasets[part], index - (dataset.cumulative_sizes[part - 1] if part else 0)
-    return None
-
-
-def column_of_tensors(items: Items) -> Any:
-    """Return the tensor that a column of a ``TensorDataset`` is; None for other datasets."""
-    known = type(items.dataset) is _torch_class("TensorDataset") and not items.whole
-    return items.dataset.tensors[items.part] if known else None
 
 
 def read_torch(dataset: Any, options: ReadOptions) -> Raw:
@@ -127,7 +49,7 @@ def read_torch(dataset: Any, options: ReadOptions) -> Raw:
         OptionError: If keys are named, and the items are no dicts.
     """
     source = f"the dataset {type(dataset).__name__}"
-    iterable = isinstance(dataset, _torch_class("IterableDataset"))  # it has a __getitem__, which raises
+    iterable = isinstance(dataset, torch_class("IterableDataset"))  # it has a __getitem__, which raises
     if iterable or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise DataError(
             f"{source} has no length or cannot be indexed; give a map-style dataset with __len__ and __getitem__, "
@@ -164,25 +86,6 @@ def _first(dataset: Any) -> Any:
     return fetch(dataset, min(len(dataset), _TRIED) - 1)
 
 
-def _of_each(dataset: Any, get: Callable[[int], Any], *, skip: bool) -> tuple[list[Any], frozenset[int]]:
-    """Return a value for each item, and the items that cannot be read: these have the value of another one, and are left out later.
-
-    Raises:
-        CorruptInputError: If one cannot be read, unless ``skip``.
-    """
-    values, broken = list[Any](), set[int]()
-    for index in range(len(dataset)):
-        try:
-            values.append(get(index))
-        except CorruptInputError:
-            if not skip:
-                raise
-            values.append(None)
-            broken.add(index)
-    other = next((value for index, value in enumerate(values) if index not in broken), None)
-    return [other if index in broken else value for index, value in enumerate(values)], frozenset(broken)
-
-
 def _read_items(dataset: Any, options: ReadOptions, source: str) -> Raw:
     first = _first(dataset)
     if isinstance(first, Mapping):
@@ -192,8 +95,8 @@ def _read_items(dataset: Any, options: ReadOptions, source: str) -> Raw:
     if not isinstance(first, tuple | list) or len(first) < 2:
         return Raw(Items(dataset) if not isinstance(first, tuple | list) else Items(dataset, 0), None, source=source)
     refuse_swapped(first[0], first[1], source)
-    targets, broken = _targets(dataset, source, skip=options.skip_broken)
-    return _labelled(dataset, Raw(Items(dataset, 0, broken), targets, source=source))
+    targets, broken = targets_of(dataset, source, skip=options.skip_broken)
+    return labelled(dataset, Raw(Items(dataset, 0, broken), targets, source=source))
 
 
 def _read_dicts(dataset: Any, first: Mapping[Any, Any], options: ReadOptions, source: str) -> Raw:
@@ -211,7 +114,7 @@ def _read_dicts(dataset: Any, first: Mapping[Any, Any], options: ReadOptions, so
     if options.textual:  # not turned into text, so that other things are refused
         inputs = list(zip(values["text"], values["text_pair"], strict=True)) if "text_pair" in values else values[options.reads]
     raw = raw_of(values, chosen, options, source, inputs=inputs)
-    return raw if "label" not in chosen else _labelled(dataset, raw, chosen["label"])
+    return raw if "label" not in chosen else labelled(dataset, raw, chosen["label"])
 
 
 def _columns(dataset: Any, keys: Sequence[Any], *, skip: bool) -> tuple[dict[Any, list[Any]], frozenset[int]]:
@@ -222,9 +125,9 @@ def _columns(dataset: Any, keys: Sequence[Any], *, skip: bool) -> tuple[dict[Any
         absent = [repr(key) for key in keys if not isinstance(item, Mapping) or key not in item]
         if absent:
             raise DataError(f"item {index} of the dataset {type(dataset).__name__} has no {', '.join(absent)}, which its first item has")
-        return [_plain(item[key]) for key in keys]
+        return [plain(item[key]) for key in keys]
 
-    rows, broken = _of_each(dataset, values_of, skip=skip) if keys else ([], frozenset())
+    rows, broken = of_each(dataset, values_of, skip=skip) if keys else ([], frozenset())
     return {key: [row[place] for row in rows] for place, key in enumerate(keys)}, broken
 
 
@@ -258,84 +161,3 @@ def find_keys(first: Mapping[Any, Any], options: ReadOptions, source: str) -> di
         else:
             log.info("%s: key %r is taken as the group that no split cuts; columns={'group': …} names another", source, found["group"])
     return {role: key for role, key in found.items() if key is not None}
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _labelled(dataset: Any, raw: Raw, key: Any = None) -> Raw:
-    """Return rows with the names of a dataset's ``classes`` instead of their indices; ``key`` is that of the label in dicts."""
-    classes, labels = _class_names(dataset, key), raw.labels or ()
-    if classes and all(type(label) is int and 0 <= label < len(classes) for label in labels):
-        return replace(raw, labels=[classes[label] for label in labels], classes=classes)
-    return raw
-
-
-def _class_names(dataset: Any, key: Any = None) -> tuple[str, ...] | None:
-    """Return the names of classes that a dataset, or the one below a ``Subset`` or a ``ConcatDataset``, has."""
-    if isinstance(dataset, _torch_class("Subset")):
-        return _class_names(dataset.dataset, key)
-    if isinstance(dataset, _torch_class("ConcatDataset")):
-        found = {_class_names(part, key) for part in dataset.datasets}
-        return found.pop() if len(found) == 1 else None
-    names = getattr(dataset, "classes", None)
-    if not isinstance(names, list | tuple) or not names:
-        names = _names_by_index(getattr(dataset, "class_to_idx", None)) or _feature_names(dataset, key)
-    return tuple(unicodedata.normalize("NFC", str(name)) for name in names) if names else None
-
-
-def _names_by_index(numbers: Any) -> list[Any]:
-    """Return the names of a ``class_to_idx`` in the order of its indices."""
-    if not isinstance(numbers, Mapping) or sorted(numbers.values(), key=str) != sorted(range(len(numbers)), key=str):
-        return []
-    return sorted(numbers, key=lambda name: int(numbers[name]))
-
-
-def _feature_names(dataset: Any, key: Any) -> list[str]:
-    """Return the names of a ClassLabel column of a Hub dataset."""
-    features = getattr(dataset, "features", None)
-    names = getattr(features.get(key), "names", None) if isinstance(features, Mapping) else None
-    return list(names) if isinstance(names, list | tuple) else []
-
-
-def _targets(dataset: Any, source: str, *, skip: bool) -> tuple[list[Any], frozenset[int]]:
-    """Return the targets that a dataset delivers, and the items that cannot be read.
-
-    Those that it stores where some items agree with them, as reading items is slow.
-    """
-    stored = _stored_targets(dataset)
-    if stored is not None and _agrees(dataset, stored, source):
-        return stored, frozenset()
-    return _of_each(dataset, lambda index: _plain(fetch(dataset, index, (1,))), skip=skip)
-
-
-def _agrees(dataset: Any, stored: Sequence[Any], source: str) -> bool:
-    """Return whether items spread over a dataset have the targets that it stores."""
-    for row in spread_rows(len(dataset)):
-        with suppress(Exception):  # a damaged item is reported, or left out, when the sample is used
-            delivered = _plain(dataset[row][1])
-            if delivered != stored[row] and repr(delivered) != repr(stored[row]):  # NaN differs from itself
-                line = "%s: item %d has the target %s and its attribute says %s; the targets of the items are used"
-                log.warning(line, source, row, examples([delivered]), examples([stored[row]]))
-                return False
-    return True
-
-
-def _stored_targets(dataset: Any) -> list[Any] | None:
-    """Return the targets that a dataset has as an attribute, or None."""
-    if isinstance(dataset, _torch_class("Subset")):
-        targets = _stored_targets(dataset.dataset)
-        return None if targets is None else [targets[index] for index in dataset.indices]
-    if isinstance(dataset, _torch_class("TensorDataset")):
-        return list(dataset.tensors[1].tolist()) if len(dataset.tensors) > 1 else None
-    stored = _plain(getattr(dataset, "targets", None))
-    # With a target_transform, which only __getitem__ applies, `targets` would be wrong.
-    if not isinstance(stored, list | tuple) or len(stored) != len(dataset) or getattr(dataset, "target_transform", None) is not None:
-        return None
-    return list(map(_plain, stored))
-
-
-def _torch_class(name: str) -> Any:
-    """Return a class of ``torch.utils.data``, or one of which nothing is an instance if torch is not imported."""
-    return getattr(sys.modules.get("torch.utils.data"), name, ())
