@@ -13,7 +13,7 @@ import zoo
 from zoo.builtin.demo import METHODS, PER_CLASS, claim, load_digits, run_demo, split_per_class
 from zoo.errors import OptionError, OutputExistsError
 
-QUICK = [replace(method, epochs=8) for method in METHODS]
+QUICK = [replace(method, epochs=5) for method in METHODS]
 
 
 def test_transfer_beats_training_from_scratch_even_in_few_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

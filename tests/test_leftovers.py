@@ -83,7 +83,6 @@ def test_heads_and_known_parts_beside_a_backbone_are_left_out_and_counted(
 FOREIGN: dict[str, tuple[dict[str, Tensor], int]] = {
     "a gate and a norm beside a head": (shaped(gate__weight=(3,), norm_pre__weight=(8,)) | BESIDE["a head of its user"], 2),
     "a second network": (shaped(flow__conv1__weight=(8, 3, 3, 3), flow__conv1__bias=(8,), flow__out__weight=(4, 9)), 3),
-    "a bias where the backbone has none": (shaped(conv1__bias=(8,)), 1),
     "a copy that is not whole": (below("other.", without="conv1.weight"), len(own()) - 1 - len([n for n in own() if "tracked" in n])),
     "more than a head on the features": ({f"tower.{number}.weight": torch.ones(WIDTH, WIDTH) for number in range(9)}, 9),
 }

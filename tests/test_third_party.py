@@ -80,9 +80,9 @@ PROJECT = """
     packages = ["odd_nets"]
 """
 USE = """
-    import torch, zoo
-    from pathlib import Path
+    import torch, zoo, zoo.cli.output
     model = zoo.get("odd/net").adapt(num_classes=2)
+    print("count", zoo.cli.output.thousands(sum(p.numel() for p in model.backbone.parameters())))  # a tied weight is one parameter
     model.fit("photos", "photos", recipe="full", epochs=2, out="run", quiet=True, allow_leak=True)
     model.save("saved")
     twin = zoo.load("saved")
@@ -94,12 +94,6 @@ USE = """
     from zoo.testing import check_backbone
     print("checks", check_backbone("odd/net"))
 """
-
-# A tied weight is one parameter.
-COUNT = (
-    "import zoo, zoo.cli.output; net = zoo.get('odd/net', weights=False).build(); "
-    "print(zoo.cli.output.thousands(sum(parameter.numel() for parameter in net.parameters())))"
-)
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
@@ -135,9 +129,9 @@ def test_an_odd_plugin_from_elsewhere_is_listed_shown_trained_saved_and_loaded(e
     assert "twist=2" in environment.run("zoo", "show", "odd/net", cwd=desk).stdout
     layers = environment.run("zoo", "layers", "odd/net", "--freeze", "late", cwd=desk).stdout
     assert [line.split()[1] for line in layers.splitlines()[1:6]] == ["input", "late", "early.0", "early.1", "end"]
-    count = environment.run("python", "-c", COUNT, cwd=desk).stdout.strip()
-    assert f"5 groups, {count} parameters" in layers
     done = environment.run("python", "-c", textwrap.dedent(USE), cwd=desk)
+    (count,) = [line.removeprefix("count ") for line in done.stdout.splitlines() if line.startswith("count ")]
+    assert f"5 groups, {count} parameters" in layers
     assert "checks 12" in done.stdout
     told = json.loads(environment.run("zoo", "eval", "run", "photos", "--json", cwd=desk).stdout)
     assert "accuracy" in json.dumps(told)

@@ -1,5 +1,7 @@
 """Python in a process of its own whose start costs nothing: a fork of a process that has imported torch and nothing of zoo.
 
+It has what the first optimizer and the first run import too, which takes as long as torch itself.
+
 Run as a module, this is that process: for each line of JSON it forks, and the fork runs the code with the arguments, environment
 and folder of the line.
 """
@@ -57,7 +59,9 @@ def _end(parent: subprocess.Popen[str]) -> None:
 
 
 def _serve() -> None:
-    import safetensors.torch  # noqa: F401  # so that forks have it, and torch
+    import accelerate  # noqa: F401  # so that forks have it, and torch
+    import safetensors.torch  # noqa: F401
+    import torch._dynamo  # noqa: F401
 
     del sys.path[0]  # the folder of the project, which ``python -c`` has not where it runs elsewhere
     for line in sys.stdin:

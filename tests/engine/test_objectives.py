@@ -50,10 +50,10 @@ def fit(out: Path, name: str, **options: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["coral", *(pytest.param(name, marks=pytest.mark.sweep) for name in ("distilled", "momentum"))])
 def test_a_run_that_is_killed_at_random_and_resumed_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
-    expected, whole = fit(tmp_path / "whole", name, epochs=12, ema=0.9)
+    expected, whole = fit(tmp_path / "whole", name, epochs=6, ema=0.9)
     out, chance, kills = tmp_path / "run", random.Random(0), 0
-    for _ in range(30):
-        child = fork(lambda: fit(out, name, epochs=12, ema=0.9, resume=out.exists()), tmp_path / "log")
+    for _ in range(15):
+        child = fork(lambda: fit(out, name, epochs=6, ema=0.9, resume=out.exists()), tmp_path / "log")
         time.sleep(chance.uniform(0.05, 0.4))
         os.kill(child, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -62,7 +62,7 @@ def test_a_run_that_is_killed_at_random_and_resumed_equals_the_uninterrupted_one
         if status == 0:
             break
     assert kills >= 1
-    net, run = fit(out, name, epochs=12, ema=0.9, resume=True)
+    net, run = fit(out, name, epochs=6, ema=0.9, resume=True)
     assert difference(values(net), values(expected)) == 0.0
     assert [line["train_loss"] for line in run.history] == [line["train_loss"] for line in whole.history]
 

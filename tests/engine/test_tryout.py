@@ -189,7 +189,10 @@ def test_a_learning_rate_is_found_for_every_phase_and_drawn(tmp_path: Path) -> N
     assert result.metrics["accuracy"] > 0.5
 
 
-@pytest.mark.parametrize(("reads", "where"), [(60, "train"), (12 + 5, "valid")], ids=["in the range test", "after it"])
+@pytest.mark.parametrize(
+    ("reads", "where"),
+    [pytest.param(60, "train", id="in the range test"), pytest.param(12 + 5, "valid", id="after it", marks=pytest.mark.sweep)],
+)
 def test_a_run_that_finds_its_rates_resumes_to_the_last_bit(reads: int, where: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr": "auto", "quiet": True}
     whole = model()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -16,6 +17,7 @@ import zoo_medical
 from torch import nn
 
 import zoo
+from tests.warm_process import run_warm
 from zoo.testing import Subject, backbone_checks
 
 LISTED = {spec.name: spec for spec in zoo_medical.zoo_backbones()}
@@ -44,8 +46,8 @@ class Small(Subject):
         return zoo.get(self.name, weights=False, **self.options).adapt(3)
 
 
-# The largest networks; densenet121 and resnet10-3d stand for them in the quick tests.
-HEAVY = ("xrv/resnet50-res512-all", "monai/swinunetr-24", "monai/densenet121-3d", "monai/resnet18-3d.medicalnet")
+# The largest networks; densenet121 and vit-small-3d stand for them in the quick tests.
+HEAVY = ("xrv/resnet50-res512-all", "monai/resnet10-3d", "monai/swinunetr-24", "monai/densenet121-3d", "monai/resnet18-3d.medicalnet")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.sweep] * (name in HEAVY)) for name in SMALL])
@@ -90,7 +92,7 @@ try:
 except UserWarning:
     print("heard")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_warm(code, [], env=os.environ, cwd=Path.cwd())
     assert done.stdout.strip() == "heard", done.stderr[-500:]
 
 
@@ -187,7 +189,7 @@ def test_every_published_name_has_an_address_that_is_named_without_network(monke
         assert (weights.url or f"{weights.repo}@main/{weights.file}") in str(caught.value)
 
 
-@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize("legacy", [pytest.param(True, marks=pytest.mark.sweep), False])
 def test_a_whole_pickled_network_of_torchxrayvision_is_read_without_it(
     legacy: bool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

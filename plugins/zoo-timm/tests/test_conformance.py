@@ -102,7 +102,7 @@ def test_groups_of_every_architecture_bind() -> None:
     assert not faults, json.dumps(faults, indent=1)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", pytest.param("test_convnext", marks=pytest.mark.sweep)])
 def test_the_public_kit_passes(name: str) -> None:
     from zoo.testing import check_backbone
 
