@@ -23,7 +23,7 @@ from zoo.cli.commands import training
 from zoo.data import open as opening
 from zoo.data.sources import read as reading
 from zoo.engine.distributed import rendezvous
-from zoo.engine.options import config as configuration
+from zoo.engine.options import resolve as configuration
 from zoo.engine.options.recipes import default_recipe
 from zoo.models import backbone
 from zoo.plugins import loader

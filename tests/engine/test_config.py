@@ -10,8 +10,10 @@ import pytest
 from zoo.data.images.augment import Augment
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.augment_options import AUGMENT_FIELDS
-from zoo.engine.options.config import TORCH_OPTIMIZERS, Config, as_begun, option_differences, resolve, sized_for
+from zoo.engine.options.begun import as_begun, option_differences
+from zoo.engine.options.config import Config, sized_for
 from zoo.engine.options.recipe import Phase, Recipe
+from zoo.engine.options.resolve import TORCH_OPTIMIZERS, resolve
 from zoo.errors import OptionError
 
 

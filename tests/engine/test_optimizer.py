@@ -16,7 +16,7 @@ from tests.engine.tiny import difference, model, timeless, values
 from zoo.engine.optim.nonfinite import Guard
 from zoo.engine.optim.optimizer import build_optimizer, check_optimizer, optimizer_names, takes_found_inf
 from zoo.engine.optim.optimizer_state import optimizer_tensors, restore_optimizer
-from zoo.engine.options.config import resolve
+from zoo.engine.options.resolve import resolve
 from zoo.engine.rundir.checkpoint import Checkpoint, read_newest, write_checkpoint
 from zoo.engine.train import trainer
 from zoo.errors import InterruptedRunError, OptionError, SavedModelError, TrainingError

@@ -17,8 +17,8 @@ from zoo.engine.optim.nonfinite import Guard, NonFiniteError
 from zoo.engine.optim.optimizer import build_optimizer
 from zoo.engine.optim.optimizer_state import optimizer_tensors, restore_optimizer
 from zoo.engine.optim.target_scale import TargetScale
-from zoo.engine.options.config import resolve
 from zoo.engine.options.epochs import list_epochs, next_phase
+from zoo.engine.options.resolve import resolve
 from zoo.engine.rundir.curves import draw_curves
 from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.runtime.signals import Stopped, stop_signals

@@ -21,7 +21,7 @@ from zoo.engine.optim.lr_finder import HIGH, LOW, SMOOTHING, STEPS, RangeCurve, 
 from zoo.engine.optim.nonfinite import NonFiniteError
 from zoo.engine.optim.optimizer import build_optimizer
 from zoo.engine.optim.optimizer_state import optimizer_tensors
-from zoo.engine.options.config import resolve
+from zoo.engine.options.resolve import resolve
 from zoo.errors import TrainingError
 
 CPU = torch.device("cpu")

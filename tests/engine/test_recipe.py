@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from tests.engine.tiny import model
-from zoo.engine.options.config import resolve
 from zoo.engine.options.option_checks import check_fits
 from zoo.engine.options.recipe import Phase, Recipe, batch_size_for, phase_epochs, unfold
 from zoo.engine.options.recipes import RECIPES, default_recipe, resolve_recipe
+from zoo.engine.options.resolve import resolve
 from zoo.errors import OptionError
 
 

@@ -20,8 +20,8 @@ from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.optim import head_solver
 from zoo.engine.optim.head_solver import WITHOUT_FOLDS, solve
-from zoo.engine.options.config import resolve
 from zoo.engine.options.recipe import Phase, Recipe
+from zoo.engine.options.resolve import resolve
 from zoo.errors import TrainingError
 
 CPU = torch.device("cpu")

@@ -32,8 +32,9 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         OptionError: Listing every unknown key, with its nearest, and every value out of range.
     """
-    from zoo.engine.options.config import OPTIONS, resolve
+    from zoo.engine.options.config import OPTIONS
     from zoo.engine.options.recipes import default_recipe
+    from zoo.engine.options.resolve import resolve
 
     given = {key: value for key, value in flags.items() if value is not None and value != {}}
     options = dict(given.pop("options", {}))

@@ -1,16 +1,14 @@
-"""The resolved configuration of a run: every option checked, all faults in one error, before torch is imported."""
+"""The resolved configuration of a run, and the declarations of its options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from zoo.engine.options.augment_options import resolve_augment
-from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.option_types import (
     Alpha,
     Float,
@@ -23,22 +21,9 @@ from zoo.engine.options.option_types import (
     names_listed,
     pair,
     path_text,
-    validation_faults,
     weights_by_class,
 )
-from zoo.engine.options.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Phase, Recipe, batch_size_for
-from zoo.engine.options.recipes import resolve_recipe
-from zoo.errors import OptionError, did_you_mean, fault_list, refusals
-from zoo.models.misplaced import MISPLACED, remedies
-from zoo.tasks.find import find_task
-from zoo.tasks.task import Task
-
-_IN_PYTHON = ("metrics", "on_epoch", "log_with", "objective")  # arguments of fit() that only Python can hold
-# Arguments of fit() that are no options, which a misspelt one may have meant.
-_BESIDE = ("recipe", "budget", "train", "valid", "out", "resume", "quiet", *_IN_PYTHON)
-
-# Optimizers of torch, listed without importing it; other names are looked up.
-TORCH_OPTIMIZERS = COUPLED | {"adamw", "adafactor"}
+from zoo.engine.options.recipe import SCHEDULES, TRAINS, Recipe, batch_size_for
 
 
 def _as_text(value: Any) -> Any:
@@ -50,20 +35,6 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names[:-1]) + f" or `{names[-1]}`"
 
 
-# Options of the steps that train a head, which have no effect on one that is solved.
-_OF_STEPS = (
-    "lr",
-    "optimizer",
-    "optimizer_options",
-    "schedule",
-    "warmup",
-    "weight_decay",
-    "clip_grad",
-    "patience",
-    "ema",
-    "average",
-    "dropout",
-)
 _HOOKED = MappingProxyType({"compile": "compiled code does not see what is hooked into a network"})
 _FACTORS = MappingProxyType({"trains=lora": "what LoRA trains are factors of weights, and a mean of factors is not that of their products"})
 
@@ -364,156 +335,8 @@ DECLARED: Mapping[str, Option] = MappingProxyType(
 OPTIONS = tuple(sorted({*DECLARED, *SWITCHES}))
 
 
-def _hint(name: str, given: Mapping[str, Any]) -> str:
-    """Return what an unknown option may have been meant for."""
-    if name in MISPLACED:
-        return f" here: {remedies(given)[name]}"
-    if name in _IN_PYTHON:
-        return ", which fit() takes in Python only, see docs/own-parts.md"
-    return did_you_mean(name, [*OPTIONS, *_BESIDE])
-
-
-def resolve(
-    recipe: str | Recipe,
-    options: Mapping[str, Any],
-    *,
-    task: str = "single-label",
-    check_optimizer: Callable[[str, Mapping[str, Any]], None] | None = None,
-    metrics: Collection[str] = (),
-    faults: Sequence[str] = (),
-) -> Config:
-    """Merge the given options (None means not given) over the recipe's defaults and check all of them.
-
-    Args:
-        recipe: A name or a recipe.
-        options: By name.
-        task: Name of the task.
-        check_optimizer: Raises for optimizers that are not installed; None skips the check.
-        metrics: Names of the user's own metrics, which ``monitor`` may name.
-        faults: What is wrong with the user's own parts, to be raised with the rest.
-
-    Raises:
-        OptionError: One error that names every unknown option, with its nearest, every value out of range, and every option
-            that has no effect.
-    """
-    chosen = resolve_recipe(recipe)
-    given = {name: value for name, value in options.items() if value is not None}
-    faults = [*faults]
-    faults += [f"there is no option {name!r}{_hint(name, given)}" for name in given if name not in OPTIONS]
-    values = {name: getattr(chosen, name) for name in DECIDED if name != "epochs"}
-    values |= {"solve_head": _solves_head(chosen, given)}
-    values |= {name: value for name, value in given.items() if name in Config.model_fields}
-    _suit_optimizer(values, given)
-    values["augment"] = resolve_augment(given.get("augment", chosen.augment), {key: given[key] for key in SWITCHES if key in given}, faults)
-    try:
-        config = Config(recipe=chosen, **values)
-    except ValidationError as error:
-        faults += validation_faults(error)
-    faults += _without_effect(values, given, chosen) + _beyond_ranges(values, find_task(task), check_optimizer, metrics)
-    if faults:
-        lost = any("no option" in fault and "did you mean" not in fault and " here: " not in fault for fault in faults)
-        hint = f"The options are: {', '.join(OPTIONS)}" if lost else ""
-        raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, hint))
-    return config
-
-
-def _solves_head(recipe: Recipe, given: Mapping[str, Any]) -> bool:
-    """Return whether heads are solved unless it is said: not where all that the run does is solved, and an option of steps is given."""
-    return not (all(phase.solve for phase in recipe.phases) and any(name in given for name in _OF_STEPS))
-
-
-def _beyond_ranges(
-    values: Mapping[str, Any],
-    task: Task,
-    check_optimizer: Callable[[str, Mapping[str, Any]], None] | None,
-    metrics: Collection[str],
-) -> list[str]:
-    """Return the faults of values whose range depends on the installed packages or on the task."""
-    faults = refusals(resolve_monitor, values.get("monitor"), task, metrics) if isinstance(values.get("monitor"), str) else []
-    loss = values.get("loss")
-    if isinstance(loss, str) and loss not in task.losses:
-        known = ", ".join(task.losses) or "none by name"
-        faults.append(f"loss is {loss!r}{did_you_mean(loss, task.losses)}; for a {task.name} task it is one of: {known}")
-    name, options = values["optimizer"], values.get("optimizer_options", {})
-    familiar = not options and isinstance(name, str) and name.lower() in TORCH_OPTIMIZERS
-    if check_optimizer and isinstance(name, str) and isinstance(options, Mapping) and not familiar:
-        faults += refusals(check_optimizer, name, options)
-    return faults
-
-
-def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """Return one fault for each given option without effect in this run."""
-    faults = []
-    for kind in sorted({option.only for option in DECLARED.values()} - {"", values["trains"]}):
-        if names := [name for name in given if name in DECLARED and DECLARED[name].only == kind]:
-            faults.append(f"{', '.join(names)}: the recipe trains no LoRA; take recipe={kind!r} or trains={kind!r}")
-    phases = recipe.phases
-    if (given.get("views") or 1) != 1 and values["augment"] is None:
-        faults.append("views: they are augmented ones, and nothing is augmented; give augment='light'")
-    elif (given.get("views") or 1) != 1 and not values.get("freeze") and all(phase.frozen in ("none", 0) for phase in phases):
-        faults.append("views: only outputs of a frozen prefix are cached, and the recipe freezes nothing; take another, such as 'top'")
-    elif (given.get("views") or 1) != 1 and (values.get("cache") is False or values.get("shard") is True):
-        faults.append("views: nothing is cached with cache=False or shard=True")
-    if "max_corrupt" in given and values.get("on_corrupt") != "skip":
-        faults.append("max_corrupt: it is the share that on_corrupt='skip' may leave out")
-    if "epochs" in given and all(phase.epochs or phase.steps for phase in phases):
-        faults.append("epochs: every phase of the recipe has a length of its own")
-    idle = [name for name, option in DECLARED.items() if option.backbone and name != "trains" and given.get(name)]
-    idle += ["trains"] if values["trains"] != "all" else []
-    if idle and values.get("freeze") == "all":
-        faults.append(f"{', '.join(idle)}: freeze='all' leaves nothing of the backbone to train")
-    elif idle and all(phase.frozen == "all" for phase in phases):
-        faults.append(f"{', '.join(idle)}: the recipe trains nothing of the backbone; take another, such as 'lp-ft'")
-    return faults
-
-
-def _suit_optimizer(values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Adjust defaults of the recipe to the chosen optimizer and schedule, in place."""
-    if str(values["optimizer"]).lower() in COUPLED and "weight_decay" not in given:
-        values["weight_decay"] = min(values["weight_decay"], 1e-4)  # added to the gradient (He et al. 2016)
-    if values["schedule"] == "one-cycle" and "warmup" not in given:
-        values["warmup"] = 0.3  # as in torch and fastai
-
-
 def sized_for(config: Config, samples: int) -> Config:
     """Return the configuration with a batch size for a number of training samples, where neither an option nor the recipe gives one."""
     size = config.recipe.batch_size or batch_size_for(samples)
     recipe = replace(config.recipe, batch_size=size)
     return config.model_copy(update={"recipe": recipe, "batch_size": config.batch_size or size})
-
-
-def as_begun(config: Config, theirs: Mapping[str, Any]) -> Config:
-    """Return the configuration with the phases and sizes that an earlier version began a run with, so that it can go on.
-
-    Args:
-        config: The configuration of today.
-        theirs: That of the run, as ``to_dict`` of that version gave it.
-    """
-    recorded = theirs["recipe"]
-    if recorded["name"] != config.recipe.name or all("least_steps" in phase for phase in recorded["phases"]):
-        return config
-    phases = tuple(Phase(**phase) for phase in recorded["phases"])  # whose fields of today are off by default
-    recipe = replace(config.recipe, phases=phases, batch_size=recorded["batch_size"])
-    if "solve_head" in theirs:
-        return config.model_copy(update={"recipe": recipe})
-    return config.model_copy(update={"recipe": recipe, "solve_head": False, "epochs": config.epochs or recipe.epochs})
-
-
-def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Return the differences of two configurations that change the result; workers and device do not."""
-    free = {name for name, option in DECLARED.items() if option.free}
-    # An option that the other run did not have yet counts as its default.
-    before = {name: theirs.get(name, _as_written(name)) for name in ours}
-    before |= {"solve_head": theirs.get("solve_head", False)}  # versions without it trained every head
-    if isinstance(before.get("recipe"), dict):  # phases of earlier versions lack fields, which are off
-        phases = before["recipe"]["phases"]
-        before["recipe"] = before["recipe"] | {"phases": type(phases)({"solve": False, "least_steps": 0, **phase} for phase in phases)}
-    names = [name for name in ours if name not in free and ours[name] != before[name]]
-    return [f"{name} was {before[name]!r} and is {ours[name]!r}" for name in names]
-
-
-def _as_written(name: str) -> Any:
-    """Return the default of an option in the form of a record, where a tuple is a list."""
-    field = Config.model_fields.get(name)
-    default = field.get_default(call_default_factory=True) if field is not None else None
-    return list(default) if isinstance(default, tuple) else default

@@ -17,7 +17,8 @@ from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.distributed.sharding import check_shardable, trained_model
 from zoo.engine.loading.sources import check_tables, inputs_in_use, summary
 from zoo.engine.loading.start_method import refuse_second_run
-from zoo.engine.options.config import as_begun, option_differences, sized_for
+from zoo.engine.options.begun import as_begun, option_differences
+from zoo.engine.options.config import sized_for
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest, remove_checkpoints
 from zoo.engine.rundir.curves import draw_curves

@@ -15,7 +15,7 @@ import torch
 from zoo.data.split import HoldOutError
 from zoo.engine.loading.sources import check_tables, inputs_in_use, open_for_fit, summary
 from zoo.engine.loading.start_method import refuse_second_run
-from zoo.engine.options.config import option_differences
+from zoo.engine.options.begun import option_differences
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.rundir.run_folder import Run, claim_folder, read_finished, release_folder, write_run
 from zoo.engine.runtime.progress import Progress

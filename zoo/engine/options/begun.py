@@ -1,0 +1,47 @@
+"""Configurations of runs that have begun: what a run is resumed with, and how two configurations differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from zoo.engine.options.config import DECLARED, Config
+from zoo.engine.options.recipe import Phase
+
+
+def as_begun(config: Config, theirs: Mapping[str, Any]) -> Config:
+    """Return the configuration with the phases and sizes that an earlier version began a run with, so that it can go on.
+
+    Args:
+        config: The configuration of today.
+        theirs: That of the run, as ``to_dict`` of that version gave it.
+    """
+    recorded = theirs["recipe"]
+    if recorded["name"] != config.recipe.name or all("least_steps" in phase for phase in recorded["phases"]):
+        return config
+    phases = tuple(Phase(**phase) for phase in recorded["phases"])  # whose fields of today are off by default
+    recipe = replace(config.recipe, phases=phases, batch_size=recorded["batch_size"])
+    if "solve_head" in theirs:
+        return config.model_copy(update={"recipe": recipe})
+    return config.model_copy(update={"recipe": recipe, "solve_head": False, "epochs": config.epochs or recipe.epochs})
+
+
+def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return the differences of two configurations that change the result; workers and device do not."""
+    free = {name for name, option in DECLARED.items() if option.free}
+    # An option that the other run did not have yet counts as its default.
+    before = {name: theirs.get(name, _as_written(name)) for name in ours}
+    before |= {"solve_head": theirs.get("solve_head", False)}  # versions without it trained every head
+    if isinstance(before.get("recipe"), dict):  # phases of earlier versions lack fields, which are off
+        phases = before["recipe"]["phases"]
+        before["recipe"] = before["recipe"] | {"phases": type(phases)({"solve": False, "least_steps": 0, **phase} for phase in phases)}
+    names = [name for name in ours if name not in free and ours[name] != before[name]]
+    return [f"{name} was {before[name]!r} and is {ours[name]!r}" for name in names]
+
+
+def _as_written(name: str) -> Any:
+    """Return the default of an option in the form of a record, where a tuple is a list."""
+    field = Config.model_fields.get(name)
+    default = field.get_default(call_default_factory=True) if field is not None else None
+    return list(default) if isinstance(default, tuple) else default
