@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from zoo.errors import did_you_mean
+from zoo.models.misplaced import RENAMED
 
 T = TypeVar("T")
 Commands = Any  # argparse keeps the class of its subparsers private
@@ -31,8 +31,9 @@ class Parser(argparse.ArgumentParser):
             known = [*command._option_string_actions]
             # The values of unknown options are left over as well, and are not named.
             culprits = [word for word in unknown if word.startswith("-")] or unknown
-            names = [f"{word!r}{did_you_mean(word.partition('=')[0], known)}" for word in culprits]
-            command.error(f"zoo {options.command} does not know {', '.join(names)}")
+            names = [f"{word!r}{did_you_mean(word.partition('=')[0], known) or renamed(word)}" for word in culprits]
+            hint = "" if any(word.startswith("-") for word in unknown) else getattr(options, "surplus", "")
+            command.error(f"zoo {options.command} does not know {', '.join(names)}{hint}")
         return options
 
     def error(self, message: str) -> NoReturn:
@@ -41,8 +42,7 @@ class Parser(argparse.ArgumentParser):
         if choice:
             names = list(self._commands())
             message = f"there is no command {choice[1]!r}{did_you_mean(choice[1], names)}; the commands are: {', '.join(names)}"
-        self.print_usage(sys.stderr)
-        self.exit(2, f"error: {message}\n")
+        self.exit(2, f"error: {message}\n{self.prog} --help lists its options\n")
 
     def _commands(self) -> dict[str, Parser]:
         groups = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
@@ -50,6 +50,12 @@ class Parser(argparse.ArgumentParser):
 
     def _command(self, name: str) -> Parser:
         return self._commands().get(name, self)
+
+
+def renamed(word: str) -> str:
+    """Return what a flag of another library is called here, or nothing."""
+    name = RENAMED.get(word.partition("=")[0].lstrip("-").replace("-", "_"))
+    return f" (here: --set {name}=…)" if name else ""
 
 
 def whole_or_auto(word: str) -> int | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -52,9 +53,8 @@ def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: WindowLevel | 
     faults = [causes[row] for row in bad[:4]] + ([f"… and {len(bad) - 4} more"] if len(bad) > 4 else [])
     share = f"{count(len(bad), 'sample')} of {len(table)} ({len(bad) / len(table):.1%}) cannot be decoded"
     if len(bad) > max_corrupt * len(table):
-        raise DataError(
-            fault_list(f"{table.source}: {share}, more than max_corrupt={max_corrupt:g}", faults, "Remove them, or raise max_corrupt.")
-        )
+        remedy = f"Remove them, or raise max_corrupt, here to {math.ceil(100 * len(bad) / len(table)) / 100:g}."
+        raise DataError(fault_list(f"{table.source}: {share}, more than max_corrupt={max_corrupt:g}", faults, remedy))
     good = table.select(np.setdiff1d(np.arange(len(table)), bad))
     before, after = table.counts(), good.counts()
     lost = [repr(name) for name, number in before.items() if number and not after[name]]

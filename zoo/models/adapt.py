@@ -44,7 +44,7 @@ def adapt(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for backbones without pretrained weights
         groups = backbone.fresh(**options)
-    return TaskModel(
+    model = TaskModel(
         groups,
         module,
         spec=spec,
@@ -56,6 +56,9 @@ def adapt(
         plugin=backbone.plugin,
         pretrained=backbone.pretrained,
     )
+    if head_name != OWN_HEAD:
+        model.note_random_head()
+    return model
 
 
 def _declared_head(

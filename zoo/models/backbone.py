@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.declare import MAX_CHANNELS, BackboneSpec, Features, Image, Text, Volume
-from zoo.errors import OptionError, check_options
+from zoo.errors import OptionError, check_options, did_you_mean
 from zoo.models.misplaced import remedies
 from zoo.plugins.loader import load_function
 from zoo.registry.lookup import foreign_folder
@@ -111,6 +111,11 @@ class Backbone:
         if weights is True and not self.pretrained:
             raise OptionError(f"{spec.name} declares no pretrained weights; pass weights='FILE', or weights=False for random values")
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether its values are those of a folder, such as a saved model, and not the published ones."""
+        return self._state is not None
+
     def __repr__(self) -> str:
         return f"Backbone({self.spec.name!r}, {'pretrained' if self.pretrained else 'random'})"
 
@@ -159,7 +164,7 @@ class Backbone:
 
     def adapt(
         self,
-        num_classes: int,
+        num_classes: int | None = None,
         task: str = "single-label",
         head: str | nn.Module = "linear",
         in_chans: int | None = None,
@@ -185,6 +190,10 @@ class Backbone:
             OptionError: If an argument is out of range or unknown; all in one error.
         """
         from zoo.models.adapt import adapt
+
+        if num_classes is None:
+            hint = "".join(did_you_mean(name, ("num_classes",)) for name in head_options)
+            raise OptionError(f"adapt() needs num_classes, the number of classes, labels or targets: adapt(num_classes=2){hint}")
 
         return adapt(self, num_classes, task=task, head=head, in_chans=in_chans, labels=labels, seed=seed, head_options=head_options)
 

@@ -14,6 +14,42 @@ MISPLACED: Mapping[str, str] = MappingProxyType(
         "pretrained": "pretrained weights are the default; zoo.get(NAME, weights=False) starts from random values",
     }
 )
+# Options of Trainer, fastai and Keras by what they are called here.
+RENAMED: Mapping[str, str] = MappingProxyType(
+    {
+        "learning_rate": "lr",
+        "lr_max": "lr",
+        "base_lr": "lr",
+        "num_train_epochs": "epochs",
+        "num_epochs": "epochs",
+        "n_epoch": "epochs",
+        "max_epochs": "epochs",
+        "bs": "batch_size",
+        "train_batch_size": "batch_size",
+        "per_device_train_batch_size": "batch_size",
+        "wd": "weight_decay",
+        "gradient_accumulation_steps": "accumulate",
+        "max_grad_norm": "clip_grad",
+        "label_smoothing_factor": "label_smoothing",
+        "lr_scheduler_type": "schedule",
+        "scheduler": "schedule",
+        "warmup_ratio": "warmup",
+        "warmup_steps": "warmup",
+        "output_dir": "out",
+        "metric_for_best_model": "monitor",
+        "resume_from_checkpoint": "resume",
+        "report_to": "log_with",
+        "dataloader_num_workers": "workers",
+        "num_workers": "workers",
+        "callbacks": "on_epoch",
+        "cbs": "on_epoch",
+        "img_size": "image_size",
+        "loss_func": "loss",
+        "opt_func": "optimizer",
+        "optim": "optimizer",
+        "on_error": "on_corrupt",
+    }
+)
 
 
 def remedies(given: Mapping[str, object]) -> dict[str, str]:

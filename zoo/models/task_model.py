@@ -86,6 +86,7 @@ class TaskModel(nn.Module):
         self.head_name = head_name
         self.head_options = dict(head_options or {})
         self.plugin = plugin
+        self._random_head: tuple[int, ...] | None = None
 
     def forward(self, x: ModelInputs) -> Tensor:
         """Return logits ``(batch, num_classes)``, for token classification ``(batch, tokens, num_classes)``.
@@ -130,6 +131,18 @@ class TaskModel(nn.Module):
         pool = own if isinstance(own, nn.Module) else Pool(self.spec.features)
         pooled: Tensor = pool(features, *_mask(x))
         return pooled
+
+    def note_random_head(self) -> None:
+        """Remember that the head's values are random, until they change."""
+        self._random_head = self._head_versions()
+
+    @property
+    def has_random_head(self) -> bool:
+        """Whether the head still has the values that ``adapt`` drew: neither trained nor loaded."""
+        return self._random_head is not None and self._random_head == self._head_versions()
+
+    def _head_versions(self) -> tuple[int, ...]:
+        return tuple(parameter._version for parameter in self.head.parameters())  # each change in place counts one up
 
     def freeze(self, upto: int | str) -> TaskModel:
         """Freeze the groups from the input on, in place, and unfreeze the others: ``freeze(0)`` none, ``freeze("stage2")`` inclusive.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,13 +16,16 @@ from zoo.models.backbone import Backbone
 from zoo.models.layers import LayerGroups, bind
 from zoo.models.own_names import OWN_PREFIX
 
+log = logging.getLogger("zoo")
 Layers = Mapping[str, str | Sequence[str]]
+# Names of the final layer in timm, torchvision and transformers.
+CLASSIFIERS = ("fc", "classifier", "head", "heads", "logits", "score", "last_linear")
 
 
 def wrap(
     module: nn.Module,
     *,
-    inputs: Inputs | int,
+    inputs: Inputs | int | None = None,
     layers: Layers | None = None,
     features: Features | None = None,
     name: str = "",
@@ -51,9 +55,12 @@ def wrap(
         raise OptionError(f"features is {features!r}; give zoo.Features(dim=…, layout=…), or leave it out")
     if "/" in name:
         raise OptionError(f"name is {name!r}; a network of your own is called own/NAME, so give a name without a slash")
+    if inputs is None:
+        raise OptionError("zoo.wrap needs inputs, what the network reads: inputs=224, or zoo.Image(size=…, mean=…, std=…), zoo.Text(…)")
     declared: Inputs = Image(size=inputs) if isinstance(inputs, int) else inputs
     called = name or type(module).__name__.lower()
     features = features or _features_of(module, declared, called)
+    _warn_of_classifier(module, features, called)
     spec = BackboneSpec(
         name=OWN_PREFIX + called,
         build="zoo.models.wrap:own_network",
@@ -64,6 +71,20 @@ def wrap(
         description=f"A network of one's own, {type(module).__module__}.{type(module).__qualname__}.",
     )
     return WrappedBackbone(spec, module, pretrained=pretrained)
+
+
+def _warn_of_classifier(module: nn.Module, features: Features, name: str) -> None:
+    """Warn where the features seem to be the logits of a classifier that was left on the network."""
+    last = [(place, part) for place, part in module.named_modules() if isinstance(part, nn.Linear)][-1:]
+    if not last or features.layout != "BD":
+        return
+    (place, linear), named = last[0], last[0][0].split(".")[0]
+    if named in CLASSIFIERS and linear.out_features == features.dim:
+        log.warning(
+            "%s: the features are the %d outputs of its classifier %r; if they are meant to be what comes before, replace it: "
+            "model.%s = torch.nn.Identity(), or build the network without it (timm: num_classes=0)",
+            *(name, features.dim, place, named),
+        )
 
 
 class WrappedBackbone(Backbone):

@@ -29,6 +29,7 @@ def warn_of_labels(table: Table, *, found: bool) -> None:
     if table.targets is None:
         return
     _warn_of_one_word(table)
+    _warn_of_lists(table)
     _warn_of_one_sided(table)
     if found and (alike := looks_alike(table.classes)):
         pairs = [" and ".join(map(repr, names)) for names in alike]
@@ -67,6 +68,19 @@ def _warn_of_one_word(table: Table) -> None:
         return
     line = "%s: each of the %d sentences has one word, so no word is read in its context; put an empty line between sentences only"
     log.warning(line, table.source, len(table))
+
+
+def _warn_of_lists(table: Table) -> None:
+    """Warn of classes that are lists of other classes, as ``a|b`` beside ``a`` and ``b``: one sample then seems to have several labels."""
+    for mark in "|;,":
+        lists = [name for name in table.classes if mark in name]
+        parts = {part.strip() for name in lists for part in name.split(mark)}
+        if lists and table.targets is not None and table.targets.ndim == 1 and parts & {*table.classes}:
+            line = (
+                "%s: %s of classes are taken as classes of their own: %s; if a sample has several labels, take task='multi-label' (--task)"
+            )
+            log.warning(line, table.source, count(len(lists), "list"), examples([*map(repr, lists)]))
+            return
 
 
 def looks_alike(names: Sequence[str]) -> list[list[str]]:

@@ -18,7 +18,7 @@ from zoo.weights.cache_errors import cache_errors
 from zoo.weights.converted import converted, find_converted
 from zoo.weights.hub import NotOnHubError, fetch, find_cached
 from zoo.weights.hub_cache import check_cached, repository_of
-from zoo.weights.shards import INDEX_SUFFIX, PICKLED_INDEX, SAFETENSORS_INDEX, model_digest, read_index
+from zoo.weights.shards import INDEX_SUFFIX, PICKLED_INDEX, SAFETENSORS_INDEX, SHARD, model_digest, read_index
 from zoo.weights.urls.download import checked_name, download, first_download, forget, locked
 
 log = logging.getLogger("zoo")
@@ -109,6 +109,8 @@ def local_file(path: Path, owner: str) -> Path:
         listed += "; weights=False (--weights none) starts from random values" if folder else ""
         raise WeightsNotFoundError(f"{owner_prefix(owner)}there is no weights file {str(path)!r}{listed}")
     check_format(path, owner)
+    if SHARD.search(path.name) and (index := sorted(entry.name for entry in path.parent.glob(f"*{INDEX_SUFFIX}"))):
+        raise WeightsError(f"{owner_prefix(owner)}{path.name!r} is one of several shards; give {index[0]!r} beside it, or the folder")
     return path
 
 

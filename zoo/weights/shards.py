@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from zoo.weights.hub_cache import blob_digest, check_cached, is_blob, repository
 from zoo.weights.safetensors_header import MAX_HEADER, MAX_TENSORS
 
 INDEX_SUFFIX = ".index.json"
+SHARD = re.compile(r"-\d{5}-of-(?!00001\.)\d{5}\.")  # in the name of one of several shards
 SAFETENSORS_INDEX = f".safetensors{INDEX_SUFFIX}"
 PICKLED_INDEX = f".bin{INDEX_SUFFIX}"
 

@@ -140,10 +140,11 @@ def _write(found: Evaluation, files: dict[str, Path]) -> None:
 
 def _report(found: Evaluation, *, multi_label: bool, confusion: bool) -> tuple[dict[str, Any], list[str]]:
     """Return what is printed, as a JSON document and as tables."""
-    document: dict[str, Any] = {name: float(value) for name, value in found.items()}
+    document: dict[str, Any] = {name: float(value) for name, value in found.items()} | {"samples": len(found.rows)}
     told = shown(found)
     ranges = any("[" in text for text in told.values())
-    texts = [table(told.items(), ("metric", "value"), right=() if ranges else (1,))]
+    counted = {"samples": str(len(found.rows)), **told}
+    texts = [table(counted.items(), ("metric", "value"), right=() if ranges else (1,))]
     if found.errors:
         document["skipped"] = len(found.errors)
     if multi_label:

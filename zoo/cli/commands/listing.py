@@ -139,7 +139,7 @@ def _page(backbone: Backbone) -> str:
         "features": _features(spec),
         "parameters": thousands(spec.parameters),
         "GMACs": f"{spec.macs:.2f}" if spec.macs else "",
-        "measured": ", ".join(f"{name} {value:g} %" for name, value in spec.metrics.items()),
+        "measured": "" if backbone.is_saved else ", ".join(f"{name} {value:g} %" for name, value in spec.metrics.items()),
         "weights": place(weights) if weights else "none: it starts from random values",
         "licence": weights.license if weights else "",
         "layer groups": f"{groups}; in full: zoo layers NAME",

@@ -50,7 +50,7 @@ def _register_train(commands: Commands) -> None:
     command = commands.add_parser("train", help="fine-tune a backbone on your data; the run directory is a saved model")
     add_arguments(command)
     command.add_argument("--json", action="store_true", help="one JSON document with the result")
-    command.set_defaults(run=train)
+    command.set_defaults(run=train, surplus="; validation data are given as --valid DATA")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

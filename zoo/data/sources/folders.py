@@ -131,6 +131,8 @@ def check_exists(path: Path) -> None:
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     missing = path.absolute().relative_to(parent).parts[0]
     names = [entry.name for entry in parent.iterdir()] if os.access(parent, os.R_OK) else []
+    if missing in ("http:", "https:", "s3:", "gs:"):
+        raise DataError(f"{missing}//… is a URL, and inputs are not fetched; download the file and give its path, or its bytes")
     raise DataError(f"{str(path)!r} does not exist: there is no {missing!r} in {str(parent)!r}{did_you_mean(missing, names)}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from types import MappingProxyType
@@ -117,6 +118,7 @@ def evaluate(
                 data, labelled=True, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **opening
             )
             check_targets(model, table)
+            _log_splits(table, split)
             inputs_in_use(model, table, options)
             turned = positive is not None and _turned(model, table.classes, positive)
         check_same_inputs(ranks, table)
@@ -126,6 +128,15 @@ def evaluate(
         table, done.values = table.select(found.rows), done.values[found.rows]
     found |= measure(wanted, decoder, table, done.values, turned=turned)
     return found
+
+
+def _log_splits(table: Table, split: str | None) -> None:
+    """Warn where samples of a training split are measured with others, which flatters the metrics."""
+    found = Counter(table.splits or ())
+    if split is None and "train" in found and len(found) > 1:
+        some = ", ".join(f"{name} ({number})" for name, number in found.items())
+        line = "%s: all %d samples are measured, those of the training split too: %s; split='val' (--split) measures one"
+        log.warning(line.replace("'val'", repr(next(name for name in found if name != "train"))), table.source, len(table), some)
 
 
 def _run(model: TaskModel, table: Table, options: InferenceOptions, ranks: Ranks) -> AllOutputs:

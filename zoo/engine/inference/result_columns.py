@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -16,6 +17,7 @@ from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import USUAL, Wanted, check_thresholds, moved
 
+log = logging.getLogger("zoo")
 Array: TypeAlias = "npt.NDArray[Any]"
 Kind = Literal["text", "whole", "number", "share", "vector"]
 
@@ -83,6 +85,8 @@ def decoder_of(model: TaskModel, thresholds: Wanted | None = None) -> Decoder:
     Raises:
         OptionError: If the thresholds do not fit the model.
     """
+    if model.has_random_head:
+        log.warning("%s: the head has the random values of adapt(), so predictions mean nothing; call fit() first", model.spec.name)
     task, labels = find_task(model.task), model.labels or range(model.num_classes)
     own = model.thresholds if task.thresholded else None
     wanted = own if thresholds is None else check_thresholds(task, thresholds, list(map(str, labels)), own)

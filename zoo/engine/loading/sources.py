@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.images.bands import PICTURE_CHANNELS
+from zoo.data.images.first_look import warn_of_pixels
 from zoo.data.images.float_tensors import FloatImages, holds_others, read_floats
 from zoo.data.open import open_train_valid
 from zoo.data.raw import TEXTUAL
@@ -91,6 +92,8 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
         channels = 0 if isinstance(model.inputs, Text) else model.inputs.channels
         first = drop_corrupt(first, config.max_corrupt, window, channels=channels)
         second = second and drop_corrupt(second, config.max_corrupt, window, channels=channels)
+    if isinstance(model.inputs, Image):
+        warn_of_pixels(first, channels_of(model))
     warn_of_rare_classes(find_task(model.task), first, second, config.class_weights)
     return first, second
 

@@ -101,7 +101,8 @@ def resolve_recipe(recipe: str | Recipe) -> Recipe:
             f"recipe 'auto' is for fit() and zoo train, which try several recipes; name one of them here: {', '.join(RECIPES)}"
         )
     if recipe not in RECIPES:
-        raise OptionError(f"there is no recipe {recipe!r}{did_you_mean(str(recipe), RECIPES)}; the recipes are: {', '.join(RECIPES)}")
+        known = f"{', '.join(RECIPES)}, and auto, which tries several"
+        raise OptionError(f"there is no recipe {recipe!r}{did_you_mean(str(recipe), RECIPES)}; the recipes are: {known}")
     return RECIPES[recipe]
 
 

@@ -14,7 +14,7 @@ from zoo.engine.options.option_types import validation_faults
 from zoo.engine.options.recipe import COUPLED, DECIDED, Recipe
 from zoo.engine.options.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
-from zoo.models.misplaced import MISPLACED, remedies
+from zoo.models.misplaced import MISPLACED, RENAMED, remedies
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 
@@ -45,6 +45,8 @@ def _hint(name: str, given: Mapping[str, Any]) -> str:
     """Return what an unknown option may have been meant for."""
     if name in MISPLACED:
         return f" here: {remedies(given)[name]}"
+    if name in RENAMED:
+        return f" here: it is {RENAMED[name]}"
     if name in _IN_PYTHON:
         return ", which fit() takes in Python only, see docs/own-parts.md"
     return did_you_mean(name, [*OPTIONS, *_BESIDE])

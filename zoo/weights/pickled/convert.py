@@ -229,7 +229,10 @@ def _tensors(entry: Mapping[Any, Any], records: Records, source: Path) -> tuple[
         refuse_replaced(tensor, source)
     if not tensors:
         inner = [name for name, value in named.items() if _holds_names(value, source)]
-        remedy = f"name the entry that does with --key: {examples(inner)}" if inner else f"it has: {examples(skipped) or 'nothing'}"
+        remedy = f"it has: {examples(skipped) or 'nothing'}"
+        if inner:
+            remedy = f"name the entry that does, and give the file that it writes: zoo convert {source.name} --key {inner[0]} --out FILE"
+            remedy += f" (or {examples(inner[1:])})" if inner[1:] else ""
         raise WeightsError(f"{str(source)!r} holds no tensors at its top; {remedy}")
     needed, size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()), source.stat().st_size
     if needed > MAX_GROWTH * size:

@@ -1,0 +1,161 @@
+"""Slips of people who come from timm, Trainer and fastai: each is named, with what is meant here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from tests.engine.tiny import NAMES, images
+from tests.test_docs import run_zoo
+from zoo.data.open import open_train_valid
+from zoo.errors import DataError, OptionError, WeightsError
+from zoo.models.misplaced import RENAMED
+
+
+def test_options_of_other_libraries_are_named_as_they_are_here() -> None:
+    model = zoo.get("zoo/glyphnet").adapt(3)
+    with pytest.raises(OptionError) as error:
+        model.fit(images(9), False, learning_rate=1e-3, num_train_epochs=2, bs=4)
+    for line in ("'learning_rate' here: it is lr", "'num_train_epochs' here: it is epochs", "'bs' here: it is batch_size"):
+        assert line in str(error.value)
+
+
+def test_every_name_that_is_proposed_is_an_option() -> None:
+    from zoo.engine.options.config import OPTIONS
+
+    assert set(RENAMED.values()) <= {*OPTIONS, "out", "resume", "log_with", "on_epoch"}
+    assert not set(RENAMED) & set(OPTIONS)
+
+
+def test_adapt_without_classes_and_wrap_without_inputs_name_the_argument() -> None:
+    with pytest.raises(OptionError, match="needs num_classes"):
+        zoo.get("zoo/glyphnet").adapt()
+    with pytest.raises(OptionError, match="did you mean 'num_classes'"):
+        zoo.get("zoo/glyphnet").adapt(num_clases=2)
+    with pytest.raises(OptionError, match="needs inputs"):
+        zoo.wrap(nn.Conv2d(3, 4, 1))
+
+
+def test_a_head_that_nobody_trained_is_named_when_it_predicts(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    model = zoo.get("zoo/glyphnet").adapt(3, labels=NAMES)
+    assert model.to(torch.float64).to(torch.float32).has_random_head
+    model.predict(list(images(3)[0]))
+    model.evaluate(images(9))
+    assert caplog.text.count("random values of adapt()") == 2
+    caplog.clear()
+    model.embed(list(images(3)[0]))
+    model.save(tmp_path / "model")
+    zoo.load(tmp_path / "model").predict(list(images(3)[0]))
+    model.load_state_dict(model.state_dict())
+    model.predict(list(images(3)[0]))
+    assert "random values" not in caplog.text
+
+
+def test_a_trained_head_and_one_of_your_own_are_not_random(tmp_path: Path) -> None:
+    model = zoo.get("zoo/glyphnet").adapt(3, labels=NAMES)
+    model.fit(images(9), False, out=tmp_path / "run", quiet=True, recipe="linear-probe")
+    assert not model.has_random_head
+    dim = zoo.get("zoo/glyphnet").spec.features.dim
+    assert not zoo.get("zoo/glyphnet").adapt(3, head=nn.Linear(dim, 3)).has_random_head
+
+
+class Classifier(nn.Module):
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.stem(x).mean((2, 3)))
+
+
+def test_a_classifier_left_on_a_wrapped_network_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    zoo.wrap(Classifier(10), inputs=zoo.Image(size=16))
+    assert "outputs of its classifier 'fc'" in caplog.text
+    caplog.clear()
+    bare = Classifier(10)
+    bare.fc = nn.Identity()  # type: ignore[assignment]
+    zoo.wrap(bare, inputs=zoo.Image(size=16))
+    assert not caplog.text
+
+
+def test_lists_of_classes_in_a_single_label_column_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    pixels = list(np.zeros((8, 8, 8, 3), np.uint8))
+    open_train_valid((pixels, ["ants", "bees", "ants|red", "bees|red|big"] * 2), False)
+    assert "'ants|red'" not in caplog.text or "multi-label" in caplog.text
+    open_train_valid((pixels, ["ants", "bees", "ants|red", "bees|red|big"] * 2))
+    assert "task='multi-label'" in caplog.text
+    caplog.clear()
+    open_train_valid((pixels, ["black, large", "white, small"] * 4))  # names with a comma
+    assert "multi-label" not in caplog.text
+
+
+def test_measuring_the_training_split_with_others_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    import PIL.Image
+
+    model = zoo.get("zoo/glyphnet").adapt(3, labels=NAMES)
+    model.save(tmp_path / "model")
+    for number, pixels in enumerate(images(18)[0]):
+        folder = tmp_path / "data" / ("train" if number < 12 else "val") / NAMES[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(pixels).save(folder / f"{number}.png")
+    code, told = run_zoo(["eval", str(tmp_path / "model"), str(tmp_path / "data")], capsys)
+    assert code == 0
+    assert "all 18 samples are measured, those of the training split too: train (12), val (6); split='val'" in caplog.text
+    assert "samples" in told
+    assert "18" in told
+    caplog.clear()
+    code, told = run_zoo(["eval", str(tmp_path / "model"), str(tmp_path / "data"), "--split", "val"], capsys)
+    assert not caplog.text
+    assert "6" in told
+
+
+def test_words_of_the_command_line_that_are_not_known_come_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        zoo.cli.main(["train", "zoo/glyphnet", "photos/train", "photos/val"])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "validation data are given as --valid DATA" in err
+    assert len(err.splitlines()) == 2
+    with pytest.raises(SystemExit):
+        zoo.cli.main(["train", "zoo/glyphnet", "photos", "--learning-rate", "1e-3", "--on-error", "skip"])
+    err = capsys.readouterr().err
+    assert "--set lr=" in err
+    assert "--set on_corrupt=" in err
+
+
+def test_one_shard_of_several_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "model-00001-of-00002.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(WeightsError, match="one of several shards; give 'model"):
+        zoo.get("zoo/glyphnet", weights=tmp_path / "model-00001-of-00002.safetensors")
+
+
+def test_a_checkpoint_under_an_unknown_key_comes_with_the_whole_command(tmp_path: Path) -> None:
+    from zoo.weights.pickled.convert import read_checkpoint
+
+    torch.save({"net": {"a": torch.zeros(1)}}, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match=r"zoo convert net\.pth --key net --out FILE"):
+        read_checkpoint(tmp_path / "net.pth")
+
+
+def test_a_url_among_inputs_is_named_as_one() -> None:
+    with pytest.raises(DataError, match="is a URL, and inputs are not fetched"):
+        zoo.get("zoo/glyphnet").adapt(3).predict("https://example.org/a.jpg")
+
+
+def test_the_exit_reports_no_leaks_of_compiled_extensions() -> None:
+    code = "from zoo.util.start_up import uncollected\nwith uncollected():\n import timm\n"
+    pytest.importorskip("zoo_timm")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "leaked" not in done.stderr
