@@ -172,6 +172,8 @@ def test_every_example_of_the_page_runs(page: Path, desk: Path, capsys: pytest.C
                     check_output(command, output)
 
 
+# A dozen processes that import torch; test_third_party.py takes the same steps with plugins of its own in every run of the tests.
+@pytest.mark.sweep
 @pytest.mark.parametrize("page", [page for page in PAGES if page.exists() and is_tutorial(page)], ids=identifier)
 def test_the_tutorial_works_from_nothing(page: Path, desk: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("tutorial")
@@ -195,10 +197,11 @@ def follow(command: Command, environment: Environment, desk: Path) -> None:
     check_output(command, output)
 
 
-@pytest.mark.parametrize(
-    "command", [c for c in all_commands() if "shown" in c.block.words and c.words[0] == "zoo"], ids=lambda c: " ".join(c.words)
-)
-def test_a_command_that_is_only_shown_can_be_parsed(command: Command) -> None:
+NOT_RUN = [c for c in all_commands() if c.words[0] == "zoo" and ("shown" in c.block.words or is_tutorial(c.block.page))]
+
+
+@pytest.mark.parametrize("command", NOT_RUN, ids=lambda c: " ".join(c.words))
+def test_a_command_that_is_only_shown_or_of_a_tutorial_can_be_parsed(command: Command) -> None:
     from zoo.cli.app import build_parser
 
     build_parser(command.words[1:]).parse(command.words[1:])

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from tests.faults.fake_dist import ROOT, fake_dist
+from tests.warm_process import run_warm
 
 # The fault stands in a file beside the module: its kind, the rank, the training forward. Without the file the network is sound.
 SOURCE = """
@@ -140,6 +141,13 @@ class Site:
         since = self.path / "since"
         begun = since.stat().st_mtime if since.is_file() else started
         return Ended(process.returncode, text, time.time() - begun, self._orphans())
+
+    def run_warm(self, *words: str, out: str) -> Ended:
+        """Train in one process that has torch already, and without a fault."""
+        (self.path / "fault.txt").unlink(missing_ok=True)
+        code = "import sys; from zoo.cli import main; sys.exit(main(sys.argv[1:]))"
+        done = run_warm(code, [*self._command(out), *words], env=self.environment(), cwd=self.folder)
+        return Ended(done.returncode, done.stdout + done.stderr, 0.0, [])
 
     def run_nodes(self, *, out: str, nodes: int = 2) -> list[Ended]:
         """Train on several "machines" of one process each, all of them this one."""

@@ -41,7 +41,7 @@ def test_m2_a_process_that_is_killed_ends_all_and_the_run_goes_on(site: Site) ->
     ended = site.run(out="killed", fault="kill 1 3")
     check_end(ended, REST, "rank 1 of 2", "no longer answers")
     assert "rank 1 was ended by SIGKILL" in ended.text
-    ended = site.run("--resume", out="killed", launcher="alone")
+    ended = site.run_warm("--resume", out="killed")
     assert ended.code == 0, ended.text
     assert "going on at epoch 2, after 0 of 4 steps" in ended.text
 
