@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,8 @@ from zoo.declare import Text
 from zoo.errors import OptionError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
+
+Array = npt.NDArray[Any]
 
 
 class Ensemble(TaskModel):
@@ -53,10 +56,8 @@ class Ensemble(TaskModel):
     def forward(self, x: ModelInputs) -> Tensor:
         """Return logits whose probabilities are the mean of the members'; for a regression the mean of their outputs."""
         outputs = torch.stack([member(x).float() for member in self.models])
-        rows = outputs.detach().cpu().numpy().reshape(len(outputs), -1, outputs.shape[-1])
-        pool = find_task(self.task).pool
-        pooled = np.stack([pool(rows[:, row]) for row in range(rows.shape[1])]).astype(np.float32)
-        return torch.from_numpy(pooled).reshape(outputs.shape[1:]).to(outputs.device)
+        pooled = mean_outputs(self.task, list(outputs.detach().cpu().numpy()))
+        return torch.from_numpy(pooled).to(outputs.device)
 
     def embed_batch(self, x: ModelInputs) -> Tensor:
         """Return the pooled features of all members beside each other, ``(batch, members * dim)``."""
@@ -93,6 +94,23 @@ class Ensemble(TaskModel):
         raise OptionError(
             f"an ensemble has no {what}(); it is used as it is. Take one of its {len(self.members)} members: model.members[0]"
         )
+
+
+def mean_outputs(task: str, outputs: Sequence[Array]) -> Array:
+    """Return the outputs whose probabilities are the mean of those of several models; without probabilities the mean itself.
+
+    Args:
+        task: Name of the task.
+        outputs: For each model ``(…, outputs)``, or for words an array of arrays ``(words, outputs)``.
+    """
+    if outputs[0].dtype == object:
+        found = np.empty(len(outputs[0]), dtype=object)
+        for row, each in enumerate(zip(*outputs, strict=True)):
+            found[row] = mean_outputs(task, each) if len(each[0]) else each[0]
+        return found
+    pool, stacked = find_task(task).pool, np.stack([rows.reshape(-1, rows.shape[-1]) for rows in outputs])
+    pooled = np.stack([pool(stacked[:, row]) for row in range(stacked.shape[1])])
+    return pooled.astype(np.float32).reshape(outputs[0].shape)
 
 
 def check_alike(models: Sequence[TaskModel]) -> None:
