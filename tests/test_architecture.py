@@ -113,6 +113,7 @@ HEAVY = {
     "accelerate",
     "datasets",
     "matplotlib",
+    "optuna",
     "pandas",
     "peft",
     "pyarrow",

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.select.comparison.compare import compare as compare
     from zoo.select.crossval.cross_validate import cross_validate as cross_validate
+    from zoo.select.merging.greedy_ensemble import ensemble as ensemble
+    from zoo.select.merging.soup import soup as soup
+    from zoo.select.tuning_search.tune import tune as tune
 
 _LAZY = {
     "compare": "zoo.select.comparison.compare",
     "cross_validate": "zoo.select.crossval.cross_validate",
+    "ensemble": "zoo.select.merging.greedy_ensemble",
+    "soup": "zoo.select.merging.soup",
+    "tune": "zoo.select.tuning_search.tune",
 }
 
 

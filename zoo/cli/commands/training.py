@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zoo.engine.train.job import Job
     from zoo.models.backbone import Backbone
 
-WITH_OPTIONS = ("train", "plan", "cv")  # commands that take the options of a run
+WITH_OPTIONS = ("train", "plan", "cv", "tune")  # commands that take the options of a run
 SWITCH = "-"  # placeholder of flags without a value
 # Parsers of flags whose values are no text.
 PARSE: Mapping[str, Callable[[str], Any]] = MappingProxyType(
