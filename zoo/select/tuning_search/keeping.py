@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,14 @@ def importance_of(study: Any) -> dict[str, float]:
     """Return the share of each option in the differences between complete trials; empty where there are too few."""
     import optuna
 
+    values = {trial.value for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))}
+    if len(values) < 2:
+        log.info("the importance of the options is not known: all trials have the same value")
+        return {}
     try:
-        found = optuna.importance.get_param_importances(study)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about options that few trials have
+            found = optuna.importance.get_param_importances(study)
     except Exception as error:  # of trials that are equal, or too few: any
         log.info("the importance of the options is not known: %s", error)
         return {}

@@ -48,8 +48,8 @@ class Tuning:
         best_trial: The best trial; of equal ones the first.
         monitor: The metric that judges.
         lower: Whether its lowest value is the best.
-        importance: Share of each searched option in the differences between trials (fANOVA, Hutter et al. 2014); empty if there are
-            too few trials.
+        importance: Share of each searched option in what sets good trials apart (PED-ANOVA, Watanabe et al. 2023); empty if there
+            are too few trials, or all have one value.
         dir: The folder: ``tune.json``, ``best``, ``history.png``, ``importance.png``, and the study.
     """
 
