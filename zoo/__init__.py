@@ -24,6 +24,7 @@ from zoo.hookspecs import API_VERSION as API_VERSION
 from zoo.hookspecs import hookimpl as hookimpl
 
 if TYPE_CHECKING:
+    from zoo import select as select
     from zoo import testing as testing
     from zoo import tuning as tuning
     from zoo.data.dataset import Batch as Batch
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from zoo.engine.train.supervised import Supervised as Supervised
     from zoo.models.backbone import Backbone as Backbone
     from zoo.models.backbone import get as get
+    from zoo.models.ensemble import Ensemble as Ensemble
     from zoo.models.layers import LayerGroup as LayerGroup
     from zoo.models.layers import LayerGroups as LayerGroups
     from zoo.models.layers import bind as bind
@@ -53,6 +55,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Backbone": "zoo.models.backbone",
     "Batch": "zoo.data.dataset",
+    "Ensemble": "zoo.models.ensemble",
     "LayerGroup": "zoo.models.layers",
     "LayerGroups": "zoo.models.layers",
     "Objective": "zoo.engine.train.objective",
@@ -72,7 +75,7 @@ _LAZY = {
     "open_data": "zoo.data.open",
     "wrap": "zoo.models.wrap",
 }
-_SUBMODULES = ("testing", "tuning")
+_SUBMODULES = ("select", "testing", "tuning")
 _TOOLS = ("Any", "ModuleType", "TYPE_CHECKING", "annotations")  # imported for this module itself
 _EAGER = [name for name, value in globals().items() if name[0] != "_" and name not in _TOOLS and not isinstance(value, ModuleType)]
 

@@ -2,19 +2,173 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo.data.duplicates import equal_samples, merged_groups
 from zoo.data.split import is_single_label, normal_group
 from zoo.data.table import Array, Table
 from zoo.data.texts.encode import TextWindow
+from zoo.errors import DataError, OptionError, count, examples
 
+log = logging.getLogger("zoo")
 FOLDS = 5
 
 
+class Fold(NamedTuple):
+    """One division of a table.
+
+    Attributes:
+        repeat: How often the held-out rows were held out before.
+        train: Indices of the rows to train on.
+        held_out: Indices of the rows to measure on.
+    """
+
+    repeat: int
+    train: Array
+    held_out: Array
+
+
+def cross_validation_folds(table: Table, folds: Any = FOLDS, *, repeats: int = 1, seed: int = 0) -> list[Fold]:
+    """Return the folds of a cross-validation.
+
+    Classes are spread evenly where each sample has one; groups, and samples of equal content, are never divided.
+
+    Args:
+        table: Labelled rows.
+        folds: Their number; or a splitter of scikit-learn, or pairs of arrays (train, held out), which are taken as they are.
+        repeats: Number of divisions, each with a seed of its own.
+        seed: Seed of the first division.
+
+    Raises:
+        DataError: If there are fewer samples, groups, or samples of the largest class than folds, or a splitter fails.
+        OptionError: If a number is out of range.
+    """
+    if not isinstance(folds, int) or isinstance(folds, bool):
+        if repeats != 1:
+            raise OptionError("repeats is for a number of folds; a splitter repeats by itself, such as RepeatedStratifiedKFold")
+        return _given(table, folds)
+    _check_numbers(folds, repeats)
+    table = _with_equal_samples_in_groups(table)
+    groups = _groups(table)
+    targets = np.asarray(table.targets) if is_single_label(table) else None
+    _check_enough(table, folds, targets, groups)
+    found = []
+    for repeat in range(repeats):
+        parts = _parts(len(table), targets, groups, folds, (seed + repeat) % 2**32)
+        found += [Fold(repeat, train, held) for train, held in parts]
+    return found
+
+
+def digest_of(folds: Iterable[Fold]) -> str:
+    """Return a digest of the rows of all folds; equal ones have equal folds."""
+    digest = hashlib.sha256()
+    for fold in folds:
+        digest.update(np.asarray(fold.train, dtype=np.int64).tobytes() + b"/" + np.asarray(fold.held_out, dtype=np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def division_name(table: Table, folds: Any) -> str:
+    """Return how a table is divided, in words."""
+    if not isinstance(folds, int):
+        return type(folds).__name__ if hasattr(folds, "split") else "given folds"
+    stratified = "stratified by class" if is_single_label(table) else ""
+    grouped = "by group" if table.groups is not None else ""
+    return " and ".join(filter(None, (stratified, grouped))) or "at random"
+
+
+def _check_numbers(folds: int, repeats: Any) -> None:
+    faults = [f"folds is {folds}; it must be at least 2"] if folds < 2 else []
+    if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
+        faults.append(f"repeats is {repeats!r}; it must be a whole number, 1 or more")
+    if faults:
+        raise OptionError("; ".join(faults))
+
+
+def _with_equal_samples_in_groups(table: Table) -> Table:
+    """Return a table in which samples of equal content are of one group, if there are any."""
+    equal = equal_samples(table)
+    if equal is None or len(np.unique(equal)) < 2:  # such as a trial with zeros
+        return table
+    groups = (
+        [str(number) for number in equal] if table.groups is None else merged_groups([normal_group(one) for one in table.groups], equal)
+    )
+    return replace(table, groups=tuple(groups))
+
+
+def _check_enough(table: Table, folds: int, targets: Array | None, groups: Array | None) -> None:
+    """Check that every fold gets a sample, and log classes that not every fold can hold out.
+
+    Raises:
+        DataError: If one gets none.
+    """
+    if (units := len(table) if groups is None else len(np.unique(groups))) < folds:
+        what = "sample" if groups is None else "group"
+        raise DataError(f"{table.source} has {count(units, what)}, fewer than {folds} folds; take folds={max(units, 2)} or fewer (--folds)")
+    if targets is None:
+        return
+    numbers = np.bincount(targets, minlength=len(table.classes))
+    if numbers.max() < folds:
+        remedy = f"take folds={max(int(numbers.max()), 2)} or fewer (--folds)"
+        raise DataError(f"{table.source}: the largest class has {count(int(numbers.max()), 'sample')}, fewer than {folds} folds; {remedy}")
+    units_of = numbers if groups is None else np.array([len(np.unique(groups[targets == k])) for k in range(len(numbers))])
+    what = "sample" if groups is None else "group"
+    rare = [f"{name!r} ({count(int(n), what)})" for name, n in zip(table.classes, units_of, strict=True) if 1 < n < folds]
+    single = [f"{name!r}" for name, n in zip(table.classes, units_of, strict=True) if n == 1]
+    if rare:
+        line = "%s: fewer than %d folds can hold out %s; the other folds do not measure these classes"
+        log.warning(line, table.source, folds, examples(rare))
+    if single:
+        line = "%s: a single %s has %s; the fold that holds it out is trained without the class"
+        log.warning(line, table.source, what, examples(single))
+
+
+def _given(table: Table, splitter: Any) -> list[Fold]:
+    """Return the folds of a splitter of scikit-learn, or given pairs of rows.
+
+    Raises:
+        DataError: If the splitter fails, or gives no folds that can be used; all faults at once.
+    """
+    targets = table.targets if table.targets is not None and table.targets.dtype != object else None
+    try:
+        if hasattr(splitter, "split"):
+            pairs = list(splitter.split(np.zeros(len(table)), targets, _groups(table)))
+        else:
+            pairs = [tuple(pair) for pair in splitter]
+        found = [(np.asarray(train, dtype=np.int64), np.asarray(held, dtype=np.int64)) for train, held in pairs]
+    except (TypeError, ValueError) as error:
+        remedy = "give a number, a splitter of scikit-learn, or pairs (train rows, held-out rows); groups come from a column (group=…)"
+        raise DataError(f"{table.source}: folds={splitter!r} cannot divide {count(len(table), 'sample')}: {error}; {remedy}") from error
+    faults = [f"there are {count(len(found), 'fold')}, and a cross-validation needs 2"] if len(found) < 2 else []
+    for number, (train, held) in enumerate(found):
+        faults += [f"fold {number}: {fault}" for fault in _faults(train, held, len(table))]
+    if faults:
+        raise DataError(f"{table.source}: folds={type(splitter).__name__}: {examples(faults)}")
+    seen = np.zeros(len(table), dtype=np.int64)
+    folds = []
+    for train, held in found:
+        folds.append(Fold(int(seen[held].max()), train, held))
+        seen[held] += 1
+    return folds
+
+
+def _faults(train: Array, held: Array, rows: int) -> list[str]:
+    faults = [f"{name} has no rows" for name, part in (("train", train), ("held out", held)) if not len(part)]
+    if any(len(part) and not 0 <= part.min() <= part.max() < rows for part in (train, held)):
+        faults.append(f"a row is outside 0 to {rows - 1}")
+    if both := len(np.intersect1d(train, held)):
+        faults.append(f"{count(both, 'row')} in train and held out")
+    return faults
+
+
 def folds_of(table: Table, seed: int, folds: int = FOLDS) -> list[tuple[Array, Array]]:
-    """Return training and held-out rows of each fold.
+    """Return training and held-out rows of each fold, of as many folds as the samples allow.
 
     No group is on both sides, and no window of a text. A class whose samples are all in one fold is not held out, because a model
     that was trained without it says nothing about it.
@@ -32,7 +186,10 @@ def folds_of(table: Table, seed: int, folds: int = FOLDS) -> list[tuple[Array, A
     if min(units, folds) < 2:
         return []
     targets = np.asarray(table.targets) if is_single_label(table) else None
-    parts = _parts(len(table), targets, groups, min(units, folds), seed % 2**32)  # all that numpy's old generator takes
+    folds = min(units, folds) if targets is None else min(units, folds, int(np.bincount(targets).max()))
+    if folds < 2:
+        return []
+    parts = _parts(len(table), targets, groups, folds, seed % 2**32)  # all that numpy's old generator takes
     if targets is not None:
         parts = [(train, held[np.isin(targets[held], targets[train])]) for train, held in parts]
     return [(train, held) for train, held in parts if len(train) and len(held)]
@@ -42,10 +199,6 @@ def _parts(count: int, targets: Array | None, groups: Array | None, folds: int, 
     from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold  # type: ignore[import-untyped]
 
     rows = np.zeros(count)
-    if targets is not None:
-        folds = min(folds, int(np.bincount(targets).max()))
-    if folds < 2:
-        return []
     options = {"shuffle": True, "random_state": seed}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about classes with fewer samples than folds, which are dealt with above
@@ -58,7 +211,11 @@ def _parts(count: int, targets: Array | None, groups: Array | None, folds: int, 
 def _groups(table: Table) -> Array | None:
     """Return the number of the group of each row: its own group, or the text that it is a window of; None without groups."""
     if table.groups is not None:
-        return np.unique([normal_group(group) for group in table.groups], return_inverse=True)[1]
+        return _numbers([normal_group(group) for group in table.groups])
     if len(table) and isinstance(table.inputs[0], TextWindow):
-        return np.unique([window.text for window in table.inputs], return_inverse=True)[1]
+        return _numbers([window.text for window in table.inputs])
     return None
+
+
+def _numbers(names: Sequence[Any]) -> Array:
+    return np.unique(names, return_inverse=True)[1]

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,18 @@ def spread_rows(count: int) -> list[int]:
     return sorted({int(row) for row in np.linspace(0, count - 1, LOOKED_AT)}) if count else []
 
 
+class Origin(NamedTuple):
+    """The table that rows were selected from, so that what is computed once for all of its rows serves every selection.
+
+    Attributes:
+        table: The whole table.
+        rows: Indices of the selected rows in it.
+    """
+
+    table: Table
+    rows: Array
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A dataset whose inputs are not decoded yet.
@@ -98,6 +110,7 @@ class Table:
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` (a text or a pair of texts) or ``words`` (a list of words
             with a label for each; the targets are an array of int64 arrays).
         ready_made: Whether float tensors are inputs of the network as they are, see ``zoo.data.images.float_tensors``.
+        origin: The table whose frozen features these rows share, see ``shared_origin``; None for a table of its own.
     """
 
     inputs: Sequence[Any]
@@ -108,6 +121,7 @@ class Table:
     source: str = "the data"
     reads: str = "image"
     ready_made: bool = False
+    origin: Origin | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -121,7 +135,12 @@ class Table:
             targets=None if self.targets is None else self.targets[rows],
             groups=None if self.groups is None else tuple(self.groups[i] for i in rows),
             splits=None if self.splits is None else tuple(self.splits[i] for i in rows),
+            origin=None if self.origin is None else self.origin._replace(rows=self.origin.rows[rows]),
         )
+
+    def shared_origin(self) -> Table:
+        """Return this table as the origin of every selection from it."""
+        return replace(self, origin=Origin(replace(self, origin=None), np.arange(len(self))))
 
     def counts(self) -> dict[str, int]:
         """Return the number of samples (of words) per class, in the order of the classes; empty for regression or unlabelled."""

@@ -54,7 +54,7 @@ def get(
 
 def find_backbone(name: str | PathLike[str]) -> Backbone:
     """Return a backbone as declared; see ``get``."""
-    if is_file(Path(name) / "config.json") and foreign_folder(str(name)) is None:
+    if (is_file(Path(name) / "config.json") or is_file(Path(name) / "ensemble.json")) and foreign_folder(str(name)) is None:
         from zoo.saved.load import open_backbone
 
         return open_backbone(Path(name))

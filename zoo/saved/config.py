@@ -15,6 +15,7 @@ from zoo.tasks.find import task_names
 CONFIG_LIMIT = 10_000_000
 MAX_CLASSES = 10_000_000
 _DIGESTED = ("backbone", "options", "inputs", "features", "layer_groups", "head", "head_options", "keys")
+ENSEMBLE = "ensemble.json"  # of a folder whose members are saved models in folders below it
 TEXT_FIELDS = ("max_length", "max_positions", "prompts")  # of a declared text that are saved, and read from a file
 
 Described = TypeVar("Described", bound=pydantic.BaseModel)
@@ -121,6 +122,29 @@ class Config(pydantic.BaseModel):
         return tuple(self.id2label[str(index)] for index in range(len(self.id2label))) or None
 
 
+class EnsembleConfig(pydantic.BaseModel):
+    """ensemble.json: the members of an ensemble.
+
+    Attributes:
+        format: Version of this layout.
+        members: Names of their folders, directly below that of the ensemble.
+    """
+
+    library_name: Literal["zoo"] = "zoo"
+    format: Literal[1] = 1
+    members: Annotated[list[Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]], pydantic.Field(min_length=2)]
+
+
+def read_members(folder: Path) -> list[Path]:
+    """Return the folders of the members of a saved ensemble; none if the folder is no ensemble.
+
+    Raises:
+        SavedModelError: If ensemble.json has faults.
+    """
+    path = folder / ENSEMBLE
+    return [folder / name for name in read_model(path, EnsembleConfig).members] if path.is_file() else []
+
+
 def check_fields(config: Config, folder: Path) -> None:
     """Check that the fields that the values depend on are as they were saved; models of earlier versions do not say.
 
@@ -135,7 +159,7 @@ def check_fields(config: Config, folder: Path) -> None:
 
 
 def read_config(folder: Path) -> Config:
-    """Read and validate config.json.
+    """Read and validate config.json; of an ensemble that of its first member, as all predict the same.
 
     Raises:
         SavedModelError: If the folder is no saved model, with the nearest existing one, or its config.json has faults.
@@ -144,7 +168,9 @@ def read_config(folder: Path) -> Config:
     if not folder.exists():
         beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise SavedModelError(f"there is no folder {str(folder)!r}{did_you_mean(folder.name, beside)}; give the folder of a saved model")
-    if not path.is_file() and (folder / "run.json").is_file():
+    if not path.is_file() and (members := read_members(folder)):
+        return read_config(members[0])
+    if not path.is_file() and any((folder / name).is_file() for name in ("run.json", "cv.json")):
         raise SavedModelError(
             f"{str(folder)!r} is a run that is not finished; wait for it or, where it was stopped, go on with it: resume=True (--resume)"
         )
@@ -164,7 +190,7 @@ def read_model(path: Path, kind: type[Described]) -> Described:
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except pydantic.ValidationError as error:
-        if any(fault["loc"] == ("zoo", "format") and type(fault["input"]) is int and fault["input"] > 1 for fault in error.errors()):
+        if any(fault["loc"][-1:] == ("format",) and type(fault["input"]) is int and fault["input"] > 1 for fault in error.errors()):
             raise SavedModelError(f"{str(path)!r} was written by a newer zoo; update it: pip install -U transfer-zoo") from error
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
         raise SavedModelError(fault_list(f"{str(path)!r} does not describe a model saved by this version of zoo:", faults)) from error

@@ -20,16 +20,16 @@ from zoo.models.own_names import OWN_HEAD, is_own
 from zoo.models.task_model import TaskModel
 from zoo.plugins.loader import describe as describe_error
 from zoo.registry.registry import default_registry
-from zoo.saved.config import Config, check_fields, read_config
+from zoo.saved.config import Config, check_fields, read_config, read_members
 from zoo.saved.declaration import inputs_of, spec_of
 from zoo.saved.tensors import backbone_state, part_of, tensors_of
 
 
 def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
-    """Open a saved model, or separate LoRA files merged into their base, in eval mode.
+    """Open a saved model, an ensemble, or separate LoRA files merged into their base, in eval mode.
 
     Args:
-        folder: The folder of a saved model, or of a run.
+        folder: The folder of a saved model, of a run, or of a cross-validation, whose folds are an ensemble.
         backbone: ``zoo.wrap(…)`` of a network like the saved one, if that is your own.
         head: A module like the saved head, if that is your own; values are loaded into it in place.
 
@@ -54,6 +54,12 @@ def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, 
         SavedModelError: If a part of the user's own is missing or not wanted, or the folder is damaged or fits no declaration.
         OptionError: If ``backbone`` is no ``Backbone``.
     """
+    if not (path / "config.json").is_file() and read_members(path):
+        from zoo.saved.ensemble import load_ensemble
+
+        if backbone is not None or head is not None:
+            raise SavedModelError(f"{str(path)!r} is an ensemble, which takes no parts of your own; open its members by themselves")
+        return load_ensemble(path)
     _refuse_missing_parts(path, config, backbone, head)
     if backbone is not None:
         own = backbone.spec.replace(inputs=inputs_of(path, config, backbone.spec))
@@ -149,6 +155,8 @@ def open_backbone(folder: Path) -> Backbone:
     Raises:
         SavedModelError: If the folder is no saved model, or its backbone is a network of the user's own.
     """
+    if not (folder / "config.json").is_file() and (members := read_members(folder)):
+        raise SavedModelError(f"{str(folder)!r} is an ensemble of {len(members)} models; take the backbone of one: {str(members[0])!r}")
     config = read_config(folder)
     _refuse_own_backbone(folder, config)
     spec = spec_of(folder, config)

@@ -1,1 +1,32 @@
-"""Choosing on the data at hand."""
+"""Choosing on the data at hand. Nothing here imports torch until a function is called for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.select.comparison.compare import compare as compare
+    from zoo.select.crossval.cross_validate import cross_validate as cross_validate
+    from zoo.select.merging.greedy_ensemble import ensemble as ensemble
+    from zoo.select.merging.soup import soup as soup
+    from zoo.select.tuning_search.tune import tune as tune
+
+_LAZY = {
+    "compare": "zoo.select.comparison.compare",
+    "cross_validate": "zoo.select.crossval.cross_validate",
+    "ensemble": "zoo.select.merging.greedy_ensemble",
+    "soup": "zoo.select.merging.soup",
+    "tune": "zoo.select.tuning_search.tune",
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'zoo.select' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_LAZY, *(name for name in globals() if name.startswith("__"))])

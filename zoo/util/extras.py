@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from zoo.errors import MissingExtraError
 
-MODULES = {"datasets": ("datasets",), "lora": ("peft",), "plots": ("matplotlib",), "tables": ("pandas", "pyarrow")}
+MODULES = {"datasets": ("datasets",), "lora": ("peft",), "plots": ("matplotlib",), "tables": ("pandas", "pyarrow"), "tune": ("optuna",)}
 """The modules of each extra that brings no plugin."""
 
 

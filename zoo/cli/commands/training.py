@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from zoo.engine.train.job import Job
     from zoo.models.backbone import Backbone
 
-WITH_OPTIONS = ("train", "plan")  # commands that take the options of a run
+WITH_OPTIONS = ("train", "plan", "cv", "tune")  # commands that take the options of a run
 SWITCH = "-"  # placeholder of flags without a value
 # Parsers of flags whose values are no text.
 PARSE: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {"epochs": int, "batch_size": whole_or_auto, "lr": number_or_auto, "image_size": int, "seed": int}
 )
+RECIPES = "layer-decay (default), linear-probe, lp-ft, full, top, gradual, lora, bitfit"
+VALID = "data to choose the best epoch by; else a split of DATA, else 20 %% held out"
 DATA = "an image folder, or a CSV, TSV or Parquet file of images or texts"
 
 
@@ -55,20 +57,27 @@ def _register_train(commands: Commands) -> None:
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments for the backbone, the data and the run."""
+    add_run_arguments(command)
+    add = command.add_argument
+    valid = command.add_mutually_exclusive_group()
+    valid.add_argument("--valid", metavar="DATA", help=VALID)
+    valid.add_argument("--no-valid", action="store_false", dest="valid", default=None, help="train on all of DATA, keep the last epoch")
+    add("--recipe", help=f"{RECIPES}, or auto to try")
+    add("--budget", metavar="TIME", help="time that --recipe auto may take, such as 90s, 10min or 1h")
+    add("--num-processes", type=int, metavar="N", help="train with so many processes on this machine; see docs/several-devices.md")
+
+
+def add_run_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments for the backbone, the data and a run, but those that say what judges it and how many processes it has."""
     add = command.add_argument
     add("name", metavar="NAME", help="a name from zoo list, an alias, or the folder of a saved model")
     add("data", metavar="DATA", help=DATA)
-    valid = command.add_mutually_exclusive_group()
-    valid.add_argument("--valid", metavar="DATA", help="data to choose the best epoch by; else a split of DATA, else 20 %% held out")
-    valid.add_argument("--no-valid", action="store_false", dest="valid", default=None, help="train on all of DATA, keep the last epoch")
     add(
         "--weights",
         metavar="FILE",
         help="safetensors or a checkpoint of torch.save: a file, a folder or an https URL; 'none': random values",
     )
     add("--allow-partial", action="store_true", default=None, help="train although the weights do not fill the backbone")
-    add("--recipe", help="layer-decay (default), linear-probe, lp-ft, full, top, gradual, lora, bitfit, or auto to try")
-    add("--budget", metavar="TIME", help="time that --recipe auto may take, such as 90s, 10min or 1h")
     add("--out", metavar="DIR", help="the run directory")
     add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
     add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
@@ -78,7 +87,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--head-set", metavar="KEY=VALUE", action="append", help="an option of the head, such as hidden=256")
     add("--model-set", metavar="KEY=VALUE", action="append", help="an option of the architecture, such as drop_path_rate=0.1")
     add("--config", type=Path, metavar="FILE", help="a TOML file with any of these settings; flags win over it")
-    add("--num-processes", type=int, metavar="N", help="train with so many processes on this machine; see docs/several-devices.md")
     add("--quiet", action="store_true", default=None, help="no progress")
 
 
@@ -138,7 +146,8 @@ def read_settings(options: argparse.Namespace) -> dict[str, Any]:
 
     flags = {key: getattr(options, key, None) for key in (*settings.PLAIN, *settings.flagged())}
     flags |= {"classes": settings.names(options.classes)}
-    flags |= {"columns": settings.columns(options.columns), "options": settings.pairs(options.set, "--set")}
+    group = {"group": options.group} if getattr(options, "group", None) else {}
+    flags |= {"columns": settings.columns(options.columns) | group, "options": settings.pairs(options.set, "--set")}
     flags |= {"head_options": settings.pairs(options.head_set, "--head-set")}
     flags |= {"model_options": settings.pairs(options.model_set, "--model-set")}
     return settings.merge(options.config, flags)
@@ -192,8 +201,15 @@ def find_declared(name: str, settings: dict[str, Any]) -> Backbone:
     return find_backbone(name)
 
 
-def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
-    """Return the job of the settings: the model, with as many outputs as the data have classes, and the data."""
+def job_of(declared: Backbone, data: str, settings: dict[str, Any], *, whole: bool = False) -> Job:
+    """Return the job of the settings: the model, with as many outputs as the data have classes, and the data.
+
+    Args:
+        declared: The backbone as declared.
+        data: The source.
+        settings: See ``read_settings``.
+        whole: Open all rows of all splits, and leave it to the caller to divide them.
+    """
     from zoo.data.open import open_train_valid
     from zoo.data.sources.read import kind_of
     from zoo.tasks.find import find_task
@@ -209,7 +225,7 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
                 raise OptionError("--no-valid: --recipe auto judges by held-out samples; leave it out, or name a recipe")
             tables = open_judged(*(partial(open_train_valid, data, valid, **opening) for valid in (settings["valid"], False)))
         else:
-            tables = open_train_valid(data, settings["valid"], **opening)
+            tables = open_train_valid(data, False if whole else settings["valid"], **opening)
     first = tables[0]
     try:
         with uncollected():
@@ -228,7 +244,8 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any]) -> Job:
             deferred.replay()  # the log of opening the data belongs into the run
             return tables
 
-        return make_job(model, config, opened, validated=tables[1] is not None, quiet=bool(settings["quiet"]))
+        validated = settings["valid"] is not False if whole else tables[1] is not None
+        return make_job(model, config, opened, validated=validated, quiet=bool(settings["quiet"]))
     except BaseException:
         deferred.replay()
         raise

@@ -141,7 +141,7 @@ def windows(table: Table, tokenizer: Tokenizer, encodings: Sequence[Encoded], lo
     if targets is not None and table.reads == "words":
         targets = np.empty(len(parts), dtype=object)
         targets[:] = [table.targets[window.text][window.first : window.first + window.size] for window in parts]  # type: ignore[index]
-    return dataclasses.replace(chosen, inputs=parts, targets=targets)
+    return dataclasses.replace(chosen, inputs=parts, targets=targets, origin=None)
 
 
 def _encode_windows(tokenizer: Any, text: Any, max_length: int, overlap: int) -> list[Encoding]:

@@ -80,7 +80,7 @@ class ActivationCache:
     def __init__(self, boundary: Boundary | EndBoundary, loader: Loader, context: RunContext) -> None:
         self.samples = loader.samples
         self._boundary, self._loader, self._context = boundary, loader, context
-        self._views: list[list[Store]] = []
+        self._views: list[tuple[list[Store], npt.NDArray[np.int64] | None]] = []  # with the rows of the samples in them
 
     def fill(self, loader: Loader, view: int, *, batch_size: int, stored: int, each: Callable[[int], None]) -> None:
         """Run the frozen prefix over one view of every sample.
@@ -109,23 +109,28 @@ class ActivationCache:
                 each(done)
         for store in stores if shared else ():
             store.share(ranks)
-        self._views.append(stores)
+        self._views.append((stores, None))
 
-    def adopt(self, stores: list[Store] | None) -> bool:
-        """Take over a view that was filled before; return whether there was one."""
+    def adopt(self, stores: list[Store] | None, rows: npt.NDArray[np.int64] | None = None) -> bool:
+        """Take over a view that was filled before; return whether there was one.
+
+        Args:
+            stores: The view, or None.
+            rows: The row of each sample in it; None where it is of these samples.
+        """
         if stores is not None:
-            self._views.append(stores)
+            self._views.append((stores, rows))
         return stores is not None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all views."""
-        return sum(store.nbytes for stores in self._views for store in stores)
+        return sum(store.nbytes for stores, _ in self._views for store in stores)
 
     @property
     def newest(self) -> tuple[list[Store], int]:
         """The view that was filled last, and its bytes."""
-        stores = self._views[-1]
+        stores = self._views[-1][0]
         return stores, sum(store.nbytes for store in stores)
 
     def _stores(self, activations: list[Tensor], x: ModelInputs, stored: int) -> list[Store]:
@@ -146,13 +151,14 @@ class ActivationCache:
 
     def sizes(self, lengths: npt.NDArray[np.int64]) -> list[int]:
         """Return the bytes of each store of one view, had it samples of these lengths."""
-        return [store.size(lengths) for store in self._views[0]]
+        return [store.size(lengths) for store in self._views[0][0]]
 
     def batches(self, order: Sequence[Indices], epoch: int = 0) -> Iterable[Batch]:
         """Yield batches as a loader does; epoch e takes view e modulo their number."""
-        stores = self._views[epoch % len(self._views)]
+        stores, rows = self._views[epoch % len(self._views)]
         for batch in self._plain(order, epoch):
-            activations = [to_device(store.get(batch.indices), self._context.device) for store in stores]
+            places = batch.indices if rows is None else rows[batch.indices].tolist()
+            activations = [to_device(store.get(places), self._context.device) for store in stores]
             yield batch._replace(x=CachedInputs(batch.x, activations))
 
     def _plain(self, order: Sequence[Indices], epoch: int) -> Iterable[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,7 @@ class FrozenPrefix:
         self._keys = Keys(model, context) if share and alike else None
         self._features: dict[str, list[Tensor]] = {}
         self._activations: dict[str, ActivationCache] = {}
+        self._outputs: dict[str, Any] = {}
         self._epoch: Epoch | None = None
         self.boundary: Boundary | EndBoundary | None = None
         self.reason = ""
@@ -60,6 +62,7 @@ class FrozenPrefix:
             return
         self._features.clear()
         self._activations.clear()
+        self._outputs.clear()
         self._loaders.close()
         self._epoch, self.boundary, self.reason = epoch, None, ""
         if self._keys is not None:
@@ -90,17 +93,23 @@ class FrozenPrefix:
 
     def words(self, table: str) -> tuple[Tensor, Table]:
         """Return the features of the words of a table that the loss counts, computed in one pass, and the table of these words."""
-        kind = Kind(table)
-        loader = self._loaders.fresh(kind)
-        samples = loader.samples
+        samples = self._loaders.fresh(Kind(table)).samples
         assert isinstance(samples, TextSamples), "only sentences given as words have words"
+        kind, rows = self._shared(Kind(table))
+        loader = self._loaders.fresh(kind)
+        assert isinstance(loader.samples, TextSamples), "the whole of a table reads what the table reads"
         key = self._key("words", kind, 0)
-        features: Tensor | None = feature_memo().get(key)
+        features: Tensor | None = self._stored(key)
         if features is None:
             self._model.eval()
             forward = self._context.cast(self._model.backbone)
-            features = word_features(self._passes.run(forward, loader, len(samples), "features", words=True), samples)
-            feature_memo().put(key, features, features.nbytes)
+            outputs = self._passes.run(forward, loader, len(loader.samples), "features", words=True)
+            features = word_features(outputs, loader.samples)
+            self._store(key, features, features.nbytes)
+        if rows is not None:
+            numbers = [len(loader.samples.words(index)) for index in range(len(loader.samples))]
+            parts = torch.split(features, numbers)
+            features = torch.cat([parts[row] for row in rows])
         return features, word_table(samples)
 
     def activations(self, table: str, *, views: int = 1) -> ActivationCache | None:
@@ -116,9 +125,7 @@ class FrozenPrefix:
         cache = ActivationCache(self.boundary, self._loaders.lasting(kinds[0]), self._context)
         try:
             for view, kind in enumerate(kinds):
-                if not cache.adopt(feature_memo().get(self._key("entered", kind, view))):
-                    self._fill(cache, kind, view)
-                    feature_memo().put(self._key("entered", kind, view), *cache.newest)  # its batch size may be smaller now
+                self._enter(cache, kind, view)
         except OSError as error:
             if isinstance(error, ZooError) and not isinstance(error, DiskFullError):
                 raise  # a sample that cannot be read is no reason to compute it every epoch
@@ -137,14 +144,46 @@ class FrozenPrefix:
         return self._activations[table].sizes(lengths) if table in self._activations else []
 
     def _pooled(self, kind: Kind, view: int) -> Tensor:
-        features: Tensor | None = feature_memo().get(self._key("pooled", kind, view))
+        kind, rows = self._shared(kind)
+        features: Tensor | None = self._stored(self._key("pooled", kind, view))
         if features is None:
             self._model.eval()
             loader, count = self._loaders.fresh(kind), len(self._loaders.table(kind))
             outputs = self._passes.run(self._context.cast(self._model.embed_batch), loader, count, "features", view=view)
             features = torch.from_numpy(outputs)
-            feature_memo().put(self._key("pooled", kind, view), features, features.nbytes)
-        return features
+            self._store(self._key("pooled", kind, view), features, features.nbytes)
+        return features if rows is None else features[torch.from_numpy(rows)]
+
+    def _enter(self, cache: ActivationCache, kind: Kind, view: int) -> None:
+        """Add one view to the activations of a table: stored ones, or those of a pass over it or over the whole of which it is a part."""
+        assert self.boundary is not None, "activations are stored at a boundary"
+        whole, rows = self._shared(kind)
+        if cache.adopt(self._stored(self._key("entered", whole, view)), rows):
+            return
+        filled = cache if rows is None else ActivationCache(self.boundary, self._loaders.fresh(whole), self._context)
+        self._fill(filled, whole, view)
+        self._store(self._key("entered", whole, view), *filled.newest)  # its batch size may be smaller now
+        if rows is not None:
+            cache.adopt(filled.newest[0], rows)
+
+    def _shared(self, kind: Kind) -> tuple[Kind, npt.NDArray[np.int64] | None]:
+        """Return the kind whose outputs are stored for a kind, and its rows in it; None for all of them.
+
+        A part of a table, such as a fold, takes its rows from the outputs of the whole, so they do not depend on the part.
+        """
+        origin = self._loaders.table(kind).origin
+        if origin is None or kind.augmented or not self._key("", kind._replace(whole=True), 0):
+            return kind, None
+        return kind._replace(whole=True), origin.rows
+
+    def _stored(self, key: str) -> Any:
+        """Return what is stored under a key in this phase or in this process, or None."""
+        return self._outputs.get(key) if key in self._outputs else feature_memo().get(key)
+
+    def _store(self, key: str, value: Any, size: int) -> None:
+        feature_memo().put(key, value, size)
+        if key:  # for the other parts of the same table, if it is too large to outlive the phase
+            self._outputs[key] = value
 
     def _fill(self, cache: ActivationCache, kind: Kind, view: int) -> None:
         self._model.eval()

@@ -28,6 +28,11 @@ class Evaluation(dict[str, float]):
         self._decoder, self._table, self._logits = decoder, table, logits
 
     @property
+    def table(self) -> Table:
+        """The samples that were read."""
+        return self._table.select(self.rows) if self.errors else self._table
+
+    @property
     def outputs(self) -> Array:
         """The logits, or outputs, of the samples that were read."""
         return self._good()

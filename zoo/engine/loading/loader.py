@@ -103,11 +103,13 @@ class Kind(NamedTuple):
         table: Name of the table.
         augmented: Whether the samples are augmented.
         view: Number of the view within a step; each has its own loader.
+        whole: Whether all rows of the table's origin are loaded, not those of the table alone.
     """
 
     table: str
     augmented: bool = False
     view: int = 0
+    whole: bool = False
 
 
 class Loaders:
@@ -141,7 +143,8 @@ class Loaders:
 
     def table(self, kind: Kind) -> Table:
         """Return the data of a kind."""
-        return self._tables[kind.table]
+        table = self._tables[kind.table]
+        return table.origin.table if kind.whole and table.origin is not None else table
 
     def first(self) -> Loader:
         """Return the lasting loader of the first table, not augmented."""

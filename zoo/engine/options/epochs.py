@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from zoo.engine.options.config import Config
 from zoo.engine.options.recipe import Phase, unfold
 from zoo.models.heads import LinearHead, TokenHead
@@ -104,6 +106,12 @@ def list_epochs(
             here = min(steps, total - before)
             epochs.append(Epoch(phase, index, frozen, done, count, here, before, total, *kind))
     return epochs
+
+
+def reads_pooled(head: nn.Module) -> bool:
+    """Return whether a head can start from stored pooled features: its pooling has no parameters of its own."""
+    pool = getattr(head, "pool", None)
+    return hasattr(head, "logits") and isinstance(pool, nn.Module) and not any(True for _ in pool.parameters())
 
 
 def has_solvable_head(model: TaskModel, config: Config) -> bool:

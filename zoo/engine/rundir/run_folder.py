@@ -20,6 +20,7 @@ from zoo.util.versions import versions
 
 log = logging.getLogger("zoo")
 
+RECORD = "run.json"
 FINISHED = "finished"  # entry of run.json; it has the history too, as metrics.jsonl may be cut off
 
 
@@ -54,7 +55,7 @@ class Run:
         return f"<Run {self.dir.name}:{value} epoch {self.kept} of {len(self.history)}, in {str(self.dir)!r}>"
 
 
-def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: bool) -> Path:
+def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: bool, record: str = RECORD) -> Path:
     """Make the folder of a run, check that it can be written, and lock it; ``release_folder`` unlocks it.
 
     Args:
@@ -62,6 +63,7 @@ def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: 
         backbone: Name of the backbone; its last part is used.
         recipe: Name of the recipe.
         resume: Whether the folder may hold a run already.
+        record: The file that makes a folder that of a run, or of a work of several runs.
 
     Raises:
         OptionError: If ``resume`` is set without ``out``.
@@ -79,20 +81,20 @@ def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: 
         raise OutputExistsError(f"{str(folder)!r} is {kind}; give the name of a folder")
     _take(folder)
     try:
-        _check_held(folder, resume=resume)
+        _check_held(folder, resume=resume, record=record)
     except OutputExistsError:
         unlock_folder(folder)
         raise
     return folder
 
 
-def _check_held(folder: Path, *, resume: bool) -> None:
+def _check_held(folder: Path, *, resume: bool, record: str) -> None:
     held = _held(folder)
     if held and not resume:
-        remedy = "choose another folder, or go on with resume=True (--resume)" if "run.json" in held else "choose another folder"
+        remedy = "choose another folder, or go on with resume=True (--resume)" if record in held else "choose another folder"
         raise OutputExistsError(f"{str(folder)!r} exists and is not empty; {remedy}")
-    if held and "run.json" not in held:
-        raise OutputExistsError(f"{str(folder)!r} holds no run to resume (no run.json); choose the folder of a run, or a new one")
+    if held and record not in held:
+        raise OutputExistsError(f"{str(folder)!r} holds no run to resume (no {record}); choose the folder of a run, or a new one")
 
 
 def _held(folder: Path) -> list[str]:
@@ -123,11 +125,11 @@ def _next_free(stem: str) -> Path:
     raise OutputExistsError(f"runs/{stem}-001 to -9999 are all taken; give another (out, --out)")
 
 
-def release_folder(folder: Path) -> None:
-    """Unlock a claimed folder, and remove it if it holds nothing but run.json, so that the same call can be retried."""
+def release_folder(folder: Path, *, record: str = RECORD) -> None:
+    """Unlock a claimed folder, and remove it if it holds nothing but its record, so that the same call can be retried."""
     held = _held(folder) if folder.is_dir() else ["no folder"]
-    if held in ([], ["run.json"]):
-        (folder / "run.json").unlink(missing_ok=True)
+    if held in ([], [record]):
+        (folder / record).unlink(missing_ok=True)
         unlock_folder(folder)
         with suppress(OSError):  # another run may have just claimed it
             folder.rmdir()

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from zoo.data.dataset import Batch
 from zoo.data.nondeterminism import is_nondeterministic
@@ -23,7 +22,7 @@ from zoo.engine.loading.stream import Stream
 from zoo.engine.optim.lr_schedule import Plateau
 from zoo.engine.optim.nonfinite import Guard
 from zoo.engine.options.config import Config
-from zoo.engine.options.epochs import Epoch, list_epochs, next_phase
+from zoo.engine.options.epochs import Epoch, list_epochs, next_phase, reads_pooled
 from zoo.engine.rundir.checkpoint import Checkpoint
 from zoo.engine.rundir.checkpoint_writer import CheckpointWriter
 from zoo.engine.rundir.run_context import RunContext
@@ -269,7 +268,7 @@ def _epochs(objective: Objective, config: Config, steps: int, *, steady: bool = 
         model.groups,
         steps=steps,
         at_least=model.frozen,
-        separable=_starts_from_features(objective),
+        separable=objective.pooled and reads_pooled(objective.model.head),
         solvable=objective.can_solve(config),
         per_token=find_task(model.task).per_token,
         augmentable=not isinstance(model.inputs, Text),
@@ -285,13 +284,6 @@ def _are_steady(objective: Objective, context: RunContext) -> bool:
     if found:
         log.warning("%s draws its samples anew each time that they are read; what is frozen is computed every epoch", found)
     return not found
-
-
-def _starts_from_features(objective: Objective) -> bool:
-    """Return whether the head can start from stored pooled features: its pooling has no parameters of its own."""
-    head = objective.model.head
-    pool = getattr(head, "pool", None)
-    return objective.pooled and hasattr(head, "logits") and isinstance(pool, nn.Module) and not any(True for _ in pool.parameters())
 
 
 def _headline(objective: Objective, context: RunContext, resumed_at: str) -> str:

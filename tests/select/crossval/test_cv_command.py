@@ -1,0 +1,65 @@
+"""The command cv."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import zoo
+from tests.engine.tiny import images
+from zoo.cli.app import main
+
+
+def folder_of_images(folder: Path, count: int = 18) -> Path:
+    for number, (pixels, name) in enumerate(zip(*images(count), strict=True)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as done:
+        main(words)
+    return int(done.value.code or 0)
+
+
+@pytest.mark.usefixtures("toys")
+def test_the_command_prints_the_folds_and_its_folder_is_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = folder_of_images(tmp_path / "data"), tmp_path / "cv"
+    words = ["cv", "toy/net", str(data), "--weights", "none", "--folds", "3", "--recipe", "linear-probe", "--out", str(out), "--quiet"]
+    assert run(*words) == 0
+    printed = capsys.readouterr().out
+    assert "mean of the folds [95 %]" in printed
+    assert str(out) in printed
+    assert run(*words, "--resume", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [fold["held_out"] for fold in told["folds"]] == [6, 6, 6]
+    assert told["scores"]["accuracy"]["low"] <= told["scores"]["accuracy"]["mean"]
+    model = zoo.load(out)
+    assert isinstance(model, zoo.Ensemble)
+    assert len(model.members) == 3
+    probabilities = sum(zoo.load(out / f"fold-{number}").predict_proba(data) for number in range(3)) / 3
+    assert model.predict_proba(data) == pytest.approx(probabilities, abs=1e-6)
+
+
+@pytest.mark.usefixtures("toys")
+def test_mistakes_are_usage_errors_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = folder_of_images(tmp_path / "data", 6)
+    table = tmp_path / "table.csv"
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name},p{number}" for number, path in enumerate(sorted(data.rglob("*.png")))]
+    table.write_text("\n".join(["file_name,label,patient", *rows]) + "\n")
+    start = ["cv", "toy/net", str(table), "--weights", "none", "--quiet"]
+    mistakes = {
+        ("--recipe", "auto"): "name the recipe",
+        ("--metric", "acuracy"): "did you mean 'accuracy'",
+        ("--group", "pateint"): "did you mean 'patient'",
+        ("--folds", "5"): "the largest class has 2 samples, fewer than 5 folds; take folds=2 or fewer (--folds)",
+        ("--set", "patience=2"): "patience",
+    }
+    for words, told in mistakes.items():
+        assert run(*start, *words) in (1, 2)
+        assert told in capsys.readouterr().err
+    assert run(*start, "--valid", str(data)) == 2

@@ -1,0 +1,54 @@
+"""The corrected resampled t of Nadeau and Bengio, against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from zoo.select.crossval.resampled import holm, paired_test, summarize
+
+scipy_stats = pytest.importorskip("scipy.stats")
+
+
+def test_the_paired_test_is_that_of_nadeau_and_bengio() -> None:
+    """Differences 0.02, 0.04, 0.00, 0.03, 0.01: mean 0.02, s² = 0.00025; 5 folds: (1/5 + 1/4) s² = 0.0001125, t = 0.02 / 0.0106066."""
+    first, second = [0.92, 0.94, 0.90, 0.93, 0.91], [0.90, 0.90, 0.90, 0.90, 0.90]
+    found = paired_test(first, second, 0.25)
+    assert found.difference == pytest.approx(0.02)
+    assert found.t == pytest.approx(1.885618, abs=1e-6)
+    assert found.p == pytest.approx(2 * scipy_stats.t.sf(1.885618083, 4))
+    # Four degrees of freedom have a closed form: F(t) = 1/2 + 3/8 t / √(1 + t²/4) (1 - t² / (12 (1 + t²/4))) = 0.933790.
+    assert found.p == pytest.approx(2 * (1 - 0.933790), abs=2e-6)
+    half = 2.776445105 * math.sqrt(0.0001125)
+    assert (found.low, found.high) == (pytest.approx(0.02 - half), pytest.approx(0.02 + half))
+    naive = scipy_stats.ttest_rel(first, second)
+    assert naive.pvalue < 0.05 < found.p, "the plain test would call this a difference"
+    uncorrected = paired_test(first, second, 0.0)
+    assert (uncorrected.t, uncorrected.p) == (pytest.approx(naive.statistic), pytest.approx(naive.pvalue))
+
+
+def test_repeats_count_as_further_folds_and_do_not_shrink_the_interval_to_nothing() -> None:
+    scores = np.tile([0.8, 0.9, 0.85, 0.9, 0.8], 2000)
+    found = summarize(scores.tolist(), 0.25)
+    assert found.mean == pytest.approx(0.85)
+    assert found.high - found.mean == pytest.approx(1.96 * math.sqrt(0.25) * scores.std(), rel=1e-2)
+
+
+def test_undefined_scores_are_left_out_and_single_ones_have_no_interval() -> None:
+    found = summarize([0.5, math.nan, 0.7], 0.25)
+    assert (found.mean, found.folds) == (pytest.approx(0.6), 2)
+    assert math.isnan(summarize([0.5], 0.25).low)
+    assert math.isnan(summarize([math.nan], 0.25).mean)
+    assert paired_test([0.5, math.nan, 0.7], [0.5, 0.6, 0.6], 0.25).folds == 2
+
+
+def test_equal_scores_have_a_p_of_one_and_a_constant_difference_one_of_zero() -> None:
+    assert paired_test([0.5, 0.6], [0.5, 0.6], 0.25).p == 1.0
+    assert paired_test([0.75, 0.5], [0.5, 0.25], 0.25).p == 0.0
+
+
+def test_holm_multiplies_the_smallest_by_all_and_keeps_the_order() -> None:
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.6, math.nan, 0.9])[0] == 1.0

@@ -1,0 +1,104 @@
+"""Greedy soup and greedy ensemble of saved models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import zoo.select
+from tests.engine.tiny import difference, images, model, values
+from zoo.cli.app import main
+from zoo.errors import OptionError, OutputExistsError
+from zoo.select.merging.soup import mean_values
+
+VALID = images(36, seed=7)
+LABELS = ["blue", "green", "red"]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, toys: Any) -> list[str]:
+    """Two good runs of one backbone, and one with broken values."""
+    folders = []
+    for seed in range(3):
+        net = model(labels=LABELS)
+        net.fit(images(36), False, recipe="full", epochs=2, lr=1e-2, batch_size=8, seed=seed, quiet=True, out=tmp_path / f"run-{seed}")
+        if seed == 2:
+            with torch.no_grad():
+                net.head.linear.weight.neg_().mul_(50)
+            net.save(tmp_path / "run-2", overwrite=True)
+        folders.append(str(tmp_path / f"run-{seed}"))
+    return folders
+
+
+def test_a_soup_is_the_mean_of_the_runs_that_do_not_harm(runs: list[str], tmp_path: Path) -> None:
+    found = zoo.select.soup(runs, VALID, out=tmp_path / "soup", metric="loss")
+    assert runs[2] not in found.kept
+    assert found.score <= min(found.scores.values())
+    each = [values(zoo.load(folder)) for folder in found.kept]
+    mean = {name: sum(one[name].double() for one in each) / len(each) for name in each[0]}
+    opened = values(zoo.load(tmp_path / "soup"))
+    assert all(float((opened[name].double() - mean[name]).abs().max()) < 1e-6 for name in mean if opened[name].is_floating_point())
+    assert zoo.load(tmp_path / "soup").evaluate(VALID)["loss"] == pytest.approx(found.score)
+    told = json.loads((tmp_path / "soup" / "soup.json").read_text())
+    assert told["kept"] == found.kept
+    assert [step["run"] for step in told["steps"]][-1] == runs[2]
+    assert not told["steps"][-1]["added"]
+
+
+def test_the_mean_is_that_of_all_and_whole_numbers_are_those_of_the_first() -> None:
+    states = [{"w": torch.tensor([float(n)]), "n": torch.tensor(n)} for n in (1, 2, 6)]
+    mean = mean_values(mean_values(states[0], 1, states[1]), 2, states[2])
+    assert mean["w"].tolist() == [3.0]
+    assert mean["n"].item() == 1
+
+
+def test_an_ensemble_has_the_models_that_improve_it(runs: list[str], tmp_path: Path) -> None:
+    found = zoo.select.ensemble(runs, VALID, out=tmp_path / "ensemble", metric="loss")
+    assert runs[2] not in found.kept
+    assert zoo.load(tmp_path / "ensemble").evaluate(VALID)["loss"] == pytest.approx(found.score, abs=1e-6)
+    if len(found.kept) > 1:
+        assert found.score < min(found.scores.values())
+        probabilities = np.mean([zoo.load(folder).predict_proba(VALID[0]) for folder in found.kept], axis=0)
+        assert zoo.load(tmp_path / "ensemble").predict_proba(VALID[0]) == pytest.approx(probabilities, abs=1e-6)
+    alone = zoo.select.ensemble([runs[2], runs[0]], VALID, out=tmp_path / "alone", metric="loss")
+    assert alone.kept[0] == runs[0]
+
+
+def test_the_folds_of_a_cross_validation_are_candidates(tmp_path: Path, toys: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    net = model(labels=LABELS)
+    found = zoo.select.cross_validate(net, images(36), folds=3, recipe="linear-probe", batch_size=8, quiet=True, out=tmp_path / "cv")
+    from PIL import Image
+
+    for number, (pixels, label) in enumerate(zip(*VALID, strict=True)):
+        (tmp_path / "valid" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "valid" / label / f"{number}.png")
+    for name in ("soup", "ensemble"):
+        out = tmp_path / name
+        with pytest.raises(SystemExit) as done:
+            main([name, str(found.dir), "--valid", str(tmp_path / "valid"), "--out", str(out), "--json"])
+        assert not done.value.code
+        told = json.loads(capsys.readouterr().out)
+        assert set(told["scores"]) == {str(found.dir / f"fold-{number}") for number in range(3)}
+        assert zoo.load(out).evaluate(tmp_path / "valid")["accuracy"] == pytest.approx(told["score"])
+    first = "backbone.conv1.weight"
+    assert difference({first: values(zoo.load(tmp_path / "soup"))[first]}, {first: values(net)[first]}) < 1e-6, "the backbone was frozen"
+
+
+def test_other_backbones_and_classes_are_refused_with_all_differences(runs: list[str], tmp_path: Path) -> None:
+    model(labels=["a", "b", "c"]).save(tmp_path / "classes")
+    model(head="mlp", labels=LABELS).save(tmp_path / "mlp")
+    with pytest.raises(OptionError, match=r"(?s)labels is.*head is 'mlp'"):
+        zoo.select.soup([runs[0], tmp_path / "classes", tmp_path / "mlp"], VALID, out=tmp_path / "out")
+    with pytest.raises(OptionError, match="two runs or more"):
+        zoo.select.soup(runs[:1], VALID, out=tmp_path / "out")
+    with pytest.raises(OptionError, match="given twice"):
+        zoo.select.soup([runs[0], runs[0]], VALID, out=tmp_path / "out")
+    with pytest.raises(OptionError, match="did you mean 'accuracy'"):
+        zoo.select.ensemble(runs, VALID, out=tmp_path / "out", metric="acuracy")
+    with pytest.raises(OutputExistsError):
+        zoo.select.soup(runs, VALID, out=runs[0])

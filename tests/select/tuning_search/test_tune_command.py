@@ -1,0 +1,69 @@
+"""The command tune, with a second process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import zoo
+from tests.engine.tiny import images
+from zoo.cli.app import main
+from zoo.cli.commands.tune import _without, searched
+from zoo.errors import OptionError
+
+pytest.importorskip("optuna")
+
+
+def folder_of_images(folder: Path, count: int) -> Path:
+    for number, (pixels, name) in enumerate(zip(*images(count), strict=True)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as done:
+        main(words)
+    return int(done.value.code or 0)
+
+
+def test_two_processes_search_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = folder_of_images(tmp_path / "data", 30), tmp_path / "tune"
+    words = ["tune", "zoo/glyphnet", str(data), "--epochs", "1", "--image-size", "16", "--batch-size", "8", "--out", str(out), "--quiet"]
+    words += ["--search", "lr=1e-4..1e-2,log", "--only", "lr", "--workers", "2"]
+    assert run(*words, "--trials", "6", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert 6 <= len(told["trials"]) <= 7
+    assert told["trials"][0]["default"]
+    assert zoo.load(told["best"]["dir"]).predict([str(next(data.rglob("*.png")))])
+    assert run(*words, "--trials", "6", "--resume") == 0
+    printed = capsys.readouterr().out
+    assert "the default" in printed
+    assert str(out / "best") in printed
+
+
+def test_mistakes_are_usage_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = folder_of_images(tmp_path / "data", 18)
+    start = ["tune", "zoo/glyphnet", str(data), "--image-size", "16", "--quiet"]
+    for words, told in {
+        ("--search", "lr"): "NAME=RANGE",
+        ("--search", "lr=5"): "neither a range",
+        ("--recipe", "auto"): "leave it out, or name one",
+        ("--workers", "0"): "1 or more",
+        ("--join",): "--out",
+        ("--budget", "soon"): "duration",
+        ("--trials", "0"): "trials is 0",
+    }.items():
+        assert run(*start, *words) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_the_command_of_a_worker_has_its_own_folder() -> None:
+    words = ["tune", "x", "d", "--out", "a", "--workers=2", "--resume", "--lr", "1"]
+    assert _without(words, ("--resume",), ("--out", "--workers")) == ["tune", "x", "d", "--lr", "1"]
+    assert searched(["lr=1..2,log"]) == {"lr": "1..2,log"}
+    with pytest.raises(OptionError):
+        searched(["lr="])

@@ -1,0 +1,136 @@
+"""The commands cv and compare: scores with intervals, and whether they can be told apart."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.commands.training import RECIPES, add_run_arguments, find_declared, job_of, read_settings
+from zoo.cli.output import Output, show_log, shown, table
+from zoo.cli.parser import Commands
+from zoo.engine.runtime.progress import in_time_units
+from zoo.engine.runtime.signals import ending_early
+from zoo.errors import OptionError
+
+if TYPE_CHECKING:
+    from zoo.select.comparison.compare import Comparison
+    from zoo.select.crossval.resampled import Summary
+    from zoo.select.crossval.result import CrossValidation
+
+
+def register(commands: Commands) -> None:
+    """Add the command of this module."""
+    text = "cross-validate a backbone and a recipe: scores with intervals, out-of-fold predictions, an ensemble of the folds"
+    command = commands.add_parser("cv", help=text)
+    add_run_arguments(command)
+    add = command.add_argument
+    add("--recipe", help=RECIPES)
+    add("--folds", type=int, default=5, metavar="K", help="number of folds (5), stratified by class")
+    add("--repeats", type=int, default=1, metavar="R", help="number of divisions into folds, each with a seed of its own (1)")
+    add("--group", metavar="COL", help="column whose values, such as patients, no fold divides; short for --columns group=COL")
+    add("--metric", metavar="NAME", help="the metric that is compared and drawn; else the first of the task")
+    text = "hold out a fifth of each fold's training samples to choose its best epoch; else the last one is kept"
+    add("--inner-valid", action="store_true", help=text)
+    add("--json", action="store_true", help="one JSON document with the result")
+    command.set_defaults(run=cross_validate)
+    text = "compare runs or cross-validations: settings that differ, scores, and a paired test of every two"
+    command = commands.add_parser("compare", help=text)
+    add = command.add_argument
+    add("runs", metavar="RUN", nargs="+", help="folders of runs or cross-validations, two or more")
+    add("--on", metavar="DATA", help="labelled data that all of them predict; else the out-of-fold predictions")
+    add("--split", help="only this split of the data of --on")
+    add("--metric", metavar="NAME", help="the metric of the tests; else that of the first run")
+    add("--json", action="store_true", help="one JSON document")
+    command.set_defaults(run=compare)
+
+
+def cross_validate(options: argparse.Namespace, out: Output) -> None:
+    """Cross-validate; as much as possible is checked before torch is imported.
+
+    Raises:
+        OptionError: If an option contradicts several folds.
+    """
+    settings = read_settings(options)
+    if "auto" in settings:
+        raise OptionError("--recipe auto would choose anew in every fold; name the recipe, and compare two by zoo compare")
+    settings["valid"] = None if options.inner_valid else False
+    job = job_of(find_declared(options.name, settings), options.data, settings, whole=True)
+    if not settings["quiet"]:
+        show_log()
+    from zoo.select.crossval.cross_validate import run_folds
+
+    how: dict[str, Any] = {"folds": options.folds, "repeats": options.repeats, "metric": options.metric}
+    with ending_early():
+        found = run_folds(job, **how, inner_valid=options.inner_valid, out=settings["out"], resume=bool(settings["resume"]))
+    if options.json:
+        out.json(document(found))
+    else:
+        print(*tables(found), str(found.dir), sep="\n\n")
+
+
+def compare(options: argparse.Namespace, out: Output) -> None:
+    """Print what runs differ in, their scores, and a test of every two."""
+    from zoo.select.comparison.compare import compare as compare_runs
+
+    given = {} if options.split is None else {"split": options.split}
+    found = compare_runs(*options.runs, on=options.on, metric=options.metric, **given)
+    if options.json:
+        out.json(comparison_document(found))
+        return
+    names = [entry.name for entry in found.entries]
+    if found.settings:
+        print(table(([name, *values] for name, values in found.settings.items()), ("setting", *names)), end="\n\n")
+    else:
+        print("no setting differs", end="\n\n")
+    scores = [[name, _interval(found.metric, score)] for name, score in zip(names, found.scores, strict=True)]
+    print(table(scores, ("run", found.metric)), end="\n\n")
+    print("\n".join(map(found.verdict, found.pairs)))
+
+
+def comparison_document(found: Comparison) -> dict[str, Any]:
+    """Return a comparison for JSON."""
+    names = [entry.name for entry in found.entries]
+    pairs = []
+    for pair in found.pairs:
+        named = {"first": names[pair.first], "second": names[pair.second], "better": None if pair.better is None else names[pair.better]}
+        pairs.append(_without_nan(vars(pair)) | named | {"verdict": found.verdict(pair)})
+    scores = {name: _without_nan(score._asdict()) for name, score in zip(names, found.scores, strict=True)}
+    return {"metric": found.metric, "runs": names, "settings": found.settings, "scores": scores, "pairs": pairs}
+
+
+def document(found: CrossValidation) -> dict[str, Any]:
+    """Return a result for JSON."""
+    scores = {name: _without_nan(one._asdict()) for name, one in found.scores.items()}
+    folds = [vars(fold) | {"dir": str(found.dir / fold.folder)} for fold in found.folds]
+    return {"dir": str(found.dir), "metric": found.metric, "scores": scores, "out_of_fold": found.metrics, "folds": folds}
+
+
+def tables(found: CrossValidation) -> list[str]:
+    """Return the folds, and the mean of each metric with its interval."""
+    rows = [
+        [fold.fold, fold.train, fold.held_out, _cell(fold.metrics.get(found.metric)), in_time_units(fold.seconds)] for fold in found.folds
+    ]
+    folds = table(rows, ("fold", "train", "held out", found.metric, "time"), right=range(5))
+    lines = []
+    for name, one in found.scores.items():
+        together = found.metrics.get(name)
+        lines.append([name, _interval(name, one), _cell(None if math.isnan(one.std) else one.std), _cell(together)])
+    return [folds, table(lines, ("metric", "mean of the folds [95 %]", "std", "out of fold"), right=(2, 3))]
+
+
+def _interval(name: str, one: Summary) -> str:
+    """Return the mean of a metric with its interval, if it has one."""
+    if math.isnan(one.mean):
+        return "undefined"
+    ends = {} if math.isnan(one.low) else {f"{name}_low": one.low, f"{name}_high": one.high}
+    return shown({name: one.mean, **ends})[name]
+
+
+def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,60 @@
+"""The commands soup and ensemble, which make one model of several runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.output import Output, show_log, table
+from zoo.cli.parser import Commands
+
+if TYPE_CHECKING:
+    from zoo.select.merging.candidates import Merged
+
+TEXTS = {
+    "soup": "average the values of runs of one backbone, each where held-out data do not get worse: one model, no slower",
+    "ensemble": "choose runs whose mean probabilities predict held-out data best, and save them as one model",
+}
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this module."""
+    for name, text in TEXTS.items():
+        command = commands.add_parser(name, help=text)
+        add = command.add_argument
+        add("runs", metavar="RUN", nargs="+", help="folders of runs, or of a cross-validation, whose folds are taken")
+        add("--valid", metavar="DATA", required=True, help="labelled data that none of the runs was trained on")
+        add("--split", help="only this split of the data")
+        add("--metric", metavar="NAME", help="the metric that chooses; else the first of the task")
+        add("--out", metavar="DIR", required=True, help="the folder of the result, a saved model")
+        add("--json", action="store_true", help="one JSON document with the result")
+        command.set_defaults(run=merge)
+
+
+def merge(options: argparse.Namespace, out: Output) -> None:
+    """Make one model of several runs, and print what was tried."""
+    if not options.json:
+        show_log()
+    given: dict[str, Any] = {} if options.split is None else {"split": options.split}
+    given |= {"out": Path(options.out), "metric": options.metric}
+    if options.command == "soup":
+        from zoo.select.merging.soup import soup
+
+        found = soup(options.runs, options.valid, **given)
+    else:
+        from zoo.select.merging.greedy_ensemble import ensemble
+
+        found = ensemble(options.runs, options.valid, **given)
+    if options.json:
+        out.json(found.record(options.command) | {"dir": str(found.dir)})
+    else:
+        print(_steps(found), f"{found.metric} {found.score:.4f} with {len(found.kept)} of {len(found.scores)}", str(found.dir), sep="\n\n")
+
+
+def _steps(found: Merged) -> str:
+    first = found.kept[0]
+    rows = [[first, f"{found.scores[first]:.4f}", f"{found.scores[first]:.4f}", "the best alone"]]
+    for step in found.steps:
+        rows.append([step["run"], f"{found.scores[step['run']]:.4f}", f"{step['score']:.4f}", "added" if step["added"] else "left out"])
+    return table(rows, ("run", f"{found.metric} alone", "with it", ""), right=(1, 2))

@@ -1,0 +1,198 @@
+"""The command tune, which searches for the options of a run, alone or in several processes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.commands.training import RECIPES, VALID, add_run_arguments, find_declared, job_of, read_settings
+from zoo.cli.launch import LOOK, PARENT, STOPPED, follow_launcher
+from zoo.cli.output import Output, show_log, table
+from zoo.cli.parser import Commands
+from zoo.engine.runtime.progress import in_time_units
+from zoo.engine.runtime.signals import StopFlag, ending_early
+from zoo.errors import OptionError
+from zoo.util.extras import require_extra
+
+if TYPE_CHECKING:
+    from zoo.select.tuning_search.result import Tuning
+
+SHOWN = 10  # trials of the printed table
+GRACE = 60.0  # seconds that a worker has to end its step after a signal
+PRUNERS = ("median", "hyperband", "none")
+
+
+def register(commands: Commands) -> None:
+    """Add the command of this module."""
+    text = "search for the options of a run with Optuna; the best trial is kept as a run"
+    command = commands.add_parser("tune", help=text)
+    add_run_arguments(command)
+    add = command.add_argument
+    add("--valid", metavar="DATA", help=VALID)
+    add("--recipe", help=f"one for all trials, which else is searched: {RECIPES}")
+    add("--trials", type=int, metavar="N", help="number of trials, those before --resume included (20, unless --budget is given)")
+    add("--budget", metavar="TIME", dest="time", help="time of this call, such as 30min; no trial begins after it")
+    add("--search", metavar="NAME=RANGE", action="append", default=[], help="such as lr=1e-5..1e-2,log or batch_size=8|16; may be repeated")
+    add("--only", metavar="A,B", help="search these options alone")
+    add("--storage", metavar="FILE", help="a journal file, an SQLite file (.db) or the URL of a database; else a journal in --out")
+    add("--study", metavar="NAME", default="zoo", help="name of the study in its storage")
+    add("--pruner", choices=PRUNERS, default="median", help="which trials are stopped after an epoch in which they are behind")
+    add("--workers", type=int, default=1, metavar="W", dest="at_once", help="processes on this machine that run trials at once")
+    add("--join", action="store_true", help="run trials of a search that another process leads in --out, and leave its end to that")
+    add("--json", action="store_true", help="one JSON document with the result")
+    command.set_defaults(run=tune)
+
+
+def tune(options: argparse.Namespace, out: Output) -> None:
+    """Search; as much as possible is checked before torch is imported.
+
+    Raises:
+        OptionError: If an option contradicts a search.
+    """
+    require_extra("tune", "zoo tune")
+    if options.recipe == "auto":
+        raise OptionError("--recipe auto: the recipe is searched; leave it out, or name one")
+    if options.at_once < 1:
+        raise OptionError(f"--workers is {options.at_once}; it must be 1 or more")
+    if options.join and not options.out:
+        raise OptionError("--join needs --out, the folder of the search")
+    settings = read_settings(options)
+    search, only = searched(options.search), options.only and [name.strip() for name in options.only.split(",")]
+    job = job_of(find_declared(options.name, settings), options.data, settings)
+    if not settings["quiet"]:
+        show_log()
+    from zoo.select.tuning_search.tune import check_arguments, run_tuning
+
+    given = settings["fit"] | ({"columns": settings["columns"]} if settings["columns"] else {})
+    recipe = settings["recipe"]
+    check_arguments(given, recipe=recipe, valid=settings["valid"], trials=options.trials, budget=options.time)
+    how: dict[str, Any] = {name: getattr(options, name) for name in ("trials", "storage", "study", "pruner", "join")}
+    how |= {"budget": options.time, "out": settings["out"], "resume": bool(settings["resume"]), "quiet": bool(settings["quiet"])}
+    several = options.at_once > 1 and not options.join
+
+    beside = partial(workers, options.words, options.at_once - 1) if several else None
+    if options.join:
+        follow_launcher()
+    with ending_early():
+        found = run_tuning(job.model, given, job.open_data, recipe=recipe, search=search, only=only, beside=beside, **how)
+    if found is None:  # the process that leads prints the result
+        return
+    if options.json:
+        out.json(document(found))
+    else:
+        print(trial_table(found), importance_text(found), found.verdict, str(found.dir / "best"), sep="\n\n")
+
+
+def searched(words: Sequence[str]) -> dict[str, str]:
+    """Parse ``lr=1e-5..1e-2,log``; the ranges are read by the search.
+
+    Raises:
+        OptionError: If one has no ``=``.
+    """
+    found = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not (sign and name.strip() and value.strip()):
+            raise OptionError(f"--search {word!r} is not of the form NAME=RANGE, such as lr=1e-5..1e-2,log or batch_size=8|16")
+        found[name.strip()] = value
+    return found
+
+
+@contextlib.contextmanager
+def workers(words: Sequence[str], count: int, folder: Path, stop: StopFlag) -> Iterator[None]:
+    """Run the same command in further processes that join the search, until they have ended; the context waits for them.
+
+    After an error or a signal here they are stopped, with a checkpoint. One that dies is told of, and its trial is marked as failed.
+
+    Args:
+        words: Arguments of the command line.
+        count: Number of processes.
+        folder: The folder of the search.
+        stop: Set by a signal.
+    """
+    command = [sys.executable, "-m", "zoo.cli", *_without(words, ("--resume", "--json"), ("--out", "--workers")), "--join", "--quiet"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    environment = {"OMP_NUM_THREADS": str(max(1, cores // (count + 1))), **os.environ, PARENT: str(os.getpid())}
+    where: dict[str, Any] = {"env": environment, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    # In a session of their own, or Ctrl-C would reach them twice, from the terminal and from here.
+    where["start_new_session"] = os.name == "posix"
+    children = [subprocess.Popen([*command, "--out", str(folder)], **where) for _ in range(count)]
+    try:
+        yield
+        while not stop.signum and any(child.poll() is None for child in children):
+            time.sleep(LOOK)
+    finally:
+        for child in children:
+            child.terminate()  # nothing happens to one that has ended
+        for number, child in enumerate(children, 2):
+            try:
+                code = child.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                code = child.wait()
+            if code not in (0, *STOPPED):
+                line = f"worker {number} ended with code {code}; its trial counts as failed, and the search goes on"
+                print(line, file=sys.stderr)
+
+
+def _without(words: Sequence[str], switches: Sequence[str], valued: Sequence[str]) -> list[str]:
+    """Return a command line without some options."""
+    found, skip = list[str](), False
+    for word in words:
+        name = word.partition("=")[0]
+        if skip:
+            skip = False
+        elif name in valued:
+            skip = "=" not in word
+        elif name not in switches:
+            found.append(word)
+    return found
+
+
+def document(found: Tuning) -> dict[str, Any]:
+    """Return a result for JSON."""
+    trials = [vars(trial) for trial in found.trials]
+    best = str(found.dir / "best")
+    return {
+        "dir": str(found.dir),
+        "best": {**vars(found.best_trial), "dir": best},
+        "monitor": found.monitor,
+        "verdict": found.verdict,
+        "importance": found.importance,
+        "trials": trials,
+    }
+
+
+def trial_table(found: Tuning) -> str:
+    """Return the best trials with their options, the default recipe among them."""
+    known = [trial for trial in found.trials if trial.value is not None and trial.state == "complete"]
+    known.sort(key=lambda trial: trial.value or 0.0, reverse=not found.lower)
+    shown = known[:SHOWN] + [trial for trial in known[SHOWN:] if trial.default]
+    rows = []
+    for trial in shown:
+        options = " ".join(f"{name}={_short(value)}" for name, value in trial.options.items() if name != "recipe" and not trial.default)
+        name = f"{trial.number}{'*' if trial.number == found.best_trial.number else ''}"
+        rows.append([name, f"{trial.value:.4f}", in_time_units(trial.seconds), trial.recipe, "the default" if trial.default else options])
+    text = table(rows, ("trial", found.monitor, "time", "recipe", "options"), right=(1, 2))
+    states = {state: sum(trial.state == state for trial in found.trials) for state in ("pruned", "failed")}
+    more = [f"{number} {state}" for state, number in states.items() if number]
+    return "\n".join([text, *([f"and {', '.join(more)}"] if more else [])])
+
+
+def importance_text(found: Tuning) -> str:
+    """Return the importance of the options in one line."""
+    if not found.importance:
+        return "the importance of the options is not known: there are too few trials, or they are alike"
+    return "importance: " + ", ".join(f"{name} {share:.2f}" for name, share in found.importance.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

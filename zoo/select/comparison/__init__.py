@@ -1,0 +1,1 @@
+"""Comparison of runs and cross-validations: settings that differ, scores, paired tests."""

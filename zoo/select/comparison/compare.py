@@ -1,0 +1,146 @@
+"""Comparison of finished runs and cross-validations."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.engine.inference.metrics import drawn_groups
+from zoo.engine.options.model_selection import resolve_monitor
+from zoo.errors import OptionError, fault_list
+from zoo.select.comparison.entries import Entry, differences, read_entry
+from zoo.select.comparison.paired import LEVEL, Pair, Predictions, by_folds, by_samples, has_draws, judged, level_for
+from zoo.select.crossval.held_out import read_outputs
+from zoo.select.crossval.resampled import Summary
+from zoo.tasks.find import find_task
+
+log = logging.getLogger("zoo")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result of ``compare``.
+
+    Attributes:
+        entries: What was compared.
+        metric: The metric of the tests.
+        settings: Settings that differ, with the value of each entry.
+        scores: The metric of each entry, with its interval where there is one.
+        pairs: A test for every two entries.
+    """
+
+    entries: tuple[Entry, ...]
+    metric: str
+    settings: dict[str, list[str]]
+    scores: tuple[Summary, ...]
+    pairs: tuple[Pair, ...]
+
+    def verdict(self, pair: Pair) -> str:
+        """Return what a pair shows, in one sentence."""
+        first, second = self.entries[pair.first].name, self.entries[pair.second].name
+        if math.isnan(pair.low):
+            return f"{first} and {second} cannot be tested: {pair.note}"
+        p = "" if math.isnan(pair.p) else f", p {pair.p:.2g}"
+        values = f"difference {pair.difference:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]{p}; {pair.test}, {pair.note}"
+        if pair.better is None:
+            return f"{first} and {second} cannot be told apart by {self.metric}: {values}"
+        other = second if pair.better == pair.first else first
+        return f"{self.entries[pair.better].name} is better than {other} by {self.metric}: {values}"
+
+
+def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **options: Any) -> Comparison:
+    """Compare finished runs and cross-validations: what they differ in, their scores, and whether these can be told apart.
+
+    Cross-validations on the same folds are compared by the corrected resampled t (Nadeau and Bengio 2003). With ``on``, and on other
+    folds of the same samples, the difference of the predictions is drawn 1000 times (bootstrap), beside McNemar's test for accuracy.
+    With more than two entries, p-values and intervals are adjusted for the number of pairs.
+
+    Args:
+        *runs: Folders of runs or cross-validations, two or more.
+        on: Labelled data that all of them predict; None takes the out-of-fold predictions.
+        metric: The metric of the tests; None for that of the first entry.
+        **options: As for ``evaluate``, with ``on``.
+
+    Raises:
+        OptionError: For fewer than two runs, other tasks, or a metric that the task does not have.
+        SavedModelError: If a folder holds no finished run.
+    """
+    if len(runs) < 2:
+        raise OptionError(f"compare takes two runs or more, and {len(runs)} is given")
+    if options and on is None:
+        raise OptionError(f"{', '.join(options)}: options of the evaluation on data; give on=… (--on)")
+    entries = tuple(map(read_entry, runs))
+    if faults := [f"{entry.name} has the task {entry.task!r}" for entry in entries if entry.task != entries[0].task]:
+        raise OptionError(fault_list(f"{entries[0].name} has the task {entries[0].task!r}, and others cannot be compared with it:", faults))
+    task = find_task(entries[0].task)
+    own = [name for entry in entries for name in entry.scores]
+    metric = resolve_monitor(metric or entries[0].monitor, task, own)
+    found = [(None, None) if on is None else _evaluated(entry, on, options) for entry in entries]
+    predictions = [one for one, _ in found]
+    scores = [_score(entry, metrics, metric) for entry, (_, metrics) in zip(entries, found, strict=True)]
+    couples = list(itertools.combinations(range(len(entries)), 2))
+    level = level_for(len(couples))
+    tests = [{"first": a, "second": b} | _tested(entries, predictions, (a, b), metric, level=level) for a, b in couples]
+    pairs = judged(tests, lower=metric in task.lower_is_better)
+    return Comparison(entries, metric, differences(entries), tuple(scores), tuple(pairs))
+
+
+def _evaluated(entry: Entry, data: Any, options: dict[str, Any]) -> tuple[Predictions, dict[str, float]]:
+    """Return the predictions of a run for data, and their metrics with intervals."""
+    from zoo.saved.load import load
+
+    model = load(entry.folder)
+    level = LEVEL if has_draws(entry.task) else None
+    found = model.evaluate(data, intervals=level, **options)
+    return Predictions(entry.task, found.outputs, np.asarray(found.table.targets), drawn_groups(found.table), model.thresholds), dict(found)
+
+
+def _score(entry: Entry, metrics: dict[str, float] | None, metric: str) -> Summary:
+    if metrics is None:
+        return entry.scores.get(metric, Summary(math.nan, math.nan, math.nan, math.nan, 0))
+    ends = [metrics.get(f"{metric}_{end}", math.nan) for end in ("low", "high")]
+    return Summary(metrics.get(metric, math.nan), ends[0], ends[1], math.nan, 1)
+
+
+def _tested(
+    entries: Sequence[Entry], predictions: Sequence[Predictions | None], pair: tuple[int, int], metric: str, *, level: float
+) -> dict[str, Any]:
+    first, second = (entries[place] for place in pair)
+    one, other = (predictions[place] for place in pair)
+    if one is not None and other is not None:
+        if not np.array_equal(one.targets, other.targets, equal_nan=one.targets.dtype.kind == "f"):
+            return {"note": "they could not read the same samples, or have their classes in another order"}
+        return by_samples(one, other, metric, level=level)
+    if first.folds is None or second.folds is None:
+        return {"note": "there are no predictions for the same samples; give data that all predict: on=… (--on DATA)"}
+    if first.data != second.data:
+        return {"note": "they were made on different data; give data that all predict: on=… (--on DATA)"}
+    if first.division == second.division:
+        return by_folds(first.folds, second.folds, metric, level=level)
+    found = by_samples(*_aligned(first, second), metric, level=level)
+    return found | {"note": f"{found['note']}, out of other folds"}
+
+
+def _out_of_fold(entry: Entry) -> tuple[Any, Predictions]:
+    """Return the rows that were held out first, in order, and the predictions for them."""
+    assert entry.folds is not None, "it is a cross-validation"
+    parts = [read_outputs(entry.folder / fold.folder) for fold in entry.folds.folds if fold.repeat == 0]
+    known = [part for part in parts if part is not None]
+    rows = np.concatenate([part.rows for part in known])
+    order = np.argsort(rows, kind="stable")
+    outputs, targets = (np.concatenate([getattr(part, name) for part in known])[order] for name in ("outputs", "targets"))
+    return rows[order], Predictions(entry.task, outputs, targets)
+
+
+def _aligned(first: Entry, second: Entry) -> tuple[Predictions, Predictions]:
+    """Return the out-of-fold predictions of two cross-validations for the samples that both held out."""
+    (rows, one), (others, other) = _out_of_fold(first), _out_of_fold(second)
+    _, left, right = np.intersect1d(rows, others, return_indices=True)
+    return one.select(left), other.select(right)

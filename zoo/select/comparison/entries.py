@@ -1,0 +1,113 @@
+"""Finished runs and cross-validations, as they are compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.engine.options.config import DECLARED
+from zoo.engine.rundir.run_folder import FINISHED, metrics_of
+from zoo.errors import SavedModelError, did_you_mean
+from zoo.select.crossval.resampled import Summary
+from zoo.select.crossval.result import CrossValidation, read_record, read_result
+
+ABSENT = "-"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run, or one cross-validation.
+
+    Attributes:
+        name: Its folder, as it was given.
+        folder: The same.
+        task: Name of its task.
+        settings: What it was made with, by name.
+        data: Digest of its training data; of a cross-validation that of all samples.
+        scores: Mean of each metric with its interval; of a run the metrics of the kept epoch, without one.
+        monitor: Its own metric.
+        folds: The cross-validation, or None for a run.
+        division: Digest of the division into folds; empty for a run.
+    """
+
+    name: str
+    folder: Path
+    task: str
+    settings: dict[str, Any]
+    data: str
+    scores: dict[str, Summary]
+    monitor: str
+    folds: CrossValidation | None = None
+    division: str = ""
+    valid: str = field(default="", repr=False)
+
+
+def read_entry(name: str | Path) -> Entry:
+    """Return the run or the cross-validation in a folder.
+
+    Raises:
+        SavedModelError: If there is none, or it is not finished or damaged.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise SavedModelError(f"there is no folder {str(folder)!r}{did_you_mean(folder.name, beside)}; give runs or cross-validations")
+    record = read_record(folder)
+    if record is not None:
+        found = read_result(folder)
+        if found is None:
+            raise SavedModelError(f"the cross-validation in {str(folder)!r} is not finished; go on with it: resume=True (--resume)")
+        settings = _settings(record) | {"data": record["data"]["source"]} | {f"cv.{key}": value for key, value in record["cv"].items()}
+        del settings["cv.sha256"]
+        task, division = record["model"]["task"], record["cv"]["sha256"]
+        data = record["data"]["sha256"] + record["data"].get("content", "")
+        return Entry(str(name), folder, task, settings, data, found.scores, found.metric, found, division)
+    return _run(str(name), folder)
+
+
+def _run(name: str, folder: Path) -> Entry:
+    path = folder / "run.json"
+    if not path.is_file():
+        raise SavedModelError(f"{str(folder)!r} holds neither a run (run.json) nor a cross-validation (cv.json)")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if FINISHED not in record:
+            raise SavedModelError(f"the run in {str(folder)!r} is not finished; go on with it: resume=True (--resume)")
+        done, data = record[FINISHED], record["data"]
+        metrics = metrics_of(done["history"], done["kept"])
+        scores = {key: Summary(float(value), math.nan, math.nan, math.nan, 1) for key, value in metrics.items()}
+        settings = _settings(record) | {"data": data["train"]["source"]}
+        valid = data["valid"]["sha256"] if data["valid"] else ""
+        return Entry(name, folder, record["model"]["task"], settings, data["train"]["sha256"], scores, done["monitor"], valid=valid)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        if isinstance(error, SavedModelError):
+            raise
+        raise SavedModelError(f"{str(path)!r} cannot be read ({error!r}); it may be of another version") from error
+
+
+def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the backbone, the head, the recipe and the options that change a result."""
+    config, model = record["config"], record["model"]
+    free = {name for name, option in DECLARED.items() if option.free}
+    options = {name: value for name, value in config.items() if name != "recipe" and name not in free}
+    named = {"backbone": model["backbone"], "head": model["head"], "task": model["task"], "recipe": config["recipe"]["name"]}
+    return named | options
+
+
+def differences(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """Return the settings in which entries differ, with the value of each."""
+    names = dict.fromkeys(name for entry in entries for name in entry.settings)
+    rows = {name: [_text(entry.settings.get(name)) for entry in entries] for name in names}
+    return {name: values for name, values in rows.items() if len(set(values)) > 1}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_text(part)}" for key, part in value.items()) or ABSENT
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value)) or ABSENT
+    return ABSENT if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Cross-validation: scores with intervals, out-of-fold predictions, and an ensemble of the folds."""

@@ -1,0 +1,74 @@
+"""Greedy soup: the mean of the values of several runs, each added where held-out data do not get worse (Wortsman et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo.errors import OptionError
+from zoo.saved.load import load
+from zoo.saved.save import check_free
+from zoo.saved.tensors import read_state
+from zoo.select.merging.candidates import Merged, metric_of, not_worse, open_candidates, score_of
+from zoo.util.atomic_write import write_json
+
+RECORD = "soup.json"
+
+
+def soup(runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric: str | None = None, **options: Any) -> Merged:
+    """Average the values of fine-tuned models of one pretrained backbone, and save the result: one model, as fast as any of them.
+
+    The best model on the held-out data begins. The others follow in the order of their scores, and each stays in the mean if the data
+    are predicted no worse with it.
+
+    Args:
+        runs: Folders of runs, or of a cross-validation, whose folds are taken.
+        valid: Labelled data that none of them was trained on.
+        out: The folder of the result.
+        metric: The metric that chooses; None for the first of the task.
+        **options: As for ``evaluate``.
+
+    Returns:
+        The model, and what was tried.
+
+    Raises:
+        OptionError: If the models are of other backbones, heads, classes or inputs; all differences are named.
+        OutputExistsError: If the folder is not empty.
+    """
+    if isinstance(runs, str | Path):
+        runs = [runs]
+    check_free(Path(out), overwrite=False)
+    found = open_candidates(runs, averaged=True)
+    metric, lower = metric_of(found[0].config.task, metric)
+    if "metrics" in options:
+        raise OptionError("metrics: a soup is chosen by a metric of the task; name it with metric=…")
+    scores = {str(one.folder): score_of(load(one.folder).evaluate(valid, **options), metric, one.folder) for one in found}
+    order = sorted(found, key=lambda one: scores[str(one.folder)] if lower else -scores[str(one.folder)])
+    best = order[0]
+    model, values = load(best.folder), read_state(best.folder)
+    kept, score, steps = [str(best.folder)], scores[str(best.folder)], list[dict[str, Any]]()
+    for one in order[1:]:
+        mixed = mean_values(values, len(kept), read_state(one.folder))
+        model.load_state_dict(mixed)
+        with_it = score_of(model.evaluate(valid, **options), metric, one.folder)
+        added = not_worse(with_it, score, lower=lower)
+        steps.append({"run": str(one.folder), "score": with_it, "added": added})
+        if added:
+            values, score = mixed, with_it
+            kept.append(str(one.folder))
+    model.load_state_dict(values)
+    folder = model.eval().save(out)
+    merged = Merged(model, kept, metric, score, scores, steps, folder)
+    write_json(folder / RECORD, merged.record("soup"))
+    return merged
+
+
+def mean_values(mean: Mapping[str, Tensor], count: int, further: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the mean of ``count`` models with one more; whole numbers, such as counters of BatchNorm, stay those of the first."""
+    return {
+        name: ((value.double() * count + further[name].double()) / (count + 1)).to(value.dtype) if value.is_floating_point() else value
+        for name, value in mean.items()
+    }

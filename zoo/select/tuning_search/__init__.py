@@ -1,0 +1,1 @@
+"""Search over the options of a run with Optuna: the best of many trials, kept as a run."""

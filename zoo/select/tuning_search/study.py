@@ -1,0 +1,163 @@
+"""The study of Optuna behind a search: its storage, its identity, its sampler and pruner, and trials of dead workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import OptionError, OutputExistsError, SavedModelError, did_you_mean, fault_list
+from zoo.select.tuning_search.space import Choice, Space
+from zoo.util.extras import require_extra
+
+JOURNAL = "study.journal"
+PRUNERS = ("median", "hyperband", "none")
+IDENTITY, WORKER, SEEN = "zoo", "worker", "seen"
+UNCOUNTED = "uncounted"  # attribute of a trial that was cut off by no fault of its own
+SILENCE = 24 * 3600.0  # seconds without a sign of life after which a worker of another machine counts as dead
+
+
+def open_study(
+    storage: str | None, folder: Path, name: str, identity: Mapping[str, Any], *, lower: bool, pruner: str, seed: int, resume: bool
+) -> Any:
+    """Return the study in a storage, a new one where there is none.
+
+    Args:
+        storage: A journal file, an SQLite file (``.db``, ``.sqlite``) or the URL of a database; None for a journal in ``folder``.
+        folder: The folder of the search.
+        name: Name of the study in its storage.
+        identity: What all trials of a study have in common.
+        lower: Whether the lowest value is the best.
+        pruner: Name of the pruner.
+        seed: Seed of the sampler.
+        resume: Whether a study that is there may be gone on with.
+
+    Raises:
+        MissingExtraError: If Optuna is not installed.
+        OptionError: If the storage cannot be opened, or there is no such pruner.
+        OutputExistsError: If there is a study, and ``resume`` is not set.
+        SavedModelError: If the study is of other data, another backbone or another space; all differences are named.
+    """
+    require_extra("tune", "zoo tune")
+    if pruner not in PRUNERS:
+        raise OptionError(f"pruner is {pruner!r}{did_you_mean(str(pruner), PRUNERS)}; it is one of: {', '.join(PRUNERS)}")
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    where = storage or str(folder / JOURNAL)
+    plain = json.loads(json.dumps(dict(identity)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            opened = _storage(where)
+            there = name in optuna.get_all_study_names(opened)
+            direction = optuna.study.StudyDirection.MINIMIZE if lower else optuna.study.StudyDirection.MAXIMIZE
+            study = optuna.create_study(storage=opened, study_name=name, direction=direction, load_if_exists=True, pruner=_pruner(pruner))
+        except OptionError:
+            raise
+        except Exception as error:  # of a database or a file: any
+            raise OptionError(f"the storage {where!r} cannot be opened: {type(error).__name__}: {error}") from error
+        seed = hash((seed, len(study.get_trials(deepcopy=False)), os.getpid() if resume else 0)) % 2**32
+        study.sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
+    known = study.user_attrs.get(IDENTITY)
+    if there and known is not None:
+        _check_same(where, name, plain, known)
+        if not resume and study.get_trials(deepcopy=False):
+            raise OutputExistsError(f"{where!r} holds the study {name!r}; go on with resume=True (--resume), or name another (--storage)")
+    else:
+        study.set_user_attr(IDENTITY, plain)
+    return study
+
+
+def _storage(where: str) -> Any:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    if "://" in where:
+        return optuna.storages.RDBStorage(where)
+    path = Path(where)
+    if not path.parent.is_dir():
+        raise OptionError(f"the storage {where!r} cannot be opened: there is no folder {str(path.parent)!r}")
+    if path.suffix.lower() in (".db", ".sqlite", ".sqlite3"):
+        return optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": 60}})
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+
+
+def _pruner(name: str) -> Any:
+    import optuna
+
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
+    return optuna.pruners.HyperbandPruner() if name == "hyperband" else optuna.pruners.NopPruner()
+
+
+def _check_same(where: str, name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    names = dict.fromkeys([*ours, *theirs])
+    faults = [f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}" for key in names if ours.get(key) != theirs.get(key)]
+    if faults:
+        remedy = "Give the same as before, or name another storage (--storage) or study (--study)"
+        raise SavedModelError(fault_list(f"the study {name!r} in {where!r} is another one:", faults, remedy))
+
+
+def suggested(trial: Any, space: Space) -> dict[str, Any]:
+    """Return the point of a trial: a value for each dimension that has a meaning for its recipe."""
+    point: dict[str, Any] = {}
+    dimensions = sorted(space.dimensions.items(), key=lambda one: one[0] != "recipe")  # the recipe decides which others there are
+    for name, dimension in dimensions:
+        if name != "recipe" and not space.applies(name, space.recipe(point.get("recipe", space.default.name))):
+            continue
+        if isinstance(dimension, Choice):
+            point[name] = trial.suggest_categorical(name, dimension.values)
+        elif dimension.whole:
+            point[name] = trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.log)
+        else:
+            point[name] = trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
+    return point
+
+
+def sign_of_life(trial: Any) -> None:
+    """Note which process runs a trial, and when it was alive."""
+    trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
+    trial.set_user_attr(SEEN, time.time())
+
+
+def fail_dead(study: Any) -> list[int]:
+    """Mark the trials of dead workers as failed, and return their numbers; they do not count, and others take their place."""
+    import optuna
+
+    failed = []
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        if _is_dead(trial):
+            study._storage.set_trial_user_attr(trial._trial_id, UNCOUNTED, "its worker died")
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+            failed.append(trial.number)
+    return failed
+
+
+def _is_dead(trial: Any) -> bool:
+    host, _, process = str(trial.user_attrs.get(WORKER, "")).rpartition(":")
+    if not process.isdigit():
+        started = trial.datetime_start
+        return started is not None and time.time() - started.timestamp() > SILENCE
+    if host != socket.gethostname():
+        return time.time() - float(trial.user_attrs.get(SEEN, 0.0)) > SILENCE
+    try:
+        os.kill(int(process), 0)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def counted(study: Any) -> list[Any]:
+    """Return the trials that count: those that run or ended, without those that were cut off by no fault of their own."""
+    import optuna
+
+    waiting = optuna.trial.TrialState.WAITING
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state != waiting and UNCOUNTED not in trial.user_attrs]

@@ -1,0 +1,279 @@
+"""Search over the options of a run: the default recipe first, then what a sampler suggests, within trials or time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from zoo.engine.cache.feature_memo import table_key
+from zoo.engine.loading.sources import check_tables, open_for_fit, summary
+from zoo.engine.loading.start_method import refuse_second_run
+from zoo.engine.options.model_selection import resolve_monitor
+from zoo.engine.options.recipe import Recipe, batch_size_for
+from zoo.engine.options.recipes import default_recipe, resolve_recipe
+from zoo.engine.rundir.run_folder import claim_folder, release_folder
+from zoo.engine.runtime.launch_env import launched
+from zoo.engine.runtime.progress import Progress
+from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals
+from zoo.engine.train.fit import check_kinds
+from zoo.engine.train.job import Job, Tables, resolve_job
+from zoo.errors import InterruptedRunError, OptionError, TrainingError, fault_list
+from zoo.models.task_model import TaskModel
+from zoo.select.recipe_search.halving import seconds_of
+from zoo.select.tuning_search.keeping import best_run, importance_of
+from zoo.select.tuning_search.picture import draw_tuning
+from zoo.select.tuning_search.result import RECORD, Tuning
+from zoo.select.tuning_search.space import Space, default_space, narrowed
+from zoo.select.tuning_search.study import UNCOUNTED, counted, fail_dead, open_study
+from zoo.select.tuning_search.trials import DEFAULT, INSIDE, Trials
+from zoo.tasks.find import find_task
+from zoo.util.atomic_write import write_json
+
+log = logging.getLogger("zoo")
+Beside: TypeAlias = Callable[[Path, StopFlag], AbstractContextManager[Any]]
+TRIALS = 20  # without a number of trials and a budget
+
+
+def tune(
+    model: TaskModel,
+    train: Any,
+    valid: Any = None,
+    *,
+    trials: int | None = None,
+    budget: str | float | None = None,
+    search: Mapping[str, Any] | None = None,
+    only: Collection[str] | None = None,
+    storage: str | None = None,
+    study: str = "zoo",
+    pruner: str = "median",
+    recipe: str | Recipe | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    **options: Any,
+) -> Tuning:
+    """Search for the options of ``fit`` that are the best on validation data, with Optuna; the model itself stays as it is.
+
+    The first trial is the default recipe, so the best is never worse than it on the samples that judge. Then a tree-structured Parzen
+    estimator suggests recipe, learning rate, layer decay, weight decay, batch size, frozen prefix, augmentation and rank of LoRA
+    (Bergstra et al. 2011; multivariate, Falkner et al. 2018). Options that are given hold for all trials and are not searched.
+
+    Args:
+        model: The model; every trial starts from its values.
+        train: As for ``fit``.
+        valid: The judge, as for ``fit``; not False.
+        trials: Number of trials, those of earlier calls included; 20 where neither is given.
+        budget: Time of this call, such as ``30min``; no trial begins after it.
+        search: Own ranges and choices by name, such as ``{"lr": "1e-5..1e-2,log", "batch_size": [8, 16]}``.
+        only: Names of the options to search; None for all of the default space and of ``search``.
+        storage: A journal file, an SQLite file (``.db``) or the URL of a database; None for a journal in the folder.
+        study: Name of the study in its storage.
+        pruner: ``median``, ``hyperband`` or ``none``: which trials are stopped after an epoch in which they are behind.
+        recipe: One for all trials; None searches it.
+        seed: Of the data, of the runs and of the sampler.
+        out: The folder; None takes the next free one below ``runs/``.
+        resume: Go on with the study.
+        quiet: Show nothing.
+        **options: As for ``fit``.
+
+    Returns:
+        The trials, the best of them as a run in the folder ``best``, and the importance of the options.
+
+    Raises:
+        MissingExtraError: If Optuna is not installed.
+        OptionError: As ``fit``; for a space that cannot be searched, and ``valid=False``.
+        SavedModelError: If the study is of other data, another backbone or another space.
+        InterruptedRunError: After Ctrl-C or SIGTERM; the trial goes on when the search is resumed.
+    """
+    refuse_second_run()
+    check_kinds(out, resume=resume, quiet=quiet)
+    if not isinstance(model, TaskModel):
+        raise OptionError(f"tune takes a model, and got {type(model).__name__}; give zoo.get(name).adapt(num_classes)")
+    given = {name: value for name, value in (options | {"seed": seed}).items() if value is not None}
+    check_arguments(given, recipe=recipe, valid=valid, trials=trials, budget=budget)
+    job = resolve_job(model, None, None, recipe=recipe, options=dict(given), objective=None, quiet=quiet)
+    opening = partial(open_for_fit, model, train, valid, job.config)
+    how: dict[str, Any] = {"trials": trials, "budget": budget, "search": search, "only": only, "storage": storage, "study": study}
+    found = run_tuning(model, given, opening, recipe=recipe, **how, pruner=pruner, out=out, resume=resume, quiet=quiet)
+    assert found is not None, "this process leads the search"
+    return found
+
+
+def check_arguments(options: Mapping[str, Any], *, recipe: Any, valid: Any, trials: int | None, budget: Any) -> None:
+    """Check the arguments of a search.
+
+    Raises:
+        OptionError: Naming all that are wrong.
+    """
+    faults = ["valid=False: trials are judged by held-out samples; give some, or leave it out"] if valid is False else []
+    if recipe == "auto":
+        faults.append("recipe='auto': the recipe is searched; leave it out, or name one")
+    if trials is not None and (not isinstance(trials, int) or isinstance(trials, bool) or trials < 1):
+        faults.append(f"trials is {trials!r}; it must be a whole number, 1 or more")
+    reasons = {
+        "objective": "what is minimised is the same in all trials only for labelled data",
+        "log_with": "a tracker follows one run, and there is one per trial",
+        "shard": "it needs several processes; --workers runs several trials at once",
+    }
+    faults += [f"{name}: {why}" for name, why in reasons.items() if options.get(name)]
+    if launched() > 1:
+        faults.append("several processes of one run: trials run in one; --workers runs several at once")
+    seconds_of(budget)
+    if faults:
+        raise OptionError(fault_list("a search cannot run with these:", faults))
+
+
+def run_tuning(
+    model: TaskModel,
+    options: Mapping[str, Any],
+    open_tables: Callable[[], Tables],
+    *,
+    recipe: str | Recipe | None,
+    trials: int | None,
+    budget: str | float | None,
+    search: Mapping[str, Any] | None,
+    only: Collection[str] | None,
+    storage: str | None,
+    study: str,
+    pruner: str,
+    out: str | Path | None,
+    resume: bool,
+    quiet: bool,
+    join: bool = False,
+    beside: Beside | None = None,
+) -> Tuning | None:
+    """Search in a folder; see ``tune``. A process that joins a search returns None.
+
+    Args:
+        model: The model.
+        options: The given options.
+        open_tables: Opens the training and the validation data.
+        recipe: One for all trials, or None.
+        trials: Number of trials.
+        budget: Time of this call.
+        search: Own ranges and choices.
+        only: Names of the options to search.
+        storage: Where the study is.
+        study: Its name.
+        pruner: Name of the pruner.
+        out: The folder.
+        resume: Go on with the study.
+        quiet: Show nothing.
+        join: Run trials of a search that another process leads in this folder, and leave the end to it.
+        beside: Returns a context in which other processes run trials; called with the folder, after the first trial.
+    """
+    default = resolve_recipe(recipe) if recipe is not None else default_recipe(model.task)
+    lora = find_spec("peft") is not None
+    whole = default_space(default, modality=model.spec.modality, groups=len(model.groups), lora=lora)
+    fixed = dict(options) | ({"recipe": default.name} if recipe is not None else {})
+    space = narrowed(whole, search or {}, only=only, given=fixed)
+    job = resolve_job(model, None, None, recipe=default, options=dict(options), objective=None, quiet=quiet)
+    task = find_task(model.task)
+    monitor = resolve_monitor(job.config.monitor, task, job.own.metrics)
+    lower = monitor in {*task.lower_is_better, *job.own.lower}
+    folder = Path(str(out)) if join else claim_folder(out, model.spec.name, "tune", resume=resume, record=RECORD)
+    inputs, labels = model.inputs, model.labels
+    try:
+        with ending_early(), torch.inference_mode(False), torch.enable_grad():
+            tables = check_tables(model, open_tables(), job.config)
+            if tables[1] is None:
+                raise OptionError("valid=False: trials are judged by held-out samples; give some, or leave it out")
+            known = _identity(model, job, tables, space, monitor=monitor)
+            opened = open_study(storage, folder, study, known, lower=lower, pruner=pruner, seed=job.config.seed, resume=resume or join)
+            progress = Progress(quiet, monitor)
+            runner = Trials(model, options, space, tables, opened, folder=folder, monitor=monitor, lower=lower, progress=progress)
+            limit = trials if trials is not None or budget is not None else TRIALS
+            if not join:
+                _prepare(opened, space, tables, folder, known, progress)
+            _search(runner, opened, folder, limit=limit, seconds=seconds_of(budget), beside=None if join else beside)
+            return None if join else _finish(runner, opened, folder, known, monitor=monitor, lower=lower)
+    finally:
+        model.inputs, model.labels = inputs, labels
+        if not join:
+            release_folder(folder, record=RECORD)
+
+
+def _prepare(study: Any, space: Space, tables: Tables, folder: Path, identity: dict[str, Any], progress: Progress) -> None:
+    """Write the record, mark trials of dead workers, and put the default recipe first."""
+    write_json(folder / RECORD, {"tune": identity, "finished": False})
+    if failed := fail_dead(study):
+        progress.note(f"trials {', '.join(map(str, failed))} are marked as failed: their workers died")
+    there = (trial for trial in study.get_trials(deepcopy=False) if UNCOUNTED not in trial.user_attrs)
+    if not any(trial.user_attrs.get(DEFAULT) for trial in there):
+        point = space.defaults(batch_size_for(len(tables[0])))
+        study.enqueue_trial(point or {}, user_attrs={DEFAULT: True, INSIDE: point is not None})
+
+
+def _search(runner: Trials, study: Any, folder: Path, *, limit: int | None, seconds: float | None, beside: Beside | None) -> None:
+    """Run trials until there are enough, the time is over, or a signal comes."""
+    started = time.monotonic()
+
+    def goes_on() -> bool:
+        enough = limit is not None and len(counted(study)) >= limit
+        return not enough and (seconds is None or time.monotonic() - started < seconds)
+
+    try:
+        with stop_signals() as stop, ExitStack() as others:
+            if goes_on():
+                runner.run_next()
+            if beside is not None and goes_on():
+                others.enter_context(beside(folder, stop))
+            while goes_on() and not stop.signum:
+                runner.run_next()
+            if stop.signum and goes_on():
+                error = InterruptedRunError(f"stopped by {stop.name} between two trials")
+                error.exit_code = stop.exit_code
+                raise error
+    except InterruptedRunError as error:
+        again = InterruptedRunError(f"{error}. To go on with the search: resume=True (--resume), out={str(folder)!r}")
+        again.exit_code = error.exit_code
+        raise again from error
+
+
+def _finish(runner: Trials, study: Any, folder: Path, identity: dict[str, Any], *, monitor: str, lower: bool) -> Tuning:
+    """Keep the best trial as a run, and write the record and the pictures."""
+    fail_dead(study)
+    results, best = runner.results(), runner.best()
+    if best is None:
+        notes = {trial.note for trial in results if trial.note}
+        raise TrainingError(f"no trial was completed: {'; '.join(sorted(notes)) or 'give it more time'}")
+    found = Tuning(tuple(results), best_run(runner, best, folder), best, monitor, lower, folder, importance_of(study))
+    rows = [vars(trial) for trial in results]
+    content = {"tune": identity, "finished": True, "monitor": monitor, "best": best.number, "verdict": found.verdict}
+    write_json(folder / RECORD, content | {"trials": rows, "importance": found.importance})
+    draw_tuning(found)
+    return found
+
+
+def _identity(model: TaskModel, job: Job, tables: Tables, space: Space, *, monitor: str) -> dict[str, Any]:
+    """Return what all trials of a study have in common."""
+    data = {}
+    for name, table in zip(("train", "valid"), tables, strict=True):
+        told = summary(table) or {}
+        content = table_key(table) if table is not None and isinstance(table.inputs, np.ndarray) else ""
+        data[name] = f"{told.get('samples')} samples, {told.get('sha256', '')[:16]}{content[:16]}"
+    searched = {*space.dimensions, "recipe"}
+    fixed = {name: value for name, value in job.config.to_dict().items() if name not in searched and name not in ("workers", "device")}
+    return {
+        "backbone": model.spec.name,
+        "task": model.task,
+        "head": model.head_name,
+        "num_classes": model.num_classes,
+        "train data": data["train"],
+        "valid data": data["valid"],
+        "space": space.describe(),
+        "recipe": space.default.name,
+        "options": fixed,
+        "monitor": monitor,
+        "own parts": job.own.describe(),
+    }
