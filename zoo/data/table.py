@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,6 +98,7 @@ class Table:
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` (a text or a pair of texts) or ``words`` (a list of words
             with a label for each; the targets are an array of int64 arrays).
         ready_made: Whether float tensors are inputs of the network as they are, see ``zoo.data.images.float_tensors``.
+        leak: Of validation data what they share with the training data, see ``zoo.data.leaks``; None for nothing.
     """
 
     inputs: Sequence[Any]
@@ -108,6 +109,7 @@ class Table:
     source: str = "the data"
     reads: str = "image"
     ready_made: bool = False
+    leak: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
