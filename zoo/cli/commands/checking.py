@@ -93,7 +93,7 @@ def _report(audit: Audit) -> str:
     lines = [f"{audit.source}: {sum(audit.splits.values())} samples ({splits}), read as {audit.reads}"]
     entries: list[tuple[str, str]] = [(finding.level, f"{finding.check}: {finding.message}") for finding in audit.findings]
     entries += [("left out", f"{part}: {reason}") for part, reason in audit.left_out.items()]
-    for level, message in entries or [("clean", "nothing was found")]:
+    for level, message in [*([] if audit.findings else [("clean", "nothing was found")]), *entries]:
         indent = " " * 10
         text = f"{level:<8}  {printable(message)}"
         lines += textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -187,10 +187,9 @@ class _Checking:
         table, wanted = self.data.table, [part for part in ("labels", "drift") if part not in self.skip]
         if not wanted or model is None or not len(good):
             return
-        features = np.full((len(table), model.spec.features.dim), np.nan, dtype=np.float32)
-        features[good] = features_of(
-            model, table.select(good), options, self.kept, self._reporter(f"features of {model.spec.name}", len(good))
-        )
+        found = features_of(model, table.select(good), options, self.kept, self._reporter(f"features of {model.spec.name}", len(good)))
+        features = np.full((len(table), found.shape[1]), np.nan, dtype=np.float32)
+        features[good] = found
         if "labels" in wanted:
             rows = labelled[np.isfinite(features[labelled]).all(1)]
             if len(np.unique(np.asarray(table.targets)[rows] if len(rows) else rows)) < 2:

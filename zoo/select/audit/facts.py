@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def _header(source: Any, image: PIL.Image.Image) -> dict[str, Any]:
         if isinstance(source, str | os.PathLike):
             found["bytes"] = Path(source).stat().st_size
         stream = io.BytesIO(source) if isinstance(source, bytes) else source
-        with stream if isinstance(stream, PIL.Image.Image) else PIL.Image.open(stream) as opened:
+        with nullcontext(stream) if isinstance(stream, PIL.Image.Image) else PIL.Image.open(stream) as opened:
             exif = opened.getexif()
             camera = [str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKE, _MODEL)]
             found |= {"width": opened.width, "height": opened.height, "kind": f"{opened.format or ''} {opened.mode}".strip()}

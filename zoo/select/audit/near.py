@@ -21,6 +21,7 @@ from zoo.select.audit.sources import Opened
 
 ALIKE = 0.97  # correlation of an aligned pair, above which it may be a near duplicate, or a cut of one image
 CERTAIN = 0.99  # above which it hardly can be anything else
+ALIKE_VOLUMES, CERTAIN_VOLUMES = 0.99, 0.999  # the same of volumes, as one organ is much like another, and nothing is aligned
 COARSE = 0.85  # of the 8 x 8 thumbnails of a pair that is aligned
 ALIKE_TEXTS = 0.9  # cosine of the n-grams of two texts
 NEAREST = 3  # neighbours of an image that are aligned
@@ -54,7 +55,7 @@ def near_pairs(table: Table, rows: Array, thumbs: Array | None, *, poll: Poll) -
 def near_duplicates(data: Opened, pairs: Pairs) -> Iterator[Finding]:
     """Yield the near duplicates of different splits, and of one."""
     splits, table = data.splits, data.table
-    certain = CERTAIN if table.reads in PIXELS else ALIKE_TEXTS
+    certain = {"image": CERTAIN, "volume": CERTAIN_VOLUMES}.get(table.reads, ALIKE_TEXTS)
     across = [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]]
     within = [pair for pair in pairs if splits[pair[0]] == splits[pair[1]]]
     for level, some in (("leak", [one for one in across if one[2] >= certain]), ("warning", [one for one in across if one[2] < certain])):
@@ -77,7 +78,7 @@ def _near_images(thumbs: Array, *, volumes: bool, poll: Poll) -> Pairs:
     thumbs = thumbs[some].reshape(-1, *(GRID if volumes else (SIDE, SIDE)))
     mirrored = thumbs[:, ::-1] if volumes else thumbs[:, :, ::-1]  # both are left to right
     views = [unit_rows(images if volumes else _pooled(images, 8)) for images in (thumbs, mirrored)]
-    candidates = nearest_pairs(views, least=ALIKE if volumes else COARSE, poll=poll)
+    candidates = nearest_pairs(views, least=ALIKE_VOLUMES if volumes else COARSE, poll=poll)
     if not volumes:
         candidates = [pair for pair in _aligned(thumbs, candidates, poll) if pair[2] >= ALIKE]
     return [(int(some[one]), int(some[other]), score) for one, other, score in candidates]

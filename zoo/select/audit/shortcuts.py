@@ -16,6 +16,7 @@ from zoo.select.audit.exact import label_of
 from zoo.select.audit.finding import Finding
 from zoo.select.audit.kept import Arrays
 from zoo.select.audit.sources import Opened
+from zoo.tasks.scores import area
 
 STRONG = 0.75  # AUROC of a field, above which it may be a shortcut
 STRONG_CORNERS = 0.9  # of the corners, which show a part of the content
@@ -138,13 +139,5 @@ def _log_shares(bins: Array, targets: Array, folds: Sequence[tuple[Array, Array]
 
 def auroc(scores: Array, targets: Array) -> float:
     """Return the area under the ROC curve, the mean over the classes that have samples and lack some, each against the rest."""
-    from scipy.stats import rankdata  # type: ignore[import-untyped]  # ships no types
-
-    areas = []
-    for index in range(scores.shape[1]):
-        mine = targets == index
-        inside, outside = int(mine.sum()), int((~mine).sum())
-        if inside and outside:
-            ranks = rankdata(scores[:, index])
-            areas.append((ranks[mine].sum() - inside * (inside + 1) / 2) / (inside * outside))
+    areas = [area(scores[:, index], targets == index) for index in range(scores.shape[1]) if 0 < (targets == index).sum() < len(targets)]
     return float(np.mean(areas)) if areas else 0.5

@@ -43,7 +43,7 @@ def odd_values(table: Table, facts: Arrays, errors: dict[int, str]) -> Iterator[
 
 
 def _odd_pixels(table: Table, facts: Arrays, good: Array) -> Iterator[Finding]:
-    low, high, mean, _ = facts["range"][good].T
+    low, high, mean, spread = facts["range"][good].T
     if (constant := good[low == high]).size:
         yield found(
             "values",
@@ -56,7 +56,7 @@ def _odd_pixels(table: Table, facts: Arrays, good: Array) -> Iterator[Finding]:
         if small.size:
             message = f"{count(len(small), 'image')} with a side under {SMALLEST} pixels: {_names(table, small)}"
             yield found("values", "warning", message, small[:, None], [f"{facts['width'][row]} x {facts['height'][row]}" for row in small])
-    for name, values in (("mean", mean), ("range", high - low)):
+    for name, values in (("mean", mean), ("range", high - low) if table.reads == "volume" else ("standard deviation", spread)):
         yield from _outliers(table, good, name, values)
     modes = {str(kind): int(number) for kind, number in zip(*np.unique(facts["kind"][good], return_counts=True), strict=True)}
     if table.reads == "image" and 1 < len(modes) <= 8:
@@ -65,7 +65,7 @@ def _odd_pixels(table: Table, facts: Arrays, good: Array) -> Iterator[Finding]:
 
 
 def _outliers(table: Table, good: Array, name: str, values: Array) -> Iterator[Finding]:
-    """Yield the samples whose mean or range of values is far from the others', the farthest first."""
+    """Yield the samples whose values are far from the others', the farthest first."""
     middle = float(np.median(values))
     order = np.argsort(-np.abs(values - middle), kind="stable")
     odd = order[_far_out(values)[order]]
