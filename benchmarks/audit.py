@@ -27,7 +27,8 @@ from zoo.select.audit.features import features_of, out_of_fold
 from zoo.select.audit.kept import Kept
 from zoo.select.audit.label_noise import suspects
 from zoo.select.audit.near import ALIKE, CERTAIN, NEAREST, _aligned, _pooled, unit_rows
-from zoo.select.audit.shortcuts import auroc
+from zoo.select.audit.shortcuts import auroc, fields_of, shortcuts
+from zoo.select.audit.sources import Opened
 
 PAIRS, DISTRACTORS, RATE = 200, 5000, 1e-3
 
@@ -145,6 +146,25 @@ def wrong_labels(table: Table, backbone: str, most: int) -> list[dict[str, Any]]
     return rows
 
 
+def planted_shortcuts(data: Path) -> list[dict[str, Any]]:
+    """AUROC of the corner pixels alone where a share of the images of one class, and of the other, has a bright token in a corner."""
+    paths = [path for name in ("cat", "dog") for path in sorted((data / "images" / "cifar10" / "train" / name).glob("*.png"))]
+    targets = np.asarray([int(path.parent.name == "dog") for path in paths])
+    rows = []
+    for share in (0.0, 0.5, 0.8, 1.0):
+        rng, images = np.random.default_rng(0), []
+        for path, target in zip(paths, targets, strict=True):
+            image = Image.open(path).convert("RGB")
+            if share and rng.random() < (share if target else 1 - share):
+                image.paste((255, 255, 255), (0, 0, 3, 3))
+            images.append(image)
+        table = Table(images, targets, ("cat", "dog"), splits=("train",) * len(images))
+        found = fields_of(Opened(table, {}), facts_of(table, Kept(None), lambda _: None))
+        findings, figures = shortcuts(table, found, seed=0)
+        rows.append({"token in dogs": share, "in cats": 1 - share if share else 0.0, **figures, "flagged": bool(findings)})
+    return rows
+
+
 def digits() -> Table:
     from sklearn.datasets import load_digits
 
@@ -160,6 +180,8 @@ def main() -> None:
     options = parser.parse_args()
     for row in near_duplicates(options.data):
         print(json.dumps({"row": "D4", **row}), flush=True)
+    for row in planted_shortcuts(options.data):
+        print(json.dumps({"row": "D10", **row}), flush=True)
     for row in wrong_labels(digits(), "zoo/glyphnet", options.most):
         print(json.dumps({"row": "D6", "data": "digits", **row}), flush=True)
     if options.backbone:
