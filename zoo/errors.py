@@ -107,6 +107,12 @@ class DataError(ZooError, ValueError):
     """A dataset that cannot be used: empty, without labels, or with labels outside the classes."""
 
 
+class LeakError(DataError):
+    """Validation or test data that share samples or groups with the training data."""
+
+    exit_code = 3
+
+
 class CorruptInputError(ZooError, OSError):
     """A sample that cannot be decoded."""
 

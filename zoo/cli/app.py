@@ -1,6 +1,6 @@
 """The program ``zoo``: global options, exit codes and the display of errors.
 
-Exit codes: 0 done, 1 error, 2 usage (a wrong option or name), 130 interrupted.
+Exit codes: 0 done, 1 error, 2 usage (a wrong option or name), 3 a leak between splits, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from zoo.cli.commands import crossval, doctor, evaluating, files, listing, merge, new_plugin, planning, plugins, training, tune, using
+from zoo.cli.commands import (
+    checking,
+    crossval,
+    doctor,
+    evaluating,
+    files,
+    listing,
+    merge,
+    new_plugin,
+    planning,
+    plugins,
+    training,
+    tune,
+    using,
+)
 from zoo.cli.output import Output
 from zoo.cli.parser import Parser, global_options
 from zoo.errors import InterruptedRunError, OptionError, PluginError, ZooError, count, fault_list
@@ -80,7 +94,7 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (listing, plugins, planning, training, crossval, tune, merge, evaluating, using, files, doctor, new_plugin):
+    for module in (listing, plugins, checking, planning, training, crossval, tune, merge, evaluating, using, files, doctor, new_plugin):
         module.register(commands)
     for name in set(words) & set(training.WITH_OPTIONS):
         training.add_option_flags(commands.choices[name])

@@ -9,11 +9,15 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from zoo.data.duplicates import equal_samples
+from zoo.data.leaks import check_leak
 from zoo.data.raw import Raw, ReadOptions, join
+from zoo.data.sources.cells import is_unlabelled
 from zoo.data.sources.read import read
-from zoo.data.split import check_leak, check_trainable, choose_rows, hold_out
-from zoo.data.table import Table, rows_of_split
+from zoo.data.split import check_trainable, choose_rows, hold_out
+from zoo.data.table import Table, rows_of_split, split_word
 from zoo.errors import OptionError
 from zoo.tasks.find import find_task
 from zoo.tasks.label_columns import by_task
@@ -87,6 +91,58 @@ def open_data(
     return table
 
 
+def open_splits(
+    train: Any,
+    valid: Any = None,
+    *,
+    task: str = "single-label",
+    columns: Mapping[str, str | Sequence[str]] = _NONE,
+    reads: str = "image",
+    label_columns: Sequence[str] = (),
+    uncertain: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Table:
+    """Open all rows of all splits as one table, to look at them and not to train; nothing that a row holds is refused.
+
+    Args:
+        train: A source as ``open_data`` takes it, with or without splits.
+        valid: Another source, whose rows are the split ``valid`` unless it has splits of its own.
+        task: As in ``open_data``.
+        columns: As in ``open_data``, for both sources.
+        reads: Kind of the inputs.
+        label_columns: As in ``open_data``.
+        uncertain: As in ``open_data``; None masks.
+        root: As in ``open_data``, for both sources.
+
+    Returns:
+        The rows with a split for each: ``train``, ``valid``, ``test`` or a name of its own. Rows without a label have the target -1, or
+        NaN in a multi-label task and a regression; ``targets`` is None where no row has one.
+
+    Raises:
+        DataError: If a source cannot be read.
+    """
+    kind = find_task(task)
+    options = ReadOptions(columns, None, reads, label_columns, root, keep_unreadable=True, skip_broken=True)
+    parts = [_in_splits(by_task(read(train, options), kind), "train")]
+    if valid is not None:
+        parts.append(_in_splits(by_task(read(valid, options), kind), "valid"))
+    raw = join(parts, " and ".join(part.source for part in parts))
+    labels = raw.labels or ()
+    known = [row for row, label in enumerate(labels) if not is_unlabelled(label, empty_is_none=not kind.exclusive and kind.has_classes)]
+    table = _table(raw.select(known) if len(known) < len(raw) else raw, kind, None, reads, uncertain or "mask") if known else None
+    if table is not None and table.targets is not None and len(known) < len(raw):
+        targets = np.full((len(raw), *table.targets.shape[1:]), -1 if table.targets.dtype.kind == "i" else np.nan, table.targets.dtype)
+        targets[known] = table.targets
+        table = replace(table, targets=targets)
+    everything = _table(replace(raw, labels=None), kind, None, reads, None)
+    return everything if table is None else replace(everything, targets=table.targets, classes=table.classes)
+
+
+def _in_splits(raw: Raw, name: str) -> Raw:
+    """Return rows with a split for each: its own, or ``name``."""
+    return raw.with_split(name) if raw.splits is None else replace(raw, splits=[split_word(split) for split in raw.splits])
+
+
 def open_train_valid(
     train: Any,
     valid: Any = None,
@@ -119,7 +175,7 @@ def open_train_valid(
         columns: As in ``open_data``, for both sources.
         valid_split: Value of the split column that is held out, such as a fold ``"0"``.
         seed: Seed of a hold-out.
-        allow_leak: Allow files and groups with samples on both sides.
+        allow_leak: Allow files and groups with samples on both sides; they are logged, and stand in the record of a run.
         drop_other_classes: Drop samples whose label is none of ``classes``, instead of raising.
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; see ``Table``.
         label_columns: Columns of a table that hold the labels, one per class, with 0 and 1, empty where unknown.
@@ -133,7 +189,8 @@ def open_train_valid(
         is False.
 
     Raises:
-        DataError: If a class has no sample in train, there is one class only, or a group is on both sides.
+        DataError: If a class has no sample in train, or there is one class only.
+        LeakError: If a file or a group is on both sides.
     """
     if valid is False:
         more: dict[str, Any] = {"label_columns": label_columns, "uncertain": uncertain, "root": root}
@@ -160,9 +217,8 @@ def open_train_valid(
     warn_of_labels(tables[1], found=False)
     check_trainable(tables[0])
     equal_samples(tables[0])  # logs labels that contradict each other
-    if not allow_leak:
-        check_leak(*tables)
-    return _without_splits(*tables)
+    leak = check_leak(*tables, allow=allow_leak)
+    return _without_splits(tables[0], replace(tables[1], leak=leak))
 
 
 def _sides(raw: Raw, other: Raw | None, valid_split: str | None) -> tuple[Raw, Raw | None]:

@@ -1,4 +1,4 @@
-"""Splits into train and valid, stratified and by group, and checks for leaks between them."""
+"""Splits into train and valid, stratified and by group."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import logging
 import os
 import re
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from zoo.data.duplicates import content_keys, equal_samples, merged_groups
-from zoo.data.table import NO_GROUP, PIXELS, Array, Table, looks_like_valid, rows_of_split, split_word
-from zoo.errors import DataError, count, examples, fault_list
+from zoo.data.duplicates import equal_samples, merged_groups
+from zoo.data.table import Array, Table, looks_like_valid, rows_of_split, split_word
+from zoo.errors import DataError, count, examples
 
 SHARE = 0.2  # of the samples that is held out
 _REMEDY = "give a validation set, or train on everything with valid=False (--no-valid)"
@@ -201,54 +200,3 @@ def _folder_to_give(table: Table) -> str:
     items = table.inputs if isinstance(table.inputs, list) else []
     folders = {os.path.dirname(item) for item in items if isinstance(item, str)}  # noqa: PTH120  # ten times faster
     return f"; its images are in {len(folders)} folders of {os.path.commonpath(folders)!r}: give that one" if len(folders) > 1 else ""
-
-
-def check_leak(train: Table, valid: Table) -> None:
-    """Check that no file and no group is on both sides; group ids are compared by ``normal_group``.
-
-    Equal texts are only logged, as short messages often repeat, and so are equal samples in memory.
-
-    Raises:
-        DataError: Listing pairs of samples.
-    """
-    _check_same_inputs(train, valid)
-    if train.groups is None or valid.groups is None:
-        return
-    here, there = _by_group(train.groups), _by_group(valid.groups)
-    both = sorted(here.keys() & there.keys())
-    if both:
-        pairs = [_pair(train, here[group][0], valid, there[group][0]) for group in both[:4]]
-        rows = sum(len(there[group]) for group in both)
-        have = "has" if len(both) == 1 else "have"
-        headline = f"{count(len(both), 'group')} of {len(there)} in valid ({count(rows, 'sample')}) also {have} samples in train"
-        remedy = "Split by group (leave out the split column, or give valid_split=), or go on with allow_leak=True."
-        raise DataError(fault_list(headline, pairs, remedy))
-
-
-def _check_same_inputs(train: Table, valid: Table) -> None:
-    ours, theirs = content_keys(train, valid)
-    here = set(ours)
-    both = [row for row, key in enumerate(theirs) if key in here]
-    if not both:
-        return
-    overlap = f"{len(both)} of {count(len(valid), 'sample')} in valid {'is' if len(both) == 1 else 'are'} also in train"
-    names = [valid.name_of(row) for row in both]
-    if train.reads not in PIXELS or not any(
-        isinstance(valid.inputs, list) and isinstance(valid.inputs[row], str) for row in both
-    ):  # in memory: a trial, or on purpose
-        log.warning("%s, which flatters the validation metrics: %s", overlap, examples(names))
-        return
-    raise DataError(f"{overlap}: {examples(names)}. Give other validation data, or go on with allow_leak=True")
-
-
-def _pair(train: Table, row: int, valid: Table, other: int) -> str:
-    left, right = (train.groups or ())[row], (valid.groups or ())[other]
-    return f"group {left!r}: {train.name_of(row)} in train, group {right!r}: {valid.name_of(other)} in valid"
-
-
-def _by_group(groups: Sequence[str]) -> dict[str, list[int]]:
-    rows: dict[str, list[Any]] = defaultdict(list)
-    for row, group in enumerate(groups):
-        if not group.startswith(NO_GROUP):
-            rows[normal_group(group)].append(row)
-    return rows

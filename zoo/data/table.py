@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -111,6 +111,7 @@ class Table:
             with a label for each; the targets are an array of int64 arrays).
         ready_made: Whether float tensors are inputs of the network as they are, see ``zoo.data.images.float_tensors``.
         origin: The table whose frozen features these rows share, see ``shared_origin``; None for a table of its own.
+        leak: Of validation data what they share with the training data, see ``zoo.data.leaks``; None for nothing.
     """
 
     inputs: Sequence[Any]
@@ -122,6 +123,7 @@ class Table:
     reads: str = "image"
     ready_made: bool = False
     origin: Origin | None = None
+    leak: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)

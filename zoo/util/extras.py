@@ -6,7 +6,14 @@ from importlib.util import find_spec
 
 from zoo.errors import MissingExtraError
 
-MODULES = {"datasets": ("datasets",), "lora": ("peft",), "plots": ("matplotlib",), "tables": ("pandas", "pyarrow"), "tune": ("optuna",)}
+MODULES = {
+    "audit": ("cleanlab",),
+    "datasets": ("datasets",),
+    "lora": ("peft",),
+    "plots": ("matplotlib",),
+    "tables": ("pandas", "pyarrow"),
+    "tune": ("optuna",),
+}
 """The modules of each extra that brings no plugin."""
 
 

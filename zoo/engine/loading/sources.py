@@ -226,7 +226,7 @@ def check_targets(model: TaskModel, table: Table) -> None:
 
 
 def summary(table: Table | None) -> dict[str, Any] | None:
-    """Return the source and counts of a table, labels that are missing included, and a digest of the names and targets of its samples."""
+    """Return the source and counts of a table, labels that are missing and a leak included, and a digest of its names and targets."""
     if table is None:
         return None
     digest = hashlib.sha256()
@@ -241,4 +241,4 @@ def summary(table: Table | None) -> dict[str, Any] | None:
             digest.update("/".join(Path(name).parts[-2:]).encode() if isinstance(name, str | os.PathLike) else b"?")
     missing = table.missing()
     record = {"source": table.source, "samples": len(table), "classes": table.counts(), "sha256": digest.hexdigest()}
-    return record | ({"missing_labels": missing} if missing else {})
+    return record | ({"missing_labels": missing} if missing else {}) | ({"leak": dict(table.leak)} if table.leak else {})

@@ -98,6 +98,7 @@ def solve(
     *,
     device: torch.device,
     bias: bool = True,
+    penalty: float | None = None,
     poll: Callable[[], None] = lambda: None,
 ) -> Solution:
     """Return the optimal linear layer.
@@ -109,11 +110,13 @@ def solve(
         folds: Training and held-out rows of the folds that choose the penalty; without any it is ``WITHOUT_FOLDS``.
         device: Where ``loss`` computes.
         bias: Whether the layer has a bias.
+        penalty: The penalty, where it was chosen before; ``folds`` are then not used.
         poll: Called between two solutions; may raise to stop.
     """
     axes = Axes(features, centred=bias).to(device)
     everything = np.arange(len(features))
-    penalty = _chosen(axes, outputs, loss, folds, bias=bias, poll=poll) if folds else WITHOUT_FOLDS
+    if penalty is None:
+        penalty = _chosen(axes, outputs, loss, folds, bias=bias, poll=poll) if folds else WITHOUT_FOLDS
     solution = _optimum(axes, everything, outputs, loss, penalty, bias=bias, tolerance=EXACT, iterations=500)
     with torch.no_grad():
         total = float(loss(axes.rows @ solution[:-1] + solution[-1], everything))

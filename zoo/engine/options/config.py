@@ -255,7 +255,10 @@ class Config(BaseModel):
             "value of the split column that is held out, such as a fold", "`val`, `valid` or `validation`", section="Data", flag="VALUE"
         ),
     ] = None
-    allow_leak: Annotated[Switch, Option("go on where a group has samples on both sides", section="Data")] = False
+    allow_leak: Annotated[
+        Switch,
+        Option("go on where a file or a group has samples on both sides; the record of the run says so", section="Data", flag="-"),
+    ] = False
     drop_other_classes: Annotated[
         Switch,
         Option(

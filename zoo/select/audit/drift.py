@@ -1,0 +1,69 @@
+"""Drift between splits: a classifier that tells them apart (classifier two-sample test, Lopez-Paz & Oquab 2017)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from zoo.data.table import Array
+from zoo.select.audit.features import out_of_fold
+from zoo.select.audit.finding import Finding
+from zoo.select.audit.kept import Report
+from zoo.select.audit.shortcuts import auroc
+from zoo.select.audit.sources import Opened
+
+APART = 0.65  # AUROC above which two splits are different
+CERTAIN = 1e-3  # chance of such an AUROC without a difference
+MOST, FEWEST = 2000, 20  # samples of a split that are compared
+
+
+def drift(data: Opened, features: Array, *, seed: int, poll: Report) -> tuple[list[Finding], dict[str, Any]]:
+    """Return the splits whose features a linear classifier tells from those of train, and the AUROC of each.
+
+    Args:
+        data: All data.
+        features: Features of all rows, NaN where a row could not be read.
+        seed: Seed of the samples and the folds.
+        poll: Called now and then; may raise to stop.
+    """
+    figures: dict[str, Any] = {}
+    findings: list[Finding] = []
+    good, rng = np.isfinite(features).all(1), np.random.default_rng(seed)
+    first = data.names[0]
+    for name in data.names[1:]:
+        sides = [rng.permutation(np.flatnonzero(good & (data.splits == side)))[:MOST] for side in (first, name)]
+        if min(map(len, sides)) < FEWEST:
+            continue
+        rows = np.sort(np.concatenate(sides))
+        targets = (data.splits[rows] == name).astype(np.int64)
+        some = replace(data.table.select(rows), targets=targets, classes=(first, name))
+        shares = out_of_fold(features[rows], some, seed=seed, poll=poll)
+        known = np.isfinite(shares).all(1)
+        area = auroc(shares[known], targets[known])
+        chance = _chance(area, targets[known])
+        figures[name] = {"against": first, "auroc": round(area, 4), "p": chance, "samples": [len(side) for side in sides]}
+        findings += _finding(first, name, area, chance)
+    return findings, figures
+
+
+def _chance(area: float, targets: Array) -> float:
+    """Return the chance of an AUROC this high without a difference, by the normal approximation of Mann & Whitney (1947)."""
+    inside, total = int(targets.sum()), len(targets)
+    outside = total - inside
+    if not (inside and outside):
+        return 1.0
+    error = math.sqrt((total + 1) / (12 * inside * outside))
+    return 0.5 * math.erfc((area - 0.5) / error / math.sqrt(2))
+
+
+def _finding(first: str, name: str, area: float, chance: float) -> Iterator[Finding]:
+    if area > APART and chance < CERTAIN:
+        message = (
+            f"1 split unlike {first}: a linear classifier tells {name} from it with AUROC {area:.3f} (p = {chance:.1g}); "
+            f"what is measured on {first} may not hold there"
+        )
+        yield Finding("drift", "warning", message, 1)

@@ -1,0 +1,137 @@
+"""What one decoding of each image or volume tells: whether it can be read, its size, its values, a thumbnail, its corners."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from zoo.data.images.decode import decode
+from zoo.data.images.volumes import read_volume
+from zoo.data.table import PIXELS, Array, Table
+from zoo.data.unreadable_input import Unreadable
+from zoo.errors import CorruptInputError, MissingExtraError, ZooError
+from zoo.select.audit.kept import Arrays, Kept, Report, blockwise
+
+VERSION = 1  # of what is kept
+SIDE = 32  # of a thumbnail
+GRID = (8, 8, 16)  # of the thumbnail of a volume, which has as many values
+TEXT = "U200"
+_CORNER = 16  # a corner is this part of the shorter side
+_DECODED = 128  # least shorter side in pixels at which a JPEG is decoded
+_MAKE, _MODEL = 271, 272  # EXIF tags of a camera
+FACTS: Mapping[str, Any] = {"error": TEXT, "kind": TEXT, "camera": TEXT, "width": "i4", "height": "i4", "bytes": "i8"}
+
+
+def facts_of(table: Table, kept: Kept, report: Report) -> Arrays:
+    """Return the facts of each image or volume.
+
+    Returns:
+        ``error`` (why a sample cannot be read, else empty), ``kind`` (format and mode), ``camera``, ``width``, ``height``, ``bytes`` (0
+        where unknown), ``range`` ``(n, 4)`` (lowest and highest value, mean, standard deviation), ``thumb`` uint8 ``(n, 1024)`` and
+        ``corners`` ``(n, 8)`` (mean and standard deviation of each corner of an image).
+    """
+    return blockwise(table, f"facts {VERSION} {table.reads}", _block, kept, report) if table.reads in PIXELS else {}
+
+
+def _block(table: Table) -> Arrays:
+    rows = range(len(table))
+    if isinstance(table.inputs, list):  # decoders release the interpreter lock; datasets of the user's own may not be safe in threads
+        with ThreadPoolExecutor() as pool:
+            try:
+                found = list(pool.map(lambda row: _facts(table, row), rows))
+            except BaseException:  # such as Ctrl-C: do not wait for the rest
+                pool.shutdown(cancel_futures=True)
+                raise
+    else:
+        found = [_facts(table, row) for row in rows]
+    arrays = {name: np.asarray([one[name] for one in found], dtype=kind) for name, kind in FACTS.items()}
+    arrays["range"] = np.asarray([one["range"] for one in found], dtype=np.float32).reshape(-1, 4)
+    arrays["thumb"] = np.asarray([one["thumb"] for one in found], dtype=np.uint8).reshape(-1, SIDE * SIDE)
+    arrays["corners"] = np.asarray([one["corners"] for one in found], dtype=np.float32).reshape(-1, 8)
+    return arrays
+
+
+def _facts(table: Table, row: int) -> dict[str, Any]:
+    plain = {name: "" if kind == TEXT else 0 for name, kind in FACTS.items()}
+    facts: dict[str, Any] = plain | {"range": [np.nan] * 4, "thumb": np.zeros(SIDE * SIDE), "corners": [np.nan] * 8}
+    try:
+        source = table.inputs[row]
+        if isinstance(source, Unreadable):
+            raise CorruptInputError(source.reason)
+        return facts | (_of_volume(source) if table.reads == "volume" else _of_image(source))
+    except MissingExtraError:
+        raise
+    except ZooError as error:
+        return facts | {"error": str(error)}
+    except Exception as error:  # a dataset of the user's own may raise anything
+        return facts | {"error": f"{type(error).__name__}: {error}"}
+
+
+def _of_image(source: Any) -> dict[str, Any]:
+    if hasattr(source, "detach") and source.is_floating_point():
+        image = _of_tensor(source.detach().cpu().numpy())
+    else:
+        image = decode(source, at_least=_DECODED)
+    grey = image.convert("L")
+    pixels = np.asarray(grey, dtype=np.float32)
+    side = max(2, min(pixels.shape) // _CORNER)
+    corners = [pixels[rows, columns] for rows in (slice(side), slice(-side, None)) for columns in (slice(side), slice(-side, None))]
+    values = np.asarray(image, dtype=np.float32)
+    return {
+        **_header(source, image),
+        "range": [values.min(), values.max(), values.mean(), values.std()],
+        "thumb": np.asarray(grey.resize((SIDE, SIDE), PIL.Image.Resampling.BOX)).reshape(-1),
+        "corners": [value for corner in corners for value in (corner.mean(), corner.std())],
+    }
+
+
+def _of_tensor(values: Array) -> PIL.Image.Image:
+    """Return a ready-made float tensor as a grey image, its range stretched to 0 … 255."""
+    if not np.isfinite(values).all():
+        raise CorruptInputError("it has values that are not finite")
+    flat = values.mean(0) if values.ndim == 3 else values
+    spread = float(flat.max() - flat.min()) or 1.0
+    return PIL.Image.fromarray(np.rint((flat - flat.min()) * 255 / spread).astype(np.uint8))
+
+
+def _header(source: Any, image: PIL.Image.Image) -> dict[str, Any]:
+    """Return the size, the kind and the camera of an image; of one that Pillow does not open the size as it was decoded."""
+    found: dict[str, Any] = {"width": image.width, "height": image.height, "kind": image.mode, "bytes": 0, "camera": ""}
+    if isinstance(source, Mapping):
+        source = source["bytes"] if source.get("bytes") is not None else source.get("path")
+    with suppress(Exception):  # what cannot be told is left out: the image itself was read
+        if isinstance(source, str | os.PathLike):
+            found["bytes"] = Path(source).stat().st_size
+        stream = io.BytesIO(source) if isinstance(source, bytes) else source
+        with nullcontext(stream) if isinstance(stream, PIL.Image.Image) else PIL.Image.open(stream) as opened:
+            exif = opened.getexif()
+            camera = [str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKE, _MODEL)]
+            found |= {"width": opened.width, "height": opened.height, "kind": f"{opened.format or ''} {opened.mode}".strip()}
+            found["camera"] = " ".join(filter(None, camera))[:200]
+    return found
+
+
+def _of_volume(source: Any) -> dict[str, Any]:
+    import torch
+
+    values = read_volume(source, 0)[0]
+    low, high = np.percentile(values, (1, 99))
+    scaled = np.clip((values.mean(0) - low) / (float(high - low) or 1.0), 0, 1)
+    small = torch.nn.functional.interpolate(torch.from_numpy(np.ascontiguousarray(scaled))[None, None], GRID, mode="area")
+    size = Path(source).stat().st_size if isinstance(source, str | os.PathLike) else 0
+    return {
+        "width": values.shape[3],
+        "height": values.shape[2],
+        "kind": "x".join(map(str, values.shape[1:])),
+        "bytes": size,
+        "range": [values.min(), values.max(), values.mean(), values.std()],
+        "thumb": np.rint(small.numpy().reshape(-1) * 255),
+    }

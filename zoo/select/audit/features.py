@@ -1,0 +1,90 @@
+"""Pooled features of a backbone for all rows, and probabilities that a probe on them gives to rows that it was not fitted on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from zoo.data.folds import folds_of
+from zoo.data.table import Array, Table
+from zoo.engine.cache.feature_memo import feature_memo, model_key, table_key
+from zoo.engine.inference.inference_options import InferenceOptions
+from zoo.engine.inference.output_blocks import run_blocks
+from zoo.engine.optim.head_solver import Rows, solve
+from zoo.models.task_model import TaskModel
+from zoo.select.audit.kept import Arrays, Kept, Report, blockwise
+
+MOST_CHOSEN = 5000  # rows on which the penalty of the probe is chosen
+
+
+def features_of(model: TaskModel, table: Table, options: InferenceOptions, kept: Kept, report: Report) -> Array:
+    """Return pooled features ``(n, dim)``; NaN for a row that could not be read.
+
+    They are shared with other checks in this process and, in blocks, with later ones in the same folder.
+    """
+    prefix, samples = model_key(model, len(model.groups)), table_key(table)
+    key = f"check/{prefix}/{samples}/{options}" if prefix and samples else ""
+    values: Array | None = feature_memo().get(key)
+    if values is None:
+
+        def block(some: Table) -> Arrays:
+            parts: list[Array] = []
+            run_blocks(model, some, model.embed_batch, options, each=lambda one: parts.append(one.outputs), poll=lambda: report(0))
+            width = max(part.shape[1] for part in parts)
+            filled = [part if part.shape[1] == width else np.full((len(part), width), np.nan, np.float32) for part in parts]
+            return {"features": np.concatenate(filled)}
+
+        what = f"features {prefix} {options}" if prefix else ""
+        values = np.asarray(blockwise(table, what, block, kept, report)["features"])
+        feature_memo().put(key, values, values.nbytes)
+    return values
+
+
+def out_of_fold(features: Array, table: Table, *, seed: int, poll: Report) -> Array:
+    """Return probabilities ``(n, classes)`` of the optimum of a linear head, for each row from folds without it and without its group.
+
+    Everything, the scale of the features too, comes from the rows of the other folds. Rows of a class that is in one fold only are
+    NaN.
+
+    Args:
+        features: Finite features ``(n, dim)`` of the rows.
+        table: Single-label rows.
+        seed: Seed of the folds.
+        poll: Called now and then; may raise to stop.
+    """
+    targets, values = torch.as_tensor(table.targets), torch.from_numpy(features)
+    classes, cpu = len(table.classes), torch.device("cpu")
+    found = np.full((len(table), classes), np.nan, dtype=np.float64)
+
+    def fitted(rows: Array, *, penalty: float | None) -> tuple[torch.Tensor, torch.Tensor, float]:
+        some = table.select(rows)
+        mine = targets[torch.from_numpy(rows)]
+
+        def loss(logits: torch.Tensor, chosen: Rows) -> torch.Tensor:
+            return torch.nn.functional.cross_entropy(logits, mine[torch.from_numpy(chosen)], reduction="sum")
+
+        folds = folds_of(some, seed) if penalty is None else ()
+        solved = solve(values[torch.from_numpy(rows)], classes, loss, folds, device=cpu, penalty=penalty, poll=lambda: poll(0))
+        assert solved.bias is not None, "the layer has a bias"
+        return solved.weight, solved.bias, solved.penalty
+
+    for train, held in folds_of(table, seed):
+        sample = np.random.default_rng(seed).permutation(train)[:MOST_CHOSEN]
+        penalty = fitted(np.sort(sample), penalty=None)[2]
+        weight, bias, _ = fitted(train, penalty=penalty)
+        logits = values[torch.from_numpy(held)] @ weight.T + bias
+        found[held] = logits.double().softmax(1).numpy()
+        poll(0)
+    return found
+
+
+def with_equal_as_groups(table: Table, equal: list[list[int]]) -> Table:
+    """Return a table without groups in which equal samples are one, so that no fold divides them."""
+    if table.groups is not None or not equal:
+        return table
+    numbers = np.arange(len(table))
+    for rows in equal:
+        numbers[rows] = rows[0]
+    return replace(table, groups=tuple(f"sample {number}" for number in numbers))

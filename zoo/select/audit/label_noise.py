@@ -1,0 +1,72 @@
+"""Labels that are likely wrong, by confident learning (Northcutt et al. 2021) as cleanlab has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from zoo.data.table import Array, Table
+from zoo.errors import count, examples
+from zoo.select.audit.finding import Finding, found
+from zoo.select.audit.sources import Opened
+from zoo.util.extras import require_extra
+
+SURE = 0.8  # accuracy of the probe, below which its doubts mean little
+
+
+def suspects(probabilities: Array, targets: Array) -> Array:
+    """Return the rows whose label is likely wrong, the least plausible first.
+
+    Args:
+        probabilities: ``(n, classes)`` from a model that was not fitted on the row; rows with NaN are passed over.
+        targets: The given labels ``(n,)``.
+
+    Raises:
+        MissingExtraError: If cleanlab is not installed.
+    """
+    require_extra("audit", "finding wrong labels")
+    from cleanlab.filter import find_label_issues  # type: ignore[import-not-found,unused-ignore]  # an extra
+
+    known = np.flatnonzero(np.isfinite(probabilities).all(1))
+    present = np.unique(targets[known])
+    if len(present) < 2:
+        return np.empty(0, dtype=np.int64)
+    shares = probabilities[np.ix_(known, present)]
+    shares = shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)
+    labels = np.searchsorted(present, targets[known])
+    ranked = find_label_issues(labels, shares, return_indices_ranked_by="self_confidence", n_jobs=1)
+    return np.asarray(known[np.asarray(ranked, dtype=np.int64)])
+
+
+def wrong_labels(data: Opened, rows: Array, some: Table, probabilities: Array) -> tuple[list[Finding], dict[str, Any]]:
+    """Return the likely wrong labels, and figures.
+
+    Args:
+        data: All data.
+        rows: The rows of ``data`` that ``some`` has.
+        some: The rows that the probabilities are of.
+        probabilities: See ``suspects``.
+    """
+    targets = np.asarray(some.targets)
+    ranked = suspects(probabilities, targets)
+    known = np.isfinite(probabilities).all(1)
+    right = probabilities[known].argmax(1) == targets[known]
+    figures = {"samples": int(known.sum()), "suspects": len(ranked), "probe_accuracy": float(right.mean()) if known.any() else None}
+    return list(_finding(data, rows, some, probabilities, ranked, float(right.mean()) if known.any() else 0.0)), figures
+
+
+def _finding(data: Opened, rows: Array, some: Table, probabilities: Array, ranked: Array, accuracy: float) -> Iterator[Finding]:
+    if not len(ranked):
+        return
+    likely = probabilities[ranked].argmax(1)
+    captions = [
+        f"{some.classes[given]}, or {some.classes[other]} ({share:.2f})?"
+        for given, other, share in zip(np.asarray(some.targets)[ranked], likely, probabilities[ranked, likely], strict=True)
+    ]
+    named = examples([f"{data.table.name_of(int(rows[row]))} ({caption})" for row, caption in zip(ranked, captions, strict=True)])
+    weak = f" The probe is right on {accuracy:.0%} of the samples only: a stronger backbone finds fewer and better"
+    doubt = weak if accuracy < SURE else ""
+    message = f"{count(len(ranked), 'label')} of {len(some)} may be wrong, the least plausible first: {named}; look at them.{doubt}"
+    yield found("labels", "warning", message, rows[ranked][:, None], captions)
