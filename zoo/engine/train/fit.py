@@ -46,6 +46,7 @@ from zoo.engine.train.trainer import Training
 from zoo.errors import OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.saved.tensors import read_state
+from zoo.tasks.find import find_task
 from zoo.util.atomic_write import remove_parts
 
 log = logging.getLogger("zoo")
@@ -217,6 +218,8 @@ def _train(
                 training.run(saved)
             chosen = ranks.gather(supervised.thresholds)[0]
             model.thresholds = chosen and tuple(chosen)
+            if find_task(model.task).thresholded and not chosen:
+                log.info("labels are predicted above 0.5: no validation data or solved head could choose thresholds")
         learned = not kept_before_tuning(training.state.history, training.best)
         switch_off(model, config, folder if ranks.main else None, learned=learned)
     return _finish(model, training, folder, record)
