@@ -27,7 +27,7 @@ from zoo.engine.options.option_types import (
     weights_by_class,
 )
 from zoo.engine.options.recipe import COUPLED, DECIDED, SCHEDULES, TRAINS, Phase, Recipe, batch_size_for
-from zoo.engine.options.recipes import resolve_recipe
+from zoo.engine.options.recipes import default_recipe, earlier_default, resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
 from zoo.models.misplaced import MISPLACED, remedies
 from zoo.tasks.find import find_task
@@ -204,7 +204,7 @@ class Config(BaseModel):
         Option(
             "metric that chooses the kept epoch: `accuracy`, `balanced_accuracy`, `macro_f1`, `auroc`, `map`, `mae`, `loss` …, or one of "
             "your [own](own-parts.md#metrics)",
-            "of the task",
+            "of the task; for unequal classes see [defaults.md](defaults.md#the-monitor)",
             waits=True,
         ),
     ] = None
@@ -482,14 +482,24 @@ def sized_for(config: Config, samples: int) -> Config:
     return config.model_copy(update={"recipe": recipe, "batch_size": config.batch_size or size})
 
 
-def as_begun(config: Config, theirs: Mapping[str, Any]) -> Config:
-    """Return the configuration with the phases and sizes that an earlier version began a run with, so that it can go on.
+def as_begun(config: Config, theirs: Mapping[str, Any], task: str = "single-label") -> Config:
+    """Return the configuration with the recipe, phases, sizes and monitor that a run was begun with, so that it can go on.
+
+    Recipes change with versions, and the monitor with the data, where none is named.
 
     Args:
         config: The configuration of today.
-        theirs: That of the run, as ``to_dict`` of that version gave it.
+        theirs: That of the run, as ``to_dict`` of its version gave it.
+        task: Name of the task.
     """
     recorded = theirs["recipe"]
+    if config.monitor is None and theirs.get("monitor") in find_task(task).monitors:
+        config = config.model_copy(update={"monitor": theirs["monitor"]})
+    earlier = earlier_default(task)
+    if earlier and (recorded["name"], recorded["lr"]) == (earlier.name, earlier.lr) and config.recipe == default_recipe(task):
+        decided = [name for name in DECIDED if name in Config.model_fields and name != "epochs"]
+        unsaid = [name for name in decided if getattr(config, name) == getattr(config.recipe, name)]
+        config = config.model_copy(update={"recipe": earlier, **{name: getattr(earlier, name) for name in unsaid}})
     if recorded["name"] != config.recipe.name or all("least_steps" in phase for phase in recorded["phases"]):
         return config
     phases = tuple(Phase(**phase) for phase in recorded["phases"])  # whose fields of today are off by default
