@@ -13,6 +13,7 @@ from zoo.engine.options.augment_options import AUGMENT_FIELDS
 from zoo.engine.options.begun import as_begun, option_differences
 from zoo.engine.options.config import Config, sized_for
 from zoo.engine.options.recipe import Phase, Recipe
+from zoo.engine.options.recipes import RECIPES, default_recipe
 from zoo.engine.options.resolve import TORCH_OPTIMIZERS, resolve
 from zoo.errors import OptionError
 
@@ -238,6 +239,25 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_began(heads: str) -> None:
     assert begun.solve_head == (heads == "solved")
     assert as_begun(today, today.to_dict()) is today
     assert as_begun(resolve("full", {}), theirs).recipe.name == "full"
+
+
+def test_a_run_keeps_the_monitor_that_it_began_with() -> None:
+    today, chosen = resolve("full", {}), resolve("full", {"monitor": "macro_f1"})
+    assert as_begun(today, {**today.to_dict(), "monitor": "auroc"}).monitor == "auroc"
+    assert as_begun(today, today.to_dict()).monitor is None
+    assert as_begun(chosen, {**today.to_dict(), "monitor": "auroc"}).monitor == "macro_f1"
+    assert option_differences(chosen.to_dict(), today.to_dict()) == ["monitor was None and is 'macro_f1'"]
+
+
+def test_a_run_on_words_that_began_with_the_earlier_default_keeps_it() -> None:
+    task = "token-classification"
+    today = resolve(default_recipe(task), {"warmup": 0.2}, task=task)
+    theirs = resolve(dataclasses.replace(RECIPES["full"], lr=1e-4), {"warmup": 0.2}, task=task).to_dict()
+    begun = as_begun(today, theirs, task)
+    assert (begun.recipe.name, begun.lr, begun.layer_decay, begun.warmup) == ("full", 1e-4, 1.0, 0.2)
+    assert option_differences(begun.to_dict(), theirs) == []
+    named = resolve("full", {"warmup": 0.2}, task=task)
+    assert as_begun(named, theirs, task).lr == named.lr
 
 
 def test_a_configuration_cannot_be_changed() -> None:

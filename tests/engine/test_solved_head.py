@@ -19,9 +19,10 @@ from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.optim import head_solver
-from zoo.engine.optim.head_solver import WITHOUT_FOLDS, solve
+from zoo.engine.optim.head_solver import WITHOUT_FOLDS, peak_bytes, solve
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.engine.options.resolve import resolve
+from zoo.engine.runtime.memory_profile import footprint
 from zoo.errors import TrainingError
 
 CPU = torch.device("cpu")
@@ -117,6 +118,52 @@ def test_held_out_accuracy_is_at_least_that_of_scikit_learn() -> None:
             .score(x[60:], y[60:])
         )
     assert np.mean(mine) > np.mean(peers) - 0.005
+
+
+@pytest.mark.parametrize(("samples", "dim", "classes"), [(8_000, 64, 5), (1_000, 200, 40), (200, 1_000, 5)])
+def test_the_peak_of_memory_is_below_its_bound(samples: int, dim: int, classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"BLOCK": 2**16, "STRONGEST": 3.0, "WEAKEST": 1.0}.items():
+        monkeypatch.setattr(head_solver, name, value)
+    x, y = clusters(samples, dim, classes)
+    features = torch.tensor(x)
+    with footprint(CPU) as measured:
+        solve(features, classes, of_classes(y), folds(y)[:2], device=CPU)
+    bound = peak_bytes(samples, dim, classes) - features.nbytes  # which were there before
+    assert bound / 6 < measured.peak <= bound
+
+
+def test_logits_of_held_out_samples_are_those_of_heads_that_never_saw_them() -> None:
+    x, y = clusters(90, 6)
+    parts = folds(y)[:4]
+    found = solve(torch.tensor(x), 3, of_classes(y), parts, device=CPU, held_out=True)
+    assert found.held_out is not None
+    for train, held in parts:
+        peer = LogisticRegression(C=1 / found.penalty, max_iter=5000, tol=1e-8).fit(scaled(x, x)[train], y[train])
+        mine = torch.softmax(found.held_out[torch.from_numpy(held)], 1).numpy()
+        assert np.abs(mine - peer.predict_proba(scaled(x, x)[held])).max() < 5e-2  # folds are solved less exactly
+    unseen = sorted({*range(90)} - {row for _, held in parts for row in held})
+    assert found.held_out[unseen].isnan().all()
+    assert solve(torch.tensor(x), 3, of_classes(y), parts, device=CPU).held_out is None
+
+
+def test_each_label_has_the_penalty_that_it_would_have_alone() -> None:
+    x, y = clusters(120, 12, spread=1.0, scales=2.0)
+    chance = np.random.default_rng(0).random(120) < 0.2
+    rows = np.stack([y == 0, chance], 1).astype(np.float32)
+    parts = folds(y)
+
+    def of_labels(rows: Any, by: str) -> Any:
+        targets = torch.tensor(rows)
+        add = (lambda values: values.sum()) if by == "sum" else (lambda values: values.sum(0))
+        return lambda logits, at: add(functional.binary_cross_entropy_with_logits(logits, targets[torch.from_numpy(at)], reduction="none"))
+
+    together = solve(torch.tensor(x), 2, of_labels(rows, "sum"), parts, device=CPU, by_output=of_labels(rows, "each"))
+    alone = [solve(torch.tensor(x), 1, of_labels(rows[:, [k]], "sum"), parts, device=CPU) for k in range(2)]
+    assert alone[1].penalty > 10 * alone[0].penalty
+    assert together.penalty == pytest.approx((alone[0].penalty * alone[1].penalty) ** 0.5, rel=1e-6)
+    for k, other in enumerate(alone):
+        logits = [torch.tensor(x) @ found.weight.T + found.bias for found in (together, other)]
+        assert float((logits[0][:, [k]] - logits[1]).abs().max()) < 0.05
 
 
 def fit(net: Any, out: Path, train: Any = None, valid: Any = None, **options: Any) -> Any:

@@ -20,9 +20,11 @@ from tests.engine.tiny import count_samples, difference, values
 from tests.toy_text import ToyTextPlugin
 from zoo.data.folds import folds_of
 from zoo.data.open import open_data
+from zoo.data.texts.encode import TextWindow
 from zoo.data.texts.token_ids import TextSamples, fit_lengths
-from zoo.engine.cache.labelled_words import word_table
-from zoo.engine.train import supervised
+from zoo.engine.cache.labelled_words import word_features, word_table
+from zoo.engine.optim import solved_head
+from zoo.engine.options.recipes import RECIPES, default_recipe
 from zoo.errors import TrainingError
 from zoo.registry.registry import Registry, use_registry
 
@@ -124,6 +126,37 @@ def test_long_sentences_are_probed_cut_and_in_windows(tmp_path: Path) -> None:
         assert np.isfinite(run.history[0]["train_loss"])
 
 
+def test_words_of_overlaps_count_as_in_the_loss_of_a_batch(tmp_path: Path) -> None:
+    long = [words * 6 for words in tagged(8)[0]], [tags * 6 for tags in tagged(8)[1]]
+    net, options = model(dropout=0.0), {"overflow": "windows", "max_length": 8}
+    (solved,) = fit(net, tmp_path / "solved", long, **options).history
+    (still,) = fit(net, tmp_path / "still", long, epochs=1, lr=1e-12, batch_size=1000, **options).history
+    assert "lr" in still
+    assert still["train_loss"] == pytest.approx(solved["train_loss"], rel=1e-4)
+
+
+def test_windows_and_sentences_without_a_word_that_is_read_have_no_rows() -> None:
+    net = model()
+    tokenizer = zoo.data.texts.tokenizers.open_tokenizer(net.inputs)
+    ((encoding, words),) = tokenizer.encode_words([["sun", "fox"]], 24)
+    windows = [TextWindow(0, 0, 2, encoding, words), TextWindow(0, 2, 3, encoding, [None] * len(words)), TextWindow(1, 0, 1, encoding, [])]
+    targets = np.empty(3, dtype=object)
+    targets[:] = [np.array([2, 0]), np.array([2, 2, 1]), np.array([1])]
+    table = open_data(tagged(3), task="token-classification", reads="words", classes=TAGS)
+    samples = TextSamples(dataclasses.replace(table, inputs=windows, targets=targets), net.inputs)
+    outputs = [np.ones((2, 4), np.float32), np.full((3, 4), np.nan, np.float32), np.full((1, 4), np.nan, np.float32)]
+    found, rows = word_features(outputs, samples), word_table(samples)
+    assert found.tolist() == np.ones((2, 4)).tolist()
+    assert rows.inputs == ["word 0 of row 0", "word 1 of row 0"]
+    assert rows.targets.tolist() == [2, 0]  # type: ignore[union-attr]
+
+
+def test_sentences_without_tokens_are_left_out_among_others(tmp_path: Path) -> None:
+    words, tags = tagged(20)
+    found = [fit(model(), tmp_path / str(len(more)), (words + more, tags + [["O"] * 3 for _ in more])) for more in ([], [[""] * 3] * 2)]
+    assert found[0].history[0]["train_loss"] == pytest.approx(found[1].history[0]["train_loss"], abs=0.02)
+
+
 def test_class_weights_count(tmp_path: Path) -> None:
     found = []
     for name, weights in (("plain", None), ("weighted", {"B-Animal": 50.0, "I-Animal": 1.0, "O": 1.0})):
@@ -154,10 +187,27 @@ def test_words_without_tokens_are_named(tmp_path: Path) -> None:
         fit(model(), tmp_path / "run", empty)
 
 
-def test_a_larger_problem_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervised, "MAX_WORK", 100)
+@pytest.mark.parametrize("limit", ["MAX_WORK", "MAX_BYTES"])
+def test_a_larger_problem_is_trained(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solved_head, limit, 100)
     run = fit(model(), tmp_path / "run", epochs=2)
     assert ["lr" in record for record in run.history] == [True, True]
+
+
+def test_words_are_tuned_from_the_solved_head_at_one_rate_by_default(tmp_path: Path) -> None:
+    recipe = default_recipe("token-classification")
+    assert [phase.solve for phase in recipe.phases] == [True, False]
+    assert recipe.layer_decay == 1.0
+    assert recipe.lr * recipe.phases[1].lr == pytest.approx(3e-4)
+    run = fit(model(), tmp_path / "run", recipe=None, epochs=3)
+    assert ["penalty" in record for record in run.history] == [True, False, False]
+
+
+def test_a_run_that_began_with_the_earlier_default_goes_on_with_it(tmp_path: Path) -> None:
+    earlier = dataclasses.replace(RECIPES["full"], lr=1e-4)
+    run = fit(model(), tmp_path / "run", recipe=earlier, epochs=1)
+    again = fit(model(), tmp_path / "run", recipe=None, epochs=1, resume=True)
+    assert again.history == run.history
 
 
 def test_two_phases_start_from_the_solved_head(tmp_path: Path) -> None:

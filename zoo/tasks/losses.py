@@ -53,6 +53,14 @@ def binary(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, sm
     return functional.binary_cross_entropy_with_logits(logits, smooth, known, pos_weight=weights, reduction="sum")
 
 
+def binary_by_label(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+    """Return the losses ``(labels,)`` whose sum is ``binary``."""
+    from torch.nn import functional
+
+    smooth, known = _known(targets, smoothing)
+    return functional.binary_cross_entropy_with_logits(logits, smooth, known, pos_weight=weights, reduction="none").sum(0)
+
+
 def focal_labels(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
     """Return the sum of the focal losses of all known labels (Lin et al. 2017, without their alpha); arguments as in ``binary``."""
     from torch.nn import functional

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.tasks.label_sets import encode_sets, parse_sets
-from zoo.tasks.losses import LABELS
+from zoo.tasks.losses import LABELS, binary_by_label
 from zoo.tasks.scores import area, mean, precision, ranked, sigmoid
 from zoo.tasks.task import Array, Task
 
@@ -25,6 +25,7 @@ class MultiLabel(Task):
 
     name = "multi-label"
     losses = LABELS
+    losses_by_output = staticmethod(binary_by_label)
     monitors = ("map", "macro_f1", "micro_f1", "auroc", "loss")
     empty_is_none = True
     partial = True

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+SKEWED = 4.0  # from this ratio of the commonest class to the mean of the others (80 % of two), accuracy hardly sees the others
+
+
 class SingleLabel(Task):
     """Cross entropy on class indices ``(batch,)`` or probabilities ``(batch, classes)``; predicts the likeliest class.
 
@@ -66,6 +69,17 @@ class SingleLabel(Task):
             "majority": float(support.max() / len(targets)),
         }
         return result | _auroc(logits, targets, present)
+
+    def default_monitor(self, targets: Array, *, medical: bool = False) -> str:
+        """Return accuracy; for unequal classes and medical samples auroc of two classes and balanced_accuracy of more."""
+        counts = np.bincount(np.asarray(targets, dtype=np.int64))
+        counts = counts[counts > 0]
+        if len(counts) < 2:
+            return self.monitors[0]
+        others = (counts.sum() - counts.max()) / (len(counts) - 1)
+        if not medical and counts.max() < SKEWED * others:
+            return self.monitors[0]
+        return "auroc" if len(counts) == 2 else "balanced_accuracy"
 
     def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
         """Return loss, accuracy, balanced_accuracy, macro_f1 and auroc for each row of weights."""

@@ -23,7 +23,7 @@ class Task:
 
     Attributes:
         name: Name for ``adapt(task=…)``.
-        monitors: Metrics that may choose the best epoch; the first is the default.
+        monitors: Metrics that may choose the best epoch; the first is the default, see ``default_monitor``.
         lower_is_better: Monitors whose lowest value is the best.
         head: The default head.
         per_token: Whether each token of a text has logits and a target.
@@ -37,6 +37,7 @@ class Task:
         partial: Whether some labels of a sample may be missing: NaN in its row of the targets, -1 from ``encode`` for an uncertain one.
         recipe: The default recipe, with the fields that differ; None for the general default.
         losses: Losses that a run can select by name, see ``zoo.tasks.losses``; the first is the task's own.
+        losses_by_output: The losses ``(outputs,)`` that a convex loss adds up, where each output has one of its own; else None.
         convex: Whether the task's own loss is convex in the logits though it is none of ``losses``.
         useless: Options of a run without effect, with the reason.
         card: Name on the model card, by modality.
@@ -57,6 +58,7 @@ class Task:
     partial: ClassVar[bool] = False
     recipe: ClassVar[tuple[str, Mapping[str, Any]] | None] = None
     losses: ClassVar[Mapping[str, NamedLoss]] = MappingProxyType({})
+    losses_by_output: ClassVar[NamedLoss | None] = None
     convex: ClassVar[bool] = False
     useless: ClassVar[Mapping[str, str]] = MappingProxyType({})
     card: ClassVar[Mapping[str, str]] = MappingProxyType({"image": "image-classification", "text": "text-classification"})
@@ -131,6 +133,15 @@ class Task:
             classes: Names of the classes.
         """
         raise TypeError(f"task {self.name!r} has no metrics()")
+
+    def default_monitor(self, targets: Array, *, medical: bool = False) -> str:
+        """Return the metric that chooses the best epoch unless one is named.
+
+        Args:
+            targets: Those of the training data.
+            medical: Whether the samples are medical images or volumes.
+        """
+        return self.monitors[0]
 
     def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
         """Return each metric for each row of ``weights`` ``(draws, n)``, for confidence intervals; None if the task has none.

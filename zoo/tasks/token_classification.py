@@ -30,8 +30,8 @@ class TokenClassification(Task):
     per_token = True
     least_outputs = 2
     convex = True
-    # A head on frozen features classifies single words poorly.
-    recipe: ClassVar[tuple[str, Mapping[str, Any]] | None] = ("full", MappingProxyType({"lr": 1e-4}))
+    # One rate for all groups: with a decay the lower ones learn too little about single words. See docs/defaults.md.
+    recipe: ClassVar[tuple[str, Mapping[str, Any]] | None] = ("layer-decay", MappingProxyType({"layer_decay": 1.0}))
     useless: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"balanced_sampling": "it draws whole samples, and a sentence has labels of several classes; use class_weights"}
     )

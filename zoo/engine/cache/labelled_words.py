@@ -25,14 +25,19 @@ def word_features(outputs: Outputs, samples: TextSamples) -> Tensor:
     Raises:
         TrainingError: If there is no such word.
     """
-    found = [rows[samples.words(index)] for index, rows in enumerate(outputs)]
-    if not sum(map(len, found)):
+    words = [samples.words(index) for index in range(len(samples))]
+    total = sum(map(len, words))
+    if not total:
         source, number = samples.table.source, len(samples.table)
         raise TrainingError(
             f"{source}: none of the {number} sentences has a word that is read, so no head can be fitted; "
             "look at the tokenizer, and at max_length"
         )
-    return torch.from_numpy(np.concatenate(found).astype(np.float32, copy=False))
+    place, found = 0, torch.empty(total, next(len(rows[0]) for rows in outputs if len(rows)))
+    for rows, read in zip(outputs, words, strict=True):
+        found[place : place + len(read)] = torch.from_numpy(np.asarray(rows, dtype=np.float32)[read])
+        place += len(read)
+    return found
 
 
 def word_table(samples: TextSamples) -> Table:

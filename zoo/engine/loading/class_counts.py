@@ -1,4 +1,4 @@
-"""Warnings before training about classes that are too rare to be learnt or measured."""
+"""Numbers of samples per class: warnings before training about rare ones, and the metric that chooses the epoch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
 FEW = 5  # samples of a class
+MEDICAL = (".dcm", ".dicom", ".nii", ".nii.gz")  # endings of files
 EXTREME = 100.0  # ratio of the largest class weight to the smallest
 
 
@@ -48,6 +49,28 @@ def warn_of_rare_classes(task: Task, train: Table, valid: Table | None, class_we
             names, numbers = list(counts), list(counts.values())
             line = "class_weights='balanced' weighs %r (%s) %.0f times as much as %r (%s); give weights of your own to limit that"
             log.warning(line, names[high], count(numbers[high], "sample"), ratio, names[low], count(numbers[low], "sample"))
+
+
+def monitor_of(task: Task, train: Table, valid: Table | None) -> str | None:
+    """Return the metric that chooses the kept epoch where that is not the task's first one, and log the reason; else None.
+
+    Args:
+        task: The task.
+        train: Training data, whose classes decide.
+        valid: Validation data, on which it must have a value; None if there are none.
+    """
+    if valid is None or task.per_token or train.targets is None:
+        return None
+    medical = train.reads == "volume" or (len(train) > 0 and str(train.inputs[0]).lower().endswith(MEDICAL))
+    found = task.default_monitor(np.asarray(train.targets), medical=medical)
+    if found == task.monitors[0] or len([number for number in valid.counts().values() if number]) < 2:
+        return None
+    counts = train.counts()
+    commonest = max(counts, key=lambda name: counts[name])
+    share = f"{100 * counts[commonest] / sum(counts.values()):.0f} % of the training samples are {commonest!r}"
+    line = "epochs are compared by %s, as %s; another metric is chosen by monitor (%s)"
+    log.info(line, found, f"the samples are medical, and {share}" if medical else share, task.monitors[0])
+    return found
 
 
 def _have(names: list[str]) -> str:

@@ -8,20 +8,25 @@ features there are only as many unknowns as samples.
 
 The penalties are tried from the strongest down, each from the solution before it (Friedman et al. 2010), until the held-out loss
 rises. Of those whose loss is within one standard error of the lowest the strongest is taken (Breiman et al. 1984), because accuracy
-suffers less from too strong a penalty than the loss does, and the lowest loss of few samples is chance.
+suffers less from too strong a penalty than the loss does, and the lowest loss of few samples is chance. Where each output has a loss of
+its own, it has a penalty of its own: a rare label needs a stronger one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
+Folds = Sequence[tuple[Rows, Rows]]
 Loss = Callable[[Tensor, Rows], Tensor]
 """From logits ``(rows, outputs)`` and the indices of their rows to the sum of their losses."""
 
@@ -31,6 +36,7 @@ RISES = 2  # penalties in a row without a lower held-out loss, after which no we
 EXACT, ROUGH = 2e-3, 2e-2  # largest gradient at the optimum and in a fold, times the root of the number of rows
 CURVATURE = 0.25  # of a binary cross entropy at most; scales the axes
 HISTORY, LINE_SEARCH = 20, "strong_wolfe"
+BLOCK = 2**21  # values of the features that are computed with in float64 at a time
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,28 @@ class Solution:
     Attributes:
         weight: ``(outputs, features)``.
         bias: ``(outputs,)``, or None.
-        penalty: Weight of half the squared weights of scaled features, beside the sum of the losses.
+        penalty: Weight of half the squared weights of scaled features, beside the sum of the losses; of several, the geometric mean.
         loss: Sum of the training losses.
+        held_out: Logits ``(samples, outputs)`` of each sample by the layer of the fold that held it out, NaN where none did; or None.
     """
 
     weight: Tensor
     bias: Tensor | None
     penalty: float
     loss: float
+    held_out: Tensor | None = None
+
+
+def peak_bytes(samples: int, dim: int, outputs: int) -> int:
+    """Return the most memory that ``solve`` takes with its features, in bytes; at most a few times too much.
+
+    The features count twice, as they are gathered from batches. Beside them are their values on the axes, those of a fold, several
+    copies of the logits and targets, the history of L-BFGS, and the matrices of which the axes are the eigenvectors.
+    """
+    axes = min(samples, dim)
+    matrices = 8 * (4 * axes**2 + 2 * dim * axes + 4 * BLOCK) + (16 * samples * dim if samples < dim else 0)
+    rows = 8 * samples * dim + 8 * samples * axes + 4 * 8 * samples * outputs
+    return rows + matrices + 4 * (2 * HISTORY + 10) * (axes + 1) * outputs
 
 
 class Axes:
@@ -59,23 +79,31 @@ class Axes:
     """
 
     def __init__(self, features: Tensor, *, centred: bool) -> None:
-        mean = features.mean(0, dtype=torch.float64)
-        std = (features.double() - mean).pow(2).mean(0).sqrt()
+        count, dim = features.shape
+        size = max(1, BLOCK // dim)
+        mean = _total(part.double().sum(0) for part in torch.split(features, size)) / count
+        std = (_total((part.double() - mean).pow(2).sum(0) for part in torch.split(features, size)) / count).sqrt()
         typical = std.pow(2).mean().sqrt()
         self._mean = mean if centred else torch.zeros_like(mean)
         # A feature that is constant but for rounding gets no weight.
         self._scale = torch.where(std > 1e-5 * mean.abs() + 1e-30, (std * typical).sqrt(), torch.inf)
-        rows = (features.double() - self._mean) / self._scale
-        if len(rows) < rows.shape[1]:
+        if count < dim:
+            rows = self._scaled(features)
             squares, left = torch.linalg.eigh(rows @ rows.T)
             kept = squares > 1e-10 * squares[-1].clamp(min=1e-30)
             self.singular = squares[kept].sqrt()
             self._rotation = rows.T @ (left[:, kept] / self.singular)
         else:
-            squares, right = torch.linalg.eigh(rows.T @ rows)
+            scaled = map(self._scaled, torch.split(features, size))
+            squares, right = torch.linalg.eigh(_total(part.T @ part for part in scaled))
             kept = squares > 1e-10 * squares[-1].clamp(min=1e-30)
             self.singular, self._rotation = squares[kept].sqrt(), right[:, kept]
-        self.rows = (rows @ self._rotation).float()
+        self.rows = torch.empty(count, len(self.singular), device=features.device)
+        for part, found in zip(torch.split(features, size), torch.split(self.rows, size), strict=True):
+            found.copy_(self._scaled(part) @ self._rotation)
+
+    def _scaled(self, features: Tensor) -> Tensor:
+        return (features.double() - self._mean) / self._scale
 
     def to(self, device: torch.device) -> Axes:
         """Move the rows to a device, in place."""
@@ -90,15 +118,22 @@ class Axes:
         return weight.T.float(), shift.float() if bias else None
 
 
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    """Return the sum of one tensor or more, of which two exist at a time."""
+    return functools.reduce(torch.add, parts)
+
+
 def solve(
     features: Tensor,
     outputs: int,
     loss: Loss,
-    folds: Sequence[tuple[Rows, Rows]],
+    folds: Folds,
     *,
     device: torch.device,
     bias: bool = True,
     penalty: float | None = None,
+    by_output: Loss | None = None,
+    held_out: bool = False,
     poll: Callable[[], None] = lambda: None,
 ) -> Solution:
     """Return the optimal linear layer.
@@ -111,41 +146,62 @@ def solve(
         device: Where ``loss`` computes.
         bias: Whether the layer has a bias.
         penalty: The penalty, where it was chosen before; ``folds`` are then not used.
+        by_output: The losses ``(outputs,)`` whose sum is ``loss``, where each output has a loss of its own; it then gets a penalty of its
+            own. None takes one for all.
+        held_out: Whether the solution has logits of held-out samples, if there are folds.
         poll: Called between two solutions; may raise to stop.
     """
     axes = Axes(features, centred=bias).to(device)
     everything = np.arange(len(features))
-    if penalty is None:
-        penalty = _chosen(axes, outputs, loss, folds, bias=bias, poll=poll) if folds else WITHOUT_FOLDS
-    solution = _optimum(axes, everything, outputs, loss, penalty, bias=bias, tolerance=EXACT, iterations=500)
+    chosen = torch.tensor([WITHOUT_FOLDS if penalty is None else penalty], dtype=torch.float64)
+    if folds and penalty is None:
+        chosen = _chosen(axes, outputs, loss, by_output or (lambda *given: loss(*given)[None]), folds, bias=bias, poll=poll)
+    solution = _optimum(axes, everything, outputs, loss, chosen, bias=bias, tolerance=EXACT, iterations=500)
     with torch.no_grad():
         total = float(loss(axes.rows @ solution[:-1] + solution[-1], everything))
     weight, shift = axes.undo(solution, bias=bias)
-    return Solution(weight, shift, penalty, total)
+    unseen = _held_out(axes, outputs, loss, folds, chosen, bias=bias, poll=poll) if held_out and folds else None
+    strength = float(chosen) if len(chosen) == 1 else float(chosen.log().mean().exp())
+    return Solution(weight, shift, strength, total, unseen)
 
 
-def _chosen(axes: Axes, outputs: int, loss: Loss, folds: Sequence[tuple[Rows, Rows]], *, bias: bool, poll: Callable[[], None]) -> float:
-    """Return the strongest penalty whose held-out loss is within one standard error of the lowest."""
-    sizes = np.array([len(held) for _, held in folds])
+def _held_out(axes: Axes, outputs: int, loss: Loss, folds: Folds, penalty: Tensor, *, bias: bool, poll: Callable[[], None]) -> Tensor:
+    """Return the logits of each row from the fold that held it out, on the CPU."""
+    found = torch.full((len(axes.rows), outputs), torch.nan)
+    for train, held in folds:
+        poll()
+        solution = _optimum(axes, train, outputs, loss, penalty, bias=bias, tolerance=ROUGH, iterations=500)
+        found[torch.from_numpy(held)] = (axes.rows[held] @ solution[:-1] + solution[-1]).cpu()
+    return found
+
+
+def _chosen(axes: Axes, outputs: int, loss: Loss, by_output: Loss, folds: Folds, *, bias: bool, poll: Callable[[], None]) -> Tensor:
+    """Return the strongest penalties whose held-out loss is within one standard error of the lowest: one, or one per output."""
+    sizes = np.array([[len(held)] for _, held in folds])
     starts: list[Tensor | None] = [None] * len(folds)
-    tried: list[tuple[float, float, float]] = []  # penalty, mean held-out loss, its standard error over the folds
-    rises, decades = 0, np.log10(STRONGEST / WEAKEST)
-    for penalty in np.geomspace(STRONGEST, WEAKEST, int(decades * PER_DECADE) + 1):
-        sums = np.zeros(len(folds))
+    tried, means, errors = list[float](), list[Array](), list[Array]()  # penalties, mean held-out losses, their standard errors
+    rises: Array = np.zeros(1, dtype=int)
+    for penalty in np.geomspace(STRONGEST, WEAKEST, int(np.log10(STRONGEST / WEAKEST) * PER_DECADE) + 1):
+        sums = []
+        strength = torch.tensor([penalty])
         for number, (train, held) in enumerate(folds):
             poll()
             start = starts[number] = _optimum(
-                axes, train, outputs, loss, penalty, bias=bias, tolerance=ROUGH, iterations=100, start=starts[number]
+                axes, train, outputs, loss, strength, bias=bias, tolerance=ROUGH, iterations=100, start=starts[number]
             )
             with torch.no_grad():
-                sums[number] = float(loss(axes.rows[held] @ start[:-1] + start[-1], held))
-        mean = sums.sum() / sizes.sum()
-        rises = rises + 1 if tried and mean >= min(before for _, before, _ in tried) else 0
-        tried.append((float(penalty), mean, (sums / sizes).std(ddof=1) / len(folds) ** 0.5))
-        if rises == RISES:
+                sums.append(by_output(axes.rows[held] @ start[:-1] + start[-1], held).double().cpu().numpy())
+        # An output that has risen takes no weaker penalty, whatever its loss does while others go on.
+        mean = np.where(rises < RISES, np.sum(sums, axis=0) / sizes.sum(), np.inf)
+        rises = np.where((rises >= RISES) | (mean >= np.min(means, axis=0, initial=np.inf)), rises + 1, 0)
+        tried.append(float(penalty))
+        means.append(mean)
+        errors.append((np.stack(sums) / sizes).std(0, ddof=1) / len(folds) ** 0.5)
+        if (rises >= RISES).all():
             break
-    _, lowest, error = min(tried, key=lambda each: each[1])
-    return next(penalty for penalty, mean, _ in tried if mean <= lowest + error)
+    lowest = np.argmin(means, axis=0)[None]
+    bounds = np.take_along_axis(np.stack(means), lowest, 0) + np.take_along_axis(np.stack(errors), lowest, 0)
+    return torch.tensor(tried, dtype=torch.float64)[torch.from_numpy(np.argmax(np.stack(means) <= bounds, axis=0))]
 
 
 def _optimum(
@@ -153,18 +209,19 @@ def _optimum(
     rows: Rows,
     outputs: int,
     loss: Loss,
-    penalty: float,
+    penalty: Tensor,
     *,
     bias: bool,
     tolerance: float,
     iterations: int,
     start: Tensor | None = None,
 ) -> Tensor:
-    """Return the solution ``(axes + 1, outputs)`` for some of the rows; the last row is the bias."""
+    """Return the solution ``(axes + 1, outputs)`` for some of the rows, with one penalty or one per output; the last row is the bias."""
     device = axes.rows.device
-    scale = (CURVATURE * axes.singular**2 * (len(rows) / len(axes.rows)) + penalty).rsqrt().float()[:, None].to(device)
-    features = axes.rows[torch.from_numpy(rows).to(device)] * scale.T
-    weights = penalty * scale**2
+    curvature = CURVATURE * axes.singular[:, None] ** 2 * (len(rows) / len(axes.rows))
+    scale = (curvature + penalty.to(curvature.device)).rsqrt().float().to(device)
+    features = axes.rows if len(rows) == len(axes.rows) else axes.rows[torch.from_numpy(rows).to(device)]
+    weights = penalty.float().to(device) * scale**2
     found = torch.zeros(len(scale) + 1, outputs, device=device)
     if start is not None:
         found.copy_(torch.cat([start[:-1] / scale, start[-1:]]))
@@ -175,7 +232,7 @@ def _optimum(
 
     def value() -> Tensor:
         optimizer.zero_grad()
-        logits = features @ found[:-1]
+        logits = features @ (found[:-1] * scale)  # scaling the features would be a copy of them
         total = loss(logits + found[-1] if bias else logits, rows) + (weights * found[:-1] ** 2).sum() / 2
         mean: Tensor = total / len(rows)
         mean.backward()  # type: ignore[no-untyped-call]  # torch's own method has no types

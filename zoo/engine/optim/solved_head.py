@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.optim.head_solver import Rows, solve
+from zoo.engine.optim.head_solver import Rows, peak_bytes, solve
 from zoo.errors import TrainingError, count, examples
 from zoo.models.heads import LinearHead, TokenHead
 
 MAX_WORK = 10**10  # samples (or words) x features x outputs; beyond it steps on batches are faster
+MAX_BYTES = 8 * 2**30  # of memory, features included; fixed, so that a run is the same on every machine
 SOLVABLE = (LinearHead, TokenHead)
 log = logging.getLogger("zoo")
 
@@ -31,12 +32,14 @@ class SolvedHead:
         bias: ``(outputs,)``, or None.
         penalty: Weight of the L2 penalty, see ``zoo.engine.optim.head_solver``.
         loss: Sum of the training losses.
+        held_out: Logits of each sample by a head that was fitted without it, see ``Solution``; or None.
     """
 
     weight: Tensor
     bias: Tensor | None
     penalty: float
     loss: float
+    held_out: Tensor | None = None
 
     def of_first(self, ranks: Ranks) -> SolvedHead:
         """Return the optimum that the first rank found; those of others may differ in the last digit. A collective."""
@@ -45,7 +48,7 @@ class SolvedHead:
             return torch.from_numpy(ranks.fill((values if ranks.main else torch.zeros_like(values)).numpy().copy()))
 
         penalty, loss = ranks.gather((self.penalty, self.loss))[0]
-        return SolvedHead(shared(self.weight), None if self.bias is None else shared(self.bias), penalty, loss)
+        return SolvedHead(shared(self.weight), None if self.bias is None else shared(self.bias), penalty, loss, self.held_out)
 
     def copy_to(self, head: nn.Module) -> None:
         """Give a linear head these values, in place."""
@@ -56,6 +59,11 @@ class SolvedHead:
                 head.linear.bias.copy_(self.bias)
 
 
+def is_small_enough(samples: int, dim: int, outputs: int) -> bool:
+    """Return whether the head of so many samples (or words), features and outputs is solved; a larger one is trained by steps."""
+    return samples * dim * outputs <= MAX_WORK and peak_bytes(samples, dim, outputs) <= MAX_BYTES
+
+
 def solved_head(
     head: nn.Module,
     features: Tensor,
@@ -64,6 +72,8 @@ def solved_head(
     *,
     device: torch.device,
     seed: int,
+    by_output: Callable[[Tensor, Tensor], Tensor] | None = None,
+    held_out: bool = False,
     poll: Callable[[], None],
 ) -> SolvedHead:
     """Return the optimum of a head, which stays as it is.
@@ -75,6 +85,8 @@ def solved_head(
         loss: From logits and targets of some samples to the sum of their losses.
         device: Where ``loss`` computes.
         seed: Seed of the folds that choose the penalty.
+        by_output: Likewise to the losses ``(outputs,)`` whose sum that is, where each output has one of its own.
+        held_out: Whether logits of held-out samples are wanted, where samples can be held out.
         poll: Called now and then; may raise to stop.
 
     Raises:
@@ -86,15 +98,25 @@ def solved_head(
         raise TrainingError(f"the features of {count(len(bad), 'sample')} are not finite: {names}; look at their values and at the weights")
     targets = torch.as_tensor(table.targets).to(device)
 
-    def loss_of_rows(logits: Tensor, rows: Rows) -> Tensor:
-        return loss(logits, targets[torch.from_numpy(rows).to(device)])
+    def of_rows(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Rows], Tensor]:
+        return lambda logits, rows: function(logits, targets[torch.from_numpy(rows).to(device)])
 
     folds = folds_of(table, seed)
     placed = features.to(device) if device.type == "cuda" else features  # other devices may lack float64
     has_bias = head.linear.bias is not None
-    found = solve(placed, head.linear.out_features, loss_of_rows, folds, device=device, bias=has_bias, poll=poll)
+    found = solve(
+        placed,
+        head.linear.out_features,
+        of_rows(loss),
+        folds,
+        device=device,
+        bias=has_bias,
+        by_output=by_output and of_rows(by_output),
+        held_out=held_out,
+        poll=poll,
+    )
     if not folds:
         log.info("the head has the penalty %g: no samples could be held out with every class on both sides to choose one", found.penalty)
     if not (math.isfinite(found.loss) and found.weight.isfinite().all()):
         raise TrainingError("the head has no finite optimum on these features; train it with solve_head=False")
-    return SolvedHead(found.weight.cpu(), None if found.bias is None else found.bias.cpu(), found.penalty, found.loss)
+    return SolvedHead(found.weight.cpu(), None if found.bias is None else found.bias.cpu(), found.penalty, found.loss, found.held_out)

@@ -7,17 +7,29 @@ from dataclasses import replace
 from typing import Any
 
 from zoo.engine.options.config import DECLARED, Config
-from zoo.engine.options.recipe import Phase
+from zoo.engine.options.recipe import DECIDED, Phase
+from zoo.engine.options.recipes import default_recipe, earlier_default
+from zoo.tasks.find import find_task
 
 
-def as_begun(config: Config, theirs: Mapping[str, Any]) -> Config:
-    """Return the configuration with the phases and sizes that an earlier version began a run with, so that it can go on.
+def as_begun(config: Config, theirs: Mapping[str, Any], task: str = "single-label") -> Config:
+    """Return the configuration with the recipe, phases, sizes and monitor that a run was begun with, so that it can go on.
+
+    Recipes change with versions, and the monitor with the data, where none is named.
 
     Args:
         config: The configuration of today.
-        theirs: That of the run, as ``to_dict`` of that version gave it.
+        theirs: That of the run, as ``to_dict`` of its version gave it.
+        task: Name of the task.
     """
     recorded = theirs["recipe"]
+    if config.monitor is None and theirs.get("monitor") in find_task(task).monitors:
+        config = config.model_copy(update={"monitor": theirs["monitor"]})
+    earlier = earlier_default(task)
+    if earlier and (recorded["name"], recorded["lr"]) == (earlier.name, earlier.lr) and config.recipe == default_recipe(task):
+        decided = [name for name in DECIDED if name in Config.model_fields and name != "epochs"]
+        unsaid = [name for name in decided if getattr(config, name) == getattr(config.recipe, name)]
+        config = config.model_copy(update={"recipe": earlier, **{name: getattr(earlier, name) for name in unsaid}})
     if recorded["name"] != config.recipe.name or all("least_steps" in phase for phase in recorded["phases"]):
         return config
     phases = tuple(Phase(**phase) for phase in recorded["phases"])  # whose fields of today are off by default

@@ -175,7 +175,7 @@ class Config(BaseModel):
         Option(
             "metric that chooses the kept epoch: `accuracy`, `balanced_accuracy`, `macro_f1`, `auroc`, `map`, `mae`, `loss` …, or one of "
             "your [own](own-parts.md#metrics)",
-            "of the task",
+            "of the task; for unequal classes see [defaults.md](defaults.md#the-monitor)",
             waits=True,
         ),
     ] = None

@@ -106,6 +106,15 @@ def resolve_recipe(recipe: str | Recipe) -> Recipe:
     return RECIPES[recipe]
 
 
+# What a run of an earlier version may have begun with where no recipe was named.
+_EARLIER: Mapping[str, Recipe] = MappingProxyType({"token-classification": replace(RECIPES["full"], lr=1e-4)})
+
+
+def earlier_default(task: str) -> Recipe | None:
+    """Return the default recipe that a task had in zoo 0.1.0, if it was another."""
+    return _EARLIER.get(task)
+
+
 def default_recipe(task: str) -> Recipe:
     """Return the default recipe of a task; docs/defaults.md has the evidence."""
     own = find_task(task).recipe

@@ -15,6 +15,7 @@ from zoo.engine.distributed.rank_consistency import check_same_checkpoint, check
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.distributed.sharding import check_shardable, trained_model
+from zoo.engine.loading.class_counts import monitor_of
 from zoo.engine.loading.sources import check_tables, inputs_in_use, summary
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.begun import as_begun, option_differences
@@ -47,6 +48,7 @@ from zoo.engine.train.trainer import Training
 from zoo.errors import OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.saved.tensors import read_state
+from zoo.tasks.find import find_task
 from zoo.util.atomic_write import remove_parts
 
 log = logging.getLogger("zoo")
@@ -85,7 +87,7 @@ def fit(
         valid: Another source; None takes the validation split of ``train`` or holds 20 % out; False trains on everything
             and keeps the last epoch.
         recipe: ``layer-decay``, ``linear-probe``, ``lp-ft``, ``full``, ``top``, ``gradual``, ``lora``, ``bitfit``, or a ``Recipe``;
-            None takes ``layer-decay``, and ``full`` for text.
+            None takes ``layer-decay``, for words at another rate.
         epochs: Epochs of all phases together; the recipe's if None, as are the next two.
         batch_size: Samples of a batch, over all ranks; ``auto`` finds the largest micro-batch that fits into memory.
         lr: Learning rate of the head; ``auto`` finds one for each phase by a range test.
@@ -148,7 +150,7 @@ def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool) -> 
         folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
     folder = Path(ranks.gather(str(folder))[0])
     if resume and (begun := _recorded_options(folder)):
-        job = replace(job, config=as_begun(config, begun))
+        job = replace(job, config=as_begun(config, begun, model.task), begun=True)
     try:
         with torch.inference_mode(False), torch.enable_grad():  # a caller may have gradients off
             return _fit(job, folder, ranks)
@@ -163,6 +165,8 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
     with ranks.together():
         tables = check_tables(model, job.open_data(), config)
         config = sized_for(config, len(tables[0]))
+        if config.monitor is None and not job.begun:
+            config = config.model_copy(update={"monitor": monitor_of(find_task(model.task), *tables)})
         job = replace(job, config=config)
         record = _record(job, tables, accelerator)
         model.inputs, model.labels = inputs_in_use(model, config, tables[0]), model.labels or tables[0].classes or None
@@ -218,6 +222,8 @@ def _train(
                 training.run(saved)
             chosen = ranks.gather(supervised.thresholds)[0]
             model.thresholds = chosen and tuple(chosen)
+            if find_task(model.task).thresholded and not chosen:
+                log.info("labels are predicted above 0.5: no validation data or solved head could choose thresholds")
         learned = not kept_before_tuning(training.state.history, training.best)
         switch_off(model, config, folder if ranks.main else None, learned=learned)
     return _finish(model, training, folder, record)

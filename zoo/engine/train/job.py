@@ -36,6 +36,7 @@ class Job:
         own: The user's own parts.
         objective: Makes the objective, or None.
         quiet: Show nothing.
+        begun: Whether it goes on in the folder of a run that has begun.
     """
 
     model: TaskModel
@@ -44,6 +45,7 @@ class Job:
     own: OwnParts
     objective: MakeObjective | None
     quiet: bool
+    begun: bool = False
 
 
 def make_job(

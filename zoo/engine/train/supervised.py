@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from zoo.data.dataset import Batch
 from zoo.data.table import Table, flat_targets
 from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.metrics import compute_metrics
+from zoo.engine.inference.window_pooling import pool_windows
 from zoo.engine.loading.stream import Source
-from zoo.engine.optim.solved_head import MAX_WORK, SolvedHead, solved_head
+from zoo.engine.optim.solved_head import SolvedHead, is_small_enough, solved_head
 from zoo.engine.optim.target_scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import has_solvable_head
@@ -46,7 +48,8 @@ class Supervised(Objective):
     Attributes:
         task: The task of the model.
         penalties: Regularisers, or None.
-        thresholds: The best ones per class for the logits that were validated last, or None.
+        thresholds: The best ones per class for the logits that were validated last, without validation data those of held-out samples
+            by a solved head, or None.
     """
 
     name = "supervised"
@@ -67,7 +70,7 @@ class Supervised(Objective):
         self._classes, self.penalties, self._own, self._device = train.classes, penalties, own or OwnParts(), device
         self._named = self.task.losses[config.loss] if config.loss else None
         self.cache_obstacle = "a penalty (delta) needs the inputs" if penalties and penalties.needs_inputs else ""
-        self.thresholds: tuple[float, ...] | None = None  # the best ones for the logits that were validated last
+        self.thresholds: tuple[float, ...] | None = None
         self._undefined: set[str] = set()  # own metrics that were NaN or infinite
         self._check_mask(train, valid)
         self._truth: npt.NDArray[Any] | None = None if valid is None else np.asarray(valid.targets)
@@ -131,16 +134,37 @@ class Supervised(Objective):
         """Return whether the head is linear, the loss convex and the problem small enough."""
         table = self.sources["train"].table
         rows = sum(map(len, table.targets)) if self.task.per_token and table.targets is not None else len(table)
-        work = rows * self.model.spec.features.dim * self.model.num_classes
-        return type(self) is Supervised and self._own.loss is None and work <= MAX_WORK and has_solvable_head(self.model, config)
+        small = is_small_enough(rows, self.model.spec.features.dim, self.model.num_classes)
+        return type(self) is Supervised and self._own.loss is None and small and has_solvable_head(self.model, config)
 
     def solve(self, features: Tensor, table: Table, *, device: torch.device, seed: int, poll: Callable[[], None]) -> SolvedHead:
-        """Return the optimum of the head, whose penalty is chosen by cross-validation."""
+        """Return the optimum of the head, whose penalty is chosen by cross-validation.
+
+        Without validation data thresholds are chosen on the probabilities of held-out samples.
+        """
 
         def loss(logits: Tensor, targets: Tensor) -> Tensor:
             return self.label_loss(logits[None], targets[None]) if self.task.per_token else self.label_loss(logits, targets)
 
-        return solved_head(self.model.head, features, table, loss, device=device, seed=seed, poll=poll)
+        each = self.task.losses_by_output
+        found = solved_head(
+            self.model.head,
+            features,
+            table,
+            loss,
+            device=device,
+            seed=seed,
+            by_output=each and partial(each, weights=self._weights, smoothing=self._smoothing),
+            held_out=bool(self.task.thresholded) and not self.valid,
+            poll=poll,
+        )
+        if found.held_out is not None:
+            # The rows of a text that is read in windows have equal targets.
+            logits = pool_windows(found.held_out.numpy(), table, self.task.pool)
+            truth = pool_windows(np.asarray(table.targets), table, lambda rows: rows[0])
+            held = np.isfinite(logits).all(1)
+            self.thresholds = best_thresholds(logits[held], truth[held])
+        return found
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
         """Return the penalties of the regularisers."""
@@ -204,6 +228,15 @@ class Supervised(Objective):
     def parts(self) -> dict[str, Any]:
         """Return the regularisers, which hold the start values."""
         return {"penalties": self.penalties} if self.penalties else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the thresholds."""
+        return {"thresholds": None if self.thresholds is None else list(self.thresholds)}
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Take over the thresholds, in place; checkpoints of zoo 0.1.0 have none."""
+        found = state.get("thresholds")
+        self.thresholds = None if found is None else tuple(map(float, found))
 
 
 def class_weights(

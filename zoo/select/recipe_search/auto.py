@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from zoo.data.split import HoldOutError
+from zoo.engine.loading.class_counts import monitor_of
 from zoo.engine.loading.sources import check_tables, inputs_in_use, open_for_fit, summary
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.begun import option_differences
@@ -142,9 +143,13 @@ def _chosen(model: TaskModel, trials: list[Trial], left_out: dict[str, str], fol
     default, tables = trials[-1], trials[-1].tables
     assert tables is not None, "the data are open"
     record = _record(default, tables)
-    _check_same(folder, record)
+    before = _check_same(folder, record)
     job = default.job()
-    monitor = resolve_monitor(job.config.monitor, find_task(model.task), job.own.metrics)
+    task = find_task(model.task)
+    # A choice keeps the metric that it began with; earlier versions did not record it and took the task's first one.
+    unnamed = monitor_of(task, *tables) if before is None else before.get("monitor")
+    monitor = resolve_monitor(job.config.monitor or unnamed, task, job.own.metrics)
+    record["auto"]["monitor"] = monitor
     progress = Progress(quiet, monitor)
     if (finished := read_finished(folder)) is not None:
         progress.note(f"the run in {str(folder)!r} is finished, with nothing left to try: this is its result")
@@ -199,15 +204,15 @@ def _record(default: Trial, tables: Tables) -> dict[str, Any]:
     return plain
 
 
-def _check_same(folder: Path, record: dict[str, Any]) -> None:
-    """Check that a choice in a folder began with the same options and data.
+def _check_same(folder: Path, record: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record of a choice that began in a folder, with the same options and data; None where none did.
 
     Raises:
         SavedModelError: Naming all differences, or that the folder holds another run.
     """
     path = folder / "run.json"
     if not path.is_file():
-        return
+        return None
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         if "auto" not in before:
@@ -225,6 +230,7 @@ def _check_same(folder: Path, record: dict[str, Any]) -> None:
     if faults := [fault for fault in faults if fault]:
         remedy = "Give the same as before, or start anew (out, --out)"
         raise SavedModelError(fault_list(f"the choice in {str(folder)!r} cannot go on:", faults, remedy))
+    return dict(theirs)
 
 
 @contextmanager
