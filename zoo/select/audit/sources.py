@@ -16,9 +16,9 @@ from zoo.data.open import open_splits
 from zoo.data.raw import ReadOptions
 from zoo.data.sources.conll import is_conll
 from zoo.data.sources.folders import METADATA
-from zoo.data.sources.frames import find_columns, names_files, usual_columns
 from zoo.data.sources.image_files import walk
-from zoo.data.sources.table_files import SUFFIXES, parse_file
+from zoo.data.sources.tables.columns import find_columns, names_files, usual_columns
+from zoo.data.sources.tables.table_files import SUFFIXES, parse_file
 from zoo.data.table import Array, Table
 from zoo.declare import Inputs
 from zoo.errors import OptionError, ZooError, did_you_mean

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.engine.options.config import option_differences
+from zoo.engine.options.begun import option_differences
 from zoo.errors import SavedModelError, fault_list
 from zoo.select.crossval.resampled import Summary, summarize
 
