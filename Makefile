@@ -7,7 +7,7 @@ PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 PYTEST = $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-lowest test-newest lint format bench bench-accuracy docs wheels constraints clean
+.PHONY: help setup demo test test-all test-lowest test-newest lint format bench bench-accuracy bench-defaults docs wheels constraints clean
 
 help: ## list the actions
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -72,6 +72,11 @@ bench: .venv/.ready-bench ## measure the claims of benchmarks/ against their pee
 
 bench-accuracy: .venv/.ready-bench ## measure what the defaults reach beside their peers; takes hours
 	$(BIN)/python benchmarks/p10_defaults.py
+
+bench-defaults: .venv/.ready-bench ## measure the regret of the defaults over the matrix; takes many hours, goes on where it stopped
+	mkdir -p runs
+	$(BIN)/python benchmarks/defaults/probe.py --out runs/defaults-probe.jsonl
+	$(BIN)/python benchmarks/defaults/regret.py --out runs/defaults-regret.jsonl
 
 docs: .venv/.ready ## run every example of the documentation
 	$(PYTEST) tests/test_docs.py

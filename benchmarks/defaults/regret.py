@@ -1,0 +1,202 @@
+"""Regret of the defaults: the accuracy of the best method less ours, over the sets, backbones and sizes of the matrix.
+
+Ours is ``fit(train, False)`` and nothing else; ``linear-probe`` is its solved head. The peers have the same backbone, pixels and
+samples: LogisticRegressionCV on frozen features, Trainer for 3 and 10 epochs with batches of 8 and 32 at its rate of 5e-5 under our
+augmentation, fastai's ``fine_tune(5)`` with its own head and augmentation (backbones of three channels), and SetFit where a class has
+at most 16 texts. All keep the last epoch and see the test part once, at most 600 samples of it. Seconds are CPU seconds of one
+thread, of training only; those of LogisticRegressionCV are without the features. Results go to a file as they come, a line each,
+and a run that is started again goes on behind them, so the hours can be divided.
+
+Run: python benchmarks/defaults/regret.py --data ../shared/data
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matrix import SETS, SIZES, Entry, Samples
+from probe import adapted, kept, peer  # also finds the modules of benchmarks/ and sets the environment
+from side_by_side import needed
+
+TOKENS, MOST = 128, 600
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "ants/bees": ("mobilenetv2_100", "mobilenetv1_025"),
+    "CIFAR-10": ("mobilenetv2_100", "mobilenetv2_035"),
+    "amazon": ("mobilenetv2_100", "mobilenetv2_035"),
+    "X-rays": ("mobilenetv2_100", "mobilenetv2_035"),
+    "digits": ("glyphnet", "resnet20_cifar10"),
+    "SMS spam": ("minilm",),
+    "TREC": ("minilm",),
+    "CIFAR-100 (20)": ("resnet20_cifar10", "vit_cifar10"),
+    "caltech": ("mobilenetv2_100", "mobilenetv2_035"),
+    "webcam and dslr": ("mobilenetv2_100", "mobilenetv1_025"),
+    "MNIST": ("glyphnet", "resnet20_cifar10"),
+    "PneumoniaMNIST": ("mobilenetv2_035", "glyphnet"),
+    "SST-2": ("minilm",),
+    "AG News": ("minilm",),
+}
+OURS, PROBE, REGRESSION = "zoo", "linear-probe", "LogisticRegressionCV"
+TRAINER = {f"Trainer, {epochs} epochs of {batch}": (epochs, batch) for epochs in (3, 10) for batch in (8, 32)}
+METHODS = (OURS, PROBE, REGRESSION, *TRAINER, "fastai", "SetFit")
+Method = Callable[[], tuple[float, float]]
+
+
+class Cell:
+    """One set, backbone, size and seed: the samples, and each method on them."""
+
+    def __init__(self, entry: Entry, network: str, size: str, seed: int, data: Path) -> None:
+        everything, test = entry.load(data)
+        self.test = test.select(np.random.default_rng(5).permutation(len(test))[:MOST])
+        self.train = everything.draw(SIZES[size], seed)
+        self.entry, self.network, self.size, self.seed, self.data = entry, network, size, seed, data
+
+    def model(self) -> Any:
+        """Return a new model; its classes are those of the training samples."""
+        return adapted(self.network, self.train, self.data, self.seed)
+
+    def methods(self) -> dict[str, Method]:
+        """Return the methods that fit this cell."""
+        methods: dict[str, Method] = {OURS: self.ours, PROBE: lambda: self.ours(recipe="linear-probe"), REGRESSION: self.regression}
+        methods |= {name: lambda epochs=epochs, batch=batch: self.trainer(epochs, batch) for name, (epochs, batch) in TRAINER.items()}
+        if self.entry.reads == "image":  # fastai reads images as three channels
+            return methods | ({} if self.network == "glyphnet" else {"fastai": self.fastai})
+        return methods | ({"SetFit": self.setfit} if self.size in ("4", "16") else {})
+
+    def ours(self, **options: Any) -> tuple[float, float]:
+        model = self.model()
+        start = time.process_time()
+        with tempfile.TemporaryDirectory() as out:
+            model.fit(self.train.table, False, seed=self.seed, out=f"{out}/run", quiet=True, workers=0, **options)
+        seconds = time.process_time() - start
+        return model.evaluate(self.test.table)["accuracy"], seconds
+
+    def regression(self) -> tuple[float, float]:
+        model = self.model()
+        return peer(model.embed(self.train.inputs), self.train, model.embed(self.test.inputs), self.test, self.seed)
+
+    def trainer(self, epochs: int, batch: int) -> tuple[float, float]:
+        from peers import trainer_on_images, trainer_on_texts
+
+        options: dict[str, Any] = {"seed": self.seed, "num_train_epochs": epochs, "per_device_train_batch_size": batch}
+        if self.entry.reads == "image":
+            return trainer_on_images(self.model(), _plain(self.train), _plain(self.test), **options)
+        from sets import text_model
+
+        parts = [(list(part.inputs), list(part.labels)) for part in (self.train, self.test)]
+        return trainer_on_texts(text_model(), *parts, words=False, max_length=TOKENS, **options)
+
+    def fastai(self) -> tuple[float, float]:
+        from peers import fastai_on_images
+
+        with tempfile.TemporaryDirectory() as folder:
+            train, test = (_plain(_as_files(part, Path(folder) / name)) for name, part in (("train", self.train), ("test", self.test)))
+            return fastai_on_images(self.model(), train, test, seed=self.seed, epochs=5)
+
+    def setfit(self) -> tuple[float, float]:
+        from peers import setfit_on_texts
+        from sets import text_model
+
+        parts = [(list(part.inputs), list(part.labels)) for part in (self.train, self.test)]
+        return setfit_on_texts(text_model(), *parts, max_length=TOKENS, seed=self.seed)
+
+
+def _plain(samples: Samples) -> Any:
+    """Return a table with the inputs and the labels only."""
+    import pandas as pd
+
+    return pd.DataFrame({"file_name": list(samples.inputs), "label": list(samples.labels)})
+
+
+def _as_files(samples: Samples, folder: Path) -> Samples:
+    """Return the samples with arrays written as PNG files; fastai reads paths."""
+    from PIL import Image
+
+    if isinstance(samples.inputs[0], str):
+        return Samples([str(Path(path).resolve()) for path in samples.inputs], samples.labels)
+    folder.mkdir()
+    paths = [folder / f"{row}.png" for row in range(len(samples))]
+    for pixels, path in zip(samples.inputs, paths, strict=True):
+        Image.fromarray(pixels).save(path)
+    return Samples([*map(str, paths)], samples.labels)
+
+
+def results(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """Yield a record per cell and method that is not done yet; a method that fails has the reason in place of an accuracy."""
+    for seed in range(arguments.seeds):
+        for size in arguments.sizes:
+            for name in arguments.sets:
+                entry = SETS[name]
+                for network in PLACES[name]:
+                    place = {"set": name, "part": entry.part, "backbone": network, "size": size, "seed": seed}
+                    wanted = [each for each in arguments.methods if (*place.values(), each) not in done]
+                    if not wanted or (SIZES[size] is None and seed):
+                        continue
+                    cell = Cell(entry, network, size, seed, needed(arguments.data))
+                    methods = cell.methods()
+                    for each in [each for each in wanted if each in methods]:
+                        record = place | {"method": each, "samples": len(cell.train)}
+                        try:
+                            accuracy, seconds = methods[each]()
+                        except ModuleNotFoundError as error:  # to be measured when it is installed
+                            print(f"  {each} is left out: {error}", file=sys.stderr)
+                        except Exception as error:  # one method that fails must not end the hours of the others
+                            yield record | {"error": f"{type(error).__name__}: {error}"[:300]}
+                        else:
+                            yield record | {"accuracy": round(accuracy, 4), "seconds": round(seconds, 2)}
+
+
+def summary(records: list[dict[str, Any]]) -> None:
+    """Print a row per set, backbone and size, then the regret of the default over each part of the sets."""
+    shown = [each for each in METHODS if any(record["method"] == each for record in records)]
+    print(f"| set | part | backbone | of a class | {' | '.join(shown)} | regret | seconds, of the best's |")
+    print(f"|{'---|' * (len(shown) + 6)}")
+    regrets: dict[str, list[float]] = {"chooses": [], "reports": []}
+    places: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
+    for record in records:
+        if "accuracy" in record:
+            place = tuple(record[key] for key in ("set", "part", "backbone", "size"))
+            places.setdefault(place, {}).setdefault(record["method"], []).append(record)
+    for place, found in places.items():
+        mean = {each: statistics.mean(one["accuracy"] for one in found[each]) for each in found}
+        cells = " | ".join(f"{mean[each]:.3f}" if each in mean else "" for each in shown)
+        if OURS not in mean or len(mean) == 1:
+            continue
+        best = max(mean, key=lambda each: mean[each])
+        regret = mean[best] - mean[OURS]
+        time_ratio = statistics.mean(one["seconds"] for one in found[OURS]) / statistics.mean(one["seconds"] for one in found[best])
+        regrets[place[1]].append(regret)
+        print(f"| {' | '.join(place)} | {cells} | {regret:.3f} | {time_ratio:.2f} |")
+    for part, values in regrets.items():
+        if values:
+            print(f"\n{part}: mean regret {statistics.mean(values):.4f}, worst {max(values):.4f}, over {len(values)} rows")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS, metavar="SET", help=", ".join(SETS))
+    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS, metavar="METHOD", help="; ".join(METHODS))
+    parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=SIZES, help="samples of a class")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("defaults-regret.jsonl"), help="file of the results")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore")
+    keys = ("set", "part", "backbone", "size", "seed", "method")
+    summary(kept(arguments.out, lambda records: results(arguments, {tuple(each[key] for key in keys) for each in records})))
+
+
+if __name__ == "__main__":
+    main()
