@@ -1,12 +1,12 @@
 """Regret of the defaults: the accuracy of the best method less ours, over the sets, backbones and sizes of the matrix.
 
-Ours is ``fit(train, False)`` and nothing else; ``linear-probe`` is its solved head, and ``auto`` chooses between recipes on a fifth of
-the samples that it holds out. The peers have the same backbone, pixels and
+Ours is ``fit(train, False)`` and nothing else; ``linear-probe`` is its solved head. The peers have the same backbone, pixels and
 samples: LogisticRegressionCV on frozen features, Trainer for 3 and 10 epochs with batches of 8 and 32 at its rate of 5e-5 under our
 augmentation, fastai's ``fine_tune(5)`` with its own head and augmentation (backbones of three channels), and SetFit where a class has
-at most 16 texts. All keep the last epoch and see the test part once, at most 600 samples of it. Seconds are CPU seconds of one
-thread, of training only; those of LogisticRegressionCV are without the features. Results go to a file as they come, a line each,
-and a run that is started again goes on behind them, so the hours can be divided.
+at most 16 texts. ``--methods auto`` adds ``recipe="auto"``, which costs about five runs. All but it keep the last epoch. Each sees
+the test part once, at most 600 samples of it. Seconds are CPU seconds of one thread, of training only; those of LogisticRegressionCV
+are without the features. Results go to a file as they come, a line each, and a run that is started again goes on behind them, so the
+hours can be divided.
 
 Run: python benchmarks/defaults/regret.py --data ../shared/data
 """
@@ -50,6 +50,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 OURS, PROBE, AUTO, REGRESSION = "zoo", "linear-probe", "auto", "LogisticRegressionCV"
 TRAINER = {f"Trainer, {epochs} epochs of {batch}": (epochs, batch) for epochs in (3, 10) for batch in (8, 32)}
 METHODS = (OURS, PROBE, AUTO, REGRESSION, *TRAINER, "fastai", "SetFit")
+USUAL = tuple(each for each in METHODS if each != AUTO)
 Method = Callable[[], tuple[float, float]]
 
 
@@ -75,6 +76,10 @@ class Cell:
             return methods | ({} if self.network == "glyphnet" else {"fastai": self.fastai})
         return methods | ({"SetFit": self.setfit} if self.size in ("4", "16") else {})
 
+    def texts(self) -> list[tuple[list[Any], list[str]]]:
+        """Return training and test samples as pairs of inputs and labels."""
+        return [(list(part.inputs), list(part.labels)) for part in (self.train, self.test)]
+
     def ours(self, valid: Any = False, **options: Any) -> tuple[float, float]:
         model = self.model()
         start = time.process_time()
@@ -95,8 +100,7 @@ class Cell:
             return trainer_on_images(self.model(), _plain(self.train), _plain(self.test), **options)
         from sets import text_model
 
-        parts = [(list(part.inputs), list(part.labels)) for part in (self.train, self.test)]
-        return trainer_on_texts(text_model(), *parts, words=False, max_length=TOKENS, **options)
+        return trainer_on_texts(text_model(), *self.texts(), words=False, max_length=TOKENS, **options)
 
     def fastai(self) -> tuple[float, float]:
         from peers import fastai_on_images
@@ -109,8 +113,7 @@ class Cell:
         from peers import setfit_on_texts
         from sets import text_model
 
-        parts = [(list(part.inputs), list(part.labels)) for part in (self.train, self.test)]
-        return setfit_on_texts(text_model(), *parts, max_length=TOKENS, seed=self.seed)
+        return setfit_on_texts(text_model(), *self.texts(), max_length=TOKENS, seed=self.seed)
 
 
 def _plain(samples: Samples) -> Any:
@@ -188,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS, metavar="SET", help=", ".join(SETS))
-    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS, metavar="METHOD", help="; ".join(METHODS))
+    parser.add_argument("--methods", nargs="*", default=USUAL, choices=METHODS, metavar="METHOD", help="; ".join(METHODS))
     parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=SIZES, help="samples of a class")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("defaults-regret.jsonl"), help="file of the results")
