@@ -19,6 +19,7 @@ from zoo.engine.optim.optimizer_state import optimizer_tensors, restore_optimize
 from zoo.engine.optim.target_scale import TargetScale
 from zoo.engine.options.config import resolve
 from zoo.engine.options.epochs import list_epochs, next_phase
+from zoo.engine.options.own_parts import name_of
 from zoo.engine.rundir.curves import draw_curves
 from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.runtime.signals import Stopped, stop_signals
@@ -219,3 +220,15 @@ def test_a_remedy_fits_what_the_run_does() -> None:
         text = str(not_finite(error, "step 1", [0], table, lr=lr, config=resolve("full", options), half=half))
         assert told in text
         assert ("clip_grad" in text) is (lr > 0 and not options)
+
+
+def test_a_loss_that_refers_to_a_later_function_has_a_name() -> None:
+    margin = 0.5
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return later(logits) + margin
+
+    assert name_of(loss).endswith("loss[0.5]")
+
+    def later(logits: torch.Tensor) -> torch.Tensor:
+        return logits

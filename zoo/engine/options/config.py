@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from zoo.engine.options.augment_options import resolve_augment
+from zoo.engine.options.augment_options import AUGMENT_FIELDS, resolve_augment
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.option_types import (
     Alpha,
@@ -21,7 +21,7 @@ from zoo.engine.options.option_types import (
     among,
     column_named,
     names_listed,
-    pair,
+    pair_of,
     path_text,
     validation_faults,
     weights_by_class,
@@ -230,7 +230,7 @@ class Config(BaseModel):
         ),
     ] = None
     window: Annotated[
-        Annotated[tuple[Float, Float], BeforeValidator(pair)] | None,
+        Annotated[tuple[Float, Float], BeforeValidator(pair_of("centre, width"))] | None,
         Option(
             "centre and width that a DICOM image or a volume is shown through, in its units, such as `(40, 400)` Hounsfield units",
             "of the file; of a volume its mean and standard deviation",
@@ -370,6 +370,8 @@ def _hint(name: str, given: Mapping[str, Any]) -> str:
         return f" here: {remedies(given)[name]}"
     if name in _IN_PYTHON:
         return ", which fit() takes in Python only, see docs/own-parts.md"
+    if name in AUGMENT_FIELDS:
+        return f" here: it is a field of augment, augment={{{name!r}: …}}"
     return did_you_mean(name, [*OPTIONS, *_BESIDE])
 
 
@@ -399,11 +401,12 @@ def resolve(
     chosen = resolve_recipe(recipe)
     given = {name: value for name, value in options.items() if value is not None}
     faults = [*faults]
-    faults += [f"there is no option {name!r}{_hint(name, given)}" for name in given if name not in OPTIONS]
+    hints = {name: _hint(name, given) for name in given if name not in OPTIONS}
+    faults += [f"there is no option {name!r}{hint}" for name, hint in hints.items()]
     values = {name: getattr(chosen, name) for name in DECIDED if name != "epochs"}
     values |= {"solve_head": _solves_head(chosen, given)}
     values |= {name: value for name, value in given.items() if name in Config.model_fields}
-    _suit_optimizer(values, given)
+    _apply_optimizer_defaults(values, given, chosen)
     values["augment"] = resolve_augment(given.get("augment", chosen.augment), {key: given[key] for key in SWITCHES if key in given}, faults)
     try:
         config = Config(recipe=chosen, **values)
@@ -411,9 +414,8 @@ def resolve(
         faults += validation_faults(error)
     faults += _without_effect(values, given, chosen) + _beyond_ranges(values, find_task(task), check_optimizer, metrics)
     if faults:
-        lost = any("no option" in fault and "did you mean" not in fault and " here: " not in fault for fault in faults)
-        hint = f"The options are: {', '.join(OPTIONS)}" if lost else ""
-        raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, hint))
+        remedy = "" if all(hints.values()) else f"The options are: {', '.join(OPTIONS)}"
+        raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, remedy))
     return config
 
 
@@ -467,11 +469,16 @@ def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe:
     return faults
 
 
-def _suit_optimizer(values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Adjust defaults of the recipe to the chosen optimizer and schedule, in place."""
-    if str(values["optimizer"]).lower() in COUPLED and "weight_decay" not in given:
+def _apply_optimizer_defaults(values: dict[str, Any], given: Mapping[str, Any], recipe: Recipe) -> None:
+    """Set the defaults that depend on the optimizer and the schedule, in place; an option or a recipe that decides both keeps its own."""
+    defaults = {field.name: field.default for field in fields(Recipe)}
+
+    def is_free(name: str, decider: str) -> bool:
+        return name not in given and (values[decider] != getattr(recipe, decider) or getattr(recipe, name) == defaults[name])
+
+    if str(values["optimizer"]).lower() in COUPLED and is_free("weight_decay", "optimizer"):
         values["weight_decay"] = min(values["weight_decay"], 1e-4)  # added to the gradient (He et al. 2016)
-    if values["schedule"] == "one-cycle" and "warmup" not in given:
+    if values["schedule"] == "one-cycle" and is_free("warmup", "schedule"):
         values["warmup"] = 0.3  # as in torch and fastai
 
 

@@ -45,6 +45,11 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> N
             f"it keeps pretrained statistics, and {model.spec.name!r} starts from random values",
         ),
         (not validated, waits, "decided by a metric, and there are no validation data"),
+        (
+            not validated,
+            [name for name in ("valid_split", "allow_leak") if _given(config, name)],
+            "meant for a division of the data, and all of them train, without validation (valid=False)",
+        ),
     ]
     faults = [f"{', '.join(names)}: {why}" for given, names, why in useless if given and names]
     faults += _exclusions(config)
