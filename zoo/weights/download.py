@@ -91,7 +91,7 @@ def download(url: str, owner: str, *, sha256: str = "", prefix: str = "", size: 
         faults.append(f"its sha256 is {found}, declared is {sha256}")
     elif not found.startswith(prefix):
         faults.append(f"its sha256 is {found}, declared is one that begins with {prefix}")
-    elif (earlier := first_download(url)) and found != earlier.sha256:
+    elif not sha256 and (earlier := first_download(url)) and found != earlier.sha256:
         faults.append(f"its sha256 is {found}, at first it was {earlier.sha256} (if you trust the new file, remove {str(folder)!r})")
     if faults:
         path.unlink()
