@@ -61,11 +61,12 @@ def _parse_cells(path: Path) -> pd.DataFrame:
 
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = file.read().split("\n")
-    if not any(lines):
+    head = next((line for line in lines if line.strip()), None)
+    if head is None:
         raise DataError(f"{str(path)!r} is empty")
-    separator = max("\t;," if path.suffix.lower() == ".tsv" else ",;\t", key=lines[0].count)
+    separator = max("\t;," if path.suffix.lower() == ".tsv" else ",;\t", key=head.count)
     # No cell holds a tab or a line break, so a quotation mark is literal, unless it encloses a cell.
-    plain = separator == "\t" and "\t" in lines[0] and all(line.count("\t") == lines[0].count("\t") for line in lines if line.strip())
+    plain = separator == "\t" and "\t" in head and all(line.count("\t") == head.count("\t") for line in lines if line.strip())
     quoting: Literal[0, 3] = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
     options: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "quoting": quoting}
     header = pd.read_csv(path, header=None, nrows=1, **options)
