@@ -89,9 +89,9 @@ def test_restored_moments_have_the_memory_format_of_their_parameters() -> None:
 def test_losses_are_summed_as_plain_numbers_where_the_guard_reads_them_anyway() -> None:
     layer = nn.Linear(2, 1)
     guard = Guard(torch.optim.AdamW(layer.parameters()), layer.parameters(), torch.device("cpu"), None)
-    assert isinstance(guard.see_loss(torch.tensor(0.5), 0), float)
+    assert isinstance(guard.check_loss(torch.tensor(0.5), 0), float)
     guard.deferred = True
-    seen = guard.see_loss(torch.tensor(0.5), 0)
+    seen = guard.check_loss(torch.tensor(0.5), 0)
     assert isinstance(seen, torch.Tensor)
     assert seen.dtype == torch.float64
 
@@ -100,13 +100,13 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_step() -> None:
     layer = nn.Linear(2, 1)
     guard = Guard(torch.optim.AdamW(layer.parameters()), layer.parameters(), torch.device("cpu"), None)
     with pytest.raises(NonFiniteError, match="loss of step 3"):
-        guard.see_loss(torch.tensor(float("nan")), 3)
+        guard.check_loss(torch.tensor(float("nan")), 3)
     layer(torch.ones(1, 2)).sum().backward()
-    guard.see_gradients(4)
+    guard.check_gradients(4)
     assert layer.weight.grad is not None
     layer.weight.grad[0, 0] = float("inf")
     with pytest.raises(NonFiniteError, match="gradient of step 5"):
-        guard.see_gradients(5)
+        guard.check_gradients(5)
 
 
 def test_a_deferred_guard_holds_the_fused_optimizer_back_and_names_the_first_step() -> None:
@@ -117,9 +117,9 @@ def test_a_deferred_guard_holds_the_fused_optimizer_back_and_names_the_first_ste
     before = None
     for step in range(4):
         loss = layer(torch.ones(1, 2)).sum() * (float("nan") if step >= 2 else 1.0)
-        guard.see_loss(loss, step)
+        guard.check_loss(loss, step)
         loss.backward()
-        guard.see_gradients(step)
+        guard.check_gradients(step)
         optimizer.step()
         optimizer.zero_grad()
         before = layer.weight.detach().clone() if step == 1 else before

@@ -34,7 +34,7 @@ from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 
 _IN_PYTHON = ("metrics", "on_epoch", "log_with", "objective")  # arguments of fit() that only Python can hold
-# Arguments of fit() that are no options, which a misspelt one may have meant.
+# Arguments of fit() that are not options, which a misspelt one may have meant.
 _BESIDE = ("recipe", "budget", "train", "valid", "out", "resume", "quiet", *_IN_PYTHON)
 
 # Optimizers of torch, listed without importing it; other names are looked up.
@@ -50,8 +50,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names[:-1]) + f" or `{names[-1]}`"
 
 
-# Options of the steps that train a head, which have no effect on one that is solved.
-_OF_STEPS = (
+# Options of gradient descent; a solved head ignores them.
+_GRADIENT_OPTIONS = (
     "lr",
     "optimizer",
     "optimizer_options",
@@ -64,8 +64,8 @@ _OF_STEPS = (
     "average",
     "dropout",
 )
-_HOOKED = MappingProxyType({"compile": "compiled code does not see what is hooked into a network"})
-_FACTORS = MappingProxyType({"trains=lora": "what LoRA trains are factors of weights, and a mean of factors is not that of their products"})
+_HOOKED = MappingProxyType({"compile": "torch.compile ignores forward hooks"})
+_FACTORS = MappingProxyType({"trains=lora": "averaging LoRA factors is not averaging the weights they produce"})
 
 
 class Config(BaseModel):
@@ -77,8 +77,8 @@ class Config(BaseModel):
     epochs: Annotated[
         Int | None,
         Option(
-            "epochs of all phases together that have no length of their own, of which a head that is solved takes one; with fewer epochs "
-            "than phases the last phases are left out, and it is logged (`gradual` then unfreezes several groups at a time)",
+            "total epochs of the phases without a fixed length; a solved head takes one of them. With fewer epochs than phases, the last "
+            "phases are skipped and logged (`gradual` then unfreezes several groups at a time)",
             "of the recipe",
             flag="N",
         ),
@@ -86,16 +86,16 @@ class Config(BaseModel):
     solve_head: Annotated[
         Switch,
         Option(
-            "solve a linear head on features that are computed once for its optimum, with a penalty chosen by cross-validation; off, or "
-            "where it cannot be solved, it is trained. `linear-probe` trains it too where an option of its steps is given, such as `lr`"
+            "compute the optimum of a linear head on cached features, with a penalty chosen by cross-validation; off, or where it cannot "
+            "be solved, it is trained. `linear-probe` trains it too where an option of its steps is given, such as `lr`"
         ),
     ] = True
     batch_size: Annotated[
         Literal["auto"] | Annotated[Int, Field(ge=1)] | None,
         Option(
-            "samples of a batch, on all processes together; batches are evened, so there is no small last one. Unless the recipe has a "
-            "number, 8, 16 or 32, with which an epoch has 50 steps; see [defaults.md](defaults.md). `auto`: the same, in micro-batches "
-            "that fit",
+            "samples of a batch, on all processes together; batch sizes differ by at most one, so the last batch is not smaller. Unless "
+            "the recipe has a number, 8, 16 or 32, with which an epoch has 50 steps; see [defaults.md](defaults.md). `auto`: the same, in "
+            "micro-batches that fit",
             "of the recipe",
             flag="N",
         ),
@@ -113,9 +113,13 @@ class Config(BaseModel):
     layer_decay: Annotated[Float, Option("factor on the rate per layer group toward the input", "of the recipe", backbone=True)] = Field(
         gt=0, le=1
     )
-    weight_decay: Annotated[Float, Option("decoupled decay of AdamW, for tensors of two dimensions and more", "of the recipe")] = Field(
-        ge=0
-    )
+    weight_decay: Annotated[
+        Float,
+        Option(
+            "decoupled decay of AdamW, for tensors of two dimensions and more; at most 1e-4 with optimizers that add it to the gradient",
+            "of the recipe",
+        ),
+    ] = Field(ge=0)
     optimizer: Annotated[
         str, Option("one of torch's optimizers, or of timm's where it is installed; see [learning-rates.md](learning-rates.md)")
     ] = "adamw"
@@ -123,9 +127,13 @@ class Config(BaseModel):
         default_factory=dict
     )
     schedule: Annotated[str, AfterValidator(among(SCHEDULES)), Option(f"one of {_listed(SCHEDULES)}")] = "cosine"
-    warmup: Annotated[Float, Option("share of a phase's steps over which the rate rises; the schedule follows", "of the recipe")] = Field(
-        ge=0, lt=1
-    )
+    warmup: Annotated[
+        Float,
+        Option(
+            'share of a phase\'s steps over which the rate rises; the schedule follows. With `schedule="one-cycle"` it is 0.3',
+            "of the recipe",
+        ),
+    ] = Field(ge=0, lt=1)
     trains: Annotated[
         str,
         AfterValidator(among(TRAINS)),
@@ -181,9 +189,7 @@ class Config(BaseModel):
     ] = False
     cache: Annotated[
         Switch,
-        Option(
-            "compute the frozen groups once per sample, not once per epoch; where a model cannot be entered in the middle, the log says so"
-        ),
+        Option("compute the frozen groups once per sample, not once per epoch; logged if the model cannot be split there"),
     ] = True
     cache_gb: Annotated[
         Float,
@@ -420,8 +426,8 @@ def resolve(
 
 
 def _solves_head(recipe: Recipe, given: Mapping[str, Any]) -> bool:
-    """Return whether heads are solved unless it is said: not where all that the run does is solved, and an option of steps is given."""
-    return not (all(phase.solve for phase in recipe.phases) and any(name in given for name in _OF_STEPS))
+    """Return the default of `solve_head`: False for a recipe of solved phases only if an option of gradient descent is given."""
+    return not (all(phase.solve for phase in recipe.phases) and any(name in given for name in _GRADIENT_OPTIONS))
 
 
 def _beyond_ranges(
@@ -449,12 +455,12 @@ def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe:
     for kind in sorted({option.only for option in DECLARED.values()} - {"", values["trains"]}):
         if names := [name for name in given if name in DECLARED and DECLARED[name].only == kind]:
             faults.append(f"{', '.join(names)}: the recipe trains no LoRA; take recipe={kind!r} or trains={kind!r}")
-    phases = recipe.phases
-    if (given.get("views") or 1) != 1 and values["augment"] is None:
+    phases, views = recipe.phases, (given.get("views") or 1) != 1
+    if views and values["augment"] is None:
         faults.append("views: they are augmented ones, and nothing is augmented; give augment='light'")
-    elif (given.get("views") or 1) != 1 and not values.get("freeze") and all(phase.frozen in ("none", 0) for phase in phases):
+    elif views and not values.get("freeze") and all(phase.frozen in ("none", 0) for phase in phases):
         faults.append("views: only outputs of a frozen prefix are cached, and the recipe freezes nothing; take another, such as 'top'")
-    elif (given.get("views") or 1) != 1 and (values.get("cache") is False or values.get("shard") is True):
+    elif views and (values.get("cache") is False or values.get("shard") is True):
         faults.append("views: nothing is cached with cache=False or shard=True")
     if "max_corrupt" in given and values.get("on_corrupt") != "skip":
         faults.append("max_corrupt: it is the share that on_corrupt='skip' may leave out")
@@ -510,7 +516,7 @@ def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> li
     """Return the differences of two configurations that change the result; workers and device do not."""
     free = {name for name, option in DECLARED.items() if option.free}
     # An option that the other run did not have yet counts as its default.
-    before = {name: theirs.get(name, _as_written(name)) for name in ours}
+    before = {name: theirs.get(name, _json_default(name)) for name in ours}
     before |= {"solve_head": theirs.get("solve_head", False)}  # versions without it trained every head
     if isinstance(before.get("recipe"), dict):  # phases of earlier versions lack fields, which are off
         phases = before["recipe"]["phases"]
@@ -519,7 +525,7 @@ def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> li
     return [f"{name} was {before[name]!r} and is {ours[name]!r}" for name in names]
 
 
-def _as_written(name: str) -> Any:
+def _json_default(name: str) -> Any:
     """Return the default of an option in the form of a record, where a tuple is a list."""
     field = Config.model_fields.get(name)
     default = field.get_default(call_default_factory=True) if field is not None else None

@@ -100,7 +100,7 @@ def _useless(task: Task, config: Config) -> list[tuple[list[str], str]]:
     if config.uncertain and (why := useless_uncertain(task)):
         reasons.setdefault(why, []).append("uncertain")
     if config.label_columns and task.per_token:
-        reasons.setdefault(f"they are values per sample, and {task.name!r} labels words", []).append("label_columns")
+        reasons.setdefault(f"label columns hold one value per sample, and {task.name!r} labels words", []).append("label_columns")
     return [(names, why) for why, names in reasons.items()]
 
 
