@@ -98,7 +98,7 @@ USE = """
 # A tied weight is one parameter.
 COUNT = (
     "import zoo, zoo.cli.output; net = zoo.get('odd/net', weights=False).build(); "
-    "print(zoo.cli.output.thousands(sum(parameter.numel() for parameter in net.parameters())))"
+    "print(zoo.cli.output.format_parameters(sum(parameter.numel() for parameter in net.parameters())))"
 )
 
 

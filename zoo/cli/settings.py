@@ -80,7 +80,7 @@ def _check_optimizer(name: str, options: Mapping[str, Any]) -> None:
 
 
 def _refuse_flags(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise for ``--set`` with a setting that is no option of the recipe, or whose flag was given too."""
+    """Raise for ``--set`` with a setting that is not an option of the recipe, or whose flag was given too."""
     faults = []
     for name in options:
         flag = {"head_options": "--head-set", "model_options": "--model-set"}.get(name, f"--{name.replace('_', '-')}")
