@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from zoo.errors import DeclarationError, did_you_mean, fault_list
+from zoo.errors import DeclarationError, count, did_you_mean, fault_list
 from zoo.util.digest_forms import SHA256_DIGITS, is_hexadecimal, is_sha256
 from zoo.util.numbers import is_finite, is_whole
 
@@ -223,7 +223,7 @@ class Features:
         layout: Order of the axes: B batch, C or final D channels, H W space, D H W a volume, N tokens.
         pool: Default pooling of the head; unset means ``token`` if ``prefix_tokens`` is above 0, ``none`` for ``BD``, else
             ``avg``.
-        prefix_tokens: Number of leading tokens that are no patches (class, register); the first is the class token.
+        prefix_tokens: Number of leading tokens that are not patches (class, register); the first is the class token.
     """
 
     dim: int
@@ -481,4 +481,4 @@ def _is_window(window: tuple[float, ...] | None) -> bool:
 def _check(what: str, faults: Sequence[tuple[bool, str]]) -> None:
     messages = [message for wrong, message in faults if wrong]
     if messages:
-        raise DeclarationError(fault_list(f"the declaration of {what} has {len(messages)} fault(s)", messages))
+        raise DeclarationError(fault_list(f"the declaration of {what} has {count(len(messages), 'fault')}", messages))

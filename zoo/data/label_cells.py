@@ -17,7 +17,7 @@ def indicators(columns: Mapping[str, Sequence[Any]], source: str) -> list[Indica
     """Return the labels of columns with a value per class; an empty cell is NaN.
 
     Raises:
-        DataError: If cells are no numbers, naming their columns and rows.
+        DataError: If cells are not numbers, naming their columns and rows.
     """
     names, parsed, faults = tuple(columns), [], []
     for name, cells in columns.items():

@@ -236,7 +236,7 @@ def _check_same_inputs(train: Table, valid: Table) -> None:
     if train.reads not in PIXELS or not any(
         isinstance(valid.inputs, list) and isinstance(valid.inputs[row], str) for row in both
     ):  # in memory: a trial, or on purpose
-        log.warning("%s, which flatters the validation metrics: %s", overlap, examples(names))
+        log.warning("%s, so validation metrics are too optimistic: %s", overlap, examples(names))
         return
     raise DataError(f"{overlap}: {examples(names)}. Give other validation data, or go on with allow_leak=True")
 

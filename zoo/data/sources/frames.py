@@ -173,7 +173,7 @@ def raw_of(
         options: The options of the reader.
         source: For messages.
         base: Folder that paths are relative to.
-        inputs: The inputs if they are no column of ``values``.
+        inputs: The inputs if they are not a column of ``values``.
 
     Raises:
         DataError: If a required cell is empty, or files do not exist.
@@ -202,7 +202,7 @@ def _split_names(values: Sequence[Any], column: str, options: ReadOptions, sourc
     """Return the split of each row; of a column ``is_valid`` of true and false (fastai's) ``valid`` and ``train``.
 
     Raises:
-        DataError: If most rows are marked as validation, and nobody said that the column means that.
+        DataError: If most rows are marked as validation, and ``columns`` does not name the column.
     """
     names = [group_text(value) for value in values]
     if plain_name(column) != "isvalid" or not all(name.strip().lower() in _MARKS for name in names):
@@ -266,7 +266,11 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str, cells:
         if options.labelled is False:
             found["group"] = None
         else:
-            log.info("%s: column %r is taken as the group that no split cuts; columns={'group': …} names another", source, found["group"])
+            log.info(
+                "%s: column %r is taken as the group column; groups stay on one side of a split; columns={'group': …} names another",
+                source,
+                found["group"],
+            )
     return {role: name for role, name in found.items() if name is not None and not (role == "label" and options.labelled is False)}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.data.sources.table_contents import not_utf8, refuse_contents, warn_of_swallowed_rows
+from zoo.data.sources.table_contents import not_utf8, refuse_contents, warn_of_merged_rows
 from zoo.errors import DataError, count, examples
 from zoo.util.extras import require_extra
 
@@ -72,11 +72,11 @@ def _parse_cells(path: Path) -> pd.DataFrame:
     header = pd.read_csv(path, header=None, nrows=1, **options)
     refuse_equal_names([_unquoted(str(name)) for name in header.iloc[0]], repr(str(path)))
     frame: pd.DataFrame = pd.read_csv(path, **options)
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus cells for an index
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas uses extra cells as the index
         raise ValueError(f"its rows have more cells than its header; put cells that hold {separator!r} into quotation marks")
     if plain:
         return frame.map(_unquoted).rename(columns=_unquoted)
-    warn_of_swallowed_rows(frame, separator, repr(str(path)))
+    warn_of_merged_rows(frame, separator, repr(str(path)))
     return frame
 
 
