@@ -10,7 +10,7 @@ from typing import Any
 
 import zoo
 
-LIMIT = 10_000_000  # bytes; what is larger is no configuration
+LIMIT = 10_000_000  # bytes; what is larger is not a configuration
 
 
 @dataclass(frozen=True)
