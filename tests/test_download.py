@@ -297,7 +297,7 @@ def test_a_conversion_that_was_changed_is_refused_and_an_interrupted_one_made_ag
     content[-1] ^= 1
     path.unlink()
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"was changed after it was converted; remove .*converted"):
+    with pytest.raises(WeightsError, match=r"was modified after conversion; remove .*converted"):
         locate(weights, "toy/net")
 
 

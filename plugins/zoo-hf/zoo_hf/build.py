@@ -117,7 +117,7 @@ def _built(kind: type[nn.Module], config: Mapping[str, Any], options: Mapping[st
     except (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError, AssertionError) as error:
         raise _refusal(config["model_type"], options, error) from error
     _make_constants_buffers(module)
-    for name in family_of(config["model_type"]).register_first:
+    for name in family_of(config["model_type"]).early:
         path, _, last = name.rpartition(".")
         siblings = module.get_submodule(path)._modules
         first = {last: siblings.pop(last), **siblings}

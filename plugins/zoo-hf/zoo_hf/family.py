@@ -49,7 +49,7 @@ class Family:
         auto: Class of transformers that knows the backbone's class.
         inputs: ``"module:function"`` that maps a configuration and a batch of texts to the arguments of the backbone's forward,
             where it takes others than the batch's.
-        register_first: Parameter-free modules that run before the layers; registered first so that they belong to the first group.
+        early: Parameter-free modules that run before the layers; registered first so that they belong to the first group.
         pooler: ``default`` where the backbone's own pooling is the one to use, ``optional`` where it exists and few published files
             fill it, ``always`` where its output cannot be had without, empty where none is offered.
         keeps_pooler: Whether it stays in the model where it is not used, as in the home library's classifiers of this family.
@@ -85,7 +85,7 @@ class Family:
     reads: str = "text"
     auto: str = "AutoModel"
     inputs: str = ""
-    register_first: tuple[str, ...] = ()
+    early: tuple[str, ...] = ()
     pooler: str = ""
     keeps_pooler: bool = False
     pool: str = "token"

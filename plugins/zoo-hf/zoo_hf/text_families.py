@@ -58,7 +58,7 @@ def _t5() -> Family:
     return Family(
         layers=T5,
         auto="AutoModelForTextEncoding",
-        register_first=("encoder.dropout",),
+        early=("encoder.dropout",),
         pool="avg",
         class_token=False,
         width="d_model",
