@@ -11,7 +11,7 @@ from typing import Any
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.predict import predict, predict_outputs
-from zoo.engine.options.recipe import phase_epochs
+from zoo.engine.options.recipe import Recipe, phase_epochs
 from zoo.engine.options.recipes import RECIPES
 from zoo.engine.options.reference import option_table
 
@@ -52,13 +52,20 @@ def recipe_table() -> str:
     for name, recipe in RECIPES.items():
         solved = [phase for phase in recipe.phases if phase.solve]
         epochs = phase_epochs(recipe, None, solved)
-        last = [f"{recipe.layer_decay:g}", f"{recipe.weight_decay:g}", "held" if recipe.freeze_bn else "moves"]
+        last = [f"{recipe.layer_decay:g}", f"{recipe.weight_decay:g}", _batch_norm(recipe)]
         for first, (phase, number) in zip((True, *[False] * len(epochs)), zip(recipe.phases, epochs, strict=True), strict=False):
             lr = f"solved ({recipe.lr * phase.lr:g} where it is trained)" if phase.solve else f"{recipe.lr * phase.lr:g}"
             length = f"{number}, at least {phase.least_steps} steps" if phase.least_steps else str(number)
             cells = [f"`{name}`" if first else "", f"`{phase.name}`", str(phase.frozen), length, lr, *(last if first else [""] * 3)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _batch_norm(recipe: Recipe) -> str:
+    """Return what becomes of the statistics of BatchNorm."""
+    if all(phase.frozen == "all" for phase in recipe.phases):
+        return "frozen"
+    return "held" if recipe.freeze_bn else "moves"
 
 
 def keywords(function: Callable[..., Any]) -> list[str]:

@@ -203,6 +203,7 @@ def test_words_of_the_form_key_value_are_read_as_numbers_where_they_are() -> Non
     told = settings.pairs(["a=1", "b=0.5", "c=true", "d=none", "e=[1, 2]", "f=x=y", 'g="3"'], "--set")
     assert told == {"a": 1, "b": 0.5, "c": True, "d": "none", "e": [1, 2], "f": "x=y", "g": "3"}
     assert settings.columns("file_name=file,group=patient_id") == {"file_name": "file", "group": "patient_id"}
+    assert settings.columns("label=true,file_name=1e3, group = null") == {"label": "true", "file_name": "1e3", "group": "null"}
 
 
 @pytest.mark.parametrize(
@@ -434,6 +435,8 @@ def test_a_training_without_validation_takes_all_of_the_data(run: Callable[..., 
     assert "is finished, with nothing left to train" in again.err
     refused = run("train", "zoo/glyphnet", pictures, "--no-valid", "--set", "patience=2", "--set", "schedule=plateau")
     assert "patience, schedule='plateau': decided by a metric, and there are no validation data" in refused.err
+    refused = run("train", "zoo/glyphnet", pictures, "--no-valid", "--set", "allow_leak=true")
+    assert "allow_leak: meant for a division of the data" in refused.err
     assert "not allowed with" in run("train", "zoo/glyphnet", pictures, "--no-valid", "--valid", pictures).err
 
 

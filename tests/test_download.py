@@ -121,6 +121,16 @@ def test_another_file_than_declared_or_remembered_is_refused_and_removed(server:
     assert fetched(url) == first
 
 
+def test_a_new_pin_is_taken_although_the_url_gave_another_file_before(server: FileServer, own_cache: Path) -> None:
+    url, newer = f"{server.url}/x.bin", CONTENT[::-1]
+    server.files["/x.bin"] = CONTENT
+    fetched(url).path.unlink()
+    server.files["/x.bin"] = newer
+    again = fetched(url, sha256=hashlib.sha256(newer).hexdigest())
+    assert again.path.read_bytes() == newer
+    assert fetched(url) == again, "the record is that of the pinned file"
+
+
 @pytest.mark.parametrize(
     ("code", "kind", "body", "text", "error"),
     [
@@ -287,7 +297,7 @@ def test_a_conversion_that_was_changed_is_refused_and_an_interrupted_one_made_ag
     content[-1] ^= 1
     path.unlink()
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"was changed after it was converted; remove .*converted"):
+    with pytest.raises(WeightsError, match=r"was modified after conversion; remove .*converted"):
         locate(weights, "toy/net")
 
 

@@ -184,6 +184,30 @@ def test_gated_and_missing_repositories_say_so_and_how_to_log_in(hub: FakeHub, t
     assert path["content"] == "x"
 
 
+LOCATED = """
+import sys
+from zoo.declare import Weights
+from zoo.weights.locate import locate
+try:
+    locate(Weights(repo=sys.argv[1]), "toy/net")
+except Exception as error:
+    print(error)
+"""
+
+
+def test_a_server_that_fails_is_not_taken_for_a_repository_without_the_file(hub: FakeHub, tmp_path: Path) -> None:
+    hub.push("acme/pickled", {"pytorch_model.bin": b"x"})
+    hub.failing = {"pytorch_model.bin"}
+    done = in_child(LOCATED, "acme/pickled", cache=tmp_path / "hub", warm=False, HF_ENDPOINT=hub.url)
+    assert "acme/pickled@main/pytorch_model.bin" in done.stdout, done.stderr
+    assert "no such file" not in done.stdout
+    hub.push("acme/empty", {"config.json": b"{}"})
+    hub.failing = set()
+    done = in_child(LOCATED, "acme/empty", cache=tmp_path / "hub", warm=False, HF_ENDPOINT=hub.url)
+    assert "model.safetensors" in done.stdout.partition("no such file")[0]
+    assert "nor has it model.safetensors.index.json, pytorch_model.bin" in done.stdout
+
+
 LIMITED = """
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

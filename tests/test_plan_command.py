@@ -22,7 +22,7 @@ def test_the_table_has_groups_phases_memory_and_time(run: Callable[..., Done], p
     assert probe[3:9] == ["4", "of", "4", "solved", "-", "-"]
     (top,) = [line for line in lines if line[:3] == ["top", "2", "4"]]
     assert top[3:9] == ["2", "of", "4", "cosine", "0.0003", "6"]
-    assert "top: what is frozen is computed once; its activations take" in done.out
+    assert "top: frozen groups run once per sample; the cached activations take" in done.out
     assert "estimated: " in lines[-1][0] + " "
     assert not [path for path in tmp_path.rglob("*") if path.name == "runs"]
 

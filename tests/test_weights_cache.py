@@ -15,6 +15,7 @@ from tests.faults.file_server import FileServer
 from tests.toy import ToyNet
 from zoo.cli import main
 from zoo.declare import Weights
+from zoo.errors import OutputPermissionError
 from zoo.weights.cache import entries, prune
 from zoo.weights.converted import converted_folder
 from zoo.weights.entry_lock import entry_lock, remove_lock
@@ -109,3 +110,11 @@ def test_a_lock_that_is_removed_again_and_again_still_excludes(own_cache: Path) 
         thread.join(60)
     assert most == [1] * 60
     assert left(own_cache) == []
+
+
+def test_a_file_that_cannot_be_removed_is_one_error_with_its_remedy(server: FileServer, own_cache: Path) -> None:
+    server.files["/x.bin"] = b"x" * 9
+    below = fetched(f"{server.url}/x.bin").with_name("below")
+    below.mkdir()
+    with pytest.raises(OutputPermissionError, match=r"below'\); remove what is in the way, or set ZOO_CACHE"):
+        prune(later())

@@ -24,7 +24,7 @@ def zoo_backbones() -> Iterable[BackboneSpec]:  # type: ignore[empty-body]  # a 
     """
 
 
-@hookspec(firstresult=True)
+@hookspec(firstresult=True)  # each plugin has a manager of its own, so this only unwraps the list; every plugin is asked
 def zoo_find_backbone(name: str) -> BackboneSpec | None:
     """Resolve a name that no plugin lists: a member of an open family, such as any repository of a hub.
 

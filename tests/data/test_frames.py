@@ -57,6 +57,12 @@ def test_any_usual_separator_is_found(files: Path, separator: str) -> None:
     assert open_data(path).classes == ("a", "b")
 
 
+@pytest.mark.parametrize("first", ["", "  "])
+def test_a_blank_first_line_does_not_hide_the_separator(first: str, files: Path) -> None:
+    path = table(files / "x.csv", f"{first}\npath;label\nimg/0.png;a\nimg/1.png;b\n")
+    assert open_data(path).classes == ("a", "b")
+
+
 def test_csv_tsv_parquet_and_frames_give_the_same_table(files: Path) -> None:
     frame = pd.DataFrame({"file_name": [f"img/{i}.png" for i in range(4)], "label": [10, 2, 2, 10], "group": [7, 7, 8, 9]})
     frame.to_csv(files / "x.csv", index=False)
@@ -227,6 +233,17 @@ def test_numbers_of_no_class_are_refused_and_negative_ones_have_no_label(tmp_pat
         parquet.write_table(pa.table({"text": ["x", "y"], "label": labels}).replace_schema_metadata(metadata), tmp_path / "x.parquet")
         with pytest.raises(DataError, match=words):
             open_data(tmp_path / "x.parquet", reads="text")
+
+
+def test_text_in_a_column_of_class_numbers_is_told_with_its_remedy(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    metadata = {"huggingface": '{"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}'}
+    rows = pa.table({"text": ["x", "y"], "label": ["cat", "dog"]})
+    parquet.write_table(rows.replace_schema_metadata(metadata), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"the label 'cat' is text.*: cat, dog; store the numbers"):
+        open_data(tmp_path / "x.parquet", reads="text")
 
 
 @pytest.mark.parametrize("name", ["path", "image_path", "filepath", "file_name"])

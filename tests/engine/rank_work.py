@@ -257,7 +257,7 @@ def decisions(out: Path) -> dict[str, Any]:
                 raise Stopped
             while time.monotonic() < began + 20:
                 time.sleep(0.05)
-                fourth.heed()
+                fourth.raise_if_another_rank_failed()
         return 0.0
 
     began = time.monotonic()

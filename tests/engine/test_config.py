@@ -138,10 +138,39 @@ def test_views_of_what_is_frozen_are_taken() -> None:
 
 
 def test_the_list_of_all_options_is_for_names_that_have_no_nearest() -> None:
-    for name, listed in (("epoch", False), ("zzzzzz", True)):
+    for options, listed in (({"epoch": 1}, False), ({"zzzzzz": 1}, True), ({"monitor": "no option"}, False), ({"scale": 1}, False)):
         with pytest.raises(OptionError) as caught:
-            resolve("full", {name: 1})
+            resolve("full", options)
         assert ("The options are:" in str(caught.value)) is listed
+
+
+@pytest.mark.parametrize("name", ["scale", "ratio", "flip", "jitter"])
+def test_a_field_of_augment_given_as_an_option_says_where_it_belongs(name: str) -> None:
+    with pytest.raises(OptionError, match=f"there is no option '{name}' here: it is a field of augment, augment={{'{name}'"):
+        resolve("full", {name: 0.5})
+
+
+def test_a_window_of_one_number_is_told_its_two() -> None:
+    with pytest.raises(OptionError, match=r"window is 40; it must be two numbers \(centre, width\)"):
+        resolve("full", {"window": 40})
+
+
+@pytest.mark.parametrize(
+    ("own", "options", "expected"),
+    [
+        ({"schedule": "one-cycle", "warmup": 0.2}, {}, {"warmup": 0.2}),
+        ({"optimizer": "sgd", "weight_decay": 5e-3}, {}, {"weight_decay": 5e-3}),
+        ({"optimizer": "sgd", "weight_decay": 5e-3}, {"optimizer": "adam"}, {"weight_decay": 1e-4}),
+        ({"optimizer": "sgd", "schedule": "one-cycle"}, {}, {"weight_decay": 1e-4, "warmup": 0.3}),
+        ({"warmup": 0.2, "weight_decay": 0.01}, {"optimizer": "sgd", "schedule": "one-cycle"}, {"weight_decay": 1e-4, "warmup": 0.3}),
+        ({}, {"optimizer": "sgd", "weight_decay": 0.01}, {"weight_decay": 0.01, "warmup": 0.1}),
+    ],
+)
+def test_what_a_recipe_says_for_its_own_optimizer_and_schedule_stays(
+    own: dict[str, Any], options: dict[str, Any], expected: dict[str, float]
+) -> None:
+    config = resolve(Recipe(name="own", phases=(Phase(name="all"),), **own), options)
+    assert {name: getattr(config, name) for name in expected} == expected
 
 
 def test_the_optimizers_that_are_known_without_torch_are_torchs() -> None:

@@ -68,9 +68,9 @@ def test_found_inf_holds_the_optimizer_back_until_the_check_names_the_first_step
     held = []
     for step in range(4):
         loss = layer(torch.ones(1, 2, device="cuda")).sum() * (float("inf") if step >= 2 else 1.0)
-        guard.see_loss(loss, step)
+        guard.check_loss(loss, step)
         loss.backward()
-        guard.see_gradients(step)
+        guard.check_gradients(step)
         optimizer.step()
         optimizer.zero_grad()
         held.append(layer.weight.detach().clone())

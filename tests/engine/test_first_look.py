@@ -15,7 +15,7 @@ from rich.console import Console
 import zoo
 from tests.engine.test_fit import fit
 from tests.engine.tiny import difference, images, model, timeless, values
-from zoo.cli.output import figures, shown
+from zoo.cli.output import format_metrics, metrics_line
 from zoo.engine.options.model_selection import Best
 from zoo.engine.rundir.run_folder import Run
 from zoo.engine.runtime.progress import Progress, in_time_units, time_left
@@ -79,8 +79,8 @@ def test_a_run_has_a_short_repr(tmp_path: Path) -> None:
 
 def test_intervals_are_printed_beside_their_metric() -> None:
     metrics = {"auroc": 0.91123, "loss": 0.3, "auroc_low": 0.8621, "auroc_high": 0.9494, "own_low": 1.0}
-    assert shown(metrics) == {"auroc": "0.911 [0.862, 0.949]", "loss": "0.3000", "own_low": "1.0000"}
-    assert figures(metrics) == "auroc 0.911 [0.862, 0.949], loss 0.3000, own_low 1.0000"
+    assert format_metrics(metrics) == {"auroc": "0.911 [0.862, 0.949]", "loss": "0.3000", "own_low": "1.0000"}
+    assert metrics_line(metrics) == "auroc 0.911 [0.862, 0.949], loss 0.3000, own_low 1.0000"
 
 
 def history(*rows: tuple[str, float]) -> list[dict[str, Any]]:

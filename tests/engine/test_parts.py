@@ -18,6 +18,7 @@ from zoo.engine.optim.optimizer import build_optimizer
 from zoo.engine.optim.optimizer_state import optimizer_tensors, restore_optimizer
 from zoo.engine.optim.target_scale import TargetScale
 from zoo.engine.options.epochs import list_epochs, next_phase
+from zoo.engine.options.own_parts import name_of
 from zoo.engine.options.resolve import resolve
 from zoo.engine.rundir.curves import draw_curves
 from zoo.engine.runtime.oom import is_out_of_memory
@@ -88,9 +89,9 @@ def test_restored_moments_have_the_memory_format_of_their_parameters() -> None:
 def test_losses_are_summed_as_plain_numbers_where_the_guard_reads_them_anyway() -> None:
     layer = nn.Linear(2, 1)
     guard = Guard(torch.optim.AdamW(layer.parameters()), layer.parameters(), torch.device("cpu"), None)
-    assert isinstance(guard.see_loss(torch.tensor(0.5), 0), float)
+    assert isinstance(guard.check_loss(torch.tensor(0.5), 0), float)
     guard.deferred = True
-    seen = guard.see_loss(torch.tensor(0.5), 0)
+    seen = guard.check_loss(torch.tensor(0.5), 0)
     assert isinstance(seen, torch.Tensor)
     assert seen.dtype == torch.float64
 
@@ -99,13 +100,13 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_step() -> None:
     layer = nn.Linear(2, 1)
     guard = Guard(torch.optim.AdamW(layer.parameters()), layer.parameters(), torch.device("cpu"), None)
     with pytest.raises(NonFiniteError, match="loss of step 3"):
-        guard.see_loss(torch.tensor(float("nan")), 3)
+        guard.check_loss(torch.tensor(float("nan")), 3)
     layer(torch.ones(1, 2)).sum().backward()
-    guard.see_gradients(4)
+    guard.check_gradients(4)
     assert layer.weight.grad is not None
     layer.weight.grad[0, 0] = float("inf")
     with pytest.raises(NonFiniteError, match="gradient of step 5"):
-        guard.see_gradients(5)
+        guard.check_gradients(5)
 
 
 def test_a_deferred_guard_holds_the_fused_optimizer_back_and_names_the_first_step() -> None:
@@ -116,9 +117,9 @@ def test_a_deferred_guard_holds_the_fused_optimizer_back_and_names_the_first_ste
     before = None
     for step in range(4):
         loss = layer(torch.ones(1, 2)).sum() * (float("nan") if step >= 2 else 1.0)
-        guard.see_loss(loss, step)
+        guard.check_loss(loss, step)
         loss.backward()
-        guard.see_gradients(step)
+        guard.check_gradients(step)
         optimizer.step()
         optimizer.zero_grad()
         before = layer.weight.detach().clone() if step == 1 else before
@@ -219,3 +220,15 @@ def test_a_remedy_fits_what_the_run_does() -> None:
         text = str(not_finite(error, "step 1", [0], table, lr=lr, config=resolve("full", options), half=half))
         assert told in text
         assert ("clip_grad" in text) is (lr > 0 and not options)
+
+
+def test_a_loss_that_refers_to_a_later_function_has_a_name() -> None:
+    margin = 0.5
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return later(logits) + margin
+
+    assert name_of(loss).endswith("loss[0.5]")
+
+    def later(logits: torch.Tensor) -> torch.Tensor:
+        return logits

@@ -30,6 +30,7 @@ class FakeHub:
         asked: Method and path of every request.
         lies: Content served in place of a file's own, by file name.
         refused: Status and ``X-Error-Code`` of every request for a repository, by name.
+        failing: File names that are answered with an error of the server.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class FakeHub:
         self.asked: list[str] = []
         self.lies: dict[str, bytes] = {}
         self.refused: dict[str, tuple[int, str]] = {}
+        self.failing: set[str] = set()
         self.url = ""
 
     def push(self, repo: str, files: Mapping[str, bytes], *, branch: str = "main", card: Mapping[str, Any] | None = None) -> str:
@@ -111,6 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, repo: str, revision: str, name: str) -> None:
         commit = self._commit(repo, revision)
         if commit is None:
+            return
+        if name in self.fake.failing:
+            self._send(500, b"", {})
             return
         content = self.fake.files[repo, commit].get(name)
         if content is None:

@@ -101,7 +101,7 @@ def test_lora_on_a_saved_model_finds_it_again_and_refuses_another_one(tmp_path: 
     folder = save_lora(model, tmp_path / "lora")
     assert torch.allclose(zoo.load(folder)(batch(model)), model(batch(model)), atol=1e-5)
     steps(toy(), 1).save(base, overwrite=True)
-    with pytest.raises(SavedModelError, match=r"LoRA of other values than .*base"):
+    with pytest.raises(SavedModelError, match=r"trained on other base weights than .*base"):
         zoo.load(folder)
     shutil.rmtree(base)
     with pytest.raises(WeightsNotFoundError):

@@ -17,13 +17,13 @@ from zoo.engine.runtime.launch_env import launched
 from zoo.engine.runtime.signals import exit_code, stop_signal_numbers
 from zoo.errors import OptionError
 
-LOOK = 0.1  # seconds between polls of the processes
-GRACE = 15.0  # seconds that the other ranks have to end by themselves after one has failed
+POLL_SECONDS = 0.1  # seconds between polls of the processes
+GRACE_SECONDS = 15.0  # seconds that the other ranks have to end by themselves after one has failed
 PARENT = "ZOO_LAUNCHER"  # environment variable: process id of the launcher
 STOPPED = (130, 143)  # exit codes after a signal and a checkpoint
 
 
-def share_out(words: Sequence[str], wanted: int | None, *, check: Callable[[], object] = lambda: None) -> None:
+def launch_ranks(words: Sequence[str], wanted: int | None, *, check: Callable[[], object] = lambda: None) -> None:
     """Run this command in as many processes as are wanted, and exit with their code; return in each of them.
 
     Args:
@@ -49,7 +49,7 @@ def launch(words: Sequence[str], count: int) -> int:
     """Run ``zoo`` with the same arguments in ``count`` processes on this machine, until all have ended.
 
     The processes get torchrun's environment variables. Signals are forwarded to each process. When one has failed, the
-    others have ``GRACE`` seconds to end by themselves.
+    others have ``GRACE_SECONDS`` seconds to end by themselves.
 
     Args:
         words: Arguments of the command line.
@@ -91,7 +91,7 @@ def follow_launcher() -> None:
 
     def follow() -> None:
         while os.getppid() == parent:
-            time.sleep(LOOK)
+            time.sleep(POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=follow, daemon=True).start()
@@ -140,11 +140,11 @@ def _watch(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
             if code < 0 and deadline == float("inf"):
                 print(f"rank {number} was ended by {_signal_name(-code)}", file=sys.stderr)
             if code:
-                deadline = min(deadline, time.monotonic() + GRACE)
+                deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         if time.monotonic() > deadline:
             for child in children:
                 child.kill()
-        time.sleep(LOOK)
+        time.sleep(POLL_SECONDS)
     return list(codes.values())
 
 

@@ -51,7 +51,7 @@ def cell_text(value: object) -> str:
     return printable(str(value)).replace("\n", "\\n")
 
 
-def thousands(number: float) -> str:
+def format_parameters(number: float) -> str:
     """Return a number of parameters as ``25.6M`` or ``12.3k``; empty if it is unknown."""
     return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number / 1e3:.1f}k" if number else ""
 
@@ -63,7 +63,7 @@ def place(weights: Weights) -> str:
     return weights.url or f"{weights.file}{' of the package ' + weights.package if weights.package else ''}"
 
 
-def shown(metrics: Mapping[str, float]) -> dict[str, str]:
+def format_metrics(metrics: Mapping[str, float]) -> dict[str, str]:
     """Return metrics as text by name: ``0.9608``, or ``0.911 [0.862, 0.949]`` where there is an interval (``NAME_low``, ``NAME_high``)."""
     found = {}
     for name, value in metrics.items():
@@ -73,9 +73,9 @@ def shown(metrics: Mapping[str, float]) -> dict[str, str]:
     return {name: text for name, text in found.items() if name not in ends}
 
 
-def figures(metrics: Mapping[str, float]) -> str:
+def metrics_line(metrics: Mapping[str, float]) -> str:
     """Return metrics as ``accuracy 0.9608, loss 0.1423``."""
-    return ", ".join(f"{name} {text}" for name, text in shown(metrics).items())
+    return ", ".join(f"{name} {text}" for name, text in format_metrics(metrics).items())
 
 
 def claim_file(path: Path, *suffixes: str, overwrite: bool, option: str = "--out") -> Path:

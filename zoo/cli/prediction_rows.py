@@ -51,7 +51,7 @@ def predict_lines(
         **options: As for ``predicted_rows``.
 
     Raises:
-        DataError: If a line is no input of the model, unless it is skipped.
+        DataError: If a line is not an input of the model, unless it is skipped.
         CorruptInputError: If its file cannot be decoded, unless it is skipped.
     """
     from zoo.data.raw import TEXTUAL

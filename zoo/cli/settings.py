@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def _check_optimizer(name: str, options: Mapping[str, Any]) -> None:
 
 
 def _refuse_flags(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise for ``--set`` with a setting that is no option of the recipe, or whose flag was given too."""
+    """Raise for ``--set`` with a setting that is not an option of the recipe, or whose flag was given too."""
     faults = []
     for name in options:
         flag = {"head_options": "--head-set", "model_options": "--model-set"}.get(name, f"--{name.replace('_', '-')}")
@@ -93,8 +93,21 @@ def _refuse_flags(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         raise OptionError("; ".join(faults))
 
 
-def pairs(words: Iterable[str] | None, flag: str) -> dict[str, Any]:
-    """Parse ``key=value`` arguments; values are parsed as JSON (a number, true, a list) if they are valid JSON, else text.
+def _json_or_text(value: str) -> Any:
+    """Parse a number, true, or a list of JSON; anything else is text."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value.strip()
+
+
+def pairs(words: Iterable[str] | None, flag: str, *, parse: Callable[[str], Any] = _json_or_text) -> dict[str, Any]:
+    """Parse ``key=value`` arguments.
+
+    Args:
+        words: The arguments.
+        flag: Their flag, for messages.
+        parse: Parses a value.
 
     Raises:
         OptionError: If an argument has no ``=``.
@@ -104,16 +117,13 @@ def pairs(words: Iterable[str] | None, flag: str) -> dict[str, Any]:
         key, sign, value = word.partition("=")
         if not (sign and key.strip()):
             raise OptionError(f"{flag} {word!r} is not of the form key=value")
-        try:
-            parsed[key.strip()] = json.loads(value)
-        except ValueError:
-            parsed[key.strip()] = value.strip()
+        parsed[key.strip()] = parse(value)
     return parsed
 
 
 def columns(words: str | None) -> dict[str, str]:
     """Parse ``file_name=file,group=patient_id``."""
-    return {key: str(value) for key, value in pairs(words.split(",") if words else (), "--columns").items()}
+    return pairs(words.split(",") if words else (), "--columns", parse=str.strip)
 
 
 def window(words: str | None) -> tuple[float, float] | None:

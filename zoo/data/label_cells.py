@@ -17,7 +17,7 @@ def indicators(columns: Mapping[str, Sequence[Any]], source: str) -> list[Indica
     """Return the labels of columns with a value per class; an empty cell is NaN.
 
     Raises:
-        DataError: If cells are no numbers, naming their columns and rows.
+        DataError: If cells are not numbers, naming their columns and rows.
     """
     names, parsed, faults = tuple(columns), [], []
     for name, cells in columns.items():
@@ -59,8 +59,13 @@ def named(label: Any, names: Sequence[str]) -> Any:
     """Return the name of a class whose number a cell has, or a list of them; None for a row without a label.
 
     Raises:
-        DataError: If there is no class of this number.
+        DataError: If there is no class of this number, or the cell holds text.
     """
+    if isinstance(label, str):
+        raise DataError(
+            f"the label {label!r} is text, and the source declares names for class numbers: {examples(list(names), 8)}; store the "
+            "numbers, or write the file again without this declaration (the entry 'huggingface' of a Parquet file's metadata)"
+        )
     if isinstance(label, list | tuple) or hasattr(label, "__len__"):
         return [named(one, names) for one in label]
     if is_missing(label) or label < 0:  # datasets marks unlabelled rows by -1

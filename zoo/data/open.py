@@ -255,7 +255,7 @@ def _held_out(table: Table, seed: int) -> tuple[Table, Table]:
 
 
 def _without_splits(train: Table, valid: Table) -> tuple[Table, Table]:
-    """Return the tables without their split columns, so that they are not divided again."""
+    """Return the tables without their split columns, so that later splits ignore them."""
     return replace(train, splits=None), replace(valid, splits=None)
 
 

@@ -25,7 +25,7 @@ PIXELS = ("image", "volume")  # values of Table.reads whose inputs are decoded
 _ODD_VALID = re.compile(r"(?:val|valid|validation|dev)[^a-z0-9]+[a-z0-9]")
 _WORDS = re.compile(r"[^a-z0-9]+")
 _ENDS = re.compile(r"(?:set|data|images|imgs|s)?\d*$")
-LOOKED_AT = 8  # samples that tell for all of a table
+SAMPLED_ROWS = 8  # samples that a table is judged by
 _SHOWN = 40
 _MAX_PATH = 4096
 _CANONICAL = {word: name for name, words in SPLIT_WORDS.items() for word in words}
@@ -80,7 +80,7 @@ def pick(items: Sequence[Any], indices: Sequence[int] | Array) -> Sequence[Any]:
 
 def spread_rows(count: int) -> list[int]:
     """Return up to eight rows spread over ``count``, the first and the last among them."""
-    return sorted({int(row) for row in np.linspace(0, count - 1, LOOKED_AT)}) if count else []
+    return sorted({int(row) for row in np.linspace(0, count - 1, SAMPLED_ROWS)}) if count else []
 
 
 class Origin(NamedTuple):

@@ -37,7 +37,7 @@ class Features:
         layout: Order of the axes: B batch, C or final D channels, H W space, D H W a volume, N tokens.
         pool: Default pooling of the head; unset means ``token`` if ``prefix_tokens`` is above 0, ``none`` for ``BD``, else
             ``avg``.
-        prefix_tokens: Number of leading tokens that are no patches (class, register); the first is the class token.
+        prefix_tokens: Number of leading tokens that are not patches (class, register); the first is the class token.
     """
 
     dim: int

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from zoo.errors import DeclarationError, fault_list
+from zoo.errors import DeclarationError, count, fault_list
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -29,4 +29,4 @@ def check(what: str, faults: Sequence[tuple[bool, str]]) -> None:
     """
     messages = [message for wrong, message in faults if wrong]
     if messages:
-        raise DeclarationError(fault_list(f"the declaration of {what} has {len(messages)} fault(s)", messages))
+        raise DeclarationError(fault_list(f"the declaration of {what} has {count(len(messages), 'fault')}", messages))

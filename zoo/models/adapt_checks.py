@@ -76,7 +76,7 @@ def checked_head(head: Any, features: Features, num_classes: int, options: Mappi
     """Return a copy of the user's own head, tried on zeros if it takes pooled features.
 
     Raises:
-        OptionError: If it is no module, fails, or has another number of outputs.
+        OptionError: If it is not a module, fails, or has another number of outputs.
     """
     if not isinstance(head, nn.Module):
         name = getattr(head, "__name__", type(head).__name__)

@@ -27,7 +27,7 @@ class Pool(nn.Module):
 
     Args:
         features: Declared layout and width.
-        how: ``avg``, ``max``, ``token`` (the class token), ``last`` (the last token that is no padding), ``none``; empty means the
+        how: ``avg``, ``max``, ``token`` (the class token), ``last`` (the last token that is not padding), ``none``; empty means the
             declared default.
 
     Raises:
@@ -189,7 +189,7 @@ def _pool_masked(x: Tensor, mask: Tensor, how: str) -> Tensor:
 
 
 def _last_token(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the last token that is no padding, wherever the padding is."""
+    """Return the last token that is not padding, wherever the padding is."""
     if mask is None:
         return x[:, -1]
     places = torch.arange(x.shape[1], device=x.device)

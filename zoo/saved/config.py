@@ -154,7 +154,7 @@ def check_fields(config: Config, folder: Path) -> None:
     if config.zoo.fields_sha256 not in ("", config.fields_sha256):
         raise SavedModelError(
             f"{str(folder / 'config.json')!r} was changed after it was saved: one of task, num_classes, zoo.{', zoo.'.join(_DIGESTED)} is "
-            "another; restore it, or remove zoo.fields_sha256 if the change is meant"
+            "another; restore it, or remove zoo.fields_sha256 if you changed it on purpose"
         )
 
 
@@ -162,7 +162,7 @@ def read_config(folder: Path) -> Config:
     """Read and validate config.json; of an ensemble that of its first member, as all predict the same.
 
     Raises:
-        SavedModelError: If the folder is no saved model, with the nearest existing one, or its config.json has faults.
+        SavedModelError: If the folder is not a saved model, with the nearest existing one, or its config.json has faults.
     """
     path = folder / "config.json"
     if not folder.exists():
@@ -175,7 +175,9 @@ def read_config(folder: Path) -> Config:
             f"{str(folder)!r} is a run that is not finished; wait for it or, where it was stopped, go on with it: resume=True (--resume)"
         )
     if not path.is_file():
-        raise SavedModelError(f"{str(folder)!r} is not a saved model: it has no config.json")
+        raise SavedModelError(
+            f"{str(folder)!r} is not a saved model: it has no config.json; give the folder of a saved model or a finished run"
+        )
     return read_model(path, Config)
 
 

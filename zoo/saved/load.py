@@ -34,7 +34,7 @@ def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head:
         head: A module like the saved head, if that is your own; values are loaded into it in place.
 
     Raises:
-        SavedModelError: If the folder is no saved model, is damaged, or was made by a plugin that is not installed.
+        SavedModelError: If the folder is not a saved model, is damaged, or was made by a plugin that is not installed.
     """
     path = Path(folder)
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
@@ -94,7 +94,9 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
     try:
         module.load_state_dict(dict(state))
     except RuntimeError as error:
-        raise SavedModelError(f"the values in {str(folder)!r} are those of another network: {error}") from error
+        raise SavedModelError(
+            f"the values in {str(folder)!r} are those of another network: {error}; give the network that was saved"
+        ) from error
 
 
 def assemble(
@@ -103,7 +105,7 @@ def assemble(
     """Build a saved model from the parts of its folder, in eval mode.
 
     Raises:
-        SavedModelError: If its layer groups are others by now, or tensors of the head are missing or do not fit.
+        SavedModelError: If its layer groups have changed since it was saved, or tensors of the head are missing or do not fit.
     """
     return _assembled(folder, config, backbone.spec, backbone.fresh(), head_state, head)
 
@@ -113,7 +115,10 @@ def _assembled(
 ) -> TaskModel:
     if list(groups.names) != config.zoo.layer_groups:
         then, now = ", ".join(config.zoo.layer_groups), ", ".join(groups.names)
-        raise SavedModelError(f"{str(folder)!r} was saved with the layer groups {then}; {spec.name} now has {now}")
+        raise SavedModelError(
+            f"{str(folder)!r} was saved with the layer groups {then}; {spec.name} now has {now}; "
+            f"install {config.zoo.plugin}, which saved it"
+        )
     head = own_head(spec.features, own, **config.zoo.head_options) if own is not None else _head(folder, config, spec)
     if absent := [name for name in head.state_dict() if name not in head_state]:
         raise SavedModelError(f"{str(folder)!r} lacks tensors of the head: {examples(absent)}")
@@ -153,7 +158,7 @@ def open_backbone(folder: Path) -> Backbone:
     """Return the backbone of a saved model with its groups and preprocessing, to be adapted to another task.
 
     Raises:
-        SavedModelError: If the folder is no saved model, or its backbone is a network of the user's own.
+        SavedModelError: If the folder is not a saved model, or its backbone is a network of the user's own.
     """
     if not (folder / "config.json").is_file() and (members := read_members(folder)):
         raise SavedModelError(f"{str(folder)!r} is an ensemble of {len(members)} models; take the backbone of one: {str(members[0])!r}")

@@ -153,7 +153,7 @@ def load_lora(folder: Path) -> TaskModel:
         model = assemble(folder, saved.model, _base(folder, saved), head)
     if base_digest(model, saved.whole) != saved.base.digest:
         raise SavedModelError(
-            f"{str(folder)!r} holds LoRA of other values than {_origin(saved)} gives now; "
+            f"{str(folder)!r} was trained on other base weights than {_origin(saved)} has now; "
             f"open it on the model that it was trained on: peft.PeftModel.from_pretrained(MODEL, {str(folder)!r})"
         )
     attach_to(model, Lora(**saved.lora.model_dump()))

@@ -17,7 +17,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of a saved model by their names in the model.
 
     Raises:
-        SavedModelError: If the folder is no saved model, or damaged.
+        SavedModelError: If the folder is not a saved model, or damaged.
     """
     return tensors_of(folder, read_config(folder))
 
@@ -47,9 +47,11 @@ def read_verified(path: Path, sha256: str, what: str) -> dict[str, Tensor]:
         WeightsError: If it cannot be read.
     """
     if not path.is_file():
-        raise SavedModelError(f"{str(path.parent)!r} has no {path.name}; the {what} is incomplete")
+        raise SavedModelError(f"{str(path.parent)!r} has no {path.name}; the {what} is incomplete; copy the folder again")
     if file_digest(path) != sha256:
-        raise SavedModelError(f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced")
+        raise SavedModelError(
+            f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced; copy the folder again"
+        )
     return read(path, str(path.parent))
 
 

@@ -28,7 +28,7 @@ def by_task(raw: Raw, task: Task) -> Raw:
     if not any(isinstance(label, Indicators) for label in raw.labels or ()):
         return raw
     if task.per_token:
-        raise OptionError(f"label_columns are values per sample, and task {task.name!r} labels words")
+        raise OptionError(f"label columns hold one value per sample, and task {task.name!r} labels words")
     if not task.has_classes:
         return replace(
             raw, labels=[list(label.values) if isinstance(label, Indicators) else label for label in raw.labels or ()], classes=None

@@ -117,7 +117,7 @@ def _check_size(samples: int, classes: int, source: str) -> None:
 
 
 def is_name(part: Any) -> bool:
-    """Return whether a part of a label can be a name, and is no list or mapping."""
+    """Return whether a part of a label can be a name, and is not a list or mapping."""
     return isinstance(part, str | bool | int | float)
 
 

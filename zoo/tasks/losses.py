@@ -76,7 +76,7 @@ def asymmetric(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None
     smooth, known = _known(targets, smoothing)
     p = logits.sigmoid()
     absent = (1 - p + MARGIN).clamp(max=1)
-    positives = smooth * logits.sigmoid().clamp(min=1e-8).log()
+    positives = smooth * p.clamp(min=1e-8).log()
     negatives = (1 - smooth) * absent.clamp(min=1e-8).log() * (1 - absent) ** NEGATIVE
     return -(((positives if weights is None else positives * weights) + negatives) * known).sum()
 

@@ -34,7 +34,7 @@ def sharded(model: Model, processes: int, device: torch.device, *, half: bool = 
     shard(copied, copied.groups, processes, device, half=half)  # type: ignore[arg-type]  # a TaskModel, whose class is on a higher floor
     buffers = [(module, name, buffer) for module in copied.modules() for name, buffer in module._buffers.items() if buffer is not None]
     copied.to_empty(device=device)
-    for module, name, buffer in buffers:  # with those that are no part of the state
+    for module, name, buffer in buffers:  # with those that are not part of the state
         module._buffers[name] = buffer.to(device)
     load_values(copied, model.state_dict())
     try:

@@ -8,11 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.weights.cache_errors import cache_errors
 from zoo.weights.converted import converted_folder
 from zoo.weights.entry_lock import SUFFIX, entry_lock, remove_lock
 from zoo.weights.urls.download import downloads_folder
 
-PATIENCE = 0.1  # seconds to wait for an entry that another process has locked
+LOCK_TIMEOUT = 0.1  # seconds to wait for an entry that another process has locked
 _RECORDS = {"download": ("source.json", "url"), "converted": ("conversion.json", "source")}
 
 
@@ -35,15 +36,20 @@ class CacheEntry(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """Entries that were removed, the largest first, and folders that another process is using, which were kept."""
+    """Result of ``prune``: removed entries, largest first, and folders skipped because another process holds their lock."""
 
     removed: list[CacheEntry]
     busy: list[Path]
 
 
 def entries() -> list[CacheEntry]:
-    """Return what is in the cache, the largest first; downloads whose file was converted and removed do not count."""
-    found = (_entry(kind, folder) for kind, folder in _folders())
+    """Return what is in the cache, the largest first; downloads whose file was converted and removed do not count.
+
+    Raises:
+        OutputPermissionError: If the cache cannot be read.
+    """
+    with cache_errors(""):
+        found = [_entry(kind, folder) for kind, folder in _folders()]
     return sorted((entry for entry in found if entry), key=lambda entry: -entry.size)
 
 
@@ -54,21 +60,25 @@ def prune(limit: float) -> Pruned:
 
     Args:
         limit: Seconds since 1970.
+
+    Raises:
+        OutputPermissionError: If the cache cannot be read or written.
     """
     removed, busy = list[CacheEntry](), list[Path]()
-    for kind, folder in _folders():
-        if _is_recent(_entry(kind, folder), limit):
-            continue
-        try:
-            with entry_lock(folder, timeout=PATIENCE):
-                entry = _entry(kind, folder)  # again, as another process may have used it until now
-                if _is_recent(entry, limit):
-                    continue
-                removed += [entry] if entry else []
-                _remove(kind, folder)
-                remove_lock(folder)
-        except TimeoutError:
-            busy.append(folder)
+    with cache_errors(""):
+        for kind, folder in _folders():
+            if _is_recent(_entry(kind, folder), limit):
+                continue
+            try:
+                with entry_lock(folder, timeout=LOCK_TIMEOUT):
+                    entry = _entry(kind, folder)  # again, as another process may have used it until now
+                    if _is_recent(entry, limit):
+                        continue
+                    _remove(kind, folder)
+                    removed += [entry] if entry else []
+                    remove_lock(folder)
+            except TimeoutError:
+                busy.append(folder)
     return Pruned(sorted(removed, key=lambda entry: -entry.size), busy)
 
 

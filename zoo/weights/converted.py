@@ -48,12 +48,11 @@ def find_converted(source_sha256: str, sha256: str, owner: str) -> Path | None:
         return None
     found = model_digest(path, owner)
     if found != written:
-        raise WeightsError(
-            f"{owner_prefix(owner)}{str(path)!r} was changed after it was converted; remove {str(folder)!r}, and it is made again"
-        )
+        raise WeightsError(f"{owner_prefix(owner)}{str(path)!r} was modified after conversion; remove {str(folder)!r} to convert it again")
     if sha256 and found != sha256:
         raise WeightsError(
-            f"{owner_prefix(owner)}the safetensors made of the checkpoint {source_sha256[:12]} have sha256 {found}, pinned is {sha256}"
+            f"{owner_prefix(owner)}the safetensors made of the checkpoint {source_sha256[:12]} have sha256 {found}, pinned is {sha256}; "
+            "correct converted_sha256, or run zoo lock again"
         )
     return path
 

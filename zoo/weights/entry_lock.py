@@ -40,7 +40,7 @@ def entry_lock(folder: Path, *, timeout: float | None = None) -> Iterator[None]:
 
 
 def remove_lock(folder: Path) -> None:
-    """Remove the lock file of an entry that the caller has locked; who waits for it notices, and makes a new one."""
+    """Remove the lock file of an entry that the caller has locked; processes waiting for it recreate it."""
     with suppress(OSError):  # Windows keeps files that are open
         _path(folder).unlink()
 

@@ -79,7 +79,7 @@ class _HubFile(NamedTuple):
         path = self.at(commit)
         return path if commit and (path.exists() or path.is_symlink()) else None
 
-    def absence(self, commit: str) -> Path:
+    def missing_marker(self, commit: str) -> Path:
         """The path of the client's marker that a commit does not have the file."""
         return self.folder.joinpath(".no_exist", commit, *self.file.split("/"))
 
@@ -157,7 +157,7 @@ def _fetch(wanted: _HubFile) -> Path:
     from huggingface_hub import constants
 
     cached = wanted.cached()
-    if is_commit(wanted.revision) and (cached or wanted.absence(wanted.revision).exists()):
+    if is_commit(wanted.revision) and (cached or wanted.missing_marker(wanted.revision).exists()):
         return cached or _fail(wanted, "the repository has no such file", kind=_NoFileError)
     if constants.HF_HUB_OFFLINE:
         return cached or _missing(wanted, "HF_HUB_OFFLINE forbids the network")
@@ -207,25 +207,25 @@ def _metadata(wanted: _HubFile) -> huggingface_hub.HfFileMetadata:
     except errors.RevisionNotFoundError as error:
         _fail(wanted, "the repository has no such revision", error, NotOnHubError)
     except errors.EntryNotFoundError as error:
-        _mark_absent(wanted, error)
+        _write_missing_marker(wanted, error)
         _fail(wanted, "the repository has no such file", error, _NoFileError)
     except Exception as error:  # the client raises errors of its HTTP library, which has changed more than once
         _fail(wanted, _reason(error), error)
 
 
-def _mark_absent(wanted: _HubFile, error: Exception) -> None:
+def _write_missing_marker(wanted: _HubFile, error: Exception) -> None:
     """Write the client's marker that a commit does not have a file, for later calls without network."""
     commit = getattr(getattr(error, "response", None), "headers", {}).get("X-Repo-Commit", "")
     if is_commit(commit):
         with suppress(OSError):  # the cache cannot be written
-            wanted.absence(commit).parent.mkdir(parents=True, exist_ok=True)
-            wanted.absence(commit).touch()
+            wanted.missing_marker(commit).parent.mkdir(parents=True, exist_ok=True)
+            wanted.missing_marker(commit).touch()
 
 
 def _missing(wanted: _HubFile, reason: str, cause: WeightsNotFoundError | None = None) -> NoReturn:
     """Raise the error for a file that is not in the cache while the Hub cannot be asked."""
     commit = wanted.cached_commit()
-    if commit and wanted.absence(commit).exists():
+    if commit and wanted.missing_marker(commit).exists():
         _fail(wanted, "the repository had no such file when it was last asked", cause, _NoFileError)
     if cause:
         raise cause

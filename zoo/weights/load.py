@@ -19,6 +19,7 @@ from zoo.weights.hub_cache import is_blob
 from zoo.weights.safetensors_header import read_header
 from zoo.weights.shards import SAFETENSORS_INDEX, read_index
 
+_REMEDY = "fetch it again, or ask its publisher"
 MAX_MAGNITUDE = 1e30  # no trained weights are as large; outputs would overflow after a few layers
 
 
@@ -53,10 +54,10 @@ def write(tensors: Mapping[str, Tensor], out: Path, *, check: Path | None = None
     stage.unlink(missing_ok=True)
     try:
         stage.touch()
-        readable = stage.stat().st_mode  # the default mode here; safetensors files are readable by the owner only
+        default_mode = stage.stat().st_mode  # safetensors files are readable by the owner only
         with room_for(out, sum(tensor.nbytes for tensor in tensors.values())):
             safetensors.torch.save_file(separate(tensors), stage, metadata={"format": "pt"})
-        stage.chmod(readable)
+        stage.chmod(default_mode)
         if check:
             _check_values(_read_file(stage, "", shown=check), check, "", pretrained=True)
         stage.replace(out)
@@ -103,16 +104,20 @@ def _check_values(state: Mapping[str, Tensor], path: Path, owner: str, pretraine
     largest = {name: _largest(tensor) for name, tensor in state.items() if tensor.is_floating_point() and tensor.numel()}
     bad = [name for name, value in largest.items() if not value < float("inf")]
     if bad:
-        raise WeightsError(f"{owner_prefix(owner)}{str(path)!r} has NaN or infinity in {count(len(bad), 'tensor')}: {examples(bad)}")
+        raise WeightsError(
+            f"{owner_prefix(owner)}{str(path)!r} has NaN or infinity in {count(len(bad), 'tensor')}: {examples(bad)}; {_REMEDY}"
+        )
     huge = [name for name, value in largest.items() if value > MAX_MAGNITUDE]
     if pretrained and huge:
         raise WeightsError(
-            f"{owner_prefix(owner)}{str(path)!r} has values above {MAX_MAGNITUDE:g} in {count(len(huge), 'tensor')}: {examples(huge)}"
+            f"{owner_prefix(owner)}{str(path)!r} has values above {MAX_MAGNITUDE:g} in {count(len(huge), 'tensor')}: {examples(huge)}; "
+            f"{_REMEDY}"
         )
     negative = [name for name, tensor in state.items() if name.endswith("running_var") and name in largest and bool((tensor < 0).any())]
     if pretrained and negative:
         raise WeightsError(
-            f"{owner_prefix(owner)}{str(path)!r} has negative variances in {count(len(negative), 'tensor')}: {examples(negative)}"
+            f"{owner_prefix(owner)}{str(path)!r} has negative variances in {count(len(negative), 'tensor')}: {examples(negative)}; "
+            f"{_REMEDY}"
         )
     matrices = [value for name, value in largest.items() if state[name].ndim > 1]
     if pretrained and matrices and not any(matrices):

@@ -25,7 +25,7 @@ log = logging.getLogger("zoo")
 
 CHECKPOINTS = (".bin", ".pt", ".pth", ".ckpt", ".tar", ".pkl", PICKLED_INDEX)  # written by torch.save
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(/|[^/\\])")  # with one slash where a Path was made of it
-_OTHERS = {
+_OTHER_FORMATS = {
     ".h5": "TensorFlow", ".onnx": "ONNX", ".tflite": "TensorFlow Lite", ".msgpack": "Flax", ".gguf": "GGUF", ".pb": "TensorFlow",
     ".npz": "NumPy", ".npy": "NumPy", ".mlmodel": "Core ML", ".caffemodel": "Caffe", ".pdparams": "PaddlePaddle", ".index": "TensorFlow",
 }  # fmt: skip
@@ -141,7 +141,7 @@ def check_format(path: Path, owner: str) -> None:
     """
     if path.name.endswith((".safetensors", SAFETENSORS_INDEX)) or path.name.lower().endswith(CHECKPOINTS):
         return
-    other = _OTHERS.get(path.suffix.lower())
+    other = _OTHER_FORMATS.get(path.suffix.lower())
     what = f"is a file of {other}" if other else "has none of the suffixes of weights"
     raise WeightsError(
         f"{owner_prefix(owner)}{str(path)!r} {what}; read are safetensors and checkpoints of torch.save ({', '.join(CHECKPOINTS)}): "
@@ -197,17 +197,17 @@ def file_names(weights: Weights) -> list[str]:
 def _first(weights: Weights, names: list[str], owner: str) -> Path:
     """Return the first file that the repository has; without network, the first that is in the cache."""
     missing: WeightsNotFoundError | None = None
-    get = fetch
+    offline = False
     for name in names:
-        try:
-            path = get(weights.repo, name, weights.revision, owner=owner)
-        except WeightsNotFoundError as error:
-            missing = missing or error
-            if not isinstance(error, NotOnHubError):
-                get = find_cached  # type: ignore[assignment]  # no further attempts without network
+        if offline:
+            if path := find_cached(weights.repo, name, weights.revision, owner=owner):
+                return path
             continue
-        if path:
-            return path
+        try:
+            return fetch(weights.repo, name, weights.revision, owner=owner)
+        except WeightsNotFoundError as error:
+            offline = not isinstance(error, NotOnHubError)  # no further attempts without network
+            missing = error if offline or missing is None else missing
     assert missing is not None, "find_cached follows a failure of fetch"
     if isinstance(missing, NotOnHubError) and len(names) > 2:
         raise WeightsNotFoundError(f"{missing}; nor has it {', '.join(names[1:])}") from missing
@@ -219,7 +219,8 @@ def _pinned(path: Path, weights: Weights, owner: str) -> Path:
     size = path.stat().st_size
     if weights.size and not path.name.endswith(INDEX_SUFFIX) and size != weights.size:
         raise WeightsError(
-            f"{owner_prefix(owner)}{str(path)!r} has {size} bytes, pinned are {weights.size}: it is cut off or another; {_remedy(path)}"
+            f"{owner_prefix(owner)}{str(path)!r} has {size} bytes, pinned are {weights.size}: it is truncated or another file; "
+            f"{_remedy(path)}"
         )
     if weights.sha256 and (found := model_digest(path, owner)) != weights.sha256:
         raise WeightsError(
@@ -230,7 +231,7 @@ def _pinned(path: Path, weights: Weights, owner: str) -> Path:
 
 
 def _remedy(path: Path) -> str:
-    """Return what to do about a file that is not the pinned one; while it is there, no other is fetched."""
+    """Return the remedy for a file that does not match its pin."""
     if repository_of(path) is None:
         return "replace it by the right one, or correct the pin"
     places = dict.fromkeys((str(path), str(path.resolve())))  # the link of the snapshot, and the blob

@@ -70,14 +70,14 @@ def read_header(path: Path, owner: str, *, shown: Path | None = None) -> dict[st
 
 
 class Format(NamedTuple):
-    """The format of a file that is no safetensors file: a clause that describes it, and whether ``zoo convert`` may read it."""
+    """The format of a file that is not a safetensors file: a clause that describes it, and whether ``zoo convert`` may read it."""
 
     text: str
     convertible: bool = False
 
 
 def format_of(start: bytes) -> Format | None:
-    """Return the format of a file that is no safetensors file by its first bytes, or None."""
+    """Return the format of a file that is not a safetensors file by its first bytes, or None."""
     head = start.lstrip().lower()
     if not start:
         return Format("it is empty")
@@ -115,7 +115,13 @@ def _parsed(raw: bytes, data: int) -> dict[str, TensorInfo]:
         raise _FaultError("its header does not start with '{' and end with '}'")
     if raw.count(b'"data_offsets"') > MAX_TENSORS:
         raise _FaultError(f"its header names more than {MAX_TENSORS} tensors")
-    document = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_int=_natural, parse_float=_refuse, parse_constant=_refuse)
+    document = json.loads(
+        raw.decode("utf-8"),
+        object_pairs_hook=_unique,
+        parse_int=_non_negative_int,
+        parse_float=_reject_number,
+        parse_constant=_reject_number,
+    )
     metadata = document.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _FaultError("__metadata__ does not map text to text")
@@ -133,11 +139,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _natural(number: str) -> int:
-    return _refuse(number) if number.startswith("-") else int(number)  # also "-0", which safetensors parses as a float
+def _non_negative_int(number: str) -> int:
+    return _reject_number(number) if number.startswith("-") else int(number)  # also "-0", which safetensors parses as a float
 
 
-def _refuse(number: str) -> NoReturn:
+def _reject_number(number: str) -> NoReturn:
     raise _FaultError(f"its header has the number {number}, which is no whole number")
 
 

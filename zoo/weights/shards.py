@@ -67,7 +67,7 @@ def read_index(path: Path, owner: str = "") -> Index:
     suffix = kind.removesuffix(INDEX_SUFFIX)
     wrong += [f"{name!r}: it is no {suffix} file" for name in sorted(set(table.values())) if not name.endswith(suffix)]
     if wrong:
-        raise WeightsError(f"{owner_prefix(owner)}{str(path)!r} names shards that are refused: {examples(wrong)}")
+        raise WeightsError(f"{owner_prefix(owner)}{str(path)!r} names shards that are refused: {examples(wrong)}; fetch it again")
     shards: dict[str, set[str]] = {}
     for tensor, name in table.items():
         shards.setdefault(name, set()).add(tensor)

@@ -15,7 +15,6 @@ IDS = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 LONG = {"max_position_embeddings": 514, "layer_norm_eps": 1e-5}
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
-CROP = {"do_center_crop": True, "crop_size": {"height": 224, "width": 224}}
 DINO_IMAGES = {
     "size": {"shortest_edge": 256},
     "do_center_crop": True,

@@ -60,6 +60,12 @@ def sentence(path: Path, below: str = "", **pooling: Any) -> Path:
     return path
 
 
+def test_a_licence_without_a_value_is_unknown(folder: Callable[..., Path]) -> None:
+    path = folder("bert", auto=AutoModel)
+    (path / "README.md").write_text("---\nlicense:\nlanguage: en\n---\n")
+    assert zoo.get(path).spec.license == "unknown"
+
+
 def test_a_local_folder_is_a_backbone(folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder("bert", auto=AutoModel)
     (path / "README.md").write_text("---\nlanguage: en\nlicense: Apache-2.0\n---\n# Tiny\n")

@@ -116,7 +116,7 @@ def test_what_the_rule_cannot_take_is_refused_with_the_reason(kind: str, reason:
 @pytest.mark.parametrize(
     ("kind", "config", "reason"),
     [
-        ("biogpt", BERT, "dropout outside its modules"),
+        ("biogpt", BERT, "dropout outside its layers"),
         ("chinese_clip_vision_model", PLAIN, "post_layernorm changes nothing"),
         ("flaubert", {"vocab_size": 60, "emb_dim": 16, "n_layers": 2, "n_heads": 2}, "4 lists of layers"),
         ("nystromformer", {**BERT, "num_landmarks": 64}, "padding changes"),

@@ -52,6 +52,16 @@ def test_windows_are_those_of_transformers_and_overlap(folder: Callable[..., Pat
         told.encode_windows((text, text), 12, 2)
 
 
+def test_of_a_pair_the_text_with_more_tokens_is_divided(folder: Callable[..., Path]) -> None:
+    tokenizer = open_tokenizer(str(folder("bert", tokenizer=True)))
+    few, many = "good " + "x" * 90, "bad film " * 9  # an unknown word is one token, whatever its length
+    for pair in ((few, many), (many, few)):
+        found = tokenizer.encode_windows(pair, 12, 2)
+        assert len(found) > 1
+        assert all(len(one["input_ids"]) <= 12 for one in found)
+        assert all(one["input_ids"].count(VOCABULARY.index("[UNK]")) == 1 for one in found)
+
+
 def test_long_texts_are_counted_and_read_in_windows(folder: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     model = zoo.get(folder("bert", tokenizer=True), weights=False).adapt(2)  # of 40 positions
     text = "good film " * 30

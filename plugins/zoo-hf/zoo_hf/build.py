@@ -116,7 +116,7 @@ def _built(kind: type[nn.Module], config: Mapping[str, Any], options: Mapping[st
         module = kind(own, **pooling)
     except (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError, AssertionError) as error:
         raise _refusal(config["model_type"], options, error) from error
-    _hold_constants(module)
+    _make_constants_buffers(module)
     for name in family_of(config["model_type"]).early:
         path, _, last = name.rpartition(".")
         siblings = module.get_submodule(path)._modules
@@ -134,7 +134,7 @@ def _pooling(kind: Any, wanted: bool) -> dict[str, bool]:
 @cache
 def _text_class(kind: Any, inputs: str = "", pooler: bool = False) -> type[nn.Module]:
     """Return a class of the home library whose forward takes a mapping and returns one tensor; its parameters keep their names."""
-    # Tokenizers of some repositories tell more than the architecture reads, such as segments for DistilBERT.
+    # Some tokenizers return inputs the architecture does not accept, such as segments for DistilBERT.
     read = inspect.signature(kind.forward).parameters.keys()
     # A decoder's cache is for writing texts; layers that are computed again for the backward would fill it twice.
     fixed = {"use_cache": False} if "use_cache" in read else {}
@@ -148,7 +148,7 @@ def _text_class(kind: Any, inputs: str = "", pooler: bool = False) -> type[nn.Mo
     return _subclass(kind, forward)
 
 
-def _hold_constants(module: nn.Module) -> None:
+def _make_constants_buffers(module: nn.Module) -> None:
     """Make parameters that never train, such as tables of sines, buffers: unfreezing trains every parameter; in place."""
     for part in module.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
@@ -211,7 +211,8 @@ def _made(kind: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> Any
 
 def _refusal(kind: str, given: Mapping[str, Any], error: Exception) -> zoo.OptionError:
     told = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "its own configuration"
-    return zoo.OptionError(f"{kind} refuses {told}: {' '.join(str(error).split()) or type(error).__name__}")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return zoo.OptionError(f"{kind} refuses {told}: {reason}; give a value that its config.json could have")
 
 
 def _refuse(kind: str, options: Mapping[str, Any], attention: object) -> None:

@@ -49,8 +49,7 @@ class Family:
         auto: Class of transformers that knows the backbone's class.
         inputs: ``"module:function"`` that maps a configuration and a batch of texts to the arguments of the backbone's forward,
             where it takes others than the batch's.
-        early: Modules without parameters that are called before the layers and registered behind them. They are registered before them
-            instead, so that they stand still with the first group.
+        early: Parameter-free modules that run before the layers; registered first so that they belong to the first group.
         pooler: ``default`` where the backbone's own pooling is the one to use, ``optional`` where it exists and few published files
             fill it, ``always`` where its output cannot be had without, empty where none is offered.
         keeps_pooler: Whether it stays in the model where it is not used, as in the home library's classifiers of this family.
@@ -73,7 +72,7 @@ class Family:
         preset: Options that it has, whatever the configuration tells, unless it is asked for others.
         defaults: Options where the configuration does not tell them, and the home library has no default.
         layout: Order of the axes of images' features, where the own pooling is not used.
-        class_tokens: Leading tokens of an image that are no patches, without registers.
+        class_tokens: Leading tokens of an image that are not patches, without registers.
         registers: Number of register tokens where the configuration does not tell it.
         pooler_field: Field of the configuration that tells whether the own pooling exists.
         interpolates: Whether the forward must be told to interpolate the position embeddings for images of another size.

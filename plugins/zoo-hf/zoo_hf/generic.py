@@ -1,4 +1,4 @@
-"""Families that nobody declared: any model of texts or images of transformers whose layer groups can be found and proved.
+"""Support for undeclared model types: layer groups are inferred from module order and verified.
 
 A model fits if it is embeddings, one list of layers, and perhaps a norm behind them. Its groups are read off the order in which
 its modules run, in the built model itself, whenever they are bound.
@@ -28,7 +28,7 @@ def generic(model_type: str) -> Family:
     """Return the family of a ``model_type`` that transformers knows, as far as its classes tell.
 
     Raises:
-        zoo.ZooError: If transformers does not know it, or it is no plain model of texts or images, with the reason.
+        zoo.ZooError: If transformers does not know it, or it is not a plain model of texts or images, with the reason.
     """
     from transformers import AutoModel
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -60,7 +60,7 @@ def generic(model_type: str) -> Family:
 
 
 def _of_images(model_type: str, config: Any, kind: Any) -> Family:
-    """Return a family of images; how many tokens are no patches is what its default size returns, computed without values."""
+    """Return a family of images; how many tokens are not patches is what its default size returns, computed without values."""
     try:
         with torch.device("meta"):
             images = torch.zeros(1, int(getattr(config, "num_channels", None) or 3), *native_size(config))
@@ -125,7 +125,7 @@ def layers(module: Any) -> dict[str, str | list[str]]:
     """Return the layer groups of a built model, proved by running it on two samples.
 
     Raises:
-        zoo.ZooError: If they cannot be found, or what is beside a sample, padding or other samples, changes what it gives.
+        zoo.ZooError: If they cannot be found, or padding or other samples of the batch change a sample's features.
     """
     refuse, family = partial(_refusal, module.config.model_type), family_of(module.config.model_type)
     lists = _outermost_lists(module)

@@ -53,7 +53,7 @@ def first_runs(module: Any, family: Family, names: Sequence[str], ancestors: Seq
         for handle in handles:
             handle.remove()
     if not torch.equal(outputs[0], same):
-        raise refuse("it has dropout outside its modules, which no group could freeze; switch that off by an option of zoo.get")
+        raise refuse("it applies dropout outside its layers, which cannot be frozen; disable it by an option of zoo.get")
     if reason := (_misfit_of_images if family.reads == "image" else _misfit_of_texts)(outputs, module.config, family):
         raise refuse(reason)
     return order
@@ -110,7 +110,7 @@ def _misfit_of_images(outputs: Sequence[Any], config: Any, family: Family) -> st
 
 
 def leading_tokens(features: Any, config: Any) -> int:
-    """Return how many tokens stand before those of the patches of an image; -1 where the features are no tokens of patches."""
+    """Return how many tokens stand before those of the patches of an image; -1 where the features are not tokens of patches."""
     if not isinstance(features, Tensor) or features.ndim != 3 or features.shape[2] != config.hidden_size:
         return -1
     patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]

@@ -45,7 +45,7 @@ def export(model: zoo.TaskModel) -> dict[str, Any] | str:
     if isinstance(pad, str):
         return pad
     changes = {**home.config, **pad}
-    twin = _twin(model, config, family, changes)
+    twin = _transformers_model(model, config, family, changes)
     prefix = family.prefix or str(twin.base_model_prefix)
     keys = {"backbone": prefix, **home.keys}
     odd = _fill(twin, model, keys)
@@ -98,7 +98,7 @@ def _native(model: zoo.TaskModel, config: Any) -> bool:
 
 
 def _padding(model: zoo.TaskModel, home: Home, config: Any) -> dict[str, int] | str:
-    """Return the field that tells the padding token, where the classifier finds the last token of a text by it; or why it would err."""
+    """Return the field of the padding token, where the classifier finds the last token by it; or why it would pool the wrong token."""
     if home.pool != "last":
         return {}
     inputs: Any = model.inputs
@@ -111,11 +111,11 @@ def _padding(model: zoo.TaskModel, home: Home, config: Any) -> dict[str, int] | 
         return f"its classifier finds the end of a text by the padding token, and {remedy}" if pad is None else {"pad_token_id": pad}
     pad = tokenizer.padding["input_ids"]
     if tokenizer.encode(["a"], TOKENS)[0]["input_ids"][-1:] == [pad]:
-        return "its classifier finds the end of a text by the padding token, and its tokenizer ends texts with that same token"
+        return "its classifier finds the end of a text by the padding token, and its tokenizer uses the padding token as its end token"
     return {"pad_token_id": pad}
 
 
-def _twin(model: zoo.TaskModel, config: Any, family: Family, changes: Mapping[str, Any]) -> nn.Module:
+def _transformers_model(model: zoo.TaskModel, config: Any, family: Family, changes: Mapping[str, Any]) -> nn.Module:
     """Return the classifier of transformers without values."""
     from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoModelForTokenClassification
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from zoo_hf.family import LINEAR, Family, Groups, Home
+from zoo_hf.family import LINEAR, POOLED, Family, Groups, Home
 
 VIT: Groups = {"embeddings": "embeddings", "layer": ["layers.*", "layernorm"]}
 DINOV2: Groups = {"embeddings": "embeddings", "layer": ["encoder.layer.*", "layernorm"]}
@@ -66,7 +66,6 @@ DINOV2_NAMES = (*((re.escape(theirs), ours) for theirs, ours in ATTENTION), (r"m
 
 TOKEN = Home(head="linear", keys=LINEAR, pool="token")
 AVERAGE = Home(head="linear", keys=LINEAR, pool="avg")
-POOLER = Home(head="linear", keys=LINEAR, pool="pooler")
 ONLY = Home(head="linear", keys=LINEAR)
 
 
@@ -109,7 +108,7 @@ def _tower(composite: str, **more: Any) -> Family:
 
 
 IMAGE: Mapping[str, Family] = {
-    "beit": _image(BEIT, "beit", BEIT_PARTS, pooler="default", sequence=POOLER, resample="bicubic", fixed={"use_mask_token": False}),
+    "beit": _image(BEIT, "beit", BEIT_PARTS, pooler="default", sequence=POOLED, resample="bicubic", fixed={"use_mask_token": False}),
     "clip_vision_model": _tower("clip", **OPENAI),
     "convnext": _convnext("convnext"),
     "convnextv2": _convnext("convnextv2"),
@@ -131,7 +130,7 @@ IMAGE: Mapping[str, Family] = {
         width="embed_dim",
         pooler="default",
         class_tokens=0,
-        sequence=POOLER,
+        sequence=POOLED,
         resample="bicubic",
         crop=0.875,
         interpolates=True,

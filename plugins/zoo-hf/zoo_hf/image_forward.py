@@ -54,8 +54,8 @@ def _in_order(module: Any, x: Tensor) -> Mapping[str, Any]:
     return {"noise": torch.arange(patches, device=x.device).expand(len(x), -1)}
 
 
-def _windows_anew(module: Any, x: Tensor) -> Mapping[str, Any]:
-    """Undo, in place, what the last image's size did to the windows and shifts, which Swin narrows and never widens.
+def _reset_windows(module: Any, x: Tensor) -> Mapping[str, Any]:
+    """Reset window and shift sizes in place; Swin shrinks them for small images and does not restore them.
 
     Raises:
         zoo.OptionError: If an image is smaller than a window of the last stage.
@@ -92,6 +92,6 @@ def _whole_units(module: Any, x: Tensor) -> Mapping[str, Any]:
 
 PREPARE: Mapping[str, Callable[[Any, Tensor], Mapping[str, Any]]] = {
     "hiera": _whole_units,
-    "swin": _windows_anew,
+    "swin": _reset_windows,
     "vit_mae": _in_order,
 }

@@ -26,7 +26,7 @@ def own_pooling(family: Family, config: Mapping[str, Any]) -> bool:
 
 
 def features(family: Family, config: Mapping[str, Any]) -> zoo.Features:
-    """Return the features that a model declares; pooled ones keep the number of tokens that are no patches."""
+    """Return the features that a model declares; pooled ones keep the number of tokens that are not patches."""
     registers = config.get("num_register_tokens")
     prefix = family.class_tokens + int(family.registers if registers is None else registers)
     layout = "BD" if own_pooling(family, config) else family.layout

@@ -10,7 +10,7 @@ from typing import Any
 
 import zoo
 
-LIMIT = 10_000_000  # bytes; what is larger is no configuration
+LIMIT = 10_000_000  # bytes; what is larger is not a configuration
 
 
 @dataclass(frozen=True)
@@ -118,5 +118,5 @@ def license_of(source: Source) -> str:
         path = None
     text = path.read_text(encoding="utf-8", errors="replace")[:LIMIT] if path else ""
     front = re.match(r"\s*---\s*\n(.*?)\n---", text, re.DOTALL)
-    stated = re.search(r"^license:\s*['\"]?([\w.+-]+)", front[1], re.MULTILINE) if front else None
+    stated = re.search(r"^license:[ \t]*['\"]?([A-Za-z0-9][\w.+-]*)", front[1], re.MULTILINE) if front else None
     return stated[1].lower() if stated else "unknown"

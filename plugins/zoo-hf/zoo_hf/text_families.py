@@ -18,7 +18,7 @@ ALBERT: Groups = {
     "shared": "encoder.albert_layer_groups",
     "pooler": "pooler?",
 }
-# The convolution runs between the first layer and the second, so it rides with the first.
+# The convolution runs between the first layer and the second, so it belongs to the group of the first.
 DEBERTA: Groups = {
     "embeddings": ["embeddings", "encoder.rel_embeddings?", "encoder.LayerNorm?"],
     "layer": ["encoder.conv?", "encoder.layer.*"],
@@ -28,7 +28,7 @@ LUKE: Groups = {**BERT, "embeddings": ["embeddings", "entity_embeddings"]}
 MPNET: Groups = {"embeddings": ["embeddings", "encoder.relative_attention_bias"], "layer": "encoder.layer.*", "pooler": "pooler?"}
 REMBERT: Groups = {**BERT, "embeddings": ["embeddings", "encoder.embedding_hidden_mapping_in"]}
 ROFORMER: Groups = {"embeddings": ["embeddings", "embeddings_project?", "encoder.embed_positions"], "layer": "encoder.layer.*"}
-# Poolers that may be without parameters, or that classifiers hold without using them, ride with the last layer.
+# Poolers that may be without parameters, or that classifiers hold without using them, belong to the group of the last layer.
 KEPT: Groups = {"embeddings": "embeddings", "layer": ["encoder.layer.*", "pooler?"]}
 SQUEEZEBERT: Groups = {"embeddings": "embeddings", "layer": ["encoder.layers.*", "pooler"]}
 # The head for contacts reads attentions, and is part of the model without being called.

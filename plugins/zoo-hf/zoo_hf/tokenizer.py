@@ -62,19 +62,22 @@ class Tokenizer:
         return [({name: told[name][row] for name in self.padding}, told.word_ids(row)) for row in range(len(sentences))]
 
     def encode_windows(self, text: str | tuple[str, str], max_length: int, overlap: int) -> list[Encoding]:
-        """Return the inputs of each window of a text; of a pair the longer text is divided, and the other is in every window.
+        """Return the inputs of each window of a text; of a pair the text with more tokens is divided, and the other is in every window.
 
         Raises:
             zoo.ZooError: If both texts of a pair are too long.
         """
-        pair = not isinstance(text, str)
-        longer = ("only_first" if len(text[0]) >= len(text[1]) else "only_second") if pair else True
-        both = ([text[0]], [text[1]]) if pair else ([text],)
-        shorter = min((self._home(one, add_special_tokens=False, verbose=False)["input_ids"] for one in text), key=len) if pair else []
-        if len(shorter) + self._home.num_special_tokens_to_add(pair=True) + overlap >= max_length:
-            raise zoo.ZooError(f"both texts of the pair that begins with {text[0][:40]!r} are too long for windows of {max_length} tokens")
-        told = self._call(*both, max_length=max_length, truncation=longer, stride=overlap, return_overflowing_tokens=True)
-        return [{name: told[name][row] for name in self.padding} for row in range(len(told["input_ids"]))]
+        truncation: bool | str = True
+        if not isinstance(text, str):
+            first, second = (len(self._home(one, add_special_tokens=False, verbose=False)["input_ids"]) for one in text)
+            if min(first, second) + self._home.num_special_tokens_to_add(pair=True) + overlap >= max_length:
+                raise zoo.ZooError(
+                    f"both texts of the pair that begins with {text[0][:40]!r} are too long for windows of {max_length} tokens"
+                )
+            truncation = "only_first" if first >= second else "only_second"
+        texts = [[text]] if isinstance(text, str) else [[one] for one in text]
+        encoded = self._call(*texts, max_length=max_length, truncation=truncation, stride=overlap, return_overflowing_tokens=True)
+        return [{name: encoded[name][row] for name in self.padding} for row in range(len(encoded["input_ids"]))]
 
     def save(self, folder: Path, max_length: int) -> None:
         """Write the tokenizer's files into a folder, from where ``AutoTokenizer`` opens them and cuts at ``max_length``."""

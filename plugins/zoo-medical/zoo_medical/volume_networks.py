@@ -138,7 +138,7 @@ def swin3d(
         drop_path_rate: Stochastic depth of the last block, in [0, 1).
 
     Raises:
-        zoo.OptionError: If a side is no multiple of 32.
+        zoo.OptionError: If a side is not a multiple of 32.
     """
     odd = [side for side in _sides(img_size) if side % SWIN_STEP]
     if odd:
@@ -178,7 +178,7 @@ def vit3d(
         dropout_rate: Dropout, in [0, 1].
 
     Raises:
-        zoo.OptionError: If a side is no multiple of ``patch_size``.
+        zoo.OptionError: If a side is not a multiple of ``patch_size``.
     """
     sides = _sides(img_size) or (96, 96, 96)
     odd = [side for side in sides if side % patch_size]

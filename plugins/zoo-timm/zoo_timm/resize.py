@@ -116,7 +116,7 @@ def _attribute(module: nn.Module, path: str) -> Any:
 
 
 def _sides(value: Any) -> Sides:
-    """Return a size as a tuple; a number is the side of a square, and what is no size is empty."""
+    """Return a size as a tuple; a number is the side of a square, and what is not a size is empty."""
     if isinstance(value, int):
         return (value, value)
     return tuple(value) if isinstance(value, tuple | list) else ()

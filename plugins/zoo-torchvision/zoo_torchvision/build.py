@@ -72,7 +72,7 @@ def family_of(architecture: str) -> str:
 
 
 def sized(option: str, img_size: int | Iterable[int] | None) -> dict[str, Any]:
-    """Return the argument by which torchvision's class is told an image size; none where none is given."""
+    """Return the image-size argument of torchvision's builder; empty without one."""
     if img_size is None:
         return {}
     sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
@@ -87,7 +87,7 @@ def sized(option: str, img_size: int | Iterable[int] | None) -> dict[str, Any]:
 
 
 def _initialised(options: tuple[str, ...]) -> dict[str, Any]:
-    """Return the arguments of networks with auxiliary heads; that of the initialisation is their default, given to avoid a warning."""
+    """Return the arguments of networks with auxiliary heads; ``init_weights`` is passed explicitly to silence a warning."""
     return {"aux_logits": False, "init_weights": True} if "transform_input" in options else {}
 
 

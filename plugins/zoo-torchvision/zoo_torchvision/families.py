@@ -46,7 +46,7 @@ class Family:
         variants: Layer groups of those that differ.
         options: Options of torchvision's class that concern the backbone.
         size_option: torchvision's name of the image size, where an architecture is built for one.
-        misfit: Why torchvision cannot express a linear head, where it cannot.
+        no_head_reason: Why torchvision cannot express a linear head, where it cannot.
     """
 
     classifier: str = ""
@@ -56,7 +56,7 @@ class Family:
     variants: Mapping[str, Groups] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     size_option: str = ""
-    misfit: str = ""
+    no_head_reason: str = ""
 
 
 _HIERARCHY = _numbered("features", (0,), (1,), (2, 3), (4, 5), (6, 7))
@@ -154,7 +154,7 @@ FAMILIES: dict[str, Family] = {
             "squeezenet1_0": _numbered("features", (0,), (3, 4, 5), (7, 8, 9, 10), (12,)),
             "squeezenet1_1": _numbered("features", (0,), (3, 4), (6, 7), (9, 10, 11, 12)),
         },
-        misfit="the classifier of torchvision's SqueezeNet is a convolution and an activation before the pooling",
+        no_head_reason="the classifier of torchvision's SqueezeNet is a convolution and an activation before the pooling",
     ),
     "SwinTransformer": Family(
         classifier="head",

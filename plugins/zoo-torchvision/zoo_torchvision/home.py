@@ -27,7 +27,7 @@ def export(model: zoo.TaskModel) -> dict[str, Any] | str:
     channels = model.inputs.channels  # type: ignore[union-attr]  # every model of torchvision reads images
     bias = bool(model.head_options.get("bias", True))
     reasons = [
-        (family.misfit, bool(family.misfit)),
+        (family.no_head_reason, bool(family.no_head_reason)),
         (f"its head is {model.head_name!r}; torchvision's classifiers are one linear layer", model.head_name != "linear"),
         (
             f"its last layer has {'a' if bias else 'no'} bias, torchvision's {'no' if bias else 'a'} bias: adapt(…, bias={family.bias})",

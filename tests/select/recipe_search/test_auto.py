@@ -89,11 +89,24 @@ def test_a_budget_shorter_than_the_probe_fits_the_probe_and_says_so(tmp_path: Pa
     assert "the probe alone took" in run.candidates[-1]["note"]
 
 
+def test_the_command_logs_each_message_of_the_choice_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for label in "ab":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for index in range(2):
+            Image.fromarray(np.full((8, 8, 3), 40 * index + (label == "b"), np.uint8)).save(tmp_path / "data" / label / f"{index}.png")
+    options = ("--recipe", "auto", "--epochs", "1", "--budget", "0.001s", "--quiet", "--image-size", "24", "--out", str(tmp_path / "run"))
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "zoo/glyphnet", str(tmp_path / "data"), *options])
+    messages = [record.getMessage() for record in caplog.records if record.name == "zoo"]
+    assert messages
+    assert {message: messages.count(message) for message in messages} == dict.fromkeys(messages, 1)
+
+
 def test_too_few_samples_to_hold_out_fit_the_probe_on_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = auto(model(), tmp_path / "run", images(3), None)
     assert chosen(run) == "probe"
     assert "no samples could be held out" in run.choice
-    assert "no samples can judge" in caplog.text
+    assert "no validation samples can be held out" in caplog.text
     with pytest.raises(DataError):
         auto(model(), tmp_path / "bad", tmp_path / "absent", None)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.commands.training import RECIPES, add_run_arguments, find_declared, job_of, read_settings
-from zoo.cli.output import Output, show_log, shown, table
+from zoo.cli.output import Output, format_metrics, show_log, table
 from zoo.cli.parser import Commands
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
@@ -125,7 +125,7 @@ def _interval(name: str, one: Summary) -> str:
     if math.isnan(one.mean):
         return "undefined"
     ends = {} if math.isnan(one.low) else {f"{name}_low": one.low, f"{name}_high": one.high}
-    return shown({name: one.mean, **ends})[name]
+    return format_metrics({name: one.mean, **ends})[name]
 
 
 def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli.commands.training import DATA
 from zoo.cli.commands.using import MODEL, PROCESSES, THRESHOLDS, pass_options, pass_settings
-from zoo.cli.launch import share_out
-from zoo.cli.output import Output, claim_file, show_log, shown, table
+from zoo.cli.launch import launch_ranks
+from zoo.cli.output import Output, claim_file, format_metrics, show_log, table
 from zoo.cli.parser import Commands
 from zoo.cli.rank_output import errors_once
 from zoo.engine.runtime.launch_env import rank
@@ -68,7 +68,7 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     if options.confusion == TERMINAL and config.num_classes > PRINTED:
         raise OptionError(f"--confusion prints at most {PRINTED} classes, and the model has {config.num_classes}; give it a file")
     files, given = {} if rank() else _files(options), _settings(options)
-    share_out(options.words, options.num_processes)
+    launch_ranks(options.words, options.num_processes)
     if not (options.json or rank()):
         show_log()
     with errors_once(debug=options.debug):
@@ -141,7 +141,7 @@ def _write(found: Evaluation, files: dict[str, Path]) -> None:
 def _report(found: Evaluation, *, multi_label: bool, confusion: bool) -> tuple[dict[str, Any], list[str]]:
     """Return what is printed, as a JSON document and as tables."""
     document: dict[str, Any] = {name: float(value) for name, value in found.items()} | {"samples": len(found.rows)}
-    told = shown(found)
+    told = format_metrics(found)
     ranges = any("[" in text for text in told.values())
     counted = {"samples": str(len(found.rows)), **told}
     texts = [table(counted.items(), ("metric", "value"), right=() if ranges else (1,))]

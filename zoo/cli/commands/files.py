@@ -70,8 +70,8 @@ def lock(options: argparse.Namespace, out: Output) -> None:
         out.json({name: {key: getattr(pin, key) for key in keys} for name, pin in pins.items()})
         return
     for name, pin in pins.items():
-        place = pin.url or f"{pin.repo}@{pin.revision[:12]}/{pin.file}"
-        print(f"{name}: {place}, sha256 {pin.sha256[:12]}…, licence {pin.license}")
+        source = pin.url or f"{pin.repo}@{pin.revision[:12]}/{pin.file}"
+        print(f"{name}: {source}, sha256 {pin.sha256[:12]}…, licence {pin.license}")
     print(f"wrote {count(len(pins), 'pin')} to {path}")
 
 

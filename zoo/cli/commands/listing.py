@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.output import Output, place, table, thousands
+from zoo.cli.output import Output, format_parameters, place, table
 from zoo.cli.parser import Commands
 from zoo.cli.terminal import fitted_table, page, terminal_width
 from zoo.declare import Image, Text
@@ -137,7 +137,7 @@ def _page(backbone: Backbone) -> str:
         "base": spec.base,
         "input": _described(spec.inputs),
         "features": _features(spec),
-        "parameters": thousands(spec.parameters),
+        "parameters": format_parameters(spec.parameters),
         "GMACs": f"{spec.macs:.2f}" if spec.macs else "",
         "measured": "" if backbone.is_saved else ", ".join(f"{name} {value:g} %" for name, value in spec.metrics.items()),
         "weights": place(weights) if weights else "none: it starts from random values",
@@ -186,11 +186,14 @@ def layers(options: argparse.Namespace, out: Output) -> None:
     frozen = groups.prefix_length(int(freeze) if freeze.isdecimal() else freeze)
     sizes = _sizes(groups)
     rows = [
-        (index, group.name, thousands(size), "frozen" if index < frozen else "trains", ", ".join(group.members))
+        (index, group.name, format_parameters(size), "frozen" if index < frozen else "trains", ", ".join(group.members))
         for index, (group, size) in enumerate(zip(groups, sizes, strict=True))
     ]
     print(table(rows, ("", "group", "parameters", "", "members"), right=(0, 2)))
-    print(f"\n{count(len(groups), 'group')}, {thousands(sum(sizes))} parameters, {thousands(sum(sizes[frozen:])) or '0'} of them train")
+    print(
+        f"\n{count(len(groups), 'group')}, {format_parameters(sum(sizes))} parameters, "
+        f"{format_parameters(sum(sizes[frozen:])) or '0'} of them train"
+    )
 
 
 def _sizes(groups: LayerGroups) -> list[int]:
@@ -228,7 +231,7 @@ def _cells(entry: Entry) -> tuple[object, ...]:
     top1 = spec.metrics.get("imagenet-top1")
     return (
         spec.name,
-        thousands(spec.parameters),
+        format_parameters(spec.parameters),
         f"{spec.macs:.2f}" if spec.macs else "",
         _input(spec.inputs),
         f"{top1:.1f}" if top1 else "",

@@ -35,7 +35,7 @@ def new_plugin(options: argparse.Namespace, out: Output) -> None:
     """Write the package and print the next steps.
 
     Raises:
-        OptionError: If the name is no valid name of a distribution.
+        OptionError: If the name is not a valid name of a distribution.
         OutputExistsError: If the folder exists and is not empty.
     """
     folder = write_plugin(options.name, options.dir)

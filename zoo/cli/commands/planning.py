@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from zoo.cli.commands.training import add_arguments, find_declared, job_of, read_settings
-from zoo.cli.output import Output, table, thousands
+from zoo.cli.output import Output, format_parameters, table
 from zoo.cli.parser import Commands
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import OptionError
@@ -60,7 +60,7 @@ def _group_rows(preview: Preview) -> Iterator[tuple[object, ...]]:
             else:
                 stretches.append((phase.name, phase.name, group))
         for line, (start, end, group) in enumerate(stretches):
-            named = (first.name, thousands(first.parameters) or "0") if line == 0 else ("", "")
+            named = (first.name, format_parameters(first.parameters) or "0") if line == 0 else ("", "")
             yield (*named, start if start == end else f"{start} to {end}", *_cells(group))
 
 
@@ -68,7 +68,7 @@ def _cells(group: GroupPlan) -> tuple[object, ...]:
     if not group.trainable:
         return "0", "", "", group.mode
     rate = f"auto x {group.factor:.3g}" if isinstance(group.lr, str) else f"{group.lr:.2g}"
-    return thousands(group.trainable), rate, f"{group.weight_decay:g}", group.mode
+    return format_parameters(group.trainable), rate, f"{group.weight_decay:g}", group.mode
 
 
 def _phase_row(phase: PhasePlan) -> tuple[object, ...]:
@@ -82,9 +82,9 @@ def _frozen_lines(preview: Preview) -> Iterator[str]:
     for phase in preview.phases:
         if phase.cached:
             place = "in memory" if phase.cache_place == "memory" else "in a file of the run's folder"
-            yield f"{phase.name}: what is frozen is computed once; its {phase.cached} take {_size(phase.cache)} {place}"
+            yield f"{phase.name}: frozen groups run once per sample; the cached {phase.cached} take {_size(phase.cache)} {place}"
         elif phase.reason:
-            yield f"{phase.name}: what is frozen is computed every epoch: {phase.reason}"
+            yield f"{phase.name}: frozen groups run every epoch: {phase.reason}"
 
 
 def _size(size: int) -> str:

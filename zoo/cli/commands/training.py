@@ -11,8 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.launch import share_out
-from zoo.cli.output import Output, deferred_log, figures, show_log, shown, table, thousands
+from zoo.cli.launch import launch_ranks
+from zoo.cli.output import Output, deferred_log, format_metrics, format_parameters, metrics_line, show_log, table
 from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
 from zoo.cli.rank_output import errors_once
 from zoo.engine.runtime.launch_env import launched, rank
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 WITH_OPTIONS = ("train", "plan", "cv", "tune")  # commands that take the options of a run
 SWITCH = "-"  # placeholder of flags without a value
-# Parsers of flags whose values are no text.
+# Parsers of flags whose values are not text.
 PARSE: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {"epochs": int, "batch_size": whole_or_auto, "lr": number_or_auto, "image_size": int, "seed": int}
 )
@@ -111,7 +111,7 @@ def train(options: argparse.Namespace, out: Output) -> None:
     merged = read_settings(options)
     if "auto" in merged and (options.num_processes or 1) > 1:
         raise OptionError("--num-processes: the candidates of --recipe auto run in one process; leave it out, or name a recipe")
-    share_out(options.words, options.num_processes, check=lambda: find_declared(options.name, merged))
+    launch_ranks(options.words, options.num_processes, check=lambda: find_declared(options.name, merged))
     with errors_once(debug=options.debug), ending_early():
         run = _train(options.name, options.data, merged)
     if rank():
@@ -122,7 +122,7 @@ def train(options: argparse.Namespace, out: Output) -> None:
         return
     if auto:
         print(candidate_table(run), end="\n\n")
-    print(*filter(None, (figures(run.metrics), str(run.dir))), sep="\n")
+    print(*filter(None, (metrics_line(run.metrics), str(run.dir))), sep="\n")
 
 
 def candidate_table(run: Run) -> str:
@@ -132,9 +132,9 @@ def candidate_table(run: Run) -> str:
         if row["score"] is None:
             continue
         ends = {} if row["low"] is None else {f"{name}_low": row["low"], f"{name}_high": row["high"]}
-        score = shown({name: row["score"], **ends})[name]
+        score = format_metrics({name: row["score"], **ends})[name]
         size, mark = in_units(row["memory"]), "*" if row["chosen"] else ""
-        rows.append([row["name"] + mark, row["epochs"], score, in_time_units(row["seconds"]), size, thousands(row["trained"])])
+        rows.append([row["name"] + mark, row["epochs"], score, in_time_units(row["seconds"]), size, format_parameters(row["trained"])])
     lines = [table(rows, ["candidate", "epochs", name, "time", "memory", "trained"], right=(1, 3, 4, 5))]
     lines += [textwrap.fill(f"{row['name']}: {row['note']}", 80) for row in run.candidates if row["note"]]
     return "\n".join([*lines, textwrap.fill(f"* {run.choice}", 80)])
@@ -219,11 +219,11 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any], *, whole: bo
     with deferred_log() as deferred:
         opening = {"task": task, "classes": settings["classes"], "reads": reads, **config.opening}
         if "auto" in settings:
-            from zoo.select.recipe_search.auto import open_judged
+            from zoo.select.recipe_search.auto import open_with_hold_out
 
             if settings["valid"] is False:
                 raise OptionError("--no-valid: --recipe auto judges by held-out samples; leave it out, or name a recipe")
-            tables = open_judged(*(partial(open_train_valid, data, valid, **opening) for valid in (settings["valid"], False)))
+            tables = open_with_hold_out(*(partial(open_train_valid, data, valid, **opening) for valid in (settings["valid"], False)))
         else:
             tables = open_train_valid(data, False if whole else settings["valid"], **opening)
     first = tables[0]
@@ -245,7 +245,8 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any], *, whole: bo
             return tables
 
         validated = settings["valid"] is not False if whole else tables[1] is not None
-        return make_job(model, config, opened, validated=validated, quiet=bool(settings["quiet"]))
+        with deferred_log() if "auto" in settings else nullcontext():  # the choice logs it too
+            return make_job(model, config, opened, validated=validated, quiet=bool(settings["quiet"]))
     except BaseException:
         deferred.replay()
         raise

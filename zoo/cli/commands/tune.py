@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.commands.training import RECIPES, VALID, add_run_arguments, find_declared, job_of, read_settings
-from zoo.cli.launch import LOOK, PARENT, STOPPED, follow_launcher
+from zoo.cli.launch import PARENT, POLL_SECONDS, STOPPED, follow_launcher
 from zoo.cli.output import Output, show_log, table
 from zoo.cli.parser import Commands
 from zoo.engine.runtime.progress import in_time_units
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from zoo.select.tuning_search.result import Tuning
 
 SHOWN = 10  # trials of the printed table
-GRACE = 60.0  # seconds that a worker has to end its step after a signal
+GRACE_SECONDS = 60.0  # seconds that a worker has to end its step after a signal
 PRUNERS = ("median", "hyperband", "none")
 
 
@@ -128,13 +128,13 @@ def workers(words: Sequence[str], count: int, folder: Path, stop: StopFlag) -> I
     try:
         yield
         while not stop.signum and any(child.poll() is None for child in children):
-            time.sleep(LOOK)
+            time.sleep(POLL_SECONDS)
     finally:
         for child in children:
             child.terminate()  # nothing happens to one that has ended
         for number, child in enumerate(children, 2):
             try:
-                code = child.wait(GRACE)
+                code = child.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 child.kill()
                 code = child.wait()

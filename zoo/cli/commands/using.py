@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.launch import share_out
+from zoo.cli.launch import launch_ranks
 from zoo.cli.output import Output, claim_file, table
 from zoo.cli.parser import Commands
 from zoo.cli.prediction_rows import predict_lines, predicted_rows, prediction_cells, table_cells
@@ -101,7 +101,7 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
     given |= {"thresholds": thresholds} if (thresholds := settings.thresholds(options.thresholds)) is not None else {}
     if target is not None:
-        share_out(options.words, options.num_processes)
+        launch_ranks(options.words, options.num_processes)
     with errors_once(debug=options.debug):
         with uncollected():
             from zoo.engine.inference.result_columns import decoder_of
@@ -136,7 +136,7 @@ def embed(options: argparse.Namespace, out: Output) -> None:
         raise OptionError("zoo embed needs --out FILE, or --json to print the features")
     target, given = _target(options, "features"), pass_settings(options)
     if target is not None:
-        share_out(options.words, options.num_processes)
+        launch_ranks(options.words, options.num_processes)
     with errors_once(debug=options.debug):
         import zoo
         from zoo.registry.lookup import foreign_folder

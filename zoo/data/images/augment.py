@@ -12,7 +12,7 @@ import torch
 from PIL import ImageEnhance
 from PIL.Image import Transpose
 
-from zoo.errors import MissingExtraError, OptionError, fault_list
+from zoo.errors import MissingExtraError, OptionError, count, fault_list
 from zoo.util.seeded_generators import seeded_generators
 
 
@@ -55,7 +55,7 @@ class Augment:
         ]
         messages = [message for wrong, message in faults + chances + alphas if wrong]
         if messages:
-            raise OptionError(fault_list(f"augmentation has {len(messages)} fault(s)", messages))
+            raise OptionError(fault_list(f"augmentation has {count(len(messages), 'fault')}", messages))
 
     @classmethod
     def none(cls) -> Augment:

@@ -1,7 +1,7 @@
 """Float tensors: images where their values are in [0, 1], else inputs of the network, ready-made.
 
 A tensor in [0, 1], as torchvision's ``ToTensor`` gives it, is decoded to 8 bits, resized, augmented and normalised like the file that
-it comes from. Other values are those of somebody's own preprocessing, which is not repeated. A table is judged as a whole, by samples
+it comes from. Tensors with other values count as preprocessed and are used unchanged. A table is judged as a whole, by samples
 spread over it, because a single prepared sample may happen to lie in [0, 1].
 """
 
@@ -49,8 +49,8 @@ def read_floats(table: Table, channels: int) -> Table:
     return replace(table, inputs=FloatImages(table.inputs, channels))
 
 
-def holds_others(table: Table) -> bool:
-    """Return whether a table has inputs that are no float tensors."""
+def has_non_float_inputs(table: Table) -> bool:
+    """Return whether a table has inputs that are not float tensors."""
     return isinstance(table.inputs, np.ndarray) or not all(is_float_tensor(item) for item in sample_inputs(table))
 
 

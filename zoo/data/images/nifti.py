@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import CorruptInputError, MissingExtraError
+from zoo.errors import CorruptInputError, MissingExtraError, count
 
 Array = npt.NDArray[Any]
 
@@ -60,7 +60,7 @@ def _nibabel(name: str) -> Any:
 
 
 def _wrong_dimensions(name: str, shape: tuple[int, ...], channels: int) -> str:
-    message = f"{name} has shape {shape}, and the model reads volumes of {channels} channel(s)"
+    message = f"{name} has shape {shape}, and the model reads volumes of {count(channels, 'channel')}"
     if len(shape) > 4:
         return f"{message}; save one three-dimensional volume"
     return f"{message}; save the one of its {shape[3]} volumes that you mean: nibabel.load(path).slicer[..., K].to_filename(…)"

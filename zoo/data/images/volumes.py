@@ -25,7 +25,7 @@ import torch
 from zoo.data.images.augment import Augment
 from zoo.data.images.nifti import ARRAYS, VOLUMES, Array, load_array, read_nifti
 from zoo.declare import Volume
-from zoo.errors import CorruptInputError, DataError, MissingExtraError
+from zoo.errors import CorruptInputError, DataError, MissingExtraError, count
 
 VolumeTransform = Callable[[Any, random.Random], torch.Tensor]
 
@@ -142,7 +142,9 @@ def _checked(values: Array, channels: int, name: str) -> Array:
     shape = values.shape
     values = values[None] if values.ndim == 3 else values
     if values.ndim != 4 or not values.size or (channels and values.shape[0] not in (1, channels)):
-        raise CorruptInputError(f"{name} has shape {shape}; expected (depth, height, width), or {channels} or 1 channel(s) before these")
+        raise CorruptInputError(
+            f"{name} has shape {shape}; expected (depth, height, width), or 1 or {count(channels, 'channel')} before these"
+        )
     values = np.ascontiguousarray(values, dtype=np.float32)
     bad = int(values.size - np.isfinite(values).sum())
     if bad:
@@ -159,8 +161,8 @@ def check_volume(x: torch.Tensor, inputs: Volume) -> torch.Tensor:
     """
     if tuple(x.shape) != inputs.shape:
         raise DataError(f"a float tensor has shape {tuple(x.shape)}; the model takes {inputs.shape}; give an array to have it prepared")
-    if not torch.isfinite(x).all():
-        raise CorruptInputError("a float tensor has values that are not finite")
+    if bad := int(x.numel() - torch.isfinite(x).sum()):
+        raise CorruptInputError(f"a float tensor has {count(bad, 'value')} that are NaN or infinite; clean or remove it")
     return x.float()
 
 

@@ -12,7 +12,7 @@ def is_missing(value: Any) -> bool:
 
 
 def is_empty(cell: Any) -> bool:
-    """Return whether a cell is missing, or text without a character that is no blank."""
+    """Return whether a cell is missing, or whitespace-only text."""
     return not cell.strip() if isinstance(cell, str) else is_missing(cell)
 
 

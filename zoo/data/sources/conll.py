@@ -134,7 +134,7 @@ def _without_header(sentences: list[list[Line]], wanted: Sequence[str]) -> tuple
 
 
 def _without_comments(sentences: list[list[Line]], width: int, source: str) -> list[list[Line]]:
-    """Return sentences without the lines before their first word that start with ``#`` and are no word with one of the labels."""
+    """Return sentences without the lines before their first word that start with ``#`` and are not a word with one of the labels."""
     labels = {cells[-1] for sentence in sentences for _, cells in sentence if not cells[0].startswith("#")}
     kept, comments = [], 0
     for sentence in sentences:
@@ -192,7 +192,7 @@ def _place(name: str, header: Sequence[str], width: int, source: str) -> int:
 def _check_labels(
     sentences: Sequence[Sequence[Line]], words: Sequence[Sequence[str]], labels: Sequence[Sequence[str]], source: str, *, chosen: bool
 ) -> None:
-    """Check that each word has a label, and that labels are no words: they have fewer values."""
+    """Check that each word has a label, and that labels are not words: they have fewer values."""
     remedy = "columns={'label': N} names another column, counted from 0 (--columns label=N)"
     empty = [
         f"line {number}"

@@ -153,7 +153,7 @@ def _read_classes(folder: Path, subfolders: dict[str, str]) -> Raw:
     above = frozenset(map(identity, (folder, *folder.resolve().parents)))
     unread: Counter[str] = Counter()
     images: dict[str, list[str]] = {}
-    for name, path in subfolders.items():  # one name may be there in both of Unicode's forms, and blanks around labels are no part of them
+    for name, path in subfolders.items():  # one name may be there in both of Unicode's forms, and blanks around labels are not part of them
         images.setdefault(unicodedata.normalize("NFC", name).strip(), []).extend(walk(path, above, unread=unread))
     listed = entries(str(folder))
     loose = [entry.path for entry in listed if not is_dir(entry) and is_image(entry, unread)]
@@ -172,7 +172,7 @@ def _read_classes(folder: Path, subfolders: dict[str, str]) -> Raw:
 
 
 def _warn_of_reserved(folder: Path, reserved: Sequence[os.DirEntry[str]]) -> None:
-    """Warn of folders such as ``__MACOSX`` that are no classes, and hold images."""
+    """Warn of folders such as ``__MACOSX`` that are not classes, and hold images."""
     counts = {entry.name: sum(1 for _ in walk(entry.path)) for entry in reserved}
     named = [f"{name!r} ({number})" for name, number in counts.items() if number]
     if named:

@@ -61,7 +61,7 @@ def refuse_nul(inputs: Sequence[Any], source: str) -> None:
 
 
 def refuse_swapped(first: Any, label: Any, source: str) -> None:
-    """Check that the first sample is no label, and its label no image.
+    """Check that the first sample is not a label, and its label not an image.
 
     Raises:
         DataError: Naming the order.

@@ -31,7 +31,7 @@ def place_files(
 ) -> list[Any]:
     """Return inputs as paths of files that exist; images and arrays are unchanged.
 
-    Names are relative to ``root``, else to ``base``, else to the current folder. A name that is no file may lack its suffix, have
+    Names are relative to ``root``, else to ``base``, else to the current folder. A name that is not a file may lack its suffix, have
     backslashes, or be written in Unicode's other form; with ``root`` it may also be anywhere below. A folder is a sample of a model that
     ``reads`` volumes, and of no other.
 
@@ -98,7 +98,7 @@ def _exists(path: str, *, folders: bool) -> bool:
 
 
 def _kind_of(path: str) -> str:
-    """Return what a path is that is no file, such as a pipe, which would be waited for; empty if there is nothing."""
+    """Return what a path is that is not a file, such as a pipe, which would be waited for; empty if there is nothing."""
     return " (a folder)" if os.path.isdir(path) else " (no regular file)" if os.path.exists(path) else ""  # noqa: PTH110, PTH112
 
 

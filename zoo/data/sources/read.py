@@ -106,7 +106,7 @@ def of_loader(data: Any) -> Any:
 
 
 def names_file(text: str) -> bool:
-    """Return whether a string names a file and is no text to predict: it has a known suffix, and exists or has no blank."""
+    """Return whether a string names a file and is not text to predict: it has a known suffix, and exists or has no blank."""
     if not text.lower().endswith(TABLES):
         return os.sep in text and os.path.isdir(text)  # noqa: PTH112  # Path's raises where a name is too long
     return not any(letter.isspace() for letter in text) or os.path.exists(text)  # noqa: PTH110
@@ -163,7 +163,10 @@ def _read_path(path: Path, options: ReadOptions) -> Raw:
     if options.textual:
         return _read_text_path(path, options)
     if (options.columns or options.label_columns) and not path.is_dir():
-        raise OptionError(f"{options.named} needs a table (CSV, TSV, Parquet), but {str(path)!r} is none")
+        raise OptionError(
+            f"{options.named} needs a table (CSV, TSV, Parquet), but {str(path)!r} is not one; "
+            "give one of these files, or leave the option out"
+        )
     if path.is_dir():
         return folders.read_folder(path, options)
     if path.name.lower().endswith(IMAGE_SUFFIXES):

@@ -46,7 +46,7 @@ def read_torch(dataset: Any, options: ReadOptions) -> Raw:
 
     Raises:
         DataError: If it has no length, its items have no input, or a loader has its own sampler or collate function.
-        OptionError: If keys are named, and the items are no dicts.
+        OptionError: If keys are named, and the items are not dicts.
     """
     source = f"the dataset {type(dataset).__name__}"
     iterable = isinstance(dataset, torch_class("IterableDataset"))  # it has a __getitem__, which raises
@@ -159,5 +159,9 @@ def find_keys(first: Mapping[Any, Any], options: ReadOptions, source: str) -> di
         if options.labelled is False:
             found["group"] = None
         else:
-            log.info("%s: key %r is taken as the group that no split cuts; columns={'group': …} names another", source, found["group"])
+            log.info(
+                "%s: key %r is taken as the group column; groups stay on one side of a split; columns={'group': …} names another",
+                source,
+                found["group"],
+            )
     return {role: key for role, key in found.items() if key is not None}

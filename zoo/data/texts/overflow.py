@@ -46,11 +46,11 @@ class Overflow:
         """Return in words how many texts were truncated and how much of them was cut off; empty if there are none."""
         if not self.cut:
             return ""
-        behind = f" ({count(self.words, 'word')})" if self.words else ""
+        lost_words = f" ({count(self.words, 'word')})" if self.words else ""
         cut = f"{source}: {count(self.cut, 'text')} of {self.texts} cut to {max_length} tokens"
-        unread = "; words behind the cut count as O, or where no class is O have no prediction and no score" if words else ""
+        unread = "; words after the cut count as O, or where no class is O have no prediction and no score" if words else ""
         lost = _percent(1 - self.kept / self.whole)
-        return f"{cut}, which loses {lost} of their tokens{behind}; overflow='windows' reads them whole{unread}"
+        return f"{cut}, which loses {lost} of their tokens{lost_words}; overflow='windows' reads them whole{unread}"
 
     def division(self, source: str, max_length: int) -> str:
         """Return in words how many texts are read in windows; empty if there are none."""

@@ -16,7 +16,7 @@ def texts_of(values: Mapping[str, Sequence[Any]], source: str, *, keep_unreadabl
     """Return texts, pairs of texts, or lists of words from the columns by their roles.
 
     Raises:
-        DataError: If lists of words were written as text, or cells are no texts, unless they keep their row as ``Unreadable``.
+        DataError: If lists of words were written as text, or cells are not texts, unless they keep their row as ``Unreadable``.
     """
     items: list[Any]
     if "words" in values:

@@ -95,12 +95,12 @@ class Keys:
         if not self._prefix:
             return ""
         config = self._context.config
-        how = [batch_size, str(self._context.device), self._context.half, config.compile]
-        torchs: Any = torch.backends  # its types lack some of these
-        libraries = (torchs.cuda.matmul, torchs.cudnn.conv, torchs.mkldnn.matmul, torchs.mkldnn.conv)
-        how += [library.fp32_precision for library in libraries]  # older getters raise once these are set
+        settings = [batch_size, str(self._context.device), self._context.half, config.compile]
+        backends: Any = torch.backends  # its types lack some of these
+        libraries = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+        settings += [library.fp32_precision for library in libraries]  # older getters raise once these are set
         drawn = [view, config.seed, config.augment] if kind.augmented else []
-        return f"{what}/{self._prefix}/{samples}/{how}/{drawn}"
+        return f"{what}/{self._prefix}/{samples}/{settings}/{drawn}"
 
 
 def model_key(model: TaskModel, frozen: int) -> str:

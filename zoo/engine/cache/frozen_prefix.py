@@ -70,13 +70,13 @@ class FrozenPrefix:
         if not epoch.cached or epoch.pooled:
             return
         if self._obstacle:
-            self._give_up(epoch, self._obstacle)
+            self._disable_cache(epoch, self._obstacle)
             return
         with self._context.ranks.together(), self._context.autocast():  # the precision of training
             found = find_boundary(self._model, epoch.frozen, self._loaders.first())
         reasons = list(filter(None, self._context.ranks.gather(found if isinstance(found, str) else "")))
         if isinstance(found, str) or reasons:
-            self._give_up(epoch, reasons[0])
+            self._disable_cache(epoch, reasons[0])
         else:
             self.boundary = found
 
@@ -128,8 +128,8 @@ class FrozenPrefix:
                 self._enter(cache, kind, view)
         except OSError as error:
             if isinstance(error, ZooError) and not isinstance(error, DiskFullError):
-                raise  # a sample that cannot be read is no reason to compute it every epoch
-            self._give_up(self._epoch, str(error))
+                raise  # unreadable samples end the run; only a full store disables caching
+            self._disable_cache(self._epoch, str(error))
             self.boundary = None
             self._activations.clear()  # training must not start at the boundary where validation cannot
             return None
@@ -194,7 +194,7 @@ class FrozenPrefix:
             each = self._passes.after_batch
             self._passes.in_batches_that_fit(lambda size: cache.fill(loader, view, batch_size=size, stored=stored, each=each))
 
-    def _give_up(self, epoch: Epoch, reason: str) -> None:
+    def _disable_cache(self, epoch: Epoch, reason: str) -> None:
         self.reason = reason
         log.info("the frozen prefix of phase %r is computed every epoch: %s", epoch.phase.name, reason)
 

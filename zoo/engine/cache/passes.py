@@ -60,7 +60,7 @@ class Passes:
             progress.step(done)
         with ranks.together() if ranks.lockstep else nullcontext():
             self._context.stop.poll()
-        ranks.heed()
+        ranks.raise_if_another_rank_failed()
 
     def _halve(self) -> None:
         self.divisor *= 2

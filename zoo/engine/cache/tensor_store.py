@@ -57,7 +57,7 @@ class Store:
         return self._values.nbytes
 
     def put(self, indices: Sequence[int], values: Tensor) -> None:
-        """Store ``values``, ``(batch, …)``, of some samples; if ragged, without padding."""
+        """Store ``values``, ``(batch, …)``, of some samples, from any device and of any type; if ragged, without padding."""
         values = values.permute(0, 2, 3, 1) if self._channels_last else values
         for index, value in zip(indices, values.cpu(), strict=True):
             self._slice(index).copy_(value[: self._rows[index]] if self._ragged else value[None])

@@ -30,7 +30,7 @@ class _InFlight:
     Attributes:
         work: Handle of the collective.
         values: The tensor that is reduced in place.
-        parameters: The parameters whose flattened gradients are in ``values``; empty for a tensor that is no gradient.
+        parameters: The parameters whose flattened gradients are in ``values``; empty for a tensor that is not a gradient.
     """
 
     work: Any

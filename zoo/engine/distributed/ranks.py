@@ -188,8 +188,8 @@ class Ranks(Collectives):
             self._known_error = caught
             raise caught
 
-    def heed(self) -> None:
-        """Check within a long section whether another rank already waits at its end, with an error or a signal.
+    def raise_if_another_rank_failed(self) -> None:
+        """Raise if another rank has left the section with an error or a signal.
 
         Raises:
             Stopped: If so; the end of the section then raises the error itself.

@@ -151,7 +151,7 @@ def _run(model: TaskModel, table: Table, options: InferenceOptions, ranks: Ranks
 
         def poll() -> None:
             stop.poll()
-            ranks.heed()
+            ranks.raise_if_another_rank_failed()
 
         try:
             return run_whole(model, table, model, options, ranks, poll)

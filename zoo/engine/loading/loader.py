@@ -62,7 +62,7 @@ class Loader:
         number = default_workers(device) if workers is None else workers
         self._loader = WatchedLoader(
             Watched(samples, number) if number else samples,  # type: ignore[arg-type]  # texts have the methods of a Dataset
-            batch_sampler=self._order,  # type: ignore[arg-type]  # a range of indices is no list, and as good
+            batch_sampler=self._order,  # type: ignore[arg-type]  # a range of indices is not a list, and as good
             num_workers=number,
             collate_fn=samples.collate,
             pin_memory=device.type == "cuda",

@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.data.images.bands import PICTURE_CHANNELS
 from zoo.data.images.first_look import warn_of_pixels
-from zoo.data.images.float_tensors import FloatImages, holds_others, read_floats
+from zoo.data.images.float_tensors import FloatImages, has_non_float_inputs, read_floats
 from zoo.data.open import open_train_valid
 from zoo.data.raw import TEXTUAL
 from zoo.data.sources.image_files import PICTURE_SUFFIXES
@@ -30,10 +30,8 @@ from zoo.tasks.find import find_task
 from zoo.tasks.label_names import check_classes, separator_hint
 
 log = logging.getLogger("zoo")
-READY_MADE = (
-    "float tensors outside [0, 1] are the network's inputs as they are, neither resized, normalised nor augmented; "
-    "predict from tensors made the same way"
-)
+UNCHANGED = "float tensors outside [0, 1] are the network's inputs as they are, neither resized, normalised nor augmented"
+READY_MADE = f"{UNCHANGED}; predict from tensors made the same way"
 
 
 def reads(model: TaskModel) -> str:
@@ -74,7 +72,7 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
     if first.ready_made:
         check_ready_made(config)
         log.warning("%s: %s", first.source, READY_MADE)
-        if second is not None and holds_others(second):
+        if second is not None and has_non_float_inputs(second):
             raise DataError(
                 f"{first.source} has float tensors outside [0, 1], which are not prepared by the model, and {second.source} has images; "
                 "prepare both in the same way"
@@ -129,11 +127,9 @@ def as_trained(model: TaskModel, table: Table) -> Table:
     if not model.inputs.ready_made:
         table = read_floats(table, model.inputs.channels)
         if table.ready_made:
-            log.warning(
-                "%s: float tensors outside [0, 1] are the network's inputs as they are, neither resized nor normalised", table.source
-            )
+            log.warning("%s: %s", table.source, UNCHANGED)
         return table
-    if holds_others(table):
+    if has_non_float_inputs(table):
         line = "%s: the model was trained on float tensors that were prepared outside of it, and its own preprocessing may differ"
         log.warning(line, table.source)
     return table
@@ -143,7 +139,7 @@ def resized(model: TaskModel, inputs: Inputs, size: Any) -> Inputs:
     """Return a declared image of another size in pixels, ``(height, width)`` or one number for a square.
 
     Raises:
-        OptionError: If it is no image, or the backbone runs at its own size only.
+        OptionError: If it is not an image, or the backbone runs at its own size only.
     """
     size = (size, size) if isinstance(size, int) else tuple(size)
     if not isinstance(inputs, Image):
@@ -177,7 +173,7 @@ def with_overflow(inputs: Inputs, overflow: str, modality: str) -> Inputs:
     """Return a declared text whose longer samples are truncated, refused or read in windows.
 
     Raises:
-        OptionError: If it is no text, or there is no such way.
+        OptionError: If it is not a text, or there is no such way.
     """
     if not isinstance(inputs, Text):
         raise OptionError(f"overflow is for texts; the model reads {modality}s")

@@ -185,7 +185,7 @@ def _loss(step: Callable[[float], float], rate: float) -> float:
 def undone(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Restore at the end everything that a step changes, in place."""
     # Copies on the CPU, or the trial would find less GPU memory than training has.
-    state = {owner: {name: _aside(value) for name, value in entry.items()} for owner, entry in optimizer.state.items()}
+    state = {owner: {name: _cpu_copy(value) for name, value in entry.items()} for owner, entry in optimizer.state.items()}
     groups = [{key: copy.deepcopy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     with as_before(model):
         try:
@@ -199,7 +199,7 @@ def undone(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]
                 group.update(before, params=parameters)
 
 
-def _aside(value: Any) -> Callable[[], Any]:
+def _cpu_copy(value: Any) -> Callable[[], Any]:
     """Copy a value to the CPU; return a function that gives it back on its device."""
     if isinstance(value, Tensor):
         saved, device = value.detach().to("cpu", copy=True), value.device

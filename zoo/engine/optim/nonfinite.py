@@ -65,7 +65,7 @@ class Guard:
         """Device flags of the losses of a step, to be summed over all ranks in place; empty if not deferred."""
         return [self._seen] if self.deferred else []
 
-    def see_loss(self, loss: Tensor, step: int) -> Tensor | float:
+    def check_loss(self, loss: Tensor, step: int) -> Tensor | float:
         """Check one loss, before its backward, and return it in double precision.
 
         If deferred, it stays on the GPU; else it is a number, because not every device has float64.
@@ -85,7 +85,7 @@ class Guard:
         """Reset the flags of a step that is retried."""
         self._seen = torch.zeros_like(self._seen)
 
-    def see_gradients(self, step: int) -> None:
+    def check_gradients(self, step: int) -> None:
         """Check and clip the gradients; a deferred guard makes the optimizer skip the step if they are not finite.
 
         Raises:

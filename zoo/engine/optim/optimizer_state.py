@@ -1,7 +1,7 @@
 """State of any optimizer as named tensors, and back, bit for bit.
 
 Names are ``parameter:key``, ``@index:key`` for a param group and ``@:key`` for the optimizer itself. A list of tensors has
-one entry per item, ``key[0]``. Values that are no tensors (None, a step count, a list of numbers) are JSON in a uint8 tensor
+one entry per item, ``key[0]``. Values that are not tensors (None, a step count, a list of numbers) are JSON in a uint8 tensor
 under ``key!json``, because a checkpoint holds tensors only.
 """
 
@@ -48,8 +48,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     for full, value in tensors.items():
         owner, _, key = full.rpartition(":")
         by_owner.setdefault(owner, {})[key] = value
-    if strangers := sorted(set(by_owner) - {owner for owner, _ in _owners(optimizer)}):
-        raise SavedModelError(f"the checkpoint has optimizer state for parameters that the model does not have: {examples(strangers)}")
+    if unknown := sorted(set(by_owner) - {owner for owner, _ in _owners(optimizer)}):
+        raise SavedModelError(f"the checkpoint has optimizer state for parameters that the model does not have: {examples(unknown)}")
     state: MutableMapping[Any, Any] = optimizer.state
     state.clear()
     for index, group in enumerate(optimizer.param_groups):

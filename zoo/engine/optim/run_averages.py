@@ -34,7 +34,7 @@ class Averages:
         """Stop averaging frozen values, given by name."""
         for average in (self.ema, self.mean):
             if average is not None:
-                average.settle(names)
+                average.freeze(names)
 
     def end_step(self) -> None:
         """Update the moving average after a step."""

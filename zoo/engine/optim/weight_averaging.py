@@ -37,7 +37,7 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float) -> None:
         assert 0 <= decay < 1, f"the configuration let a decay of {decay} through"
         self._model, self.decay, self.updates = model, decay, 0
-        self._still: frozenset[str] = frozenset()
+        self._frozen: frozenset[str] = frozenset()
         self._values = _copies(model)
 
     def update(self) -> None:
@@ -45,12 +45,12 @@ class Ema:
         self.updates += 1
         self._move(1 - min(self.decay, (1 + self.updates) / (10 + self.updates)))
 
-    def settle(self, names: Iterable[str]) -> None:
+    def freeze(self, names: Iterable[str]) -> None:
         """Copy the current values of these names, which are frozen from now on, and skip them until the next call."""
-        self._still = frozenset(names)
+        self._frozen = frozenset(names)
         now = self._model.state_dict()
         with torch.no_grad():
-            for name in self._still & self._values.keys():
+            for name in self._frozen & self._values.keys():
                 self._values[name].copy_(now[name])
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -65,7 +65,7 @@ class Ema:
             SavedModelError: If it is the average of another network.
         """
         values = {name.removeprefix(PREFIX): value for name, value in saved.items() if name.startswith(PREFIX)}
-        _refuse_others(values, self._values)
+        _check_same_names(values, self._values)
         for name, value in self._values.items():
             value.copy_(values[name])
         self.updates = int(saved[UPDATES])
@@ -87,7 +87,7 @@ class Ema:
     def _move(self, share: float) -> None:
         """Move the average toward the model: by ``share`` of the way."""
         now = self._model.state_dict()
-        moving = [name for name in self._values if name not in self._still]
+        moving = [name for name in self._values if name not in self._frozen]
         floats = [name for name in moving if self._values[name].is_floating_point()]
         others = [name for name in moving if not self._values[name].is_floating_point()]
         with torch.no_grad():
@@ -127,7 +127,7 @@ def interpolate(model: nn.Module, start: Mapping[str, Tensor], share: float) -> 
         SavedModelError: If ``start`` are the values of another network.
     """
     now = model.state_dict()
-    _refuse_others(start, now)
+    _check_same_names(start, now)
     with torch.no_grad():
         for name, value in now.items():
             if value.is_floating_point():
@@ -198,10 +198,14 @@ def _copy(values: Mapping[str, Tensor], model: nn.Module) -> None:
             own[name].copy_(value)
 
 
-def _refuse_others(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    strange = sorted(given.keys() ^ own.keys()) + sorted(name for name in given.keys() & own.keys() if given[name].shape != own[name].shape)
-    if strange:
-        raise SavedModelError(f"these are the values of another network; they differ in {examples(strange)}")
+def _check_same_names(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    mismatched = sorted(given.keys() ^ own.keys()) + sorted(
+        name for name in given.keys() & own.keys() if given[name].shape != own[name].shape
+    )
+    if mismatched:
+        raise SavedModelError(
+            f"these are the values of another network; they differ in {examples(mismatched)}; give the network that was saved"
+        )
 
 
 def _size(x: ModelInputs) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from zoo.engine.options.option_types import Alpha, Float, Int, Share, pair, validation_faults
+from zoo.engine.options.option_types import Alpha, Float, Int, Share, pair_of, validation_faults
 from zoo.errors import did_you_mean
 
 # Named augmentations, as fields of zoo.data.images.augment.Augment; None means the evaluation transform.
@@ -40,8 +40,8 @@ class AugmentFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    scale: Annotated[tuple[Area, Area], BeforeValidator(pair), AfterValidator(_ordered)] = (1, 1)
-    ratio: Annotated[tuple[Ratio, Ratio], BeforeValidator(pair), AfterValidator(_ordered)] = (1, 1)
+    scale: Annotated[tuple[Area, Area], BeforeValidator(pair_of("low, high")), AfterValidator(_ordered)] = (1, 1)
+    ratio: Annotated[tuple[Ratio, Ratio], BeforeValidator(pair_of("low, high")), AfterValidator(_ordered)] = (1, 1)
     flip: Share = 0
     jitter: Share = 0
     rand_augment: Int = Field(default=0, ge=0, le=30)

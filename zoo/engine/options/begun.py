@@ -43,7 +43,7 @@ def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> li
     """Return the differences of two configurations that change the result; workers and device do not."""
     free = {name for name, option in DECLARED.items() if option.free}
     # An option that the other run did not have yet counts as its default.
-    before = {name: theirs.get(name, _as_written(name)) for name in ours}
+    before = {name: theirs.get(name, _json_default(name)) for name in ours}
     before |= {"solve_head": theirs.get("solve_head", False)}  # versions without it trained every head
     if isinstance(before.get("recipe"), dict):  # phases of earlier versions lack fields, which are off
         phases = before["recipe"]["phases"]
@@ -52,7 +52,7 @@ def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> li
     return [f"{name} was {before[name]!r} and is {ours[name]!r}" for name in names]
 
 
-def _as_written(name: str) -> Any:
+def _json_default(name: str) -> Any:
     """Return the default of an option in the form of a record, where a tuple is a list."""
     field = Config.model_fields.get(name)
     default = field.get_default(call_default_factory=True) if field is not None else None

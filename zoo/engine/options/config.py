@@ -19,7 +19,7 @@ from zoo.engine.options.option_types import (
     among,
     column_named,
     names_listed,
-    pair,
+    pair_of,
     path_text,
     weights_by_class,
 )
@@ -35,8 +35,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names[:-1]) + f" or `{names[-1]}`"
 
 
-_HOOKED = MappingProxyType({"compile": "compiled code does not see what is hooked into a network"})
-_FACTORS = MappingProxyType({"trains=lora": "what LoRA trains are factors of weights, and a mean of factors is not that of their products"})
+_HOOKED = MappingProxyType({"compile": "torch.compile ignores forward hooks"})
+_FACTORS = MappingProxyType({"trains=lora": "averaging LoRA factors is not averaging the weights they produce"})
 
 
 class Config(BaseModel):
@@ -48,8 +48,8 @@ class Config(BaseModel):
     epochs: Annotated[
         Int | None,
         Option(
-            "epochs of all phases together that have no length of their own, of which a head that is solved takes one; with fewer epochs "
-            "than phases the last phases are left out, and it is logged (`gradual` then unfreezes several groups at a time)",
+            "total epochs of the phases without a fixed length; a solved head takes one of them. With fewer epochs than phases, the last "
+            "phases are skipped and logged (`gradual` then unfreezes several groups at a time)",
             "of the recipe",
             flag="N",
         ),
@@ -57,16 +57,16 @@ class Config(BaseModel):
     solve_head: Annotated[
         Switch,
         Option(
-            "solve a linear head on features that are computed once for its optimum, with a penalty chosen by cross-validation; off, or "
-            "where it cannot be solved, it is trained. `linear-probe` trains it too where an option of its steps is given, such as `lr`"
+            "compute the optimum of a linear head on cached features, with a penalty chosen by cross-validation; off, or where it cannot "
+            "be solved, it is trained. `linear-probe` trains it too where an option of its steps is given, such as `lr`"
         ),
     ] = True
     batch_size: Annotated[
         Literal["auto"] | Annotated[Int, Field(ge=1)] | None,
         Option(
-            "samples of a batch, on all processes together; batches are evened, so there is no small last one. Unless the recipe has a "
-            "number, 8, 16 or 32, with which an epoch has 50 steps; see [defaults.md](defaults.md). `auto`: the same, in micro-batches "
-            "that fit",
+            "samples of a batch, on all processes together; batch sizes differ by at most one, so the last batch is not smaller. Unless "
+            "the recipe has a number, 8, 16 or 32, with which an epoch has 50 steps; see [defaults.md](defaults.md). `auto`: the same, in "
+            "micro-batches that fit",
             "of the recipe",
             flag="N",
         ),
@@ -84,9 +84,13 @@ class Config(BaseModel):
     layer_decay: Annotated[Float, Option("factor on the rate per layer group toward the input", "of the recipe", backbone=True)] = Field(
         gt=0, le=1
     )
-    weight_decay: Annotated[Float, Option("decoupled decay of AdamW, for tensors of two dimensions and more", "of the recipe")] = Field(
-        ge=0
-    )
+    weight_decay: Annotated[
+        Float,
+        Option(
+            "decoupled decay of AdamW, for tensors of two dimensions and more; at most 1e-4 with optimizers that add it to the gradient",
+            "of the recipe",
+        ),
+    ] = Field(ge=0)
     optimizer: Annotated[
         str, Option("one of torch's optimizers, or of timm's where it is installed; see [learning-rates.md](learning-rates.md)")
     ] = "adamw"
@@ -94,9 +98,13 @@ class Config(BaseModel):
         default_factory=dict
     )
     schedule: Annotated[str, AfterValidator(among(SCHEDULES)), Option(f"one of {_listed(SCHEDULES)}")] = "cosine"
-    warmup: Annotated[Float, Option("share of a phase's steps over which the rate rises; the schedule follows", "of the recipe")] = Field(
-        ge=0, lt=1
-    )
+    warmup: Annotated[
+        Float,
+        Option(
+            'share of a phase\'s steps over which the rate rises; the schedule follows. With `schedule="one-cycle"` it is 0.3',
+            "of the recipe",
+        ),
+    ] = Field(ge=0, lt=1)
     trains: Annotated[
         str,
         AfterValidator(among(TRAINS)),
@@ -152,9 +160,7 @@ class Config(BaseModel):
     ] = False
     cache: Annotated[
         Switch,
-        Option(
-            "compute the frozen groups once per sample, not once per epoch; where a model cannot be entered in the middle, the log says so"
-        ),
+        Option("compute the frozen groups once per sample, not once per epoch; logged if the model cannot be split there"),
     ] = True
     cache_gb: Annotated[
         Float,
@@ -201,7 +207,7 @@ class Config(BaseModel):
         ),
     ] = None
     window: Annotated[
-        Annotated[tuple[Float, Float], BeforeValidator(pair)] | None,
+        Annotated[tuple[Float, Float], BeforeValidator(pair_of("centre, width"))] | None,
         Option(
             "centre and width that a DICOM image or a volume is shown through, in its units, such as `(40, 400)` Hounsfield units",
             "of the file; of a volume its mean and standard deviation",

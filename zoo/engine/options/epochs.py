@@ -120,7 +120,7 @@ def has_solvable_head(model: TaskModel, config: Config) -> bool:
     Several views, drawn samples, dropout and moving averages are about steps; they are trained.
     """
     head = model.head
-    # A head for tokens has dropout unless it is told otherwise, which is for the steps of later phases.
+    # A head for tokens has dropout by default; it applies to later phases only.
     linear = (type(head) is TokenHead or (type(head) is LinearHead and not head.dropout.p)) and not config.dropout
     task = find_task(model.task)
     convex = (config.loss or next(iter(task.losses), "")) in CONVEX or (task.convex and not config.loss)
@@ -139,7 +139,7 @@ def prefix_of(phase: Phase, config: Config, groups: LayerGroups, at_least: int) 
     return max(at_least, _length(config.freeze, groups), _length(phase.frozen, groups))
 
 
-def shallowest(config: Config, groups: LayerGroups, at_least: int) -> int:
+def shortest_frozen_prefix(config: Config, groups: LayerGroups, at_least: int) -> int:
     """Return the shortest frozen prefix of all phases, in groups; all groups after it train in some phase."""
     lengths = [_length(0 if phase.frozen == "each" else phase.frozen, groups) for phase in config.recipe.phases]
     return max(at_least, _length(config.freeze, groups), min(lengths))

@@ -45,6 +45,11 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> N
             f"it keeps pretrained statistics, and {model.spec.name!r} starts from random values",
         ),
         (not validated, waits, "decided by a metric, and there are no validation data"),
+        (
+            not validated,
+            [name for name in ("valid_split", "allow_leak") if _given(config, name)],
+            "meant for a division of the data, and all of them train, without validation (valid=False)",
+        ),
     ]
     faults = [f"{', '.join(names)}: {why}" for given, names, why in useless if given and names]
     faults += _exclusions(config)
@@ -95,7 +100,7 @@ def _useless(task: Task, config: Config) -> list[tuple[list[str], str]]:
     if config.uncertain and (why := useless_uncertain(task)):
         reasons.setdefault(why, []).append("uncertain")
     if config.label_columns and task.per_token:
-        reasons.setdefault(f"they are values per sample, and {task.name!r} labels words", []).append("label_columns")
+        reasons.setdefault(f"label columns hold one value per sample, and {task.name!r} labels words", []).append("label_columns")
     return [(names, why) for why, names in reasons.items()]
 
 

@@ -61,11 +61,15 @@ def no_text(value: Any) -> Any:
     return value
 
 
-def pair(value: Any) -> Any:
-    """Check that a value is a list of two."""
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise ValueError("must be two numbers (low, high)")
-    return value
+def pair_of(meaning: str) -> Callable[[Any], Any]:
+    """Return a validator that raises unless a value is a list of two, such as "low, high"."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, (list, tuple)) or len(value) != 2:
+            raise ValueError(f"must be two numbers ({meaning})")
+        return value
+
+    return check
 
 
 def names_listed(value: Any) -> Any:

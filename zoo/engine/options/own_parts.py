@@ -6,6 +6,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,6 +189,9 @@ def name_of(function: Any) -> str:
     if name is None:
         settings = {key: value for key, value in sorted(getattr(function, "__dict__", {}).items()) if isinstance(value, PLAIN)}
         return f"{type(function).__module__}.{type(function).__qualname__}{settings or ''}"
-    held = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    held = []
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # an empty cell, of a name that is defined later
+            held.append(cell.cell_contents)
     closed = [value for value in held if isinstance(value, PLAIN)]
     return f"{function.__module__}.{name}{closed or ''}"

@@ -88,10 +88,11 @@ class Recipe:
         phases: The phases in order.
         lr: Learning rate of the head, per optimizer step.
         layer_decay: Factor per layer group toward the input, in (0, 1].
-        weight_decay: Decoupled decay, as AdamW defines it.
+        weight_decay: Decoupled decay, as AdamW defines it. Left at its default, it is 1e-4 at most with an optimizer that adds it to
+            the gradient.
         epochs: Epochs of all phases together, of which a phase that is solved gives back all but one.
         batch_size: Samples of a batch; None takes ``batch_size_for`` the number of samples.
-        warmup: Share of each phase's steps over which the rate rises.
+        warmup: Share of each phase's steps over which the rate rises. Left at its default, it is 0.3 with ``one-cycle``.
         label_smoothing: In [0, 1).
         augment: ``none``, ``light`` or ``strong``.
         freeze_bn: Whether BatchNorm statistics of a pretrained backbone stay fixed in the groups that train.

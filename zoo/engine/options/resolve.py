@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from pydantic import ValidationError
 
-from zoo.engine.options.augment_options import resolve_augment
+from zoo.engine.options.augment_options import AUGMENT_FIELDS, resolve_augment
 from zoo.engine.options.config import DECLARED, OPTIONS, SWITCHES, Config
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.option_types import validation_faults
@@ -19,14 +20,14 @@ from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 
 _IN_PYTHON = ("metrics", "on_epoch", "log_with", "objective")  # arguments of fit() that only Python can hold
-# Arguments of fit() that are no options, which a misspelt one may have meant.
+# Arguments of fit() that are not options, which a misspelt one may have meant.
 _BESIDE = ("recipe", "budget", "train", "valid", "out", "resume", "quiet", *_IN_PYTHON)
 
 # Optimizers of torch, listed without importing it; other names are looked up.
 TORCH_OPTIMIZERS = COUPLED | {"adamw", "adafactor"}
 
-# Options of the steps that train a head, which have no effect on one that is solved.
-_OF_STEPS = (
+# Options of gradient descent; a solved head ignores them.
+_GRADIENT_OPTIONS = (
     "lr",
     "optimizer",
     "optimizer_options",
@@ -49,6 +50,8 @@ def _hint(name: str, given: Mapping[str, Any]) -> str:
         return f" here: it is {RENAMED[name]}"
     if name in _IN_PYTHON:
         return ", which fit() takes in Python only, see docs/own-parts.md"
+    if name in AUGMENT_FIELDS:
+        return f" here: it is a field of augment, augment={{{name!r}: …}}"
     return did_you_mean(name, [*OPTIONS, *_BESIDE])
 
 
@@ -78,11 +81,12 @@ def resolve(
     chosen = resolve_recipe(recipe)
     given = {name: value for name, value in options.items() if value is not None}
     faults = [*faults]
-    faults += [f"there is no option {name!r}{_hint(name, given)}" for name in given if name not in OPTIONS]
+    hints = {name: _hint(name, given) for name in given if name not in OPTIONS}
+    faults += [f"there is no option {name!r}{hint}" for name, hint in hints.items()]
     values = {name: getattr(chosen, name) for name in DECIDED if name != "epochs"}
     values |= {"solve_head": _solves_head(chosen, given)}
     values |= {name: value for name, value in given.items() if name in Config.model_fields}
-    _suit_optimizer(values, given)
+    _apply_optimizer_defaults(values, given, chosen)
     values["augment"] = resolve_augment(given.get("augment", chosen.augment), {key: given[key] for key in SWITCHES if key in given}, faults)
     try:
         config = Config(recipe=chosen, **values)
@@ -90,15 +94,14 @@ def resolve(
         faults += validation_faults(error)
     faults += _without_effect(values, given, chosen) + _beyond_ranges(values, find_task(task), check_optimizer, metrics)
     if faults:
-        lost = any("no option" in fault and "did you mean" not in fault and " here: " not in fault for fault in faults)
-        hint = f"The options are: {', '.join(OPTIONS)}" if lost else ""
-        raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, hint))
+        remedy = "" if all(hints.values()) else f"The options are: {', '.join(OPTIONS)}"
+        raise OptionError(fault_list(f"recipe {chosen.name!r} cannot run with these options", faults, remedy))
     return config
 
 
 def _solves_head(recipe: Recipe, given: Mapping[str, Any]) -> bool:
-    """Return whether heads are solved unless it is said: not where all that the run does is solved, and an option of steps is given."""
-    return not (all(phase.solve for phase in recipe.phases) and any(name in given for name in _OF_STEPS))
+    """Return the default of `solve_head`: False for a recipe of solved phases only if an option of gradient descent is given."""
+    return not (all(phase.solve for phase in recipe.phases) and any(name in given for name in _GRADIENT_OPTIONS))
 
 
 def _beyond_ranges(
@@ -126,12 +129,12 @@ def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe:
     for kind in sorted({option.only for option in DECLARED.values()} - {"", values["trains"]}):
         if names := [name for name in given if name in DECLARED and DECLARED[name].only == kind]:
             faults.append(f"{', '.join(names)}: the recipe trains no LoRA; take recipe={kind!r} or trains={kind!r}")
-    phases = recipe.phases
-    if (given.get("views") or 1) != 1 and values["augment"] is None:
+    phases, views = recipe.phases, (given.get("views") or 1) != 1
+    if views and values["augment"] is None:
         faults.append("views: they are augmented ones, and nothing is augmented; give augment='light'")
-    elif (given.get("views") or 1) != 1 and not values.get("freeze") and all(phase.frozen in ("none", 0) for phase in phases):
+    elif views and not values.get("freeze") and all(phase.frozen in ("none", 0) for phase in phases):
         faults.append("views: only outputs of a frozen prefix are cached, and the recipe freezes nothing; take another, such as 'top'")
-    elif (given.get("views") or 1) != 1 and (values.get("cache") is False or values.get("shard") is True):
+    elif views and (values.get("cache") is False or values.get("shard") is True):
         faults.append("views: nothing is cached with cache=False or shard=True")
     if "max_corrupt" in given and values.get("on_corrupt") != "skip":
         faults.append("max_corrupt: it is the share that on_corrupt='skip' may leave out")
@@ -146,9 +149,14 @@ def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe:
     return faults
 
 
-def _suit_optimizer(values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Adjust defaults of the recipe to the chosen optimizer and schedule, in place."""
-    if str(values["optimizer"]).lower() in COUPLED and "weight_decay" not in given:
+def _apply_optimizer_defaults(values: dict[str, Any], given: Mapping[str, Any], recipe: Recipe) -> None:
+    """Set the defaults that depend on the optimizer and the schedule, in place; an option or a recipe that decides both keeps its own."""
+    defaults = {field.name: field.default for field in fields(Recipe)}
+
+    def is_free(name: str, decider: str) -> bool:
+        return name not in given and (values[decider] != getattr(recipe, decider) or getattr(recipe, name) == defaults[name])
+
+    if str(values["optimizer"]).lower() in COUPLED and is_free("weight_decay", "optimizer"):
         values["weight_decay"] = min(values["weight_decay"], 1e-4)  # added to the gradient (He et al. 2016)
-    if values["schedule"] == "one-cycle" and "warmup" not in given:
+    if values["schedule"] == "one-cycle" and is_free("warmup", "schedule"):
         values["warmup"] = 0.3  # as in torch and fastai

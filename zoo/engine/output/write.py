@@ -131,7 +131,7 @@ def _write(
 
     def poll() -> None:
         stop.poll()
-        ranks.heed()
+        ranks.raise_if_another_rank_failed()
 
     long = Overflow()
     with _telling_what_is_done(parts, len(table), stop, ranks):

@@ -55,7 +55,7 @@ class RunContext:
     def poll(self) -> None:
         """Raise if a signal came, or another rank failed."""
         self.stop.poll()
-        self.ranks.heed()
+        self.ranks.raise_if_another_rank_failed()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which forward passes have the run's precision."""

@@ -33,7 +33,7 @@ def footprint(device: torch.device) -> Iterator[Footprint]:
     """Measure what torch allocates on ``device`` inside the context; the result is filled in at its end.
 
     On a GPU the allocator keeps count. On the CPU torch's profiler records every allocation, temporaries and oneDNN's
-    scratch memory included. Resident memory is no measure, as memory freed before is used again. Memory that was
+    scratch memory included. Resident memory is not a measure, as memory freed before is used again. Memory that was
     allocated before must not be freed inside, as the profiler does not see it.
     """
     measured = Footprint()

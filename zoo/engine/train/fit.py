@@ -87,7 +87,8 @@ def fit(
         valid: Another source; None takes the validation split of ``train`` or holds 20 % out; False trains on everything
             and keeps the last epoch.
         recipe: ``layer-decay``, ``linear-probe``, ``lp-ft``, ``full``, ``top``, ``gradual``, ``lora``, ``bitfit``, or a ``Recipe``;
-            None takes ``layer-decay``, for words at another rate.
+            None takes ``layer-decay``, for words at another rate; ``auto`` is for ``TaskModel.fit``, see
+            ``zoo.select.recipe_search.auto``.
         epochs: Epochs of all phases together; the recipe's if None, as are the next two.
         batch_size: Samples of a batch, over all ranks; ``auto`` finds the largest micro-batch that fits into memory.
         lr: Learning rate of the head; ``auto`` finds one for each phase by a range test.
@@ -120,7 +121,7 @@ def fit(
 
 
 def check_kinds(out: Any, **switches: Any) -> None:
-    """Check the types of arguments that are no options.
+    """Check the types of arguments that are not options.
 
     Raises:
         OptionError: Naming all that are wrong.
@@ -246,8 +247,6 @@ def _finish(model: TaskModel, training: Training, folder: Path, described: dict[
 
 def _record(job: Job, tables: Tables, accelerator: Any) -> dict[str, Any]:
     """Return the content of run.json: configuration, model, data and versions."""
-    import torch
-
     model, config = job.model, job.config
     described = {
         "backbone": model.spec.name,

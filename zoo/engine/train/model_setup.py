@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from zoo.declare import Text
 from zoo.engine.options.config import Config
-from zoo.engine.options.epochs import prefix_of, shallowest
+from zoo.engine.options.epochs import prefix_of, shortest_frozen_prefix
 from zoo.engine.options.recipe import unfold
 from zoo.engine.runtime.device import placed, searched, seeded
 from zoo.engine.train.objective import Objective
@@ -96,7 +96,7 @@ def switched_on(model: TaskModel, config: Config) -> Iterator[Regularizers | Non
     """
     if model.lora:
         raise OptionError("the model has LoRA attached; merge it first: zoo.tuning.merge_lora(model)")
-    trained = model.groups[shallowest(config, model.groups, model.frozen) :]
+    trained = model.groups[shortest_frozen_prefix(config, model.groups, model.frozen) :]
     frozen = model.frozen
     with ExitStack() as stack:
         stack.callback(setattr, model, "trains", model.trains)

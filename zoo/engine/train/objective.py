@@ -100,7 +100,7 @@ class Objective:
             table: The samples or words.
             device: Where the model is.
             seed: Seed of whatever is drawn.
-            poll: Called now and then; may raise to stop.
+            poll: Called between solver calls; raises to interrupt.
 
         Raises:
             TrainingError: If there is none.
@@ -187,7 +187,7 @@ def checked_metrics(metrics: Any, objective: Objective) -> dict[str, float]:
     """Return what ``validate`` of an objective returned, as plain numbers.
 
     Raises:
-        OptionError: If it is no dict of numbers, or lacks a monitor that only ``validate`` can give; a metric of the task may be
+        OptionError: If it is not a dict of numbers, or lacks a monitor that only ``validate`` can give; a metric of the task may be
             undefined on these data.
     """
     name = objective.name

@@ -109,7 +109,7 @@ class Stepper:
         self._undo.remember()
         value, verdict = self._backward(batches, weight, step)
         try:
-            self._guard.see_gradients(step.number)
+            self._guard.check_gradients(step.number)
         except NonFiniteError as error:
             self._undo.bring_back()
             raise step.explain(error) from error
@@ -228,7 +228,7 @@ class Stepper:
             if copies > 1 and step.number == 0:
                 self._check_equal(float(total.detach()))
             loss = total / weight
-            value = value + self._guard.see_loss(loss if copies == 1 else loss / copies, step.number)
+            value = value + self._guard.check_loss(loss if copies == 1 else loss / copies, step.number)
             penalty = objective.penalty(piece)
             if penalty is not None:
                 loss = loss + penalty * ((part.stop - part.start) / step.samples)

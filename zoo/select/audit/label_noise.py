@@ -27,7 +27,7 @@ def suspects(probabilities: Array, targets: Array) -> Array:
         MissingExtraError: If cleanlab is not installed.
     """
     require_extra("audit", "finding wrong labels")
-    from cleanlab.filter import find_label_issues  # type: ignore[import-not-found,unused-ignore]  # an extra
+    from cleanlab.filter import find_label_issues  # type: ignore[import-not-found,import-untyped,unused-ignore]  # an extra
 
     known = np.flatnonzero(np.isfinite(probabilities).all(1))
     present = np.unique(targets[known])

@@ -55,12 +55,12 @@ def fit_auto(
 
     The probe comes first, then the last groups, half of the groups, LoRA and the default recipe, in rounds of growing length of
     which the better half goes on (successive halving). The probe is kept where none beats it by more than noise; see
-    docs/defaults.md. The values of the chosen run are kept as they are: with the same seed it would be the same again.
+    docs/defaults.md. The chosen model is not retrained: a run with the same seed would give the same weights.
 
     Args:
         model: The model.
         train: As for ``zoo.engine.train.fit.fit``.
-        valid: The judge, as for ``fit``; not False.
+        valid: Validation data, as for ``fit``; must not be False.
         budget: A duration, such as ``10min``, or seconds; None for the time of the probe and of four runs of the default recipe,
             at least a minute.
         recipe: ``auto``; another is refused, as a budget is for choosing.
@@ -68,7 +68,7 @@ def fit_auto(
         resume: Go on where the choice in ``out`` stopped; candidates that are finished are not run again.
         quiet: Show nothing.
         objective: Must be None.
-        **options: As for ``fit``; they hold for every candidate that has a use for them.
+        **options: As for ``fit``; they hold for every candidate that accepts them.
 
     Returns:
         The chosen run, with ``candidates`` and ``choice``.
@@ -90,16 +90,16 @@ def fit_auto(
     check_auto(given | {"objective": objective})
     with _each_message_once():
         config = list_trials(model, given, quiet=True)[0][-1].config
-        opening = partial(open_judged, *(partial(open_for_fit, model, train, judge, config) for judge in (valid, False)))
+        opening = partial(open_with_hold_out, *(partial(open_for_fit, model, train, judge, config) for judge in (valid, False)))
         return run_auto(model, given, opening, seconds=seconds, out=out, resume=resume, quiet=quiet)
 
 
-def open_judged(held_out: Callable[[], Tables], everything: Callable[[], Tables]) -> Tables:
+def open_with_hold_out(held_out: Callable[[], Tables], everything: Callable[[], Tables]) -> Tables:
     """Open data with a held-out part, or wholly where none can be held out, which is logged."""
     try:
         return held_out()
     except HoldOutError as error:
-        log.warning("recipe 'auto' fits the probe on all samples and tries nothing else, as no samples can judge: %s", error)
+        log.warning("recipe 'auto' fits only the probe, because no validation samples can be held out: %s", error)
         return everything()
 
 
@@ -118,7 +118,7 @@ def run_auto(
     Args:
         model: The model.
         options: The given options.
-        open_tables: Opens the data, see ``open_judged``.
+        open_tables: Opens the data, see ``open_with_hold_out``.
         seconds: The budget, or None.
         out: Folder of the run.
         resume: Go on in it.
@@ -126,17 +126,17 @@ def run_auto(
     """
     with _each_message_once():
         trials, left_out = list_trials(model, options, quiet=quiet)
-    folder = claim_folder(out, model.spec.name, "auto", resume=resume)
-    try:
-        with ending_early(), _each_message_once(), torch.inference_mode(False), torch.enable_grad():
-            tables = open_tables()
-            for trial in trials:
-                trial.tables = tables
-            return _chosen(model, trials, left_out, folder, seconds=seconds, quiet=quiet)
-    finally:
-        with suppress(OSError):  # there are candidates, or none has begun
-            (folder / CANDIDATES).rmdir()
-        release_folder(folder)
+        folder = claim_folder(out, model.spec.name, "auto", resume=resume)
+        try:
+            with ending_early(), torch.inference_mode(False), torch.enable_grad():
+                tables = open_tables()
+                for trial in trials:
+                    trial.tables = tables
+                return _chosen(model, trials, left_out, folder, seconds=seconds, quiet=quiet)
+        finally:
+            with suppress(OSError):  # there are candidates, or none has begun
+                (folder / CANDIDATES).rmdir()
+            release_folder(folder)
 
 
 def _chosen(model: TaskModel, trials: list[Trial], left_out: dict[str, str], folder: Path, *, seconds: float | None, quiet: bool) -> Run:

@@ -13,8 +13,8 @@ from zoo.errors import OptionError, fault_list
 from zoo.select.recipe_search.halving import PROBE
 
 _OF_LORA = ("lora_rank", "lora_alpha", "lora_dropout")
-# Options of steps, which a solved head has none of.
-_OF_STEPS = ("lr", "optimizer", "optimizer_options", "schedule", "warmup", "weight_decay", "clip_grad", "patience", "epochs")
+# Options of gradient descent that a solved probe ignores.
+_PROBE_STEPS = ("lr", "optimizer", "optimizer_options", "schedule", "warmup", "weight_decay", "clip_grad", "patience", "epochs")
 # Options of a backbone that trains, of its several phases, and of images that are new in every epoch.
 _OF_TUNING = (
     *("layer_decay", "l2_sp", "delta", "bss", "drop_path", "recompute", "freeze_bn", "average", "wise_ft"),
@@ -54,7 +54,7 @@ def options_for(recipe: Recipe, options: Mapping[str, Any], *, solved: bool = Fa
     """
     left_out = () if recipe.trains == "lora" else _OF_LORA
     if recipe.name == PROBE:
-        left_out = (*left_out, *_OF_TUNING, *(_OF_STEPS if solved else ()))
+        left_out = (*left_out, *_OF_TUNING, *(_PROBE_STEPS if solved else ()))
     return {name: value for name, value in options.items() if name not in left_out}
 
 
@@ -68,7 +68,7 @@ def check_auto(options: Mapping[str, Any]) -> None:
         "objective": "what is minimised decides what can be unfrozen; name a recipe for it",
         "log_with": "a tracker follows one run, and several are made; name a recipe for it",
         "shard": "it needs several processes, and the candidates run in one; name a recipe for it",
-        "trains": "this is what auto decides; name a recipe for it",
+        "trains": "auto chooses it; name a recipe for it",
     }
     faults = [f"{name}: {why}" for name, why in reasons.items() if options.get(name)]
     if options.get("freeze") == "all":

@@ -34,8 +34,8 @@ class Result:
         memory: Estimated peak in bytes.
         trained: Number of parameters that train at the most.
         folder: Its folder, relative to that of the choice.
-        thresholds: Probabilities above which labels are predicted, or None.
-        draws: The metric in the draws of the bootstrap in which it is defined or not (NaN), the same draws for all candidates;
+        thresholds: Probability above which each label is predicted, one per class, or None.
+        draws: The metric in each draw of the bootstrap, NaN where it is undefined, the same draws for all candidates;
             None where the metric has no interval.
     """
 
@@ -66,7 +66,7 @@ def seconds_of(budget: Any) -> float | None:
     """Return the seconds of a budget: ``90``, ``"90s"``, ``"10min"``, ``"1.5h"``; None for None.
 
     Raises:
-        OptionError: If it is no duration above 0.
+        OptionError: If it is not a duration above 0.
     """
     if budget is None:
         return None
@@ -107,7 +107,7 @@ def affordable(lengths: Sequence[int], wanted: int, seconds: Callable[[int], flo
 
 def survivors(results: Sequence[Result], *, lower: bool) -> list[Result]:
     """Return the better half, at least one, best first; undefined scores are the worst, and of equal ones the first wins."""
-    ranked = sorted(results, key=lambda result: -_goodness(result, lower=lower))
+    ranked = sorted(results, key=lambda result: -_signed_score(result, lower=lower))
     return ranked[: math.ceil(len(ranked) / 2)]
 
 
@@ -115,7 +115,7 @@ def best_runs(results: Sequence[Result], *, lower: bool) -> list[Result]:
     """Return the best run of each candidate, in the order in which the candidates began."""
     best: dict[str, Result] = {}
     for result in results:
-        if result.name not in best or _goodness(result, lower=lower) > _goodness(best[result.name], lower=lower):
+        if result.name not in best or _signed_score(result, lower=lower) > _signed_score(best[result.name], lower=lower):
             best[result.name] = result
     return list(best.values())
 
@@ -135,11 +135,11 @@ def choose(results: Sequence[Result], metric: str, *, lower: bool) -> Choice:
     others = [result for result in results if result.name != PROBE and not math.isnan(result.score)]
     if not others:
         return Choice(probe, "the probe is kept: nothing else was tried")
-    best = max(others, key=lambda result: _goodness(result, lower=lower))
+    best = max(others, key=lambda result: _signed_score(result, lower=lower))
     values = f"{metric} {best.score:.4f} against {probe.score:.4f}"
     if _beats(best, probe, lower=lower):
         return Choice(best, f"{best.name} is chosen: it beats the probe, {values}")
-    if _goodness(best, lower=lower) <= _goodness(probe, lower=lower):
+    if _signed_score(best, lower=lower) <= _signed_score(probe, lower=lower):
         return Choice(probe, f"the probe is kept: no candidate is better; the best of them, {best.name}, has {values}")
     return Choice(probe, f"the probe is kept: no candidate beats it by more than noise; the best of them, {best.name}, has {values}")
 
@@ -148,13 +148,13 @@ def _beats(one: Result, probe: Result, *, lower: bool) -> bool:
     if math.isnan(probe.score):
         return True
     if one.draws is None or probe.draws is None:
-        return _goodness(one, lower=lower) > _goodness(probe, lower=lower)
+        return _signed_score(one, lower=lower) > _signed_score(probe, lower=lower)
     gains = (np.asarray(one.draws) - np.asarray(probe.draws)) * (-1 if lower else 1)
     gains = gains[np.isfinite(gains)]
     return bool(len(gains) and np.quantile(gains, (1 - LEVEL) / 2) > 0)
 
 
-def _goodness(result: Result, *, lower: bool) -> float:
+def _signed_score(result: Result, *, lower: bool) -> float:
     return -math.inf if math.isnan(result.score) else -result.score if lower else result.score
 
 

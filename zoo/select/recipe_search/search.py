@@ -77,12 +77,12 @@ class Search:
     def run(self) -> Choice:
         """Try what the budget allows and return the choice."""
         probe, *tuned = self._trials
-        self._try(probe, None)
+        self._run(probe, None)
         if self._valid is None:
             return Choice(self.results[0], "the probe is kept: no samples could be held out to judge other candidates")
         if self.budget is None:
             self.budget = max(LEAST_BUDGET, self.spent + DEFAULT_RUNS * self._trials[-1].preview.seconds)
-        if self.left <= 0:
+        if self.seconds_left <= 0:
             reason = f"the probe alone took {in_time_units(self.spent)}, and the budget is {in_time_units(self.budget)}"
             self.left_out |= dict.fromkeys((trial.name for trial in tuned), reason)
             return Choice(self.results[0], f"the probe is kept: {reason}, so nothing else was tried")
@@ -95,7 +95,7 @@ class Search:
         return time.monotonic() - self._started
 
     @property
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds of the budget that are left."""
         return (self.budget or 0.0) - self.spent
 
@@ -103,27 +103,29 @@ class Search:
         for number in range(len(SHARES)):
             found = []
             for trial in alive:
-                if (result := self._attempt(trial, number if len(alive) > 1 else len(SHARES) - 1)) is not None:
+                if (result := self._run_in_round(trial, number if len(alive) > 1 else len(SHARES) - 1)) is not None:
                     found.append(result)
             better = [result.name for result in survivors(found, lower=self.lower)]
             alive = sorted((trial for trial in alive if trial.name in better), key=lambda trial: better.index(trial.name))
 
-    def _attempt(self, trial: Trial, number: int) -> Result | None:
+    def _run_in_round(self, trial: Trial, number: int) -> Result | None:
         """Return the result of a candidate in a round, of a shorter run where the time is short; None if it was not tried, or failed."""
         before = [result for result in self.results if result.name == trial.name]
         try:
             lengths = trial.lengths
             wanted = lengths[min(number, len(lengths) - 1)]
-            length = affordable(lengths, wanted, lambda length: trial.seconds(length) * self._correction, self.left)
+            length = affordable(lengths, wanted, lambda length: trial.seconds(length) * self._correction, self.seconds_left)
             known = [result for result in before if result.epochs == wanted or (length is not None and result.epochs >= length)]
             if known or length is None:
                 if not before:
                     shortest = in_time_units(trial.seconds(lengths[0]) * self._correction)
-                    self.left_out[trial.name] = f"it would take about {shortest}, and {in_time_units(max(0.0, self.left))} were left"
+                    self.left_out[trial.name] = (
+                        f"it would take about {shortest}, and {in_time_units(max(0.0, self.seconds_left))} were left"
+                    )
                     self._progress.note(f"auto: {trial.name} is left out: {self.left_out[trial.name]}")
                 usable = known or before
                 return usable[-1] if usable else None
-            return self._try(trial, None if length == lengths[-1] else length)
+            return self._run(trial, None if length == lengths[-1] else length)
         except InterruptedRunError:
             raise
         except ZooError as error:  # of this candidate alone, such as memory or LoRA without PEFT; the others go on
@@ -136,7 +138,7 @@ class Search:
         """Ratio of the time that runs took to their estimates, once some have run."""
         return self._taken / self._estimated if self._estimated > 1.0 else 1.0
 
-    def _try(self, trial: Trial, length: int | None) -> Result:
+    def _run(self, trial: Trial, length: int | None) -> Result:
         """Run a candidate for so many epochs, or wholly, unless an earlier call did."""
         name = trial.name if length is None else f"{trial.name}-{length}-epochs"
         folder = f"{CANDIDATES}/{name}"

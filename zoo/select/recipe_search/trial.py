@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from zoo.engine.options.epochs import has_solvable_head, shallowest
+from zoo.engine.options.epochs import has_solvable_head, shortest_frozen_prefix
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.options.recipes import default_recipe
 from zoo.engine.preview.preview import preview_job
@@ -98,12 +98,12 @@ def list_trials(model: TaskModel, options: Mapping[str, Any], *, quiet: bool) ->
         quiet: Show nothing.
 
     Raises:
-        OptionError: If an option contradicts the choice, or suits the probe or the default recipe not.
+        OptionError: If an option contradicts the choice, or does not apply to the probe or the default recipe.
     """
     check_auto(options)
     default = default_recipe(model.task)
     last = Trial(model, default, options_for(default, options), quiet=quiet)
-    frozen = max(model.frozen, shallowest(last.config, model.groups, model.frozen))
+    frozen = max(model.frozen, shortest_frozen_prefix(last.config, model.groups, model.frozen))
     if frozen == len(model.groups):
         raise OptionError(
             f"recipe 'auto' chooses what trains, and all {frozen} groups of {model.spec.name!r} are frozen; unfreeze some (freeze, "

@@ -36,13 +36,15 @@ def _check_entries(entries: list[zipfile.ZipInfo], source: Path) -> None:
     unpacked, size = sum(entry.file_size for entry in entries), source.stat().st_size
     names = [entry.filename for entry in entries]
     if unpacked > MAX_GROWTH * size:
-        raise WeightsError(f"{str(source)!r} would unpack from {size} to {unpacked} bytes: it is no checkpoint of torch.save")
+        raise WeightsError(
+            f"{str(source)!r} would unpack from {size} to {unpacked} bytes: it is not a checkpoint; save it again with torch.save"
+        )
     if any(name.endswith("/constants.pkl") for name in names):
         raise WeightsError(
             f"{str(source)!r} is a TorchScript archive, which holds a program; save the tensors alone on a machine where it is trusted: "
             "torch.save(torch.jit.load(FILE).state_dict(), 'state.pth')"
         )
     if any(entry.compress_type or entry.flag_bits & 1 for entry in entries):
-        raise WeightsError(f"{str(source)!r} is compressed or encrypted; torch.save writes neither")
+        raise WeightsError(f"{str(source)!r} is compressed or encrypted; torch.save writes neither; save it again with torch.save")
     if len(set(names)) < len(names) or any(name.startswith("/") or ".." in name.split("/") for name in names):
-        raise WeightsError(f"{str(source)!r} has doubled or unsafe names in its archive")
+        raise WeightsError(f"{str(source)!r} has doubled or unsafe names in its archive; save it again with torch.save")

@@ -1,4 +1,4 @@
-"""Names of the tensors in a checkpoint, and attributes by which a checkpoint would replace methods of its values."""
+"""Names of the tensors in a checkpoint; checks that no value of a checkpoint overrides a method."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.errors import WeightsError, count, examples
 
-_MAX_KEY = 2**63  # whole numbers from here on are no positions of layers
+_MAX_KEY = 2**63  # whole numbers from here on are not positions of layers
 _RESERVED = "__metadata__"  # of the header of safetensors
 
 
@@ -21,27 +21,27 @@ def by_name(entry: Mapping[Any, Any], kinds: tuple[type[Any], ...], source: Path
         source: The checkpoint, for messages.
 
     Raises:
-        WeightsError: If two keys give one name, or tensors have keys that are no names.
+        WeightsError: If two keys give one name, or tensors have keys that are not names.
     """
     named, keys = dict[str, Any](), dict[str, Any]()
-    twice, odd = list[str](), list[str]()
+    duplicates, invalid = list[str](), list[str]()
     for key, value in entry.items():
         name = _name(key)
         if isinstance(value, kinds) and not _is_name(key):
-            odd.append(name)
+            invalid.append(name)
         elif name in named:
-            twice.append(f"{keys[name]!r} and {key!r}")
+            duplicates.append(f"{keys[name]!r} and {key!r}")
         else:
             named[name], keys[name] = value, key
-    faults = [f"keys that give one name: {examples(twice)}"] if twice else []
-    if odd:
-        faults.append(f"{count(len(odd), 'tensor')} under keys that are no printable names: {examples(odd)}")
+    faults = [f"keys that give one name: {examples(duplicates)}"] if duplicates else []
+    if invalid:
+        faults.append(f"{count(len(invalid), 'tensor')} under keys that are no printable names: {examples(invalid)}")
     if faults:
         raise WeightsError(f"{str(source)!r} has {' and '.join(faults)}; rename them, and save it again")
     return named
 
 
-def refuse_replaced(value: Any, source: Path) -> None:
+def check_no_overridden_methods(value: Any, source: Path) -> None:
     """Check that a checkpoint sets no attribute that has the name of a method, which would be called in the method's place.
 
     Raises:

@@ -22,7 +22,7 @@ from torch import Tensor
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, count, did_you_mean, examples
 from zoo.weights.load import write
 from zoo.weights.pickled.archive_check import MAX_GROWTH, check_archive
-from zoo.weights.pickled.checkpoint_names import by_name, refuse_replaced
+from zoo.weights.pickled.checkpoint_names import by_name, check_no_overridden_methods
 from zoo.weights.pickled.inert_unpickler import read_records
 from zoo.weights.pickled.pickle_scan import check_pickles, is_archive, protocol_of
 from zoo.weights.pickled.records import Record, Records, Stored, module_tensors
@@ -42,7 +42,7 @@ class Converted(NamedTuple):
     Attributes:
         out: The file.
         tensors: Number of its tensors.
-        skipped: Names of the entries left out, because they are no tensors.
+        skipped: Names of the entries left out, because they are not tensors.
         objects: Classes and functions that the checkpoint names; none was imported or called.
     """
 
@@ -168,27 +168,27 @@ def _globals(stream: io.BytesIO) -> list[str]:
 
 def _entry(loaded: Any, key: str, source: Path) -> Mapping[Any, Any]:
     for part in key.split(".") if key else ():
-        refuse_replaced(loaded, source)
+        check_no_overridden_methods(loaded, source)
         if not isinstance(loaded, Mapping) or part not in loaded:
             names = [str(name) for name in loaded if isinstance(name, str)] if isinstance(loaded, Mapping) else []
             raise WeightsError(f"{str(source)!r} has no entry {part!r}{did_you_mean(part, names)}; it has: {examples(names) or 'none'}")
         loaded = loaded[part]
     for _ in range(0 if key else MAX_WRAPPERS):
-        refuse_replaced(loaded, source)
+        check_no_overridden_methods(loaded, source)
         inner = [name for name in WRAPPERS if _holds_names(loaded.get(name), source)] if isinstance(loaded, Mapping) else []
         if not inner:
             break
-        _log_others(loaded, inner[0], source)
+        _warn_of_alternatives(loaded, inner[0], source)
         loaded = loaded[inner[0]]
-    refuse_replaced(loaded, source)
+    check_no_overridden_methods(loaded, source)
     named = _named_tensors(loaded, source) if isinstance(loaded, Record) else loaded
     if not isinstance(named, Mapping) or not named:
         what = loaded.path if isinstance(loaded, Record) else type(loaded).__name__
-        raise WeightsError(f"{str(source)!r} holds {what}, not tensors by name")
+        raise WeightsError(f"{str(source)!r} holds {what}, not tensors by name; save the state_dict() alone")
     return named
 
 
-def _log_others(loaded: Mapping[Any, Any], taken: str, source: Path) -> None:
+def _warn_of_alternatives(loaded: Mapping[Any, Any], taken: str, source: Path) -> None:
     """Warn about other entries with the same names, such as a moving average of the weights."""
     names = _names(loaded[taken], source)
     others = [str(name) for name, value in loaded.items() if name != taken and names & _names(value, source)]
@@ -201,7 +201,7 @@ def _log_others(loaded: Mapping[Any, Any], taken: str, source: Path) -> None:
 
 def _names(value: Any, source: Path) -> set[str]:
     """Return the names of a mapping or a pickled module; empty for anything else."""
-    refuse_replaced(value, source)
+    check_no_overridden_methods(value, source)
     entry = _named_tensors(value, source) if isinstance(value, Record) else value
     return {name for name in entry if isinstance(name, str)} if isinstance(entry, Mapping) else set()
 
@@ -226,7 +226,7 @@ def _tensors(entry: Mapping[Any, Any], records: Records, source: Path) -> tuple[
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     skipped = [name for name in named if name not in tensors]
     for tensor in tensors.values():
-        refuse_replaced(tensor, source)
+        check_no_overridden_methods(tensor, source)
     if not tensors:
         inner = [name for name, value in named.items() if _holds_names(value, source)]
         remedy = f"it has: {examples(skipped) or 'nothing'}"
@@ -236,7 +236,10 @@ def _tensors(entry: Mapping[Any, Any], records: Records, source: Path) -> tuple[
         raise WeightsError(f"{str(source)!r} holds no tensors at its top; {remedy}")
     needed, size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()), source.stat().st_size
     if needed > MAX_GROWTH * size:
-        raise WeightsError(f"{str(source)!r} has {size} bytes, and its tensors would take {needed}: they share or repeat their values")
+        raise WeightsError(
+            f"{str(source)!r} has {size} bytes, and its tensors would take {needed}: they share or repeat their values; "
+            "save the state_dict() alone"
+        )
     odd = [name for name, value in tensors.items() if value.layout != torch.strided or value.is_quantized or value.is_meta]
     if odd:
         raise WeightsError(f"{str(source)!r} has {count(len(odd), 'tensor')} that are sparse, quantized or without values: {examples(odd)}")

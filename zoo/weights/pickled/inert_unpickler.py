@@ -79,8 +79,8 @@ class _Unpickler(pickle.Unpickler):
         self._load, self._records = load, dict[str, type[Record]]()
         self._left = len(content)  # items and bytes that the functions of this module may copy
 
-    def spend(self, items: Any) -> Any:
-        """Return items that are copied, as long as a pickle of this length may ask for it."""
+    def charge(self, items: Any) -> Any:
+        """Return items that are copied, and raise once the pickle has copied more bytes than its own length."""
         self._left -= len(items)
         if self._left < 0:
             raise ValueError("copies of more than the pickle holds")
@@ -91,7 +91,7 @@ class _Unpickler(pickle.Unpickler):
         if module in ("torch", "torch.storage") and name in DTYPES:
             return _Dtype(name)
         if path in _BUILDERS:
-            return _BUILDERS[path](self.spend)
+            return _BUILDERS[path](self.charge)
         if path not in self._records:
             self._records[path] = type("Record", (Record,), {"path": path})
         return self._records[path]
@@ -104,7 +104,7 @@ class _Unpickler(pickle.Unpickler):
 _BUILDERS: dict[str, Callable[[Callable[[Any], Any]], Any]] = {
     "collections.OrderedDict": lambda _: type("Dict", (_Dict,), {}),
     "collections.defaultdict": lambda _: lambda *_: _Dict(),
-    "torch.Size": lambda spend: lambda sizes=(): tuple(spend(_plain(sizes))),
+    "torch.Size": lambda charge: lambda sizes=(): tuple(charge(_plain(sizes))),
     "torch._utils._rebuild_tensor": lambda _: lambda storage, offset, size, stride: _stored(storage, offset, size, stride),
     "torch._utils._rebuild_tensor_v2": lambda _: lambda storage, offset, size, stride, *_: _stored(storage, offset, size, stride),
     "torch._utils._rebuild_parameter": lambda _: lambda tensor, *_: _checked(tensor, Stored),
@@ -112,9 +112,9 @@ _BUILDERS: dict[str, Callable[[Callable[[Any], Any]], Any]] = {
     "torch._tensor._rebuild_from_type_v2": lambda _: lambda build, _kind, arguments, _state: build(*_plain(arguments)),
     "copyreg._reconstructor": lambda _: lambda kind, *_: _reconstructed(kind),
     "copy_reg._reconstructor": lambda _: lambda kind, *_: _reconstructed(kind),
-    "builtins.set": lambda spend: lambda items=(): set(spend(_plain(items))),
-    "__builtin__.set": lambda spend: lambda items=(): set(spend(_plain(items))),
-    "_codecs.encode": lambda spend: lambda text, _encoding="latin1": spend(_checked(text, str)).encode("latin1"),
+    "builtins.set": lambda charge: lambda items=(): set(charge(_plain(items))),
+    "__builtin__.set": lambda charge: lambda items=(): set(charge(_plain(items))),
+    "_codecs.encode": lambda charge: lambda text, _encoding="latin1": charge(_checked(text, str)).encode("latin1"),
 }
 
 

@@ -58,8 +58,10 @@ def check_pickles(path: Path) -> None:
         for _ in range(5):
             end = scan(content, end)
     except RefusedError as error:
-        raise WeightsError(f"{str(path)!r} is refused: its pickle has {error}, which no weights need") from error
-    except Exception as error:  # damaged, or of another format; nobody reads it further than to this place
+        raise WeightsError(
+            f"{str(path)!r} is refused: its pickle has {error}, which no weights need; ask its publisher for safetensors"
+        ) from error
+    except Exception as error:  # a damaged pickle fails at the same place when it is loaded
         if path.stat().st_size > MAX_PICKLE and not is_archive(path):
             raise WeightsError(f"{str(path)!r} was not written by torch.save, or is damaged; fetch it again") from error
 

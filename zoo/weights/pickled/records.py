@@ -68,7 +68,7 @@ class Records(NamedTuple):
     """Content of a pickled file.
 
     Attributes:
-        found: The object, with ``Stored`` for tensors and ``Record`` for what is no container.
+        found: The object, with ``Stored`` for tensors and ``Record`` for what is not a container.
         storages: Values of the storages, each in one dimension.
     """
 

@@ -1,4 +1,4 @@
-"""Files of a URL, fetched once into zoo's own cache: resumable, verified, and compared with what the URL gave the first time."""
+"""Files of a URL, fetched once into zoo's own cache: resumable, and checked against the digest of the first download."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def download(url: str, owner: str, *, sha256: str = "", prefix: str = "", size: 
         faults.append(f"its sha256 is {found}, declared is {sha256}")
     elif not found.startswith(prefix):
         faults.append(f"its sha256 is {found}, declared is one that begins with {prefix}")
-    elif (earlier := first_download(url)) and found != earlier.sha256:
+    elif not sha256 and (earlier := first_download(url)) and found != earlier.sha256:
         faults.append(f"its sha256 is {found}, at first it was {earlier.sha256} (if you trust the new file, remove {str(folder)!r})")
     if faults:
         path.unlink()
@@ -86,7 +86,7 @@ def download(url: str, owner: str, *, sha256: str = "", prefix: str = "", size: 
 
 
 def _check_header(path: Path, url: str, owner: str) -> None:
-    """Remove a file and the record of its download if it is no whole safetensors file, such as one cut off without an error."""
+    """Remove a file and the record of its download if it is not a whole safetensors file, such as one cut off without an error."""
     try:
         read_header(path, owner)
     except WeightsError as error:

@@ -23,8 +23,8 @@ _FINAL = ("UnsupportedProtocol", "TooManyRedirects", "InvalidURL", "InvalidSchem
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-class _Answer(NamedTuple):
-    """Head of the server's answer: how many bytes were there before, how many there are in all, and its ETag."""
+class _ResponseHeader(NamedTuple):
+    """Response header: offset of the first byte, total size in bytes, ETag."""
 
     start: int
     total: int
@@ -61,7 +61,7 @@ def fetch(url: str, path: Path, owner: str, size: int) -> None:
         except _InterruptedError as error:
             reason = str(error)
         else:
-            _refuse_pages(part, url, owner)
+            _check_format(part, url, owner)
             part.replace(path)
             return
         if attempt + 1 < ATTEMPTS and (not part.exists() or part.stat().st_size == before):
@@ -71,22 +71,22 @@ def fetch(url: str, path: Path, owner: str, size: int) -> None:
 
 
 def _stream(url: str, part: Path, owner: str, size: int) -> None:
-    """Fetch what is missing of a file; the ETag of what is there tells whether it is of the same file."""
+    """Fetch what is missing of a file; a partial download is resumed only if its ETag still matches."""
     tag = _tag(part)
     start = part.stat().st_size if part.exists() and _tag_text(part) else 0
     headers = {"Accept-Encoding": "identity"}  # else the length would be that of the compressed file
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": _tag_text(part)}
-    with _opened(url, headers, owner) as answer:
-        if answer.status_code == 416:  # what is there is longer than the file
+    with _opened(url, headers, owner) as response:
+        if response.status_code == 416:  # what is there is longer than the file
             part.unlink()
             raise _InterruptedError("the file has become shorter")
-        head = _checked(answer, url, part, owner, size, start)
+        head = _checked(response, url, part, owner, size, start)
         tag.unlink(missing_ok=True)
         with room_for(part, head.total), part.open("ab" if head.start else "wb") as file:
             if head.etag:
                 tag.write_text(head.etag, encoding="utf-8")
-            _write(answer, file, head, head.total or size or MAX_BYTES, part.name.removesuffix(".part"))
+            _write(response, file, head, head.total or size or MAX_BYTES, part.name.removesuffix(".part"))
     found = part.stat().st_size
     if head.total and found != head.total:
         raise _InterruptedError(f"the connection ended after {found} of {head.total} bytes")
@@ -99,8 +99,8 @@ def _opened(url: str, headers: Mapping[str, str], owner: str) -> Iterator[Any]:
     from huggingface_hub import get_session
 
     try:
-        with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as answer:
-            yield answer
+        with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as response:
+            yield response
     except (WeightsError, WeightsNotFoundError, _InterruptedError, OSError):
         raise
     except Exception as error:  # of the client's HTTP library, which has changed more than once
@@ -112,40 +112,40 @@ def _opened(url: str, headers: Mapping[str, str], owner: str) -> Iterator[Any]:
         raise _InterruptedError(f"{type(error).__name__}: {line}") from error
 
 
-def _checked(answer: Any, url: str, part: Path, owner: str, size: int, start: int) -> _Answer:
-    """Check the head of an answer before its body is read."""
-    for step in map(urlsplit, (*(str(one.url) for one in answer.history), str(answer.url))):
+def _checked(response: Any, url: str, part: Path, owner: str, size: int, start: int) -> _ResponseHeader:
+    """Check the head of an response before its body is read."""
+    for step in map(urlsplit, (*(str(one.url) for one in response.history), str(response.url))):
         if step.scheme != "https" and not (step.hostname in LOOPBACK and urlsplit(url).hostname in LOOPBACK):
             raise WeightsError(
                 f"{owner_prefix(owner)}{url} redirects by {step.scheme}://{step.hostname}, which is refused: only https is followed"
             )
-    if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
-        raise _InterruptedError(f"the server answers {answer.status_code}")
-    if answer.status_code not in (200, 206):
-        meaning = _MEANINGS.get(answer.status_code, "")
-        _fail(url, part.with_suffix(""), owner, f"the server answers {answer.status_code}{meaning}")
-    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if response.status_code in (408, 425, 429) or response.status_code >= 500:
+        raise _InterruptedError(f"the server answers {response.status_code}")
+    if response.status_code not in (200, 206):
+        meaning = _MEANINGS.get(response.status_code, "")
+        _fail(url, part.with_suffix(""), owner, f"the server answers {response.status_code}{meaning}")
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
         raise WeightsError(f"{owner_prefix(owner)}{url} answers with a web page; it may need a login, or have moved: download it by hand")
-    if (encoding := answer.headers.get("Content-Encoding", "identity").strip().lower()) not in ("", "identity"):
+    if (encoding := response.headers.get("Content-Encoding", "identity").strip().lower()) not in ("", "identity"):
         raise WeightsError(f"{owner_prefix(owner)}{url} is sent compressed ({encoding}), unasked for: download it by hand")
-    if answer.status_code == 206:
-        begin, total = start, _whole_size(answer, part, start)
+    if response.status_code == 206:
+        begin, total = start, _whole_size(response, part, start)
     else:
-        length = answer.headers.get("Content-Length", "")
+        length = response.headers.get("Content-Length", "")
         begin, total = 0, int(length) if re.fullmatch(r"\d{1,18}", length) else 0
     if total > MAX_BYTES or (size and total and total != size):
         raise WeightsError(
-            f"{owner_prefix(owner)}{url} has {total} bytes, declared are {size or f'at most {MAX_BYTES}'}; it is another file"
+            f"{owner_prefix(owner)}{url} has {total} bytes, declared are {size or f'at most {MAX_BYTES}'}; this is not the declared file"
         )
-    etag = answer.headers.get("ETag", "")
-    return _Answer(begin, total, etag if re.fullmatch(r'"[\x20-\x7e]*"', etag) else "")
+    etag = response.headers.get("ETag", "")
+    return _ResponseHeader(begin, total, etag if re.fullmatch(r'"[\x20-\x7e]*"', etag) else "")
 
 
-def _whole_size(answer: Any, part: Path, start: int) -> int:
+def _whole_size(response: Any, part: Path, start: int) -> int:
     """Return the size of a file of which a part from ``start`` is sent; the part may end before the file does."""
-    sent = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", answer.headers.get("Content-Range", "").strip())
-    same = not start or answer.headers.get("ETag", "") == _tag_text(part)
+    sent = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", response.headers.get("Content-Range", "").strip())
+    same = not start or response.headers.get("ETag", "") == _tag_text(part)
     if not sent or int(sent[1]) != start or not same:
         part.unlink(missing_ok=True)
         raise _InterruptedError("the server sends another part, or one of another file, than asked for")
@@ -165,18 +165,18 @@ def _tag(part: Path) -> Path:
     return part.with_name(f"{part.name}.etag")
 
 
-def _write(answer: Any, file: BinaryIO, head: _Answer, limit: int, name: str) -> None:
+def _write(response: Any, file: BinaryIO, head: _ResponseHeader, limit: int, name: str) -> None:
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # not in its __all__
 
     with tqdm(total=head.total or None, initial=head.start, unit="B", unit_scale=True, desc=name) as bar:  # type: ignore[no-untyped-call]  # huggingface_hub has no types here
-        for chunk in answer.iter_raw():
+        for chunk in response.iter_raw():
             if file.tell() + len(chunk) > limit:
                 raise _InterruptedError("the server sends more bytes than it announced")
             file.write(chunk)
             bar.update(len(chunk))
 
 
-def _refuse_pages(part: Path, url: str, owner: str) -> None:
+def _check_format(part: Path, url: str, owner: str) -> None:
     with part.open("rb") as file:
         found = format_of(file.read(512))
     if found and not found.convertible:

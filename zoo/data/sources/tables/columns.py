@@ -96,7 +96,11 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str, cells:
         if options.labelled is False:
             found["group"] = None
         else:
-            log.info("%s: column %r is taken as the group that no split cuts; columns={'group': …} names another", source, found["group"])
+            log.info(
+                "%s: column %r is taken as the group column; groups stay on one side of a split; columns={'group': …} names another",
+                source,
+                found["group"],
+            )
     return {role: name for role, name in found.items() if name is not None and not (role == "label" and options.labelled is False)}
 
 

@@ -122,7 +122,7 @@ def raw_of(
         options: The options of the reader.
         source: For messages.
         base: Folder that paths are relative to.
-        inputs: The inputs if they are no column of ``values``.
+        inputs: The inputs if they are not a column of ``values``.
 
     Raises:
         DataError: If a required cell is empty, or files do not exist.
@@ -151,7 +151,7 @@ def _split_names(values: Sequence[Any], column: str, options: ReadOptions, sourc
     """Return the split of each row; of a column ``is_valid`` of true and false (fastai's) ``valid`` and ``train``.
 
     Raises:
-        DataError: If most rows are marked as validation, and nobody said that the column means that.
+        DataError: If most rows are marked as validation, and ``columns`` does not name the column.
     """
     names = [group_text(value) for value in values]
     if plain_name(column) != "isvalid" or not all(name.strip().lower() in _MARKS for name in names):

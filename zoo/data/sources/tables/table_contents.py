@@ -1,4 +1,4 @@
-"""Contents of table files that are not what their suffix says, or that quotation marks have swallowed."""
+"""Contents of table files that are not what their suffix says, and rows merged by an unclosed quotation mark."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OTHER_KINDS = {
 
 
 def refuse_contents(path: Path) -> None:
-    """Check by its first bytes that a file is no archive, web page, pointer or other encoding.
+    """Check by its first bytes that a file is not an archive, web page, pointer or other encoding.
 
     Raises:
         DataError: With the remedy.
@@ -59,7 +59,7 @@ def not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
     return DataError(f"{str(path)!r} is no UTF-8 (byte {byte} at {error.start}), perhaps Latin-1; {_UTF8.format('latin-1')}")
 
 
-def warn_of_swallowed_rows(frame: pd.DataFrame, separator: str, source: str) -> None:
+def warn_of_merged_rows(frame: pd.DataFrame, separator: str, source: str) -> None:
     """Warn of cells with lines that look like rows, because a quotation mark before them was not closed where it was meant."""
     separators = len(frame.columns) - 1
     rows = [

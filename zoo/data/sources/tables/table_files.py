@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.data.sources.tables.table_contents import not_utf8, refuse_contents, warn_of_swallowed_rows
+from zoo.data.sources.tables.table_contents import not_utf8, refuse_contents, warn_of_merged_rows
 from zoo.errors import DataError, count, examples
 from zoo.util.extras import require_extra
 
@@ -61,21 +61,22 @@ def _parse_cells(path: Path) -> pd.DataFrame:
 
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = file.read().split("\n")
-    if not any(lines):
+    head = next((line for line in lines if line.strip()), None)
+    if head is None:
         raise DataError(f"{str(path)!r} is empty")
-    separator = max("\t;," if path.suffix.lower() == ".tsv" else ",;\t", key=lines[0].count)
+    separator = max("\t;," if path.suffix.lower() == ".tsv" else ",;\t", key=head.count)
     # No cell holds a tab or a line break, so a quotation mark is literal, unless it encloses a cell.
-    plain = separator == "\t" and "\t" in lines[0] and all(line.count("\t") == lines[0].count("\t") for line in lines if line.strip())
+    plain = separator == "\t" and "\t" in head and all(line.count("\t") == head.count("\t") for line in lines if line.strip())
     quoting: Literal[0, 3] = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
     options: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "quoting": quoting}
     header = pd.read_csv(path, header=None, nrows=1, **options)
     refuse_equal_names([_unquoted(str(name)) for name in header.iloc[0]], repr(str(path)))
     frame: pd.DataFrame = pd.read_csv(path, **options)
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus cells for an index
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas uses extra cells as the index
         raise ValueError(f"its rows have more cells than its header; put cells that hold {separator!r} into quotation marks")
     if plain:
         return frame.map(_unquoted).rename(columns=_unquoted)
-    warn_of_swallowed_rows(frame, separator, repr(str(path)))
+    warn_of_merged_rows(frame, separator, repr(str(path)))
     return frame
 
 
