@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -113,7 +114,7 @@ def solve(
     """
     axes = Axes(features, centred=bias).to(device)
     everything = np.arange(len(features))
-    penalty = _chosen(axes, outputs, loss, folds, bias=bias, poll=poll) if folds else WITHOUT_FOLDS
+    penalty = _chosen(_tried(axes, outputs, loss, folds, bias=bias, poll=poll)).penalty if folds else WITHOUT_FOLDS
     solution = _optimum(axes, everything, outputs, loss, penalty, bias=bias, tolerance=EXACT, iterations=500)
     with torch.no_grad():
         total = float(loss(axes.rows @ solution[:-1] + solution[-1], everything))
@@ -121,28 +122,77 @@ def solve(
     return Solution(weight, shift, penalty, total)
 
 
-def _chosen(axes: Axes, outputs: int, loss: Loss, folds: Sequence[tuple[Rows, Rows]], *, bias: bool, poll: Callable[[], None]) -> float:
+def held_out_logits(
+    features: Tensor,
+    outputs: int,
+    loss: Loss,
+    folds: Sequence[tuple[Rows, Rows]],
+    *,
+    device: torch.device,
+    poll: Callable[[], None] = lambda: None,
+) -> tuple[Tensor, float]:
+    """Return what linear layers predict for the samples that they were not fitted on, and the penalty that ``solve`` would choose.
+
+    One penalty is chosen for all folds, by the same held-out losses: a single number that hardly flatters them, for no further solution.
+
+    Args:
+        features: As for ``solve``.
+        outputs: As for ``solve``.
+        loss: As for ``solve``.
+        folds: Training and held-out rows, at least two.
+        device: As for ``solve``.
+        poll: As for ``solve``.
+
+    Returns:
+        Logits ``(samples, outputs)`` on the CPU, NaN for a sample that no fold holds out, and the penalty.
+    """
+    axes = Axes(features, centred=True).to(device)
+    best = _chosen(_tried(axes, outputs, loss, folds, bias=True, poll=poll))
+    found = torch.full((len(features), outputs), torch.nan)
+    for (_, held), logits in zip(folds, best.logits, strict=True):
+        found[torch.from_numpy(held)] = logits.cpu()
+    return found, best.penalty
+
+
+class _Tried(NamedTuple):
+    """A penalty, its mean held-out loss, the standard error of that over the folds, and the held-out logits of each fold."""
+
+    penalty: float
+    mean: float
+    error: float
+    logits: list[Tensor]
+
+
+def _chosen(tried: Sequence[_Tried]) -> _Tried:
     """Return the strongest penalty whose held-out loss is within one standard error of the lowest."""
+    lowest = min(tried, key=lambda each: each.mean)
+    return next(each for each in tried if each.mean <= lowest.mean + lowest.error)
+
+
+def _tried(
+    axes: Axes, outputs: int, loss: Loss, folds: Sequence[tuple[Rows, Rows]], *, bias: bool, poll: Callable[[], None]
+) -> list[_Tried]:
+    """Try penalties from the strongest down, until the held-out loss rises."""
     sizes = np.array([len(held) for _, held in folds])
     starts: list[Tensor | None] = [None] * len(folds)
-    tried: list[tuple[float, float, float]] = []  # penalty, mean held-out loss, its standard error over the folds
+    tried: list[_Tried] = []
     rises, decades = 0, np.log10(STRONGEST / WEAKEST)
     for penalty in np.geomspace(STRONGEST, WEAKEST, int(decades * PER_DECADE) + 1):
-        sums = np.zeros(len(folds))
+        sums, logits = np.zeros(len(folds)), []
         for number, (train, held) in enumerate(folds):
             poll()
             start = starts[number] = _optimum(
                 axes, train, outputs, loss, penalty, bias=bias, tolerance=ROUGH, iterations=100, start=starts[number]
             )
             with torch.no_grad():
-                sums[number] = float(loss(axes.rows[held] @ start[:-1] + start[-1], held))
+                logits.append(axes.rows[held] @ start[:-1] + start[-1])
+                sums[number] = float(loss(logits[-1], held))
         mean = sums.sum() / sizes.sum()
-        rises = rises + 1 if tried and mean >= min(before for _, before, _ in tried) else 0
-        tried.append((float(penalty), mean, (sums / sizes).std(ddof=1) / len(folds) ** 0.5))
+        rises = rises + 1 if tried and mean >= min(before.mean for before in tried) else 0
+        tried.append(_Tried(float(penalty), mean, (sums / sizes).std(ddof=1) / len(folds) ** 0.5, logits))
         if rises == RISES:
             break
-    _, lowest, error = min(tried, key=lambda each: each[1])
-    return next(penalty for penalty, mean, _ in tried if mean <= lowest + error)
+    return tried
 
 
 def _optimum(
