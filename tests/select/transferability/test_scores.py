@@ -8,11 +8,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
+import zoo
+from tests.toy import ToyNet, toy_spec
+from zoo.models.backbone import Backbone
 from zoo.select.transferability.class_scatter import h_score, regularized_h_score, transrate
 from zoo.select.transferability.log_evidence import logme
 from zoo.select.transferability.neighbours import neighbour_votes
+from zoo.select.transferability.source_head import source_probabilities
 from zoo.select.transferability.source_labels import leep, nce
+from zoo.weights.load import write
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 Case = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
@@ -104,3 +110,21 @@ def test_neighbours_of_values_give_their_mean() -> None:
     features = np.array([[1.0, 0.0], [1.0, 0.01], [0.0, 1.0], [1.0, 0.005]])
     votes = neighbour_votes(features, np.array([2.0, 4.0, 100.0, 0.0]), [(np.arange(3), np.array([3]))], 1, neighbours=2)
     assert votes[3, 0] == pytest.approx(3.0, abs=0.01)
+
+
+@pytest.mark.parametrize("also", ["", "head.norm.weight", "fc_norm.weight"])
+def test_the_source_head_is_the_linear_layer_that_the_weights_come_with(tmp_path: Path, also: str) -> None:
+    network = ToyNet()
+    head = torch.nn.Linear(8, 5)
+    state = network.state_dict() | {f"head.fc.{name}": value for name, value in head.state_dict().items()}
+    write(state | ({also: torch.ones(8)} if also else {}), tmp_path / "model.safetensors")
+    backbone = Backbone(toy_spec(weights=zoo.Weights(file=str(tmp_path / "model.safetensors"))))
+    features = torch.randn(6, 8)
+    found = source_probabilities(backbone, features)
+    if also:
+        assert found is None, "it would need more than the pooled features"
+    else:
+        assert found is not None
+        np.testing.assert_allclose(found, head(features).softmax(1).detach().numpy(), rtol=1e-4)
+        assert source_probabilities(backbone, torch.randn(6, 9)) is None
+    assert source_probabilities(Backbone(toy_spec()), features) is None

@@ -87,7 +87,7 @@ def fit_auto(
         raise OptionError(fault_list("recipe 'auto' cannot run with these arguments:", faults))
     given = {name: value for name, value in options.items() if value is not None}
     check_auto(given | {"objective": objective})
-    with _each_message_once():
+    with each_message_once():
         config = list_trials(model, given, quiet=True)[0][-1].config
         opening = partial(open_judged, *(partial(open_for_fit, model, train, judge, config) for judge in (valid, False)))
         return run_auto(model, given, opening, seconds=seconds, out=out, resume=resume, quiet=quiet)
@@ -123,11 +123,11 @@ def run_auto(
         resume: Go on in it.
         quiet: Show nothing.
     """
-    with _each_message_once():
+    with each_message_once():
         trials, left_out = list_trials(model, options, quiet=quiet)
     folder = claim_folder(out, model.spec.name, "auto", resume=resume)
     try:
-        with ending_early(), _each_message_once(), torch.inference_mode(False), torch.enable_grad():
+        with ending_early(), each_message_once(), torch.inference_mode(False), torch.enable_grad():
             tables = open_tables()
             for trial in trials:
                 trial.tables = tables
@@ -228,7 +228,7 @@ def _check_same(folder: Path, record: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _each_message_once() -> Iterator[None]:
+def each_message_once() -> Iterator[None]:
     """Log each message of the library once, as every candidate opens the same data with the same options."""
     seen: set[str] = set()
 

@@ -72,7 +72,7 @@ def transrate(features: npt.NDArray[np.floating], labels: Labels) -> float:
 
 def _centred(features: npt.NDArray[np.floating]) -> Array:
     f = np.asarray(features, dtype=np.float64)
-    return f - f.mean(0)
+    return np.asarray(f - f.mean(0))
 
 
 def _class_means(f: Array, labels: Labels) -> tuple[Array, Labels]:
