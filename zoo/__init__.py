@@ -24,6 +24,7 @@ from zoo.hookspecs import API_VERSION as API_VERSION
 from zoo.hookspecs import hookimpl as hookimpl
 
 if TYPE_CHECKING:
+    from zoo import select as select
     from zoo import testing as testing
     from zoo import tuning as tuning
     from zoo.data.dataset import Batch as Batch
@@ -72,7 +73,7 @@ _LAZY = {
     "open_data": "zoo.data.open",
     "wrap": "zoo.models.wrap",
 }
-_SUBMODULES = ("testing", "tuning")
+_SUBMODULES = ("select", "testing", "tuning")
 _TOOLS = ("Any", "ModuleType", "TYPE_CHECKING", "annotations")  # imported for this module itself
 _EAGER = [name for name, value in globals().items() if name[0] != "_" and name not in _TOOLS and not isinstance(value, ModuleType)]
 
