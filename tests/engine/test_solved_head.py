@@ -19,7 +19,7 @@ from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.optim import head_solver
-from zoo.engine.optim.head_solver import WITHOUT_FOLDS, peak_bytes, solve
+from zoo.engine.optim.head_solver import WITHOUT_FOLDS, held_out_logits, peak_bytes, solve
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.engine.options.resolve import resolve
 from zoo.engine.runtime.memory_profile import footprint
@@ -290,3 +290,18 @@ def test_configurations_say_whether_heads_are_solved() -> None:
     assert resolve("linear-probe", {"epochs": 5}).solve_head
     assert not resolve("linear-probe", {"schedule": "linear"}).solve_head
     assert resolve("lp-ft", {"schedule": "linear"}).solve_head
+
+
+def test_held_out_logits_are_of_samples_that_no_layer_was_fitted_on() -> None:
+    features = torch.randn(60, 200, generator=torch.Generator().manual_seed(0))  # more features than samples: any labels can be learnt
+    labels = np.arange(60) % 2
+    folds = folds_of(Table(list(range(60)), labels, ("a", "b")), seed=0)
+    folds[0] = (folds[0][0], folds[0][1][1:])
+    logits, penalty = held_out_logits(features, 2, of_classes(labels), folds, device=CPU)
+    known = logits.isfinite().all(1).numpy()
+    assert known.sum() == 59
+    assert (logits.argmax(1).numpy() == labels)[known].mean() < 0.7, "random labels cannot be predicted"
+    assert penalty == solve(features, 2, of_classes(labels), folds, device=CPU).penalty
+    informed = features + 2.0 * torch.from_numpy(labels)[:, None]
+    logits, _ = held_out_logits(informed, 2, of_classes(labels), folds, device=CPU)
+    assert (logits.argmax(1).numpy() == labels)[known].mean() > 0.9

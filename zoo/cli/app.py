@@ -25,6 +25,7 @@ from zoo.cli.commands import (
     new_plugin,
     planning,
     plugins,
+    ranking,
     training,
     tune,
     using,
@@ -94,7 +95,8 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (listing, plugins, checking, planning, training, crossval, tune, merge, evaluating, using, files, doctor, new_plugin):
+    modules = (listing, plugins, checking, planning, ranking, training, crossval, tune, merge, evaluating, using, files, doctor, new_plugin)
+    for module in modules:
         module.register(commands)
     for name in set(words) & set(training.WITH_OPTIONS):
         training.add_option_flags(commands.choices[name])

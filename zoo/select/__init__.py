@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from zoo.select.crossval.cross_validate import cross_validate as cross_validate
     from zoo.select.merging.greedy_ensemble import ensemble as ensemble
     from zoo.select.merging.soup import soup as soup
+    from zoo.select.ranking.rank import rank as rank
     from zoo.select.tuning_search.tune import tune as tune
 
 _LAZY = {
     "compare": "zoo.select.comparison.compare",
     "cross_validate": "zoo.select.crossval.cross_validate",
     "ensemble": "zoo.select.merging.greedy_ensemble",
+    "rank": "zoo.select.ranking.rank",
     "soup": "zoo.select.merging.soup",
     "tune": "zoo.select.tuning_search.tune",
 }

@@ -13,6 +13,7 @@ from torch import Tensor
 from zoo.data.table import Table
 from zoo.data.texts.token_ids import TextSamples
 from zoo.engine.cache.activation_cache import ActivationCache, EndBoundary, find_boundary
+from zoo.engine.cache.feature_files import read_features, write_features
 from zoo.engine.cache.feature_memo import Keys, feature_memo
 from zoo.engine.cache.labelled_words import word_features, word_table
 from zoo.engine.cache.passes import Passes
@@ -36,14 +37,24 @@ class FrozenPrefix:
         context: The conditions of the run.
         obstacle: Why activations must not be stored, for the log; empty where they may be.
         share: Whether other runs of this process may use the same outputs.
+        lasting: Whether pooled features are also written to files for other processes; they are always read from there.
 
     Attributes:
+        computed: Samples of which pooled features were computed, and not found.
         boundary: Where stored activations enter the model, or None.
         reason: Why the frozen prefix of this phase is computed every epoch though it could be stored; else empty.
     """
 
     def __init__(
-        self, model: TaskModel, loaders: Loaders, passes: Passes, context: RunContext, *, obstacle: str = "", share: bool = True
+        self,
+        model: TaskModel,
+        loaders: Loaders,
+        passes: Passes,
+        context: RunContext,
+        *,
+        obstacle: str = "",
+        share: bool = True,
+        lasting: bool = False,
     ) -> None:
         self._model, self._loaders, self._passes, self._context, self._obstacle = model, loaders, passes, context, obstacle
         # A user's own augmentation has no key. Several ranks would have to agree on hits.
@@ -55,6 +66,8 @@ class FrozenPrefix:
         self._epoch: Epoch | None = None
         self.boundary: Boundary | EndBoundary | None = None
         self.reason = ""
+        self.computed = 0
+        self._lasting = lasting
 
     def open_phase(self, epoch: Epoch) -> None:
         """Drop the outputs of another phase, in which the backbone may have trained, and look for the boundary of this one."""
@@ -145,13 +158,20 @@ class FrozenPrefix:
 
     def _pooled(self, kind: Kind, view: int) -> Tensor:
         kind, rows = self._shared(kind)
-        features: Tensor | None = self._stored(self._key("pooled", kind, view))
+        key = self._key("pooled", kind, view)
+        found: Tensor | None = self._stored(key)
+        features = read_features(key) if found is None else found
         if features is None:
             self._model.eval()
             loader, count = self._loaders.fresh(kind), len(self._loaders.table(kind))
             outputs = self._passes.run(self._context.cast(self._model.embed_batch), loader, count, "features", view=view)
             features = torch.from_numpy(outputs)
-            self._store(self._key("pooled", kind, view), features, features.nbytes)
+            self.computed += count
+            key = self._key("pooled", kind, view)  # the batch size may be smaller now
+            if self._lasting:
+                write_features(key, features)
+        if found is None:
+            self._store(key, features, features.nbytes)
         return features if rows is None else features[torch.from_numpy(rows)]
 
     def _enter(self, cache: ActivationCache, kind: Kind, view: int) -> None:

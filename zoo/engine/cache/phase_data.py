@@ -43,6 +43,7 @@ class PhaseData:
         obstacle: Why activations must not be stored, for the log; empty where they may be.
         share: Whether other runs of this process may use the outputs of the frozen prefix.
         steady: Whether a sample is the same each time that it is read.
+        lasting: Whether pooled features are also written to files for other processes.
 
     Attributes:
         loaders: The loaders of all tables; to be closed at the end of the run.
@@ -61,6 +62,7 @@ class PhaseData:
         obstacle: str = "",
         share: bool = True,
         steady: bool = True,
+        lasting: bool = False,
     ) -> None:
         self._model, self._sources, self._context, self._frozen = model, sources, context, frozen or {}
         self._steady = steady
@@ -69,7 +71,7 @@ class PhaseData:
         tables |= {self._valid_names[name]: table for name, table in valid.items()}
         self.loaders = Loaders(model, tables, context.config, context.device, layout=context.layout, augment=context.own.augment)
         self.passes = Passes(context)
-        self.prefix = FrozenPrefix(model, self.loaders, self.passes, context, obstacle=obstacle, share=share)
+        self.prefix = FrozenPrefix(model, self.loaders, self.passes, context, obstacle=obstacle, share=share, lasting=lasting)
         self._outputs: dict[tuple[str, str, int], Tensor] = {}
 
     def train(self, epoch: Epoch) -> dict[str, Stream]:

@@ -155,7 +155,7 @@ def solve(
     everything = np.arange(len(features))
     chosen = torch.tensor([WITHOUT_FOLDS if penalty is None else penalty], dtype=torch.float64)
     if folds and penalty is None:
-        chosen = _chosen(axes, outputs, loss, by_output or (lambda *given: loss(*given)[None]), folds, bias=bias, poll=poll)
+        chosen = _chosen(axes, outputs, loss, by_output or _single(loss), folds, bias=bias, poll=poll)
     solution = _optimum(axes, everything, outputs, loss, chosen, bias=bias, tolerance=EXACT, iterations=500)
     with torch.no_grad():
         total = float(loss(axes.rows @ solution[:-1] + solution[-1], everything))
@@ -163,6 +163,40 @@ def solve(
     unseen = _held_out(axes, outputs, loss, folds, chosen, bias=bias, poll=poll) if held_out and folds else None
     strength = float(chosen) if len(chosen) == 1 else float(chosen.log().mean().exp())
     return Solution(weight, shift, strength, total, unseen)
+
+
+def held_out_logits(
+    features: Tensor,
+    outputs: int,
+    loss: Loss,
+    folds: Folds,
+    *,
+    device: torch.device,
+    poll: Callable[[], None] = lambda: None,
+) -> tuple[Tensor, float]:
+    """Return what linear layers predict for samples that they were not fitted on, and the penalty, which ``solve`` would choose.
+
+    One penalty is chosen for all folds by their held-out losses; a single number makes these hardly too optimistic.
+
+    Args:
+        features: As for ``solve``.
+        outputs: As for ``solve``.
+        loss: As for ``solve``.
+        folds: Training and held-out rows, at least two.
+        device: As for ``solve``.
+        poll: As for ``solve``.
+
+    Returns:
+        Logits ``(samples, outputs)`` on the CPU, NaN for a sample that no fold holds out, and the penalty.
+    """
+    axes = Axes(features, centred=True).to(device)
+    chosen = _chosen(axes, outputs, loss, _single(loss), folds, bias=True, poll=poll)
+    return _held_out(axes, outputs, loss, folds, chosen, bias=True, poll=poll), float(chosen)
+
+
+def _single(loss: Loss) -> Loss:
+    """Return the losses ``(1,)`` of outputs that share one loss."""
+    return lambda logits, rows: loss(logits, rows)[None]
 
 
 def _held_out(axes: Axes, outputs: int, loss: Loss, folds: Folds, penalty: Tensor, *, bias: bool, poll: Callable[[], None]) -> Tensor:

@@ -88,7 +88,7 @@ def fit_auto(
         raise OptionError(fault_list("recipe 'auto' cannot run with these arguments:", faults))
     given = {name: value for name, value in options.items() if value is not None}
     check_auto(given | {"objective": objective})
-    with _each_message_once():
+    with each_message_once():
         config = list_trials(model, given, quiet=True)[0][-1].config
         opening = partial(open_with_hold_out, *(partial(open_for_fit, model, train, judge, config) for judge in (valid, False)))
         return run_auto(model, given, opening, seconds=seconds, out=out, resume=resume, quiet=quiet)
@@ -124,7 +124,7 @@ def run_auto(
         resume: Go on in it.
         quiet: Show nothing.
     """
-    with _each_message_once():
+    with each_message_once():
         trials, left_out = list_trials(model, options, quiet=quiet)
         folder = claim_folder(out, model.spec.name, "auto", resume=resume)
         try:
@@ -234,7 +234,7 @@ def _check_same(folder: Path, record: dict[str, Any]) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _each_message_once() -> Iterator[None]:
+def each_message_once() -> Iterator[None]:
     """Log each message of the library once, as every candidate opens the same data with the same options."""
     seen: set[str] = set()
 

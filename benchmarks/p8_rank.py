@@ -1,0 +1,129 @@
+"""P8: what a ranking costs beside the bare feature passes, and its order beside that of fine-tuning.
+
+The candidates are the real networks of ../shared/data, with glyphnet. Cost: CPU seconds of ``zoo.select.rank`` beside those of one pass
+of every candidate over the same samples (``model.embed``), each in a fresh process with an empty cache; models are built in both.
+Order (``--order``): every candidate is fine-tuned with the defaults on the training split; Kendall's tau of the ranking's order, and of the
+others beside it, with the order of accuracy on the test split, with 95 % intervals over draws of the test samples.
+
+Run: python benchmarks/p8_rank.py --data ../shared/data
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from side_by_side import HERE, alternate, function_result, needed, report
+
+SIZES = {"ants/bees": 160, "CIFAR-10": 96, "X-rays": 96, "amazon to webcam": 96}
+NETWORKS = ("mobilenetv2_100", "mobilenetv2_035", "mobilenetv1_025", "resnet20_cifar10", "glyphnet")  # the ViT has one size, 32 pixels
+
+
+def _start(data: str) -> Any:
+    """Import what a measured process needs, and return the function that gives a backbone."""
+    sys.path.insert(0, str(HERE / "defaults"))
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    import torch
+    from backbones import backbone
+
+    torch.set_num_threads(1)
+    return lambda name: backbone(name, Path(data))
+
+
+def _samples(name: str, data: str, most: int) -> tuple[Any, Any]:
+    from sets import images
+
+    train, test = images(name, Path(data))
+    if most:
+        train, test = (part.groupby("label").head(most) for part in (train, test))
+    return train, test
+
+
+def ranking(name: str, data: str, most: str) -> dict[str, float]:
+    """Rank all networks on the training split; seconds of CPU."""
+    find = _start(data)
+    import zoo
+
+    train, _ = _samples(name, data, int(most))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["ZOO_CACHE"] = folder
+        start = time.process_time()
+        networks = [find(one) for one in NETWORKS]
+        zoo.select.rank(train, False, candidates=networks, image_size=SIZES[name], out=Path(folder) / "rank", quiet=True)
+        return {"seconds": time.process_time() - start}
+
+
+def passes(name: str, data: str, most: str) -> dict[str, float]:
+    """Compute the features of all networks for the training split; seconds of CPU."""
+    find = _start(data)
+    train, _ = _samples(name, data, int(most))
+    start = time.process_time()
+    for one in NETWORKS:
+        find(one).adapt(2).embed(list(train["file_name"]), image_size=SIZES[name], batch_size=32)
+    return {"seconds": time.process_time() - start}
+
+
+def order(name: str, data: Path, most: int) -> None:
+    """Print the order of the ranking and of fine-tuning for one set, and tau of every score."""
+    find = _start(str(data))
+    import zoo
+    from zoo.select.ranking.agreement import agreement
+
+    train, test = _samples(name, str(data), most)
+    networks = [find(one) for one in NETWORKS]
+    with tempfile.TemporaryDirectory() as folder:
+        found = zoo.select.rank(train, False, candidates=networks, image_size=SIZES[name], out=Path(folder) / "rank", quiet=True)
+        rows = {row.name: row for row in found.rows}
+        tuned = {}
+        for network in networks:
+            model = network.adapt(train["label"].nunique(), labels=sorted(train["label"].unique()))
+            model.fit(train, False, image_size=SIZES[name], out=Path(folder) / network.spec.name.replace("/", "-"), quiet=True)
+            evaluation = model.evaluate(test, image_size=SIZES[name])
+            right = np.asarray(evaluation.outputs).argmax(1) == np.asarray([model.labels.index(one) for one in test["label"]])
+            tuned[network.spec.name] = right
+            print(f"  {name}, {network.spec.name}: probe {rows[network.spec.name].probe.score:.3f}, tuned {right.mean():.3f}", flush=True)
+    names = list(tuned)
+    drawn = np.random.default_rng(0).integers(0, len(test), (1000, len(test)))
+    draws = np.array([tuned[one][drawn].mean(1) for one in names])
+    reference, sizes = np.array([tuned[one].mean() for one in names]), np.array([float(rows[one].parameters) for one in names])
+    scores = {"probe": [rows[one].probe.score for one in names], "size": list(sizes)}
+    scores |= {score: [rows[one].scores.get(score, np.nan) for one in names] for score in rows[names[0]].scores}
+    for score, values in scores.items():
+        tau = agreement(np.array(values), reference, sizes, draws)
+        print(f"| {name} | {score} | {tau.tau:.2f} [{tau.low:.2f}, {tau.high:.2f}] | {tau.tau_like_size:.2f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--sets", nargs="*", default=list(SIZES), choices=SIZES, metavar="SET", help=", ".join(SIZES))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--order", action="store_true", help="fine-tune all candidates, and compare the orders")
+    parser.add_argument("--most", type=int, default=0, help="images of a class, to try the script")
+    arguments = parser.parse_args()
+    data = needed(arguments.data).resolve()
+    if arguments.order:
+        print("| data | order by | tau with fine-tuning | tau, like size |\n|---|---|---|---|", flush=True)
+    for name in arguments.sets:
+        if arguments.order:
+            order(name, data, arguments.most)
+            continue
+        runs = {
+            "zoo rank": lambda name=name: function_result("p8_rank:ranking", name, data, arguments.most)["seconds"],  # type: ignore[misc]
+            "feature passes": lambda name=name: function_result("p8_rank:passes", name, data, arguments.most)["seconds"],  # type: ignore[misc]
+        }
+        print(json.dumps(report(f"P8: {name}", alternate(runs, arguments.repeats), ours="zoo rank")))
+
+
+if __name__ == "__main__":
+    main()

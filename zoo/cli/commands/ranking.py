@@ -1,0 +1,174 @@
+"""The command rank, which orders backbones by how well they suit labelled data."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.commands.listing import number
+from zoo.cli.commands.training import DATA, add_arguments, add_option_flags, train
+from zoo.cli.output import Output, format_parameters, show_log, table
+from zoo.cli.parser import Commands, Parser
+from zoo.cli.terminal import fitted_table
+from zoo.engine.runtime.progress import in_time_units
+from zoo.errors import OptionError
+from zoo.util.atomic_write import in_units
+from zoo.util.start_up import uncollected
+
+if TYPE_CHECKING:
+    from zoo.select.ranking.ranking import Ranking
+    from zoo.select.ranking.row import Row
+
+WIDTH = 80
+SHORT = {"regularized_h_score": "H-score (reg.)", "h_score": "H-score", "logme": "LogME", "knn": "kNN", "transrate": "TransRate"}
+SHORT |= {"leep": "LEEP", "nce": "NCE"}
+
+
+def register(commands: Commands) -> None:
+    """Add the command of this module."""
+    text = "order backbones by how well they suit your data: a cross-validated probe on features that are computed once"
+    command = commands.add_parser("rank", help=text, description=f"{text}; see docs/rank.md.")
+    add = command.add_argument
+    add("data", metavar="DATA", help=DATA)
+    add("--valid", metavar="DATA", help="data that judge fine-tuning; else a split of DATA, else 20 %% held out")
+    add("--candidates", metavar="NAME", nargs="+", action="extend", help="names, globs such as 'timm/resnet*'; else a prior list")
+    add("--task", default="single-label", help="single-label, multi-label or regression")
+    add("--max-params", type=number, metavar="N", help="most parameters, such as 30M or 30e6")
+    add("--max-latency-ms", type=float, metavar="MS", help="most milliseconds of one sample on this machine")
+    add("--max-memory", metavar="SIZE", help="most memory of the weights and one sample, such as 500MB")
+    add("--license", help="SPDX identifier of the weights, or 'permissive'")
+    add("--budget", metavar="TIME", help="time of all, such as 10min: fewer samples first, short fine-tunes of the best last")
+    add("--top", type=int, default=3, metavar="N", help="how many may be fine-tuned (3)")
+    add("--offline", action="store_true", help="only candidates whose weights are on this machine")
+    add("--set", metavar="KEY=VALUE", action="append", help="an option of opening or reading, such as batch_size=32; may be repeated")
+    for flag, kind, text in _READING:
+        add(flag, type=kind, metavar="N" if kind is int else "NAME", help=text)
+    add("--columns", metavar="ROLE=NAME,…", help="names of a table's columns, such as file_name=file,group=patient_id")
+    add("--out", metavar="DIR", help="folder of the result; else the next free one below runs/")
+    add("--resume", action="store_true", help="go on in --out; what is scored there is not scored again")
+    add("--quiet", action="store_true", help="no progress")
+    add("--then", choices=("train",), help="train: fine-tune the best one on DATA, with the defaults of zoo train, into DIR/train")
+    add("--json", action="store_true", help="one JSON document with the result")
+    command.set_defaults(run=rank)
+
+
+_READING = (
+    ("--image-size", int, "height and width in pixels, where they differ from the backbones' own"),
+    ("--max-length", int, "tokens of a text, where they differ from the backbones' own"),
+    ("--device", str, "auto, cpu, cuda or mps"),
+    ("--seed", int, "seed of the folds"),
+)
+
+
+def rank(options: argparse.Namespace, out: Output) -> None:
+    """Print the order of the candidates, how sure it is, and how the scores agree."""
+    from zoo.cli import settings
+
+    given = {flag[2:].replace("-", "_"): getattr(options, flag[2:].replace("-", "_")) for flag, _, _ in _READING}
+    given = {name: value for name, value in given.items() if value is not None} | settings.pairs(options.set, "--set")
+    if options.columns:
+        given["columns"] = settings.columns(options.columns)
+    names = ("valid", "candidates", "task", "max_params", "max_latency_ms", "max_memory", "license", "budget", "top", "offline")
+    given |= {name: getattr(options, name) for name in (*names, "out", "resume", "quiet")}
+    _check(options)
+    if not options.quiet:
+        show_log()
+    with uncollected():
+        from zoo.select.ranking.rank import rank as run
+
+    found = run(options.data, **given)
+    document = found.to_dict()
+    if not options.json:
+        print("\n\n".join(report(found)))
+    if options.then:
+        _train(options, found, out)
+    elif options.json:
+        out.json(document)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Check what needs no torch, before it is imported."""
+    from zoo.data.sources.folders import check_exists
+    from zoo.select.ranking.candidates import named
+    from zoo.select.ranking.limits import Limits
+    from zoo.select.recipe_search.halving import seconds_of
+
+    check_exists(Path(options.data))
+    Limits(options.max_params, options.max_latency_ms, options.max_memory, options.license)
+    seconds_of(options.budget)
+    if options.candidates:
+        named(options.candidates)
+    if options.json and options.then:
+        raise OptionError("--json prints one document, and --then train has one of its own; run zoo train --json afterwards")
+
+
+def report(found: Ranking) -> Iterator[str]:
+    """Yield the paragraphs of a ranking, at most 80 columns wide."""
+    more = [name for name in ("knn", "logme") if any(name in row.scores for row in found.rows)]
+    tuned = any(row.tuned for row in found.rows)
+    header = ["backbone", found.metric, *(["tuned"] if tuned else []), *(SHORT[name] for name in more), "ms", "memory", "params"]
+    rows = [list(_cells(row, found, more, tuned=tuned)) for row in found.rows]
+    yield fitted_table(rows, header, width=WIDTH, right=range(2, len(header)))[0]
+    marks = {"=": "not told apart from the best", "-": "dominated: one no slower and no larger is better by more than noise"}
+    used = [f"{mark} {text}" for mark, text in marks.items() if any(row[0].endswith(f" {mark}") for row in rows)]
+    few = [row for row in found.rows if row.samples < found.best.samples]
+    used += [f"{row.name} was dropped after {row.samples} of {found.best.samples} samples" for row in few]
+    yield "\n".join(textwrap.fill(line, WIDTH) for line in [*used, found.reason])
+    if found.agreement:
+        yield _agreement_table(found)
+    if found.left_out:
+        lines = (textwrap.fill(f"{name}: {reason}", WIDTH, subsequent_indent="    ") for name, reason in found.left_out.items())
+        yield "\n".join(["left out:", *lines])
+    yield f"{in_time_units(found.seconds)}, {found.dir}"
+
+
+def _cells(row: Row, found: Ranking, more: list[str], *, tuned: bool) -> Iterator[str]:
+    mark = " =" if row.name in found.ties else " -" if row.name in found.dominated else ""
+    probe = row.probe
+    yield row.name + mark
+    yield f"{probe.score:.3f}" + ("" if probe.low is None else f" [{probe.low:.3f}, {probe.high:.3f}]")
+    if tuned:
+        yield f"{row.tuned.score:.3f}" if row.tuned else ""
+    for name in more:
+        yield f"{abs(row.scores.get(name, float('nan'))) if name == 'knn' else row.scores.get(name, float('nan')):.3f}"
+    yield f"{row.latency_ms:.1f}"
+    yield in_units(row.memory)
+    yield format_parameters(row.parameters)
+
+
+def _agreement_table(found: Ranking) -> str:
+    """Return how the order of each score agrees with that of tuning, or of the probe."""
+    tuned = sum(row.tuned is not None for row in found.rows) >= 3
+    rows = []
+    for one in found.agreement:
+        interval = "" if one["low"] is None else f" [{one['low']:.2f}, {one['high']:.2f}]"
+        tau = "-" if one["tau"] is None else f"{one['tau']:.2f}{interval}"
+        alike = "-" if one["tau_like_size"] is None else f"{one['tau_like_size']:.2f} ({one['pairs_like_size']} pairs)"
+        rows.append([SHORT.get(one["score"], one["score"]), tau, alike])
+    return table(rows, ("order by", f"tau with {'tuning' if tuned else 'the probe'}", "tau, like size"))
+
+
+def _train(options: argparse.Namespace, found: Ranking, out: Output) -> None:
+    """Fine-tune the best candidate as ``zoo train`` does with the same data."""
+    parser = Parser(prog="zoo train")
+    add_arguments(parser)
+    add_option_flags(parser)
+    words: list[Any] = [found.best.name, options.data, "--task", options.task, "--out", found.dir / "train"]
+    for name in ("valid", "image_size", "seed", "columns"):
+        if getattr(options, name) is not None:
+            words += [f"--{name.replace('_', '-')}", getattr(options, name)]
+    unflagged = [f"{name}={getattr(options, name)}" for name in ("max_length", "device") if getattr(options, name) is not None]
+    for pair in (*unflagged, *(options.set or ())):
+        words += ["--set", pair]
+    words += [flag for flag in ("--quiet", "--resume") if getattr(options, flag[2:]) and (flag == "--quiet" or _begun(found))]
+    chosen = parser.parse_args([str(word) for word in words])
+    chosen.words, chosen.debug, chosen.json = options.words, options.debug, False
+    print()
+    train(chosen, out)
+
+
+def _begun(found: Ranking) -> bool:
+    return (found.dir / "train" / "run.json").is_file()

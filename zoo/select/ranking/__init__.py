@@ -1,0 +1,1 @@
+"""``zoo rank``: order backbones by how well they suit labelled data, from features that are computed once."""

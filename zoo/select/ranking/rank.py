@@ -1,0 +1,173 @@
+"""The function behind ``zoo rank``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.engine.loading.sources import summary
+from zoo.engine.loading.start_method import refuse_second_run
+from zoo.engine.options.config import Config, sized_for
+from zoo.engine.options.model_selection import resolve_monitor
+from zoo.engine.options.resolve import resolve
+from zoo.engine.rundir.run_folder import claim_folder, release_folder, write_run
+from zoo.engine.runtime.device import make_accelerator
+from zoo.engine.runtime.progress import Progress
+from zoo.engine.runtime.signals import Stopped, ending_early, stop_signals
+from zoo.engine.train.fit import check_kinds
+from zoo.errors import InterruptedRunError, OptionError, SavedModelError, check_options, fault_list
+from zoo.select.ranking.features import Conditions
+from zoo.select.ranking.limits import Limits
+from zoo.select.ranking.opening import Tables, open_ranked
+from zoo.select.ranking.picture import draw_ranking
+from zoo.select.ranking.ranking import Ranking
+from zoo.select.ranking.search import Search
+from zoo.select.recipe_search.auto import each_message_once
+from zoo.select.recipe_search.halving import seconds_of
+from zoo.tasks.find import find_task
+from zoo.util.atomic_write import write_json
+from zoo.weights.hub import without_network
+
+log = logging.getLogger("zoo")
+# Options of a run that mean something here.
+OPTIONS = (
+    *("columns", "valid_split", "seed", "allow_leak", "drop_other_classes", "label_columns", "uncertain", "root"),
+    *("on_corrupt", "max_corrupt", "image_size", "max_length", "window", "batch_size", "device", "precision", "workers", "monitor"),
+)
+
+
+def rank(
+    data: Any,
+    valid: Any = None,
+    *,
+    candidates: Any = None,
+    task: str = "single-label",
+    max_params: float | None = None,
+    max_latency_ms: float | None = None,
+    max_memory: float | str | None = None,
+    license: str | None = None,
+    budget: str | float | None = None,
+    offline: bool = False,
+    top: int = 3,
+    out: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    **options: Any,
+) -> Ranking:
+    """Order backbones by how well they suit labelled data; see docs/rank.md.
+
+    The features of each are computed once, and kept in the user's cache for later calls and runs. On them a linear probe is
+    cross-validated, beside scores of transferability; latency, memory and throughput are measured. With a budget the candidates may
+    be read on a part of the samples first, of which the better half goes on, and the best are fine-tuned briefly.
+
+    Args:
+        data: Any source with labels, as for ``fit``.
+        valid: Data that judge tuning, as for ``fit``; False to have none.
+        candidates: Names, globs, folders of saved models or ``Backbone`` objects; None for a prior list for the kind of data.
+        task: ``single-label``, ``multi-label`` or ``regression``.
+        max_params: Most parameters of the backbone.
+        max_latency_ms: Most milliseconds of one sample on this machine.
+        max_memory: Most bytes of weights and one sample's forward, or such as ``"500MB"``.
+        license: ``permissive``, or an SPDX identifier of the weights.
+        budget: A duration, such as ``10min``, or seconds; None reads all candidates on all samples and tunes none.
+        offline: Leave out candidates whose weights are not on this machine.
+        top: How many candidates may be fine-tuned.
+        out: Folder of the result; None takes the next free ``runs/<data>-rank-001``.
+        resume: Go on in ``out``; what is scored there is not scored again.
+        quiet: Show nothing.
+        **options: Options of ``fit`` for opening and reading data: ``columns``, ``image_size``, ``device``, ``seed`` and others.
+
+    Raises:
+        OptionError: For unknown options, values out of range, or if no candidate is within the limits or can be scored.
+        UnknownBackboneError: If a name or glob matches nothing, with the nearest names.
+        DataError: If the data cannot be read by any candidate, or not divided into folds.
+        InterruptedRunError: After Ctrl-C or SIGTERM.
+    """
+    refuse_second_run()
+    check_kinds(out, resume=resume, quiet=quiet, offline=offline)
+    limits = Limits(max_params, max_latency_ms, max_memory, license)
+    config, seconds = _config(task, options, top), seconds_of(budget)
+    with each_message_once():
+        tables, found, left_out = open_ranked(data, valid, candidates, task=task, config=config)
+    folder, network = claim_folder(out, _name_of(data), "rank", resume=resume), without_network() if offline else nullcontext()
+    try:
+        with ending_early(), each_message_once(), torch.inference_mode(False), torch.enable_grad(), network:
+            config = sized_for(config, len(tables[0]))
+            _begin(folder, _record(config, limits, task, tables))
+            metric = resolve_monitor(config.monitor, find_task(task))
+            accelerator = make_accelerator(config.device, config.precision)
+            with stop_signals() as stop, Progress(quiet, metric) as progress:
+                conditions = Conditions(task, config, accelerator, progress, stop, limits)
+                given = {name: value for name, value in options.items() if value is not None}
+                search = Search(found, tables, conditions, folder=folder, metric=metric, budget=seconds, top=top, options=given)
+                search.left_out |= left_out
+                return _written(_run(search, folder, stop))
+    finally:
+        release_folder(folder)
+
+
+def _config(task: str, options: Mapping[str, Any], top: int) -> Config:
+    check_options(options, OPTIONS, "rank()")
+    kind = find_task(task)
+    faults = []
+    if kind.per_token:
+        faults.append(f"task {task!r}: rank scores one vector per sample, and this task has one per word")
+    if isinstance(top, bool) or not isinstance(top, int) or top < 0:
+        faults.append(f"top is {top!r}; it is how many candidates may be fine-tuned, 0 or more")
+    if faults:
+        raise OptionError("; ".join(faults))
+    return resolve("linear-probe", {name: value for name, value in options.items() if value is not None}, task=task)
+
+
+def _name_of(data: Any) -> str:
+    return Path(data).absolute().name.partition(".")[0] if isinstance(data, str | os.PathLike) else "data"
+
+
+def _record(config: Config, limits: Limits, task: str, tables: Tables) -> dict[str, Any]:
+    data = {"train": summary(tables[0]), "valid": summary(tables[1])}
+    plain: dict[str, Any] = json.loads(json.dumps({"task": task, "config": config.to_dict(), "limits": limits.to_dict(), "data": data}))
+    return plain
+
+
+def _begin(folder: Path, record: dict[str, Any]) -> None:
+    """Write the record of a ranking, or check that the one in the folder began with the same data and options.
+
+    Raises:
+        SavedModelError: Naming what differs.
+    """
+    path = folder / "run.json"
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))["rank"]
+            differ = [name for name in record if name != "limits" and record[name] != before[name]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SavedModelError(f"{str(path)!r} is no record of a ranking ({error!r}); take another folder (out, --out)") from error
+        if differ:
+            lines = [f"{name} differs" for name in differ]
+            remedy = "Give the same as before, or start anew (out, --out)"
+            raise SavedModelError(fault_list(f"the ranking in {str(folder)!r} cannot go on:", lines, remedy))
+    write_run(folder, {"rank": record})
+
+
+def _run(search: Search, folder: Path, stop: Any) -> Ranking:
+    try:
+        return search.run()
+    except (Stopped, InterruptedRunError) as error:
+        name = stop.name if stop.signum else "a signal"
+        again = InterruptedRunError(f"stopped by {name}; what is scored is kept. Go on with resume=True (--resume) and out={str(folder)!r}")
+        again.exit_code = stop.exit_code if stop.signum else getattr(error, "exit_code", again.exit_code)
+        raise again from error
+
+
+def _written(ranking: Ranking) -> Ranking:
+    """Write ``rank.json`` and ``rank.png``."""
+    write_json(ranking.dir / "rank.json", ranking.to_dict())
+    draw_ranking(ranking, ranking.dir / "rank.png")
+    return ranking
