@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from zoo.cli.commands import doctor, evaluating, files, listing, new_plugin, planning, plugins, training, using
+from zoo.cli.commands import calibrating, doctor, evaluating, files, listing, new_plugin, planning, plugins, training, using
 from zoo.cli.output import Output
 from zoo.cli.parser import Parser, global_options
 from zoo.errors import InterruptedRunError, OptionError, PluginError, ZooError, count, fault_list
@@ -80,7 +80,7 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (listing, plugins, planning, training, evaluating, using, files, doctor, new_plugin):
+    for module in (listing, plugins, planning, training, evaluating, calibrating, using, files, doctor, new_plugin):
         module.register(commands)
     for name in set(words) & set(training.WITH_OPTIONS):
         training.add_option_flags(commands.choices[name])

@@ -19,6 +19,7 @@ from zoo.models.own_names import OWN_HEAD, is_own
 from zoo.models.task_model import TaskModel, build_head
 from zoo.plugins.loader import describe as describe_error
 from zoo.registry.registry import default_registry
+from zoo.saved.calibration import read_calibration
 from zoo.saved.config import Config, check_fields, read_config
 from zoo.saved.declaration import inputs_of, spec_of
 from zoo.saved.tensors import backbone_state, part_of, tensors_of
@@ -58,10 +59,13 @@ def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, 
         own = backbone.spec.replace(inputs=inputs_of(path, config, backbone.spec))
         tensors, groups = tensors_of(path, config), backbone.fresh()
         _fill(groups.model, part_of(tensors, "backbone"), path)
-        return _assembled(path, config, own, groups, part_of(tensors, "head"), head)
-    spec, tensors = spec_of(path, config), tensors_of(path, config)
-    declared = Backbone(spec, plugin=config.zoo.plugin, state=lambda: part_of(tensors, "backbone"))
-    return assemble(path, config, declared, part_of(tensors, "head"), head)
+        model = _assembled(path, config, own, groups, part_of(tensors, "head"), head)
+    else:
+        spec, tensors = spec_of(path, config), tensors_of(path, config)
+        declared = Backbone(spec, plugin=config.zoo.plugin, state=lambda: part_of(tensors, "backbone"))
+        model = assemble(path, config, declared, part_of(tensors, "head"), head)
+    model.calibration = read_calibration(path, config)
+    return model
 
 
 def _refuse_missing_parts(folder: Path, config: Config, backbone: Backbone | None, head: nn.Module | None) -> None:
@@ -126,6 +130,7 @@ def _assembled(
         length = min(config.zoo.max_length, model.inputs.longest)
         model.inputs = replace(model.inputs.with_length(length), overflow=config.zoo.overflow)
     model.thresholds = tuple(config.zoo.thresholds) or None
+    model.trained_on = tuple(config.zoo.trained_on)
     check_fields(config, folder)
     return model.eval()
 

@@ -46,6 +46,7 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             head=model.head_name,
             head_options=model.head_options,
             thresholds=list(model.thresholds or ()),
+            trained_on=list(model.trained_on),
             keys=dict(keys),
             sha256=sha256,
             versions=versions([model.plugin.partition(" ")[0]]),

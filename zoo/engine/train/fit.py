@@ -201,6 +201,9 @@ def _train(
 ) -> Run:
     """Train on the accelerator's device, then move the model back."""
     model, config = job.model, job.config
+    if model.calibration is not None:
+        log.info("the calibration of the model is dropped, as its values change; calibrate it again afterwards")
+        model.calibration = None
     with prepared(model, config, accelerator) as (layout, penalties):
         half = accelerator.mixed_precision != "no"
         with trained_model(model, config, ranks, accelerator.device, half=half) as trained:
@@ -225,6 +228,7 @@ def _train(
 def _finish(model: TaskModel, training: Training, folder: Path, described: dict[str, Any]) -> Run:
     """Save the model and its curves, then mark the run as finished, and remove its checkpoints unless they are to be kept."""
     history, best, ranks = training.state.history, training.best, training.context.ranks
+    model.trained_on = tuple(dict.fromkeys((*model.trained_on, described["data"]["train"]["sha256"])))
     kept = best.epoch or history[-1]["epoch"]
     with ranks.together():
         if ranks.main:
