@@ -31,9 +31,10 @@ def noisy(count: int = 60, seed: int = 5) -> tuple[Any, list[str]]:
     return pixels, [str(rng.choice(NAMES)) if rng.random() < 0.4 else label for label in labels]
 
 
-def confident(scale: float = 8.0, task: str = "single-label", **options: Any) -> TaskModel:
-    """A model with large logits."""
-    net = model(labels=NAMES, task=task, **options)
+def confident(task: str = "single-label") -> TaskModel:
+    """A model whose logits have a standard deviation of 5."""
+    net = model(labels=NAMES, task=task)
+    scale = 5 / float(logits_of(net, images(60, 5)[0]).std(0).mean())
     with torch.no_grad():
         net.head.linear.weight.mul_(scale)
     return net

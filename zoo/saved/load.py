@@ -22,6 +22,7 @@ from zoo.registry.registry import default_registry
 from zoo.saved.calibration import read_calibration
 from zoo.saved.config import Config, check_fields, read_config
 from zoo.saved.declaration import inputs_of, spec_of
+from zoo.saved.metadata import check_preprocessor
 from zoo.saved.tensors import backbone_state, part_of, tensors_of
 
 
@@ -64,6 +65,8 @@ def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, 
         spec, tensors = spec_of(path, config), tensors_of(path, config)
         declared = Backbone(spec, plugin=config.zoo.plugin, state=lambda: part_of(tensors, "backbone"))
         model = assemble(path, config, declared, part_of(tensors, "head"), head)
+    if config.zoo.fields_sha256:  # without it a change is meant
+        check_preprocessor(path, model.inputs)
     model.calibration = read_calibration(path, config)
     return model
 
