@@ -44,8 +44,8 @@ class Evaluation(dict[str, float]):
 
     @property
     def outputs(self) -> Array:
-        """The logits, or outputs, of the samples that were read."""
-        return self._good()
+        """The logits, or outputs, of the samples that were read, after the temperature of a calibration."""
+        return self._decoder.logits(self._good())
 
     def predictions(self) -> dict[str, list[Any]]:
         """Return columns with one row per sample, or per word; see docs/predictions.md. ``pandas.DataFrame`` takes them."""
@@ -75,7 +75,7 @@ class Evaluation(dict[str, float]):
         task = self._decoder.task
         if not isinstance(task, SingleLabel):
             raise OptionError(f"selective is for one class per sample; the task is {task.name}")
-        outcome = outcome_of(task, self._decoder.logits(self._good()), self._truth())
+        outcome = outcome_of(task, self.outputs, self._truth())
         return dict(zip(("coverage", "risk", "confidence"), (column.tolist() for column in risk_coverage(outcome)), strict=True))
 
     def confusion(self) -> tuple[list[str], Array]:
@@ -183,7 +183,7 @@ class Evaluation(dict[str, float]):
         """Return the true and the predicted classes as bool ``(samples, classes)``; a missing label is neither."""
         if self._decoder.task.thresholded:
             truth = self._truth()
-            return truth > USUAL, (moved(self._decoder.logits(self._good()), self._decoder.thresholds) > 0) & ~np.isnan(truth)
+            return truth > USUAL, (moved(self.outputs, self._decoder.thresholds) > 0) & ~np.isnan(truth)
         eye = np.eye(len(self._decoder.names), dtype=bool)
         return eye[flat_targets(self._truth())], eye[self._predicted()]
 
