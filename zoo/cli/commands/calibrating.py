@@ -29,7 +29,11 @@ def register(commands: Commands) -> None:
 
 
 def calibrate(options: argparse.Namespace, out: Output) -> None:
-    """Calibrate a saved model, write that into its folder and print what was found."""
+    """Calibrate a saved model, write that into its folder and print what was found.
+
+    Raises:
+        OutputPermissionError: If the folder cannot be written.
+    """
     from zoo.cli import settings
     from zoo.data.sources.folders import check_exists
     from zoo.saved.config import read_config
@@ -45,11 +49,13 @@ def calibrate(options: argparse.Namespace, out: Output) -> None:
     with uncollected():
         from zoo.saved.calibration import update_calibration
         from zoo.saved.load import open_model
+        from zoo.saved.save import writing
 
         model = open_model(folder, config)
     found = model.calibrate(options.data, **{name: value for name, value in given.items() if value is not None})
     assert model.calibration is not None, "the model was calibrated"
-    update_calibration(folder, model.calibration, model.thresholds)
+    with writing(folder):
+        update_calibration(folder, model.calibration, model.thresholds)
     if options.json:
         out.json(asdict(found))
         return
