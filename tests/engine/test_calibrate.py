@@ -21,6 +21,7 @@ from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 from zoo.tasks.scores import softmax
 
+pytestmark = pytest.mark.usefixtures("toys")
 OPTIONS: dict[str, Any] = {"recipe": "full", "epochs": 1, "batch_size": 8, "lr": 1e-2, "quiet": True}
 
 
