@@ -15,7 +15,7 @@ from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.engine.inference.all_outputs import run_whole
 from zoo.engine.inference.inference_options import InferenceOptions, inputs_in_use
-from zoo.engine.loading.sources import channels_of, check_targets, reads, summary
+from zoo.engine.loading.sources import channels_of, check_targets, reads, table_digest
 from zoo.errors import DataError, OptionError, count
 from zoo.models.stale_calibration import head_digest
 from zoo.models.task_model import TaskModel
@@ -99,23 +99,23 @@ def calibrate(
     )
     check_targets(model, table)
     inputs_in_use(model, table, chosen)
-    known = summary(table) or {}
-    _warn(model, table, known)
+    digest = table_digest(table)
+    _warn(model, table, digest)
     found = run_whole(model, table, model.outputs_and_features, chosen)
     good = [row for row in range(len(table)) if row not in found.errors]
     outputs, targets = found.values[good].astype(np.float64), np.asarray(table.select(good).targets)
     logits, features = outputs[:, : model.num_classes], outputs[:, model.num_classes :]
     if not np.isfinite(logits).all():
         raise DataError(f"{table.source}: the model's outputs are not finite; such a model cannot be calibrated")
-    named = {"head": head_digest(model.head), "data": str(known.get("sha256", "")), "source": table.source}
+    named = {"head": head_digest(model.head), "data": digest, "source": table.source}
     calibration = calibrated(task, logits, targets, features, **named)
     _move_thresholds(model, calibration)
     model.calibration = calibration
     return _result(task, calibration, logits, targets)
 
 
-def _warn(model: TaskModel, table: Table, known: Mapping[str, Any]) -> None:
-    if known.get("sha256") in model.trained_on:
+def _warn(model: TaskModel, table: Table, digest: str) -> None:
+    if digest in model.trained_on:
         log.warning(
             "%s: the model was trained on these data, on which it is surer and more often right than on others; "
             "its probabilities and sets will promise too much: calibrate on data that it has not seen",

@@ -18,7 +18,7 @@ from zoo.engine.inference.evaluation import Evaluation
 from zoo.engine.inference.inference_options import BATCH_SIZE, InferenceOptions, inputs_in_use
 from zoo.engine.inference.metrics import measure, wanted_metrics
 from zoo.engine.inference.result_columns import Decoder, decoder_of
-from zoo.engine.loading.sources import channels_of, check_targets, reads, summary
+from zoo.engine.loading.sources import channels_of, check_targets, reads, table_digest
 from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
 from zoo.errors import InterruptedRunError, OptionError, did_you_mean
 from zoo.models.task_model import TaskModel
@@ -162,7 +162,7 @@ def _run(model: TaskModel, table: Table, options: InferenceOptions, ranks: Ranks
 
 
 def _warn_of_calibration_data(decoder: Decoder, table: Table) -> None:
-    if decoder.calibration is not None and decoder.calibration.data == (summary(table) or {}).get("sha256"):
+    if decoder.calibration is not None and decoder.calibration.data and decoder.calibration.data == table_digest(table):
         log.warning("%s: the model was calibrated on these data; coverage and ece look better on them than they are", table.source)
 
 

@@ -15,7 +15,7 @@ from zoo.engine.distributed.rank_consistency import check_same_checkpoint, check
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.distributed.sharding import check_shardable, trained_model
-from zoo.engine.loading.sources import check_tables, inputs_in_use, summary
+from zoo.engine.loading.sources import check_tables, inputs_in_use, summary, table_digest
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.config import as_begun, option_differences, sized_for
 from zoo.engine.options.recipe import Recipe
@@ -222,13 +222,13 @@ def _train(
             model.thresholds = chosen and tuple(chosen)
         learned = not kept_before_tuning(training.state.history, training.best)
         switch_off(model, config, folder if ranks.main else None, learned=learned)
+        model.trained_on = tuple(dict.fromkeys((*model.trained_on, *filter(None, [table_digest(tables[0])]))))
     return _finish(model, training, folder, record)
 
 
 def _finish(model: TaskModel, training: Training, folder: Path, described: dict[str, Any]) -> Run:
     """Save the model and its curves, then mark the run as finished, and remove its checkpoints unless they are to be kept."""
     history, best, ranks = training.state.history, training.best, training.context.ranks
-    model.trained_on = tuple(dict.fromkeys((*model.trained_on, described["data"]["train"]["sha256"])))
     kept = best.epoch or history[-1]["epoch"]
     with ranks.together():
         if ranks.main:
