@@ -117,6 +117,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = MappingProxyType(
         }.items()
     }
 )
+LIKELIEST = frozenset({"single-label"})  # tasks with ``top_K``
 # Names that other libraries use, and the one here.
 SYNONYMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -167,7 +168,7 @@ def find_metrics(task: str, names: str | Iterable[str], outputs: int | None = No
             found |= {one: known[one] for one in on_request(task)}
         elif name in known:
             found |= {name: known[name]} if known[name].compute is not None else {}
-        elif task == "single-label" and (match := _TOP.fullmatch(str(name))):
+        elif task in LIKELIEST and (match := _TOP.fullmatch(str(name))):
             number = int(match[1])
             found[name] = Metric(name, TOP.meaning, class_metrics.top(number))
             if outputs is not None and number >= outputs:
@@ -175,7 +176,7 @@ def find_metrics(task: str, names: str | Iterable[str], outputs: int | None = No
         else:
             faults.append(f"there is no metric {name!r}{_nearest(str(name), known)}")
     if faults:
-        names = ", ".join([*known, *(["top_K"] if task == "single-label" else [])]) or "only those of the task's own"
+        names = ", ".join([*known, *(["top_K"] if task in LIKELIEST else [])]) or "only those of the task's own"
         raise OptionError(fault_list(f"these metrics are not those of {task}:", faults, f"They are: {names}, or {ALL} for all of them."))
     return found
 

@@ -142,10 +142,10 @@ def _check_kind(options: argparse.Namespace, task: str) -> None:
     """
     from zoo.cli import settings
     from zoo.tasks.find import find_task
-    from zoo.trust.metric_table import find_metrics
+    from zoo.trust.metric_table import METRICS, find_metrics
 
     find_metrics(task, settings.names(options.metrics, "--metrics") or ())
-    if options.selective is not None and task != "single-label":
+    if options.selective is not None and "aurc" not in METRICS.get(task, {}):
         raise OptionError(f"--selective is for one class per sample; the task is {task}")
     if options.per_class and not find_task(task).has_classes:
         raise OptionError(f"--per-class is for classes; the task is {task}")
