@@ -1,4 +1,4 @@
-"""Write the tables of docs/options.md and docs/recipes.md anew from the declarations: python scripts/make_options_page.py."""
+"""Write the tables of docs/options.md, recipes.md and metrics.md anew from the declarations: python scripts/make_options_page.py."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from zoo.engine.inference.predict import predict, predict_outputs
 from zoo.engine.options.recipe import Recipe, phase_epochs
 from zoo.engine.options.recipes import RECIPES
 from zoo.engine.options.reference import option_table
+from zoo.trust.metric_table import METRICS, TOP
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = (DOCS / "options.md", DOCS / "recipes.md")
+PAGES = (DOCS / "options.md", DOCS / "recipes.md", DOCS / "metrics.md")
 # Documented in a sentence of ``predict_proba``, not as an argument of its own.
 PROMPT = "name of a prompt of the backbone that is put before each text"
 
@@ -25,6 +26,7 @@ def made(text: str) -> str:
     """Return a page with the tables as the declarations have them."""
     tables = {"Training": option_table("Training"), "Data": option_table("Data"), "Inference": inference_table()}
     tables["Recipes"] = recipe_table()
+    tables |= {task: metric_table(task) for task in METRICS}
     for section, table in tables.items():
         marks = f"<!-- {section} -->\n", f"\n<!-- end of {section} -->"
         text = re.sub(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", lambda _: table.join(marks), text, flags=re.DOTALL)  # noqa: B023
@@ -40,6 +42,16 @@ def inference_table() -> str:
     for name in dict.fromkeys((*keywords(evaluate), *sorted(takes["predict"]))):
         marks = " | ".join("yes" if name in known else "" for known in takes.values())
         lines.append(f"| `{name}` | {marks} | {meanings[name]} |")
+    return "\n".join(lines)
+
+
+def metric_table(task: str) -> str:
+    """Return the metrics of a task as a table in Markdown."""
+    lines = ["| metric | meaning | best | measured |", "|---|---|---|---|"]
+    for metric in (*METRICS[task].values(), *([TOP] if task == "single-label" else [])):
+        always = metric.name == "ece" or (metric.compute is None and metric is not TOP)
+        best = "lowest" if metric.lower else "" if metric.name == "majority" else "highest"
+        lines.append(f"| `{metric.name}` | {metric.meaning} | {best} | {'always' if always else 'on request'} |")
     return "\n".join(lines)
 
 

@@ -266,7 +266,7 @@ def test_every_option_of_a_run_stands_in_the_reference() -> None:
     assert not [name for name in (*OPTIONS, *AUGMENT_FIELDS, *RECIPES) if f"`{name}`" not in page]
 
 
-@pytest.mark.parametrize("name", ["options.md", "recipes.md"])
+@pytest.mark.parametrize("name", ["options.md", "recipes.md", "metrics.md"])
 def test_the_tables_of_the_options_and_recipes_are_those_of_their_declarations(name: str) -> None:
     page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert made(page) == page, "run: python scripts/make_options_page.py"

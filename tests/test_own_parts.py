@@ -269,7 +269,7 @@ def test_scikit_learns_metrics_are_given_what_they_mean() -> None:
     [
         ({"metrics": {"accuracy": len}}, "'accuracy' is taken"),
         ({"metrics": {"kappa": 3}}, "'kappa' is 3; give a function"),
-        ({"metrics": [len]}, "give a mapping"),
+        ({"metrics": [len]}, "or a mapping"),
         ({"metrics": {"kappa": len}, "monitor": "kapa"}, r"did you mean 'kappa'"),
         ({"on_epoch": 3}, "on_epoch is 3"),
         ({"log_with": "tensorbord"}, "did you mean 'tensorboard'"),

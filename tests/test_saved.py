@@ -207,6 +207,22 @@ def test_a_damaged_config_is_an_error_that_names_the_field(damage: str, tmp_path
         zoo.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("image_mean", [0.485, 0.456, 0.406]), ("resample", 0), ("num_channels", 1), ("size", {"height": 8, "width": 8})]
+)
+def test_a_preprocessing_that_other_libraries_read_and_ours_must_be_the_same(key: str, value: Any, tmp_path: Path) -> None:
+    folder = zoo.get("toy/net", weights=False).adapt(2, labels=["a", "b"]).save(tmp_path / "m")
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value, "a key of another library": 1}))
+    with pytest.raises(SavedModelError, match=rf"prepare inputs differently: {key} \("):
+        zoo.load(folder)
+    path.write_text("{")
+    with pytest.raises(SavedModelError, match="cannot be read"):
+        zoo.load(folder)
+    path.unlink()
+    zoo.load(folder)
+
+
 def test_a_model_of_a_version_without_the_digest_of_fields_opens(tmp_path: Path) -> None:
     folder = zoo.get("toy/net", weights=False).adapt(2).save(tmp_path / "m")
     changed_config(folder, zoo__fields_sha256="", zoo__inputs__mean=[0.1, 0.2, 0.3])

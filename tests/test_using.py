@@ -176,3 +176,70 @@ def test_standard_output_without_room_is_one_line_of_error() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False, env=around)
     assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")
+
+
+def test_calibrate_writes_into_the_model_and_predict_and_eval_use_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    import shutil
+
+    import PIL.Image
+
+    for number, pixels in enumerate(images(30, seed=2)[0]):
+        (tmp_path / "valid" / NAMES[number % 3]).mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(pixels).save(tmp_path / "valid" / NAMES[number % 3] / f"{number}.png")
+    model = str(shutil.copytree("model", tmp_path / "model"))
+    code, told = run_zoo(["predict", model, "data", "--sets", "0.9"], capsys)
+    assert code == 2
+    assert "zoo calibrate MODEL DATA" in told
+    code, told = run_zoo(["calibrate", model, str(tmp_path / "valid"), "--json"], capsys)
+    assert code == 0, told
+    done = json.loads(told)
+    assert done["samples"] == 30
+    assert set(done["before"]) == {"loss", "ece", "brier"}
+    code, told = run_zoo(["predict", model, "data", "--sets", "0.9", "--ood", "--json"], capsys)
+    found = json.loads(told)
+    assert all(row["label"] in row["set"] and row["ood"] > 0 for row in found)
+    code, told = run_zoo(["predict", model, "broken", "--sets", "0.9", "--ood", "--on-error", "skip"], capsys)
+    lines = [line.split() for line in told.splitlines() if "broken" in line and "4.png" not in line]
+    assert code == 0, told
+    assert {"set", "ood"} <= set(told.splitlines()[0].split())
+    assert len(lines) == 8
+    files = ["--selective", str(tmp_path / "risk.csv")]
+    code, told = run_zoo(["eval", model, "data", "--metrics", "mcc,top_2", "--per-class", "--json", *files], capsys)
+    assert code == 0, told
+    document = json.loads(told)
+    assert {"mcc", "top_2", "ece", "ece_uncalibrated", "coverage", "set_size"} <= set(document)
+    assert set(document["baselines"]) == {"prior", "random"}
+    assert set(document["per_class"]) == set(NAMES)
+    curve = rows(tmp_path / "risk.csv")
+    assert float(curve[-1]["coverage"]) == 1
+    assert float(curve[-1]["risk"]) == pytest.approx(1 - document["accuracy"])
+    code, told = run_zoo(["calibrate", model, str(tmp_path / "valid")], capsys)  # again, over the first
+    assert "calibrated on 30 samples, for prediction sets of up to 0.9677" in told
+    again = zoo.load(model)
+    assert again.calibration is not None
+    assert again.calibration.temperature == pytest.approx(done["temperature"])
+
+
+def test_a_metric_that_the_task_does_not_have_is_an_error_before_torch_is_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run_zoo(["eval", "model", "data", "--metrics", "auc,kapa"], capsys)
+    assert code == 2
+    assert "it is called 'auroc' here" in told
+    assert "did you mean 'kappa'" in told
+    code, told = run_zoo(["eval", "many", "labels.csv", "--selective", "curve.png"], capsys)
+    assert code == 2
+    assert "--selective is for one class per sample" in told
+
+
+def test_a_calibration_that_was_cut_off_leaves_a_model_that_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.saved import calibration as saved
+
+    net = zoo.get("zoo/glyphnet").adapt(3, labels=NAMES)
+    net.calibrate(images(30))
+    folder = net.save(tmp_path / "model")
+    assert net.calibration is not None
+    monkeypatch.setattr(saved, "write", lambda *_: (_ for _ in ()).throw(OSError("cut off")))
+    with pytest.raises(OSError, match="cut off"):
+        saved.update_calibration(folder, net.calibration, None)
+    assert zoo.load(folder).calibration is None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from zoo.cli.commands import (
+    calibrating,
     checking,
     crossval,
     doctor,
@@ -95,7 +96,8 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    modules = (listing, plugins, checking, planning, ranking, training, crossval, tune, merge, evaluating, using, files, doctor, new_plugin)
+    choosing = (ranking, crossval, tune, merge)
+    modules = (listing, plugins, checking, planning, training, *choosing, evaluating, calibrating, using, files, doctor, new_plugin)
     for module in modules:
         module.register(commands)
     for name in set(words) & set(training.WITH_OPTIONS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import CorruptInputError, DataError
@@ -18,6 +18,8 @@ SHOWN = 60  # characters of an input in a printed table
 def predicted_rows(model: TaskModel, source: Any, decoder: Decoder, **options: Any) -> list[dict[str, Any]]:
     """Return a row per input: ``input``, ``label``, and ``probabilities`` where the task has them, or ``error``.
 
+    Where the decoder gives them also ``set`` (of a regression ``interval``) and ``ood``.
+
     Args:
         model: The model.
         source: As for ``zoo.engine.inference.predict.predict_outputs``, and its ``options``.
@@ -27,12 +29,18 @@ def predicted_rows(model: TaskModel, source: Any, decoder: Decoder, **options: A
     from zoo.data.table import names_of
     from zoo.engine.inference.predict import predict_outputs
 
-    found = predict_outputs(model, source, model, **options)
+    found = predict_outputs(model, source, decoder.forward(model), **options)
     names, labels = names_of(found.table.inputs, range(len(found.table))), decoder.decode(found.values)
     rows: list[dict[str, Any]] = [{"input": name, "label": _plain(label)} for name, label in zip(names, labels, strict=True)]
     if decoder.has_probabilities and not decoder.task.per_token:
         for row, shares in zip(rows, decoder.probabilities(found.values), strict=True):
             row["probabilities"] = dict(zip(decoder.names, map(float, shares), strict=True))
+    if decoder.sets is not None:
+        for row, members in zip(rows, decoder.set_labels(found.values), strict=True):
+            row["set" if decoder.task.has_classes else "interval"] = _plain(members)
+    if decoder.ood:
+        for row, score in zip(rows, decoder.ood_scores(found.values), strict=True):
+            row["ood"] = float(score)
     for index, reason in found.errors.items():
         rows[index] = {"input": names[index], "label": None, "error": reason}
     return rows
@@ -81,18 +89,35 @@ def _utf8(line: bytes, number: int) -> str:
 
 
 def prediction_cells(row: dict[str, Any]) -> list[str]:
-    """Return the input, the label or labels, and their probabilities; or the input and its error."""
+    """Return the input, the label or labels, their probabilities, set and score of an outlier; or the input and its error."""
     if "error" in row:
         return [row["input"], f"error: {row['error']}"]
     label, shares = row["label"], row.get("probabilities", {})
     chosen = label if isinstance(label, list | tuple) else [label]
     probabilities = ", ".join(f"{shares[one]:.3f}" for one in chosen if one in shares)
-    return [row["input"], ", ".join(map(str, chosen)) or "none", probabilities]
+    trust = [", ".join(map(_short, row[name])) or "none" for name in ("set", "interval") if name in row]
+    trust += [f"{row['ood']:.2f}"] if "ood" in row else []
+    return [row["input"], ", ".join(map(str, chosen)) or "none", probabilities, *trust]
 
 
-def table_cells(row: dict[str, Any]) -> list[str]:
-    """Return the cells of a printed table: the beginning of the input, and no more than that it cannot be read."""
-    text, *rest = [row["input"], "cannot be read", ""] if "error" in row else prediction_cells(row)
+def trust_names(decoder: Decoder) -> list[str]:
+    """Return the names of the columns of a printed table behind the probability."""
+    sets = [] if decoder.sets is None else ["set" if decoder.task.has_classes else "interval"]
+    return sets + (["ood"] if decoder.ood else [])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def table_cells(row: dict[str, Any], trust: Sequence[str] = ()) -> list[str]:
+    """Return the cells of a printed table: the beginning of the input, and no more than that it cannot be read.
+
+    Args:
+        row: Of ``predicted_rows``.
+        trust: The names of ``trust_names``.
+    """
+    text, *rest = [row["input"], "cannot be read", "", *("" for _ in trust)] if "error" in row else prediction_cells(row)
     return [text if len(text) <= SHOWN else text[: SHOWN - 1] + "…", *rest]
 
 

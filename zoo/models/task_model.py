@@ -16,11 +16,13 @@ from zoo.models.adapt_checks import check_width
 from zoo.models.heads import Pool
 from zoo.models.layers import LayerGroups
 from zoo.tasks.find import find_task
+from zoo.trust.calibrated import Calibration
 from zoo.tuning import Lora, apply_eval, freeze_prefix, hold_statistics
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from zoo.engine.calibration.calibrate import Calibrated
     from zoo.engine.inference.evaluation import Evaluation
     from zoo.engine.options.recipe import Recipe
     from zoo.engine.output.write import Written
@@ -44,6 +46,8 @@ class TaskModel(nn.Module):
         labels: Names of the classes in the order of the logits; None until the data or ``adapt(labels=…)`` gives them.
         thresholds: Probability above which each label of a multi-label task is predicted, chosen by ``fit`` on the validation data;
             None for one half.
+        calibration: What ``calibrate`` measured on held-out data, or None.
+        trained_on: Digests of the training data of ``fit``.
         frozen: Length of the frozen prefix, in groups.
         trains: Trainable parameters of the groups that are not frozen: ``all``, those of ``lora``, or the ``bias`` vectors.
         lora: The attached LoRA, or None.
@@ -78,6 +82,8 @@ class TaskModel(nn.Module):
         self.num_classes = num_classes
         self.labels = tuple(labels) if labels is not None else None
         self.thresholds: tuple[float, ...] | None = None
+        self.calibration: Calibration | None = None
+        self.trained_on: tuple[str, ...] = ()
         self.frozen = 0
         self.trains = "all"
         self.lora: Lora | None = None
@@ -123,6 +129,13 @@ class TaskModel(nn.Module):
     def embed_batch(self, x: ModelInputs) -> Tensor:
         """Return pooled features ``(batch, dim)`` for inputs as ``forward`` takes them."""
         return self.pool(self.backbone(x), x)
+
+    def outputs_and_features(self, x: ModelInputs) -> Tensor:
+        """Return logits and pooled features side by side, ``(batch, num_classes + dim)``, for inputs as ``forward`` takes them."""
+        features = self.backbone(x)
+        pooled = self.pool(features, x)
+        pooled = pooled if pooled.ndim == 2 else Pool(self.spec.features)(features, *_mask(x))  # of a head that takes maps as they are
+        return torch.cat([self.logits(features, x).float(), pooled.float()], 1)
 
     def pool(self, features: Tensor, x: ModelInputs) -> Tensor:
         """Return pooled features ``(batch, dim)`` of the backbone's features of ``x``; unchanged if the head's pool is ``none``."""
@@ -188,7 +201,7 @@ class TaskModel(nn.Module):
         quiet: bool = False,
         objective: Callable[[Supervised], Objective] | None = None,
         loss: str | Callable[[Tensor, Tensor], Tensor] | None = None,
-        metrics: Mapping[str, Callable[..., Any] | tuple[Callable[..., Any], str]] | None = None,
+        metrics: str | Sequence[str] | Mapping[str, Callable[..., Any] | tuple[Callable[..., Any], str]] | None = None,
         monitor: str | None = None,
         augment: str | Mapping[str, Any] | Callable[[Any], Any] | None = None,
         log_with: str | Sequence[Any] | None = None,
@@ -277,6 +290,14 @@ class TaskModel(nn.Module):
         check_given(evaluate, options)
         return evaluate(self, data, **options)
 
+    def calibrate(self, data: Any, **options: Any) -> Calibrated:
+        """Measure temperature, conformal scores and outliers on held-out data, in place; see ``zoo.engine.calibration.calibrate``."""
+        from zoo.engine.calibration.calibrate import calibrate
+        from zoo.engine.inference.predict import check_given
+
+        check_given(calibrate, options)
+        return calibrate(self, data, **options)
+
     def predict(self, inputs: Any, **options: Any) -> list[Any]:
         """Return the predicted label of each input; see ``zoo.engine.inference.predict.predict``."""
         from zoo.engine.inference.predict import check_given, predict
@@ -297,6 +318,13 @@ class TaskModel(nn.Module):
 
         check_given(embed, options)
         return embed(self, inputs, **options)
+
+    def ood_score(self, inputs: Any, **options: Any) -> np.ndarray:
+        """Return how unlike the calibration data inputs are, ``(n,)``, above 1 unusual; see ``zoo.engine.inference.predict.ood_score``."""
+        from zoo.engine.inference.predict import check_given, ood_score
+
+        check_given(ood_score, options)
+        return ood_score(self, inputs, **options)
 
     def predict_to_file(self, inputs: Any, out: str | Path, **options: Any) -> Written:
         """Write the prediction for each input to a file, however many there are; see ``zoo.engine.output.write.write_results``."""

@@ -21,6 +21,28 @@ TEXT_FIELDS = ("max_length", "max_positions", "prompts")  # of a declared text t
 Described = TypeVar("Described", bound=pydantic.BaseModel)
 
 
+class SavedCalibration(pydantic.BaseModel):
+    """The part of a calibration that is no tensor; see ``zoo.trust.calibrated.Calibration``.
+
+    Attributes:
+        temperature: Divisor of the logits.
+        samples: Number of held-out samples.
+        head: Digest of the head's values.
+        data: Digest of the held-out data.
+        source: Name of the data.
+        unit: Distance that most held-out samples have to each other.
+        sha256: Digest of calibration.safetensors.
+    """
+
+    temperature: float = pydantic.Field(gt=0, allow_inf_nan=False)
+    samples: int = pydantic.Field(ge=1)
+    head: str
+    data: str = ""
+    source: str = ""
+    unit: float = pydantic.Field(ge=0, allow_inf_nan=False)
+    sha256: str
+
+
 class ZooConfig(pydantic.BaseModel):
     """The part of config.json that only zoo reads.
 
@@ -42,6 +64,8 @@ class ZooConfig(pydantic.BaseModel):
         head: Name of the head's declaration.
         head_options: Its options.
         thresholds: Probability above which each label is predicted; empty for one half, and for tasks without thresholds.
+        calibration: What was measured on held-out data; None if nothing was, and in models of earlier versions.
+        trained_on: Digests of the training data.
         keys: Prefixes of tensor names in the model -> those in the file.
         sha256: Digest of model.safetensors.
         fields_sha256: Digest of the fields of config.json that the values depend on; empty in models of earlier versions.
@@ -65,6 +89,8 @@ class ZooConfig(pydantic.BaseModel):
     head: str
     head_options: dict[str, Any]
     thresholds: list[Annotated[float, pydantic.Field(gt=0, lt=1)]] = []
+    calibration: SavedCalibration | None = None
+    trained_on: list[str] = []
     keys: dict[str, str]
     sha256: str
     fields_sha256: str = ""

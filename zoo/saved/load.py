@@ -20,8 +20,10 @@ from zoo.models.own_names import OWN_HEAD, is_own
 from zoo.models.task_model import TaskModel
 from zoo.plugins.loader import describe as describe_error
 from zoo.registry.registry import default_registry
+from zoo.saved.calibration import read_calibration
 from zoo.saved.config import Config, check_fields, read_config, read_members
 from zoo.saved.declaration import inputs_of, spec_of
+from zoo.saved.metadata import check_preprocessor
 from zoo.saved.tensors import backbone_state, part_of, tensors_of
 
 
@@ -65,10 +67,15 @@ def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, 
         own = backbone.spec.replace(inputs=inputs_of(path, config, backbone.spec))
         tensors, groups = tensors_of(path, config), backbone.fresh()
         _fill(groups.model, part_of(tensors, "backbone"), path)
-        return _assembled(path, config, own, groups, part_of(tensors, "head"), head)
-    spec, tensors = spec_of(path, config), tensors_of(path, config)
-    declared = Backbone(spec, plugin=config.zoo.plugin, state=lambda: part_of(tensors, "backbone"))
-    return assemble(path, config, declared, part_of(tensors, "head"), head)
+        model = _assembled(path, config, own, groups, part_of(tensors, "head"), head)
+    else:
+        spec, tensors = spec_of(path, config), tensors_of(path, config)
+        declared = Backbone(spec, plugin=config.zoo.plugin, state=lambda: part_of(tensors, "backbone"))
+        model = assemble(path, config, declared, part_of(tensors, "head"), head)
+    if config.zoo.fields_sha256:  # without it a change is meant
+        check_preprocessor(path, model.inputs)
+    model.calibration = read_calibration(path, config)
+    return model
 
 
 def _refuse_missing_parts(folder: Path, config: Config, backbone: Backbone | None, head: nn.Module | None) -> None:
@@ -138,6 +145,7 @@ def _assembled(
         length = min(config.zoo.max_length, model.inputs.longest)
         model.inputs = replace(model.inputs.with_length(length), overflow=config.zoo.overflow)
     model.thresholds = tuple(config.zoo.thresholds) or None
+    model.trained_on = tuple(config.zoo.trained_on)
     check_fields(config, folder)
     return model.eval()
 

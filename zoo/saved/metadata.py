@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.declare import BackboneSpec, Image, Inputs, Text
+from zoo.errors import SavedModelError, examples
 from zoo.saved.config import TEXT_FIELDS, Config, ZooConfig
 from zoo.tasks.find import find_task
 from zoo.util.versions import versions
@@ -46,6 +48,7 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             head=model.head_name,
             head_options=model.head_options,
             thresholds=list(model.thresholds or ()),
+            trained_on=list(model.trained_on),
             keys=dict(keys),
             sha256=sha256,
             versions=versions([model.plugin.partition(" ")[0]]),
@@ -79,6 +82,29 @@ def preprocessor(inputs: Inputs) -> str:
             "num_channels": inputs.channels,
         }
     return json.dumps(fields, indent=2)
+
+
+def check_preprocessor(folder: Path, inputs: Inputs) -> None:
+    """Check that preprocessor_config.json, which other libraries read, still says what config.json does.
+
+    Raises:
+        SavedModelError: Naming the fields in which they differ.
+    """
+    path = folder / "preprocessor_config.json"
+    if isinstance(inputs, Text) or not path.is_file():
+        return
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SavedModelError(f"{str(path)!r} cannot be read: {error}; restore it, or remove it") from error
+    ours = json.loads(preprocessor(inputs))
+    odd = [key for key in ours if isinstance(theirs, dict) and key in theirs and theirs[key] != ours[key]]
+    if odd or not isinstance(theirs, dict):
+        differ = examples([f"{key} ({theirs[key]} and {ours[key]})" for key in odd]) or "all"
+        raise SavedModelError(
+            f"{str(path)!r} and config.json prepare inputs differently: {differ}; one of them was changed after the model was saved, "
+            "and the weights are for one of the two only: restore it"
+        )
 
 
 def model_card(model: TaskModel) -> str:

@@ -14,9 +14,11 @@ from typing import Any
 
 from zoo.declare import Text
 from zoo.errors import DiskFullError, OutputExistsError, OutputPermissionError, SavedModelError
+from zoo.models.stale_calibration import current_calibration
 from zoo.models.task_model import TaskModel
 from zoo.plugins.loader import describe as describe_error
 from zoo.plugins.loader import load_function
+from zoo.saved.calibration import write_calibration
 from zoo.saved.declaration import root_of
 from zoo.saved.metadata import describe, model_card, preprocessor
 from zoo.saved.tensors import file_name
@@ -48,6 +50,7 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
         write({file_name(name, keys): tensor for name, tensor in model.state_dict().items()}, staged)
         config = describe(model, keys=keys, root=root_of(model.spec), sha256=file_digest(staged))
         (folder / "config.json").unlink(missing_ok=True)
+        config.zoo.calibration = write_calibration(current_calibration(model.calibration, model.head), folder)
         write_text(folder / "preprocessor_config.json", preprocessor(model.inputs) + "\n")
         if isinstance(model.inputs, Text) and model.inputs.files:
             save_tokenizer(model.inputs, folder)

@@ -34,13 +34,14 @@ def tensors_of(folder: Path, config: Config) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in named if name}
 
 
-def read_verified(path: Path, sha256: str, what: str) -> dict[str, Tensor]:
+def read_verified(path: Path, sha256: str, what: str, *, weights: bool = True) -> dict[str, Tensor]:
     """Return the tensors of a saved file by their names in the file.
 
     Args:
         path: The file, in its folder.
         sha256: Its digest when it was saved.
         what: Kind of the folder, for messages, such as ``saved model``.
+        weights: Whether tensors that cannot be weights are refused.
 
     Raises:
         SavedModelError: If there is no such file, or it is another one than was saved.
@@ -52,7 +53,7 @@ def read_verified(path: Path, sha256: str, what: str) -> dict[str, Tensor]:
         raise SavedModelError(
             f"{str(path)!r} is not the file that was saved (its sha256 differs): it is damaged or was replaced; copy the folder again"
         )
-    return read(path, str(path.parent))
+    return read(path, str(path.parent), pretrained=weights)
 
 
 def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

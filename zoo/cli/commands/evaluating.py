@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 OTHERS = "leave out samples whose label is none of the model's classes, instead of refusing them"
 TERMINAL = "-"  # place of a confusion matrix that is printed
 PRINTED = 30  # most classes of a confusion matrix that is printed
-FILES = {"predictions": (".csv", ".parquet"), "wrong": (".csv", ".parquet"), "confusion": (".csv", ".png")}
+FILES = {
+    "predictions": (".csv", ".parquet"),
+    "wrong": (".csv", ".parquet"),
+    "confusion": (".csv", ".png"),
+    "selective": (".png", ".csv"),
+}
 
 
 def register(commands: Commands) -> None:
@@ -41,8 +46,12 @@ def register(commands: Commands) -> None:
     text = "add bootstrap confidence intervals of this level (0.95 by default), resampled by patient"
     add("--intervals", type=float, nargs="?", const=0.95, metavar="SHARE", help=text)
     add("--specificity", type=float, metavar="SHARE", help="add the sensitivity at this specificity, such as 0.95")
-    add("--positive", metavar="CLASS", help="the class of two that --specificity is about; else the last one")
+    add("--sensitivity", type=float, metavar="SHARE", help="add the specificity at this sensitivity, such as 0.95")
+    add("--positive", metavar="CLASS", help="the class of two that these two are about; else the last one")
+    add("--metrics", metavar="A,B", help="further metrics by name, such as mcc,kappa, or all; see docs/metrics.md")
     add("--thresholds", metavar="T", help=THRESHOLDS)
+    add("--sets", type=float, metavar="SHARE", help="level of the prediction sets whose coverage is measured; else 0.9")
+    add("--per-class", action="store_true", help="print precision, recall and F1 of each class; of several labels it always is")
     add("--predictions", type=Path, metavar="FILE", help="write a row per sample (.csv, .parquet): truth, prediction, probabilities")
     add(
         "--confusion",
@@ -52,6 +61,7 @@ def register(commands: Commands) -> None:
         help="print how often each class is taken for each; or a .csv or .png file",
     )
     add("--wrong", type=Path, metavar="FILE", help="write the wrong predictions, the most confident first (.csv, .parquet)")
+    add("--selective", type=Path, metavar="FILE", help="write the error among the most confident predictions (.png, .csv)")
     add("--overwrite", action="store_true", help="replace existing files")
     add("--num-processes", type=int, metavar="N", help=PROCESSES)
     pass_options(command)
@@ -67,6 +77,7 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     check_exists(Path(options.data))
     if options.confusion == TERMINAL and config.num_classes > PRINTED:
         raise OptionError(f"--confusion prints at most {PRINTED} classes, and the model has {config.num_classes}; give it a file")
+    _check_kind(options, config.task)
     files, given = {} if rank() else _files(options), _settings(options)
     launch_ranks(options.words, options.num_processes)
     if not (options.json or rank()):
@@ -80,7 +91,8 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
         if rank():
             return
         _write(found, files)
-    document, texts = _report(found, multi_label=_by_label(config.task), confusion=options.confusion == TERMINAL)
+    by_class = options.per_class or _by_label(config.task)
+    document, texts = _report(found, by_class=by_class, confusion=options.confusion == TERMINAL)
     if options.json:
         out.json(document)
     else:
@@ -102,11 +114,12 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of an evaluation that were given."""
     from zoo.cli import settings
 
-    names = ("split", "drop_other_classes", "intervals", "specificity", "positive", "uncertain")
+    names = ("split", "drop_other_classes", "intervals", "specificity", "sensitivity", "positive", "uncertain", "sets")
     given = {name: getattr(options, name) for name in names} | {"columns": settings.columns(options.columns)}
     given |= {
         "thresholds": settings.thresholds(options.thresholds),
         "label_columns": settings.names(options.label_columns, "--label-columns"),
+        "metrics": settings.names(options.metrics, "--metrics"),
     } | pass_settings(options)
     return {name: value for name, value in given.items() if value is not None}
 
@@ -116,8 +129,26 @@ def _needed_extras(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
     for name in ("predictions", "wrong"):
         if getattr(options, name) is not None:
             yield "tables", f"--{name}"
-    if str(options.confusion).lower().endswith(".png"):
-        yield "plots", "--confusion FILE.png"
+    for name in ("confusion", "selective"):
+        if str(getattr(options, name)).lower().endswith(".png"):
+            yield "plots", f"--{name} FILE.png"
+
+
+def _check_kind(options: argparse.Namespace, task: str) -> None:
+    """Check before torch is imported that the task has what is asked for.
+
+    Raises:
+        OptionError: For an unknown metric, or a curve or a table that the task has not.
+    """
+    from zoo.cli import settings
+    from zoo.tasks.find import find_task
+    from zoo.trust.metric_table import METRICS, find_metrics
+
+    find_metrics(task, settings.names(options.metrics, "--metrics") or ())
+    if options.selective is not None and "aurc" not in METRICS.get(task, {}):
+        raise OptionError(f"--selective is for one class per sample; the task is {task}")
+    if options.per_class and not find_task(task).has_classes:
+        raise OptionError(f"--per-class is for classes; the task is {task}")
 
 
 def _by_label(task: str) -> bool:
@@ -129,6 +160,7 @@ def _by_label(task: str) -> bool:
 def _write(found: Evaluation, files: dict[str, Path]) -> None:
     from zoo.engine.output.confusion import write_confusion
     from zoo.engine.output.formats import write_columns
+    from zoo.engine.output.risk_curve import write_risk_curve
 
     if "predictions" in files:
         write_columns(files["predictions"], found.columns())
@@ -136,31 +168,36 @@ def _write(found: Evaluation, files: dict[str, Path]) -> None:
         write_columns(files["wrong"], found.mistake_columns())
     if "confusion" in files:
         write_confusion(files["confusion"], *found.confusion())
+    if "selective" in files:
+        write_risk_curve(files["selective"], found.selective())
 
 
-def _report(found: Evaluation, *, multi_label: bool, confusion: bool) -> tuple[dict[str, Any], list[str]]:
+def _report(found: Evaluation, *, by_class: bool, confusion: bool) -> tuple[dict[str, Any], list[str]]:
     """Return what is printed, as a JSON document and as tables."""
     document: dict[str, Any] = {name: float(value) for name, value in found.items()} | {"samples": len(found.rows)}
-    told = format_metrics(found)
+    told, free = format_metrics(found), found.baselines()
     ranges = any("[" in text for text in told.values())
-    counted = {"samples": str(len(found.rows)), **told}
-    texts = [table(counted.items(), ("metric", "value"), right=() if ranges else (1,))]
+    rows = [["samples", str(len(found.rows)), *([""] * len(free))]]
+    rows += [[name, text, *(_cell(answers.get(name)) for answers in free.values())] for name, text in told.items()]
+    texts = [table(rows, ("metric", "value", *free), right=range(2 if ranges else 1, 2 + len(free)))]
+    if free:
+        document["baselines"] = free
     if found.errors:
         document["skipped"] = len(found.errors)
-    if multi_label:
+    if by_class:
         labels = {
             name: {key: None if math.isnan(value) else value for key, value in row.items()} for name, row in found.per_class().items()
         }
         document["per_class"] = labels
-        keys = list(next(iter(labels.values())))
+        keys = list(next(iter(labels.values()), {}))
         texts.append(
             table(([name, *map(_cell, row.values())] for name, row in labels.items()), ("label", *keys), right=range(1, 1 + len(keys)))
         )
     if confusion:
         names, matrix = found.confusion()
         document["confusion"] = {"classes": names, "matrix": matrix.tolist()}
-        rows = ([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
-        texts.append(table(rows, ("truth \\ prediction", *names), right=range(1, 1 + len(names))))
+        counts = ([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
+        texts.append(table(counts, ("truth \\ prediction", *names), right=range(1, 1 + len(names))))
     return document, texts
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.launch import launch_ranks
 from zoo.cli.output import Output, claim_file, table
 from zoo.cli.parser import Commands
-from zoo.cli.prediction_rows import predict_lines, predicted_rows, prediction_cells, table_cells
+from zoo.cli.prediction_rows import predict_lines, predicted_rows, prediction_cells, table_cells, trust_names
 from zoo.cli.rank_output import errors_once
 from zoo.declare import OVERFLOWS
 from zoo.engine.runtime.launch_env import launched, rank
@@ -29,6 +29,8 @@ FILES = {"predictions": (".csv", ".parquet"), "features": (".npz", ".csv", ".par
 PROCESSES = "share the inputs among so many processes on this machine"
 THRESHOLDS = "multi-label: probability above which labels are predicted, 0.5 or cat=0.3,dog=0.7; else those of the model"
 
+SETS = "the classes that hold the truth this often, such as 0.9 (a regression: an interval); of a model that zoo calibrate has seen"
+
 
 def register(commands: Commands) -> None:
     """Add the commands of this module."""
@@ -38,6 +40,8 @@ def register(commands: Commands) -> None:
     command.add_argument("inputs", metavar="INPUTS", nargs="+", help=text)
     command.add_argument("--out", type=Path, metavar="FILE", help="a .csv or .parquet file to write, however many inputs there are")
     command.add_argument("--thresholds", metavar="T", help=THRESHOLDS)
+    command.add_argument("--sets", type=float, metavar="SHARE", help=SETS)
+    command.add_argument("--ood", action="store_true", help="a score of each input: above 1 it is unlike the data of zoo calibrate")
     _to_file(command)
     command.set_defaults(run=predict)
     command = commands.add_parser("embed", help="write the pooled features of inputs")
@@ -100,6 +104,8 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     target, given = _target(options, "predictions"), pass_settings(options)
     config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
     given |= {"thresholds": thresholds} if (thresholds := settings.thresholds(options.thresholds)) is not None else {}
+    given |= {"sets": options.sets} if options.sets is not None else {}
+    given |= {"ood": True} if options.ood else {}
     if target is not None:
         launch_ranks(options.words, options.num_processes)
     with errors_once(debug=options.debug):
@@ -111,7 +117,7 @@ def predict(options: argparse.Namespace, out: Output) -> None:
         if target is not None:
             _write(options, out, model, target, "predictions", given)
             return
-    decoder = decoder_of(model, given.pop("thresholds", None))
+    decoder = decoder_of(model, given.pop("thresholds", None), sets=given.pop("sets", None), ood=given.pop("ood", False))
     given["columns"] = _columns(options)
     if options.inputs == [STREAM]:
         for row in predict_lines(model, sys.stdin.buffer, decoder, **given):
@@ -121,7 +127,8 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     if options.json:
         out.json(rows)
     else:
-        print(table(map(table_cells, rows), ("input", "prediction", "probability")))
+        trust = trust_names(decoder)
+        print(table((table_cells(row, trust) for row in rows), ("input", "prediction", "probability", *trust)))
 
 
 def embed(options: argparse.Namespace, out: Output) -> None:

@@ -6,7 +6,8 @@ A draw is a weight per sample, the number of times that its group was drawn. Eac
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,15 @@ from zoo.errors import DataError, OptionError
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import moved
+from zoo.trust.metric_table import Metric
+from zoo.trust.outcome import outcome_of
 
 log = logging.getLogger("zoo")
 
 Array = npt.NDArray[Any]
 DRAWS = 1000
 _CELLS = 4_000_000  # weights in memory at once
+_NONE: Mapping[str, Metric] = MappingProxyType({})
 
 
 def check_level(task: str, level: float) -> None:
@@ -47,6 +51,7 @@ def intervals(
     seed: int = 0,
     specificity: float | None = None,
     thresholds: Sequence[float] | None = None,
+    more: Mapping[str, Metric] = _NONE,
 ) -> dict[str, float]:
     """Return ``NAME_low`` and ``NAME_high`` for each metric of the task: percentiles over draws in which it is defined.
 
@@ -60,14 +65,15 @@ def intervals(
         seed: Seed of the draws.
         specificity: If given, also for ``sensitivity_at_specificity``.
         thresholds: Probability above which each label is predicted; None for one half.
+        more: Metrics by name beside those of the task.
 
     Raises:
         OptionError: If ``level`` is outside (0, 1), or the task has no metrics of single samples.
         DataError: If there are fewer than two groups.
     """
     check_level(task, level)
-    more: dict[str, Any] = {"groups": groups, "draws": draws, "seed": seed, "specificity": specificity, "thresholds": thresholds}
-    drawn = drawn_metrics(task, logits, targets, **more)
+    drawing: dict[str, Any] = {"groups": groups, "draws": draws, "seed": seed, "specificity": specificity, "thresholds": thresholds}
+    drawn = drawn_metrics(task, logits, targets, more=more, **drawing)
     result: dict[str, float] = {}
     for name, values in drawn.items():
         values = values[np.isfinite(values)]
@@ -87,6 +93,7 @@ def drawn_metrics(
     seed: int = 0,
     specificity: float | None = None,
     thresholds: Sequence[float] | None = None,
+    more: Mapping[str, Metric] = _NONE,
 ) -> dict[str, Array]:
     """Return each metric in each draw, NaN where it is undefined; the same seed and groups give the same draws for any logits.
 
@@ -106,7 +113,7 @@ def drawn_metrics(
     for start in range(0, draws, step):
         counts = rng.multinomial(number, np.full(number, 1 / number), size=min(step, draws - start))
         weights = counts[:, ids].astype(np.float64)
-        parts.append(weighted_metrics(task, logits, targets, weights, specificity=specificity, thresholds=thresholds))
+        parts.append(weighted_metrics(task, logits, targets, weights, specificity=specificity, thresholds=thresholds, more=more))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -118,6 +125,7 @@ def weighted_metrics(
     *,
     specificity: float | None = None,
     thresholds: Sequence[float] | None = None,
+    more: Mapping[str, Metric] = _NONE,
 ) -> dict[str, Array]:
     """Return each metric of the task for each row of weights; NaN where it is undefined.
 
@@ -128,6 +136,7 @@ def weighted_metrics(
         weights: ``(draws, n)``, how often each sample counts.
         specificity: If given, ``sensitivity_at_specificity`` is added.
         thresholds: Probability above which each label is predicted; None for one half.
+        more: Metrics by name beside those of the task.
     """
     kind, logits, targets = find_task(task), np.asarray(logits, dtype=np.float64), np.asarray(targets)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -136,19 +145,20 @@ def weighted_metrics(
         if thresholds is not None:
             decided = kind.weighted_metrics(moved(logits, thresholds), targets, weights) or {}
             found |= {name: decided[name] for name in kind.thresholded}
-    return found
+    outcome = outcome_of(kind, logits, targets, thresholds) if more else None
+    return found | {name: metric.values(outcome, weights) for name, metric in more.items() if outcome is not None}
 
 
-def check_specificity(task: str, specificity: float) -> None:
-    """Check the specificity, and that the task has classes.
+def check_specificity(task: str, specificity: float, name: str = "specificity") -> None:
+    """Check the specificity, or the sensitivity, and that the task has classes.
 
     Raises:
         OptionError: Naming the value or the task.
     """
     if not 0 <= specificity <= 1:
-        raise OptionError(f"specificity is {specificity}; it is a share, in [0, 1], such as 0.95")
+        raise OptionError(f"{name} is {specificity}; it is a share, in [0, 1], such as 0.95")
     if not find_task(task).has_specificity:
-        raise OptionError(f"specificity is for classes; the task is {task}")
+        raise OptionError(f"{name} is for classes; the task is {task}")
 
 
 def sensitivity_at_specificity(task: str, logits: Array, targets: Array, specificity: float) -> float | None:

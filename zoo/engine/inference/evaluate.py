@@ -18,8 +18,8 @@ from zoo.engine.inference.all_outputs import TIMEOUT, AllOutputs, check_same_inp
 from zoo.engine.inference.evaluation import Evaluation
 from zoo.engine.inference.inference_options import BATCH_SIZE, InferenceOptions, inputs_in_use
 from zoo.engine.inference.metrics import measure, wanted_metrics
-from zoo.engine.inference.result_columns import decoder_of
-from zoo.engine.loading.sources import channels_of, check_targets, reads
+from zoo.engine.inference.result_columns import Decoder, decoder_of
+from zoo.engine.loading.sources import channels_of, check_targets, reads, table_digest
 from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
 from zoo.errors import InterruptedRunError, OptionError, did_you_mean
 from zoo.models.task_model import TaskModel
@@ -42,13 +42,15 @@ def evaluate(
     root: str | os.PathLike[str] | None = None,
     intervals: float | None = None,
     specificity: float | None = None,
+    sensitivity: float | None = None,
     positive: str | None = None,
     window: tuple[float, float] | None = None,
     overflow: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     drop_other_classes: bool = False,
-    metrics: Mapping[str, Callable[..., Any]] | None = None,
+    metrics: str | Sequence[str] | Mapping[str, Callable[..., Any]] | None = None,
     thresholds: Wanted | None = None,
+    sets: float | None = None,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     device: str = "auto",
@@ -60,8 +62,9 @@ def evaluate(
     """Return the metrics of the model's task on labelled data.
 
     single-label: loss, accuracy, balanced_accuracy, macro_f1, auroc, and majority, the accuracy of always naming the most
-    frequent class. multi-label: loss, map, macro_f1, micro_f1, auroc. regression: mae, rmse, r2. Metrics that the data
-    leave undefined are omitted. token-classification: loss, f1, precision and recall by entity, accuracy by word.
+    frequent class. multi-label: loss, map, macro_f1, micro_f1, auroc. regression: mae, rmse, r2. token-classification: loss, f1,
+    precision and recall by entity, accuracy by word. With classes or labels also ece, the calibration error. Metrics that the data
+    leave undefined are omitted. A calibrated model has ece_uncalibrated, coverage and set_size (interval_width) too.
 
     Args:
         model: The model.
@@ -74,14 +77,18 @@ def evaluate(
         intervals: Share that a confidence interval covers, such as 0.95: adds ``auroc_low`` and ``auroc_high``, and so on for
             every metric, from 1000 draws of whole groups (patients) where the data have groups, else of samples.
         specificity: Adds ``sensitivity_at_specificity``, the sensitivity at this specificity, such as 0.95.
-        positive: Of two classes the one that ``sensitivity_at_specificity`` is about; the last one where None.
+        sensitivity: Adds ``specificity_at_sensitivity``, the specificity at this sensitivity, such as 0.95.
+        positive: Of two classes the one that these two and ``average_precision`` are about; the last one where None.
         window: Centre and width through which scans are shown, where it differs from the model's.
         overflow: What becomes of texts that are too long, where it differs from the model's: ``truncate``, ``error`` or ``windows``.
         image_size: Height and width in pixels, where they differ from the model's; one number means a square.
         drop_other_classes: Leave out the samples whose label is none of the model's, instead of refusing them.
-        metrics: Functions of your own by name, as for ``fit``.
+        metrics: Names of further metrics, such as ``["mcc", "kappa"]`` or ``all``, see docs/metrics.md; or functions of your own by name,
+            as for ``fit``.
         thresholds: Multi-label: probability above which labels are predicted, one for all, one per label, or by label; None takes
             those of the model. They count for macro_f1 and micro_f1.
+        sets: How often a prediction set of a calibrated model is to hold the truth, such as 0.9: its measured coverage and the mean
+            size of the sets are added; where None, those of 0.9.
         batch_size: Samples per forward.
         workers: Loader processes; None chooses.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -91,14 +98,15 @@ def evaluate(
         share: Share the data among the processes of a launcher; each of them must then call it, and gets the metrics of all.
 
     Returns:
-        The metrics, a dict that also has ``predictions()``, ``confusion()``, ``per_class()`` and ``mistakes()``.
+        The metrics, a dict that also has ``predictions()``, ``confusion()``, ``per_class()``, ``mistakes()``, ``baselines()`` and
+        ``selective()``.
 
     Raises:
         DataError: If the data have no labels, or labels outside the model's.
         OptionError: If ``intervals`` or ``specificity`` is out of range, or the task has none.
     """
-    wanted = wanted_metrics(model.task, metrics, intervals, specificity)
-    decoder = decoder_of(model, thresholds)
+    wanted = wanted_metrics(model, metrics, intervals=intervals, specificity=specificity, sensitivity=sensitivity)
+    decoder = decoder_of(model, thresholds, sets=sets)
     options = InferenceOptions(
         window=window,
         overflow=overflow,
@@ -123,7 +131,8 @@ def evaluate(
             turned = positive is not None and _turned(model, table.classes, positive)
         check_same_inputs(ranks, table)
         done = _run(model, table, options, ranks)
-    found = Evaluation({}, decoder, table, done.values, done.errors)
+    _warn_of_calibration_data(decoder, table)
+    found = Evaluation({}, decoder, table, done.values, done.errors, wanted.named(decoder.task))
     if done.errors:
         table, done.values = table.select(found.rows), done.values[found.rows]
     found |= measure(wanted, decoder, table, done.values, turned=turned)
@@ -161,6 +170,11 @@ def _run(model: TaskModel, table: Table, options: InferenceOptions, ranks: Ranks
             error = InterruptedRunError(f"stopped by {signal.name}; nothing was written")
             error.exit_code = signal.exit_code
             raise ranks.known(error) from None
+
+
+def _warn_of_calibration_data(decoder: Decoder, table: Table) -> None:
+    if decoder.calibration is not None and decoder.calibration.data and decoder.calibration.data == table_digest(table):
+        log.warning("%s: the model was calibrated on these data; coverage and ece look better on them than they are", table.source)
 
 
 def _turned(model: TaskModel, classes: tuple[str, ...], positive: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,12 @@ import numpy as np
 from zoo.data.table import Table, flat_targets, names_of
 from zoo.engine.inference.result_columns import Array, Column, Columns, Decoder, result_columns
 from zoo.errors import OptionError
+from zoo.tasks.single_label import SingleLabel
 from zoo.tasks.thresholds import USUAL, moved
+from zoo.trust.baselines import baselines
+from zoo.trust.metric_table import Metric
+from zoo.trust.outcome import outcome_of
+from zoo.trust.selective import risk_coverage
 
 
 class Evaluation(dict[str, float]):
@@ -21,11 +27,20 @@ class Evaluation(dict[str, float]):
         errors: Why the other samples could not be read, by their number.
     """
 
-    def __init__(self, metrics: Mapping[str, float], decoder: Decoder, table: Table, logits: Array, errors: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        metrics: Mapping[str, float],
+        decoder: Decoder,
+        table: Table,
+        logits: Array,
+        errors: Mapping[int, str],
+        named: Mapping[str, Metric] = MappingProxyType({}),
+    ) -> None:
         super().__init__(metrics)
         self.errors = dict(errors)
         self.rows = [row for row in range(len(table)) if row not in self.errors]
         self._decoder, self._table, self._logits = decoder, table, logits
+        self._named = dict(named)
 
     @property
     def table(self) -> Table:
@@ -34,8 +49,8 @@ class Evaluation(dict[str, float]):
 
     @property
     def outputs(self) -> Array:
-        """The logits, or outputs, of the samples that were read."""
-        return self._good()
+        """The logits, or outputs, of the samples that were read, after the temperature of a calibration."""
+        return self._decoder.logits(self._good())
 
     def predictions(self) -> dict[str, list[Any]]:
         """Return columns with one row per sample, or per word; see docs/predictions.md. ``pandas.DataFrame`` takes them."""
@@ -45,6 +60,28 @@ class Evaluation(dict[str, float]):
         """Return ``predictions`` with the types of its columns."""
         columns = result_columns(self._decoder, self._table, range(len(self._table)), self._logits, self.errors)
         return columns if self.errors else {name: column for name, column in columns.items() if name != "error"}
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Return the metrics of answers that cost nothing: ``prior``, the frequencies of the classes among these data, and ``random``.
+
+        Empty for tasks of words and of plugins.
+        """
+        targets, known = np.asarray(self._truth()), {name: metric for name, metric in self._named.items() if name in self}
+        return baselines(self._decoder.task, targets, self._table.classes, self._decoder.outputs, known)
+
+    def selective(self) -> dict[str, list[float]]:
+        """Return the risk-coverage curve of one class per sample: ``coverage``, ``risk`` and ``confidence``, the most confident first.
+
+        ``risk`` is the share of mistakes among the samples whose predicted class has at least this probability, ``coverage`` their share.
+
+        Raises:
+            OptionError: If the task has not one class per sample.
+        """
+        task = self._decoder.task
+        if not isinstance(task, SingleLabel):
+            raise OptionError(f"selective is for one class per sample; the task is {task.name}")
+        outcome = outcome_of(task, self.outputs, self._truth())
+        return dict(zip(("coverage", "risk", "confidence"), (column.tolist() for column in risk_coverage(outcome)), strict=True))
 
     def confusion(self) -> tuple[list[str], Array]:
         """Return the classes and how often each (row) was predicted as each (column), int64 ``(classes, classes)``.
@@ -151,7 +188,7 @@ class Evaluation(dict[str, float]):
         """Return the true and the predicted classes as bool ``(samples, classes)``; a missing label is neither."""
         if self._decoder.task.thresholded:
             truth = self._truth()
-            return truth > USUAL, (moved(self._good(), self._decoder.thresholds) > 0) & ~np.isnan(truth)
+            return truth > USUAL, (moved(self.outputs, self._decoder.thresholds) > 0) & ~np.isnan(truth)
         eye = np.eye(len(self._decoder.names), dtype=bool)
         return eye[flat_targets(self._truth())], eye[self._predicted()]
 

@@ -1,10 +1,11 @@
-"""All that an evaluation measures: metrics of the task, the user's own, a sensitivity, and confidence intervals."""
+"""All that an evaluation measures: metrics of the task, those on request, the user's own, prediction sets, confidence intervals."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,66 +16,120 @@ from zoo.engine.inference.confidence_intervals import check_level, check_specifi
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
 from zoo.engine.inference.result_columns import Decoder
 from zoo.engine.options.own_parts import own_metrics, take_own_parts
-from zoo.errors import OptionError, fault_list
+from zoo.errors import OptionError, count, fault_list
+from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import moved
+from zoo.trust import class_metrics, label_metrics
+from zoo.trust.conformal import least_samples
+from zoo.trust.metric_table import METRICS, Metric, find_metrics
+from zoo.trust.outcome import outcome_of
 
 log = logging.getLogger("zoo")
 
+USUAL_LEVEL = 0.9  # of the sets whose coverage is measured where no level is given
 
-class WantedMetrics(NamedTuple):
+
+@dataclass(frozen=True)
+class WantedMetrics:
     """What is measured beside the metrics of the task.
 
     Attributes:
-        metrics: The user's own metrics.
+        metrics: The user's own metrics, and those asked for by name.
         intervals: Share that confidence intervals cover, or None.
         specificity: Specificity at which the sensitivity is wanted, or None.
+        sensitivity: Sensitivity at which the specificity is wanted, or None.
     """
 
     metrics: Mapping[str, Any]
-    intervals: float | None
-    specificity: float | None
+    intervals: float | None = None
+    specificity: float | None = None
+    sensitivity: float | None = None
+
+    def named(self, task: Task) -> dict[str, Metric]:
+        """Return the metrics that are always measured, asked for by name, or given by ``sensitivity``."""
+        found = {name: metric for name, metric in METRICS.get(task.name, {}).items() if name == "ece"}
+        found |= {name: metric for name, metric in self.metrics.items() if isinstance(metric, Metric)}
+        if self.sensitivity is not None:
+            of_task = label_metrics if task.thresholded else class_metrics
+            compute = of_task.specificity_at(self.sensitivity)
+            found["specificity_at_sensitivity"] = Metric("specificity_at_sensitivity", "", compute)
+        return found
 
 
-def wanted_metrics(task: str, metrics: Any, intervals: float | None, specificity: float | None) -> WantedMetrics:
+def wanted_metrics(
+    model: TaskModel, metrics: Any, *, intervals: float | None, specificity: float | None, sensitivity: float | None
+) -> WantedMetrics:
     """Return what is measured, checked against the task.
 
     Raises:
-        OptionError: If a function cannot be used, or the task has no such intervals or no specificity.
+        OptionError: If a metric is unknown or cannot be used, or the task has no such intervals or no specificity.
     """
     faults: list[str] = []
-    own = take_own_parts({"metrics": metrics}, find_task(task), faults)
+    if isinstance(metrics, str | list | tuple | set) and all(isinstance(name, str) for name in metrics):
+        own: Mapping[str, Any] = find_metrics(model.task, metrics, model.num_classes)
+    else:
+        own = take_own_parts({"metrics": metrics}, find_task(model.task), faults).metrics
     if faults:
         raise OptionError(fault_list("these parts cannot be used:", faults))
     if intervals is not None:
-        check_level(task, intervals)
-    if specificity is not None:
-        check_specificity(task, specificity)
-    return WantedMetrics(own.metrics, intervals, specificity)
+        check_level(model.task, intervals)
+    for name, value in (("specificity", specificity), ("sensitivity", sensitivity)):
+        if value is not None:
+            check_specificity(model.task, value, name)
+    return WantedMetrics(own, intervals, specificity, sensitivity)
 
 
-def measure(wanted: WantedMetrics, decoder: Decoder, table: Table, logits: Any, *, turned: bool) -> dict[str, float]:
+def measure(wanted: WantedMetrics, decoder: Decoder, table: Table, outputs: Any, *, turned: bool) -> dict[str, float]:
     """Return all metrics of the samples that were read; ``turned`` means that the first of two classes is the positive one."""
     task, classes, targets = decoder.task, table.classes, np.asarray(table.targets)
+    logits, named = decoder.logits(outputs), wanted.named(task)
+    _warn_of_odd_values(logits, table)
     found = compute_metrics(task, logits, targets, classes, decoder.thresholds)
-    found |= own_metrics(wanted.metrics, task, logits, targets, thresholds=decoder.thresholds)
+    own = {name: function for name, function in wanted.metrics.items() if name not in named}
+    found |= own_metrics(own, task, logits, targets, thresholds=decoder.thresholds)
+    found |= _calibrated_metrics(decoder, outputs, targets)
     if turned:  # metrics above do not depend on the order
         logits, targets, classes = logits[:, ::-1], 1 - targets, classes[::-1]
+    if len(classes) == 2 and (wanted.specificity is not None or wanted.sensitivity is not None):
+        log.info("sensitivity and specificity are those for %r (positive=… names another class)", classes[1])
+    values = {name: metric.value(task, logits, targets, decoder.thresholds) for name, metric in named.items()}
+    if odd := [name for name, value in values.items() if name in wanted.metrics and not np.isfinite(value)]:
+        log.warning("metrics: undefined on these data and left out: %s", ", ".join(odd))
+    found |= {name: value for name, value in values.items() if np.isfinite(value)}
     if wanted.specificity is not None:
-        found |= _sensitivity(task.name, logits, targets, wanted.specificity, classes)
+        value = sensitivity_at_specificity(task.name, logits, targets, wanted.specificity)
+        found |= {} if value is None else {"sensitivity_at_specificity": value}
     if wanted.intervals is not None:
         drawn: dict[str, Any] = {"groups": drawn_groups(table), "level": wanted.intervals, "specificity": wanted.specificity}
+        drawn["more"] = {name: metric for name, metric in named.items() if metric.drawn}
         found |= bootstrap(task.name, logits, targets, thresholds=decoder.thresholds, **drawn)
     return found
 
 
-def _sensitivity(task: str, logits: Any, targets: Any, specificity: float, classes: Sequence[str]) -> dict[str, float]:
-    """Return the sensitivity at a specificity, of two classes for the last one; empty where it is undefined."""
-    if len(classes) == 2:
-        log.info("sensitivity is that for %r (positive=… names another class)", classes[1])
-    value = sensitivity_at_specificity(task, logits, targets, specificity)
-    return {} if value is None else {"sensitivity_at_specificity": value}
+def _warn_of_odd_values(logits: Any, table: Table) -> None:
+    """Warn of samples whose outputs are NaN or infinite, which make most metrics undefined."""
+    if logits.dtype == object:  # words beyond the maximum length have NaN
+        return
+    if odd := int((~np.isfinite(logits)).any(1).sum()):
+        log.warning("%s: the model's outputs for %s of %d are not finite", table.source, count(odd, "sample"), len(logits))
+
+
+def _calibrated_metrics(decoder: Decoder, outputs: Any, targets: npt.NDArray[Any]) -> dict[str, float]:
+    """Return what the calibration of a model was good for: the calibration error without it, coverage and size of its sets."""
+    calibration, task = decoder.calibration, decoder.task
+    if calibration is None:
+        return {}
+    found = {}
+    if "ece" in METRICS[task.name] and np.isfinite(before := METRICS[task.name]["ece"].value(task, outputs, targets)):
+        found["ece_uncalibrated"] = before
+    level = decoder.sets or (USUAL_LEVEL if calibration.labelled >= least_samples(USUAL_LEVEL) else None)
+    logits = decoder.logits(outputs)
+    if level is None or not np.isfinite(logits).all():
+        return found
+    log.info("coverage is that of the prediction sets of level %g", level)
+    return found | calibration.measured(task, outcome_of(task, logits, targets, decoder.thresholds), level)
 
 
 def drawn_groups(table: Table) -> list[str] | None:

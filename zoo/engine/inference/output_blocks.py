@@ -126,6 +126,11 @@ def _computing(model: TaskModel, forward: Function) -> Callable[[BlockSource, ra
     task, of_model = find_task(model.task), forward is model
     words = task.per_token and of_model
     pool = task.pool if of_model else lambda parts: parts.mean(0)  # of the windows of a text
+    if forward == model.outputs_and_features:
+        outputs = model.num_classes
+
+        def pool(parts: Outputs) -> Outputs:
+            return np.concatenate([task.pool(parts[:, :outputs]), parts[:, outputs:].mean(0)])
 
     def compute(block: BlockSource, rows: range, size: int, each: Callable[[int], None]) -> Outputs:
         if block.source is None:

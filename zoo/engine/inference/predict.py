@@ -54,7 +54,7 @@ def _keywords(function: Callable[..., Any]) -> list[str]:
     return [name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
 
 
-def predict(model: TaskModel, inputs: Any, *, thresholds: Wanted | None = None, **options: Any) -> list[Any]:
+def predict(model: TaskModel, inputs: Any, *, thresholds: Wanted | None = None, sets: float | None = None, **options: Any) -> list[Any]:
     """Return the prediction for each input, in order; None for one that was skipped.
 
     A label (its index where the model has no labels), a tuple of the labels above their thresholds, or a number (a tuple where the
@@ -66,11 +66,13 @@ def predict(model: TaskModel, inputs: Any, *, thresholds: Wanted | None = None, 
         inputs: As for ``predict_proba``.
         thresholds: Multi-label: probability above which labels are predicted, one for all, one per label, or by label; None takes
             those of the model.
+        sets: How often a prediction set is to hold the truth, such as 0.9: gives, instead of a label, a tuple of the labels that belong
+            to the set, the likeliest first; of a regression the two ends of an interval. Needs a model that was calibrated.
         **options: As for ``predict_proba``.
     """
-    decoder = decoder_of(model, thresholds)
+    decoder = decoder_of(model, thresholds, sets=sets)
     found = predict_outputs(model, inputs, model, **options)
-    labels = decoder.decode(found.values)
+    labels = decoder.decode(found.values) if sets is None else decoder.set_labels(found.values)
     return [None if row in found.errors else label for row, label in enumerate(labels)] if found.errors else labels
 
 
@@ -103,6 +105,19 @@ def embed(model: TaskModel, inputs: Any, **options: Any) -> Array:
         known = examples([repr(name) for name in model.inputs.prompts])
         log.warning("%s was trained with prompts; prompt_name= puts one before each text: %s", model.spec.name, known)
     return predict_outputs(model, inputs, model.embed_batch, **options).values
+
+
+def ood_score(model: TaskModel, inputs: Any, **options: Any) -> Array:
+    """Return how unlike the data of its calibration inputs are to a model, float32 ``(n,)``; arguments as in ``predict_proba``.
+
+    The distance of pooled features to their fifth nearest neighbour among the held-out samples, in units of the distance that 95 % of
+    these stay below: above 1 an input is unusual.
+
+    Raises:
+        OptionError: If the model is not calibrated, or on too few samples.
+    """
+    decoder = decoder_of(model, ood=True)
+    return decoder.ood_scores(predict_outputs(model, inputs, decoder.forward(model), **options).values)
 
 
 def predict_outputs(

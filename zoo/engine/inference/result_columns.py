@@ -11,11 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.data.table import Table, names_of
+from zoo.engine.loading.stream import Function
 from zoo.errors import OptionError
+from zoo.models.stale_calibration import current_calibration
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import USUAL, Wanted, check_thresholds, moved
+from zoo.trust.calibrated import Calibration
+from zoo.trust.conformal import check_level
+from zoo.trust.outliers import needs_more
 
 log = logging.getLogger("zoo")
 Array: TypeAlias = "npt.NDArray[Any]"
@@ -46,12 +51,18 @@ class Decoder:
         labels: Names of the classes, or their numbers.
         outputs: Number of outputs.
         thresholds: Probability above which each label is predicted; None for one half.
+        calibration: That of the model, or None.
+        sets: How often a prediction set is to hold the truth, or None for no sets.
+        ood: Whether the outputs have pooled features behind the logits, for scores of outliers.
     """
 
     task: Task
     labels: Sequence[Any]
     outputs: int
     thresholds: tuple[float, ...] | None = None
+    calibration: Calibration | None = None
+    sets: float | None = None
+    ood: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -63,40 +74,85 @@ class Decoder:
         """Whether the task has probabilities."""
         return type(self.task).probabilities is not Task.probabilities
 
-    def decode(self, logits: Array) -> list[Any]:
-        """Return the prediction for each row of logits."""
-        return self.task.decode(moved(logits, self.thresholds), self.labels)
+    def forward(self, model: TaskModel) -> Function:
+        """Return the function of a model that gives the outputs which are decoded."""
+        return model.outputs_and_features if self.ood else model
 
-    def probabilities(self, logits: Array) -> Array:
-        """Return the probabilities for logits, float32; for words an array of arrays.
+    def logits(self, outputs: Array) -> Array:
+        """Return the logits among outputs, divided by the temperature of the calibration."""
+        if outputs.dtype == object:
+            return outputs
+        logits = outputs[:, : self.outputs]
+        return logits if self.calibration is None else self.calibration.logits(logits)
+
+    def decode(self, outputs: Array) -> list[Any]:
+        """Return the prediction for each row of outputs."""
+        return self.task.decode(moved(self.logits(outputs), self.thresholds), self.labels)
+
+    def set_labels(self, outputs: Array) -> list[tuple[Any, ...]]:
+        """Return the classes of each prediction set, the likeliest first; of a regression the two ends of each interval."""
+        assert self.calibration is not None, "sets need a calibration"
+        assert self.sets is not None, "sets have a level"
+        logits = self.logits(outputs).astype(np.float64)
+        if not self.task.has_classes:
+            low, high = self.calibration.intervals(logits, self.sets)
+            pairs = np.stack([low, high], 2).tolist()
+            return [tuple(row[0]) if len(row) == 1 else tuple(map(tuple, row)) for row in pairs]
+        chosen, order = self.calibration.sets(self.task, logits, self.sets), np.argsort(-logits, axis=1, kind="stable")
+        return [tuple(self.labels[int(k)] for k in likely if row[k]) for row, likely in zip(chosen, order, strict=True)]
+
+    def ood_scores(self, outputs: Array) -> Array:
+        """Return how unlike the data of the calibration each row is, float32 ``(n,)``."""
+        assert self.calibration is not None, "scores of outliers need a calibration"
+        return self.calibration.outliers(outputs[:, self.outputs :])
+
+    def probabilities(self, outputs: Array) -> Array:
+        """Return the probabilities for outputs, float32; for words an array of arrays.
 
         Raises:
             OptionError: If the task has none.
         """
+        logits = self.logits(outputs)
         found = self.task.probabilities(logits if logits.dtype == object else logits.astype(np.float64))
         if found is None:
             raise OptionError(f"the task {self.task.name!r} has no probabilities; use predict()")
         return found if found.dtype == object else np.asarray(found, dtype=np.float32)
 
 
-def decoder_of(model: TaskModel, thresholds: Wanted | None = None) -> Decoder:
-    """Return the decoder of a model with its own thresholds, or with those that are given.
+def decoder_of(model: TaskModel, thresholds: Wanted | None = None, *, sets: float | None = None, ood: bool = False) -> Decoder:
+    """Return the decoder of a model with its own calibration and thresholds, or with the thresholds that are given.
+
+    Args:
+        model: The model.
+        thresholds: One for all labels, one per label, or some by label; None takes those of the model.
+        sets: How often a prediction set is to hold the truth; None for no sets.
+        ood: Whether outputs have pooled features behind the logits.
 
     Raises:
-        OptionError: If the thresholds do not fit the model.
+        OptionError: If the thresholds do not fit the model, or it is not calibrated, or on too few samples.
     """
     if model.has_random_head:
         log.warning("%s: the head has the random values of adapt(), so predictions mean nothing; call fit() first", model.spec.name)
     task, labels = find_task(model.task), model.labels or range(model.num_classes)
     own = model.thresholds if task.thresholded else None
     wanted = own if thresholds is None else check_thresholds(task, thresholds, list(map(str, labels)), own)
-    return Decoder(task, labels, model.num_classes, wanted)
+    calibration = current_calibration(model.calibration, model.head)
+    if calibration is None and (sets is not None or ood):
+        asked = "prediction sets (sets)" if sets is not None else "scores of outliers (ood)"
+        remedy = "calibrate it on held-out data first: model.calibrate(data), or: zoo calibrate MODEL DATA"
+        raise OptionError(f"{asked} need a calibration, which the model has not; {remedy}")
+    if sets is not None and calibration is not None:
+        check_level(sets, calibration.labelled)
+    if ood and calibration is not None and calibration.neighbours is None:
+        raise needs_more(calibration.samples)
+    return Decoder(task, labels, model.num_classes, wanted, calibration, sets, ood)
 
 
 def result_columns(decoder: Decoder, table: Table, rows: Sequence[int], logits: Array, errors: Mapping[int, str]) -> Columns:
     """Return one row per sample: ``input``, ``group``, ``truth``, ``prediction``, ``probability_CLASS``, ``error``.
 
-    For words one row per word, with ``row`` and ``word`` in place of ``input``.
+    With prediction sets also ``set``, of a regression ``low`` and ``high``; with scores of outliers ``ood``. For words one row per
+    word, with ``row`` and ``word`` in place of ``input``.
 
     Args:
         decoder: Of the model.
@@ -113,7 +169,7 @@ def result_columns(decoder: Decoder, table: Table, rows: Sequence[int], logits: 
     if table.targets is not None:
         columns |= _truth(decoder, table.targets[np.asarray(rows, dtype=np.int64)])
     good = [place for place, row in enumerate(rows) if row not in errors]
-    columns |= _predictions(decoder, logits, good, len(rows))
+    columns |= _predictions(decoder, logits, good, len(rows)) | _trust(decoder, logits, good, len(rows))
     return columns | {"error": Column("text", [errors.get(row) for row in rows])}
 
 
@@ -140,6 +196,26 @@ def _predictions(decoder: Decoder, logits: Array, good: Sequence[int], count: in
         if good:
             shares[good] = decoder.probabilities(logits[good])
         columns |= _shares(decoder, shares)
+    return columns
+
+
+def _trust(decoder: Decoder, outputs: Array, good: Sequence[int], count: int) -> Columns:
+    """Return the columns of prediction sets and of scores of outliers, where they are wanted."""
+    columns: Columns = {}
+    found: list[Any] = [None] * count
+    if decoder.sets is not None:
+        for place, labels in zip(good, decoder.set_labels(outputs[good]) if good else [], strict=True):
+            found[place] = labels
+        if decoder.task.has_classes:
+            columns["set"] = Column("text", [None if labels is None else label_text(list(labels)) for labels in found])
+        else:
+            for place, name in enumerate(("low", "high")):
+                ends = [None if pair is None else np.atleast_2d(pair)[:, place].tolist() for pair in found]
+                columns |= _numbers(name, ends, decoder.outputs)
+    if decoder.ood:
+        scores = np.full(count, np.nan)
+        scores[good] = decoder.ood_scores(outputs[good])
+        columns["ood"] = Column("number", [None if np.isnan(score) else float(score) for score in scores])
     return columns
 
 

@@ -18,7 +18,7 @@ from zoo.data.open import open_train_valid
 from zoo.data.raw import TEXTUAL
 from zoo.data.sources.image_files import PICTURE_SUFFIXES
 from zoo.data.sources.read import kind_of
-from zoo.data.table import Table, flat_targets
+from zoo.data.table import Table, View, flat_targets, spread_rows
 from zoo.data.unreadable import drop_corrupt
 from zoo.declare import OVERFLOWS, Image, Inputs, Text
 from zoo.engine.loading.class_counts import warn_of_rare_classes
@@ -219,6 +219,27 @@ def check_targets(model: TaskModel, table: Table) -> None:
         raise DataError(f"{found}, the model has num_classes={model.num_classes}; {remedy}")
     if model.labels is not None and table.classes != check_classes(model.labels):
         raise DataError(f"{table.source} has the classes {examples(table.classes, 8)}, the model has {examples(model.labels, 8)}")
+
+
+def table_digest(table: Table) -> str:
+    """Return a digest by which the same labelled data are known again: of their targets and names, or of some of their arrays or images.
+
+    It is empty where the inputs cannot be told apart without decoding them.
+    """
+    held = table.inputs.items if isinstance(table.inputs, View) else table.inputs
+    if not (isinstance(held, list | tuple) or hasattr(held, "__array__")):
+        return ""
+    digest = hashlib.sha256(str((summary(table) or {})["sha256"]).encode())
+    for row in spread_rows(len(table)):
+        item = table.inputs[row]
+        if hasattr(item, "__array__") or hasattr(item, "tobytes"):
+            try:
+                digest.update(np.ascontiguousarray(item).tobytes())
+            except (OSError, TypeError):  # of an image that cannot be decoded, or a tensor that is not in memory
+                return ""
+        elif not isinstance(item, str | os.PathLike | list | tuple):
+            return ""
+    return digest.hexdigest()
 
 
 def summary(table: Table | None) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from zoo.errors import OptionError
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import USUAL
+from zoo.trust.metric_table import Metric, find_metrics
 
 log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]
@@ -31,7 +32,7 @@ class OwnParts:
     Attributes:
         loss: Function of the logits and targets of a batch to one value per sample, with a further argument ``mask`` if it takes
             one; None for a loss by name.
-        metrics: Functions of scikit-learn's form by name, see ``own_metrics``.
+        metrics: Functions of scikit-learn's form by name, see ``own_metrics``, and metrics of ``zoo.trust.metric_table``.
         lower: Names of the metrics whose lowest value is the best.
         augment: Function from a decoded image to another; None for an augmentation by name.
         log_with: Trackers of Accelerate: names or objects.
@@ -39,7 +40,7 @@ class OwnParts:
     """
 
     loss: Callable[..., Any] | None = None
-    metrics: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    metrics: Mapping[str, Callable[..., Any] | Metric] = field(default_factory=dict)
     lower: frozenset[str] = frozenset()
     augment: Callable[[Any], Any] | None = None
     log_with: tuple[Any, ...] = ()
@@ -81,13 +82,11 @@ def take_own_parts(options: dict[str, Any], task: Task, faults: list[str]) -> Ow
                 faults.append(f"{name} is the class {own[name].__name__}; give an object of it, such as {own[name].__name__}(…)")
     if "augment" in own:  # counts as augmentation, and replaces ours
         options["augment"] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0}
-    metrics = options.pop("metrics", None) or {}
-    if not isinstance(metrics, Mapping):
-        faults.append(f"metrics is {type(metrics).__name__}; give a mapping from a name to a function, such as {{'kappa': f}}")
-        metrics = {}
+    metrics, named = _named_metrics(options.pop("metrics", None) or {}, task, faults)
     if metrics and task.per_token:
         faults.append(f"metrics: they are for tasks with one target per sample, and {task.name!r} has several")
-    functions, lower = {}, set()
+    functions: dict[str, Any] = dict(named)
+    lower = {name for name, metric in named.items() if metric.lower}
     for name, value in metrics.items():
         function, best = value if isinstance(value, tuple) and len(value) == 2 else (value, _direction(value))
         if not callable(function) or best not in BEST:
@@ -105,12 +104,27 @@ def take_own_parts(options: dict[str, Any], task: Task, faults: list[str]) -> Ow
     return OwnParts(metrics=functions, lower=frozenset(lower), log_with=log_with, on_epoch=on_epoch, **own)
 
 
+def _named_metrics(metrics: Any, task: Task, faults: list[str]) -> tuple[Mapping[str, Any], dict[str, Metric]]:
+    """Return the functions among the wanted metrics, and those that are given by name."""
+    if isinstance(metrics, Mapping):
+        return metrics, {}
+    if not (isinstance(metrics, str | list | tuple | set) and all(isinstance(name, str) for name in metrics)):
+        kind = type(metrics).__name__
+        faults.append(f"metrics is {kind}; give names, such as ['mcc'], or a mapping from a name to a function, such as {{'kappa': f}}")
+        return {}, {}
+    try:
+        return {}, find_metrics(task.name, metrics)
+    except OptionError as error:
+        faults.append(str(error))
+        return {}, {}
+
+
 def _parameters(part: Any) -> list[Any]:
     return list(part.parameters()) if callable(getattr(part, "parameters", None)) and not inspect.isclass(part) else []
 
 
 def own_metrics(
-    metrics: Mapping[str, Callable[..., Any]],
+    metrics: Mapping[str, Callable[..., Any] | Metric],
     task: Task,
     logits: Array,
     targets: Array,
@@ -137,6 +151,9 @@ def own_metrics(
     """
     values: dict[str, float] = {}
     for name, function in metrics.items():
+        if isinstance(function, Metric):
+            values[name] = function.value(task, logits, targets, thresholds)
+            continue
         errors: list[Exception] = []
         forms = _forms(task, logits, thresholds)
         for form in forms if _is_of_scikit_learn(function) else forms[:1]:

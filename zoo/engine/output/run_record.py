@@ -27,6 +27,8 @@ def run_record(model: TaskModel, table: Table, decoder: Decoder, options: Infere
     where = choose_device(options.device)
     used = {name: value for name, value in asdict(options).items() if name in USED}
     used |= {"device": where.type, "precision": choose_precision(options.precision, where), "thresholds": decoder.thresholds}
+    calibration = decoder.calibration
+    used |= {"sets": decoder.sets, "ood": decoder.ood, "calibration": calibration and calibration.fields()}
     used["prompt"] = model.inputs.prompts[options.prompt_name] if isinstance(model.inputs, Text) and options.prompt_name else None
     inputs, files = _digests(table)
     return {

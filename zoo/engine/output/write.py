@@ -23,7 +23,7 @@ from zoo.engine.output.formats import check_suffix, to_arrow
 from zoo.engine.output.parts import PartFolder
 from zoo.engine.output.run_record import run_record
 from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
-from zoo.errors import InterruptedRunError, OutputExistsError, OutputPermissionError, ZooError
+from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, OutputPermissionError, ZooError
 from zoo.models.task_model import TaskModel
 from zoo.tasks.thresholds import Wanted
 from zoo.util.extras import require_extra
@@ -63,6 +63,8 @@ def write_results(
     columns: Mapping[str, str] = _NONE,
     root: str | PathLike[str] | None = None,
     thresholds: Wanted | None = None,
+    sets: float | None = None,
+    ood: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     **options: Any,
@@ -81,6 +83,8 @@ def write_results(
         columns: As for ``predict``.
         root: As for ``predict``.
         thresholds: As for ``predict``.
+        sets: As for ``predict``: a column ``set``, of a regression ``low`` and ``high``.
+        ood: Whether predictions have a column ``ood``, see ``ood_score``.
         overwrite: Replace a file, once the new one is whole, and drop the parts of a run that was cut off.
         resume: Go on with a run that was cut off; where there is none, begin.
         **options: Fields of ``InferenceOptions``.
@@ -94,7 +98,9 @@ def write_results(
     """
     require_extra("tables", f"writing {str(out)!r}")
     chosen, parts = InferenceOptions(**options), PartFolder(check_suffix(Path(out), SUFFIXES[what]))
-    decoder = decoder_of(model, thresholds)
+    if what == "features" and (sets is not None or ood):
+        raise OptionError("sets and ood are for predictions, not for features")
+    decoder = decoder_of(model, thresholds, sets=sets, ood=ood)
     with joined(chosen.device, TIMEOUT) as ranks, stop_signals() as stop:
         with ranks.together():
             table = opened(model, inputs, chosen, split=split, columns=columns, root=root)
@@ -137,7 +143,7 @@ def _write(
     with _telling_what_is_done(parts, len(table), stop, ranks):
         with ranks.together():
             if mine:
-                forward = model if what == "predictions" else model.embed_batch
+                forward = decoder.forward(model) if what == "predictions" else model.embed_batch
                 long = run_blocks(model, table, forward, options, each=each, blocks=mine, poll=poll)
         with ranks.together():
             skipped = _join(table, parts, blocks, skip=options.skip) if ranks.main else 0

@@ -16,7 +16,7 @@ from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.distributed.sharding import check_shardable, trained_model
 from zoo.engine.loading.class_counts import monitor_of
-from zoo.engine.loading.sources import check_tables, inputs_in_use, summary
+from zoo.engine.loading.sources import check_tables, inputs_in_use, summary, table_digest
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.begun import as_begun, option_differences
 from zoo.engine.options.config import sized_for
@@ -207,6 +207,9 @@ def _train(
 ) -> Run:
     """Train on the accelerator's device, then move the model back."""
     model, config = job.model, job.config
+    if model.calibration is not None:
+        log.info("the calibration of the model is dropped, as its values change; calibrate it again afterwards")
+        model.calibration = None
     with prepared(model, config, accelerator) as (layout, penalties):
         half = accelerator.mixed_precision != "no"
         with trained_model(model, config, ranks, accelerator.device, half=half) as trained:
@@ -227,6 +230,7 @@ def _train(
                 log.info("labels are predicted above 0.5: no validation data or solved head could choose thresholds")
         learned = not kept_before_tuning(training.state.history, training.best)
         switch_off(model, config, folder if ranks.main else None, learned=learned)
+        model.trained_on = tuple(dict.fromkeys((*model.trained_on, *filter(None, [table_digest(tables[0])]))))
     return _finish(model, training, folder, record)
 
 

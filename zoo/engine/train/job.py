@@ -110,7 +110,7 @@ def resolve_job(
         options,
         task=model.task,
         check_optimizer=check_optimizer,
-        metrics=[str(name) for name in metrics] if isinstance(metrics, Mapping) else (),
+        metrics=[str(name) for name in (metrics if isinstance(metrics, Mapping) else own.metrics)],
         faults=faults,
     )
     opening = partial(open_for_fit, model, train, valid, config)

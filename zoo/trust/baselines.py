@@ -1,0 +1,61 @@
+"""What an answer costs nothing: metrics of always giving the same answer, and of guessing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from zoo.tasks.multi_label import MultiLabel
+from zoo.tasks.regression import Regression
+from zoo.tasks.single_label import SingleLabel
+from zoo.tasks.task import Task
+from zoo.trust.metric_table import Metric
+from zoo.trust.outcome import Array
+
+GUESSES = 20  # draws whose mean is the figure of guessing
+_CELLS = 4_000_000  # values of all draws
+
+
+def baselines(task: Task, targets: Array, classes: tuple[str, ...], outputs: int, more: dict[str, Metric]) -> dict[str, dict[str, float]]:
+    """Return the metrics of the ``prior`` and of ``random`` answers; empty for a task that has none.
+
+    The prior gives each sample the frequencies of the classes among these very targets, so it names the most frequent class; of
+    labels the frequency of each; of numbers their mean. Random answers are uniform scores, the mean of several draws; of numbers
+    the target of another sample.
+
+    Args:
+        task: The task.
+        targets: Of the samples that are measured.
+        classes: Names of the classes.
+        outputs: Number of outputs.
+        more: Metrics beside those of the task.
+    """
+    if not isinstance(task, SingleLabel | MultiLabel | Regression) or not len(targets):
+        return {}
+    rng = np.random.default_rng(0)
+    draws = int(np.clip(_CELLS // (len(targets) * outputs), 1, GUESSES))
+    guesses = [_measured(task, _guess(task, targets, outputs, rng), targets, classes, more) for _ in range(draws)]
+    random = {name: float(np.mean([guess[name] for guess in guesses])) for name in guesses[0] if all(name in guess for guess in guesses)}
+    return {"prior": _measured(task, _prior(task, targets, outputs), targets, classes, more), "random": random}
+
+
+def _measured(task: Task, logits: Array, targets: Array, classes: tuple[str, ...], more: dict[str, Metric]) -> dict[str, float]:
+    found = task.metrics(logits, targets, classes) | {name: metric.value(task, logits, targets) for name, metric in more.items()}
+    return {name: value for name, value in found.items() if np.isfinite(value) and name != "majority"}
+
+
+def _prior(task: Task, targets: Array, outputs: int) -> Array:
+    if not task.has_classes:
+        return np.tile(np.asarray(targets, dtype=np.float64).reshape(len(targets), outputs).mean(0), (len(targets), 1))
+    if task.thresholded:
+        known = ~np.isnan(targets)
+        shares = np.clip(np.where(known, targets, 0).sum(0) / np.maximum(known.sum(0), 1), 1e-6, 1 - 1e-6)
+        return np.tile(np.log(shares / (1 - shares)), (len(targets), 1))
+    shares = np.bincount(targets, minlength=outputs) / len(targets)
+    return np.tile(np.log(np.maximum(shares, 1e-12)), (len(targets), 1))
+
+
+def _guess(task: Task, targets: Array, outputs: int, rng: np.random.Generator) -> Array:
+    if not task.has_classes:
+        return rng.permutation(np.asarray(targets, dtype=np.float64).reshape(len(targets), outputs))
+    shares = rng.random((len(targets), outputs))
+    return np.log(shares / (1 - shares)) if task.thresholded else np.log(shares)
