@@ -68,7 +68,9 @@ def test_a_saved_ensemble_opens_as_one_model(tmp_path: Path, capsys: pytest.Capt
 
 def test_what_an_ensemble_cannot_do_is_said() -> None:
     ensemble = Ensemble(members())
-    for call in (lambda: ensemble.fit((PIXELS, LABELS)), lambda: ensemble.plan((PIXELS, LABELS)), lambda: ensemble.freeze(1)):
+    data = (PIXELS, LABELS)
+    calls = (lambda: ensemble.fit(data), lambda: ensemble.plan(data), lambda: ensemble.calibrate(data), lambda: ensemble.freeze(1))
+    for call in calls:
         with pytest.raises(OptionError, match="ensemble"):
             call()
     with pytest.raises(OptionError, match="two models or more, and 1"):

@@ -54,7 +54,8 @@ def test_what_was_cut_is_counted_everywhere(tmp_path: Path, caplog: pytest.LogCa
     for use in (net.predict, net.predict_proba, net.embed, lambda texts: net.evaluate((texts, ["cat", "dog"] * 2))):
         caplog.clear()
         use(data)
-        assert [told in record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [True]
+        warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        assert [told in warning for warning in warnings if "random values" not in warning] == [True]
     caplog.clear()
     net.fit((data * 3, ["cat", "dog"] * 6), sentences(8), recipe="linear-probe", epochs=1, out=tmp_path / "run", quiet=True)
     assert "6 texts of 12 cut to 24 tokens, which loses 46% of their tokens" in caplog.text

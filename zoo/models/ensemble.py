@@ -24,8 +24,9 @@ Array = npt.NDArray[Any]
 class Ensemble(TaskModel):
     """Models of one task with the same classes and inputs.
 
-    ``evaluate``, ``predict``, ``predict_proba``, ``embed`` and their forms that write files work, and ``save``. What trains or
-    looks into a network (``fit``, ``plan``, ``freeze``, ``groups``, ``backbone``, ``head``) does not; take it of a member.
+    ``evaluate``, ``predict``, ``predict_proba``, ``embed`` and their forms that write files work, and ``save``. What trains,
+    calibrates or looks into a network (``fit``, ``plan``, ``calibrate``, ``freeze``, ``groups``, ``backbone``, ``head``) does not; take it
+    of a member.
 
     Args:
         models: The members; they are not copied.
@@ -47,11 +48,18 @@ class Ensemble(TaskModel):
         self.thresholds = tuple(np.mean(chosen, axis=0).tolist()) if chosen else None
         self.head_name, self.head_options, self.plugin = first.head_name, dict(first.head_options), first.plugin
         self.pretrained, self.lora, self.frozen, self.trains, self.freeze_bn = first.pretrained, None, 0, "all", False
+        self.calibration = None  # one of a member is of that member's outputs
+        self.trained_on = tuple(dict.fromkeys(digest for model in models for digest in model.trained_on))
 
     @property
     def models(self) -> list[TaskModel]:
         """The members as a list."""
         return [member for member in self.members if isinstance(member, TaskModel)]
+
+    @property
+    def has_random_head(self) -> bool:
+        """Whether a member's head still has the values that ``adapt`` drew."""
+        return any(member.has_random_head for member in self.models)
 
     def forward(self, x: ModelInputs) -> Tensor:
         """Return logits whose probabilities are the mean of the members'; for a regression the mean of their outputs."""
@@ -75,6 +83,10 @@ class Ensemble(TaskModel):
     def plan(self, *_data: Any, **_options: Any) -> NoReturn:
         """Raise, as an ensemble does not train."""
         self._refuse("plan")
+
+    def calibrate(self, data: Any, **_options: Any) -> NoReturn:
+        """Raise, as only a single model is calibrated."""
+        self._refuse("calibrate")
 
     def freeze(self, upto: int | str) -> NoReturn:
         """Raise, as an ensemble does not train."""

@@ -208,14 +208,14 @@ def test_an_interrupted_check_ends_with_130_and_goes_on(folder: Path, tmp_path: 
     code = "import sys; from zoo.cli import main; main(sys.argv[1:])"
     words = ["data", "check", str(folder), "--out", str(tmp_path / "out"), "--skip", "labels,drift,shortcuts"]
     command = [sys.executable, "-c", code, *words]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("reading: 512"):
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.stderr.read()
-    assert process.wait(60) == 130, rest
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("reading: 512"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130, rest
     assert "the same command goes on" in rest
     assert not (tmp_path / "out" / "check.json").exists()
     assert list((tmp_path / "out" / "cache").glob("*.npz"))

@@ -30,7 +30,7 @@ def warn_of_pixels(table: Table, channels: int) -> None:
         table: The rows; only files are looked at.
         channels: Channels of the model's input.
     """
-    if table.reads != "image" or channels not in PICTURE_CHANNELS:
+    if table.reads != "image" or channels not in PICTURE_CHANNELS or not isinstance(table.inputs, list):
         return
     paths = [item for item in sample_inputs(table, only_if=lambda first: isinstance(first, str)) if isinstance(item, str)]
     if see_through := _named(paths, _has_alpha):

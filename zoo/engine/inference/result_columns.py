@@ -136,7 +136,7 @@ def decoder_of(model: TaskModel, thresholds: Wanted | None = None, *, sets: floa
     task, labels = find_task(model.task), model.labels or range(model.num_classes)
     own = model.thresholds if task.thresholded else None
     wanted = own if thresholds is None else check_thresholds(task, thresholds, list(map(str, labels)), own)
-    calibration = current_calibration(model.calibration, model.head)
+    calibration = model.calibration and current_calibration(model.calibration, model.head)
     if calibration is None and (sets is not None or ood):
         asked = "prediction sets (sets)" if sets is not None else "scores of outliers (ood)"
         remedy = "calibrate it on held-out data first: model.calibrate(data), or: zoo calibrate MODEL DATA"
