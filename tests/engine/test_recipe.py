@@ -77,7 +77,7 @@ def test_a_phase_with_faults_names_all_of_them() -> None:
 
 def test_the_default_depends_on_the_task() -> None:
     assert default_recipe("single-label") is RECIPES["layer-decay"]
-    assert default_recipe("token-classification").name == "full"
+    assert default_recipe("token-classification").name == "layer-decay"
     assert phase_epochs(RECIPES["layer-decay"]) == [7, 3]
 
 

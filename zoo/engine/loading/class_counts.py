@@ -61,7 +61,8 @@ def monitor_of(task: Task, train: Table, valid: Table | None) -> str | None:
     """
     if valid is None or task.per_token or train.targets is None:
         return None
-    medical = train.reads == "volume" or (len(train) > 0 and str(train.inputs[0]).lower().endswith(MEDICAL))
+    files = train.inputs if isinstance(train.inputs, list) else []  # a dataset is not read before the run
+    medical = train.reads == "volume" or any(str(name).lower().endswith(MEDICAL) for name in files[:1])
     found = task.default_monitor(np.asarray(train.targets), medical=medical)
     if found == task.monitors[0] or len([number for number in valid.counts().values() if number]) < 2:
         return None
