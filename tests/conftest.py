@@ -114,6 +114,7 @@ def toys() -> Iterator[Registry]:
 
 @pytest.fixture
 def only_reads_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that count reads of samples: leave out the few by which a table is judged before the run."""
+    """For tests that count reads of samples: leave out those by which a table and its augmentation are judged."""
     monkeypatch.setattr("zoo.data.images.float_tensors.sample_inputs", lambda table, **_: [])
     monkeypatch.setattr("zoo.engine.train.trainer.is_nondeterministic", lambda table: False)
+    monkeypatch.setattr("zoo.engine.train.trainer.suits_augmentation", lambda *_: True)

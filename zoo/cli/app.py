@@ -17,20 +17,17 @@ from typing import NoReturn
 from zoo.cli.commands import (
     calibrating,
     checking,
-    crossval,
     doctor,
     evaluating,
     files,
     listing,
-    merge,
     new_plugin,
     planning,
     plugins,
-    ranking,
     training,
-    tune,
     using,
 )
+from zoo.cli.commands.selecting import crossval, merge, ranking, tune
 from zoo.cli.output import Output
 from zoo.cli.parser import Parser, global_options
 from zoo.errors import InterruptedRunError, OptionError, PluginError, ZooError, count, fault_list

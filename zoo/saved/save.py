@@ -14,7 +14,6 @@ from typing import Any
 
 from zoo.declare import Text
 from zoo.errors import DiskFullError, OutputExistsError, OutputPermissionError, SavedModelError
-from zoo.models.stale_calibration import current_calibration
 from zoo.models.task_model import TaskModel
 from zoo.plugins.loader import describe as describe_error
 from zoo.plugins.loader import load_function
@@ -22,6 +21,7 @@ from zoo.saved.calibration import write_calibration
 from zoo.saved.declaration import root_of
 from zoo.saved.metadata import describe, model_card, preprocessor
 from zoo.saved.tensors import file_name
+from zoo.trust.stale_calibration import current_calibration
 from zoo.util.atomic_write import write_json, write_text
 from zoo.util.file_digest import file_digest
 from zoo.weights.load import write

@@ -11,7 +11,7 @@ from PIL import Image
 import zoo
 from tests.engine.tiny import images
 from zoo.cli.app import main
-from zoo.cli.commands.tune import _without, searched
+from zoo.cli.commands.selecting.tune import _without, searched
 from zoo.errors import OptionError
 
 pytest.importorskip("optuna")

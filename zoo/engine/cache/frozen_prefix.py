@@ -104,6 +104,10 @@ class FrozenPrefix:
             self._features[table] = [self._pooled(kind, view) for view, kind in enumerate(_kinds(table, views))]
         return self._features[table]
 
+    def augmented_features(self, table: str, views: int) -> list[Tensor]:
+        """Return the pooled features of augmented views of a table."""
+        return [self._pooled(Kind(table, augmented=True), view) for view in range(1, views + 1)]
+
     def words(self, table: str) -> tuple[Tensor, Table]:
         """Return the features of the words of a table that the loss counts, computed in one pass, and the table of these words."""
         samples = self._loaders.fresh(Kind(table)).samples

@@ -49,6 +49,7 @@ class PhaseData:
         loaders: The loaders of all tables; to be closed at the end of the run.
         passes: Runs passes without gradients.
         prefix: Stored outputs of the frozen prefix.
+        augments: Whether the samples of augmented epochs are augmented.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class PhaseData:
         lasting: bool = False,
     ) -> None:
         self._model, self._sources, self._context, self._frozen = model, sources, context, frozen or {}
-        self._steady = steady
+        self._steady, self.augments = steady, True
         self._valid_names = {name: name if name not in sources else f"{name} (validation)" for name in valid}
         tables = {name: source.table for name, source in sources.items()}
         tables |= {self._valid_names[name]: table for name, table in valid.items()}
@@ -136,7 +137,7 @@ class PhaseData:
             return activations.batches
         if epoch.cached and views > 1:
             return lambda order, position: self._fixed_view(name, view, order, position)
-        return self.loaders.lasting(Kind(name, epoch.augment, view)).batches
+        return self.loaders.lasting(Kind(name, epoch.augment and self.augments, view)).batches
 
     def _fixed_view(self, name: str, view: int, order: Sequence[Indices], position: int) -> Iterable[Batch]:
         """Yield batches of the views that were to be stored: the training data must not depend on whether there is room for them."""

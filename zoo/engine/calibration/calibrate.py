@@ -17,13 +17,13 @@ from zoo.engine.inference.all_outputs import run_whole
 from zoo.engine.inference.inference_options import InferenceOptions, inputs_in_use
 from zoo.engine.loading.sources import channels_of, check_targets, reads, table_digest
 from zoo.errors import DataError, OptionError, count
-from zoo.models.stale_calibration import head_digest
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.trust.calibrated import Calibration, calibrated
 from zoo.trust.calibration import tempered_threshold
 from zoo.trust.metric_table import METRICS
+from zoo.trust.stale_calibration import head_digest
 
 log = logging.getLogger("zoo")
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from zoo.data.table import Table, names_of
 from zoo.engine.loading.stream import Function
 from zoo.errors import OptionError
-from zoo.models.stale_calibration import current_calibration
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
@@ -21,6 +20,7 @@ from zoo.tasks.thresholds import USUAL, Wanted, check_thresholds, moved
 from zoo.trust.calibrated import Calibration
 from zoo.trust.conformal import check_level
 from zoo.trust.outliers import needs_more
+from zoo.trust.stale_calibration import current_calibration
 
 log = logging.getLogger("zoo")
 Array: TypeAlias = "npt.NDArray[Any]"

@@ -17,6 +17,7 @@ from zoo.errors import did_you_mean
 AUGMENTS: Mapping[str, Mapping[str, Any] | None] = MappingProxyType(
     {
         "none": None,
+        "auto": MappingProxyType({}),  # light, unless the solved head is worse with augmented views
         "light": MappingProxyType({}),
         "strong": MappingProxyType({"rand_augment": 9, "erase": 0.25, "mixup": 0.2, "cutmix": 1.0}),
     }

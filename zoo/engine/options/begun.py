@@ -22,6 +22,14 @@ def as_begun(config: Config, theirs: Mapping[str, Any], task: str = "single-labe
         theirs: That of the run, as ``to_dict`` of its version gave it.
         task: Name of the task.
     """
+    found = _with_recipe(config, theirs, task)
+    if theirs["recipe"]["augment"] == "light" and found.recipe.augment == "auto":  # versions that augmented unasked
+        found = found.model_copy(update={"recipe": replace(found.recipe, augment="light"), "judge_augment": False})
+    return found
+
+
+def _with_recipe(config: Config, theirs: Mapping[str, Any], task: str) -> Config:
+    """Return the configuration with the monitor, phases and sizes of the run."""
     recorded = theirs["recipe"]
     if config.monitor is None and theirs.get("monitor") in find_task(task).monitors:
         config = config.model_copy(update={"monitor": theirs["monitor"]})

@@ -214,6 +214,7 @@ class Config(BaseModel):
         ),
     ] = None
     augment: Annotated[dict[str, Any] | None, Option("see [below](#augmentation)", "of the recipe")] = None
+    judge_augment: bool = False
     columns: Annotated[
         dict[str, Annotated[Any, BeforeValidator(column_named)]],
         Option(
@@ -338,7 +339,7 @@ DECLARED: Mapping[str, Option] = MappingProxyType(
     {
         name: next(one for one in field.metadata if isinstance(one, Option))
         for name, field in Config.model_fields.items()
-        if name != "recipe"
+        if name not in ("recipe", "judge_augment")
     }
 )
 OPTIONS = tuple(sorted({*DECLARED, *SWITCHES}))

@@ -94,7 +94,7 @@ class Recipe:
         batch_size: Samples of a batch; None takes ``batch_size_for`` the number of samples.
         warmup: Share of each phase's steps over which the rate rises. Left at its default, it is 0.3 with ``one-cycle``.
         label_smoothing: In [0, 1).
-        augment: ``none``, ``light`` or ``strong``.
+        augment: ``none``, ``auto``, ``light`` or ``strong``.
         freeze_bn: Whether BatchNorm statistics of a pretrained backbone stay fixed in the groups that train.
         optimizer: One of torch's or timm's optimizers, by name.
         schedule: One of ``SCHEDULES``.
@@ -119,7 +119,7 @@ class Recipe:
     batch_size: int | None = None
     warmup: float = 0.1
     label_smoothing: float = 0.0
-    augment: str = "light"
+    augment: str = "auto"
     freeze_bn: bool = False
     optimizer: str = "adamw"
     schedule: str = "cosine"

@@ -88,6 +88,7 @@ def resolve(
     values |= {name: value for name, value in given.items() if name in Config.model_fields}
     _apply_optimizer_defaults(values, given, chosen)
     values["augment"] = resolve_augment(given.get("augment", chosen.augment), {key: given[key] for key in SWITCHES if key in given}, faults)
+    values["judge_augment"] = given.get("augment", chosen.augment) == "auto" and not any(key in given for key in SWITCHES)
     try:
         config = Config(recipe=chosen, **values)
     except ValidationError as error:

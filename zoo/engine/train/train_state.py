@@ -40,6 +40,7 @@ class TrainState:
         history: One record per finished epoch.
         micro_batches: Micro-batches per batch; more than one after memory ran out.
         pass_divisor: ``Passes.divisor`` at the start of the phase.
+        augments: False once augmentation was found not to suit the data.
     """
 
     ranks: Ranks
@@ -52,6 +53,7 @@ class TrainState:
     history: list[dict[str, Any]] = field(default_factory=list)
     micro_batches: int = 1
     pass_divisor: int = 1
+    augments: bool = True
 
     def next_epoch(self, position: int) -> None:
         """Move to the start of another epoch."""
@@ -62,7 +64,7 @@ class TrainState:
         """Return the position of the run; the sum of the losses is that of all ranks."""
         total = self.ranks.fill(np.array([float(self.loss_sum)]))
         plain = {key: getattr(self, name) for name, key in _KEYS.items()}
-        return plain | {"loss_sum": float(total[0]), "threads": torch.get_num_threads()}
+        return plain | {"loss_sum": float(total[0]), "threads": torch.get_num_threads(), "augments": self.augments}
 
     def load_state_dict(self, saved: Mapping[str, Any], /) -> None:
         """Take over what ``state_dict`` returned, in place."""
@@ -78,6 +80,7 @@ class TrainState:
                 raise TypeError(f"{key} is {saved[key]!r}")
             setattr(self, name, saved[key])
         self.loss_sum = float(saved["loss_sum"]) if self.ranks.main else 0.0
+        self.augments = bool(saved.get("augments", True))  # earlier versions always augmented
 
 
 # Names in a checkpoint by attribute; "split" and "passes" are those of zoo 0.1.0.

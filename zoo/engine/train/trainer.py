@@ -33,6 +33,7 @@ from zoo.engine.runtime.progress import time_left
 from zoo.engine.runtime.signals import StopFlag, Stopped, interrupted
 from zoo.engine.train.auto_tune import AutoTune
 from zoo.engine.train.finalize import Finalizer
+from zoo.engine.train.judge_augmentation import suits_augmentation
 from zoo.engine.train.objective import Objective, checked_metrics, run_cache_obstacle
 from zoo.engine.train.optimizer_step import Stepper
 from zoo.engine.train.run_parts import RunParts
@@ -139,6 +140,7 @@ class Training:
             if at_start:
                 state.pass_divisor = max(state.pass_divisor, state.micro_batches)
             self.data.passes.divisor = max(self.data.passes.divisor, state.pass_divisor)
+            self.data.augments = state.augments
             with context.ranks.together():
                 streams = self.data.train(epoch)
             if at_start:  # so that a resumed run stores outputs in batches of the same size
@@ -181,11 +183,13 @@ class Training:
         with context.ranks.together():
             features, table = self.data.head_inputs(name)
             found = objective.solve(features, table, device=context.device, seed=context.config.seed, poll=context.poll)
-        solved = found.of_first(context.ranks)
+            suits = suits_augmentation(objective, self.data, context, self.parts.epochs, features, table)
+        solved, augments = found.of_first(context.ranks), context.ranks.gather(suits)
         weight = objective.weight({name: Batch(features, targets_of(table).to(context.device), [*range(len(table))])})
         with self._writer.updating():
             solved.copy_to(self.model.head)
             state.seen = len(source.table)
+            state.augments = augments[0]
             state.loss_sum = solved.loss / float(weight) * state.seen if context.ranks.main else 0.0
         return float(solved.penalty)
 
