@@ -36,6 +36,24 @@ def test_the_probabilities_of_an_ensemble_are_the_mean_of_its_members(task: str)
     assert Ensemble(each).predict_proba(PIXELS) == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.mark.parametrize("task", ["single-label", "multi-label"])
+def test_calibrated_members_count_with_their_temperatures_and_thresholds(task: str) -> None:
+    each = members(2, task=task)
+    for seed, one in enumerate(each):
+        one.calibrate((images(36, seed=seed)[0], _labels(task, 36)))
+    assert len({one.calibration.temperature for one in each}) == 2
+    wanted = np.mean([one.predict_proba(PIXELS) for one in each], axis=0)
+    ensemble = Ensemble(each)
+    assert ensemble.predict_proba(PIXELS) == pytest.approx(wanted, abs=1e-6)
+    if task == "multi-label":
+        assert ensemble.thresholds is None or ensemble.thresholds == pytest.approx(np.mean([one.thresholds for one in each], axis=0))
+
+
+def _labels(task: str, count: int) -> Any:
+    names = images(count)[1]
+    return names if task == "single-label" else [[name] for name in names]
+
+
 def test_the_outputs_of_a_regression_are_averaged() -> None:
     each = [model(1, task="regression", seed=seed) for seed in range(2)]
     for seed, one in enumerate(each):

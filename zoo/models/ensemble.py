@@ -17,6 +17,7 @@ from zoo.declare import Text
 from zoo.errors import OptionError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
+from zoo.trust.stale_calibration import current_calibration
 
 Array = npt.NDArray[Any]
 
@@ -44,11 +45,12 @@ class Ensemble(TaskModel):
         self.members = nn.ModuleList(models)
         self.spec, self.inputs, self.task = first.spec, first.inputs, first.task
         self.num_classes, self.labels = first.num_classes, first.labels
-        chosen = [model.thresholds for model in models if model.thresholds is not None]
-        self.thresholds = tuple(np.mean(chosen, axis=0).tolist()) if chosen else None
+        self.thresholds = mean_thresholds([model.thresholds for model in models])
         self.head_name, self.head_options, self.plugin = first.head_name, dict(first.head_options), first.plugin
         self.pretrained, self.lora, self.frozen, self.trains, self.freeze_bn = first.pretrained, None, 0, "all", False
-        self.calibration = None  # one of a member is of that member's outputs
+        self.calibration = None
+        calibrations = [model.calibration and current_calibration(model.calibration, model.head) for model in models]
+        self._temperatures = [1.0 if found is None else found.temperature for found in calibrations]
         self.trained_on = tuple(dict.fromkeys(digest for model in models for digest in model.trained_on))
 
     @property
@@ -63,7 +65,7 @@ class Ensemble(TaskModel):
 
     def forward(self, x: ModelInputs) -> Tensor:
         """Return logits whose probabilities are the mean of the members'; for a regression the mean of their outputs."""
-        outputs = torch.stack([member(x).float() for member in self.models])
+        outputs = torch.stack([member(x).float() / each for member, each in zip(self.models, self._temperatures, strict=True)])
         pooled = mean_outputs(self.task, list(outputs.detach().cpu().numpy()))
         return torch.from_numpy(pooled).to(outputs.device)
 
@@ -106,6 +108,12 @@ class Ensemble(TaskModel):
         raise OptionError(
             f"an ensemble has no {what}(); it is used as it is. Take one of its {len(self.members)} members: model.members[0]"
         )
+
+
+def mean_thresholds(thresholds: Sequence[tuple[float, ...] | None]) -> tuple[float, ...] | None:
+    """Return the mean of the thresholds of several models, of those that have some; None if none has."""
+    chosen = [each for each in thresholds if each is not None]
+    return tuple(np.mean(chosen, axis=0).tolist()) if chosen else None
 
 
 def mean_outputs(task: str, outputs: Sequence[Array]) -> Array:

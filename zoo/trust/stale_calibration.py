@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from zoo.trust.calibrated import Calibration
+
+if TYPE_CHECKING:
+    from torch import nn
 
 log = logging.getLogger("zoo")
 
 
 def head_digest(head: nn.Module) -> str:
     """Return a sha256 of the values of a head."""
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in head.state_dict().items():
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())

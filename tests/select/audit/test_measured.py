@@ -56,8 +56,20 @@ def test_neighbours_found_in_blocks_are_those_of_the_whole_matrix(monkeypatch: p
     near = [(row, int(other)) for row in range(50) for other in np.argsort(-whole[row])[:2] if whole[row, other] > 0.5]
     wanted = {(min(pair), max(pair)) for pair in near}
     monkeypatch.setattr("zoo.select.audit.near.BLOCK", 7)
-    found = nearest_pairs([vectors], least=0.5, most=2, poll=lambda: None)
+    found = nearest_pairs([vectors], np.zeros(50), least=0.5, most=2, poll=lambda: None)
     assert {pair[:2] for pair in found} == wanted
+
+
+def test_a_burst_of_like_images_in_two_splits_is_found_across_them() -> None:
+    source = np.random.default_rng(0)
+    scene = source.normal(size=64)
+    burst = unit_rows(np.stack([scene + 0.1 * source.normal(size=64) for _ in range(10)]))
+    for row in range(1, 5):  # within a split even more alike
+        burst[row] = unit_rows((burst[0] + 0.01 * burst[row])[None])[0]
+        burst[row + 5] = unit_rows((burst[5] + 0.01 * burst[row + 5])[None])[0]
+    splits = np.repeat(["train", "valid"], 5)
+    found = nearest_pairs([burst], splits, least=0.9, poll=lambda: None)
+    assert {one for one, other, _ in found if splits[one] != splits[other]} == set(range(5))
 
 
 def test_texts_that_differ_by_a_word_or_by_punctuation_are_near_duplicates() -> None:

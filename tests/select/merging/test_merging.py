@@ -50,6 +50,18 @@ def test_a_soup_is_the_mean_of_the_runs_that_do_not_harm(runs: list[str], tmp_pa
     assert not told["steps"][-1]["added"]
 
 
+def test_a_soup_knows_all_that_its_runs_were_trained_on_and_has_no_calibration_of_one(runs: list[str], tmp_path: Path) -> None:
+    first = zoo.load(runs[0])
+    first.trained_on = ("other",)
+    first.calibrate(images(36, seed=3))
+    first.save(runs[0], overwrite=True)
+    opened = zoo.select.soup(runs[:2], VALID, out=tmp_path / "soup", metric="loss").model
+    kept = json.loads((tmp_path / "soup" / "soup.json").read_text())["kept"]
+    wanted = {digest for folder in kept for digest in zoo.load(folder).trained_on}
+    assert set(opened.trained_on) == wanted
+    assert opened.calibration is None
+
+
 def test_the_mean_is_that_of_all_and_whole_numbers_are_those_of_the_first() -> None:
     states = [{"w": torch.tensor([float(n)]), "n": torch.tensor(n)} for n in (1, 2, 6)]
     mean = mean_values(mean_values(states[0], 1, states[1]), 2, states[2])

@@ -164,6 +164,10 @@ def test_an_interrupted_ranking_goes_on_where_it_stopped(tmp_path: Path, monkeyp
     assert [row.probe.draws for row in found.rows] == [row.probe.draws for row in ranked(tmp_path, data, out=tmp_path / "whole").rows]
     with pytest.raises(SavedModelError, match="data differs"):
         ranked(tmp_path, pictures(seed=1, samples=66), resume=True)
+    with pytest.raises(SavedModelError, match="data differs"):
+        ranked(tmp_path, pictures(seed=1), resume=True)
+    with pytest.raises(OptionError, match="max_latency_ms 1e-06 ms excludes 2"):
+        ranked(tmp_path, data, resume=True, max_latency_ms=1e-6)
 
 
 def test_limits_say_what_they_exclude_and_the_nearest(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from zoo.engine.options.recipes import RECIPES, default_recipe
@@ -22,9 +24,20 @@ def test_ranges_and_choices_are_read_from_text_and_from_python() -> None:
     assert parse([8, 16]) == Choice((8, 16))
 
 
-@pytest.mark.parametrize("text", ["", "5", "5..1", "0..1,log", "a..b", "8|8", "1..2,linear"])
-def test_what_is_neither_is_refused(text: str) -> None:
-    with pytest.raises(OptionError):
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is neither a range"),
+        ("5", "'5' is neither a range"),
+        ("5..1", "the range 5..1 is empty; the lower end comes first"),
+        ("0..1,log", "starts at or below 0"),
+        ("a..b", "'a..b' is neither a range"),
+        ("8|8", "two different values"),
+        ("1..2,linear", "is neither a range"),
+    ],
+)
+def test_what_is_neither_is_refused(text: str, told: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(told)):
         parse(text)
 
 

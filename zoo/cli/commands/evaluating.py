@@ -103,11 +103,13 @@ def _files(options: argparse.Namespace) -> dict[str, Path]:
     """Return the files to write by what they hold, each checked before anything is computed."""
     for extra, flag in _needed_extras(options):
         require_extra(extra, flag)
-    return {
-        name: claim_file(Path(getattr(options, name)), *suffixes, overwrite=options.overwrite, option=f"--{name}")
-        for name, suffixes in FILES.items()
-        if getattr(options, name) not in (None, TERMINAL)
-    }
+    paths = {name: Path(getattr(options, name)) for name in FILES if getattr(options, name) not in (None, TERMINAL)}
+    flags: dict[Path, list[str]] = {}
+    for name, path in paths.items():
+        flags.setdefault(path.absolute(), []).append(f"--{name}")
+    if twice := [f"{' and '.join(each)} both name {str(path)!r}" for path, each in flags.items() if len(each) > 1]:
+        raise OptionError(f"{'; '.join(twice)}; give each a file of its own")
+    return {name: claim_file(path, *FILES[name], overwrite=options.overwrite, option=f"--{name}") for name, path in paths.items()}
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -38,12 +38,13 @@ def read_features(key: str) -> Tensor | None:
     path = _path(key)
     try:
         values = torch.from_numpy(np.load(path, allow_pickle=False))
-        os.utime(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError, TypeError) as error:
         log.warning("%r is damaged (%s); the features are computed again", str(path), error)
         return None
+    with suppress(OSError):  # the cache may be read-only
+        os.utime(path)
     return values
 
 

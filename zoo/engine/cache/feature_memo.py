@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ import torch
 from torch import nn
 
 from zoo.data.raw import TEXTUAL
-from zoo.data.table import Table
+from zoo.data.table import Table, View
 from zoo.engine.loading.digests import add_values, file_key
 from zoo.engine.loading.loader import Kind
+from zoo.engine.loading.sources import summary
 from zoo.engine.rundir.run_context import RunContext
 from zoo.models.own_names import is_own
 from zoo.models.task_model import TaskModel
@@ -144,3 +146,13 @@ def table_key(table: Table) -> str:
 
 def _file_key(item: Any) -> str:
     return file_key(item) if isinstance(item, str | os.PathLike) else ""
+
+
+def content_summary(table: Table | None) -> dict[str, Any] | None:
+    """Return the summary of a table and, of arrays, which have no names, a key of their values; None for no table."""
+    if table is None:
+        return None
+    inputs: Any = table.inputs
+    if isinstance(inputs, View) and isinstance(inputs.items, np.ndarray):
+        inputs = inputs.items[inputs.indices]
+    return (summary(table) or {}) | {"content": table_key(replace(table, inputs=inputs)) if isinstance(inputs, np.ndarray) else ""}

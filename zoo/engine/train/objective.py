@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +20,7 @@ from zoo.engine.inference.batched_inference import Outputs
 from zoo.engine.loading.stream import Source
 from zoo.engine.optim.solved_head import SolvedHead
 from zoo.engine.options.config import Config
+from zoo.engine.rundir.run_context import RunContext
 from zoo.errors import OptionError, SavedModelError, did_you_mean, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
@@ -106,6 +107,12 @@ class Objective:
             TrainingError: If there is none.
         """
         raise TypeError(f"{type(self).__name__} has no solve()")
+
+    def suits_augmentation(
+        self, features: Tensor, views_of: Callable[[int], Sequence[Tensor]], table: Table, *, context: RunContext
+    ) -> bool:
+        """Return False if augmented views of the samples harm the solved head; see ``Supervised``."""
+        return True
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
         """Return a further mean loss after the forward of a batch, weighted by its share of the step; None for none."""

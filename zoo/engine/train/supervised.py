@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -18,12 +19,14 @@ from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.metrics import compute_metrics
 from zoo.engine.inference.window_pooling import pool_windows
 from zoo.engine.loading.stream import Source
+from zoo.engine.optim.augmentation_choice import held_out_losses, views_to_judge
 from zoo.engine.optim.solved_head import SolvedHead, is_small_enough, solved_head
 from zoo.engine.optim.target_scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import has_solvable_head
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.own_parts import OwnParts, own_metrics
+from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.train.objective import Infer, Objective
 from zoo.errors import DataError, OptionError, count, did_you_mean, examples, fault_list
 from zoo.models.task_model import TaskModel
@@ -31,6 +34,8 @@ from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import best_thresholds
 from zoo.tuning import Regularizers
+
+log = logging.getLogger("zoo")
 
 
 class Supervised(Objective):
@@ -165,6 +170,40 @@ class Supervised(Objective):
             held = np.isfinite(logits).all(1)
             self.thresholds = best_thresholds(logits[held], truth[held])
         return found
+
+    def suits_augmentation(
+        self, features: Tensor, views_of: Callable[[int], Sequence[Tensor]], table: Table, *, context: RunContext
+    ) -> bool:
+        """Return False if augmented views harm the head on held-out samples; else True, also where that cannot be known.
+
+        Args:
+            features: Features of the training samples as they are, ``(samples, dim)``.
+            views_of: Returns those of so many augmented views of them.
+            table: The samples.
+            context: The conditions of the run.
+        """
+        views = views_to_judge(len(features))
+        if not views:
+            return True
+        found = held_out_losses(
+            features,
+            views_of(views),
+            table,
+            self.model.num_classes,
+            self.label_loss,
+            device=context.device,
+            seed=context.config.seed,
+            poll=context.poll,
+        )
+        if found is None or found.helps:
+            return True
+        log.info(
+            "training images are not augmented: the held-out loss of the head is %.4g with augmented views and %.4g without; "
+            "augment='light' augments them",
+            found.with_views,
+            found.without,
+        )
+        return False
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
         """Return the penalties of the regularisers."""

@@ -13,6 +13,7 @@ import torch
 
 from zoo.data.dataset import Batch
 from zoo.data.nondeterminism import is_nondeterministic
+from zoo.data.table import Table
 from zoo.declare import Text
 from zoo.engine.cache.activation_cache import targets_of
 from zoo.engine.cache.phase_data import PhaseData
@@ -33,7 +34,6 @@ from zoo.engine.runtime.progress import time_left
 from zoo.engine.runtime.signals import StopFlag, Stopped, interrupted
 from zoo.engine.train.auto_tune import AutoTune
 from zoo.engine.train.finalize import Finalizer
-from zoo.engine.train.judge_augmentation import suits_augmentation
 from zoo.engine.train.objective import Objective, checked_metrics, run_cache_obstacle
 from zoo.engine.train.optimizer_step import Stepper
 from zoo.engine.train.run_parts import RunParts
@@ -183,7 +183,9 @@ class Training:
         with context.ranks.together():
             features, table = self.data.head_inputs(name)
             found = objective.solve(features, table, device=context.device, seed=context.config.seed, poll=context.poll)
-            suits = suits_augmentation(objective, self.data, context, self.parts.epochs, features, table)
+            suits = not self._judges_augmentation(table) or objective.suits_augmentation(
+                features, partial(self.data.prefix.augmented_features, name), table, context=context
+            )
         solved, augments = found.of_first(context.ranks), context.ranks.gather(suits)
         weight = objective.weight({name: Batch(features, targets_of(table).to(context.device), [*range(len(table))])})
         with self._writer.updating():
@@ -192,6 +194,13 @@ class Training:
             state.augments = augments[0]
             state.loss_sum = solved.loss / float(weight) * state.seen if context.ranks.main else 0.0
         return float(solved.penalty)
+
+    def _judges_augmentation(self, table: Table) -> bool:
+        """Return whether a later phase augments images and nobody said how."""
+        context, epochs = self.context, self.parts.epochs
+        return (
+            context.config.judge_augment and context.own.augment is None and table.reads == "image" and any(one.augment for one in epochs)
+        )
 
     def _begin_phase(self, epoch: Epoch, streams: Mapping[str, Stream]) -> None:
         config, parts = self.context.config, self.parts

@@ -84,7 +84,7 @@ def check_data(
         OutputExistsError: If ``out`` holds something else.
         InterruptedRunError: After Ctrl-C or SIGTERM; the same call with the same ``out`` goes on.
     """
-    _check_given(skip, inference)
+    _check_given(skip, backbone, inference)
     folder = None if out is None else _claimed(Path(out))
     declared = None if not isinstance(backbone, str) or (Path(backbone) / "config.json").is_file() else find_backbone(backbone)
     inputs = declared.spec.inputs if declared is not None else backbone.spec.inputs if isinstance(backbone, Backbone) else None
@@ -105,8 +105,10 @@ def check_data(
     return audit
 
 
-def _check_given(skip: Sequence[str], inference: Mapping[str, Any]) -> None:
+def _check_given(skip: Sequence[str], backbone: Any, inference: Mapping[str, Any]) -> None:
     check_options(inference, ("batch_size", "image_size", "device", "precision", "workers", "window"), "check_data()")
+    if not (backbone is None or backbone is False or isinstance(backbone, str | Backbone)):
+        raise OptionError(f"backbone is {backbone!r}; give a name, a Backbone, False for no features, or None for the usual one")
     if unknown := [f"{name!r}{did_you_mean(name, PARTS)}" for name in skip if name not in PARTS]:
         raise OptionError(f"skip has {', '.join(unknown)}; the parts are: {', '.join(PARTS)}")
 
@@ -167,7 +169,7 @@ class _Checking:
         self.progress.note(f"looking for near duplicates among {len(good)} samples")
         twice = {row for rows in equal for row in rows[1:]}
         once = np.asarray([row for row in good if row not in twice], dtype=np.int64)
-        pairs = near_pairs(self.data.table, once, facts.get("thumb"), poll=self.stop.poll)
+        pairs = near_pairs(self.data.table, once, facts.get("thumb"), self.data.splits, poll=self.stop.poll)
         audit.figures["near-duplicates"] = {"pairs": len(pairs)}
         audit.add(near_duplicates(self.data, pairs))
 

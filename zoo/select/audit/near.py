@@ -1,9 +1,9 @@
 """Near duplicates: images that differ by compression, brightness, size, a mirror or a small crop, and texts by a few words.
 
-Images are compared in two stages. Grey thumbnails of 8 x 8 pixels, also mirrored, give the nearest few of each image, in blocks, so
-that no matrix of all pairs is built. Each such pair is then aligned: windows of either thumbnail are laid over the other, at 16 x 16,
-and the highest correlation counts. It does not change with brightness and contrast. What it finds and misses is measured in
-docs/data-check.md. Texts are compared by the tf-idf of their character n-grams.
+Images are compared in two stages. Grey thumbnails of 8 x 8 pixels, also mirrored, give the nearest few of each image in each split, in
+blocks, so that no matrix of all pairs is built; without regard to splits the frames of a video would hide those of the other split. Each
+such pair is then aligned: windows of either thumbnail are laid over the other, at 16 x 16, and the highest correlation counts. It does not
+change with brightness and contrast. Texts are compared by the tf-idf of their character n-grams.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CERTAIN = 0.99  # above which it hardly can be anything else
 ALIKE_VOLUMES, CERTAIN_VOLUMES = 0.99, 0.999  # the same of volumes, as one organ is much like another, and nothing is aligned
 COARSE = 0.85  # of the 8 x 8 thumbnails of a pair that is aligned
 ALIKE_TEXTS = 0.9  # cosine of the n-grams of two texts
-NEAREST = 3  # neighbours of an image that are aligned
+NEAREST = 3  # neighbours of an image in each split that are aligned
 FEWEST = 20  # characters of a text that is compared
 BLOCK = 2048  # rows of a block
 FLAT = 4.0  # standard deviation, of 255, under which a thumbnail has nothing to compare
@@ -33,20 +33,21 @@ Pairs = list[tuple[int, int, float]]
 Poll = Callable[[], None]
 
 
-def near_pairs(table: Table, rows: Array, thumbs: Array | None, *, poll: Poll) -> Pairs:
+def near_pairs(table: Table, rows: Array, thumbs: Array | None, splits: Array, *, poll: Poll) -> Pairs:
     """Return pairs of rows that are nearly equal, with their similarity, the most similar first.
 
     Args:
         table: The data.
         rows: The rows to compare.
         thumbs: Thumbnails of all rows, or None of texts.
+        splits: The split of each row of the table.
         poll: Called now and then; may raise to stop.
     """
     if len(rows) < 2:
         return []
     if table.reads in PIXELS:
         assert thumbs is not None, "images have thumbnails"
-        pairs = _near_images(thumbs[rows].astype(np.float32), volumes=table.reads == "volume", poll=poll)
+        pairs = _near_images(thumbs[rows].astype(np.float32), splits[rows], volumes=table.reads == "volume", poll=poll)
     else:
         pairs = _near_texts([_plain(table.inputs[row]) for row in rows], poll=poll)
     return sorted(((int(rows[one]), int(rows[other]), score) for one, other, score in pairs), key=lambda pair: -pair[2])
@@ -70,7 +71,7 @@ def near_duplicates(data: Opened, pairs: Pairs) -> Iterator[Finding]:
         yield found("near-duplicates", "note", message, [pair[:2] for pair in within], [f"{score:.3f}" for *_, score in within])
 
 
-def _near_images(thumbs: Array, *, volumes: bool, poll: Poll) -> Pairs:
+def _near_images(thumbs: Array, splits: Array, *, volumes: bool, poll: Poll) -> Pairs:
     """Return pairs of positions of similar thumbnails ``(n, 1024)``."""
     some = np.flatnonzero(thumbs.std(1) >= FLAT)
     if len(some) < 2:
@@ -78,30 +79,33 @@ def _near_images(thumbs: Array, *, volumes: bool, poll: Poll) -> Pairs:
     thumbs = thumbs[some].reshape(-1, *(GRID if volumes else (SIDE, SIDE)))
     mirrored = thumbs[:, ::-1] if volumes else thumbs[:, :, ::-1]  # both are left to right
     views = [unit_rows(images if volumes else _pooled(images, 8)) for images in (thumbs, mirrored)]
-    candidates = nearest_pairs(views, least=ALIKE_VOLUMES if volumes else COARSE, poll=poll)
+    candidates = nearest_pairs(views, splits[some], least=ALIKE_VOLUMES if volumes else COARSE, poll=poll)
     if not volumes:
         candidates = [pair for pair in _aligned(thumbs, candidates, poll) if pair[2] >= ALIKE]
     return [(int(some[one]), int(some[other]), score) for one, other, score in candidates]
 
 
-def nearest_pairs(views: Sequence[Array], *, least: float, poll: Poll, most: int = NEAREST) -> Pairs:
-    """Return pairs of rows whose cosine in any view is at least ``least``, of each row with its ``most`` nearest.
+def nearest_pairs(views: Sequence[Array], splits: Array, *, least: float, poll: Poll, most: int = NEAREST) -> Pairs:
+    """Return pairs of rows whose cosine in any view is at least ``least``, of each row with its ``most`` nearest in each split.
 
     Args:
         views: Unit vectors of the rows, and of the rows seen otherwise, such as mirrored; the first is compared with all.
+        splits: The split of each row.
         least: Lowest cosine.
         poll: Called after each block; may raise to stop.
-        most: Neighbours of a row.
+        most: Neighbours of a row in a split.
     """
+    parts = [np.flatnonzero(splits == name) for name in np.unique(splits)]
     best: dict[tuple[int, int], float] = {}
     for start in range(0, len(views[0]), BLOCK):
         block = views[0][start : start + BLOCK]
         scores = np.max([block @ view.T for view in views], axis=0)
         scores[np.arange(len(block)), np.arange(start, start + len(block))] = -1
-        near = np.argpartition(-scores, min(most, scores.shape[1] - 1), axis=1)[:, :most]
-        for row, others in enumerate(near):
-            for other in others[scores[row, others] >= least].tolist():
-                best[min(start + row, other), max(start + row, other)] = float(scores[row, other])
+        for part in parts:
+            near = part[np.argpartition(-scores[:, part], min(most, len(part) - 1), axis=1)[:, :most]]
+            for row, others in enumerate(near):
+                for other in others[scores[row, others] >= least].tolist():
+                    best[min(start + row, other), max(start + row, other)] = float(scores[row, other])
         poll()
     return [(one, other, score) for (one, other), score in best.items()]
 

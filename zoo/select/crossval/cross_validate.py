@@ -15,8 +15,8 @@ import torch
 
 from zoo.data.folds import FOLDS, Fold, cross_validation_folds, digest_of, division_name
 from zoo.data.table import Table, split_word
-from zoo.engine.cache.feature_memo import table_key
-from zoo.engine.loading.sources import check_tables, inputs_in_use, open_for_fit, summary
+from zoo.engine.cache.feature_memo import content_summary
+from zoo.engine.loading.sources import check_tables, inputs_in_use, open_for_fit
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.config import sized_for
 from zoo.engine.options.model_selection import resolve_monitor
@@ -202,9 +202,7 @@ def _record(job: Job, table: Table, how: dict[str, Any]) -> dict[str, Any]:
     model = job.model
     described = {"backbone": model.spec.name, "task": model.task, "num_classes": model.num_classes, "head": model.head_name}
     described |= {"own": job.own.describe()}
-    # The digest of the summary is of names and targets; arrays have no names.
-    data = (summary(table) or {}) | {"content": table_key(table) if isinstance(table.inputs, np.ndarray) else ""}
-    record = {"cv": how, "config": job.config.to_dict(), "model": described, "data": data}
+    record = {"cv": how, "config": job.config.to_dict(), "model": described, "data": content_summary(table) or {}}
     record["versions"] = environment(model.plugin.partition(" ")[0])
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain

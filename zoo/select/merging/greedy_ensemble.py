@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from zoo.engine.inference.metrics import compute_metrics
 from zoo.errors import OptionError
-from zoo.models.ensemble import Ensemble, mean_outputs
+from zoo.models.ensemble import Ensemble, mean_outputs, mean_thresholds
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
 from zoo.saved.save import check_free
@@ -50,21 +50,25 @@ def ensemble(runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric:
         raise OptionError("metrics: an ensemble is chosen by a metric of the task; name it with metric=…")
     names = [str(one.folder) for one in found]
     outputs, targets, classes = list[Array](), np.zeros(0), tuple[str, ...]()
+    thresholds: list[tuple[float, ...] | None] = []
     for one in found:
-        measured = load(one.folder).evaluate(valid, **options)
+        model = load(one.folder)
+        measured = model.evaluate(valid, **options)
         outputs.append(measured.outputs)
+        thresholds.append(model.thresholds)
         targets, classes = np.asarray(measured.table.targets), measured.table.classes
 
     def score(places: Sequence[int]) -> float:
         pooled = mean_outputs(task, [outputs[place] for place in places]) if len(places) > 1 else outputs[places[0]]
-        return score_of(compute_metrics(find_task(task), pooled, targets, classes), metric, names[places[0]])
+        own = mean_thresholds([thresholds[place] for place in places])
+        return score_of(compute_metrics(find_task(task), pooled, targets, classes, own), metric, names[places[0]])
 
     scores = {name: score([place]) for place, name in enumerate(names)}
     chosen, reached, steps = _greedy(names, score, lower=lower)
     members = [load(names[place]) for place in chosen]
-    model: TaskModel = Ensemble(members).eval() if len(members) > 1 else members[0]
-    folder = model.save(out)
-    merged = Merged(model, [names[place] for place in chosen], metric, reached, scores, steps, folder)
+    together: TaskModel = Ensemble(members).eval() if len(members) > 1 else members[0]
+    folder = together.save(out)
+    merged = Merged(together, [names[place] for place in chosen], metric, reached, scores, steps, folder)
     write_json(folder / RECORD, merged.record("ensemble"))
     return merged
 

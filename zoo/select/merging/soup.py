@@ -9,10 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from zoo.errors import OptionError
+from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
 from zoo.saved.save import check_free
 from zoo.saved.tensors import read_state
 from zoo.select.merging.candidates import Merged, metric_of, not_worse, open_candidates, score_of
+from zoo.trust.calibration import tempered_threshold
 from zoo.util.atomic_write import write_json
 
 RECORD = "soup.json"
@@ -45,10 +47,14 @@ def soup(runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric: str
     metric, lower = metric_of(found[0].config.task, metric)
     if "metrics" in options:
         raise OptionError("metrics: a soup is chosen by a metric of the task; name it with metric=…")
-    scores = {str(one.folder): score_of(load(one.folder).evaluate(valid, **options), metric, one.folder) for one in found}
+    scores, trained_on = dict[str, float](), dict[str, tuple[str, ...]]()
+    for one in found:
+        alone = _uncalibrated(load(one.folder))
+        scores[str(one.folder)] = score_of(alone.evaluate(valid, **options), metric, one.folder)
+        trained_on[str(one.folder)] = alone.trained_on
     order = sorted(found, key=lambda one: scores[str(one.folder)] if lower else -scores[str(one.folder)])
     best = order[0]
-    model, values = load(best.folder), read_state(best.folder)
+    model, values = _uncalibrated(load(best.folder)), read_state(best.folder)
     kept, score, steps = [str(best.folder)], scores[str(best.folder)], list[dict[str, Any]]()
     for one in order[1:]:
         mixed = mean_values(values, len(kept), read_state(one.folder))
@@ -60,10 +66,19 @@ def soup(runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric: str
             values, score = mixed, with_it
             kept.append(str(one.folder))
     model.load_state_dict(values)
+    model.trained_on = tuple(dict.fromkeys(digest for name in kept for digest in trained_on[name]))
     folder = model.eval().save(out)
     merged = Merged(model, kept, metric, score, scores, steps, folder)
     write_json(folder / RECORD, merged.record("soup"))
     return merged
+
+
+def _uncalibrated(model: TaskModel) -> TaskModel:
+    """Return the model without its calibration, which is of its own values and not of their mean."""
+    if model.calibration is not None and model.thresholds is not None:
+        model.thresholds = tuple(tempered_threshold(each, 1 / model.calibration.temperature) for each in model.thresholds)
+    model.calibration = None
+    return model
 
 
 def mean_values(mean: Mapping[str, Tensor], count: int, further: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from zoo.engine.loading.sources import summary
+from zoo.engine.cache.feature_memo import content_summary
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.config import Config, sized_for
 from zoo.engine.options.model_selection import resolve_monitor
@@ -131,7 +131,7 @@ def _name_of(data: Any) -> str:
 
 
 def _record(config: Config, limits: Limits, task: str, tables: Tables) -> dict[str, Any]:
-    data = {"train": summary(tables[0]), "valid": summary(tables[1])}
+    data = {"train": content_summary(tables[0]), "valid": content_summary(tables[1])}
     plain: dict[str, Any] = json.loads(json.dumps({"task": task, "config": config.to_dict(), "limits": limits.to_dict(), "data": data}))
     return plain
 

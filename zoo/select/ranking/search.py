@@ -138,6 +138,9 @@ class Search:
             if row is None:
                 row = self._scored(backbone, tables, scorer)
                 write_row(path, row)
+            measured = {"max_params": row.parameters, "max_latency_ms": row.latency_ms, "max_memory": row.memory}
+            if (excluded := self._conditions.limits.of_values(name, measured)) is not None:  # a row of an earlier call had other limits
+                raise OutsideError(excluded)
         except OutsideError as error:
             self.excluded.append(error.excluded)
             self._leave_out(name, str(error))

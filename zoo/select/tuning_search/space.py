@@ -199,10 +199,13 @@ def parse(value: Any) -> Dimension:
     ends, _, kind = text.partition(",")
     low, sign, high = ends.partition("..")
     if sign and kind.strip() in ("", "log"):
+        whole = all(re.fullmatch(r"\s*-?\d+\s*", end) for end in (low, high))
         try:
-            return Range(float(low), float(high), log=bool(kind), whole=all(re.fullmatch(r"\s*-?\d+\s*", end) for end in (low, high)))
+            numbers = float(low), float(high)
         except ValueError:
-            pass
+            numbers = None
+        if numbers is not None:
+            return Range(*numbers, log=bool(kind), whole=whole)
     if "|" in text:
         return Choice(tuple(_plain(part.strip()) for part in text.split("|")))
     raise OptionError(f"{text!r} is neither a range (1e-5..1e-2,log) nor a choice (8|16|32)")

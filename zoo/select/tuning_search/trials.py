@@ -17,7 +17,7 @@ from zoo.engine.rundir.run_folder import Run
 from zoo.engine.runtime.progress import Progress, in_time_units
 from zoo.engine.train.fit import run_job
 from zoo.engine.train.job import Tables, resolve_job
-from zoo.errors import InterruptedRunError, TrainingError, ZooError
+from zoo.errors import DiskFullError, InterruptedRunError, TrainingError, ZooError
 from zoo.models.task_model import TaskModel
 from zoo.select.tuning_search.result import TrialResult, best_of
 from zoo.select.tuning_search.space import Space
@@ -84,8 +84,8 @@ class Trials:
         except optuna.TrialPruned:
             self._study.tell(trial, state=state.PRUNED)
             shutil.rmtree(self._folder_of(trial), ignore_errors=True)
-        except (InterruptedRunError, KeyboardInterrupt):
-            trial.set_user_attr(UNCOUNTED, "stopped")
+        except (InterruptedRunError, DiskFullError, KeyboardInterrupt) as error:
+            trial.set_user_attr(UNCOUNTED, "the disk was full" if isinstance(error, DiskFullError) else "stopped")
             self._study.tell(trial, state=state.FAIL)
             more = {DEFAULT: True, INSIDE: bool(point)} if default else {}
             self._study.enqueue_trial(dict(trial.params), user_attrs={GO_ON: self._folder_of(trial).name, **more})
@@ -173,8 +173,9 @@ class Trials:
 
     def _clear(self) -> None:
         """Remove the models of trials that have ended and are not the best; their records stay."""
-        best = self.best()
-        for result in self.results():
+        results = self.results()  # once: another worker may end a better trial meanwhile
+        best = best_of(results, lower=self._lower)
+        for result in results:
             folder = self.folders(result)[0]
             if (best is None or result.number != best.number) and folder.is_dir() and (folder / "config.json").is_file():
                 for entry in folder.iterdir():

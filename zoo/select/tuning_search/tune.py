@@ -11,11 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 
-from zoo.engine.cache.feature_memo import table_key
-from zoo.engine.loading.sources import check_tables, open_for_fit, summary
+from zoo.engine.cache.feature_memo import content_summary
+from zoo.engine.loading.sources import check_tables, open_for_fit
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.recipe import Recipe, batch_size_for
@@ -259,9 +258,8 @@ def _identity(model: TaskModel, job: Job, tables: Tables, space: Space, *, monit
     """Return what all trials of a study have in common."""
     data = {}
     for name, table in zip(("train", "valid"), tables, strict=True):
-        told = summary(table) or {}
-        content = table_key(table) if table is not None and isinstance(table.inputs, np.ndarray) else ""
-        data[name] = f"{told.get('samples')} samples, {told.get('sha256', '')[:16]}{content[:16]}"
+        told = content_summary(table) or {}
+        data[name] = f"{told.get('samples')} samples, {told.get('sha256', '')[:16]}{told.get('content', '')[:16]}"
     searched = {*space.dimensions, "recipe"}
     fixed = {name: value for name, value in job.config.to_dict().items() if name not in searched and name not in ("workers", "device")}
     return {
@@ -272,7 +270,7 @@ def _identity(model: TaskModel, job: Job, tables: Tables, space: Space, *, monit
         "train data": data["train"],
         "valid data": data["valid"],
         "space": space.describe(),
-        "recipe": space.default.name,
+        "recipe": job.config.to_dict()["recipe"],
         "options": fixed,
         "monitor": monitor,
         "own parts": job.own.describe(),

@@ -133,7 +133,8 @@ def _cells(row: Row, found: Ranking, more: list[str], *, tuned: bool) -> Iterato
     if tuned:
         yield f"{row.tuned.score:.3f}" if row.tuned else ""
     for name in more:
-        yield f"{abs(row.scores.get(name, float('nan'))) if name == 'knn' else row.scores.get(name, float('nan')):.3f}"
+        value = row.scores.get(name, float("nan"))
+        yield f"{-value if name == 'knn' and found.lower else value:.3f}"
     yield f"{row.latency_ms:.1f}"
     yield in_units(row.memory)
     yield format_parameters(row.parameters)
