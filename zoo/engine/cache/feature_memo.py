@@ -154,5 +154,5 @@ def content_summary(table: Table | None) -> dict[str, Any] | None:
         return None
     inputs: Any = table.inputs
     if isinstance(inputs, View) and isinstance(inputs.items, np.ndarray):
-        inputs = inputs.items[inputs.indices]
-    return (summary(table) or {}) | {"content": table_key(replace(table, inputs=inputs)) if isinstance(inputs, np.ndarray) else ""}
+        table = replace(table, inputs=inputs.items[inputs.indices])
+    return (summary(table) or {}) | {"content": table_key(table) if isinstance(table.inputs, np.ndarray) else ""}
