@@ -152,7 +152,8 @@ def content_summary(table: Table | None) -> dict[str, Any] | None:
     """Return the summary of a table and, of arrays, which have no names, a key of their values; None for no table."""
     if table is None:
         return None
-    inputs: Any = table.inputs
+    inputs = table.inputs
     if isinstance(inputs, View) and isinstance(inputs.items, np.ndarray):
-        table = replace(table, inputs=inputs.items[inputs.indices])
+        chosen: Any = inputs.items[inputs.indices]
+        table = replace(table, inputs=chosen)
     return (summary(table) or {}) | {"content": table_key(table) if isinstance(table.inputs, np.ndarray) else ""}
