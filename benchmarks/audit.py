@@ -1,4 +1,4 @@
-"""What ``zoo data check`` finds, on real data with planted faults: python benchmarks/audit.py --data DIR [--backbone NAME].
+"""Faults planted in real data, and how many of them ``zoo data check`` finds: python benchmarks/audit.py --data DIR [--backbone NAME].
 
 D4: recall of near duplicates per transform, 200 pairs against 5,000 distractors, at a false positive rate of 0.1 % of the pairs, and
 at the thresholds that are in use. D6: precision at k and AUROC of planted wrong labels. D10: AUROC of planted shortcuts.

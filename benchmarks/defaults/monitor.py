@@ -1,4 +1,4 @@
-"""Which metric on few validation samples of unequal classes keeps the epoch that is best on many others.
+"""Monitors compared: the metric on few validation samples of unequal classes that keeps the epoch which is best on many others.
 
 Small networks learn noisy digits, of which one class is rare (or, with five classes, one is common). After each epoch the validation
 samples, a quarter of the training ones, give each metric; ties go to the lower loss, as in ``fit``. The figures are those of the kept

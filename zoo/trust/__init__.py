@@ -1,1 +1,1 @@
-"""How far a model can be trusted: metrics by name, calibration, prediction sets, outliers and baselines; numpy only."""
+"""Trust in a model: metrics by name, calibration, prediction sets, outliers and baselines; numpy only."""

@@ -1,4 +1,4 @@
-"""What an answer costs nothing: metrics of always giving the same answer, and of guessing."""
+"""Baselines: the metrics of always giving the same answer, and of guessing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured on held-out data and is saved with a model: temperature, conformal scores, features."""
+"""Calibration of a model on held-out data, saved with it: temperature, conformal scores and reference features."""
 
 from __future__ import annotations
 

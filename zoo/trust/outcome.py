@@ -1,4 +1,4 @@
-"""What was predicted for labelled samples, in the forms that metrics take."""
+"""Predictions for labelled samples, in the forms that metrics take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How unlike the data that a model was calibrated on an input is: the distance to its nearest neighbours among their features.
+"""Out-of-distribution scores: how unlike the calibration data an input is, by the distance to its nearest neighbours among their features.
 
 Sun et al. 2022 ("Out-of-distribution detection with deep nearest neighbors"): features on the unit sphere, and no assumption
 about their distribution. The unit of the distance is that which 95 % of the held-out samples have to the others.

@@ -1,4 +1,4 @@
-"""Whether a model's calibration is that of its head's values."""
+"""Stale calibrations: those of other values of the head than the model has."""
 
 from __future__ import annotations
 

@@ -6,28 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 import zoo
-from tests.engine.tiny import images
-from zoo.cli.app import main
+from tests.select.command_line import folder_of_images, run
 from zoo.cli.commands.selecting.tune import _without, searched
 from zoo.errors import OptionError
 
 pytest.importorskip("optuna")
-
-
-def folder_of_images(folder: Path, count: int) -> Path:
-    for number, (pixels, name) in enumerate(zip(*images(count), strict=True)):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(folder / name / f"{number}.png")
-    return folder
-
-
-def run(*words: str) -> int:
-    with pytest.raises(SystemExit) as done:
-        main(words)
-    return int(done.value.code or 0)
 
 
 def test_two_processes_search_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Whether augmentation suits the data, judged by the linear head before anything of the backbone trains."""
+"""Augmentation judged by the held-out loss of the linear head, before anything of the backbone trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one decoding of each image or volume tells: whether it can be read, its size, its values, a thumbnail, its corners."""
+"""Size, value range, thumbnail and corner statistics of each image or volume, or why it cannot be read, from one decoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check of data found: findings, figures, and the parts that were left out."""
+"""The result of a check of data: findings, figures, and the parts that were left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well the orders of several scores agree: Kendall's tau, over all pairs and over pairs of like size. No torch here."""
+"""Agreement of the orders of several scores: Kendall's tau, over all pairs and over pairs of like size. No torch here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of one candidate, and its form in files. No torch here."""
+"""The scores and costs of one candidate, and their form in files. No torch here."""
 
 from __future__ import annotations
 

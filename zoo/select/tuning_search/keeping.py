@@ -1,4 +1,4 @@
-"""What stays of a search: the run of the best trial, and how much each option mattered."""
+"""The run of the best trial, and the importance of each option."""
 
 from __future__ import annotations
 

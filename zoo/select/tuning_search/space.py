@@ -16,7 +16,7 @@ from zoo.engine.options.recipes import RECIPES
 from zoo.errors import OptionError, did_you_mean, fault_list
 
 FACTOR = "lr_factor"  # multiplies the learning rate of the recipe, as recipes differ in it
-_NOT_SEARCHED = ("seed", "columns", "device", "workers", "precision", "timeout", "valid_split", "monitor", "root", "epochs_of")
+_NOT_SEARCHED = ("seed", "columns", "device", "workers", "precision", "timeout", "valid_split", "monitor", "root")
 
 
 @dataclass(frozen=True)

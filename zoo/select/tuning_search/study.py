@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import OptionError, OutputExistsError, SavedModelError, did_you_mean, fault_list
+from zoo.select.tuning_search.pruners import PRUNERS
 from zoo.select.tuning_search.space import Choice, Space
 from zoo.util.extras import require_extra
 
 JOURNAL = "study.journal"
-PRUNERS = ("median", "hyperband", "none")
 IDENTITY, WORKER, SEEN = "zoo", "worker", "seen"
 UNCOUNTED = "uncounted"  # attribute of a trial that was cut off by no fault of its own
 SILENCE = 24 * 3600.0  # seconds without a sign of life after which a worker of another machine counts as dead

@@ -20,6 +20,7 @@ from zoo.cli.parser import Commands
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import StopFlag, ending_early
 from zoo.errors import OptionError
+from zoo.select.tuning_search.pruners import PRUNERS
 from zoo.util.extras import require_extra
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # trials of the printed table
 GRACE_SECONDS = 60.0  # seconds that a worker has to end its step after a signal
-PRUNERS = ("median", "hyperband", "none")
 
 
 def register(commands: Commands) -> None:
