@@ -26,6 +26,7 @@ from zoo.hookspecs import hookimpl as hookimpl
 if TYPE_CHECKING:
     from zoo import select as select
     from zoo import testing as testing
+    from zoo import transfer as transfer
     from zoo import tuning as tuning
     from zoo.data.dataset import Batch as Batch
     from zoo.data.open import open_data as open_data
@@ -75,7 +76,7 @@ _LAZY = {
     "open_data": "zoo.data.open",
     "wrap": "zoo.models.wrap",
 }
-_SUBMODULES = ("select", "testing", "tuning")
+_SUBMODULES = ("select", "testing", "transfer", "tuning")
 _TOOLS = ("Any", "ModuleType", "TYPE_CHECKING", "annotations")  # imported for this module itself
 _EAGER = [name for name, value in globals().items() if name[0] != "_" and name not in _TOOLS and not isinstance(value, ModuleType)]
 

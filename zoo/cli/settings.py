@@ -11,10 +11,24 @@ from zoo.errors import OptionError, count, did_you_mean, fault_list
 from zoo.tasks.find import find_task
 from zoo.util.toml_files import read_toml
 
-# Keys of a config file besides the options of the recipe. Tables: columns, head_options, model_options.
-PLAIN = ("valid", "weights", "task", "classes", "head", "in_chans", "allow_partial", "recipe", "budget", "out", "resume", "quiet")
+# Keys of a config file besides the options of the recipe. TABLES are tables there.
+PLAIN = (
+    "valid",
+    "weights",
+    "task",
+    "classes",
+    "head",
+    "in_chans",
+    "allow_partial",
+    "recipe",
+    "objective",
+    "budget",
+    "out",
+    "resume",
+    "quiet",
+)
 SWITCHES = ("allow_partial", "resume", "quiet")
-TABLES = ("columns", "head_options", "model_options")
+TABLES = ("columns", "head_options", "model_options", "objective_options")
 
 
 def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,6 +55,7 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     _refuse_flags(options, given)
     if config:
         given = _read(config, OPTIONS) | given
+    _take_objective_options(given, options, OPTIONS)
     settings: dict[str, Any] = {key: given.get(key) for key in PLAIN} | {key: dict(given.get(key) or {}) for key in TABLES}
     settings["fit"] = {key: value for key, value in given.items() if key not in settings} | options
     settings["task"] = settings["task"] or "single-label"
@@ -48,12 +63,30 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     chosen = settings["fit"] | {"columns": settings["columns"]}
     if settings["recipe"] == "auto":
         settings["auto"], settings["recipe"] = dict(chosen), None
-        chosen = _checked_auto(chosen, settings["budget"], settings["task"])
+        chosen = _checked_auto(chosen | {"objective": settings["objective"]}, settings["budget"], settings["task"])
     elif settings["budget"] is not None:
         raise OptionError("--budget is the time of --recipe auto; give both, or --epochs")
     recipe = settings["recipe"] or default_recipe(settings["task"])
     settings["config"] = resolve(recipe, chosen, task=settings["task"], check_optimizer=_check_optimizer)
     return settings
+
+
+def _take_objective_options(given: dict[str, Any], options: dict[str, Any], known: Iterable[str]) -> None:
+    """Move what ``--set`` gives for the objective, in place: all but the options of a run.
+
+    Raises:
+        OptionError: If there is no such objective, or its options are given without one.
+    """
+    from zoo.transfer.names import check_name
+
+    objective, table = given.get("objective"), dict(given.get("objective_options") or {})
+    if objective is None:
+        if table:
+            raise OptionError('[objective_options] are given without an objective; name one as objective = "NAME", or --objective NAME')
+        return
+    check_name(objective)
+    own = [name for name in options if name not in set(known)]
+    given["objective_options"] = table | {name: options.pop(name) for name in own}
 
 
 def _checked_auto(options: Mapping[str, Any], budget: Any, task: str) -> dict[str, Any]:
@@ -84,7 +117,9 @@ def _refuse_flags(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise for ``--set`` with a setting that is not an option of the recipe, or whose flag was given too."""
     faults = []
     for name in options:
-        flag = {"head_options": "--head-set", "model_options": "--model-set"}.get(name, f"--{name.replace('_', '-')}")
+        flag = {"head_options": "--head-set", "model_options": "--model-set", "objective_options": "--set KEY=VALUE"}.get(
+            name, f"--{name.replace('_', '-')}"
+        )
         if name in (*PLAIN, *TABLES):
             faults.append(f"--set {name}: give it as {flag}")
         elif name in given:

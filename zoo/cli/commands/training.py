@@ -19,6 +19,7 @@ from zoo.engine.runtime.launch_env import launched, rank
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError
+from zoo.transfer.names import METHODS
 from zoo.util.atomic_write import in_units
 from zoo.util.start_up import uncollected
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from zoo.engine.rundir.run_folder import Run
     from zoo.engine.train.job import Job
     from zoo.models.backbone import Backbone
+    from zoo.transfer.method import Method
 
 WITH_OPTIONS = ("train", "plan", "cv", "tune")  # commands that take the options of a run
 SWITCH = "-"  # placeholder of flags without a value
@@ -63,6 +65,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     valid.add_argument("--valid", metavar="DATA", help=VALID)
     valid.add_argument("--no-valid", action="store_false", dest="valid", default=None, help="train on all of DATA, keep the last epoch")
     add("--recipe", help=f"{RECIPES}, or auto to try")
+    add("--objective", metavar="METHOD", help=f"{', '.join(METHODS)}; its options are given as --set")
     add("--budget", metavar="TIME", help="time that --recipe auto may take, such as 90s, 10min or 1h")
     add("--num-processes", type=int, metavar="N", help="train with so many processes on this machine; see docs/several-devices.md")
 
@@ -83,7 +86,7 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
     add("--head", help="linear, mlp, tokens, or a plugin's")
     add("--task", help="single-label, multi-label, regression or token-classification")
-    add("--set", metavar="KEY=VALUE", action="append", help="an option of the recipe; may be repeated")
+    add("--set", metavar="KEY=VALUE", action="append", help="an option of the recipe or of the objective; may be repeated")
     add("--head-set", metavar="KEY=VALUE", action="append", help="an option of the head, such as hidden=256")
     add("--model-set", metavar="KEY=VALUE", action="append", help="an option of the architecture, such as drop_path_rate=0.1")
     add("--config", type=Path, metavar="FILE", help="a TOML file with any of these settings; flags win over it")
@@ -246,10 +249,16 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any], *, whole: bo
 
         validated = settings["valid"] is not False if whole else tables[1] is not None
         with deferred_log() if "auto" in settings else nullcontext():  # the choice logs it too
-            return make_job(model, config, opened, validated=validated, quiet=bool(settings["quiet"]))
+            return make_job(model, config, opened, validated=validated, objective=_objective(settings), quiet=bool(settings["quiet"]))
     except BaseException:
         deferred.replay()
         raise
+
+
+def _objective(settings: dict[str, Any]) -> Method | None:
+    from zoo.transfer.names import make_method
+
+    return make_method(settings["objective"], settings["objective_options"]) if settings["objective"] else None
 
 
 def _configured(declared: Backbone, settings: dict[str, Any]) -> Backbone:

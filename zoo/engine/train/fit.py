@@ -270,7 +270,8 @@ def _record(job: Job, tables: Tables, accelerator: Any) -> dict[str, Any]:
         "versions": environment(model.plugin.partition(" ")[0]),
     }
     if job.objective is not None:
-        record["objective"] = True  # the checkpoint has its name and sources
+        # The checkpoint has its name and sources.
+        record["objective"] = describe() if (describe := getattr(job.objective, "describe", None)) else True
     if own := job.own.describe():
         record["own"] = own
     plain: dict[str, Any] = json.loads(json.dumps(record))
@@ -299,8 +300,8 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
         before = json.loads(path.read_text(encoding="utf-8"))
         faults = option_differences(_effective(record), _effective(before)) + option_differences(record["model"], before["model"])
         if record.get("objective") != before.get("objective"):
-            began, resumed = ("with" if each.get("objective") else "without" for each in (before, record))
-            faults.append(f"the run was started {began} objective= and is resumed {resumed} it")
+            began, resumed = (_objective(each.get("objective")) for each in (before, record))
+            faults.append(f"the run was started with {began} and is resumed with {resumed}")
         if record.get("own") != before.get("own"):
             faults.append(f"own parts were {before.get('own') or 'none'} and are {record.get('own') or 'none'}")
         faults += [data_difference(name, record["data"][name], before["data"][name]) for name in ("train", "valid")]
@@ -318,6 +319,13 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
         log.warning("the run in %r was stopped before its first checkpoint: it starts anew", str(folder))
         return None
     return newest[0]
+
+
+def _objective(record: Any) -> str:
+    """Return the objective in a record, in words."""
+    if not isinstance(record, dict):
+        return "objective=" if record else "no objective="
+    return f"the objective {record['name']} ({', '.join(f'{name}={value!r}' for name, value in record.items() if name != 'name')})"
 
 
 def _effective(record: dict[str, Any]) -> dict[str, Any]:

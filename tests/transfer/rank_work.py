@@ -1,0 +1,38 @@
+"""The cases on several processes; run by torchrun as ``-m tests.transfer.rank_work FOLDER``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import zoo.builtin
+from tests.engine.rank_work import fit, told
+from tests.toy_text import ToyTextPlugin
+from tests.transfer.cases import CASES, Case
+from zoo.models.task_model import TaskModel
+from zoo.registry.registry import Registry, use_registry
+
+
+def trained(case: Case, out: Path, *, train: Any = None, **options: Any) -> tuple[TaskModel, dict[str, Any]]:
+    """Fit a case, and return its model and what two runs are compared by."""
+    net = case.model()
+    data = (case.data[0] if train is None else train, case.data[1])
+    run = fit(out, net, *data, objective=case.make(), **({"recipe": "full", "epochs": 2} | case.options | options))
+    return net, told(run, net)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
+    folder, rank = Path(sys.argv[1]), os.environ["RANK"]
+    found = {name: trained(case, folder / name)[1] for name, case in CASES.items()}
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

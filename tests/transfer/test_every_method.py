@@ -1,0 +1,95 @@
+"""What the engine promises, held for each method: exact resume, ranks that equal one process, a saved model that predicts the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import zoo
+import zoo.builtin
+from tests.clean import ROOT
+from tests.engine.rank_work import Culprit, terminate
+from tests.engine.tiny import difference, values
+from tests.toy_text import ToyTextPlugin
+from tests.transfer.cases import CASES
+from tests.transfer.rank_work import trained
+from zoo.data.open import open_data
+from zoo.data.table import Table
+from zoo.engine.options.config import OPTIONS
+from zoo.errors import InterruptedRunError, OptionError
+from zoo.registry.registry import Registry, use_registry
+from zoo.transfer.method import Method
+from zoo.transfer.names import METHODS, make_method
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toys() -> Iterator[None]:
+    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
+    yield
+    use_registry()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The runs of one process, by the name of the case."""
+    folder = tmp_path_factory.mktemp("alone")
+    return {name: trained(case, folder / name) for name, case in CASES.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_that_is_interrupted_and_resumed_equals_the_uninterrupted_one(name: str, alone: dict[str, Any], tmp_path: Path) -> None:
+    case, (expected, told) = CASES[name], alone[name]
+    table = open_data(case.data[0])
+    for reads in (2, 3):  # in the first epoch and in the second; an input that is stored is read once
+        whole = Table(Culprit(table.inputs, 5, terminate, reads), table.targets, table.classes, source=table.source)
+        try:
+            trained(case, tmp_path, train=whole, resume=(tmp_path / "run.json").exists())
+        except InterruptedRunError:
+            continue
+    net, found = trained(case, tmp_path, resume=True)
+    assert difference(values(net), values(expected)) == 0.0
+    assert [line["train_loss"] for line in found["history"]] == [line["train_loss"] for line in told["history"]]
+
+
+def test_two_processes_train_what_one_trains(alone: dict[str, Any], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.transfer.rank_work"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, str(tmp_path)], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        for name, (_, expected) in alone.items():
+            losses = [[line["train_loss"] for line in run["history"]] for run in (found[name], expected)]
+            assert np.allclose(*losses, rtol=1e-4), name
+            gaps = [np.abs(np.subtract(found[name]["values"][key], value)).max() for key, value in expected["values"].items()]
+            assert max(gaps) < 1e-4, name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_saved_model_predicts_the_same(name: str, alone: dict[str, Any], tmp_path: Path) -> None:
+    net, inputs = alone[name][0], CASES[name].data[1][0]
+    net.save(tmp_path / "saved")
+    assert np.array_equal(zoo.load(tmp_path / "saved").predict_proba(inputs), net.predict_proba(inputs))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_has_its_name_and_no_option_of_a_run(name: str) -> None:
+    kind = getattr(zoo.transfer, METHODS[name])
+    assert issubclass(kind, Method)
+    assert kind.name == name
+    assert not set(kind.__dataclass_fields__) & set(OPTIONS)
+    with pytest.raises(OptionError, match="there is no option 'temprature_of_nothing'"):
+        make_method(name, {"temprature_of_nothing": 1})
+
+
+def test_an_unknown_objective_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(OptionError, match="there is no objective 'distil'"):
+        make_method("distil", {})

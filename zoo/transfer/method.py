@@ -1,0 +1,50 @@
+"""The base of all methods: options as values, which make the objective of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from zoo.engine.train.objective import Objective
+    from zoo.engine.train.supervised import Supervised
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """The options of a method, given as ``fit(objective=…)``.
+
+    A method is a frozen dataclass whose fields are its options, under ``zoo.errors.checked_fields``; ``__post_init__`` checks their
+    ranges. Called with the ``Supervised`` of a run, it returns the objective that the run minimises instead.
+
+    Attributes:
+        name: The name for ``zoo train --objective``, by which ``zoo.transfer.names`` finds the class.
+    """
+
+    name: ClassVar[str] = ""
+
+    def __call__(self, base: Supervised) -> Objective:
+        """Return the objective of a run.
+
+        Args:
+            base: The objective of the labels, with the model and the data.
+        """
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Return the name and the options as plain data, for the record of a run; models and data by their type."""
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"name": self.name, **{name: _plain(value) for name, value in options.items()}}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return type(value).__name__
