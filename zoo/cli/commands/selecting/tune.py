@@ -39,7 +39,7 @@ def register(commands: Commands) -> None:
     add("--valid", metavar="DATA", help=VALID)
     add("--recipe", help=f"one for all trials, which else is searched: {RECIPES}")
     add("--trials", type=int, metavar="N", help="number of trials, those before --resume included (20, unless --budget is given)")
-    add("--budget", metavar="TIME", dest="time", help="time of this call, such as 30min; no trial begins after it")
+    add("--budget", metavar="TIME", dest="time", help="time of this call with all its workers, such as 30min; no trial begins after it")
     add("--search", metavar="NAME=RANGE", action="append", default=[], help="such as lr=1e-5..1e-2,log or batch_size=8|16; may be repeated")
     add("--only", metavar="A,B", help="search these options alone")
     add("--storage", metavar="FILE", help="a journal file, an SQLite file (.db) or the URL of a database; else a journal in --out")
@@ -65,7 +65,7 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     if options.join and not options.out:
         raise OptionError("--join needs --out, the folder of the search")
     settings = read_settings(options)
-    search, only = searched(options.search), options.only and [name.strip() for name in options.only.split(",")]
+    search = searched(options.search)
     job = job_of(find_declared(options.name, settings), options.data, settings)
     if not settings["quiet"]:
         show_log()
@@ -82,7 +82,7 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     if options.join:
         follow_launcher()
     with ending_early():
-        found = run_tuning(job.model, given, job.open_data, recipe=recipe, search=search, only=only, beside=beside, **how)
+        found = run_tuning(job.model, given, job.open_data, recipe=recipe, search=search, only=options.only, beside=beside, **how)
     if found is None:  # the process that leads prints the result
         return
     if options.json:
