@@ -53,6 +53,7 @@ class Row:
         probe: Cross-validated linear probe.
         scores: Further scores by name, higher is better.
         tuned: Short fine-tuning, or None.
+        folder: Folder of the saved model that it is, or empty.
     """
 
     name: str
@@ -67,14 +68,15 @@ class Row:
     probe: Judged
     scores: Mapping[str, float]
     tuned: Judged | None = None
+    folder: str = ""
 
     @property
     def judged(self) -> Judged:
         """The tuned result where there is one, else the probe."""
         return self.tuned or self.probe
 
-    def with_tuned(self, tuned: Judged) -> Row:
-        """Return the row with a result of tuning."""
+    def with_tuned(self, tuned: Judged | None) -> Row:
+        """Return the row with a result of tuning, or without one."""
         return replace(self, tuned=tuned)
 
     def to_dict(self, *, draws: bool = False) -> dict[str, Any]:

@@ -138,8 +138,8 @@ def narrowed(space: Space, search: Mapping[str, Any], *, only: Collection[str] |
     if not dimensions and not faults:
         faults.append("everything is given; leave out the value of an option to search it")
     elif not faults and found.is_empty():
-        names = ", ".join(dimensions)
-        faults.append(f"nothing of {names} has a meaning for the recipe {space.default.name!r}; name options that have, or another recipe")
+        listed = ", ".join(dimensions)
+        faults.append(f"nothing of {listed} has a meaning for the recipe {space.default.name!r}; name options that have, or another recipe")
     if faults:
         raise OptionError(fault_list("this space cannot be searched:", faults, "Such as lr=1e-5..1e-2,log or batch_size=8|16|32"))
     return found

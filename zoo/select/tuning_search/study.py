@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import OptionError, OutputExistsError, SavedModelError, did_you_mean, fault_list
+from zoo.select.tuning_search.dimensions import Choice
 from zoo.select.tuning_search.pruners import PRUNERS
-from zoo.select.tuning_search.space import Choice, Space
+from zoo.select.tuning_search.space import Space
 from zoo.util.extras import require_extra
 
 JOURNAL = "study.journal"
