@@ -48,6 +48,13 @@ def of(audit: Audit, check: str, level: str = "") -> list[Finding]:
     return [finding for finding in audit.findings if finding.check == check and level in ("", finding.level)]
 
 
+def test_a_source_without_groups_beside_one_with_them_is_told() -> None:
+    frame = pd.DataFrame({"image": [np.asarray(picture(row)) for row in range(20)], "label": list("ab") * 10, "group": list("cdef") * 5})
+    skip = ("near-duplicates", "labels", "drift", "shortcuts")
+    audit = check_data(frame[:12], frame[12:].drop(columns="group"), skip=skip, quiet=True)
+    assert [finding.message for finding in of(audit, "groups")] == ["8 samples without a group; each is one of its own"]
+
+
 def test_clean_data_have_no_finding(folder: Path) -> None:
     audit = check_data(folder, skip=("labels", "drift", "shortcuts"), quiet=True)
     assert not audit.findings

@@ -160,6 +160,25 @@ def test_an_id_of_a_patient_is_no_shortcut_when_patients_stay_together() -> None
     assert audit.figures["shortcuts"]["column 'visit'"] < 0.75
 
 
+def test_equal_samples_stay_together_where_a_shortcut_is_looked_for() -> None:
+    rng = np.random.default_rng(0)
+    pictures = np.repeat(np.arange(40), 3)
+    labels = np.asarray(rng.integers(0, 2, 40))[pictures]
+    images = [np.asarray(picture(int(number))) for number in pictures]
+    skip = ("near-duplicates", "labels", "drift")
+    for groups in ({}, {"group": np.arange(120)}):  # without groups, and with such as do not keep equal samples together
+        frame = pd.DataFrame({"image": images, "label": labels, "visit": pictures, **groups})
+        assert check_data(frame, skip=skip, quiet=True).figures["shortcuts"]["column 'visit'"] < 0.75
+
+
+def test_equal_samples_stay_together_where_drift_is_looked_for() -> None:
+    pixels, labels = digits()
+    sides = [(np.repeat(pixels[start : start + 24], 5, axis=0), np.repeat(labels[start : start + 24], 5)) for start in (0, 24)]
+    audit = check_data(*sides, skip=("near-duplicates", "labels", "shortcuts"), quiet=True)
+    assert audit.figures["drift"]["valid"]["auroc"] < 0.7
+    assert not of(audit, "drift")
+
+
 def test_the_area_is_the_mean_over_the_classes_that_some_samples_have_and_some_lack() -> None:
     targets = np.asarray([0, 0, 1, 1])
     scores = np.asarray([[3.0, 0.0, 9.0], [1.0, 0.0, 9.0], [2.0, 1.0, 9.0], [0.0, 1.0, 9.0]])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.folds import with_equal_in_groups
 from zoo.data.table import PIXELS, Array, Table, names_of
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.runtime.progress import Progress
@@ -19,9 +20,9 @@ from zoo.errors import InterruptedRunError, MissingExtraError, OptionError, Outp
 from zoo.models.backbone import Backbone, find_backbone, get
 from zoo.select.audit.classes import class_faults, majority
 from zoo.select.audit.drift import drift
-from zoo.select.audit.exact import duplicates, equal_rows, groups
+from zoo.select.audit.exact import duplicates, equal_numbers, equal_rows, groups
 from zoo.select.audit.facts import facts_of
-from zoo.select.audit.features import features_of, out_of_fold, with_equal_as_groups
+from zoo.select.audit.features import features_of, out_of_fold
 from zoo.select.audit.finding import Audit
 from zoo.select.audit.kept import Arrays, Kept
 from zoo.select.audit.label_noise import wrong_labels
@@ -154,8 +155,9 @@ class _Checking:
         good = np.setdiff1d(np.arange(len(table)), list(errors))
         self._near(audit, good, facts, equal)
         labelled = good[data.labelled[good]]
-        self._of_labels(audit, labelled, facts)
-        self._of_features(audit, good, labelled, equal, self._model(audit, task, backbone), options)
+        together = with_equal_in_groups(table, equal_numbers(table, equal))
+        self._of_labels(audit, together, labelled, facts)
+        self._of_features(audit, together, good, labelled, self._model(audit, task, backbone), options)
         rows = sorted({row for finding in audit.findings for each in finding.rows for row in each})
         audit.names = dict(zip(rows, names_of(table.inputs, rows), strict=True))
         return audit
@@ -173,23 +175,22 @@ class _Checking:
         audit.figures["near-duplicates"] = {"pairs": len(pairs)}
         audit.add(near_duplicates(self.data, pairs))
 
-    def _of_labels(self, audit: Audit, labelled: Array, facts: Arrays) -> None:
+    def _of_labels(self, audit: Audit, table: Table, labelled: Array, facts: Arrays) -> None:
         if "shortcuts" in self.skip:
             return
         if not len(labelled):
             audit.left_out["shortcuts"] = "they need labels of one class per sample"
             return
         fields = {name: values[labelled] for name, values in fields_of(self.data, facts).items()}
-        findings, audit.figures["shortcuts"] = shortcuts(self.data.table.select(labelled), fields, seed=self.seed)
+        findings, audit.figures["shortcuts"] = shortcuts(table.select(labelled), fields, seed=self.seed)
         audit.add(findings)
 
-    def _of_features(
-        self, audit: Audit, good: Array, labelled: Array, equal: list[list[int]], model: Any, options: InferenceOptions
-    ) -> None:
-        table, wanted = self.data.table, [part for part in ("labels", "drift") if part not in self.skip]
+    def _of_features(self, audit: Audit, table: Table, good: Array, labelled: Array, model: Any, options: InferenceOptions) -> None:
+        wanted = [part for part in ("labels", "drift") if part not in self.skip]
         if not wanted or model is None or not len(good):
             return
-        found = features_of(model, table.select(good), options, self.kept, self._reporter(f"features of {model.spec.name}", len(good)))
+        report = self._reporter(f"features of {model.spec.name}", len(good))
+        found = features_of(model, self.data.table.select(good), options, self.kept, report)
         features = np.full((len(table), found.shape[1]), np.nan, dtype=np.float32)
         features[good] = found
         if "labels" in wanted:
@@ -198,9 +199,9 @@ class _Checking:
                 audit.left_out["labels"] = "wrong labels are looked for where there are two classes or more, one per sample"
             else:
                 self.progress.note(f"looking for wrong labels among {len(rows)}")
-                self._noise(audit, rows, with_equal_as_groups(table, equal).select(rows), features[rows])
+                self._noise(audit, rows, table.select(rows), features[rows])
         if "drift" in wanted and len(self.data.names) > 1:
-            findings, audit.figures["drift"] = drift(self.data, features, seed=self.seed, poll=self._poll)
+            findings, audit.figures["drift"] = drift(self.data, table, features, seed=self.seed, poll=self._poll)
             audit.add(findings)
 
     def _noise(self, audit: Audit, rows: Array, some: Table, features: Array) -> None:

@@ -25,6 +25,14 @@ def equal_rows(table: Table) -> list[list[int]]:
     return [equal for equal in rows.values() if len(equal) > 1]
 
 
+def equal_numbers(table: Table, equal: Sequence[Sequence[int]]) -> Array | None:
+    """Return a number per row, the same for those of a set of equal ones; None if there is none."""
+    numbers = np.arange(len(table))
+    for rows in equal:
+        numbers[list(rows)] = rows[0]
+    return numbers if equal else None
+
+
 def duplicates(data: Opened, equal: Sequence[Sequence[int]]) -> Iterator[Finding]:
     """Yield equal samples of different splits, of contradicting labels, and of one split.
 
