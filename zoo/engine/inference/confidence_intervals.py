@@ -50,7 +50,7 @@ def intervals(
     draws: int = DRAWS,
     seed: int = 0,
     specificity: float | None = None,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float] | Array | None = None,
     more: Mapping[str, Metric] = _NONE,
 ) -> dict[str, float]:
     """Return ``NAME_low`` and ``NAME_high`` for each metric of the task: percentiles over draws in which it is defined.
@@ -92,7 +92,7 @@ def drawn_metrics(
     draws: int = DRAWS,
     seed: int = 0,
     specificity: float | None = None,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float] | Array | None = None,
     more: Mapping[str, Metric] = _NONE,
 ) -> dict[str, Array]:
     """Return each metric in each draw, NaN where it is undefined; the same seed and groups give the same draws for any logits.
@@ -124,7 +124,7 @@ def weighted_metrics(
     weights: Array,
     *,
     specificity: float | None = None,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float] | Array | None = None,
     more: Mapping[str, Metric] = _NONE,
 ) -> dict[str, Array]:
     """Return each metric of the task for each row of weights; NaN where it is undefined.
@@ -135,7 +135,7 @@ def weighted_metrics(
         targets: Per sample.
         weights: ``(draws, n)``, how often each sample counts.
         specificity: If given, ``sensitivity_at_specificity`` is added.
-        thresholds: Probability above which each label is predicted; None for one half.
+        thresholds: Probability above which each label is predicted, or such a row per sample; None for one half.
         more: Metrics by name beside those of the task.
     """
     kind, logits, targets = find_task(task), np.asarray(logits, dtype=np.float64), np.asarray(targets)

@@ -30,19 +30,21 @@ class Predictions:
         outputs: A row per sample.
         targets: Their targets.
         groups: Group of each sample, or None.
-        thresholds: Probability above which each label is predicted, or None.
+        thresholds: Probability above which each label is predicted, ``(labels,)``, or ``(samples, labels)`` where it differs between
+            samples, such as those of several folds; None for one half.
     """
 
     task: str
     outputs: Array
     targets: Array
     groups: Sequence[str] | None = None
-    thresholds: tuple[float, ...] | None = None
+    thresholds: Array | None = None
 
     def select(self, places: Array) -> Predictions:
         """Return the predictions at some places."""
         groups = None if self.groups is None else [self.groups[place] for place in places]
-        return Predictions(self.task, self.outputs[places], self.targets[places], groups, self.thresholds)
+        thresholds = self.thresholds[places] if self.thresholds is not None and self.thresholds.ndim == 2 else self.thresholds
+        return Predictions(self.task, self.outputs[places], self.targets[places], groups, thresholds)
 
 
 @dataclass(frozen=True)
