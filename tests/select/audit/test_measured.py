@@ -105,6 +105,7 @@ def test_planted_wrong_labels_come_first() -> None:
 
 def test_without_cleanlab_the_part_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "cleanlab", None)
+    monkeypatch.setattr("zoo.select.audit.checking.features_of", lambda *args: pytest.fail("features are computed in vain"))
     pixels, labels = digits()
     audit = check_data((pixels[:60], labels[:60]), skip=("near-duplicates", "shortcuts"), quiet=True)
     assert "pip install cleanlab (the extra 'audit')" in audit.left_out["labels"]

@@ -21,6 +21,7 @@ from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import StopFlag, ending_early
 from zoo.errors import OptionError
 from zoo.select.tuning_search.pruners import PRUNERS
+from zoo.util.cores import usable_cores
 from zoo.util.extras import require_extra
 
 if TYPE_CHECKING:
@@ -119,8 +120,7 @@ def workers(words: Sequence[str], count: int, folder: Path, stop: StopFlag) -> I
         stop: Set by a signal.
     """
     command = [sys.executable, "-m", "zoo.cli", *_without(words, ("--resume", "--json"), ("--out", "--workers")), "--join", "--quiet"]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {"OMP_NUM_THREADS": str(max(1, cores // (count + 1))), **os.environ, PARENT: str(os.getpid())}
+    environment = {"OMP_NUM_THREADS": str(max(1, usable_cores() // (count + 1))), **os.environ, PARENT: str(os.getpid())}
     where: dict[str, Any] = {"env": environment, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     # In a session of their own, or Ctrl-C would reach them twice, from the terminal and from here.
     where["start_new_session"] = os.name == "posix"
