@@ -127,6 +127,19 @@ def test_runs_are_compared_on_data_that_all_predict(tmp_path: Path, capsys: pyte
     assert not done.value.code
     told = json.loads(capsys.readouterr().out)
     (pair,) = told["pairs"]
+    rows = [f"{path.name},{path.parent.name},p{number // 2}" for number, path in enumerate(sorted((tmp_path / "test").rglob("*.png")))]
+    (tmp_path / "test.csv").write_text("\n".join(["scan,kind,owner", *rows]))
+    table = ["--on", str(tmp_path / "test.csv"), "--root", str(tmp_path / "test")]
+    with pytest.raises(SystemExit) as done:
+        main(["compare", *runs, *table, "--columns", "file_name=scan,label=kind,group=owner", "--json"])
+    assert not done.value.code
+    (grouped,) = json.loads(capsys.readouterr().out)["pairs"]
+    assert grouped["difference"] == pytest.approx(pair["difference"])
+    assert grouped["note"] == "30 groups"
+    with pytest.raises(SystemExit) as done:
+        main(["compare", *runs, "--columns", "label=kind"])
+    assert done.value.code == 2
+    assert "columns: options of the evaluation on data; give on=… (--on)" in capsys.readouterr().err
     assert pair["better"] == runs[0]
     assert pair["low"] > 0
     assert pair["p"] < 0.05

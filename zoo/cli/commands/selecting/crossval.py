@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.commands.training import RECIPES, add_run_arguments, find_declared, job_of, read_settings
 from zoo.cli.output import Output, format_metrics, show_log, table
 from zoo.cli.parser import Commands
+from zoo.cli.pass_options import labelled_options, labelled_settings
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError
@@ -40,9 +42,8 @@ def register(commands: Commands) -> None:
     add = command.add_argument
     add("runs", metavar="RUN", nargs="+", help="folders of runs or cross-validations, two or more")
     add("--on", metavar="DATA", help="labelled data that all of them predict; else the out-of-fold predictions")
-    add("--split", help="only this split of the data of --on")
     add("--metric", metavar="NAME", help="the metric of the tests; else that of the first run")
-    add("--json", action="store_true", help="one JSON document")
+    labelled_options(command, "only this split of the data of --on")
     command.set_defaults(run=compare)
 
 
@@ -72,10 +73,13 @@ def cross_validate(options: argparse.Namespace, out: Output) -> None:
 
 def compare(options: argparse.Namespace, out: Output) -> None:
     """Print what runs differ in, their scores, and a test of every two."""
+    if options.on is not None:
+        from zoo.data.sources.folders import check_exists
+
+        check_exists(Path(options.on))
     from zoo.select.comparison.compare import compare as compare_runs
 
-    given = {} if options.split is None else {"split": options.split}
-    found = compare_runs(*options.runs, on=options.on, metric=options.metric, **given)
+    found = compare_runs(*options.runs, on=options.on, metric=options.metric, **labelled_settings(options))
     if options.json:
         out.json(comparison_document(found))
         return
