@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from zoo.cli.rank_output import errors_once
 from zoo.engine.runtime.launch_env import rank
 from zoo.errors import OptionError
 from zoo.util.extras import require_extra
+from zoo.util.numbers import without_nan
 from zoo.util.start_up import uncollected
 
 if TYPE_CHECKING:
@@ -179,9 +179,7 @@ def _report(found: Evaluation, *, by_class: bool, confusion: bool) -> tuple[dict
     if found.errors:
         document["skipped"] = len(found.errors)
     if by_class:
-        labels = {
-            name: {key: None if math.isnan(value) else value for key, value in row.items()} for name, row in found.per_class().items()
-        }
+        labels = without_nan(found.per_class())
         document["per_class"] = labels
         keys = list(next(iter(labels.values()), {}))
         texts.append(

@@ -23,6 +23,7 @@ from zoo.trust.outcome import outcome_of
 log = logging.getLogger("zoo")
 
 Array = npt.NDArray[Any]
+LEVEL = 0.95  # share of the draws inside an interval, where none is given
 DRAWS = 1000
 _CELLS = 4_000_000  # weights in memory at once
 _NONE: Mapping[str, Metric] = MappingProxyType({})
@@ -46,7 +47,7 @@ def intervals(
     targets: Array,
     *,
     groups: Sequence[str] | None = None,
-    level: float = 0.95,
+    level: float = LEVEL,
     draws: int = DRAWS,
     seed: int = 0,
     specificity: float | None = None,
@@ -76,11 +77,19 @@ def intervals(
     drawn = drawn_metrics(task, logits, targets, more=more, **drawing)
     result: dict[str, float] = {}
     for name, values in drawn.items():
-        values = values[np.isfinite(values)]
-        if len(values):
-            ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-            result |= {f"{name}_low": float(ends[0]), f"{name}_high": float(ends[1])}
+        if (ends := interval_of(values, level)) is not None:
+            result |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
     return result
+
+
+def interval_of(draws: npt.ArrayLike, level: float = LEVEL) -> tuple[float, float] | None:
+    """Return the percentiles that hold the share ``level`` of the draws that are finite; None without any."""
+    values = np.asarray(draws, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return low, high
 
 
 def drawn_metrics(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.duplicates import equal_numbers, equal_rows
 from zoo.data.folds import with_equal_in_groups
 from zoo.data.table import PIXELS, Array, Table, names_of
 from zoo.engine.inference.inference_options import InferenceOptions
@@ -18,7 +19,7 @@ from zoo.models.backbone import Backbone, get
 from zoo.models.task_model import TaskModel
 from zoo.select.audit.classes import class_faults, majority
 from zoo.select.audit.drift import drift
-from zoo.select.audit.exact import duplicates, equal_numbers, equal_rows, groups
+from zoo.select.audit.exact import duplicates, groups
 from zoo.select.audit.facts import facts_of
 from zoo.select.audit.features import features_of, out_of_fold
 from zoo.select.audit.finding import Audit
@@ -85,7 +86,7 @@ class Checking:
         good = np.setdiff1d(np.arange(len(table)), list(errors))
         self._near(audit, good, facts, equal)
         labelled = good[data.labelled[good]]
-        together = with_equal_in_groups(table, equal_numbers(table, equal))
+        together = with_equal_in_groups(table, equal_numbers(len(table), equal))
         self._of_labels(audit, together, labelled, facts)
         if parts and len(good):
             found = backbone if isinstance(backbone, Backbone) else get(backbone)

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from zoo.engine.inference.confidence_intervals import LEVEL
 from zoo.engine.inference.metrics import drawn_groups
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.errors import OptionError, SavedModelError, examples, fault_list
 from zoo.saved.config import read_config
 from zoo.select.comparison.entries import Entry, differences, read_entry
-from zoo.select.comparison.paired import LEVEL, Pair, Predictions, by_folds, by_samples, has_draws, judged, level_for
+from zoo.select.comparison.paired import Pair, Predictions, by_folds, by_samples, has_draws, judged, level_for
 from zoo.select.crossval.held_out import Array, HeldOut, read_outputs
 from zoo.select.crossval.resampled import Summary
 from zoo.tasks.find import find_task

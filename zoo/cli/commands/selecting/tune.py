@@ -178,9 +178,9 @@ def trial_table(found: Tuning) -> str:
     shown = known[:SHOWN] + [trial for trial in known[SHOWN:] if trial.default]
     rows = []
     for trial in shown:
-        options = " ".join(f"{name}={_short(value)}" for name, value in trial.options.items() if name != "recipe" and not trial.default)
+        options = "the default" if trial.default else " ".join(trial.listed)
         name = f"{trial.number}{'*' if trial.number == found.best_trial.number else ''}"
-        rows.append([name, f"{trial.value:.4f}", in_time_units(trial.seconds), trial.recipe, "the default" if trial.default else options])
+        rows.append([name, f"{trial.value:.4f}", in_time_units(trial.seconds), trial.recipe, options])
     text = table(rows, ("trial", found.monitor, "time", "recipe", "options"), right=(1, 2))
     states = {state: sum(trial.state == state for trial in found.trials) for state in ("pruned", "failed")}
     more = [f"{number} {state}" for state, number in states.items() if number]
@@ -192,7 +192,3 @@ def importance_text(found: Tuning) -> str:
     if not found.importance:
         return "the importance of the options is not known: there are too few trials, or they are alike"
     return "importance: " + ", ".join(f"{name} {share:.2f}" for name, share in found.importance.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
