@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +18,7 @@ from tests.faults.file_server import FileServer
 from tests.toy import ToyNet
 from zoo.cli import main
 from zoo.declare import Weights
+from zoo.engine.cache.feature_files import _path, read_features, write_features
 from zoo.errors import OutputPermissionError
 from zoo.weights.cache import entries, prune
 from zoo.weights.converted import converted_folder
@@ -118,3 +122,34 @@ def test_a_file_that_cannot_be_removed_is_one_error_with_its_remedy(server: File
     below.mkdir()
     with pytest.raises(OutputPermissionError, match=r"below'\); remove what is in the way, or set ZOO_CACHE"):
         prune(later())
+
+
+def test_the_features_of_a_ranking_are_listed_and_pruned_by_their_last_use(own_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for key in ("old", "new"):
+        write_features(key, torch.ones(3, 4))
+    folder = own_cache / "features"
+    (old,) = (path for path in folder.iterdir() if read_features("new") is not None and path != _path("new"))
+    os.utime(old, (time.time() - 10 * 86400,) * 2)
+    part = folder / f".{old.name}.abcd.part"
+    part.touch()
+    size = sum(path.stat().st_size for path in folder.iterdir())
+
+    def told(*words: str) -> Any:
+        with pytest.raises(SystemExit) as stopped:
+            main(["cache", *words, "--json"])
+        assert stopped.value.code == 0
+        return json.loads(capsys.readouterr().out)
+
+    (entry,) = told()
+    assert (entry["kind"], entry["size"], entry["folder"]) == ("features", size, str(folder))
+    assert told("--prune", "5")[0]["name"] == "1 pass of backbones over samples"
+    assert left(folder) == sorted([_path("new").name, part.name]), "what is being written stays"
+    os.utime(part, (time.time() - 7200,) * 2)
+    told("--prune", "0")
+    assert not left(folder)
+    assert told() == []
+
+
+def test_features_are_listed_without_torch() -> None:
+    code = "import sys, zoo.engine.cache.feature_files as f; f.stored_features(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

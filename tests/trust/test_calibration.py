@@ -9,6 +9,7 @@ from sklearn import metrics as reference
 
 from zoo.tasks.find import BUILTIN
 from zoo.tasks.scores import area, sigmoid
+from zoo.tasks.task import Task
 from zoo.trust.baselines import baselines
 from zoo.trust.calibrated import Calibration, calibrated
 from zoo.trust.calibration import RANGE, best_temperature, tempered_threshold
@@ -40,6 +41,18 @@ def test_the_temperature_has_the_lowest_loss_of_any_with_its_prior() -> None:
 
     reference_value = scipy.optimize.minimize_scalar(loss, bounds=np.log(RANGE), method="bounded", options={"xatol": 1e-10})
     assert np.log(best_temperature(SINGLE, logits, targets)) == pytest.approx(reference_value.x, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["single-label", "multi-label"])
+def test_the_search_computes_the_loss_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, task = np.random.default_rng(0), BUILTIN[name]
+    logits = 3 * rng.normal(size=(40, 3))
+    targets = rng.integers(0, 3, 40) if task is SINGLE else np.where(rng.random((40, 3)) < 0.2, np.nan, rng.random((40, 3)) < 0.5)
+    assert task.log_loss(logits, targets) == task.metrics(logits, targets, ())["loss"]
+    assert Task.log_loss(task, logits, targets) == task.log_loss(logits, targets), "a plugin's task has that of its metrics"
+    found = best_temperature(task, logits, targets)
+    monkeypatch.setattr(type(task), "metrics", lambda *args: pytest.fail("all metrics are computed"))
+    assert best_temperature(task, logits, targets) == found
 
 
 def test_samples_that_are_all_right_or_all_wrong_do_not_drive_the_temperature_to_an_extreme() -> None:

@@ -16,6 +16,7 @@ from types import FrameType
 from zoo.engine.runtime.launch_env import launched
 from zoo.engine.runtime.signals import exit_code, stop_signal_numbers
 from zoo.errors import OptionError
+from zoo.util.cores import usable_cores
 
 POLL_SECONDS = 0.1  # seconds between polls of the processes
 GRACE_SECONDS = 15.0  # seconds that the other ranks have to end by themselves after one has failed
@@ -72,8 +73,7 @@ def launch(words: Sequence[str], count: int) -> int:
 
 
 def _start(words: Sequence[str], number: int, count: int, port: int) -> subprocess.Popen[bytes]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // count)
+    threads = max(1, usable_cores() // count)
     extra = {PARENT: os.getpid(), "RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "MASTER_ADDR": "127.0.0.1"}
     environment |= {name: str(value) for name, value in extra.items()}

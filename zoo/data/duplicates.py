@@ -55,18 +55,27 @@ def equal_samples(table: Table) -> Array | None:
 
     What is found is logged in one line, with samples whose labels contradict each other.
     """
+    equal = equal_rows(table)
+    if equal:
+        _report(table, equal)
+    return equal_numbers(len(table), equal)
+
+
+def equal_rows(table: Table) -> list[list[int]]:
+    """Return the sets of rows of equal content."""
     (keys,) = content_keys(table)
     rows: dict[Hashable, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
         rows[key].append(row)
-    equal = [found for found in rows.values() if len(found) > 1]
-    if not equal:
-        return None
-    _report(table, equal)
-    numbers = np.arange(len(table))
-    for found in equal:
-        numbers[found] = found[0]
-    return numbers
+    return [found for found in rows.values() if len(found) > 1]
+
+
+def equal_numbers(count: int, equal: Sequence[Sequence[int]]) -> Array | None:
+    """Return a number for each of ``count`` rows, the same within each of the sets ``equal``; None if there is no set."""
+    numbers = np.arange(count)
+    for rows in equal:
+        numbers[list(rows)] = rows[0]
+    return numbers if equal else None
 
 
 def merged_groups(groups: Sequence[str], equal: Array) -> tuple[str, ...]:

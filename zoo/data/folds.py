@@ -55,7 +55,7 @@ def cross_validation_folds(table: Table, folds: Any = FOLDS, *, repeats: int = 1
             raise OptionError("repeats is for a number of folds; a splitter repeats by itself, such as RepeatedStratifiedKFold")
         return _given(table, folds)
     _check_numbers(folds, repeats)
-    table = _with_equal_samples_in_groups(table)
+    table = with_equal_in_groups(table, equal_samples(table))
     groups = _groups(table)
     targets = np.asarray(table.targets) if is_single_label(table) else None
     _check_enough(table, folds, targets, groups)
@@ -91,9 +91,13 @@ def _check_numbers(folds: int, repeats: Any) -> None:
         raise OptionError("; ".join(faults))
 
 
-def _with_equal_samples_in_groups(table: Table) -> Table:
-    """Return a table in which samples of equal content are of one group, if there are any."""
-    equal = equal_samples(table)
+def with_equal_in_groups(table: Table, equal: Array | None) -> Table:
+    """Return a table in which samples of equal content are of one group, with the groups that they are in.
+
+    Args:
+        table: The rows.
+        equal: A number per row, the same for equal ones, as ``equal_samples`` gives it; None if all differ.
+    """
     if equal is None or len(np.unique(equal)) < 2:  # such as a trial with zeros
         return table
     groups = (

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from zoo.data.table import Array, pick
+from zoo.data.table import Array, joined_groups, pick
 from zoo.errors import OptionError
 
 TEXTUAL = ("text", "words")
@@ -149,12 +149,11 @@ def join(parts: Sequence[Raw], source: str) -> Raw:
     lists = all(isinstance(items, list) for items in inputs)
     labelled = any(part.labels is not None for part in parts)
     classes = dict.fromkeys(name for part in parts for name in part.classes or ())
-    grouped = all(part.groups is not None for part in parts)
     return Raw(
         list(itertools.chain.from_iterable(inputs)) if lists else Chain(inputs),
         [label for part in parts for label in (part.labels if part.labels is not None else [None] * len(part))] if labelled else None,
         classes=tuple(classes) or None,
-        groups=[group for part in parts for group in part.groups or ()] if grouped else None,
+        groups=joined_groups([(part.source, len(part), part.groups) for part in parts]),
         splits=[split for part in parts for split in part.splits or ()],
         source=source,
     )

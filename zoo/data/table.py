@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from zoo.errors import DataError, did_you_mean
 
+log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]
 
 SPLIT_WORDS = {
@@ -162,6 +164,25 @@ class Table:
     def name_of(self, index: int) -> str:
         """Return the name of a sample for messages: its path, or its row number."""
         return item_name(self.inputs, index)
+
+
+def joined_groups(parts: Sequence[tuple[str, int, Sequence[str] | None]]) -> list[str] | None:
+    """Return the group ids of all rows of several sources, in order; None where none has groups.
+
+    Each row without an id is a group of its own. A source without groups among others that have them is logged.
+
+    Args:
+        parts: Name, number of rows, and group ids or None of each source.
+    """
+    if all(groups is None for *_, groups in parts):
+        return None
+    if bare := dict.fromkeys(name for name, rows, groups in parts if groups is None and rows):
+        log.warning("%s: no groups (patients), unlike the rest of the data; each sample counts as a group of its own", ", ".join(bare))
+    found = []
+    for number, (_, rows, groups) in enumerate(parts):
+        given = [f"{NO_GROUP}{row}" for row in range(rows)] if groups is None else groups
+        found += [f"{NO_GROUP}{number}/{name.removeprefix(NO_GROUP)}" if name.startswith(NO_GROUP) else name for name in given]
+    return found
 
 
 def names_of(inputs: Sequence[Any], rows: Iterable[int]) -> list[str]:

@@ -74,6 +74,7 @@ def configured(
         allow_partial=allow_partial,
         options=options,
         state=declared._state,
+        folder=declared.folder,
     )
 
 
@@ -84,6 +85,7 @@ class Backbone:
         spec: The declaration, with the given options, weights and input size.
         plugin: Distribution and version of the plugin that declared it.
         pretrained: Whether it is built with pretrained weights.
+        folder: Folder of the saved model that it was opened from, or None.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Backbone:
         allow_partial: bool = False,
         options: Mapping[str, Any] | None = None,
         state: Callable[[], dict[str, Tensor]] | None = None,
+        folder: Path | None = None,
     ) -> None:
         if isinstance(weights, str | PathLike):
             from zoo.weights.locate import given_weights
@@ -105,6 +108,7 @@ class Backbone:
         self._saved_with = spec.options if state is not None else None
         self.spec = with_options(spec, options or {})
         self.plugin = plugin
+        self.folder = folder
         self.pretrained = weights is not False and (spec.weights is not None or state is not None)
         self._allow_partial = allow_partial
         self._state = state

@@ -179,6 +179,7 @@ def open_backbone(folder: Path) -> Backbone:
         spec.replace(name=name, base=config.zoo.backbone),
         plugin=config.zoo.plugin,
         state=lambda: backbone_state(folder, config),
+        folder=folder,
     )
 
 

@@ -60,7 +60,7 @@ class MultiLabel(Task):
         truth, predicted = (np.nan_to_num(targets) > 0.5) & known, (logits > 0) & known
         right, total = 2.0 * (truth & predicted).sum(0), truth.sum(0) + predicted.sum(0)
         result = {
-            "loss": float(_losses(logits, targets, known).sum() / known.sum()),
+            "loss": self.log_loss(logits, targets),
             "macro_f1": float((right / np.maximum(total, 1))[known.any(0)].mean()),
             "micro_f1": float(right.sum() / max(total.sum(), 1)),
         }
@@ -74,6 +74,11 @@ class MultiLabel(Task):
         if divided:
             result["auroc"] = float(np.mean([area(*column) for column in divided]))
         return result
+
+    def log_loss(self, logits: Array, targets: Array) -> float:
+        """Return the mean binary cross entropy of the known labels; NaN without any."""
+        known = ~np.isnan(targets)
+        return float(_losses(logits, targets, known).sum() / known.sum()) if known.any() else float("nan")
 
     def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
         """Return loss, macro_f1, micro_f1, map and auroc over the known labels for each row of weights."""

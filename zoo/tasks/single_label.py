@@ -62,13 +62,17 @@ class SingleLabel(Task):
         support, named, found = (np.bincount(part, minlength=logits.shape[1]) for part in (targets, predicted, targets[right]))
         present, occurs = np.flatnonzero(support), support + named > 0
         result = {
-            "loss": float((_log_sum(logits) - logits[np.arange(len(targets)), targets]).mean()),
+            "loss": self.log_loss(logits, targets),
             "accuracy": float(right.mean()),
             "balanced_accuracy": float((found[present] / support[present]).mean()),
             "macro_f1": float((2 * found[occurs] / (support + named)[occurs]).mean()),
             "majority": float(support.max() / len(targets)),
         }
         return result | _auroc(logits, targets, present)
+
+    def log_loss(self, logits: Array, targets: Array) -> float:
+        """Return the mean cross entropy."""
+        return float(_losses(logits, np.asarray(targets, dtype=np.int64)).mean())
 
     def default_monitor(self, targets: Array, *, medical: bool = False) -> str:
         """Return accuracy; for unequal classes and medical samples auroc of two classes and balanced_accuracy of more."""
@@ -87,7 +91,7 @@ class SingleLabel(Task):
         truth, named = np.eye(classes)[targets], np.eye(classes)[logits.argmax(1)]
         total, support, right = w.sum(1), w @ truth, w @ (truth * named)
         result = {
-            "loss": w @ (_log_sum(logits) - logits[np.arange(len(targets)), targets]) / total,
+            "loss": w @ _losses(logits, targets) / total,
             "accuracy": right.sum(1) / total,
             "balanced_accuracy": mean(right / support),
             "macro_f1": mean(2 * right / (support + w @ named)),
@@ -109,8 +113,15 @@ class SingleLabel(Task):
         return [labels[k] for k in logits.argmax(1)]
 
 
+def _losses(logits: Array, targets: Array) -> Array:
+    """Return the cross entropy of each sample."""
+    return np.asarray(_log_sum(logits) - logits[np.arange(len(targets)), targets])
+
+
 def _log_sum(logits: Array) -> Array:
-    return np.asarray(logits.max(1) + np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)))
+    highest = logits.max(1)
+    shifted = logits - highest[:, None]
+    return np.asarray(highest + np.log(np.exp(shifted, out=shifted).sum(1)))
 
 
 def _auroc(logits: Array, targets: Array, present: Array) -> dict[str, float]:

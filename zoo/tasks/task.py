@@ -134,6 +134,15 @@ class Task:
         """
         raise TypeError(f"task {self.name!r} has no metrics()")
 
+    def log_loss(self, logits: Array, targets: Array) -> float:
+        """Return ``loss`` of ``metrics`` alone, for a search that needs it often; NaN where it is undefined.
+
+        Args:
+            logits: ``(n, outputs)``, float64.
+            targets: One row per sample.
+        """
+        return self.metrics(logits, targets, ()).get("loss", float("nan"))
+
     def default_monitor(self, targets: Array, *, medical: bool = False) -> str:
         """Return the metric that chooses the best epoch unless one is named.
 

@@ -81,8 +81,8 @@ def _fits(value: Any) -> bool:
     return not isinstance(value, bool | str) and hasattr(value, "__float__") and 0 < float(value) < 1
 
 
-def moved(logits: Array, thresholds: Sequence[float] | None) -> Array:
-    """Return logits that are above zero where a probability is above its threshold; equal ones without thresholds."""
+def moved(logits: Array, thresholds: Sequence[float] | Array | None) -> Array:
+    """Return logits that are above zero where a probability is above its threshold, ``(labels,)`` or ``(n, labels)``; equal without."""
     if thresholds is None:
         return logits
     cut = np.asarray(thresholds, dtype=np.float64)

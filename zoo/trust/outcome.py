@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
         return np.asarray(self.probabilities.max(1))
 
 
-def outcome_of(task: Task, logits: Array, targets: Array, thresholds: Sequence[float] | None = None) -> Outcome:
+def outcome_of(task: Task, logits: Array, targets: Array, thresholds: Sequence[float] | Array | None = None) -> Outcome:
     """Return the outcome of a built-in task with one row of outputs per sample."""
     logits, targets = np.asarray(logits, dtype=np.float64), np.asarray(targets)
     if not task.has_classes:

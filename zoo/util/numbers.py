@@ -1,7 +1,9 @@
-"""Tests of numbers that a user, a file or a plugin gave, which may be anything."""
+"""Numbers that a user, a file or a plugin gave, which may be anything, and numbers in JSON, which has no NaN."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,3 +18,17 @@ def is_whole(value: Any) -> bool:
 def is_finite(value: Any) -> bool:
     """Return whether a value is a number that is finite as float32, and no truth value."""
     return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= _LARGEST  # type: ignore[operator]
+
+
+def without_nan(value: Any) -> Any:
+    """Return plain data for JSON: mappings as dicts, sequences as lists, and None for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def nan_for_none(value: float | None) -> float:
+    """Return a number that ``without_nan`` wrote; NaN for None."""
+    return math.nan if value is None else value

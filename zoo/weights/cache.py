@@ -21,7 +21,7 @@ class CacheEntry(NamedTuple):
     """A folder of the cache.
 
     Attributes:
-        kind: ``download`` or ``converted``.
+        kind: ``download``, ``converted`` or ``features``.
         name: URL of a download, or name of the checkpoint that was converted.
         size: Bytes of all its files.
         used: Seconds since 1970 when one of its files was last read, or written where the file system does not record reads.

@@ -19,9 +19,11 @@ from tests.engine.tiny import images, model
 from tests.test_docs import run_zoo
 from zoo.data.leaks import find_leak
 from zoo.data.open import open_data, open_train_valid
-from zoo.errors import DataError, LeakError, OptionError, OutputExistsError
+from zoo.engine.rundir.run_folder import claim_own_folder, release_folder
+from zoo.errors import DataError, LeakError, OptionError, OutputExistsError, OutputPermissionError, RunLockedError
 from zoo.select.audit import check_data
 from zoo.select.audit.finding import Audit, Finding
+from zoo.select.audit.sheet import SHOWN
 from zoo.util.process_caches import CACHES
 
 FAST = ("near-duplicates", "labels", "shortcuts", "drift")
@@ -46,6 +48,13 @@ def folder(tmp_path: Path) -> Path:
 
 def of(audit: Audit, check: str, level: str = "") -> list[Finding]:
     return [finding for finding in audit.findings if finding.check == check and level in ("", finding.level)]
+
+
+def test_a_source_without_groups_beside_one_with_them_is_told() -> None:
+    frame = pd.DataFrame({"image": [np.asarray(picture(row)) for row in range(20)], "label": list("ab") * 10, "group": list("cdef") * 5})
+    skip = ("near-duplicates", "labels", "drift", "shortcuts")
+    audit = check_data(frame[:12], frame[12:].drop(columns="group"), skip=skip, quiet=True)
+    assert [finding.message for finding in of(audit, "groups")] == ["8 samples without a group; each is one of its own"]
 
 
 def test_clean_data_have_no_finding(folder: Path) -> None:
@@ -143,6 +152,26 @@ def test_the_record_and_the_sheet_are_written_and_the_sheet_needs_nothing_else(f
     (tmp_path / "out" / "mine.txt").touch()
     with pytest.raises(OutputExistsError, match="holds other files"):
         check_data(folder, out=tmp_path / "out", quiet=True)
+
+
+def test_a_folder_that_cannot_be_written_or_is_in_use_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputPermissionError, match="choose a folder of your own"):
+        check_data(folder, out=tmp_path / "file" / "out", quiet=True)
+    claim_own_folder(tmp_path / "busy", ())
+    with pytest.raises(RunLockedError, match="in use by another run"):
+        check_data(folder, out=tmp_path / "busy", quiet=True)
+    release_folder(tmp_path / "busy")
+    assert not (tmp_path / "busy").exists()
+
+
+def test_a_listing_that_is_cut_says_how_many_more_there_are(tmp_path: Path) -> None:
+    images = [np.full((20, 20, 3), number % 7, np.uint8) for number in range(210)]
+    skip = ("near-duplicates", "labels", "drift", "shortcuts")
+    audit = check_data((images, list("ab") * 105), skip=skip, out=tmp_path / "out", quiet=True)
+    finding = next(one for one in of(audit, "values") if "single value" in one.message)
+    assert (finding.count, len(finding.rows), finding.more) == (210, 200, 10)
+    assert f"{SHOWN} of 210 are shown; the first 200 are in check.json" in (tmp_path / "out" / "check.html").read_text()
 
 
 def test_a_repeated_check_reads_nothing_again_and_finds_the_same(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,7 @@ def test_planted_wrong_labels_come_first() -> None:
 
 def test_without_cleanlab_the_part_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "cleanlab", None)
+    monkeypatch.setattr("zoo.select.audit.checking.features_of", lambda *args: pytest.fail("features are computed in vain"))
     pixels, labels = digits()
     audit = check_data((pixels[:60], labels[:60]), skip=("near-duplicates", "shortcuts"), quiet=True)
     assert "pip install cleanlab (the extra 'audit')" in audit.left_out["labels"]
@@ -158,6 +159,25 @@ def test_an_id_of_a_patient_is_no_shortcut_when_patients_stay_together() -> None
     frame = pd.DataFrame({"image": [np.asarray(picture(row)) for row in range(120)], "label": labels, "group": patients, "visit": patients})
     audit = check_data(frame, skip=("near-duplicates", "labels", "drift"), quiet=True)
     assert audit.figures["shortcuts"]["column 'visit'"] < 0.75
+
+
+def test_equal_samples_stay_together_where_a_shortcut_is_looked_for() -> None:
+    rng = np.random.default_rng(0)
+    pictures = np.repeat(np.arange(40), 3)
+    labels = np.asarray(rng.integers(0, 2, 40))[pictures]
+    images = [np.asarray(picture(int(number))) for number in pictures]
+    skip = ("near-duplicates", "labels", "drift")
+    for groups in ({}, {"group": np.arange(120)}):  # without groups, and with such as do not keep equal samples together
+        frame = pd.DataFrame({"image": images, "label": labels, "visit": pictures, **groups})
+        assert check_data(frame, skip=skip, quiet=True).figures["shortcuts"]["column 'visit'"] < 0.75
+
+
+def test_equal_samples_stay_together_where_drift_is_looked_for() -> None:
+    pixels, labels = digits()
+    sides = [(np.repeat(pixels[start : start + 24], 5, axis=0), np.repeat(labels[start : start + 24], 5)) for start in (0, 24)]
+    audit = check_data(*sides, skip=("near-duplicates", "labels", "shortcuts"), quiet=True)
+    assert audit.figures["drift"]["valid"]["auroc"] < 0.7
+    assert not of(audit, "drift")
 
 
 def test_the_area_is_the_mean_over_the_classes_that_some_samples_have_and_some_lack() -> None:

@@ -14,7 +14,9 @@ from scipy.stats import binomtest
 import zoo.select
 from tests.engine.tiny import images, model
 from zoo.cli.app import main
+from zoo.data.table import Table
 from zoo.errors import OptionError, SavedModelError
+from zoo.saved.config import read_config
 from zoo.select.comparison.paired import Predictions, by_samples, judged, mcnemar
 
 
@@ -65,6 +67,47 @@ def test_equal_models_cannot_be_told_apart_and_other_folds_are_compared_by_their
     assert "different data" in pair.note
 
 
+def test_other_folds_are_compared_by_group_with_the_thresholds_of_each_fold(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels, labels = noisy()[0], rng.integers(0, 2, (40, 2)).astype(np.float32)
+    table = Table(list(pixels), labels, ("a", "b"), groups=tuple(f"p{row // 2}" for row in range(40)))
+    settings: dict[str, Any] = {"recipe": "linear-probe", "folds": 3, "batch_size": 8, "inner_valid": True, "quiet": True}
+    runs = []
+    for seed in (0, 1):
+        found = zoo.select.cross_validate(model(2, task="multi-label"), table, seed=seed, out=tmp_path / str(seed), **settings)
+        runs.append(found)
+    compared = zoo.select.compare(*(run.dir for run in runs), metric="macro_f1")
+    (pair,) = compared.pairs
+    assert pair.note == "20 groups, out of other folds"
+    chosen = {tuple(read_config(run.dir / f"fold-{fold}").zoo.thresholds) for run in runs for fold in range(3)}
+    assert len(chosen) > 1, "the folds have thresholds of their own"
+    assert pair.difference == pytest.approx(runs[0].metrics["macro_f1"] - runs[1].metrics["macro_f1"])
+    (tmp_path / "1" / "fold-2" / "held_out.npz").unlink()
+    with pytest.raises(SavedModelError, match=r"fold-2.*predictions are missing"):
+        zoo.select.compare(*(run.dir for run in runs))
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ('{"finished": {"history": [{"epoch": 1}], "kept": 2, "monitor": "accuracy"}, "data": {}}', "cannot be read"),
+        ('{"finished": [], "data": {}}', "TypeError"),
+        ('{"finished": {}, "data": {"train": 1}}', "KeyError"),
+        ("[1, 2]", "not finished"),
+        ("1", "TypeError"),
+    ],
+)
+def test_odd_records_are_told_with_their_file(tmp_path: Path, record: str, told: str) -> None:
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "run.json").write_text(record)
+    with pytest.raises(SavedModelError, match=told):
+        zoo.select.compare(tmp_path / "odd", tmp_path / "other")
+    cv = {"cv": {}, "config": {}, "model": {}, "data": {}, "result": {"folds": [], "finished": True, "metric": "x", "out_of_fold": {}}}
+    (tmp_path / "odd" / "cv.json").write_text(json.dumps(cv))
+    with pytest.raises(SavedModelError, match=r"cv\.json.*cannot be read"):
+        zoo.select.compare(tmp_path / "odd", tmp_path / "other")
+
+
 @pytest.mark.usefixtures("toys")
 def test_runs_are_compared_on_data_that_all_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
@@ -84,6 +127,19 @@ def test_runs_are_compared_on_data_that_all_predict(tmp_path: Path, capsys: pyte
     assert not done.value.code
     told = json.loads(capsys.readouterr().out)
     (pair,) = told["pairs"]
+    rows = [f"{path.name},{path.parent.name},p{number // 2}" for number, path in enumerate(sorted((tmp_path / "test").rglob("*.png")))]
+    (tmp_path / "test.csv").write_text("\n".join(["scan,kind,owner", *rows]))
+    table = ["--on", str(tmp_path / "test.csv"), "--root", str(tmp_path / "test")]
+    with pytest.raises(SystemExit) as done:
+        main(["compare", *runs, *table, "--columns", "file_name=scan,label=kind,group=owner", "--json"])
+    assert not done.value.code
+    (grouped,) = json.loads(capsys.readouterr().out)["pairs"]
+    assert grouped["difference"] == pytest.approx(pair["difference"])
+    assert grouped["note"] == "30 groups"
+    with pytest.raises(SystemExit) as done:
+        main(["compare", *runs, "--columns", "label=kind"])
+    assert done.value.code == 2
+    assert "columns: options of the evaluation on data; give on=… (--on)" in capsys.readouterr().err
     assert pair["better"] == runs[0]
     assert pair["low"] > 0
     assert pair["p"] < 0.05
@@ -110,6 +166,8 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
     with pytest.raises(SavedModelError, match=r"did you mean 'one'"):
         zoo.select.compare(one, tmp_path / "onee")
     with pytest.raises(OptionError, match="did you mean 'accuracy'"):
-        zoo.select.compare(one, one, metric="acuracy")
+        zoo.select.compare(one, validated(tmp_path / "other", images(40)), metric="acuracy")
+    with pytest.raises(OptionError, match="given more than once"):
+        zoo.select.compare(one, one.parent / "." / "other" / ".." / "one")
     with pytest.raises(SavedModelError, match="neither a run"):
-        zoo.select.compare(one, one / "fold-0" / "..", tmp_path)
+        zoo.select.compare(one, tmp_path)

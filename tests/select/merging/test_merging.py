@@ -89,10 +89,13 @@ def test_the_folds_of_a_cross_validation_are_candidates(tmp_path: Path, toys: An
     for number, (pixels, label) in enumerate(zip(*VALID, strict=True)):
         (tmp_path / "valid" / label).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / "valid" / label / f"{number}.png")
-    for name in ("soup", "ensemble"):
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in sorted((tmp_path / "valid").rglob("*.png"))]
+    (tmp_path / "valid.csv").write_text("\n".join(["picture,kind", *rows]))
+    table = [str(tmp_path / "valid.csv"), "--columns", "file_name=picture,label=kind", "--batch-size", "5"]
+    for name, data in (("soup", [str(tmp_path / "valid")]), ("ensemble", table)):
         out = tmp_path / name
         with pytest.raises(SystemExit) as done:
-            main([name, str(found.dir), "--valid", str(tmp_path / "valid"), "--out", str(out), "--json"])
+            main([name, str(found.dir), "--valid", *data, "--out", str(out), "--json"])
         assert not done.value.code
         told = json.loads(capsys.readouterr().out)
         assert set(told["scores"]) == {str(found.dir / f"fold-{number}") for number in range(3)}

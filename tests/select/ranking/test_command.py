@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import zoo
 from zoo.cli import main
 
 
@@ -45,6 +46,15 @@ def test_the_report_fits_80_columns_and_the_best_is_trained(run: Callable[..., t
     assert "zoo/glyphnet is the best" in " ".join(report.split())
     assert (out / "train" / "model.safetensors").is_file()
     assert json.loads((out / "rank.json").read_text(encoding="utf-8"))["best"] == "zoo/glyphnet"
+
+
+def test_a_saved_model_that_is_the_best_is_trained(run: Callable[..., tuple[int, str, str]], photos: Path, tmp_path: Path) -> None:
+    zoo.get("zoo/glyphnet").adapt(2).save(tmp_path / "mine")
+    words = ("--candidates", tmp_path / "mine", "--quiet", "--out", tmp_path / "out", "--then", "train", "--set", "batch_size=8")
+    code, printed, _ = run(photos, *words)
+    assert code == 0
+    assert "saved/mine is the best" in " ".join(printed.split())
+    assert zoo.load(tmp_path / "out" / "train").num_classes == 2
 
 
 def test_json_is_one_document_and_a_second_call_needs_another_folder(

@@ -17,9 +17,9 @@ import zoo
 import zoo.builtin
 from tests.toy import ToyNet, toy_spec
 from zoo.declare import BackboneSpec, Features
-from zoo.errors import DataError, InterruptedRunError, OptionError, SavedModelError, UnknownBackboneError
+from zoo.errors import DataError, DiskFullError, InterruptedRunError, OptionError, SavedModelError, UnknownBackboneError
 from zoo.registry.registry import Registry, use_registry
-from zoo.select.ranking import search
+from zoo.select.ranking import finetune, search
 from zoo.select.ranking.rank import rank
 
 ALL = ["toy/small", "toy/large"]
@@ -269,6 +269,108 @@ def test_a_small_budget_drops_the_worse_half_and_what_has_no_time(tmp_path: Path
     found = ranked(tmp_path, pictures(150), budget="1h", out=tmp_path / "halved")
     assert found.rows[0].samples > found.rows[1].samples
     assert not any(row.tuned for row in found.rows)
+
+
+class Clock:
+    """The time that is left, which is over after so many candidates were scored."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, reads: int) -> None:
+        self.scored: list[tuple[str, int]] = []
+        score = search.Search._scored
+
+        def counted(this: Any, backbone: Any, tables: Any, scorer: Any) -> Any:
+            self.scored.append((backbone.spec.name, sum(map(len, tables))))
+            return score(this, backbone, tables, scorer)
+
+        monkeypatch.setattr("zoo.select.ranking.opening.LEAST", 30)
+        monkeypatch.setattr(search.Search, "_scored", counted)
+        monkeypatch.setattr(search.Search, "left", property(lambda this: 1e9 if len(self.scored) < reads else 0.0))
+
+
+def test_no_round_reads_a_candidate_when_the_budget_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, reads=0)
+    found = ranked(tmp_path, pictures(150), candidates=[*ALL, "toy/third"], budget="1h")
+    assert clock.scored == [("toy/small", 30)], "one is needed for a result"
+    assert set(found.left_out) == {"toy/large", "toy/third"}
+
+
+def test_a_candidate_without_time_for_more_samples_keeps_its_row_and_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, reads=4)
+    found = ranked(tmp_path, pictures(150), candidates=[*ALL, "toy/third"], budget="1h")
+    assert [samples for _, samples in clock.scored] == [30, 30, 30, 60]
+    assert {row.name: row.samples for row in found.rows} == {"toy/small": 60, "toy/large": 30, "toy/third": 30}
+    assert not found.left_out
+
+
+def test_a_candidate_that_fails_on_more_samples_is_left_out_and_has_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.select.ranking.opening.LEAST", 30)
+    read = search.read_features
+
+    def failing(backbone: Any, tables: Any, conditions: Any) -> Any:
+        if backbone.spec.name == "toy/large" and sum(map(len, tables)) > 30:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return read(backbone, tables, conditions)
+
+    monkeypatch.setattr(search, "read_features", failing)
+    found = ranked(tmp_path, pictures(90), budget="1h", top=0)
+    assert [row.name for row in found.rows] == ["toy/small"]
+    assert list(found.left_out) == ["toy/large"]
+
+
+def test_an_error_in_tuning_leaves_the_ranking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finetune.run_job
+
+    def failing(job: Any, ranks: Any, out: Path, **more: Any) -> Any:
+        if out.name == "toy_small":
+            raise error
+        return run(job, ranks, out, **more)
+
+    monkeypatch.setattr(finetune, "run_job", failing)
+    monkeypatch.setattr(finetune, "common_length", lambda trials, seconds: 1)
+    error: Exception = RuntimeError("a layer of mine is broken")
+    data = pictures()
+    found = ranked(tmp_path, data, budget="1h", top=2)
+    assert {row.name: row.tuned is not None for row in found.rows} == {"toy/small": False, "toy/large": True}
+    error = DiskFullError("the disk is full")
+    with pytest.raises(DiskFullError):
+        ranked(tmp_path, data, budget="1h", top=2, out=tmp_path / "full")
+    assert len(json.loads((tmp_path / "full" / "rank.json").read_text())["rows"]) == 2
+
+
+def test_a_tuning_that_goes_on_has_the_length_with_which_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, fine_tune = pictures(), finetune.fine_tune
+    tuned: list[str] = []
+
+    def stopping(trial: Any, name: str, *more: Any) -> Any:
+        tuned.append(name)
+        if len(tuned) == 2:
+            raise InterruptedRunError("stopped")
+        return fine_tune(trial, name, *more)
+
+    monkeypatch.setattr(finetune, "fine_tune", stopping)
+    monkeypatch.setattr(finetune, "common_length", lambda trials, seconds: 2)
+    with pytest.raises(InterruptedRunError, match="--resume"):
+        ranked(tmp_path, data, budget="1h", top=2)
+    monkeypatch.setattr(finetune, "common_length", lambda trials, seconds: 3)
+    found = ranked(tmp_path, data, budget="1h", top=2, resume=True)
+    assert [row.tuned.epochs for row in found.rows] == [2, 2]
+    assert len(tuned) == 3, "the first is not tuned again"
+    (tmp_path / "rank" / "tuning.json").write_text("{")
+    with pytest.raises(SavedModelError, match=r"tuning\.json"):
+        ranked(tmp_path, data, budget="1h", top=2, resume=True)
+
+
+def test_saved_models_in_folders_of_one_name_are_two_candidates(tmp_path: Path) -> None:
+    for number, name in enumerate(("one", "two")):
+        zoo.get("toy/small").adapt(2, seed=number).save(tmp_path / name / "best")
+    folders = [str(tmp_path / name / "best") for name in ("one", "two", "one")]
+    found = ranked(tmp_path, candidates=folders)
+    assert {row.name: row.folder for row in found.rows} == {"saved/one-best": folders[0], "saved/two-best": folders[1]}
+    assert found.rows[0].scores["logme"] != found.rows[1].scores["logme"]
+    with pytest.raises(OptionError, match="2 different candidates are called 'toy/small'"):
+        ranked(tmp_path, candidates=["toy/small", zoo.get("toy/small", drop_rate=0.1)], out=tmp_path / "none")
 
 
 def test_a_backbone_of_ones_own_and_a_saved_model_are_candidates(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from zoo.data.table import NO_GROUP, Table
 from zoo.errors import OptionError, SavedModelError
 from zoo.select.ranking.agreement import agreement, agreements
 from zoo.select.ranking.candidates import MODALITIES, PRIORS
 from zoo.select.ranking.limits import Limits, bytes_of
+from zoo.select.ranking.opening import together
 from zoo.select.ranking.ranking import Ranking, in_order, paired_difference
 from zoo.select.ranking.row import Judged, Row, file_of, read_row, write_row
 from zoo.util.toml_files import read_toml
@@ -92,6 +94,18 @@ def test_tau_has_an_interval_over_the_draws_and_skips_unknown_values() -> None:
     assert rows[0]["pairs"] == 3
     assert rows[0]["low"] is None
     assert math.isnan(agreement(np.ones(4), reference, np.ones(4)).tau), "equal scores have no order"
+
+
+def test_groups_stay_where_one_of_two_tables_has_none(caplog: pytest.LogCaptureFixture) -> None:
+    train = Table([0, 1, 2], np.array([0, 1, 0]), ("a", "b"), groups=("x", "x", f"{NO_GROUP}2"), source="train.csv")
+    valid = Table([3, 4, 5], np.array([0, 1, 0]), ("a", "b"), source="valid.csv")
+    groups = together([train, valid]).groups
+    assert groups is not None
+    assert groups[:2] == ("x", "x")
+    assert len(set(groups)) == 5
+    assert all(group.startswith(NO_GROUP) for group in groups[2:])
+    assert "valid.csv: no groups" in caplog.text
+    assert together([valid, valid]).groups is None
 
 
 def test_a_row_survives_its_file(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
 from zoo.engine.options.recipes import RECIPES, default_recipe
 from zoo.errors import OptionError
-from zoo.select.tuning_search.space import Choice, Range, default_space, narrowed, parse
+from zoo.select.tuning_search.dimensions import Choice, Range, parse
+from zoo.select.tuning_search.space import default_space, narrowed
 
 DEFAULT = default_recipe("single-label")
 SPACE = default_space(DEFAULT, modality="image", groups=4, lora=True)
@@ -86,3 +88,44 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_names() -> None:
     assert "'augmnt' is not searched (did you mean 'augment'?)" in text
     with pytest.raises(OptionError, match="everything is given"):
         narrowed(SPACE, {}, only=[], given={})
+
+
+def test_a_range_is_of_whole_numbers_only_where_the_option_takes_no_others() -> None:
+    search: dict[str, Any] = {"dropout": "0..1", "mixup": (0, 1), "freeze": "0..3", "accumulate": (1, 4), "rand_augment": "1..9"}
+    search["lr"] = Range(1, 2, whole=True)
+    found = narrowed(SPACE, search, only=None, given={}).dimensions
+    assert found["dropout"] == Range(0, 1)
+    assert found["mixup"] == Range(0, 1)
+    assert all(found[name].whole for name in ("freeze", "accumulate", "rand_augment", "lr"))  # type: ignore[union-attr]  # all are ranges
+    with pytest.raises(OptionError, match=r"batch_size: it takes whole numbers, and 8\.5\.\.16 has other ends"):
+        narrowed(SPACE, {"batch_size": "8.5..16"}, only=None, given={})
+
+
+def test_a_space_in_which_nothing_has_a_meaning_for_the_recipe_is_refused() -> None:
+    probe = default_space(RECIPES["linear-probe"], modality="image", groups=4, lora=True)
+    given = {"recipe": "linear-probe"}
+    for search in ({}, {"layer_decay": "0.5..0.9"}, {"freeze": "0..2"}, {"lora_rank": [4, 8]}):
+        with pytest.raises(OptionError, match="has a meaning for the recipe 'linear-probe'"):
+            narrowed(probe, search, only=None, given=given)
+    own = narrowed(probe, {"label_smoothing": "0..0.3"}, only=None, given=given)
+    assert [name for name in own.dimensions if own.applies(name, own.default)] == ["label_smoothing"]
+    assert not narrowed(SPACE, {"lr": "1e-4..1e-2,log"}, only=None, given={}).applies("lr", RECIPES["linear-probe"])
+
+
+def test_names_as_one_text_are_not_split_into_letters() -> None:
+    assert list(narrowed(SPACE, {}, only="layer_decay", given={}).dimensions) == ["layer_decay"]
+    assert list(narrowed(SPACE, {}, only="layer_decay, weight_decay", given={}).dimensions) == ["layer_decay", "weight_decay"]
+
+
+@pytest.mark.parametrize(
+    ("search", "told"),
+    [
+        ({"recipe": "0..3"}, "recipe: it takes no numbers, and 0..3 is a range; give a choice, such as full|lora"),
+        ({"optimizer": (0, 1)}, "optimizer: it takes no numbers"),
+        ({"loss": [len, "cross-entropy"]}, "loss: a choice is among texts, numbers, True, False and None, and"),
+        ("lr=1e-5..1e-2,log", "search is 'lr=1e-5..1e-2,log'; give a range or a choice by the name of each option"),
+    ],
+)
+def test_searches_of_the_wrong_kind_are_named(search: Any, told: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(told)):
+        narrowed(SPACE, search, only=None, given={})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 import zoo
 from tests.select.command_line import folder_of_images, run
+from tests.select.tuning_search.test_tune import study_in
 from zoo.cli.commands.selecting.tune import _without, searched
 from zoo.errors import OptionError
 
@@ -28,6 +30,23 @@ def test_two_processes_search_together(tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert "the default" in printed
     assert str(out / "best") in printed
+
+
+def test_the_deadline_holds_for_those_who_join_and_a_resumed_call_has_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = folder_of_images(tmp_path / "data", 18), tmp_path / "tune"
+    words = ["tune", "zoo/glyphnet", str(data), "--epochs", "1", "--image-size", "16", "--batch-size", "8", "--out", str(out), "--quiet"]
+    words += ["--search", "lr=1e-4..1e-2,log", "--only", "lr"]
+    assert run(*words, "--trials", "1", "--budget", "60s") == 0
+    assert run(*words, "--trials", "2", "--budget", "60s", "--join") == 0
+    assert len(study_in(out).trials) == 2, "there is time left"
+    now = time.time
+    monkeypatch.setattr("zoo.select.tuning_search.study.time.time", lambda: now() + 100)
+    assert run(*words, "--trials", "4", "--budget", "60s", "--join") == 0
+    assert len(study_in(out).trials) == 2, "the time of the one that leads is over, whatever is left of its own"
+    monkeypatch.undo()
+    assert run(*words, "--trials", "3", "--resume") == 0
+    assert len(study_in(out).trials) == 3
+    assert study_in(out).user_attrs["deadline"] is None
 
 
 def test_mistakes_are_usage_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from zoo.cli.commands.training import DATA
-from zoo.cli.commands.using import MODEL, pass_options, pass_settings
+from zoo.cli.commands.using import MODEL
 from zoo.cli.output import Output, show_log, table
 from zoo.cli.parser import Commands
+from zoo.cli.pass_options import labelled_options, labelled_settings
 from zoo.util.start_up import uncollected
 
 
@@ -20,11 +20,7 @@ def register(commands: Commands) -> None:
     command = commands.add_parser("calibrate", help=text)
     command.add_argument("model", metavar="MODEL", help=f"{MODEL}; its calibration is written there")
     command.add_argument("data", metavar="DATA", help=f"held-out data, such as the validation data: {DATA}")
-    command.add_argument("--split", help="only this split of the data")
-    command.add_argument("--label-columns", metavar="A,B", help="columns that hold the labels, one per class")
-    command.add_argument("--uncertain", choices=("mask", "positive", "negative"), help="what a label of -1 counts as; else it is refused")
-    command.add_argument("--drop-other-classes", action="store_true", help="leave out samples whose label is none of the model's classes")
-    pass_options(command)
+    labelled_options(command)
     command.set_defaults(run=calibrate)
 
 
@@ -34,16 +30,13 @@ def calibrate(options: argparse.Namespace, out: Output) -> None:
     Raises:
         OutputPermissionError: If the folder cannot be written.
     """
-    from zoo.cli import settings
     from zoo.data.sources.folders import check_exists
     from zoo.saved.config import read_config
 
     folder = Path(options.model)
     config = read_config(folder)  # raises before torch is imported if there is no saved model
     check_exists(Path(options.data))
-    given: dict[str, Any] = pass_settings(options) | {"columns": settings.columns(options.columns)}
-    given |= {name: getattr(options, name) for name in ("split", "uncertain", "drop_other_classes")}
-    given["label_columns"] = settings.names(options.label_columns, "--label-columns")
+    given = labelled_settings(options)
     if not options.json:
         show_log()
     with uncollected():
@@ -52,7 +45,7 @@ def calibrate(options: argparse.Namespace, out: Output) -> None:
         from zoo.saved.save import writing
 
         model = open_model(folder, config)
-    found = model.calibrate(options.data, **{name: value for name, value in given.items() if value is not None})
+    found = model.calibrate(options.data, **given)
     assert model.calibration is not None, "the model was calibrated"
     with writing(folder):
         update_calibration(folder, model.calibration, model.thresholds)

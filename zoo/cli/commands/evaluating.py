@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.commands.training import DATA
-from zoo.cli.commands.using import MODEL, PROCESSES, THRESHOLDS, pass_options, pass_settings
+from zoo.cli.commands.using import MODEL, PROCESSES, THRESHOLDS
 from zoo.cli.launch import launch_ranks
 from zoo.cli.output import Output, claim_file, format_metrics, show_log, table
 from zoo.cli.parser import Commands
+from zoo.cli.pass_options import labelled_options, labelled_settings
 from zoo.cli.rank_output import errors_once
 from zoo.engine.runtime.launch_env import rank
 from zoo.errors import OptionError
 from zoo.util.extras import require_extra
+from zoo.util.numbers import without_nan
 from zoo.util.start_up import uncollected
 
 if TYPE_CHECKING:
     from zoo.engine.inference.evaluation import Evaluation
 
-OTHERS = "leave out samples whose label is none of the model's classes, instead of refusing them"
 TERMINAL = "-"  # place of a confusion matrix that is printed
 PRINTED = 30  # most classes of a confusion matrix that is printed
 FILES = {
@@ -39,10 +39,7 @@ def register(commands: Commands) -> None:
     add = command.add_argument
     add("model", metavar="MODEL", help=MODEL)
     add("data", metavar="DATA", help=DATA)
-    add("--split", help="only this split of the data")
-    add("--drop-other-classes", action="store_true", help=OTHERS)
-    add("--label-columns", metavar="A,B", help="columns that hold the labels, one per class")
-    add("--uncertain", choices=("mask", "positive", "negative"), help="what a label of -1 counts as; else it is refused")
+    labelled_options(command)
     text = "add bootstrap confidence intervals of this level (0.95 by default), resampled by patient"
     add("--intervals", type=float, nargs="?", const=0.95, metavar="SHARE", help=text)
     add("--specificity", type=float, metavar="SHARE", help="add the sensitivity at this specificity, such as 0.95")
@@ -64,7 +61,6 @@ def register(commands: Commands) -> None:
     add("--selective", type=Path, metavar="FILE", help="write the error among the most confident predictions (.png, .csv)")
     add("--overwrite", action="store_true", help="replace existing files")
     add("--num-processes", type=int, metavar="N", help=PROCESSES)
-    pass_options(command)
     command.set_defaults(run=evaluate)
 
 
@@ -116,13 +112,9 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of an evaluation that were given."""
     from zoo.cli import settings
 
-    names = ("split", "drop_other_classes", "intervals", "specificity", "sensitivity", "positive", "uncertain", "sets")
-    given = {name: getattr(options, name) for name in names} | {"columns": settings.columns(options.columns)}
-    given |= {
-        "thresholds": settings.thresholds(options.thresholds),
-        "label_columns": settings.names(options.label_columns, "--label-columns"),
-        "metrics": settings.names(options.metrics, "--metrics"),
-    } | pass_settings(options)
+    given = {name: getattr(options, name) for name in ("intervals", "specificity", "sensitivity", "positive", "sets")}
+    given |= {"thresholds": settings.thresholds(options.thresholds), "metrics": settings.names(options.metrics, "--metrics")}
+    given |= labelled_settings(options)
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -187,9 +179,7 @@ def _report(found: Evaluation, *, by_class: bool, confusion: bool) -> tuple[dict
     if found.errors:
         document["skipped"] = len(found.errors)
     if by_class:
-        labels = {
-            name: {key: None if math.isnan(value) else value for key, value in row.items()} for name, row in found.per_class().items()
-        }
+        labels = without_nan(found.per_class())
         document["per_class"] = labels
         keys = list(next(iter(labels.values()), {}))
         texts.append(

@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.cli.output import Output, claim_file, place, table
 from zoo.cli.parser import Commands
 from zoo.errors import OptionError, WeightsNotFoundError, count, examples
 from zoo.util.atomic_write import cache_folder, in_units
+
+if TYPE_CHECKING:
+    from zoo.engine.cache.feature_files import Stored
+    from zoo.weights.cache import CacheEntry
 
 
 def register(commands: Commands) -> None:
@@ -31,7 +37,7 @@ def register(commands: Commands) -> None:
     command.add_argument("names", metavar="NAME", nargs="+", help="a name from zoo list, or an alias")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=download)
-    command = commands.add_parser("cache", help="show what zoo has fetched and converted, or remove it")
+    command = commands.add_parser("cache", help="show what zoo has fetched, converted and computed, or remove it")
     command.add_argument("--prune", metavar="DAYS", type=float, help="remove what was not used for so many days; 0 removes all")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=cache)
@@ -94,14 +100,29 @@ def download(options: argparse.Namespace, out: Output) -> None:
         out.json({name: str(path) for name, path in found.items()})
 
 
+def _of_features(files: Sequence[Stored]) -> list[CacheEntry]:
+    """Return all files of features as one entry; none without files."""
+    from zoo.weights.cache import CacheEntry
+
+    if not files:
+        return []
+    size, used = sum(file.size for file in files), max(file.used for file in files)
+    return [CacheEntry("features", f"{count(len(files), 'pass')} of backbones over samples", size, used, files[0].path.parent)]
+
+
 def cache(options: argparse.Namespace, out: Output) -> None:
-    """Show the entries of zoo's own cache of weights, and prune it."""
+    """Show the entries of zoo's own cache of weights and features, and prune it."""
+    from zoo.engine.cache.feature_files import prune_features, stored_features
     from zoo.weights.cache import entries, prune
+    from zoo.weights.cache_errors import cache_errors
 
     if options.prune is None:
-        found = entries()
+        found = entries() + _of_features(stored_features())
     elif options.prune >= 0:
-        found, busy = prune(time.time() - 86400 * options.prune)
+        limit = time.time() - 86400 * options.prune
+        found, busy = prune(limit)
+        with cache_errors(""):
+            found += _of_features(prune_features(limit))
         if busy:
             print(f"kept, because another process is using them: {examples([str(path) for path in busy])}", file=sys.stderr)
     else:

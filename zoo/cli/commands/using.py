@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.launch import launch_ranks
 from zoo.cli.output import Output, claim_file, table
 from zoo.cli.parser import Commands
+from zoo.cli.pass_options import pass_options, pass_settings
 from zoo.cli.prediction_rows import predict_lines, predicted_rows, prediction_cells, table_cells, trust_names
 from zoo.cli.rank_output import errors_once
-from zoo.declare import OVERFLOWS
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.errors import OptionError, count, examples
 from zoo.util.start_up import uncollected
@@ -59,35 +59,6 @@ def _to_file(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", action="store_true", help="go on with a run into --out that was cut off")
     command.add_argument("--num-processes", type=int, metavar="N", help=PROCESSES)
     pass_options(command)
-
-
-def pass_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of a pass over data."""
-    command.add_argument("--root", metavar="DIR", help="folder of the files that a table names, with or without their endings")
-    command.add_argument("--columns", help="own names of a table's columns: file_name=file,group=patient_id")
-    command.add_argument("--window", metavar="C,W", help="centre and width through which scans are shown, such as 40,400")
-    command.add_argument("--image-size", type=int, metavar="N", help="pixels of the images, where they differ from the model's")
-    command.add_argument("--overflow", choices=OVERFLOWS, help="what becomes of texts that are too long, where it differs from the model's")
-    command.add_argument("--batch-size", type=int, metavar="N", help="samples per forward")
-    text = "at an input that cannot be read: stop with an error (default), or skip it; its row is empty and has the error"
-    command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help=text)
-    command.add_argument("--json", action="store_true", help="print one JSON document")
-
-
-def pass_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of a pass that were given."""
-    from zoo.cli import settings
-
-    given = {
-        "batch_size": options.batch_size,
-        "window": settings.window(options.window),
-        "on_error": options.on_error,
-        "root": options.root,
-        "overflow": options.overflow,
-        "image_size": options.image_size,
-        "prompt_name": getattr(options, "prompt_name", None),
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def predict(options: argparse.Namespace, out: Output) -> None:

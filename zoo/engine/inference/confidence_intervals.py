@@ -23,6 +23,7 @@ from zoo.trust.outcome import outcome_of
 log = logging.getLogger("zoo")
 
 Array = npt.NDArray[Any]
+LEVEL = 0.95  # share of the draws inside an interval, where none is given
 DRAWS = 1000
 _CELLS = 4_000_000  # weights in memory at once
 _NONE: Mapping[str, Metric] = MappingProxyType({})
@@ -46,11 +47,11 @@ def intervals(
     targets: Array,
     *,
     groups: Sequence[str] | None = None,
-    level: float = 0.95,
+    level: float = LEVEL,
     draws: int = DRAWS,
     seed: int = 0,
     specificity: float | None = None,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float] | Array | None = None,
     more: Mapping[str, Metric] = _NONE,
 ) -> dict[str, float]:
     """Return ``NAME_low`` and ``NAME_high`` for each metric of the task: percentiles over draws in which it is defined.
@@ -76,11 +77,19 @@ def intervals(
     drawn = drawn_metrics(task, logits, targets, more=more, **drawing)
     result: dict[str, float] = {}
     for name, values in drawn.items():
-        values = values[np.isfinite(values)]
-        if len(values):
-            ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-            result |= {f"{name}_low": float(ends[0]), f"{name}_high": float(ends[1])}
+        if (ends := interval_of(values, level)) is not None:
+            result |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
     return result
+
+
+def interval_of(draws: npt.ArrayLike, level: float = LEVEL) -> tuple[float, float] | None:
+    """Return the percentiles that hold the share ``level`` of the draws that are finite; None without any."""
+    values = np.asarray(draws, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return low, high
 
 
 def drawn_metrics(
@@ -92,7 +101,7 @@ def drawn_metrics(
     draws: int = DRAWS,
     seed: int = 0,
     specificity: float | None = None,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float] | Array | None = None,
     more: Mapping[str, Metric] = _NONE,
 ) -> dict[str, Array]:
     """Return each metric in each draw, NaN where it is undefined; the same seed and groups give the same draws for any logits.
@@ -124,7 +133,7 @@ def weighted_metrics(
     weights: Array,
     *,
     specificity: float | None = None,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float] | Array | None = None,
     more: Mapping[str, Metric] = _NONE,
 ) -> dict[str, Array]:
     """Return each metric of the task for each row of weights; NaN where it is undefined.
@@ -135,7 +144,7 @@ def weighted_metrics(
         targets: Per sample.
         weights: ``(draws, n)``, how often each sample counts.
         specificity: If given, ``sensitivity_at_specificity`` is added.
-        thresholds: Probability above which each label is predicted; None for one half.
+        thresholds: Probability above which each label is predicted, or such a row per sample; None for one half.
         more: Metrics by name beside those of the task.
     """
     kind, logits, targets = find_task(task), np.asarray(logits, dtype=np.float64), np.asarray(targets)

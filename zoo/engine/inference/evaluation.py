@@ -52,6 +52,11 @@ class Evaluation(dict[str, float]):
         """The logits, or outputs, of the samples that were read, after the temperature of a calibration."""
         return self._decoder.logits(self._good())
 
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Probability above which each label was predicted; None for one half."""
+        return self._decoder.thresholds
+
     def predictions(self) -> dict[str, list[Any]]:
         """Return columns with one row per sample, or per word; see docs/predictions.md. ``pandas.DataFrame`` takes them."""
         return plain(self.columns())

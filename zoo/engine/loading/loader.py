@@ -21,6 +21,7 @@ from zoo.engine.loading.worker_watchdog import Watched, WatchedLoader
 from zoo.engine.loading.workers import init_worker
 from zoo.engine.options.config import Config
 from zoo.models.task_model import TaskModel
+from zoo.util.cores import usable_cores
 
 
 class _Order(Sequence[Sequence[int]]):
@@ -183,9 +184,8 @@ def default_workers(device: torch.device) -> int:
 
     The ranks on one machine, ``LOCAL_WORLD_SIZE`` of them, share its cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     beside = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    return 0 if device.type == "cpu" else max(1, min(8, cores // beside))
+    return 0 if device.type == "cpu" else max(1, min(8, usable_cores() // beside))
 
 
 def _quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:

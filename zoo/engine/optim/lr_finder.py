@@ -19,6 +19,7 @@ from zoo.engine.optim.nonfinite import NonFiniteError
 from zoo.engine.rundir.curves import empty_figure
 from zoo.engine.runtime.rollback import as_before
 from zoo.errors import TrainingError
+from zoo.util.numbers import without_nan
 
 LOW, HIGH, STEPS = 1e-6, 10.0, 100
 # Share of the last mean that a new one keeps. fastai keeps 0.98, which lags half a test of 100 steps behind.
@@ -52,12 +53,7 @@ class RangeCurve:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; a loss that is not finite as None."""
-        plain = {
-            name: [value if math.isfinite(value) else None for value in values]
-            for name, values in asdict(self).items()
-            if name != "suggestion"
-        }
-        return plain | {"suggestion": self.suggestion}
+        return without_nan(asdict(self))  # type: ignore[no-any-return]  # a dict stays one
 
 
 def range_test(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from zoo.engine.options.own_parts import NO_METRICS
 from zoo.engine.rundir.lock import NAME as LOCK
 from zoo.engine.rundir.lock import lock_folder, unlock_folder
-from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, RunLockedError, SavedModelError
+from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, RunLockedError, SavedModelError, examples
 from zoo.util.atomic_write import write_json, write_text
 from zoo.util.versions import versions
 
@@ -75,16 +75,39 @@ def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: 
         raise OptionError("resume needs out (--out), the folder of the run to go on with")
     if out is None:
         return _next_free(f"{backbone.rpartition('/')[2]}-{recipe}")
-    folder = Path(out)
-    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
-        kind = "a file" if folder.exists() else "a link to nothing"
-        raise OutputExistsError(f"{str(folder)!r} is {kind}; give the name of a folder")
-    _take(folder)
+    folder = _taken(Path(out))
     try:
         _check_held(folder, resume=resume, record=record)
     except OutputExistsError:
         unlock_folder(folder)
         raise
+    return folder
+
+
+def claim_own_folder(folder: Path, own: Collection[str]) -> None:
+    """Make a folder that holds nothing but certain files, check that it can be written, and lock it; ``release_folder`` unlocks it.
+
+    Args:
+        folder: The folder.
+        own: Names of the files and folders that an earlier call may have left in it.
+
+    Raises:
+        OutputExistsError: If it is a file, or holds others.
+        OutputPermissionError: If it cannot be written.
+        RunLockedError: If another process is writing into it.
+    """
+    _taken(folder)
+    if others := [name for name in _held(folder) if name not in own]:
+        unlock_folder(folder)
+        raise OutputExistsError(f"{str(folder)!r} holds other files: {examples(others)}; choose another folder (out, --out)")
+
+
+def _taken(folder: Path) -> Path:
+    """Return a folder, made if need be, after it was locked."""
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        kind = "a file" if folder.exists() else "a link to nothing"
+        raise OutputExistsError(f"{str(folder)!r} is {kind}; give the name of a folder")
+    _take(folder)
     return folder
 
 

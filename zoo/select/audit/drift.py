@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.table import Array
+from zoo.data.table import Array, Table
 from zoo.select.audit.features import out_of_fold
 from zoo.select.audit.finding import Finding
 from zoo.select.audit.kept import Report
@@ -21,11 +21,12 @@ CERTAIN = 1e-3  # chance of such an AUROC without a difference
 MOST, FEWEST = 2000, 20  # samples of a split that are compared
 
 
-def drift(data: Opened, features: Array, *, seed: int, poll: Report) -> tuple[list[Finding], dict[str, Any]]:
+def drift(data: Opened, table: Table, features: Array, *, seed: int, poll: Report) -> tuple[list[Finding], dict[str, Any]]:
     """Return the splits whose features a linear classifier tells from those of train, and the AUROC of each.
 
     Args:
         data: All data.
+        table: The same rows, with equal ones in one group, which no fold divides.
         features: Features of all rows, NaN where a row could not be read.
         seed: Seed of the samples and the folds.
         poll: Called now and then; may raise to stop.
@@ -40,7 +41,7 @@ def drift(data: Opened, features: Array, *, seed: int, poll: Report) -> tuple[li
             continue
         rows = np.sort(np.concatenate(sides))
         targets = (data.splits[rows] == name).astype(np.int64)
-        some = replace(data.table.select(rows), targets=targets, classes=(first, name))
+        some = replace(table.select(rows), targets=targets, classes=(first, name))
         shares = out_of_fold(features[rows], some, seed=seed, poll=poll)
         known = np.isfinite(shares).all(1)
         area = auroc(shares[known], targets[known])

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
 
-from zoo.data.duplicates import content_keys
 from zoo.data.leaks import group_pairs, rows_by_group
 from zoo.data.table import NO_GROUP, PIXELS, Array, Table
 from zoo.errors import count, examples
 from zoo.select.audit.finding import Finding, found
 from zoo.select.audit.sources import Opened
-
-
-def equal_rows(table: Table) -> list[list[int]]:
-    """Return the sets of rows with equal content."""
-    (keys,) = content_keys(table)
-    rows: dict[Hashable, list[int]] = defaultdict(list)
-    for row, key in enumerate(keys):
-        rows[key].append(row)
-    return [equal for equal in rows.values() if len(equal) > 1]
 
 
 def duplicates(data: Opened, equal: Sequence[Sequence[int]]) -> Iterator[Finding]:

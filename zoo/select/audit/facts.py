@@ -19,8 +19,10 @@ from zoo.data.table import PIXELS, Array, Table
 from zoo.data.unreadable_input import Unreadable
 from zoo.errors import CorruptInputError, MissingExtraError, ZooError
 from zoo.select.audit.kept import Arrays, Kept, Report, blockwise
+from zoo.util.cores import usable_cores
 
 VERSION = 1  # of what is kept
+MOST_IMAGES, MOST_VOLUMES = 16, 2  # decoded at once; each thread holds a whole volume
 SIDE = 32  # of a thumbnail
 GRID = (8, 8, 16)  # of the thumbnail of a volume, which has as many values
 TEXT = "U200"
@@ -44,7 +46,8 @@ def facts_of(table: Table, kept: Kept, report: Report) -> Arrays:
 def _block(table: Table) -> Arrays:
     rows = range(len(table))
     if isinstance(table.inputs, list):  # decoders release the interpreter lock; datasets of the user's own may not be safe in threads
-        with ThreadPoolExecutor() as pool:
+        most = MOST_VOLUMES if table.reads == "volume" else MOST_IMAGES
+        with ThreadPoolExecutor(min(usable_cores(), most)) as pool:
             try:
                 found = list(pool.map(lambda row: _facts(table, row), rows))
             except BaseException:  # such as Ctrl-C: do not wait for the rest

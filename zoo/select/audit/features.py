@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
@@ -78,13 +76,3 @@ def out_of_fold(features: Array, table: Table, *, seed: int, poll: Report) -> Ar
         found[held] = logits.double().softmax(1).numpy()
         poll(0)
     return found
-
-
-def with_equal_as_groups(table: Table, equal: list[list[int]]) -> Table:
-    """Return a table without groups in which equal samples are one, so that no fold divides them."""
-    if table.groups is not None or not equal:
-        return table
-    numbers = np.arange(len(table))
-    for rows in equal:
-        numbers[rows] = rows[0]
-    return replace(table, groups=tuple(f"sample {number}" for number in numbers))

@@ -23,6 +23,7 @@ class Finding:
         count: How many samples, groups or classes.
         rows: Rows or pairs of rows of the samples, the worst first; at most ``MOST_ROWS``.
         captions: A few words for each of ``rows``; empty for none.
+        more: How many further rows or pairs there are.
     """
 
     check: str
@@ -31,6 +32,7 @@ class Finding:
     count: int
     rows: tuple[tuple[int, ...], ...] = ()
     captions: tuple[str, ...] = ()
+    more: int = 0
 
 
 def found(check: str, level: Level, message: str, rows: Iterable[Sequence[int]], captions: Iterable[str] = (), count: int = 0) -> Finding:
@@ -45,7 +47,8 @@ def found(check: str, level: Level, message: str, rows: Iterable[Sequence[int]],
         count: How many there are; 0 counts the rows.
     """
     listed = [tuple(int(row) for row in each) for each in rows]
-    return Finding(check, level, message, count or len(listed), tuple(listed[:MOST_ROWS]), tuple(list(captions)[:MOST_ROWS]))
+    more = max(0, len(listed) - MOST_ROWS)
+    return Finding(check, level, message, count or len(listed), tuple(listed[:MOST_ROWS]), tuple(list(captions)[:MOST_ROWS]), more)
 
 
 @dataclass

@@ -56,7 +56,16 @@ def _section(finding: Finding, audit: Audit, table: Table) -> str:
     shown = zip(finding.rows[:SHOWN], captions[:SHOWN], strict=True)
     figures = "".join(_figure(rows, caption, audit, table) for rows, caption in shown)
     title = f'<h2 class="{finding.level}">{escape(finding.level)}: {escape(finding.check)}</h2>'
-    return f'{title}<p>{escape(finding.message)}</p><div class="sheet">{figures}</div>'
+    return f'{title}<p>{escape(finding.message)}</p><div class="sheet">{figures}</div>{_cut(finding)}'
+
+
+def _cut(finding: Finding) -> str:
+    """Return how many samples of a finding are shown, and where the others are; empty where all are."""
+    listed = len(finding.rows)
+    if listed <= SHOWN:
+        return ""
+    where = f"the first {listed} are in check.json" if finding.more else "all are in check.json"
+    return f"<p>{SHOWN} of {listed + finding.more} are shown; {where}</p>"
 
 
 def _figure(rows: Sequence[int], caption: str, audit: Audit, table: Table) -> str:

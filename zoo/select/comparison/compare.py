@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from zoo.engine.inference.confidence_intervals import LEVEL
 from zoo.engine.inference.metrics import drawn_groups
 from zoo.engine.options.model_selection import resolve_monitor
-from zoo.errors import OptionError, fault_list
+from zoo.errors import OptionError, SavedModelError, examples, fault_list
+from zoo.saved.config import read_config
 from zoo.select.comparison.entries import Entry, differences, read_entry
-from zoo.select.comparison.paired import LEVEL, Pair, Predictions, by_folds, by_samples, has_draws, judged, level_for
-from zoo.select.crossval.held_out import read_outputs
+from zoo.select.comparison.paired import Pair, Predictions, by_folds, by_samples, has_draws, judged, level_for
+from zoo.select.crossval.held_out import Array, HeldOut, read_outputs
 from zoo.select.crossval.resampled import Summary
 from zoo.tasks.find import find_task
+from zoo.tasks.thresholds import USUAL
 
 log = logging.getLogger("zoo")
 
@@ -69,14 +72,17 @@ def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **opti
         **options: As for ``evaluate``, with ``on``.
 
     Raises:
-        OptionError: For fewer than two runs, other tasks, or a metric that the task does not have.
+        OptionError: For fewer than two runs, one that is given twice, other tasks, or a metric that the task does not have.
         SavedModelError: If a folder holds no finished run.
     """
     if len(runs) < 2:
         raise OptionError(f"compare takes two runs or more, and {len(runs)} is given")
+    places = [Path(run).resolve() for run in runs]
+    if twice := dict.fromkeys(str(run) for run, place in zip(runs, places, strict=True) if places.count(place) > 1):
+        raise OptionError(f"compare takes different runs, and {', '.join(map(repr, twice))} is given more than once")
     if options and on is None:
         raise OptionError(f"{', '.join(options)}: options of the evaluation on data; give on=… (--on)")
-    entries = tuple(map(read_entry, runs))
+    entries = tuple([read_entry(run) for run in runs])
     if faults := [f"{entry.name} has the task {entry.task!r}" for entry in entries if entry.task != entries[0].task]:
         raise OptionError(fault_list(f"{entries[0].name} has the task {entries[0].task!r}, and others cannot be compared with it:", faults))
     task = find_task(entries[0].task)
@@ -99,7 +105,8 @@ def _evaluated(entry: Entry, data: Any, options: dict[str, Any]) -> tuple[Predic
     model = load(entry.folder)
     level = LEVEL if has_draws(entry.task) else None
     found = model.evaluate(data, intervals=level, **options)
-    return Predictions(entry.task, found.outputs, np.asarray(found.table.targets), drawn_groups(found.table), model.thresholds), dict(found)
+    thresholds = None if found.thresholds is None else np.asarray(found.thresholds)
+    return Predictions(entry.task, found.outputs, np.asarray(found.table.targets), drawn_groups(found.table), thresholds), dict(found)
 
 
 def _score(entry: Entry, metrics: dict[str, float] | None, metric: str) -> Summary:
@@ -129,14 +136,32 @@ def _tested(
 
 
 def _out_of_fold(entry: Entry) -> tuple[Any, Predictions]:
-    """Return the rows that were held out first, in order, and the predictions for them."""
+    """Return the rows that were held out first, in order, and the predictions for them, each with the thresholds of its fold.
+
+    Raises:
+        SavedModelError: If the outputs of a fold are missing.
+    """
     assert entry.folds is not None, "it is a cross-validation"
-    parts = [read_outputs(entry.folder / fold.folder) for fold in entry.folds.folds if fold.repeat == 0]
+    folders = [entry.folder / fold.folder for fold in entry.folds.folds if fold.repeat == 0]
+    parts = [read_outputs(folder) for folder in folders]
+    if missing := [str(folder) for folder, part in zip(folders, parts, strict=True) if part is None]:
+        raise SavedModelError(f"{examples(missing)}: the predictions are missing; cross-validate again, or give data: on=… (--on)")
     known = [part for part in parts if part is not None]
     rows = np.concatenate([part.rows for part in known])
     order = np.argsort(rows, kind="stable")
     outputs, targets = (np.concatenate([getattr(part, name) for part in known])[order] for name in ("outputs", "targets"))
-    return rows[order], Predictions(entry.task, outputs, targets)
+    grouped = all(part.groups is not None for part in known)
+    groups = np.concatenate([part.groups for part in known])[order].tolist() if grouped else None
+    return rows[order], Predictions(entry.task, outputs, targets, groups, _thresholds(folders, known, order))
+
+
+def _thresholds(folders: Sequence[Path], parts: Sequence[HeldOut], order: Array) -> Array | None:
+    """Return the thresholds of the fold of each sample, ``(samples, labels)``; None where no fold has any."""
+    chosen = [read_config(folder).zoo.thresholds for folder in folders]
+    if not any(chosen):
+        return None
+    rows = [np.tile(each or [USUAL] * part.outputs.shape[1], (len(part.rows), 1)) for each, part in zip(chosen, parts, strict=True)]
+    return np.asarray(np.concatenate(rows)[order])
 
 
 def _aligned(first: Entry, second: Entry) -> tuple[Predictions, Predictions]:

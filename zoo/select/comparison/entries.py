@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from zoo.engine.options.config import DECLARED
 from zoo.engine.rundir.run_folder import FINISHED, metrics_of
 from zoo.errors import SavedModelError, did_you_mean
 from zoo.select.crossval.resampled import Summary
-from zoo.select.crossval.result import CrossValidation, read_record, read_result
+from zoo.select.crossval.result import RECORD, CrossValidation, read_record, read_result
+from zoo.tasks.find import find_task
 
 ABSENT = "-"
 
@@ -56,37 +58,51 @@ def read_entry(name: str | Path) -> Entry:
     if not folder.is_dir():
         beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise SavedModelError(f"there is no folder {str(folder)!r}{did_you_mean(folder.name, beside)}; give runs or cross-validations")
-    record = read_record(folder)
-    if record is not None:
-        found = read_result(folder)
-        if found is None:
-            raise SavedModelError(f"the cross-validation in {str(folder)!r} is not finished; go on with it: resume=True (--resume)")
-        settings = _settings(record) | {"data": record["data"]["source"]} | {f"cv.{key}": value for key, value in record["cv"].items()}
-        del settings["cv.sha256"]
-        task, division = record["model"]["task"], record["cv"]["sha256"]
-        data = record["data"]["sha256"] + record["data"].get("content", "")
-        return Entry(str(name), folder, task, settings, data, found.scores, found.metric, found, division)
-    return _run(str(name), folder)
-
-
-def _run(name: str, folder: Path) -> Entry:
+    if (folder / RECORD).is_file():
+        with _reading(folder / RECORD):
+            return _cross_validation(str(name), folder)
     path = folder / "run.json"
     if not path.is_file():
         raise SavedModelError(f"{str(folder)!r} holds neither a run (run.json) nor a cross-validation (cv.json)")
+    with _reading(path):
+        return _run(str(name), folder, json.loads(path.read_text(encoding="utf-8")))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise ``SavedModelError`` where a record is damaged, or of a form that another version wrote."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if FINISHED not in record:
-            raise SavedModelError(f"the run in {str(folder)!r} is not finished; go on with it: resume=True (--resume)")
-        done, data = record[FINISHED], record["data"]
-        metrics = metrics_of(done["history"], done["kept"])
-        scores = {key: Summary(float(value), math.nan, math.nan, math.nan, 1) for key, value in metrics.items()}
-        settings = _settings(record) | {"data": data["train"]["source"]}
-        valid = data["valid"]["sha256"] if data["valid"] else ""
-        return Entry(name, folder, record["model"]["task"], settings, data["train"]["sha256"], scores, done["monitor"], valid=valid)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        if isinstance(error, SavedModelError):
-            raise
+        yield
+    except SavedModelError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
         raise SavedModelError(f"{str(path)!r} cannot be read ({error!r}); it may be of another version") from error
+
+
+def _cross_validation(name: str, folder: Path) -> Entry:
+    record, found = read_record(folder), read_result(folder)
+    if found is None or record is None:
+        raise SavedModelError(f"the cross-validation in {str(folder)!r} is not finished; go on with it: resume=True (--resume)")
+    settings = _settings(record) | {"data": record["data"]["source"]} | {f"cv.{key}": value for key, value in record["cv"].items()}
+    del settings["cv.sha256"]
+    task, division = _task(record), str(record["cv"]["sha256"])
+    data = record["data"]["sha256"] + record["data"].get("content", "")
+    return Entry(name, folder, task, settings, data, found.scores, found.metric, found, division)
+
+
+def _run(name: str, folder: Path, record: Mapping[str, Any]) -> Entry:
+    if FINISHED not in record:
+        raise SavedModelError(f"the run in {str(folder)!r} is not finished; go on with it: resume=True (--resume)")
+    done, data = record[FINISHED], record["data"]
+    metrics = metrics_of(done["history"], done["kept"])
+    scores = {key: Summary(float(value), math.nan, math.nan, math.nan, 1) for key, value in metrics.items()}
+    settings = _settings(record) | {"data": data["train"]["source"]}
+    valid = data["valid"]["sha256"] if data["valid"] else ""
+    return Entry(name, folder, _task(record), settings, data["train"]["sha256"], scores, str(done["monitor"]), valid=valid)
+
+
+def _task(record: Mapping[str, Any]) -> str:
+    return find_task(str(record["model"]["task"])).name
 
 
 def _settings(record: Mapping[str, Any]) -> dict[str, Any]:

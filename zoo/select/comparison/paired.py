@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.engine.inference.confidence_intervals import drawn_metrics, weighted_metrics
+from zoo.engine.inference.confidence_intervals import LEVEL, drawn_metrics, interval_of, weighted_metrics
 from zoo.errors import DataError
 from zoo.select.crossval.resampled import holm, paired_test
 from zoo.select.crossval.result import CrossValidation
@@ -18,7 +18,6 @@ from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 
 Array = npt.NDArray[Any]
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -30,19 +29,21 @@ class Predictions:
         outputs: A row per sample.
         targets: Their targets.
         groups: Group of each sample, or None.
-        thresholds: Probability above which each label is predicted, or None.
+        thresholds: Probability above which each label is predicted, ``(labels,)``, or ``(samples, labels)`` where it differs between
+            samples, such as those of several folds; None for one half.
     """
 
     task: str
     outputs: Array
     targets: Array
     groups: Sequence[str] | None = None
-    thresholds: tuple[float, ...] | None = None
+    thresholds: Array | None = None
 
     def select(self, places: Array) -> Predictions:
         """Return the predictions at some places."""
         groups = None if self.groups is None else [self.groups[place] for place in places]
-        return Predictions(self.task, self.outputs[places], self.targets[places], groups, self.thresholds)
+        thresholds = self.thresholds[places] if self.thresholds is not None and self.thresholds.ndim == 2 else self.thresholds
+        return Predictions(self.task, self.outputs[places], self.targets[places], groups, thresholds)
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,7 @@ def by_samples(first: Predictions, second: Predictions, metric: str, *, level: f
         return {"note": str(error)}
     if metric not in drawn[0]:
         return {"note": f"{metric!r} has no interval; those that have one are: {', '.join(drawn[0])}"}
-    gains = drawn[0][metric] - drawn[1][metric]
-    gains = gains[np.isfinite(gains)]
-    low, high = np.quantile(gains, [(1 - level) / 2, (1 + level) / 2]).tolist() if len(gains) else (math.nan, math.nan)
+    low, high = interval_of(drawn[0][metric] - drawn[1][metric], level) or (math.nan, math.nan)
     whole = [drawn_once(one, metric) for one in (first, second)]
     units = "samples" if first.groups is None else "groups"
     count = len(first.outputs) if first.groups is None else len(set(first.groups))

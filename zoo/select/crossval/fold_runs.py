@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.folds import Fold
-from zoo.data.split import hold_out
+from zoo.data.split import hold_out, normal_group
 from zoo.data.table import Table
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.inference.result_columns import decoder_of
@@ -74,7 +74,8 @@ class FoldRuns:
             with untouched(model):
                 self._fit(fold, folder)
                 outputs = held_out_outputs(model, self._job, held, folder)
-            write_outputs(folder, outputs, fold.held_out, np.asarray(held.targets))
+            groups = None if held.groups is None else [normal_group(group) for group in held.groups]
+            write_outputs(folder, outputs, fold.held_out, np.asarray(held.targets), groups)
         elif np.array_equal(before.rows, fold.held_out):
             outputs = before.outputs
         else:

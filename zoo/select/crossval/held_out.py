@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,9 +72,10 @@ def _from_features(model: TaskModel, job: Job, table: Table, folder: Path) -> Ar
             model.freeze(frozen)
 
 
-def write_outputs(folder: Path, outputs: Array, rows: Array, targets: Array) -> None:
-    """Write outputs with the rows and the targets of their samples; arrays of words as one array with their numbers."""
+def write_outputs(folder: Path, outputs: Array, rows: Array, targets: Array, groups: Sequence[str] | None = None) -> None:
+    """Write outputs with the rows, the targets and the groups of their samples; arrays of words as one array with their numbers."""
     content = {"rows": rows} | _flat("outputs", outputs) | _flat("targets", targets)
+    content |= {} if groups is None else {"groups": np.asarray(groups, dtype=np.str_)}
     stage = folder / f".{FILE}.part"
     with room_for(folder, sum(values.nbytes for values in content.values())):
         with stage.open("wb") as stream:
@@ -89,11 +90,13 @@ class HeldOut(NamedTuple):
         rows: Their rows in the data.
         outputs: The outputs for them.
         targets: Their targets.
+        groups: Their groups, or None.
     """
 
     rows: Array
     outputs: Array
     targets: Array
+    groups: Array | None = None
 
 
 def read_outputs(folder: Path) -> HeldOut | None:
@@ -107,7 +110,7 @@ def read_outputs(folder: Path) -> HeldOut | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as content:
-            return HeldOut(content["rows"], _nested("outputs", content), _nested("targets", content))
+            return HeldOut(content["rows"], _nested("outputs", content), _nested("targets", content), content.get("groups"))
     except Exception as error:  # of a damaged archive: any
         raise SavedModelError(f"{str(path)!r} cannot be read ({error}); remove it, and go on with resume=True (--resume)") from error
 

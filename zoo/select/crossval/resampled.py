@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from zoo.engine.inference.confidence_intervals import LEVEL
+
 Array = npt.NDArray[np.float64]
-LEVEL = 0.95
 
 
 class Summary(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any
 from zoo.engine.options.begun import option_differences
 from zoo.errors import SavedModelError, fault_list
 from zoo.select.crossval.resampled import Summary, summarize
+from zoo.util.numbers import without_nan
 
 RECORD, PREDICTIONS, PICTURE = "cv.json", "predictions.csv", "cv.png"
 
@@ -83,7 +84,7 @@ def content_of(folds: Sequence[FoldResult], *, metric: str, metrics: Mapping[str
     """Return the entry of ``cv.json`` that grows with each fold."""
     found = CrossValidation(tuple(folds), metric, dict(metrics), Path())
     rows = [{**vars(fold), "folder": fold.folder} for fold in folds]
-    scores = {name: {key: _known(value) for key, value in one._asdict().items()} for name, one in found.scores.items()} if folds else {}
+    scores = {name: without_nan(one._asdict()) for name, one in found.scores.items()} if folds else {}
     return {"folds": rows, "metric": metric, "scores": scores, "out_of_fold": dict(metrics), "finished": finished}
 
 
@@ -142,7 +143,3 @@ def check_same(folder: Path, ours: Mapping[str, Any]) -> None:
     if faults:
         remedy = "Give the same as before, or start anew (out, --out)"
         raise SavedModelError(fault_list(f"the cross-validation in {str(folder)!r} cannot go on:", faults, remedy))
-
-
-def _known(value: float | int) -> float | int | None:
-    return None if value != value else value

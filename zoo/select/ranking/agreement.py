@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from zoo.engine.inference.confidence_intervals import interval_of
+
 Array = npt.NDArray[np.float64]
 LIKE_SIZE = 2.0  # largest ratio of the parameters of two candidates of like size
-LEVEL = 0.95
 LEAST = 3  # candidates for a correlation
 
 
@@ -56,8 +57,7 @@ def agreement(score: Array, reference: Array, sizes: Array, draws: Array | None 
     if draws is not None and len(one):
         drawn = draws[known]
         taus = np.array([_tau(signs, column) for column in np.sign(drawn[one] - drawn[other]).T])
-        if np.isfinite(taus).any():
-            low, high = map(float, np.nanquantile(taus, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+        low, high = interval_of(taus) or (low, high)
     return Agreement(_tau(signs, ours), low, high, len(one), _tau(signs[alike], ours[alike]), int(alike.sum()))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,15 +15,19 @@ from zoo.util.toml_files import read_toml
 PRIORS = Path(__file__).with_name("priors.toml")
 MODALITIES = ("image", "text", "volume")  # the order in which data are tried
 _SIGNS = "*?["
+_SIGN = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 def named(wanted: str | Backbone | Iterable[str | Backbone]) -> list[Backbone]:
     """Return the backbones that names, globs and folders of saved models mean, each once, in this order.
 
+    Saved models in folders of one name are called by the folders above as well, so that no two candidates have one name.
+
     Raises:
         UnknownBackboneError: If one matches nothing, with the nearest names; all of them at once.
+        OptionError: If there is none, or two different ones have one name.
     """
-    found: dict[str, Backbone] = {}
+    found: list[Backbone] = []
     faults = []
     for one in [wanted] if isinstance(wanted, str | Backbone) else wanted:
         try:
@@ -29,12 +35,45 @@ def named(wanted: str | Backbone | Iterable[str | Backbone]) -> list[Backbone]:
         except UnknownBackboneError as error:
             faults.append(str(error))
             continue
-        found |= {backbone.spec.name: backbone for backbone in matches if backbone.spec.name not in found}
+        found += [backbone for backbone in matches if not any(_is_same(backbone, other) for other in found)]
     if faults:
         raise UnknownBackboneError(faults[0] if len(faults) == 1 else fault_list("candidates that nothing provides:", faults))
     if not found:
         raise OptionError("candidates is empty; name some, such as 'timm/resnet*', or leave it out for a prior list")
-    return list(found.values())
+    return _named_apart(found)
+
+
+def _is_same(one: Backbone, other: Backbone) -> bool:
+    if one is other:
+        return True
+    if one.folder and other.folder and one.folder.resolve() != other.folder.resolve():
+        return False
+    values = [(each.spec, each.pretrained, each.is_saved) for each in (one, other)]
+    return type(one) is type(other) is Backbone and values[0] == values[1]
+
+
+def _named_apart(backbones: Sequence[Backbone]) -> list[Backbone]:
+    """Return the backbones, those of saved models with as many folders in their names as tell them apart.
+
+    Raises:
+        OptionError: If two others have one name.
+    """
+    found, faults = list(backbones), []
+    for name in dict.fromkeys(one.spec.name for one in backbones):
+        places = [place for place, one in enumerate(backbones) if one.spec.name == name]
+        folders = {place: backbones[place].folder for place in places if backbones[place].folder is not None}
+        if len(places) > 1 and len(folders) < len(places):
+            faults.append(f"{len(places)} different candidates are called {name!r}")
+        elif len(places) > 1:
+            parts = {place: folder.resolve().parts for place, folder in folders.items()}  # type: ignore[union-attr]  # none is None
+            depth = next(count for count in range(2, 999) if len({parts[place][-count:] for place in places}) == len(places))
+            for place in places:
+                found[place] = copy.copy(backbones[place])
+                found[place].spec = backbones[place].spec.replace(name="saved/" + _SIGN.sub("-", "-".join(parts[place][-depth:])))
+    if faults:
+        remedy = "Rank them in calls of their own; networks of yours have names by zoo.wrap(…, name=…)"
+        raise OptionError(fault_list("candidates cannot be told apart:", faults, remedy))
+    return found
 
 
 def _matches(name: str) -> list[Backbone]:

@@ -14,7 +14,7 @@ from zoo.data.open import open_train_valid
 from zoo.data.sources.folders import check_exists
 from zoo.data.sources.read import kind_of
 from zoo.data.split import HoldOutError
-from zoo.data.table import Table
+from zoo.data.table import Table, joined_groups
 from zoo.declare import Image, Inputs
 from zoo.engine.options.config import Config
 from zoo.errors import DataError, OptionError, fault_list
@@ -76,8 +76,8 @@ def _opened(data: Any, valid: Any, inputs: Inputs, *, task: str, config: Config)
 def together(tables: Sequence[Table]) -> Table:
     """Return the rows of several tables of the same classes as one."""
     first = tables[0]
-    grouped = all(table.groups is not None for table in tables)
-    groups = tuple(group for table in tables for group in table.groups or ()) if grouped else None
+    joined = joined_groups([(table.source, len(table), table.groups) for table in tables])
+    groups = None if joined is None else tuple(joined)
     targets = np.concatenate([np.asarray(table.targets) for table in tables])
     return replace(first, inputs=[item for table in tables for item in range(len(table))], targets=targets, groups=groups, splits=None)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,10 @@ def rank(
                 given = {name: value for name, value in options.items() if value is not None}
                 search = Search(found, tables, conditions, folder=folder, metric=metric, budget=seconds, top=top, options=given)
                 search.left_out |= left_out
-                return _written(_run(search, folder, stop))
+                with _resumable(folder, stop):
+                    ranking = _written(search.scored())
+                    tuned = search.tuned(ranking)
+                    return ranking if tuned is ranking else _written(tuned)
     finally:
         release_folder(folder)
 
@@ -156,9 +159,11 @@ def _begin(folder: Path, record: dict[str, Any]) -> None:
     write_run(folder, {"rank": record})
 
 
-def _run(search: Search, folder: Path, stop: Any) -> Ranking:
+@contextmanager
+def _resumable(folder: Path, stop: Any) -> Iterator[None]:
+    """Say how the ranking goes on after a signal."""
     try:
-        return search.run()
+        yield
     except (Stopped, InterruptedRunError) as error:
         name = stop.name if stop.signum else "a signal"
         again = InterruptedRunError(f"stopped by {name}; what is scored is kept. Go on with resume=True (--resume) and out={str(folder)!r}")

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from zoo.engine.inference.confidence_intervals import interval_of
 from zoo.errors import examples
-from zoo.select.ranking.agreement import LEVEL, agreements
+from zoo.select.ranking.agreement import agreements
 from zoo.select.ranking.row import Judged, Row
 
 
@@ -127,11 +128,8 @@ def paired_difference(one: Judged, other: Judged, *, lower: bool) -> tuple[float
     if not one.draws or len(one.draws) != len(other.draws):
         return None
     gains = sign * (np.asarray(one.draws) - np.asarray(other.draws))
-    gains = gains[np.isfinite(gains)]
-    if not len(gains):
-        return None
-    low, high = np.quantile(gains, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return sign * (one.score - other.score), float(low), float(high)
+    ends = interval_of(gains)
+    return None if ends is None else (sign * (one.score - other.score), *ends)
 
 
 def in_order(rows: Sequence[Row], *, lower: bool) -> list[Row]:

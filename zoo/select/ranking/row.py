@@ -11,6 +11,7 @@ from typing import Any
 
 from zoo.errors import SavedModelError
 from zoo.util.atomic_write import write_json
+from zoo.util.numbers import nan_for_none, without_nan
 
 FOLDER = "candidates"
 
@@ -53,6 +54,7 @@ class Row:
         probe: Cross-validated linear probe.
         scores: Further scores by name, higher is better.
         tuned: Short fine-tuning, or None.
+        folder: Folder of the saved model that it is, or empty.
     """
 
     name: str
@@ -67,23 +69,24 @@ class Row:
     probe: Judged
     scores: Mapping[str, float]
     tuned: Judged | None = None
+    folder: str = ""
 
     @property
     def judged(self) -> Judged:
         """The tuned result where there is one, else the probe."""
         return self.tuned or self.probe
 
-    def with_tuned(self, tuned: Judged) -> Row:
-        """Return the row with a result of tuning."""
+    def with_tuned(self, tuned: Judged | None) -> Row:
+        """Return the row with a result of tuning, or without one."""
         return replace(self, tuned=tuned)
 
     def to_dict(self, *, draws: bool = False) -> dict[str, Any]:
-        """Return plain data, NaN as None; ``draws`` only for files that are read again."""
+        """Return plain data, None for numbers that are not finite; ``draws`` only for files that are read again."""
         plain = asdict(self)
         for key in ("probe", "tuned"):
             if plain[key] and not draws:
                 del plain[key]["draws"]
-        return _plain(plain)  # type: ignore[no-any-return]  # a dict stays one
+        return without_nan(plain)  # type: ignore[no-any-return]  # a dict stays one
 
 
 def file_of(folder: Path, name: str, samples: int) -> Path:
@@ -108,23 +111,11 @@ def read_row(path: Path) -> Row | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         judged = {key: record[key] and _judged(record[key]) for key in ("probe", "tuned")}
-        scores = {name: _number(value) for name, value in record["scores"].items()}
+        scores = {name: nan_for_none(value) for name, value in record["scores"].items()}
         return Row(**{**record, **judged, "scores": scores})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SavedModelError(f"{str(path)!r} cannot be read ({error}); remove it, and the candidate is scored again") from error
 
 
 def _judged(record: dict[str, Any]) -> Judged:
-    return Judged(**{**record, "score": _number(record["score"]), "draws": tuple(map(_number, record["draws"]))})
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and value != value else value
+    return Judged(**{**record, "score": nan_for_none(record["score"]), "draws": tuple(map(nan_for_none, record["draws"]))})

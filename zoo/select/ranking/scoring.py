@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from zoo.data.table import Array, Table
-from zoo.engine.inference.confidence_intervals import drawn_metrics
+from zoo.engine.inference.confidence_intervals import drawn_metrics, interval_of
 from zoo.engine.inference.metrics import compute_metrics, drawn_groups
 from zoo.engine.optim.head_solver import Rows, held_out_logits
 from zoo.engine.optim.target_scale import TargetScale
 from zoo.errors import DataError
-from zoo.select.ranking.agreement import LEVEL
 from zoo.select.ranking.row import Judged
 from zoo.select.transferability.class_scatter import h_score, regularized_h_score, transrate
 from zoo.select.transferability.log_evidence import logme
@@ -114,6 +113,5 @@ def judge(task: Task, metric: str, outputs: npt.NDArray[Any], table: Table, *, s
         draws = drawn_metrics(task.name, np.asarray(outputs), targets, groups=groups).get(metric, np.array([]))
     except DataError:  # a single group
         draws = np.array([])
-    known = draws[np.isfinite(draws)]
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist() if len(known) else (None, None)
+    low, high = interval_of(draws) or (None, None)
     return Judged(float(score), low, high, tuple(draws.tolist()), seconds, epochs)

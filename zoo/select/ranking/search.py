@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import Stopped
-from zoo.errors import CorruptInputError, DataError, DiskFullError, InterruptedRunError, OptionError, ZooError, count, fault_list
+from zoo.errors import CorruptInputError, DataError, DiskFullError, OptionError, ZooError, count, fault_list
 from zoo.models.backbone import Backbone
 from zoo.plugins.loader import describe
 from zoo.select.ranking.features import Conditions, OutsideError, read_features
-from zoo.select.ranking.finetune import common_length, fine_tune, tuning_trials
+from zoo.select.ranking.finetune import FineTuning
 from zoo.select.ranking.limits import Excluded, none_left
 from zoo.select.ranking.opening import Tables, in_parts, together
 from zoo.select.ranking.ranking import Ranking, in_order
@@ -67,7 +66,7 @@ class Search:
         self.left_out: dict[str, str] = {}
         self.excluded: list[Excluded] = []
 
-    def run(self) -> Ranking:
+    def scored(self) -> Ranking:
         """Score the candidates and return them in order.
 
         Raises:
@@ -80,15 +79,15 @@ class Search:
         parts = in_parts(train, valid, seed=self._conditions.config.seed, halving=self._budget is not None)
         for number in range(len(parts)):
             tables = [table for part in parts[: number + 1] for table in part]
-            found = self._round(alive, tables)
-            rows |= found
+            found = self._round(alive, tables, rows)
+            rows = {name: row for name, row in rows.items() if name not in self.left_out} | found
             alive = [one for one in alive if one.spec.name in found]
             if not rows:
                 raise self._none()
             if number + 1 < len(parts):
                 later = sum(len(table) for part in parts[number + 1 :] for table in part)
                 alive = self._survivors(alive, rows, later)
-        return self._tuned(self._ranking(list(rows.values())))
+        return self._ranking(list(rows.values()))
 
     @property
     def left(self) -> float:
@@ -108,7 +107,8 @@ class Search:
             raise self._none()
         return alive
 
-    def _round(self, alive: Sequence[Backbone], tables: Sequence[Table]) -> dict[str, Row]:
+    def _round(self, alive: Sequence[Backbone], tables: Sequence[Table], known: Mapping[str, Row]) -> dict[str, Row]:
+        """Return the rows of candidates on some samples; without time, those with a row on fewer samples keep that one."""
         pooled = together(tables)
         folds = folds_of(pooled, self._conditions.config.seed)
         if not folds:
@@ -121,13 +121,20 @@ class Search:
         rows: dict[str, Row] = {}
         for backbone in alive:
             poll()
-            if rows and self.left <= 0:
-                self._leave_out(backbone.spec.name, f"the budget of {in_time_units(self._budget or 0.0)} was spent before its turn")
+            if (rows or known) and self.left <= 0:
+                self._out_of_time(backbone.spec.name, known.get(backbone.spec.name))
                 continue
             row = self._attempt(backbone, tables, scorer)
             if row is not None:
                 rows[row.name] = row
         return rows
+
+    def _out_of_time(self, name: str, row: Row | None) -> None:
+        spent = f"the budget of {in_time_units(self._budget or 0.0)} was spent before its turn"
+        if row is None:
+            self._leave_out(name, spent)
+        else:
+            self._note(f"{name} is judged by {count(row.samples, 'sample')}: {spent}")
 
     def _attempt(self, backbone: Backbone, tables: Sequence[Table], scorer: Scorer) -> Row | None:
         """Return the row of a candidate, None where it is left out; faults of the data end all."""
@@ -135,7 +142,7 @@ class Search:
         path = file_of(self._folder, name, sum(map(len, tables)))
         try:
             row = read_row(path)
-            if row is None:
+            if row is None or row.folder != _folder_of(backbone):
                 row = self._scored(backbone, tables, scorer)
                 write_row(path, row)
             measured = {"max_params": row.parameters, "max_latency_ms": row.latency_ms, "max_memory": row.memory}
@@ -175,6 +182,7 @@ class Search:
             pass_seconds=read.seconds,
             probe=probe,
             scores=scores,
+            folder=_folder_of(backbone),
         )
 
     def _survivors(self, alive: Sequence[Backbone], rows: dict[str, Row], later: int) -> list[Backbone]:
@@ -192,43 +200,14 @@ class Search:
         seconds = time.monotonic() - self._started
         return Ranking(ordered, self.left_out, self._metric, self._lower, self._folder, seconds)
 
-    def _tuned(self, ranking: Ranking) -> Ranking:
-        """Return the ranking after short fine-tunes of the best that nothing dominates, where time and held-out samples are left."""
+    def tuned(self, ranking: Ranking) -> Ranking:
+        """Return a ranking after short fine-tunes of the best, where time and held-out samples are left for that."""
         train, valid = self._tables
         if self._budget is None or valid is None or self.left <= 0:
             return ranking
-        dominated = set(ranking.dominated)
-        able = [row for row in ranking.rows if row.name not in dominated and row.samples == ranking.best.samples][: self._top]
         backbones = {one.spec.name: one for one in self._candidates}
-        while len(able) > 1:
-            trials = tuning_trials([backbones[row.name] for row in able], (train, valid), self._conditions.task, self._options)
-            if (length := common_length(trials, self.left)) is not None:
-                break
-            able.pop()
-        else:
-            return ranking
-        self._note(f"fine-tuning for {count(length, 'epoch')}: {', '.join(row.name for row in able)}")
-        rows = {row.name: row for row in ranking.rows}
-        for row, trial in zip(able, trials, strict=True):
-            rows[row.name] = self._fine_tuned(row, trial, length)
-        return replace(self._ranking(list(rows.values())), left_out=self.left_out)
-
-    def _fine_tuned(self, row: Row, trial: Any, length: int) -> Row:
-        """Return the row with a result of tuning; unchanged where tuning fails, which is logged."""
-        if row.tuned is not None and row.tuned.epochs == length:
-            return row
-        self._conditions.stop.poll()
-        try:
-            tuned = row.with_tuned(fine_tune(trial, row.name, length, self._metric, self._folder))
-        except InterruptedRunError:
-            raise
-        except ZooError as error:
-            self._note(f"{row.name} is not fine-tuned: {error}")
-            return row
-        write_row(file_of(self._folder, row.name, row.samples), tuned)
-        assert tuned.tuned is not None, "it was just set"
-        self._note(f"{row.name}: fine-tuned, {self._metric} {tuned.tuned.score:.4f}, {in_time_units(tuned.tuned.seconds)}")
-        return tuned
+        tuning = FineTuning(backbones, (train, valid), self._conditions, self._options, self._top, lambda: self.left, self._note)
+        return self._ranking(tuning.rows(ranking))
 
     def _leave_out(self, name: str, reason: str) -> None:
         self.left_out[name] = reason
@@ -242,3 +221,7 @@ class Search:
             return none_left(self.excluded, self._conditions.limits, len(self._candidates))
         lines = [f"{name}: {reason}" for name, reason in self.left_out.items()]
         return OptionError(fault_list("no candidate can be scored:", lines, "Name others (candidates, --candidates); see: zoo list"))
+
+
+def _folder_of(backbone: Backbone) -> str:
+    return "" if backbone.folder is None else str(backbone.folder.resolve())

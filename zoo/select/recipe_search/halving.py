@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from zoo.engine.inference.confidence_intervals import interval_of
 from zoo.errors import OptionError
+from zoo.util.numbers import nan_for_none, without_nan
 
 SHARES = (0.25, 0.5, 1.0)  # of the epochs of tuning, one per round
-LEVEL = 0.95  # of the intervals
 _UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 PROBE = "probe"
 
@@ -150,8 +151,8 @@ def _beats(one: Result, probe: Result, *, lower: bool) -> bool:
     if one.draws is None or probe.draws is None:
         return _signed_score(one, lower=lower) > _signed_score(probe, lower=lower)
     gains = (np.asarray(one.draws) - np.asarray(probe.draws)) * (-1 if lower else 1)
-    gains = gains[np.isfinite(gains)]
-    return bool(len(gains) and np.quantile(gains, (1 - LEVEL) / 2) > 0)
+    ends = interval_of(gains)
+    return ends is not None and ends[0] > 0
 
 
 def _signed_score(result: Result, *, lower: bool) -> float:
@@ -159,9 +160,8 @@ def _signed_score(result: Result, *, lower: bool) -> float:
 
 
 def to_record(result: Result) -> dict[str, Any]:
-    """Return plain data for JSON, with None for NaN."""
-    draws = None if result.draws is None else [_known(value) for value in result.draws]
-    return asdict(result) | {"score": _known(result.score), "draws": draws}
+    """Return plain data for JSON, with None for numbers that are not finite."""
+    return without_nan(asdict(result))  # type: ignore[no-any-return]  # a dict stays one
 
 
 def from_record(record: Mapping[str, Any]) -> Result:
@@ -170,14 +170,6 @@ def from_record(record: Mapping[str, Any]) -> Result:
     Raises:
         TypeError: If the record has other entries.
     """
-    draws = record["draws"] and tuple(_number(value) for value in record["draws"])
+    draws = record["draws"] and tuple(nan_for_none(value) for value in record["draws"])
     thresholds = record["thresholds"] and tuple(record["thresholds"])
-    return Result(**{**record, "score": _number(record["score"]), "draws": draws, "thresholds": thresholds})
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+    return Result(**{**record, "score": nan_for_none(record["score"]), "draws": draws, "thresholds": thresholds})

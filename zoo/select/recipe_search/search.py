@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.engine.distributed.rendezvous import joined
-from zoo.engine.inference.confidence_intervals import drawn_metrics
+from zoo.engine.inference.confidence_intervals import drawn_metrics, interval_of
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.inference.metrics import drawn_groups
 from zoo.engine.preview.preview import untouched
@@ -24,7 +24,7 @@ from zoo.errors import DataError, InterruptedRunError, ZooError
 from zoo.models.task_model import TaskModel
 from zoo.saved.config import read_config
 from zoo.select.recipe_search.folders import CANDIDATES, clear, read_results, read_spent, write_choice, write_result
-from zoo.select.recipe_search.halving import LEVEL, PROBE, SHARES, Choice, Result, affordable, best_runs, choose, survivors
+from zoo.select.recipe_search.halving import PROBE, SHARES, Choice, Result, affordable, best_runs, choose, survivors
 from zoo.select.recipe_search.trial import Trial
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
@@ -162,9 +162,7 @@ class Search:
 
     def _result(self, trial: Trial, run: Run, *, seconds: float, memory: int, folder: str, job: Job) -> Result:
         draws = self._draws(job)
-        known = np.asarray([] if draws is None else draws, dtype=np.float64)
-        known = known[np.isfinite(known)]
-        low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist() if len(known) else (None, None)
+        low, high = interval_of([] if draws is None else draws) or (None, None)
         epochs = sum(record.get("train_loss") is not None for record in run.history)
         return Result(
             name=trial.name,

@@ -37,6 +37,12 @@ class TrialResult:
     default: bool = False
     note: str = ""
 
+    @property
+    def listed(self) -> list[str]:
+        """The options as ``name=value``, without the recipe."""
+        texts = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in self.options.items()}
+        return [f"{name}={text}" for name, text in texts.items() if name != "recipe"]
+
 
 @dataclass(frozen=True, repr=False)
 class Tuning:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import OptionError, OutputExistsError, SavedModelError, did_you_mean, fault_list
+from zoo.select.tuning_search.dimensions import Choice
 from zoo.select.tuning_search.pruners import PRUNERS
-from zoo.select.tuning_search.space import Choice, Space
+from zoo.select.tuning_search.space import Space
 from zoo.util.extras import require_extra
 
 JOURNAL = "study.journal"
 IDENTITY, WORKER, SEEN = "zoo", "worker", "seen"
 UNCOUNTED = "uncounted"  # attribute of a trial that was cut off by no fault of its own
+DEADLINE = "deadline"  # attribute of a study: when no trial begins any more, in seconds since the epoch; None for never
 SILENCE = 24 * 3600.0  # seconds without a sign of life after which a worker of another machine counts as dead
 
 
@@ -118,6 +120,17 @@ def suggested(trial: Any, space: Space) -> dict[str, Any]:
         else:
             point[name] = trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
     return point
+
+
+def set_deadline(study: Any, seconds: float | None) -> None:
+    """Note until when trials may begin, for the processes that join; None for no end."""
+    study.set_user_attr(DEADLINE, None if seconds is None else time.time() + seconds)
+
+
+def is_over(study: Any) -> bool:
+    """Return whether the time of a study is over, as the process that leads it has set it."""
+    deadline = study.user_attrs.get(DEADLINE)
+    return deadline is not None and time.time() >= deadline
 
 
 def sign_of_life(trial: Any) -> None:

@@ -165,7 +165,7 @@ class Trials:
         best = self.best()
         value = "" if result.value is None else f" {self._monitor} {result.value:.4f}"
         mark = " *" if best is not None and best.number == number else ""
-        options = ", ".join(f"{name}={_short(value)}" for name, value in result.options.items() if name != "recipe")
+        options = ", ".join(result.listed)
         what = "the default recipe" if result.default else f"{result.recipe}{f' ({options})' if options else ''}"
         note = f"; {result.note}" if result.note else ""
         state = "" if result.state == "complete" else f" {result.state}"
@@ -200,7 +200,3 @@ def _result(trial: Any) -> TrialResult | None:
     options = json.loads(json.dumps(attributes.get(POINT, {})))
     note, default = str(attributes.get(NOTE, "")), bool(attributes.get(DEFAULT))
     return TrialResult(trial.number, states[trial.state], value, str(attributes.get(RECIPE, "")), options, round(seconds, 3), default, note)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -32,7 +32,7 @@ from zoo.select.tuning_search.keeping import best_run, importance_of
 from zoo.select.tuning_search.picture import draw_tuning
 from zoo.select.tuning_search.result import RECORD, Tuning
 from zoo.select.tuning_search.space import Space, default_space, narrowed
-from zoo.select.tuning_search.study import UNCOUNTED, counted, fail_dead, open_study
+from zoo.select.tuning_search.study import UNCOUNTED, counted, fail_dead, is_over, open_study, set_deadline
 from zoo.select.tuning_search.trials import DEFAULT, INSIDE, Trials
 from zoo.tasks.find import find_task
 from zoo.util.atomic_write import write_json
@@ -72,9 +72,9 @@ def tune(
         train: As for ``fit``.
         valid: The judge, as for ``fit``; not False.
         trials: Number of trials, those of earlier calls included; 20 where neither is given.
-        budget: Time of this call, such as ``30min``; no trial begins after it.
+        budget: Time of this call with all its workers, such as ``30min``; no trial begins after it.
         search: Own ranges and choices by name, such as ``{"lr": "1e-5..1e-2,log", "batch_size": [8, 16]}``.
-        only: Names of the options to search; None for all of the default space and of ``search``.
+        only: Names of the options to search, or one text with commas; None for all of the default space and of ``search``.
         storage: A journal file, an SQLite file (``.db``) or the URL of a database; None for a journal in the folder.
         study: Name of the study in its storage.
         pruner: ``median``, ``hyperband`` or ``none``: which trials are stopped after an epoch in which they are behind.
@@ -191,10 +191,11 @@ def run_tuning(
             opened = open_study(storage, folder, study, known, lower=lower, pruner=pruner, seed=job.config.seed, resume=resume or join)
             progress = Progress(quiet, monitor)
             runner = Trials(model, options, space, tables, opened, folder=folder, monitor=monitor, lower=lower, progress=progress)
-            limit = trials if trials is not None or budget is not None else TRIALS
+            limit, seconds = trials if trials is not None or budget is not None else TRIALS, seconds_of(budget)
             if not join:
                 _prepare(opened, space, tables, folder, known, progress)
-            _search(runner, opened, folder, limit=limit, seconds=seconds_of(budget), beside=None if join else beside)
+                set_deadline(opened, seconds)
+            _search(runner, opened, folder, limit=limit, seconds=seconds, beside=None if join else beside)
             return None if join else _finish(runner, opened, folder, known, monitor=monitor, lower=lower)
     finally:
         model.inputs, model.labels = inputs, labels
@@ -214,12 +215,12 @@ def _prepare(study: Any, space: Space, tables: Tables, folder: Path, identity: d
 
 
 def _search(runner: Trials, study: Any, folder: Path, *, limit: int | None, seconds: float | None, beside: Beside | None) -> None:
-    """Run trials until there are enough, the time is over, or a signal comes."""
+    """Run trials until there are enough, the time of this call or of the one that leads is over, or a signal comes."""
     started = time.monotonic()
 
     def goes_on() -> bool:
         enough = limit is not None and len(counted(study)) >= limit
-        return not enough and (seconds is None or time.monotonic() - started < seconds)
+        return not enough and not is_over(study) and (seconds is None or time.monotonic() - started < seconds)
 
     try:
         with stop_signals() as stop, ExitStack() as others:

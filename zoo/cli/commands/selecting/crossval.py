@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.commands.training import RECIPES, add_run_arguments, find_declared, job_of, read_settings
 from zoo.cli.output import Output, format_metrics, show_log, table
 from zoo.cli.parser import Commands
+from zoo.cli.pass_options import labelled_options, labelled_settings
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError
+from zoo.util.numbers import without_nan
 
 if TYPE_CHECKING:
     from zoo.select.comparison.compare import Comparison
@@ -40,9 +42,8 @@ def register(commands: Commands) -> None:
     add = command.add_argument
     add("runs", metavar="RUN", nargs="+", help="folders of runs or cross-validations, two or more")
     add("--on", metavar="DATA", help="labelled data that all of them predict; else the out-of-fold predictions")
-    add("--split", help="only this split of the data of --on")
     add("--metric", metavar="NAME", help="the metric of the tests; else that of the first run")
-    add("--json", action="store_true", help="one JSON document")
+    labelled_options(command, "only this split of the data of --on")
     command.set_defaults(run=compare)
 
 
@@ -72,10 +73,13 @@ def cross_validate(options: argparse.Namespace, out: Output) -> None:
 
 def compare(options: argparse.Namespace, out: Output) -> None:
     """Print what runs differ in, their scores, and a test of every two."""
+    if options.on is not None:
+        from zoo.data.sources.folders import check_exists
+
+        check_exists(Path(options.on))
     from zoo.select.comparison.compare import compare as compare_runs
 
-    given = {} if options.split is None else {"split": options.split}
-    found = compare_runs(*options.runs, on=options.on, metric=options.metric, **given)
+    found = compare_runs(*options.runs, on=options.on, metric=options.metric, **labelled_settings(options))
     if options.json:
         out.json(comparison_document(found))
         return
@@ -95,14 +99,14 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
     pairs = []
     for pair in found.pairs:
         named = {"first": names[pair.first], "second": names[pair.second], "better": None if pair.better is None else names[pair.better]}
-        pairs.append(_without_nan(vars(pair)) | named | {"verdict": found.verdict(pair)})
-    scores = {name: _without_nan(score._asdict()) for name, score in zip(names, found.scores, strict=True)}
+        pairs.append(without_nan(vars(pair)) | named | {"verdict": found.verdict(pair)})
+    scores = {name: without_nan(score._asdict()) for name, score in zip(names, found.scores, strict=True)}
     return {"metric": found.metric, "runs": names, "settings": found.settings, "scores": scores, "pairs": pairs}
 
 
 def document(found: CrossValidation) -> dict[str, Any]:
     """Return a result for JSON."""
-    scores = {name: _without_nan(one._asdict()) for name, one in found.scores.items()}
+    scores = {name: without_nan(one._asdict()) for name, one in found.scores.items()}
     folds = [vars(fold) | {"dir": str(found.dir / fold.folder)} for fold in found.folds]
     return {"dir": str(found.dir), "metric": found.metric, "scores": scores, "out_of_fold": found.metrics, "folds": folds}
 
@@ -126,10 +130,6 @@ def _interval(name: str, one: Summary) -> str:
         return "undefined"
     ends = {} if math.isnan(one.low) else {f"{name}_low": one.low, f"{name}_high": one.high}
     return format_metrics({name: one.mean, **ends})[name]
-
-
-def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
 
 
 def _cell(value: float | None) -> str:

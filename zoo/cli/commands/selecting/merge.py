@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli.output import Output, show_log, table
 from zoo.cli.parser import Commands
+from zoo.cli.pass_options import labelled_options, labelled_settings
 
 if TYPE_CHECKING:
     from zoo.select.merging.candidates import Merged
@@ -25,10 +26,9 @@ def register(commands: Commands) -> None:
         add = command.add_argument
         add("runs", metavar="RUN", nargs="+", help="folders of runs, or of a cross-validation, whose folds are taken")
         add("--valid", metavar="DATA", required=True, help="labelled data that none of the runs was trained on")
-        add("--split", help="only this split of the data")
         add("--metric", metavar="NAME", help="the metric that chooses; else the first of the task")
         add("--out", metavar="DIR", required=True, help="the folder of the result, a saved model")
-        add("--json", action="store_true", help="one JSON document with the result")
+        labelled_options(command)
         command.set_defaults(run=merge)
 
 
@@ -36,8 +36,10 @@ def merge(options: argparse.Namespace, out: Output) -> None:
     """Make one model of several runs, and print what was tried."""
     if not options.json:
         show_log()
-    given: dict[str, Any] = {} if options.split is None else {"split": options.split}
-    given |= {"out": Path(options.out), "metric": options.metric}
+    from zoo.data.sources.folders import check_exists
+
+    check_exists(Path(options.valid))
+    given: dict[str, Any] = labelled_settings(options) | {"out": Path(options.out), "metric": options.metric}
     if options.command == "soup":
         from zoo.select.merging.soup import soup
 

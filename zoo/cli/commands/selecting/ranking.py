@@ -157,7 +157,7 @@ def _train(options: argparse.Namespace, found: Ranking, out: Output) -> None:
     parser = Parser(prog="zoo train")
     add_arguments(parser)
     add_option_flags(parser)
-    words: list[Any] = [found.best.name, options.data, "--task", options.task, "--out", found.dir / "train"]
+    words: list[Any] = [found.best.folder or found.best.name, options.data, "--task", options.task, "--out", found.dir / "train"]
     for name in ("valid", "image_size", "seed", "columns"):
         if getattr(options, name) is not None:
             words += [f"--{name.replace('_', '-')}", getattr(options, name)]

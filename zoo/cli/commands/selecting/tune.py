@@ -21,6 +21,7 @@ from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import StopFlag, ending_early
 from zoo.errors import OptionError
 from zoo.select.tuning_search.pruners import PRUNERS
+from zoo.util.cores import usable_cores
 from zoo.util.extras import require_extra
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def register(commands: Commands) -> None:
     add("--valid", metavar="DATA", help=VALID)
     add("--recipe", help=f"one for all trials, which else is searched: {RECIPES}")
     add("--trials", type=int, metavar="N", help="number of trials, those before --resume included (20, unless --budget is given)")
-    add("--budget", metavar="TIME", dest="time", help="time of this call, such as 30min; no trial begins after it")
+    add("--budget", metavar="TIME", dest="time", help="time of this call with all its workers, such as 30min; no trial begins after it")
     add("--search", metavar="NAME=RANGE", action="append", default=[], help="such as lr=1e-5..1e-2,log or batch_size=8|16; may be repeated")
     add("--only", metavar="A,B", help="search these options alone")
     add("--storage", metavar="FILE", help="a journal file, an SQLite file (.db) or the URL of a database; else a journal in --out")
@@ -65,7 +66,7 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     if options.join and not options.out:
         raise OptionError("--join needs --out, the folder of the search")
     settings = read_settings(options)
-    search, only = searched(options.search), options.only and [name.strip() for name in options.only.split(",")]
+    search = searched(options.search)
     job = job_of(find_declared(options.name, settings), options.data, settings)
     if not settings["quiet"]:
         show_log()
@@ -82,7 +83,7 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     if options.join:
         follow_launcher()
     with ending_early():
-        found = run_tuning(job.model, given, job.open_data, recipe=recipe, search=search, only=only, beside=beside, **how)
+        found = run_tuning(job.model, given, job.open_data, recipe=recipe, search=search, only=options.only, beside=beside, **how)
     if found is None:  # the process that leads prints the result
         return
     if options.json:
@@ -119,8 +120,7 @@ def workers(words: Sequence[str], count: int, folder: Path, stop: StopFlag) -> I
         stop: Set by a signal.
     """
     command = [sys.executable, "-m", "zoo.cli", *_without(words, ("--resume", "--json"), ("--out", "--workers")), "--join", "--quiet"]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {"OMP_NUM_THREADS": str(max(1, cores // (count + 1))), **os.environ, PARENT: str(os.getpid())}
+    environment = {"OMP_NUM_THREADS": str(max(1, usable_cores() // (count + 1))), **os.environ, PARENT: str(os.getpid())}
     where: dict[str, Any] = {"env": environment, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     # In a session of their own, or Ctrl-C would reach them twice, from the terminal and from here.
     where["start_new_session"] = os.name == "posix"
@@ -178,9 +178,9 @@ def trial_table(found: Tuning) -> str:
     shown = known[:SHOWN] + [trial for trial in known[SHOWN:] if trial.default]
     rows = []
     for trial in shown:
-        options = " ".join(f"{name}={_short(value)}" for name, value in trial.options.items() if name != "recipe" and not trial.default)
+        options = "the default" if trial.default else " ".join(trial.listed)
         name = f"{trial.number}{'*' if trial.number == found.best_trial.number else ''}"
-        rows.append([name, f"{trial.value:.4f}", in_time_units(trial.seconds), trial.recipe, "the default" if trial.default else options])
+        rows.append([name, f"{trial.value:.4f}", in_time_units(trial.seconds), trial.recipe, options])
     text = table(rows, ("trial", found.monitor, "time", "recipe", "options"), right=(1, 2))
     states = {state: sum(trial.state == state for trial in found.trials) for state in ("pruned", "failed")}
     more = [f"{number} {state}" for state, number in states.items() if number]
@@ -192,7 +192,3 @@ def importance_text(found: Tuning) -> str:
     if not found.importance:
         return "the importance of the options is not known: there are too few trials, or they are alike"
     return "importance: " + ", ".join(f"{name} {share:.2f}" for name, share in found.importance.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
