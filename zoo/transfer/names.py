@@ -26,6 +26,13 @@ def check_name(name: str) -> None:
         raise OptionError(f"there is no objective {name!r}{did_you_mean(name, METHODS)}; they are: {', '.join(METHODS)}")
 
 
+def option_names(name: str) -> list[str]:
+    """Return the options of a method; this imports it."""
+    from zoo import transfer
+
+    return [field.name for field in dataclasses.fields(getattr(transfer, METHODS[name])) if field.init]
+
+
 def make_method(name: str, options: Mapping[str, Any]) -> Method:
     """Return a method with its options.
 
