@@ -23,11 +23,12 @@ PLAIN = (
     "recipe",
     "objective",
     "budget",
+    "baselines",
     "out",
     "resume",
     "quiet",
 )
-SWITCHES = ("allow_partial", "resume", "quiet")
+SWITCHES = ("allow_partial", "baselines", "resume", "quiet")
 TABLES = ("columns", "head_options", "model_options", "objective_options")
 
 
