@@ -100,6 +100,7 @@ DOORS = {
     ("zoo.models.ensemble", "zoo.saved.ensemble"): "Ensemble.save",
     ("zoo.models.task_model", "zoo.engine.train.fit"): "TaskModel.fit",
     ("zoo.models.task_model", "zoo.select.recipe_search.auto"): "TaskModel.fit(recipe='auto')",
+    ("zoo.models.task_model", "zoo.select.negative_transfer"): "TaskModel.fit(baselines=True)",
     ("zoo.models.task_model", "zoo.engine.options.recipe"): "the type of TaskModel.fit(recipe=…)",
     ("zoo.models.task_model", "zoo.engine.train.objective"): "the type of TaskModel.fit(objective=…)",
     ("zoo.models.task_model", "zoo.engine.train.supervised"): "the type of TaskModel.fit(objective=…)",

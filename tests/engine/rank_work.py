@@ -66,10 +66,20 @@ def plainnet(width: int = 8, in_chans: int = 3) -> PlainNet:
     return PlainNet(width, in_chans)
 
 
+PLAIN = toy_spec("toy/plain", build="tests.engine.rank_work:plainnet", layers={"stem": "conv1", "stage": "blocks.*"})
+
+
+class PlainPlugin:
+    """A plugin as an object, so that a saved model of ``plain`` can be opened."""
+
+    @zoo.hookimpl
+    def zoo_backbones(self) -> list[zoo.BackboneSpec]:
+        return [PLAIN]
+
+
 def plain(classes: int = 3, **options: Any) -> TaskModel:
     torch.manual_seed(0)
-    spec = toy_spec("toy/plain", build="tests.engine.rank_work:plainnet", layers={"stem": "conv1", "stage": "blocks.*"})
-    return Backbone(spec, weights=False).adapt(classes, **options)
+    return Backbone(PLAIN, weights=False).adapt(classes, **options)
 
 
 def text(task: str = "single-label", classes: int = 2) -> TaskModel:

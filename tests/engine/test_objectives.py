@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from tests.engine.tiny import NAMES, count_samples, difference, images, model, v
 from tests.faults.fork_run import fork
 from zoo import Objective, Supervised
 from zoo.data.open import open_data
+from zoo.declare import Image
 from zoo.engine.rundir import checkpoint_writer
 from zoo.engine.runtime.memory_profile import footprint, nbytes
 from zoo.engine.runtime.rollback import tensors_of
@@ -210,7 +212,7 @@ def test_a_loss_that_needs_the_whole_batch_is_never_cut(tmp_path: Path) -> None:
 
 def test_another_objective_does_not_go_on_with_a_run(tmp_path: Path) -> None:
     fit(tmp_path, "momentum", epochs=1)
-    with pytest.raises(SavedModelError, match="started with objective= and is resumed without it"):
+    with pytest.raises(SavedModelError, match="started with objective= and is resumed with no objective="):
         model().fit(images(24), images(12, seed=1), out=tmp_path, resume=True, **OPTIONS | {"epochs": 1})
 
 
@@ -362,6 +364,44 @@ def without_rows(base: Supervised) -> Objective:
 def test_the_usual_mistakes_in_an_objective_are_named(make: Any, error: type[Exception], told: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=told):
         model().fit(images(24), images(12, seed=1), out=tmp_path, objective=make, **OPTIONS)
+
+
+class Shrunk(torch.nn.Module):
+    """The pixels of images that are read at twice the size in other units, at the size of the student's."""
+
+    inputs = Image(size=32, mean=(0.1, 0.2, 0.3), std=(0.5, 0.4, 0.3))
+    width = 3 * 16 * 16
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[1:] == (3, 32, 32)
+        scale = [torch.tensor(values).view(3, 1, 1) for values in (self.inputs.std, self.inputs.mean)]
+        return torch.nn.functional.avg_pool2d(x * scale[0] + scale[1], 2).flatten(1)
+
+
+@pytest.mark.parametrize("options", [{"augment": "light"}, {"augment": "none"}, {"augment": "light", "cache_gb": 1e-6}])
+def test_a_frozen_module_with_inputs_of_its_own_gets_the_same_views_in_its_own_size(options: dict[str, Any], tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 1024).astype(np.uint8)
+    for index in range(12):  # large enough that both sizes would be decoded at scales of their own
+        folder = tmp_path / "data" / NAMES[index % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.stack([np.tile(ramp, (1024, 1)), np.tile(ramp[:, None], (1, 1024)), np.full((1024, 1024), 20 * index)], 2)
+        PIL.Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.jpg")
+    net, gaps, spreads = model(), list[float](), list[float]()
+    scale = [torch.tensor(values).view(3, 1, 1) for values in (net.inputs.std, net.inputs.mean)]  # type: ignore[union-attr]
+
+    class Watching(Sum):
+        def loss(self, forward: Any, batch: Any) -> torch.Tensor:
+            one = batch["train"]
+            seen, wanted = one.x * scale[0] + scale[1], one.frozen["teacher"].view(-1, 3, 16, 16)
+            gaps.append(float((seen - wanted).abs().max()))
+            spreads.append(float(seen[:, 0].mean((1, 2)).std()))
+            return super().loss(forward, batch)
+
+    objective = partial(Watching, frozen={"teacher": Shrunk()})
+    net.fit(tmp_path / "data", False, out=tmp_path / "run", objective=objective, **OPTIONS | options)
+    assert len(gaps) >= 3
+    assert max(gaps) < 0.06
+    assert (max(spreads) > 0.02) == (options["augment"] == "light")  # crops that differ
 
 
 def test_random_numbers_of_the_users_function_change_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 import zoo
 import zoo.builtin
 from tests.clean import ROOT
-from tests.engine.rank_work import Culprit, terminate
+from tests.engine.rank_work import Culprit, PlainPlugin, terminate
 from tests.engine.tiny import difference, values
 from tests.toy_text import ToyTextPlugin
 from tests.transfer.cases import CASES
@@ -32,7 +32,7 @@ from zoo.transfer.names import METHODS, make_method
 
 @pytest.fixture(scope="module", autouse=True)
 def _toys() -> Iterator[None]:
-    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
+    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin(), PlainPlugin()], files=[]))
     yield
     use_registry()
 

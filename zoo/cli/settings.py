@@ -23,11 +23,12 @@ PLAIN = (
     "recipe",
     "objective",
     "budget",
+    "baselines",
     "out",
     "resume",
     "quiet",
 )
-SWITCHES = ("allow_partial", "resume", "quiet")
+SWITCHES = ("allow_partial", "baselines", "resume", "quiet")
 TABLES = ("columns", "head_options", "model_options", "objective_options")
 
 
@@ -52,10 +53,10 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
 
     given = {key: value for key, value in flags.items() if value is not None and value != {}}
     options = dict(given.pop("options", {}))
+    content = _read(config, OPTIONS) if config else {}
+    own = _take_objective_options(content | given, options, OPTIONS)
     _refuse_flags(options, given)
-    if config:
-        given = _read(config, OPTIONS) | given
-    _take_objective_options(given, options, OPTIONS)
+    given = content | given | own
     settings: dict[str, Any] = {key: given.get(key) for key in PLAIN} | {key: dict(given.get(key) or {}) for key in TABLES}
     settings["fit"] = {key: value for key, value in given.items() if key not in settings} | options
     settings["task"] = settings["task"] or "single-label"
@@ -71,22 +72,28 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _take_objective_options(given: dict[str, Any], options: dict[str, Any], known: Iterable[str]) -> None:
-    """Move what ``--set`` gives for the objective, in place: all but the options of a run.
+def _take_objective_options(given: Mapping[str, Any], options: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """Remove what ``--set`` gives for the objective, in place: all but the options of a run; a flag's name where it has such an option.
+
+    Returns:
+        ``objective_options`` with them; empty without an objective.
 
     Raises:
         OptionError: If there is no such objective, or its options are given without one.
     """
-    from zoo.transfer.names import check_name
+    from zoo.transfer.names import check_name, option_names
 
     objective, table = given.get("objective"), dict(given.get("objective_options") or {})
     if objective is None:
         if table:
             raise OptionError('[objective_options] are given without an objective; name one as objective = "NAME", or --objective NAME')
-        return
+        return {}
     check_name(objective)
-    own = [name for name in options if name not in set(known)]
-    given["objective_options"] = table | {name: options.pop(name) for name in own}
+    flags = {*PLAIN, *TABLES}
+    if not flags.isdisjoint(options):
+        flags -= set(option_names(objective))
+    own = [name for name in options if name not in set(known) | flags]
+    return {"objective_options": table | {name: options.pop(name) for name in own}}
 
 
 def _checked_auto(options: Mapping[str, Any], budget: Any, task: str) -> dict[str, Any]:

@@ -191,6 +191,7 @@ class TaskModel(nn.Module):
         *,
         recipe: str | Recipe | None = None,
         budget: str | float | None = None,
+        baselines: bool = False,
         epochs: int | None = None,
         batch_size: int | Literal["auto"] | None = None,
         lr: float | Literal["auto"] | None = None,
@@ -265,9 +266,15 @@ class TaskModel(nn.Module):
         """Fine-tune in place; None leaves an option to the recipe.
 
         See ``zoo.engine.train.fit.fit`` for the result and the errors, docs/options.md for every option, and
-        docs/quickstart.md for examples; ``recipe="auto"`` with a ``budget`` of time is ``zoo.select.recipe_search.auto.fit_auto``.
+        docs/quickstart.md for examples; ``recipe="auto"`` with a ``budget`` of time is ``zoo.select.recipe_search.auto.fit_auto``,
+        and ``baselines=True`` ``zoo.select.negative_transfer.fit_with_baselines``.
         """
-        options = {name: value for name, value in locals().items() if name not in ("self", "train", "valid", "unknown", "budget")}
+        apart = ("self", "train", "valid", "unknown", "budget", "baselines")
+        options = {name: value for name, value in locals().items() if name not in apart and name != "apart"}
+        if baselines:
+            from zoo.select.negative_transfer import fit_with_baselines
+
+            return fit_with_baselines(self, train, valid, budget=budget, **options, **unknown)
         if recipe == "auto" or budget is not None:
             from zoo.select.recipe_search.auto import fit_auto
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.transfer.distill import Distill as Distill
     from zoo.transfer.method import Method as Method
 
 _LAZY = {
+    "Distill": "zoo.transfer.distill",
     "Method": "zoo.transfer.method",
 }
 

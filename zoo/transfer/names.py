@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from zoo.transfer.method import Method
 
 # Name to the method that ``zoo.transfer`` exports. No option of a method may have the name of an option of a run.
-METHODS: Mapping[str, str] = MappingProxyType({})
+METHODS: Mapping[str, str] = MappingProxyType({"distill": "Distill"})
 
 
 def check_name(name: str) -> None:
@@ -24,6 +24,13 @@ def check_name(name: str) -> None:
     """
     if name not in METHODS:
         raise OptionError(f"there is no objective {name!r}{did_you_mean(name, METHODS)}; they are: {', '.join(METHODS)}")
+
+
+def option_names(name: str) -> list[str]:
+    """Return the options of a method; this imports it."""
+    from zoo import transfer
+
+    return [field.name for field in dataclasses.fields(getattr(transfer, METHODS[name])) if field.init]
 
 
 def make_method(name: str, options: Mapping[str, Any]) -> Method:

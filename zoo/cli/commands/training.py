@@ -67,6 +67,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--recipe", help=f"{RECIPES}, or auto to try")
     add("--objective", metavar="METHOD", help=f"{', '.join(METHODS)}; its options are given as --set")
     add("--budget", metavar="TIME", help="time that --recipe auto may take, such as 90s, 10min or 1h")
+    add("--baselines", action="store_true", default=None, help="also train simpler methods, and say if one is better")
     add("--num-processes", type=int, metavar="N", help="train with so many processes on this machine; see docs/several-devices.md")
 
 
@@ -114,18 +115,32 @@ def train(options: argparse.Namespace, out: Output) -> None:
     merged = read_settings(options)
     if "auto" in merged and (options.num_processes or 1) > 1:
         raise OptionError("--num-processes: the candidates of --recipe auto run in one process; leave it out, or name a recipe")
+    if merged["baselines"]:
+        _check_baselines(merged, options.num_processes)
     launch_ranks(options.words, options.num_processes, check=lambda: find_declared(options.name, merged))
     with errors_once(debug=options.debug), ending_early():
         run = _train(options.name, options.data, merged)
     if rank():
         return
     auto = {"candidates": run.candidates, "choice": run.choice} if run.candidates else {}
+    compared = {"baselines": run.baselines, "verdict": run.verdict} if run.verdict else {}
     if options.json:
-        out.json({"dir": str(run.dir), "metrics": run.metrics, "kept": run.kept, "monitor": run.monitor, **auto})
+        out.json({"dir": str(run.dir), "metrics": run.metrics, "kept": run.kept, "monitor": run.monitor, **auto, **compared})
         return
     if auto:
         print(candidate_table(run), end="\n\n")
+    if compared:
+        rows = [[row["name"], "" if row["score"] is None else f"{row['score']:.4f}", row["note"]] for row in run.baselines]
+        print(table(rows, ("baseline", run.monitor, "note"), right=(1,)), end="\n\n")
+        print(textwrap.fill(run.verdict, 80))
     print(*filter(None, (metrics_line(run.metrics), str(run.dir))), sep="\n")
+
+
+def _check_baselines(settings: dict[str, Any], processes: int | None) -> None:
+    faults = [("recipe auto", "auto" in settings), ("--no-valid", settings["valid"] is False), ("--num-processes", (processes or 1) > 1)]
+    if wrong := [name for name, given in faults if given]:
+        remedy = "they are compared on validation data, in one process, with a recipe that is named"
+        raise OptionError(f"--baselines cannot be given with {' and '.join(wrong)}: {remedy}")
 
 
 def candidate_table(run: Run) -> str:
@@ -180,6 +195,10 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> Run:
 
             more = {"seconds": seconds_of(settings["budget"]), "out": settings["out"], "resume": resume, "quiet": bool(settings["quiet"])}
             return run_auto(job.model, settings["auto"], job.open_data, **more)
+        if settings["baselines"]:
+            from zoo.select.negative_transfer import run_with_baselines
+
+            return run_with_baselines(job, settings["out"], resume=resume)
         from zoo.engine.train.fit import run_job
 
         return run_job(job, ranks or stack.enter_context(_joined(config)), settings["out"], resume=resume)

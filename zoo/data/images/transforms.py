@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,7 @@ def eval_transform(inputs: Image) -> Transform:
     return EvalTransform(inputs)
 
 
-def train_transform(inputs: Image, augment: Augment) -> Transform:
+def train_transform(inputs: Image, augment: Augment, *, beside: Sequence[Image] = ()) -> Transform:
     """Return the training transform: random resized crop, flip, jitter, RandAugment, normalisation, random erasing.
 
     Images of other than 1 or 3 channels: see ``zoo.data.images.bands``.
@@ -55,6 +55,8 @@ def train_transform(inputs: Image, augment: Augment) -> Transform:
     Args:
         inputs: Size, mean, std and interpolation.
         augment: The augmentation; without any, the evaluation transform is returned.
+        beside: Further inputs that the same views are made for. Random numbers depend on the size at which an image is decoded, so all
+            of them decode at the size that suits the largest.
 
     Returns:
         A picklable function of an input and a ``random.Random`` that gives float32 ``(channels, height, width)``.
@@ -64,7 +66,7 @@ def train_transform(inputs: Image, augment: Augment) -> Transform:
     """
     if augment.rand_augment and inputs.channels not in PICTURE_CHANNELS:
         raise OptionError(f"rand_augment is for pictures of 1 or 3 channels, and the model takes {inputs.channels}")
-    return TrainTransform(inputs, augment) if augment.augments_images else EvalTransform(inputs)
+    return TrainTransform(inputs, augment, tuple(beside)) if augment.augments_images else EvalTransform(inputs)
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class TrainTransform:
 
     inputs: Image
     augment: Augment
+    beside: tuple[Image, ...] = ()
     normalise: Normalise = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -127,7 +130,8 @@ class TrainTransform:
     def _at_least(self) -> int:
         """Short side below which the smallest crop would have to be enlarged, in pixels."""
         narrow = min(self.augment.ratio[0], 1 / self.augment.ratio[1])
-        return math.ceil(max(self.inputs.height, self.inputs.width) / math.sqrt(self.augment.scale[0] * narrow))
+        side = max(max(each.height, each.width) for each in (self.inputs, *self.beside))
+        return math.ceil(side / math.sqrt(self.augment.scale[0] * narrow))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo.data.dataset import Batch, ModelInputs
 from zoo.data.table import Table
-from zoo.engine.cache.activation_cache import cut_inputs, targets_of
+from zoo.engine.cache.activation_cache import cut_inputs, targets_of, too_large
 from zoo.engine.cache.forward import Forward
 from zoo.engine.cache.frozen_prefix import FrozenPrefix
 from zoo.engine.cache.passes import Passes
@@ -28,6 +29,7 @@ from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 
+log = logging.getLogger("zoo")
 BatchFunction = Callable[[Sequence[Indices], int], Iterable[Batch]]
 
 
@@ -39,7 +41,9 @@ class PhaseData:
         sources: Training data of the objective, by name.
         valid: Validation data, by name.
         context: The conditions of the run.
-        frozen: The objective's frozen modules, whose outputs are stored per sample where its views are fixed.
+        frozen: The objective's frozen modules, whose outputs are stored per sample where its views are fixed. One with an
+            attribute ``inputs`` gets the views as that declares; one with an attribute ``width``, the number of values of a row, is
+            stored only where ``cache_gb`` allows for it.
         obstacle: Why activations must not be stored, for the log; empty where they may be.
         share: Whether other runs of this process may use the outputs of the frozen prefix.
         steady: Whether a sample is the same each time that it is read.
@@ -70,7 +74,10 @@ class PhaseData:
         self._valid_names = {name: name if name not in sources else f"{name} (validation)" for name in valid}
         tables = {name: source.table for name, source in sources.items()}
         tables |= {self._valid_names[name]: table for name, table in valid.items()}
-        self.loaders = Loaders(model, tables, context.config, context.device, layout=context.layout, augment=context.own.augment)
+        declared = {key: getattr(module, "inputs", model.inputs) for key, module in self._frozen.items()}
+        beside = {key: inputs for key, inputs in declared.items() if inputs != model.inputs}
+        options: dict[str, Any] = {"layout": context.layout, "augment": context.own.augment, "beside": beside}
+        self.loaders = Loaders(model.inputs, tables, context.config, context.device, **options)
         self.passes = Passes(context)
         self.prefix = FrozenPrefix(model, self.loaders, self.passes, context, obstacle=obstacle, share=share, lasting=lasting)
         self._outputs: dict[tuple[str, str, int], Tensor] = {}
@@ -135,34 +142,54 @@ class PhaseData:
             return cached_batches(features, targets_of(self._sources[name].table), self._context.device)
         if activations := self.prefix.activations(name, views=views):
             return activations.batches
-        if epoch.cached and views > 1:
-            return lambda order, position: self._fixed_view(name, view, order, position)
-        return self.loaders.lasting(Kind(name, epoch.augment and self.augments, view)).batches
+        return self._raw(self.loaders, epoch, name, view)
 
-    def _fixed_view(self, name: str, view: int, order: Sequence[Indices], position: int) -> Iterable[Batch]:
+    def _raw(self, loaders: Loaders, epoch: Epoch, name: str, view: int) -> BatchFunction:
+        """Return the batches of inputs of one view of a source."""
+        if epoch.cached and self._context.config.views > 1:
+            return lambda order, position: self._fixed_view(loaders, Kind(name, view=view), order, position)
+        return loaders.lasting(Kind(name, epoch.augment and self.augments, view)).batches
+
+    def _fixed_view(self, loaders: Loaders, kind: Kind, order: Sequence[Indices], position: int) -> Iterable[Batch]:
         """Yield batches of the views that were to be stored: the training data must not depend on whether there is room for them."""
         drawn = position % self._context.config.views
-        return self.loaders.lasting(Kind(name, drawn > 0, view)).batches(order, drawn)
+        return loaders.lasting(kind._replace(augmented=drawn > 0)).batches(order, drawn)
 
     def _with_outputs(self, epoch: Epoch, name: str, batches: BatchFunction) -> BatchFunction:
         """Return batches with the outputs of the objective's frozen modules: stored where a sample's views are fixed, else computed."""
         views = self._context.config.views if epoch.cached else 1
-        fixed = self._steady and (epoch.cached or not epoch.augment)
+        fixed = self._steady and (epoch.cached or not (epoch.augment and self.augments))
+        stored = [key for key in self._frozen if fixed and self._fits(key, name, views)]
+        # Pooled features and stored activations are no inputs of a frozen module.
+        read = {key: self._loaders_of(key) for key in self._frozen if key not in stored and (key in self.loaders.beside or epoch.cached)}
+        raw = {key: self._raw(loaders, epoch, name, 0) for key, loaders in read.items()}
 
         def with_outputs(order: Sequence[Indices], position: int) -> Iterator[Batch]:
+            inputs = {key: iter(function(order, position)) for key, function in raw.items()}
             for batch in batches(order, position):
-                if fixed:
-                    found = {key: self._output(key, name, position % views)[torch.tensor(batch.indices)] for key in self._frozen}
-                    outputs = {key: to_device(rows, self._context.device) for key, rows in found.items()}
-                else:
-                    outputs = {key: self._outputs_now(key, batch) for key in self._frozen}
+                rows = torch.tensor(batch.indices)
+                outputs = {key: to_device(self._output(key, name, position % views)[rows], self._context.device) for key in stored}
+                for key in self._frozen.keys() - stored:
+                    outputs[key] = self._outputs_now(key, next(inputs[key]) if key in inputs else batch)
                 yield batch._replace(frozen=outputs)
 
-        if fixed:  # now, not in the middle of a step
-            for key in self._frozen:
-                for view in range(views):
-                    self._output(key, name, view)
+        for key in stored:  # now, not in the middle of a step
+            for view in range(views):
+                self._output(key, name, view)
         return with_outputs
+
+    def _loaders_of(self, key: str) -> Loaders:
+        """Return the loaders of the inputs that a frozen module takes."""
+        return self.loaders.beside.get(key, self.loaders)
+
+    def _fits(self, key: str, name: str, views: int) -> bool:
+        """Return whether the outputs of a frozen module for a source may be stored; logged if not."""
+        width, limit = int(getattr(self._frozen[key], "width", 0)), int(self._context.config.cache_gb * 2**30)
+        size = width * np.dtype(np.float32).itemsize * len(self._sources[name].table) * views
+        held = sum(outputs.nbytes for place, outputs in self._outputs.items() if place[:2] != (key, name))
+        if size + held > limit:
+            log.info("the outputs of %s are computed in every epoch: %s", key, too_large(size + held, limit))
+        return size + held <= limit
 
     def _rows(self, key: str, x: Any) -> Tensor:
         """Return the outputs of a frozen module for a batch of inputs, a row per sample."""
@@ -189,7 +216,7 @@ class PhaseData:
         """Return the outputs of a frozen module for every sample of a source, computed at the first call."""
         place = key, name, view
         if place not in self._outputs:
-            loader, count = self.loaders.fresh(Kind(name, view > 0)), len(self._sources[name].table)
+            loader, count = self._loaders_of(key).fresh(Kind(name, view > 0)), len(self._sources[name].table)
             outputs = self.passes.run(self._context.cast(partial(self._rows, key)), loader, count, key, view=view)
             self._outputs[place] = torch.from_numpy(outputs)
         return self._outputs[place]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -15,12 +16,12 @@ from zoo.data.dataset import Batch, ModelInputs, Samples
 from zoo.data.images.augment import Augment
 from zoo.data.table import Table
 from zoo.data.texts.token_ids import TextSamples
+from zoo.declare import Inputs
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.start_method import refuse_second_run, start_method, usable_workers
 from zoo.engine.loading.worker_watchdog import Watched, WatchedLoader
 from zoo.engine.loading.workers import init_worker
 from zoo.engine.options.config import Config
-from zoo.models.task_model import TaskModel
 from zoo.util.cores import usable_cores
 
 
@@ -117,25 +118,35 @@ class Loaders:
     """The loaders of one run by kind, made on first use.
 
     Args:
-        model: The model, for its declared input.
+        inputs: The declared input.
         tables: The data by name, with encoded targets.
         config: The resolved configuration.
         device: Where batches go.
         layout: Memory format of the inputs.
         augment: The user's own augmentation, or None.
+        beside: Declared inputs by name, as which the same views of the same samples are read too.
+
+    Attributes:
+        beside: Their loaders by name.
     """
 
     def __init__(
         self,
-        model: TaskModel,
+        inputs: Inputs,
         tables: Mapping[str, Table],
         config: Config,
         device: torch.device,
         *,
         layout: torch.memory_format,
         augment: Callable[[Any], Any] | None = None,
+        beside: Mapping[str, Inputs] = MappingProxyType({}),
     ) -> None:
-        self._inputs, self._tables, self._config = model.inputs, tables, config
+        self._inputs, self._tables, self._config, self._all_inputs = inputs, tables, config, [inputs, *beside.values()]
+        self.beside = {
+            name: Loaders(each, tables, config, device, layout=layout, augment=augment, beside={}) for name, each in beside.items()
+        }
+        for loaders in self.beside.values():
+            loaders._all_inputs = self._all_inputs
         self._device, self._layout, self._augment = device, layout, augment
         parts = {table.source: table.inputs for table in tables.values()} | ({} if augment is None else {"the augmentation": augment})
         self._workers = usable_workers(config.workers, default_workers(device), parts)  # before anything is trained
@@ -166,11 +177,14 @@ class Loaders:
         for loader in self._lasting.values():
             loader.close()
         self._lasting.clear()
+        for loaders in self.beside.values():
+            loaders.close()
 
     def _make(self, kind: Kind, *, keep_workers: bool) -> Loader:
         if kind not in self._samples:
             augment = Augment(**(self._config.augment or {})) if kind.augmented else None
-            self._samples[kind] = samples_for(self._inputs, self.table(kind), augment, seed=self._config.seed, own=self._augment)
+            options: dict[str, Any] = {"seed": self._config.seed, "own": self._augment, "beside": self._all_inputs}
+            self._samples[kind] = samples_for(self._inputs, self.table(kind), augment, **options)
         return Loader(self._samples[kind], self._device, workers=self._workers, layout=self._layout, keep_workers=keep_workers)
 
 

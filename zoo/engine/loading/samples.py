@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -28,6 +28,7 @@ def samples_for(
     seed: int = 0,
     own: Callable[[Any], Any] | None = None,
     skip: bool = False,
+    beside: Sequence[Any] = (),
 ) -> Samples | TextSamples:
     """Return the samples of a table for a declared input; without ``augment`` for evaluation.
 
@@ -38,18 +39,21 @@ def samples_for(
         seed: Seed of the augmentation.
         own: The user's own augmentation in place of ``augment``, or None.
         skip: Leave images and volumes that cannot be read out of their batch, see ``ReadableSamples``.
+        beside: Further declared inputs that the same augmented views are made for.
     """
     if isinstance(inputs, Text):
         return TextSamples(table, inputs)
     if own is not None and augment is not None:
         return Samples(table, OwnAugmentation(inputs, own), seed)
-    return (ReadableSamples if skip else Samples)(table, transform_for(inputs, augment), seed)
+    return (ReadableSamples if skip else Samples)(table, transform_for(inputs, augment, beside=beside), seed)
 
 
-def transform_for(inputs: Any, augment: Augment | None = None) -> Transform:
+def transform_for(inputs: Any, augment: Augment | None = None, *, beside: Sequence[Any] = ()) -> Transform:
     """Return the transform of a declared image or volume; without ``augment`` the evaluation transform."""
     if isinstance(inputs, Image):
-        return eval_transform(inputs) if augment is None else train_transform(inputs, augment)
+        if augment is None:
+            return eval_transform(inputs)
+        return train_transform(inputs, augment, beside=[each for each in beside if isinstance(each, Image)])
     from zoo.data.images.volumes import volume_transform
 
     return volume_transform(inputs, augment)

@@ -40,6 +40,9 @@ class Run:
             all its runs, estimated peak of memory in bytes, largest number of parameters that trained, whether it was chosen, and a
             note, such as why it was left out. Empty for other recipes.
         choice: The reason of the choice among them, in one line.
+        baselines: With ``baselines=True`` a row per simpler method: name, score (the monitor, or None), whether the run lost to it, and
+            a note. Empty without.
+        verdict: Whether the run is better than all of them, in one line.
     """
 
     history: list[dict[str, Any]]
@@ -49,6 +52,8 @@ class Run:
     monitor: str
     candidates: list[dict[str, Any]] = field(default_factory=list)
     choice: str = ""
+    baselines: list[dict[str, Any]] = field(default_factory=list)
+    verdict: str = ""
 
     def __repr__(self) -> str:
         value = f" {self.monitor} {self.metrics[self.monitor]:.4f}," if self.monitor in self.metrics else ""

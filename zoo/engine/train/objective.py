@@ -43,7 +43,9 @@ class Objective:
         sources: Training data by name. The first defines the epoch; the others cycle, with batches of the same size.
         valid: Validation data by name; empty for no validation.
         frozen: Modules from inputs to one row of outputs per sample that never train, such as a teacher. Their outputs are
-            ``Batch.frozen``: computed once per sample where its views are fixed.
+            ``Batch.frozen``: computed once per sample where its views are fixed. One with an attribute ``inputs``, such as a ``TaskModel``,
+            gets the same views of the samples as that declares: another size and normalisation, or another tokenizer. The outputs
+            of one with an attribute ``width``, the values of a row, are stored only where ``cache_gb`` allows for it.
         monitor: The metric of ``validate`` that chooses the epoch.
         lower: Whether its lowest value is the best; None for metrics of the task, of which that is known.
         pooled: Whether pooled features may replace inputs while the whole backbone is frozen.

@@ -135,6 +135,12 @@ class Supervised(Objective):
             return self._named(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
         return self.task.loss(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
 
+    def in_training_units(self, values: Tensor) -> Tensor:
+        """Return numbers ``(n, outputs)`` in the unit of a run's logits: standard units for a regression."""
+        if self._scale is None:
+            return values
+        return torch.from_numpy(self._scale.encode(values.cpu().numpy())).to(values.device)
+
     def can_solve(self, config: Config) -> bool:
         """Return whether the head is linear, the loss convex and the problem small enough."""
         table = self.sources["train"].table

@@ -1,0 +1,1 @@
+"""Distillation: losses, teachers, and the objective of a student."""

@@ -1,0 +1,218 @@
+"""The objective of a student: the loss of its labels, and what it learns from a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zoo.data.dataset import Batch
+from zoo.data.table import Table
+from zoo.engine.cache.activation_cache import CachedInputs, targets_of
+from zoo.engine.cache.forward import Forward
+from zoo.engine.loading.stream import Source
+from zoo.engine.optim.solved_head import SolvedHead
+from zoo.engine.options.config import Config
+from zoo.engine.rundir.run_context import RunContext
+from zoo.engine.train.objective import Infer, Objective
+from zoo.engine.train.supervised import Supervised
+from zoo.transfer.distillation.classes import Shared
+from zoo.transfer.distillation.feature_maps import on_grid, project
+from zoo.transfer.distillation.losses import angle_relations, attention_gap, distance_relations, hint, soft_labels, soft_targets
+from zoo.transfer.distillation.pairs import Pairs
+from zoo.transfer.distillation.teacher import TeacherRows, map_of, tapped_groups
+
+if TYPE_CHECKING:
+    from zoo.transfer.distill import Distill
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a distillation is made of.
+
+    Attributes:
+        sources: The training data by name.
+        classes: Which logits are compared.
+        teacher: Gives the teacher's outputs, or None where they are known.
+        features: Pairs of layer groups whose features are compared.
+        attention: Pairs whose attention is compared.
+        grids: The grid of each pair, those of ``features`` first.
+        projections: From the student's channels to the teacher's, for each pair of ``features``.
+        kept: The teacher's logits for all samples of each source, where they are known.
+    """
+
+    sources: Mapping[str, Source]
+    classes: Shared
+    teacher: TeacherRows | None = None
+    features: Pairs = ()
+    attention: Pairs = ()
+    grids: tuple[tuple[int, ...], ...] = ()
+    projections: nn.ModuleList = field(default_factory=nn.ModuleList)
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Distilling(Objective):
+    """The labels, and the outputs of a teacher; see ``Distill``.
+
+    Args:
+        base: The objective of the labels.
+        method: The options.
+        parts: The teacher and what is compared.
+    """
+
+    name = "distill"
+
+    def __init__(self, base: Supervised, method: Distill, parts: Parts) -> None:
+        super().__init__(base.model, parts.sources, base.valid, monitor=base.monitor)
+        self.cache_obstacle = base.cache_obstacle
+        self.separable = not (method.distance_weight or method.angle_weight)
+        self._base, self._method, self._parts = base, method, parts
+        self._places = torch.tensor(parts.classes.student)
+        self._share = _mean_weight(base)
+        if parts.teacher is not None:
+            self.frozen = {"teacher": parts.teacher}
+        further: dict[str, nn.Module] = {"projections": parts.projections} if len(parts.projections) else {}
+        self._token_head = nn.Linear(base.model.spec.features.dim, len(parts.classes.student)) if method.token else None
+        if self._token_head is not None:
+            further["token_head"] = self._token_head
+        if further:
+            self.module = nn.ModuleDict({"model": base.model, **further})
+
+    def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the sum of the losses of the labels, and of the differences from the teacher for all sources."""
+        return torch.stack([self._loss_of(forward, name, batch[name]) for name in self.sources]).sum()
+
+    def weight(self, batch: Mapping[str, Batch]) -> Tensor | float:
+        """Return the divisor of the labels' loss."""
+        return self._base.weight(batch)
+
+    def can_solve(self, config: Config) -> bool:
+        """Return whether the head can start from the optimum of its labels; not where nothing else would train."""
+        return self._base.can_solve(config) and not all(phase.solve for phase in config.recipe.phases)
+
+    def solve(self, features: Tensor, table: Table, **options: Any) -> SolvedHead:
+        """Return the optimum of the head for the labels alone, from which training starts."""
+        return self._base.solve(features, table, **options)
+
+    def suits_augmentation(self, features: Tensor, views_of: Any, table: Table, *, context: RunContext) -> bool:
+        """Return what the labels say."""
+        return self._base.suits_augmentation(features, views_of, table, context=context)
+
+    def validate(self, infer: Infer) -> dict[str, float]:
+        """Return the metrics of the task."""
+        return self._base.validate(infer)
+
+    def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
+        """Return the penalties of the regularisers."""
+        return self._base.penalty(batch)
+
+    def phase(self) -> AbstractContextManager[Any]:
+        """Let the regularisers record forward passes."""
+        return self._base.phase()
+
+    def parts(self) -> dict[str, Any]:
+        """Return the regularisers."""
+        return self._base.parts()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the thresholds."""
+        return self._base.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Take over the thresholds, in place."""
+        self._base.load_state_dict(state)
+
+    def _loss_of(self, forward: Forward, name: str, one: Batch) -> Tensor:
+        with self._tapped() as tapped:
+            logits, features = self._outputs(forward, one.x)
+        with forward.autocast():
+            each = self._differences(forward, name, one, logits.float(), tapped)
+        if self.separable:
+            total = each.sum() * self._share
+            labels, y = logits, one.y
+        else:
+            total = (forward.gather(each).sum() + self._relations(forward, name, one, features)) * self._share
+            labels, y = (forward.gather(logits), forward.gather(one.y)) if name == "train" else (logits, one.y)
+        if name != "train" or self._method.weight == 1:
+            return total
+        return total + (1 - self._method.weight) * self._base.label_loss(labels, y)
+
+    def _outputs(self, forward: Forward, x: Any) -> tuple[Tensor, Tensor | None]:
+        if self.separable:
+            return forward(x), None
+        features = forward.features(x)
+        return forward.logits(features), features
+
+    def _tapped(self) -> AbstractContextManager[dict[str, Any]]:
+        """Record the outputs of the groups that are compared and train; nothing can change what frozen ones give."""
+        groups = self.model.groups
+        names = [one for one, _ in self._parts.features + self._parts.attention if groups[one].index >= self.model.frozen]
+        if self._method.token and self.model.frozen < len(groups):
+            names.append(groups[-1].name)
+        return tapped_groups(self.model, names)
+
+    def _differences(self, forward: Forward, name: str, one: Batch, logits: Tensor, tapped: Mapping[str, Any]) -> Tensor:
+        """Return the weighted differences from the teacher, one value per sample."""
+        method, parts, x = self._method, self._parts, one.x.x if isinstance(one.x, CachedInputs) else one.x
+        outputs = self._teacher_of(name, one)
+        total = logits.new_zeros(len(logits))
+        if method.weight:
+            total = total + method.weight * self._logit_gap(logits, outputs.pop(0), one, tapped)
+        outputs = outputs[len(outputs) - len(parts.grids) :]
+        for number, (pair, wanted) in enumerate(zip(parts.features + parts.attention, outputs, strict=True)):
+            if pair[0] not in tapped:
+                continue
+            found = on_grid(map_of(self.model, tapped, pair[0], x), parts.grids[number])
+            if number < len(parts.features):
+                total = total + method.feature_weight * hint(project(parts.projections[number], found).float(), wanted)
+            else:
+                total = total + method.attention_weight * attention_gap(found.float(), wanted)
+        return total
+
+    def _teacher_of(self, name: str, one: Batch) -> list[Tensor]:
+        if self._parts.teacher is None:
+            return [self._parts.kept[name][torch.tensor(one.indices)].to(one.y.device)]
+        assert one.frozen is not None, "the teacher is a frozen module"
+        return self._parts.teacher.outputs(one.frozen["teacher"])
+
+    def _logit_gap(self, logits: Tensor, teacher: Tensor, one: Batch, tapped: Mapping[str, Any]) -> Tensor:
+        method, task, places = self._method, self._base.task, self._places.to(logits.device)
+        if not task.has_classes:
+            return functional.mse_loss(logits, self._base.in_training_units(teacher), reduction="none").mean(1)
+        if not task.exclusive:
+            return soft_labels(logits[:, places], teacher, method.temperature)
+        known = torch.isin(one.y, places) | (one.y < 0)  # the teacher has no word for other classes
+        found = logits[:, places]
+        if self._token_head is not None:
+            if self.model.groups[-1].name not in tapped:
+                return torch.zeros_like(known, dtype=torch.float32)
+            found = self._token_head(tapped[self.model.groups[-1].name][:, 1]).float()
+        if method.token == "hard":
+            return functional.cross_entropy(found, teacher.argmax(1), reduction="none") * known
+        return soft_targets(found, teacher, method.temperature) * known
+
+    def _relations(self, forward: Forward, name: str, one: Batch, features: Tensor | None) -> Tensor:
+        """Return the differences of the relations in the batch of all ranks, times its samples."""
+        assert features is not None, "relations are between pooled features"
+        method = self._method
+        wanted = forward.gather(self._teacher_of(name, one)[1 if method.weight else 0])
+        found = forward.gather(features)
+        total = found.new_zeros(())
+        if method.distance_weight:
+            total = total + method.distance_weight * distance_relations(found, wanted)
+        if method.angle_weight:
+            total = total + method.angle_weight * angle_relations(found, wanted)
+        return total * len(found)
+
+
+def _mean_weight(base: Supervised) -> float:
+    """Return the mean over the training samples of what they add to the divisor of the loss, by which the teacher's part is scaled."""
+    targets = targets_of(base.sources["train"].table)
+    device = next(base.model.parameters()).device
+    whole = base.weight({"train": Batch(None, targets.to(device), list(range(len(targets))))})
+    return float(whole) / len(targets)
