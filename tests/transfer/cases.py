@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.engine.rank_work import PHOTOS, plain
+import zoo
+from tests.engine.rank_work import PHOTOS, TEXTS, plain, text
 from zoo.models.task_model import TaskModel
 
 
@@ -27,4 +28,9 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-CASES: dict[str, Case] = {}
+CASES: dict[str, Case] = {
+    "contrastive": Case(lambda: zoo.transfer.Contrastive(pairs="supcon"), options={"recipe": None, "epochs": 4}),
+    "contrastive-cosine-texts": Case(
+        lambda: zoo.transfer.Contrastive(), text, TEXTS, {"recipe": None, "epochs": 4, "batch_size": 12, "lr": 1e-3}
+    ),
+}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.transfer.contrastive import Contrastive as Contrastive
     from zoo.transfer.method import Method as Method
 
 _LAZY = {
+    "Contrastive": "zoo.transfer.contrastive",
     "Method": "zoo.transfer.method",
 }
 
