@@ -33,4 +33,5 @@ CASES: dict[str, Case] = {
     "contrastive-cosine-texts": Case(
         lambda: zoo.transfer.Contrastive(), text, TEXTS, {"recipe": None, "epochs": 4, "batch_size": 12, "lr": 1e-3}
     ),
+    "anil": Case(lambda: zoo.transfer.Maml(shots=2), options={"recipe": None, "epochs": 4, "batch_size": 16}),
 }

@@ -22,5 +22,15 @@ OWN_RECIPES: Mapping[str, Recipe] = MappingProxyType(
             freeze_bn=True,
             description="The head first, then the features by pairs of samples, then the head on the new features.",
         ),
+        "maml": Recipe(
+            name="maml",
+            phases=(_PROBE, Phase(name="episodes", least_steps=300), _HEAD),
+            lr=1e-4,
+            weight_decay=0.01,
+            epochs=5,
+            batch_size=32,
+            freeze_bn=True,
+            description="The head first, then the features by episodes, then the head on the new features.",
+        ),
     }
 )
