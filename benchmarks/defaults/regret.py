@@ -3,10 +3,10 @@
 Ours is ``fit(train, False)`` and nothing else; ``linear-probe`` is its solved head. The peers have the same backbone, pixels and
 samples: LogisticRegressionCV on frozen features, Trainer for 3 and 10 epochs with batches of 8 and 32 at its rate of 5e-5 under our
 augmentation, fastai's ``fine_tune(5)`` with its own head and augmentation (backbones of three channels), and SetFit where a class has
-at most 16 texts. ``--methods auto`` adds ``recipe="auto"``, which costs about five runs. All but it keep the last epoch. Each sees
-the test part once, at most 600 samples of it. Seconds are CPU seconds of one thread, of training only; those of LogisticRegressionCV
-are without the features. Results go to a file as they come, a line each, and a run that is started again goes on behind them, so the
-hours can be divided.
+at most 16 texts. ``--methods auto`` adds ``recipe="auto"``, which costs about five runs, and ``--methods contrastive`` our objective of
+pairs. All but the former keep the last epoch. Each sees the test part once, at most 600 samples of it. Seconds are CPU seconds of one
+thread, of training only; those of LogisticRegressionCV are without the features. Results go to a file as they come, a line each, and a
+run that is started again goes on behind them, so the hours can be divided.
 
 Run: python benchmarks/defaults/regret.py --data ../shared/data
 """
@@ -30,6 +30,8 @@ from matrix import SETS, SIZES, Entry, Samples
 from probe import adapted, kept, peer  # also finds the modules of benchmarks/ and sets the environment
 from side_by_side import needed
 
+import zoo
+
 TOKENS, MOST = 128, 600
 PLACES: Mapping[str, tuple[str, ...]] = {
     "ants/bees": ("mobilenetv2_100", "mobilenetv1_025"),
@@ -47,10 +49,10 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "SST-2": ("minilm",),
     "AG News": ("minilm",),
 }
-OURS, PROBE, AUTO, REGRESSION = "zoo", "linear-probe", "auto", "LogisticRegressionCV"
+OURS, PROBE, AUTO, PAIRS, REGRESSION = "zoo", "linear-probe", "auto", "contrastive", "LogisticRegressionCV"
 TRAINER = {f"Trainer, {epochs} epochs of {batch}": (epochs, batch) for epochs in (3, 10) for batch in (8, 32)}
-METHODS = (OURS, PROBE, AUTO, REGRESSION, *TRAINER, "fastai", "SetFit")
-USUAL = tuple(each for each in METHODS if each != AUTO)
+METHODS = (OURS, PROBE, AUTO, PAIRS, REGRESSION, *TRAINER, "fastai", "SetFit")
+USUAL = tuple(each for each in METHODS if each not in (AUTO, PAIRS))
 Method = Callable[[], tuple[float, float]]
 
 
@@ -71,6 +73,7 @@ class Cell:
         """Return the methods that fit this cell."""
         methods: dict[str, Method] = {OURS: self.ours, PROBE: lambda: self.ours(recipe="linear-probe"), REGRESSION: self.regression}
         methods[AUTO] = lambda: self.ours(None, recipe="auto")
+        methods[PAIRS] = lambda: self.ours(objective=zoo.transfer.Contrastive())
         methods |= {name: lambda epochs=epochs, batch=batch: self.trainer(epochs, batch) for name, (epochs, batch) in TRAINER.items()}
         if self.entry.reads == "image":  # fastai reads images as three channels
             return methods | ({} if self.network == "glyphnet" else {"fastai": self.fastai})

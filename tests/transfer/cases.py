@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from tests.engine.rank_work import PHOTOS, plain
+import zoo
+from tests.engine.rank_work import PHOTOS, TEXTS, plain, text
 from tests.engine.tiny import images
 from tests.toy import toy_spec
 from zoo.declare import Features, Image
@@ -53,4 +54,9 @@ CASES: dict[str, Case] = {
     "distill": Case(lambda: Distill(taught(), unlabelled=UNLABELLED, weight=0.7)),
     "distill-features": Case(lambda: Distill(teacher(), weight=0, features="stage.1:stage.1", attention="stage.0,stage.2:stage.1")),
     "distill-relations": Case(lambda: Distill(taught(), distance_weight=1.0, angle_weight=2.0, unlabelled=UNLABELLED)),
+    "contrastive": Case(lambda: zoo.transfer.Contrastive(pairs="supcon"), options={"recipe": None, "epochs": 4}),
+    "contrastive-cosine-texts": Case(
+        lambda: zoo.transfer.Contrastive(), text, TEXTS, {"recipe": None, "epochs": 4, "batch_size": 12, "lr": 1e-3}
+    ),
+    "anil": Case(lambda: zoo.transfer.Maml(shots=2), options={"recipe": None, "epochs": 4, "batch_size": 16}),
 }

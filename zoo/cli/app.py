@@ -19,6 +19,7 @@ from zoo.cli.commands import (
     checking,
     doctor,
     evaluating,
+    fewshot,
     files,
     listing,
     new_plugin,
@@ -93,8 +94,8 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    choosing = (ranking, crossval, tune, merge)
-    modules = (listing, plugins, checking, planning, training, *choosing, evaluating, calibrating, using, files, doctor, new_plugin)
+    choosing, trained = (ranking, crossval, tune, merge), (evaluating, calibrating, using, fewshot)
+    modules = (listing, plugins, checking, planning, training, *choosing, *trained, files, doctor, new_plugin)
     for module in modules:
         module.register(commands)
     for name in set(words) & set(training.WITH_OPTIONS):

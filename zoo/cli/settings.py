@@ -50,6 +50,7 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     from zoo.engine.options.config import OPTIONS
     from zoo.engine.options.recipes import default_recipe
     from zoo.engine.options.resolve import resolve
+    from zoo.transfer.recipes import OWN_RECIPES
 
     given = {key: value for key, value in flags.items() if value is not None and value != {}}
     options = dict(given.pop("options", {}))
@@ -67,7 +68,7 @@ def merge(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
         chosen = _checked_auto(chosen | {"objective": settings["objective"]}, settings["budget"], settings["task"])
     elif settings["budget"] is not None:
         raise OptionError("--budget is the time of --recipe auto; give both, or --epochs")
-    recipe = settings["recipe"] or default_recipe(settings["task"])
+    recipe = settings["recipe"] or OWN_RECIPES.get(settings["objective"]) or default_recipe(settings["task"])
     settings["config"] = resolve(recipe, chosen, task=settings["task"], check_optimizer=_check_optimizer)
     return settings
 

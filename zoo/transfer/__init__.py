@@ -5,12 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.transfer.contrastive import Contrastive as Contrastive
     from zoo.transfer.distill import Distill as Distill
+    from zoo.transfer.fewshot.episodes import Episodes as Episodes
+    from zoo.transfer.fewshot.episodes import few_shot_episodes as few_shot_episodes
+    from zoo.transfer.fewshot.few_shot import FewShot as FewShot
+    from zoo.transfer.fewshot.few_shot import few_shot as few_shot
+    from zoo.transfer.fewshot.meta import Maml as Maml
     from zoo.transfer.method import Method as Method
 
 _LAZY = {
+    "Contrastive": "zoo.transfer.contrastive",
     "Distill": "zoo.transfer.distill",
+    "Episodes": "zoo.transfer.fewshot.episodes",
+    "FewShot": "zoo.transfer.fewshot.few_shot",
+    "Maml": "zoo.transfer.fewshot.meta",
     "Method": "zoo.transfer.method",
+    "few_shot": "zoo.transfer.fewshot.few_shot",
+    "few_shot_episodes": "zoo.transfer.fewshot.episodes",
 }
 
 

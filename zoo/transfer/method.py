@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from zoo.engine.options.recipe import Recipe
     from zoo.engine.train.objective import Objective
     from zoo.engine.train.supervised import Supervised
 
@@ -20,9 +21,11 @@ class Method:
 
     Attributes:
         name: The name for ``zoo train --objective``, by which ``zoo.transfer.names`` finds the class.
+        recipe: The recipe of runs that name none, one of ``zoo.transfer.recipes``; None for that of the task.
     """
 
     name: ClassVar[str] = ""
+    recipe: ClassVar[Recipe | None] = None
 
     def __call__(self, base: Supervised) -> Objective:
         """Return the objective of a run.

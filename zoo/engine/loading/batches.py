@@ -29,14 +29,17 @@ class StepBatches:
         config: The configuration.
         ranks: The processes that share each batch.
         soften: Returns targets that mixup and CutMix can mix.
+        by_length: Whether texts of nearly equal length share batches.
 
     Attributes:
         steps: Optimizer steps in which every sample of the first source is taken once.
         smallest: Samples of the smallest batch.
     """
 
-    def __init__(self, sources: Mapping[str, Source], config: Config, ranks: Ranks, soften: Callable[[Tensor], Tensor]) -> None:
-        self._sources, self._config, self._ranks, self._soften = sources, config, ranks, soften
+    def __init__(
+        self, sources: Mapping[str, Source], config: Config, ranks: Ranks, soften: Callable[[Tensor], Tensor], *, by_length: bool = True
+    ) -> None:
+        self._by_length, self._sources, self._config, self._ranks, self._soften = by_length, sources, config, ranks, soften
         self._first, *self._others = sources
         table = sources[self._first].table
         self._count = len(table)
@@ -50,7 +53,7 @@ class StepBatches:
         """Return the samples of each step of an epoch, as the batches that are accumulated: a function of the seed and the epoch."""
         seed, size = self._config.seed, self._config.accumulate
         order = epoch_order(self._count, seed, epoch, self._draw)
-        if lengths is None:
+        if lengths is None or not self._by_length:
             batches = even_batches(order, self._config.samples)
         else:
             batches = batches_by_length(order, self._config.samples, lengths, seed, epoch)

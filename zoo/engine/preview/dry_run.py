@@ -92,7 +92,8 @@ class DryRun:
         self._table = self._sources[self._first].table
         # The drawn samples make no difference here.
         plain = self._config.model_copy(update={"balanced_sampling": False})
-        self._batches = StepBatches(self._sources, plain, training.context.ranks, training.objective.soften)
+        objective = training.objective
+        self._batches = StepBatches(self._sources, plain, training.context.ranks, objective.soften, by_length=objective.by_length)
         # The texts of the dry steps are the longest.
         self.scale = float(np.mean([self._weight(step) for step in order])) / max(1, self._weight(heaviest[-1]))
         self.pass_scale = float(self.lengths.mean() / self.lengths[rows].mean())

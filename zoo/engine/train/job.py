@@ -94,7 +94,7 @@ def resolve_job(
         model: The model.
         train: Any source with labels.
         valid: Another source, None or False.
-        recipe: A name, a recipe, or None for the one of the task.
+        recipe: A name, a recipe, or None for the one of the objective, else of the task.
         options: By name; the user's own parts are removed in place.
         objective: Makes the objective, or None.
         quiet: Show nothing.
@@ -106,7 +106,7 @@ def resolve_job(
     metrics = options.get("metrics")
     own = take_own_parts(options, find_task(model.task), faults)
     config = resolve(
-        recipe or default_recipe(model.task),
+        recipe or getattr(objective, "recipe", None) or default_recipe(model.task),
         options,
         task=model.task,
         check_optimizer=check_optimizer,

@@ -53,10 +53,13 @@ class Objective:
             modules other than the model; ``frozen`` is the better way to do so.
         separable: Whether the loss is a sum over samples. If not, a batch is never cut into micro-batches, and on several ranks
             ``forward.gather`` gives the rows of all.
+        by_length: Whether texts of nearly equal length share batches, which saves padding. Not for a loss that compares the samples of a
+            batch: of few texts the same ones would meet in every epoch.
     """
 
     name = "objective"
     separable = True
+    by_length = True
     pooled = True
     cache_obstacle = ""
     has_own_monitor = False  # whether the monitor is neither the task's nor that of the labels
@@ -90,6 +93,10 @@ class Objective:
             batch: The samples of each source.
         """
         raise TypeError(f"{type(self).__name__} has no loss")
+
+    def faults(self, config: Config) -> list[str]:
+        """Return why this objective cannot train with a configuration, each with its remedy; see ``make_objective``."""
+        return []
 
     def can_solve(self, config: Config) -> bool:
         """Return whether ``solve`` gives the optimum of the head on pooled features."""
@@ -177,7 +184,7 @@ def _made(make: Callable[[Any], Objective] | None, supervised: Objective, config
         return supervised
     if not isinstance(objective, Objective):
         raise OptionError(f"objective returned {type(objective).__name__}; it must return an Objective")
-    if faults := _faults_of(objective) or _useless_with(objective, config):
+    if faults := _faults_of(objective) or [*_useless_with(objective, config), *objective.faults(config)]:
         raise OptionError(fault_list(f"the objective {objective.name!r} cannot train like this:", faults))
     task = find_task(objective.model.task)
     objective.has_own_monitor = objective.monitor not in {supervised.monitor, *task.monitors}

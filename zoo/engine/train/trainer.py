@@ -67,7 +67,7 @@ class Training:
     def __init__(self, objective: Objective, context: RunContext) -> None:
         config, model, ranks = context.config, objective.model, context.ranks
         self.objective, self.context, self.model = objective, context, model
-        self.batches = StepBatches(objective.sources, config, ranks, objective.soften)
+        self.batches = StepBatches(objective.sources, config, ranks, objective.soften, by_length=objective.by_length)
         check_batches(self.batches.smallest, ranks, separable=objective.separable)
         epochs = _epochs(objective, config, self.batches.steps)
         stores = bool(objective.frozen) or any(epoch.cached or epoch.solved for epoch in epochs)

@@ -1,0 +1,1 @@
+"""Few-shot classification: heads on fixed features, episodes, and learning to be adapted."""

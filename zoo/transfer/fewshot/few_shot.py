@@ -1,0 +1,130 @@
+"""Predictions from a few labelled samples, on features that are computed once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from zoo.data.leaks import check_leak
+from zoo.data.open import open_data
+from zoo.data.sources.read import kind_of
+from zoo.data.table import Table, names_of
+from zoo.declare import Image
+from zoo.engine.inference.inference_options import InferenceOptions
+from zoo.engine.inference.predict import embed
+from zoo.errors import DataError, check_options, count, examples
+from zoo.models.backbone import Backbone, find_backbone
+from zoo.models.task_model import TaskModel
+from zoo.transfer.fewshot.heads import head_named
+
+TASK = "single-label"
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Predictions for queries.
+
+    Attributes:
+        names: A name for each query: its path, its text, or ``row N``.
+        predictions: The class of each query.
+        probabilities: ``(queries, classes)``, float32; softmax of the method's logits, which are not calibrated.
+        classes: Names of the classes.
+        accuracy: Share of right predictions, in [0, 1]; None where the queries have no labels.
+    """
+
+    names: list[str]
+    predictions: list[str]
+    probabilities: Array
+    classes: tuple[str, ...]
+    accuracy: float | None
+
+
+def few_shot(
+    backbone: Backbone | TaskModel | str,
+    support: Any,
+    query: Any,
+    method: str = "simpleshot",
+    *,
+    columns: Mapping[str, str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    allow_leak: bool = False,
+    **options: Any,
+) -> FewShot:
+    """Predict the classes of queries from a support set of one labelled sample per class or more; nothing of the backbone trains.
+
+    Args:
+        backbone: A backbone, its name, or a model, whose features are then used.
+        support: Labelled samples, as ``fit`` takes them.
+        query: Samples, with or without labels.
+        method: ``simpleshot``, ``prototypes``, ``centroid``, ``ridge``, ``logistic`` or ``baseline++``; see ``heads``.
+        columns: Names of the columns of a table by role, for both.
+        root: Folder of the files that a table names, for both.
+        allow_leak: Allow queries that are in the support.
+        **options: Of the pass, see ``zoo.engine.inference.inference_options.InferenceOptions``.
+
+    Raises:
+        OptionError: For an unknown method or option.
+        DataError: If the support has fewer than two classes, or the queries have others.
+        LeakError: If a query is in the support.
+    """
+    head = head_named(method)
+    opening: dict[str, Any] = {"columns": columns or {}, "root": root}
+    check_options(options, InferenceOptions.__dataclass_fields__, "few_shot()", beside=("columns", "root", "allow_leak"))
+    model = found_backbone(backbone)
+    table = opened(model, support, opening, labelled=True)
+    queries = opened(model, query, opening, labelled=None, classes=table.classes)
+    if queries.targets is not None:
+        check_leak(table, queries, allow=allow_leak)
+    features, others = features_of(model, (table, queries), options)
+    with torch.no_grad():
+        logits = head(features, torch.as_tensor(table.targets), len(table.classes))(others)
+    chosen = logits.argmax(1).numpy()
+    accuracy = None if queries.targets is None else float(np.mean(chosen == queries.targets))
+    names = names_of(queries.inputs, range(len(queries)))
+    return FewShot(names, [table.classes[row] for row in chosen], logits.softmax(1).numpy(), table.classes, accuracy)
+
+
+def found_backbone(backbone: Backbone | TaskModel | str) -> Backbone | TaskModel:
+    """Return a backbone by its name, or the one that was given."""
+    return find_backbone(backbone) if isinstance(backbone, str | os.PathLike) else backbone
+
+
+def opened(
+    model: Backbone | TaskModel, source: Any, opening: Mapping[str, Any], *, labelled: bool | None, classes: tuple[str, ...] | None = None
+) -> Table:
+    """Open the support, or queries with its classes.
+
+    Args:
+        model: What reads them.
+        source: The data.
+        opening: ``columns`` and ``root`` of ``zoo.data.open.open_data``.
+        labelled: As there.
+        classes: Those of the support for queries; None for the support.
+
+    Raises:
+        DataError: If the support has fewer than two classes, or queries have others.
+    """
+    inputs = model.spec.inputs
+    reading: dict[str, Any] = {"reads": kind_of(inputs, TASK), "channels": inputs.channels if isinstance(inputs, Image) else 3, **opening}
+    table = open_data(source, task=TASK, classes=classes, labelled=labelled, **reading)
+    if classes is None:
+        counts = table.counts()
+        if missing := [name for name, number in counts.items() if not number]:
+            raise DataError(f"the support has no sample of {count(len(missing), 'class')}: {examples(missing)}; give one of each or more")
+        if len(counts) < 2:
+            raise DataError(f"the support has one class, {next(iter(counts), 'none')!r}; give samples of two classes or more")
+    return table
+
+
+def features_of(model: Backbone | TaskModel, tables: tuple[Table, ...], options: Mapping[str, Any]) -> list[torch.Tensor]:
+    """Return the pooled features of tables, ``(samples, dim)`` float32 each, from one backbone with its values."""
+    if isinstance(model, Backbone):
+        model = model.adapt(max(2, len(tables[0].classes)), task=TASK)
+    return [torch.from_numpy(embed(model, replace(table, targets=None, classes=()), **options)) for table in tables]

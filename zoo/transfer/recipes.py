@@ -1,0 +1,36 @@
+"""Recipes of the methods that need one of their own, for runs that name none. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from zoo.engine.options.recipe import Phase, Recipe
+
+_PROBE = Phase(name="probe", frozen="all", solve=True, augment=False)
+_HEAD = Phase(name="head", frozen="all", solve=True, augment=False)  # the features are others than before
+
+OWN_RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "contrastive": Recipe(
+            name="contrastive",
+            phases=(_PROBE, Phase(name="pairs", least_steps=30), _HEAD),
+            lr=1e-4,
+            weight_decay=0.01,
+            epochs=5,
+            batch_size=32,
+            freeze_bn=True,
+            description="The head first, then the features by pairs of samples, then the head on the new features.",
+        ),
+        "maml": Recipe(
+            name="maml",
+            phases=(_PROBE, Phase(name="episodes", least_steps=300), _HEAD),
+            lr=1e-4,
+            weight_decay=0.01,
+            epochs=5,
+            batch_size=32,
+            freeze_bn=True,
+            description="The head first, then the features by episodes, then the head on the new features.",
+        ),
+    }
+)
