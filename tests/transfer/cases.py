@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tests.engine.rank_work import PHOTOS, plain
+from tests.engine.tiny import images
 from zoo.models.task_model import TaskModel
+from zoo.transfer import DomainAdaptation
 
 
 @dataclass(frozen=True)
@@ -27,4 +30,9 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-CASES: dict[str, Case] = {}
+TARGET = images(18, seed=5)[0] // 2
+
+CASES: dict[str, Case] = {
+    "cdan-e": Case(lambda: DomainAdaptation(TARGET, method="cdan-e", hidden=8, spectral=1e-4)),
+    "jan": Case(lambda: DomainAdaptation(TARGET, method="jan"), partial(plain, head="mlp", hidden=4)),
+}

@@ -27,7 +27,7 @@ from zoo.cli.commands import (
     training,
     using,
 )
-from zoo.cli.commands.selecting import crossval, merge, ranking, tune
+from zoo.cli.commands.selecting import adapting, crossval, merge, ranking, tune
 from zoo.cli.output import Output
 from zoo.cli.parser import Parser, global_options
 from zoo.errors import InterruptedRunError, OptionError, PluginError, ZooError, count, fault_list
@@ -93,7 +93,7 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    choosing = (ranking, crossval, tune, merge)
+    choosing = (ranking, crossval, tune, merge, adapting)
     modules = (listing, plugins, checking, planning, training, *choosing, evaluating, calibrating, using, files, doctor, new_plugin)
     for module in modules:
         module.register(commands)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.transfer.domain.adaptation import DomainAdaptation as DomainAdaptation
+    from zoo.transfer.domain.source_free import SourceFree as SourceFree
+    from zoo.transfer.domain.source_free import adapt_source_free as adapt_source_free
     from zoo.transfer.method import Method as Method
 
 _LAZY = {
+    "DomainAdaptation": "zoo.transfer.domain.adaptation",
     "Method": "zoo.transfer.method",
+    "SourceFree": "zoo.transfer.domain.source_free",
+    "adapt_source_free": "zoo.transfer.domain.source_free",
 }
 
 

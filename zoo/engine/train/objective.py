@@ -51,9 +51,11 @@ class Objective:
             modules other than the model; ``frozen`` is the better way to do so.
         separable: Whether the loss is a sum over samples. If not, a batch is never cut into micro-batches, and on several ranks
             ``forward.gather`` gives the rows of all.
+        total_steps: Optimizer steps of the whole run, for schedules; set by the engine before the first step.
     """
 
     name = "objective"
+    total_steps = 0
     separable = True
     pooled = True
     cache_obstacle = ""

@@ -57,7 +57,8 @@ def bsp(source: Tensor, target: Tensor) -> Tensor:
         target: Features ``(m, dim)``.
     """
     largest = [torch.linalg.matrix_norm(features.float(), ord=2) for features in (source, target)]
-    return largest[0].square() + largest[1].square()
+    total: Tensor = largest[0].square() + largest[1].square()
+    return total
 
 
 def mcc(logits: Tensor, temperature: float = 2.5) -> Tensor:
@@ -87,7 +88,8 @@ def mdd(source: Tensor, source_adversary: Tensor, target: Tensor, target_adversa
     """
     agreement = functional.cross_entropy(source_adversary, source.argmax(1))
     others = torch.log((1 - target_adversary.softmax(1) + 1e-6).clamp(max=1.0))
-    return others.gather(1, target.argmax(1)[:, None]).mean() - margin * agreement
+    disagreement: Tensor = others.gather(1, target.argmax(1)[:, None]).mean()
+    return disagreement - margin * agreement
 
 
 def entropies(probabilities: Tensor) -> Tensor:

@@ -35,5 +35,5 @@ class _Reversed(torch.autograd.Function):
 
 def reverse(rows: Tensor, strength: float) -> Tensor:
     """Return equal values whose gradient is multiplied by ``-strength``."""
-    reversed_rows: Tensor = _Reversed.apply(rows, strength)  # type: ignore[no-untyped-call]  # torch has no types here
+    reversed_rows: Tensor = _Reversed.apply(rows, strength)
     return reversed_rows
