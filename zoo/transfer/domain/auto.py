@@ -250,7 +250,7 @@ def chosen_of(found: Sequence[Candidate]) -> tuple[list[Candidate], str]:
     better = [one for one in judged if one.votes and not one.note and one.evidence is not None]
     ranks = mean_ranks([one.evidence for one in better if one.evidence is not None])
     best = better[int(np.argmin(ranks))] if better else baseline
-    reason = f"{BASELINE} is kept: no other method is preferred by enough validators without harm to the source"
+    reason = f"{BASELINE} is kept: no method is preferred by infomax and most validators without harm to the source"
     if better:
         rank = f" and has the best mean rank of {len(better)} such methods" if len(better) > 1 else ""
         reason = f"{best.method} is chosen: it is preferred to {BASELINE} by {', '.join(best.votes)}{rank}"

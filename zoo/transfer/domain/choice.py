@@ -13,8 +13,9 @@ from zoo.transfer.domain.evidence import Evidence
 BASELINE = "source-only"
 VOTES = {"infomax": True, "entropy": False, "snd": True, "dev": False}
 """The validators that vote, and whether high is good."""
-NEEDED = 3  # votes for a candidate against the baseline
-ERRORS = 2.0  # standard errors of the difference by which the accuracy on the source may fall
+FOOLED = ("entropy", "snd")  # by predictions of few classes, which are sure and have dense neighbours
+LEAST_VARIETY = 0.5
+ERRORS = 2.0  # standard errors of the difference that do not count as a difference
 FEWEST = 10.0  # samples of the source that a risk of DEV must be worth to vote
 
 
@@ -50,15 +51,24 @@ class Candidate:
         return {"method": plain.pop("method"), **numbers, **plain, "votes": list(self.votes), "seconds": round(self.seconds, 3)}
 
 
+def asked(one: Evidence, baseline: Evidence) -> list[str]:
+    """Return the validators that can tell a candidate from the baseline.
+
+    Entropy and SND cannot where the predictions of either have collapsed to few classes, DEV not within its noise.
+    """
+    usable = ["infomax"]
+    if min(one.variety, baseline.variety) >= LEAST_VARIETY:
+        usable += FOOLED
+    enough = min(one.dev_samples, baseline.dev_samples) >= FEWEST
+    if enough and abs(one.dev - baseline.dev) > ERRORS * float(np.hypot(one.dev_error, baseline.dev_error)):
+        usable.append("dev")
+    return usable
+
+
 def votes_for(one: Evidence, baseline: Evidence) -> tuple[str, ...]:
     """Return the validators that prefer a candidate to the baseline; a tie is no vote."""
-    found = []
-    for name, high in VOTES.items():
-        gain = (getattr(one, name) - getattr(baseline, name)) * (1 if high else -1)
-        usable = name != "dev" or min(one.dev_samples, baseline.dev_samples) >= FEWEST
-        if usable and gain > 0:
-            found.append(name)
-    return tuple(found)
+    gains = {name: (getattr(one, name) - getattr(baseline, name)) * (1 if VOTES[name] else -1) for name in asked(one, baseline)}
+    return tuple(name for name, gain in gains.items() if gain > 0)
 
 
 def fault_of(one: Evidence, baseline: Evidence, votes: Sequence[str]) -> str:
@@ -66,19 +76,20 @@ def fault_of(one: Evidence, baseline: Evidence, votes: Sequence[str]) -> str:
     error = float(np.hypot(one.error, baseline.error))
     if one.accuracy < baseline.accuracy - ERRORS * error:
         return f"its accuracy on the source is {one.accuracy:.3f}, lower than {baseline.accuracy:.3f} by more than noise"
-    if len(votes) < NEEDED:
-        return f"{len(votes)} of {len(VOTES)} validators prefer it to {BASELINE}, and {NEEDED} are needed"
+    voters = asked(one, baseline)
+    if "infomax" not in votes or 2 * len(votes) <= len(voters):
+        found = f"of {', '.join(voters)} " + (f"only {', '.join(votes)} prefers it" if votes else "none prefers it")
+        return f"{found} to {BASELINE}; infomax and more than half must"
     return ""
 
 
 def mean_ranks(found: Sequence[Evidence]) -> list[float]:
-    """Return the mean rank of each over the validators, 0 for the best; DEV counts where it is worth enough samples for all."""
-    if not found:
-        return []
+    """Return the mean rank of each over the validators, 0 for the best; of those that cannot judge all of them none counts."""
+    left_out = FOOLED if any(one.variety < LEAST_VARIETY for one in found) else ()
+    left_out = (*left_out, "dev") if any(one.dev_samples < FEWEST for one in found) else left_out
     ranks = []
     for name, high in VOTES.items():
-        if name == "dev" and min(one.dev_samples for one in found) < FEWEST:
-            continue
         values = np.asarray([getattr(one, name) for one in found]) * (-1 if high else 1)
-        ranks.append(np.asarray([(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values]))
+        if name not in left_out:
+            ranks.append([(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values])
     return [float(rank) for rank in np.mean(ranks, axis=0)]

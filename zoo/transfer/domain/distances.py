@@ -98,8 +98,10 @@ def entropies(probabilities: Tensor) -> Tensor:
 
 
 def _squared_distances(rows: Tensor) -> Tensor:
-    """Return the squared Euclidean distances of all pairs, ``(n, n)``; exactly 0 for equal rows, which a product of matrices is not."""
-    return (rows[:, None] - rows[None]).square().sum(2)
+    """Return the squared Euclidean distances of all pairs, ``(n, n)``, by one product of matrices of the centred rows."""
+    rows = rows - rows.detach().mean(0)  # smaller numbers round less
+    squares = rows.square().sum(1)
+    return (squares[:, None] + squares[None] - 2 * rows @ rows.T).clamp(min=0)
 
 
 def _gaussian(squared: Tensor, variance: Tensor | float) -> Tensor:

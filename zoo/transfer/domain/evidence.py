@@ -17,7 +17,7 @@ from zoo.models.task_model import TaskModel
 from zoo.select.audit.features import features_of
 from zoo.select.audit.kept import Kept
 from zoo.transfer.domain.fitting import has_units
-from zoo.transfer.domain.validators import softmax, validate_target, weighted_risk
+from zoo.transfer.domain.validators import classes_in_use, softmax, validate_target, weighted_risk
 
 MOST = 2000  # rows of a domain that the density ratio is fitted on
 LARGEST_RATIO = 100.0
@@ -45,7 +45,9 @@ class Evidence:
         infomax: Mutual information of inputs and predictions in nats; high is good.
         entropy: Mean entropy in nats; low is good.
         snd: Soft neighbourhood density; high is good.
-        dev: Deep embedded validation, a risk in nats; low is good.
+        variety: Classes in use in the predictions but one, over those of the source; far below 1 where predictions have collapsed.
+        dev: Deep embedded validation, an estimate of the error rate; low is good.
+        dev_error: Its standard error.
         dev_samples: Number of equally weighted samples of the source that the risk is worth; below about ten it says little.
     """
 
@@ -54,7 +56,9 @@ class Evidence:
     infomax: float
     entropy: float
     snd: float
+    variety: float
     dev: float
+    dev_error: float
     dev_samples: float
 
 
@@ -83,16 +87,20 @@ def evidence(train: Seen, valid: Seen, truth: Array, target: Seen, *, seed: int)
         seed: Seed of the rows that the density ratio is fitted on.
     """
     probabilities, found = softmax(valid.logits), validate_target(target.logits)
-    accuracy = float((probabilities.argmax(1) == truth).mean())
-    losses = -np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-6))
+    wrong = (probabilities.argmax(1) != truth).astype(np.float64)
+    accuracy = float(1 - wrong.mean())
+    uses = [classes_in_use(each) for each in (softmax(target.logits), probabilities)]
     weights = density_ratio(train.features, target.features, valid.features, seed=seed)
+    dev, dev_error = weighted_risk(wrong, weights)
     return Evidence(
         accuracy=accuracy,
         error=float(np.sqrt(max(accuracy * (1 - accuracy), 1 / len(truth)) / len(truth))),
         infomax=found["target_infomax"],
         entropy=found["target_entropy"],
         snd=found["target_snd"],
-        dev=weighted_risk(losses, weights),
+        variety=(uses[0] - 1) / max(uses[1] - 1, 1e-9),
+        dev=dev,
+        dev_error=dev_error,
         dev_samples=float(weights.sum() ** 2 / max((weights**2).sum(), 1e-12)),
     )
 

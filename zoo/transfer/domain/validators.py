@@ -75,8 +75,20 @@ def validate_target(logits: Array) -> dict[str, float]:
     }
 
 
-def weighted_risk(losses: Array, weights: Array) -> float:
-    """Return the deep embedded validation of losses on held-out samples of the source; low is better (DEV, You et al. 2019).
+def classes_in_use(probabilities: Array) -> float:
+    """Return the exponential of the entropy of the mean prediction: the number of classes if all are equally frequent, else less.
+
+    Args:
+        probabilities: ``(n, classes)``.
+    """
+    mean = probabilities.mean(0)
+    return float(np.exp(-(mean * np.log(mean + _TINY)).sum()))
+
+
+def weighted_risk(losses: Array, weights: Array) -> tuple[float, float]:
+    """Return the deep embedded validation of losses on held-out samples of the source, and its standard error (DEV, You et al. 2019).
+
+    It estimates the mean loss on the target, so low is better.
 
     Each loss is weighted by how much more likely its sample is in the target than in the source, with a control variate that lowers
     the variance.
@@ -86,8 +98,9 @@ def weighted_risk(losses: Array, weights: Array) -> float:
         weights: Density ratios ``(n,)``, at least 0.
     """
     if len(losses) < 2:
-        return float("nan")
+        return float("nan"), float("nan")
     weighted = losses * weights
     variance = float(np.var(weights, ddof=1))
     eta = 0.0 if variance < _TINY else -float(np.cov(weighted, weights, ddof=1)[0, 1]) / variance
-    return float(weighted.mean() + eta * weights.mean() - eta)
+    each = weighted + eta * (weights - 1)
+    return float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each)))
