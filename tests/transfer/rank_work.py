@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 import zoo.builtin
-from tests.engine.rank_work import fit, told
+from tests.engine.rank_work import fit, plain, told
 from tests.toy_text import ToyTextPlugin
 from tests.transfer.cases import CASES, Case
+from zoo.declare import BackboneSpec
 from zoo.models.task_model import TaskModel
 from zoo.registry.registry import Registry, use_registry
 
@@ -26,9 +27,22 @@ def trained(case: Case, out: Path, *, train: Any = None, **options: Any) -> tupl
     return net, told(run, net)
 
 
+class PlainPlugin:
+    """The backbone of ``plain``, so that a saved model of it can be opened."""
+
+    @zoo.hookimpl
+    def zoo_backbones(self) -> list[BackboneSpec]:
+        return [plain().spec]
+
+
+def small_backbones() -> Registry:
+    """Return the backbones that the cases are made of."""
+    return Registry(plugins=[zoo.builtin, ToyTextPlugin(), PlainPlugin()], files=[])
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
+    use_registry(small_backbones())
     folder, rank = Path(sys.argv[1]), os.environ["RANK"]
     found = {name: trained(case, folder / name)[1] for name, case in CASES.items()}
     (folder / f"{rank}.json").write_text(json.dumps(found))

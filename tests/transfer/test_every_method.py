@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,22 @@ import numpy as np
 import pytest
 
 import zoo
-import zoo.builtin
 from tests.clean import ROOT
 from tests.engine.rank_work import Culprit, terminate
 from tests.engine.tiny import difference, values
-from tests.toy_text import ToyTextPlugin
 from tests.transfer.cases import CASES
-from tests.transfer.rank_work import trained
+from tests.transfer.rank_work import small_backbones, trained
 from zoo.data.open import open_data
-from zoo.data.table import Table
 from zoo.engine.options.config import OPTIONS
 from zoo.errors import InterruptedRunError, OptionError
-from zoo.registry.registry import Registry, use_registry
+from zoo.registry.registry import use_registry
 from zoo.transfer.method import Method
 from zoo.transfer.names import METHODS, make_method
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _toys() -> Iterator[None]:
-    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
+    use_registry(small_backbones())
     yield
     use_registry()
 
@@ -47,14 +45,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_that_is_interrupted_and_resumed_equals_the_uninterrupted_one(name: str, alone: dict[str, Any], tmp_path: Path) -> None:
     case, (expected, told) = CASES[name], alone[name]
-    table = open_data(case.data[0])
+    table = open_data(case.data[0], reads=case.model().spec.modality)
     for reads in (2, 3):  # in the first epoch and in the second; an input that is stored is read once
-        whole = Table(Culprit(table.inputs, 5, terminate, reads), table.targets, table.classes, source=table.source)
+        whole = replace(table, inputs=Culprit(table.inputs, 5, terminate, reads))
         try:
             trained(case, tmp_path, train=whole, resume=(tmp_path / "run.json").exists())
         except InterruptedRunError:
             continue
-    net, found = trained(case, tmp_path, resume=True)
+    net, found = trained(case, tmp_path, train=replace(table, inputs=Culprit(table.inputs, -1, terminate)), resume=True)
     assert difference(values(net), values(expected)) == 0.0
     assert [line["train_loss"] for line in found["history"]] == [line["train_loss"] for line in told["history"]]
 
