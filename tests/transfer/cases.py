@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from tests.toy import toy_spec
 from zoo.declare import Features, Image
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
-from zoo.transfer import Distill
+from zoo.transfer import Distill, DomainAdaptation
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def taught() -> TaskModel:
 
 
 UNLABELLED = images(9, seed=4)[0]
+TARGET = images(18, seed=5)[0] // 2
 CASES: dict[str, Case] = {
     "distill": Case(lambda: Distill(taught(), unlabelled=UNLABELLED, weight=0.7)),
     "distill-features": Case(lambda: Distill(teacher(), weight=0, features="stage.1:stage.1", attention="stage.0,stage.2:stage.1")),
@@ -59,4 +61,6 @@ CASES: dict[str, Case] = {
         lambda: zoo.transfer.Contrastive(), text, TEXTS, {"recipe": None, "epochs": 4, "batch_size": 12, "lr": 1e-3}
     ),
     "anil": Case(lambda: zoo.transfer.Maml(shots=2), options={"recipe": None, "epochs": 4, "batch_size": 16}),
+    "cdan-e": Case(lambda: DomainAdaptation(TARGET, method="cdan-e", hidden=8, spectral=1e-4)),
+    "jan": Case(lambda: DomainAdaptation(TARGET, method="jan"), partial(plain, head="mlp", hidden=4, dropout=0.0)),
 }

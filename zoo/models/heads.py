@@ -144,9 +144,14 @@ class MLPHead(nn.Module):
             nn.init.zeros_(self.hidden.bias)
         _initialise(self.linear)
 
+    def hidden_units(self, pooled: Tensor) -> Tensor:
+        """Map pooled features ``(batch, dim)`` to what the last layer reads, ``(batch, hidden)``."""
+        units: Tensor = self.dropout(self.norm(self.activation(self.hidden(pooled))))
+        return units
+
     def logits(self, pooled: Tensor) -> Tensor:
         """Map pooled features ``(batch, dim)`` to ``(batch, num_classes)``."""
-        scores: Tensor = self.linear(self.dropout(self.norm(self.activation(self.hidden(pooled)))))
+        scores: Tensor = self.linear(self.hidden_units(pooled))
         return scores
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:

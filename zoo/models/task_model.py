@@ -279,6 +279,10 @@ class TaskModel(nn.Module):
             from zoo.select.recipe_search.auto import fit_auto
 
             return fit_auto(self, train, valid, budget=budget, **options, **unknown)
+        if getattr(objective, "compares_methods", False):
+            from zoo.transfer.domain.auto import fit_adapted
+
+            return fit_adapted(self, train, valid, **options, **unknown)
         from zoo.engine.train.fit import fit
 
         return fit(self, train, valid, **options, **unknown)

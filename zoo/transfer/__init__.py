@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.transfer.contrastive import Contrastive as Contrastive
     from zoo.transfer.distill import Distill as Distill
+    from zoo.transfer.domain.adaptation import DomainAdaptation as DomainAdaptation
+    from zoo.transfer.domain.source_free import SourceFree as SourceFree
+    from zoo.transfer.domain.source_free import adapt_source_free as adapt_source_free
     from zoo.transfer.fewshot.episodes import Episodes as Episodes
     from zoo.transfer.fewshot.episodes import few_shot_episodes as few_shot_episodes
     from zoo.transfer.fewshot.few_shot import FewShot as FewShot
@@ -17,10 +20,13 @@ if TYPE_CHECKING:
 _LAZY = {
     "Contrastive": "zoo.transfer.contrastive",
     "Distill": "zoo.transfer.distill",
+    "DomainAdaptation": "zoo.transfer.domain.adaptation",
     "Episodes": "zoo.transfer.fewshot.episodes",
     "FewShot": "zoo.transfer.fewshot.few_shot",
     "Maml": "zoo.transfer.fewshot.meta",
     "Method": "zoo.transfer.method",
+    "SourceFree": "zoo.transfer.domain.source_free",
+    "adapt_source_free": "zoo.transfer.domain.source_free",
     "few_shot": "zoo.transfer.fewshot.few_shot",
     "few_shot_episodes": "zoo.transfer.fewshot.episodes",
 }

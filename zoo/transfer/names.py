@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from zoo.transfer.method import Method
 
 # Name to the method that ``zoo.transfer`` exports. No option of a method may have the name of an option of a run.
-METHODS: Mapping[str, str] = MappingProxyType({"contrastive": "Contrastive", "distill": "Distill", "maml": "Maml"})
+METHODS: Mapping[str, str] = MappingProxyType(
+    {"contrastive": "Contrastive", "distill": "Distill", "domain-adaptation": "DomainAdaptation", "maml": "Maml"}
+)
 
 
 def check_name(name: str) -> None:

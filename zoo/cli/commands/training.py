@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from zoo.models.backbone import Backbone
     from zoo.transfer.method import Method
 
-WITH_OPTIONS = ("train", "plan", "cv", "tune")  # commands that take the options of a run
+WITH_OPTIONS = ("train", "plan", "cv", "tune", "adapt-domain")  # commands that take the options of a run
 SWITCH = "-"  # placeholder of flags without a value
 # Parsers of flags whose values are not text.
 PARSE: Mapping[str, Callable[[str], Any]] = MappingProxyType(

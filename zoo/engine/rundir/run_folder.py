@@ -38,7 +38,8 @@ class Run:
         monitor: Metric that chose it.
         candidates: With ``recipe="auto"`` one row per candidate: name, recipe, epochs, score with its interval (low, high), seconds of
             all its runs, estimated peak of memory in bytes, largest number of parameters that trained, whether it was chosen, and a
-            note, such as why it was left out. Empty for other recipes.
+            note, such as why it was left out. With ``DomainAdaptation(target, method="auto")`` one row per method: what each validator
+            says, its votes, and a note. Empty for other runs.
         choice: The reason of the choice among them, in one line.
         baselines: With ``baselines=True`` a row per simpler method: name, score (the monitor, or None), whether the run lost to it, and
             a note. Empty without.
@@ -196,7 +197,7 @@ def read_finished(folder: Path) -> Run | None:
         if FINISHED not in record:
             return None
         history, kept = list(record[FINISHED]["history"]), int(record[FINISHED]["kept"])
-        auto = record.get("auto", {})
+        auto = record.get("auto") or record.get("adaptation", {})
         monitor, rows, choice = str(record[FINISHED]["monitor"]), list(auto.get("candidates", ())), str(auto.get("reason", ""))
         return Run(history, metrics_of(history, kept), folder, kept, monitor, rows, choice)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:

@@ -55,9 +55,11 @@ class Objective:
             ``forward.gather`` gives the rows of all.
         by_length: Whether texts of nearly equal length share batches, which saves padding. Not for a loss that compares the samples of a
             batch: of few texts the same ones would meet in every epoch.
+        total_steps: Optimizer steps of the whole run, for schedules; set by the engine before the first step.
     """
 
     name = "objective"
+    total_steps = 0
     separable = True
     by_length = True
     pooled = True

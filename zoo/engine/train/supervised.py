@@ -52,6 +52,7 @@ class Supervised(Objective):
 
     Attributes:
         task: The task of the model.
+        config: The resolved configuration.
         penalties: Regularisers, or None.
         thresholds: The best ones per class for the logits that were validated last, without validation data those of held-out samples
             by a solved head, or None.
@@ -69,7 +70,7 @@ class Supervised(Objective):
         penalties: Regularizers | None = None,
         own: OwnParts | None = None,
     ) -> None:
-        self.task = find_task(model.task)
+        self.task, self.config = find_task(model.task), config
         targets = np.asarray(train.targets)
         self._scale: TargetScale | None = measure(model.head, targets, model.num_classes) if self.task.standardized else None
         self._classes, self.penalties, self._own, self._device = train.classes, penalties, own or OwnParts(), device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,13 +42,41 @@ def drift(data: Opened, table: Table, features: Array, *, seed: int, poll: Repor
         rows = np.sort(np.concatenate(sides))
         targets = (data.splits[rows] == name).astype(np.int64)
         some = replace(table.select(rows), targets=targets, classes=(first, name))
-        shares = out_of_fold(features[rows], some, seed=seed, poll=poll)
-        known = np.isfinite(shares).all(1)
-        area = auroc(shares[known], targets[known])
-        chance = _chance(area, targets[known])
-        figures[name] = {"against": first, "auroc": round(area, 4), "p": chance, "samples": [len(side) for side in sides]}
-        findings += _finding(first, name, area, chance)
+        found = told_apart(features[rows], some, seed=seed, poll=poll)
+        figures[name] = {"against": first, "auroc": round(found.area, 4), "p": found.chance, "samples": [len(side) for side in sides]}
+        findings += _finding(first, name, found.area, found.chance)
     return findings, figures
+
+
+class Apart(NamedTuple):
+    """How well a linear classifier tells two parts of a table apart.
+
+    Attributes:
+        area: AUROC of its probabilities for rows that it was not fitted on.
+        chance: Chance of such an AUROC without a difference.
+        known: The rows that have probabilities.
+        shares: Their probabilities ``(rows, 2)``.
+    """
+
+    area: float
+    chance: float
+    known: Array
+    shares: Array
+
+
+def told_apart(features: Array, table: Table, *, seed: int, poll: Report) -> Apart:
+    """Return the classifier two-sample test (Lopez-Paz & Oquab 2017).
+
+    Args:
+        features: Finite features ``(n, dim)`` of the rows.
+        table: The rows, whose targets 0 and 1 are the parts.
+        seed: Seed of the folds.
+        poll: Called now and then; may raise to stop.
+    """
+    targets, shares = np.asarray(table.targets), out_of_fold(features, table, seed=seed, poll=poll)
+    known = np.flatnonzero(np.isfinite(shares).all(1))
+    area = auroc(shares[known], targets[known])
+    return Apart(area, _chance(area, targets[known]), known, shares[known])
 
 
 def _chance(area: float, targets: Array) -> float:

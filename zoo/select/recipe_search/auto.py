@@ -170,12 +170,12 @@ def _chosen(model: TaskModel, trials: list[Trial], left_out: dict[str, str], fol
 def _finish(model: TaskModel, trials: list[Trial], folder: Path, record: dict[str, Any], *, search: Search, choice: Choice) -> Run:
     """Take over the chosen run, and write the choice beside it."""
     _load(model, trials, folder / choice.result.folder, thresholds=choice.result.thresholds)
-    written = take_over(folder, choice.result)
+    written = take_over(folder, choice.result.folder)
     found = search.write(choice)
     draw_candidates(found["candidates"], folder / "auto.png", monitor=search.monitor)
     write_run(folder, written | {"auto": record["auto"] | found})
     if not trials[0].config.keep_checkpoints:
-        clear(folder, search.results)
+        clear(folder, [result.folder for result in search.results])
     run = read_finished(folder)
     assert run is not None, "the record of a finished run was written"
     return run

@@ -53,22 +53,26 @@ def write_choice(folder: Path, choice: Mapping[str, Any]) -> None:
     write_json(folder / CHOICE, dict(choice))
 
 
-def clear(folder: Path, results: Iterable[Result]) -> None:
-    """Remove the models of runs that are not needed any more; their records stay."""
-    for result in results:
-        run = folder / result.folder
+def clear(folder: Path, runs: Iterable[str]) -> None:
+    """Remove the models of runs that are not needed any more, given by their folders relative to that of the choice; records stay."""
+    for name in runs:
+        run = folder / name
         for entry in run.iterdir() if run.is_dir() else ():
             if entry.name not in _RECORD:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
-def take_over(folder: Path, result: Result) -> dict[str, Any]:
+def take_over(folder: Path, chosen: str) -> dict[str, Any]:
     """Copy the chosen run into the folder of the choice and return its record; ``run.json`` is for the caller to write.
+
+    Args:
+        folder: Folder of the choice.
+        chosen: Folder of the run, relative to it.
 
     Raises:
         SavedModelError: If its record is damaged, or the folder cannot be written.
     """
-    run = folder / result.folder
+    run = folder / chosen
     with writing(folder):
         for entry in run.iterdir():
             if entry.is_dir() and entry.name not in _OWN:

@@ -207,7 +207,7 @@ class Search:
         self._progress.note(f"auto: {trial.name}: {self.monitor} {result.score:.4f}{interval}, {in_time_units(result.seconds)}")
         self.write()
         if not self._config.keep_checkpoints:
-            clear(self._folder, [one for one in self.results if one not in self._eligible()])
+            clear(self._folder, [one.folder for one in self.results if one not in self._eligible()])
         if self._stop.signum:
             error = InterruptedRunError(f"stopped by {self._stop.name} after candidate {result.name!r}")
             error.exit_code = self._stop.exit_code

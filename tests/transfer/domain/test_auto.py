@@ -1,0 +1,135 @@
+"""The automatic choice: runs of the candidates, a record of what each validator said, and the command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zoo
+from tests.engine.rank_work import plain
+from tests.engine.tiny import difference, values
+from tests.transfer.domain.toy import NAMES, SOURCE, TARGET, TEST, VALID, adapted, domain
+from tests.transfer.rank_work import small_backbones
+from zoo.cli import main
+from zoo.errors import DataError, OptionError
+from zoo.registry.registry import use_registry
+from zoo.transfer import DomainAdaptation, SourceFree, adapt_source_free
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toys() -> Iterator[None]:
+    use_registry(small_backbones())
+    yield
+    use_registry()
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    return adapted(tmp_path_factory.mktemp("auto") / "run", "auto", epochs=16, candidates="dann, mcc")
+
+
+def test_the_choice_helps_on_the_target_and_is_a_saved_model(chosen: tuple[Any, Any]) -> None:
+    net, run = chosen
+    assert net.evaluate(TEST)["accuracy"] > 0.85
+    assert difference(values(zoo.load(run.dir)), values(net)) == 0.0
+    assert "dann is chosen" in run.choice
+
+
+def test_the_record_says_what_each_validator_thought_and_how_large_the_shift_is(chosen: tuple[Any, Any]) -> None:
+    record = json.loads((chosen[1].dir / "run.json").read_text())["adaptation"]
+    assert [row["method"] for row in record["candidates"]] == ["source-only", "dann", "mcc"]
+    assert all({"accuracy", "infomax", "entropy", "snd", "dev", "votes", "kept"} <= set(row) for row in record["candidates"])
+    assert record["shift"]["auroc"] > 0.75
+
+
+def test_a_finished_choice_is_given_again_and_the_chosen_run_is_that_of_its_method_alone(chosen: tuple[Any, Any], tmp_path: Path) -> None:
+    net, run = chosen
+    again = plain(2, head="mlp", hidden=16, dropout=0.0)
+    found = again.fit(SOURCE, VALID, out=run.dir, resume=True, quiet=True, objective=DomainAdaptation(TARGET[0]))
+    assert difference(values(again), values(net)) == 0.0
+    assert found.choice == run.choice
+    alone, _ = adapted(tmp_path, "dann", epochs=16)
+    assert difference(values(alone), values(net)) == 0.0
+
+
+def test_source_only_is_kept_where_the_target_is_like_the_source(tmp_path: Path) -> None:
+    net, run = plain(2, head="mlp", hidden=16, dropout=0.0), None
+    like = domain(64, 7)[0]
+    how: dict[str, Any] = {"recipe": "full", "epochs": 8, "batch_size": 16, "lr": 1e-2, "augment": "none", "workers": 0, "quiet": True}
+    run = net.fit(SOURCE, VALID, out=tmp_path / "run", objective=DomainAdaptation(like, candidates=["coral"]), **how)
+    assert "source-only is kept" in run.choice
+    assert net.evaluate(domain(64, 8))["accuracy"] > 0.95
+
+
+def test_a_candidate_that_cannot_train_or_has_no_time_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    net = plain(2)
+    objective = DomainAdaptation(TARGET[0], candidates="coral,mcc", budget=1e-3)
+    run = net.fit(SOURCE, VALID, out=tmp_path / "budget", recipe="linear-probe", epochs=1, quiet=True, objective=objective)
+    assert all("left out: it would take about" in row["note"] for row in run.candidates[1:])
+    objective = DomainAdaptation(TARGET[0], candidates="coral")
+    run = plain(2).fit(SOURCE, VALID, out=tmp_path / "frozen", recipe="linear-probe", epochs=1, quiet=True, objective=objective)
+    assert "no feature can move" in run.candidates[1]["note"]
+
+
+def test_what_cannot_be_chosen_is_told_before_anything_trains(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="valid=False: method 'auto' needs held-out samples"):
+        plain(2).fit(SOURCE, False, out=tmp_path, objective=DomainAdaptation(TARGET[0]))
+    with pytest.raises(DataError, match="the target is the source"):
+        plain(2).fit(SOURCE, VALID, out=tmp_path, quiet=True, objective=DomainAdaptation(SOURCE[0]))
+    with pytest.raises(OptionError, match="the task is regression, and the validators need one class"):
+        plain(1, task="regression").fit((SOURCE[0], np.arange(64.0)), out=tmp_path, quiet=True, objective=DomainAdaptation(TARGET[0]))
+
+
+def test_a_model_is_adapted_without_its_source(tmp_path: Path) -> None:
+    net = adapted(tmp_path / "source", "source-only", epochs=4)[0]
+    classifier = net.head.linear.weight.detach().clone()
+    before = net.evaluate(TEST)["accuracy"]
+    how: dict[str, Any] = {"recipe": "full", "epochs": 12, "batch_size": 16, "lr": 1e-2, "augment": "none", "workers": 0, "quiet": True}
+    adapt_source_free(net, TARGET[0], out=tmp_path / "target", **how)
+    assert before < 0.65
+    assert net.evaluate(TEST)["accuracy"] > 0.85
+    assert (net.head.linear.weight == classifier).all()
+    assert net.head.linear.weight.requires_grad
+
+
+def test_a_new_model_is_not_adapted_without_a_source(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="the head is new; train the model on the source first"):
+        adapt_source_free(plain(2), TARGET[0], out=tmp_path, recipe="full", quiet=True)
+    with pytest.raises(OptionError, match="pseudo is -1"):
+        SourceFree(pseudo=-1)
+
+
+def test_the_command_prints_the_table_and_leaves_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, (pixels, labels) in {"source": domain(20, 0), "target": domain(12, 2, target=True)}.items():
+        for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            folder = tmp_path / name / ("new" if name == "target" and label == NAMES[0] else label)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{number}.png")
+    places = [str(tmp_path / name) for name in ("source", "target")]
+    words = [
+        "adapt-domain",
+        "zoo/glyphnet",
+        *places,
+        "--candidates",
+        "mcc",
+        "--recipe",
+        "linear-probe",
+        "--epochs",
+        "1",
+        "--weights",
+        "none",
+    ]
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--quiet", "--set", "workers=0", "--out", str(tmp_path / "run")])
+    assert not stop.value.code
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("method", "infomax", "dev", "source-only", "mcc", str(tmp_path / "run")))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["adaptation"]
+    assert "the target names 1 class that the source lacks: new (open set)" in record["differences"]
+    assert any("dark (partial)" in line for line in record["differences"])

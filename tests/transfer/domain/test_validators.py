@@ -1,0 +1,104 @@
+"""Validators beside their definitions, and the choice that they make."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from zoo.transfer.domain.auto import chosen_of
+from zoo.transfer.domain.choice import Candidate
+from zoo.transfer.domain.evidence import Evidence, density_ratio
+from zoo.transfer.domain.shift import measure_shift, predicted_differences
+from zoo.transfer.domain.validators import infomax, mean_entropy, soft_neighborhood_density, softmax, weighted_risk
+
+
+def test_infomax_is_the_logarithm_of_the_classes_for_sure_and_even_predictions_and_0_for_one_class() -> None:
+    assert infomax(np.eye(4)[np.arange(40) % 4]) == pytest.approx(np.log(4), abs=1e-6)
+    assert infomax(np.eye(4)[np.zeros(40, int)]) == pytest.approx(0.0, abs=1e-6)
+    assert mean_entropy(np.full((3, 4), 0.25)) == pytest.approx(np.log(4), abs=1e-6)
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_the_density_of_neighbours_is_that_of_the_whole_matrix_in_blocks_of_any_size(block: int) -> None:
+    probabilities = softmax(np.random.default_rng(0).normal(size=(50, 5)) * 3)
+    rows = probabilities / np.linalg.norm(probabilities, axis=1, keepdims=True)
+    similar = rows @ rows.T / 0.05
+    np.fill_diagonal(similar, -1 / 0.05)
+    shares = softmax(similar)
+    whole = -(shares * np.log(shares)).sum(1).mean()
+    assert soft_neighborhood_density(probabilities, block=block) == pytest.approx(whole, rel=1e-6)
+
+
+def test_the_weighted_risk_is_that_of_the_target() -> None:
+    source = np.random.default_rng(0)
+    rows = source.normal(0, 1, 20_000)
+    losses = (rows > 1).astype(float)  # the risk under the target N(1, 1) is one half
+    ratio = np.exp(rows - 0.5)
+    assert losses.mean() == pytest.approx(0.16, abs=0.01)
+    risk, error = weighted_risk(losses, ratio)
+    assert risk == pytest.approx(0.5, abs=3 * error)
+    assert error < 0.02
+    assert weighted_risk(losses, np.ones_like(rows))[0] == pytest.approx(losses.mean())
+
+
+def test_the_density_ratio_follows_the_shift() -> None:
+    source = np.random.default_rng(0)
+    here, there = source.normal(0, 1, (400, 3)).astype(np.float32), source.normal(0, 1, (400, 3)).astype(np.float32)
+    there[:, 0] += 1
+    found = density_ratio(here, there, here, seed=0)
+    expected = np.exp(here[:, 0] - 0.5)
+    assert np.corrcoef(np.log(found), np.log(expected))[0, 1] > 0.95
+    assert found.mean() == pytest.approx(1.0, abs=0.15)
+
+
+def test_the_shift_is_measured_and_absent_between_halves_of_one_domain() -> None:
+    source = np.random.default_rng(0)
+    rows = source.normal(0, 1, (300, 4)).astype(np.float32)
+    none, large = measure_shift(rows[:150], rows[150:], seed=0), measure_shift(rows[:150], rows[150:] + 5, seed=0)
+    assert none.a_distance < 0.4
+    assert none.p > 1e-3
+    assert large.a_distance > 1.9
+    assert large.auroc > 0.99
+
+
+def test_classes_that_are_missing_or_new_are_noticed_in_the_predictions() -> None:
+    even = np.eye(4)[np.arange(80) % 4] * 0.9 + 0.025
+    assert predicted_differences("abcd", even, even) == []
+    (partial,) = predicted_differences("abcd", even, np.eye(4)[np.arange(80) % 3] * 0.9 + 0.025)
+    assert "hardly any sample of the target is predicted as d" in partial
+    unsure = np.eye(4)[np.arange(80) % 4] * 0.2 + 0.2
+    (new,) = predicted_differences("abcd", even, unsure)
+    assert "open set" in new
+
+
+USUAL = {"accuracy": 0.9, "error": 0.02, "infomax": 1.0, "entropy": 0.5, "snd": 3.0, "variety": 0.9}
+USUAL |= {"dev": 0.4, "dev_error": 0.01, "dev_samples": 50.0}
+GOOD = {"infomax": 1.5, "entropy": 0.3, "snd": 3.5, "dev": 0.3}
+
+
+def told(**values: float) -> Evidence:
+    return Evidence(**(USUAL | values))
+
+
+@pytest.mark.parametrize(
+    ("others", "expected", "note"),
+    [
+        ({"coral": told(**GOOD)}, "coral", ""),
+        ({"coral": told(**GOOD), "dan": told(**GOOD | {"snd": 4.0})}, "dan", ""),
+        ({"coral": told(**GOOD, accuracy=0.8)}, "source-only", "its accuracy on the source is 0.800, lower than 0.900"),
+        ({"coral": told(**GOOD | {"snd": 1.0, "dev": 0.9})}, "source-only", "only infomax, entropy prefers it"),
+        ({"coral": told(**GOOD | {"infomax": 0.9})}, "source-only", "only entropy, snd, dev prefers it"),
+        ({"coral": told()}, "source-only", "of infomax, entropy, snd none prefers it"),
+        ({"coral": told(**GOOD | {"snd": 1.0, "dev": 0.9, "dev_samples": 2.0})}, "coral", ""),
+        ({"coral": told(**GOOD | {"snd": 1.0, "dev": 0.9, "dev_error": 1.0})}, "coral", ""),
+        ({"coral": told(**GOOD | {"infomax": 0.9, "variety": 0.1})}, "source-only", "of infomax, dev only dev prefers it"),
+    ],
+)
+def test_a_method_is_chosen_where_most_validators_prefer_it_and_the_source_is_not_harmed(
+    others: dict[str, Evidence], expected: str, note: str
+) -> None:
+    found, reason = chosen_of([Candidate("source-only", told()), *(Candidate(name, one) for name, one in others.items())])
+    (chosen,) = [one.method for one in found if one.chosen]
+    assert chosen == expected
+    assert expected in reason
+    assert note in found[1].note

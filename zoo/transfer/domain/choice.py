@@ -1,0 +1,95 @@
+"""The choice among candidates of domain adaptation by what validators say, without labels of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from zoo.transfer.domain.evidence import Evidence
+
+BASELINE = "source-only"
+VOTES = {"infomax": True, "entropy": False, "snd": True, "dev": False}
+"""The validators that vote, and whether high is good."""
+FOOLED = ("entropy", "snd")  # by predictions of few classes, which are sure and have dense neighbours
+LEAST_VARIETY = 0.5
+ERRORS = 2.0  # standard errors of the difference that do not count as a difference
+FEWEST = 10.0  # samples of the source that a risk of DEV must be worth to vote
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate that was run, or left out.
+
+    Attributes:
+        method: Its method.
+        evidence: What speaks for it; None where it was left out.
+        kept: Number of the kept epoch.
+        seconds: Time of its run.
+        folder: Its folder, relative to that of the choice.
+        note: Why it was left out or cannot be chosen.
+        votes: The validators that prefer it to the baseline.
+        chosen: Whether it was chosen.
+    """
+
+    method: str
+    evidence: Evidence | None = None
+    kept: int = 0
+    seconds: float = 0.0
+    folder: str = ""
+    note: str = ""
+    votes: tuple[str, ...] = ()
+    chosen: bool = False
+
+    def row(self) -> dict[str, Any]:
+        """Return it as plain data; None where a number is undefined."""
+        plain = asdict(self)
+        found = plain.pop("evidence") or {}
+        numbers = {name: None if value != value else round(value, 5) for name, value in found.items()}
+        return {"method": plain.pop("method"), **numbers, **plain, "votes": list(self.votes), "seconds": round(self.seconds, 3)}
+
+
+def asked(one: Evidence, baseline: Evidence) -> list[str]:
+    """Return the validators that can tell a candidate from the baseline.
+
+    Entropy and SND cannot where the predictions of either have collapsed to few classes, DEV not within its noise.
+    """
+    usable = ["infomax"]
+    if min(one.variety, baseline.variety) >= LEAST_VARIETY:
+        usable += FOOLED
+    enough = min(one.dev_samples, baseline.dev_samples) >= FEWEST
+    if enough and abs(one.dev - baseline.dev) > ERRORS * float(np.hypot(one.dev_error, baseline.dev_error)):
+        usable.append("dev")
+    return usable
+
+
+def votes_for(one: Evidence, baseline: Evidence) -> tuple[str, ...]:
+    """Return the validators that prefer a candidate to the baseline; a tie is no vote."""
+    gains = {name: (getattr(one, name) - getattr(baseline, name)) * (1 if VOTES[name] else -1) for name in asked(one, baseline)}
+    return tuple(name for name, gain in gains.items() if gain > 0)
+
+
+def fault_of(one: Evidence, baseline: Evidence, votes: Sequence[str]) -> str:
+    """Return why a candidate may not replace the baseline; empty if it may."""
+    error = float(np.hypot(one.error, baseline.error))
+    if one.accuracy < baseline.accuracy - ERRORS * error:
+        return f"its accuracy on the source is {one.accuracy:.3f}, lower than {baseline.accuracy:.3f} by more than noise"
+    voters = asked(one, baseline)
+    if "infomax" not in votes or 2 * len(votes) <= len(voters):
+        found = f"of {', '.join(voters)} " + (f"only {', '.join(votes)} prefers it" if votes else "none prefers it")
+        return f"{found} to {BASELINE}; infomax and more than half must"
+    return ""
+
+
+def mean_ranks(found: Sequence[Evidence]) -> list[float]:
+    """Return the mean rank of each over the validators, 0 for the best; of those that cannot judge all of them none counts."""
+    left_out = FOOLED if any(one.variety < LEAST_VARIETY for one in found) else ()
+    left_out = (*left_out, "dev") if any(one.dev_samples < FEWEST for one in found) else left_out
+    ranks = []
+    for name, high in VOTES.items():
+        values = np.asarray([getattr(one, name) for one in found]) * (-1 if high else 1)
+        if name not in left_out:
+            ranks.append([(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values])
+    return [float(rank) for rank in np.mean(ranks, axis=0)]

@@ -1,0 +1,86 @@
+"""The shift between two domains, measured on features, and signs that their classes differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zoo.data.open import open_data
+from zoo.data.table import Array, Table
+from zoo.engine.loading.sources import reads
+from zoo.errors import DataError, OptionError, count, examples
+from zoo.models.task_model import TaskModel
+from zoo.select.audit.drift import MOST, told_apart
+
+RARE = 0.1  # of an equal share, below which the predictions say that a class is missing in the target
+UNSURE, MANY = 0.05, 0.5  # quantile of the source's confidence, and share of the target below it that says that classes are new
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How far apart two domains are, by a linear classifier of the domain on rows that it was not fitted on.
+
+    Attributes:
+        auroc: Of the classifier two-sample test (Lopez-Paz & Oquab 2017): 0.5 for equal domains, 1 for domains fully apart.
+        p: Chance of such an AUROC without a difference.
+        a_distance: Proxy A-distance, from 0 to 2: ``2 (1 - 2 error)`` (Ben-David et al. 2010).
+    """
+
+    auroc: float
+    p: float
+    a_distance: float
+
+    def __str__(self) -> str:
+        found = f"a classifier tells source and target apart with AUROC {self.auroc:.3f} (p = {self.p:.1g})"
+        return f"{found}, proxy A-distance {self.a_distance:.2f} of 2"
+
+
+def measure_shift(source: Array, target: Array, *, seed: int) -> Shift:
+    """Return the shift between the features of two domains.
+
+    Args:
+        source: ``(n, dim)``.
+        target: ``(m, dim)``.
+        seed: Seed of the samples and the folds.
+    """
+    rng = np.random.default_rng(seed)
+    sides = [side[np.sort(rng.permutation(len(side))[:MOST])] for side in (source, target)]
+    domains = np.repeat([0, 1], [len(side) for side in sides])
+    rows = Table([*range(len(domains))], domains, ("source", "target"), source="the domains")
+    found = told_apart(np.concatenate(sides), rows, seed=seed, poll=lambda _: None)
+    guesses, truth = found.shares.argmax(1), domains[found.known]
+    error = float(np.mean([(guesses[truth == side] != side).mean() for side in (0, 1) if (truth == side).any()]))
+    return Shift(found.area, found.chance, float(np.clip(2 * (1 - 2 * error), 0.0, 2.0)))
+
+
+def named_differences(model: TaskModel, source: Table, target: Any) -> list[str]:
+    """Return how the class names of a target that has some differ from those of the source; labels of samples are not used."""
+    try:
+        names = open_data(target, reads=reads(model)).classes
+    except (DataError, OptionError):  # labels of another kind, which are not wanted here
+        return []
+    new, missing = [name for name in names if name not in source.classes], [name for name in source.classes if name not in names]
+    lines = [f"the target names {count(len(new), 'class')} that the source lacks: {examples(new)} (open set)"] if new else []
+    return lines + ([f"the target lacks {len(missing)} classes of the source: {examples(missing)} (partial)"] if missing and names else [])
+
+
+def predicted_differences(classes: Sequence[str], source: Array, target: Array) -> list[str]:
+    """Return signs in the predictions that the classes of the domains differ.
+
+    Args:
+        classes: Names of the classes.
+        source: Probabilities of held-out samples of the source, ``(n, classes)``.
+        target: Probabilities ``(m, classes)``.
+    """
+    shares = np.bincount(target.argmax(1), minlength=len(classes)) / len(target)
+    known = np.bincount(source.argmax(1), minlength=len(classes)) / len(source)
+    rare = [name for name, share, own in zip(classes, shares, known, strict=True) if share < RARE / len(classes) <= own]
+    lines = [f"hardly any sample of the target is predicted as {examples(rare)}: it may lack them (partial)"] if rare else []
+    unsure = float((target.max(1) < np.quantile(source.max(1), UNSURE)).mean())
+    if unsure > MANY:
+        told = f"{unsure:.0%} of the target's predictions are less sure than {1 - UNSURE:.0%} of the source's"
+        lines.append(f"{told}: the shift is large, or the target has classes that the source lacks (open set)")
+    return lines

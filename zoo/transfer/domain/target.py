@@ -1,0 +1,51 @@
+"""The target domain: opened without labels, and compared with the source."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from zoo.data.duplicates import content_keys
+from zoo.data.open import open_data
+from zoo.data.table import Table
+from zoo.engine.loading.sources import channels_of, reads
+from zoo.errors import DataError, count, examples
+from zoo.models.task_model import TaskModel
+
+log = logging.getLogger("zoo")
+MOST_EQUAL = 0.5  # share of the target's samples that may be of the source
+
+
+def open_target(model: TaskModel, target: Any, *, ready_made: bool = False) -> Table:
+    """Return a target domain without its labels.
+
+    Args:
+        model: The model, which says how the samples are read.
+        target: As for ``zoo.open_data``; labels that it may have are not read.
+        ready_made: Whether float tensors are inputs of the network as they are, like those of the source.
+
+    Raises:
+        DataError: If it cannot be opened, or has fewer than two samples.
+    """
+    table = open_data(target, labelled=False, reads=reads(model), channels=channels_of(model))
+    if len(table) < 2:
+        raise DataError(f"the target {table.source} has {count(len(table), 'sample')}; a domain needs at least 2")
+    return replace(table, ready_made=ready_made)
+
+
+def check_other(source: Table, target: Table) -> None:
+    """Check that the target is not the source; samples that are in both are logged.
+
+    Raises:
+        DataError: If more than half of the target's samples are in the source.
+    """
+    ours, theirs = content_keys(source, target)
+    here = set(ours)
+    both = [row for row, key in enumerate(theirs) if key in here]
+    if not both:
+        return
+    told = f"{len(both)} of {count(len(target), 'sample')} of the target are in the source too: {examples([*map(target.name_of, both)])}"
+    if len(both) > MOST_EQUAL * len(target):
+        raise DataError(f"the target is the source: {told}. Give the unlabelled data of another domain as target")
+    log.warning("%s", told)
