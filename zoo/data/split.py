@@ -184,6 +184,8 @@ def check_trainable(table: Table) -> None:
         raise DataError(f"{table.source} has no training samples")
     if not table.classes:
         return
+    if bare := [repr(part.name) for part in table.parts if not len(part.known(table.targets))]:
+        raise DataError(f"{table.source}: no training sample has a label of task {examples(bare)}; give some, or leave the task out")
     counts = table.counts()
     empty = [repr(name) for name, number in counts.items() if not number]
     if empty:
