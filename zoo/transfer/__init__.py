@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.transfer.method import Method as Method
+    from zoo.transfer.multi_task import MultiTask as MultiTask
 
 _LAZY = {
     "Method": "zoo.transfer.method",
+    "MultiTask": "zoo.transfer.multi_task",
 }
 
 

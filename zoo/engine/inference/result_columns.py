@@ -71,6 +71,12 @@ class Decoder:
         """Names of the classes."""
         return list(map(str, self.labels))
 
+    @property
+    def of_classes(self) -> list[bool]:
+        """Whether each output is that of a class and not a number."""
+        members = self.task.members if isinstance(self.task, SeveralTasks) else ()
+        return [one.task.has_classes for one in members for _ in range(one.outputs)] or [self.task.has_classes] * self.outputs
+
     def of(self, member: Member) -> Decoder:
         """Return the decoder of one of several tasks, for its outputs alone."""
         return Decoder(member.task, member.own_classes(self.labels) or range(member.outputs), member.outputs)

@@ -136,6 +136,11 @@ class Supervised(Objective):
             return self._named(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
         return self.task.loss(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
 
+    def task_losses(self, logits: Tensor, targets: Tensor) -> list[Tensor]:
+        """Return the sum of the losses of each of several tasks, which ``label_loss`` adds up."""
+        assert isinstance(self.task, SeveralTasks), "there are several tasks"
+        return self.task.losses_by_member(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
+
     def can_solve(self, config: Config) -> bool:
         """Return whether the head is linear, the loss convex and the problem small enough."""
         table = self.sources["train"].table
