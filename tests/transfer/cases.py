@@ -6,8 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from tests.engine.rank_work import PHOTOS, plain
+from tests.engine.tiny import NAMES, images
+from tests.toy import toy_spec
+from zoo.engine.train.objective import Objective
+from zoo.engine.train.supervised import Supervised
+from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
+from zoo.transfer import MultiTask
+from zoo.transfer.multi_task import Surgical
 
 
 @dataclass(frozen=True)
@@ -27,4 +36,36 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-CASES: dict[str, Case] = {}
+def two_tasks() -> TaskModel:
+    torch.manual_seed(0)
+    spec = toy_spec("toy/plain", build="tests.engine.rank_work:plainnet", layers={"stem": "conv1", "stage": "blocks.*"})
+    return Backbone(spec, weights=False).adapt_tasks({"kind": list(NAMES), "light": "regression"})
+
+
+def with_light(count: int, seed: int = 0) -> tuple[Any, dict[str, list[Any]]]:
+    """Return images with two labels, of which one or the other may be missing."""
+    pixels, kinds = images(count, seed)
+    light = [float(image.mean()) / 100 for image in pixels]
+    return pixels, {
+        "kind": [None if row % 4 == 3 else kind for row, kind in enumerate(kinds)],
+        "light": [None if row % 3 == 2 else value for row, value in enumerate(light)],
+    }
+
+
+def projected(products: torch.Tensor) -> torch.Tensor:
+    """Return the weights of gradients of which each loses what goes against another one (PCGrad for two tasks)."""
+    against = products[0, 1].clamp(max=0)
+    return torch.stack([1 - against / products[0, 0], 1 - against / products[1, 1]])
+
+
+def surgery(base: Supervised) -> Objective:
+    return Surgical(base, MultiTask(), weighting=projected)
+
+
+TASKS = (with_light(33), with_light(13, 1))
+CASES: dict[str, Case] = {
+    "multi-task": Case(lambda: MultiTask(task_weights={"kind": 2}), two_tasks, TASKS, {"recipe": "layer-decay"}),
+    "multi-task-uncertain": Case(lambda: MultiTask(weighting="uncertainty", sampling="temperature"), two_tasks, TASKS),
+    "multi-task-in-turn": Case(lambda: MultiTask(sampling="round-robin"), two_tasks, TASKS),
+    "multi-task-surgery": Case(lambda: surgery, two_tasks, TASKS),
+}

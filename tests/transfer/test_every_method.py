@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from tests.toy_text import ToyTextPlugin
 from tests.transfer.cases import CASES
 from tests.transfer.rank_work import trained
 from zoo.data.open import open_data
-from zoo.data.table import Table
 from zoo.engine.options.config import OPTIONS
 from zoo.errors import InterruptedRunError, OptionError
 from zoo.registry.registry import Registry, use_registry
@@ -47,9 +47,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_that_is_interrupted_and_resumed_equals_the_uninterrupted_one(name: str, alone: dict[str, Any], tmp_path: Path) -> None:
     case, (expected, told) = CASES[name], alone[name]
-    table = open_data(case.data[0])
+    model = case.model()
+    table = open_data(case.data[0], task=model.task, classes=model.labels)
     for reads in (2, 3):  # in the first epoch and in the second; an input that is stored is read once
-        whole = Table(Culprit(table.inputs, 5, terminate, reads), table.targets, table.classes, source=table.source)
+        whole = replace(table, inputs=Culprit(table.inputs, 5, terminate, reads))
         try:
             trained(case, tmp_path, train=whole, resume=(tmp_path / "run.json").exists())
         except InterruptedRunError:

@@ -23,18 +23,21 @@ def data_by_task(words: Any, task: str) -> Any:
     several = find_task(task)
     if not isinstance(words, str) or not isinstance(several, SeveralTasks):
         return words
-    first = words.partition("=")[0].strip()
-    if "=" not in words or any(sign in first for sign in "/\\."):
+    if not _names_task(words.partition("=")):
         return words
     found: dict[str, str] = {}
     name = ""
     for part in words.split(","):
-        key, sign, path = part.partition("=")
-        if sign and (key.strip() in several.names or not name):
-            name = key.strip()
+        if _names_task(pair := part.partition("=")):
+            name = pair[0].strip()
             if name in found:
                 raise OptionError(f"{words!r} names two data sets for task {name!r}; give one, such as a table of both")
-            found[name] = path
+            found[name] = pair[2]
         else:
             found[name] += f",{part}"  # of the path
     return found
+
+
+def _names_task(pair: tuple[str, str, str]) -> bool:
+    """Return whether a word before ``=`` is a name, and no part of a path."""
+    return bool(pair[1]) and not any(sign in pair[0] for sign in "/\\.")

@@ -249,7 +249,7 @@ def _parsed(first: Raw, second: Raw, task: Task, classes: Sequence[str] | None) 
 def _held_out(table: Table, seed: int) -> tuple[Table, Table]:
     check_trainable(table)
     train, valid = hold_out(table, seed)
-    how = "by group" if table.groups is not None else "stratified by class" if table.classes and not table.parts else "at random"
+    how = "by group" if table.groups is not None else "stratified by class" if table.classes else "at random"
     line = "%s: no validation data given; %d of %d samples (%.0f %%) held out %s, seed %d"
     log.info(line, table.source, len(valid), len(table), 100 * len(valid) / len(table), how, seed)
     return _without_splits(train, valid)

@@ -41,6 +41,8 @@ def read_labelled(source: Any, options: ReadOptions, task: Task) -> Raw:
         return read(source, options)
     if isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], Mapping):
         return _of_columns(*source, options, task)
+    if isinstance(source, tuple):
+        return read(source, options)  # its labels are refused when they are encoded
     return read(source, replace(options, tasks=tuple(task.names), label_columns=tuple(columns.values())))
 
 

@@ -53,9 +53,21 @@ def several_tasks(members: Sequence[tuple[str, str, int]]) -> SeveralTasks:
     """Return several tasks from the name, the kind and the number of outputs of each; 0 where the data are to say it.
 
     Raises:
-        OptionError: If a name occurs twice or cannot be used, a kind is unknown or labels words, or there are fewer than two tasks.
+        OptionError: For all of ``faults_of_tasks``.
     """
-    names, found, faults = [unicodedata.normalize("NFC", name.strip()) for name, _, _ in members], list[Member](), list[str]()
+    if faults := faults_of_tasks(members):
+        raise OptionError(fault_list("these tasks cannot be learned together:", faults))
+    return SeveralTasks([Member(_plain_name(name), find_task(kind.strip()), outputs) for name, kind, outputs in members])
+
+
+def faults_of_tasks(members: Sequence[tuple[str, str, int]], *, others: int = 0) -> list[str]:
+    """Return what is wrong with tasks: names that occur twice or cannot be used, unknown kinds, those that label words, a single one.
+
+    Args:
+        members: The name, the kind and the number of outputs of each.
+        others: Number of tasks beside these.
+    """
+    names, faults = [_plain_name(name) for name, _, _ in members], list[str]()
     for name, (_, kind, outputs) in zip(names, members, strict=True):
         faults += refusals(_check_task_name, name)
         faults += [f"two tasks are called {name!r}; give each a name of its own"] if names.count(name) > 1 else []
@@ -70,11 +82,12 @@ def several_tasks(members: Sequence[tuple[str, str, int]]) -> SeveralTasks:
             faults.append(f"task {name!r} is made of several tasks; name each of them here")
         if outputs and outputs < task.least_outputs:
             faults.append(f"task {name!r} has {count(outputs, 'output')}; {kind} needs at least {task.least_outputs}")
-        found.append(Member(name, task, outputs))
-    faults += ["there is one task; several are two or more, and one is given by task= (--task)"] if len(members) < 2 else []
-    if faults:
-        raise OptionError(fault_list("these tasks cannot be learned together:", list(dict.fromkeys(faults))))
-    return SeveralTasks(found)
+    faults += ["there is one task; several are two or more, and one is given by task= (--task)"] if len(members) + others < 2 else []
+    return list(dict.fromkeys(faults))
+
+
+def _plain_name(name: str) -> str:
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def _several(name: str) -> SeveralTasks:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.errors import OptionError, check_options, examples, fault_list, refusals
-from zoo.tasks.find import is_task, several_tasks
+from zoo.errors import OptionError, check_options, examples, fault_list
+from zoo.tasks.find import faults_of_tasks, is_task, several_tasks
 from zoo.tasks.label_names import check_classes
 from zoo.tasks.several import SeveralTasks
 from zoo.util.numbers import is_whole
@@ -35,8 +35,7 @@ def tasks_of(given: Any) -> tuple[SeveralTasks, list[str] | None]:
             continue
         members.append((str(name), kind, outputs))
         names[str(name)] = classes
-    if not faults or len(members) > 1:
-        faults += refusals(several_tasks, members)
+    faults += faults_of_tasks(members, others=len(given) - len(members))
     if faults:
         raise OptionError(faults[0] if len(faults) == 1 else fault_list("adapt_tasks() cannot work with these tasks:", faults))
     found = several_tasks(members)
@@ -57,12 +56,16 @@ def _read(name: str, value: Any) -> tuple[str, int, list[str] | None]:
         classes = 1
     if not is_whole(classes) or classes < 1:
         wanted = f"give a number, as in {{{name!r}: 5}}, or their names"
-        raise OptionError(f"task {name!r} ({kind}) has {classes!r} classes; {wanted}" if is_task(kind) else _unknown(name, kind))
+        raise OptionError(
+            f"task {name!r} ({kind}) has {'no number of' if classes is None else repr(classes)} classes; {wanted}"
+            if is_task(kind)
+            else _unknown(name, kind)
+        )
     return kind, int(classes), None
 
 
 def _unknown(name: str, kind: str) -> str:
-    return f"task {name!r}: {refusals(several_tasks, [(name, kind, 0)])[0]}"
+    return faults_of_tasks([(name, kind, 0)], others=1)[0]
 
 
 def _all_names(tasks: SeveralTasks, classes: list[list[str] | None]) -> list[str] | None:
