@@ -233,6 +233,9 @@ def test_the_command_line_trains_measures_and_predicts_several_tasks(
     code, out, error = zoo_command("eval", "run", "table.csv", "--columns", "kind=species", "--json")
     assert code == 0, error
     assert json.loads(out)["kind/accuracy"] == 1.0
+    code, out, error = zoo_command("eval", "run", "kind=photos,age=table.csv", "--json")
+    assert code == 0, error
+    assert json.loads(out)["samples"] == 48
     code, out, error = zoo_command("eval", "run", "kind=photos", "--json")
     assert code == 0, error
     assert json.loads(out)["kind/majority"] == 0.5

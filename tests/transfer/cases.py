@@ -36,10 +36,14 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def two_tasks() -> TaskModel:
+def plain_tasks(tasks: dict[str, Any]) -> TaskModel:
     torch.manual_seed(0)
     spec = toy_spec("toy/plain", build="tests.engine.rank_work:plainnet", layers={"stem": "conv1", "stage": "blocks.*"})
-    return Backbone(spec, weights=False).adapt_tasks({"kind": list(NAMES), "light": "regression"})
+    return Backbone(spec, weights=False).adapt_tasks(tasks)
+
+
+def two_tasks() -> TaskModel:
+    return plain_tasks({"kind": list(NAMES), "light": "regression"})
 
 
 def with_light(count: int, seed: int = 0) -> tuple[Any, dict[str, list[Any]]]:

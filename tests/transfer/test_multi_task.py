@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.transfer.cases import TASKS, projected, two_tasks
+from tests.transfer.cases import TASKS, plain_tasks, projected, two_tasks
 from zoo.data.open import open_data
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.loading.batches import StepBatches
@@ -121,3 +121,30 @@ def test_each_surgery_of_torchjd_runs_and_equals_its_aggregator(name: str, tmp_p
     assert torch.allclose(weights @ rows, getattr(aggregation, kind)()(rows), atol=1e-4)
     run = two_tasks().fit(*TASKS, objective=MultiTask(weighting=name), recipe="full", epochs=2, out=tmp_path, quiet=True)
     assert math.isfinite(run.metrics["mean"])
+
+
+def striped(count: int, seed: int) -> tuple[Any, Any]:
+    """Return noisy stripes, and whether they stand or lie."""
+    source = np.random.default_rng(seed)
+    upright = np.arange(count) % 2
+    pixels = source.normal(128, 30, (count, 16, 16, 3))
+    for image, stands in zip(pixels, upright, strict=True):
+        wave = 20 * np.sin(2 * np.pi * (np.arange(16) / 4 + source.random()))
+        image += wave[None, :, None] if stands else wave[:, None, None]
+    return pixels.clip(0, 255).astype(np.uint8), upright
+
+
+@pytest.mark.parametrize(("related", "least", "most"), [(True, 0.9, 1.0), (False, 0.0, 0.75)])
+def test_a_task_with_few_labels_learns_from_a_related_one_and_not_from_noise(
+    related: bool, least: float, most: float, tmp_path: Path
+) -> None:
+    (pixels, upright), (unseen, truth) = striped(128, 0), striped(100, 50)
+    other = upright if related else np.random.default_rng(9).permutation(upright)
+    labels = {
+        "kind": [("a", "b")[up] if row < 6 else None for row, up in enumerate(upright)],
+        "other": [None if row < 6 else ("x", "y")[up] for row, up in enumerate(other)],
+    }
+    net = plain_tasks({"kind": ["a", "b"], "other": ["x", "y"]})
+    net.fit((pixels, labels), False, recipe="full", epochs=8, lr=1e-2, augment="none", objective=MultiTask(), out=tmp_path, quiet=True)
+    found = net.evaluate({"kind": (unseen, [("a", "b")[up] for up in truth])})
+    assert least <= found["kind/accuracy"] <= most

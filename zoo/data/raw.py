@@ -30,7 +30,8 @@ class ReadOptions:
         channels: Channels of the images that the model takes.
         keep_unreadable: Whether inputs that cannot be read keep their row: files that do not exist, empty cells, and texts that are none.
         skip_broken: Whether items of a torch dataset that cannot be read stay without a label of their own, to be left out.
-        tasks: Names of several tasks; ``label_columns`` then has the column of each, with its labels in any form.
+        tasks: Names of several tasks; ``label_columns`` then has the column of each, with its labels in any form. Without them the
+            label may also be in a column of such a name.
     """
 
     columns: Mapping[str, Any] = field(default_factory=dict)

@@ -30,13 +30,14 @@ def read_labelled(source: Any, options: ReadOptions, task: Task) -> Raw:
     """
     if not isinstance(task, SeveralTasks):
         return by_task(read(source, options), task)
-    columns = {name: options.columns.get(name, name) for name in task.names}
+    named = {name: options.columns[name] for name in task.names if name in options.columns}
+    columns = {name: named.get(name, name) for name in task.names}
     options = replace(options, columns={role: name for role, name in options.columns.items() if role not in columns})
     if options.label_columns or "label" in options.columns:
         remedy = "columns={TASK: COLUMN} (--columns TASK=COLUMN) names the column of a task"
         raise OptionError(f"there are several tasks, and no one label: {remedy}")
     if _is_by_task(source):
-        return _of_data_sets(source, options, task)
+        return _of_data_sets(source, options, task, named)
     if options.labelled is False or isinstance(source, Table):
         return read(source, options)
     if isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], Mapping):
@@ -68,10 +69,19 @@ def _listed(labels: Any) -> list[Any]:
     return list(labels.tolist() if hasattr(labels, "tolist") else labels)
 
 
-def _of_data_sets(sources: Mapping[str, Any], options: ReadOptions, task: SeveralTasks) -> Raw:
-    """Return the rows of a data set for each task one after another, each with the label of its task alone."""
+def _of_data_sets(sources: Mapping[str, Any], options: ReadOptions, task: SeveralTasks, named: Mapping[str, str]) -> Raw:
+    """Return the rows of a data set for each task one after another, each with the label of its task alone.
+
+    Args:
+        sources: A data set for each task.
+        options: Options of the reader.
+        task: The tasks.
+        named: Columns of labels that were named, by task.
+    """
     _check_names(sources, task, "the data")
-    parts = [_part(sources[member.name], options, member, task) for member in task.members if member.name in sources]
+    own = {name: replace(options, tasks=(name,)) for name in task.names}
+    own |= {name: replace(own[name], columns={**options.columns, "label": column}) for name, column in named.items()}
+    parts = [_part(sources[member.name], own[member.name], member, task) for member in task.members if member.name in sources]
     split = [part.source for part in parts if part.splits is not None]
     if split and len(split) < len(parts):
         bare = [part.source for part in parts if part.splits is None]

@@ -120,6 +120,8 @@ def _taken(role: str, names: Sequence[str], options: ReadOptions, source: str) -
     """Return the column of a role; of an input or a label the log names others that it could be."""
     if role in options.columns:
         return options.columns[role] if options.columns[role] in names else None
+    if role == "label" and (own := [name for name in options.tasks if name in names]):
+        return own[0]
     found = usual_columns(role, names)
     if len(found) > 1 and (role in _INPUTS[options.reads][:1] or (role in ("label", "split") and options.labelled is not False)):
         others = examples([repr(name) for name in found[1:]])
