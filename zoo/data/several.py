@@ -90,11 +90,11 @@ def _of_data_sets(sources: Mapping[str, Any], options: ReadOptions, task: Severa
     declared = all(part.classes is not None for member, part in _pairs(parts, task, sources) if member.task.has_classes)
     if any(part.groups is not None for part in parts):
         parts = [_with_groups(part, number) for number, part in enumerate(parts)]
-    named = [
+    labelled = [
         replace(part, classes=tuple(member.names(part.classes or (), member.outputs or 1)) if declared else None)
         for member, part in _pairs(parts, task, sources)
     ]
-    whole = join(named, " and ".join(dict.fromkeys(part.source for part in parts)))
+    whole = join(labelled, " and ".join(dict.fromkeys(part.source for part in parts)))
     return replace(whole, splits=whole.splits if split else None, classes=whole.classes if len(parts) == len(task.members) else None)
 
 
