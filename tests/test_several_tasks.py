@@ -186,6 +186,10 @@ def test_mixed_samples_and_class_weights_leave_missing_labels_out(tmp_path: Path
     assert all(math.isfinite(record["train_loss"]) for record in done.history)
     with pytest.raises(OptionError, match="balanced_sampling"):
         net.fit((pixels, found), balanced_sampling=True, out=tmp_path / "other")
+    with pytest.raises(OptionError, match="one task, and there are several"):
+        zoo.select.rank((pixels, found), task=net.task)
+    with pytest.raises(OptionError, match="calibration is for"):
+        net.calibrate((pixels, found))
     with pytest.raises(OptionError, match="one value per sample"):
         net.fit((pixels, found), loss=lambda logits, targets: logits.sum(1), out=tmp_path / "other")
 
