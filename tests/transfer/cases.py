@@ -11,12 +11,15 @@ import torch
 
 import zoo
 from tests.engine.rank_work import PHOTOS, TEXTS, plain, text
-from tests.engine.tiny import images
+from tests.engine.tiny import NAMES, images
 from tests.toy import toy_spec
 from zoo.declare import Features, Image
+from zoo.engine.train.objective import Objective
+from zoo.engine.train.supervised import Supervised
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
-from zoo.transfer import Distill, DomainAdaptation
+from zoo.transfer import Distill, DomainAdaptation, MultiTask
+from zoo.transfer.multi_task import Surgical
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,37 @@ def taught() -> TaskModel:
     return net
 
 
+def plain_tasks(tasks: dict[str, Any]) -> TaskModel:
+    torch.manual_seed(0)
+    spec = toy_spec("toy/plain", build="tests.engine.rank_work:plainnet", layers={"stem": "conv1", "stage": "blocks.*"})
+    return Backbone(spec, weights=False).adapt_tasks(tasks)
+
+
+def two_tasks() -> TaskModel:
+    return plain_tasks({"kind": list(NAMES), "light": "regression"})
+
+
+def with_light(count: int, seed: int = 0) -> tuple[Any, dict[str, list[Any]]]:
+    """Return images with two labels, of which one or the other may be missing."""
+    pixels, kinds = images(count, seed)
+    light = [float(image.mean()) / 100 for image in pixels]
+    return pixels, {
+        "kind": [None if row % 4 == 3 else kind for row, kind in enumerate(kinds)],
+        "light": [None if row % 3 == 2 else value for row, value in enumerate(light)],
+    }
+
+
+def projected(products: torch.Tensor) -> torch.Tensor:
+    """Return the weights of gradients of which each loses what goes against another one (PCGrad for two tasks)."""
+    against = products[0, 1].clamp(max=0)
+    return torch.stack([1 - against / products[0, 0], 1 - against / products[1, 1]])
+
+
+def surgery(base: Supervised) -> Objective:
+    return Surgical(base, MultiTask(), weighting=projected)
+
+
+TASKS = (with_light(33), with_light(13, 1))
 UNLABELLED = images(9, seed=4)[0]
 TARGET = images(18, seed=5)[0] // 2
 CASES: dict[str, Case] = {
@@ -63,4 +97,8 @@ CASES: dict[str, Case] = {
     "anil": Case(lambda: zoo.transfer.Maml(shots=2), options={"recipe": None, "epochs": 4, "batch_size": 16}),
     "cdan-e": Case(lambda: DomainAdaptation(TARGET, method="cdan-e", hidden=8, spectral=1e-4)),
     "jan": Case(lambda: DomainAdaptation(TARGET, method="jan"), partial(plain, head="mlp", hidden=4, dropout=0.0)),
+    "multi-task": Case(lambda: MultiTask(task_weights={"kind": 2}), two_tasks, TASKS, {"recipe": "layer-decay"}),
+    "multi-task-uncertain": Case(lambda: MultiTask(weighting="uncertainty", sampling="temperature"), two_tasks, TASKS),
+    "multi-task-in-turn": Case(lambda: MultiTask(sampling="round-robin"), two_tasks, TASKS),
+    "multi-task-surgery": Case(lambda: surgery, two_tasks, TASKS),
 }

@@ -45,7 +45,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_that_is_interrupted_and_resumed_equals_the_uninterrupted_one(name: str, alone: dict[str, Any], tmp_path: Path) -> None:
     case, (expected, told) = CASES[name], alone[name]
-    table = open_data(case.data[0], reads=case.model().spec.modality)
+    model = case.model()
+    table = open_data(case.data[0], task=model.task, classes=model.labels, reads=model.spec.modality)
     for reads in (2, 3):  # in the first epoch and in the second; an input that is stored is read once
         whole = replace(table, inputs=Culprit(table.inputs, 5, terminate, reads))
         try:

@@ -34,7 +34,8 @@ def predicted_rows(model: TaskModel, source: Any, decoder: Decoder, **options: A
     rows: list[dict[str, Any]] = [{"input": name, "label": _plain(label)} for name, label in zip(names, labels, strict=True)]
     if decoder.has_probabilities and not decoder.task.per_token:
         for row, shares in zip(rows, decoder.probabilities(found.values), strict=True):
-            row["probabilities"] = dict(zip(decoder.names, map(float, shares), strict=True))
+            known = zip(decoder.names, map(float, shares), decoder.of_classes, strict=True)
+            row["probabilities"] = {name: share for name, share, of_class in known if of_class}
     if decoder.sets is not None:
         for row, members in zip(rows, decoder.set_labels(found.values), strict=True):
             row["set" if decoder.task.has_classes else "interval"] = _plain(members)
@@ -93,11 +94,25 @@ def prediction_cells(row: dict[str, Any]) -> list[str]:
     if "error" in row:
         return [row["input"], f"error: {row['error']}"]
     label, shares = row["label"], row.get("probabilities", {})
+    if isinstance(label, dict):
+        cells = [prediction_cells({"input": "", "label": one, "probabilities": _of_task(shares, name)})[1:3] for name, one in label.items()]
+        return [
+            row["input"],
+            *(
+                ", ".join(f"{name}={cell[place] or 'none'}" for name, cell in zip(label, cells, strict=True) if place == 0 or cell[1])
+                for place in (0, 1)
+            ),
+        ]
     chosen = label if isinstance(label, list | tuple) else [label]
     probabilities = ", ".join(f"{shares[one]:.3f}" for one in chosen if one in shares)
     trust = [", ".join(map(_short, row[name])) or "none" for name in ("set", "interval") if name in row]
     trust += [f"{row['ood']:.2f}"] if "ood" in row else []
     return [row["input"], ", ".join(map(str, chosen)) or "none", probabilities, *trust]
+
+
+def _of_task(shares: dict[str, float], task: str) -> dict[str, float]:
+    """Return the probabilities of one of several tasks by the names of its classes."""
+    return {name.partition("/")[2]: share for name, share in shares.items() if name.startswith(f"{task}/")}
 
 
 def trust_names(decoder: Decoder) -> list[str]:
@@ -123,6 +138,8 @@ def table_cells(row: dict[str, Any], trust: Sequence[str] = ()) -> list[str]:
 
 def _plain(label: Any) -> Any:
     """Return a prediction for JSON and tables: a name as text, several as a list."""
+    if isinstance(label, dict):
+        return {name: _plain(part) for name, part in label.items()}
     if isinstance(label, list | tuple):
         return [_plain(part) for part in label]
     return label if isinstance(label, float | str) else str(label)

@@ -97,11 +97,19 @@ def merged_groups(groups: Sequence[str], equal: Array) -> tuple[str, ...]:
 def _report(table: Table, equal: list[list[int]]) -> None:
     more = sum(len(rows) - 1 for rows in equal)
     line = f"{table.source}: {count(more, 'sample')} {'repeats' if more == 1 else 'repeat'} another one; they stay on one side of the split"
-    against = [rows for rows in equal if len({_target(table, row) for row in rows}) > 1]
+    against = [rows for rows in equal if _contradict(table, rows)]
     if against:
         names = [f"{table.name_of(rows[0])} and {table.name_of(rows[1])}" for rows in against]
         line += f"; {count(len(against), 'set')} of equal samples with contradicting labels: {examples(names)}"
     log.log(logging.WARNING if against else logging.INFO, line)
+
+
+def _contradict(table: Table, rows: list[int]) -> bool:
+    """Return whether samples have several labels, of several tasks those of one and the same; a missing one contradicts none."""
+    if table.targets is None or not table.parts:
+        return len({_target(table, row) for row in rows}) > 1
+    values = table.targets[rows]
+    return any(len(np.unique(own[part.known(values)], axis=0)) > 1 for part in table.parts for own in [values[:, part.start : part.stop]])
 
 
 def _target(table: Table, row: int) -> Hashable:

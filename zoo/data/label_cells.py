@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from zoo.data.raw import Indicators
+from zoo.data.raw import Indicators, ReadOptions, TaskLabels
 from zoo.data.sources.cells import is_empty, is_missing
 from zoo.errors import DataError, count, examples
 
 _INDICATED = (0.0, 1.0, -1.0)
+
+
+_NONE: Mapping[str, Sequence[str]] = MappingProxyType({})
+
+
+def labels_of_columns(
+    columns: Mapping[str, Sequence[Any]], options: ReadOptions, source: str, classes: Mapping[str, Sequence[str]] = _NONE
+) -> list[Any]:
+    """Return the labels of ``options.label_columns``: a value per class, or the labels of several tasks.
+
+    Args:
+        columns: The cells of these columns, in their order.
+        options: The options of the reader.
+        source: For messages.
+        classes: Names of the classes whose numbers a column has, where the source declares them.
+
+    Raises:
+        DataError: If cells of a column per class are not numbers.
+    """
+    if not options.tasks:
+        return list(indicators(columns, source))
+    cells = [[named(cell, classes[name]) for cell in each] if classes.get(name) else each for name, each in columns.items()]
+    return [TaskLabels(options.tasks, tuple(row)) for row in zip(*cells, strict=True)]
 
 
 def indicators(columns: Mapping[str, Sequence[Any]], source: str) -> list[Indicators]:

@@ -14,15 +14,15 @@ import numpy as np
 from zoo.data.duplicates import equal_samples
 from zoo.data.leaks import check_leak
 from zoo.data.raw import Raw, ReadOptions, join
+from zoo.data.several import read_labelled
 from zoo.data.sources.cells import is_unlabelled
-from zoo.data.sources.read import read
 from zoo.data.split import check_trainable, choose_rows, hold_out
 from zoo.data.table import Table, rows_of_split, split_word
 from zoo.errors import OptionError
 from zoo.tasks.find import find_task
-from zoo.tasks.label_columns import by_task
 from zoo.tasks.label_warnings import warn_of_labels
 from zoo.tasks.labels import check_uncertain, class_names, encode, keep_classes
+from zoo.tasks.several import SeveralTasks
 from zoo.tasks.task import Task
 
 _NONE: Mapping[str, str | Sequence[str]] = MappingProxyType({})
@@ -53,10 +53,11 @@ def open_data(
             TSV or Parquet file (``file_name``, ``label``, optional ``split`` and ``group``; paths relative to the file);
             a DataFrame; a ``datasets.Dataset`` or ``DatasetDict``; a torch ``Dataset`` of ``(input, target)``;
             ``(X, y)`` with X uint8 or float in [0, 1] of shape ``(samples, height, width[, channels])``; an image file;
-            a list of paths, PIL images, arrays or tensors; a ``Table``. Texts: a CSV, TSV or Parquet file, DataFrame or
+            a list of paths, PIL images, arrays or tensors; a ``Table``. Of several tasks also a source for each, by the name of its
+            task, and ``(X, {task: y})``. Texts: a CSV, TSV or Parquet file, DataFrame or
             Hub dataset with ``text`` (and ``text_pair``) or ``words``, a CoNLL file, a list of texts, ``(texts, labels)``.
         task: ``single-label``, ``multi-label`` (labels separated by ``|``, ``;`` or ``,``, or lists), ``regression`` or
-            ``token-classification``.
+            ``token-classification``; or several tasks, such as ``kind=single-label,age=regression``, which read a column each.
         classes: Class names in the order of the targets, or None to find them: sorted as text, as numbers where all
             are integers.
         split: Only this split; ``val``, ``valid`` and ``validation`` are the same.
@@ -81,7 +82,7 @@ def open_data(
     kind = find_task(task)
     check_uncertain(uncertain, kind)
     options = ReadOptions(columns, labelled, reads, label_columns, root, channels, keep_unreadable, skip_broken)
-    raw = by_task(read(source, options), kind)
+    raw = read_labelled(source, options, kind)
     if drop_other_classes and raw.labels is not None:
         raw = keep_classes(raw, classes, kind)
     if split is not None:
@@ -123,9 +124,9 @@ def open_splits(
     """
     kind = find_task(task)
     options = ReadOptions(columns, None, reads, label_columns, root, keep_unreadable=True, skip_broken=True)
-    parts = [_in_splits(by_task(read(train, options), kind), "train")]
+    parts = [_in_splits(read_labelled(train, options, kind), "train")]
     if valid is not None:
-        parts.append(_in_splits(by_task(read(valid, options), kind), "valid"))
+        parts.append(_in_splits(read_labelled(valid, options, kind), "valid"))
     raw = join(parts, " and ".join(part.source for part in parts))
     labels = raw.labels or ()
     known = [row for row, label in enumerate(labels) if not is_unlabelled(label, empty_is_none=not kind.exclusive and kind.has_classes)]
@@ -204,7 +205,7 @@ def open_train_valid(
     kind = find_task(task)
     check_uncertain(uncertain, kind)
     options = ReadOptions(columns, True, reads, label_columns, root, channels, skip_broken=skip_broken)
-    raw, other = by_task(read(train, options), kind), None if valid is None else by_task(read(valid, options), kind)
+    raw, other = read_labelled(train, options, kind), None if valid is None else read_labelled(valid, options, kind)
     if drop_other_classes:
         raw, other = keep_classes(raw, classes, kind), other and keep_classes(other, classes, kind)
     first, second = _sides(raw, other, valid_split)
@@ -276,4 +277,5 @@ def _table(raw: Raw, task: Task, classes: Sequence[str] | None, reads: str, unce
         targets, names = encode(raw.labels, raw.inputs, task=task, classes=known, source=raw.source, uncertain=uncertain)
     groups = None if raw.groups is None else tuple(raw.groups)
     splits = None if raw.splits is None else tuple(raw.splits)
-    return Table(raw.inputs, targets, classes=names, groups=groups, splits=splits, source=raw.source, reads=reads)
+    parts = task.parts(names) if isinstance(task, SeveralTasks) and targets is not None else ()
+    return Table(raw.inputs, targets, classes=names, groups=groups, splits=splits, source=raw.source, reads=reads, parts=parts)

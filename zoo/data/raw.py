@@ -30,6 +30,8 @@ class ReadOptions:
         channels: Channels of the images that the model takes.
         keep_unreadable: Whether inputs that cannot be read keep their row: files that do not exist, empty cells, and texts that are none.
         skip_broken: Whether items of a torch dataset that cannot be read stay without a label of their own, to be left out.
+        tasks: Names of several tasks; ``label_columns`` then has the column of each, with its labels in any form. Without them the
+            label may also be in a column of such a name.
     """
 
     columns: Mapping[str, Any] = field(default_factory=dict)
@@ -40,6 +42,7 @@ class ReadOptions:
     channels: int = 3
     keep_unreadable: bool = False
     skip_broken: bool = False
+    tasks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # Columns of a DataFrame, and of a file without header, may be numbers.
@@ -85,6 +88,19 @@ class Indicators:
 
     names: tuple[str, ...]
     values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLabels:
+    """The labels of one sample for several tasks, each as the source has it; None or NaN where one is missing.
+
+    Attributes:
+        names: The tasks, the same tuple for all samples of a source.
+        values: Their labels.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[Any, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,19 +120,34 @@ def _candidates(table: Table, seed: int) -> list[Array]:
 
 def _ungrouped(table: Table, seed: int) -> list[Array]:
     rows = np.arange(len(table))
-    if not is_single_label(table):
-        return [_draw(rows, seed + attempt * 1_000_003) for attempt in range(20)]
+    targets = _strata(table)
+    drawn = [_draw(rows, seed + attempt * 1_000_003) for attempt in range(20)] if targets is None or table.parts else []
+    if targets is None:
+        return drawn
     from sklearn.model_selection import StratifiedShuffleSplit  # type: ignore[import-untyped]  # ships no types
 
-    targets = np.asarray(table.targets)
     # The only sample of a class is for training.
     rows = rows[np.bincount(targets)[targets] > 1]
     present = len(np.unique(targets[rows]))
     size = max(round(SHARE * len(table)), present)
     if not present or size > len(rows) - present:
-        return []
+        return drawn
     splitter = StratifiedShuffleSplit(1, test_size=size, random_state=seed % 2**32)  # all that numpy's old generator takes
-    return [rows[held] for _, held in splitter.split(rows, targets[rows])]
+    return [*(rows[held] for _, held in splitter.split(rows, targets[rows])), *drawn]
+
+
+def _strata(table: Table) -> Array | None:
+    """Return the class of each sample, of several tasks the classes together; None if there are none to spread evenly."""
+    if is_single_label(table):
+        return np.asarray(table.targets)
+    if not any(part.kind == "class" for part in table.parts):
+        return None
+    targets = np.asarray(table.targets)
+    found = np.zeros((len(table), len(table.parts)), dtype=np.int64)  # 0 where the label is missing
+    for place, part in enumerate(table.parts):
+        rows = part.known(targets)
+        found[rows, place] = 1 + (targets[rows, part.start : part.stop].argmax(1) if part.kind == "class" else 0)
+    return np.unique(found, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _grouped(table: Table, seed: int) -> list[Array]:
@@ -184,6 +199,8 @@ def check_trainable(table: Table) -> None:
         raise DataError(f"{table.source} has no training samples")
     if not table.classes:
         return
+    if bare := [repr(part.name) for part in table.parts if not len(part.known(table.targets))]:
+        raise DataError(f"{table.source}: no training sample has a label of task {examples(bare)}; give some, or leave the task out")
     counts = table.counts()
     empty = [repr(name) for name, number in counts.items() if not number]
     if empty:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +97,26 @@ class Origin(NamedTuple):
     rows: Array
 
 
+class Part(NamedTuple):
+    """The columns of one task in the targets of several tasks.
+
+    Attributes:
+        name: Name of the task.
+        start: Its first column.
+        stop: The column behind its last one.
+        kind: ``class`` (a row has one 1), ``labels`` (any number of 1) or ``number``. Where the label is missing, all are NaN.
+    """
+
+    name: str
+    start: int
+    stop: int
+    kind: Literal["class", "labels", "number"]
+
+    def known(self, targets: Array) -> Array:
+        """Return the rows of targets that have a label of this task."""
+        return np.flatnonzero(~np.isnan(targets[:, self.start : self.stop]).all(1))
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A dataset whose inputs are not decoded yet.
@@ -104,7 +124,8 @@ class Table:
     Attributes:
         inputs: Paths, PIL images, arrays or tensors, one per sample.
         targets: int64 ``(samples,)`` for single-label, float32 ``(samples, classes)`` for multi-label with
-            NaN for missing labels, float32 ``(samples,)`` or ``(samples, values)`` for regression, None if unlabelled.
+            NaN for missing labels, float32 ``(samples,)`` or ``(samples, values)`` for regression, None if unlabelled. Of several
+            tasks float32 ``(samples, outputs)``: their columns side by side, one-hot for classes.
         classes: Class names in the order of the targets; empty for regression.
         groups: Group id per sample, such as a patient id, or None; splits never divide a group.
         splits: Name of the split per sample, or None.
@@ -114,6 +135,7 @@ class Table:
         ready_made: Whether float tensors are inputs of the network as they are, see ``zoo.data.images.float_tensors``.
         origin: The table whose frozen features these rows share, see ``shared_origin``; None for a table of its own.
         leak: Of validation data what they share with the training data, see ``zoo.data.leaks``; None for nothing.
+        parts: The columns of each of several tasks; empty for one task.
     """
 
     inputs: Sequence[Any]
@@ -126,6 +148,7 @@ class Table:
     ready_made: bool = False
     origin: Origin | None = None
     leak: Mapping[str, Any] | None = None
+    parts: tuple[Part, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -147,17 +170,27 @@ class Table:
         return replace(self, origin=Origin(replace(self, origin=None), np.arange(len(self))))
 
     def counts(self) -> dict[str, int]:
-        """Return the number of samples (of words) per class, in the order of the classes; empty for regression or unlabelled."""
+        """Return the number of samples (of words) per class, in the order of the classes; empty for regression or unlabelled.
+
+        Beside other tasks a regression has the number of its targets.
+        """
         if self.targets is None or not self.classes:
             return {}
         targets = flat_targets(self.targets)
+        for part in self.parts:
+            if part.kind == "number":
+                targets = targets.copy()
+                targets[:, part.start : part.stop] = ~np.isnan(targets[:, part.start : part.stop])
         numbers = np.bincount(targets, minlength=len(self.classes)) if targets.ndim == 1 else (targets > 0).sum(axis=0)
         return {name: int(number) for name, number in zip(self.classes, numbers, strict=True)}
 
     def missing(self) -> dict[str, int]:
-        """Return the number of missing labels (NaN in multi-label targets) per class that has any."""
+        """Return the number of missing labels (NaN in multi-label targets) per class, of several tasks per task, that has any."""
         if self.targets is None or not self.classes or self.targets.ndim != 2:
             return {}
+        if self.parts:
+            absent = {part.name: len(self) - len(part.known(self.targets)) for part in self.parts}
+            return {name: number for name, number in absent.items() if number}
         numbers = np.isnan(self.targets).sum(axis=0)
         return {name: int(number) for name, number in zip(self.classes, numbers, strict=True) if number}
 

@@ -18,6 +18,8 @@ from zoo.models.task_model import TaskModel
 from zoo.plugins.loader import load_function
 from zoo.registry.registry import default_registry
 from zoo.tasks.find import find_task
+from zoo.tasks.several import SeveralTasks
+from zoo.tasks.task_specs import tasks_of
 
 
 def adapt(
@@ -33,6 +35,9 @@ def adapt(
 ) -> TaskModel:
     """Build a new backbone and attach a head; see ``Backbone.adapt``."""
     check_arguments(num_classes, task, in_chans, labels)
+    kind = find_task(task)
+    if isinstance(kind, SeveralTasks) and labels is not None:
+        task = kind.sized(labels).name
     options = channel_option(backbone.spec, in_chans)
     pooling, head_options = own_pooling(backbone.spec, task, head_options)
     options |= pooling
@@ -59,6 +64,12 @@ def adapt(
     if head_name != OWN_HEAD:
         model.note_random_head()
     return model
+
+
+def adapt_tasks(backbone: Backbone, tasks: Mapping[str, Any], **options: Any) -> TaskModel:
+    """Build a new backbone and attach the heads of several tasks; see ``Backbone.adapt_tasks``."""
+    found, labels = tasks_of(tasks)
+    return adapt(backbone, sum(member.outputs for member in found.members), task=found.name, labels=labels, **options)
 
 
 def _declared_head(

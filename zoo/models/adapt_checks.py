@@ -15,7 +15,7 @@ from zoo.errors import DeclarationError, OptionError, check_options, did_you_mea
 from zoo.models.backbone import CHANNELS, Backbone, has_pooler, is_channels
 from zoo.models.misplaced import remedies
 from zoo.plugins.loader import load_function
-from zoo.tasks.find import find_task, task_names
+from zoo.tasks.find import find_task, is_task, task_names
 from zoo.util.numbers import is_whole
 
 TEXT_POOLS = ("avg", "token", "max", "last", "pooler")
@@ -28,12 +28,12 @@ def check_arguments(num_classes: int, task: str, in_chans: int | None, labels: S
     Raises:
         OptionError: Naming every wrong argument and its remedy.
     """
-    known = task_names()
-    least = find_task(task).least_outputs if task in known else 1
+    known, there = task_names(), is_task(task)
+    least = find_task(task).least_outputs if there else 1
     wrong_number = not is_whole(num_classes) or num_classes < least
     remedy = "; a single yes-or-no is task='multi-label', a number task='regression'" if num_classes == 1 else ""
     faults = [
-        (task not in known, f"task {task!r}{did_you_mean(str(task), known)} is none of: {', '.join(known)}"),
+        (not there, f"task {task!r}{did_you_mean(str(task), known)} is none of: {', '.join(known)}"),
         (wrong_number, f"num_classes is {num_classes!r}; {task} needs a whole number of at least {least}{remedy}"),
         (in_chans is not None and not is_channels(in_chans), f"in_chans is {in_chans!r}; {CHANNELS}"),
         (labels is not None and len(labels) != num_classes, f"{len(labels or ())} labels are given for {num_classes} classes"),

@@ -201,6 +201,26 @@ class Backbone:
 
         return adapt(self, num_classes, task=task, head=head, in_chans=in_chans, labels=labels, seed=seed, head_options=head_options)
 
+    def adapt_tasks(
+        self, tasks: Mapping[str, Any], head: str | nn.Module = "linear", in_chans: int | None = None, *, seed: int = 0, **head_options: Any
+    ) -> TaskModel:
+        """Attach the heads of several tasks to a new build of this backbone; see docs/several-tasks.md.
+
+        Args:
+            tasks: For each task by name: a number of classes, a list of their names, the name of a task such as ``"regression"``, or a
+                mapping with ``task``, and ``classes`` (a number or names) or ``outputs`` (of a regression, 1 if not given).
+            head: As for ``adapt``. The heads are the outputs of one: a ``linear`` one shares nothing, an ``mlp`` its hidden layer.
+            in_chans: As for ``adapt``.
+            seed: As for ``adapt``.
+            **head_options: As for ``adapt``.
+
+        Raises:
+            OptionError: If a task is unknown, labels words, has no number of outputs or an unusable name; all in one error.
+        """
+        from zoo.models.adapt import adapt_tasks
+
+        return adapt_tasks(self, tasks, head=head, in_chans=in_chans, seed=seed, head_options=head_options)
+
     def _read(self) -> dict[str, Tensor]:
         from zoo.weights.load import read
         from zoo.weights.locate import locate

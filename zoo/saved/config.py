@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 
 from zoo.errors import SavedModelError, did_you_mean, fault_list
-from zoo.tasks.find import task_names
+from zoo.tasks.find import is_task, task_names
 
 CONFIG_LIMIT = 10_000_000
 MAX_CLASSES = 10_000_000
@@ -112,7 +112,7 @@ class Config(pydantic.BaseModel):
     @classmethod
     def _known(cls, value: str) -> str:
         known = task_names()
-        if value not in known:
+        if not is_task(value):
             raise ValueError(f"there is no task {value!r}{did_you_mean(value, known)}; it may be a plugin's that is not installed")
         return value
 

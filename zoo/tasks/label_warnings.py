@@ -38,17 +38,18 @@ def warn_of_labels(table: Table, *, found: bool) -> None:
 
 
 def log_missing(table: Table) -> None:
-    """Log how many labels of a multi-label table are missing, per label."""
+    """Log how many labels of a multi-label table are missing, per label, or of several tasks, per task."""
     missing = table.missing()
     if missing:
         some = [f"{name!r} {number}" for name, number in sorted(missing.items(), key=lambda item: -item[1])]
         line = "%s: %d of %d labels are missing; they count neither in the loss nor in a metric: %s"
-        log.info(line, table.source, sum(missing.values()), np.asarray(table.targets).size, examples(some, _SHOWN))
+        whole = len(table) * len(table.parts) if table.parts else np.asarray(table.targets).size
+        log.info(line, table.source, sum(missing.values()), whole, examples(some, _SHOWN))
 
 
 def _warn_of_one_sided(table: Table) -> None:
     """Warn of labels whose known values are all 1, or all 0: nothing can be learnt from them, and any model is perfect."""
-    if table.targets is None or not table.classes or table.targets.ndim != 2:
+    if table.targets is None or not table.classes or table.targets.ndim != 2 or table.parts:
         return
     known = ~np.isnan(table.targets)
     blank = ~known.all(0)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zoo.transfer.fewshot.few_shot import few_shot as few_shot
     from zoo.transfer.fewshot.meta import Maml as Maml
     from zoo.transfer.method import Method as Method
+    from zoo.transfer.multi_task import MultiTask as MultiTask
 
 _LAZY = {
     "Contrastive": "zoo.transfer.contrastive",
@@ -25,6 +26,7 @@ _LAZY = {
     "FewShot": "zoo.transfer.fewshot.few_shot",
     "Maml": "zoo.transfer.fewshot.meta",
     "Method": "zoo.transfer.method",
+    "MultiTask": "zoo.transfer.multi_task",
     "SourceFree": "zoo.transfer.domain.source_free",
     "adapt_source_free": "zoo.transfer.domain.source_free",
     "few_shot": "zoo.transfer.fewshot.few_shot",

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 # Name to the method that ``zoo.transfer`` exports. No option of a method may have the name of an option of a run.
 METHODS: Mapping[str, str] = MappingProxyType(
-    {"contrastive": "Contrastive", "distill": "Distill", "domain-adaptation": "DomainAdaptation", "maml": "Maml"}
+    {
+        "contrastive": "Contrastive",
+        "distill": "Distill",
+        "domain-adaptation": "DomainAdaptation",
+        "maml": "Maml",
+        "multi-task": "MultiTask",
+    }
 )
 
 

@@ -10,6 +10,7 @@ MODULES = {
     "audit": ("cleanlab",),
     "datasets": ("datasets",),
     "lora": ("peft",),
+    "multitask": ("torchjd",),
     "plots": ("matplotlib",),
     "tables": ("pandas", "pyarrow"),
     "tune": ("optuna",),

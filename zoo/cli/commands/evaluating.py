@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli.commands.training import DATA
 from zoo.cli.commands.using import MODEL, PROCESSES, THRESHOLDS
+from zoo.cli.data_by_task import data_by_task
 from zoo.cli.launch import launch_ranks
 from zoo.cli.output import Output, claim_file, format_metrics, show_log, table
 from zoo.cli.parser import Commands
@@ -70,7 +71,9 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     from zoo.saved.config import read_config
 
     config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
-    check_exists(Path(options.data))
+    data = data_by_task(options.data, config.task)
+    for path in data.values() if isinstance(data, dict) else [data]:
+        check_exists(Path(path))
     if options.confusion == TERMINAL and config.num_classes > PRINTED:
         raise OptionError(f"--confusion prints at most {PRINTED} classes, and the model has {config.num_classes}; give it a file")
     _check_kind(options, config.task)
@@ -83,7 +86,7 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
             from zoo.saved.load import open_model
 
             model = open_model(Path(options.model), config)
-        found = model.evaluate(options.data, share=True, **given)
+        found = model.evaluate(data, share=True, **given)
         if rank():
             return
         _write(found, files)
@@ -136,12 +139,19 @@ def _check_kind(options: argparse.Namespace, task: str) -> None:
     """
     from zoo.cli import settings
     from zoo.tasks.find import find_task
+    from zoo.tasks.several import SeveralTasks
     from zoo.trust.metric_table import METRICS, find_metrics
 
+    kind = find_task(task)
+    asked = [flag for flag in ("--selective", "--confusion", "--wrong", "--per-class") if getattr(options, flag[2:].replace("-", "_"))]
+    if isinstance(kind, SeveralTasks) and asked:
+        raise OptionError(
+            f"{', '.join(asked)}: for one task, and the model has several; in Python: model.evaluate(data).of({kind.names[0]!r})"
+        )
     find_metrics(task, settings.names(options.metrics, "--metrics") or ())
     if options.selective is not None and "aurc" not in METRICS.get(task, {}):
         raise OptionError(f"--selective is for one class per sample; the task is {task}")
-    if options.per_class and not find_task(task).has_classes:
+    if options.per_class and not kind.has_classes:
         raise OptionError(f"--per-class is for classes; the task is {task}")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.data_by_task import data_by_task
 from zoo.cli.launch import launch_ranks
 from zoo.cli.output import Output, deferred_log, format_metrics, format_parameters, metrics_line, show_log, table
 from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
@@ -39,7 +40,7 @@ PARSE: Mapping[str, Callable[[str], Any]] = MappingProxyType(
 )
 RECIPES = "layer-decay (default), linear-probe, lp-ft, full, top, gradual, lora, bitfit"
 VALID = "data to choose the best epoch by; else a split of DATA, else 20 %% held out"
-DATA = "an image folder, or a CSV, TSV or Parquet file of images or texts"
+DATA = "an image folder, or a CSV, TSV or Parquet file of images or texts; of several tasks also kind=DATA,age=DATA"
 
 
 def register(commands: Commands) -> None:
@@ -86,7 +87,7 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
     add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
     add("--head", help="linear, mlp, tokens, or a plugin's")
-    add("--task", help="single-label, multi-label, regression or token-classification")
+    add("--task", help="single-label, multi-label, regression or token-classification; several as kind=single-label,age=regression")
     add("--set", metavar="KEY=VALUE", action="append", help="an option of the recipe or of the objective; may be repeated")
     add("--head-set", metavar="KEY=VALUE", action="append", help="an option of the head, such as hidden=256")
     add("--model-set", metavar="KEY=VALUE", action="append", help="an option of the architecture, such as drop_path_rate=0.1")
@@ -223,7 +224,7 @@ def find_declared(name: str, settings: dict[str, Any]) -> Backbone:
     return find_backbone(name)
 
 
-def job_of(declared: Backbone, data: str, settings: dict[str, Any], *, whole: bool = False) -> Job:
+def job_of(declared: Backbone, data: Any, settings: dict[str, Any], *, whole: bool = False) -> Job:
     """Return the job of the settings: the model, with as many outputs as the data have classes, and the data.
 
     Args:
@@ -238,6 +239,7 @@ def job_of(declared: Backbone, data: str, settings: dict[str, Any], *, whole: bo
 
     backbone, config, task = _configured(declared, settings), settings["config"], settings["task"]
     reads = kind_of(backbone.spec.inputs, task)
+    data, settings = data_by_task(data, task), settings | {"valid": data_by_task(settings["valid"], task)}
     with deferred_log() as deferred:
         opening = {"task": task, "classes": settings["classes"], "reads": reads, **config.opening}
         if "auto" in settings:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.images.decode import check_range
-from zoo.data.label_cells import indicators, named
+from zoo.data.label_cells import indicators, labels_of_columns, named
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.sources.input_checks import refuse_nul, refuse_swapped, refuse_unordered
 from zoo.data.sources.tables.columns import find_columns, usual_columns
@@ -139,7 +139,8 @@ def read_hub(dataset: Any, options: ReadOptions) -> Raw:
         pixels = None  # names of files, which are looked for
     values: dict[str, list[Any]] = {role: cells(name) for role, name in found.items() if role != "file_name" or pixels is None}
     if options.label_columns and options.labelled is not False:
-        values["label"] = indicators({name: cells(name) for name in options.label_columns}, source)
+        declared = {name: getattr(dataset.features[name], "names", None) or () for name in options.label_columns}
+        values["label"] = labels_of_columns({name: cells(name) for name in options.label_columns}, options, source, declared)
     feature = dataset.features[found["label"]] if "label" in found else None
     feature = getattr(feature, "feature", feature)  # the element type of a list of labels, one per word
     classes = tuple(getattr(feature, "names", None) or ())  # of a ClassLabel

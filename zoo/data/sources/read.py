@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.raw import Indicators, Raw, ReadOptions, join
+from zoo.data.raw import Indicators, Raw, ReadOptions, TaskLabels, join
 from zoo.data.sources import conll, folders, memory
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.image_files import IMAGE_SUFFIXES
@@ -21,7 +21,7 @@ from zoo.data.sources.tables import frames, table_files
 from zoo.data.sources.tables.columns import TEXT_COLUMNS
 from zoo.data.sources.tables.table_contents import OTHER_KINDS
 from zoo.data.sources.torch_datasets import read_torch
-from zoo.data.table import Table
+from zoo.data.table import Array, Part, Table
 from zoo.data.unreadable_input import Unreadable
 from zoo.declare import Inputs, Text
 from zoo.errors import CorruptInputError, DataError, OptionError, examples
@@ -254,7 +254,9 @@ def _read_list(items: Sequence[Any], options: ReadOptions) -> Raw:
 def _read_table(table: Table) -> Raw:
     """Return a table's rows with class names instead of targets, so that they can be encoded by other classes."""
     labels: Sequence[Any] | None = None
-    if table.targets is not None and not table.classes:
+    if table.targets is not None and table.parts:
+        labels = _by_task(table.targets, table.parts, table.classes)
+    elif table.targets is not None and not table.classes:
         labels = table.targets.tolist()
     elif table.targets is not None and table.targets.dtype == object:
         labels = [[table.classes[target] for target in row] for row in table.targets]
@@ -265,3 +267,21 @@ def _read_table(table: Table) -> Raw:
     elif table.targets is not None:
         labels = [[name for name, on in zip(table.classes, row, strict=True) if on] for row in table.targets]
     return Raw(table.inputs, labels, table.classes or None, table.groups, table.splits, table.source)
+
+
+def _by_task(targets: Array, parts: Sequence[Part], classes: Sequence[str]) -> list[TaskLabels]:
+    """Return the labels of several tasks from their columns; None where one is missing."""
+    columns = []
+    for part in parts:
+        values = targets[:, part.start : part.stop]
+        names = tuple(name[len(part.name) + 1 :] for name in classes[part.start : part.stop])
+        column: list[Any] = [None] * len(targets)
+        for row in part.known(targets).tolist():
+            if part.kind == "class":
+                column[row] = names[int(values[row].argmax())]
+            elif part.kind == "labels":
+                column[row] = Indicators(names, tuple(values[row].tolist()))
+            else:
+                column[row] = values[row].tolist()
+        columns.append(column)
+    return [TaskLabels(tuple(part.name for part in parts), row) for row in zip(*columns, strict=True)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from zoo.data.label_cells import indicators
+from zoo.data.label_cells import labels_of_columns
 from zoo.data.raw import Raw, ReadOptions
 from zoo.data.sources.input_checks import refuse_swapped
 from zoo.data.sources.tables.columns import USUAL, usual_columns
@@ -109,7 +109,7 @@ def _read_dicts(dataset: Any, first: Mapping[Any, Any], options: ReadOptions, so
     columns, broken = _columns(dataset, wanted, skip=options.skip_broken and lazy)
     values = {role: columns[key] for role, key in chosen.items()}
     if options.label_columns and options.labelled is not False:
-        values["label"] = indicators({name: columns[name] for name in options.label_columns}, source)
+        values["label"] = labels_of_columns({name: columns[name] for name in options.label_columns}, options, source)
     inputs: Any = Items(dataset, keys["input"], broken) if lazy else None
     if options.textual:  # not turned into text, so that other things are refused
         inputs = list(zip(values["text"], values["text_pair"], strict=True)) if "text_pair" in values else values[options.reads]

@@ -65,6 +65,16 @@ class Forward:
         """
         return self._context.ranks.gather_rows(rows)
 
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum of values over all ranks, without gradient; for objectives that are not separable."""
+        ranks = self._context.ranks
+        summed = values.detach()
+        if ranks.count > 1:
+            summed = summed.clone()
+            ranks.sum_or_stop()  # another rank may have run out of memory
+            ranks.add([summed])
+        return summed
+
     def _replayed(self, x: CachedInputs) -> Tensor:
         assert self._boundary is not None, "there are no stored activations"
         return self._boundary.replay(x.x, x.activations)

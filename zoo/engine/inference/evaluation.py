@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from zoo.data.table import Table, flat_targets, names_of
 from zoo.engine.inference.result_columns import Array, Column, Columns, Decoder, result_columns
-from zoo.errors import OptionError
+from zoo.errors import OptionError, did_you_mean
+from zoo.tasks.several import SeveralTasks
 from zoo.tasks.single_label import SingleLabel
 from zoo.tasks.thresholds import USUAL, moved
 from zoo.trust.baselines import baselines
@@ -66,11 +68,44 @@ class Evaluation(dict[str, float]):
         columns = result_columns(self._decoder, self._table, range(len(self._table)), self._logits, self.errors)
         return columns if self.errors else {name: column for name, column in columns.items() if name != "error"}
 
+    def of(self, task: str) -> Evaluation:
+        """Return the evaluation of one of several tasks, on the samples that have a label of it.
+
+        Raises:
+            OptionError: If there is no such task.
+        """
+        several = self._decoder.task
+        names = several.names if isinstance(several, SeveralTasks) else []
+        if task not in names:
+            known = f"the tasks are: {', '.join(names)}" if names else "there is one task, and this is its evaluation"
+            raise OptionError(f"there is no task {task!r}{did_you_mean(task, names)}; {known}")
+        assert isinstance(several, SeveralTasks), "it has names"
+        member, table = several.members[names.index(task)], self.table
+        rows = member.part.known(np.asarray(table.targets))
+        chosen = table.select(rows)
+        own = replace(chosen, targets=member.truth(np.asarray(chosen.targets)), classes=member.own_classes(table.classes) or (), parts=())
+        metrics = {name.partition("/")[2]: value for name, value in self.items() if name.startswith(f"{task}/")}
+        return Evaluation(metrics, self._decoder.of(member), own, self.outputs[rows][:, member.columns], {})
+
+    def _refuse_several(self, what: str) -> None:
+        if isinstance(self._decoder.task, SeveralTasks):
+            names = self._decoder.task.names
+            raise OptionError(
+                f"{what} is for one task, and there are several: evaluation.of({names[0]!r}).{what}(); they are: {', '.join(names)}"
+            )
+
     def baselines(self) -> dict[str, dict[str, float]]:
         """Return the metrics of answers that cost nothing: ``prior``, the frequencies of the classes among these data, and ``random``.
 
         Empty for tasks of words and of plugins.
         """
+        if isinstance(self._decoder.task, SeveralTasks):
+            by_task = {name: self.of(name).baselines() for name in self._decoder.task.names}
+            found: dict[str, dict[str, float]] = {}
+            for name, answers in by_task.items():
+                for answer, metrics in answers.items():
+                    found.setdefault(answer, {}).update({f"{name}/{key}": value for key, value in metrics.items()})
+            return found
         targets, known = np.asarray(self._truth()), {name: metric for name, metric in self._named.items() if name in self}
         return baselines(self._decoder.task, targets, self._table.classes, self._decoder.outputs, known)
 
@@ -82,6 +117,7 @@ class Evaluation(dict[str, float]):
         Raises:
             OptionError: If the task has not one class per sample.
         """
+        self._refuse_several("selective")
         task = self._decoder.task
         if not isinstance(task, SingleLabel):
             raise OptionError(f"selective is for one class per sample; the task is {task.name}")
@@ -94,6 +130,7 @@ class Evaluation(dict[str, float]):
         Raises:
             OptionError: If the task has not one class per sample or word.
         """
+        self._refuse_several("confusion")
         task = self._decoder.task
         if not task.has_classes or task.thresholded:
             raise OptionError(f"confusion is for one class per sample or word; the task is {task.name}; see per_class()")
@@ -110,6 +147,7 @@ class Evaluation(dict[str, float]):
         Raises:
             OptionError: If the task has no classes.
         """
+        self._refuse_several("per_class")
         if not self._decoder.task.has_classes:
             raise OptionError(f"per_class is for classes; the task is {self._decoder.task.name}")
         truth, named = self._indicators()
@@ -130,6 +168,7 @@ class Evaluation(dict[str, float]):
 
     def mistake_columns(self) -> Columns:
         """Return ``mistakes`` with the types of its columns."""
+        self._refuse_several("mistakes")
         task = self._decoder.task
         if not task.has_classes:
             return self._differences()

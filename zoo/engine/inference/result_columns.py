@@ -15,6 +15,8 @@ from zoo.engine.loading.stream import Function
 from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
+from zoo.tasks.member import Member
+from zoo.tasks.several import SeveralTasks
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import USUAL, Wanted, check_thresholds, moved
 from zoo.trust.calibrated import Calibration
@@ -68,6 +70,16 @@ class Decoder:
     def names(self) -> list[str]:
         """Names of the classes."""
         return list(map(str, self.labels))
+
+    @property
+    def of_classes(self) -> list[bool]:
+        """Whether each output is that of a class and not a number."""
+        members = self.task.members if isinstance(self.task, SeveralTasks) else ()
+        return [one.task.has_classes for one in members for _ in range(one.outputs)] or [self.task.has_classes] * self.outputs
+
+    def of(self, member: Member) -> Decoder:
+        """Return the decoder of one of several tasks, for its outputs alone."""
+        return Decoder(member.task, member.own_classes(self.labels) or range(member.outputs), member.outputs)
 
     @property
     def has_probabilities(self) -> bool:
@@ -166,11 +178,40 @@ def result_columns(decoder: Decoder, table: Table, rows: Sequence[int], logits: 
     columns = {"input": Column("text", names_of(table.inputs, rows))}
     if table.groups is not None:
         columns["group"] = Column("text", [table.groups[row] for row in rows])
-    if table.targets is not None:
-        columns |= _truth(decoder, table.targets[np.asarray(rows, dtype=np.int64)])
+    targets = None if table.targets is None else table.targets[np.asarray(rows, dtype=np.int64)]
     good = [place for place, row in enumerate(rows) if row not in errors]
-    columns |= _predictions(decoder, logits, good, len(rows)) | _trust(decoder, logits, good, len(rows))
+    if isinstance(decoder.task, SeveralTasks):
+        columns |= _columns_by_task(decoder, targets, logits, good, len(rows))
+    else:
+        columns |= {} if targets is None else _truth(decoder, targets)
+        columns |= _predictions(decoder, logits, good, len(rows)) | _trust(decoder, logits, good, len(rows))
     return columns | {"error": Column("text", [errors.get(row) for row in rows])}
+
+
+def _columns_by_task(decoder: Decoder, targets: Array | None, logits: Array, good: Sequence[int], count: int) -> Columns:
+    """Return the columns of each of several tasks, with its name behind the first word: ``truth_kind``, ``probability_kind_cat``."""
+    assert isinstance(decoder.task, SeveralTasks), "there are several tasks"
+    columns: Columns = {}
+    for member in decoder.task.members:
+        own = decoder.of(member)
+        found = {} if targets is None else _known_truth(own, member, targets)
+        found |= _predictions(own, logits[:, member.columns] if good else logits, good, count)
+        for name, column in found.items():
+            first, line, rest = name.partition("_")
+            columns[f"{first}_{member.name}{line}{rest}"] = column
+    return columns
+
+
+def _known_truth(decoder: Decoder, member: Member, targets: Array) -> Columns:
+    """Return the truth of one of several tasks, None where its label is missing."""
+    rows = member.part.known(targets)
+    places: list[int | None] = [None] * len(targets)
+    for place, row in enumerate(rows.tolist()):
+        places[row] = place
+    known = _truth(decoder, member.truth(targets[rows]))
+    return {
+        name: Column(column.kind, [None if place is None else column.values[place] for place in places]) for name, column in known.items()
+    }
 
 
 def _truth(decoder: Decoder, targets: Array) -> Columns:

@@ -12,7 +12,16 @@ from torch import Tensor
 from zoo.data.dataset import Batch
 from zoo.data.images.augment import Augment, mix_batch
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.loading.order import Indices, balancing_weights, batches_by_length, cycled, epoch_order, even_batches
+from zoo.engine.loading.order import (
+    Indices,
+    balancing_weights,
+    batches_by_length,
+    batches_in_turn,
+    cycled,
+    epoch_order,
+    even_batches,
+    task_weights,
+)
 from zoo.engine.loading.stream import Source, Stream
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import Epoch
@@ -44,16 +53,22 @@ class StepBatches:
         table = sources[self._first].table
         self._count = len(table)
         self._draw = balancing_weights(np.asarray(table.targets)) if config.balanced_sampling and table.classes else None
+        known = [part.known(np.asarray(table.targets)) for part in table.parts]
+        if known and sources[self._first].temperature != 1:
+            self._draw = task_weights(known, self._count, sources[self._first].temperature)
+        self._turns = known if sources[self._first].in_turn else []
         self._augment = Augment(**(config.augment or {}))
         batches = even_batches(np.arange(self._count), config.samples)
         self.steps = -(-len(batches) // config.accumulate)
-        self.smallest = min(map(len, batches), default=0)
+        self.smallest = min(map(len, batches), default=0)  # batches of tasks in turn are all as small
 
     def order(self, epoch: int, lengths: npt.NDArray[np.int64] | None = None) -> list[list[Indices]]:
         """Return the samples of each step of an epoch, as the batches that are accumulated: a function of the seed and the epoch."""
         seed, size = self._config.seed, self._config.accumulate
         order = epoch_order(self._count, seed, epoch, self._draw)
-        if lengths is None or not self._by_length:
+        if self._turns:
+            batches = batches_in_turn(self._turns, self._count, self._config.samples, seed, epoch, lengths)
+        elif lengths is None or not self._by_length:
             batches = even_batches(order, self._config.samples)
         else:
             batches = batches_by_length(order, self._config.samples, lengths, seed, epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,6 +38,49 @@ def cycled(count: int, seed: int, source: int, start: int, size: int) -> Indices
 @functools.lru_cache(maxsize=8)
 def _cycle(count: int, seed: int, source: int, cycle: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng([seed, cycle, 2, source]).permutation(count)
+
+
+def task_weights(known: Sequence[npt.NDArray[Any]], count: int, temperature: float) -> npt.NDArray[np.float64]:
+    """Return per-sample weights that draw a task with n labels as often as ``n ** (1 / temperature)`` says (Devlin et al. 2019).
+
+    A sample with the labels of several tasks has the mean of their weights, one without any is not drawn.
+
+    Args:
+        known: The rows with a label of each task.
+        count: Number of rows.
+        temperature: 1 or more; infinity for equal tasks.
+    """
+    weights, labels = np.zeros(count), np.zeros(count)
+    for rows in known:
+        weights[rows] += len(rows) ** (1 / temperature - 1)
+        labels[rows] += 1
+    return weights / np.maximum(labels, 1)
+
+
+def batches_in_turn(
+    known: Sequence[npt.NDArray[Any]], count: int, batch_size: int, seed: int, epoch: int, lengths: npt.NDArray[np.int64] | None = None
+) -> list[Indices]:
+    """Return batches of one task each, the tasks in turn, as many as ``count`` samples have.
+
+    A task takes a new permutation of its samples in each epoch, and begins it again where it has too few.
+
+    Args:
+        known: The rows with a label of each task.
+        count: Number of rows.
+        batch_size: Samples per batch, at most.
+        seed: Seed of the run.
+        epoch: Position of the epoch in the run.
+        lengths: Tokens per row, by which batches are grouped, or None.
+    """
+    number = math.ceil(count / batch_size)
+    size, found = count // number, dict[int, list[Indices]]()
+    turns = [(epoch * number + place) % len(known) for place in range(number)]
+    for task in set(turns):
+        rows, wanted = known[task], turns.count(task) * size
+        passes = [np.random.default_rng([seed, epoch, 3, task, again]).permutation(rows) for again in range(math.ceil(wanted / len(rows)))]
+        order = np.concatenate(passes)[:wanted]
+        found[task] = even_batches(order, size) if lengths is None else batches_by_length(order, size, lengths, seed, epoch)
+    return [found[task].pop() for task in turns]
 
 
 def even_batches(order: npt.NDArray[np.int64], batch_size: int) -> list[Indices]:

@@ -26,10 +26,15 @@ class Source:
     Attributes:
         table: The data; unlabelled ones have no targets.
         views: Views of each sample in one step, augmented independently; those after the first are ``Batch.views``.
+        temperature: Of several tasks, how evenly they are drawn: a task with n labels as often as ``n ** (1 / temperature)`` says, 1 by
+            size and infinity equally.
+        in_turn: Of several tasks, whether each batch has samples with the label of one task, the tasks in turn.
     """
 
     table: Table
     views: int = 1
+    temperature: float = 1.0
+    in_turn: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.views, int) or self.views < 1:

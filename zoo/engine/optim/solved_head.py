@@ -65,24 +65,26 @@ def is_small_enough(samples: int, dim: int, outputs: int) -> bool:
 
 
 def solved_head(
-    head: nn.Module,
     features: Tensor,
     table: Table,
     loss: Callable[[Tensor, Tensor], Tensor],
     *,
+    outputs: int,
+    bias: bool,
     device: torch.device,
     seed: int,
     by_output: Callable[[Tensor, Tensor], Tensor] | None = None,
     held_out: bool = False,
     poll: Callable[[], None],
 ) -> SolvedHead:
-    """Return the optimum of a head, which stays as it is.
+    """Return the optimum of a linear head.
 
     Args:
-        head: A linear head.
         features: Pooled features ``(samples, dim)``, or features of words ``(words, dim)``, on the CPU.
         table: The samples or words, with encoded targets.
         loss: From logits and targets of some samples to the sum of their losses.
+        outputs: Outputs of the head.
+        bias: Whether it has a bias.
         device: Where ``loss`` computes.
         seed: Seed of the folds that choose the penalty.
         by_output: Likewise to the losses ``(outputs,)`` whose sum that is, where each output has one of its own.
@@ -92,7 +94,6 @@ def solved_head(
     Raises:
         TrainingError: If features are not finite, or no finite optimum was found.
     """
-    assert isinstance(head, SOLVABLE), "only linear heads are solved"
     if bad := (~features.isfinite().all(1)).nonzero().flatten().tolist():
         names = examples([f"{row} ({table.name_of(row)})" for row in bad])
         raise TrainingError(f"the features of {count(len(bad), 'sample')} are not finite: {names}; look at their values and at the weights")
@@ -103,14 +104,13 @@ def solved_head(
 
     folds = folds_of(table, seed)
     placed = features.to(device) if device.type == "cuda" else features  # other devices may lack float64
-    has_bias = head.linear.bias is not None
     found = solve(
         placed,
-        head.linear.out_features,
+        outputs,
         of_rows(loss),
         folds,
         device=device,
-        bias=has_bias,
+        bias=bias,
         by_output=by_output and of_rows(by_output),
         held_out=held_out,
         poll=poll,

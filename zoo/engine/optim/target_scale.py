@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from zoo.data.table import Table
+from zoo.data.table import Part, Table
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,22 @@ class TargetScale:
     std: npt.NDArray[np.float32]
 
     @classmethod
-    def of(cls, targets: npt.NDArray[Any], outputs: int) -> TargetScale:
-        """Measure the training targets ``(n,)`` or ``(n, outputs)``; a constant target has deviation 1."""
+    def of(cls, targets: npt.NDArray[Any], outputs: int, parts: Sequence[Part] = ()) -> TargetScale:
+        """Measure the training targets ``(n,)`` or ``(n, outputs)``; a constant target has deviation 1, and a class is left as it is.
+
+        Args:
+            targets: The targets.
+            outputs: Their number per sample.
+            parts: Those of each of several tasks, of which labels may be missing.
+        """
         table = np.asarray(targets, dtype=np.float64).reshape(len(targets), outputs)
+        if parts:
+            mean, std = np.zeros(outputs), np.ones(outputs)
+            for part in parts:
+                if part.kind == "number":
+                    own = table[part.known(table), part.start : part.stop]
+                    mean[part.start : part.stop], std[part.start : part.stop] = own.mean(0), own.std(0)
+            return cls(mean.astype(np.float32), np.where(std > 0, std, 1.0).astype(np.float32))
         std = table.std(0)
         return cls(table.mean(0).astype(np.float32), np.where(std > 0, std, 1.0).astype(np.float32))
 
@@ -63,11 +76,11 @@ class TargetScale:
         return torch.from_numpy(self.mean).to(device), torch.from_numpy(self.std).to(device)
 
 
-def measure(head: nn.Module, targets: npt.NDArray[Any], outputs: int) -> TargetScale | None:
-    """Return the scale of targets; None if the head does not end in a linear layer."""
+def measure(head: nn.Module, table: Table, outputs: int) -> TargetScale | None:
+    """Return the scale of the targets of a table; None if the head does not end in a linear layer."""
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
     scalable = bool(layers) and layers[-1].out_features == outputs and layers[-1].bias is not None
-    return TargetScale.of(targets, outputs) if scalable else None
+    return TargetScale.of(np.asarray(table.targets), outputs, table.parts) if scalable else None
 
 
 def encoded(table: Table, scale: TargetScale | None) -> Table:

@@ -14,6 +14,7 @@ from zoo.models.own_names import OWN_HEAD, is_own
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.labels import useless_uncertain
+from zoo.tasks.several import SeveralTasks
 from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
@@ -70,7 +71,8 @@ def check_own_parts(model: TaskModel, config: Config, own: OwnParts) -> None:
     ignored = [name for name in ("rand_augment", "erase") if (config.augment or {}).get(name)]
     if own.augment is not None and ignored:
         faults.append(f"{', '.join(ignored)}: an augmentation of your own decides them; put them into it")
-    if own.loss is not None and find_task(model.task).per_token:
+    task = find_task(model.task)
+    if own.loss is not None and (task.per_token or isinstance(task, SeveralTasks)):
         faults.append(f"loss: a function gives one value per sample, and {model.task!r} has several targets; take one by name")
     if faults:
         raise OptionError(fault_list("these options do not suit the run:", faults, "Leave out what is named"))

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import OptionError
+from zoo.tasks.several import SeveralTasks
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import USUAL
 from zoo.trust.metric_table import Metric, find_metrics
@@ -83,7 +84,7 @@ def take_own_parts(options: dict[str, Any], task: Task, faults: list[str]) -> Ow
     if "augment" in own:  # counts as augmentation, and replaces ours
         options["augment"] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0}
     metrics, named = _named_metrics(options.pop("metrics", None) or {}, task, faults)
-    if metrics and task.per_token:
+    if metrics and (task.per_token or isinstance(task, SeveralTasks)):
         faults.append(f"metrics: they are for tasks with one target per sample, and {task.name!r} has several")
     functions: dict[str, Any] = dict(named)
     lower = {name for name, metric in named.items() if metric.lower}

@@ -21,6 +21,7 @@ from zoo.engine.inference.window_pooling import pool_windows
 from zoo.engine.loading.stream import Source
 from zoo.engine.optim.augmentation_choice import held_out_losses
 from zoo.engine.optim.solved_head import SolvedHead, is_small_enough, solved_head
+from zoo.engine.optim.solved_tasks import solved_tasks
 from zoo.engine.optim.target_scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import has_solvable_head
@@ -31,6 +32,7 @@ from zoo.engine.train.objective import Infer, Objective
 from zoo.errors import DataError, OptionError, count, did_you_mean, examples, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
+from zoo.tasks.several import SeveralTasks
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import best_thresholds
 from zoo.tuning import Regularizers
@@ -71,8 +73,7 @@ class Supervised(Objective):
         own: OwnParts | None = None,
     ) -> None:
         self.task, self.config = find_task(model.task), config
-        targets = np.asarray(train.targets)
-        self._scale: TargetScale | None = measure(model.head, targets, model.num_classes) if self.task.standardized else None
+        self._scale: TargetScale | None = measure(model.head, train, model.num_classes) if self.task.standardized else None
         self._classes, self.penalties, self._own, self._device = train.classes, penalties, own or OwnParts(), device
         self._named = self.task.losses[config.loss] if config.loss else None
         self.cache_obstacle = "a penalty (delta) needs the inputs" if penalties and penalties.needs_inputs else ""
@@ -142,6 +143,11 @@ class Supervised(Objective):
             return values
         return torch.from_numpy(self._scale.encode(values.cpu().numpy())).to(values.device)
 
+    def task_losses(self, logits: Tensor, targets: Tensor) -> list[Tensor]:
+        """Return the sum of the losses of each of several tasks, which ``label_loss`` adds up."""
+        assert isinstance(self.task, SeveralTasks), "there are several tasks"
+        return self.task.losses_by_member(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
+
     def can_solve(self, config: Config) -> bool:
         """Return whether the head is linear, the loss convex and the problem small enough."""
         table = self.sources["train"].table
@@ -154,21 +160,23 @@ class Supervised(Objective):
 
         Without validation data thresholds are chosen on the probabilities of held-out samples.
         """
+        has_bias = self.model.head.linear.bias is not None  # type: ignore[union-attr]  # the head is linear
+        shared: dict[str, Any] = {"bias": has_bias, "device": device, "seed": seed, "poll": poll}
+        if isinstance(self.task, SeveralTasks):
+            return solved_tasks(features, table, self.task, weights=self._weights, smoothing=self._smoothing, **shared)
 
         def loss(logits: Tensor, targets: Tensor) -> Tensor:
             return self.label_loss(logits[None], targets[None]) if self.task.per_token else self.label_loss(logits, targets)
 
         each = self.task.losses_by_output
         found = solved_head(
-            self.model.head,
             features,
             table,
             loss,
-            device=device,
-            seed=seed,
+            outputs=self.model.num_classes,
             by_output=each and partial(each, weights=self._weights, smoothing=self._smoothing),
             held_out=bool(self.task.thresholded) and not self.valid,
-            poll=poll,
+            **shared,
         )
         if found.held_out is not None:
             # The rows of a text that is read in windows have equal targets.

@@ -32,6 +32,7 @@ from zoo.select.ranking.search import Search
 from zoo.select.recipe_search.auto import each_message_once
 from zoo.select.recipe_search.halving import seconds_of
 from zoo.tasks.find import find_task
+from zoo.tasks.several import SeveralTasks
 from zoo.util.atomic_write import write_json
 from zoo.weights.hub import without_network
 
@@ -122,6 +123,8 @@ def _config(task: str, options: Mapping[str, Any], top: int) -> Config:
     faults = []
     if kind.per_token:
         faults.append(f"task {task!r}: rank scores one vector per sample, and this task has one per word")
+    if isinstance(kind, SeveralTasks):
+        faults.append(f"rank orders backbones by one task, and there are several; name one of them: {', '.join(kind.names)}")
     if isinstance(top, bool) or not isinstance(top, int) or top < 0:
         faults.append(f"top is {top!r}; it is how many candidates may be fine-tuned, 0 or more")
     if faults:

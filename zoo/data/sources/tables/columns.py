@@ -81,7 +81,7 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str, cells:
     roles = (*_INPUTS[reads], "label", "split", "group")
     check_options(columns, roles, "columns=")
     if options.label_columns:
-        _check_label_columns(options.label_columns, names, source)
+        _check_label_columns(options, names, source)
         roles = tuple(role for role in roles if role != "label")
         labelled = None
     wanted = {role: (columns[role],) if role in columns else USUAL[role] for role in roles}
@@ -120,6 +120,8 @@ def _taken(role: str, names: Sequence[str], options: ReadOptions, source: str) -
     """Return the column of a role; of an input or a label the log names others that it could be."""
     if role in options.columns:
         return options.columns[role] if options.columns[role] in names else None
+    if role == "label" and (own := [name for name in options.tasks if name in names]):
+        return own[0]
     found = usual_columns(role, names)
     if len(found) > 1 and (role in _INPUTS[options.reads][:1] or (role in ("label", "split") and options.labelled is not False)):
         others = examples([repr(name) for name in found[1:]])
@@ -127,9 +129,11 @@ def _taken(role: str, names: Sequence[str], options: ReadOptions, source: str) -
     return found[0] if found else None
 
 
-def _check_label_columns(wanted: Sequence[str], names: Sequence[str], source: str) -> None:
-    absent = [f"{name!r}{did_you_mean(name, names)}" for name in wanted if name not in names]
+def _check_label_columns(options: ReadOptions, names: Sequence[str], source: str) -> None:
+    absent = [f"{name!r}{did_you_mean(name, names)}" for name in options.label_columns if name not in names]
     if absent:
-        raise DataError(
-            f"{source} has no column {examples(absent)}, named by label_columns; it has: {examples(list(map(repr, names)), 20)}"
-        )
+        found = f"it has: {examples(list(map(repr, names)), 20)}"
+        if options.tasks:
+            remedy = "a task reads the column of its name, or the one that columns={TASK: COLUMN} (--columns TASK=COLUMN) names for it"
+            raise DataError(f"{source} has no column {examples(absent)}, the labels of a task; {found}; {remedy}")
+        raise DataError(f"{source} has no column {examples(absent)}, named by label_columns; {found}")

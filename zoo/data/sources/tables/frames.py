@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.data.label_cells import indicators, named
+from zoo.data.label_cells import labels_of_columns, named
 from zoo.data.raw import Raw, ReadOptions
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.locate import any_is_placed, place_files
@@ -70,9 +70,10 @@ def read_frame(
     if not len(frame):
         raise DataError(f"{source} has no rows")
     values = {role: cells(name) for role, name in chosen.items()}
-    classes = frame.attrs.get(CLASS_NAMES, {}).get(chosen.get("label"))
+    declared = frame.attrs.get(CLASS_NAMES, {})
+    classes = declared.get(chosen.get("label"))
     if options.label_columns and options.labelled is not False:
-        values["label"] = indicators({name: cells(name) for name in options.label_columns}, source)
+        values["label"] = labels_of_columns({name: cells(name) for name in options.label_columns}, options, source, declared)
     elif classes:
         values["label"] = [named(label, classes) for label in values["label"]]
     try:
@@ -140,7 +141,7 @@ def raw_of(
     return Raw(
         inputs,
         values.get("label"),
-        classes=tuple(options.label_columns) or None if "label" in values else None,
+        classes=tuple(options.label_columns) or None if "label" in values and not options.tasks else None,
         groups=[group_text(group) for group in values["group"]] if "group" in values else None,
         splits=_split_names(values["split"], chosen["split"], options, source) if "split" in values else None,
         source=source,
