@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
-from zoo.engine.optim.head_solver import Rows, held_out_logits
+from zoo.engine.optim.head_solver import Rows, lowest_held_out_loss
 
 MAX_SAMPLES = 2000  # beyond it augmentation is not judged: more samples need it less, and the views would cost as much as an epoch
 MAX_VIEWS, MAX_READS = 4, 1000
@@ -19,6 +19,8 @@ MAX_VIEWS, MAX_READS = 4, 1000
 
 class HeldOutLosses(NamedTuple):
     """Mean losses of held-out samples, by heads that were fitted on the others without and with augmented views of these.
+
+    Each is that of the penalty with the lowest loss, which varies little with the views that are drawn.
 
     Attributes:
         without: The loss without augmented views.
@@ -78,8 +80,6 @@ def held_out_losses(
         divided = [(np.concatenate([train + count * part for part in range(len(parts))]), held) for train, held in folds]
         values = torch.cat(list(parts))
         placed = values.to(device) if device.type == "cuda" else values  # other devices may lack float64
-        logits, _ = held_out_logits(placed, outputs, of_rows, divided, device=device, poll=poll)
-        held = np.flatnonzero(logits[:count].isfinite().all(1).numpy())
-        return float(of_rows(logits[torch.from_numpy(held)].to(device), held)) / len(held)
+        return lowest_held_out_loss(placed, outputs, of_rows, divided, device=device, poll=poll)
 
     return HeldOutLosses(mean_loss([features]), mean_loss([features, *views]))
