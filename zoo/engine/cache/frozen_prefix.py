@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -109,10 +108,6 @@ class FrozenPrefix:
         """Return the pooled features of augmented views of a table."""
         return [self._pooled(Kind(table, augmented=True), view) for view in range(1, views + 1)]
 
-    def mirrored_features(self, table: str) -> Tensor:
-        """Return the pooled features of the images of a table, mirrored left to right."""
-        return self._compute(Kind(table), change=lambda images: images.flip(-1))
-
     def words(self, table: str) -> tuple[Tensor, Table]:
         """Return the features of the words of a table that the loss counts, computed in one pass, and the table of these words."""
         samples = self._loaders.fresh(Kind(table)).samples
@@ -171,22 +166,17 @@ class FrozenPrefix:
         found: Tensor | None = self._stored(key)
         features = read_features(key) if found is None else found
         if features is None:
-            features = self._compute(kind, view)
-            self.computed += len(features)
+            self._model.eval()
+            loader, count = self._loaders.fresh(kind), len(self._loaders.table(kind))
+            outputs = self._passes.run(self._context.cast(self._model.embed_batch), loader, count, "features", view=view)
+            features = torch.from_numpy(outputs)
+            self.computed += count
             key = self._key("pooled", kind, view)  # the batch size may be smaller now
             if self._lasting:
                 write_features(key, features)
         if found is None:
             self._store(key, features, features.nbytes)
         return features if rows is None else features[torch.from_numpy(rows)]
-
-    def _compute(self, kind: Kind, view: int = 0, *, change: Callable[[Any], Any] | None = None) -> Tensor:
-        """Return the pooled features of the samples of a table, their inputs changed on the way."""
-        self._model.eval()
-        embed = self._context.cast(self._model.embed_batch)
-        forward = embed if change is None else lambda inputs: embed(change(inputs))
-        count = len(self._loaders.table(kind))
-        return torch.from_numpy(self._passes.run(forward, self._loaders.fresh(kind), count, "features", view=view))
 
     def _enter(self, cache: ActivationCache, kind: Kind, view: int) -> None:
         """Add one view to the activations of a table: stored ones, or those of a pass over it or over the whole of which it is a part."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,29 +11,39 @@ from torch import Tensor
 
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
-from zoo.engine.optim.head_solver import Rows, held_out_logits
+from zoo.engine.optim.head_solver import Rows, lowest_held_out_loss
+
+MAX_SAMPLES = 2000  # beyond it augmentation is not judged: more samples need it less, and the views would cost as much as an epoch
+MAX_VIEWS, MAX_READS = 4, 1000
 
 
 class HeldOutLosses(NamedTuple):
-    """Mean losses of held-out samples, by heads that were fitted on the others without and with views of these.
+    """Mean losses of held-out samples, by heads that were fitted on the others without and with augmented views of these.
+
+    Each is that of the penalty with the lowest loss, which varies little with the views that are drawn.
 
     Attributes:
-        without: The loss without views.
-        with_views: The loss with each kind of views, by its name.
+        without: The loss without augmented views.
+        with_views: The loss with them.
     """
 
     without: float
-    with_views: dict[str, float]
+    with_views: float
 
     @property
     def helps(self) -> bool:
-        """Whether views do not raise the loss of samples as they are, on average over the kinds."""
-        return sum(self.with_views.values()) <= self.without * len(self.with_views)
+        """Whether augmented views do not raise the loss of samples as they are."""
+        return self.with_views <= self.without
+
+
+def views_to_judge(samples: int) -> int:
+    """Return how many augmented views of each sample are compared; 0 if there are too many samples."""
+    return 0 if samples > MAX_SAMPLES else max(1, min(MAX_VIEWS, MAX_READS // max(samples, 1)))
 
 
 def held_out_losses(
     features: Tensor,
-    views: Mapping[str, Sequence[Tensor]],
+    views: Sequence[Tensor],
     table: Table,
     outputs: int,
     loss: Callable[[Tensor, Tensor], Tensor],
@@ -42,13 +52,13 @@ def held_out_losses(
     seed: int,
     poll: Callable[[], None],
 ) -> HeldOutLosses | None:
-    """Return the held-out losses of linear heads without and with views; None where no samples can be held out.
+    """Return the held-out losses of linear heads without and with augmented views; None where no samples can be held out.
 
     Where flips or crops change what a class is (digits, X-rays), views of it mislead the head as they would mislead the backbone.
 
     Args:
         features: Of the samples as they are, ``(samples, dim)``, float32.
-        views: From the name of a kind of views to the features of one or more views of each sample.
+        views: Of augmented views of them, likewise.
         table: The samples, with encoded targets.
         outputs: Number of outputs of the head.
         loss: From logits and targets of some samples to the sum of their losses.
@@ -70,8 +80,6 @@ def held_out_losses(
         divided = [(np.concatenate([train + count * part for part in range(len(parts))]), held) for train, held in folds]
         values = torch.cat(list(parts))
         placed = values.to(device) if device.type == "cuda" else values  # other devices may lack float64
-        logits, _ = held_out_logits(placed, outputs, of_rows, divided, device=device, poll=poll)
-        held = np.flatnonzero(logits[:count].isfinite().all(1).numpy())
-        return float(of_rows(logits[torch.from_numpy(held)].to(device), held)) / len(held)
+        return lowest_held_out_loss(placed, outputs, of_rows, divided, device=device, poll=poll)
 
-    return HeldOutLosses(mean_loss([features]), {kind: mean_loss([features, *parts]) for kind, parts in views.items()})
+    return HeldOutLosses(mean_loss([features]), mean_loss([features, *views]))

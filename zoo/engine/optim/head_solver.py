@@ -194,6 +194,31 @@ def held_out_logits(
     return _held_out(axes, outputs, loss, folds, chosen, bias=True, poll=poll), float(chosen)
 
 
+def lowest_held_out_loss(
+    features: Tensor,
+    outputs: int,
+    loss: Loss,
+    folds: Folds,
+    *,
+    device: torch.device,
+    poll: Callable[[], None] = lambda: None,
+) -> float:
+    """Return the mean loss of held-out samples at the penalty where it is lowest.
+
+    The penalty that ``solve`` would choose is stronger by up to one standard error, which makes its loss no measure of the features.
+
+    Args:
+        features: As for ``solve``.
+        outputs: As for ``solve``.
+        loss: As for ``solve``.
+        folds: Training and held-out rows, at least two.
+        device: As for ``solve``.
+        poll: As for ``solve``.
+    """
+    axes = Axes(features, centred=True).to(device)
+    return float(_held_out_losses(axes, outputs, loss, _single(loss), folds, bias=True, poll=poll)[1].min())
+
+
 def _single(loss: Loss) -> Loss:
     """Return the losses ``(1,)`` of outputs that share one loss."""
     return lambda logits, rows: loss(logits, rows)[None]
@@ -211,6 +236,16 @@ def _held_out(axes: Axes, outputs: int, loss: Loss, folds: Folds, penalty: Tenso
 
 def _chosen(axes: Axes, outputs: int, loss: Loss, by_output: Loss, folds: Folds, *, bias: bool, poll: Callable[[], None]) -> Tensor:
     """Return the strongest penalties whose held-out loss is within one standard error of the lowest: one, or one per output."""
+    tried, means, errors = _held_out_losses(axes, outputs, loss, by_output, folds, bias=bias, poll=poll)
+    lowest = np.argmin(means, axis=0)[None]
+    bounds = np.take_along_axis(means, lowest, 0) + np.take_along_axis(errors, lowest, 0)
+    return torch.from_numpy(tried)[torch.from_numpy(np.argmax(means <= bounds, axis=0))]
+
+
+def _held_out_losses(
+    axes: Axes, outputs: int, loss: Loss, by_output: Loss, folds: Folds, *, bias: bool, poll: Callable[[], None]
+) -> tuple[Array, Array, Array]:
+    """Return penalties, the strongest first, with their mean held-out losses and the standard errors of these, ``(penalties, outputs)``."""
     sizes = np.array([[len(held)] for _, held in folds])
     starts: list[Tensor | None] = [None] * len(folds)
     tried, means, errors = list[float](), list[Array](), list[Array]()  # penalties, mean held-out losses, their standard errors
@@ -233,9 +268,7 @@ def _chosen(axes: Axes, outputs: int, loss: Loss, by_output: Loss, folds: Folds,
         errors.append((np.stack(sums) / sizes).std(0, ddof=1) / len(folds) ** 0.5)
         if (rises >= RISES).all():
             break
-    lowest = np.argmin(means, axis=0)[None]
-    bounds = np.take_along_axis(np.stack(means), lowest, 0) + np.take_along_axis(np.stack(errors), lowest, 0)
-    return torch.tensor(tried, dtype=torch.float64)[torch.from_numpy(np.argmax(np.stack(means) <= bounds, axis=0))]
+    return np.array(tried), np.stack(means), np.stack(errors)
 
 
 def _optimum(

@@ -119,8 +119,10 @@ class Objective:
         """
         raise TypeError(f"{type(self).__name__} has no solve()")
 
-    def suits_augmentation(self, features: Tensor, views: Mapping[str, Sequence[Tensor]], table: Table, *, context: RunContext) -> bool:
-        """Return False if views of the samples harm the solved head; see ``Supervised``."""
+    def suits_augmentation(
+        self, features: Tensor, views_of: Callable[[int], Sequence[Tensor]], table: Table, *, context: RunContext
+    ) -> bool:
+        """Return False if augmented views of the samples harm the solved head; see ``Supervised``."""
         return True
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:

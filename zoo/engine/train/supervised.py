@@ -19,7 +19,7 @@ from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.metrics import compute_metrics
 from zoo.engine.inference.window_pooling import pool_windows
 from zoo.engine.loading.stream import Source
-from zoo.engine.optim.augmentation_choice import held_out_losses
+from zoo.engine.optim.augmentation_choice import held_out_losses, views_to_judge
 from zoo.engine.optim.solved_head import SolvedHead, is_small_enough, solved_head
 from zoo.engine.optim.solved_tasks import solved_tasks
 from zoo.engine.optim.target_scale import TargetScale, encoded, measure, standard_units
@@ -186,18 +186,23 @@ class Supervised(Objective):
             self.thresholds = best_thresholds(logits[held], truth[held])
         return found
 
-    def suits_augmentation(self, features: Tensor, views: Mapping[str, Sequence[Tensor]], table: Table, *, context: RunContext) -> bool:
-        """Return False if views harm the head on held-out samples; else True, also where that cannot be known.
+    def suits_augmentation(
+        self, features: Tensor, views_of: Callable[[int], Sequence[Tensor]], table: Table, *, context: RunContext
+    ) -> bool:
+        """Return False if augmented views harm the head on held-out samples; else True, also where that cannot be known.
 
         Args:
             features: Features of the training samples as they are, ``(samples, dim)``.
-            views: From the name of a kind of views to the features of one or more views of each sample.
+            views_of: Returns those of so many augmented views of them.
             table: The samples.
             context: The conditions of the run.
         """
+        views = views_to_judge(len(features))
+        if not views:
+            return True
         found = held_out_losses(
             features,
-            views,
+            views_of(views),
             table,
             self.model.num_classes,
             self.label_loss,
@@ -207,9 +212,12 @@ class Supervised(Objective):
         )
         if found is None or found.helps:
             return True
-        losses = ", ".join(f"{loss:.4g} with {kind}" for kind, loss in found.with_views.items())
-        told = "training images are not augmented: the held-out loss of the head is %.4g, %s; augment='light' augments them"
-        log.info(told, found.without, losses)
+        log.info(
+            "training images are not augmented: the held-out loss of the head is %.4g with augmented views and %.4g without; "
+            "augment='light' augments them",
+            found.with_views,
+            found.without,
+        )
         return False
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:

@@ -16,7 +16,6 @@ from zoo.data.nondeterminism import is_nondeterministic
 from zoo.data.table import Table
 from zoo.declare import Text
 from zoo.engine.cache.activation_cache import targets_of
-from zoo.engine.cache.judged_views import judged_views, views_to_judge
 from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.distributed.sharding import check_batches
 from zoo.engine.loading.batches import StepBatches
@@ -186,7 +185,7 @@ class Training:
             features, table = self.data.head_inputs(name)
             found = objective.solve(features, table, device=context.device, seed=context.config.seed, poll=context.poll)
             suits = not self._judges_augmentation(table) or objective.suits_augmentation(
-                features, judged_views(self.data.prefix, name, features, context.config.seed), table, context=context
+                features, partial(self.data.prefix.augmented_features, name), table, context=context
             )
         solved, augments = found.of_first(context.ranks), context.ranks.gather(suits)
         weight = objective.weight({name: Batch(features, targets_of(table).to(context.device), [*range(len(table))])})
@@ -200,8 +199,9 @@ class Training:
     def _judges_augmentation(self, table: Table) -> bool:
         """Return whether a later phase augments images and nobody said how."""
         context, epochs = self.context, self.parts.epochs
-        wanted = context.config.judge_augment and context.own.augment is None and any(one.augment for one in epochs)
-        return wanted and table.reads == "image" and views_to_judge(len(table)) > 0
+        return (
+            context.config.judge_augment and context.own.augment is None and table.reads == "image" and any(one.augment for one in epochs)
+        )
 
     def _begin_phase(self, epoch: Epoch, streams: Mapping[str, Stream]) -> None:
         config, parts = self.context.config, self.parts
