@@ -6,9 +6,9 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.commands.using import INPUTS
-from zoo.cli.pass_options import pass_options, pass_settings
 from zoo.cli.output import Output, table
 from zoo.cli.parser import Commands
+from zoo.cli.pass_options import pass_options, pass_settings
 from zoo.errors import OptionError
 
 if TYPE_CHECKING:
