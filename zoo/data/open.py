@@ -251,7 +251,7 @@ def _held_out(table: Table, seed: int) -> tuple[Table, Table]:
     how = "by group" if table.groups is not None else "stratified by class" if table.classes else "at random"
     line = "%s: no validation data given; %d of %d samples (%.0f %%) held out %s, seed %d"
     log.info(line, table.source, len(valid), len(table), 100 * len(valid) / len(table), how, seed)
-    return _without_splits(train, valid)
+    return _without_splits(train, replace(valid, held_out=True))
 
 
 def _without_splits(train: Table, valid: Table) -> tuple[Table, Table]:

@@ -112,6 +112,7 @@ class Table:
         ready_made: Whether float tensors are inputs of the network as they are, see ``zoo.data.images.float_tensors``.
         origin: The table whose frozen features these rows share, see ``shared_origin``; None for a table of its own.
         leak: Of validation data what they share with the training data, see ``zoo.data.leaks``; None for nothing.
+        held_out: Of validation data whether zoo held them out of the training data.
     """
 
     inputs: Sequence[Any]
@@ -124,6 +125,7 @@ class Table:
     ready_made: bool = False
     origin: Origin | None = None
     leak: Mapping[str, Any] | None = None
+    held_out: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)

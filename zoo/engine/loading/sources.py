@@ -88,8 +88,7 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
     if config.on_corrupt == "skip":
         window = config.window or getattr(model.inputs, "window", None)
         channels = 0 if isinstance(model.inputs, Text) else model.inputs.channels
-        first = drop_corrupt(first, config.max_corrupt, window, channels=channels)
-        second = second and drop_corrupt(second, config.max_corrupt, window, channels=channels)
+        first, second = drop_corrupt(first, second, max_corrupt=config.max_corrupt, window=window, channels=channels)
     if isinstance(model.inputs, Image):
         warn_of_pixels(first, channels_of(model))
     warn_of_rare_classes(find_task(model.task), first, second, config.class_weights)
