@@ -154,8 +154,20 @@ def test_too_many_corrupt_files_stop_with_all_of_them_counted(pets: Path) -> Non
 
 @pytest.mark.parametrize(
     ("bad", "samples", "skipped"),
-    [(1, 1, True), (1, 10, True), (2, 10, False), (1, 49, True), (3, 49, True), (5, 49, False), (24, 49, False), (5, 100, True)]
-    + [(6, 100, False), (5, 10, False), (10, 1000, True), (11, 1000, False)],
+    [
+        (1, 1, True),
+        (1, 10, True),
+        (2, 10, False),
+        (1, 49, True),
+        (3, 49, True),
+        (5, 49, False),
+        (24, 49, False),
+        (5, 100, True),
+        (6, 100, False),
+        (5, 10, False),
+        (10, 1000, True),
+        (11, 1000, False),
+    ],
 )
 def test_in_small_sets_a_few_corrupt_samples_are_skipped_by_default(bad: int, samples: int, skipped: bool) -> None:
     assert (bad <= allowed(samples)) == skipped
@@ -190,7 +202,7 @@ def test_rows_that_are_not_files_can_be_corrupt_too() -> None:
     assert len(drop_corrupt(tensors)[0]) == 1
     with pytest.raises(DataError, match="row 1 has values that are not finite"):
         drop_corrupt(tensors, max_corrupt=0.4)
-    with pytest.raises(DataError, match="nothing is left$|nothing is left\\n"):
+    with pytest.raises(DataError, match="nothing is left"):
         drop_corrupt(tensors.select([1]))
 
 

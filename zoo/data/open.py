@@ -14,6 +14,7 @@ import numpy as np
 from zoo.data.duplicates import equal_samples
 from zoo.data.leaks import check_leak
 from zoo.data.raw import Raw, ReadOptions, join
+from zoo.data.sources.array_files import in_memory
 from zoo.data.sources.cells import is_unlabelled
 from zoo.data.sources.read import read
 from zoo.data.split import check_trainable, choose_rows, hold_out
@@ -45,6 +46,7 @@ def open_data(
     channels: int = 3,
     keep_unreadable: bool = False,
     skip_broken: bool = False,
+    default_split: str | None = None,
 ) -> Table:
     """Open any source as one table without decoding it.
 
@@ -52,6 +54,7 @@ def open_data(
         source: An image folder (class subfolders, or train/ val/ test/ with class subfolders, or images alone); a CSV,
             TSV or Parquet file (``file_name``, ``label``, optional ``split`` and ``group``; paths relative to the file);
             a DataFrame; a ``datasets.Dataset`` or ``DatasetDict``; a torch ``Dataset`` of ``(input, target)``;
+            an .npz file of arrays (``train_images``, ``train_labels``, …, or ``x`` and ``y``);
             ``(X, y)`` with X uint8 or float in [0, 1] of shape ``(samples, height, width[, channels])``; an image file;
             a list of paths, PIL images, arrays or tensors; a ``Table``. Texts: a CSV, TSV or Parquet file, DataFrame or
             Hub dataset with ``text`` (and ``text_pair``) or ``words``, a CoNLL file, a list of texts, ``(texts, labels)``.
@@ -70,6 +73,7 @@ def open_data(
         channels: Channels of the images that the model takes.
         keep_unreadable: Keep the rows of files that do not exist, of empty cells, and of texts that are none; see ``Unreadable``.
         skip_broken: Keep the rows of items that a torch dataset cannot give, to be left out by ``zoo.data.unreadable.drop_corrupt``.
+        default_split: Where ``split`` is None, the split that is read of one .npz file with several, if it has it.
 
     Returns:
         The table.
@@ -84,6 +88,9 @@ def open_data(
     raw = by_task(read(source, options), kind)
     if drop_other_classes and raw.labels is not None:
         raw = keep_classes(raw, classes, kind)
+    if split is None and default_split is not None and raw.bundle and default_split in map(split_word, raw.splits or ()):
+        split = default_split
+        log.info("%s: its part %r is read; split= (--split) names another", raw.source, split)
     if split is not None:
         raw = raw.select(rows_of_split(raw.splits, split, raw.source))
     table = _table(raw, kind, classes, reads, uncertain)
@@ -276,4 +283,4 @@ def _table(raw: Raw, task: Task, classes: Sequence[str] | None, reads: str, unce
         targets, names = encode(raw.labels, raw.inputs, task=task, classes=known, source=raw.source, uncertain=uncertain)
     groups = None if raw.groups is None else tuple(raw.groups)
     splits = None if raw.splits is None else tuple(raw.splits)
-    return Table(raw.inputs, targets, classes=names, groups=groups, splits=splits, source=raw.source, reads=reads)
+    return Table(in_memory(raw.inputs), targets, classes=names, groups=groups, splits=splits, source=raw.source, reads=reads)

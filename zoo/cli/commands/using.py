@@ -58,6 +58,7 @@ def _to_file(command: argparse.ArgumentParser) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace an existing file, once the new one is whole")
     command.add_argument("--resume", action="store_true", help="go on with a run into --out that was cut off")
     command.add_argument("--num-processes", type=int, metavar="N", help=PROCESSES)
+    command.add_argument("--split", help="only this split of the data")
     pass_options(command)
 
 
@@ -86,6 +87,7 @@ def pass_settings(options: argparse.Namespace) -> dict[str, Any]:
         "overflow": options.overflow,
         "image_size": options.image_size,
         "prompt_name": getattr(options, "prompt_name", None),
+        "split": options.split,
     }
     return {name: value for name, value in given.items() if value is not None}
 

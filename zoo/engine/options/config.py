@@ -286,6 +286,7 @@ class Config(BaseModel):
             "are held out of the first",
             default="0.01; in small sets one sample, and up to five as long as they are at most a tenth",
             section="Data",
+            free=True,
         ),
     ] = None
 
