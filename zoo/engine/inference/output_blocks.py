@@ -14,6 +14,7 @@ from zoo.declare import Text
 from zoo.engine.inference.batched_inference import Outputs, in_batches_that_fit, run_all, run_words
 from zoo.engine.inference.block_sources import BlockSource, BlockSources, PixelBlocks, TextBlocks
 from zoo.engine.inference.inference_options import InferenceOptions, inputs_in_use, prompted
+from zoo.engine.inference.input_sizes import explained_size
 from zoo.engine.inference.window_pooling import pool_windows
 from zoo.engine.loading.loader import default_workers
 from zoo.engine.loading.sources import as_trained
@@ -108,7 +109,8 @@ def run_blocks(
                 long += source.overflow
                 del left[0]
 
-        in_batches_that_fit(run, options.batch_size, halved=lambda: None)
+        with explained_size(model, inputs_in_use(model, table, options)):
+            in_batches_that_fit(run, options.batch_size, halved=lambda: None)
     return long
 
 

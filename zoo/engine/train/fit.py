@@ -15,6 +15,7 @@ from zoo.engine.distributed.rank_consistency import check_same_checkpoint, check
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.distributed.sharding import check_shardable, trained_model
+from zoo.engine.inference.input_sizes import explained_size
 from zoo.engine.loading.class_counts import monitor_of
 from zoo.engine.loading.sources import check_tables, inputs_in_use, summary, table_digest
 from zoo.engine.loading.start_method import refuse_second_run
@@ -186,7 +187,7 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
             told.note(f"the run in {str(folder)!r} is finished, with nothing left to train: this is its result")
             return finished
     check_same_checkpoint(folder, saved.plain["run"]["steps"] if saved else None, ranks)
-    with stop_signals() as stop:
+    with stop_signals() as stop, explained_size(model):
         run = _train(job, tables, accelerator, folder, record, saved, stop=stop, ranks=ranks)
         if signum := max(ranks.gather(stop.signum)):  # the signal came after the last poll
             stop.signum = signum
