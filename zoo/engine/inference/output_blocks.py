@@ -14,13 +14,13 @@ from zoo.declare import Text
 from zoo.engine.inference.batched_inference import Outputs, in_batches_that_fit, run_all, run_words
 from zoo.engine.inference.block_sources import BlockSource, BlockSources, PixelBlocks, TextBlocks
 from zoo.engine.inference.inference_options import InferenceOptions, inputs_in_use, prompted
-from zoo.engine.inference.input_sizes import explained_size
 from zoo.engine.inference.window_pooling import pool_windows
 from zoo.engine.loading.loader import default_workers
 from zoo.engine.loading.sources import as_trained
 from zoo.engine.loading.start_method import usable_workers
 from zoo.engine.loading.stream import Function
 from zoo.engine.runtime.device import choose_device, choose_precision, placed
+from zoo.engine.runtime.input_sizes import explained_size
 from zoo.engine.runtime.progress import Progress
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task

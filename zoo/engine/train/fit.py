@@ -15,7 +15,6 @@ from zoo.engine.distributed.rank_consistency import check_same_checkpoint, check
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.distributed.sharding import check_shardable, trained_model
-from zoo.engine.inference.input_sizes import explained_size
 from zoo.engine.loading.class_counts import monitor_of
 from zoo.engine.loading.sources import check_tables, inputs_in_use, summary, table_digest
 from zoo.engine.loading.start_method import refuse_second_run
@@ -37,6 +36,7 @@ from zoo.engine.rundir.run_folder import (
     write_run,
 )
 from zoo.engine.runtime.device import make_accelerator
+from zoo.engine.runtime.input_sizes import explained_size
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals, too_late
 from zoo.engine.train.finalize import kept_before_tuning
