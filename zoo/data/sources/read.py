@@ -226,7 +226,8 @@ def _read_memory(source: Any, options: ReadOptions) -> Raw:
     if isinstance(source, (np.ndarray, _class("torch", "Tensor"))):
         return memory.read_arrays(source, None, "the array", reads=reads, channels=options.channels)
     if not _is_dataset(source):
-        raise DataError(f"data of type {type(source).__name__} cannot be read; give {_KINDS}")
+        table = "; pandas.DataFrame(data) makes a table of columns" if isinstance(source, Mapping) else ""
+        raise DataError(f"data of type {type(source).__name__} cannot be read; give {_KINDS}{table}")
     return read_torch(source, options)
 
 
