@@ -69,7 +69,7 @@ def read_frame(
     try:
         chosen = find_columns(names, options, source, cells)
     except DataError as error:
-        if frame.index.dtype.kind not in "OTU" or type(frame.index).__name__ != "Index":
+        if not len(frame) or frame.index.dtype.kind not in "OTU" or type(frame.index).__name__ != "Index":
             raise
         raise DataError(f"{error}; the index has text such as {str(frame.index[0])!r}: frame.reset_index() makes it a column") from error
     if not len(frame):
