@@ -49,9 +49,17 @@ def test_tied_tensors_are_written_each_and_what_is_no_tensor_is_told(tmp_path: P
     assert torch.equal(found["turned"], shared.t())
 
 
+def test_the_remedy_for_a_checkpoint_in_a_checkpoint_is_enough(tmp_path: Path, net: nn.Module) -> None:
+    torch.save({"checkpoint": {"model": net.state_dict()}, "model": {"net": net.state_dict(), "lr": {"now": 1}}}, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match=r"--key checkpoint\.model --out FILE \(or model\.net\)"):
+        convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
+    for number, key in enumerate(("checkpoint.model", "model.net")):
+        assert convert(tmp_path / "x.pt", tmp_path / f"{number}.safetensors", key=key).tensors == len(net.state_dict())
+
+
 def test_an_entry_is_taken_by_its_name_and_offered_where_it_is_needed(tmp_path: Path, net: nn.Module) -> None:
     torch.save({"student": {"ema": net.state_dict()}, "args": [1]}, tmp_path / "x.pt")
-    with pytest.raises(WeightsError, match="--key student"):
+    with pytest.raises(WeightsError, match=r"--key student\.ema --out"):
         convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
     with pytest.raises(WeightsError, match="did you mean 'student'"):
         convert(tmp_path / "x.pt", tmp_path / "x.safetensors", key="studnt.ema")

@@ -117,6 +117,22 @@ class CorruptInputError(ZooError, OSError):
     """A sample that cannot be decoded."""
 
 
+class OwnPartError(OptionError, DataError):
+    """A function or an object of the user's own (``on_epoch``, a metric, a loss, an augmentation, a tracker) that raises.
+
+    Attributes:
+        epoch: Epoch of a run that it was called for, counted from 1; None where it is the one that is running.
+    """
+
+    exit_code = 1
+    epoch: int | None = None
+
+    @classmethod
+    def of(cls, part: str, error: Exception, note: str = "") -> OwnPartError:
+        """Return the error of a part, such as ``on_epoch (stop)``, that raised another one."""
+        return cls(f"{part} failed with {type(error).__name__}: {error}{note}")
+
+
 class OutputExistsError(ZooError, FileExistsError):
     """An output that exists and would be overwritten."""
 

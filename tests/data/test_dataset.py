@@ -20,9 +20,9 @@ from tests.data.make import folder, image
 from zoo.data.dataset import Samples
 from zoo.data.images.augment import Augment
 from zoo.data.images.transforms import eval_transform, train_transform
-from zoo.data.open import open_data
+from zoo.data.open import open_data, open_train_valid
 from zoo.data.table import Table
-from zoo.data.unreadable import drop_corrupt
+from zoo.data.unreadable import allowed, drop_corrupt
 from zoo.declare import Image
 from zoo.engine.loading.workers import init_worker
 from zoo.errors import CorruptInputError, DataError, OptionError
@@ -136,7 +136,7 @@ def test_skipping_leaves_out_exactly_the_corrupt_ones_and_says_so_once(pets: Pat
     (pets / "cat/0.png").write_bytes((pets / "cat/0.png").read_bytes()[:-40])
     table = open_data(pets)
     for _ in range(2):
-        samples = Samples(drop_corrupt(table, 0.2), eval_transform(INPUTS))
+        samples = Samples(drop_corrupt(table, max_corrupt=0.2)[0], eval_transform(INPUTS))
         assert [Path(path).parts[-2:] for path in table.inputs if path not in samples.table.inputs] == [("cat", "0.png"), ("dog", "2.png")]
         assert len(epoch(loader(samples, 0))) == 8
     assert caplog.text.count("2 samples of 10 (20.0%) cannot be decoded and are left out") == 2
@@ -146,29 +146,76 @@ def test_skipping_leaves_out_exactly_the_corrupt_ones_and_says_so_once(pets: Pat
 def test_too_many_corrupt_files_stop_with_all_of_them_counted(pets: Path) -> None:
     for index in range(5):
         (pets / f"dog/{index}.png").write_text("not an image")
-    with pytest.raises(DataError, match=r"(?s)5 samples of 10 \(50.0%\).*more than max_corrupt=0.01.*dog/3\.png.*… and 1 more"):
+    with pytest.raises(DataError, match=r"(?s)5 samples of 10 \(50.0%\).*more than the default allows .1.*dog/3\.png.*… and 1 more"):
         drop_corrupt(open_data(pets))
     with pytest.raises(DataError, match="nothing is left of 'dog'"):
-        drop_corrupt(open_data(pets), 0.5)
+        drop_corrupt(open_data(pets), max_corrupt=0.5)
+
+
+@pytest.mark.parametrize(
+    ("bad", "samples", "skipped"),
+    [
+        (1, 1, True),
+        (1, 10, True),
+        (2, 10, False),
+        (1, 49, True),
+        (3, 49, True),
+        (5, 49, False),
+        (24, 49, False),
+        (5, 100, True),
+        (6, 100, False),
+        (5, 10, False),
+        (10, 1000, True),
+        (11, 1000, False),
+    ],
+)
+def test_in_small_sets_a_few_corrupt_samples_are_skipped_by_default(bad: int, samples: int, skipped: bool) -> None:
+    assert (bad <= allowed(samples)) == skipped
+
+
+def test_a_share_is_exact_and_the_remedy_of_the_message_is_enough() -> None:
+    assert [allowed(49, 0.01), allowed(100, 0.29), allowed(10, 0.0), allowed(10, 1.0)] == [0, 29, 0, 10]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_corrupt_file_of_ten_is_skipped_on_either_side_of_a_hold_out(seed: int, pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (pets / "dog/2.png").write_text("not an image")
+    train, valid = drop_corrupt(*open_train_valid(pets, seed=seed))
+    assert len(train) + len(valid or ()) == 9
+    assert "are left out" in caplog.text
+    assert "dog/2.png" in caplog.text
+    (pets / "cat/0.png").write_text("not an image")
+    with pytest.raises(DataError, match=r"2 samples of 10 \(20.0%\).*the default allows"):
+        drop_corrupt(*open_train_valid(pets, seed=seed))
+
+
+def test_given_validation_data_are_counted_apart(pets: Path, tmp_path: Path) -> None:
+    for index in range(5):
+        (pets / f"dog/{index}.png").write_text("not an image")
+    large = open_data(([image(index) for index in range(1000)], [0, 1] * 500))
+    with pytest.raises(DataError, match=r"5 samples of 10 \(50.0%\)"):
+        drop_corrupt(large, open_data(pets))
 
 
 def test_rows_that_are_not_files_can_be_corrupt_too() -> None:
     tensors = Table([torch.zeros(3, 8, 8), torch.full((3, 8, 8), float("inf"))], None)
-    assert len(drop_corrupt(tensors, 0.5)) == 1
+    assert len(drop_corrupt(tensors)[0]) == 1
     with pytest.raises(DataError, match="row 1 has values that are not finite"):
-        drop_corrupt(tensors)
+        drop_corrupt(tensors, max_corrupt=0.4)
+    with pytest.raises(DataError, match="nothing is left"):
+        drop_corrupt(tensors.select([1]))
 
 
 def test_the_share_that_may_be_corrupt_is_checked(pets: Path) -> None:
     with pytest.raises(OptionError, match="max_corrupt is 5"):
-        drop_corrupt(open_data(pets), 5)
+        drop_corrupt(open_data(pets), max_corrupt=5)
 
 
 WORKERS = """
     import sys, time
     from torch.utils.data import DataLoader
     from zoo.data.dataset import Samples
-    from zoo.data.open import open_data
+    from zoo.data.open import open_data, open_train_valid
     from zoo.data.images.transforms import eval_transform
     from zoo.engine.loading.workers import starting_workers, init_worker
     from zoo.declare import Image

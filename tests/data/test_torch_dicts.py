@@ -263,7 +263,7 @@ def test_items_that_are_none_or_raise_are_skipped_and_counted(
     assert "are left out" in caplog.text
     assert "item 5 of the dataset Holes" in caplog.text
     assert run.history
-    with pytest.raises(DataError, match=r"more than max_corrupt=0\.01"):
+    with pytest.raises(DataError, match=r"more than the default allows .2."):
         model(2).fit(holes, valid=False, out=tmp_path / "two", **options)
 
 

@@ -35,6 +35,7 @@ def pass_settings(options: argparse.Namespace) -> dict[str, Any]:
         "overflow": options.overflow,
         "image_size": options.image_size,
         "prompt_name": getattr(options, "prompt_name", None),
+        "split": getattr(options, "split", None),
     }
     return {name: value for name, value in given.items() if value is not None}
 
@@ -52,7 +53,7 @@ def labelled_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of a pass over labelled data that were given."""
     from zoo.cli import settings
 
-    given = pass_settings(options) | {name: getattr(options, name) for name in ("split", "uncertain")}
+    given = pass_settings(options) | {"uncertain": options.uncertain}
     given |= {"columns": settings.columns(options.columns) or None, "drop_other_classes": options.drop_other_classes or None}
     given |= {"label_columns": settings.names(options.label_columns, "--label-columns")}
     return {name: value for name, value in given.items() if value is not None and (name, value) != ("on_error", "stop")}

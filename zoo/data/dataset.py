@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from zoo.data.images.transforms import Transform
 from zoo.data.table import Table
-from zoo.errors import CorruptInputError, DataError, ZooError, examples
+from zoo.errors import CorruptInputError, DataError, OwnPartError, ZooError, examples
 
 Sample: TypeAlias = "tuple[torch.Tensor, Any, int]"
 ModelInputs: TypeAlias = "torch.Tensor | Mapping[str, torch.Tensor]"
@@ -155,10 +155,16 @@ class WorkerDataError(_FromWorker, DataError):
     """A sample that a loader worker could not use."""
 
 
+class WorkerOwnPartError(_FromWorker, OwnPartError):
+    """A function of the user's own that raised in a loader worker."""
+
+
 def _of_sample(error: Exception, where: str) -> ZooError:
     """Return an error that names the sample; in a worker, one whose message reaches the main process unchanged."""
     if "CUDA in forked subprocess" in str(error):  # torch raises a plain RuntimeError
         error = DataError(_FORKED)
+    if isinstance(error, OwnPartError):
+        return (OwnPartError if get_worker_info() is None else WorkerOwnPartError)(f"{where}: {error}")
     unusable = isinstance(error, ZooError) and not isinstance(error, CorruptInputError)
     message = f"{where}: {error}" if isinstance(error, ZooError) else f"{where} cannot be read: {type(error).__name__}: {error}"
     if get_worker_info() is None:

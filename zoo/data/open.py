@@ -15,6 +15,7 @@ from zoo.data.duplicates import equal_samples
 from zoo.data.leaks import check_leak
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.several import read_labelled
+from zoo.data.sources.array_files import in_memory
 from zoo.data.sources.cells import is_unlabelled
 from zoo.data.split import check_trainable, choose_rows, hold_out
 from zoo.data.table import Table, rows_of_split, split_word
@@ -45,6 +46,7 @@ def open_data(
     channels: int = 3,
     keep_unreadable: bool = False,
     skip_broken: bool = False,
+    default_split: str | None = None,
 ) -> Table:
     """Open any source as one table without decoding it.
 
@@ -52,6 +54,7 @@ def open_data(
         source: An image folder (class subfolders, or train/ val/ test/ with class subfolders, or images alone); a CSV,
             TSV or Parquet file (``file_name``, ``label``, optional ``split`` and ``group``; paths relative to the file);
             a DataFrame; a ``datasets.Dataset`` or ``DatasetDict``; a torch ``Dataset`` of ``(input, target)``;
+            an .npz file of arrays (``train_images``, ``train_labels``, …, or ``x`` and ``y``);
             ``(X, y)`` with X uint8 or float in [0, 1] of shape ``(samples, height, width[, channels])``; an image file;
             a list of paths, PIL images, arrays or tensors; a ``Table``. Of several tasks also a source for each, by the name of its
             task, and ``(X, {task: y})``. Texts: a CSV, TSV or Parquet file, DataFrame or
@@ -71,6 +74,7 @@ def open_data(
         channels: Channels of the images that the model takes.
         keep_unreadable: Keep the rows of files that do not exist, of empty cells, and of texts that are none; see ``Unreadable``.
         skip_broken: Keep the rows of items that a torch dataset cannot give, to be left out by ``zoo.data.unreadable.drop_corrupt``.
+        default_split: Where ``split`` is None, the split that is read of one .npz file with several, if it has it.
 
     Returns:
         The table.
@@ -85,6 +89,9 @@ def open_data(
     raw = read_labelled(source, options, kind)
     if drop_other_classes and raw.labels is not None:
         raw = keep_classes(raw, classes, kind)
+    if split is None and default_split is not None and raw.bundle and default_split in map(split_word, raw.splits or ()):
+        split = default_split
+        log.info("%s: its part %r is read; split= (--split) names another", raw.source, split)
     if split is not None:
         raw = raw.select(rows_of_split(raw.splits, split, raw.source))
     table = _table(raw, kind, classes, reads, uncertain)
@@ -252,7 +259,7 @@ def _held_out(table: Table, seed: int) -> tuple[Table, Table]:
     how = "by group" if table.groups is not None else "stratified by class" if table.classes else "at random"
     line = "%s: no validation data given; %d of %d samples (%.0f %%) held out %s, seed %d"
     log.info(line, table.source, len(valid), len(table), 100 * len(valid) / len(table), how, seed)
-    return _without_splits(train, valid)
+    return _without_splits(train, replace(valid, held_out=True))
 
 
 def _without_splits(train: Table, valid: Table) -> tuple[Table, Table]:
@@ -278,4 +285,5 @@ def _table(raw: Raw, task: Task, classes: Sequence[str] | None, reads: str, unce
     groups = None if raw.groups is None else tuple(raw.groups)
     splits = None if raw.splits is None else tuple(raw.splits)
     parts = task.parts(names) if isinstance(task, SeveralTasks) and targets is not None else ()
-    return Table(raw.inputs, targets, classes=names, groups=groups, splits=splits, source=raw.source, reads=reads, parts=parts)
+    inputs = in_memory(raw.inputs)
+    return Table(inputs, targets, classes=names, groups=groups, splits=splits, source=raw.source, reads=reads, parts=parts)

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from zoo.data.table import Array, joined_groups, pick
 from zoo.errors import OptionError
 
@@ -114,6 +116,7 @@ class Raw:
         groups: Group id per input, or None.
         splits: Split per input, or None.
         source: For messages.
+        bundle: Whether it is one file with the parts of a data set, of which evaluation and prediction read the test part.
     """
 
     inputs: Sequence[Any]
@@ -122,6 +125,7 @@ class Raw:
     groups: Sequence[str] | None = None
     splits: Sequence[str] | None = None
     source: str = "the data"
+    bundle: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -130,7 +134,7 @@ class Raw:
         """Return the rows with these indices."""
         return replace(
             self,
-            inputs=pick(self.inputs, rows),
+            inputs=self.inputs.take(rows) if isinstance(self.inputs, Chain) else pick(self.inputs, rows),
             labels=None if self.labels is None else [self.labels[int(row)] for row in rows],
             groups=None if self.groups is None else [self.groups[int(row)] for row in rows],
             splits=None if self.splits is None else [self.splits[int(row)] for row in rows],
@@ -157,6 +161,16 @@ class Chain(Sequence[Any]):
             return [self[i] for i in position]
         part = bisect.bisect_right(self.ends, position)
         return self.parts[part][position - (self.ends[part - 1] if part else 0)]
+
+    def take(self, rows: Sequence[int] | Array) -> Sequence[Any]:
+        """Return the rows with these indices; those of one part are taken from it, and all of them in order are the part itself."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        parts = np.searchsorted(self.ends, chosen, side="right")
+        if not len(chosen) or (parts != parts[0]).any():
+            return pick(self, chosen)
+        part = self.parts[int(parts[0])]
+        own = chosen - (self.ends[int(parts[0])] - len(part))
+        return part if np.array_equal(own, np.arange(len(part))) else pick(part, own)
 
 
 def join(parts: Sequence[Raw], source: str) -> Raw:

@@ -136,6 +136,7 @@ class Table:
         origin: The table whose frozen features these rows share, see ``shared_origin``; None for a table of its own.
         leak: Of validation data what they share with the training data, see ``zoo.data.leaks``; None for nothing.
         parts: The columns of each of several tasks; empty for one task.
+        held_out: Of validation data whether zoo held them out of the training data.
     """
 
     inputs: Sequence[Any]
@@ -149,6 +150,7 @@ class Table:
     origin: Origin | None = None
     leak: Mapping[str, Any] | None = None
     parts: tuple[Part, ...] = ()
+    held_out: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,19 +23,61 @@ from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, coun
 log = logging.getLogger("zoo")
 
 
-def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: WindowLevel | None = None, *, channels: int = 0) -> Table:
+def drop_corrupt(
+    table: Table,
+    valid: Table | None = None,
+    *,
+    max_corrupt: float | None = None,
+    window: WindowLevel | None = None,
+    channels: int = 0,
+) -> tuple[Table, Table | None]:
     """Try to decode all rows and return those that can be; the others are logged once.
 
-    Called once, before training, so that every epoch, rank and resumed run has the same samples.
+    Called once, before training, so that every epoch, rank and resumed run has the same samples. Validation data that were held out
+    of the training data are counted together with them, so that the seed of the split does not decide; others count alone.
+
+    Args:
+        table: The training data.
+        valid: The validation data.
+        max_corrupt: Share of the samples that may be left out, in [0, 1]; None for a hundredth, and in small sets more: see ``allowed``.
+        window: Window of CT values.
+        channels: Channels of the images that the model takes; 0 for any.
 
     Raises:
-        DataError: If more than the share ``max_corrupt`` cannot be decoded, or a class would lose its last sample.
+        DataError: If more than the share cannot be decoded, a class would lose its last training sample, or nothing would be left.
         OptionError: If ``max_corrupt`` is outside [0, 1].
     """
-    if not 0 <= max_corrupt <= 1:
+    if max_corrupt is not None and not 0 <= max_corrupt <= 1:
         raise OptionError(f"max_corrupt is {max_corrupt}; it is a share of the samples, in [0, 1]")
+    causes = [_causes(one, window, channels) for one in (table, valid) if one is not None]
+    if valid is None:
+        _check_share([table], causes, max_corrupt)
+        return _without(table, causes[0]), None
+    if valid.held_out:
+        _check_share([table, valid], causes, max_corrupt)
+    else:
+        _check_share([table], causes[:1], max_corrupt)
+        _check_share([valid], causes[1:], max_corrupt)
+    return _without(table, causes[0]), _without(valid, causes[1])
+
+
+def allowed(samples: int, max_corrupt: float | None = None) -> int:
+    """Return how many of a number of samples may be left out.
+
+    Args:
+        samples: Their number.
+        max_corrupt: The share, in [0, 1]. None allows a hundredth, at least one sample, and up to five as long as they are no more
+            than a tenth: 1 of 10, 4 of 49, 5 of 100, 10 of 1,000.
+    """
+    if max_corrupt is not None:
+        return math.floor(max_corrupt * samples + 1e-9)  # 0.29 * 100 is below 29
+    return max(samples // 100, min(5, max(1, samples // 10)))
+
+
+def _causes(table: Table, window: WindowLevel | None, channels: int) -> dict[int, str]:
+    """Return why rows cannot be decoded, by row."""
     if table.reads not in PIXELS:
-        return table
+        return {}
     rows = range(len(table))
     if isinstance(table.inputs, list):
         # Decoders release the interpreter lock; datasets of the user's own may not be safe in threads.
@@ -47,21 +89,40 @@ def drop_corrupt(table: Table, max_corrupt: float = 0.01, window: WindowLevel | 
                 raise
     else:
         causes = [_cause(table, row, window, channels) for row in rows]
-    bad = [row for row, cause in enumerate(causes) if cause]
-    if not bad:
+    return {row: cause for row, cause in enumerate(causes) if cause}
+
+
+def _check_share(tables: Sequence[Table], causes: Sequence[Mapping[int, str]], max_corrupt: float | None) -> None:
+    """Check that no more rows of some tables are bad than may be left out."""
+    bad, samples = sum(map(len, causes)), sum(map(len, tables))
+    if bad > allowed(samples, max_corrupt):
+        faults = _shown([cause for found in causes for cause in found.values()])
+        limit = f"max_corrupt={max_corrupt:g}" if max_corrupt is not None else f"the default allows ({allowed(samples)})"
+        remedy = f"Remove them, or set max_corrupt, here to {math.ceil(100 * bad / samples) / 100:g} or more."
+        raise DataError(fault_list(f"{tables[0].source}: {_share(bad, samples)}, more than {limit}", faults, remedy))
+
+
+def _without(table: Table, causes: Mapping[int, str]) -> Table:
+    """Return the rows that can be decoded, and log the others."""
+    if not causes:
         return table
-    faults = [causes[row] for row in bad[:4]] + ([f"… and {len(bad) - 4} more"] if len(bad) > 4 else [])
-    share = f"{count(len(bad), 'sample')} of {len(table)} ({len(bad) / len(table):.1%}) cannot be decoded"
-    if len(bad) > max_corrupt * len(table):
-        remedy = f"Remove them, or raise max_corrupt, here to {math.ceil(100 * len(bad) / len(table)) / 100:g}."
-        raise DataError(fault_list(f"{table.source}: {share}, more than max_corrupt={max_corrupt:g}", faults, remedy))
-    good = table.select(np.setdiff1d(np.arange(len(table)), bad))
+    faults, share = _shown(list(causes.values())), _share(len(causes), len(table))
+    good = table.select(np.setdiff1d(np.arange(len(table)), list(causes)))
     before, after = table.counts(), good.counts()
     lost = [repr(name) for name, number in before.items() if number and not after[name]]
-    if lost:
-        raise DataError(fault_list(f"{table.source}: {share}; nothing is left of {', '.join(lost)}", faults))
+    if (lost and not table.held_out) or not len(good):
+        of = f" of {', '.join(lost)}" if len(good) else ""
+        raise DataError(fault_list(f"{table.source}: {share}; nothing is left{of}", faults))
     log.warning(fault_list(f"{table.source}: {share} and are left out", faults))
     return good
+
+
+def _share(bad: int, samples: int) -> str:
+    return f"{count(bad, 'sample')} of {samples} ({bad / samples:.1%}) cannot be decoded"
+
+
+def _shown(causes: Sequence[str]) -> list[str]:
+    return [*causes[:4], *([f"… and {len(causes) - 4} more"] if len(causes) > 4 else [])]
 
 
 def _cause(table: Table, row: int, window: WindowLevel | None, channels: int) -> str:

@@ -250,6 +250,8 @@ def with_options(spec: BackboneSpec, options: Mapping[str, Any]) -> BackboneSpec
         return spec
     _check_build_options(spec, options)
     inputs = spec.inputs
+    if isinstance(inputs, Image | Volume) and (options.get("img_size") == 0 or options.get("img_size") is False):
+        raise OptionError(f"img_size is {options['img_size']!r}; give the side in {'pixels' if isinstance(inputs, Image) else 'voxels'}")
     if isinstance(inputs, Image) and options.get("img_size"):
         inputs = replace(inputs, size=options["img_size"])
     if isinstance(inputs, Volume):

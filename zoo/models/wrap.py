@@ -21,6 +21,8 @@ Layers = Mapping[str, str | Sequence[str]]
 # Names of the final layer in timm, torchvision and transformers.
 CLASSIFIERS = ("fc", "classifier", "head", "heads", "logits", "score", "last_linear")
 
+OWN_NETWORK = "zoo.models.wrap:own_network"  # builder of wrapped networks
+
 
 def wrap(
     module: nn.Module,
@@ -63,7 +65,7 @@ def wrap(
     _warn_of_classifier(module, features, called)
     spec = BackboneSpec(
         name=OWN_PREFIX + called,
-        build="zoo.models.wrap:own_network",
+        build=OWN_NETWORK,
         layers=dict(layers) if layers is not None else child_groups(module),
         inputs=declared,
         features=features,

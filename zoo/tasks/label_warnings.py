@@ -31,6 +31,8 @@ def warn_of_labels(table: Table, *, found: bool) -> None:
     _warn_of_one_word(table)
     _warn_of_lists(table)
     _warn_of_one_sided(table)
+    if found:
+        _warn_of_joined(table)
     if found and (alike := looks_alike(table.classes)):
         pairs = [" and ".join(map(repr, names)) for names in alike]
         line = "%s: classes that differ in case, blanks or zeros only are classes of their own: %s; if they are one, write them alike"
@@ -81,6 +83,19 @@ def _warn_of_lists(table: Table) -> None:
                 "%s: %s of classes are taken as classes of their own: %s; if a sample has several labels, take task='multi-label' (--task)"
             )
             log.warning(line, table.source, count(len(lists), "list"), examples([*map(repr, lists)]))
+            return
+
+
+def _warn_of_joined(table: Table) -> None:
+    """Warn of labels of a multi-label table that are others joined by a mark that is not read as a separator, such as ``cat/dog``."""
+    if table.targets is None or table.targets.ndim != 2:
+        return
+    known = {*table.classes}
+    for mark in "/+&\n\t ":
+        parts = {name: {part.strip() for part in name.split(mark)} for name in table.classes if mark in name}
+        if joined := [repr(name) for name, each in parts.items() if len(each) > 1 and (each <= known or (mark != " " and each & known))]:
+            line = "%s: %s of classes that are others joined by %r: %s; several labels of a sample are separated by '|', ';' or ','"
+            log.warning(line, table.source, count(len(joined), "name"), mark, examples(joined))
             return
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -192,9 +193,8 @@ def encode_single(
         if isinstance(label, list | tuple | set | frozenset | Mapping) or (isinstance(label, float) and not label.is_integer())
     ]
     if odd:
-        raise DataError(
-            f"{source}: {count(len(odd), 'label')} such as {odd[0]!r} cannot be one class name; {_remedy_of_lists(labels, odd[0])}"
-        )
+        wrong = f"{count(len(odd), 'label')} such as {reprlib.repr(odd[0])}"
+        raise DataError(f"{source}: {wrong} cannot be one class name; {_remedy_of_lists(labels, odd[0])}")
     names = [name_of(label) for label in labels]
     known = check_classes(classes) if classes is not None else class_order(set(names))
     if classes is not None and are_indices(labels, known):

@@ -254,3 +254,23 @@ def test_the_declared_input_follows_the_options_and_impossible_sizes_are_refused
 def test_the_table_of_the_page_is_up_to_date() -> None:
     script = Path(__file__).parents[3] / "scripts" / "make_plugin_pages.py"
     assert subprocess.run([sys.executable, script, "--check", "medical"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "works"),
+    [
+        ("monai/densenet121-3d", 28, 32),
+        ("monai/swinunetr-24", 28, 32),
+        ("monai/swinunetr-24", (96, 100, 8), (96, 96, 32)),
+        ("monai/vit-small-3d", 28, 32),
+    ],
+)
+def test_a_size_that_a_network_cannot_read_is_refused_with_one_that_works(name: str, size: Any, works: Any) -> None:
+    with pytest.raises(zoo.OptionError) as caught:
+        zoo.get(name, weights=False, img_size=size).build()
+    assert f"img_size={works} works" in str(caught.value)
+
+
+def test_a_size_of_nothing_is_refused_and_not_taken_for_the_usual_one() -> None:
+    with pytest.raises(zoo.OptionError, match="img_size is 0; give the side in voxels"):
+        zoo.get("monai/resnet10-3d", weights=False, img_size=0)

@@ -140,9 +140,7 @@ def swin3d(
     Raises:
         zoo.OptionError: If a side is not a multiple of 32.
     """
-    odd = [side for side in _sides(img_size) if side % SWIN_STEP]
-    if odd:
-        raise zoo.OptionError(f"swinunetr-{feature_size} takes sides that are multiples of {SWIN_STEP} voxels; img_size has {odd}")
+    _multiples(img_size, SWIN_STEP, f"swinunetr-{feature_size} takes sides that are multiples of {SWIN_STEP} voxels")
     return SwinFeatures(
         in_chans=in_chans,
         embed_dim=feature_size,
@@ -181,9 +179,7 @@ def vit3d(
         zoo.OptionError: If a side is not a multiple of ``patch_size``.
     """
     sides = _sides(img_size) or (96, 96, 96)
-    odd = [side for side in sides if side % patch_size]
-    if odd:
-        raise zoo.OptionError(f"this ViT takes sides that are multiples of patch_size={patch_size} voxels; img_size has {odd}")
+    _multiples(sides, patch_size, f"this ViT takes sides that are multiples of patch_size={patch_size} voxels")
     return ViTFeatures(
         in_channels=in_chans,
         img_size=sides,
@@ -203,6 +199,15 @@ def _sides(size: Size) -> tuple[int, ...]:
 
 
 def _at_least(size: Size, least: int, name: str) -> None:
-    small = [side for side in _sides(size) if side < least]
-    if small:
-        raise zoo.OptionError(f"{name} takes sides of at least {least} voxels; img_size has {small}")
+    _check_sides(size, tuple(max(side, least) for side in _sides(size)), f"{name} takes sides of at least {least} voxels")
+
+
+def _multiples(size: Size, step: int, rule: str) -> None:
+    _check_sides(size, tuple(max(1, round(side / step)) * step for side in _sides(size)), rule)
+
+
+def _check_sides(size: Size, nearest: tuple[int, ...], rule: str) -> None:
+    """Raise if a size is not the nearest one that works."""
+    if _sides(size) != nearest:
+        shown = nearest[0] if len(set(nearest)) == 1 else nearest
+        raise zoo.OptionError(f"{rule}; img_size is {size}, and img_size={shown} works")

@@ -58,6 +58,7 @@ def _to_file(command: argparse.ArgumentParser) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace an existing file, once the new one is whole")
     command.add_argument("--resume", action="store_true", help="go on with a run into --out that was cut off")
     command.add_argument("--num-processes", type=int, metavar="N", help=PROCESSES)
+    command.add_argument("--split", help="only this split of the data")
     pass_options(command)
 
 

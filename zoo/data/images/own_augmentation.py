@@ -14,7 +14,7 @@ from zoo.data.images.bands import PICTURE_CHANNELS, read_bands
 from zoo.data.images.decode import decode
 from zoo.data.images.transforms import EvalTransform, Normalise, check_tensor
 from zoo.declare import Image
-from zoo.errors import DataError
+from zoo.errors import DataError, OwnPartError
 from zoo.util.seeded_generators import seeded_generators
 
 _ALBUMENTATIONS = ("albumentations", "albumentationsx")
@@ -47,7 +47,7 @@ class OwnAugmentation:
                 raise
             except Exception as error:
                 name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
-                raise DataError(f"the augmentation {name} failed with {type(error).__name__}: {error}") from error
+                raise OwnPartError.of(f"the augmentation {name}", error) from error
         if isinstance(changed, torch.Tensor) and changed.is_floating_point():
             x = check_tensor(changed, self.inputs)
             low, high = float(x.min()), float(x.max())

@@ -20,6 +20,10 @@ def refuse_unordered(values: Any, what: str, source: str) -> None:
         if values is not None:
             raise DataError(f"{source}: the {what} are one {type(values).__name__}; give a list with one per sample")
         return
+    if hasattr(values, "toarray") and hasattr(values, "nnz"):
+        raise DataError(f"{source}: the {what} are a sparse matrix; give an array: {'X' if what == 'inputs' else 'y'}.toarray()")
+    if what == "inputs" and isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise DataError(f"{source}: the inputs are an array with masked values, which are not read; fill them: X.filled(0)")
     if isinstance(values, Mapping):
         how = "[y[name] for name in X]" if what == "labels" else "list(X.values())"
         raise DataError(f"{source}: the {what} are a dict, which has no order of samples; give a list, such as {how}")

@@ -17,6 +17,8 @@ from zoo.errors import DataError, count, examples
 log = logging.getLogger("zoo")
 _SUFFIXES = sorted(IMAGE_SUFFIXES, key=len, reverse=True)  # .nii.gz before .gz
 
+_URL = re.compile(r"(?:https?|s3|gs|ftp)://", re.IGNORECASE)
+_FETCH = "download the files, and give root=FOLDER (--root) with the last part of each as its name"
 _DRIVE = re.compile(r"[A-Za-z]:/")  # of an absolute path of Windows
 
 
@@ -59,6 +61,10 @@ def place_files(
     if several:
         raise DataError(f"{source}: several files fit {count(len(several), 'name')} of {len(placed)}: {examples(several)}; name one")
     if missing and not missing_ok:
+        urls = sum(isinstance(item, str) and bool(_URL.match(item)) for item in inputs)
+        if urls:
+            wrong = f"{source}: {count(urls, 'name')} of {len(placed)} {'is a URL' if urls == 1 else 'are URLs'}"
+            raise DataError(f"{wrong}, which are not fetched: {examples(missing)}; {_FETCH}")
         hint = f"; paths are relative to {folder or str(Path.cwd())!r}, and suffixes such as .png and .jpg were tried"
         hint += "" if root is not None else "; root=FOLDER (--root) names another folder"
         do = "does" if len(missing) == 1 else "do"

@@ -60,10 +60,10 @@ def read_arrays(inputs: Any, labels: Any, source: str = "the arrays", *, reads: 
         refuse_swapped(inputs[0], labels[0] if isinstance(labels, Sequence | np.ndarray) else None, source)
     if labels is not None and len(labels) != len(inputs):
         raise DataError(f"{source}: {count(len(inputs), 'input')}, but {count(len(labels), 'label')}; give one label per input")
-    return Raw(inputs, None if labels is None else _listed(labels), source=source)
+    return Raw(inputs, None if labels is None else label_list(labels), source=source)
 
 
-def _listed(labels: Any) -> list[Any]:
+def label_list(labels: Any) -> list[Any]:
     """Return labels as a list; those of a DataFrame of several columns stay with the names of its columns."""
     if hasattr(labels, "columns") and hasattr(labels, "iloc") and len(labels.columns) == 1:
         labels = labels.iloc[:, 0]
@@ -93,6 +93,8 @@ def check_pixels(images: Any, source: str, channels: int = 3) -> None:
     if images.ndim not in (3, 4) or (images.ndim == 4 and shape[-1] not in (1, 3, 4)):
         wanted = "(samples, height, width) or (samples, height, width, 1, 3 or 4 channels)"
         hint = f"; for {shape[-1]} channels build the model with adapt(…, in_chans={shape[-1]})" if images.ndim == 4 else ""
+        if images.ndim == 4 and len(set(shape[1:])) == 1:
+            hint += "; if these are volumes, take a backbone that reads them: zoo list --modality volume"
         raise DataError(f"{source}: shape {shape} is not {wanted}{hint}")
     check_range(images, source)
 
@@ -118,7 +120,7 @@ def read_texts(inputs: Any, labels: Any, options: ReadOptions, source: str = "th
         refuse_mixed(items, source)
     if labels is not None and len(labels) != len(items):
         raise DataError(f"{source}: {count(len(items), 'input')}, but {count(len(labels), 'label')}; give one label per input")
-    return Raw(items, None if labels is None else _listed(labels), source=source)
+    return Raw(items, None if labels is None else label_list(labels), source=source)
 
 
 def read_hub(dataset: Any, options: ReadOptions) -> Raw:

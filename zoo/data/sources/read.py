@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.raw import Indicators, Raw, ReadOptions, TaskLabels, join
-from zoo.data.sources import conll, folders, memory
+from zoo.data.sources import array_files, conll, folders, memory
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.image_files import IMAGE_SUFFIXES
 from zoo.data.sources.locate import place_files
@@ -162,6 +162,10 @@ def _read_path(path: Path, options: ReadOptions) -> Raw:
         return frames.read_table(path, options)
     if options.textual:
         return _read_text_path(path, options)
+    if suffix == ".npz" and path.is_file() and not options.label_columns:
+        raw = array_files.read_array_file(path, options)
+        if raw is not None:
+            return raw
     if (options.columns or options.label_columns) and not path.is_dir():
         raise OptionError(
             f"{options.named} needs a table (CSV, TSV, Parquet), but {str(path)!r} is not one; "
@@ -222,7 +226,8 @@ def _read_memory(source: Any, options: ReadOptions) -> Raw:
     if isinstance(source, (np.ndarray, _class("torch", "Tensor"))):
         return memory.read_arrays(source, None, "the array", reads=reads, channels=options.channels)
     if not _is_dataset(source):
-        raise DataError(f"data of type {type(source).__name__} cannot be read; give {_KINDS}")
+        table = "; pandas.DataFrame(data) makes a table of columns" if isinstance(source, Mapping) else ""
+        raise DataError(f"data of type {type(source).__name__} cannot be read; give {_KINDS}{table}")
     return read_torch(source, options)
 
 

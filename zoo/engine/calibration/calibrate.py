@@ -93,7 +93,7 @@ def calibrate(
     if model.task not in METRICS or task.per_token:
         raise OptionError(f"calibration is for tasks with one answer per sample; the task is {task.name}")
     opening: dict[str, Any] = {"split": split, "columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
-    opening |= {"drop_other_classes": drop_other_classes, "keep_unreadable": chosen.skip}
+    opening |= {"drop_other_classes": drop_other_classes, "keep_unreadable": chosen.skip, "default_split": "valid"}
     table = open_data(
         data, labelled=True, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **opening
     )

@@ -119,7 +119,7 @@ def evaluate(
         quiet=quiet,
     )
     opening: dict[str, Any] = {"split": split, "columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
-    opening |= {"drop_other_classes": drop_other_classes, "keep_unreadable": options.skip}
+    opening |= {"drop_other_classes": drop_other_classes, "keep_unreadable": options.skip, "default_split": "test"}
     with joined(device, TIMEOUT) if share else nullcontext(Ranks()) as ranks:
         with ranks.together():
             table = open_data(

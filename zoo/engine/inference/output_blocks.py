@@ -20,6 +20,7 @@ from zoo.engine.loading.sources import as_trained
 from zoo.engine.loading.start_method import usable_workers
 from zoo.engine.loading.stream import Function
 from zoo.engine.runtime.device import choose_device, choose_precision, placed
+from zoo.engine.runtime.input_sizes import explained_size
 from zoo.engine.runtime.progress import Progress
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
@@ -108,7 +109,8 @@ def run_blocks(
                 long += source.overflow
                 del left[0]
 
-        in_batches_that_fit(run, options.batch_size, halved=lambda: None)
+        with explained_size(model, inputs_in_use(model, table, options)):
+            in_batches_that_fit(run, options.batch_size, halved=lambda: None)
     return long
 
 

@@ -153,7 +153,8 @@ def opened(
     channels = channels_of(model)
     source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality, channels)
     opening: dict[str, Any] = {"task": model.task, "split": split, "columns": columns, "root": root, "channels": channels}
-    table = open_data(source, labelled=False, reads=reads(model), keep_unreadable=options.skip, **opening)
+    opening |= {"reads": reads(model), "keep_unreadable": options.skip, "default_split": "test"}
+    table = open_data(source, labelled=False, **opening)
     inputs_in_use(model, table, options)
     prompted(model, table, options.prompt_name)
     return table

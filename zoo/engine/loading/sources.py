@@ -20,7 +20,7 @@ from zoo.data.sources.image_files import PICTURE_SUFFIXES
 from zoo.data.sources.read import kind_of
 from zoo.data.table import Table, View, flat_targets, spread_rows
 from zoo.data.unreadable import drop_corrupt
-from zoo.declare import OVERFLOWS, Image, Inputs, Text
+from zoo.declare import OVERFLOWS, Image, Inputs, Text, Volume
 from zoo.engine.loading.class_counts import warn_of_rare_classes
 from zoo.engine.options.config import Config
 from zoo.engine.options.option_checks import check_ready_made
@@ -88,8 +88,7 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
     if config.on_corrupt == "skip":
         window = config.window or getattr(model.inputs, "window", None)
         channels = 0 if isinstance(model.inputs, Text) else model.inputs.channels
-        first = drop_corrupt(first, config.max_corrupt, window, channels=channels)
-        second = second and drop_corrupt(second, config.max_corrupt, window, channels=channels)
+        first, second = drop_corrupt(first, second, max_corrupt=config.max_corrupt, window=window, channels=channels)
     if isinstance(model.inputs, Image):
         warn_of_pixels(first, channels_of(model))
     warn_of_rare_classes(find_task(model.task), first, second, config.class_weights)
@@ -143,7 +142,8 @@ def resized(model: TaskModel, inputs: Inputs, size: Any) -> Inputs:
     """
     size = (size, size) if isinstance(size, int) else tuple(size)
     if not isinstance(inputs, Image):
-        raise OptionError(f"image_size is for images; backbone {model.spec.name!r} reads {model.spec.modality}")
+        hint = f"; zoo.get({model.spec.name!r}, img_size={size[0]}) builds it for another size" if isinstance(inputs, Volume) else ""
+        raise OptionError(f"image_size is for images; backbone {model.spec.name!r} reads {model.spec.modality}s{hint}")
     if inputs.fixed_size and size != (inputs.height, inputs.width):
         wanted = size[0] if size[0] == size[1] else size
         raise OptionError(

@@ -279,9 +279,16 @@ class Config(BaseModel):
         Literal["raise", "skip"],
         Option("what to do at a sample that cannot be decoded", section="Data", reads=("image", "volume")),
     ] = "raise"
-    max_corrupt: Annotated[Float, Option('share of the samples that `on_corrupt="skip"` may leave out', section="Data")] = Field(
-        default=0.01, ge=0, le=1
-    )
+    max_corrupt: Annotated[
+        Annotated[Float, Field(ge=0, le=1)] | None,
+        Option(
+            'share of the samples that `on_corrupt="skip"` may leave out; training and validation data count apart, unless the second '
+            "are held out of the first",
+            default="0.01; in small sets one sample, and up to five as long as they are at most a tenth",
+            section="Data",
+            free=True,
+        ),
+    ] = None
 
     @field_validator("image_size", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import OptionError
+from zoo.errors import OptionError, OwnPartError
 from zoo.tasks.several import SeveralTasks
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import USUAL
@@ -148,7 +148,7 @@ def own_metrics(
         undefined: Names that were warned about before; extended in place.
 
     Raises:
-        OptionError: If a function fails or returns no number, with its error.
+        OwnPartError: If a function fails or returns no number, with its error.
     """
     values: dict[str, float] = {}
     for name, function in metrics.items():
@@ -166,7 +166,7 @@ def own_metrics(
         else:
             last = errors[-1]  # for predicted classes, which most functions of scikit-learn take
             hint = " (the targets have NaN where labels are missing)" if targets.dtype.kind == "f" and np.isnan(targets).any() else ""
-            raise OptionError(f"metrics: {name!r} failed with {type(last).__name__}: {last}{hint}") from last
+            raise OwnPartError.of(f"metrics: {name!r}", last, hint) from last
     undefined = set() if undefined is None else undefined
     for name, value in list(values.items()):
         if not math.isfinite(value):

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.engine.options.own_parts import name_of
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.device import random_state, restore_random_state
-from zoo.errors import OptionError, did_you_mean
+from zoo.errors import OptionError, OwnPartError, ZooError, did_you_mean
 
 log = logging.getLogger("zoo")
 
@@ -39,10 +40,22 @@ class EpochReports:
             with self._context.ranks.together():
                 if self._context.ranks.main:
                     log_record(self._trackers, record)
-                    if self._context.own.on_epoch is not None:
-                        self._context.own.on_epoch(dict(record))
+                    self._call_own(record)
         finally:
             restore_random_state(state)
+
+    def _call_own(self, record: dict[str, Any]) -> None:
+        function = self._context.own.on_epoch
+        try:
+            if function is not None:
+                function(dict(record))
+        except Exception as error:
+            # Optuna's TrialPruned is its way to end a trial.
+            if isinstance(error, ZooError) or type(error).__module__.partition(".")[0] == "optuna":
+                raise
+            failed = OwnPartError.of(f"on_epoch ({name_of(function)})", error)
+            failed.epoch = record["epoch"]
+            raise failed from error
 
     def close(self) -> None:
         """Finish the trackers."""
@@ -59,6 +72,7 @@ def open_trackers(wanted: Sequence[Any], folder: Path, config: Mapping[str, Any]
 
     Raises:
         OptionError: If there is no such tracker, or its package is not installed.
+        OwnPartError: If one fails at its start.
     """
     if not wanted:
         return []
@@ -84,8 +98,10 @@ def open_trackers(wanted: Sequence[Any], folder: Path, config: Mapping[str, Any]
             if hasattr(tracker, "start"):
                 tracker.start()
             tracker.store_init_configuration(_plain(config))
-    except BaseException:
+    except BaseException as error:
         close_trackers(found)
+        if isinstance(error, Exception):
+            raise OwnPartError.of(f"log_with: the start of tracker {getattr(tracker, 'name', tracker)!r}", error) from error
         raise
     return found
 

@@ -36,6 +36,7 @@ from zoo.engine.rundir.run_folder import (
     write_run,
 )
 from zoo.engine.runtime.device import make_accelerator
+from zoo.engine.runtime.input_sizes import explained_size
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals, too_late
 from zoo.engine.train.finalize import kept_before_tuning
@@ -186,7 +187,7 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
             told.note(f"the run in {str(folder)!r} is finished, with nothing left to train: this is its result")
             return finished
     check_same_checkpoint(folder, saved.plain["run"]["steps"] if saved else None, ranks)
-    with stop_signals() as stop:
+    with stop_signals() as stop, explained_size(model):
         run = _train(job, tables, accelerator, folder, record, saved, stop=stop, ranks=ranks)
         if signum := max(ranks.gather(stop.signum)):  # the signal came after the last poll
             stop.signum = signum

@@ -26,10 +26,11 @@ from zoo.engine.optim.target_scale import TargetScale, encoded, measure, standar
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import has_solvable_head
 from zoo.engine.options.model_selection import resolve_monitor
-from zoo.engine.options.own_parts import OwnParts, own_metrics
+from zoo.engine.options.own_parts import OwnParts, name_of, own_metrics
 from zoo.engine.rundir.run_context import RunContext
+from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.train.objective import Infer, Objective
-from zoo.errors import DataError, OptionError, count, did_you_mean, examples, fault_list
+from zoo.errors import DataError, OptionError, OwnPartError, ZooError, count, did_you_mean, examples, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.several import SeveralTasks
@@ -247,11 +248,16 @@ class Supervised(Objective):
     def _own_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the values of the user's own loss, one per sample."""
         assert self._own.loss is not None, "there is no own loss"
-        if self._own.masks:
-            known = ~targets.isnan() if targets.is_floating_point() else torch.ones_like(targets, dtype=torch.bool)
-            values = self._own.loss(logits, targets.where(known, 0), mask=known)
-        else:
-            values = self._own.loss(logits, targets)
+        try:
+            if self._own.masks:
+                known = ~targets.isnan() if targets.is_floating_point() else torch.ones_like(targets, dtype=torch.bool)
+                values = self._own.loss(logits, targets.where(known, 0), mask=known)
+            else:
+                values = self._own.loss(logits, targets)
+        except Exception as error:
+            if isinstance(error, ZooError) or is_out_of_memory(error):
+                raise
+            raise OwnPartError.of(f"the loss {name_of(self._own.loss)}", error) from error
         if not isinstance(values, Tensor) or tuple(values.shape) != (len(targets),):
             found = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
             remedy = "give one value per sample, such as reduction='none' and a mean over everything but the first axis"

@@ -39,6 +39,7 @@ from zoo.engine.train.optimizer_step import Stepper
 from zoo.engine.train.run_parts import RunParts
 from zoo.engine.train.train_epoch import EpochRunner
 from zoo.engine.train.train_state import frozen_names, write_stop
+from zoo.errors import OwnPartError
 from zoo.tasks.find import find_task
 
 log = logging.getLogger("zoo")
@@ -92,6 +93,7 @@ class Training:
         """Train to the end of the last phase, from ``saved`` where it is given, and load the values of the best epoch.
 
         Raises:
+            OwnPartError: If a function of the user's raises, with the epoch.
             TrainingError: If a loss or gradient is not finite, or no checkpoint can be written.
             InterruptedRunError: If a signal came.
         """
@@ -117,11 +119,20 @@ class Training:
                 if ranks.main:
                     write_stop(context.folder, signal, self.state)
                 raise ranks.known(interrupted(signal, context.folder, parts.position)) from None
-            except Exception:
+            except Exception as error:
                 self._writer.rescue(self._guard.check)
+                if isinstance(error, OwnPartError):
+                    error.args = (f"{error}; in {self._place(error)}",)
                 raise
             finally:
                 self._reports.close()
+
+    def _place(self, error: OwnPartError) -> str:
+        """Return the epoch that a part of the user's failed in, and how the run goes on."""
+        epochs = self.parts.epochs
+        number = error.epoch or min(self.state.epoch + 1, len(epochs))
+        out = str(self.context.folder)
+        return f"epoch {number} of {len(epochs)}. The run is kept: correct it, and go on with resume=True (--resume) and out={out!r}"
 
     def _finalizer(self) -> Finalizer:
         validate, report = partial(self._validate, None), self._reports.report

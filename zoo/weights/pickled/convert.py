@@ -31,6 +31,7 @@ from zoo.weights.safetensors_header import format_of, is_safetensors
 log = logging.getLogger("zoo")
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "module")
+MAX_LISTED = 64  # entries of a level that are looked into for a message
 MAX_WRAPPERS = 8  # nested wrappers: a checkpoint may contain itself
 MAX_SCANNED = 10_000_000  # bytes to search for names in an error message
 TORCH_FLOOR = (2, 10)  # older versions run code of files in spite of weights_only (CVE-2025-32434 and later)
@@ -206,6 +207,30 @@ def _names(value: Any, source: Path) -> set[str]:
     return {name for name in entry if isinstance(name, str)} if isinstance(entry, Mapping) else set()
 
 
+def _paths(root: Any, source: Path) -> list[str]:
+    """Return the entries of a checkpoint that hold tensors by name, as ``--key`` takes them, those near its top first."""
+    found, level = list[str](), [("", root)]
+    for _ in range(MAX_WRAPPERS + 1):
+        for _, value in level:
+            check_no_overridden_methods(value, source)
+        below = [
+            (f"{path}.{name}" if path else name, inner)
+            for path, value in level
+            if isinstance(value, Mapping)
+            for name, inner in value.items()
+            if isinstance(name, str) and "." not in name and isinstance(inner, Mapping | Record)
+        ]
+        found += [path for path, value in below if _holds_tensors(value, source)]
+        level = below[:MAX_LISTED]
+    return found
+
+
+def _holds_tensors(value: Any, source: Path) -> bool:
+    check_no_overridden_methods(value, source)
+    values = value.values() if isinstance(value, Mapping) else _named_tensors(value, source).values()
+    return any(isinstance(one, Tensor | Stored) for one in values)
+
+
 def _holds_names(value: Any, source: Path) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, Record) and bool(_named_tensors(value, source)))
 
@@ -228,7 +253,7 @@ def _tensors(entry: Mapping[Any, Any], records: Records, source: Path) -> tuple[
     for tensor in tensors.values():
         check_no_overridden_methods(tensor, source)
     if not tensors:
-        inner = [name for name, value in named.items() if _holds_names(value, source)]
+        inner = _paths(records.found, source)
         remedy = f"it has: {examples(skipped) or 'nothing'}"
         if inner:
             remedy = f"name the entry that does, and give the file that it writes: zoo convert {source.name} --key {inner[0]} --out FILE"

@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 
 from zoo.data.label_cells import indicator_columns
 from zoo.data.raw import ReadOptions
+from zoo.data.sources.image_files import IMAGE_SUFFIXES
 from zoo.data.sources.tables.table_files import refuse_equal_names
+from zoo.data.table import SPLIT_WORDS, split_word
 from zoo.errors import DataError, check_options, did_you_mean, examples
 
 log = logging.getLogger("zoo")
@@ -101,13 +103,31 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str, cells:
                 source,
                 found["group"],
             )
+    if found["split"] is None and cells is not None and options.labelled is not False:
+        _warn_of_splits([name for name in names if name not in found.values()], cells, source)
     return {role: name for role, name in found.items() if name is not None and not (role == "label" and options.labelled is False)}
+
+
+def _warn_of_splits(names: Sequence[str], cells: Cells, source: str) -> None:
+    """Warn of a column that is not read and says of each row that it is for training, validation or test."""
+    known = frozenset(SPLIT_WORDS)
+    for name in names:
+        if plain_name(name) == "istrain":
+            line = "%s: column %r is not read; name the splits in a column 'split': train and val"
+            log.warning(line, source, name)
+        if all(isinstance(cell, str) and split_word(cell) in known for cell in cells(name, _LOOKED_AT)):
+            kinds = {split_word(cell) for cell in cells(name, None) if isinstance(cell, str)}
+            if "train" in kinds and len(kinds) > 1:
+                line = "%s: column %r names splits (%s) and is not read; columns={'split': %r} (--columns split=%s) reads it"
+                log.warning(line, source, name, examples(sorted(kinds)), name, name)
 
 
 def _hint_of_absent(absent: Sequence[str], names: Sequence[str], reads: str, cells: Cells | None) -> str:
     """Return what to do about roles without a column."""
     if reads == "file_name" and reads in absent and any(name in names for name in (*USUAL["text"], *USUAL["words"])):
         return "It seems to hold texts, and the model reads files"
+    if any(str(name).lower().endswith(IMAGE_SUFFIXES) for name in names):
+        return "Its first line looks like a row; put a line with the names of the columns above it, such as file_name,label"
     found = indicator_columns({name: cells(name, _LOOKED_AT) for name in names}) if absent == ["label"] and cells else []
     if found:
         columns, flags = examples(list(map(repr, found))), ",".join(found)

@@ -66,7 +66,12 @@ def read_frame(
         return list(frame.iloc[:first, place[name]].tolist())
 
     options, doubt = _with_files(names, cells, options, source, base)
-    chosen = find_columns(names, options, source, cells)
+    try:
+        chosen = find_columns(names, options, source, cells)
+    except DataError as error:
+        if not len(frame) or frame.index.dtype.kind not in "OTU" or type(frame.index).__name__ != "Index":
+            raise
+        raise DataError(f"{error}; the index has text such as {str(frame.index[0])!r}: frame.reset_index() makes it a column") from error
     if not len(frame):
         raise DataError(f"{source} has no rows")
     values = {role: cells(name) for role, name in chosen.items()}
