@@ -3,7 +3,8 @@
 ants/bees: MobileNetV2-1.0 probed at 128 pixels teaches MobileNetV2-0.35 at 96. CIFAR-10: the same teacher, probed on all training
 images at 96 pixels, teaches glyphnet at 32; the student has labels of ``--labelled`` images of each class, and with "unlabelled" the
 other training images without theirs. TREC: all-MiniLM-L6-v2 teaches its own first three layers, with 1,000 questions. Images are not
-augmented, so that the teacher runs once. Every run takes the last epoch; the spread is that of the seeds, which also draw the labelled
+augmented, so that the teacher runs once. With
+"forgetting", MobileNetV2-0.35 learns ants/bees and then half of the 958 amazon photos of office things. Every run takes the last epoch; the spread is that of the seeds, which also draw the labelled
 images.
 
 Run: ZOO_REGISTRY=../shared/data/registry.toml python benchmarks/distillation.py --data ../shared/data
@@ -23,7 +24,7 @@ from typing import Any
 from sets import Samples, few, images, text_model, texts
 
 import zoo
-from zoo.transfer import Distill
+from zoo.transfer import Distill, LearnWithoutForgetting
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -62,6 +63,31 @@ def scores(
                 model.fit(data, False, objective=method(data), seed=seed, out=Path(folder) / "run", quiet=True, **options)
                 found[name].append(model.evaluate(test, quiet=True)["accuracy"])
     return found
+
+
+def forgetting(data: Path, seeds: int, folder: Path) -> None:
+    """Print the accuracy of both tasks after the second was learned, with and without the outputs of the first."""
+    first, first_test = pairs("ants/bees", data)
+    second, _ = pairs("amazon to webcam", data)
+    train, test = tuple_of(second, 0), tuple_of(second, 1)
+    old = taught(STUDENT, first, folder, image_size=96, epochs=5, augment="none")
+    old.save(folder / "old")
+    print(f"\nants/bees before: {old.evaluate(first_test, quiet=True)['accuracy']:.3f}\n")
+    print("| weight of the old outputs | ants/bees after | office things |\n|---|---|---|")
+    for weight in (0.0, 1.0, 4.0):
+        found = []
+        for seed in range(seeds):
+            keep, out = (folder / f"{name}-{weight}-{seed}" for name in ("kept", "run"))
+            model = zoo.get(folder / "old").adapt(10, seed=seed)
+            method = LearnWithoutForgetting(old, weight=weight, keep=keep)
+            model.fit(train, False, objective=method, seed=seed, out=out, quiet=True, image_size=96, epochs=5, augment="none")
+            found.append([zoo.load(keep).evaluate(first_test, quiet=True)["accuracy"], model.evaluate(test, quiet=True)["accuracy"]])
+        told = [f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" for values in zip(*found, strict=True)]
+        print(f"| {weight:g} | {' | '.join(told)} |", flush=True)
+
+
+def tuple_of(samples: Samples, start: int) -> Samples:
+    return samples[0][start::2], samples[1][start::2]
 
 
 def show(title: str, teacher: float, found: Mapping[str, list[float]]) -> None:
@@ -136,7 +162,9 @@ def trec(data: Path, seeds: int, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--sets", nargs="*", default=["ants", "cifar", "trec"], choices=["ants", "cifar", "trec"])
+    parser.add_argument(
+        "--sets", nargs="*", default=["ants", "cifar", "trec", "forgetting"], choices=["ants", "cifar", "trec", "forgetting"]
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--labelled", type=int, default=20)
     options = parser.parse_args()
@@ -147,7 +175,7 @@ def main() -> None:
             if name == "cifar":
                 cifar(options.data, options.seeds, Path(folder), options.labelled)
             else:
-                {"ants": ants, "trec": trec}[name](options.data, options.seeds, Path(folder))
+                {"ants": ants, "trec": trec, "forgetting": forgetting}[name](options.data, options.seeds, Path(folder))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from tests.toy import toy_spec
 from zoo.declare import Features, Image
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
-from zoo.transfer import Distill
+from zoo.transfer import Distill, LearnWithoutForgetting
 
 
 @dataclass(frozen=True)
@@ -52,5 +52,6 @@ UNLABELLED = images(9, seed=4)[0]
 CASES: dict[str, Case] = {
     "distill": Case(lambda: Distill(taught(), unlabelled=UNLABELLED, weight=0.7)),
     "distill-features": Case(lambda: Distill(teacher(), weight=0, features="stage.1:stage.1", attention="stage.0,stage.2:stage.1")),
+    "lwf": Case(lambda: LearnWithoutForgetting(plain(2, labels=("day", "night"), seed=0))),
     "distill-relations": Case(lambda: Distill(taught(), distance_weight=1.0, angle_weight=2.0, unlabelled=UNLABELLED)),
 }

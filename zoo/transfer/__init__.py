@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.transfer.distill import Distill as Distill
+    from zoo.transfer.lwf import LearnWithoutForgetting as LearnWithoutForgetting
     from zoo.transfer.method import Method as Method
 
 _LAZY = {
     "Distill": "zoo.transfer.distill",
+    "LearnWithoutForgetting": "zoo.transfer.lwf",
     "Method": "zoo.transfer.method",
 }
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from zoo.transfer.method import Method
 
 # Name to the method that ``zoo.transfer`` exports. No option of a method may have the name of an option of a run.
-METHODS: Mapping[str, str] = MappingProxyType({"distill": "Distill"})
+METHODS: Mapping[str, str] = MappingProxyType({"distill": "Distill", "lwf": "LearnWithoutForgetting"})
 
 
 def check_name(name: str) -> None:
