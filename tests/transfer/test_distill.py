@@ -460,6 +460,12 @@ def test_the_command_line_and_a_file_make_the_same_run_and_others_do_not_go_on_w
     assert "teacher is missing; give --set teacher=VALUE" in capsys.readouterr().err
 
 
+def test_a_long_list_is_recorded_by_its_digest() -> None:
+    short, long = (Distill("x", unlabelled=[f"{index}.png" for index in range(count)]).describe()["unlabelled"] for count in (3, 99))
+    assert short == ["0.png", "1.png", "2.png"]
+    assert (long["length"], len(long["sha256"])) == (99, 64)
+
+
 def test_a_changed_teacher_does_not_go_on_with_a_run(desk: Path) -> None:
     fit(desk / "run", plain(), Distill("teacher"), "train")
     plain(labels=NAMES, seed=2).save("teacher", overwrite=True)
