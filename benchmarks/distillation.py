@@ -1,7 +1,7 @@
 """A small student with and without a teacher, and the teacher itself, on real images and texts. Prints a Markdown table.
 
 ants/bees: MobileNetV2-1.0 probed at 128 pixels teaches MobileNetV2-0.35 at 96. CIFAR-10: the same teacher, probed on all training
-images at 96 pixels, teaches glyphnet at 32 by a file of its predictions; the student has labels of ``--labelled`` images of each class,
+images at 64 pixels, teaches glyphnet at 32 by a file of its predictions; the student has labels of ``--labelled`` images of each class,
 and with "unlabelled" the other training images without theirs. TREC: all-MiniLM-L6-v2 teaches its own first three layers, with 1,000
 questions. Forgetting: MobileNetV2-0.35 learns ants/bees, and then half of the amazon photos of office things. Images are not augmented,
 so that the teacher runs once. Every run takes the last epoch; the spread is that of the seeds, which also draw the labelled images.
@@ -121,7 +121,7 @@ def ants(data: Path, seeds: int, folder: Path) -> None:
 
 def cifar(data: Path, seeds: int, folder: Path, labelled: int) -> None:
     train, test = pairs("CIFAR-10", data)
-    teacher = taught(TEACHER, train, folder, recipe="linear-probe", image_size=96)
+    teacher = taught(TEACHER, train, folder, recipe="linear-probe", image_size=64)
     file = teacher.predict_to_file(train[0], folder / "teacher.csv", quiet=True).path
     methods: dict[str, Callable[[Samples], Any]] = {
         "alone": lambda _: None,
