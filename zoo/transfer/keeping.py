@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,29 +24,29 @@ from zoo.tasks.find import find_task
 from zoo.transfer.beside_labels import BesideLabels
 from zoo.transfer.distillation.losses import soft_labels, soft_targets
 
-if TYPE_CHECKING:
-    from zoo.transfer.lwf import LearnWithoutForgetting
-
 _TASKS = ("single-label", "multi-label")
 
 
-def keeping(method: LearnWithoutForgetting, base: Supervised) -> Keeping:
-    """Return the objective of a model that is not to forget; see ``LearnWithoutForgetting``."""
-    old = method.old if isinstance(method.old, TaskModel) else load(method.old)
+def keeping(base: Supervised, old: Any, *, temperature: float, weight: float, keep: str | os.PathLike[str] | None) -> Keeping:
+    """Return the objective of a model that is not to forget; see ``zoo.transfer.LearnWithoutForgetting`` for the options and errors."""
+    old = old if isinstance(old, TaskModel) else load(old)
     if faults := _faults(base.model, old):
         raise OptionError(fault_list("the old task cannot be kept:", faults))
-    if method.keep is not None and Path(method.keep).exists():
-        raise OutputExistsError(f"keep: {str(method.keep)!r} exists; give a new folder for the old task's model")
-    return Keeping(method, base, old)
+    folder = None if keep is None else Path(keep)
+    if folder is not None and folder.exists():
+        raise OutputExistsError(f"keep: {str(folder)!r} exists; give a new folder for the old task's model")
+    return Keeping(base, old, temperature=temperature, weight=weight, folder=folder)
 
 
 class Keeping(BesideLabels):
     """The labels of the new task, and the outputs of the old model.
 
     Args:
-        method: The options.
         base: The objective of the labels.
         old: The old model.
+        temperature: What the logits are divided by.
+        weight: Of the old task beside the labels.
+        folder: Where the old task's model is saved at the end, or None.
 
     Attributes:
         old_head: The head of the old task, which trains.
@@ -53,9 +54,9 @@ class Keeping(BesideLabels):
 
     name = "lwf"
 
-    def __init__(self, method: LearnWithoutForgetting, base: Supervised, old: TaskModel) -> None:
+    def __init__(self, base: Supervised, old: TaskModel, *, temperature: float, weight: float, folder: Path | None) -> None:
         super().__init__(base, base.sources)
-        self._method, self._old = method, old
+        self._old, self._temperature, self._weight, self._folder = old, temperature, weight, folder
         self._gap = soft_targets if find_task(old.task).exclusive else soft_labels
         self.frozen = {"old": old}
         self.old_head = copy.deepcopy(old.head).requires_grad_(True)
@@ -68,8 +69,8 @@ class Keeping(BesideLabels):
         features = forward.features(one.x)
         with forward.autocast():
             logits: Tensor = self.old_head.logits(features)  # type: ignore[operator]  # checked before
-        kept = self._gap(logits.float(), one.frozen["old"].float(), self._method.temperature).sum()
-        return self.base.label_loss(forward.logits(features), one.y) + self._method.weight * self.share * kept
+        kept = self._gap(logits.float(), one.frozen["old"].float(), self._temperature).sum()
+        return self.base.label_loss(forward.logits(features), one.y) + self._weight * self.share * kept
 
     def active(self) -> AbstractContextManager[None]:
         """Save the old task's model at the end of a run."""
@@ -78,7 +79,7 @@ class Keeping(BesideLabels):
     @contextmanager
     def _saved(self) -> Iterator[None]:
         yield
-        if self._method.keep is None or rank():
+        if self._folder is None or rank():
             return
         ours, before = self.model.backbone, self._old.backbone
         if all(torch.equal(one, other) for one, other in zip(ours.parameters(), before.parameters(), strict=True)):
@@ -86,7 +87,7 @@ class Keeping(BesideLabels):
         kept = copy.deepcopy(self._old)
         kept.backbone.load_state_dict(ours.state_dict())
         kept.head.load_state_dict(self.old_head.state_dict())
-        kept.save(Path(self._method.keep))
+        kept.save(self._folder)
 
 
 def _faults(model: TaskModel, old: TaskModel) -> list[str]:

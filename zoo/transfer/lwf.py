@@ -57,7 +57,7 @@ class LearnWithoutForgetting(Method):
         """
         from zoo.transfer.keeping import keeping
 
-        return keeping(self, base)
+        return keeping(base, self.old, temperature=float(self.temperature), weight=float(self.weight), keep=self.keep)
 
     def describe(self) -> dict[str, Any]:
         """Return the name and the options as plain data, with digests of the old model's values."""

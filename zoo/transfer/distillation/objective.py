@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,9 @@ from zoo.transfer.beside_labels import BesideLabels
 from zoo.transfer.distillation.classes import Shared
 from zoo.transfer.distillation.feature_maps import on_grid, project
 from zoo.transfer.distillation.losses import angle_relations, attention_gap, distance_relations, hint, soft_labels, soft_targets
+from zoo.transfer.distillation.options import DistillOptions
 from zoo.transfer.distillation.pairs import Pairs
 from zoo.transfer.distillation.teacher import TeacherRows, map_of, tapped_groups
-
-if TYPE_CHECKING:
-    from zoo.transfer.distill import Distill
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Distilling(BesideLabels):
 
     name = "distill"
 
-    def __init__(self, base: Supervised, method: Distill, parts: Parts) -> None:
+    def __init__(self, base: Supervised, method: DistillOptions, parts: Parts) -> None:
         super().__init__(base, parts.sources)
         self.separable = not (method.distance_weight or method.angle_weight)
         self._method, self._parts = method, parts
