@@ -1,10 +1,10 @@
 """A small student with and without a teacher, and the teacher itself, on real images and texts. Prints a Markdown table.
 
 ants/bees: MobileNetV2-1.0 probed at 128 pixels teaches MobileNetV2-0.35 at 96. CIFAR-10: the same teacher, probed on all training
-images at 96 pixels, teaches glyphnet at 32; the student has labels of ``--labelled`` images of each class, and with "unlabelled" the
-other training images without theirs. TREC: all-MiniLM-L6-v2 teaches its own first three layers, with 1,000 questions. Images are not
-augmented, so that the teacher runs once. Every run takes the last epoch; the spread is that of the seeds, which also draw the labelled
-images.
+images at 64 pixels, teaches glyphnet at 32 by a file of its predictions; the student has labels of ``--labelled`` images of each class,
+and with "unlabelled" the other training images without theirs. TREC: all-MiniLM-L6-v2 teaches its own first three layers, with 1,000
+questions. Forgetting: MobileNetV2-0.35 learns ants/bees, and then half of the amazon photos of office things. Images are not augmented,
+so that the teacher runs once. Every run takes the last epoch; the spread is that of the seeds, which also draw the labelled images.
 
 Run: ZOO_REGISTRY=../shared/data/registry.toml python benchmarks/distillation.py --data ../shared/data
 """
@@ -15,6 +15,7 @@ import argparse
 import logging
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 from sets import Samples, few, images, text_model, texts
 
 import zoo
-from zoo.transfer import Distill
+from zoo.transfer import Distill, LearnWithoutForgetting
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -61,7 +62,33 @@ def scores(
                 model = build(seed)
                 model.fit(data, False, objective=method(data), seed=seed, out=Path(folder) / "run", quiet=True, **options)
                 found[name].append(model.evaluate(test, quiet=True)["accuracy"])
+                print(seed, name, found[name][-1], file=sys.stderr, flush=True)
     return found
+
+
+def forgetting(data: Path, seeds: int, folder: Path) -> None:
+    """Print the accuracy of both tasks after the second was learned, with and without the outputs of the first."""
+    first, first_test = pairs("ants/bees", data)
+    second, _ = pairs("amazon to webcam", data)
+    train, test = tuple_of(second, 0), tuple_of(second, 1)
+    old = taught(STUDENT, first, folder, image_size=96, epochs=5, augment="none")
+    old.save(folder / "old")
+    print(f"\nants/bees before: {old.evaluate(first_test, quiet=True)['accuracy']:.3f}\n")
+    print("| weight of the old outputs | ants/bees after | office things |\n|---|---|---|")
+    for weight in (0.0, 1.0, 4.0):
+        found = []
+        for seed in range(seeds):
+            keep, out = (folder / f"{name}-{weight}-{seed}" for name in ("kept", "run"))
+            model = zoo.get(folder / "old").adapt(10, seed=seed)
+            method = LearnWithoutForgetting(old, weight=weight, keep=keep)
+            model.fit(train, False, objective=method, seed=seed, out=out, quiet=True, image_size=96, epochs=5, augment="none")
+            found.append([zoo.load(keep).evaluate(first_test, quiet=True)["accuracy"], model.evaluate(test, quiet=True)["accuracy"]])
+        told = [f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" for values in zip(*found, strict=True)]
+        print(f"| {weight:g} | {' | '.join(told)} |", flush=True)
+
+
+def tuple_of(samples: Samples, start: int) -> Samples:
+    return samples[0][start::2], samples[1][start::2]
 
 
 def show(title: str, teacher: float, found: Mapping[str, list[float]]) -> None:
@@ -94,11 +121,12 @@ def ants(data: Path, seeds: int, folder: Path) -> None:
 
 def cifar(data: Path, seeds: int, folder: Path, labelled: int) -> None:
     train, test = pairs("CIFAR-10", data)
-    teacher = taught(TEACHER, train, folder, recipe="linear-probe", image_size=96)
+    teacher = taught(TEACHER, train, folder, recipe="linear-probe", image_size=64)
+    file = teacher.predict_to_file(train[0], folder / "teacher.csv", quiet=True).path
     methods: dict[str, Callable[[Samples], Any]] = {
         "alone": lambda _: None,
-        "logits": lambda _: Distill(teacher),
-        "logits, unlabelled": lambda own: Distill(teacher, weight=0.9, unlabelled=sorted(set(train[0]) - set(own[0]))),
+        "logits": lambda _: Distill(file),
+        "logits, unlabelled": lambda own: Distill(file, weight=0.9, unlabelled=sorted(set(train[0]) - set(own[0]))),
     }
     found = scores(
         lambda seed: zoo.get("zoo/glyphnet").adapt(10, in_chans=3, seed=seed),
@@ -136,7 +164,9 @@ def trec(data: Path, seeds: int, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--sets", nargs="*", default=["ants", "cifar", "trec"], choices=["ants", "cifar", "trec"])
+    parser.add_argument(
+        "--sets", nargs="*", default=["ants", "cifar", "trec", "forgetting"], choices=["ants", "cifar", "trec", "forgetting"]
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--labelled", type=int, default=20)
     options = parser.parse_args()
@@ -147,7 +177,7 @@ def main() -> None:
             if name == "cifar":
                 cifar(options.data, options.seeds, Path(folder), options.labelled)
             else:
-                {"ants": ants, "trec": trec}[name](options.data, options.seeds, Path(folder))
+                {"ants": ants, "trec": trec, "forgetting": forgetting}[name](options.data, options.seeds, Path(folder))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from zoo.engine.train.objective import Objective
 from zoo.engine.train.supervised import Supervised
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
-from zoo.transfer import Distill, DomainAdaptation, MultiTask
+from zoo.transfer import Distill, DomainAdaptation, LearnWithoutForgetting, MultiTask
 from zoo.transfer.multi_task import Surgical
 
 
@@ -89,6 +89,7 @@ TARGET = images(18, seed=5)[0] // 2
 CASES: dict[str, Case] = {
     "distill": Case(lambda: Distill(taught(), unlabelled=UNLABELLED, weight=0.7)),
     "distill-features": Case(lambda: Distill(teacher(), weight=0, features="stage.1:stage.1", attention="stage.0,stage.2:stage.1")),
+    "lwf": Case(lambda: LearnWithoutForgetting(plain(2, labels=("day", "night"), seed=0))),
     "distill-relations": Case(lambda: Distill(taught(), distance_weight=1.0, angle_weight=2.0, unlabelled=UNLABELLED)),
     "contrastive": Case(lambda: zoo.transfer.Contrastive(pairs="supcon"), options={"recipe": None, "epochs": 4}),
     "contrastive-cosine-texts": Case(

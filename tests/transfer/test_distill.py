@@ -164,7 +164,7 @@ def test_a_student_takes_over_what_the_labels_do_not_say_and_not_with_weight_0(t
     assert gaps["ablated"] == pytest.approx(gaps["alone"], rel=1e-4)
 
 
-@pytest.mark.parametrize("form", ["folder", "npz", "csv", "parquet"])
+@pytest.mark.parametrize("form", ["folder", "npz", "csv", pytest.param("parquet", marks=pytest.mark.sweep)])
 def test_a_teacher_on_disk_teaches_what_the_model_does(form: str, tmp_path: Path) -> None:
     wise = plain(labels=("red", "green", "blue"), seed=1)
     with torch.no_grad():
@@ -278,7 +278,7 @@ def distilled_vit() -> TaskModel:
     return Backbone(declared, weights=False).adapt(3, labels=NAMES)
 
 
-@pytest.mark.parametrize("kind", ["hard", "soft"])
+@pytest.mark.parametrize("kind", ["hard", pytest.param("soft", marks=pytest.mark.sweep)])
 def test_a_distillation_token_learns_the_teacher_while_the_class_token_learns_labels(kind: str, tmp_path: Path) -> None:
     wise = taught()
     made: list[Any] = []
@@ -316,7 +316,7 @@ def test_a_teacher_of_texts_reads_them_with_its_own_tokens(tmp_path: Path) -> No
         fit(tmp_path / "no", net, Distill(wise, attention="layer.0:layer.1"), sentences(33), augment=None)
 
 
-@pytest.mark.parametrize("task", ["regression", "multi-label"])
+@pytest.mark.parametrize("task", ["regression", pytest.param("multi-label", marks=pytest.mark.sweep)])
 def test_numbers_and_labels_are_taken_over_in_their_own_unit(task: str, tmp_path: Path) -> None:
     pixels, labels = images(60)
     targets: Any = (
@@ -458,6 +458,12 @@ def test_the_command_line_and_a_file_make_the_same_run_and_others_do_not_go_on_w
     assert main([*words, "--objective", "distil", "--out", "x"]) == 2
     assert main([*words, "--objective", "distill", "--out", "x"]) == 2
     assert "teacher is missing; give --set teacher=VALUE" in capsys.readouterr().err
+
+
+def test_a_long_list_is_recorded_by_its_digest() -> None:
+    short, long = (Distill("x", unlabelled=[f"{index}.png" for index in range(count)]).describe()["unlabelled"] for count in (3, 99))
+    assert short == ["0.png", "1.png", "2.png"]
+    assert (long["length"], len(long["sha256"])) == (99, 64)
 
 
 def test_a_changed_teacher_does_not_go_on_with_a_run(desk: Path) -> None:

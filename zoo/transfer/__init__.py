@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zoo.transfer.fewshot.few_shot import FewShot as FewShot
     from zoo.transfer.fewshot.few_shot import few_shot as few_shot
     from zoo.transfer.fewshot.meta import Maml as Maml
+    from zoo.transfer.lwf import LearnWithoutForgetting as LearnWithoutForgetting
     from zoo.transfer.method import Method as Method
     from zoo.transfer.multi_task import MultiTask as MultiTask
 
@@ -25,6 +26,7 @@ _LAZY = {
     "Episodes": "zoo.transfer.fewshot.episodes",
     "FewShot": "zoo.transfer.fewshot.few_shot",
     "Maml": "zoo.transfer.fewshot.meta",
+    "LearnWithoutForgetting": "zoo.transfer.lwf",
     "Method": "zoo.transfer.method",
     "MultiTask": "zoo.transfer.multi_task",
     "SourceFree": "zoo.transfer.domain.source_free",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from zoo.engine.options.recipe import Recipe
     from zoo.engine.train.objective import Objective
     from zoo.engine.train.supervised import Supervised
+
+_LONG = 32  # items of a list, such as names of files, that a record names one by one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +50,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        plain = [_plain(each) for each in value]
+        return plain if len(plain) <= _LONG else {"length": len(plain), "sha256": hashlib.sha256(repr(plain).encode()).hexdigest()}
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     return type(value).__name__

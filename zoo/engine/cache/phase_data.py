@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,9 @@ from torch import Tensor, nn
 
 from zoo.data.dataset import Batch, ModelInputs
 from zoo.data.table import Table
-from zoo.engine.cache.activation_cache import cut_inputs, targets_of, too_large
+from zoo.engine.cache.activation_cache import targets_of
 from zoo.engine.cache.forward import Forward
+from zoo.engine.cache.frozen_outputs import FrozenOutputs
 from zoo.engine.cache.frozen_prefix import FrozenPrefix
 from zoo.engine.cache.passes import Passes
 from zoo.engine.inference.batched_inference import Outputs, in_batches_that_fit
@@ -25,11 +24,9 @@ from zoo.engine.loading.order import Indices
 from zoo.engine.loading.stream import Source, Stream
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.rundir.run_context import RunContext
-from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 
-log = logging.getLogger("zoo")
 BatchFunction = Callable[[Sequence[Indices], int], Iterable[Batch]]
 
 
@@ -69,18 +66,20 @@ class PhaseData:
         steady: bool = True,
         lasting: bool = False,
     ) -> None:
-        self._model, self._sources, self._context, self._frozen = model, sources, context, frozen or {}
+        self._model, self._sources, self._context = model, sources, context
         self._steady, self.augments = steady, True
         self._valid_names = {name: name if name not in sources else f"{name} (validation)" for name in valid}
         tables = {name: source.table for name, source in sources.items()}
         tables |= {self._valid_names[name]: table for name, table in valid.items()}
-        declared = {key: getattr(module, "inputs", model.inputs) for key, module in self._frozen.items()}
+        declared = {key: getattr(module, "inputs", model.inputs) for key, module in (frozen or {}).items()}
         beside = {key: inputs for key, inputs in declared.items() if inputs != model.inputs}
         options: dict[str, Any] = {"layout": context.layout, "augment": context.own.augment, "beside": beside}
         self.loaders = Loaders(model.inputs, tables, context.config, context.device, **options)
         self.passes = Passes(context)
         self.prefix = FrozenPrefix(model, self.loaders, self.passes, context, obstacle=obstacle, share=share, lasting=lasting)
-        self._outputs: dict[tuple[str, str, int], Tensor] = {}
+        self._frozen = FrozenOutputs(
+            frozen or {}, {name: source.table for name, source in sources.items()}, self.loaders, self.passes, context
+        )
 
     def train(self, epoch: Epoch) -> dict[str, Stream]:
         """Return the training batches of ``epoch``; the model's frozen prefix must be set already. May leave the model in eval mode."""
@@ -130,7 +129,7 @@ class PhaseData:
     def _stream(self, epoch: Epoch, name: str, source: Source) -> Stream:
         lengths = self.loaders.lasting(Kind(name)).samples.lengths if not epoch.pooled else None
         bases = [self._batches(epoch, name, view) for view in range(source.views)]
-        if self._frozen:
+        if self._frozen.names:
             bases[0] = self._with_outputs(epoch, name, bases[0])
         return Stream(bases[0] if len(bases) == 1 else _side_by_side(bases), lengths)
 
@@ -159,67 +158,25 @@ class PhaseData:
         """Return batches with the outputs of the objective's frozen modules: stored where a sample's views are fixed, else computed."""
         views = self._context.config.views if epoch.cached else 1
         fixed = self._steady and (epoch.cached or not (epoch.augment and self.augments))
-        stored = [key for key in self._frozen if fixed and self._fits(key, name, views)]
+        stored = [key for key in self._frozen.names if fixed and self._frozen.fits(key, name, views)]
+        others = [key for key in self._frozen.names if key not in stored]
         # Pooled features and stored activations are no inputs of a frozen module.
-        read = {key: self._loaders_of(key) for key in self._frozen if key not in stored and (key in self.loaders.beside or epoch.cached)}
-        raw = {key: self._raw(loaders, epoch, name, 0) for key, loaders in read.items()}
+        read = [key for key in others if key in self.loaders.beside or epoch.cached]
+        raw = {key: self._raw(self._frozen.loaders_of(key), epoch, name, 0) for key in read}
 
         def with_outputs(order: Sequence[Indices], position: int) -> Iterator[Batch]:
             inputs = {key: iter(function(order, position)) for key, function in raw.items()}
             for batch in batches(order, position):
                 rows = torch.tensor(batch.indices)
-                outputs = {key: to_device(self._output(key, name, position % views)[rows], self._context.device) for key in stored}
-                for key in self._frozen.keys() - stored:
-                    outputs[key] = self._outputs_now(key, next(inputs[key]) if key in inputs else batch)
+                found = {key: self._frozen.of_all(key, name, position % views)[rows] for key in stored}
+                outputs = {key: to_device(part, self._context.device) for key, part in found.items()}
+                outputs |= {key: self._frozen.of(key, next(inputs[key]) if key in inputs else batch) for key in others}
                 yield batch._replace(frozen=outputs)
 
         for key in stored:  # now, not in the middle of a step
             for view in range(views):
-                self._output(key, name, view)
+                self._frozen.of_all(key, name, view)
         return with_outputs
-
-    def _loaders_of(self, key: str) -> Loaders:
-        """Return the loaders of the inputs that a frozen module takes."""
-        return self.loaders.beside.get(key, self.loaders)
-
-    def _fits(self, key: str, name: str, views: int) -> bool:
-        """Return whether the outputs of a frozen module for a source may be stored; logged if not."""
-        width, limit = int(getattr(self._frozen[key], "width", 0)), int(self._context.config.cache_gb * 2**30)
-        size = width * np.dtype(np.float32).itemsize * len(self._sources[name].table) * views
-        held = sum(outputs.nbytes for place, outputs in self._outputs.items() if place[:2] != (key, name))
-        if size + held > limit:
-            log.info("the outputs of %s are computed in every epoch: %s", key, too_large(size + held, limit))
-        return size + held <= limit
-
-    def _rows(self, key: str, x: Any) -> Tensor:
-        """Return the outputs of a frozen module for a batch of inputs, a row per sample."""
-        found = self._frozen[key](x)
-        count = len(next(iter(x.values())) if isinstance(x, Mapping) else x)
-        if not isinstance(found, Tensor) or not found.ndim or len(found) != count:
-            what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise OptionError(f"frozen {key!r} of the objective returned {what} for {count} samples; it must return a row for each")
-        return found
-
-    def _outputs_now(self, key: str, batch: Batch) -> Tensor:
-        """Return the outputs of a frozen module for a batch, in parts that fit into memory."""
-        count = len(batch.indices)
-
-        def run(size: int) -> Tensor:
-            if size >= count:
-                return self._rows(key, batch.x)
-            return torch.cat([self._rows(key, cut_inputs(batch.x, slice(start, start + size))) for start in range(0, count, size)])
-
-        with torch.no_grad(), self._context.autocast():
-            return self.passes.in_batches_that_fit(run)
-
-    def _output(self, key: str, name: str, view: int) -> Tensor:
-        """Return the outputs of a frozen module for every sample of a source, computed at the first call."""
-        place = key, name, view
-        if place not in self._outputs:
-            loader, count = self._loaders_of(key).fresh(Kind(name, view > 0)), len(self._sources[name].table)
-            outputs = self.passes.run(self._context.cast(partial(self._rows, key)), loader, count, key, view=view)
-            self._outputs[place] = torch.from_numpy(outputs)
-        return self._outputs[place]
 
     def _pooled_logits(self, features: Tensor) -> Outputs:
         head = self._context.cast(self._model.pooled_logits)

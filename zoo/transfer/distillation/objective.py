@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from zoo.data.dataset import Batch
-from zoo.data.table import Table
-from zoo.engine.cache.activation_cache import CachedInputs, targets_of
+from zoo.engine.cache.activation_cache import CachedInputs
 from zoo.engine.cache.forward import Forward
 from zoo.engine.loading.stream import Source
-from zoo.engine.optim.solved_head import SolvedHead
-from zoo.engine.options.config import Config
-from zoo.engine.rundir.run_context import RunContext
-from zoo.engine.train.objective import Infer, Objective
 from zoo.engine.train.supervised import Supervised
+from zoo.transfer.beside_labels import BesideLabels
 from zoo.transfer.distillation.classes import Shared
 from zoo.transfer.distillation.feature_maps import on_grid, project
 from zoo.transfer.distillation.losses import angle_relations, attention_gap, distance_relations, hint, soft_labels, soft_targets
+from zoo.transfer.distillation.options import DistillOptions
 from zoo.transfer.distillation.pairs import Pairs
 from zoo.transfer.distillation.teacher import TeacherRows, map_of, tapped_groups
-
-if TYPE_CHECKING:
-    from zoo.transfer.distill import Distill
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class Parts:
     kept: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class Distilling(Objective):
+class Distilling(BesideLabels):
     """The labels, and the outputs of a teacher; see ``Distill``.
 
     Args:
@@ -67,13 +61,11 @@ class Distilling(Objective):
 
     name = "distill"
 
-    def __init__(self, base: Supervised, method: Distill, parts: Parts) -> None:
-        super().__init__(base.model, parts.sources, base.valid, monitor=base.monitor)
-        self.cache_obstacle = base.cache_obstacle
+    def __init__(self, base: Supervised, method: DistillOptions, parts: Parts) -> None:
+        super().__init__(base, parts.sources)
         self.separable = not (method.distance_weight or method.angle_weight)
-        self._base, self._method, self._parts = base, method, parts
+        self._method, self._parts = method, parts
         self._places = torch.tensor(parts.classes.student)
-        self._share = _mean_weight(base)
         if parts.teacher is not None:
             self.frozen = {"teacher": parts.teacher}
         further: dict[str, nn.Module] = {"projections": parts.projections} if len(parts.projections) else {}
@@ -87,60 +79,20 @@ class Distilling(Objective):
         """Return the sum of the losses of the labels, and of the differences from the teacher for all sources."""
         return torch.stack([self._loss_of(forward, name, batch[name]) for name in self.sources]).sum()
 
-    def weight(self, batch: Mapping[str, Batch]) -> Tensor | float:
-        """Return the divisor of the labels' loss."""
-        return self._base.weight(batch)
-
-    def can_solve(self, config: Config) -> bool:
-        """Return whether the head can start from the optimum of its labels; not where nothing else would train."""
-        return self._base.can_solve(config) and not all(phase.solve for phase in config.recipe.phases)
-
-    def solve(self, features: Tensor, table: Table, **options: Any) -> SolvedHead:
-        """Return the optimum of the head for the labels alone, from which training starts."""
-        return self._base.solve(features, table, **options)
-
-    def suits_augmentation(self, features: Tensor, views_of: Any, table: Table, *, context: RunContext) -> bool:
-        """Return what the labels say."""
-        return self._base.suits_augmentation(features, views_of, table, context=context)
-
-    def validate(self, infer: Infer) -> dict[str, float]:
-        """Return the metrics of the task."""
-        return self._base.validate(infer)
-
-    def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
-        """Return the penalties of the regularisers."""
-        return self._base.penalty(batch)
-
-    def phase(self) -> AbstractContextManager[Any]:
-        """Let the regularisers record forward passes."""
-        return self._base.phase()
-
-    def parts(self) -> dict[str, Any]:
-        """Return the regularisers."""
-        return self._base.parts()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the thresholds."""
-        return self._base.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Take over the thresholds, in place."""
-        self._base.load_state_dict(state)
-
     def _loss_of(self, forward: Forward, name: str, one: Batch) -> Tensor:
         with self._tapped() as tapped:
             logits, features = self._outputs(forward, one.x)
         with forward.autocast():
             each = self._differences(forward, name, one, logits.float(), tapped)
         if self.separable:
-            total = each.sum() * self._share
+            total = each.sum() * self.share
             labels, y = logits, one.y
         else:
-            total = (forward.gather(each).sum() + self._relations(forward, name, one, features)) * self._share
+            total = (forward.gather(each).sum() + self._relations(forward, name, one, features)) * self.share
             labels, y = (forward.gather(logits), forward.gather(one.y)) if name == "train" else (logits, one.y)
         if name != "train" or self._method.weight == 1:
             return total
-        return total + (1 - self._method.weight) * self._base.label_loss(labels, y)
+        return total + (1 - self._method.weight) * self.base.label_loss(labels, y)
 
     def _outputs(self, forward: Forward, x: Any) -> tuple[Tensor, Tensor | None]:
         if self.separable:
@@ -181,9 +133,9 @@ class Distilling(Objective):
         return self._parts.teacher.outputs(one.frozen["teacher"])
 
     def _logit_gap(self, logits: Tensor, teacher: Tensor, one: Batch, tapped: Mapping[str, Any]) -> Tensor:
-        method, task, places = self._method, self._base.task, self._places.to(logits.device)
+        method, task, places = self._method, self.base.task, self._places.to(logits.device)
         if not task.has_classes:
-            return functional.mse_loss(logits, self._base.in_training_units(teacher), reduction="none").mean(1)
+            return functional.mse_loss(logits, self.base.in_training_units(teacher), reduction="none").mean(1)
         if not task.exclusive:
             return soft_labels(logits[:, places], teacher, method.temperature)
         known = torch.isin(one.y, places) | (one.y < 0)  # the teacher has no word for other classes
@@ -208,11 +160,3 @@ class Distilling(Objective):
         if method.angle_weight:
             total = total + method.angle_weight * angle_relations(found, wanted)
         return total * len(found)
-
-
-def _mean_weight(base: Supervised) -> float:
-    """Return the mean over the training samples of what they add to the divisor of the loss, by which the teacher's part is scaled."""
-    targets = targets_of(base.sources["train"].table)
-    device = next(base.model.parameters()).device
-    whole = base.weight({"train": Batch(None, targets.to(device), list(range(len(targets))))})
-    return float(whole) / len(targets)

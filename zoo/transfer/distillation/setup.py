@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,17 +24,15 @@ from zoo.tasks.find import find_task
 from zoo.transfer.distillation.classes import Shared, shared_classes
 from zoo.transfer.distillation.feature_maps import common_grid
 from zoo.transfer.distillation.objective import Distilling, Parts
+from zoo.transfer.distillation.options import DistillOptions
 from zoo.transfer.distillation.output_file import OutputFile
 from zoo.transfer.distillation.pairs import Pairs, faults_of, read_pairs
 from zoo.transfer.distillation.teacher import TeacherRows, Wanted, map_of, open_teacher, tapped_groups, teacher_outputs
 
-if TYPE_CHECKING:
-    from zoo.transfer.distill import Distill
-
 _TASKS = ("single-label", "multi-label", "regression")
 
 
-def distilling(method: Distill, base: Supervised) -> Distilling:
+def distilling(method: DistillOptions, base: Supervised) -> Distilling:
     """Return the objective of a student; see ``Distill``."""
     task = find_task(base.model.task)
     if task.name not in _TASKS:
@@ -55,7 +53,7 @@ def distilling(method: Distill, base: Supervised) -> Distilling:
     return Distilling(base, method, few.parts(sources, classes, base.model, teacher, features, attention, method))
 
 
-def _check(method: Distill, student: TaskModel, teacher: TaskModel | OutputFile, features: Pairs, attention: Pairs) -> None:
+def _check(method: DistillOptions, student: TaskModel, teacher: TaskModel | OutputFile, features: Pairs, attention: Pairs) -> None:
     """Raise for everything that a student cannot learn from a teacher.
 
     Raises:
@@ -83,7 +81,7 @@ def _check(method: Distill, student: TaskModel, teacher: TaskModel | OutputFile,
         raise OptionError(fault_list("the student cannot learn from this teacher:", faults))
 
 
-def _faults_of_model(method: Distill, student: TaskModel, teacher: TaskModel) -> list[str]:
+def _faults_of_model(method: DistillOptions, student: TaskModel, teacher: TaskModel) -> list[str]:
     faults = []
     if teacher is student:
         faults.append("it is the student itself; give a copy (copy.deepcopy(model)), or a saved model")
@@ -99,7 +97,7 @@ def _faults_of_model(method: Distill, student: TaskModel, teacher: TaskModel) ->
     return faults
 
 
-def _classes(method: Distill, base: Supervised, teacher: TaskModel | OutputFile) -> Shared:
+def _classes(method: DistillOptions, base: Supervised, teacher: TaskModel | OutputFile) -> Shared:
     """Return which logits are compared."""
     model = base.model
     outputs = teacher.logits.shape[1] if isinstance(teacher, OutputFile) else teacher.num_classes
@@ -145,7 +143,7 @@ class _Few:
         teacher: TaskModel,
         features: Pairs,
         attention: Pairs,
-        method: Distill,
+        method: DistillOptions,
     ) -> Parts:
         """Return the parts of the objective: the teacher's rows, the grids of the pairs and the projections."""
         pairs = features + attention
