@@ -36,7 +36,7 @@ class Method:
         Args:
             base: The objective of the labels, with the model and the data.
         """
-        raise TypeError(f"method {self.name!r} has no __call__()")
+        raise TypeError(f"{type(self).__name__} makes no objective")
 
     def describe(self) -> dict[str, Any]:
         """Return the name and the options as plain data, for the record of a run; models and data by their type."""

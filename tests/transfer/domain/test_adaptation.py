@@ -19,20 +19,19 @@ from zoo.transfer import DomainAdaptation
 from zoo.transfer.domain.alignments import KINDS
 from zoo.util.process_caches import CACHES
 
+SLOWER = (("dan", 8), ("jan", 8), ("cdan", 16), ("cdan-e", 16))
+
 
 def accuracy(out: Path, method: str, **options: Any) -> float:
     return adapted(out, method, **options)[0].evaluate(TEST)["accuracy"]
 
 
-def test_the_source_alone_is_a_guess_on_the_target(tmp_path: Path) -> None:
-    assert accuracy(tmp_path, "source-only") == pytest.approx(0.5, abs=0.05)
-
-
-@pytest.mark.parametrize(("method", "epochs"), [("coral", 8), ("dan", 8), ("jan", 8), ("dann", 16), ("cdan-e", 16)])
+@pytest.mark.parametrize(
+    ("method", "epochs"), [("coral", 8), ("dann", 16), *(pytest.param(*one, marks=pytest.mark.sweep) for one in SLOWER)]
+)
 def test_an_alignment_helps_and_without_its_weight_it_does_not(method: str, epochs: int, tmp_path: Path) -> None:
     assert accuracy(tmp_path / "with", method, epochs=epochs) > 0.85
-    if method != "jan":  # as dan
-        assert accuracy(tmp_path / "without", method, epochs=epochs, weight=0.0) < 0.65
+    assert accuracy(tmp_path / "without", method, epochs=epochs, weight=0.0) < 0.65
 
 
 def test_the_epoch_is_chosen_by_the_target_without_its_labels(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "source-only": Kind(None),
         "adabn": Kind(None),
-        "coral": Kind(_distance(coral), weight=10.0, of_features=True),
+        "coral": Kind(_distance(coral), of_features=True),
         "dan": Kind(_distance(mk_mmd), of_features=True),
         "jan": Kind(lambda _: Distance(_joint_distance), of_classes=True),
         "dann": Kind(Dann, of_features=True),
