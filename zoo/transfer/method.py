@@ -33,7 +33,7 @@ class Method:
         Args:
             base: The objective of the labels, with the model and the data.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} makes no objective")
 
     def describe(self) -> dict[str, Any]:
         """Return the name and the options as plain data, for the record of a run; models and data by their type."""
