@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sets", nargs="*", default=list(PLACES), choices=PLACES, metavar="SET", help="; ".join(PLACES))
     parser.add_argument("--episodes", type=int, default=600)
-    parser.add_argument("--most", type=int, default=100, help="samples of a class that are read of each split")
+    parser.add_argument("--most", type=int, default=50, help="samples of a class that are read of each split")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)

@@ -65,9 +65,11 @@ def cosine_pairs(features: Tensor, classes: Tensor) -> Tensor:
 
 def _compared(features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return cosine similarities, pairs of equal class, and pairs of two samples at all, each ``(samples, samples)``."""
-    rows = functional.normalize(features.float(), dim=1)
+    with torch.autocast(features.device.type, enabled=False):  # bf16 has too few digits for cosines near one
+        rows = functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
+        similarity = rows @ rows.T
     other = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-    return rows @ rows.T, (classes[:, None] == classes[None]) & other, other
+    return similarity, (classes[:, None] == classes[None]) & other, other
 
 
 class ContrastiveObjective(FeatureObjective):

@@ -22,7 +22,7 @@ from zoo.errors import OptionError, did_you_mean
 Logits = Callable[[Tensor], Tensor]
 Head = Callable[[Tensor, Tensor, int], Logits]
 SCALE = 10.0  # of cosines, which lie in [-1, 1], as logits
-STEPS = 100  # of L-BFGS
+STEPS = 30  # of L-BFGS
 PENALTIES = np.logspace(-4, 3, 15)  # of a ridge, times the mean of the squared lengths of the features
 
 
