@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+import zoo
 from tests.engine.rank_work import PHOTOS, plain
 from tests.engine.tiny import NAMES, images
 from tests.toy import toy_spec
@@ -36,10 +37,20 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+PLAIN = toy_spec("toy/plain", build="tests.engine.rank_work:plainnet", layers={"stem": "conv1", "stage": "blocks.*"})
+
+
+class PlainPlugin:
+    """A plugin as an object with the backbone of the cases, by which their saved models are opened."""
+
+    @zoo.hookimpl
+    def zoo_backbones(self) -> list[zoo.BackboneSpec]:
+        return [PLAIN]
+
+
 def plain_tasks(tasks: dict[str, Any]) -> TaskModel:
     torch.manual_seed(0)
-    spec = toy_spec("toy/plain", build="tests.engine.rank_work:plainnet", layers={"stem": "conv1", "stage": "blocks.*"})
-    return Backbone(spec, weights=False).adapt_tasks(tasks)
+    return Backbone(PLAIN, weights=False).adapt_tasks(tasks)
 
 
 def two_tasks() -> TaskModel:

@@ -13,7 +13,7 @@ import torch
 import zoo.builtin
 from tests.engine.rank_work import fit, told
 from tests.toy_text import ToyTextPlugin
-from tests.transfer.cases import CASES, Case
+from tests.transfer.cases import CASES, Case, PlainPlugin
 from zoo.models.task_model import TaskModel
 from zoo.registry.registry import Registry, use_registry
 
@@ -28,7 +28,7 @@ def trained(case: Case, out: Path, *, train: Any = None, **options: Any) -> tupl
 
 def main() -> None:
     torch.set_num_threads(1)
-    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
+    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin(), PlainPlugin()], files=[]))
     folder, rank = Path(sys.argv[1]), os.environ["RANK"]
     found = {name: trained(case, folder / name)[1] for name, case in CASES.items()}
     (folder / f"{rank}.json").write_text(json.dumps(found))

@@ -20,7 +20,7 @@ from tests.clean import ROOT
 from tests.engine.rank_work import Culprit, terminate
 from tests.engine.tiny import difference, values
 from tests.toy_text import ToyTextPlugin
-from tests.transfer.cases import CASES
+from tests.transfer.cases import CASES, PlainPlugin
 from tests.transfer.rank_work import trained
 from zoo.data.open import open_data
 from zoo.engine.options.config import OPTIONS
@@ -32,7 +32,7 @@ from zoo.transfer.names import METHODS, make_method
 
 @pytest.fixture(scope="module", autouse=True)
 def _toys() -> Iterator[None]:
-    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
+    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin(), PlainPlugin()], files=[]))
     yield
     use_registry()
 
