@@ -78,7 +78,7 @@ def measured(model: Any, train: Any, test: Any, options: dict[str, Any]) -> tupl
 
 def compare(title: str, make: Callable[[], Any], train: Data, test: Data, *, options: dict[str, Any], seeds: int) -> None:
     names = list(train[1])
-    classes = {name: sorted({label for label in train[1][name] if label is not None}) for name in names}
+    classes = {name: sorted({label for label in train[1][name] + test[1][name] if label is not None}) for name in names}
     methods: dict[str, Any] = {
         "one model, fixed weights": MultiTask(),
         "one model, uncertainty": MultiTask(weighting="uncertainty"),

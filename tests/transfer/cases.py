@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import zoo
-from tests.engine.rank_work import PHOTOS, TEXTS, plain, text
+from tests.engine.rank_work import PHOTOS, PLAIN, TEXTS, plain, text
 from tests.engine.tiny import NAMES, images
 from tests.toy import toy_spec
 from zoo.declare import Features, Image
@@ -55,8 +55,7 @@ def taught() -> TaskModel:
 
 def plain_tasks(tasks: dict[str, Any]) -> TaskModel:
     torch.manual_seed(0)
-    spec = toy_spec("toy/plain", build="tests.engine.rank_work:plainnet", layers={"stem": "conv1", "stage": "blocks.*"})
-    return Backbone(spec, weights=False).adapt_tasks(tasks)
+    return Backbone(PLAIN, weights=False).adapt_tasks(tasks)
 
 
 def two_tasks() -> TaskModel:

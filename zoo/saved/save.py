@@ -21,6 +21,8 @@ from zoo.saved.calibration import write_calibration
 from zoo.saved.declaration import root_of
 from zoo.saved.metadata import describe, model_card, preprocessor
 from zoo.saved.tensors import file_name
+from zoo.tasks.find import find_task
+from zoo.tasks.several import SeveralTasks
 from zoo.trust.stale_calibration import current_calibration
 from zoo.util.atomic_write import write_json, write_text
 from zoo.util.file_digest import file_digest
@@ -95,7 +97,8 @@ def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
     if not model.spec.home:
         return OWN_KEYS, {}
     try:
-        layout = load_function(model.spec.home)(model)
+        several = isinstance(find_task(model.task), SeveralTasks)
+        layout = "it has several tasks" if several else load_function(model.spec.home)(model)
     except Exception as error:  # a fault of a plugin must not prevent saving
         layout = describe_error(error)
     if isinstance(layout, str):

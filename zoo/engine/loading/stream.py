@@ -39,6 +39,10 @@ class Source:
     def __post_init__(self) -> None:
         if not isinstance(self.views, int) or self.views < 1:
             raise OptionError(f"views of a Source is {self.views!r}; it must be a whole number of at least 1")
+        if not self.temperature >= 1:
+            raise OptionError(f"temperature of a Source is {self.temperature!r}; it must be at least 1")
+        if (self.temperature != 1 or self.in_turn) and not self.table.parts:
+            raise OptionError("temperature and in_turn of a Source are for a table of several tasks, and this one has one")
 
 
 class BatchSource(Protocol):
