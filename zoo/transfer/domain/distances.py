@@ -104,7 +104,8 @@ def _covariance_gap(source: Tensor, target: Tensor) -> Tensor:
         return (torch.cov(source.T) - torch.cov(target.T)).square().mean()
     one, other = ((rows - rows.mean(0)) / (len(rows) - 1) ** 0.5 for rows in (source, target))
     norms = [(left @ right.T).square().sum() for left, right in ((one, one), (other, other), (one, other))]
-    return (norms[0] + norms[1] - 2 * norms[2]) / dim**2
+    gap: Tensor = (norms[0] + norms[1] - 2 * norms[2]) / dim**2
+    return gap
 
 
 def _squared_distances(rows: Tensor) -> Tensor:
