@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--methods", nargs="*", default=[name for name, kind in KINDS.items() if kind.make or name == "adabn"])
     arguments = parser.parse_args()
     logging.getLogger("zoo").setLevel(logging.ERROR)
     random = np.random.default_rng(0)
@@ -54,7 +55,7 @@ def main() -> None:
     labels = [str(number % CLASSES) for number in range(arguments.samples)]
     table = zoo.open_data(target, labelled=False)
     makers: dict[str, Any] = {"two passes": lambda base: TwoPasses(base, table)}
-    makers |= {name: DomainAdaptation(table, method=name) for name, kind in KINDS.items() if kind.make or name == "adabn"}
+    makers |= {name: DomainAdaptation(table, method=name) for name in arguments.methods}
     how: dict[str, Any] = {"recipe": "full", "epochs": 1, "augment": "none", "batch_size": BATCH, "workers": 0, "quiet": True}
     how |= {"image_size": arguments.size, "freeze_bn": False}
     seconds: dict[str, list[float]] = {name: [] for name in makers}

@@ -41,6 +41,18 @@ def test_the_epoch_is_chosen_by_the_target_without_its_labels(tmp_path: Path) ->
     assert {"accuracy", "target_entropy", "target_snd"} <= set(run.metrics)
 
 
+def test_the_warm_start_follows_the_steps_of_the_run(tmp_path: Path) -> None:
+    made: list[Any] = []
+
+    def make(base: Any) -> Any:
+        made.append(DomainAdaptation(TARGET[0], method="dann", hidden=4)(base))
+        return made[0]
+
+    how: dict[str, Any] = {"recipe": "full", "epochs": 2, "batch_size": 16, "augment": "none", "quiet": True}
+    plain(2).fit(SOURCE, False, out=tmp_path, objective=make, **how)
+    assert made[0].total_steps == made[0].state_dict()["steps"] == 8
+
+
 def test_adabn_takes_the_statistics_of_the_target(tmp_path: Path) -> None:
     nets = {}
     for name in ("source-only", "adabn"):

@@ -17,7 +17,7 @@ from tests.engine.tiny import difference, values
 from tests.transfer.domain.toy import NAMES, SOURCE, TARGET, TEST, VALID, adapted, domain
 from tests.transfer.rank_work import small_backbones
 from zoo.cli import main
-from zoo.errors import DataError, OptionError
+from zoo.errors import DataError, OptionError, SavedModelError
 from zoo.registry.registry import use_registry
 from zoo.transfer import DomainAdaptation, SourceFree, adapt_source_free
 
@@ -51,7 +51,10 @@ def test_the_record_says_what_each_validator_thought_and_how_large_the_shift_is(
 def test_a_finished_choice_is_given_again_and_the_chosen_run_is_that_of_its_method_alone(chosen: tuple[Any, Any], tmp_path: Path) -> None:
     net, run = chosen
     again = plain(2, head="mlp", hidden=16, dropout=0.0)
-    found = again.fit(SOURCE, VALID, out=run.dir, resume=True, quiet=True, objective=DomainAdaptation(TARGET[0]))
+    objective = DomainAdaptation(TARGET[0], candidates="dann, mcc")
+    found = again.fit(SOURCE, VALID, out=run.dir, resume=True, quiet=True, objective=objective)
+    with pytest.raises(SavedModelError, match=r"options was .*dann, mcc.* and is"):
+        plain(2).fit(SOURCE, VALID, out=run.dir, resume=True, quiet=True, objective=DomainAdaptation(TARGET[0]))
     assert difference(values(again), values(net)) == 0.0
     assert found.choice == run.choice
     alone, _ = adapted(tmp_path, "dann", epochs=16)

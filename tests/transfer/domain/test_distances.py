@@ -63,6 +63,14 @@ def test_a_distance_grows_with_the_shift_and_its_gradient_closes_it(distance: An
     assert (moved.grad.mean(0) > 0).all()  # descending moves the target back
 
 
+def test_covariances_of_few_rows_are_compared_as_those_of_many() -> None:
+    generator = torch.Generator().manual_seed(0)
+    source, target = torch.randn(6, 40, generator=generator), 2 * torch.randn(9, 40, generator=generator) + 1
+    means = (source.mean(0) - target.mean(0)).square().mean()
+    direct = means + (torch.cov(source.T) - torch.cov(target.T)).square().mean()
+    assert float(coral(source, target)) == pytest.approx(float(direct), rel=1e-5)
+
+
 def test_confusion_is_small_for_sure_and_large_for_unsure_predictions() -> None:
     sure, unsure = torch.eye(4).repeat(5, 1) * 100, torch.zeros(20, 4)
     assert float(mcc(sure)) < 1e-4

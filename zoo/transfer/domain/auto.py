@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from zoo.engine.distributed.rendezvous import joined
-from zoo.engine.loading.sources import check_tables, inputs_in_use
+from zoo.engine.loading.sources import check_tables, inputs_in_use, summary
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.preview.preview import untouched
 from zoo.engine.rundir.run_folder import FINISHED, Run, claim_folder, read_finished, release_folder, write_run
@@ -23,13 +24,14 @@ from zoo.engine.runtime.progress import Progress, in_time_units
 from zoo.engine.runtime.signals import ending_early
 from zoo.engine.train.fit import check_kinds, run_job
 from zoo.engine.train.job import Job, resolve_job
-from zoo.errors import DataError, InterruptedRunError, OptionError, SavedModelError, ZooError, fault_list
+from zoo.errors import DataError, InterruptedRunError, OptionError, ZooError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.saved.tensors import read_state
 from zoo.select.recipe_search.auto import each_message_once
 from zoo.select.recipe_search.folders import CANDIDATES, clear, take_over
 from zoo.select.recipe_search.halving import seconds_of
-from zoo.transfer.domain.choice import BASELINE, Candidate, fault_of, mean_ranks, votes_for
+from zoo.transfer.domain.choice import BASELINE, Candidate, chosen_of
+from zoo.transfer.domain.choice_record import finished_choice
 from zoo.transfer.domain.evidence import Seen, evidence, see
 from zoo.transfer.domain.shift import Shift, measure_shift, named_differences, predicted_differences
 from zoo.transfer.domain.target import check_other, open_target
@@ -99,10 +101,11 @@ def run_adapted(job: Job, options: Any, out: str | Path | None, *, resume: bool)
     folder = claim_folder(out, job.model.spec.name, "adapt", resume=resume)
     try:
         with ending_early(), torch.inference_mode(False), torch.enable_grad():
-            if resume and (finished := _finished(folder)) is not None:
-                job.model.load_state_dict(read_state(folder))
+            comparison = _Comparison(job, options, folder, seconds)
+            if (folder / "run.json").is_file() and (finished := finished_choice(folder, comparison.record())) is not None:
+                comparison.load()
                 return finished
-            return _Comparison(job, options, folder, seconds).run()
+            return comparison.run()
     finally:
         release_folder(folder)
 
@@ -116,13 +119,6 @@ def _faults(job: Job) -> list[str]:
     if job.own.log_with:
         faults.append("log_with: a tracker follows one run, and several are made; name a method")
     return faults
-
-
-def _finished(folder: Path) -> Run | None:
-    found = read_finished(folder)
-    if found is not None and not found.candidates:
-        raise SavedModelError(f"the run in {str(folder)!r} is not one of method 'auto'; name its method, or take another folder (--out)")
-    return found
 
 
 @dataclass
@@ -154,7 +150,7 @@ class _Comparison:
 
     def run(self) -> Run:
         """Run the candidates and take over the chosen one."""
-        write_run(self.folder, {"adaptation": {"target": {"source": self.target.source, "samples": len(self.target)}}})
+        write_run(self.folder, {"adaptation": self.record()})
         shift = self._shift()
         differences = named_differences(self.job.model, self.train, self.options.target)
         for line in (str(shift), *differences):
@@ -172,6 +168,18 @@ class _Comparison:
         for line in (*more, reason):
             self.progress.note(f"auto: {line}")
         return self._finish(best, found, shift, [*differences, *more], reason)
+
+    def record(self) -> dict[str, Any]:
+        """Return what must be the same when a choice is resumed, as plain data."""
+        options = {name: value for name, value in self.options.describe().items() if name not in ("target", "budget")}
+        plain: dict[str, Any] = json.loads(json.dumps({"options": options, "target": summary(self.target)}))
+        return plain
+
+    def load(self) -> None:
+        """Give the model the values of the chosen run, and the inputs and class names of the source, in place."""
+        model = self.job.model
+        model.load_state_dict(read_state(self.folder))
+        model.inputs, model.labels = inputs_in_use(model, self.job.config, self.train), model.labels or self.train.classes or None
 
     def _shift(self) -> Shift:
         """Return the shift of the features that the model has before it is trained."""
@@ -210,10 +218,8 @@ class _Comparison:
         return Candidate(name, found, run.kept, seconds, folder), (valid, target)
 
     def _finish(self, best: Candidate, found: Sequence[Candidate], shift: Shift, differences: Sequence[str], reason: str) -> Run:
-        model = self.job.model
         written = take_over(self.folder, best.folder)
-        record = {
-            "target": {"source": self.target.source, "samples": len(self.target)},
+        record = self.record() | {
             "shift": asdict(shift),
             "differences": list(differences),
             "candidates": [one.row() for one in found],
@@ -225,33 +231,7 @@ class _Comparison:
         write_run(self.folder, written | {"adaptation": record})
         if not self.job.config.keep_checkpoints:
             clear(self.folder, [one.folder for one in found if one.folder])
-        model.load_state_dict(read_state(self.folder))
-        model.inputs, model.labels = inputs_in_use(model, self.job.config, self.train), model.labels or self.train.classes or None
+        self.load()
         run = read_finished(self.folder)
         assert run is not None, "the record of a finished run was written"
         return run
-
-
-def chosen_of(found: Sequence[Candidate]) -> tuple[list[Candidate], str]:
-    """Return the candidates with their votes and the chosen one marked, and the reason in one line.
-
-    Args:
-        found: The candidates; the baseline has evidence.
-    """
-    baseline = next(one for one in found if one.method == BASELINE)
-    assert baseline.evidence is not None, "the baseline was run"
-    judged = []
-    for one in found:
-        if one.evidence is None or one is baseline:
-            judged.append(one)
-            continue
-        votes = votes_for(one.evidence, baseline.evidence)
-        judged.append(replace(one, votes=votes, note=fault_of(one.evidence, baseline.evidence, votes)))
-    better = [one for one in judged if one.votes and not one.note and one.evidence is not None]
-    ranks = mean_ranks([one.evidence for one in better if one.evidence is not None])
-    best = better[int(np.argmin(ranks))] if better else baseline
-    reason = f"{BASELINE} is kept: no method is preferred by infomax and most validators without harm to the source"
-    if better:
-        rank = f" and has the best mean rank of {len(better)} such methods" if len(better) > 1 else ""
-        reason = f"{best.method} is chosen: it is preferred to {BASELINE} by {', '.join(best.votes)}{rank}"
-    return [replace(one, chosen=one.method == best.method) for one in judged], reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,3 +93,28 @@ def mean_ranks(found: Sequence[Evidence]) -> list[float]:
         if name not in left_out:
             ranks.append([(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values])
     return [float(rank) for rank in np.mean(ranks, axis=0)]
+
+
+def chosen_of(found: Sequence[Candidate]) -> tuple[list[Candidate], str]:
+    """Return the candidates with their votes and the chosen one marked, and the reason in one line.
+
+    Args:
+        found: The candidates; the baseline has evidence.
+    """
+    baseline = next(one for one in found if one.method == BASELINE)
+    assert baseline.evidence is not None, "the baseline was run"
+    judged = []
+    for one in found:
+        if one.evidence is None or one is baseline:
+            judged.append(one)
+            continue
+        votes = votes_for(one.evidence, baseline.evidence)
+        judged.append(replace(one, votes=votes, note=fault_of(one.evidence, baseline.evidence, votes)))
+    better = [one for one in judged if one.votes and not one.note and one.evidence is not None]
+    ranks = mean_ranks([one.evidence for one in better if one.evidence is not None])
+    best = better[int(np.argmin(ranks))] if better else baseline
+    reason = f"{BASELINE} is kept: no method is preferred by infomax and most validators without harm to the source"
+    if better:
+        rank = f" and has the best mean rank of {len(better)} such methods" if len(better) > 1 else ""
+        reason = f"{best.method} is chosen: it is preferred to {BASELINE} by {', '.join(best.votes)}{rank}"
+    return [replace(one, chosen=one.method == best.method) for one in judged], reason

@@ -19,7 +19,7 @@ def coral(source: Tensor, target: Tensor) -> Tensor:
         target: Features ``(m, dim)``, m at least 2.
     """
     means = (source.mean(0) - target.mean(0)).square().mean()
-    return means + (torch.cov(source.T) - torch.cov(target.T)).square().mean()
+    return means + _covariance_gap(source, target)
 
 
 def mk_mmd(source: Tensor, target: Tensor, *, linear: bool = False) -> Tensor:
@@ -95,6 +95,17 @@ def mdd(source: Tensor, source_adversary: Tensor, target: Tensor, target_adversa
 def entropies(probabilities: Tensor) -> Tensor:
     """Return the entropy of each row in nats, ``(n,)``."""
     return -(probabilities * torch.log(probabilities + _TINY)).sum(1)
+
+
+def _covariance_gap(source: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared difference of the unbiased covariances; with fewer rows than columns from products of the rows."""
+    dim = source.shape[1]
+    if len(source) + len(target) >= dim:
+        return (torch.cov(source.T) - torch.cov(target.T)).square().mean()
+    one, other = ((rows - rows.mean(0)) / (len(rows) - 1) ** 0.5 for rows in (source, target))
+    norms = [(left @ right.T).square().sum() for left, right in ((one, one), (other, other), (one, other))]
+    gap: Tensor = (norms[0] + norms[1] - 2 * norms[2]) / dim**2
+    return gap
 
 
 def _squared_distances(rows: Tensor) -> Tensor:
