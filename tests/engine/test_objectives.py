@@ -210,7 +210,7 @@ def test_a_loss_that_needs_the_whole_batch_is_never_cut(tmp_path: Path) -> None:
 
 def test_another_objective_does_not_go_on_with_a_run(tmp_path: Path) -> None:
     fit(tmp_path, "momentum", epochs=1)
-    with pytest.raises(SavedModelError, match="started with objective= and is resumed without it"):
+    with pytest.raises(SavedModelError, match="started with objective= and is resumed with no objective="):
         model().fit(images(24), images(12, seed=1), out=tmp_path, resume=True, **OPTIONS | {"epochs": 1})
 
 
