@@ -449,7 +449,7 @@ def test_a_data_loader_is_taken_apart_or_refused(caplog: pytest.LogCaptureFixtur
 def test_fit_names_every_option_so_that_editors_complete_it() -> None:
     parameters = inspect.signature(zoo.TaskModel.fit).parameters
     named = {name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
-    beside = {"recipe", "budget", "out", "resume", "quiet", "objective", "metrics", "log_with", "on_epoch"}
+    beside = {"recipe", "budget", "out", "resume", "quiet", "objective", "baselines", "metrics", "log_with", "on_epoch"}
     assert named == {*OPTIONS} | beside
     assert all(parameters[name].annotation is not inspect.Parameter.empty for name in named)
     with pytest.raises(OptionError, match=r"no option 'epoch' \(did you mean 'epochs'\?\)"):

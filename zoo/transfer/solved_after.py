@@ -64,7 +64,7 @@ def check_classes(base: Supervised, name: str) -> None:
         OptionError: If the task is not to choose one of several classes.
         DataError: If there is no pair of samples of equal or none of different classes.
     """
-    if base.task.name != "single-label":
+    if not base.task.exclusive:
         raise OptionError(f"the objective {name!r} compares classes, and the task is {base.task.name!r}; it needs single-label")
     counts = [number for number in base.sources["train"].table.counts().values() if number]
     if len(counts) < 2 or max(counts) < 2:

@@ -75,7 +75,7 @@ def _check(method: DistillOptions, student: TaskModel, teacher: TaskModel | Outp
         if declared.layout != "BND" or declared.prefix_tokens < 2 or student.spec.modality != "image":
             remedy = "take a backbone that has one, such as deit_*_distilled"
             faults.append(f"token: {student.spec.name} has no distillation token beside its class token; {remedy}")
-        if not method.weight or student.task != "single-label":
+        if not method.weight or not find_task(student.task).exclusive:
             faults.append("token: it learns the teacher's classes; the task must be single-label and weight above 0")
     if faults:
         raise OptionError(fault_list("the student cannot learn from this teacher:", faults))

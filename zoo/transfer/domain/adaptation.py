@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zoo.errors import OptionError, checked_fields, did_you_mean, fault_list
+from zoo.tasks.find import find_task
 from zoo.transfer.method import Method
 from zoo.util.numbers import is_finite, is_whole
 
@@ -121,7 +122,7 @@ class DomainAdaptation(Method):
         target = open_target(model, self.target, ready_made=base.sources["train"].table.ready_made)
         check_other(base.sources["train"].table, target)
         sizes = Sizes(aligned_width(model), model.num_classes, self.hidden, self.temperature, self.margin, self.threshold)
-        own = self.validator == "source" or model.task != "single-label" or self.method == "source-only"
+        own = self.validator == "source" or not find_task(model.task).exclusive or self.method == "source-only"
         return Adapted(
             base,
             target,

@@ -30,6 +30,7 @@ from zoo.saved.tensors import read_state
 from zoo.select.recipe_search.auto import each_message_once
 from zoo.select.recipe_search.folders import CANDIDATES, clear, take_over
 from zoo.select.recipe_search.halving import seconds_of
+from zoo.tasks.find import find_task
 from zoo.transfer.domain.choice import BASELINE, Candidate, chosen_of
 from zoo.transfer.domain.choice_record import finished_choice
 from zoo.transfer.domain.evidence import Seen, evidence, see
@@ -112,7 +113,7 @@ def run_adapted(job: Job, options: Any, out: str | Path | None, *, resume: bool)
 
 def _faults(job: Job) -> list[str]:
     faults = []
-    if job.model.task != "single-label":
+    if not find_task(job.model.task).exclusive:
         faults.append(f"the task is {job.model.task}, and the validators need one class per sample; name a method")
     if launched() > 1:
         faults.append("the candidates run in one process; leave --num-processes out, or name a method")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def has_units(model: TaskModel) -> bool:
     """Return whether the aligned features are the hidden units of the head, and not the pooled features of the backbone."""
-    return isinstance(model.head, MLPHead) and model.task == "single-label"
+    return isinstance(model.head, MLPHead) and find_task(model.task).exclusive
 
 
 def aligned_width(model: TaskModel) -> int:
@@ -36,7 +36,7 @@ def faults_of(method: str, base: Supervised, *, spectral: float) -> list[str]:
     model, kind, faults = base.model, KINDS[method], []
     if find_task(model.task).per_token:
         faults.append(f"the task is {model.task}, and domains of words are not aligned here; take a task of one label per sample")
-    elif kind.of_classes and model.task != "single-label":
+    elif kind.of_classes and not find_task(model.task).exclusive:
         fitting = ", ".join(name for name, one in KINDS.items() if one.make and not one.of_classes)
         faults.append(f"the task is {model.task}, and the method needs one class per sample; take one of: {fitting}")
     if not reads_pooled(model.head):

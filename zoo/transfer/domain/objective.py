@@ -17,6 +17,7 @@ from zoo.engine.train.objective import Infer, Objective
 from zoo.engine.train.supervised import Supervised
 from zoo.models.heads import MLPHead
 from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
 from zoo.transfer.domain.alignments import Alignment, Rows, spectral_penalty
 from zoo.transfer.domain.reversal import grl_coefficient
 from zoo.transfer.domain.validators import validate_target
@@ -104,7 +105,7 @@ class Adapted(Objective):
     def validate(self, infer: Infer) -> dict[str, float]:
         """Return the metrics of the source, and those of the target that need no labels."""
         metrics = self.base.validate(infer) if self.base.valid else {}
-        return metrics | (validate_target(infer("target")) if self.base.task.name == "single-label" else {})
+        return metrics | (validate_target(infer("target")) if self.base.task.exclusive else {})
 
     def after_step(self) -> None:
         """Count the steps, which the warm start follows."""
@@ -149,7 +150,7 @@ class Adapted(Objective):
 def outputs_of(model: TaskModel, forward: Forward, x: Any) -> tuple[Tensor, Tensor]:
     """Return what the last layer reads, ``(n, dim)``, and the logits."""
     features = forward.features(x)
-    if isinstance(model.head, MLPHead) and model.task == "single-label":
+    if isinstance(model.head, MLPHead) and find_task(model.task).exclusive:
         units = model.head.hidden_units(features)
         return units, model.head.linear(units)
     return features, forward.logits(features)

@@ -21,6 +21,7 @@ from zoo.engine.train.objective import Objective
 from zoo.engine.train.supervised import Supervised
 from zoo.errors import OptionError, checked_fields, fault_list
 from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
 from zoo.transfer.domain.distances import entropies
 from zoo.transfer.domain.fitting import has_units
 from zoo.transfer.domain.objective import outputs_of
@@ -55,7 +56,7 @@ class SourceFree(Method):
             OptionError: If the model is new, its head does not fit, or nothing would train; all faults at once.
         """
         model, faults = base.model, []
-        if model.task != "single-label" or not reads_pooled(model.head) or not hasattr(model.head, "linear"):
+        if not find_task(model.task).exclusive or not reads_pooled(model.head) or not hasattr(model.head, "linear"):
             faults.append("it needs one class per sample and the head 'linear' or 'mlp'")
         if model.has_random_head:
             faults.append("the head is new; train the model on the source first, and give it, or load it: zoo.load(folder)")
