@@ -52,6 +52,7 @@ FLOORS = {
     "zoo.models.misplaced": 2.9,
     "zoo.models.layers": 3.0,
     "zoo.models.leftovers": 3.0,
+    "zoo.models.numbered": 3.0,
     "zoo.models.state_fit": 3.05,
     "zoo.models.build": 3.1,
     "zoo.weights.copy_read": 3.0,
