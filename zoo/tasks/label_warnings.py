@@ -12,10 +12,14 @@ import numpy as np
 
 from zoo.data.table import Table
 from zoo.errors import count, examples
+from zoo.tasks.label_names import is_number
 
 log = logging.getLogger("zoo")
 _NUMBER = re.compile(r"([+-]?)0*(\d+)(?:\.0+)?")
 _SHOWN = 8
+# What people write where a label is missing, in lower case.
+_BLANKS = {"n/a", "#n/a", "na", "<na>", "none", "null", "nil", "missing", "unknown", "unlabeled", "unlabelled", "not available", "tbd"}
+_BLANKS |= {"?", "??", "-", "--", "\N{EN DASH}", "\N{EM DASH}", ".", "-1"}
 
 
 def warn_of_labels(table: Table, *, found: bool) -> None:
@@ -31,6 +35,9 @@ def warn_of_labels(table: Table, *, found: bool) -> None:
     _warn_of_one_word(table)
     _warn_of_lists(table)
     _warn_of_one_sided(table)
+    _log_none(table)
+    if found:
+        _warn_of_blanks(table)
     if found and (alike := looks_alike(table.classes)):
         pairs = [" and ".join(map(repr, names)) for names in alike]
         line = "%s: classes that differ in case, blanks or zeros only are classes of their own: %s; if they are one, write them alike"
@@ -61,6 +68,29 @@ def _warn_of_one_sided(table: Table) -> None:
                 remedy = "add samples without it, or leave it out"
             line = "%s: every known value of %s is %s: %s; a model would learn to say the same of everything; %s"
             log.warning(line, table.source, count(len(names), "label"), word, examples(names, _SHOWN), remedy)
+
+
+def _log_none(table: Table) -> None:
+    """Log how many samples of a multi-label table have none of the classes, as an empty cell means."""
+    if table.targets is None or not table.classes or table.targets.ndim != 2 or not len(table.classes):
+        return
+    number = int((table.targets == 0).all(1).sum())
+    if number:
+        line = "%s: %s of %d have none of the classes (an empty cell of names means that); leave out rows that nobody labelled"
+        log.info(line, table.source, count(number, "sample"), len(table))
+
+
+def _warn_of_blanks(table: Table) -> None:
+    """Warn of classes whose names people write for a missing label."""
+    if table.reads == "words" or all(map(is_number, table.classes)):
+        return
+    blank = [f"{name!r} ({number})" for name, number in table.counts().items() if name.lower() in _BLANKS]
+    if not blank:
+        return
+    single = table.targets is not None and table.targets.ndim == 1
+    more = ", or name the classes to keep, adapt(labels=…) with drop_other_classes=True (--classes A,B --drop-other-classes)"
+    line = "%s: %s %s written like a missing label, and counts as a class: %s; if no label is meant, remove these rows%s"
+    log.warning(line, table.source, count(len(blank), "class"), "is" if len(blank) == 1 else "are", examples(blank), more if single else "")
 
 
 def _warn_of_one_word(table: Table) -> None:
