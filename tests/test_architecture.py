@@ -40,6 +40,7 @@ FLOORS = {
     "zoo.weights.converted": 2.3,
     "zoo.weights.cache": 2.4,
     "zoo.weights.locate": 2.4,
+    "zoo.weights.given": 2.45,
     "zoo.plugins": 2.3,
     "zoo.registry": 2.5,
     "zoo.data.sources.cells": 2.5,

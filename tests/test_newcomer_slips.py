@@ -252,3 +252,19 @@ def test_a_bool_of_numpy_is_read_as_one() -> None:
 def test_words_that_other_libraries_take_for_weights_come_with_what_is_meant(word: str, told: str) -> None:
     with pytest.raises(WeightsNotFoundError, match=told):
         zoo.get("zoo/glyphnet", weights=word)
+
+
+@pytest.mark.parametrize("flag", ["--label-columns", "--classes"])
+def test_values_with_blanks_between_them_are_told_to_be_joined_by_commas(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed = run_zoo(["train", "zoo/glyphnet", "x.csv", flag, "cat", "dog", "ship", "--out", "runs/x"], capsys)
+    assert code == 2
+    assert f"{flag} cat,dog,ship" in printed
+    assert "--valid" not in printed
+
+
+def test_days_may_be_written_with_their_unit(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    assert run_zoo(["cache", "--prune", "30d"], capsys)[0] == 0
+    code, printed = run_zoo(["cache", "--prune", "month"], capsys)
+    assert code == 2
+    assert "'month' is no number of days, such as 30" in printed

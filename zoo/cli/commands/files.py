@@ -32,9 +32,17 @@ def register(commands: Commands) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=download)
     command = commands.add_parser("cache", help="show what zoo has fetched and converted, or remove it")
-    command.add_argument("--prune", metavar="DAYS", type=float, help="remove what was not used for so many days; 0 removes all")
+    command.add_argument("--prune", metavar="DAYS", type=_days, help="remove what was not used for so many days; 0 removes all")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=cache)
+
+
+def _days(word: str) -> float:
+    """Read a number of days, also written ``30d``."""
+    try:
+        return float(word.lower().removesuffix("d"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of days, such as 30") from None
 
 
 def convert(options: argparse.Namespace, out: Output) -> None:
