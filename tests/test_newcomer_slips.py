@@ -268,3 +268,18 @@ def test_days_may_be_written_with_their_unit(capsys: pytest.CaptureFixture[str],
     code, printed = run_zoo(["cache", "--prune", "month"], capsys)
     assert code == 2
     assert "'month' is no number of days, such as 30" in printed
+
+
+def test_a_download_of_several_names_begins_after_all_are_known(capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed = run_zoo(["download", "zoo/glyphnet", "nothing-of-this-name"], capsys)
+    assert code == 2
+    assert "no backbone 'nothing-of-this-name'" in printed
+    assert "licence" not in printed
+
+
+def test_a_large_pickle_of_arrays_comes_with_a_way_to_save_it(tmp_path: Path) -> None:
+    from zoo.weights.pickled.convert import read_checkpoint
+
+    torch.save({"a": np.zeros(2_200_000)}, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match=r"save them with safetensors\.numpy\.save_file"):
+        read_checkpoint(tmp_path / "net.pth")

@@ -89,10 +89,13 @@ def download(options: argparse.Namespace, out: Output) -> None:
     from zoo.weights.locate import locate
 
     found = {}
-    for name in options.names:
+    for name in options.names:  # all of them before gigabytes are fetched
         spec = default_registry().resolve(name).spec
         if spec.weights is None:
             raise WeightsNotFoundError(f"{spec.name} declares no pretrained weights; zoo list --pretrained shows those that do")
+    for name in options.names:
+        spec = default_registry().resolve(name).spec
+        assert spec.weights is not None, "checked above"
         if not options.json:  # before gigabytes are fetched
             print(f"{spec.name}: licence {spec.weights.license}, from {place(spec.weights)}", flush=True)
         found[spec.name] = locate(spec.weights, spec.name)
