@@ -330,3 +330,9 @@ def test_columns_that_are_mapped_to_roles_are_told_to_be_turned_round(files: Pat
     path = table(files / "x.csv", "name,class\nimg/0.png,a\nimg/1.png,b\n")
     with pytest.raises(OptionError, match=r"maps a role to your column: \{'file_name': 'name'\} \(--columns file_name=name\)"):
         open_data(path, columns={"name": "file_name", "class": "label"})
+
+
+def test_a_table_under_another_suffix_is_told_what_to_call_it(files: Path) -> None:
+    path = table(files / "x.txt", "file_name,label\nimg/0.png,a\nimg/1.png,b\n")
+    with pytest.raises(DataError, match=r"if it is a table, call it \.csv or \.tsv"):
+        open_data(path)

@@ -34,6 +34,7 @@ OTHER_KINDS = {
     ".gz": "unpack it with gunzip",
     ".zip": "unpack it",
     ".json": "give JSON lines (.jsonl), or pd.read_json(path)",
+    ".txt": "if it is a table, call it .csv or .tsv, and see that its first line has the names of the columns",
     ".ndjson": "call it .jsonl",
     ".pq": "call it .parquet",
     ".feather": "give pd.read_feather(path)",
