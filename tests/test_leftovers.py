@@ -104,3 +104,35 @@ def test_anything_else_is_an_error_that_counts_it_and_names_the_remedy(kind: str
 def test_further_blocks_and_other_tensors_are_told_together(tmp_path: Path) -> None:
     with pytest.raises(CoverageError, match=r"1 tensor more inside its blocks: blocks\.7\.weight and 1 tensor more .* no head: gate"):
         load(tmp_path, shaped(blocks__7__weight=(2,), gate=(3,)))
+
+
+def in_sequence(prefix: str = "", *, numbers: tuple[int, ...] = (0, 1, 4)) -> dict[str, Tensor]:
+    """Return the toy's tensors as of nn.Sequential(*children) with activations between them."""
+    parts = dict(zip(("conv1", "bn1", "blocks"), numbers, strict=True))
+    return {f"{prefix}{parts[name.partition('.')[0]]}.{name.partition('.')[2]}": value.clone() for name, value in TRAINED.items()}
+
+
+TRAINED = {name: torch.randn_like(value) if value.is_floating_point() else value for name, value in own().items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_numbered_parts_of_a_sequential_are_read_in_order_with_a_log_line(
+    prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "model.safetensors"
+    state = in_sequence(prefix) | {"head.weight": torch.ones(3, WIDTH), "head.bias": torch.ones(3)}
+    state = {name: value.abs() if name.endswith("running_var") else value for name, value in state.items()}
+    safetensors.torch.save_file(state, path)
+    built = zoo.get("toy/net", weights=path).build().state_dict()
+    assert torch.equal(built["conv1.weight"], TRAINED["conv1.weight"])
+    assert all(torch.equal(built[name], value) for name, value in TRAINED.items() if not name.endswith("running_var"))
+    assert "numbers for the parts of ToyNet, as of nn.Sequential" in caplog.text
+
+
+def test_numbered_parts_of_another_network_are_refused_as_numbered(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    other = {name: torch.ones(*value.shape, 2) if value.ndim else value for name, value in in_sequence().items()}
+    safetensors.torch.save_file(other, path)
+    with pytest.raises(CoverageError, match=r"numbered, as of nn\.Sequential.*do not fit part by part") as caught:
+        zoo.get("toy/net", weights=path).build()
+    assert "allow_partial" not in str(caught.value)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import enum
+import io
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,11 @@ import torch
 from torch import nn
 
 import zoo
+import zoo.cli
 from tests.engine.tiny import NAMES, images
 from tests.test_docs import run_zoo
 from zoo.data.open import open_train_valid
-from zoo.errors import DataError, OptionError, WeightsError
+from zoo.errors import DataError, OptionError, UnknownBackboneError, WeightsError, WeightsNotFoundError
 from zoo.models.misplaced import RENAMED
 
 
@@ -145,8 +149,47 @@ def test_a_checkpoint_under_an_unknown_key_comes_with_the_whole_command(tmp_path
     from zoo.weights.pickled.convert import read_checkpoint
 
     torch.save({"net": {"a": torch.zeros(1)}}, tmp_path / "net.pth")
-    with pytest.raises(WeightsError, match=r"zoo convert net\.pth --key net --out FILE"):
+    with pytest.raises(WeightsError, match=rf"zoo convert {tmp_path}/net\.pth --key net --out FILE"):
         read_checkpoint(tmp_path / "net.pth")
+
+
+def test_messages_about_weights_name_paths_with_their_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from zoo.weights.pickled.convert import read_checkpoint
+
+    folder = tmp_path / "my checkpoints"
+    folder.mkdir()
+    values = {"a": torch.zeros(1)}
+    torch.save({"model_state_dict": values, "ema": values}, folder / "net.pth")
+    read_checkpoint(folder / "net.pth")
+    assert f"{folder}/net.pth: the entry 'model_state_dict' is taken" in caplog.text
+    assert f"zoo convert '{folder}/net.pth' --key ema --out FILE" in caplog.text
+    with pytest.raises(WeightsNotFoundError, match=rf"did you mean '{folder}/net\.pth'"):
+        read_checkpoint(folder / "nte.pth")
+    with pytest.raises(WeightsNotFoundError, match=rf"did you mean '{folder}/net\.pth'"):
+        zoo.get("zoo/glyphnet", weights=folder / "nett.pth")
+    with pytest.raises(WeightsNotFoundError, match=r"is a folder; give a checkpoint in it; it has: net\.pth"):
+        read_checkpoint(folder)
+
+
+def test_paths_on_this_machine_are_not_sent_to_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zoo.get("zoo/glyphnet").adapt(2, labels=["a", "b"]).save("runs/ants")
+    Path("runs/net.pth").touch()
+    for words, told in (
+        (["download", "runs/ants"], "holds a saved model, whose weights lie in it"),
+        (["lock", "runs/ants"], "holds a saved model, whose weights lie in it"),
+        (["download", "runs/net.pth"], "it is a file; a file of weights is given as weights=FILE (--weights FILE)"),
+        (["show", "gone/net.pth"], "there is no such file"),
+        (["cv", "runs/antz", "photos"], "no folder of this name that holds a model (did you mean 'runs/ants'?)"),
+    ):
+        code, printed = run_zoo(words, capsys)
+        assert code == 2
+        assert told in printed
+        assert "Hub" not in printed
+    with pytest.raises(UnknownBackboneError, match="for the repository of the Hub, type 'hf/owner/net'"):
+        zoo.get("owner/net")
 
 
 def test_a_url_among_inputs_is_named_as_one() -> None:
@@ -159,3 +202,84 @@ def test_the_exit_reports_no_leaks_of_compiled_extensions() -> None:
     pytest.importorskip("zoo_timm")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "leaked" not in done.stderr
+
+
+class ResNet18_Weights(enum.Enum):  # noqa: N801 - as torchvision names it
+    IMAGENET1K_V1 = "https://HOST/resnet18-f37072fd.pth"
+
+
+GLYPHNET = zoo.get("zoo/glyphnet", weights=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"a": torch.zeros(1)}, r"type dict; save it, safetensors\.torch\.save_file\(STATE"),
+        (OrderedDict(a=torch.zeros(1)), r"type OrderedDict; save it"),
+        (nn.Linear(1, 1), r"type Linear; save it, .*MODULE\.state_dict\(\)"),
+        (GLYPHNET, "type Backbone; a backbone is adapted as it is"),
+        (ResNet18_Weights.IMAGENET1K_V1, r"zoo\.get\('torchvision/resnet18\.imagenet1k_v1'\)"),
+        (zoo.Weights(file="own.safetensors"), r"give weights='own\.safetensors'"),
+        (zoo.Weights(repo="owner/net"), r"zoo\.get\('hf/owner/net'\)"),
+        (io.BytesIO(b"a"), "type BytesIO; give the path"),
+        ([], "type list; give weights='FILE'"),
+        (b"net.pth", "type bytes; give weights='FILE'"),
+        (0, "type int; .*weights=False for random values"),
+    ],
+)
+def test_weights_of_an_unknown_type_are_refused_with_what_to_give(given: object, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        zoo.get("zoo/glyphnet", weights=given)  # type: ignore[arg-type]
+
+
+def test_a_bool_of_numpy_is_read_as_one() -> None:
+    assert not zoo.get("zoo/glyphnet", weights=np.bool_(False)).pretrained  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("none", r"weights=False \(--weights none\)"),
+        ("False", "weights=False"),
+        ("imagenet", "taken without weights="),
+        ("IMAGENET1K_V1", r"zoo\.get\('torchvision/NAME\.imagenet1k_v1'\)"),
+        ("ResNet18_Weights.DEFAULT", r"zoo\.get\('torchvision/resnet18'\)"),
+        ("DEFAULT", "taken without weights=|takes the declared ones"),
+        ("timm/resnet18.a1_in1k", r"given as the name, zoo\.get\('timm/resnet18\.a1_in1k'\)"),
+        ("", "weights is empty"),
+    ],
+)
+def test_words_that_other_libraries_take_for_weights_come_with_what_is_meant(word: str, told: str) -> None:
+    with pytest.raises(WeightsNotFoundError, match=told):
+        zoo.get("zoo/glyphnet", weights=word)
+
+
+@pytest.mark.parametrize("flag", ["--label-columns", "--classes"])
+def test_values_with_blanks_between_them_are_told_to_be_joined_by_commas(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed = run_zoo(["train", "zoo/glyphnet", "x.csv", flag, "cat", "dog", "ship", "--out", "runs/x"], capsys)
+    assert code == 2
+    assert f"{flag} cat,dog,ship" in printed
+    assert "--valid" not in printed
+
+
+def test_days_may_be_written_with_their_unit(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    assert run_zoo(["cache", "--prune", "30d"], capsys)[0] == 0
+    code, printed = run_zoo(["cache", "--prune", "month"], capsys)
+    assert code == 2
+    assert "'month' is no number of days, such as 30" in printed
+
+
+def test_a_download_of_several_names_begins_after_all_are_known(capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed = run_zoo(["download", "zoo/glyphnet", "nothing-of-this-name"], capsys)
+    assert code == 2
+    assert "no backbone 'nothing-of-this-name'" in printed
+    assert "licence" not in printed
+
+
+def test_a_large_pickle_of_arrays_comes_with_a_way_to_save_it(tmp_path: Path) -> None:
+    from zoo.weights.pickled.convert import read_checkpoint
+
+    torch.save({"a": np.zeros(2_200_000)}, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match=r"save them with safetensors\.numpy\.save_file"):
+        read_checkpoint(tmp_path / "net.pth")

@@ -107,6 +107,10 @@ class DataError(ZooError, ValueError):
     """A dataset that cannot be used: empty, without labels, or with labels outside the classes."""
 
 
+class HoldOutError(DataError):
+    """Data of which no samples can be held out for validation."""
+
+
 class LeakError(DataError):
     """Validation or test data that share samples or groups with the training data."""
 

@@ -289,3 +289,50 @@ def test_is_valid_that_is_true_for_most_rows_is_asked_about(files: Path) -> None
         open_train_valid(whole, root=files)
     both = frame.assign(split=["train", "train", "val", "val"])
     assert [len(part or ()) for part in open_train_valid(both, root=files)] == [2, 2]
+
+
+@pytest.mark.parametrize("named", [{}, {"file_name": "img/0.png", "label": "cat"}])
+def test_a_table_without_a_header_is_told_whether_or_not_its_columns_are_named(files: Path, named: dict[str, str]) -> None:
+    path = table(files / "x.csv", "img/0.png,cat\nimg/1.png,dog\nimg/2.png,cat\nimg/3.png,dog\n")
+    with pytest.raises(DataError, match=r"first line looks like a sample \('img/0.png', 'cat'\); add a line .*file_name,label"):
+        open_data(path, labelled=True, columns=named)
+
+
+@pytest.mark.parametrize("named", [{}, {"text": "a very good film", "label": "pos"}])
+def test_texts_without_a_header_are_told(files: Path, named: dict[str, str]) -> None:
+    path = table(files / "x.csv", "a very good film,pos\nawful,neg\nnice,pos\n")
+    with pytest.raises(DataError, match=r"first line looks like a sample .*text,label"):
+        open_data(path, labelled=True, columns=named, reads="text")
+
+
+def test_a_column_named_after_one_of_its_classes_is_read(files: Path) -> None:
+    path = table(files / "x.csv", "scan,tumor\nimg/0.png,tumor\nimg/1.png,normal\n")
+    assert open_data(path, columns={"file_name": "scan", "label": "tumor"}).classes == ("normal", "tumor")
+    with pytest.raises(DataError, match="Name yours with columns="):
+        open_data(path, labelled=True, columns={"file_name": "scan"})
+
+
+def test_columns_per_class_are_told_where_the_files_are_unknown_too(files: Path) -> None:
+    path = table(files / "x.csv", "ID,cat,dog\nimg/0.png,1,0\nimg/1.png,0,1\n")
+    with pytest.raises(DataError, match=r"--label-columns cat,dog\. Name yours with .*--columns file_name=ID"):
+        open_data(path, labelled=True)
+
+
+@pytest.mark.parametrize(("column", "role"), [("class", "label"), ("Target", "label"), ("category", "label"), ("id", "file_name")])
+def test_columns_that_may_have_a_role_are_proposed(files: Path, column: str, role: str) -> None:
+    other = "file_name" if role == "label" else "label"
+    path = table(files / "x.csv", f"{other},{column}\nimg/0.png,img/1.png\n")
+    with pytest.raises(DataError, match=rf"no column '{role}' \(is it '{column}'\?\).*--columns {role}={column}"):
+        open_data(path, labelled=True)
+
+
+def test_columns_that_are_mapped_to_roles_are_told_to_be_turned_round(files: Path) -> None:
+    path = table(files / "x.csv", "name,class\nimg/0.png,a\nimg/1.png,b\n")
+    with pytest.raises(OptionError, match=r"maps a role to your column: \{'file_name': 'name'\} \(--columns file_name=name\)"):
+        open_data(path, columns={"name": "file_name", "class": "label"})
+
+
+def test_a_table_under_another_suffix_is_told_what_to_call_it(files: Path) -> None:
+    path = table(files / "x.txt", "file_name,label\nimg/0.png,a\nimg/1.png,b\n")
+    with pytest.raises(DataError, match=r"if it is a table, call it \.csv or \.tsv"):
+        open_data(path)

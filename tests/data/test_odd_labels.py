@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from tests.data.make import folder, image, write
 from zoo.data.images.decode import decode
 from zoo.data.open import open_data, open_train_valid
 from zoo.data.table import names_of
-from zoo.errors import CorruptInputError, DataError
+from zoo.errors import CorruptInputError, DataError, HoldOutError
 
 PICTURES = [image(row) for row in range(8)]
 
 
 def read(labels: Any, task: str = "single-label", **options: Any) -> Any:
-    return open_data((PICTURES, labels), task=task, **options)
+    return open_data(([PICTURES[row % 8] for row in range(len(labels))], labels), task=task, **options)
 
 
 @pytest.mark.parametrize(("values", "told"), [(["1", ""], "every known value of 2 labels is positive"), (["1", "0"], "")])
@@ -48,10 +49,28 @@ def test_dates_and_durations_are_refused(kind: str, task: str) -> None:
             read(labels, task)
 
 
-@pytest.mark.parametrize("joint", [" ", "/", " + ", "\n", "\t", " & ", ":", "，", " and "])
-def test_other_separators_are_told_for_several_labels(joint: str, caplog: pytest.LogCaptureFixture) -> None:
-    read(["a", "b", f"a{joint}b", "a"] * 2, "multi-label")
+@pytest.mark.parametrize("joint", ["/", " + ", "+", "\n", "\t", " & ", ":", "，"])
+@pytest.mark.parametrize("names", [("a", "b", "a{}b", "a"), ("cat{}animal", "dog{}animal", "ship", "ship"), ("a{}b", "a", "ship", "a")])
+def test_several_labels_joined_by_another_separator_are_refused(joint: str, names: tuple[str, ...]) -> None:
+    labels = [name.format(joint) for name in names] * 2
+    with pytest.raises(DataError, match=r"like several labels joined by .*write '\|' in its place, or name the classes"):
+        read(labels, "multi-label")
+    assert read(labels, "multi-label", classes=sorted(set(labels))).counts()[labels[0]] == labels.count(labels[0])
+
+
+@pytest.mark.parametrize("joint", [" ", " and "])
+def test_words_that_may_be_several_labels_are_told(joint: str, caplog: pytest.LogCaptureFixture) -> None:
+    read([f"cat{joint}animal", f"dog{joint}animal", "ship"] * 2, "multi-label")
     assert "like several labels joined by" in caplog.text
+
+
+def test_names_with_a_separator_stay_where_samples_have_several_labels(caplog: pytest.LogCaptureFixture) -> None:
+    assert read(["church/indoor", "church/outdoor|old", "old"] * 2, "multi-label").classes == ("church/indoor", "church/outdoor", "old")
+    assert not caplog.text
+    read(["Edema, left|Mass", "Edema, right"] * 2, "multi-label")
+    assert "'Edema, left', 'Edema, right' look like several labels joined by ','" in caplog.text
+    with pytest.raises(DataError, match="'cat,animal' looks like several labels"):
+        read(["cat,animal", "cat|animal"] * 2, "multi-label")
 
 
 def test_names_in_quotation_marks_lose_them() -> None:
@@ -252,3 +271,59 @@ def test_lengths_of_datasets_are_checked() -> None:
         open_data(Sized(2.5))
     with pytest.raises(DataError, match="at first and then"):
         open_data(Sized(8, 4))
+
+
+@pytest.mark.parametrize("blank", ["N/A", "unknown", "-", "None", "null", "?", "-1"])
+def test_words_for_a_missing_label_are_told_with_their_number(blank: str, caplog: pytest.LogCaptureFixture) -> None:
+    read(["cat", "dog", blank] * 4, "single-label")
+    assert f"1 class is written like a missing label, and counts as a class: {blank!r} (4)" in caplog.text
+    assert "--drop-other-classes" in caplog.text
+    caplog.clear()
+    read(["cat", "dog", blank] * 4, "single-label", classes=["cat", "dog", blank])
+    read([-1, 0, 1] * 4, "single-label")
+    assert "missing label" not in caplog.text
+
+
+def test_words_for_a_missing_label_are_told_among_several_labels(caplog: pytest.LogCaptureFixture) -> None:
+    read(["cat", "cat|dog", "N/A"] * 4, "multi-label")
+    assert "counts as a class: 'N/A' (4); if no label is meant, remove these rows" in caplog.text
+    assert "drop_other_classes" not in caplog.text
+
+
+def test_minus_one_beside_names_is_refused() -> None:
+    with pytest.raises(DataError, match="-1 beside names in 4 samples of 12"):
+        read(["cat", "cat|dog", "-1"] * 4, "multi-label")
+    assert read(["1", "1|2", "-1"] * 4, "multi-label").classes == ("-1", "1", "2")
+
+
+@pytest.mark.parametrize("missing", [float("nan"), None, pd.NA, ""])
+def test_a_missing_cell_of_names_means_the_same_in_a_frame_and_in_a_file(
+    missing: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for index in range(3):
+        write(tmp_path / f"{index}.png", index)
+    frame = pd.DataFrame({"file_name": [f"{index}.png" for index in range(3)], "label": ["cat|dog", missing, "cat"]})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    for source, options in ((frame, {"root": tmp_path}), (tmp_path / "x.csv", {})):
+        caplog.clear()
+        table = open_data(source, task="multi-label", **options)
+        assert table.targets is not None
+        assert table.targets.tolist() == [[1, 1], [0, 0], [1, 0]]
+        assert "1 sample of 3 have none of the classes" in caplog.text
+        with pytest.raises(DataError, match=r"no label \(empty or NaN\) in 1 sample of 3"):
+            open_data(source, **options)
+
+
+@pytest.mark.parametrize("number", [12, 120])
+def test_measured_values_as_classes_are_refused_in_a_short_message(number: int) -> None:
+    with pytest.raises(DataError, match=rf"{number} different numbers.*task='regression'") as error:
+        read([f"{0.37 * row:.2f}" for row in range(number)], "single-label")
+    assert len(str(error.value)) < 400
+    assert len(read(["1.5", "2.0", "2.5"] * 4, "single-label").classes) == 3
+
+
+def test_classes_that_cannot_be_held_out_are_counted_with_the_smallest() -> None:
+    with pytest.raises(HoldOutError, match=r"30 classes, the smallest first: 'c0' \(1\), .* \(26 more\); give a validation set") as error:
+        open_train_valid((np.arange(30 * 36, dtype=np.int64).astype(np.uint8).reshape(30, 6, 6), [f"c{row}" for row in range(30)]))
+    assert len(str(error.value)) < 400

@@ -44,12 +44,6 @@ def test_a_flag_of_training_rows_is_told(caplog: pytest.LogCaptureFixture) -> No
     assert "column 'is_train' is not read; name the splits in a column 'split'" in caplog.text
 
 
-@pytest.mark.parametrize("mark", ["/", "+", "&", "\n", " "])
-def test_labels_joined_by_a_mark_that_is_not_read_are_told(mark: str, caplog: pytest.LogCaptureFixture) -> None:
-    open_data(frame(label=["cat", "dog", f"cat{mark}dog"] * 4), task="multi-label")
-    assert f"1 name of classes that are others joined by {mark!r}: {f'cat{mark}dog'!r}" in caplog.text
-
-
 def test_names_of_several_words_are_no_joined_labels(caplog: pytest.LogCaptureFixture) -> None:
     open_data(frame(label=["hot dog", "dog", "No Finding", "C++"] * 3), task="multi-label")
     assert "joined by" not in caplog.text

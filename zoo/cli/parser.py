@@ -33,8 +33,20 @@ class Parser(argparse.ArgumentParser):
             culprits = [word for word in unknown if word.startswith("-")] or unknown
             names = [f"{word!r}{did_you_mean(word.partition('=')[0], known) or renamed(word)}" for word in culprits]
             hint = "" if any(word.startswith("-") for word in unknown) else getattr(options, "surplus", "")
+            hint = command.joined_values(arguments, unknown) or hint
             command.error(f"zoo {options.command} does not know {', '.join(names)}{hint}")
         return options
+
+    def joined_values(self, arguments: Sequence[str], unknown: Sequence[str]) -> str:
+        """Return a hint where unknown words follow the value of an option whose values are joined by commas, else nothing."""
+        words = list(arguments)
+        for flag, action in self._option_string_actions.items():
+            if flag in words and "," in str(action.metavar or ""):
+                at = words.index(flag) + 1
+                end = next((index for index in range(at, len(words)) if words[index].startswith("-")), len(words))
+                if set(unknown) & set(words[at + 1 : end]):
+                    return f"; the values of {flag} are joined by commas, without blanks: {flag} {','.join(words[at:end])}"
+        return ""
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and exit with code 2."""

@@ -7,23 +7,20 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from zoo.data.duplicates import equal_samples, merged_groups
 from zoo.data.table import Array, Table, looks_like_valid, rows_of_split, split_word
-from zoo.errors import DataError, count, examples
+from zoo.errors import DataError, HoldOutError, count, examples
+from zoo.tasks.label_names import is_number
 
 SHARE = 0.2  # of the samples that is held out
 _REMEDY = "give a validation set, or train on everything with valid=False (--no-valid)"
 log = logging.getLogger("zoo")
 _NUMBER = re.compile(r"0*(\d+)(\.0+)?")
-
-
-class HoldOutError(DataError):
-    """No samples can be held out for validation."""
 
 
 def normal_group(group: str) -> str:
@@ -100,7 +97,7 @@ def hold_out(table: Table, seed: int) -> tuple[Table, Table]:
             return table.select(rest), table.select(np.sort(held))
     raise HoldOutError(
         f"{table.source}: no split of {SHARE:.0%} leaves every class in train"
-        f"{' without cutting a group' if table.groups is not None else ''}; counts: {table.counts()}; {_REMEDY}"
+        f"{' without cutting a group' if table.groups is not None else ''}; {_sizes(table.counts())}; {_REMEDY}"
     )
 
 
@@ -204,12 +201,19 @@ def check_trainable(table: Table) -> None:
     counts = table.counts()
     empty = [repr(name) for name, number in counts.items() if not number]
     if empty:
-        raise DataError(f"{table.source}: {count(len(empty), 'class')} without samples in train: {examples(empty, 8)}; counts: {counts}")
+        raise DataError(f"{table.source}: {count(len(empty), 'class')} without samples in train: {examples(empty)}; {_sizes(counts)}")
     if len(counts) == 1 and is_single_label(table):
         raise DataError(
             f"{table.source} has only one class, {table.classes[0]!r}; training needs two or more "
             f"(one subfolder per class){_folder_to_give(table)}"
         )
+
+
+def _sizes(counts: Mapping[str, int]) -> str:
+    """Return the numbers of samples of the smallest classes in words; of classes that are numbers, the task that they may be meant for."""
+    smallest = [f"{name!r} ({number})" for name, number in sorted(counts.items(), key=lambda item: item[1])]
+    hint = "; if the labels are measured values, take task='regression' (--task regression)" if all(map(is_number, counts)) else ""
+    return f"{count(len(counts), 'class')}, the smallest first: {examples(smallest)}{hint}"
 
 
 def _folder_to_give(table: Table) -> str:

@@ -47,7 +47,7 @@ def get(
         AmbiguousNameError: If several backbones match the name.
         WeightsNotFoundError: If ``weights`` names no file.
         WeightsError: If ``weights`` is of a format that is not read, or a URL that may not be fetched.
-        OptionError: If the backbone has no such option.
+        OptionError: If the backbone has no such option, or ``weights`` is of another type, such as a state dict.
     """
     return configured(find_backbone(name), weights=weights, allow_partial=allow_partial, options=options)
 
@@ -99,9 +99,11 @@ class Backbone:
         state: Callable[[], dict[str, Tensor]] | None = None,
         folder: Path | None = None,
     ) -> None:
-        if isinstance(weights, str | PathLike):
-            from zoo.weights.locate import given_weights
+        if weights is not None and not isinstance(weights, bool):
+            from zoo.weights.given import checked_kind, given_weights
 
+            weights = checked_kind(weights, spec.name)
+        if isinstance(weights, str | PathLike):
             spec = spec.replace(weights=given_weights(weights, spec.name))
             state = None
         # What the tensors of a saved model were made with; published files have no options.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zoo.declare import BackboneSpec
 from zoo.errors import CoverageError, ZooError, count, examples, fault_list
 from zoo.models.leftovers import Leftovers, sort_leftovers
+from zoo.models.numbered import by_number, numbered_prefix
 from zoo.plugins.loader import load_function
 
 log = logging.getLogger("zoo")
@@ -61,14 +62,20 @@ def fit_state(module: nn.Module, state: State, spec: BackboneSpec, *, allow_part
         other = _fit(module, {key.removeprefix(candidate): value for key, value in state.items() if key.startswith(candidate)}, spec)
         if len(other.faults) < len(fit.faults) or (_refused(other) and not _refused(fit)):
             prefix, fit = candidate, other
+    if fit.faults and not _refused(fit) and (renamed := by_number(state, module.state_dict())):
+        other = _fit(module, renamed, spec.replace(convert=""))
+        if not other.faults:
+            prefix, fit = "", other
+            line = "%s: the file has numbers for the parts of %s, as of nn.Sequential; they were replaced in order, and all %s fit"
+            log.warning(line, spec.name, type(module).__name__, count(len(_named(fit.tensors)), "tensor"))
     filled = _named(fit.tensors)
     if fit.faults and not (allow_partial and filled):
-        reason = f"{spec.name}: {_source(spec)} {fit.error}" if _refused(fit) else _coverage(spec, module, fit)
+        reason = f"{spec.name}: {_source(spec)} {fit.error}" if _refused(fit) else _coverage(spec, module, fit, state)
         raise CoverageError(reason) from fit.error
     if prefix:
         log.warning("%s: %s of the file lie below %r, which was taken off", spec.name, count(len(filled), "tensor"), prefix)
     if fit.faults:
-        log.warning(_coverage(spec, module, fit))
+        log.warning(_coverage(spec, module, fit, state))
     _check_leftovers(sort_leftovers(fit.unused, module, spec.features.dim), module, spec, allow_partial=allow_partial)
     return fit.tensors
 
@@ -159,7 +166,7 @@ def _named(fitted: Mapping[str, Tensor]) -> list[str]:
     return [name for name in fitted if not name.endswith("num_batches_tracked")]
 
 
-def _coverage(spec: BackboneSpec, module: nn.Module, fit: Fit) -> str:
+def _coverage(spec: BackboneSpec, module: nn.Module, fit: Fit, state: State) -> str:
     filled = len(_named(fit.tensors))
     total = filled + len(fit.faults)
     share = f"{filled} of {total} tensors of {type(module).__name__} ({100 * filled / total:.0f} %)"
@@ -167,7 +174,12 @@ def _coverage(spec: BackboneSpec, module: nn.Module, fit: Fit) -> str:
     shown += [f"the file has: {examples(list(fit.unused))}"] if fit.unused else []
     shown += [f"{spec.convert} failed on its keys with {type(fit.error).__name__}: {fit.error}"] if fit.error else []
     remedy = "Is it the file of this architecture and these options?"
-    if filled:
+    if numbered_prefix(state) is not None and 2 * filled < total:
+        remedy = (
+            "The names of the file are numbered, as of nn.Sequential(*network.children()), and do not fit part by part: "
+            "save the state_dict() of the network itself, or check that it is this architecture."
+        )
+    elif filled:
         remedy += " allow_partial=True (--allow-partial) keeps random values for the rest."
     return fault_list(f"{spec.name}: {_source(spec)} fills {share}", shown, remedy)
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 from zoo.errors import UnknownBackboneError, did_you_mean, examples, nearest
 from zoo.plugins.entry_points import normalized
 from zoo.plugins.loader import Plugin
+from zoo.registry.local_names import local_reason
 from zoo.registry.lookup import Miss
 from zoo.registry.registry_files import Source
 from zoo.util.versions import how_to_install
@@ -39,11 +39,9 @@ def unknown_backbone(miss: Miss, known: Known) -> UnknownBackboneError:
     provider = source_provider(source, known) if "/" in miss.name else ""
     if provider:
         return UnknownBackboneError(f"{chain}, which {provider}" if chain else f"no backbone {miss.name!r}: {source}/… {provider}")
-    if miss.name.startswith((".", "/", "~")) and not miss.trail:
-        reason = "there is no folder of this name that holds a model"
-        if (Path(miss.name).expanduser() / "run.json").is_file():
-            reason = "the run in this folder is not finished; wait for it or, where it was stopped, go on with it: zoo train --resume"
-        return UnknownBackboneError(f"no backbone {miss.name!r}: {reason}")
+    local = "" if miss.trail else local_reason(miss.name, _sources(known))
+    if local:
+        return UnknownBackboneError(f"no backbone {miss.name!r}: {local}")
     absent = _absent_aliases(miss.name, known)
     if absent:
         return UnknownBackboneError(f"no backbone {miss.name!r}: {absent}")
@@ -105,12 +103,17 @@ def _hub_name(name: str, known: Known) -> str:
     address = HUB_ADDRESS.match(name)
     repo = name[address.end() :].strip("/") if address else name
     source = repo.partition("/")[0]
-    sources = {*known.sources, *(full.partition("/")[0] for full in known.names)}
+    sources = _sources(known)
     ours = not address and (source in sources or did_you_mean(source, sources))
     if ours or HUB_SOURCE not in known.sources or not REPOSITORY.fullmatch(repo):
         return ""
     provider = source_provider(HUB_SOURCE, known)
     return f"for the repository of the Hub, type '{HUB_SOURCE}/{repo}'" + (f", which {provider}" if provider else "")
+
+
+def _sources(known: Known) -> set[str]:
+    """Return the first parts of the ids of backbones, those of plugins that are not installed included."""
+    return {*known.sources, *(full.partition("/")[0] for full in known.names)}
 
 
 def _absent_aliases(glob: str, known: Known) -> str:

@@ -11,6 +11,7 @@ import pydantic
 
 from zoo.errors import SavedModelError, did_you_mean, fault_list
 from zoo.tasks.find import is_task, task_names
+from zoo.util.near_paths import did_you_mean_path
 
 CONFIG_LIMIT = 10_000_000
 MAX_CLASSES = 10_000_000
@@ -192,8 +193,7 @@ def read_config(folder: Path) -> Config:
     """
     path = folder / "config.json"
     if not folder.exists():
-        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        raise SavedModelError(f"there is no folder {str(folder)!r}{did_you_mean(folder.name, beside)}; give the folder of a saved model")
+        raise SavedModelError(f"there is no folder {str(folder)!r}{did_you_mean_path(folder)}; give the folder of a saved model")
     if not path.is_file() and (members := read_members(folder)):
         return read_config(members[0])
     if not path.is_file() and any((folder / name).is_file() for name in ("run.json", "cv.json")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -14,7 +15,7 @@ from zoo.errors import DataError, count, did_you_mean, examples, fault_list
 INTEGER = re.compile(r"[+-]?\d+")
 _MAX_DIGITS = 18  # Python refuses to parse some thousand digits
 WRITTEN_LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)  # a list, tuple or set as text
-_SEPARATORS = ("|", ";", ",", "，", "、", "；", "/", "+", "&", ":", "\n", "\t", " and ", " ")
+SEPARATORS = ("|", ";", ",", "，", "、", "；", "/", "+", "&", ":", "\n", "\t", " and ", " ")
 
 
 def class_order(names: set[str]) -> tuple[str, ...]:
@@ -51,6 +52,14 @@ def name_of(label: Any) -> str:
     if isinstance(label, float) and label.is_integer():
         return str(int(label))
     return str(label)
+
+
+def is_number(name: str) -> bool:
+    """Return whether a class name is a finite number."""
+    try:
+        return "_" not in name and math.isfinite(float(name))
+    except ValueError:
+        return False
 
 
 def are_indices(labels: Sequence[Any], known: Sequence[str]) -> bool:
@@ -91,7 +100,7 @@ def separator_hint(names: Collection[str]) -> str:
     if lists:
         return f"{examples(lists)} {'looks' if len(lists) == 1 else 'look'} like lists of labels, which task='multi-label' reads"
     known = set(names)
-    for separator in _SEPARATORS:
+    for separator in SEPARATORS:
         joined = [name for name in names if separator in name]
         found = [name for name in joined if len(parts := name.split(separator)) > 1 and all(part.strip() in known for part in parts)]
         if found:

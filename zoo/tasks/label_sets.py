@@ -27,7 +27,8 @@ from zoo.data.raw import Indicators
 from zoo.data.sources.cells import is_unlabelled
 from zoo.data.table import Array, item_name
 from zoo.errors import DataError, count, examples
-from zoo.tasks.label_names import WRITTEN_LIST, check_classes, class_order, name_of, plain, refuse_unknown, separator_hint
+from zoo.tasks.joined_names import check_joined
+from zoo.tasks.label_names import WRITTEN_LIST, check_classes, class_order, is_number, name_of, plain, refuse_unknown
 
 log = logging.getLogger("zoo")
 UNCERTAIN = -1.0
@@ -69,8 +70,9 @@ def _of_names(
         raise DataError(f"{source}: something else than names in {count(len(odd), 'list')} of labels: {examples(odd)}; give names only")
     names = [[name_of(name) for name in part] for part in parts]
     known = check_classes(classes) if classes is not None else class_order({name for part in names for name in part})
-    if classes is None and (hint := separator_hint(known)):
-        log.warning("%s: %s", source, hint)
+    if classes is None:
+        _refuse_marks(names, inputs, source)
+        check_joined(names, known, source)
     place = {name: index for index, name in enumerate(known)}
     refuse_unknown(names, place, inputs, source)
     _check_size(len(names), len(known), source)
@@ -78,6 +80,16 @@ def _of_names(
     for row, part in enumerate(names):
         targets[row, [place[name] for name in part]] = 1
     return targets, known
+
+
+def _refuse_marks(names: Sequence[Sequence[str]], inputs: Sequence[Any], source: str) -> None:
+    """Check that -1, which marks an uncertain label in rows of 0 and 1, is no name beside names that are no numbers."""
+    marked = [item_name(inputs, row) for row, part in enumerate(names) if "-1" in part]
+    if marked and not all(is_number(name) for part in names for name in part):
+        raise DataError(
+            f"{source}: -1 beside names in {count(len(marked), 'sample')} of {len(names)}: {examples(marked)}; remove these rows if "
+            "their labels are unknown, and leave the cell empty if none of the classes applies; -1 means uncertain in rows of 0 and 1 only"
+        )
 
 
 def _of_rows(

@@ -12,10 +12,14 @@ import numpy as np
 
 from zoo.data.table import Table
 from zoo.errors import count, examples
+from zoo.tasks.label_names import is_number
 
 log = logging.getLogger("zoo")
 _NUMBER = re.compile(r"([+-]?)0*(\d+)(?:\.0+)?")
 _SHOWN = 8
+# What people write where a label is missing, in lower case.
+_BLANKS = {"n/a", "#n/a", "na", "<na>", "none", "null", "nil", "missing", "unknown", "unlabeled", "unlabelled", "not available", "tbd"}
+_BLANKS |= {"?", "??", "-", "--", "\N{EN DASH}", "\N{EM DASH}", ".", "-1"}
 
 
 def warn_of_labels(table: Table, *, found: bool) -> None:
@@ -31,8 +35,9 @@ def warn_of_labels(table: Table, *, found: bool) -> None:
     _warn_of_one_word(table)
     _warn_of_lists(table)
     _warn_of_one_sided(table)
+    _log_none(table)
     if found:
-        _warn_of_joined(table)
+        _warn_of_blanks(table)
     if found and (alike := looks_alike(table.classes)):
         pairs = [" and ".join(map(repr, names)) for names in alike]
         line = "%s: classes that differ in case, blanks or zeros only are classes of their own: %s; if they are one, write them alike"
@@ -66,6 +71,29 @@ def _warn_of_one_sided(table: Table) -> None:
             log.warning(line, table.source, count(len(names), "label"), word, examples(names, _SHOWN), remedy)
 
 
+def _log_none(table: Table) -> None:
+    """Log how many samples of a multi-label table have none of the classes, as an empty cell means."""
+    if table.targets is None or not table.classes or table.targets.ndim != 2 or not len(table.classes):
+        return
+    number = int((table.targets == 0).all(1).sum())
+    if number:
+        line = "%s: %s of %d have none of the classes (an empty cell of names means that); leave out rows that nobody labelled"
+        log.info(line, table.source, count(number, "sample"), len(table))
+
+
+def _warn_of_blanks(table: Table) -> None:
+    """Warn of classes whose names people write for a missing label."""
+    if table.reads == "words" or all(map(is_number, table.classes)):
+        return
+    blank = [f"{name!r} ({number})" for name, number in table.counts().items() if name.lower() in _BLANKS]
+    if not blank:
+        return
+    single = table.targets is not None and table.targets.ndim == 1
+    more = ", or name the classes to keep, adapt(labels=…) with drop_other_classes=True (--classes A,B --drop-other-classes)"
+    line = "%s: %s %s written like a missing label, and counts as a class: %s; if no label is meant, remove these rows%s"
+    log.warning(line, table.source, count(len(blank), "class"), "is" if len(blank) == 1 else "are", examples(blank), more if single else "")
+
+
 def _warn_of_one_word(table: Table) -> None:
     if table.reads != "words" or table.targets is None or len(table) < 2 or any(len(row) != 1 for row in table.targets):
         return
@@ -83,19 +111,6 @@ def _warn_of_lists(table: Table) -> None:
                 "%s: %s of classes are taken as classes of their own: %s; if a sample has several labels, take task='multi-label' (--task)"
             )
             log.warning(line, table.source, count(len(lists), "list"), examples([*map(repr, lists)]))
-            return
-
-
-def _warn_of_joined(table: Table) -> None:
-    """Warn of labels of a multi-label table that are others joined by a mark that is not read as a separator, such as ``cat/dog``."""
-    if table.targets is None or table.targets.ndim != 2:
-        return
-    known = {*table.classes}
-    for mark in "/+&\n\t ":
-        parts = {name: {part.strip() for part in name.split(mark)} for name in table.classes if mark in name}
-        if joined := [repr(name) for name, each in parts.items() if len(each) > 1 and (each <= known or (mark != " " and each & known))]:
-            line = "%s: %s of classes that are others joined by %r: %s; several labels of a sample are separated by '|', ';' or ','"
-            log.warning(line, table.source, count(len(joined), "name"), mark, examples(joined))
             return
 
 

@@ -24,6 +24,7 @@ from zoo.tasks.label_names import (
     are_indices,
     check_classes,
     class_order,
+    is_number,
     name_of,
     plain,
     refuse_unknown,
@@ -199,14 +200,31 @@ def encode_single(
     known = check_classes(classes) if classes is not None else class_order(set(names))
     if classes is not None and are_indices(labels, known):
         return np.asarray([int(label) for label in labels], dtype=np.int64), known
-    if classes is None and len(known) > max(20, len(names) // 5) and all(INTEGER.fullmatch(name) for name in known):
-        log.warning("%s: %d samples have %d classes, all of them numbers; is the task 'regression'?", source, len(names), len(known))
+    if classes is None:
+        _check_measured(known, len(names), source)
     hint = separator_hint(known) if classes is None else ""
     if hint:
         log.warning("%s: %s", source, hint)
     place = {name: index for index, name in enumerate(known)}
     refuse_unknown([[name] for name in names], place, inputs, source)
     return np.asarray([place[name] for name in names], dtype=np.int64), known
+
+
+def _check_measured(known: Sequence[str], samples: int, source: str) -> None:
+    """Check that classes are no measured values: many numbers with fractions are refused, many whole numbers logged.
+
+    Raises:
+        DataError: With the task that reads them.
+    """
+    if len(known) <= max(10, samples // 5) or not all(map(is_number, known)):
+        return
+    if any(not INTEGER.fullmatch(name) for name in known):
+        raise DataError(
+            f"{source}: the labels of {samples} samples are {len(known)} different numbers, such as {examples(known)}: take "
+            "task='regression' (--task regression), or name the classes if they are ones: classes=, adapt(labels=…), --classes"
+        )
+    if len(known) > 20:
+        log.warning("%s: %d samples have %d classes, all of them numbers; is the task 'regression'?", source, samples, len(known))
 
 
 def _remedy_of_lists(labels: Sequence[Any], first: Any) -> str:

@@ -8,18 +8,18 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-from os import PathLike
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from zoo.declare import WEIGHT_FILES, Weights
-from zoo.errors import WeightsError, WeightsNotFoundError, did_you_mean, examples, owner_prefix
+from zoo.errors import WeightsError, WeightsNotFoundError, examples, owner_prefix
+from zoo.util.near_paths import did_you_mean_path
 from zoo.weights.cache_errors import cache_errors
 from zoo.weights.converted import converted, find_converted
 from zoo.weights.hub import NotOnHubError, fetch, find_cached
 from zoo.weights.hub_cache import check_cached, repository_of
 from zoo.weights.shards import INDEX_SUFFIX, PICKLED_INDEX, SAFETENSORS_INDEX, SHARD, model_digest, read_index
-from zoo.weights.urls.download import checked_name, download, first_download, forget, locked
+from zoo.weights.urls.download import download, first_download, forget, locked
 
 log = logging.getLogger("zoo")
 
@@ -104,33 +104,14 @@ def local_file(path: Path, owner: str) -> Path:
     if folder:
         path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), folder / WEIGHT_FILES[0])
     if not path.is_file():
-        beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-        listed = f"; the folder has: {examples(beside)}" if folder and beside else did_you_mean(path.name, beside)
+        beside = sorted(entry.name for entry in folder.iterdir()) if folder else []
+        listed = f"; the folder has: {examples(beside)}" if beside else did_you_mean_path(path)
         listed += "; weights=False (--weights none) starts from random values" if folder else ""
         raise WeightsNotFoundError(f"{owner_prefix(owner)}there is no weights file {str(path)!r}{listed}")
     check_format(path, owner)
     if SHARD.search(path.name) and (index := sorted(entry.name for entry in path.parent.glob(f"*{INDEX_SUFFIX}"))):
         raise WeightsError(f"{owner_prefix(owner)}{path.name!r} is one of several shards; give {index[0]!r} beside it, or the folder")
     return path
-
-
-def given_weights(given: str | PathLike[str], owner: str) -> Weights:
-    """Return the declaration of weights that a user names by a path or a URL; asks no server.
-
-    Raises:
-        WeightsNotFoundError: If there is no such file.
-        WeightsError: If it is of a format that is not read, or the URL may not be fetched.
-    """
-    text = str(given)
-    if not URL.match(text):
-        return Weights(file=str(local_file(Path(text), owner)))
-    if "://" not in text:
-        raise WeightsError(f"{owner_prefix(owner)}{text!r} was a URL that lost a slash as a Path; give it as text")
-    if not text.lower().startswith(("https://", "http://")):
-        raise WeightsError(f"{owner_prefix(owner)}{text!r} is not fetched: give an https URL, or download the file and give its path")
-    checked_name(text, owner)
-    check_format(Path(urlsplit(text).path), owner)  # before gigabytes are fetched
-    return Weights(url=text)
 
 
 def check_format(path: Path, owner: str) -> None:

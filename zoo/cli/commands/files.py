@@ -38,9 +38,17 @@ def register(commands: Commands) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=download)
     command = commands.add_parser("cache", help="show what zoo has fetched, converted and computed, or remove it")
-    command.add_argument("--prune", metavar="DAYS", type=float, help="remove what was not used for so many days; 0 removes all")
+    command.add_argument("--prune", metavar="DAYS", type=_days, help="remove what was not used for so many days; 0 removes all")
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=cache)
+
+
+def _days(word: str) -> float:
+    """Read a number of days, also written ``30d``."""
+    try:
+        return float(word.lower().removesuffix("d"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of days, such as 30") from None
 
 
 def convert(options: argparse.Namespace, out: Output) -> None:
@@ -87,10 +95,13 @@ def download(options: argparse.Namespace, out: Output) -> None:
     from zoo.weights.locate import locate
 
     found = {}
-    for name in options.names:
+    for name in options.names:  # all of them before gigabytes are fetched
         spec = default_registry().resolve(name).spec
         if spec.weights is None:
             raise WeightsNotFoundError(f"{spec.name} declares no pretrained weights; zoo list --pretrained shows those that do")
+    for name in options.names:
+        spec = default_registry().resolve(name).spec
+        assert spec.weights is not None, "checked above"
         if not options.json:  # before gigabytes are fetched
             print(f"{spec.name}: licence {spec.weights.license}, from {place(spec.weights)}", flush=True)
         found[spec.name] = locate(spec.weights, spec.name)

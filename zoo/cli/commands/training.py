@@ -66,7 +66,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     valid.add_argument("--valid", metavar="DATA", help=VALID)
     valid.add_argument("--no-valid", action="store_false", dest="valid", default=None, help="train on all of DATA, keep the last epoch")
     add("--recipe", help=f"{RECIPES}, or auto to try")
-    add("--objective", metavar="METHOD", help=f"{', '.join(METHODS)}; its options are given as --set")
+    add("--objective", metavar="METHOD", help=f"{', '.join(METHODS) or 'a method of transfer'}; its options are given as --set")
     add("--budget", metavar="TIME", help="time that --recipe auto may take, such as 90s, 10min or 1h")
     add("--baselines", action="store_true", default=None, help="also train simpler methods, and say if one is better")
     add("--num-processes", type=int, metavar="N", help="train with so many processes on this machine; see docs/several-devices.md")

@@ -13,11 +13,10 @@ import numpy as np
 from zoo.data.open import open_train_valid
 from zoo.data.sources.folders import check_exists
 from zoo.data.sources.read import kind_of
-from zoo.data.split import HoldOutError
 from zoo.data.table import Table, joined_groups
 from zoo.declare import Image, Inputs
 from zoo.engine.options.config import Config
-from zoo.errors import DataError, OptionError, fault_list
+from zoo.errors import DataError, HoldOutError, OptionError, fault_list
 from zoo.models.backbone import Backbone
 from zoo.select.ranking.candidates import MODALITIES, named, priors
 

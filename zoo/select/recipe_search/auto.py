@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from zoo.data.split import HoldOutError
 from zoo.engine.loading.class_counts import monitor_of
 from zoo.engine.loading.sources import check_tables, inputs_in_use, open_for_fit, summary
 from zoo.engine.loading.start_method import refuse_second_run
@@ -23,7 +22,7 @@ from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import ending_early, stop_signals
 from zoo.engine.train.fit import check_kinds, data_difference
 from zoo.engine.train.job import Tables
-from zoo.errors import InterruptedRunError, OptionError, SavedModelError, fault_list
+from zoo.errors import HoldOutError, InterruptedRunError, OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.saved.config import read_config
 from zoo.saved.tensors import read_state

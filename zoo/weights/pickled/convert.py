@@ -11,6 +11,7 @@ import io
 import logging
 import pickletools  # reads opcodes, runs none
 import re
+import shlex
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import OutputExistsError, WeightsError, WeightsNotFoundError, count, did_you_mean, examples
+from zoo.util.near_paths import did_you_mean_path
 from zoo.weights.load import write
 from zoo.weights.pickled.archive_check import MAX_GROWTH, check_archive
 from zoo.weights.pickled.checkpoint_names import by_name, check_no_overridden_methods
@@ -105,8 +107,10 @@ def read_checkpoint(source: Path, *, key: str = "") -> Checkpoint:
 def _check_source(source: Path) -> None:
     """Check the file before torch opens it."""
     if not source.is_file():
-        beside = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
-        raise WeightsNotFoundError(f"there is no checkpoint {str(source)!r}{did_you_mean(source.name, beside)}")
+        if source.is_dir():
+            held = sorted(entry.name for entry in source.iterdir())
+            raise WeightsNotFoundError(f"{str(source)!r} is a folder; give a checkpoint in it; it has: {examples(held) or 'nothing'}")
+        raise WeightsNotFoundError(f"there is no checkpoint {str(source)!r}{did_you_mean_path(source)}")
     version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
     if version < TORCH_FLOOR:
         raise WeightsError(f"torch {torch.__version__} is too old to open a pickle safely; install torch >= 2.10")
@@ -196,7 +200,7 @@ def _warn_of_alternatives(loaded: Mapping[Any, Any], taken: str, source: Path) -
     if others:
         log.warning(
             "%s: the entry %r is taken; %s has the same names, for which run: zoo convert %s --key %s --out FILE",
-            *(source.name, taken, examples(others), source.name, others[0]),
+            *(source, taken, examples(others), shlex.quote(str(source)), shlex.quote(others[0])),
         )
 
 
@@ -256,7 +260,8 @@ def _tensors(entry: Mapping[Any, Any], records: Records, source: Path) -> tuple[
         inner = _paths(records.found, source)
         remedy = f"it has: {examples(skipped) or 'nothing'}"
         if inner:
-            remedy = f"name the entry that does, and give the file that it writes: zoo convert {source.name} --key {inner[0]} --out FILE"
+            command = f"zoo convert {shlex.quote(str(source))} --key {shlex.quote(inner[0])} --out FILE"
+            remedy = f"name the entry that does, and give the file that it writes: {command}"
             remedy += f" (or {examples(inner[1:])})" if inner[1:] else ""
         raise WeightsError(f"{str(source)!r} holds no tensors at its top; {remedy}")
     needed, size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()), source.stat().st_size

@@ -59,7 +59,8 @@ def check_pickles(path: Path) -> None:
             end = scan(content, end)
     except RefusedError as error:
         raise WeightsError(
-            f"{str(path)!r} is refused: its pickle has {error}, which no weights need; ask its publisher for safetensors"
+            f"{str(path)!r} is refused: its pickle has {error}, which no weights need; ask its publisher for safetensors, "
+            "or, where it is yours and holds arrays of NumPy, save them with safetensors.numpy.save_file(state, 'FILE.safetensors')"
         ) from error
     except Exception as error:  # a damaged pickle fails at the same place when it is loaded
         if path.stat().st_size > MAX_PICKLE and not is_archive(path):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from zoo.data.label_cells import indicator_columns
 from zoo.data.raw import ReadOptions
-from zoo.data.sources.image_files import IMAGE_SUFFIXES
+from zoo.data.sources.tables.headers import headerless_hint
 from zoo.data.sources.tables.table_files import refuse_equal_names
 from zoo.data.table import SPLIT_WORDS, split_word
 from zoo.errors import DataError, check_options, did_you_mean, examples
@@ -29,6 +29,12 @@ USUAL = {
     "label": ("label", "labels", "tags", "ner_tags"),
     "split": ("split", "is_valid"),
     "group": ("group", "patient_id", "patient", "subject_id", "subject"),
+}
+# Names of columns that may have a role, and are proposed only; without what is not compared.
+LIKELY = {
+    "file_name": ("imagefile", "imagefilename", "imgname", "photo", "picture", "scan", "name", "id", "uid", "uuid"),
+    "label": ("class", "classname", "target", "category", "diagnosis", "species", "breed", "finding", "sentiment", "y"),
+    "text": ("comment", "tweet", "message", "abstract", "body", "description", "title"),
 }
 TEXT_COLUMNS = (*USUAL["text"], *USUAL["label"])
 _LOOKED_AT = 1000  # rows by which a column is judged
@@ -81,7 +87,7 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str, cells:
     columns, labelled, reads = options.columns, options.labelled, options.reads
     refuse_equal_names(list(names), source)
     roles = (*_INPUTS[reads], "label", "split", "group")
-    check_options(columns, roles, "columns=")
+    check_options(columns, roles, "columns=", remedies=_turned_round(columns, roles))
     if options.label_columns:
         _check_label_columns(options, names, source)
         roles = tuple(role for role in roles if role != "label")
@@ -90,9 +96,12 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str, cells:
     found = {role: _taken(role, names, options, source) for role in roles}
     required = {roles[0], *columns} | ({"label"} if labelled else set())
     absent = [role for role in wanted if found[role] is None and role in required]
+    headerless = _headerless(found, names, options, roles[0], cells)
+    if headerless and not absent:
+        raise DataError(f"{source} has no header. {headerless}")
     if absent:
-        missing = ", ".join(f"{wanted[role][0]!r}{did_you_mean(wanted[role][0], names)}" for role in absent)
-        hint = _hint_of_absent(absent, names, roles[0], cells)
+        missing = ", ".join(f"{wanted[role][0]!r}{_near(role, wanted[role][0], names)}" for role in absent)
+        hint = headerless or _hint_of_absent(absent, names, roles[0], cells)
         raise DataError(f"{source} has no column {missing}; it has: {', '.join(map(repr, names))}. {hint}")
     if found["group"] not in (None, "group", columns.get("group")):
         if options.labelled is False:
@@ -122,18 +131,47 @@ def _warn_of_splits(names: Sequence[str], cells: Cells, source: str) -> None:
                 log.warning(line, source, name, examples(sorted(kinds)), name, name)
 
 
+def _headerless(found: dict[str, str | None], names: Sequence[str], options: ReadOptions, reads: str, cells: Cells | None) -> str:
+    """Return the remedy where the first line of a table was read as its header; columns with usual names are one."""
+    used = [name for role, name in found.items() if name is not None and not (role == "label" and options.labelled is False)]
+    if cells is None or options.label_columns or any(name not in options.columns.values() for name in used):
+        return ""
+    return headerless_hint(names, used, cells, reads if options.labelled is False else f"{reads},label")
+
+
 def _hint_of_absent(absent: Sequence[str], names: Sequence[str], reads: str, cells: Cells | None) -> str:
     """Return what to do about roles without a column."""
     if reads == "file_name" and reads in absent and any(name in names for name in (*USUAL["text"], *USUAL["words"])):
         return "It seems to hold texts, and the model reads files"
-    if any(str(name).lower().endswith(IMAGE_SUFFIXES) for name in names):
-        return "Its first line looks like a row; put a line with the names of the columns above it, such as file_name,label"
-    found = indicator_columns({name: cells(name, _LOOKED_AT) for name in names}) if absent == ["label"] and cells else []
+    found = indicator_columns({name: cells(name, _LOOKED_AT) for name in names}) if "label" in absent and cells else []
+    hint = ""
     if found:
         columns, flags = examples(list(map(repr, found))), ",".join(found)
-        return f"{columns} look like a column per class: label_columns={found}, on the command line --label-columns {flags}"
-    renames = ", ".join(f'"{role}": "…"' for role in absent)
-    return f"Name yours with columns={{{renames}}}, on the command line --columns {','.join(f'{role}=…' for role in absent)}"
+        hint = f"{columns} look like a column per class: label_columns={found}, on the command line --label-columns {flags}"
+        absent = [role for role in absent if role != "label"]
+    if not absent:
+        return hint
+    renames = ", ".join(f'"{role}": "{_likely(role, names) or "…"}"' for role in absent)
+    flags = ",".join(f"{role}={_likely(role, names) or '…'}" for role in absent)
+    return f"{hint}{'. ' if hint else ''}Name yours with columns={{{renames}}}, on the command line --columns {flags}"
+
+
+def _near(role: str, wanted: str, names: Sequence[str]) -> str:
+    """Return the column that is probably meant by an absent one, as a question, or an empty string."""
+    likely = _likely(role, names) if wanted == USUAL[role][0] else ""
+    return f" (is it {likely!r}?)" if likely else did_you_mean(wanted, names)
+
+
+def _likely(role: str, names: Sequence[str]) -> str:
+    """Return a column that may have a role by its name, too doubtful to be read without being named, or an empty string."""
+    plain = {plain_name(name): name for name in reversed(names) if isinstance(name, str)}
+    return next((plain[one] for one in LIKELY.get(role, ()) if one in plain), "")
+
+
+def _turned_round(columns: Mapping[str, Any], roles: Sequence[str]) -> dict[str, str]:
+    """Return the remedy for entries that map a column to its role."""
+    turned = {name: role for name, role in columns.items() if name not in roles and role in roles}
+    return {name: f"columns= maps a role to your column: {{{role!r}: {name!r}}} (--columns {role}={name})" for name, role in turned.items()}
 
 
 def _taken(role: str, names: Sequence[str], options: ReadOptions, source: str) -> str | None:

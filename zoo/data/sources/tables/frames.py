@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.data.label_cells import labels_of_columns, named
 from zoo.data.raw import Raw, ReadOptions
-from zoo.data.sources.cells import is_empty
+from zoo.data.sources.cells import is_empty, is_missing
 from zoo.data.sources.locate import any_is_placed, place_files
 from zoo.data.sources.tables.columns import Cells, find_columns, plain_name, usual_columns
 from zoo.data.sources.tables.table_files import CLASS_NAMES, parse_file
@@ -81,11 +81,18 @@ def read_frame(
         values["label"] = labels_of_columns({name: cells(name) for name in options.label_columns}, options, source, declared)
     elif classes:
         values["label"] = [named(label, classes) for label in values["label"]]
+    if "label" in values:
+        values["label"] = _with_empty_cells(values["label"])
     try:
         raw = raw_of(values, chosen, options, source, base=base)
     except DataError as error:
         raise DataError(f"{error}{doubt}") from error
     return replace(raw, classes=classes) if classes else raw
+
+
+def _with_empty_cells(labels: list[Any]) -> list[Any]:
+    """Return labels in which a missing value among texts, which pandas makes of an empty cell, is an empty text as in a CSV file."""
+    return ["" if is_missing(label) else label for label in labels] if any(isinstance(label, str) for label in labels) else labels
 
 
 def _with_files(names: Sequence[str], cells: Cells, options: ReadOptions, source: str, base: Path | None) -> tuple[ReadOptions, str]:

@@ -34,7 +34,7 @@ OTHER_KINDS = {
     ".gz": "unpack it with gunzip",
     ".zip": "unpack it",
     ".json": "give JSON lines (.jsonl), or pd.read_json(path)",
-    ".txt": "a list of files is a CSV file whose first line is file_name,label",
+    ".txt": "if it is a table, call it .csv or .tsv; a list of files is a CSV file whose first line is file_name,label",
     ".ndjson": "call it .jsonl",
     ".pq": "call it .parquet",
     ".feather": "give pd.read_feather(path)",

@@ -1,0 +1,34 @@
+"""Names that are paths on this machine, where a backbone is looked for: what lies there, and what is done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from zoo.util.near_paths import did_you_mean_path
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
+
+
+def local_reason(name: str, sources: Collection[str]) -> str:
+    """Return why a path is no backbone that can be looked up by name, or an empty string if the name is no path.
+
+    A path begins with ``.``, ``/`` or ``~``, ends like a file of weights, or lies in an existing folder that is called like no source.
+
+    Args:
+        name: The name.
+        sources: First parts of the ids of backbones.
+    """
+    path = Path(name).expanduser() if name.startswith("~") else Path(name)
+    below = "/" in name and name.partition("/")[0] not in sources and path.parent.is_dir()
+    if not (name.startswith((".", "/", "~")) or name.lower().endswith(_WEIGHTS) or below):
+        return ""
+    if path.is_file() or name.lower().endswith(_WEIGHTS):
+        found = "it is a file" if path.is_file() else f"there is no such file{did_you_mean_path(path)}"
+        return f"{found}; a file of weights is given as weights=FILE (--weights FILE) beside the name of its backbone"
+    if (path / "config.json").is_file() or (path / "ensemble.json").is_file():
+        return "the folder holds a saved model, whose weights lie in it; there is nothing to fetch or to pin"
+    if (path / "run.json").is_file():
+        return "the run in this folder is not finished; wait for it or, where it was stopped, go on with it: zoo train --resume"
+    near = "" if path.exists() else did_you_mean_path(path)
+    return f"there is no folder of this name that holds a model{near}"

@@ -1,0 +1,15 @@
+"""The nearest existing path to one that does not exist."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from zoo.errors import nearest
+
+
+def did_you_mean_path(path: Path) -> str:
+    """Return `` (did you mean 'folder/x'?)`` with the nearest entry of the folder of ``path``, or an empty string."""
+    readable = path.parent.is_dir() and os.access(path.parent, os.R_OK)
+    near = nearest(path.name, [entry.name for entry in path.parent.iterdir()] if readable else [], 1)
+    return f" (did you mean {str(path.parent / near[0])!r}?)" if near else ""
