@@ -68,7 +68,7 @@ def test_a_frame_whose_index_has_the_files_is_refused_with_the_remedy(name: str 
 
 def test_a_table_without_a_header_is_told_from_one_with_other_names(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("0.png,a\n1.png,b\n")
-    with pytest.raises(DataError, match="The first line looks like a sample .*; add a line with the names of the columns"):
+    with pytest.raises(DataError, match=r"The first line looks like a sample .*; add a line with the names of the columns"):
         open_data(tmp_path / "x.csv", labelled=True)
 
 
