@@ -14,7 +14,7 @@ from tests.tuning.adapted import FAMILIES, batch, moved, snapshot, steps, toy
 from zoo.errors import LayerGroupError, OptionError
 from zoo.registry.registry import use_registry
 from zoo.saved.lora_files import save_lora
-from zoo.tuning import attach_lora, detach_lora, lora_targets, merge_lora, untrained
+from zoo.tuning import attach_lora, detach_lora, lora_targets, merge_lora, param_groups, untrained
 from zoo.tuning.kinds import KINDS, is_update
 
 peft = pytest.importorskip("peft")
@@ -91,6 +91,20 @@ def test_a_run_of_it_resumes_exactly_and_leaves_a_plain_model(kind: str, tmp_pat
     assert torch.equal(zoo.load(tmp_path / "cut")(x), again.eval()(x))
     assert torch.allclose(zoo.load(tmp_path / "cut" / "lora")(x), again(x), atol=1e-5)
     assert (again.lora, again.trains) == (None, "all")
+
+
+@pytest.mark.parametrize(("kind", "mark", "others"), [("ia3", "ia3_l", 0), ("dora", "magnitude", 6)])
+def test_factors_and_norms_of_outputs_are_not_decayed(kind: str, mark: str, others: int) -> None:
+    model = toy()
+    attach_lora(model, model.groups, kind=kind)
+    parts = [part for part in param_groups(model.groups, model.head, lr=1e-3, weight_decay=0.1) if part["group"] != "head"]
+    decayed, kept = (
+        [name for part in parts if bool(part["weight_decay"]) is decay for name in part["param_names"] if is_update(name)]
+        for decay in (True, False)
+    )
+    assert len(decayed) == others
+    assert len(kept) == 3
+    assert all(mark in name for name in kept)
 
 
 def test_a_layer_that_a_kind_has_no_form_for_is_refused_with_what_has_one() -> None:

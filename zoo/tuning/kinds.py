@@ -91,6 +91,11 @@ def is_update(name: str) -> bool:
     return any(mark in f".{name}" for mark in MARKS)
 
 
+def is_scale(name: str) -> bool:
+    """Return whether a dotted name is of factors or norms of outputs, which weight decay would pull to zero instead of to the start."""
+    return any(mark in f".{name}" for mark in (".ia3_", ".lora_magnitude_vector"))
+
+
 def takes_layer(kind: str, layer: nn.Module, *, transposed: bool = False) -> bool:
     """Return whether a kind has a form for a layer.
 
