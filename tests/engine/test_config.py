@@ -74,7 +74,7 @@ def test_what_torch_the_task_or_the_recipe_would_refuse_is_told_with_the_rest() 
         "warmup is 7",
         "'sgdd' (did you mean 'sgd'?)",
         "'acuracy' (did you mean 'accuracy'?)",
-        "lora_rank: the recipe trains no LoRA",
+        "lora_rank: trains='all' has no such option; take recipe='lora' or recipe='dora'",
     ):
         assert fact in told
     with pytest.raises(OptionError, match="momentun"):

@@ -7,10 +7,12 @@ import pytest
 
 from tests.engine.tiny import model
 from zoo.engine.options.option_checks import check_fits
-from zoo.engine.options.recipe import Phase, Recipe, batch_size_for, phase_epochs, unfold
+from zoo.engine.options.recipe import RANKED, TRAINS, UPDATES, Phase, Recipe, batch_size_for, phase_epochs, unfold
 from zoo.engine.options.recipes import RECIPES, default_recipe, resolve_recipe
 from zoo.engine.options.resolve import resolve
 from zoo.errors import OptionError
+from zoo.tuning.freeze import SELECTIONS
+from zoo.tuning.kinds import KINDS
 
 
 def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:
@@ -19,7 +21,10 @@ def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:
 
 
 def test_the_named_recipes_are_there() -> None:
-    assert set(RECIPES) == {"linear-probe", "full", "layer-decay", "lp-ft", "top", "gradual", "lora", "bitfit"}
+    assert set(RECIPES) == {"linear-probe", "full", "layer-decay", "lp-ft", "top", "gradual", "bitfit", *UPDATES}
+    assert set(TRAINS) == set(SELECTIONS)
+    assert set(UPDATES) == set(KINDS)
+    assert set(RANKED) == {name for name, kind in KINDS.items() if "rank" in kind.options}
 
 
 @pytest.mark.parametrize("epochs", [2, 3, 5, 10, 21])

@@ -49,8 +49,8 @@ class TaskModel(nn.Module):
         calibration: What ``calibrate`` measured on held-out data, or None.
         trained_on: Digests of the training data of ``fit``.
         frozen: Length of the frozen prefix, in groups.
-        trains: Trainable parameters of the groups that are not frozen: ``all``, those of ``lora``, or the ``bias`` vectors.
-        lora: The attached LoRA, or None.
+        trains: Trainable parameters of the groups that are not frozen: ``all``, the ``bias`` vectors, or those of ``lora`` or its kin.
+        lora: The attached LoRA or update of a related kind, or None.
         freeze_bn: Whether BatchNorm statistics stay fixed in every group; scale and shift still train.
         pretrained: Whether the backbone's values come from weights, not from random initialisation.
         head_name: Name of the head's declaration.

@@ -27,6 +27,7 @@ from zoo.saved.metadata import describe, model_card
 from zoo.saved.save import check_free, save_tokenizer, writing
 from zoo.saved.tensors import backbone_state, read_verified
 from zoo.tuning import Lora
+from zoo.tuning.kinds import KINDS, is_update
 from zoo.tuning.lora import attach_to, fold_lora, lora_config
 from zoo.tuning.statistics import keeps_statistics
 from zoo.util.atomic_write import write_json, write_text
@@ -35,7 +36,7 @@ from zoo.weights.load import write
 
 OURS, THEIRS, TENSORS = "zoo.json", "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # prefix of every tensor in PEFT's files
-NAME = ".default."  # PEFT's name of a LoRA in memory, which its files omit
+NAME = ".default"  # PEFT's name of an update in memory, which its files omit
 
 
 class Base(pydantic.BaseModel):
@@ -57,6 +58,7 @@ class Attached(pydantic.BaseModel):
     rank: int = pydantic.Field(ge=1)
     alpha: float
     dropout: float
+    kind: Literal["lora", "dora", "loha", "lokr", "ia3"] = "lora"
 
 
 class SavedLora(pydantic.BaseModel):
@@ -121,9 +123,11 @@ def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Pat
 
 def _card_text(model: TaskModel, lora: Lora) -> str:
     """Return the section on LoRA of the model card."""
-    beside = f"beside {len(lora.targets)} layers of {model.spec.name}"
-    return f"""The folder holds LoRA and the head, not the backbone: rank {lora.rank}, alpha {lora.alpha:g},
-{beside}. `zoo.load` builds the backbone anew and merges LoRA into it. With PEFT, on the same backbone and head:
+    kind = KINDS[lora.kind]
+    sizes = f": rank {lora.rank}, alpha {lora.alpha:g}" if "rank" in kind.options else ""
+    beside = f"at {len(lora.targets)} layers of {model.spec.name}"
+    return f"""The folder holds {kind.title} and the head, not the backbone{sizes},
+{beside}. `zoo.load` builds the backbone anew and merges {kind.title} into it. With PEFT, on the same backbone and head:
 
 ```python
 from peft import PeftModel
@@ -146,7 +150,8 @@ def load_lora(folder: Path) -> TaskModel:
             f"open it on the model that it was trained on: peft.PeftModel.from_pretrained(MODEL, {str(folder)!r})"
         )
     saved = read_model(folder / OURS, SavedLora)
-    tensors = _tensors(folder, saved)
+    verified = read_verified(folder / TENSORS, saved.model.zoo.sha256, "saved LoRA")
+    tensors = {key.removeprefix(PREFIX): tensor for key, tensor in verified.items()}
     head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # as in adapt, so that values without weights are the same
@@ -158,9 +163,10 @@ def load_lora(folder: Path) -> TaskModel:
         )
     attach_to(model, Lora(**saved.lora.model_dump()))
     wanted = _own_tensors(model, saved.whole)
-    if odd := sorted(wanted.keys() ^ tensors.keys()):
+    own = {_file_name(name).removeprefix(PREFIX): name for name in wanted}
+    if odd := sorted(own.keys() ^ tensors.keys()):
         raise SavedModelError(f"{str(folder / TENSORS)!r} and the model differ in {examples(odd)}; save it again")
-    model.load_state_dict(tensors, strict=False)
+    model.load_state_dict({own[key]: tensor for key, tensor in tensors.items()}, strict=False)
     fold_lora(model)
     return model.eval()
 
@@ -189,7 +195,7 @@ def base_digest(model: TaskModel, whole: list[str]) -> str:
     """Return a sha256 of the backbone's values without LoRA and without the modules saved in full."""
     result = hashlib.sha256()
     skipped = tuple(f"{name}." for name in whole)
-    plain = ((name.replace(".base_layer.", "."), tensor) for name, tensor in model.state_dict().items() if ".lora_" not in name)
+    plain = ((name.replace(".base_layer.", "."), tensor) for name, tensor in model.state_dict().items() if not is_update(name))
     for name, tensor in sorted(plain, key=lambda pair: pair[0]):
         if not name.startswith(skipped):
             value = tensor.detach().cpu().contiguous()
@@ -200,24 +206,15 @@ def base_digest(model: TaskModel, whole: list[str]) -> str:
 
 def _own_tensors(model: TaskModel, whole: list[str]) -> dict[str, Tensor]:
     prefixes = tuple(f"{name}." for name in whole)
-    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefixes) or ".lora_" in name}
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefixes) or is_update(name)}
 
 
 def _file_name(name: str) -> str:
     """Return the name of a tensor in PEFT's file."""
-    return PREFIX + (name.replace(NAME, ".") if ".lora_" in name else name)
-
-
-def _own_name(key: str) -> str:
-    """Return the name in the model of a tensor in PEFT's file; the inverse of ``_file_name``."""
-    name = key.removeprefix(PREFIX)
-    before, _, last = name.rpartition(".")
-    return f"{before}{NAME}{last}" if ".lora_" in name else name
-
-
-def _tensors(folder: Path, saved: SavedLora) -> dict[str, Tensor]:
-    tensors = read_verified(folder / TENSORS, saved.model.zoo.sha256, "saved LoRA")
-    return {_own_name(key): tensor for key, tensor in tensors.items()}
+    if not is_update(name):
+        return PREFIX + name
+    before, _, last = name.rpartition(NAME)
+    return PREFIX + before + ("" if before.endswith(".lora_magnitude_vector") else last)
 
 
 def _source(model: TaskModel) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from zoo.tuning.dropout import set_dropout as set_dropout
 from zoo.tuning.freeze import apply_eval as apply_eval
 from zoo.tuning.freeze import freeze_prefix as freeze_prefix
-from zoo.tuning.lora import Lora as Lora
+from zoo.tuning.kinds import Lora as Lora
 from zoo.tuning.lora import attach_lora as attach_lora
 from zoo.tuning.lora import detach_lora as detach_lora
 from zoo.tuning.lora import merge_lora as merge_lora

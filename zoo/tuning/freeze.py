@@ -8,6 +8,7 @@ from torch import nn
 
 from zoo.errors import LayerGroupError, OptionError, did_you_mean
 from zoo.models.layers import LayerGroups
+from zoo.tuning.kinds import KINDS
 
 
 def is_bias(name: str, parameter: nn.Parameter) -> bool:
@@ -20,15 +21,19 @@ def is_bias(name: str, parameter: nn.Parameter) -> bool:
     return last == "bias" or (last.endswith("_bias") and parameter.ndim == 1)
 
 
-def _is_lora(name: str, _parameter: nn.Parameter) -> bool:
-    return ".lora_" in f".{name}"
+def _marked(mark: str) -> Callable[[str, nn.Parameter], bool]:
+    return lambda name, _parameter: f".{mark}" in f".{name}"
 
 
 def _any(_name: str, _parameter: nn.Parameter) -> bool:
     return True
 
 
-SELECTIONS: dict[str, Callable[[str, nn.Parameter], bool]] = {"all": _any, "lora": _is_lora, "bias": is_bias}
+SELECTIONS: dict[str, Callable[[str, nn.Parameter], bool]] = {
+    "all": _any,
+    "bias": is_bias,
+    **{name: _marked(kind.mark) for name, kind in KINDS.items()},
+}
 
 
 def freeze_prefix(groups: LayerGroups, length: int, trains: str = "all") -> None:
@@ -40,7 +45,7 @@ def freeze_prefix(groups: LayerGroups, length: int, trains: str = "all") -> None
     Args:
         groups: All groups of the backbone.
         length: Length of the frozen prefix, in groups.
-        trains: Trainable parameters of the other groups: ``all``, those of ``lora``, or the ``bias`` vectors.
+        trains: Trainable parameters of the other groups: ``all``, the ``bias`` vectors, or those of an update, such as ``lora``.
 
     Raises:
         OptionError: If there is no such choice of parameters.
@@ -61,8 +66,9 @@ def _chosen(groups: LayerGroups, length: int, trains: str) -> set[int]:
     named = [(name, parameter) for name, parameter in groups.named_parameters() if id(parameter) not in frozen]
     chosen = {id(parameter) for name, parameter in named if SELECTIONS[trains](name, parameter)}
     if length < len(groups) and not chosen and trains != "all":
-        remedy = {"lora": "attach LoRA to them first (recipe='lora'), or freeze them", "bias": "freeze them, or let everything train"}
-        raise LayerGroupError(f"trains={trains!r} selects no parameter of the groups {', '.join(groups[length:].names)}: {remedy[trains]}")
+        update = f"attach {KINDS[trains].title} to them first (recipe={trains!r}), or freeze them" if trains in KINDS else ""
+        remedy = update or "freeze them, or let everything train"
+        raise LayerGroupError(f"trains={trains!r} selects no parameter of the groups {', '.join(groups[length:].names)}: {remedy}")
     return chosen
 
 

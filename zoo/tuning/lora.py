@@ -1,39 +1,23 @@
-"""Low-rank adaptation (LoRA, Hu et al. 2022) through PEFT: attach, merge, detach."""
+"""Low-rank adaptation (LoRA, Hu et al. 2022) and its kin through PEFT: attach, merge, detach."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from zoo.errors import LayerGroupError, OptionError, TrainingError, count, examples, fault_list
+from zoo.errors import LayerGroupError, OptionError, TrainingError, count, did_you_mean, examples, fault_list
 from zoo.models.layers import LayerGroups
+from zoo.tuning.kinds import KINDS, Lora
 from zoo.tuning.targets import lora_targets
 from zoo.util.extras import require_extra
 
 log = logging.getLogger("zoo")
-
-
-@dataclass(frozen=True)
-class Lora:
-    """The LoRA of a model.
-
-    Attributes:
-        targets: Dotted names of the layers in the backbone, in forward order.
-        rank: Rank of the update of each.
-        alpha: Numerator of its scale ``alpha / rank``.
-        dropout: Dropout rate of the inputs of the update in training.
-    """
-
-    targets: tuple[str, ...]
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
 
 
 class LoraModel(Protocol):
@@ -50,32 +34,42 @@ class LoraModel(Protocol):
 
 
 def attach_lora(
-    model: LoraModel, groups: LayerGroups, *, rank: int = 8, alpha: float = 16.0, dropout: float = 0.0, seed: int = 0
+    model: LoraModel,
+    groups: LayerGroups,
+    *,
+    rank: int = 8,
+    alpha: float = 16.0,
+    dropout: float = 0.0,
+    kind: str = "lora",
+    seed: int = 0,
 ) -> list[str]:
-    """Attach LoRA to every suitable layer of some groups, in place; nothing else of the backbone then trains.
+    """Attach LoRA or its kin to every suitable layer of some groups, in place; nothing else of the backbone then trains.
 
     A layer keeps its values and its name; a pair of matrices of ``rank`` learns its update. The second starts at zero, so the
     model's outputs do not change before the first step. A fused linear layer of query, key and value is one target.
 
     Args:
-        model: A ``TaskModel``; its ``trains`` becomes ``lora``.
+        model: A ``TaskModel``; its ``trains`` becomes ``kind``.
         groups: The groups to adapt, such as ``model.groups[4:]``.
         rank: Rank of the updates, 1 or more.
         alpha: Numerator of their scale ``alpha / rank``.
         dropout: Dropout rate of their inputs in training, in [0, 1).
+        kind: ``lora``, ``dora`` (Liu et al. 2024), ``loha`` (Hyeon-Woo et al. 2022), ``lokr`` (Yeh et al. 2024) or ``ia3`` (Liu et al.
+            2022). The last has none of the other options, ``loha`` and ``lokr`` no dropout.
         seed: Seed of their initial values; torch's random state is not changed.
 
     Returns:
         Dotted names of the chosen layers in the backbone, in forward order.
 
     Raises:
-        LayerGroupError: If no layer of the groups that are not frozen can take LoRA.
+        LayerGroupError: If no layer of the groups that are not frozen can take it.
         OptionError: If an option is out of range, or the model has LoRA already.
         MissingExtraError: If PEFT is not installed.
     """
-    _check(model, rank, alpha, dropout)
-    names = lora_targets(groups)
-    attach_to(model, Lora(tuple(names), rank, alpha, dropout), seed=seed)
+    lora = Lora((), rank, alpha, dropout, kind)
+    _check(model, lora)
+    names = lora_targets(groups, kind)
+    attach_to(model, replace(lora, targets=tuple(names)), seed=seed)
     return names
 
 
@@ -92,7 +86,7 @@ def attach_to(model: LoraModel, lora: Lora, *, seed: int = 0) -> None:
     for layer in attached.values():
         _set_constants(layer)
     assert sorted(attached) == sorted(lora.targets), f"PEFT chose other layers: {sorted({*attached} ^ {*lora.targets})[:4]}"
-    model.lora, model.trains = lora, "lora"
+    model.lora, model.trains = lora, lora.kind
     try:
         model.freeze(model.frozen)
     except LayerGroupError:
@@ -112,7 +106,7 @@ def merge_lora(model: LoraModel) -> None:
     """
     if unmoved := untrained(model.backbone):
         why = "no gradient came there, or the epoch that was kept is from before it trained"
-        log.warning("LoRA learned nothing at %s (%s): %s", count(len(unmoved), "layer"), examples(unmoved), why)
+        log.warning("%s learned nothing at %s (%s): %s", _title(model), count(len(unmoved), "layer"), examples(unmoved), why)
     fold_lora(model)
 
 
@@ -123,7 +117,7 @@ def fold_lora(model: LoraModel) -> None:
         raise LayerGroupError("the model has no LoRA to merge; attach it first: zoo.tuning.attach_lora(model, model.groups)")
     odd = [name for name, layer in layers.items() if not all(bool(p.isfinite().all()) for p in layer.parameters())]
     if odd:
-        raise TrainingError(f"LoRA cannot be merged at {examples(odd)}: its values are not finite; train with a lower lr")
+        raise TrainingError(f"{_title(model)} cannot be merged at {examples(odd)}: its values are not finite; train with a lower lr")
     for layer in layers.values():
         layer.merge(safe_merge=True)
     detach_lora(model)
@@ -146,13 +140,24 @@ def detach_lora(model: LoraModel) -> None:
 def lora_layers(backbone: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield the layers that have LoRA with their dotted names in the backbone."""
     for name, module in backbone.named_modules():
-        if hasattr(module, "lora_A") and hasattr(module, "get_base_layer"):
+        if hasattr(module, "adapter_layer_names") and hasattr(module, "get_base_layer"):
             yield name, module  # recognised by its attributes, without importing PEFT
 
 
 def untrained(backbone: nn.Module) -> list[str]:
     """Return the names of the layers whose LoRA still has its initial values."""
-    return [name for name, layer in lora_layers(backbone) if not any(bool(part.weight.any()) for part in layer.lora_B.values())]
+    return [name for name, layer in lora_layers(backbone) if not _has_learned(layer)]
+
+
+def _has_learned(layer: nn.Module) -> bool:
+    """Return whether a parameter of the update has another value than its initial one."""
+    start = {name: value for kind in KINDS.values() for name, value in kind.start.items()}
+    own = ((start.get(name.partition(".")[0]), parameter) for name, parameter in layer.named_parameters())
+    return any(value is not None and bool((parameter != value).any()) for value, parameter in own)
+
+
+def _title(model: LoraModel) -> str:
+    return KINDS[model.lora.kind if model.lora else "lora"].title
 
 
 def _set_constants(layer: Any) -> None:
@@ -170,8 +175,8 @@ def lora_config(model: LoraModel, lora: Lora, **fields: Any) -> Any:
     # PEFT matches names as suffixes, but patterns in full.
     longer = any(f"backbone.{name}".endswith(ends) for name, _ in model.backbone.named_modules())
     targets = "|".join(name.replace(".", r"\.") for name in names) if longer else names
-    settings = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "bias": "none"}
-    return import_peft().LoraConfig(target_modules=targets, **settings, **fields)
+    kind = KINDS[lora.kind]
+    return getattr(import_peft(), kind.config)(target_modules=targets, **kind.settings(lora), **fields)
 
 
 def import_peft() -> Any:
@@ -186,15 +191,20 @@ def import_peft() -> Any:
     return peft
 
 
-def _check(model: LoraModel, rank: int, alpha: float, dropout: float) -> None:
+def _check(model: LoraModel, lora: Lora) -> None:
+    if lora.kind not in KINDS:
+        raise OptionError(f"kind={lora.kind!r} is none of {', '.join(KINDS)}{did_you_mean(lora.kind, KINDS)}")
     faults = []
-    if rank < 1:
-        faults.append(f"rank={rank}: it is 1 or more")
-    if not alpha > 0:
-        faults.append(f"alpha={alpha}: it is above 0")
-    if not 0 <= dropout < 1:
-        faults.append(f"dropout={dropout}: it is at least 0 and below 1")
+    if lora.rank < 1:
+        faults.append(f"rank={lora.rank}: it is 1 or more")
+    if not lora.alpha > 0:
+        faults.append(f"alpha={lora.alpha}: it is above 0")
+    if not 0 <= lora.dropout < 1:
+        faults.append(f"dropout={lora.dropout}: it is at least 0 and below 1")
+    defaults = Lora(())
+    unknown = [name for name in ("rank", "alpha", "dropout") if name not in KINDS[lora.kind].options]
+    faults += [f"{name}: {KINDS[lora.kind].title} has none" for name in unknown if getattr(lora, name) != getattr(defaults, name)]
     if model.lora:
-        faults.append("the model has LoRA already; merge it first: zoo.tuning.merge_lora(model)")
+        faults.append(f"the model has {_title(model)} already; merge it first: zoo.tuning.merge_lora(model)")
     if faults:
-        raise OptionError(fault_list("LoRA cannot be attached:", faults))
+        raise OptionError(fault_list(f"{KINDS[lora.kind].title} cannot be attached:", faults))

@@ -9,6 +9,7 @@ from torch import nn
 
 from zoo.errors import OptionError
 from zoo.models.layers import LayerGroups
+from zoo.tuning.kinds import is_scale
 
 
 def param_groups(
@@ -23,7 +24,8 @@ def param_groups(
     """Split parameters into optimizer groups with geometrically decayed learning rates.
 
     The head trains at ``lr``; the last layer group at ``lr * layer_decay``, the one before at ``lr * layer_decay**2`` and so on
-    toward the input (BEiT, Bao et al. 2021). Tensors with one dimension or fewer get no weight decay. Frozen parameters are
+    toward the input (BEiT, Bao et al. 2021). Tensors with one dimension or fewer, and factors and
+    norms of outputs ((IA)^3, DoRA), get no weight decay. Frozen parameters are
     included: torch skips parameters without gradient, so unfreezing later needs no new optimizer.
 
     Args:
@@ -62,7 +64,9 @@ def _param_groups(
 ) -> list[dict[str, Any]]:
     """Return a dict for parameters with weight decay and one for those without, unless empty."""
     fresh = [(name, p) for name, p in named if id(p) not in seen and not seen.add(id(p))]  # type: ignore[func-returns-value]  # add() is None
-    parts = ((weight_decay, [pair for pair in fresh if pair[1].ndim > 1]), (0.0, [pair for pair in fresh if pair[1].ndim <= 1]))
+    decayed = [pair for pair in fresh if pair[1].ndim > 1 and not is_scale(pair[0])]
+    left = {name for name, _ in decayed}
+    parts = ((weight_decay, decayed), (0.0, [pair for pair in fresh if pair[0] not in left]))
     return [
         {
             "params": [parameter for _, parameter in part],

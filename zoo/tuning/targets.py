@@ -9,13 +9,14 @@ from torch import nn
 
 from zoo.errors import LayerGroupError, examples
 from zoo.models.layers import LayerGroups
+from zoo.tuning.kinds import KINDS, takes_layer
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # These read the weights of inner layers without calling them, the second in eval mode only.
 READERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 
-def lora_targets(groups: LayerGroups) -> list[str]:
+def lora_targets(groups: LayerGroups, kind: str = "lora") -> list[str]:
     """Return the dotted names of the linear layers and convolutions in a slice of groups, in forward order.
 
     Exact names, because a pattern that matches nothing would silently train nothing. Excluded are layers inside
@@ -25,6 +26,7 @@ def lora_targets(groups: LayerGroups) -> list[str]:
 
     Args:
         groups: The groups to adapt, such as ``model.groups[4:]``.
+        kind: One of ``zoo.tuning.kinds.KINDS``; layers that it has no form for are left out too.
 
     Raises:
         LayerGroupError: If there is no such layer; excluded ones are named.
@@ -33,14 +35,14 @@ def lora_targets(groups: LayerGroups) -> list[str]:
     refused: dict[str, list[str]] = {}
     targets = []
     for name, layer in _layers(groups):
-        if why := _refusal(layer, name, groups.model, shared):
+        if why := _refusal(layer, name, groups.model, shared) or _formless(layer, kind):
             refused.setdefault(why, []).append(name)
         else:
             targets.append(name)
     if not targets:
         reasons = "; ".join(f"{why} ({examples(names)})" for why, names in refused.items())
         raise LayerGroupError(
-            f"no layer of the groups {', '.join(groups.names) or '(none)'} can take LoRA{': ' if reasons else ''}{reasons}"
+            f"no layer of the groups {', '.join(groups.names) or '(none)'} can take {KINDS[kind].title}{': ' if reasons else ''}{reasons}"
         )
     return targets
 
@@ -81,6 +83,13 @@ def _refusal(layer: nn.Module, name: str, model: nn.Module, shared: set[int]) ->
     if last == "qkv" and getattr(model.get_submodule(outer), "q_bias", None) is not None:  # BEiT and EVA in timm
         return "attention that adds biases of its own reads the layer's weights without calling it"
     return ""
+
+
+def _formless(layer: nn.Module, kind: str) -> str:
+    """Return why a kind of update has no form for a layer that can take LoRA, or an empty string."""
+    if takes_layer(kind, layer, transposed=_is_transposed_linear(layer)):
+        return ""
+    return f"{KINDS[kind].title} has no form for {type(layer).__name__}, and recipe='lora' has"
 
 
 def _computes_as_its_kind(layer: nn.Module) -> bool:

@@ -23,7 +23,7 @@ from zoo.engine.options.option_types import (
     path_text,
     weights_by_class,
 )
-from zoo.engine.options.recipe import SCHEDULES, TRAINS, Recipe, batch_size_for
+from zoo.engine.options.recipe import RANKED, SCHEDULES, TRAINS, UPDATES, Recipe, batch_size_for
 
 
 def _as_text(value: Any) -> Any:
@@ -36,7 +36,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 _HOOKED = MappingProxyType({"compile": "torch.compile ignores forward hooks"})
-_FACTORS = MappingProxyType({"trains=lora": "averaging LoRA factors is not averaging the weights they produce"})
+_FACTORS = MappingProxyType({f"trains={kind}": "averaging its factors is not averaging the weights they produce" for kind in UPDATES})
 
 
 class Config(BaseModel):
@@ -110,9 +110,9 @@ class Config(BaseModel):
         AfterValidator(among(TRAINS)),
         Option(f"what trains in groups that are not frozen: {_listed(TRAINS)}; see [lora.md](lora.md)", "of the recipe", backbone=True),
     ] = "all"
-    lora_rank: Annotated[Int, Option("rank of LoRA's updates", only="lora")] = Field(default=8, ge=1)
-    lora_alpha: Annotated[Float, Option("numerator of the scale of LoRA's updates", only="lora")] = Field(default=16.0, gt=0)
-    lora_dropout: Annotated[Float, Option("dropout of the inputs of LoRA's updates", only="lora")] = Field(default=0.0, ge=0, lt=1)
+    lora_rank: Annotated[Int, Option("rank of the updates of LoRA and its kin", only=RANKED)] = Field(default=8, ge=1)
+    lora_alpha: Annotated[Float, Option("numerator of the scale of these updates", only=RANKED)] = Field(default=16.0, gt=0)
+    lora_dropout: Annotated[Float, Option("dropout of the inputs of these updates", only=("lora", "dora"))] = Field(default=0.0, ge=0, lt=1)
     l2_sp: Annotated[
         Alpha, Option("penalty on the distance to the start; see [regularisers.md](regularisers.md)", "0, off", backbone=True, shards=False)
     ] = 0.0

@@ -28,7 +28,7 @@ class Option:
         reads: Modalities that it applies to; empty for all.
         waits: Whether it depends on a metric, and so needs validation data.
         backbone: Whether it changes how the backbone trains, and so needs trainable groups.
-        only: The one value of ``trains`` that it applies to; empty for all.
+        only: The values of ``trains`` that it applies to; empty for all.
         excludes: Options (``name``, or ``name=value``) that it cannot be combined with, and why.
         shards: Whether it can be combined with ``shard=True``.
         free: Whether it leaves the result unchanged, so that a resumed run may differ in it.
@@ -41,7 +41,7 @@ class Option:
     reads: tuple[str, ...] = ()
     waits: bool = False
     backbone: bool = False
-    only: str = ""
+    only: tuple[str, ...] = ()
     excludes: Mapping[str, str] = field(default_factory=dict)
     shards: bool = True
     free: bool = False

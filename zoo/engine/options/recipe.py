@@ -14,7 +14,9 @@ COUPLED = frozenset({"sgd", "adam", "nadam", "radam", "rmsprop", "adagrad", "ada
 RESERVED = ("average", "wise-ft")
 LEAST_BATCH, MOST_BATCH, STEPS_OF_EPOCH = 8, 32, 50  # see docs/defaults.md
 MOST_EPOCHS = 30  # to which ``least_steps`` lengthens a phase
-TRAINS = ("all", "lora", "bias")
+RANKED = ("lora", "dora", "loha", "lokr")  # kinds of updates that have a rank
+UPDATES = (*RANKED, "ia3")  # kinds that merge into the weights, see ``zoo.tuning.kinds``
+TRAINS = ("all", "bias", *UPDATES)
 
 
 @checked_fields
@@ -98,7 +100,8 @@ class Recipe:
         freeze_bn: Whether BatchNorm statistics of a pretrained backbone stay fixed in the groups that train.
         optimizer: One of torch's or timm's optimizers, by name.
         schedule: One of ``SCHEDULES``.
-        trains: Which parameters train in the groups that are not frozen: ``all``, ``lora`` (low-rank adapters) or ``bias``.
+        trains: Which parameters train in the groups that are not frozen: ``all``, ``bias``, or the updates of a kind
+            such as ``lora``.
         l2_sp: Weight of the squared distance to the pretrained values (L2-SP).
         delta: Weight of the squared distance to the pretrained features (DELTA).
         bss: Weight of the squares of the smallest singular values of the features (BSS).

@@ -12,6 +12,14 @@ from zoo.tasks.find import find_task
 
 LEAST_STEPS = 300  # of tuning; see docs/defaults.md
 
+# Factor on the learning rate and meaning of each kind of parameters beside those of the backbone, which stay as they are.
+_ADDED = {
+    "lora": (0.3, "low-rank adapters beside the weights, which stay as they are (Hu et al. 2022)"),
+    "dora": (0.3, "the norm of each output's weights, and low-rank updates of their direction (Liu et al. 2024)"),
+    "loha": (0.3, "products of two low-rank updates, entry by entry (Hyeon-Woo et al. 2022)"),
+    "lokr": (0.3, "Kronecker products beside the weights (Yeh et al. 2024)"),
+    "ia3": (1.0, "a factor for each output of the layers ((IA)^3, Liu et al. 2022)"),
+}
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         recipe.name: recipe
@@ -66,14 +74,17 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 freeze_bn=True,
                 description="One group more per phase, from the head down (ULMFiT, Howard & Ruder 2018).",
             ),
-            Recipe(
-                name="lora",
-                phases=(Phase(name="probe", frozen="all", solve=True, augment=False), Phase(name="lora", lr=0.3)),
-                lr=3e-3,
-                weight_decay=0.0,
-                freeze_bn=True,
-                trains="lora",
-                description="The head first, then low-rank adapters beside the weights, which stay as they are (Hu et al. 2022).",
+            *(
+                Recipe(
+                    name=kind,
+                    phases=(Phase(name="probe", frozen="all", solve=True, augment=False), Phase(name=kind, lr=factor)),
+                    lr=3e-3,
+                    weight_decay=0.0,
+                    freeze_bn=True,
+                    trains=kind,
+                    description=f"The head first, then {what}.",
+                )
+                for kind, (factor, what) in _ADDED.items()
             ),
             Recipe(
                 name="bitfit",

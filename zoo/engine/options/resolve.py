@@ -12,7 +12,7 @@ from zoo.engine.options.augment_options import AUGMENT_FIELDS, resolve_augment
 from zoo.engine.options.config import DECLARED, OPTIONS, SWITCHES, Config
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.option_types import validation_faults
-from zoo.engine.options.recipe import COUPLED, DECIDED, Recipe
+from zoo.engine.options.recipe import COUPLED, DECIDED, TRAINS, Recipe
 from zoo.engine.options.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
 from zoo.models.misplaced import MISPLACED, RENAMED, remedies
@@ -127,9 +127,10 @@ def _beyond_ranges(
 def _without_effect(values: Mapping[str, Any], given: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """Return one fault for each given option without effect in this run."""
     faults = []
-    for kind in sorted({option.only for option in DECLARED.values()} - {"", values["trains"]}):
-        if names := [name for name in given if name in DECLARED and DECLARED[name].only == kind]:
-            faults.append(f"{', '.join(names)}: the recipe trains no LoRA; take recipe={kind!r} or trains={kind!r}")
+    for kinds in sorted({option.only for option in DECLARED.values() if values["trains"] not in (option.only or TRAINS)}):
+        if names := [name for name in given if name in DECLARED and DECLARED[name].only == kinds]:
+            remedy = " or ".join(f"recipe={kind!r}" for kind in kinds)
+            faults.append(f"{', '.join(names)}: trains={values['trains']!r} has no such option; take {remedy}")
     phases, views = recipe.phases, (given.get("views") or 1) != 1
     if views and values["augment"] is None:
         faults.append("views: they are augmented ones, and nothing is augmented; give augment='light'")

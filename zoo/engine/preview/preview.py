@@ -167,7 +167,7 @@ class _Planned:
         if group.index < epoch.frozen:
             return "frozen, eval"
         trained = any(parameter.requires_grad for _, parameter in group.named_parameters())
-        what = {"all": "trains", "lora": "lora trains", "bias": "biases train"}[model.trains] if trained else "no gradient"
+        what = {"all": "trains", "bias": "biases train"}.get(model.trains, f"{model.trains} trains") if trained else "no gradient"
         norms = [part for _, module in group.modules() for part in module.modules() if keeps_statistics(part)]
         held = any(not norm.training for norm in norms)
         return f"{what}, statistics held" if held else what

@@ -87,8 +87,8 @@ def fit(
         train: Any source with labels, see ``zoo.data.open.open_data``.
         valid: Another source; None takes the validation split of ``train`` or holds 20 % out; False trains on everything
             and keeps the last epoch.
-        recipe: ``layer-decay``, ``linear-probe``, ``lp-ft``, ``full``, ``top``, ``gradual``, ``lora``, ``bitfit``, or a ``Recipe``;
-            None takes ``layer-decay``, for words at another rate; ``auto`` is for ``TaskModel.fit``, see
+        recipe: ``layer-decay``, ``linear-probe``, ``lp-ft``, ``full``, ``top``, ``gradual``, ``lora``, ``bitfit``, another of
+            docs/recipes.md, or a ``Recipe``; None takes ``layer-decay``, for words at another rate; ``auto`` is for ``TaskModel.fit``, see
             ``zoo.select.recipe_search.auto``.
         epochs: Epochs of all phases together; the recipe's if None, as are the next two.
         batch_size: Samples of a batch, over all ranks; ``auto`` finds the largest micro-batch that fits into memory.

@@ -21,6 +21,7 @@ from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
 from zoo.saved.lora_files import save_lora
 from zoo.tuning import Regularizers, attach_lora, detach_lora, merge_lora, recomputed, set_dropout, stochastic_depth
+from zoo.tuning.kinds import KINDS
 from zoo.tuning.lora import fold_lora
 
 
@@ -95,15 +96,16 @@ def switched_on(model: TaskModel, config: Config) -> Iterator[Regularizers | Non
         LayerGroupError: If a phase would train nothing.
     """
     if model.lora:
-        raise OptionError("the model has LoRA attached; merge it first: zoo.tuning.merge_lora(model)")
+        raise OptionError(f"the model has {KINDS[model.lora.kind].title} attached; merge it first: zoo.tuning.merge_lora(model)")
     trained = model.groups[shortest_frozen_prefix(config, model.groups, model.frozen) :]
     frozen = model.frozen
     with ExitStack() as stack:
         stack.callback(setattr, model, "trains", model.trains)
-        if config.trains == "lora":
+        if config.trains in KINDS:
             stack.callback(detach_lora, model)
             options = {"rank": config.lora_rank, "alpha": config.lora_alpha, "dropout": config.lora_dropout}
-            attach_lora(model, trained, **options, seed=config.seed)  # type: ignore[arg-type]  # a mixed dict of int and float
+            own: Any = {name: options[name] for name in KINDS[config.trains].options}
+            attach_lora(model, trained, **own, kind=config.trains, seed=config.seed)
         model.trains = config.trains
         for phase in unfold(config.recipe, config.epochs, len(model.groups), 1):
             model.freeze(prefix_of(phase[0], config, model.groups, frozen))  # raises for a phase that would train nothing
@@ -151,7 +153,7 @@ def _for_any_size(call: Any) -> Callable[..., Any]:
 
 
 def switch_off(model: TaskModel, config: Config, folder: Path | None, *, learned: bool = True) -> None:
-    """Merge LoRA into the weights, in place; before that, save it separately if there is a ``folder``.
+    """Merge LoRA or its kin into the weights, in place; before that, save it separately if there is a ``folder``.
 
     Args:
         model: The model.
@@ -159,7 +161,7 @@ def switch_off(model: TaskModel, config: Config, folder: Path | None, *, learned
         folder: Where to save LoRA.
         learned: Whether the kept epoch is one in which LoRA trained; else no layer is reported that has learned nothing.
     """
-    if config.trains != "lora":
+    if config.trains not in KINDS:
         return
     if folder is not None:
         save_lora(model, folder / "lora", overwrite=True)

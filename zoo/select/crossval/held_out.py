@@ -16,7 +16,7 @@ from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.options.epochs import Epoch, reads_pooled, shortest_frozen_prefix
-from zoo.engine.options.recipe import Phase
+from zoo.engine.options.recipe import UPDATES, Phase
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.device import make_accelerator, placed
 from zoo.engine.runtime.progress import Progress
@@ -52,7 +52,7 @@ def held_out_outputs(model: TaskModel, job: Job, table: Table, folder: Path) -> 
 def _stays_frozen(model: TaskModel, job: Job) -> bool:
     everything = shortest_frozen_prefix(job.config, model.groups, model.frozen) == len(model.groups)
     pooled = reads_pooled(model.head) and not find_task(model.task).per_token and job.own.augment is None
-    return everything and pooled and job.config.cache and not job.config.shard and job.config.trains != "lora"
+    return everything and pooled and job.config.cache and not job.config.shard and job.config.trains not in UPDATES
 
 
 def _from_features(model: TaskModel, job: Job, table: Table, folder: Path) -> Array:

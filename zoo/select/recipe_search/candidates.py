@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from zoo.engine.options.config import DECLARED
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.engine.options.recipes import RECIPES
 from zoo.engine.runtime.launch_env import launched
 from zoo.errors import OptionError, fault_list
 from zoo.select.recipe_search.halving import PROBE
 
-_OF_LORA = ("lora_rank", "lora_alpha", "lora_dropout")
 # Options of gradient descent that a solved probe ignores.
 _PROBE_STEPS = ("lr", "optimizer", "optimizer_options", "schedule", "warmup", "weight_decay", "clip_grad", "patience", "epochs")
 # Options of a backbone that trains, of its several phases, and of images that are new in every epoch.
@@ -52,7 +52,7 @@ def options_for(recipe: Recipe, options: Mapping[str, Any], *, solved: bool = Fa
         options: The given options.
         solved: Whether the head of the probe is solved for its optimum.
     """
-    left_out = () if recipe.trains == "lora" else _OF_LORA
+    left_out = tuple(name for name, option in DECLARED.items() if option.only and recipe.trains not in option.only)
     if recipe.name == PROBE:
         left_out = (*left_out, *_OF_TUNING, *(_PROBE_STEPS if solved else ()))
     return {name: value for name, value in options.items() if name not in left_out}

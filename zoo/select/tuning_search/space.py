@@ -40,10 +40,10 @@ class Space:
         A head on a frozen backbone is solved and has none by default; those of the user apply where every trial is of such a recipe.
         """
         if all(phase.frozen == "all" for phase in recipe.phases):
-            of_backbone = name in ("freeze", "lora_rank", "lora_alpha", "lora_dropout") or (name in DECLARED and DECLARED[name].backbone)
+            of_backbone = name == "freeze" or (name in DECLARED and (DECLARED[name].backbone or bool(DECLARED[name].only)))
             return name in self.own and "recipe" not in self.dimensions and not of_backbone
-        if name.startswith("lora_"):
-            return recipe.trains == "lora"
+        if name in DECLARED and DECLARED[name].only:
+            return recipe.trains in DECLARED[name].only
         return name != "layer_decay" or recipe.trains == "all"
 
     def defaults(self, batch_size: int) -> dict[str, Any] | None:
