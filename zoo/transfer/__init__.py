@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zoo.transfer.lwf import LearnWithoutForgetting as LearnWithoutForgetting
     from zoo.transfer.method import Method as Method
     from zoo.transfer.multi_task import MultiTask as MultiTask
+    from zoo.transfer.pretraining.simclr import SimClr as SimClr
 
 _LAZY = {
     "Contrastive": "zoo.transfer.contrastive",
@@ -29,6 +30,7 @@ _LAZY = {
     "LearnWithoutForgetting": "zoo.transfer.lwf",
     "Method": "zoo.transfer.method",
     "MultiTask": "zoo.transfer.multi_task",
+    "SimClr": "zoo.transfer.pretraining.simclr",
     "SourceFree": "zoo.transfer.domain.source_free",
     "adapt_source_free": "zoo.transfer.domain.source_free",
     "few_shot": "zoo.transfer.fewshot.few_shot",
