@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from zoo.errors import OptionError
-from zoo.transfer import SimClr
+from zoo.transfer import MaskedLanguage, SimClr
 from zoo.transfer.pretraining.collapse import collapse
+from zoo.transfer.pretraining.mlm import UNCHOSEN, Masking
 from zoo.transfer.pretraining.simclr import nt_xent
 
 
@@ -55,4 +56,32 @@ def test_the_collapse_meter_is_zero_for_equal_features_and_highest_for_even_ones
 def test_options_out_of_range_are_refused_together() -> None:
     with pytest.raises(OptionError) as caught:
         SimClr(temperature=0, projected=0, hidden=-1)
+    with pytest.raises(OptionError, match="share is 1"):
+        MaskedLanguage(share=1.0)
     assert all(part in str(caught.value) for part in ("temperature is 0", "projected is 0", "hidden is -1"))
+
+
+def test_tokens_are_hidden_by_the_rule_of_bert() -> None:
+    ids = torch.randint(10, 1000, (400, 100), generator=torch.Generator().manual_seed(0))
+    ids[:, 0], ids[:, -1] = 1, 2
+    real = torch.ones_like(ids)
+    real[:, 90:] = 0
+    shown, targets = Masking(3, frozenset((1, 2)), 1000, 0.15)(ids, real, [(0, 0, row) for row in range(400)])
+    chosen = targets != UNCHOSEN
+    assert float(chosen[:, 1:90].float().mean()) == pytest.approx(0.15, abs=0.01)
+    assert not chosen[:, 0].any()
+    assert not chosen[:, 90:].any()
+    assert torch.equal(targets[chosen], ids[chosen])
+    assert torch.equal(shown[~chosen], ids[~chosen])
+    assert float((shown[chosen] == 3).float().mean()) == pytest.approx(0.8, abs=0.02)
+    assert float((shown[chosen] == ids[chosen]).float().mean()) == pytest.approx(0.1, abs=0.02)
+
+
+def test_which_tokens_are_hidden_depends_on_the_text_and_the_step_and_not_on_the_padding() -> None:
+    ids, rule = torch.arange(5, 13)[None], Masking(3, frozenset(), 1000, 0.4)
+    padded, real = functional.pad(ids, (0, 4)), functional.pad(torch.ones_like(ids), (0, 4))
+    once, again = rule(ids, torch.ones_like(ids), [(0, 0, 7)]), rule(padded, real, [(0, 0, 7)])
+    assert all(torch.equal(one, two[:, :8]) for one, two in zip(once, again, strict=True))
+    assert not torch.equal(once[1], rule(ids, torch.ones_like(ids), [(0, 1, 7)])[1])
+    short = rule(ids[:, :1], torch.ones(1, 1), [(0, 0, 0)])
+    assert int(short[1]) == 5  # a text has at least one chosen token

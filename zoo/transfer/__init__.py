@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zoo.transfer.lwf import LearnWithoutForgetting as LearnWithoutForgetting
     from zoo.transfer.method import Method as Method
     from zoo.transfer.multi_task import MultiTask as MultiTask
+    from zoo.transfer.pretraining.mlm import MaskedLanguage as MaskedLanguage
     from zoo.transfer.pretraining.simclr import SimClr as SimClr
 
 _LAZY = {
@@ -28,6 +29,7 @@ _LAZY = {
     "FewShot": "zoo.transfer.fewshot.few_shot",
     "Maml": "zoo.transfer.fewshot.meta",
     "LearnWithoutForgetting": "zoo.transfer.lwf",
+    "MaskedLanguage": "zoo.transfer.pretraining.mlm",
     "Method": "zoo.transfer.method",
     "MultiTask": "zoo.transfer.multi_task",
     "SimClr": "zoo.transfer.pretraining.simclr",
