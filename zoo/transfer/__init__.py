@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from zoo.transfer.method import Method as Method
     from zoo.transfer.multi_task import MultiTask as MultiTask
     from zoo.transfer.pretraining.mlm import MaskedLanguage as MaskedLanguage
+    from zoo.transfer.pretraining.pretrain import Pretrained as Pretrained
+    from zoo.transfer.pretraining.pretrain import pretrain as pretrain
     from zoo.transfer.pretraining.simclr import SimClr as SimClr
 
 _LAZY = {
@@ -32,9 +34,11 @@ _LAZY = {
     "MaskedLanguage": "zoo.transfer.pretraining.mlm",
     "Method": "zoo.transfer.method",
     "MultiTask": "zoo.transfer.multi_task",
+    "Pretrained": "zoo.transfer.pretraining.pretrain",
     "SimClr": "zoo.transfer.pretraining.simclr",
     "SourceFree": "zoo.transfer.domain.source_free",
     "adapt_source_free": "zoo.transfer.domain.source_free",
+    "pretrain": "zoo.transfer.pretraining.pretrain",
     "few_shot": "zoo.transfer.fewshot.few_shot",
     "few_shot_episodes": "zoo.transfer.fewshot.episodes",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -45,7 +45,7 @@ class Masking:
     vocabulary: int
     share: float
 
-    def __call__(self, ids: Tensor, real: Tensor, keys: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    def __call__(self, ids: Tensor, real: Tensor, keys: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """Return masked ids and targets, ``(batch, tokens)``; both are a function of the keys, not of the padding.
 
         Args:

@@ -62,8 +62,8 @@ class Views(SelfSupervised):
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the mean loss of all views, times the number of images."""
         one = batch["train"]
-        rows = [self._projected(forward, x) for x in (one.x, *one.views)]
-        return len(rows[0]) * nt_xent(*rows, self._temperature)
+        first, second = (self._projected(forward, x) for x in (one.x, *one.views))
+        return len(first) * nt_xent(first, second, self._temperature)
 
     def _projected(self, forward: Forward, x: Tensor) -> Tensor:
         features = forward.features(x)
