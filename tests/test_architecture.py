@@ -94,6 +94,8 @@ FLOORS = {
 DOORS = {
     ("zoo.weights.converted", "zoo.weights.pickled.convert"): "the conversion of a checkpoint, which needs torch",
     ("zoo.models.backbone", "zoo.models.adapt"): "Backbone.adapt",
+    ("zoo.models.backbone", "zoo.transfer.pretraining.pretrain"): "Backbone.pretrain",
+    ("zoo.models.backbone", "zoo.transfer.method"): "the type of Backbone.pretrain(method=…)",
     ("zoo.models.backbone", "zoo.models.task_model"): "the type that Backbone.adapt returns",
     ("zoo.models.backbone", "zoo.saved.load"): "zoo.get(directory)",
     ("zoo.models.task_model", "zoo.saved.save"): "TaskModel.save",

@@ -21,6 +21,7 @@ class ToyTokenizer:
     """Start, one token per four letters of each word, stop (also between the texts of a pair)."""
 
     padding: ClassVar[dict[str, int]] = {"input_ids": 0, "attention_mask": 0}
+    mask_token, special_tokens = 0, (0, START, STOP)  # padding is not attended, so its token may hide others
 
     def encode(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[dict[str, list[int]]]:
         return [self._inputs([piece for part in self._parts(text) for piece in part], max_length) for text in texts]

@@ -28,7 +28,7 @@ from zoo.cli.commands import (
     training,
     using,
 )
-from zoo.cli.commands.selecting import adapting, crossval, merge, ranking, tune
+from zoo.cli.commands.selecting import adapting, crossval, merge, pretraining, ranking, tune
 from zoo.cli.output import Output
 from zoo.cli.parser import Parser, global_options
 from zoo.errors import InterruptedRunError, OptionError, PluginError, ZooError, count, fault_list
@@ -94,7 +94,7 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    choosing, trained = (ranking, crossval, tune, merge, adapting), (evaluating, calibrating, using, fewshot)
+    choosing, trained = (ranking, crossval, tune, merge, adapting, pretraining), (evaluating, calibrating, using, fewshot)
     modules = (listing, plugins, checking, planning, training, *choosing, *trained, files, doctor, new_plugin)
     for module in modules:
         module.register(commands)

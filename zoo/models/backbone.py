@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from zoo.models.layers import LayerGroups
     from zoo.models.task_model import TaskModel
+    from zoo.transfer.method import Method
 
 log = logging.getLogger("zoo")
 
@@ -222,6 +223,38 @@ class Backbone:
         from zoo.models.adapt import adapt_tasks
 
         return adapt_tasks(self, tasks, head=head, in_chans=in_chans, seed=seed, head_options=head_options)
+
+    def pretrain(
+        self,
+        unlabelled: Any,
+        method: str | Method = "simclr",
+        *,
+        probe: Any = None,
+        out: str | PathLike[str] | None = None,
+        resume: bool = False,
+        quiet: bool = False,
+        **options: Any,
+    ) -> Backbone:
+        """Return this backbone after further pretraining on unlabelled data; see docs/self-supervised.md.
+
+        ``zoo.transfer.pretrain`` takes the same and gives the run and the probes too.
+
+        Args:
+            unlabelled: As for ``zoo.open_data``; labels that it may have are not read.
+            method: ``simclr`` for images, ``mlm`` for texts.
+            probe: Labelled data, on which a linear head is solved before and after; where it got worse, the old values are kept.
+            out: Folder of the result, which ``zoo.get`` opens.
+            resume: Go on where the run in ``out`` stopped.
+            quiet: Show nothing.
+            **options: As for ``fit``, and those of the method.
+
+        Raises:
+            OptionError: For an unknown method or option, or a method that does not fit.
+            DataError: If there are too few samples.
+        """
+        from zoo.transfer.pretraining.pretrain import pretrain
+
+        return pretrain(self, unlabelled, method, probe=probe, out=out, resume=resume, quiet=quiet, **options).backbone
 
     def _read(self) -> dict[str, Tensor]:
         from zoo.weights.load import read

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from zoo.transfer.lwf import LearnWithoutForgetting as LearnWithoutForgetting
     from zoo.transfer.method import Method as Method
     from zoo.transfer.multi_task import MultiTask as MultiTask
+    from zoo.transfer.pretraining.mlm import MaskedLanguage as MaskedLanguage
+    from zoo.transfer.pretraining.pretrain import Pretrained as Pretrained
+    from zoo.transfer.pretraining.pretrain import pretrain as pretrain
+    from zoo.transfer.pretraining.simclr import SimClr as SimClr
 
 _LAZY = {
     "Contrastive": "zoo.transfer.contrastive",
@@ -27,10 +31,14 @@ _LAZY = {
     "FewShot": "zoo.transfer.fewshot.few_shot",
     "Maml": "zoo.transfer.fewshot.meta",
     "LearnWithoutForgetting": "zoo.transfer.lwf",
+    "MaskedLanguage": "zoo.transfer.pretraining.mlm",
     "Method": "zoo.transfer.method",
     "MultiTask": "zoo.transfer.multi_task",
+    "Pretrained": "zoo.transfer.pretraining.pretrain",
+    "SimClr": "zoo.transfer.pretraining.simclr",
     "SourceFree": "zoo.transfer.domain.source_free",
     "adapt_source_free": "zoo.transfer.domain.source_free",
+    "pretrain": "zoo.transfer.pretraining.pretrain",
     "few_shot": "zoo.transfer.fewshot.few_shot",
     "few_shot_episodes": "zoo.transfer.fewshot.episodes",
 }

@@ -32,5 +32,23 @@ OWN_RECIPES: Mapping[str, Recipe] = MappingProxyType(
             freeze_bn=True,
             description="The head first, then the features by episodes, then the head on the new features.",
         ),
+        "simclr": Recipe(
+            name="simclr",
+            phases=(Phase(name="views"),),
+            lr=1e-3,
+            weight_decay=1e-4,
+            epochs=20,
+            batch_size=128,
+            description="The whole backbone on pairs of augmented views.",
+        ),
+        "mlm": Recipe(
+            name="mlm",
+            phases=(Phase(name="masked", augment=False),),
+            lr=1e-4,
+            weight_decay=0.01,
+            epochs=3,
+            batch_size=32,
+            description="The whole backbone and a language-model head on masked words.",
+        ),
     }
 )

@@ -31,6 +31,8 @@ class Tokenizer:
 
     Attributes:
         padding: Padding value of each input, by its name.
+        mask_token: The token that hides another one, or None.
+        special_tokens: Tokens that stand for no text.
     """
 
     def __init__(self, home: Any) -> None:
@@ -39,6 +41,7 @@ class Tokenizer:
             home.pad_token = home.eos_token  # language models often have none; the mask hides it
         # To these a word with a space before it, as inside a text, is another token than without.
         self._space = " " if home.is_fast and _takes_spaces(json.loads(home.backend_tokenizer.to_str())["pre_tokenizer"]) else ""
+        self.mask_token, self.special_tokens = home.mask_token_id, tuple(home.all_special_ids)
         names = ["input_ids", "attention_mask", *(name for name in home.model_input_names if name == "token_type_ids")]
         self.padding = {name: int(getattr(home, PADDING[name], None) or 0) if name in PADDING else 0 for name in names}
 

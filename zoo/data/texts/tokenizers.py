@@ -20,7 +20,8 @@ class Tokenizer(Protocol):
     """The interface of a tokenizer, which a plugin's function returns.
 
     For ``overflow="windows"`` it also needs ``encode_windows(text, max_length, overlap)``, which returns a list with the inputs of
-    each window of a text or pair: as ``encode`` does, with ``overlap`` tokens of the one before.
+    each window of a text or pair: as ``encode`` does, with ``overlap`` tokens of the one before. For masked language modelling it also
+    needs ``mask_token``, the token that hides another one, and ``special_tokens``, those that stand for no text.
 
     Attributes:
         padding: Padding value of each input, by its name.

@@ -1,0 +1,165 @@
+"""Pretraining before transfer: what is kept, resumed, refused, and where it helps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zoo
+from tests.engine.rank_work import Culprit, sentences, terminate
+from tests.engine.tiny import images
+from tests.transfer.pictures import flat, pictures
+from tests.transfer.rank_work import small_backbones
+from zoo.cli.app import main
+from zoo.data.open import open_data
+from zoo.errors import DataError, InterruptedRunError, OptionError
+from zoo.models.backbone import Backbone
+from zoo.registry.registry import use_registry
+from zoo.transfer import Pretrained, SimClr, pretrain
+from zoo.transfer.pretraining import pretrain as module
+from zoo.transfer.pretraining import probe
+
+
+@pytest.fixture(autouse=True)
+def _toys() -> Iterator[None]:
+    use_registry(small_backbones())
+    yield
+    use_registry()
+
+
+UNLABELLED = list(images(100, seed=3)[0])
+SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 25, "workers": 0, "quiet": True}
+
+
+def toy() -> Backbone:
+    return zoo.get("toy/plain", weights=False)
+
+
+def values(backbone: Backbone) -> dict[str, torch.Tensor]:
+    return backbone.fresh().model.state_dict()
+
+
+def distance(one: Backbone, other: Backbone) -> float:
+    first, second = values(one), values(other)
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def test_the_result_is_a_backbone_that_its_folder_opens_and_every_record_has_the_meter(tmp_path: Path) -> None:
+    found = toy().pretrain(UNLABELLED, out=tmp_path / "more", **SHORT)
+    record = json.loads((tmp_path / "more" / "pretrain.json").read_text())
+    assert all({"feature_std", "effective_rank", "train_loss"} <= line.keys() for line in record["history"])
+    assert record["history"][-1]["steps"] == 8
+    assert record["method"]["name"] == "simclr"
+    again = zoo.get(tmp_path / "more")
+    assert distance(found, again) == 0.0
+    assert again.pretrained
+    assert distance(again, toy()) > 0
+    model = again.adapt(3)
+    assert model.embed(UNLABELLED[:2]).shape == (2, 8)
+
+
+def test_an_interrupted_pretraining_goes_on_exactly(tmp_path: Path) -> None:
+    expected = pretrain(toy(), UNLABELLED, out=tmp_path / "whole", **SHORT).backbone
+    table = open_data(UNLABELLED, labelled=False)
+    cut = replace(table, inputs=Culprit(table.inputs, 5, terminate, 3))
+    with pytest.raises(InterruptedRunError):
+        pretrain(toy(), cut, out=tmp_path / "cut", **SHORT)
+    found = pretrain(toy(), replace(table, inputs=Culprit(table.inputs, -1, terminate)), out=tmp_path / "cut", resume=True, **SHORT)
+    assert distance(found.backbone, expected) == 0.0
+
+
+@pytest.mark.parametrize(("after", "learned"), [(0.4, False), (0.7, True)])
+def test_where_the_probe_got_worse_the_old_values_are_kept_and_the_result_says_so(
+    after: float, learned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter((0.5, after))
+    monkeypatch.setattr(module, "probe_accuracy", lambda *_, **__: next(found))
+    backbone = zoo.get(toy().adapt(3, seed=4).save(tmp_path / "old"))
+    got = pretrain(backbone, UNLABELLED, probe=images(60, seed=5), out=tmp_path / "new", **SHORT)
+    assert (got.probe_before, got.probe_after, got.learned) == (0.5, after, learned)
+    assert (distance(zoo.get(tmp_path / "new"), backbone) == 0.0) is not learned
+    assert ("got worse, from 0.5000 to 0.4000 on" in got.verdict) is not learned
+    assert json.loads((tmp_path / "new" / "pretrain.json").read_text())["learned"] is learned
+
+
+def pretrained(out: Path, method: Any, **options: Any) -> Pretrained:
+    """Pretrain on views of pictures whose class lies in their lower half, by an augmentation that draws the upper half anew."""
+    pixels = list(pictures(range(8), 24, 2)[0])
+    rng = np.random.default_rng(0)
+
+    def redrawn(image: Any) -> Any:
+        array = np.array(image)
+        array[:3] = rng.integers(0, 256, array[:3].shape)
+        return Image.fromarray(array)
+
+    chosen = {"augment": redrawn, "epochs": 16, "batch_size": 96, "lr": 3e-3, "workers": 0, "quiet": True}
+    return pretrain(flat(), pixels, method, probe=pictures(range(8), 10, 0), out=out, **(chosen | options))
+
+
+def gain(found: Pretrained) -> float:
+    assert found.probe_before is not None
+    assert found.probe_after is not None
+    return found.probe_after - found.probe_before
+
+
+def test_views_that_redraw_what_does_not_matter_help_the_probe(tmp_path: Path) -> None:
+    assert gain(pretrained(tmp_path / "simclr", SimClr(temperature=0.2))) > 0.2
+
+
+@pytest.mark.sweep
+def test_views_help_no_probe_where_the_temperature_makes_all_images_alike(tmp_path: Path) -> None:
+    assert gain(pretrained(tmp_path / "blind", SimClr(temperature=1e6))) < 0.1
+
+
+def test_texts_learn_to_predict_hidden_words(tmp_path: Path) -> None:
+    backbone = zoo.get("toy/text", weights=False, dropout=0.0)
+    found = pretrain(backbone, sentences(120)[0], "mlm", out=tmp_path / "mlm", **(SHORT | {"epochs": 8, "lr": 1e-2, "share": 0.3}))
+    losses = [line["train_loss"] for line in found.run.history]
+    assert losses[-1] < losses[0] - 1
+    assert distance(zoo.get(tmp_path / "mlm"), found.backbone) == 0.0
+
+
+def test_the_command_prints_the_verdict_and_train_takes_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, pixels in enumerate(UNLABELLED):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    words = ("pretrain", "toy/plain", tmp_path, "--weights", "none", "--out", tmp_path / "more", "--quiet", "--json", "--epochs", "1")
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, words), "--batch-size", "50", "--set", "temperature=0.2"])
+    printed = capsys.readouterr()
+    assert not stop.value.code, printed.err
+    assert "no probe judged them" in json.loads(printed.out)["verdict"]
+    assert json.loads((tmp_path / "more" / "pretrain.json").read_text())["method"]["temperature"] == 0.2
+    assert zoo.get(tmp_path / "more").pretrained
+
+
+def test_what_cannot_be_pretrained_is_refused_before_it_trains(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"'simcrl' \(did you mean 'simclr'\?\); they are: simclr, mlm"):
+        toy().pretrain(UNLABELLED, "simcrl")
+    with pytest.raises(OptionError, match="there is no pretraining method 'mae'"):
+        toy().pretrain(UNLABELLED, "mae")
+    with pytest.raises(OptionError, match=r"no option 'temprature' \(did you mean 'temperature'"):
+        toy().pretrain(UNLABELLED, temprature=0.2)
+    with pytest.raises(DataError, match=r"has 20 samples, too few .* at least 100"):
+        toy().pretrain(UNLABELLED[:20])
+    with pytest.raises(OptionError, match="both views of an image are equal"):
+        toy().pretrain(UNLABELLED, out=tmp_path / "a", augment="none", **SHORT)
+    with pytest.raises(OptionError, match="this backbone reads none; take method='simclr'"):
+        toy().pretrain(UNLABELLED, "mlm", out=tmp_path / "b", **SHORT)
+    with pytest.raises(OptionError, match="no augmented views; take method='mlm'"):
+        zoo.get("toy/text", weights=False).pretrain(sentences(120)[0], out=tmp_path / "c", **SHORT)
+
+
+def test_the_probe_solves_a_head_and_leaves_the_backbone_as_it_is(tmp_path: Path) -> None:
+    backbone = zoo.get(toy().adapt(3).save(tmp_path / "old"))
+    before = values(backbone)
+    tables = probe.open_probe(backbone, images(60, seed=5), 0)
+    assert 0.5 < probe.probe_accuracy(backbone, tables, workers=0) <= 1
+    assert all(torch.equal(value, before[name]) for name, value in values(backbone).items())

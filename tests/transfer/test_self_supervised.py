@@ -1,0 +1,87 @@
+"""Self-supervised learning: losses against their formulas, and the collapse meter."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zoo.errors import OptionError
+from zoo.transfer import MaskedLanguage, SimClr
+from zoo.transfer.pretraining.collapse import collapse
+from zoo.transfer.pretraining.mlm import UNCHOSEN, Masking
+from zoo.transfer.pretraining.simclr import nt_xent
+
+
+def rows(seed: int, count: int = 5) -> Tensor:
+    return torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def by_lightly(first: Tensor, second: Tensor, temperature: float) -> float:
+    """NTXentLoss of lightly 1.6 for one process without a memory bank, written out."""
+    a, b = functional.normalize(first, dim=1), functional.normalize(second, dim=1)
+    count, other = len(a), ~torch.eye(len(a), dtype=torch.bool)
+    logits_00 = (a @ a.T / temperature)[other].view(count, -1)
+    logits_01, logits_10 = a @ b.T / temperature, b @ a.T / temperature
+    logits_11 = (b @ b.T / temperature)[other].view(count, -1)
+    logits = torch.cat([torch.cat([logits_01, logits_00], 1), torch.cat([logits_10, logits_11], 1)])
+    return float(functional.cross_entropy(logits, torch.arange(count).repeat(2)))
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_the_loss_of_two_views_is_that_of_lightly(temperature: float) -> None:
+    assert float(nt_xent(rows(0), rows(1), temperature)) == pytest.approx(by_lightly(rows(0), rows(1), temperature), rel=1e-5)
+
+
+def test_the_loss_of_two_views_is_that_of_chance_for_equal_features_and_small_for_views_that_agree() -> None:
+    assert float(nt_xent(torch.ones(5, 3), torch.ones(5, 3), 0.5)) == pytest.approx(math.log(9), rel=1e-5)
+    assert float(nt_xent(torch.eye(4), torch.eye(4), 0.1)) < 1e-3
+
+
+def test_the_collapse_meter_is_zero_for_equal_features_and_highest_for_even_ones() -> None:
+    noise = np.random.default_rng(0).normal(size=(4000, 8))
+    spread = collapse(noise)
+    assert spread["feature_std"] == pytest.approx(1, abs=0.02)
+    assert spread["effective_rank"] == pytest.approx(8, abs=0.02)
+    assert collapse(np.ones((20, 8))) == pytest.approx({"feature_std": 0.0, "effective_rank": 0.0}, abs=1e-9)
+    line = noise[:, :1] * np.ones(8) + 5
+    assert collapse(np.sign(noise[:, :1]) * np.arange(1, 9))["effective_rank"] == pytest.approx(1)
+    assert collapse(line)["feature_std"] < spread["feature_std"]
+
+
+def test_options_out_of_range_are_refused_together() -> None:
+    with pytest.raises(OptionError) as caught:
+        SimClr(temperature=0, projected=0, hidden=-1)
+    with pytest.raises(OptionError, match="share is 1"):
+        MaskedLanguage(share=1.0)
+    assert all(part in str(caught.value) for part in ("temperature is 0", "projected is 0", "hidden is -1"))
+
+
+def test_tokens_are_hidden_by_the_rule_of_bert() -> None:
+    ids = torch.randint(10, 1000, (400, 100), generator=torch.Generator().manual_seed(0))
+    ids[:, 0], ids[:, -1] = 1, 2
+    real = torch.ones_like(ids)
+    real[:, 90:] = 0
+    shown, targets = Masking(3, frozenset((1, 2)), 1000, 0.15)(ids, real, [(0, 0, row) for row in range(400)])
+    chosen = targets != UNCHOSEN
+    assert float(chosen[:, 1:90].float().mean()) == pytest.approx(0.15, abs=0.01)
+    assert not chosen[:, 0].any()
+    assert not chosen[:, 90:].any()
+    assert torch.equal(targets[chosen], ids[chosen])
+    assert torch.equal(shown[~chosen], ids[~chosen])
+    assert float((shown[chosen] == 3).float().mean()) == pytest.approx(0.8, abs=0.02)
+    assert float((shown[chosen] == ids[chosen]).float().mean()) == pytest.approx(0.1, abs=0.02)
+
+
+def test_which_tokens_are_hidden_depends_on_the_text_and_the_step_and_not_on_the_padding() -> None:
+    ids, rule = torch.arange(5, 13)[None], Masking(3, frozenset(), 1000, 0.4)
+    padded, real = functional.pad(ids, (0, 4)), functional.pad(torch.ones_like(ids), (0, 4))
+    once, again = rule(ids, torch.ones_like(ids), [(0, 0, 7)]), rule(padded, real, [(0, 0, 7)])
+    assert all(torch.equal(one, two[:, :8]) for one, two in zip(once, again, strict=True))
+    assert not torch.equal(once[1], rule(ids, torch.ones_like(ids), [(0, 1, 7)])[1])
+    short = rule(ids[:, :1], torch.ones(1, 1), [(0, 0, 0)])
+    assert int(short[1]) == 5  # a text has at least one chosen token

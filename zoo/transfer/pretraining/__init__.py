@@ -1,0 +1,1 @@
+"""Self-supervised learning: objectives on unlabelled data, and the run before transfer."""
