@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TEXTS, as_padded, batch
+from tiny import TEXTS, as_padded, batch, opened
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -44,13 +44,6 @@ def adapted(kind: str, path: Path, **options: Any) -> Any:
         activation = getattr(backbone.build().config, home.activation.lower()) if home.activation.isupper() else home.activation
         head = {"head": "mlp", "hidden": 16, "activation": activation}
     return randomise(backbone.adapt(3, pool=home.pool, **head, **home.options, **options))
-
-
-def opened(auto: Any, path: Path) -> Any:
-    """Open a saved model in transformers, which must find every tensor."""
-    model, told = auto.from_pretrained(path, output_loading_info=True)
-    assert not {key: value for key, value in told.items() if value}
-    return model.eval()
 
 
 @pytest.mark.parametrize("kind", SEQUENCES)

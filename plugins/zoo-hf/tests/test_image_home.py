@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_home import opened
-from tiny import IMAGES, some
+from tiny import IMAGES, opened, some
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from zoo_hf.families import FAMILIES
 from zoo_hf.home import export

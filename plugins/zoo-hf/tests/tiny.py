@@ -150,3 +150,10 @@ def as_padded(kind: str, given: dict[str, torch.Tensor], padding: int = 0) -> di
         ids = torch.nn.functional.pad(torch.where(mask.bool(), ids, padding), more, value=padding)
         return {"input_ids": ids} | ({} if kind == "fnet" else {"attention_mask": torch.nn.functional.pad(mask, more)})
     return given
+
+
+def opened(auto: Any, path: Path) -> Any:
+    """Open a saved model in transformers, which must find every tensor."""
+    model, told = auto.from_pretrained(path, output_loading_info=True)
+    assert not {key: value for key, value in told.items() if value}
+    return model.eval()
