@@ -79,6 +79,14 @@ def test_a_candidate_that_cannot_train_or_has_no_time_is_left_out_with_the_reaso
     assert "no feature can move" in run.candidates[1]["note"]
 
 
+def test_a_spectral_penalty_is_for_the_candidates_that_align_features_and_not_for_the_baseline(tmp_path: Path) -> None:
+    objective = DomainAdaptation(TARGET[0], candidates="coral", spectral=1e-4)
+    run = plain(2).fit(SOURCE, VALID, out=tmp_path / "run", recipe="full", epochs=1, quiet=True, keep_checkpoints=True, objective=objective)
+    assert [row["seconds"] > 0 for row in run.candidates] == [True, True]
+    used = [json.loads((run.dir / row["folder"] / "run.json").read_text())["objective"]["spectral"] for row in run.candidates]
+    assert used == [0.0, 1e-4]
+
+
 def test_what_cannot_be_chosen_is_told_before_anything_trains(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="valid=False: method 'auto' needs held-out samples"):
         plain(2).fit(SOURCE, False, out=tmp_path, objective=DomainAdaptation(TARGET[0]))

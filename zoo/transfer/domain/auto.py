@@ -31,6 +31,7 @@ from zoo.select.recipe_search.auto import each_message_once
 from zoo.select.recipe_search.folders import CANDIDATES, clear, take_over
 from zoo.select.recipe_search.halving import seconds_of
 from zoo.tasks.find import find_task
+from zoo.transfer.domain.alignments import KINDS
 from zoo.transfer.domain.choice import BASELINE, Candidate, chosen_of
 from zoo.transfer.domain.choice_record import finished_choice
 from zoo.transfer.domain.evidence import Seen, evidence, see
@@ -196,7 +197,8 @@ class _Comparison:
         if self.budget is not None and name != BASELINE and spent + self.longest > self.budget:
             left = in_time_units(max(0.0, self.budget - spent))
             return Candidate(name, note=f"left out: it would take about {in_time_units(self.longest)}, and {left} were left"), None
-        method = dataclasses.replace(self.options, method=name, candidates=None, budget=None)
+        spectral = self.options.spectral if KINDS[name].make else 0.0  # it is added to methods that align features
+        method = dataclasses.replace(self.options, method=name, spectral=spectral, candidates=None, budget=None)
         model, config, folder = self.job.model, self.job.config, f"{CANDIDATES}/{name}"
         job = replace(self.job, objective=method, open_data=lambda: self.opened)
         self.progress.note(f"auto: {name}")
