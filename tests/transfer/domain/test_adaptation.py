@@ -101,6 +101,8 @@ def test_all_wrong_options_are_told_at_once() -> None:
         DomainAdaptation(TARGET[0], wieght=1)  # type: ignore[call-arg]
     with pytest.raises(OptionError, match=r"budget is for method='auto'"):
         DomainAdaptation(TARGET[0], method="coral", budget="1min")
+    with pytest.raises(OptionError, match=r"budget is 'soon'[\s\S]*candidates is 5; it must be a list of names"):
+        DomainAdaptation(TARGET[0], candidates=5, budget="soon")
 
 
 @pytest.mark.parametrize(
@@ -138,3 +140,24 @@ def test_every_method_of_the_table_takes_a_step(tmp_path: Path) -> None:
         how: dict[str, Any] = {"recipe": "full", "epochs": 1, "quiet": True, "augment": "none", "freeze_bn": False, "batch_size": 32}
         run = net.fit(SOURCE, VALID, out=tmp_path / method, objective=zoo.transfer.DomainAdaptation(TARGET[0], method=method), **how)
         assert np.isfinite(run.history[0]["train_loss"]), method
+
+
+def tensors(domain: Any) -> Any:
+    """Return float tensors in [0, 1], as ``ToTensor`` makes them, without or with labels."""
+    if isinstance(domain, tuple):
+        return tensors(domain[0]), domain[1]
+    return list(torch.from_numpy(domain).permute(0, 3, 1, 2).float() / 255)
+
+
+@pytest.mark.parametrize("made", ["adaptation", "distillation"])
+def test_float_tensors_without_labels_are_read_like_the_images_that_they_come_from(made: str, tmp_path: Path) -> None:
+    losses = []
+    for name, form in (("images", lambda data: data), ("tensors", tensors)):
+        further = form(TARGET[0])
+        objective: Any = DomainAdaptation(further, method="coral")
+        if made == "distillation":
+            objective = zoo.transfer.Distill(plain(2, seed=1), weight=0.0, features="stage.2", unlabelled=further)
+        how: dict[str, Any] = {"recipe": "full", "epochs": 1, "batch_size": 16, "augment": "none", "workers": 0, "quiet": True}
+        run = plain(2).fit(form(SOURCE), False, out=tmp_path / name, objective=objective, **how)
+        losses.append(run.history[0]["train_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from zoo.errors import OptionError, checked_fields, did_you_mean, fault_list
+from zoo.errors import OptionError, checked_fields, did_you_mean, fault_list, refusals
 from zoo.tasks.find import find_task
 from zoo.transfer.method import Method
 from zoo.util.numbers import is_finite, is_whole
@@ -81,10 +81,13 @@ class DomainAdaptation(Method):
 
     def _faults_of_choice(self) -> list[str]:
         """Return the faults of the options of ``auto``."""
+        from zoo.select.recipe_search.halving import seconds_of
         from zoo.transfer.domain.alignments import KINDS
 
-        faults = []
-        if self.candidates is not None:
+        faults = refusals(seconds_of, self.budget)
+        if not (self.candidates is None or isinstance(self.candidates, (str, list, tuple))):
+            faults.append(f"candidates is {self.candidates!r}; it must be a list of names, or names with commas")
+        elif self.candidates is not None:
             names = self.candidate_names()
             unknown = [name for name in names if name not in KINDS]
             faults += [f"candidates has {name!r}{did_you_mean(name, KINDS)}; they are: {', '.join(KINDS)}" for name in unknown]
@@ -119,7 +122,7 @@ class DomainAdaptation(Method):
         if faults := auto if self.method == AUTO else faults_of(self.method, base, spectral=self.spectral):
             raise OptionError(fault_list(f"domain adaptation by {self.method!r} cannot train like this:", faults))
         model, kind = base.model, KINDS[self.method]
-        target = open_target(model, self.target, ready_made=base.sources["train"].table.ready_made)
+        target = open_target(model, self.target, base.sources["train"].table)
         check_other(base.sources["train"].table, target)
         sizes = Sizes(aligned_width(model), model.num_classes, self.hidden, self.temperature, self.margin, self.threshold)
         own = self.validator == "source" or not find_task(model.task).exclusive or self.method == "source-only"

@@ -54,7 +54,7 @@ class Comparison:
         if valid is None:
             raise DataError("method 'auto' needs held-out samples of the source, and none could be held out; give validation data")
         self.valid, self.opened = valid, (self.train, valid)
-        self.target = open_target(model, self.options.target, ready_made=self.train.ready_made)
+        self.target = open_target(model, self.options.target, self.train)
         check_other(self.train, self.target)
         self.progress, self.started = Progress(self.job.quiet, f"target_{self.options.validator}"), time.monotonic()
         self.longest = 0.0
