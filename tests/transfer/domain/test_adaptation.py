@@ -35,10 +35,12 @@ def test_an_alignment_helps_and_without_its_weight_it_does_not(method: str, epoc
 
 
 def test_the_epoch_is_chosen_by_the_target_without_its_labels(tmp_path: Path) -> None:
-    _, run = adapted(tmp_path, "dann")
+    _, run = adapted(tmp_path / "infomax", "dann")
     assert run.monitor == "target_infomax"
     assert run.metrics["target_infomax"] == max(line["target_infomax"] for line in run.history)
-    assert {"accuracy", "target_entropy", "target_snd"} <= set(run.metrics)
+    assert {"accuracy", "target_entropy"} <= set(run.metrics)
+    assert "target_snd" not in run.metrics  # its time grows with the square of the samples
+    assert "target_snd" in adapted(tmp_path / "snd", "mcc", epochs=1, validator="snd")[1].metrics
 
 
 def test_the_warm_start_follows_the_steps_of_the_run(tmp_path: Path) -> None:
@@ -125,6 +127,20 @@ def test_what_cannot_train_is_told_before_anything_trains(
     with pytest.raises(error, match=told):
         made.fit(data, False, out=tmp_path, objective=DomainAdaptation(target, method=method), quiet=True, **{"recipe": "full"} | options)
     assert seen == [0]
+
+
+@pytest.mark.parametrize("method", ["coral", "auto"])
+def test_a_monitor_is_refused_where_a_validator_of_the_target_chooses_the_epoch(method: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        OptionError, match=r"monitor is 'accuracy', and validator='infomax' chooses .*; leave monitor out, or take validator"
+    ):
+        plain(2).fit(SOURCE, VALID, out=tmp_path, monitor="accuracy", quiet=True, objective=DomainAdaptation(TARGET[0], method=method))
+
+
+def test_a_given_monitor_chooses_the_epoch_with_the_validator_of_the_source(tmp_path: Path) -> None:
+    objective = DomainAdaptation(TARGET[0], method="coral", validator="source")
+    run = plain(2).fit(SOURCE, VALID, out=tmp_path, monitor="loss", recipe="full", epochs=1, quiet=True, objective=objective)
+    assert run.monitor == "loss"
 
 
 def test_a_shared_part_of_source_and_target_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

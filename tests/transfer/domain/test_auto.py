@@ -131,6 +131,14 @@ def test_a_model_is_adapted_without_its_source(tmp_path: Path) -> None:
     assert net.head.linear.weight.requires_grad
 
 
+@pytest.mark.parametrize("recipe", ["lp-ft", "gradual"])
+def test_a_recipe_with_a_phase_of_the_held_classifier_alone_is_refused_before_anything_trains(recipe: str, tmp_path: Path) -> None:
+    net = plain(2)
+    net.fit(SOURCE, False, out=tmp_path / "source", recipe="linear-probe", quiet=True)
+    with pytest.raises(OptionError, match=rf"nothing trains in .* of recipe '{recipe}': the classifier is held; take recipe='full'"):
+        adapt_source_free(net, TARGET[0], out=tmp_path / "target", recipe=recipe, quiet=True)
+
+
 def test_a_new_model_is_not_adapted_without_a_source(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="the head is new; train the model on the source first"):
         adapt_source_free(plain(2), TARGET[0], out=tmp_path, recipe="full", quiet=True)

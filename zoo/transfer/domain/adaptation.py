@@ -11,8 +11,10 @@ from zoo.transfer.method import Method
 from zoo.util.numbers import is_finite, is_whole
 
 if TYPE_CHECKING:
+    from zoo.engine.options.config import Config
     from zoo.engine.train.objective import Objective
     from zoo.engine.train.supervised import Supervised
+    from zoo.models.task_model import TaskModel
 
 AUTO = "auto"
 VALIDATORS = ("infomax", "entropy", "snd", "source")
@@ -106,6 +108,20 @@ class DomainAdaptation(Method):
         given = self.candidates.split(",") if isinstance(self.candidates, str) else self.candidates or ()
         return [str(name).strip() for name in given]
 
+    def _judged_by_source(self, model: TaskModel) -> bool:
+        """Return whether the monitor of the labels chooses the epoch."""
+        return self.validator == "source" or not find_task(model.task).exclusive or self.method == "source-only"
+
+    def refuse(self, model: TaskModel, config: Config) -> None:
+        """Raise for a monitor that would not be followed.
+
+        Raises:
+            OptionError: If a monitor was given and a validator of the target chooses the epoch.
+        """
+        if config.monitor is not None and not self._judged_by_source(model):
+            found = f"monitor is {config.monitor!r}, and validator={self.validator!r} chooses the epoch by the target"
+            raise OptionError(f"{found}; leave monitor out, or take validator='source'")
+
     def __call__(self, base: Supervised) -> Objective:
         """Return the objective of a run with one method.
 
@@ -125,7 +141,6 @@ class DomainAdaptation(Method):
         target = open_target(model, self.target, base.sources["train"].table)
         check_other(base.sources["train"].table, target)
         sizes = Sizes(aligned_width(model), model.num_classes, self.hidden, self.temperature, self.margin, self.threshold)
-        own = self.validator == "source" or not find_task(model.task).exclusive or self.method == "source-only"
         return Adapted(
             base,
             target,
@@ -134,5 +149,5 @@ class DomainAdaptation(Method):
             spectral=self.spectral,
             starts_slowly=kind.starts_slowly,
             statistics=self.method == "adabn",
-            monitor=None if own else f"target_{self.validator}",
+            monitor=None if self._judged_by_source(model) else f"target_{self.validator}",
         )

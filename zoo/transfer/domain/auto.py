@@ -13,7 +13,7 @@ from zoo.engine.runtime.launch_env import launched
 from zoo.engine.runtime.signals import ending_early
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Job, resolve_job
-from zoo.errors import OptionError, fault_list
+from zoo.errors import OptionError, fault_list, refusals
 from zoo.models.task_model import TaskModel
 from zoo.select.recipe_search.auto import each_message_once
 from zoo.select.recipe_search.halving import seconds_of
@@ -77,7 +77,7 @@ def run_adapted(job: Job, options: Any, out: str | Path | None, *, resume: bool)
         resume: Go on in it.
     """
     seconds = seconds_of(options.budget)
-    if faults := _faults(job):
+    if faults := _faults(job) + refusals(options.refuse, job.model, job.config):
         raise OptionError(fault_list("method 'auto' cannot run like this:", faults))
     folder = claim_folder(out, job.model.spec.name, "adapt", resume=resume)
     try:

@@ -86,7 +86,7 @@ def evidence(train: Seen, valid: Seen, truth: Array, target: Seen, *, seed: int)
         target: Samples of the target.
         seed: Seed of the rows that the density ratio is fitted on.
     """
-    probabilities, found = softmax(valid.logits), validate_target(target.logits)
+    probabilities, found = softmax(valid.logits), validate_target(target.logits, snd=True)
     wrong = (probabilities.argmax(1) != truth).astype(np.float64)
     accuracy = float(1 - wrong.mean())
     uses = [classes_in_use(each) for each in (softmax(target.logits), probabilities)]

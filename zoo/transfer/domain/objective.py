@@ -105,7 +105,7 @@ class Adapted(Objective):
     def validate(self, infer: Infer) -> dict[str, float]:
         """Return the metrics of the source, and those of the target that need no labels."""
         metrics = self.base.validate(infer) if self.base.valid else {}
-        return metrics | (validate_target(infer("target")) if self.base.task.exclusive else {})
+        return metrics | (validate_target(infer("target"), snd=self.monitor == "target_snd") if self.base.task.exclusive else {})
 
     def after_step(self) -> None:
         """Count the steps, which the warm start follows."""

@@ -62,18 +62,16 @@ def soft_neighborhood_density(probabilities: Array, *, temperature: float = 0.05
     return total / len(rows)
 
 
-def validate_target(logits: Array) -> dict[str, float]:
+def validate_target(logits: Array, *, snd: bool) -> dict[str, float]:
     """Return the validators that need logits of the target alone, by the names that a run shows.
 
     Args:
         logits: ``(n, classes)``.
+        snd: Whether SND is among them, whose time grows with the square of the number of samples.
     """
     probabilities = softmax(logits)
-    return {
-        "target_entropy": mean_entropy(probabilities),
-        "target_infomax": infomax(probabilities),
-        "target_snd": soft_neighborhood_density(_spread(probabilities)),
-    }
+    found = {"target_entropy": mean_entropy(probabilities), "target_infomax": infomax(probabilities)}
+    return found | ({"target_snd": soft_neighborhood_density(_spread(probabilities))} if snd else {})
 
 
 def _spread(rows: Array) -> Array:
