@@ -24,7 +24,7 @@ from zoo.select.recipe_search.folders import CANDIDATES, clear, take_over
 from zoo.select.recipe_search.take_values import take_values
 from zoo.transfer.domain.alignments import KINDS
 from zoo.transfer.domain.choice import BASELINE, Candidate, chosen_of
-from zoo.transfer.domain.evidence import Seen, evidence, see
+from zoo.transfer.domain.evidence import Outputs, evidence, table_outputs
 from zoo.transfer.domain.shift import Shift, measure_shift, named_differences, predicted_differences
 from zoo.transfer.domain.target import check_other, open_target
 from zoo.transfer.domain.validators import softmax
@@ -67,15 +67,15 @@ class Comparison:
         for line in (str(shift), *differences):
             self.progress.note(f"auto: {line}")
         names = dict.fromkeys([BASELINE, *(self.options.candidate_names() or DEFAULT)])
-        found, seen = [], {}
+        found, outputs = [], {}
         for name in names:
             candidate, target = self._candidate(name)
             found.append(candidate)
             if target is not None:
-                seen[name] = target
+                outputs[name] = target
         found, reason = chosen_of(found)
         best = next(one for one in found if one.chosen)
-        more = predicted_differences(self.train.classes, *(softmax(one.logits) for one in seen[best.method]))
+        more = predicted_differences(self.train.classes, *(softmax(one.logits) for one in outputs[best.method]))
         for line in (*more, reason):
             self.progress.note(f"auto: {line}")
         return self._finish(best, found, shift, [*differences, *more], reason)
@@ -96,11 +96,11 @@ class Comparison:
         model, config = self.job.model, self.job.config
         with untouched(model):
             model.inputs = inputs_in_use(model, config, self.train)
-            source, target = (see(model, table, config).features for table in (self.train, self.target))
+            source, target = (table_outputs(model, table, config).features for table in (self.train, self.target))
         return measure_shift(source, target, seed=config.seed)
 
-    def _candidate(self, name: str) -> tuple[Candidate, tuple[Seen, Seen] | None]:
-        """Run a candidate, or leave it out; return also what it makes of the held-out source and of the target."""
+    def _candidate(self, name: str) -> tuple[Candidate, tuple[Outputs, Outputs] | None]:
+        """Run a candidate, or leave it out; return also its outputs for the held-out source and the target."""
         spent = time.monotonic() - self.started
         if self.budget is not None and name != BASELINE and spent + self.longest > self.budget:
             left = in_time_units(max(0.0, self.budget - spent))
@@ -115,7 +115,7 @@ class Comparison:
             with untouched(model):
                 with joined(config.device, config.timeout) as ranks:
                     run = run_job(job, ranks, self.folder / folder, resume=(self.folder / folder / "run.json").is_file())
-                train, valid, target = (see(model, table, config) for table in (self.train, self.valid, self.target))
+                train, valid, target = (table_outputs(model, table, config) for table in (self.train, self.valid, self.target))
         except InterruptedRunError as error:
             again = InterruptedRunError(
                 f"{error}. To go on with the choice: method='auto', resume=True (--resume), out={str(self.folder)!r}"

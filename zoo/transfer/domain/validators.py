@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zoo.tasks import scores
+
 Array = npt.NDArray[Any]
 BLOCK = 1024  # rows of the matrix of similarities at a time
 MOST = 4000  # rows whose neighbours are looked at after each epoch
@@ -15,9 +17,7 @@ _TINY = 1e-12
 
 def softmax(logits: Array) -> Array:
     """Return probabilities ``(n, classes)`` in float64."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    powers = np.exp(shifted - shifted.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True))
+    return scores.softmax(np.asarray(logits, dtype=np.float64))
 
 
 def mean_entropy(probabilities: Array) -> float:
