@@ -41,7 +41,12 @@ def reads(model: TaskModel) -> str:
 
 def channels_of(model: TaskModel) -> int:
     """Return the channels of the model's images; 3 for a model that reads others."""
-    return model.inputs.channels if isinstance(model.inputs, Image) else 3
+    return image_channels(model.inputs)
+
+
+def image_channels(inputs: Inputs) -> int:
+    """Return the channels of declared images; 3 for other inputs."""
+    return inputs.channels if isinstance(inputs, Image) else 3
 
 
 def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tuple[Table, Table | None]:
