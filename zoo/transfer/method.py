@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from zoo.engine.options.config import Config
     from zoo.engine.options.recipe import Recipe
     from zoo.engine.train.objective import Objective
     from zoo.engine.train.supervised import Supervised
+    from zoo.models.task_model import TaskModel
 
 _LONG = 32  # items of a list, such as names of files, that a record names one by one
 
@@ -37,6 +39,17 @@ class Method:
             base: The objective of the labels, with the model and the data.
         """
         raise TypeError(f"{type(self).__name__} makes no objective")
+
+    def refuse(self, model: TaskModel, config: Config) -> None:
+        """Raise for options of a run that contradict the method, before its data are opened.
+
+        Args:
+            model: The model.
+            config: The configuration, as the options that were given make it.
+
+        Raises:
+            OptionError: Naming the option.
+        """
 
     def describe(self) -> dict[str, Any]:
         """Return the name and the options as plain data, for the record of a run; models and data by their type."""

@@ -35,10 +35,12 @@ def test_an_alignment_helps_and_without_its_weight_it_does_not(method: str, epoc
 
 
 def test_the_epoch_is_chosen_by_the_target_without_its_labels(tmp_path: Path) -> None:
-    _, run = adapted(tmp_path, "dann")
+    _, run = adapted(tmp_path / "infomax", "dann")
     assert run.monitor == "target_infomax"
     assert run.metrics["target_infomax"] == max(line["target_infomax"] for line in run.history)
-    assert {"accuracy", "target_entropy", "target_snd"} <= set(run.metrics)
+    assert {"accuracy", "target_entropy"} <= set(run.metrics)
+    assert "target_snd" not in run.metrics  # its time grows with the square of the samples
+    assert "target_snd" in adapted(tmp_path / "snd", "mcc", epochs=1, validator="snd")[1].metrics
 
 
 def test_the_warm_start_follows_the_steps_of_the_run(tmp_path: Path) -> None:
@@ -101,6 +103,8 @@ def test_all_wrong_options_are_told_at_once() -> None:
         DomainAdaptation(TARGET[0], wieght=1)  # type: ignore[call-arg]
     with pytest.raises(OptionError, match=r"budget is for method='auto'"):
         DomainAdaptation(TARGET[0], method="coral", budget="1min")
+    with pytest.raises(OptionError, match=r"budget is 'soon'[\s\S]*candidates is 5; it must be a list of names"):
+        DomainAdaptation(TARGET[0], candidates=5, budget="soon")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +129,20 @@ def test_what_cannot_train_is_told_before_anything_trains(
     assert seen == [0]
 
 
+@pytest.mark.parametrize("method", ["coral", "auto"])
+def test_a_monitor_is_refused_where_a_validator_of_the_target_chooses_the_epoch(method: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        OptionError, match=r"monitor is 'accuracy', and validator='infomax' chooses .*; leave monitor out, or take validator"
+    ):
+        plain(2).fit(SOURCE, VALID, out=tmp_path, monitor="accuracy", quiet=True, objective=DomainAdaptation(TARGET[0], method=method))
+
+
+def test_a_given_monitor_chooses_the_epoch_with_the_validator_of_the_source(tmp_path: Path) -> None:
+    objective = DomainAdaptation(TARGET[0], method="coral", validator="source")
+    run = plain(2).fit(SOURCE, VALID, out=tmp_path, monitor="loss", recipe="full", epochs=1, quiet=True, objective=objective)
+    assert run.monitor == "loss"
+
+
 def test_a_shared_part_of_source_and_target_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mixed = np.concatenate([TARGET[0], SOURCE[0][:3]])
     how: dict[str, Any] = {"recipe": "full", "epochs": 1, "quiet": True, "augment": "none"}
@@ -138,3 +156,24 @@ def test_every_method_of_the_table_takes_a_step(tmp_path: Path) -> None:
         how: dict[str, Any] = {"recipe": "full", "epochs": 1, "quiet": True, "augment": "none", "freeze_bn": False, "batch_size": 32}
         run = net.fit(SOURCE, VALID, out=tmp_path / method, objective=zoo.transfer.DomainAdaptation(TARGET[0], method=method), **how)
         assert np.isfinite(run.history[0]["train_loss"]), method
+
+
+def tensors(domain: Any) -> Any:
+    """Return float tensors in [0, 1], as ``ToTensor`` makes them, without or with labels."""
+    if isinstance(domain, tuple):
+        return tensors(domain[0]), domain[1]
+    return list(torch.from_numpy(domain).permute(0, 3, 1, 2).float() / 255)
+
+
+@pytest.mark.parametrize("made", ["adaptation", "distillation"])
+def test_float_tensors_without_labels_are_read_like_the_images_that_they_come_from(made: str, tmp_path: Path) -> None:
+    losses = []
+    for name, form in (("images", lambda data: data), ("tensors", tensors)):
+        further = form(TARGET[0])
+        objective: Any = DomainAdaptation(further, method="coral")
+        if made == "distillation":
+            objective = zoo.transfer.Distill(plain(2, seed=1), weight=0.0, features="stage.2", unlabelled=further)
+        how: dict[str, Any] = {"recipe": "full", "epochs": 1, "batch_size": 16, "augment": "none", "workers": 0, "quiet": True}
+        run = plain(2).fit(form(SOURCE), False, out=tmp_path / name, objective=objective, **how)
+        losses.append(run.history[0]["train_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -17,7 +17,7 @@ from tests.engine.tiny import difference, values
 from tests.transfer.domain.toy import NAMES, SOURCE, TARGET, TEST, VALID, adapted, domain
 from tests.transfer.rank_work import small_backbones
 from zoo.cli import main
-from zoo.errors import DataError, OptionError, SavedModelError
+from zoo.errors import DataError, InterruptedRunError, OptionError, SavedModelError
 from zoo.registry.registry import use_registry
 from zoo.transfer import DomainAdaptation, SourceFree, adapt_source_free
 
@@ -50,15 +50,38 @@ def test_the_record_says_what_each_validator_thought_and_how_large_the_shift_is(
 
 def test_a_finished_choice_is_given_again_and_the_chosen_run_is_that_of_its_method_alone(chosen: tuple[Any, Any], tmp_path: Path) -> None:
     net, run = chosen
-    again = plain(2, head="mlp", hidden=16, dropout=0.0)
-    objective = DomainAdaptation(TARGET[0], candidates="dann, mcc")
-    found = again.fit(SOURCE, VALID, out=run.dir, resume=True, quiet=True, objective=objective)
-    with pytest.raises(SavedModelError, match=r"options was .*dann, mcc.* and is"):
-        plain(2).fit(SOURCE, VALID, out=run.dir, resume=True, quiet=True, objective=DomainAdaptation(TARGET[0]))
+    again, found = adapted(run.dir, "auto", epochs=16, candidates="dann, mcc", resume=True)
     assert difference(values(again), values(net)) == 0.0
+    assert again.labels == net.labels
+    assert again.inputs == net.inputs
     assert found.choice == run.choice
     alone, _ = adapted(tmp_path, "dann", epochs=16)
     assert difference(values(alone), values(net)) == 0.0
+
+
+def test_a_finished_choice_is_not_given_for_other_options_data_or_candidates(chosen: tuple[Any, Any]) -> None:
+    objective = DomainAdaptation(TARGET[0][:40], candidates="mcc")
+    with pytest.raises(SavedModelError) as raised:
+        plain(2).fit(domain(60, 0), VALID, out=chosen[1].dir, resume=True, quiet=True, objective=objective, lr=0.5)
+    wrong = (
+        "candidates was 'dann, mcc' and is 'mcc'",
+        "lr was 0.01 and is 0.5",
+        "the train data had 64 samples and have 60",
+        "target data",
+    )
+    assert all(part in str(raised.value) for part in wrong)
+
+
+def test_an_interrupted_choice_says_how_the_choice_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        error = InterruptedRunError("stopped")
+        error.exit_code = 143
+        raise error
+
+    monkeypatch.setattr("zoo.transfer.domain.comparison.run_job", stopped)
+    with pytest.raises(InterruptedRunError, match=r"the choice: method='auto', resume=True \(--resume\), out='.*run'") as raised:
+        adapted(tmp_path / "run", "auto", candidates="mcc")
+    assert raised.value.exit_code == 143
 
 
 def test_source_only_is_kept_where_the_target_is_like_the_source(tmp_path: Path) -> None:
@@ -77,6 +100,14 @@ def test_a_candidate_that_cannot_train_or_has_no_time_is_left_out_with_the_reaso
     objective = DomainAdaptation(TARGET[0], candidates="coral")
     run = plain(2).fit(SOURCE, VALID, out=tmp_path / "frozen", recipe="linear-probe", epochs=1, quiet=True, objective=objective)
     assert "no feature can move" in run.candidates[1]["note"]
+
+
+def test_a_spectral_penalty_is_for_the_candidates_that_align_features_and_not_for_the_baseline(tmp_path: Path) -> None:
+    objective = DomainAdaptation(TARGET[0], candidates="coral", spectral=1e-4)
+    run = plain(2).fit(SOURCE, VALID, out=tmp_path / "run", recipe="full", epochs=1, quiet=True, keep_checkpoints=True, objective=objective)
+    assert [row["seconds"] > 0 for row in run.candidates] == [True, True]
+    used = [json.loads((run.dir / row["folder"] / "run.json").read_text())["objective"]["spectral"] for row in run.candidates]
+    assert used == [0.0, 1e-4]
 
 
 def test_what_cannot_be_chosen_is_told_before_anything_trains(tmp_path: Path) -> None:
@@ -98,6 +129,14 @@ def test_a_model_is_adapted_without_its_source(tmp_path: Path) -> None:
     assert net.evaluate(TEST)["accuracy"] > 0.85
     assert (net.head.linear.weight == classifier).all()
     assert net.head.linear.weight.requires_grad
+
+
+@pytest.mark.parametrize("recipe", ["lp-ft", "gradual"])
+def test_a_recipe_with_a_phase_of_the_held_classifier_alone_is_refused_before_anything_trains(recipe: str, tmp_path: Path) -> None:
+    net = plain(2)
+    net.fit(SOURCE, False, out=tmp_path / "source", recipe="linear-probe", quiet=True)
+    with pytest.raises(OptionError, match=rf"nothing trains in .* of recipe '{recipe}': the classifier is held; take recipe='full'"):
+        adapt_source_free(net, TARGET[0], out=tmp_path / "target", recipe=recipe, quiet=True)
 
 
 def test_a_new_model_is_not_adapted_without_a_source(tmp_path: Path) -> None:

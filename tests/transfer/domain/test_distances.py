@@ -75,3 +75,11 @@ def test_confusion_is_small_for_sure_and_large_for_unsure_predictions() -> None:
     sure, unsure = torch.eye(4).repeat(5, 1) * 100, torch.zeros(20, 4)
     assert float(mcc(sure)) < 1e-4
     assert float(mcc(unsure)) == pytest.approx(0.75)
+
+
+def test_features_that_are_all_equal_have_a_finite_discrepancy_and_gradient() -> None:
+    rows = torch.ones(4, 3, requires_grad=True)
+    found = mk_mmd(rows, rows)
+    found.backward()
+    assert found.item() == pytest.approx(2 / 3)
+    assert torch.isfinite(rows.grad).all()

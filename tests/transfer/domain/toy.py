@@ -31,9 +31,9 @@ SOURCE, VALID = domain(64, 0), domain(32, 1)
 TARGET, TEST = domain(64, 2, target=True), domain(64, 3, target=True)
 
 
-def adapted(out: Path, method: str, *, epochs: int = 8, seed: int = 0, **options: Any) -> tuple[TaskModel, Run]:
+def adapted(out: Path, method: str, *, epochs: int = 8, seed: int = 0, resume: bool = False, **options: Any) -> tuple[TaskModel, Run]:
     """Return a model adapted from the source to the target, and its run."""
     net = plain(2, head="mlp", hidden=16, dropout=0.0)
     how: dict[str, Any] = {"recipe": "full", "batch_size": 16, "lr": 1e-2, "augment": "none", "workers": 0, "quiet": True}
     objective = zoo.transfer.DomainAdaptation(TARGET[0], method=method, **options)
-    return net, net.fit(SOURCE, VALID, out=out, objective=objective, epochs=epochs, seed=seed, **how)
+    return net, net.fit(SOURCE, VALID, out=out, objective=objective, epochs=epochs, seed=seed, resume=resume, **how)

@@ -41,7 +41,12 @@ def reads(model: TaskModel) -> str:
 
 def channels_of(model: TaskModel) -> int:
     """Return the channels of the model's images; 3 for a model that reads others."""
-    return model.inputs.channels if isinstance(model.inputs, Image) else 3
+    return image_channels(model.inputs)
+
+
+def image_channels(inputs: Inputs) -> int:
+    """Return the channels of declared images; 3 for other inputs."""
+    return inputs.channels if isinstance(inputs, Image) else 3
 
 
 def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tuple[Table, Table | None]:
@@ -66,21 +71,10 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
     first, second = tables
     if isinstance(model.inputs, Image):
         first = read_floats(first, model.inputs.channels)
-        second = second and (
-            dataclasses.replace(second, ready_made=True) if first.ready_made else read_floats(second, model.inputs.channels)
-        )
     if first.ready_made:
         check_ready_made(config)
         log.warning("%s: %s", first.source, READY_MADE)
-        if second is not None and has_non_float_inputs(second):
-            raise DataError(
-                f"{first.source} has float tensors outside [0, 1], which are not prepared by the model, and {second.source} has images; "
-                "prepare both in the same way"
-            )
-    elif second is not None and second.ready_made and isinstance(first.inputs, FloatImages):
-        raise DataError(
-            f"{second.source} has float tensors outside [0, 1], and those of {first.source} are inside; prepare all of them or none"
-        )
+    second = second and _read_alike(model, second, first)
     check_targets(model, first)
     if second is not None:
         check_targets(model, second)
@@ -93,6 +87,38 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
         warn_of_pixels(first, channels_of(model))
     warn_of_rare_classes(find_task(model.task), first, second, config.class_weights)
     return first, second
+
+
+def beside_training(model: TaskModel, table: Table, train: Table) -> Table:
+    """Return a further table of a run without its labels, its float tensors read like those of the checked training data.
+
+    Args:
+        model: The model.
+        table: The further table.
+        train: The training data, as ``check_tables`` returned them.
+
+    Raises:
+        DataError: If float tensors of one are outside [0, 1] and the other has none like them.
+    """
+    return _read_alike(model, dataclasses.replace(table, targets=None, classes=()), train)
+
+
+def _read_alike(model: TaskModel, table: Table, train: Table) -> Table:
+    if not isinstance(model.inputs, Image):
+        return table
+    if train.ready_made:
+        if has_non_float_inputs(table):
+            raise DataError(
+                f"{train.source} has float tensors outside [0, 1], which are not prepared by the model, and {table.source} has images; "
+                "prepare both in the same way"
+            )
+        return dataclasses.replace(table, ready_made=True)
+    table = read_floats(table, model.inputs.channels)
+    if table.ready_made and isinstance(train.inputs, FloatImages):
+        raise DataError(
+            f"{table.source} has float tensors outside [0, 1], and those of {train.source} are inside; prepare all of them or none"
+        )
+    return table
 
 
 def inputs_in_use(model: TaskModel, config: Config, table: Table) -> Inputs:

@@ -70,11 +70,13 @@ def make_job(
         quiet: Show nothing.
 
     Raises:
-        OptionError: If an option does not apply to the model, its task or the own parts.
+        OptionError: If an option does not apply to the model, its task, the own parts or the objective.
     """
     own = own or OwnParts()
     check_own_parts(model, config, own)
     check_fits(model, config, validated=validated)
+    if refuse := getattr(objective, "refuse", None):
+        refuse(model, config)
     return Job(model, config, open_data, own, objective, quiet)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from zoo.engine.loading.class_counts import monitor_of
-from zoo.engine.loading.sources import check_tables, inputs_in_use, open_for_fit, summary
+from zoo.engine.loading.sources import check_tables, open_for_fit, summary
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.begun import option_differences
 from zoo.engine.options.model_selection import resolve_monitor
@@ -24,13 +24,12 @@ from zoo.engine.train.fit import check_kinds, data_difference
 from zoo.engine.train.job import Tables
 from zoo.errors import HoldOutError, InterruptedRunError, OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
-from zoo.saved.config import read_config
-from zoo.saved.tensors import read_state
 from zoo.select.recipe_search.candidates import check_auto
 from zoo.select.recipe_search.folders import CANDIDATES, clear, take_over
 from zoo.select.recipe_search.halving import Choice, seconds_of
 from zoo.select.recipe_search.picture import draw_candidates
 from zoo.select.recipe_search.search import Search
+from zoo.select.recipe_search.take_values import take_values
 from zoo.select.recipe_search.trial import Trial, list_trials
 from zoo.tasks.find import find_task
 
@@ -152,7 +151,7 @@ def _chosen(model: TaskModel, trials: list[Trial], left_out: dict[str, str], fol
     progress = Progress(quiet, monitor)
     if (finished := read_finished(folder)) is not None:
         progress.note(f"the run in {str(folder)!r} is finished, with nothing left to try: this is its result")
-        _load(model, trials, folder, thresholds=finished_thresholds(folder))
+        _load(model, trials, folder)
         return finished
     write_run(folder, record)
     try:
@@ -168,7 +167,7 @@ def _chosen(model: TaskModel, trials: list[Trial], left_out: dict[str, str], fol
 
 def _finish(model: TaskModel, trials: list[Trial], folder: Path, record: dict[str, Any], *, search: Search, choice: Choice) -> Run:
     """Take over the chosen run, and write the choice beside it."""
-    _load(model, trials, folder / choice.result.folder, thresholds=choice.result.thresholds)
+    _load(model, trials, folder / choice.result.folder)
     written = take_over(folder, choice.result.folder)
     found = search.write(choice)
     draw_candidates(found["candidates"], folder / "auto.png", monitor=search.monitor)
@@ -180,19 +179,11 @@ def _finish(model: TaskModel, trials: list[Trial], folder: Path, record: dict[st
     return run
 
 
-def finished_thresholds(folder: Path) -> tuple[float, ...] | None:
-    """Return the thresholds of the saved model in a folder."""
-    return tuple(read_config(folder).zoo.thresholds) or None
-
-
-def _load(model: TaskModel, trials: list[Trial], folder: Path, *, thresholds: tuple[float, ...] | None) -> None:
+def _load(model: TaskModel, trials: list[Trial], folder: Path) -> None:
     """Give a model the values of a finished run, and the inputs and class names of the data, in place."""
     config, tables = trials[-1].config, trials[-1].tables
     assert tables is not None, "the data are open"
-    first = check_tables(model, tables, config)[0]
-    model.load_state_dict(read_state(folder))
-    model.inputs, model.labels = inputs_in_use(model, config, first), model.labels or first.classes or None
-    model.thresholds = thresholds
+    take_values(model, folder, check_tables(model, tables, config)[0], config)
 
 
 def _record(default: Trial, tables: Tables) -> dict[str, Any]:

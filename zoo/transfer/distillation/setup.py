@@ -15,7 +15,7 @@ from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.declare import Inputs
 from zoo.engine.loading.samples import samples_for
-from zoo.engine.loading.sources import channels_of, reads
+from zoo.engine.loading.sources import beside_training, channels_of, reads
 from zoo.engine.loading.stream import Source
 from zoo.engine.train.supervised import Supervised
 from zoo.errors import OptionError, fault_list
@@ -43,7 +43,7 @@ def distilling(method: DistillOptions, base: Supervised) -> Distilling:
     classes = _classes(method, base, teacher) if method.weight else Shared((), ())
     sources = dict(base.sources)
     if method.unlabelled is not None:
-        sources["unlabelled"] = Source(_unlabelled(method.unlabelled, base.model))
+        sources["unlabelled"] = Source(_unlabelled(method.unlabelled, base.model, base.sources["train"].table))
     if isinstance(teacher, OutputFile):
         if getattr(base.model.inputs, "overflow", "") == "windows":
             raise OptionError("a teacher's file has a row per text, and overflow='windows' trains on parts of texts; give a model")
@@ -111,10 +111,10 @@ def _classes(method: DistillOptions, base: Supervised, teacher: TaskModel | Outp
     return shared_classes(list(map(str, own)), names, outputs, partly=method.classes == "shared", least=2 if task.exclusive else 1)
 
 
-def _unlabelled(source: Any, model: TaskModel) -> Table:
-    if isinstance(source, Table):
-        return source
-    return open_data(source, task=model.task, labelled=False, reads=reads(model), channels=channels_of(model))
+def _unlabelled(source: Any, model: TaskModel, train: Table) -> Table:
+    if not isinstance(source, Table):
+        source = open_data(source, task=model.task, labelled=False, reads=reads(model), channels=channels_of(model))
+    return beside_training(model, source, train)
 
 
 @dataclass(frozen=True)

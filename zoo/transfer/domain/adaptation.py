@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from zoo.errors import OptionError, checked_fields, did_you_mean, fault_list
+from zoo.errors import OptionError, checked_fields, did_you_mean, fault_list, refusals
 from zoo.tasks.find import find_task
 from zoo.transfer.method import Method
 from zoo.util.numbers import is_finite, is_whole
 
 if TYPE_CHECKING:
+    from zoo.engine.options.config import Config
     from zoo.engine.train.objective import Objective
     from zoo.engine.train.supervised import Supervised
+    from zoo.models.task_model import TaskModel
 
 AUTO = "auto"
 VALIDATORS = ("infomax", "entropy", "snd", "source")
@@ -81,10 +83,13 @@ class DomainAdaptation(Method):
 
     def _faults_of_choice(self) -> list[str]:
         """Return the faults of the options of ``auto``."""
+        from zoo.select.recipe_search.halving import seconds_of
         from zoo.transfer.domain.alignments import KINDS
 
-        faults = []
-        if self.candidates is not None:
+        faults = refusals(seconds_of, self.budget)
+        if not (self.candidates is None or isinstance(self.candidates, (str, list, tuple))):
+            faults.append(f"candidates is {self.candidates!r}; it must be a list of names, or names with commas")
+        elif self.candidates is not None:
             names = self.candidate_names()
             unknown = [name for name in names if name not in KINDS]
             faults += [f"candidates has {name!r}{did_you_mean(name, KINDS)}; they are: {', '.join(KINDS)}" for name in unknown]
@@ -103,6 +108,20 @@ class DomainAdaptation(Method):
         given = self.candidates.split(",") if isinstance(self.candidates, str) else self.candidates or ()
         return [str(name).strip() for name in given]
 
+    def _judged_by_source(self, model: TaskModel) -> bool:
+        """Return whether the monitor of the labels chooses the epoch."""
+        return self.validator == "source" or not find_task(model.task).exclusive or self.method == "source-only"
+
+    def refuse(self, model: TaskModel, config: Config) -> None:
+        """Raise for a monitor that would not be followed.
+
+        Raises:
+            OptionError: If a monitor was given and a validator of the target chooses the epoch.
+        """
+        if config.monitor is not None and not self._judged_by_source(model):
+            found = f"monitor is {config.monitor!r}, and validator={self.validator!r} chooses the epoch by the target"
+            raise OptionError(f"{found}; leave monitor out, or take validator='source'")
+
     def __call__(self, base: Supervised) -> Objective:
         """Return the objective of a run with one method.
 
@@ -119,10 +138,9 @@ class DomainAdaptation(Method):
         if faults := auto if self.method == AUTO else faults_of(self.method, base, spectral=self.spectral):
             raise OptionError(fault_list(f"domain adaptation by {self.method!r} cannot train like this:", faults))
         model, kind = base.model, KINDS[self.method]
-        target = open_target(model, self.target, ready_made=base.sources["train"].table.ready_made)
+        target = open_target(model, self.target, base.sources["train"].table)
         check_other(base.sources["train"].table, target)
         sizes = Sizes(aligned_width(model), model.num_classes, self.hidden, self.temperature, self.margin, self.threshold)
-        own = self.validator == "source" or not find_task(model.task).exclusive or self.method == "source-only"
         return Adapted(
             base,
             target,
@@ -131,5 +149,5 @@ class DomainAdaptation(Method):
             spectral=self.spectral,
             starts_slowly=kind.starts_slowly,
             statistics=self.method == "adabn",
-            monitor=None if own else f"target_{self.validator}",
+            monitor=None if self._judged_by_source(model) else f"target_{self.validator}",
         )

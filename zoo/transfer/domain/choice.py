@@ -13,7 +13,7 @@ from zoo.transfer.domain.evidence import Evidence
 BASELINE = "source-only"
 VOTES = {"infomax": True, "entropy": False, "snd": True, "dev": False}
 """The validators that vote, and whether high is good."""
-FOOLED = ("entropy", "snd")  # by predictions of few classes, which are sure and have dense neighbours
+MISLED_BY_COLLAPSE = ("entropy", "snd")  # predictions of few classes are sure and have dense neighbours
 LEAST_VARIETY = 0.5
 ERRORS = 2.0  # standard errors of the difference that do not count as a difference
 FEWEST = 10.0  # samples of the source that a risk of DEV must be worth to vote
@@ -51,14 +51,14 @@ class Candidate:
         return {"method": plain.pop("method"), **numbers, **plain, "votes": list(self.votes), "seconds": round(self.seconds, 3)}
 
 
-def asked(one: Evidence, baseline: Evidence) -> list[str]:
+def usable_validators(one: Evidence, baseline: Evidence) -> list[str]:
     """Return the validators that can tell a candidate from the baseline.
 
     Entropy and SND cannot where the predictions of either have collapsed to few classes, DEV not within its noise.
     """
     usable = ["infomax"]
     if min(one.variety, baseline.variety) >= LEAST_VARIETY:
-        usable += FOOLED
+        usable += MISLED_BY_COLLAPSE
     enough = min(one.dev_samples, baseline.dev_samples) >= FEWEST
     if enough and abs(one.dev - baseline.dev) > ERRORS * float(np.hypot(one.dev_error, baseline.dev_error)):
         usable.append("dev")
@@ -67,7 +67,7 @@ def asked(one: Evidence, baseline: Evidence) -> list[str]:
 
 def votes_for(one: Evidence, baseline: Evidence) -> tuple[str, ...]:
     """Return the validators that prefer a candidate to the baseline; a tie is no vote."""
-    gains = {name: (getattr(one, name) - getattr(baseline, name)) * (1 if VOTES[name] else -1) for name in asked(one, baseline)}
+    gains = {name: (getattr(one, name) - getattr(baseline, name)) * (1 if VOTES[name] else -1) for name in usable_validators(one, baseline)}
     return tuple(name for name, gain in gains.items() if gain > 0)
 
 
@@ -76,7 +76,7 @@ def fault_of(one: Evidence, baseline: Evidence, votes: Sequence[str]) -> str:
     error = float(np.hypot(one.error, baseline.error))
     if one.accuracy < baseline.accuracy - ERRORS * error:
         return f"its accuracy on the source is {one.accuracy:.3f}, lower than {baseline.accuracy:.3f} by more than noise"
-    voters = asked(one, baseline)
+    voters = usable_validators(one, baseline)
     if "infomax" not in votes or 2 * len(votes) <= len(voters):
         found = f"of {', '.join(voters)} " + (f"only {', '.join(votes)} prefers it" if votes else "none prefers it")
         return f"{found} to {BASELINE}; infomax and more than half must"
@@ -85,7 +85,7 @@ def fault_of(one: Evidence, baseline: Evidence, votes: Sequence[str]) -> str:
 
 def mean_ranks(found: Sequence[Evidence]) -> list[float]:
     """Return the mean rank of each over the validators, 0 for the best; of those that cannot judge all of them none counts."""
-    left_out = FOOLED if any(one.variety < LEAST_VARIETY for one in found) else ()
+    left_out = MISLED_BY_COLLAPSE if any(one.variety < LEAST_VARIETY for one in found) else ()
     left_out = (*left_out, "dev") if any(one.dev_samples < FEWEST for one in found) else left_out
     ranks = []
     for name, high in VOTES.items():

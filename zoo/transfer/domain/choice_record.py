@@ -6,16 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from zoo.engine.options.begun import option_differences
 from zoo.engine.rundir.run_folder import Run, read_finished
+from zoo.engine.train.fit import data_difference
 from zoo.errors import SavedModelError, fault_list
 
 
 def finished_choice(folder: Path, record: dict[str, Any]) -> Run | None:
-    """Return the result of a choice that began in a folder with the same options and target; None where it is not finished.
+    """Return the result of a choice that began in a folder with the same options and data; None where it is not finished.
 
     Args:
         folder: The folder.
-        record: What must be the same, by name.
+        record: What must be the same: ``options`` of the method, ``config`` of the candidates, ``data`` by their names.
 
     Raises:
         SavedModelError: If the folder holds another run, or a choice with others.
@@ -29,8 +31,22 @@ def finished_choice(folder: Path, record: dict[str, Any]) -> Run | None:
         raise SavedModelError(
             f"the run in {str(folder)!r} is not one of method 'auto'; name its method, or take another folder (out, --out)"
         )
-    differing = [f"{name} was {before.get(name)} and is {value}" for name, value in record.items() if before.get(name) != value]
+    try:
+        differing = _differences(before, record)
+    except (KeyError, TypeError) as error:
+        raise SavedModelError(f"{str(path)!r} lacks {error} of a choice; start anew in another folder (out, --out)") from error
     if differing:
         remedy = "Give the same as before, or start anew (out, --out)"
         raise SavedModelError(fault_list(f"the choice in {str(folder)!r} cannot go on:", differing, remedy))
     return read_finished(folder)
+
+
+def _differences(before: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    faults = [
+        f"{name} was {before['options'].get(name)!r} and is {value!r}"
+        for name, value in record["options"].items()
+        if before["options"].get(name) != value
+    ]
+    faults += option_differences(record["config"], before["config"])
+    faults += filter(None, [data_difference(name, data, before["data"][name]) for name, data in record["data"].items()])
+    return faults

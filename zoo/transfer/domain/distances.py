@@ -121,7 +121,7 @@ def _gaussian(squared: Tensor, variance: Tensor | float) -> Tensor:
 
 def _widths_kernel(rows: Tensor) -> Tensor:
     squared = _squared_distances(rows)
-    mean = squared.detach().mean()
+    mean = squared.detach().mean().clamp(min=torch.finfo(squared.dtype).tiny * 16)  # rows that are all equal have distance 0
     return torch.stack([_gaussian(squared, width * mean) for width in WIDTHS]).sum(0)
 
 

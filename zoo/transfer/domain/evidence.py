@@ -23,8 +23,8 @@ MOST = 2000  # rows of a domain that the density ratio is fitted on
 LARGEST_RATIO = 100.0
 
 
-class Seen(NamedTuple):
-    """What a model makes of a table.
+class Outputs(NamedTuple):
+    """Features and logits of a table.
 
     Attributes:
         features: What the last layer reads, ``(n, dim)``.
@@ -62,8 +62,8 @@ class Evidence:
     dev_samples: float
 
 
-def see(model: TaskModel, table: Table, config: Config) -> Seen:
-    """Return what a model makes of a table; features of an unchanged backbone are computed once in a process."""
+def table_outputs(model: TaskModel, table: Table, config: Config) -> Outputs:
+    """Return the features and logits of a table; features of an unchanged backbone are computed once in a process."""
     how = InferenceOptions(device=config.device, precision=config.precision, workers=config.workers)
     pooled = torch.from_numpy(features_of(model, table, how, Kept(None), lambda _: None))
     device, training = next(model.parameters()).device, model.training
@@ -73,10 +73,10 @@ def see(model: TaskModel, table: Table, config: Config) -> Seen:
         logits = model.pooled_logits(pooled)
         features = model.head.hidden_units(pooled) if isinstance(model.head, MLPHead) and has_units(model) else pooled
     model.train(training)
-    return Seen(features.float().cpu().numpy(), logits.float().cpu().numpy())
+    return Outputs(features.float().cpu().numpy(), logits.float().cpu().numpy())
 
 
-def evidence(train: Seen, valid: Seen, truth: Array, target: Seen, *, seed: int) -> Evidence:
+def evidence(train: Outputs, valid: Outputs, truth: Array, target: Outputs, *, seed: int) -> Evidence:
     """Return the evidence on a model.
 
     Args:
@@ -86,7 +86,7 @@ def evidence(train: Seen, valid: Seen, truth: Array, target: Seen, *, seed: int)
         target: Samples of the target.
         seed: Seed of the rows that the density ratio is fitted on.
     """
-    probabilities, found = softmax(valid.logits), validate_target(target.logits)
+    probabilities, found = softmax(valid.logits), validate_target(target.logits, snd=True)
     wrong = (probabilities.argmax(1) != truth).astype(np.float64)
     accuracy = float(1 - wrong.mean())
     uses = [classes_in_use(each) for each in (softmax(target.logits), probabilities)]

@@ -17,8 +17,8 @@ from zoo.engine.train.objective import Infer, Objective
 from zoo.engine.train.supervised import Supervised
 from zoo.models.heads import MLPHead
 from zoo.models.task_model import TaskModel
-from zoo.tasks.find import find_task
 from zoo.transfer.domain.alignments import Alignment, Rows, spectral_penalty
+from zoo.transfer.domain.fitting import has_units
 from zoo.transfer.domain.reversal import grl_coefficient
 from zoo.transfer.domain.validators import validate_target
 from zoo.tuning.statistics import moving_norms
@@ -77,7 +77,7 @@ class Adapted(Objective):
         y = forward.gather(batch["train"].y)
         labelled = self.base.label_loss(forward.gather(logits), y)
         if self.alignment is None:
-            self._see_target(forward, batch)
+            self._take_statistics(forward, batch)
             return labelled
         strength = self._strength()
         source = self._gathered(forward, self.alignment.rows(features, logits, strength), features)
@@ -105,7 +105,7 @@ class Adapted(Objective):
     def validate(self, infer: Infer) -> dict[str, float]:
         """Return the metrics of the source, and those of the target that need no labels."""
         metrics = self.base.validate(infer) if self.base.valid else {}
-        return metrics | (validate_target(infer("target")) if self.base.task.exclusive else {})
+        return metrics | (validate_target(infer("target"), snd=self.monitor == "target_snd") if self.base.task.exclusive else {})
 
     def after_step(self) -> None:
         """Count the steps, which the warm start follows."""
@@ -140,7 +140,7 @@ class Adapted(Objective):
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
 
-    def _see_target(self, forward: Forward, batch: Mapping[str, Batch]) -> None:
+    def _take_statistics(self, forward: Forward, batch: Mapping[str, Batch]) -> None:
         """Let the norms take the statistics of a batch of the target."""
         if self._statistics:
             with torch.no_grad():
@@ -150,7 +150,7 @@ class Adapted(Objective):
 def outputs_of(model: TaskModel, forward: Forward, x: Any) -> tuple[Tensor, Tensor]:
     """Return what the last layer reads, ``(n, dim)``, and the logits."""
     features = forward.features(x)
-    if isinstance(model.head, MLPHead) and find_task(model.task).exclusive:
+    if isinstance(model.head, MLPHead) and has_units(model):
         units = model.head.hidden_units(features)
         return units, model.head.linear(units)
     return features, forward.logits(features)

@@ -81,6 +81,6 @@ def predicted_differences(classes: Sequence[str], source: Array, target: Array) 
     lines = [f"hardly any sample of the target is predicted as {examples(rare)}: it may lack them (partial)"] if rare else []
     unsure = float((target.max(1) < np.quantile(source.max(1), UNSURE)).mean())
     if unsure > MANY:
-        told = f"{unsure:.0%} of the target's predictions are less sure than {1 - UNSURE:.0%} of the source's"
-        lines.append(f"{told}: the shift is large, or the target has classes that the source lacks (open set)")
+        message = f"{unsure:.0%} of the target's predictions are less sure than {1 - UNSURE:.0%} of the source's"
+        lines.append(f"{message}: the shift is large, or the target has classes that the source lacks (open set)")
     return lines

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from zoo.data.dataset import Batch
 from zoo.engine.cache.forward import Forward
-from zoo.engine.options.epochs import reads_pooled, shortest_frozen_prefix
+from zoo.engine.options.epochs import prefix_of, reads_pooled, shortest_frozen_prefix
 from zoo.engine.rundir.run_folder import Run
 from zoo.engine.train.objective import Objective
 from zoo.engine.train.supervised import Supervised
@@ -63,9 +63,19 @@ class SourceFree(Method):
         whole = shortest_frozen_prefix(base.config, model.groups, model.frozen) == len(model.groups)
         if whole and not has_units(model):
             faults.append("the whole backbone is frozen and the classifier is held, so nothing trains; unfreeze groups")
+        elif not has_units(model) and (names := _idle_phases(base)):
+            recipe = base.config.recipe.name
+            faults.append(f"nothing trains in {', '.join(names)} of recipe {recipe!r}: the classifier is held; take recipe='full'")
         if faults:
             raise OptionError(fault_list("source-free adaptation cannot train like this:", faults))
         return Hypothesis(base, self.pseudo)
+
+
+def _idle_phases(base: Supervised) -> list[str]:
+    """Return the phases that freeze the whole backbone."""
+    config, groups, least = base.config, base.model.groups, base.model.frozen
+    phases = [phase for phase in config.recipe.phases if phase.frozen != "each"]  # of which every part trains a group
+    return [phase.name for phase in phases if prefix_of(phase, config, groups, least) == len(groups)]
 
 
 class Hypothesis(Objective):

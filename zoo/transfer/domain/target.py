@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 from zoo.data.duplicates import content_keys
 from zoo.data.open import open_data
 from zoo.data.table import Table
-from zoo.engine.loading.sources import channels_of, reads
+from zoo.engine.loading.sources import beside_training, channels_of, reads
 from zoo.errors import DataError, count, examples
 from zoo.models.task_model import TaskModel
 
@@ -17,21 +16,21 @@ log = logging.getLogger("zoo")
 MOST_EQUAL = 0.5  # share of the target's samples that may be of the source
 
 
-def open_target(model: TaskModel, target: Any, *, ready_made: bool = False) -> Table:
+def open_target(model: TaskModel, target: Any, source: Table | None = None) -> Table:
     """Return a target domain without its labels.
 
     Args:
         model: The model, which says how the samples are read.
         target: As for ``zoo.open_data``; labels that it may have are not read.
-        ready_made: Whether float tensors are inputs of the network as they are, like those of the source.
+        source: The checked training data, like which its float tensors are read; None leaves them to the check of the run.
 
     Raises:
-        DataError: If it cannot be opened, or has fewer than two samples.
+        DataError: If it cannot be opened, has fewer than two samples, or its float tensors do not fit those of the source.
     """
     table = open_data(target, labelled=False, reads=reads(model), channels=channels_of(model))
     if len(table) < 2:
         raise DataError(f"the target {table.source} has {count(len(table), 'sample')}; a domain needs at least 2")
-    return replace(table, ready_made=ready_made)
+    return table if source is None else beside_training(model, table, source)
 
 
 def check_other(source: Table, target: Table) -> None:
@@ -45,7 +44,7 @@ def check_other(source: Table, target: Table) -> None:
     both = [row for row, key in enumerate(theirs) if key in here]
     if not both:
         return
-    told = f"{len(both)} of {count(len(target), 'sample')} of the target are in the source too: {examples([*map(target.name_of, both)])}"
+    message = f"{len(both)} of {count(len(target), 'sample')} of the target are in the source too: {examples([*map(target.name_of, both)])}"
     if len(both) > MOST_EQUAL * len(target):
-        raise DataError(f"the target is the source: {told}. Give the unlabelled data of another domain as target")
-    log.warning("%s", told)
+        raise DataError(f"the target is the source: {message}. Give the unlabelled data of another domain as target")
+    log.warning("%s", message)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zoo.tasks import scores
+
 Array = npt.NDArray[Any]
 BLOCK = 1024  # rows of the matrix of similarities at a time
 MOST = 4000  # rows whose neighbours are looked at after each epoch
@@ -15,9 +17,7 @@ _TINY = 1e-12
 
 def softmax(logits: Array) -> Array:
     """Return probabilities ``(n, classes)`` in float64."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    powers = np.exp(shifted - shifted.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True))
+    return scores.softmax(np.asarray(logits, dtype=np.float64))
 
 
 def mean_entropy(probabilities: Array) -> float:
@@ -62,18 +62,16 @@ def soft_neighborhood_density(probabilities: Array, *, temperature: float = 0.05
     return total / len(rows)
 
 
-def validate_target(logits: Array) -> dict[str, float]:
+def validate_target(logits: Array, *, snd: bool) -> dict[str, float]:
     """Return the validators that need logits of the target alone, by the names that a run shows.
 
     Args:
         logits: ``(n, classes)``.
+        snd: Whether SND is among them, whose time grows with the square of the number of samples.
     """
     probabilities = softmax(logits)
-    return {
-        "target_entropy": mean_entropy(probabilities),
-        "target_infomax": infomax(probabilities),
-        "target_snd": soft_neighborhood_density(_spread(probabilities)),
-    }
+    found = {"target_entropy": mean_entropy(probabilities), "target_infomax": infomax(probabilities)}
+    return found | ({"target_snd": soft_neighborhood_density(_spread(probabilities))} if snd else {})
 
 
 def _spread(rows: Array) -> Array:

@@ -182,8 +182,8 @@ def scores(head: Head, features: list[Tensor], targets: list[Rows], draw: Draw) 
     for _ in range(draw.episodes):
         classes = random.permutation(len(rows[0]))[:ways]
         drawn = [random.permutation(rows[0][name]) for name in classes]
-        asked = [each[draw.shots :] for each in drawn] if len(rows) == 1 else [random.permutation(rows[1][name]) for name in classes]
-        few, others = ([each[:most] for each in part] for part, most in ((drawn, draw.shots), (asked, draw.queries)))
+        rest = [each[draw.shots :] for each in drawn] if len(rows) == 1 else [random.permutation(rows[1][name]) for name in classes]
+        few, others = ([each[:most] for each in part] for part, most in ((drawn, draw.shots), (rest, draw.queries)))
         known, truth = (torch.from_numpy(np.repeat(np.arange(ways), [*map(len, part)])) for part in (few, others))
         with torch.no_grad():
             logits = head(features[0][np.concatenate(few)], known, ways)(features[-1][np.concatenate(others)])

@@ -15,9 +15,9 @@ from zoo.data.leaks import check_leak
 from zoo.data.open import open_data
 from zoo.data.sources.read import kind_of
 from zoo.data.table import Table, names_of
-from zoo.declare import Image
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.predict import embed
+from zoo.engine.loading.sources import image_channels
 from zoo.errors import DataError, check_options, count, examples
 from zoo.models.backbone import Backbone, find_backbone
 from zoo.models.task_model import TaskModel
@@ -112,7 +112,7 @@ def opened(
         DataError: If the support has fewer than two classes, or queries have others.
     """
     inputs = model.spec.inputs
-    reading: dict[str, Any] = {"reads": kind_of(inputs, TASK), "channels": inputs.channels if isinstance(inputs, Image) else 3, **opening}
+    reading: dict[str, Any] = {"reads": kind_of(inputs, TASK), "channels": image_channels(inputs), **opening}
     table = open_data(source, task=TASK, classes=classes, labelled=labelled, **reading)
     if classes is None:
         counts = table.counts()
