@@ -116,6 +116,16 @@ def test_relations_equal_their_formulas_and_ignore_scale_and_width() -> None:
     assert torch.isfinite(same.grad).all()
 
 
+@pytest.mark.parametrize("relations", [losses.distance_relations, losses.angle_relations])
+def test_relations_keep_their_digits_under_autocast_and_far_from_zero(relations: Callable[..., torch.Tensor]) -> None:
+    wanted = features(6, 16)
+    found = wanted + 0.1 * features(6, 16, seed=1)
+    exact = float(relations(found, wanted))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert float(relations(found + 5, wanted + 5)) == pytest.approx(exact, rel=1e-2)
+    assert float(relations(found + 300, wanted + 300)) == pytest.approx(exact, rel=2e-2)
+
+
 def test_maps_of_tokens_and_of_channels_last_are_those_of_channels_first() -> None:
     x = features(2, 5, 4, 6)
     image = Image(size=(8, 12))
@@ -220,6 +230,14 @@ def test_images_without_labels_help_where_few_have_one(tmp_path: Path) -> None:
         fit(tmp_path / str(more is None), net, Distill(wise, weight=1.0, unlabelled=more), dark, epochs=30)
         gaps.append(agreement(net, wise))
     assert gaps[1] < 0.5 * gaps[0]
+
+
+def test_labels_of_a_table_given_as_unlabelled_are_not_read(tmp_path: Path) -> None:
+    pixels, nets = images(12, seed=4)[0], [plain(), plain()]
+    named = open_data((pixels, [f"other {row % 5}" for row in range(12)]))
+    for net, more in zip(nets, (pixels, named), strict=True):
+        fit(tmp_path / str(more is named), net, Distill(taught(), unlabelled=more), epochs=1)
+    assert difference(values(nets[0]), values(nets[1])) == 0.0
 
 
 def test_features_come_nearer_to_the_teachers_and_without_their_weight_they_do_not(tmp_path: Path) -> None:
