@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.engine.runtime.input_sizes import explained_size
 from zoo.errors import OptionError
 
 
@@ -66,6 +67,20 @@ def test_an_error_of_another_cause_stays_as_it_is() -> None:
     net.backbone.register_forward_hook(lambda *_: (_ for _ in ()).throw(ValueError("of my own")))
     with pytest.raises(ValueError, match="of my own"):
         net.predict(data(16, 16)[0], workers=0)
+
+
+@pytest.mark.parametrize(("dimensions", "side", "largest"), [(3, 8, 32), (3, 64, 128), (2, 32, 128), (2, 224, 512)])
+def test_only_sizes_near_the_one_in_use_are_tried_and_no_huge_volume(dimensions: int, side: int, largest: int) -> None:
+    net, tried = network(side, dimensions), []
+
+    def fails(_: Any, arguments: Any) -> None:
+        tried.append(max(arguments[0].shape[2:]))
+        raise ValueError("of my own")
+
+    net.backbone.register_forward_pre_hook(fails)
+    with pytest.raises(ValueError, match="of my own"), explained_size(net):
+        net(torch.zeros(2, 1, *[side] * dimensions))
+    assert max(tried) == largest
 
 
 def test_the_option_for_images_points_to_the_one_for_volumes() -> None:

@@ -15,7 +15,7 @@ from zoo import cli
 from zoo.data.open import open_data
 from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
-from zoo.transfer import Distill
+from zoo.transfer import Distill, DomainAdaptation
 
 TRAIN, VALID = images(48), images(24, seed=1)
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "epochs": 2, "quiet": True, "augment": "none", "workers": 0}
@@ -70,6 +70,14 @@ def test_a_method_is_compared_with_its_labels_alone(tmp_path: Path) -> None:
     wanted = alone.fit(open_data(TRAIN), open_data(VALID), out=tmp_path / "alone", **OPTIONS).metrics["accuracy"]
     rows = {row["name"]: row for row in run.baselines}
     assert rows["labels-alone"]["score"] == wanted
+
+
+def test_a_monitor_that_no_baseline_has_is_told_as_no_comparison(tmp_path: Path) -> None:
+    method = DomainAdaptation(VALID[0], method="coral")
+    run = fit(tmp_path, glyphnet(), objective=method, epochs=1)
+    assert run.monitor == "target_infomax"
+    assert [row["score"] for row in run.baselines] == [None] * 4
+    assert run.verdict.startswith("no baseline could be compared: none has a target_infomax")
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

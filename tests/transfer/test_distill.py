@@ -23,14 +23,17 @@ from tests.transfer.cases import taught, teacher
 from zoo import cli
 from zoo.data.open import open_data
 from zoo.declare import Features, Image
+from zoo.engine.options.recipe import Phase, Recipe
 from zoo.errors import DataError, OptionError, SavedModelError, UnknownBackboneError
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 from zoo.registry.registry import Registry, use_registry
+from zoo.tasks.find import find_task
 from zoo.transfer import Distill
 from zoo.transfer.distillation import losses
 from zoo.transfer.distillation.classes import shared_classes
 from zoo.transfer.distillation.feature_maps import common_grid, feature_map, on_grid, project
+from zoo.transfer.distillation.output_file import read_outputs
 
 REFERENCE = ROOT.parent / "shared" / "reference"
 OPTIONS: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "quiet": True, "epochs": 2, "augment": "none", "workers": 0}
@@ -114,6 +117,16 @@ def test_relations_equal_their_formulas_and_ignore_scale_and_width() -> None:
     (losses.distance_relations(same, features(4, 3, seed=2)) + losses.angle_relations(same, features(4, 3, seed=2))).backward()
     assert same.grad is not None
     assert torch.isfinite(same.grad).all()
+
+
+@pytest.mark.parametrize("relations", [losses.distance_relations, losses.angle_relations])
+def test_relations_keep_their_digits_under_autocast_and_far_from_zero(relations: Callable[..., torch.Tensor]) -> None:
+    wanted = features(6, 16)
+    found = wanted + 0.1 * features(6, 16, seed=1)
+    exact = float(relations(found, wanted))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert float(relations(found + 5, wanted + 5)) == pytest.approx(exact, rel=1e-2)
+    assert float(relations(found + 300, wanted + 300)) == pytest.approx(exact, rel=2e-2)
 
 
 def test_maps_of_tokens_and_of_channels_last_are_those_of_channels_first() -> None:
@@ -203,6 +216,23 @@ def test_rows_of_a_file_are_found_by_name_and_missing_ones_are_told(tmp_path: Pa
         fit(tmp_path / "short", plain(), Distill(tmp_path / "short.csv"), data)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("broken.npz", b"PK\x03\x04 cut off", "is no whole .npz archive"),
+        ("empty.npz", b"", "cannot be read: it is empty"),
+        ("array.npz", b"\x93NUMPY\x01\x00", "is no whole .npz archive"),
+        ("empty.csv", b"", "cannot be read: it is empty"),
+        ("ragged.csv", b"input,probability_a,probability_b\nx,0.5,0.5\ny,0.5\n\n", "has 3 columns, and line 3 has 2, line 4 has 0"),
+        ("words.csv", b"input,probability_a\nx,high\n", "cannot be read: could not convert string to float: 'high'"),
+    ],
+)
+def test_a_broken_file_of_a_teacher_is_told_with_its_fault(name: str, content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=told):
+        read_outputs(tmp_path / name, find_task("single-label"))
+
+
 def test_the_teacher_sees_each_sample_once_and_learns_nothing(tmp_path: Path) -> None:
     wise = taught()
     before, seen = values(wise), count_samples(wise.backbone)
@@ -220,6 +250,14 @@ def test_images_without_labels_help_where_few_have_one(tmp_path: Path) -> None:
         fit(tmp_path / str(more is None), net, Distill(wise, weight=1.0, unlabelled=more), dark, epochs=30)
         gaps.append(agreement(net, wise))
     assert gaps[1] < 0.5 * gaps[0]
+
+
+def test_labels_of_a_table_given_as_unlabelled_are_not_read(tmp_path: Path) -> None:
+    pixels, nets = images(12, seed=4)[0], [plain(), plain()]
+    named = open_data((pixels, [f"other {row % 5}" for row in range(12)]))
+    for net, more in zip(nets, (pixels, named), strict=True):
+        fit(tmp_path / str(more is named), net, Distill(taught(), unlabelled=more), epochs=1)
+    assert difference(values(nets[0]), values(nets[1])) == 0.0
 
 
 def test_features_come_nearer_to_the_teachers_and_without_their_weight_they_do_not(tmp_path: Path) -> None:
@@ -379,6 +417,8 @@ def ensemble() -> TaskModel:
     ("method", "error", "told"),
     [
         (lambda: Distill(taught, weight=0.5), OptionError, "teacher is function; give a TaskModel"),
+        (lambda: Distill("outs.npz"), DataError, "the file 'outs.npz' does not exist; write it with: numpy.savez"),
+        (lambda: Distill("outs.csv"), DataError, "the file 'outs.csv' does not exist; write it with: zoo predict"),
         (lambda: Distill("toy/nothing"), UnknownBackboneError, "toy/nothing"),
         (lambda: Distill("toy/plain"), OptionError, "its head has random values: toy/plain is not trained for this task"),
         (lambda: Distill(plain(2, task="regression"), weight=0.3), OptionError, "its head has random values|its task is regression"),
@@ -398,6 +438,29 @@ def test_what_cannot_be_learned_is_told_before_anything_trains(
     with pytest.raises(error, match=told):
         fit(tmp_path, net, method())
     assert difference(before, values(net)) == 0.0
+
+
+def test_pairs_that_never_train_are_named(tmp_path: Path) -> None:
+    method = Distill(taught(), features="stem,stage.1,stage.2:stage.1", attention="stem")
+    with pytest.raises(OptionError) as caught:
+        fit(tmp_path, plain(), method, freeze=3)
+    told = str(caught.value)
+    assert "features: the student's groups of stem:stem, stage.1:stage.1 never train" in told
+    assert "attention: the student's groups of stem:stem never train" in told
+    assert "stage.2" not in told
+
+
+def test_a_head_of_the_labels_is_not_where_a_taught_one_starts_or_ends(tmp_path: Path) -> None:
+    probe, all_of_it = Phase(name="probe", frozen="all", solve=True), Phase(name="all")
+    ends = Recipe(name="ends", phases=(all_of_it, probe))
+    with pytest.raises(OptionError, match="recipe: 'ends' ends with the optimum of the labels, in place of the head taught"):
+        fit(tmp_path / "half", plain(), Distill(taught(), weight=0.5), recipe=ends)
+    pixels, labels = images(24)
+    for name, recipe in (("starts", Recipe(name="starts", phases=(probe, all_of_it))), ("ends", ends)):
+        nets = [plain(), plain()]
+        for net, own in zip(nets, (labels, labels[1:] + labels[:1]), strict=True):
+            fit(tmp_path / f"{name}-{own is labels}", net, Distill(taught(), weight=1.0), (pixels, own), recipe=recipe)
+        assert difference(values(nets[0]), values(nets[1])) == 0.0, name  # the labels are left out
 
 
 def test_all_wrong_options_are_told_at_once() -> None:

@@ -14,7 +14,7 @@ import zoo
 import zoo.builtin
 from tests.engine.rank_work import PlainPlugin, plain
 from tests.engine.tiny import NAMES, difference, images, model, values
-from zoo.errors import OptionError, OutputExistsError
+from zoo.errors import DiskFullError, OptionError, OutputExistsError, OutputPermissionError
 from zoo.models.task_model import TaskModel
 from zoo.registry.registry import Registry, use_registry
 from zoo.transfer import LearnWithoutForgetting
@@ -76,6 +76,37 @@ def gap(one: TaskModel, other: TaskModel, pixels: Any) -> float:
 def test_a_plan_saves_nothing(old: TaskModel, tmp_path: Path) -> None:
     begun(old).plan(stripes(12, 1), False, objective=LearnWithoutForgetting(old, keep=tmp_path / "kept"), **OPTIONS)
     assert not (tmp_path / "kept").exists()
+
+
+def test_a_run_that_ended_while_it_saved_the_old_task_goes_on(old: TaskModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, out, keep = begun(old), tmp_path / "run", tmp_path / "kept"
+    method = LearnWithoutForgetting(old, keep=keep)
+    how = {"out": out, "objective": method, **OPTIONS, "epochs": 2}
+
+    def full(*_: Any, **__: Any) -> None:
+        raise DiskFullError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.engine.train.fit.draw_curves", full)  # after both are saved
+        with pytest.raises(DiskFullError):
+            net.fit(stripes(24, 1), False, **how)
+    assert difference(values(zoo.load(out).backbone), values(zoo.load(keep).backbone)) == 0.0
+    for changed in ({"lr": 1e-3, "out": tmp_path / "other"}, {"objective": LearnWithoutForgetting(old, keep=out)}):
+        with pytest.raises(OutputExistsError, match="keep: "):
+            begun(old).fit(stripes(24, 1), False, **how | {"out": tmp_path / "third"} | changed)
+    again = begun(old)
+    again.fit(stripes(24, 1), False, resume=True, **how)
+    assert difference(values(again.backbone), values(net.backbone)) == 0.0
+    assert difference(values(zoo.load(keep).backbone), values(net.backbone)) == 0.0
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_trains(old: TaskModel, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    net = begun(old)
+    before = values(net)
+    with pytest.raises(OutputPermissionError, match=r"keep: .*kept' cannot be written, as .*file' is no folder"):
+        net.fit(stripes(12, 1), False, out=tmp_path / "run", objective=LearnWithoutForgetting(old, keep=tmp_path / "file/kept"), **OPTIONS)
+    assert difference(before, values(net)) == 0.0
 
 
 def test_what_cannot_be_kept_is_refused(old: TaskModel, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from zoo.engine.loading.stream import Source
 from zoo.engine.options.resolve import resolve
 from zoo.errors import MissingExtraError, OptionError
 from zoo.transfer import MultiTask
-from zoo.transfer.task_gradients import combined, find_weighting, flat, gradients_of, gramian, task_weights, with_gradients
+from zoo.transfer.task_gradients import combined, find_weighting, flat, gradients_of, gramian, step_seed, task_weights, with_gradients
 
 
 def rows_by_task(**sampling: Any) -> list[list[list[int]]]:
@@ -148,3 +148,18 @@ def test_a_task_with_few_labels_learns_from_a_related_one_and_not_from_noise(
     net.fit((pixels, labels), False, recipe="full", epochs=8, lr=1e-2, augment="none", objective=MultiTask(), out=tmp_path, quiet=True)
     found = net.evaluate({"kind": (unseen, [("a", "b")[up] for up in truth])})
     assert least <= found["kind/accuracy"] <= most
+
+
+def test_gradients_that_are_not_finite_are_left_to_the_guard_of_the_step() -> None:
+    def never(products: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("a weighting cannot take a Gramian that is not finite")
+
+    assert task_weights(gramian(torch.tensor([[1.0, float("nan")], [2.0, 1.0]])), never, 0).tolist() == [1.0, 1.0]
+
+
+def test_draws_differ_between_steps_and_between_seeds_of_runs() -> None:
+    def drawn(seed: int, step: int) -> float:
+        return float(task_weights(torch.eye(2), lambda products: torch.rand(2), step_seed(seed, step))[0])
+
+    assert len({drawn(seed, step) for seed in range(4) for step in range(4)}) == 16
+    assert drawn(1, 2) == drawn(1, 2)

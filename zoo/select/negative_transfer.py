@@ -201,8 +201,14 @@ def _verdict(run: Run, rows: list[Baseline], samples: int) -> str:
     value = run.metrics.get(run.monitor)
     if value is None:
         return f"the run has no {run.monitor} to compare baselines by"
-    told = ", ".join(f"{row.name} {row.score:.4f}" for row in rows if row.score is not None and (row.lost or not any(r.lost for r in rows)))
+    if all(row.score is None for row in rows):
+        return (
+            f"no baseline could be compared: none has a {run.monitor}, by which the objective chose the epoch; "
+            "name a metric of the task (monitor, --monitor)"
+        )
+    lost = any(row.lost for row in rows)
+    scores = ", ".join(f"{row.name} {row.score:.4f}" for row in rows if row.score is not None and (row.lost or not lost))
     on = f"on {count(samples, 'validation sample')}"
-    if any(row.lost for row in rows):
-        return f"the run lost to a simpler method: {run.monitor} {value:.4f} {on}, and {told}; take that, or find out why"
-    return f"no baseline is better: {run.monitor} {value:.4f} {on}, and {told}"
+    if lost:
+        return f"the run lost to a simpler method: {run.monitor} {value:.4f} {on}, and {scores}; take that, or find out why"
+    return f"no baseline is better: {run.monitor} {value:.4f} {on}, and {scores}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,20 @@ from torch import Tensor, nn
 
 from zoo.data.dataset import Batch
 from zoo.engine.cache.forward import Forward
-from zoo.engine.runtime.launch_env import rank
+from zoo.engine.distributed.rank_consistency import fingerprint
+from zoo.engine.loading.sources import table_digest
 from zoo.engine.train.supervised import Supervised
-from zoo.errors import OptionError, OutputExistsError, fault_list
+from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, fault_list
 from zoo.models.heads import Pool
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
+from zoo.saved.save import writing
 from zoo.tasks.find import find_task
 from zoo.transfer.beside_labels import BesideLabels
 from zoo.transfer.distillation.losses import soft_labels, soft_targets
+from zoo.util.atomic_write import is_file, write_text
 
+MARK = "kept-by.txt"  # in the folder of the old task's model
 _TASKS = ("single-label", "multi-label")
 
 
@@ -32,10 +36,10 @@ def keeping(base: Supervised, old: Any, *, temperature: float, weight: float, ke
     old = old if isinstance(old, TaskModel) else load(old)
     if faults := _faults(base.model, old):
         raise OptionError(fault_list("the old task cannot be kept:", faults))
-    folder = None if keep is None else Path(keep)
-    if folder is not None and folder.exists():
-        raise OutputExistsError(f"keep: {str(folder)!r} exists; give a new folder for the old task's model")
-    return Keeping(base, old, temperature=temperature, weight=weight, folder=folder)
+    folder, mark = None if keep is None else Path(keep), _mark_of(base, old)
+    if folder is not None:
+        _check_folder(folder, mark)
+    return Keeping(base, old, temperature=temperature, weight=weight, folder=folder, mark=mark)
 
 
 class Keeping(BesideLabels):
@@ -47,6 +51,7 @@ class Keeping(BesideLabels):
         temperature: What the logits are divided by.
         weight: Of the old task beside the labels.
         folder: Where the old task's model is saved at the end, or None.
+        mark: Text that the folder holds, the same for a run that is resumed.
 
     Attributes:
         old_head: The head of the old task, which trains.
@@ -54,9 +59,10 @@ class Keeping(BesideLabels):
 
     name = "lwf"
 
-    def __init__(self, base: Supervised, old: TaskModel, *, temperature: float, weight: float, folder: Path | None) -> None:
+    def __init__(self, base: Supervised, old: TaskModel, *, temperature: float, weight: float, folder: Path | None, mark: str) -> None:
         super().__init__(base, base.sources)
-        self._old, self._temperature, self._weight, self._folder = old, temperature, weight, folder
+        self._old, self._temperature, self._weight = old, temperature, weight
+        self._folder, self._mark = folder, mark
         self._gap = soft_targets if find_task(old.task).exclusive else soft_labels
         self.frozen = {"old": old}
         self.old_head = copy.deepcopy(old.head).requires_grad_(True)
@@ -72,22 +78,37 @@ class Keeping(BesideLabels):
         kept = self._gap(logits.float(), one.frozen["old"].float(), self._temperature).sum()
         return self.base.label_loss(forward.logits(features), one.y) + self._weight * self.share * kept
 
-    def active(self) -> AbstractContextManager[None]:
-        """Save the old task's model at the end of a run."""
-        return self._saved()
-
-    @contextmanager
-    def _saved(self) -> Iterator[None]:
-        yield
-        if self._folder is None or rank():
+    def save_beside(self) -> None:
+        """Save the old task's model, with the mark by which the same run, resumed, may save it again."""
+        if self._folder is None:
             return
-        ours, before = self.model.backbone, self._old.backbone
-        if all(torch.equal(one, other) for one, other in zip(ours.parameters(), before.parameters(), strict=True)):
-            return  # a plan, or a probe: the old model is what it was
-        kept = copy.deepcopy(self._old)
-        kept.backbone.load_state_dict(ours.state_dict())
+        kept = copy.deepcopy(self._old).cpu()
+        kept.backbone.load_state_dict(self.model.backbone.state_dict())
         kept.head.load_state_dict(self.old_head.state_dict())
-        kept.save(self._folder)
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_text(self._folder / MARK, self._mark)
+        kept.save(self._folder, overwrite=True)
+
+
+def _mark_of(base: Supervised, old: TaskModel) -> str:
+    """Return a text that tells runs of other data, options or old models apart."""
+    parts = (base.config.model_dump_json(), fingerprint(old), table_digest(base.sources["train"].table))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest() + "\n"
+
+
+def _check_folder(folder: Path, mark: str) -> None:
+    """Check, before anything trains, that the old task's model can be saved at the end.
+
+    Raises:
+        OutputExistsError: If the folder exists, unless this run saved into it before it was interrupted.
+        OutputPermissionError: If it may not be written.
+    """
+    if folder.exists() and not (is_file(folder / MARK) and (folder / MARK).read_text(encoding="utf-8") == mark):
+        raise OutputExistsError(f"keep: {str(folder)!r} exists; give a new folder for the old task's model")
+    place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise OutputPermissionError(f"keep: {str(folder)!r} cannot be written, as {str(place)!r} is no folder that may be; give another")
 
 
 def _faults(model: TaskModel, old: TaskModel) -> list[str]:

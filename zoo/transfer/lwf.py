@@ -53,7 +53,8 @@ class LearnWithoutForgetting(Method):
 
         Raises:
             OptionError: If the old model does not fit the new one; all faults at once.
-            OutputExistsError: If ``keep`` is there already.
+            OutputExistsError: If ``keep`` is there already, unless this run, then interrupted, saved into it.
+            OutputPermissionError: If ``keep`` may not be written.
         """
         from zoo.transfer.keeping import keeping
 

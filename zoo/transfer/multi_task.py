@@ -30,6 +30,7 @@ from zoo.transfer.task_gradients import (
     flat,
     gradients_of,
     gramian,
+    step_seed,
     task_weights,
     with_gradients,
 )
@@ -220,12 +221,12 @@ class Surgical(Balanced):
         heads = [parameter for parameter in self.model.head.parameters() if parameter.requires_grad]
         gradients = gradients_of([losses[place] for place in present], [*shared, *heads])
         rows = forward.total(flat([own[: len(shared)] for own in gradients]))
-        weights = task_weights(gramian(rows), self._weighting, self.steps).tolist()
+        weights = task_weights(gramian(rows), self._weighting, step_seed(self.base.config.seed, self.steps)).tolist()
         of_shared = [weights] * len(shared) + [[1.0] * len(present)] * len(heads)
         return with_gradients(total, [*shared, *heads], combined(gradients, of_shared))
 
     def after_step(self) -> None:
-        """Count the steps, whose number is the seed of what a combination draws."""
+        """Count the steps, whose number and the seed of the run are the seed of what a combination draws."""
         self.steps += 1
 
     def state_dict(self) -> dict[str, Any]:

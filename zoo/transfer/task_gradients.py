@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,10 +57,20 @@ def flat(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
 
 
 def task_weights(products: Tensor, weighting: Weighting, seed: int) -> Tensor:
-    """Return the weight of each task's gradient, a function of the Gramian and the seed; the caller's random state is restored."""
+    """Return the weight of each task's gradient, a function of the Gramian and the seed; the caller's random state is restored.
+
+    Gradients that are not finite have weights of 1: their sum is not finite either, which the guard of the step reports.
+    """
+    if not bool(products.isfinite().all()):
+        return torch.ones(len(products))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return weighting(products).to(torch.float32)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Return the seed of what is drawn in a step, which differs between steps and between runs of other seeds."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 
 
 def combined(gradients: Sequence[Sequence[Tensor]], weights: Sequence[Sequence[float]]) -> list[Tensor]:

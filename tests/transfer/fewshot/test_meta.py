@@ -15,6 +15,10 @@ import zoo
 from tests.engine.rank_work import fit
 from tests.engine.tiny import difference, values
 from tests.transfer.pictures import flat, pictures
+from zoo.data.open import open_data
+from zoo.engine.optim.optimizer import check_optimizer
+from zoo.engine.options.resolve import resolve
+from zoo.engine.train.supervised import Supervised
 from zoo.errors import DataError, OptionError
 from zoo.transfer import Maml
 from zoo.transfer.fewshot.meta import LENGTH, MamlObjective, adapted_head, episode_masks, query_loss
@@ -96,10 +100,12 @@ def test_episodes_divide_the_samples_of_a_class_and_are_a_function_of_the_batch(
     assert not (support + queries)[:, 9].any()  # alone in its class
     assert len({tuple(row.tolist()) for row in support}) > 1
     again, _ = episode_masks(indices, classes, Maml(shots=2, tasks=5))
+    other, _ = episode_masks(indices, classes, Maml(shots=2, tasks=5), seed=1)
+    assert not torch.equal(support, other)
     assert torch.equal(support, again)
 
 
-def test_what_cannot_be_trained_is_refused_before_it_begins(tmp_path: Path) -> None:
+def test_what_cannot_be_trained_is_refused_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionError) as caught:
         Maml(shots=0, order="frist", inner_lr=-1.0)
     assert all(part in str(caught.value) for part in ("shots is 0", "did you mean 'first'", "inner_lr is -1.0"))
@@ -109,5 +115,12 @@ def test_what_cannot_be_trained_is_refused_before_it_begins(tmp_path: Path) -> N
         fit(tmp_path / "a", model, *data, objective=Maml(adapt_groups=3))
     with pytest.raises(OptionError, match="does not end with a solved head"):
         fit(tmp_path / "b", model, *data, objective=Maml(), recipe="full")
+    base = Supervised(model, open_data(data[0]), None, resolve(Maml.recipe, {}, check_optimizer=check_optimizer), torch.device("cpu"))
+    assert Maml(adapt_groups=1)(base).faults(base.config) == []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert Maml()(base).faults(base.config) == []
+    (told,) = Maml(adapt_groups=1)(base).faults(base.config)
+    assert told.startswith("adapt_groups: the inner steps need all inputs in one process")
+    monkeypatch.delenv("WORLD_SIZE")
     with pytest.raises(DataError, match="1 sample each"):
         fit(tmp_path / "c", model, pictures(range(12), 1, 0), False, objective=Maml())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,6 +14,8 @@ from zoo.models.task_model import TaskModel
 from zoo.models.wrap import OWN_NETWORK
 
 _SIDES = (*range(16, 129, 16), *range(160, 513, 32))  # tried, in pixels or voxels
+_VOXELS = 128**3  # of the largest input tried: 512 pixels a side have fewer, and volumes take memory for each
+_TIMES = 4  # the sides in use and declared, the largest side tried
 
 
 @contextmanager
@@ -37,8 +39,8 @@ def explained_size(model: TaskModel, inputs: Inputs | None = None) -> Iterator[N
             raise
         channels, *sides = inputs.shape
         declared = model.spec.inputs.shape[1:] if isinstance(model.spec.inputs, type(inputs)) else ()
-        candidates = sorted({*_SIDES, *(max(declared, default=0),)} - {0})
-        works = next((side for side in candidates if side > min(sides) and _reads(model, (channels, *[side] * len(sides)))), None)
+        candidates = _candidates(sides, declared)
+        works = next((side for side in candidates if _reads(model, (channels, *[side] * len(sides)))), None)
         if works is None:
             raise
         kind, unit = ("images", "pixels") if isinstance(inputs, Image) else ("volumes", "voxels")
@@ -47,6 +49,14 @@ def explained_size(model: TaskModel, inputs: Inputs | None = None) -> Iterator[N
             f"backbone {model.spec.name!r} cannot read {kind} of {' x '.join(map(str, sides))} {unit} ({first}); "
             f"{works} a side works: {_remedy(model, inputs, works)}"
         ) from error
+
+
+def _candidates(sides: Sequence[int], declared: Sequence[int]) -> list[int]:
+    """Return the sides to try, ascending: above the shortest in use, and neither far above these nor too large for memory."""
+    largest = max(declared, default=0)
+    bound = max(_SIDES[0], _TIMES * max(*sides, largest))
+    tried = [side for side in _SIDES if side <= bound and side ** len(sides) <= _VOXELS]
+    return sorted(side for side in {*tried, largest} if side > min(sides))
 
 
 def _remedy(model: TaskModel, inputs: Inputs, side: int) -> str:

@@ -236,13 +236,14 @@ def _train(
 
 
 def _finish(model: TaskModel, training: Training, folder: Path, described: dict[str, Any]) -> Run:
-    """Save the model and its curves, then mark the run as finished, and remove its checkpoints unless they are to be kept."""
+    """Save the model, what its objective saves and the curves, mark the run as finished, and remove checkpoints that are not to be kept."""
     history, best, ranks = training.state.history, training.best, training.context.ranks
     kept = best.epoch or history[-1]["epoch"]
     with ranks.together():
         if ranks.main:
             write_history(folder, history)
             model.save(folder, overwrite=True)
+            training.objective.save_beside()
             draw_curves(history, folder / "curves.png", monitor=best.monitor, kept=best.epoch)
             write_run(folder, described | {FINISHED: {"kept": kept, "monitor": best.monitor, "history": history}})
             if not training.context.config.keep_checkpoints:

@@ -144,6 +144,9 @@ class Objective:
         """Return a context that is open during the run, and closed also after an error."""
         return nullcontext()
 
+    def save_beside(self) -> None:
+        """Save further results when the run's own model is saved, on the first process; all processes raise what it raises."""
+
     def phase(self) -> AbstractContextManager[Any]:
         """Return a context that is open during the steps of an epoch; the frozen prefix is set already."""
         return nullcontext()

@@ -108,13 +108,15 @@ def angle_relations(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _mean_gap(relations: Callable[[Tensor], Tensor], student: Tensor, teacher: Tensor) -> Tensor:
-    with torch.no_grad():
-        wanted = relations(teacher.float())
-    return functional.smooth_l1_loss(relations(student.float()), wanted)
+    with torch.autocast(student.device.type, enabled=False):  # bf16 has too few digits for differences of squares
+        with torch.no_grad():
+            wanted = relations(teacher.float())
+        return functional.smooth_l1_loss(relations(student.float()), wanted)
 
 
 def _distances(x: Tensor) -> Tensor:
     """Return the distances ``(batch, batch)``, divided by the mean of those above 0."""
+    x = x - x.mean(0)  # distances are those of the rows, and squares without their mean keep more digits
     squares = x.square().sum(1)
     squared = (squares[:, None] + squares[None] - 2 * x @ x.T).clamp(min=_EPS)
     found = squared.sqrt() * (1 - torch.eye(len(x), device=x.device, dtype=x.dtype))

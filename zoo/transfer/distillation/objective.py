@@ -15,6 +15,8 @@ from zoo.data.dataset import Batch
 from zoo.engine.cache.activation_cache import CachedInputs
 from zoo.engine.cache.forward import Forward
 from zoo.engine.loading.stream import Source
+from zoo.engine.options.config import Config
+from zoo.engine.options.epochs import shortest_frozen_prefix
 from zoo.engine.train.supervised import Supervised
 from zoo.transfer.beside_labels import BesideLabels
 from zoo.transfer.distillation.classes import Shared
@@ -24,10 +26,12 @@ from zoo.transfer.distillation.options import DistillOptions
 from zoo.transfer.distillation.pairs import Pairs
 from zoo.transfer.distillation.teacher import TeacherRows, map_of, tapped_groups
 
+_UNFREEZE = "take a recipe that trains them (recipe='full'), or freeze fewer"
+
 
 @dataclass(frozen=True)
 class Parts:
-    """What a distillation is made of.
+    """The teacher, the data and the compared layers of a distillation.
 
     Attributes:
         sources: The training data by name.
@@ -75,6 +79,25 @@ class Distilling(BesideLabels):
         if further:
             self.module = nn.ModuleDict({"model": base.model, **further})
 
+    def faults(self, config: Config) -> list[str]:
+        """Return the pairs and the token that never train, and a recipe that forgets at its end what the teacher taught."""
+        groups, parts, faults = self.model.groups, self._parts, []
+        frozen = shortest_frozen_prefix(config, groups, self.model.frozen)
+        for name, pairs in (("features", parts.features), ("attention", parts.attention)):
+            if still := [f"{one}:{other}" for one, other in pairs if groups[one].index < frozen]:
+                faults.append(f"{name}: the student's groups of {', '.join(still)} never train; {_UNFREEZE}")
+        if self._method.token and frozen == len(groups):
+            faults.append(f"token: the backbone never trains, so its distillation token learns nothing; {_UNFREEZE}")
+        phases = config.recipe.phases
+        if self._method.weight and phases[-1].solve and self.can_solve(config):
+            remedy = "take a recipe that ends otherwise, or solve_head=False"
+            faults.append(f"recipe: {config.recipe.name!r} ends with the optimum of the labels, in place of the head taught; {remedy}")
+        return faults
+
+    def can_solve(self, config: Config) -> bool:
+        """Return whether the head can start from the optimum of its labels; not where the labels are left out."""
+        return self._method.weight != 1 and super().can_solve(config)
+
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the sum of the losses of the labels, and of the differences from the teacher for all sources."""
         return torch.stack([self._loss_of(forward, name, batch[name]) for name in self.sources]).sum()
@@ -101,7 +124,7 @@ class Distilling(BesideLabels):
         return forward.logits(features), features
 
     def _tapped(self) -> AbstractContextManager[dict[str, Any]]:
-        """Record the outputs of the groups that are compared and train; nothing can change what frozen ones give."""
+        """Record the outputs of the groups that are compared and train; the outputs of frozen ones are fixed."""
         groups = self.model.groups
         names = [one for one, _ in self._parts.features + self._parts.attention if groups[one].index >= self.model.frozen]
         if self._method.token and self.model.frozen < len(groups):
@@ -138,7 +161,7 @@ class Distilling(BesideLabels):
             return functional.mse_loss(logits, self.base.in_training_units(teacher), reduction="none").mean(1)
         if not task.exclusive:
             return soft_labels(logits[:, places], teacher, method.temperature)
-        known = torch.isin(one.y, places) | (one.y < 0)  # the teacher has no word for other classes
+        known = torch.isin(one.y, places) | (one.y < 0)  # the teacher has no logit for other classes
         found = logits[:, places]
         if self._token_head is not None:
             if self.model.groups[-1].name not in tapped:

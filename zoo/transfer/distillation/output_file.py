@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.data.table import Table, names_of
-from zoo.errors import DataError, count, examples
+from zoo.errors import DataError, ZooError, count, examples
 from zoo.tasks.task import Task
 from zoo.util.extras import require_extra
 
@@ -77,10 +78,11 @@ def read_outputs(path: Path, task: Task) -> OutputFile:
     read = _read_npz if path.suffix.lower() == ".npz" else _read_table
     try:
         found = read(path, task)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"the teacher's outputs in {str(path)!r} cannot be read: {error}") from error
+    except ZooError:
+        raise
+    except Exception as error:  # zipfile, zlib, numpy, csv and pyarrow raise anything on hostile bytes
+        reason = "it is empty" if _is_empty(path) else str(error) or type(error).__name__
+        raise DataError(f"the teacher's outputs in {str(path)!r} cannot be read: {reason}; write them again") from error
     bad = np.flatnonzero(~np.isfinite(found.logits).all(1))
     if len(bad):
         raise DataError(f"{str(path)!r} has {count(len(bad), 'row')} without finite outputs, such as row {bad[0]}; predict them again")
@@ -88,6 +90,8 @@ def read_outputs(path: Path, task: Task) -> OutputFile:
 
 
 def _read_npz(path: Path, task: Task) -> OutputFile:
+    if not zipfile.is_zipfile(path) and not _is_empty(path):
+        raise DataError(f"{str(path)!r} is no whole .npz archive; write it with numpy.savez(path, logits=…), or fetch it again")
     with np.load(path, allow_pickle=False) as archive:
         if "logits" not in archive or archive["logits"].ndim != 2:
             raise DataError(f"{str(path)!r} has no logits (rows, classes); it has: {', '.join(archive) or 'nothing'}")
@@ -123,8 +127,17 @@ def _columns(path: Path) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = pq.read_table(path).to_pydict()
         return found
     with path.open(encoding="utf-8", newline="") as stream:
-        names, *rows = csv.reader(stream)
-    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+        reader = csv.reader(stream)
+        names = next(reader)
+        rows = [(reader.line_num, row) for row in reader]
+    if ragged := [f"line {line} has {len(row)}" for line, row in rows if len(row) != len(names)]:
+        raise DataError(f"{str(path)!r} has {count(len(names), 'column')}, and {examples(ragged)}; write it again, or mend these lines")
+    return {name: [row[place] for _, row in rows] for place, name in enumerate(names)}
+
+
+def _is_empty(path: Path) -> bool:
+    """Return whether a file has no bytes."""
+    return path.is_file() and not path.stat().st_size
 
 
 def _is_number(name: str) -> bool:

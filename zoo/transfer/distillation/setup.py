@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -112,9 +112,10 @@ def _classes(method: DistillOptions, base: Supervised, teacher: TaskModel | Outp
 
 
 def _unlabelled(source: Any, model: TaskModel, train: Table) -> Table:
+    """Return a table without labels, also of one that has some: theirs may be of other classes."""
     if not isinstance(source, Table):
         source = open_data(source, task=model.task, labelled=False, reads=reads(model), channels=channels_of(model))
-    return beside_training(model, source, train)
+    return replace(beside_training(model, source, train), targets=None, classes=())
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.engine.distributed.rank_consistency import fingerprint
-from zoo.errors import OptionError
+from zoo.errors import DataError, OptionError
 from zoo.models.backbone import Backbone, get
 from zoo.models.heads import Pool
 from zoo.models.task_model import TaskModel
@@ -37,6 +37,7 @@ def open_teacher(teacher: Any, task: Task) -> TaskModel | OutputFile:
 
     Raises:
         OptionError: If it is none of these.
+        DataError: If a file of outputs does not exist or cannot be read.
     """
     if isinstance(teacher, TaskModel):
         return teacher
@@ -50,6 +51,9 @@ def open_teacher(teacher: Any, task: Task) -> TaskModel | OutputFile:
     path = Path(teacher)
     if path.suffix.lower() in SUFFIXES and is_file(path):
         return read_outputs(path, task)
+    if path.suffix.lower() in SUFFIXES and not path.is_dir():
+        how = "numpy.savez(path, logits=…)" if path.suffix.lower() == ".npz" else f"zoo predict MODEL DATA --out {path.name}"
+        raise DataError(f"teacher: the file {str(path)!r} does not exist; write it with: {how}")
     if any(is_file(path / name) for name in ("config.json", "ensemble.json", "adapter_config.json")):
         return load(path)
     return get(os.fspath(teacher)).adapt(_WITHOUT_HEAD)

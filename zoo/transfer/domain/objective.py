@@ -85,9 +85,10 @@ class Adapted(Objective):
         target = self._gathered(forward, self.alignment.rows(features, logits, strength), features)
         if len(y) < 2:  # one sample has no distance
             return labelled
-        loss: Tensor = self.alignment(source, target) * (strength if self._slow else 1.0) * self._weight
-        if self._spectral:
-            loss = loss + self._spectral * spectral_penalty(source, target)
+        with torch.autocast(y.device.type, enabled=False):  # bf16 has too few digits for distances between samples
+            loss: Tensor = self.alignment(source, target) * (strength if self._slow else 1.0) * self._weight
+            if self._spectral:
+                loss = loss + self._spectral * spectral_penalty(source, target)
         return labelled + loss * self.base.weight({"train": batch["train"]._replace(y=y, indices=[*range(len(y))])})
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
@@ -125,7 +126,7 @@ class Adapted(Objective):
 
     def _gathered(self, forward: Forward, rows: Rows, features: Tensor) -> Rows:
         rows = dict(rows) | ({"features": features} if self._spectral else {})
-        return {name: forward.gather(values) for name, values in rows.items()}
+        return {name: forward.gather(values.float() if values.is_floating_point() else values) for name, values in rows.items()}
 
     @contextmanager
     def _held_statistics(self) -> Iterator[None]:

@@ -22,7 +22,9 @@ from torch.nn import functional
 
 from zoo.data.dataset import Batch
 from zoo.engine.cache.forward import Forward
+from zoo.engine.options.config import Config
 from zoo.engine.options.recipe import Recipe
+from zoo.engine.runtime.launch_env import launched
 from zoo.errors import OptionError, checked_fields, did_you_mean, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.transfer.method import Method
@@ -62,18 +64,19 @@ def adapted_head(features: Tensor, classes: Tensor, support: Tensor, options: Ma
     return weight if options.order == "full" else weight.detach()
 
 
-def episode_masks(indices: Tensor, classes: Tensor, options: Maml) -> tuple[Tensor, Tensor]:
+def episode_masks(indices: Tensor, classes: Tensor, options: Maml, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Divide a batch into support and queries, once per episode; a function of its samples, so that every process does so alike.
 
     Args:
         indices: Rows of the samples in the training data, ``(samples,)``.
         classes: Their classes.
         options: The number of episodes and of shots. At most half of the samples of a class are support.
+        seed: Seed of the run.
 
     Returns:
         Support and queries, each ``(episodes, samples)`` of 0 and 1. Samples without another of their class are neither.
     """
-    random = np.random.default_rng([int(row) for row in indices.tolist()])
+    random = np.random.default_rng([seed, *map(int, indices.tolist())])
     labels = classes.cpu().numpy()
     masks = np.zeros((2, options.tasks, len(labels)), dtype=np.float32)
     for episode in range(options.tasks):
@@ -101,6 +104,12 @@ class MamlObjective(FeatureObjective):
         self._options = options
         self.cache_obstacle = "the inner steps of the groups need the inputs" if options.adapt_groups else ""
 
+    def faults(self, config: Config) -> list[str]:
+        """Return what keeps the head from being solved at the end, and several processes where each would need all inputs."""
+        several = self._options.adapt_groups and launched() > 1
+        alone = ["adapt_groups: the inner steps need all inputs in one process; leave --num-processes out, or take adapt_groups=0"]
+        return super().faults(config) + (alone if several else [])
+
     def phase(self) -> AbstractContextManager[Any]:
         """Hold the statistics of BatchNorm: those of copies would overwrite each other."""
         if self._options.adapt_groups:
@@ -112,17 +121,15 @@ class MamlObjective(FeatureObjective):
         one, options = batch["train"], self._options
         indices = forward.gather(torch.as_tensor(one.indices, device=one.y.device))
         classes, count = forward.gather(one.y), self.model.num_classes
-        support, queries = episode_masks(indices, classes, options)
+        support, queries = episode_masks(indices, classes, options, self._base.config.seed)
         if not options.adapt_groups:
             features = forward.gather(forward.features(one.x)).float()
 
-            def of_head(known: Tensor, asked: Tensor) -> Tensor:
-                return query_loss(adapted_head(features, classes, known, options, count), features, classes, asked)
+            def of_head(known: Tensor, judged: Tensor) -> Tensor:
+                return query_loss(adapted_head(features, classes, known, options, count), features, classes, judged)
 
             return len(classes) * vmap(of_head)(support, queries).mean()
-        if len(indices) > len(one.indices):
-            raise OptionError("maml with adapt_groups runs on one process: its inner steps need all inputs; adapt_groups=0 runs on several")
-        losses = [self._of_groups(one.x, classes, known, asked) for known, asked in zip(support, queries, strict=True)]
+        losses = [self._of_groups(one.x, classes, known, judged) for known, judged in zip(support, queries, strict=True)]
         return len(classes) * torch.stack(losses).mean()
 
     def _of_groups(self, x: Any, classes: Tensor, support: Tensor, queries: Tensor) -> Tensor:
