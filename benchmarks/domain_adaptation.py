@@ -28,7 +28,7 @@ import zoo
 from zoo.registry.registry import use_registry
 from zoo.transfer import DomainAdaptation
 from zoo.transfer.domain.alignments import KINDS
-from zoo.transfer.domain.auto import DEFAULT
+from zoo.transfer.domain.comparison import DEFAULT
 
 PAIRS = ("amazon to webcam", "webcam to amazon", "caltech10 to dslr", "digits to MNIST")
 METHODS = tuple(name for name in KINDS if name != "adabn")  # a frozen backbone has no statistics to adapt
