@@ -188,7 +188,7 @@ def test_of_two_entries_with_the_same_names_the_log_says_which_is_taken(tmp_path
     torch.save({"model": state, "model_ema": {"a": torch.zeros(2) + 3}, "optimizer": {"state": {}}}, tmp_path / "x.pt")
     assert float(read_checkpoint(tmp_path / "x.pt").tensors["a"][0]) == 1
     assert "the entry 'model' is taken; model_ema has the same names" in caplog.text
-    assert "zoo convert x.pt --key model_ema" in caplog.text
+    assert f"zoo convert {tmp_path / 'x.pt'} --key model_ema" in caplog.text
     assert float(read_checkpoint(tmp_path / "x.pt", key="model_ema").tensors["a"][0]) == 3
 
 
@@ -252,7 +252,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes, words: s
 
 def test_wrong_arguments_are_told(tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.ones(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(WeightsNotFoundError, match=r"did you mean 'x\.safetensors'"):
+    with pytest.raises(WeightsNotFoundError, match=r"did you mean '.*x\.safetensors'"):
         convert(tmp_path / "y.safetensors", tmp_path / "z.safetensors")
     with pytest.raises(WeightsError, match="already"):
         convert(tmp_path / "x.safetensors", tmp_path / "z.safetensors")

@@ -37,7 +37,7 @@ def test_a_folder_means_the_model_in_it(file: Path) -> None:
 
 
 def test_a_missing_file_is_told_with_the_nearest_name(file: Path) -> None:
-    with pytest.raises(WeightsNotFoundError, match=r"did you mean 'model\.safetensors'"):
+    with pytest.raises(WeightsNotFoundError, match=r"did you mean '.*model\.safetensors'"):
         locate(Weights(file=str(file.with_name("modle.safetensors"))), "toy/net")
 
 
