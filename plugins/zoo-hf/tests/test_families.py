@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import CONFIGS, TEXTS, as_padded, batch, some
+from tiny import CONFIGS, ONE_FILE, TEXTS, as_padded, batch, one_file, some
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -17,7 +17,6 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForTextEncoding,
-    BertTokenizerFast,
 )
 from zoo_hf.families import FAMILIES
 
@@ -58,14 +57,11 @@ def test_defaults_are_those_of_the_home_library(kind: str) -> None:
     assert getattr(config, family.length, 512) == family.positions
 
 
-ONE_FILE = {"modernbert", "mistral", "phi3", "umt5", "xlm-roberta-xl"}  # transformers opens their tokenizers by tokenizer.json only
-
-
 @pytest.mark.parametrize("kind", some(TEXTS, *KIT))
 def test_a_family_keeps_the_contract_of_a_plugin(kind: str, folder: Callable[..., Path]) -> None:
     path = folder(kind, auto=auto(kind), tokenizer=True)
     if kind in ONE_FILE:
-        BertTokenizerFast.from_pretrained(folder("bert", tokenizer=True)).backend_tokenizer.save(str(path / "tokenizer.json"))
+        one_file(path)
     (path / "README.md").write_text("---\nlicense: mit\n---\n")
     assert check_backbone(str(path)) >= 10
     layers = ("embeddings", "shared") if kind == "albert" else PLAIN

@@ -12,7 +12,7 @@ import pytest
 import torch
 import zoo_hf
 from safetensors.torch import load_file, save_file
-from tiny import BERT, PLAIN, batch, words
+from tiny import BERT, ONE_FILE, PLAIN, batch, one_file, words
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from zoo_hf import families
 from zoo_hf.family import NORM
@@ -40,6 +40,8 @@ def made(kind: str, path: Path, auto: Any = AutoModel, **changes: Any) -> Path:
     torch.manual_seed(0)
     auto.from_config(AutoConfig.for_model(kind, **{**SMALL.get(kind, {} if changes else BERT), **changes})).save_pretrained(folder)
     words(folder)
+    if kind in ONE_FILE:
+        one_file(folder)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     return folder
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import BertTokenizerFast
 
 BERT: dict[str, Any] = {
     "vocab_size": 60,
@@ -131,6 +133,17 @@ def words(path: Path) -> None:
     """Write the files of a tokenizer of a few words."""
     (path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
     (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}))
+
+
+# Families whose tokenizers transformers opens by tokenizer.json only.
+ONE_FILE = {"mistral", "mixtral", "modernbert", "phi3", "umt5", "xlm-roberta-xl"}
+
+
+def one_file(path: Path) -> None:
+    """Write the tokenizer of ``words`` as tokenizer.json, beside its other files."""
+    with tempfile.TemporaryDirectory() as folder:
+        words(Path(folder))
+        BertTokenizerFast.from_pretrained(folder).backend_tokenizer.save(str(path / "tokenizer.json"))
 
 
 def batch(size: int = 2, tokens: int = 12, padding: int = 1) -> dict[str, torch.Tensor]:
