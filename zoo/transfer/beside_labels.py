@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -20,23 +21,34 @@ from zoo.engine.train.supervised import Supervised
 
 
 class BesideLabels(Objective):
-    """The objective of the labels, to whose ``loss`` a subclass adds one; all else is as without it.
+    """The objective of the labels, whose ``loss`` a subclass extends or weights; all else is as without it.
 
     Where a recipe solves the head and trains on, the head starts from the optimum of the labels.
 
     Args:
         base: The objective of the labels.
         sources: The training data by name.
+        valid: The validation data by name; None for those of the labels.
+        monitor: The metric that chooses the epoch; None for that of the labels.
 
     Attributes:
         base: The objective of the labels.
         share: What a sample adds to the divisor of the loss, on average; times a sum over samples it gives their mean in the result.
     """
 
-    def __init__(self, base: Supervised, sources: Mapping[str, Source]) -> None:
-        super().__init__(base.model, sources, base.valid, monitor=base.monitor)
-        self.cache_obstacle = base.cache_obstacle
-        self.base, self.share = base, _mean_weight(base)
+    def __init__(
+        self, base: Supervised, sources: Mapping[str, Source], valid: Mapping[str, Table] | None = None, *, monitor: str | None = None
+    ) -> None:
+        super().__init__(base.model, sources, base.valid if valid is None else valid, monitor=monitor or base.monitor)
+        self.base, self.cache_obstacle = base, base.cache_obstacle
+
+    @cached_property
+    def share(self) -> float:
+        """The mean weight of a training sample in the divisor of the loss."""
+        targets = targets_of(self.base.sources["train"].table)
+        device = next(self.base.model.parameters()).device
+        whole = self.base.weight({"train": Batch(None, targets.to(device), list(range(len(targets))))})
+        return float(whole) / len(targets)
 
     def weight(self, batch: Mapping[str, Batch]) -> Tensor | float:
         """Return the divisor of the labels' loss."""
@@ -77,10 +89,3 @@ class BesideLabels(Objective):
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Take over the thresholds, in place."""
         self.base.load_state_dict(state)
-
-
-def _mean_weight(base: Supervised) -> float:
-    targets = targets_of(base.sources["train"].table)
-    device = next(base.model.parameters()).device
-    whole = base.weight({"train": Batch(None, targets.to(device), list(range(len(targets))))})
-    return float(whole) / len(targets)

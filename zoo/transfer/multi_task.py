@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -12,15 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.dataset import Batch
-from zoo.data.table import Table
 from zoo.engine.cache.forward import Forward
-from zoo.engine.optim.solved_head import SolvedHead
 from zoo.engine.options.config import Config
-from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.train.objective import Infer, Objective
 from zoo.engine.train.supervised import Supervised
 from zoo.errors import OptionError, checked_fields, did_you_mean, fault_list
 from zoo.tasks.several import SeveralTasks
+from zoo.transfer.beside_labels import BesideLabels
 from zoo.transfer.method import Method
 from zoo.transfer.task_gradients import (
     SURGERY,
@@ -100,7 +97,7 @@ def _not_among(name: str, value: Any, known: Sequence[str]) -> list[str]:
     return [] if value in known else [f"{name} is {value!r}{did_you_mean(str(value), known)}; it is one of: {', '.join(known)}"]
 
 
-class Balanced(Objective):
+class Balanced(BesideLabels):
     """The sum of the losses of several tasks, each with a fixed weight.
 
     Args:
@@ -114,9 +111,8 @@ class Balanced(Objective):
         assert isinstance(base.task, SeveralTasks), "there are several tasks"
         temperature = float(method.temperature) if method.sampling == "temperature" else 1.0
         source = replace(base.sources["train"], temperature=temperature, in_turn=method.sampling == "round-robin")
-        super().__init__(base.model, {"train": source}, base.valid, monitor=base.monitor)
-        self.base, self.members = base, base.task.members
-        self.cache_obstacle = base.cache_obstacle
+        super().__init__(base, {"train": source})
+        self.members = base.task.members
         self.factors = [float((method.task_weights or {}).get(member.name, 1.0)) for member in self.members]
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
@@ -127,43 +123,13 @@ class Balanced(Objective):
         """Return the sum of the losses of each task, with its fixed weight."""
         return [factor * loss for factor, loss in zip(self.factors, self.base.task_losses(logits, targets), strict=True)]
 
-    def weight(self, batch: Mapping[str, Batch]) -> Tensor | float:
-        """Return the number of samples."""
-        return self.base.weight(batch)
-
     def can_solve(self, config: Config) -> bool:
         """Return whether the heads can be solved; on fixed features the weights of the tasks change none of them."""
         return self.base.can_solve(config)
 
-    def solve(self, features: Tensor, table: Table, *, device: torch.device, seed: int, poll: Callable[[], None]) -> SolvedHead:
-        """Return the optimum of the heads."""
-        return self.base.solve(features, table, device=device, seed=seed, poll=poll)
-
-    def suits_augmentation(
-        self, features: Tensor, views_of: Callable[[int], Sequence[Tensor]], table: Table, *, context: RunContext
-    ) -> bool:
-        """Return False if augmented views harm the heads on held-out samples."""
-        return self.base.suits_augmentation(features, views_of, table, context=context)
-
-    def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
-        """Return the penalties of the regularisers."""
-        return self.base.penalty(batch)
-
-    def phase(self) -> AbstractContextManager[Any]:
-        """Let the regularisers record forward passes."""
-        return self.base.phase()
-
-    def parts(self) -> dict[str, Any]:
-        """Return the regularisers."""
-        return self.base.parts()
-
     def soften(self, targets: Tensor) -> Tensor:
         """Return targets that mixup can mix."""
         return self.base.soften(targets)
-
-    def validate(self, infer: Infer) -> dict[str, float]:
-        """Return the metrics of the tasks."""
-        return self.base.validate(infer)
 
 
 class Uncertain(Balanced):

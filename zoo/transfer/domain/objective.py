@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,10 +13,12 @@ from zoo.data.dataset import Batch
 from zoo.data.table import Table
 from zoo.engine.cache.forward import Forward
 from zoo.engine.loading.stream import Source
-from zoo.engine.train.objective import Infer, Objective
+from zoo.engine.options.config import Config
+from zoo.engine.train.objective import Infer
 from zoo.engine.train.supervised import Supervised
 from zoo.models.heads import MLPHead
 from zoo.models.task_model import TaskModel
+from zoo.transfer.beside_labels import BesideLabels
 from zoo.transfer.domain.alignments import Alignment, Rows, spectral_penalty
 from zoo.transfer.domain.fitting import has_units
 from zoo.transfer.domain.reversal import grl_coefficient
@@ -26,7 +28,7 @@ from zoo.tuning.statistics import moving_norms
 STEEPNESS = 10.0  # of the warm start over the steps of a run (Ganin et al. 2016)
 
 
-class Adapted(Objective):
+class Adapted(BesideLabels):
     """Labels of the source beside an alignment of both domains, judged on the target without labels.
 
     The aligned features are what the last layer reads: hidden units of an MLP head, else the pooled features of the backbone.
@@ -57,18 +59,14 @@ class Adapted(Objective):
         monitor: str | None = None,
     ) -> None:
         sources = base.sources | ({} if alignment is None and not statistics else {"target": Source(target)})
-        super().__init__(base.model, sources, base.valid | {"target": target}, monitor=monitor or base.monitor)
+        super().__init__(base, sources, base.valid | {"target": target}, monitor=monitor)
         if monitor is not None:
             self.lower = monitor == "target_entropy"
-        self.base, self.alignment, self.cache_obstacle = base, alignment, base.cache_obstacle
+        self.alignment = alignment
         self._weight, self._spectral, self._slow, self._statistics = weight, spectral, starts_slowly, statistics
         self._steps = 0
         if alignment is not None:
             self.module = nn.ModuleDict({"model": base.model, "alignment": alignment})
-
-    def weight(self, batch: Mapping[str, Batch]) -> Tensor | float:
-        """Return the sum of the weights of the labels."""
-        return self.base.weight(batch)
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the loss of the labels, plus the alignment as a mean over them."""
@@ -91,17 +89,9 @@ class Adapted(Objective):
                 loss = loss + self._spectral * spectral_penalty(source, target)
         return labelled + loss * self.base.weight({"train": batch["train"]._replace(y=y, indices=[*range(len(y))])})
 
-    def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
-        """Return the penalties of the regularisers."""
-        return self.base.penalty(batch)
-
-    def phase(self) -> AbstractContextManager[Any]:
-        """Let the regularisers record forward passes."""
-        return self.base.phase()
-
-    def parts(self) -> dict[str, Any]:
-        """Return the regularisers."""
-        return self.base.parts()
+    def can_solve(self, config: Config) -> bool:
+        """Return False: the head is trained beside the alignment from the first phase on."""
+        return False
 
     def validate(self, infer: Infer) -> dict[str, float]:
         """Return the metrics of the source, and those of the target that need no labels."""
