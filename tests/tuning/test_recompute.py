@@ -19,7 +19,7 @@ def nets() -> tuple[ToyNet, ToyNet, zoo.LayerGroups]:
     return plain, twice, zoo.bind(twice, TOY_LAYERS)
 
 
-def step(net: ToyNet) -> list[torch.Tensor]:
+def step(net: torch.nn.Module) -> list[torch.Tensor]:
     torch.manual_seed(1)
     net.train()(torch.randn(4, 3, 8, 8)).square().mean().backward()
     return [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
@@ -53,6 +53,37 @@ def test_a_copy_of_a_recomputed_network_runs_its_own_blocks() -> None:
     torch.nn.init.zeros_(twice.conv1.weight)
     assert len(step(twin)) == len(list(twin.parameters()))
     assert all(parameter.grad is None for parameter in twice.parameters())
+
+
+class DenseNet(torch.nn.Module):
+    """Layers that read all maps before them from one list, which grows while they run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(DenseLayer(width) for width in (3, 4, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = [x]
+        for layer in self.layers:
+            maps.append(layer(maps))
+        return torch.cat(maps, 1)
+
+
+class DenseLayer(torch.nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(width, 1, 3, padding=1)
+
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        return torch.relu(self.conv(torch.cat(maps, 1)))
+
+
+def test_a_list_that_grows_after_a_block_has_read_it_is_recomputed_as_it_was() -> None:
+    torch.manual_seed(0)
+    plain = DenseNet()
+    twice = copy.deepcopy(plain)
+    assert recompute(zoo.bind(twice, {"layer": "layers.*"})) == ["layers.0", "layers.1", "layers.2"]
+    assert all(map(torch.equal, step(plain), step(twice)))
 
 
 def test_a_slice_without_blocks_is_an_error() -> None:

@@ -57,10 +57,18 @@ class _Recomputed(nn.Module):
         plain = super().forward
         if not torch.is_grad_enabled() or not self.training:
             return plain(*args, **kwargs)
-        return checkpoint(plain, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
+        given, named = _apart(args), _apart(kwargs)  # the second computation must see them as they are now
+        return checkpoint(plain, *given, use_reentrant=False, context_fn=self._contexts, **named)
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _statistics_stand_still(self)
+
+
+def _apart(value: Any) -> Any:
+    """Return the same tensors in lists and mappings of their own; DenseNet appends to the list that its layers read."""
+    if type(value) in (list, tuple):
+        return type(value)(map(_apart, value))
+    return {key: _apart(one) for key, one in value.items()} if type(value) is dict else value
 
 
 @contextmanager
