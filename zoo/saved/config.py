@@ -70,6 +70,7 @@ class ZooConfig(pydantic.BaseModel):
         keys: Prefixes of tensor names in the model -> those in the file.
         sha256: Digest of model.safetensors.
         fields_sha256: Digest of the fields of config.json that the values depend on; empty in models of earlier versions.
+        reference_outputs: First outputs for a fixed input, see ``zoo.saved.reference_outputs``; empty in models of earlier versions.
         versions: Versions of Python and of important packages.
     """
 
@@ -95,6 +96,7 @@ class ZooConfig(pydantic.BaseModel):
     keys: dict[str, str]
     sha256: str
     fields_sha256: str = ""
+    reference_outputs: list[float] = []
     versions: dict[str, str] = {}
 
 

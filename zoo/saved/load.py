@@ -24,6 +24,7 @@ from zoo.saved.calibration import read_calibration
 from zoo.saved.config import Config, check_fields, read_config, read_members
 from zoo.saved.declaration import inputs_of, spec_of
 from zoo.saved.metadata import check_preprocessor
+from zoo.saved.reference_outputs import warn_of_changes
 from zoo.saved.tensors import backbone_state, part_of, tensors_of
 
 
@@ -75,6 +76,7 @@ def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, 
     if config.zoo.fields_sha256:  # without it a change is meant
         check_preprocessor(path, model.inputs)
     model.calibration = read_calibration(path, config)
+    warn_of_changes(model, config, path)
     return model
 
 

@@ -20,6 +20,7 @@ from zoo.plugins.loader import load_function
 from zoo.saved.calibration import write_calibration
 from zoo.saved.declaration import root_of
 from zoo.saved.metadata import describe, model_card, preprocessor
+from zoo.saved.reference_outputs import reference_outputs
 from zoo.saved.tensors import file_name
 from zoo.tasks.find import find_task
 from zoo.tasks.several import SeveralTasks
@@ -52,6 +53,7 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
         write({file_name(name, keys): tensor for name, tensor in model.state_dict().items()}, staged)
         config = describe(model, keys=keys, root=root_of(model.spec), sha256=file_digest(staged))
         (folder / "config.json").unlink(missing_ok=True)
+        config.zoo.reference_outputs = reference_outputs(model)
         config.zoo.calibration = write_calibration(current_calibration(model.calibration, model.head), folder)
         write_text(folder / "preprocessor_config.json", preprocessor(model.inputs) + "\n")
         if isinstance(model.inputs, Text) and model.inputs.files:

@@ -1,4 +1,4 @@
-"""The command ``doctor``: a report on installed plugins and packages, torch, caches and disk space."""
+"""The command ``doctor``: a report on installed plugins and packages, torch, caches, disk space and saved models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ pathlib.Path(sys.argv[1]).write_text(json.dumps(report))
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    command = commands.add_parser("doctor", help="check plugins, torch, caches and disk; imports no plugin into its own process")
+    command = commands.add_parser(
+        "doctor", help="check plugins, torch, caches and disk, and saved models that are named; without these it imports no plugin itself"
+    )
+    command.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="saved models that must predict as when they were saved")
     text = f"seconds after which a plugin's process is killed: {TIMEOUT:g} by default, {BUILD_TIMEOUT:g} with --build"
     command.add_argument("--timeout", type=float, metavar="S", help=text)
     command.add_argument("--build", action="store_true", help="also build the first backbone of each plugin, without its weights")
@@ -45,7 +49,9 @@ def doctor(options: argparse.Namespace, out: Output) -> None:
         PluginError: If there are faults.
     """
     given = options.timeout
-    report = examine(given if given is not None else BUILD_TIMEOUT if options.build else TIMEOUT, build=options.build)
+    report = examine(
+        given if given is not None else BUILD_TIMEOUT if options.build else TIMEOUT, build=options.build, models=options.models
+    )
     if options.json:
         out.json(report)
     else:
@@ -54,7 +60,7 @@ def doctor(options: argparse.Namespace, out: Output) -> None:
         raise PluginError(fault_list(f"the doctor found {count(len(report['faults']), 'fault')}", report["faults"]))
 
 
-def examine(timeout: float, *, build: bool) -> dict[str, Any]:
+def examine(timeout: float, *, build: bool, models: Sequence[Path] = ()) -> dict[str, Any]:
     """Return the report as plain data, with one line per fault."""
     from zoo.cli.probe import probe_all, run_child
 
@@ -66,6 +72,8 @@ def examine(timeout: float, *, build: bool) -> dict[str, Any]:
     faults += [f"torch {torch['status']}: {torch['cause']}"] if "status" in torch else []
     faults += [f"{row['what']} {row['path']}: {row['fault']}" for row in folders if row["fault"]]
     faults += _clashes(probes) + _registry_files()
+    saved = [row for path in models for row in _saved_model(path)]
+    faults += [f"{row['path']}: {row['fault']}" for row in saved if row["fault"]]
     return {
         "zoo": _zoo_version(),
         "python": platform.python_version(),
@@ -74,6 +82,7 @@ def examine(timeout: float, *, build: bool) -> dict[str, Any]:
         "torch": torch,
         "plugins": [vars(probe) for probe in probes],
         "folders": folders,
+        "models": saved,
         "faults": faults,
     }
 
@@ -89,6 +98,7 @@ def describe(report: dict[str, Any]) -> str:
         lines.append(f"devices: {', '.join(torch['devices']) or 'cpu only'}; torch uses {count(torch['threads'], 'thread')}")
     lines += ["", _table([row | {"backbones": len(row["backbones"]), "heads": len(row["heads"])} for row in rows]), ""]
     lines += [f"{row['what']}: {row['path']}, {row['free'] / 1e9:.0f} GB free" for row in report["folders"]]
+    lines += [f"{row['path']}: {row['state']}" for row in report["models"] if not row["fault"]]
     return "\n".join(lines if report["faults"] else [*lines, "", "nothing is wrong"])
 
 
@@ -147,6 +157,27 @@ def _folder(what: str, path: Path) -> dict[str, Any]:
     if not fault and free < LEAST_SPACE and what != "settings":
         fault = f"only {free / 1e6:.0f} MB are free"
     return {"what": what, "path": str(path), "free": free, "fault": fault}
+
+
+def _saved_model(path: Path) -> list[dict[str, Any]]:
+    """Return whether a saved model, or each member of an ensemble, predicts as when it was saved, else a fault."""
+    from zoo.saved.config import read_config, read_members
+    from zoo.saved.load import load
+    from zoo.saved.reference_outputs import TOLERANCE, difference
+
+    row: dict[str, Any] = {"path": str(path), "difference": None, "state": "", "fault": ""}
+    try:
+        if members := read_members(path):
+            return [found for member in members for found in _saved_model(member)]
+        model = load(path)
+        row["difference"] = apart = difference(model, read_config(path).zoo.reference_outputs)
+    except ZooError as error:
+        return [row | {"fault": str(error)}]
+    if apart is None:
+        return [row | {"state": "it opens; it was saved without outputs to compare with"}]
+    if apart > TOLERANCE:
+        return [row | {"fault": f"its outputs for a fixed input differ by {apart:.2g} from those when it was saved"}]
+    return [row | {"state": f"predicts as when it was saved (largest difference of an output {apart:.1g})"}]
 
 
 def _versions() -> dict[str, str]:
