@@ -77,10 +77,12 @@ def test_texts_that_differ_by_a_word_or_by_punctuation_are_near_duplicates() -> 
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 9))) for _ in range(200)]
     texts = [" ".join(rng.sample(words, 12)) for _ in range(40)]
     frame = pd.DataFrame({"text": texts, "label": ["a", "b"] * 20, "split": ["train"] * 30 + ["test"] * 10})
-    frame.loc[35, "text"] = texts[3].upper() + "!"
+    frame.loc[35, "text"] = texts[3].upper().replace(" ", "-") + "!"
+    frame.loc[36, "text"] = " ".join([*texts[4].split()[:5], "otherwise", *texts[4].split()[6:]])
     audit = check_data(frame, quiet=True)
     assert audit.reads == "text"
     assert [finding.rows for finding in of(audit, "near-duplicates", "leak")] == [((3, 35),)]
+    assert [finding.rows for finding in of(audit, "near-duplicates", "warning")] == [((4, 36),)]
     assert set(audit.left_out) == {"labels", "drift"}
 
 

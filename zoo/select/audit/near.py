@@ -3,7 +3,8 @@
 Images are compared in two stages. Grey thumbnails of 8 x 8 pixels, also mirrored, give the nearest few of each image in each split, in
 blocks, so that no matrix of all pairs is built; without regard to splits the frames of a video would hide those of the other split. Each
 such pair is then aligned: windows of either thumbnail are laid over the other, at 16 x 16, and the highest correlation counts. It does not
-change with brightness and contrast. Texts are compared by the tf-idf of their character n-grams.
+change with brightness and contrast. Texts are compared by the tf-idf of four letters or digits in a row, whatever their case and whatever
+blanks and punctuation lie between them.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ ALIKE = 0.97  # correlation of an aligned pair, above which it may be a near dup
 CERTAIN = 0.99  # above which it hardly can be anything else
 ALIKE_VOLUMES, CERTAIN_VOLUMES = 0.99, 0.999  # the same of volumes, as one organ is much like another, and nothing is aligned
 COARSE = 0.85  # of the 8 x 8 thumbnails of a pair that is aligned
-ALIKE_TEXTS = 0.9  # cosine of the n-grams of two texts
+ALIKE_TEXTS, CERTAIN_TEXTS = 0.8, 0.9  # the same for the cosine of the n-grams of two texts
 NEAREST = 3  # neighbours of an image in each split that are aligned
-FEWEST = 20  # characters of a text that is compared
+FEWEST = 12  # letters and digits of a text that is compared
 BLOCK = 2048  # rows of a block
 FLAT = 4.0  # standard deviation, of 255, under which a thumbnail has nothing to compare
 _WINDOWS, _OFFSETS = (0.975, 0.95), 5  # sides of the windows, and their places along each axis
@@ -49,26 +50,30 @@ def near_pairs(table: Table, rows: Array, thumbs: Array | None, splits: Array, *
         assert thumbs is not None, "images have thumbnails"
         pairs = _near_images(thumbs[rows].astype(np.float32), splits[rows], volumes=table.reads == "volume", poll=poll)
     else:
-        pairs = _near_texts([_plain(table.inputs[row]) for row in rows], poll=poll)
+        pairs = _near_texts([_letters(table.inputs[row]) for row in rows], poll=poll)
     return sorted(((int(rows[one]), int(rows[other]), score) for one, other, score in pairs), key=lambda pair: -pair[2])
 
 
 def near_duplicates(data: Opened, pairs: Pairs) -> Iterator[Finding]:
     """Yield the near duplicates of different splits, and of one."""
     splits, table = data.splits, data.table
-    certain = {"image": CERTAIN, "volume": CERTAIN_VOLUMES}.get(table.reads, ALIKE_TEXTS)
+    certain = {"image": CERTAIN, "volume": CERTAIN_VOLUMES}.get(table.reads, CERTAIN_TEXTS)
     across = [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]]
     within = [pair for pair in pairs if splits[pair[0]] == splits[pair[1]]]
     for level, some in (("leak", [one for one in across if one[2] >= certain]), ("warning", [one for one in across if one[2] < certain])):
         if not some:
             continue
         where = examples([f"{table.name_of(one)} ({splits[one]}) and {table.name_of(other)} ({splits[other]})" for one, other, _ in some])
-        what, remedy = ("near duplicates", "keep one of each") if level == "leak" else ("samples that may be cuts of one", "look at them")
+        what, remedy = ("near duplicates", "keep one of each") if level == "leak" else (_doubtful(table), "look at them")
         message = f"{count(len(some), 'pair')} of {what} in different splits: {where}; {remedy}"
         yield found("near-duplicates", level, message, [pair[:2] for pair in some], [f"{score:.3f}" for *_, score in some])  # type: ignore[arg-type]  # one of two literals
     if within:
         message = f"{count(len(within), 'pair')} of near duplicates in one split; zoo does not keep them together when it holds samples out"
         yield found("near-duplicates", "note", message, [pair[:2] for pair in within], [f"{score:.3f}" for *_, score in within])
+
+
+def _doubtful(table: Table) -> str:
+    return "samples that may be cuts of one" if table.reads in PIXELS else "texts that are much alike"
 
 
 def _near_images(thumbs: Array, splits: Array, *, volumes: bool, poll: Poll) -> Pairs:
@@ -152,11 +157,10 @@ def unit_rows(values: Array) -> Array:
     return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6))
 
 
-def _plain(text: object) -> str:
-    """Return a text in lower case, without punctuation, and with single blanks."""
-    whole = " ".join(map(str, text)) if isinstance(text, tuple | list) else str(text)
-    letters = (letter if letter.isalnum() else " " for letter in unicodedata.normalize("NFKC", whole).casefold())
-    return " ".join("".join(letters).split())
+def _letters(text: object) -> str:
+    """Return the letters and digits of a text, in lower case and without blanks."""
+    whole = "".join(map(str, text)) if isinstance(text, tuple | list) else str(text)
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", whole).casefold()))
 
 
 def _near_texts(texts: Sequence[str], *, poll: Poll) -> Pairs:
@@ -165,7 +169,7 @@ def _near_texts(texts: Sequence[str], *, poll: Poll) -> Pairs:
     some = [row for row, text in enumerate(texts) if len(text) >= FEWEST]
     if len(some) < 2:
         return []
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(4, 4), sublinear_tf=True, dtype=np.float32).fit_transform(
+    vectors = TfidfVectorizer(analyzer="char", ngram_range=(4, 4), sublinear_tf=True, dtype=np.float32).fit_transform(
         [texts[row] for row in some]
     )
     pairs: Pairs = []
