@@ -1,9 +1,9 @@
 """Accuracy on a target domain without its labels: source only, each method, the automatic choice and the best method by hindsight.
 
 Office-Caltech: MobileNetV2 at width 0.35 with real ImageNet weights, at 128 pixels. Digits: scikit-learn's 1,797 digits to the first
-2,000 of MNIST, with the built-in glyphnet. Texts: news of AG News by one agency to those by another, whose names are left out, with
-all-MiniLM-L6-v2; their classes are not equally frequent. The backbone is frozen, so its features are computed once for source and target, and a
-hidden layer of 128 units is adapted. A fifth of the source is held out. Accuracy is that on all samples of the target, which are also
+2,000 of MNIST, with the built-in glyphnet. Texts: news of AG News by one agency to those by another, whose names are left out, with all-
+MiniLM-L6-v2; their classes are not equally frequent. The backbone is frozen, so its features are computed once for source and target, and
+a hidden layer of 128 units is adapted. A fifth of the source is held out. Accuracy is that on all samples of the target, which are also
 what is adapted to. Prints Markdown tables, mean and standard deviation over seeds.
 
 Run: python benchmarks/domain_adaptation.py --data ../shared/data
