@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import zoo
-from tests.engine.tiny import count_samples, difference, values
+from tests.engine.tiny import SAVED, count_samples, difference, values
 from tests.toy_text import ToyTextPlugin
 from zoo.data.folds import folds_of
 from zoo.data.open import open_data
@@ -86,7 +86,7 @@ def test_the_backbone_runs_once_over_each_sentence(tmp_path: Path) -> None:
     net = model()
     seen = count_samples(net.backbone.get_submodule("embeddings"))
     run = fit(net, tmp_path / "run", valid=tagged(12, seed=1))
-    assert seen[0] == 40 + 12
+    assert seen[0] == 40 + 12 + SAVED
     assert len(run.history) == 1
     assert run.metrics["loss"] < np.log(3)
 

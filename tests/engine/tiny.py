@@ -12,6 +12,7 @@ from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 
 NAMES = ("blue", "green", "red")
+SAVED = 1  # the fixed input that runs when a model is saved, see zoo.saved.reference_outputs
 
 
 def images(count: int = 24, seed: int = 0, classes: int = 3) -> tuple[Any, Any]:
