@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, printable
 
 if TYPE_CHECKING:
-    from zoo.declare import Weights
+    pass
 
 
 class Output(NamedTuple):
@@ -54,13 +54,6 @@ def cell_text(value: object) -> str:
 def format_parameters(number: float) -> str:
     """Return a number of parameters as ``25.6M`` or ``12.3k``; empty if it is unknown."""
     return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number / 1e3:.1f}k" if number else ""
-
-
-def place(weights: Weights) -> str:
-    """Return where weights are published, for people."""
-    if weights.repo:
-        return f"{weights.repo}{'@' + weights.revision[:12] if weights.revision else ''} on the Hub, {weights.file}"
-    return weights.url or f"{weights.file}{' of the package ' + weights.package if weights.package else ''}"
 
 
 def format_metrics(metrics: Mapping[str, float]) -> dict[str, str]:

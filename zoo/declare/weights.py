@@ -70,6 +70,13 @@ class Weights:
         ]
         check("Weights", faults)
 
+    @property
+    def place(self) -> str:
+        """Where they are published, for people."""
+        if self.repo:
+            return f"{self.repo}{'@' + self.revision[:12] if self.revision else ''} on the Hub, {self.file}"
+        return self.url or f"{self.file}{' of the package ' + self.package if self.package else ''}"
+
 
 def _url_fault(url: str) -> str:
     """Return why a URL cannot be fetched, or an empty string."""

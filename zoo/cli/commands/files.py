@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.cli.output import Output, claim_file, place, table
+from zoo.cli.output import Output, claim_file, table
 from zoo.cli.parser import Commands
 from zoo.errors import OptionError, WeightsNotFoundError, count, examples
 from zoo.util.atomic_write import cache_folder, in_units
@@ -103,7 +103,7 @@ def download(options: argparse.Namespace, out: Output) -> None:
         spec = default_registry().resolve(name).spec
         assert spec.weights is not None, "checked above"
         if not options.json:  # before gigabytes are fetched
-            print(f"{spec.name}: licence {spec.weights.license}, from {place(spec.weights)}", flush=True)
+            print(f"{spec.name}: licence {spec.weights.license}, from {spec.weights.place}", flush=True)
         found[spec.name] = locate(spec.weights, spec.name)
         if not options.json:
             print(f"  {found[spec.name]}")

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.output import Output, format_parameters, place, table
+from zoo.cli.output import Output, format_parameters, table
 from zoo.cli.parser import Commands
 from zoo.cli.terminal import fitted_table, page, terminal_width
 from zoo.declare import Image, Text
@@ -140,7 +140,7 @@ def _page(backbone: Backbone) -> str:
         "parameters": format_parameters(spec.parameters),
         "GMACs": f"{spec.macs:.2f}" if spec.macs else "",
         "measured": "" if backbone.is_saved else ", ".join(f"{name} {value:g} %" for name, value in spec.metrics.items()),
-        "weights": place(weights) if weights else "none: it starts from random values",
+        "weights": weights.place if weights else "none: it starts from random values",
         "licence": weights.license if weights else "",
         "layer groups": f"{groups}; in full: zoo layers NAME",
         "built by": " ".join([spec.build, "with", ", ".join(map(_option, spec.options.items()))] if spec.options else [spec.build]),
