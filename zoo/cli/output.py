@@ -8,12 +8,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, printable
-
-if TYPE_CHECKING:
-    pass
 
 
 class Output(NamedTuple):

@@ -20,6 +20,7 @@ from zoo.declare.inputs import Image as Image
 from zoo.declare.inputs import Inputs as Inputs
 from zoo.declare.inputs import Text as Text
 from zoo.declare.inputs import Volume as Volume
+from zoo.declare.origin import Origin as Origin
 from zoo.declare.weights import PERMISSIVE as PERMISSIVE
 from zoo.declare.weights import WEIGHT_FILES as WEIGHT_FILES
 from zoo.declare.weights import Weights as Weights

@@ -61,6 +61,7 @@ def adapt(
         plugin=backbone.plugin,
         pretrained=backbone.pretrained,
     )
+    model.origins = backbone.origins
     if head_name != OWN_HEAD:
         model.note_random_head()
     return model

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from zoo.declare import MAX_CHANNELS, BackboneSpec, Features, Image, Text, Volume
+from zoo.declare import MAX_CHANNELS, BackboneSpec, Features, Image, Origin, Text, Volume
 from zoo.errors import OptionError, check_options, did_you_mean
 from zoo.models.misplaced import remedies
 from zoo.plugins.loader import load_function
@@ -75,6 +75,7 @@ def configured(
         allow_partial=allow_partial,
         options=options,
         state=declared._state,
+        origins=declared._origins,
         folder=declared.folder,
     )
 
@@ -99,6 +100,7 @@ class Backbone:
         options: Mapping[str, Any] | None = None,
         state: Callable[[], dict[str, Tensor]] | None = None,
         folder: Path | None = None,
+        origins: Sequence[Origin] = (),
     ) -> None:
         if weights is not None and not isinstance(weights, bool):
             from zoo.weights.given import checked_kind, given_weights
@@ -115,6 +117,7 @@ class Backbone:
         self.pretrained = weights is not False and (spec.weights is not None or state is not None)
         self._allow_partial = allow_partial
         self._state = state
+        self._origins = tuple(origins) if state is not None and weights is not False else ()
         if weights is True and not self.pretrained:
             raise OptionError(f"{spec.name} declares no pretrained weights; pass weights='FILE', or weights=False for random values")
 
@@ -122,6 +125,15 @@ class Backbone:
     def is_saved(self) -> bool:
         """Whether its values are those of a folder, such as a saved model, and not the published ones."""
         return self._state is not None
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """The steps in which its values came about."""
+        weights = self.spec.weights
+        if self._origins or not self.pretrained or weights is None:
+            return self._origins or (Origin(step="random", name=self.spec.name),)
+        source = weights.place if weights.repo or weights.url or weights.package else PurePath(weights.file).name
+        return (Origin(step="weights", name=self.spec.name, source=source, license=weights.license, sha256=weights.sha256),)
 
     def __repr__(self) -> str:
         return f"Backbone({self.spec.name!r}, {'pretrained' if self.pretrained else 'random'})"

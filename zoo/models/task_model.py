@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.dataset import ModelInputs
-from zoo.declare import BackboneSpec, Inputs
+from zoo.declare import BackboneSpec, Inputs, Origin
 from zoo.models.adapt_checks import check_width
 from zoo.models.heads import Pool
 from zoo.models.layers import LayerGroups
@@ -48,6 +48,7 @@ class TaskModel(nn.Module):
             None for one half.
         calibration: What ``calibrate`` measured on held-out data, or None.
         trained_on: Digests of the training data of ``fit``.
+        origins: Steps in which its values came about, from published weights to the last run.
         frozen: Length of the frozen prefix, in groups.
         trains: Trainable parameters of the groups that are not frozen: ``all``, the ``bias`` vectors, or those of ``lora`` or its kin.
         lora: The attached LoRA or update of a related kind, or None.
@@ -84,6 +85,7 @@ class TaskModel(nn.Module):
         self.thresholds: tuple[float, ...] | None = None
         self.calibration: Calibration | None = None
         self.trained_on: tuple[str, ...] = ()
+        self.origins: tuple[Origin, ...] = ()
         self.frozen = 0
         self.trains = "all"
         self.lora: Lora | None = None

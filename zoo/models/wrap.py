@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.declare import BackboneSpec, Features, Image, Inputs, Text
+from zoo.declare import BackboneSpec, Features, Image, Inputs, Origin, Text
 from zoo.errors import DeclarationError, OptionError
 from zoo.models.backbone import Backbone
 from zoo.models.layers import LayerGroups, bind
@@ -92,8 +92,9 @@ def _warn_of_classifier(module: nn.Module, features: Features, name: str) -> Non
 class WrappedBackbone(Backbone):
     """A backbone of the user's own network."""
 
-    def __init__(self, spec: BackboneSpec, module: nn.Module, *, pretrained: bool) -> None:
+    def __init__(self, spec: BackboneSpec, module: nn.Module, *, pretrained: bool, origins: Sequence[Origin] = ()) -> None:
         super().__init__(spec, weights=False)
+        self._origins = tuple(origins) or (Origin(step="own", name=spec.name),)
         self.pretrained = pretrained
         self._module = module
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 
+from zoo.declare import Origin
 from zoo.errors import SavedModelError, did_you_mean, fault_list
 from zoo.tasks.find import is_task, task_names
 from zoo.util.near_paths import did_you_mean_path
@@ -67,6 +68,7 @@ class ZooConfig(pydantic.BaseModel):
         thresholds: Probability above which each label is predicted; empty for one half, and for tasks without thresholds.
         calibration: What was measured on held-out data; None if nothing was, and in models of earlier versions.
         trained_on: Digests of the training data.
+        origins: Steps in which the values came about; empty in models of earlier versions.
         keys: Prefixes of tensor names in the model -> those in the file.
         sha256: Digest of model.safetensors.
         fields_sha256: Digest of the fields of config.json that the values depend on; empty in models of earlier versions.
@@ -93,6 +95,7 @@ class ZooConfig(pydantic.BaseModel):
     thresholds: list[Annotated[float, pydantic.Field(gt=0, lt=1)]] = []
     calibration: SavedCalibration | None = None
     trained_on: list[str] = []
+    origins: list[Origin] = []
     keys: dict[str, str]
     sha256: str
     fields_sha256: str = ""

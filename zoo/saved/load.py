@@ -148,6 +148,7 @@ def _assembled(
         model.inputs = replace(model.inputs.with_length(length), overflow=config.zoo.overflow)
     model.thresholds = tuple(config.zoo.thresholds) or None
     model.trained_on = tuple(config.zoo.trained_on)
+    model.origins = tuple(config.zoo.origins)
     check_fields(config, folder)
     return model.eval()
 
@@ -182,6 +183,7 @@ def open_backbone(folder: Path) -> Backbone:
         plugin=config.zoo.plugin,
         state=lambda: backbone_state(folder, config),
         folder=folder,
+        origins=config.zoo.origins,
     )
 
 

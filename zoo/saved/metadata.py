@@ -49,6 +49,7 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             head_options=model.head_options,
             thresholds=list(model.thresholds or ()),
             trained_on=list(model.trained_on),
+            origins=list(model.origins),
             keys=dict(keys),
             sha256=sha256,
             versions=versions([model.plugin.partition(" ")[0]]),
@@ -121,10 +122,16 @@ def model_card(model: TaskModel) -> str:
 # {spec.name}, {model.task}
 
 Outputs: {outputs}. Head: {model.head_name}. Layer groups: {", ".join(model.groups.names)}.
-
+{_steps(model)}
 ```python
 import zoo
 
 model = zoo.load("PATH/TO/THIS/FOLDER")
 model.predict(["PATH/TO/AN/INPUT"])
 ```"""
+
+
+def _steps(model: TaskModel) -> str:
+    """Return the steps in which the values came about, as a numbered list with a line above and below."""
+    lines = [f"{number}. {origin}" for number, origin in enumerate(model.origins, 1)]
+    return "\n".join(["", "How its values came about:", "", *lines, ""]) if lines else ""

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from zoo.data.table import Table
+from zoo.declare import Origin
 from zoo.engine.distributed.rank_consistency import check_same_checkpoint, check_same_modules, check_same_setup
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
@@ -231,8 +233,17 @@ def _train(
                 log.info("labels are predicted above 0.5: no validation data or solved head could choose thresholds")
         learned = not kept_before_tuning(training.state.history, training.best)
         switch_off(model, config, folder if ranks.main else None, learned=learned)
+        model.origins = (*model.origins, _step(training, tables[0]))
         model.trained_on = tuple(dict.fromkeys((*model.trained_on, *filter(None, [table_digest(tables[0])]))))
     return _finish(model, training, folder, record)
+
+
+def _step(training: Training, table: Table) -> Origin:
+    """Return the run as a step in which the values of its model came about."""
+    recipe, objective = training.context.config.recipe.name, training.objective.name
+    name = recipe if objective in ("supervised", recipe) else f"{recipe} with the objective {objective}"
+    source = table.source.strip("'").rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+    return Origin(step="fit", name=name, source=source, samples=len(table), sha256=table_digest(table))
 
 
 def _finish(model: TaskModel, training: Training, folder: Path, described: dict[str, Any]) -> Run:

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.errors import OptionError
+from zoo.declare import Origin
+from zoo.errors import OptionError, count
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
 from zoo.saved.save import check_free
@@ -67,6 +68,7 @@ def soup(runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric: str
             kept.append(str(one.folder))
     model.load_state_dict(values)
     model.trained_on = tuple(dict.fromkeys(digest for name in kept for digest in trained_on[name]))
+    model.origins = (*model.origins, Origin(step="mean", name=count(len(kept) - 1, "further run")))
     folder = model.eval().save(out)
     merged = Merged(model, kept, metric, score, scores, steps, folder)
     write_json(folder / RECORD, merged.record("soup"))

@@ -187,8 +187,10 @@ def _run(
 def _with_values(backbone: Backbone, model: TaskModel) -> Backbone:
     """Return a backbone with the values of a model."""
     if isinstance(backbone, WrappedBackbone):
-        return WrappedBackbone(backbone.spec, model.backbone, pretrained=True)
-    return Backbone(model.spec.replace(home=backbone.spec.home), plugin=backbone.plugin, state=model.backbone.state_dict)
+        return WrappedBackbone(backbone.spec, model.backbone, pretrained=True, origins=model.origins)
+    return Backbone(
+        model.spec.replace(home=backbone.spec.home), plugin=backbone.plugin, state=model.backbone.state_dict, origins=model.origins
+    )
 
 
 def _verdict(run: Run, before: float | None, after: float | None, held: int) -> str:
