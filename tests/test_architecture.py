@@ -341,9 +341,9 @@ def test_one_technique_never_imports_another() -> None:
     techniques = {module for module in sources() if module.startswith("zoo.tuning.")} - {
         "zoo.tuning.stubs",
         "zoo.tuning.blocks",
-        "zoo.tuning.kinds",
+        "zoo.tuning.efficient.kinds",
         "zoo.tuning.penalties",
-        "zoo.tuning.targets",
+        "zoo.tuning.efficient.targets",
     }  # tools
     wrong = [str(found) for found in all_imports() if found.module in techniques and found.target in techniques]
     assert not wrong, "\n".join(wrong)

@@ -11,8 +11,8 @@ from zoo.engine.options.recipe import RANKED, TRAINS, UPDATES, Phase, Recipe, ba
 from zoo.engine.options.recipes import RECIPES, default_recipe, resolve_recipe
 from zoo.engine.options.resolve import resolve
 from zoo.errors import OptionError
+from zoo.tuning.efficient.kinds import KINDS
 from zoo.tuning.freeze import SELECTIONS
-from zoo.tuning.kinds import KINDS
 
 
 def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:

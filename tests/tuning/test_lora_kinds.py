@@ -15,7 +15,7 @@ from zoo.errors import LayerGroupError, OptionError
 from zoo.registry.registry import use_registry
 from zoo.saved.lora_files import save_lora
 from zoo.tuning import attach_lora, detach_lora, lora_targets, merge_lora, param_groups, untrained
-from zoo.tuning.kinds import KINDS, is_update
+from zoo.tuning.efficient.kinds import KINDS, is_update
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.usefixtures("toys")

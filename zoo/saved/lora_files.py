@@ -27,8 +27,8 @@ from zoo.saved.metadata import describe, model_card
 from zoo.saved.save import check_free, save_tokenizer, writing
 from zoo.saved.tensors import backbone_state, read_verified
 from zoo.tuning import Lora
-from zoo.tuning.kinds import KINDS, is_update
-from zoo.tuning.lora import attach_to, fold_lora, lora_config
+from zoo.tuning.efficient.kinds import KINDS, is_update
+from zoo.tuning.efficient.lora import attach_to, fold_lora, lora_config
 from zoo.tuning.statistics import keeps_statistics
 from zoo.util.atomic_write import write_json, write_text
 from zoo.util.file_digest import file_digest

@@ -8,7 +8,7 @@ from torch import nn
 
 from zoo.errors import LayerGroupError, OptionError, did_you_mean
 from zoo.models.layers import LayerGroups
-from zoo.tuning.kinds import KINDS
+from zoo.tuning.efficient.kinds import KINDS
 
 
 def is_bias(name: str, parameter: nn.Parameter) -> bool:

@@ -9,7 +9,7 @@ from torch import nn
 
 from zoo.errors import OptionError
 from zoo.models.layers import LayerGroups
-from zoo.tuning.kinds import is_scale
+from zoo.tuning.efficient.kinds import is_scale
 
 
 def param_groups(

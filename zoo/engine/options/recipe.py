@@ -15,7 +15,7 @@ RESERVED = ("average", "wise-ft")
 LEAST_BATCH, MOST_BATCH, STEPS_OF_EPOCH = 8, 32, 50  # see docs/defaults.md
 MOST_EPOCHS = 30  # to which ``least_steps`` lengthens a phase
 RANKED = ("lora", "dora", "loha", "lokr")  # kinds of updates that have a rank
-UPDATES = (*RANKED, "ia3")  # kinds that merge into the weights, see ``zoo.tuning.kinds``
+UPDATES = (*RANKED, "ia3")  # kinds that merge into the weights, see ``zoo.tuning.efficient.kinds``
 TRAINS = ("all", "bias", *UPDATES)
 
 

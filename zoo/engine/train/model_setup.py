@@ -21,8 +21,8 @@ from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
 from zoo.saved.lora_files import save_lora
 from zoo.tuning import Regularizers, attach_lora, detach_lora, merge_lora, recomputed, set_dropout, stochastic_depth
-from zoo.tuning.kinds import KINDS
-from zoo.tuning.lora import fold_lora
+from zoo.tuning.efficient.kinds import KINDS
+from zoo.tuning.efficient.lora import fold_lora
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import nn
 
 from zoo.errors import LayerGroupError, examples
 from zoo.models.layers import LayerGroups
-from zoo.tuning.kinds import KINDS, takes_layer
+from zoo.tuning.efficient.kinds import KINDS, takes_layer
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # These read the weights of inner layers without calling them, the second in eval mode only.
@@ -26,7 +26,7 @@ def lora_targets(groups: LayerGroups, kind: str = "lora") -> list[str]:
 
     Args:
         groups: The groups to adapt, such as ``model.groups[4:]``.
-        kind: One of ``zoo.tuning.kinds.KINDS``; layers that it has no form for are left out too.
+        kind: One of ``zoo.tuning.efficient.kinds.KINDS``; layers that it has no form for are left out too.
 
     Raises:
         LayerGroupError: If there is no such layer; excluded ones are named.

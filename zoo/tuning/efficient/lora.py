@@ -13,8 +13,8 @@ from torch import nn
 
 from zoo.errors import LayerGroupError, OptionError, TrainingError, count, did_you_mean, examples, fault_list
 from zoo.models.layers import LayerGroups
-from zoo.tuning.kinds import KINDS, Lora
-from zoo.tuning.targets import lora_targets
+from zoo.tuning.efficient.kinds import KINDS, Lora
+from zoo.tuning.efficient.targets import lora_targets
 from zoo.util.extras import require_extra
 
 log = logging.getLogger("zoo")
