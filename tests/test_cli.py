@@ -94,10 +94,15 @@ def test_a_listing_for_people_is_a_table_with_a_count(run: Callable[..., Done]) 
 
 
 def test_a_filter_that_leaves_nothing_lists_nothing(run: Callable[..., Done]) -> None:
-    assert run("list", "zoo/*", "--max-params", "1k", "--json") == Done(0, "[]\n", "")
+    few = run("list", "zoo/*", "--max-params", "1k", "--json")
+    assert (few.code, few.out) == (0, "[]\n")
+    assert "--max-params 1000 leaves nothing of 1 backbone that matches 'zoo/*'" in few.err
     nothing = run("list", "glyphnett")
     assert (nothing.code, nothing.out) == (0, "0 backbones\n")
     assert "did you mean 'zoo/glyphnet'" in nothing.err
+    assert "description" in run("list", "no-such-thing").err, "it says what was searched"
+    assert run("list", "gly*", "zoo*").code == 2
+    assert run("list", "small", "letters", "--no-plugins").out.endswith("\n1 backbone\n")
 
 
 def test_aliases_are_listed_by_their_own_name_or_their_id(run: Callable[..., Done], tmp_path: Path) -> None:
@@ -106,7 +111,8 @@ def test_aliases_are_listed_by_their_own_name_or_their_id(run: Callable[..., Don
     assert {row["alias"] for row in run("list", "--aliases", "local/*", "--json", *files).json} == {"mine", "other"}
     lines = run("list", "--aliases", "--license", "permissive", "--source", "local", *files).out.splitlines()
     assert [line.split() for line in lines] == [["alias", "name"], ["mine", "local/glyph"], ["other", "local/second"], [], ["2", "aliases"]]
-    assert run("list", "--aliases", "no-such-alias").out == "0 aliases\n"
+    none = run("list", "--aliases", "mien", *files)
+    assert (none.out, "did you mean 'mine'" in none.err) == ("0 aliases\n", True)
 
 
 @pytest.mark.parametrize("place", ["before", "after", "both"])

@@ -101,7 +101,7 @@ ASKED: dict[str, tuple[Callable[[Registry], Any], set[str]]] = {
     "an id with its distribution": (lambda registry: registry.resolve("zoo-many:many/net5"), {"many/net5"}),
     "a backbone of another plugin": (lambda registry: registry.resolve("zoo/glyphnet"), set()),
     "a glob": (lambda registry: registry.search("net299?"), LAST_TEN),
-    "a word with a filter": (lambda registry: registry.search("NET299", pretrained=True), {"many/net299", *LAST_TEN}),
+    "a glob with a filter": (lambda registry: registry.search("NET299*", pretrained=True), {"many/net299", *LAST_TEN}),
     "another source": (lambda registry: registry.search(source="zoo"), set()),
     "names only": (lambda registry: (use_registry(registry), list_backbones("net1*"), registry.names()), set()),
     "counts": (lambda registry: [registry.given_by(plugin) for plugin in registry.plugins], set()),

@@ -271,6 +271,43 @@ def test_a_large_listing_calls_each_hook_once_and_imports_no_torch(number: int, 
     assert json.loads(done.stdout) == [100, 10, number, 1, []]
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("chest", ["a/one", "b/two"]),
+        ("x-ray", ["a/one", "b/two"]),
+        ("XRay", ["a/one", "b/two"]),
+        ("chest nih", ["a/one"]),
+        ("nih one", ["a/one"]),
+        ("resnet-18", ["b/resnet_18"]),
+        ("zoo-b", ["b/four", "b/resnet_18", "b/two"]),
+        ("volume", ["b/four"]),
+        ("imagenet", ["b/resnet_18"]),
+        ("a/b", ["b/resnet_18"]),
+        ("family", ["b/four"]),
+    ],
+)
+def test_words_are_looked_for_in_all_that_a_declaration_says(words: str, found: list[str]) -> None:
+    volume = {"inputs": Volume(), "features": Features(dim=8, layout="BCDHW")}
+    specs = (
+        spec("a/one", description="DenseNet for chest X-rays, trained on NIH ChestX-ray14."),
+        spec("b/two", description="Made for x_ray images of the Chest."),
+        spec("b/resnet_18", options={"width": 2}, metrics={"imagenet-top1": 70.0}, license="mit"),
+        spec("b/four", base="local/family", **volume),
+    )
+
+    class Some:
+        def __init__(self, source: str) -> None:
+            self.source = source
+
+        @zoo.hookimpl
+        def zoo_backbones(self) -> list[BackboneSpec]:
+            return [one for one in specs if one.source == self.source]
+
+    plugins = [Plugin(name=name, distribution=f"zoo-{name}", version="1", object=Some(name)) for name in "ab"]
+    assert names(Registry(plugins=plugins, files=[]), words) == found
+
+
 def test_a_glob_finds_a_repository_by_its_last_part() -> None:
     from zoo.registry.search import name_matcher
 

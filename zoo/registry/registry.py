@@ -19,7 +19,7 @@ from zoo.plugins.spec_list import gc_paused
 from zoo.registry.lookup import Entry as Entry
 from zoo.registry.lookup import Lookup, Miss, origins
 from zoo.registry.registry_files import default_files, read_files
-from zoo.registry.search import FILTERS, check_filters, name_matcher, passes, sort_key
+from zoo.registry.search import FILTERS, SEARCHED, check_filters, is_glob, name_matcher, passes, sort_key, spec_matcher
 from zoo.registry.unknown_name import Known, source_provider, unknown_backbone
 from zoo.tasks.task import Task
 
@@ -102,7 +102,8 @@ class Registry:
         """Return the backbones that match a pattern and pass every filter; imports no model library.
 
         Args:
-            pattern: A glob over the whole id or over the part after the source, or a word that is part of the id; in any case.
+            pattern: A glob over the whole id or over the part after the source; or words that the id, the plugin, the family, the
+                description, the data of pretraining or the modality has, in any case, with or without hyphens.
             modality: ``image``, ``text`` or ``volume``.
             max_params: Most parameters of the backbone without head; specs without this number are left out.
             license: SPDX identifier of the weights, or ``permissive``.
@@ -214,14 +215,25 @@ class Registry:
         found = [derived] if isinstance(derived, Entry) else self._lookup.given(name)
         return found if len(found) == 1 else sorted(found, key=lambda entry: entry.origin)
 
-    def _matching(self, pattern: str, source: str | None) -> Iterator[Entry]:
-        names = self.listed(pattern)
+    def _matching(self, pattern: str, source: str | None) -> list[Entry]:
+        names = self.listed()
+        found = list(self._matched(pattern, [name for name in names if source is None or name.partition("/")[0] == source]))
+        if found or pattern == "*" or (source is not None and any(self._matched(pattern, names))):
+            return found
+        # An alias matches by its own name; open families are asked only for backbones that a file names.
+        entry = self._lookup.find(pattern, ask=pattern in self.pending)
+        if isinstance(entry, Miss):
+            raise unknown_backbone(entry, self._known, "" if is_glob(pattern) else f" in its {SEARCHED}")
+        return [entry]
+
+    def _matched(self, pattern: str, names: Iterable[str]) -> Iterator[Entry]:
+        """Yield the entries of the names that a pattern matches; of plain words also those whose declaration has them."""
+        matches, described = name_matcher(pattern), spec_matcher(pattern)
         for name in names:
-            if source is None or name.partition("/")[0] == source:
+            if pattern == "*" or matches(name):
                 yield from self._entries(name)
-        if not names and pattern != "*":
-            # An alias matches by its own name; open families are asked only for backbones that a file names.
-            yield self._found(self._lookup.find(pattern, ask=pattern in self.pending))
+            elif described:
+                yield from (one for one in self._entries(name) if described(one.spec, one.plugin.distribution if one.plugin else ""))
 
     def _values(self, key: str) -> set[str]:
         """Return the values of a filter that listed backbones have."""
@@ -272,15 +284,15 @@ def current_plugin_policy() -> Policy:
 
 
 def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:
-    """Return the ids that match a glob and pass the filters of ``Registry.search``; imports no model library.
+    """Return the ids that match a pattern and pass the filters of ``Registry.search``; imports no model library.
 
     Raises:
-        UnknownBackboneError: If the glob matches nothing.
+        UnknownBackboneError: If the pattern matches nothing.
         OptionError: If a filter does not exist, or has a value that no backbone has.
     """
     check_options(filters, FILTERS, "list_backbones")
     registry = default_registry()
-    names = [] if filters else registry.listed(pattern)
+    names = registry.listed(pattern) if is_glob(pattern) and not filters else []
     return names or list(dict.fromkeys(entry.spec.name for entry in registry.search(pattern, **filters)))
 
 

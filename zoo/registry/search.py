@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from zoo.declare import PERMISSIVE, BackboneSpec, Image
@@ -13,14 +13,24 @@ from zoo.errors import OptionError, did_you_mean, examples
 FEWEST = 1000  # parameters; a smaller limit means millions
 
 
+SEARCHED = "name, plugin, family, description, pretraining data or modality"
+_SIGNS = str.maketrans("", "", "-_.")  # signs within a word, which people write or leave out: x-ray, resnet_50
+
+
+def is_glob(pattern: str) -> bool:
+    """Return whether a pattern is a glob, not plain words."""
+    return any(sign in pattern for sign in "*?[")
+
+
 def name_matcher(pattern: str) -> Callable[[str], bool]:
     """Return a function from an id to whether a pattern matches it, whatever the case.
 
-    A glob matches the whole id, its part after the source, or its last part; a plain word any part of the id.
+    A glob matches the whole id, its part after the source, or its last part; plain words match if the id has each of them, with or
+    without the signs ``-``, ``_`` and ``.``.
     """
-    if not any(sign in pattern for sign in "*?["):
-        word = pattern.lower()
-        return lambda name: word in name.lower()
+    if not is_glob(pattern):
+        words = _words(pattern)
+        return lambda name: _has(name, words)
     match = re.compile(fnmatch.translate(pattern), re.IGNORECASE).match
 
     def matches(name: str) -> bool:
@@ -28,6 +38,47 @@ def name_matcher(pattern: str) -> Callable[[str], bool]:
         return bool(match(name) or match(rest) or ("/" in rest and match(rest.rpartition("/")[2])))
 
     return matches
+
+
+def spec_matcher(pattern: str) -> Callable[[BackboneSpec, str], bool] | None:
+    """Return a function from a spec and its plugin's distribution to whether both together have each word of a pattern.
+
+    Searched are ``SEARCHED``: the id, the distribution, the base, the description, the repository of the weights, the data that the
+    metrics are of, and the modality, which has to be the whole word.
+
+    Returns:
+        The function; None for a glob, which is about ids only.
+    """
+    if is_glob(pattern):
+        return None
+    words = _words(pattern)
+
+    def matches(spec: BackboneSpec, distribution: str) -> bool:
+        text = " ".join(
+            [spec.name, distribution, spec.base, spec.description, spec.weights.repo if spec.weights else "", *map(_data, spec.metrics)]
+        )
+        return _has(text, [word for word in words if word != spec.modality])
+
+    return matches
+
+
+def _words(pattern: str) -> list[str]:
+    return [_plain(word) for word in pattern.split()] or [pattern]
+
+
+def _plain(text: str) -> str:
+    """Return a text in lower case without the signs within its words; one of nothing but signs stays."""
+    return text.lower().translate(_SIGNS) or text
+
+
+def _has(text: str, words: Sequence[str]) -> bool:
+    plain = _plain(text)
+    return all(word in plain for word in words)
+
+
+def _data(metric: str) -> str:
+    """Return the data that a metric such as ``imagenet-top1`` is of."""
+    return metric.partition("-")[0]
 
 
 def sort_key(by: str) -> Callable[[BackboneSpec], Any]:

@@ -33,8 +33,14 @@ class Known(NamedTuple):
     names: Sequence[str]
 
 
-def unknown_backbone(miss: Miss, known: Known) -> UnknownBackboneError:
-    """Return the error for a name, or a glob, that was not found."""
+def unknown_backbone(miss: Miss, known: Known, searched: str = "") -> UnknownBackboneError:
+    """Return the error for a name, or a pattern, that was not found.
+
+    Args:
+        miss: The name.
+        known: Names and plugins.
+        searched: Where a pattern was looked for, such as `` in its name or description``, if more than the ids were.
+    """
     chain, source = _chain(miss, known), miss.name.partition("/")[0]
     provider = source_provider(source, known) if "/" in miss.name else ""
     if provider:
@@ -48,7 +54,13 @@ def unknown_backbone(miss: Miss, known: Known) -> UnknownBackboneError:
     near = [name for name in nearest_names(miss.name, known) if name not in miss.trail]
     remedy = f"did you mean {' or '.join(map(repr, near))}?" if near else "zoo list shows every name"
     remedy = _hub_name(miss.name, known) or remedy
-    message = f"{chain}, which nothing provides ({remedy})" if chain else f"no backbone {miss.name!r} ({remedy})"
+    message = (
+        f"{chain}, which nothing provides ({remedy})"
+        if chain
+        else f"no backbone has {miss.name!r}{searched} ({remedy})"
+        if searched
+        else f"no backbone {miss.name!r} ({remedy})"
+    )
     failed = [f"{plugin.label} ({plugin.cause})" for plugin in known.plugins if plugin.status == "failed"]
     message += f"; it may belong to a plugin that failed to load: {examples(failed)}" if failed else ""
     off = [f"zoo plugins enable {plugin.name}" for plugin in known.plugins if plugin.status == "disabled"]

@@ -12,8 +12,8 @@ from zoo.cli.output import Output, format_parameters, table
 from zoo.cli.parser import Commands
 from zoo.cli.terminal import fitted_table, page, terminal_width
 from zoo.declare import Image, Text
-from zoo.errors import UnknownBackboneError, count, printable
-from zoo.registry.search import name_matcher
+from zoo.errors import OptionError, UnknownBackboneError, count, did_you_mean, examples, printable
+from zoo.registry.search import SEARCHED, is_glob, name_matcher
 
 if TYPE_CHECKING:
     from zoo.declare import BackboneSpec, Inputs
@@ -30,7 +30,8 @@ FILTERS = ("modality", "max_params", "max_gmacs", "license", "image_size", "sour
 def register(commands: Commands) -> None:
     """Add the commands of this module."""
     command = commands.add_parser("list", help="list backbones; imports no model library")
-    command.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="part of a name, or a glob such as 'timm/*conv*'")
+    text = f"words that its {SEARCHED} has; or a glob over names, such as 'timm/*conv*'"
+    command.add_argument("patterns", nargs="*", metavar="PATTERN", help=text)
     command.add_argument("--modality", help="image, text or volume")
     command.add_argument("--max-params", type=number, metavar="N", help="most parameters, such as 30M or 30e6")
     command.add_argument("--max-gmacs", type=float, metavar="G", help="most 10^9 multiply-accumulates of one forward")
@@ -63,10 +64,17 @@ def number(text: str) -> float:
 
 
 def list_backbones(options: argparse.Namespace, out: Output) -> None:
-    """Print the backbones that match a glob and pass the filters."""
+    """Print the backbones that match a pattern and pass the filters.
+
+    Raises:
+        OptionError: If several globs are given.
+    """
     from zoo.registry.registry import default_registry
 
     registry = default_registry()
+    if len(options.patterns) > 1 and (globs := [one for one in options.patterns if is_glob(one)]):
+        raise OptionError(f"{examples(globs)} beside other patterns: zoo list takes one glob, or words that are all looked for")
+    options.pattern = " ".join(options.patterns) or "*"
     if options.aliases:
         list_aliases(registry, options, out)
         return
@@ -75,6 +83,9 @@ def list_backbones(options: argparse.Namespace, out: Output) -> None:
     except UnknownBackboneError as error:  # finding nothing is an answer
         entries = []
         print(error, file=sys.stderr)
+    else:
+        if not entries:
+            print(_nothing_passes(registry, options), file=sys.stderr)
     if options.json:
         out.json([_row(entry) for entry in entries])
         return
@@ -86,6 +97,22 @@ def list_backbones(options: argparse.Namespace, out: Output) -> None:
         print(f"warning: the plugins have {count(len(registry.faults), 'fault')}; see: zoo plugins", file=sys.stderr)
 
 
+def _nothing_passes(registry: Registry, options: argparse.Namespace) -> str:
+    """Return how many backbones a pattern matches, where the filters leave none of them."""
+    number = len(registry.search(options.pattern))
+    if not number:
+        return "no plugin lists a backbone; see: zoo plugins"
+    flags = [_flag(name, getattr(options, name)) for name in FILTERS if name != "sort" and getattr(options, name) is not None]
+    what = "" if options.pattern == "*" else f" that {'matches' if number == 1 else 'match'} {options.pattern!r}"
+    leave = "leaves" if len(flags) == 1 else "leave"
+    return f"{' '.join(flags)} {leave} nothing of {count(number, 'backbone')}{what}; give another filter, or see them all: zoo list"
+
+
+def _flag(name: str, value: object) -> str:
+    word = f"--{'no-' * (value is False)}{name.replace('_', '-')}"
+    return word if isinstance(value, bool) else f"{word} {f'{value:g}' if isinstance(value, float) else value}"
+
+
 def list_aliases(registry: Registry, options: argparse.Namespace, out: Output) -> None:
     """Print the aliases that match a pattern by their own name or by their id; a filter keeps those of the backbones that pass it."""
     matches = name_matcher(options.pattern)
@@ -94,6 +121,9 @@ def list_aliases(registry: Registry, options: argparse.Namespace, out: Output) -
     if filters:
         passing = {entry.spec.name for entry in registry.search(**filters)}
         found = {alias: name for alias, name in found.items() if name in passing}
+    if not found and options.pattern != "*":
+        near = did_you_mean(options.pattern, registry.aliases)
+        print(f"no alias, nor the id that it means, has {options.pattern!r}{near}; zoo list --aliases shows all", file=sys.stderr)
     if options.json:
         out.json([{"alias": alias, "name": name} for alias, name in found.items()])
         return
