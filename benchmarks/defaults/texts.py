@@ -1,6 +1,6 @@
 """Texts with few labels: the defaults with layer decay, training on pairs and the head alone, by all-MiniLM-L6-v2.
 
-``default`` is ``fit(train, False)`` and nothing else; ``unscaled`` is the method on features that are not scaled to length 1. Each run sees the
+``default`` is ``fit(train, False)`` and nothing else; ``, unscaled`` means features that are not scaled to length 1. Each run sees the
 test part once, at most 600 texts of it, and keeps the last epoch. Seconds are CPU seconds of one thread, of training only. Results go to
 a file as they come, a line each, and a run that is started again goes on behind them.
 
