@@ -39,6 +39,22 @@ def test_the_last_token_is_the_last_that_is_no_padding() -> None:
     assert torch.equal(pool(x), x[:, -1])
 
 
+def test_a_declared_normalization_belongs_to_the_declared_pooling() -> None:
+    x, features = torch.randn(SHAPES["BND"]), Features(dim=6, layout="BND", pool="avg", normalize=True)
+    raw = x.mean(1)
+    for pool in (Pool(features), Pool(features, "avg"), Pool(Features(dim=6, layout="BND"), normalize=True)):
+        assert torch.allclose(pool(x), raw / raw.norm(dim=1, keepdim=True), atol=1e-6)
+    for pool in (Pool(features, normalize=False), Pool(Features(dim=6, layout="BND"))):
+        assert torch.equal(pool(x), raw)
+    assert torch.equal(Pool(features, "max")(x), x.amax(1))
+    for head in (LinearHead(features, 2, normalize=False), MLPHead(features, 2, normalize=False)):
+        assert torch.equal(head.pool(x), raw)
+    with pytest.raises(OptionError, match="normalize is 'yes'"):
+        LinearHead(features, 2, normalize="yes")  # type: ignore[arg-type]
+    with pytest.raises(zoo.ZooError, match="normalize is 1"):
+        Features(dim=6, normalize=1)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("layout", "how"), [("BCHW", "token"), ("BD", "avg"), ("BND", "mean"), ("BND", "token")])
 def test_a_pooling_that_does_not_fit_is_refused(layout: str, how: str) -> None:
     with pytest.raises(OptionError, match=how):

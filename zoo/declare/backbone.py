@@ -38,12 +38,14 @@ class Features:
         pool: Default pooling of the head; unset means ``token`` if ``prefix_tokens`` is above 0, ``none`` for ``BD``, else
             ``avg``.
         prefix_tokens: Number of leading tokens that are not patches (class, register); the first is the class token.
+        normalize: Whether the vector that the declared pooling gives is scaled to length 1, as sentence encoders are published.
     """
 
     dim: int
     layout: str = "BCHW"
     pool: str = ""
     prefix_tokens: int = 0
+    normalize: bool = False
 
     def __post_init__(self) -> None:
         known = POOLS.get(self.layout, ())
@@ -57,6 +59,7 @@ class Features:
                 not is_whole(self.prefix_tokens) or self.prefix_tokens < 0,
                 f"prefix_tokens is {self.prefix_tokens!r}; it must be a whole number that is not negative",
             ),
+            (not isinstance(self.normalize, bool), f"normalize is {self.normalize!r}; it must be True or False"),
         ]
         check("Features", faults)
 

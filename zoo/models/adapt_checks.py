@@ -81,7 +81,7 @@ def checked_head(head: Any, features: Features, num_classes: int, options: Mappi
     if not isinstance(head, nn.Module):
         name = getattr(head, "__name__", type(head).__name__)
         raise OptionError(f"head is {name}; give a name, or a torch.nn.Module (an object, not its class)")
-    check_options(options, ["pool"], "a head of your own", remedies=remedies(options))
+    check_options(options, ["pool", "normalize"], "a head of your own", remedies=remedies(options))
     module = copy.deepcopy(head)
     if options.get("pool") == "none" and features.layout != "BD":
         return module  # the size of a feature map is unknown before a forward

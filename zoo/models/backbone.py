@@ -202,8 +202,9 @@ class Backbone:
             in_chans: Number of input channels if it differs; the first layer's weights are adapted.
             labels: Names of the classes in the order of the logits; taken from the data if not given.
             seed: Seed of all initial values: the head's, and the backbone's if it is not pretrained.
-            **head_options: Options of the head: ``pool``, ``dropout``, and ``hidden`` and ``activation`` for ``mlp``. The pool
-                ``pooler`` is the backbone's own, which BERT, CLIP and others have.
+            **head_options: Options of the head: ``pool``, ``normalize``, ``dropout``, and ``hidden`` and ``activation`` for ``mlp``. The
+                pool ``pooler`` is the backbone's own, which BERT, CLIP and others have; ``normalize=False`` leaves features at the length
+                that the pooling gives where the declaration scales them to 1.
 
         Raises:
             OptionError: If an argument is out of range or unknown; all in one error.
@@ -321,7 +322,7 @@ def has_pooler(spec: BackboneSpec) -> bool:
 
 def _features(spec: BackboneSpec, options: Mapping[str, Any]) -> Features:
     """Return the features with or without the option ``pooler``: one vector, or one per token."""
-    if "pooler" not in options:
+    if options.get("pooler", spec.options.get("pooler")) == spec.options.get("pooler"):
         return spec.features
     text, dim = isinstance(spec.inputs, Text), spec.features.dim
     if options["pooler"]:

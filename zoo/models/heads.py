@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from zoo.declare import POOLS, Features
 from zoo.errors import OptionError, did_you_mean, fault_list
@@ -29,12 +30,13 @@ class Pool(nn.Module):
         features: Declared layout and width.
         how: ``avg``, ``max``, ``token`` (the class token), ``last`` (the last token that is not padding), ``none``; empty means the
             declared default.
+        normalize: Whether the vectors are scaled to length 1; None means as declared with the declared pooling, and no with another.
 
     Raises:
         OptionError: If ``how`` does not fit the layout.
     """
 
-    def __init__(self, features: Features, how: str = "") -> None:
+    def __init__(self, features: Features, how: str = "", normalize: bool | None = None) -> None:
         super().__init__()
         known = POOLS[features.layout]
         self.how = how or features.pool
@@ -45,15 +47,20 @@ class Pool(nn.Module):
             raise OptionError("pool 'token' needs a class token, and this backbone declares none (prefix_tokens is 0); use 'avg' or 'max'")
         self.layout = features.layout
         self.prefix_tokens = features.prefix_tokens
+        self.normalize = features.normalize and self.how == features.pool if normalize is None else normalize
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Pool ``x`` of the declared layout to ``(batch, dim)``; with ``none`` it is returned unchanged.
+        """Pool ``x`` of the declared layout to ``(batch, dim)``; with ``none`` its shape stays.
 
         Args:
             x: Features.
             mask: For text, ``(batch, tokens)`` with 0 for padding. All other tokens count, including the class token, as in
                 sentence embeddings (Reimers & Gurevych 2019).
         """
+        pooled = self._pooled(x, mask)
+        return functional.normalize(pooled, dim=-1) if self.normalize else pooled
+
+    def _pooled(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if self.how == "none":
             return x
         if self.how == "token":
@@ -69,7 +76,7 @@ class Pool(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the layout and the pooling."""
-        return f"{self.layout}, {self.how}"
+        return f"{self.layout}, {self.how}{', normalize' if self.normalize else ''}"
 
 
 class LinearHead(nn.Module):
@@ -81,12 +88,22 @@ class LinearHead(nn.Module):
         pool: See ``Pool``.
         dropout: Probability in [0, 1) of zeroing a pooled feature.
         bias: Whether the linear layer has a bias; classifiers on language models have none.
+        normalize: See ``Pool``.
     """
 
-    def __init__(self, features: Features, num_classes: int, *, pool: str = "", dropout: float = 0.0, bias: bool = True) -> None:
+    def __init__(
+        self,
+        features: Features,
+        num_classes: int,
+        *,
+        pool: str = "",
+        dropout: float = 0.0,
+        bias: bool = True,
+        normalize: bool | None = None,
+    ) -> None:
         super().__init__()
-        _check_options(dropout=dropout, bias=bias)
-        self.pool = Pool(features, pool)
+        _check_options(dropout=dropout, bias=bias, normalize=normalize)
+        self.pool = Pool(features, pool, normalize)
         self.dropout = nn.Dropout(dropout)
         self.linear = _linear(features.dim, num_classes, bias=bias)
         _initialise(self.linear)
@@ -117,6 +134,7 @@ class MLPHead(nn.Module):
         activation: ``relu``, ``tanh``, ``gelu`` or ``gelu_new`` (GELU by its tanh approximation).
         norm: Whether a layer norm follows the activation.
         bias: Whether the hidden layer and its norm have a bias.
+        normalize: See ``Pool``.
     """
 
     def __init__(
@@ -130,11 +148,12 @@ class MLPHead(nn.Module):
         activation: str = "relu",
         norm: bool = False,
         bias: bool = True,
+        normalize: bool | None = None,
     ) -> None:
         super().__init__()
-        _check_options(hidden=hidden, dropout=dropout, activation=activation, norm=norm, bias=bias)
+        _check_options(hidden=hidden, dropout=dropout, activation=activation, norm=norm, bias=bias, normalize=normalize)
         self.activation = ACTIVATIONS[activation]()
-        self.pool = Pool(features, pool)
+        self.pool = Pool(features, pool, normalize)
         self.hidden = _linear(features.dim, hidden, bias=bias, name="hidden")
         self.norm = nn.LayerNorm(hidden, bias=bias) if norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
@@ -235,7 +254,7 @@ def _check_options(**given: Any) -> None:
             faults.append(f"dropout is {value!r}; it must be in [0, 1)")
         if name == "activation" and not (isinstance(value, str) and value in ACTIVATIONS):
             faults.append(f"activation {value!r}{did_you_mean(str(value), ACTIVATIONS)} is none of: {', '.join(ACTIVATIONS)}")
-        if name in ("bias", "norm") and not isinstance(value, bool):
+        if name in ("bias", "norm", "normalize") and not isinstance(value, bool) and (name, value) != ("normalize", None):
             faults.append(f"{name} is {value!r}; it must be True or False")
     if faults:
         raise OptionError(faults[0] if len(faults) == 1 else fault_list("the head cannot have these options:", faults))
@@ -248,11 +267,13 @@ class OwnHead(nn.Module):
         features: Declared features of the backbone.
         module: Maps pooled features ``(batch, dim)`` to logits ``(batch, num_classes)``.
         pool: See ``Pool``.
+        normalize: See ``Pool``.
     """
 
-    def __init__(self, features: Features, module: nn.Module, *, pool: str = "") -> None:
+    def __init__(self, features: Features, module: nn.Module, *, pool: str = "", normalize: bool | None = None) -> None:
         super().__init__()
-        self.pool, self.module = Pool(features, pool), module
+        _check_options(normalize=normalize)
+        self.pool, self.module = Pool(features, pool, normalize), module
 
     def logits(self, pooled: Tensor) -> Tensor:
         """Map pooled features ``(batch, dim)`` to ``(batch, num_classes)``."""
@@ -281,8 +302,8 @@ class OwnFeatureHead(nn.Module):
         return scores
 
 
-def own_head(features: Features, module: nn.Module, *, pool: str = "") -> nn.Module:
+def own_head(features: Features, module: nn.Module, *, pool: str = "", normalize: bool | None = None) -> nn.Module:
     """Return the user's own module as a head; with pool ``none`` it takes unpooled feature maps or tokens."""
     if pool == "none" and features.layout != "BD":
         return OwnFeatureHead(module)
-    return OwnHead(features, module, pool=pool)
+    return OwnHead(features, module, pool=pool, normalize=normalize)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
@@ -49,10 +50,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path]
     return put
 
 
-def sentence(path: Path, below: str = "", **pooling: Any) -> Path:
-    """Make a folder one of sentence-transformers."""
+def sentence(path: Path, below: str = "", after: tuple[str, ...] = (), **pooling: Any) -> Path:
+    """Make a folder one of sentence-transformers, with modules after the pooling."""
     modules = [{"idx": 0, "path": below, "type": "sentence_transformers.models.Transformer"}]
     modules += [{"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
+    modules += [{"idx": idx, "path": f"{idx}_{kind}", "type": f"sentence_transformers.models.{kind}"} for idx, kind in enumerate(after, 2)]
     (path / "modules.json").write_text(json.dumps(modules))
     (path / "1_Pooling").mkdir()
     (path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
@@ -143,6 +145,27 @@ def test_the_pooling_of_sentence_transformers_becomes_the_default(pooling: dict[
     assert "pooler" not in backbone.groups.names
     assert isinstance(backbone.spec.inputs, zoo.Text)
     assert backbone.spec.inputs.max_length == 24
+
+
+def test_a_published_normalization_is_kept_and_saved(folder: Callable[..., Path], tmp_path: Path) -> None:
+    path = sentence(folder("bert", auto=AutoModel, tokenizer=True), after=("Normalize",), pooling_mode_mean_tokens=True)
+    model = zoo.get(path).adapt(2)
+    texts = ["good film", "a bad film"]
+    told = model.embed(texts)
+    assert np.allclose(np.linalg.norm(told, axis=1), 1, atol=1e-6)
+    raw = zoo.get(path).adapt(2, normalize=False)
+    assert np.allclose(raw.embed(texts) / np.linalg.norm(raw.embed(texts), axis=1, keepdims=True), told, atol=1e-6)
+    raw.save(tmp_path / "raw")
+    model.save(tmp_path / "unit")
+    assert np.array_equal(zoo.load(tmp_path / "raw").embed(texts), raw.embed(texts))
+    loaded = zoo.load(tmp_path / "unit")
+    assert np.array_equal(loaded.embed(texts), told)
+    assert np.array_equal(loaded.predict_proba(texts), model.predict_proba(texts))
+
+
+def test_a_normalization_after_a_layer_that_is_not_taken_over_is_left_out(folder: Callable[..., Path]) -> None:
+    path = sentence(folder("bert"), after=("Dense", "Normalize"), pooling_mode_mean_tokens=True)
+    assert not zoo.get(path, weights=False).spec.features.normalize
 
 
 def test_a_pooling_that_zoo_does_not_have_leaves_the_familys_own(folder: Callable[..., Path]) -> None:

@@ -58,7 +58,7 @@ def test_facts_are_declared() -> None:
         for name in ("google-bert/bert-base-uncased", "sentence-transformers/all-MiniLM-L6-v2", "facebook/dinov2-small")
     )
     assert (bert.parameters, bert.license, bert.features) == (109_482_240, "apache-2.0", zoo.Features(dim=768, layout="BD"))
-    assert mini.features == zoo.Features(dim=384, layout="BND", pool="avg", prefix_tokens=1)
+    assert mini.features == zoo.Features(dim=384, layout="BND", pool="avg", prefix_tokens=1, normalize=True)
     assert isinstance(mini.inputs, zoo.Text)
     assert (mini.inputs.max_length, mini.inputs.files) == (256, "sentence-transformers/all-MiniLM-L6-v2")
     assert dino.inputs == zoo.Image(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875)

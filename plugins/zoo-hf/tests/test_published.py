@@ -198,9 +198,15 @@ def test_the_pooling_of_the_last_token_is_read(folder: Callable[..., Path]) -> N
             [
                 {"path": "", "type": "sentence_transformers.models.Transformer"},
                 {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+                {"path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
             ]
         )
     )
     (path / "1_Pooling").mkdir()
     (path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_lasttoken": True}))
-    assert zoo.get(path, weights=False).spec.features.pool == "last"
+    backbone = zoo.get(path, weights=False)
+    assert (backbone.spec.features.pool, backbone.spec.features.normalize) == ("last", True)
+    told = export(backbone.adapt(2, bias=False))  # the classifier of transformers does not scale features
+    assert isinstance(told, str)
+    assert "normalize=False" in told
+    assert isinstance(export(backbone.adapt(2, bias=False, normalize=False)), dict)

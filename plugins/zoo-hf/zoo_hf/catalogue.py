@@ -32,7 +32,8 @@ def entry(repo: str, facts: Mapping[str, Any]) -> zoo.BackboneSpec:
 
     Args:
         repo: ``owner/name``.
-        facts: ``config`` and ``license``, and where they apply ``pool``, ``max_length``, ``processor``, ``parameters``, ``description``.
+        facts: ``config`` and ``license``, and where they apply ``pool``, ``normalize``, ``max_length``, ``processor``, ``parameters``,
+            ``description``.
     """
     return described(
         f"hf/{repo}",
@@ -40,6 +41,7 @@ def entry(repo: str, facts: Mapping[str, Any]) -> zoo.BackboneSpec:
         weights=zoo.Weights(repo=repo, license=facts.get("license", "unknown")),
         files=repo,
         pool=facts.get("pool", ""),
+        normalize=facts.get("normalize", False),
         max_length=facts.get("max_length"),
         processor=facts.get("processor"),
         parameters=facts.get("parameters", 0),

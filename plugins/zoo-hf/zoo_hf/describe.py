@@ -20,6 +20,7 @@ POOLING = {
     "pooling_mode_max_tokens": "max",
     "pooling_mode_lasttoken": "last",
 }
+NORMALIZED = {"Transformer", "Pooling", "Normalize"}  # with other modules, such as Dense, it would be of what those give
 # Published as code, which is never run, though transformers has the architecture: repository of the code -> its model_type there, and
 # a repository of that. Names of tensors and settings differ, and transformers maps only the names.
 REPLACED = {
@@ -66,8 +67,9 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
         return described(name, config, weights=weights, processor=image_processor(source, composite=family.composite))
     limit = read_table(source, below + "sentence_bert_config.json").get("max_seq_length")
     pool = sentence_pool(read_table(source, f"{parts['Pooling']}config.json")) if "Pooling" in parts else ""
+    normalize = bool(pool) and parts.keys() == NORMALIZED
     prompts = read_table(source, "config_sentence_transformers.json").get("prompts") if parts else None
-    return described(name, config, weights=weights, files=source.files, pool=pool, max_length=limit, prompts=prompts)
+    return described(name, config, weights=weights, files=source.files, pool=pool, normalize=normalize, max_length=limit, prompts=prompts)
 
 
 def refuse_code(name: str, config: Mapping[str, Any]) -> None:
@@ -127,6 +129,7 @@ def described(
     weights: zoo.Weights | None = None,
     files: str = "",
     pool: str = "",
+    normalize: bool = False,
     max_length: int | None = None,
     prompts: Any = None,
     processor: Mapping[str, Any] | None = None,
@@ -140,6 +143,7 @@ def described(
         weights: Where its weights are.
         files: Where its tokenizer's files are.
         pool: Pooling that its publisher trained it with; empty means the family's.
+        normalize: Whether the publisher scales what that gives to length 1.
         max_length: Most tokens, where its publisher limits them.
         prompts: Prefixes that it was trained with, by name.
         processor: Content of its preprocessor_config.json.
@@ -157,7 +161,9 @@ def described(
     }
     if family.reads == "image":
         return zoo.BackboneSpec(inputs=image(family, config, processor or {}), **_image_build(family, config), **common)
-    return zoo.BackboneSpec(inputs=_text(family, config, files, max_length, prompts), **_text_build(family, config, pool), **common)
+    return zoo.BackboneSpec(
+        inputs=_text(family, config, files, max_length, prompts), **_text_build(family, config, pool, normalize=normalize), **common
+    )
 
 
 def _image_build(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,14 +187,15 @@ def _text(family: Family, config: Mapping[str, Any], files: str, max_length: int
     )
 
 
-def _text_build(family: Family, config: Mapping[str, Any], pool: str) -> dict[str, Any]:
+def _text_build(family: Family, config: Mapping[str, Any], pool: str, *, normalize: bool) -> dict[str, Any]:
     """Return the builder of a model of texts with its options, and the features that it gives."""
     options: dict[str, Any] = {"config": cleaned(config)}
     own = family.pooler == "default" and not pool
     if family.pooler:
         options["pooler"] = own  # stated also where it is off: a saved model is rebuilt from its family's declaration
     dim = int(config.get(family.width) or family.default_width)
-    tokens = {"layout": "BND", "pool": pool or family.pool, "prefix_tokens": int(family.class_token or pool == "token")}
+    prefix = int(family.class_token or pool == "token")
+    tokens: dict[str, Any] = {"layout": "BND", "pool": pool or family.pool, "prefix_tokens": prefix, "normalize": normalize}
     features = zoo.Features(dim=dim, **({"layout": "BD"} if own else tokens))
     return {"build": "zoo_hf.build:text_with_pooler" if family.pooler else "zoo_hf.build:text", "options": options, "features": features}
 

@@ -71,15 +71,16 @@ def _misfit(model: zoo.TaskModel, family: Family, home: Home) -> str:
     wanted |= home.options
     options = model.head_options
     fits = model.head_name == home.head and all(_used(options, key) == value for key, value in wanted.items())
-    if fits and (not home.pool or _pool(model) == home.pool):
+    unit = bool(getattr(getattr(model.head, "pool", None), "normalize", False))  # no classifier of transformers does that
+    if fits and not unit and (not home.pool or _pool(model) == home.pool):
         return ""
     task = f", task={model.task!r}" if model.task != "single-label" else ""
     head = f", head={home.head!r}" if home.head == "mlp" else ""
     told = "".join(f", {key}={value!r}" for key, value in wanted.items())
     pool = f", pool={home.pool!r}" if home.pool else ""
-    return (
-        f"its head is {model.head_name!r} with pool {_pool(model)!r}; adapt({model.num_classes}{task}{head}{told}{pool}) would open there"
-    )
+    pool += ", normalize=False" if unit and home.pool in ("", model.spec.features.pool) else ""
+    how = f"{_pool(model)!r}{' and features of length 1' if unit else ''}"
+    return f"its head is {model.head_name!r} with pool {how}; adapt({model.num_classes}{task}{head}{told}{pool}) would open there"
 
 
 def _used(options: Mapping[str, Any], key: str) -> Any:

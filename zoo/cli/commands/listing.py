@@ -186,7 +186,7 @@ def _features(spec: BackboneSpec) -> str:
     if spec.options.get("pooler"):
         return f"{features.dim} wide, {features.layout}, pooled by the backbone itself (pool 'pooler')"
     pooled = "one vector, without pooling" if features.pool == "none" else f"pooled by {features.pool}"
-    return f"{features.dim} wide, {features.layout}, {pooled}"
+    return f"{features.dim} wide, {features.layout}, {pooled}{', of length 1' if features.normalize else ''}"
 
 
 def _option(option: tuple[str, Any]) -> str:
