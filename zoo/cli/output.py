@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
+from zoo.cli.wording import as_typed
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, printable
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def claim_file(path: Path, *suffixes: str, overwrite: bool, option: str = "--out
 
 class _Printable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return as_typed(printable(super().format(record)))
 
 
 def show_log() -> None:
@@ -125,6 +126,12 @@ def show_log() -> None:
     handler.setFormatter(_Printable("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("zoo").setLevel(logging.INFO)
+
+
+def plain_warnings() -> None:
+    """Show warnings on standard error, where a command shows no log, in the same form as its lines."""
+    if logging.lastResort:
+        logging.lastResort.setFormatter(_Printable("%(message)s"))
 
 
 class DeferredLog(logging.Handler):

@@ -56,7 +56,9 @@ def register(commands: Commands) -> None:
 
 def _to_file(command: argparse.ArgumentParser) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace an existing file, once the new one is whole")
-    command.add_argument("--resume", action="store_true", help="go on with a run into --out that was cut off")
+    command.add_argument(
+        "--resume", action="store_true", help="go on with a run into --out that was cut off; a finished one stays as it is"
+    )
     command.add_argument("--num-processes", type=int, metavar="N", help=PROCESSES)
     command.add_argument("--split", help="only this split of the data")
     pass_options(command)
@@ -145,7 +147,7 @@ def _target(options: argparse.Namespace, what: str) -> Path | None:
     if options.out is not None:
         if launched() > 1:  # the launching process has checked it, or the first rank will
             return Path(options.out)
-        return claim_file(options.out, *FILES[what], overwrite=options.overwrite)
+        return claim_file(options.out, *FILES[what], overwrite=options.overwrite or options.resume)  # what it is of is checked later
     needing = {"--resume": options.resume, "--overwrite": options.overwrite, "--num-processes": options.num_processes or launched() > 1}
     if wrong := [name for name, given in needing.items() if given]:
         raise OptionError(f"{', '.join(wrong)}: give the file to write, --out FILE")
@@ -164,6 +166,9 @@ def _write(options: argparse.Namespace, out: Output, model: TaskModel, target: P
         names = names_of(done.table.inputs, range(len(done.table)))
         width = {"dim": model.spec.features.dim} if what == "features" else {}
         out.json({"inputs": names, **width, "file": str(done.path), "skipped": done.skipped})
+    elif done.was_there:
+        left_out = f", {done.skipped} of them without a result" if done.skipped else ""
+        print(f"{done.path}: the {what} of all {count(len(done.table), 'input')} are there{left_out}; nothing to do")
     else:
         print(f"{done.path}: {what} of {count(len(done.table) - done.skipped, 'input')}")
 
