@@ -55,3 +55,21 @@ def test_a_command_names_its_flags_and_python_its_arguments(tmp_path: Path, caps
     code, told = run_zoo(["train", "--help"], capsys)
     assert "in Python" not in told
     assert "adapt(" not in told
+
+
+def test_a_message_names_at_most_twelve_of_what_there_is(tmp_path: Path) -> None:
+    names = [f"gene{number}" for number in range(300)]
+    (tmp_path / "wide.csv").write_text(",".join(names) + "\n" + ",".join(["0.5"] * 300) + "\n")
+    (tmp_path / "splits.csv").write_text("text,label,split\n" + "".join(f"word {n},{n % 2},part{n}\n" for n in range(300)))
+    model = zoo.get("zoo/glyphnet").adapt(300, labels=names)
+    calls = (
+        lambda: zoo.open_data(tmp_path / "wide.csv"),
+        lambda: zoo.open_data(tmp_path / "splits.csv", reads="text", split="other"),
+        lambda: model.evaluate(tmp_path / "splits.csv"),
+        lambda: zoo.get("zoo/glyphnet").adapt(300, labels=["twice", "twice", *names[2:]]),
+    )
+    for call in calls:
+        with pytest.raises(zoo.ZooError) as caught:
+            call()
+        assert sum(name in str(caught.value) for name in [*names, *(f"part{n}" for n in range(300))]) < 60, "as text of one another"
+        assert len(str(caught.value)) < 1000, caught.value
