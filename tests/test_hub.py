@@ -245,6 +245,7 @@ def test_w14_without_network_the_cache_is_used_and_what_it_lacks_is_named_at_onc
     done = fetched(wanted, cache=cache, url="http://127.0.0.1:9", **switch)
     none, pinned, moved, main, commit, misspelt = done["told"]
     assert "acme/none@main/model.safetensors" in none["error"]
+    assert f"copy the folder models--acme--none of its cache of the Hub to {str(cache / 'models--acme--none')!r}" in none["error"]
     assert f"acme/net@{OTHER}/model.safetensors" in pinned["error"]
     assert f"the cache has this file at other commits: {COMMIT[:12]}" in pinned["error"]
     assert f"the cache knows main as {OTHER[:12]}" in moved["error"]

@@ -180,7 +180,7 @@ def test_paths_on_this_machine_are_not_sent_to_the_hub(
     for words, told in (
         (["download", "runs/ants"], "holds a saved model, whose weights lie in it"),
         (["lock", "runs/ants"], "holds a saved model, whose weights lie in it"),
-        (["download", "runs/net.pth"], "it is a file; a file of weights is given as weights=FILE (--weights FILE)"),
+        (["download", "runs/net.pth"], "it is a file; a file of weights is given as --weights FILE"),
         (["show", "gone/net.pth"], "there is no such file"),
         (["cv", "runs/antz", "photos"], "no folder of this name that holds a model (did you mean 'runs/ants'?)"),
     ):
@@ -275,6 +275,13 @@ def test_a_download_of_several_names_begins_after_all_are_known(capsys: pytest.C
     assert code == 2
     assert "no backbone 'nothing-of-this-name'" in printed
     assert "licence" not in printed
+    for command in ("download", "lock"):
+        code, printed = run_zoo([command, "zoo/glyphnett", "nothing-of-this-name", "zoo/glyphnet", "nothing-of-this-name"], capsys)
+        assert code == 2
+        assert "2 of 4 names cannot be used, and nothing was fetched:" in printed
+        assert "no backbone 'zoo/glyphnett' (did you mean 'zoo/glyphnet'?)" in printed
+        assert printed.count("no backbone 'nothing-of-this-name'") == 1
+        assert "licence" not in printed
 
 
 def test_a_large_pickle_of_arrays_comes_with_a_way_to_save_it(tmp_path: Path) -> None:

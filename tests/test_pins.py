@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import hashlib
 import io
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +27,7 @@ from tests.toy_text import toy_text_spec
 from zoo.declare import BackboneSpec, Weights
 from zoo.errors import RegistryFileError, WeightsError
 from zoo.registry import lockfile
-from zoo.registry.registry import Registry
+from zoo.registry.registry import Registry, use_registry
 from zoo.registry.registry_files import read_files
 
 if sys.version_info >= (3, 11):
@@ -183,9 +187,10 @@ def test_what_is_not_on_the_hub_cannot_be_pinned(weights: Weights | None) -> Non
         lockfile.resolve(weights, "toy/net")
 
 
-def zoo_in(tmp_path: Path, hub: FakeHub, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def zoo_in(tmp_path: Path, hub: FakeHub, code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     path = fake_dist(tmp_path / "site", "zoo-toys", PLUGIN)
-    return in_child(code, path, *arguments, cache=tmp_path / "hub", HF_ENDPOINT=hub.url, XDG_CONFIG_HOME=str(tmp_path / "config"))
+    environment |= {"HF_ENDPOINT": hub.url, "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    return in_child(code, path, *arguments, cache=tmp_path / "hub", **environment)
 
 
 def weights_of(value: float) -> bytes:
@@ -235,7 +240,7 @@ def test_lock_pins_sharded_models_and_writes_nothing_where_one_name_fails(tmp_pa
     out = tmp_path / "project.toml"
     failed = zoo_in(tmp_path, hub, RUN, "lock", "toy/shards", "toy/plain", "--out", str(out))
     assert (failed.returncode, out.exists()) == (1, False)
-    assert "no commit to pin" in failed.stderr
+    assert "toy/plain declares no pretrained weights" in failed.stderr
     done = zoo_in(tmp_path, hub, RUN, "lock", "toy/shards", "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["toy/shards"]["file"] == "model.safetensors.index.json"
@@ -322,3 +327,46 @@ def test_weights_of_a_url_are_locked_downloaded_shown_and_pruned(tmp_path: Path,
         assert done.returncode == 0
         assert f"local/mine: licence mit, from {server.url}/net.pt" in done.stdout
         assert "--prune is -1" in zoo_in(tmp_path, hub, RUN, "cache", "--prune", "-1").stderr
+
+
+def test_without_network_a_download_names_what_to_copy_where_for_each_name_and_that_works(tmp_path: Path, hub: FakeHub) -> None:
+    hub.push("acme/net", {"model.safetensors": weights_of(1.0)})
+    with FileServer().serving() as server:
+        content = server.files["/net.pt"] = pickled(1.0)
+        files = tmp_path / "project.toml"
+        files.write_text(f'[backbones."local/mine"]\nbase = "toy/net"\nweights = {{ url = "{server.url}/net.pt", license = "mit" }}\n')
+        words = ("--registry", str(files), "download", "toy/net", "local/mine")
+        online, offline = tmp_path / "online", tmp_path / "offline"
+        assert zoo_in(online, hub, RUN, *words).returncode == 0
+        failed = zoo_in(offline, hub, RUN, *words, HF_HUB_OFFLINE="1")
+        assert failed.returncode == 1
+        assert "2 of 2 names cannot be fetched" in failed.stderr
+        of_hub, of_url = (line for line in failed.stderr.splitlines() if line.startswith("  - "))
+        assert "run zoo download toy/net, and copy the folder models--acme--net of its cache of the Hub" in of_hub
+        shutil.copytree(online / "hub" / "models--acme--net", re.findall("'(/[^']*)'", of_hub)[-1], symlinks=True)
+        Path(re.findall("'(/[^']*)'", of_url)[-1]).write_bytes(content)
+        done = zoo_in(offline, hub, RUN, *words, HF_HUB_OFFLINE="1")
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_tokenizer_of_a_text_model_is_downloaded_with_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.cli.commands.files import download
+    from zoo.cli.output import Output
+
+    opened: list[str] = []
+    monkeypatch.setattr("tests.toy_text.open_tokenizer", opened.append)
+    safetensors.torch.save_file({"a": torch.ones(1)}, tmp_path / "net.safetensors")
+    inputs = dataclasses.replace(toy_text_spec().inputs, files="owner/words")
+    spec = toy_text_spec().replace(weights=Weights(file=str(tmp_path / "net.safetensors")), inputs=inputs)
+
+    class OfTexts:
+        @zoo.hookimpl
+        def zoo_backbones(self) -> list[BackboneSpec]:
+            return [spec]
+
+    use_registry(Registry(plugins=[OfTexts()], files=[]))
+    try:
+        download(argparse.Namespace(names=[spec.name], json=False), Output(sys.stdout))
+    finally:
+        use_registry()
+    assert opened == ["owner/words"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -119,8 +120,40 @@ def test_lines_are_texts_where_the_model_reads_texts(
     assert "it is empty" in empty["error"]
 
 
-def test_a_stream_is_printed_and_not_written_to_a_file(capsys: pytest.CaptureFixture[str]) -> None:
-    code, told = run_zoo(["predict", "model", "-", "--out", "all.csv"], capsys)
-    assert code == 2
-    assert "leave out --out" in told
+def test_a_stream_is_read_whole_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = b"1.png\r\n0.png\nbroken.png\n"
+    for words in (["predict", "model", "-"], ["embed", "model", "-"]):
+        piped(monkeypatch, lines)
+        code, told = run_zoo([*words, "--on-error", "skip", "--out", str(tmp_path / f"{words[0]}.csv")], capsys)
+        assert (code, told.splitlines()[-1].partition(": ")[2].split()[-2:]) == (0, ["2", "inputs"])
+        with (tmp_path / f"{words[0]}.csv").open(newline="") as file:
+            found = list(csv.DictReader(file))
+        assert [(row["input"], bool(row["error"])) for row in found] == [("1.png", False), ("0.png", False), ("broken.png", True)]
+    piped(monkeypatch, b"1.png\n0.png\n")
+    code, told = run_zoo(["embed", "model", "-", "--json"], capsys)
+    assert json.loads(told)["inputs"] == ["1.png", "0.png"]
+    piped(monkeypatch, b"")
+    code, told = run_zoo(["embed", "model", "-", "--json"], capsys)
+    assert (code, "the standard input has no line" in told) == (1, True)
+
+
+def test_a_stream_that_cannot_be_read_is_one_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("predict", "embed"):
+        for more, told in ((["0.png"], "others are named beside it"), (["--num-processes", "2"], "leave out --num-processes")):
+            code, printed = run_zoo([command, "model", "-", *more, "--out", "all.csv"], capsys)
+            assert (code, told in printed) == (2, True), printed
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", None)
+            code, printed = run_zoo([command, "model", "-", "--json"], capsys)
+            assert (code, "it is closed" in printed) == (2, True), printed
+    piped(monkeypatch, b"0.png\n\n")
+    code, printed = run_zoo(["predict", "model", "-"], capsys)
+    assert (code, "line 2 of the standard input is empty" in printed) == (1, True)
     assert not Path("all.csv").exists()
+
+
+def test_a_result_goes_to_a_file_and_to_no_device(capsys: pytest.CaptureFixture[str]) -> None:
+    for place in ("-", "/dev/null"):
+        code, printed = run_zoo(["predict", "model", "0.png", "--out", place], capsys)
+        assert (code, "no file on a disk" in printed) == (2, True), printed
+    assert not Path("-.csv").exists()

@@ -82,6 +82,19 @@ def test_options_that_need_a_file_say_so(capsys: pytest.CaptureFixture[str]) -> 
     assert ".csv, .parquet" in told
 
 
+@pytest.mark.parametrize("command", ["predict", "embed"])
+def test_the_same_command_after_its_end_says_that_all_is_there(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [command, "model", "data", "--out", str(tmp_path / "out.csv"), "--resume"]
+    what = "predictions" if command == "predict" else "features"
+    assert run_zoo(words, capsys) == (0, f"{tmp_path}/out.csv: {what} of 9 inputs\n")
+    assert run_zoo(words, capsys) == (0, f"{tmp_path}/out.csv: the {what} of all 9 inputs are there; nothing to do\n")
+    code, told = run_zoo([*words[:2], "broken", "--on-error", "skip", *words[3:]], capsys)
+    assert code == 1
+    assert "the inputs are others than before" in told
+    assert "--overwrite" in told
+    assert "overwrite=True" not in told
+
+
 def test_eval_writes_predictions_confusion_and_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [word for name, suffix in (("predictions", "csv"), ("wrong", "parquet"), ("confusion", "png"))
              for word in (f"--{name}", str(tmp_path / f"{name}.{suffix}"))]  # fmt: skip

@@ -153,3 +153,22 @@ def test_the_features_of_a_ranking_are_listed_and_pruned_by_their_last_use(own_c
 def test_features_are_listed_without_torch() -> None:
     code = "import sys, zoo.engine.cache.feature_files as f; f.stored_features(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_hubs_own_cache_is_named_with_a_command_that_works(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def told() -> str:
+        with pytest.raises(SystemExit):
+            main(["cache"])
+        return capsys.readouterr().out.splitlines()[-1]
+
+    assert told() == f"Files of the Hub would be in its own cache, {tmp_path / 'hub'}, which does not exist yet"
+    (tmp_path / "hub").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))  # without the client's program
+    before, command = told().split(": ")
+    assert before == f"Files of the Hub are in its own cache, {tmp_path / 'hub'}"
+    done = subprocess.run(command.split(), env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub")}, capture_output=True, check=False)
+    assert done.returncode == 0

@@ -222,10 +222,18 @@ def did_you_mean(name: str, candidates: Iterable[str], limit: int = 1) -> str:
     return f" (did you mean {' or '.join(map(repr, matches))}?)" if matches else ""
 
 
+LISTED = 12  # most names of columns, splits, classes or groups in a message that says what there is
+
+
 def examples(items: Sequence[object], limit: int = 4) -> str:
     """Return at most ``limit`` items, comma separated, and the number of further ones; a very long item is cut."""
     shown = ", ".join(_cut(str(item)) for item in items[:limit])
     return shown if len(items) <= limit else f"{shown}, … ({len(items) - limit} more)"
+
+
+def first_faults(faults: Sequence[str], limit: int = 4) -> list[str]:
+    """Return at most ``limit`` faults for ``fault_list``, and a line with the number of further ones."""
+    return [*faults[:limit], *([f"… and {len(faults) - limit} more"] if len(faults) > limit else [])]
 
 
 def _cut(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from tests.engine.tiny import NAMES, images, model
 from zoo.engine.inference import output_blocks
 from zoo.engine.output import formats, parts
+from zoo.engine.output.finished import prune_finished
 from zoo.errors import CorruptInputError, DataError, InterruptedRunError, OptionError, OutputExistsError, SavedModelError
 from zoo.models.task_model import TaskModel
 
@@ -142,6 +144,52 @@ def test_another_model_other_inputs_or_options_cannot_go_on(photos: Path, tmp_pa
     with pytest.raises(OutputExistsError, match="exists"):
         net().predict_to_file(photos, out)
     net(seed=1).predict_to_file(photos, out, overwrite=True)
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_a_finished_file_that_is_resumed_stays_and_one_of_another_run_is_refused(
+    what: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    out, write = tmp_path / "out.csv", WHAT[what]
+    (photos / "04.png").write_bytes(b"no picture")
+    options = {"batch_size": 2, "on_error": "skip"}
+    first = write(net(), photos, out, resume=True, **options)
+    assert (first.skipped, first.was_there) == (1, False)
+    content, state = out.read_bytes(), out.stat()
+    monkeypatch.setattr(TaskModel, "forward", lambda *_: pytest.fail("something is computed"))
+    monkeypatch.setattr(TaskModel, "embed_batch", lambda *_: pytest.fail("something is computed"))
+    for more in ({}, {"overwrite": True}):
+        again = write(net(), photos, out, resume=True, **options, **more)
+        assert (again.path, len(again.table), again.skipped, again.was_there) == (out, 11, 1, True)
+    assert (out.read_bytes(), out.stat().st_mtime_ns) == (content, state.st_mtime_ns)
+    with pytest.raises(OutputExistsError, match="exists"):
+        write(net(), photos, out, **options)
+    with pytest.raises(SavedModelError, match=r"is finished, and not of this run:\n  - the model is another one") as caught:
+        write(net(seed=1), photos, out, resume=True, batch_size=4, on_error="skip")
+    assert "batch_size was 2 and is 4" in str(caught.value)
+    with pytest.raises(SavedModelError, match="on_error was 'skip' and is 'stop'"):
+        write(net(), photos, out, resume=True, batch_size=2)
+    (photos / "00.png").write_bytes((photos / "01.png").read_bytes())
+    with pytest.raises(SavedModelError, match="files of the inputs have changed"):
+        write(net(), photos, out, resume=True, **options)
+    monkeypatch.undo()
+    monkeypatch.setattr(output_blocks, "ROWS", 4)
+    assert not write(net(seed=1), photos, out, resume=True, overwrite=True, **options).was_there
+
+
+def test_a_finished_file_that_was_changed_or_of_which_nothing_is_known_is_not_taken_for_the_result(
+    photos: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    net().predict_to_file(photos, out)
+    out.write_text(out.read_text() + "more\n")
+    with pytest.raises(OutputExistsError, match=r"not known what it was made of.*--overwrite"):
+        net().predict_to_file(photos, out, resume=True)
+    net().predict_to_file(photos, out, overwrite=True)
+    assert net().predict_to_file(photos, out, resume=True).was_there
+    prune_finished(time.time() + 1)
+    with pytest.raises(OutputExistsError, match="not known"):
+        net().predict_to_file(photos, out, resume=True)
 
 
 def test_what_is_not_in_the_names_cannot_change_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

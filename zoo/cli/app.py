@@ -29,8 +29,9 @@ from zoo.cli.commands import (
     using,
 )
 from zoo.cli.commands.selecting import adapting, crossval, merge, pretraining, ranking, tune
-from zoo.cli.output import Output
+from zoo.cli.output import Output, plain_warnings
 from zoo.cli.parser import Parser, global_options
+from zoo.cli.wording import as_typed, use_flags
 from zoo.errors import InterruptedRunError, OptionError, PluginError, ZooError, count, fault_list
 from zoo.plugins.entry_points import installed
 from zoo.plugins.loader import GROUP
@@ -49,8 +50,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if sys.stdout is None:  # closed by the parent process
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
     words = list(sys.argv[1:] if argv is None else argv)
-    options = build_parser(words).parse(words)
+    parser = build_parser(words)
+    options = parser.parse(words)
     options.words = words
+    plain_warnings()
+    use_flags(parser.flags(options.command))
     out = Output(sys.stdout)
     # Output of plugins and libraries must not mix with a JSON document.
     aside = contextlib.redirect_stdout(sys.stderr) if getattr(options, "json", False) else contextlib.nullcontext()
@@ -61,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except (ZooError, InterruptedRunError) as error:
         if options.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_typed(str(error))}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from zoo.cli.wording import as_typed
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, printable
 
 
@@ -81,10 +83,13 @@ def claim_file(path: Path, *suffixes: str, overwrite: bool, option: str = "--out
         The path with the suffix.
 
     Raises:
-        OptionError: If it has none of several endings.
+        OptionError: If it has none of several endings, or is a pipe or a device.
         OutputExistsError: If it is a folder, or exists and may not be overwritten.
         OutputPermissionError: If it cannot be written.
     """
+    path = Path(os.path.expanduser(path))  # noqa: PTH111  # Path's method raises without a home
+    if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise OptionError(f"{option} {str(path)!r} is no file on a disk, and results are written as a whole; give it the name of a file")
     known = path.suffix.lower() in suffixes
     if not known and path.suffix and len(suffixes) > 1:
         raise OptionError(f"{option} {str(path)!r} ends with {path.suffix}; it can end with: {', '.join(suffixes)}")
@@ -106,7 +111,7 @@ def claim_file(path: Path, *suffixes: str, overwrite: bool, option: str = "--out
 
 class _Printable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return as_typed(printable(super().format(record)))
 
 
 def show_log() -> None:
@@ -115,6 +120,12 @@ def show_log() -> None:
     handler.setFormatter(_Printable("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("zoo").setLevel(logging.INFO)
+
+
+def plain_warnings() -> None:
+    """Show warnings on standard error, where a command shows no log, in the same form as its lines."""
+    if logging.lastResort:
+        logging.lastResort.setFormatter(_Printable("%(message)s"))
 
 
 class DeferredLog(logging.Handler):

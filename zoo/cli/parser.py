@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from zoo.errors import did_you_mean
@@ -59,6 +59,10 @@ class Parser(argparse.ArgumentParser):
     def _commands(self) -> dict[str, Parser]:
         groups = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
         return dict(groups[0].choices) if groups else {}
+
+    def flags(self, command: str) -> Collection[str]:
+        """Return the flags of a command."""
+        return self._command(command)._option_string_actions.keys()
 
     def _command(self, name: str) -> Parser:
         return self._commands().get(name, self)

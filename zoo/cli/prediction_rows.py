@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.input_lines import line_input, line_name, reads_texts
+from zoo.cli.wording import as_typed
 from zoo.errors import CorruptInputError, DataError
 
 if TYPE_CHECKING:
@@ -63,30 +64,20 @@ def predict_lines(
         DataError: If a line is not an input of the model, unless it is skipped.
         CorruptInputError: If its file cannot be decoded, unless it is skipped.
     """
-    from zoo.data.raw import TEXTUAL
-    from zoo.data.sources.read import kind_of
     from zoo.engine.runtime.device import choose_device, placed
 
-    textual = kind_of(model.inputs, model.task) in TEXTUAL
+    textual = reads_texts(model)
     with placed(model, choose_device()):
         for number, line in enumerate(lines, start=1):
-            name = os.fsdecode(line.rstrip(b"\r\n"))  # as the words of a command line
+            name = line_name(line)
             try:
-                source = _utf8(line, number) if textual else name
+                source = line_input(line, number, textual=textual)
                 (row,) = predicted_rows(model, [source], decoder, workers=0, **options)
             except (DataError, CorruptInputError) as error:
                 if on_error == "stop":
                     raise
-                row = {"label": None, "error": str(error)}
+                row = {"label": None, "error": as_typed(str(error))}
             yield {"input": name} | {key: value for key, value in row.items() if key != "input"}
-
-
-def _utf8(line: bytes, number: int) -> str:
-    try:
-        return line.decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        remedy = "convert the text to UTF-8 first"
-        raise DataError(f"line {number} of the standard input is not UTF-8 ({error.reason} at byte {error.start}); {remedy}") from error
 
 
 def prediction_cells(row: dict[str, Any]) -> list[str]:

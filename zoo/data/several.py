@@ -9,7 +9,7 @@ from typing import Any
 from zoo.data.raw import Raw, ReadOptions, TaskLabels, join
 from zoo.data.sources.read import read
 from zoo.data.table import NO_GROUP, Table
-from zoo.errors import DataError, OptionError, ZooError, count, did_you_mean, examples
+from zoo.errors import LISTED, DataError, OptionError, ZooError, count, did_you_mean, examples
 from zoo.tasks.label_columns import by_task
 from zoo.tasks.member import Member
 from zoo.tasks.several import SeveralTasks
@@ -131,4 +131,4 @@ def _check_names(given: Mapping[str, Any], task: SeveralTasks, source: str, *, a
     faults += [f"task {name!r} has no labels" for name in task.names if all_of_them and name not in given]
     faults += ["there is no data set"] if not given else []
     if faults:
-        raise DataError(f"{source}: {'; '.join(faults)}; the tasks are: {', '.join(task.names)}")
+        raise DataError(f"{source}: {'; '.join(faults)}; the tasks are: {examples(task.names, LISTED)}")

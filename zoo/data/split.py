@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.data.duplicates import equal_samples, merged_groups
 from zoo.data.table import Array, Table, looks_like_valid, rows_of_split, split_word
-from zoo.errors import DataError, HoldOutError, count, examples
+from zoo.errors import LISTED, DataError, HoldOutError, count, examples
 from zoo.tasks.label_names import is_number
 
 SHARE = 0.2  # of the samples that is held out
@@ -50,7 +50,7 @@ def choose_rows(splits: Sequence[str] | None, valid_split: str | None, source: s
     elif "train" in words:
         held = None
     else:
-        names = ", ".join(map(repr, sorted(set(splits or ()))))
+        names = examples(list(map(repr, sorted(set(splits or ())))), LISTED)
         raise DataError(
             f"{source} has splits {names}, none called train or valid; say which one to hold out, such as valid_split={str(words[0])!r}"
         )

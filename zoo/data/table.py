@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import DataError, did_you_mean
+from zoo.errors import LISTED, DataError, did_you_mean, examples
 
 log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]
@@ -274,5 +274,5 @@ def rows_of_split(splits: Sequence[str] | None, name: str, source: str) -> Array
     rows = np.flatnonzero([split_word(split) == wanted for split in splits])
     if not len(rows):
         known = sorted(set(splits))
-        raise DataError(f"{source} has no split {name!r}{did_you_mean(name, known)}; it has: {', '.join(map(repr, known))}")
+        raise DataError(f"{source} has no split {name!r}{did_you_mean(name, known)}; it has: {examples(list(map(repr, known)), LISTED)}")
     return rows

@@ -18,7 +18,7 @@ from zoo.data.images.dicom import WindowLevel
 from zoo.data.images.volumes import read_volume
 from zoo.data.table import PIXELS, Table
 from zoo.data.unreadable_input import Unreadable
-from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, fault_list
+from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, examples, fault_list, first_faults
 
 log = logging.getLogger("zoo")
 
@@ -96,7 +96,7 @@ def _check_share(tables: Sequence[Table], causes: Sequence[Mapping[int, str]], m
     """Check that no more rows of some tables are bad than may be left out."""
     bad, samples = sum(map(len, causes)), sum(map(len, tables))
     if bad > allowed(samples, max_corrupt):
-        faults = _shown([cause for found in causes for cause in found.values()])
+        faults = first_faults([cause for found in causes for cause in found.values()])
         limit = f"max_corrupt={max_corrupt:g}" if max_corrupt is not None else f"the default allows ({allowed(samples)})"
         remedy = f"Remove them, or set max_corrupt, here to {math.ceil(100 * bad / samples) / 100:g} or more."
         raise DataError(fault_list(f"{tables[0].source}: {_share(bad, samples)}, more than {limit}", faults, remedy))
@@ -106,12 +106,12 @@ def _without(table: Table, causes: Mapping[int, str]) -> Table:
     """Return the rows that can be decoded, and log the others."""
     if not causes:
         return table
-    faults, share = _shown(list(causes.values())), _share(len(causes), len(table))
+    faults, share = first_faults(list(causes.values())), _share(len(causes), len(table))
     good = table.select(np.setdiff1d(np.arange(len(table)), list(causes)))
     before, after = table.counts(), good.counts()
     lost = [repr(name) for name, number in before.items() if number and not after[name]]
     if (lost and not table.held_out) or not len(good):
-        of = f" of {', '.join(lost)}" if len(good) else ""
+        of = f" of {examples(lost)}" if len(good) else ""
         raise DataError(fault_list(f"{table.source}: {share}; nothing is left{of}", faults))
     log.warning(fault_list(f"{table.source}: {share} and are left out", faults))
     return good
@@ -119,10 +119,6 @@ def _without(table: Table, causes: Mapping[int, str]) -> Table:
 
 def _share(bad: int, samples: int) -> str:
     return f"{count(bad, 'sample')} of {samples} ({bad / samples:.1%}) cannot be decoded"
-
-
-def _shown(causes: Sequence[str]) -> list[str]:
-    return [*causes[:4], *([f"… and {len(causes) - 4} more"] if len(causes) > 4 else [])]
 
 
 def _cause(table: Table, row: int, window: WindowLevel | None, channels: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume
-from zoo.errors import DeclarationError, OptionError, check_options, did_you_mean, fault_list
+from zoo.errors import DeclarationError, OptionError, check_options, did_you_mean, examples, fault_list
 from zoo.models.backbone import CHANNELS, Backbone, has_pooler, is_channels
 from zoo.models.misplaced import remedies
 from zoo.plugins.loader import load_function
@@ -37,7 +38,10 @@ def check_arguments(num_classes: int, task: str, in_chans: int | None, labels: S
         (wrong_number, f"num_classes is {num_classes!r}; {task} needs a whole number of at least {least}{remedy}"),
         (in_chans is not None and not is_channels(in_chans), f"in_chans is {in_chans!r}; {CHANNELS}"),
         (labels is not None and len(labels) != num_classes, f"{len(labels or ())} labels are given for {num_classes} classes"),
-        (labels is not None and len(set(labels)) != len(labels), f"labels has a name twice: {', '.join(map(str, labels or ()))}"),
+        (
+            labels is not None and len(set(labels)) != len(labels),
+            f"labels has names twice: {examples([name for name, number in Counter(labels or ()).items() if number > 1])}",
+        ),
     ]
     messages = [message for wrong, message in faults if wrong]
     if messages:

@@ -16,7 +16,7 @@ from typing import overload
 from torch import Tensor, nn
 
 from zoo.declare import Layers
-from zoo.errors import LayerGroupError, UnknownGroupError, count, did_you_mean, examples, fault_list
+from zoo.errors import LISTED, LayerGroupError, UnknownGroupError, count, did_you_mean, examples, fault_list
 from zoo.models.own_names import is_own
 from zoo.plugins.loader import load_function
 
@@ -122,7 +122,7 @@ class LayerGroups(Sequence[LayerGroup]):
             return self._position(k) + 1
         if not 0 <= k <= len(self):
             raise UnknownGroupError(
-                f"a frozen prefix of {k} groups does not exist: it is 0 (none) to {len(self)} (all: {', '.join(self.names)})"
+                f"a frozen prefix of {k} groups does not exist: it is 0 (none) to {len(self)} (all: {examples(self.names, LISTED)})"
             )
         return int(k)
 
@@ -142,7 +142,7 @@ class LayerGroups(Sequence[LayerGroup]):
     def _position(self, name: str) -> int:
         if name not in self.names:
             raise UnknownGroupError(
-                f"there is no layer group {name!r}{did_you_mean(name, self.names)}; the groups are: {', '.join(self.names)}"
+                f"there is no layer group {name!r}{did_you_mean(name, self.names)}; the groups are: {examples(self.names, LISTED)}"
             )
         return self.names.index(name)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec
-from zoo.errors import CoverageError, ZooError, count, examples, fault_list
+from zoo.errors import CoverageError, ZooError, count, examples, fault_list, first_faults
 from zoo.models.leftovers import Leftovers, sort_leftovers
 from zoo.models.numbered import by_number, numbered_prefix
 from zoo.plugins.loader import load_function
@@ -170,7 +170,7 @@ def _coverage(spec: BackboneSpec, module: nn.Module, fit: Fit, state: State) -> 
     filled = len(_named(fit.tensors))
     total = filled + len(fit.faults)
     share = f"{filled} of {total} tensors of {type(module).__name__} ({100 * filled / total:.0f} %)"
-    shown = fit.faults[:4] + ([f"… and {len(fit.faults) - 4} more"] if len(fit.faults) > 4 else [])
+    shown = first_faults(fit.faults)
     shown += [f"the file has: {examples(list(fit.unused))}"] if fit.unused else []
     shown += [f"{spec.convert} failed on its keys with {type(fit.error).__name__}: {fit.error}"] if fit.error else []
     remedy = "Is it the file of this architecture and these options?"

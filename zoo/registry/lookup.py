@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from zoo.declare import BackboneSpec, Text, Weights
-from zoo.errors import AmbiguousNameError, PluginError, RegistryFileError, UnknownBackboneError, ZooError
+from zoo.errors import LISTED, AmbiguousNameError, PluginError, RegistryFileError, UnknownBackboneError, ZooError, examples
 from zoo.plugins.hook_results import Contribution
 from zoo.plugins.loader import Plugin, describe
 from zoo.registry.registry_files import Derived, RegistryData
@@ -161,7 +161,9 @@ class Lookup:
         for one in full:
             derived = self._files.backbones.get(one)
             candidates.append(f"{one} ({derived.file if derived else origins(self.given(one))})")
-        return AmbiguousNameError(f"{name!r} is the short name of {len(candidates)} backbones; give the full id: {', '.join(candidates)}")
+        return AmbiguousNameError(
+            f"{name!r} is the short name of {len(candidates)} backbones; give the full id: {examples(candidates, LISTED)}"
+        )
 
 
 def foreign_folder(name: str) -> Path | None:

@@ -11,7 +11,7 @@ from zoo.tasks.label_names import SEPARATORS, WRITTEN_LIST, separator_hint
 
 log = logging.getLogger("zoo")
 _WITHIN_NAMES = (" and ", " ")  # of which names may well consist
-_REMEDY = "labels are separated by '|', ';' or ',': write '|' in its place, or name the classes (classes=, adapt(labels=…), --classes)"
+_REMEDY = "labels are separated by '|', ';' or ',': write '|' in its place, or name the classes: adapt(labels=…) (--classes A,B)"
 
 
 def check_joined(rows: Sequence[Sequence[str]], names: Collection[str], source: str) -> None:

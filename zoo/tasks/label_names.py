@@ -88,7 +88,8 @@ def refuse_unknown(labels: Sequence[Sequence[str]], place: Mapping[str, int], in
         faults += [f"… and {count(len(rows) - 4, 'label')} more"] if len(rows) > 4 else []
         headline = f"{source} has {count(len(rows), 'label')} outside the {len(place)} classes ({examples(list(place), 8)})"
         remedy = (
-            "Correct the labels, name the model's classes with adapt(labels=…) (--classes), or leave them out with drop_other_classes=True."
+            "Correct the labels, name the model's classes with adapt(labels=…) (--classes A,B), or leave them out with "
+            "drop_other_classes=True (--drop-other-classes)."
         )
         hint = separator_hint([*place, *rows])
         raise DataError(fault_list(headline, faults, f"{hint[0].upper()}{hint[1:]}. {remedy}" if hint else remedy))

@@ -89,7 +89,7 @@ def _warn_of_blanks(table: Table) -> None:
     if not blank:
         return
     single = table.targets is not None and table.targets.ndim == 1
-    more = ", or name the classes to keep, adapt(labels=…) with drop_other_classes=True (--classes A,B --drop-other-classes)"
+    more = ", or name the classes to keep, adapt(labels=…) (--classes A,B), with drop_other_classes=True (--drop-other-classes)"
     line = "%s: %s %s written like a missing label, and counts as a class: %s; if no label is meant, remove these rows%s"
     log.warning(line, table.source, count(len(blank), "class"), "is" if len(blank) == 1 else "are", examples(blank), more if single else "")
 

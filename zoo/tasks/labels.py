@@ -175,7 +175,7 @@ def _refuse_missing(labels: Sequence[Any], inputs: Sequence[Any], task: Task, so
     if rows:
         where = examples([item_name(inputs, row) for row in rows[:4]] + [""] * (len(rows) - 4))
         hint = (
-            "; a class of this name is given by adapt(labels=…) or --classes"
+            "; a class of this name is given by adapt(labels=…) (--classes A,B)"
             if any(labels[row] for row in rows if isinstance(labels[row], str))
             else ""
         )
@@ -221,7 +221,7 @@ def _check_measured(known: Sequence[str], samples: int, source: str) -> None:
     if any(not INTEGER.fullmatch(name) for name in known):
         raise DataError(
             f"{source}: the labels of {samples} samples are {len(known)} different numbers, such as {examples(known)}: take "
-            "task='regression' (--task regression), or name the classes if they are ones: classes=, adapt(labels=…), --classes"
+            "task='regression' (--task regression), or name the classes if they are ones: adapt(labels=…) (--classes A,B)"
         )
     if len(known) > 20:
         log.warning("%s: %d samples have %d classes, all of them numbers; is the task 'regression'?", source, samples, len(known))

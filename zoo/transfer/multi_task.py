@@ -15,7 +15,7 @@ from zoo.engine.cache.forward import Forward
 from zoo.engine.options.config import Config
 from zoo.engine.train.objective import Infer, Objective
 from zoo.engine.train.supervised import Supervised
-from zoo.errors import OptionError, checked_fields, did_you_mean, fault_list
+from zoo.errors import LISTED, OptionError, checked_fields, did_you_mean, examples, fault_list
 from zoo.tasks.several import SeveralTasks
 from zoo.transfer.beside_labels import BesideLabels
 from zoo.transfer.method import Method
@@ -88,7 +88,7 @@ class MultiTask(Method):
             raise OptionError(f"the objective 'multi-task' is for several tasks, of adapt_tasks(); the task is {base.task.name!r}")
         unknown = [f"{name!r}{did_you_mean(name, base.task.names)}" for name in self.task_weights or {} if name not in base.task.names]
         if unknown:
-            raise OptionError(f"task_weights names {', '.join(unknown)}; the tasks are: {', '.join(base.task.names)}")
+            raise OptionError(f"task_weights names {', '.join(unknown)}; the tasks are: {examples(base.task.names, LISTED)}")
         kind = {"fixed": Balanced, "uncertainty": Uncertain}.get(self.weighting, Surgical)
         return kind(base, self)
 

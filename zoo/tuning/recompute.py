@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from zoo.errors import LayerGroupError
+from zoo.errors import LISTED, LayerGroupError, examples
 from zoo.models.layers import LayerGroups
 from zoo.tuning.blocks import blocks
 
@@ -32,7 +32,7 @@ def recompute(groups: LayerGroups) -> list[str]:
     """
     found = blocks(groups)
     if not found:
-        raise LayerGroupError(f"the groups {', '.join(groups.names) or '(none)'} have no block to recompute")
+        raise LayerGroupError(f"the groups {examples(groups.names, LISTED) or '(none)'} have no block to recompute")
     for module in found.values():
         if not isinstance(module, _Recomputed):
             # A subclass, not a patched forward: a deep copy of the model must call its own blocks.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from zoo.errors import LayerGroupError, OptionError
+from zoo.errors import LISTED, LayerGroupError, OptionError, examples
 from zoo.models.layers import LayerGroups
 from zoo.tuning.blocks import CONTAINERS, blocks
 
@@ -41,7 +41,7 @@ def stochastic_depth(groups: LayerGroups, rate: float) -> Iterator[list[str]]:
         raise OptionError(f"drop_path is {rate}; it must be in [0, 1)")
     found = _candidates(groups)
     if not found:
-        raise LayerGroupError(f"the groups {', '.join(groups.names) or '(none)'} have no block to skip; leave drop_path at 0")
+        raise LayerGroupError(f"the groups {examples(groups.names, LISTED) or '(none)'} have no block to skip; leave drop_path at 0")
     skippers = [_Skipper(rate * number / len(found)) for number in range(1, len(found) + 1)]
     handles = [block.register_forward_hook(skip, with_kwargs=True) for block, skip in zip(found.values(), skippers, strict=True)]
     handles.append(groups.model.register_forward_hook(_Proof(skippers, groups)))
@@ -81,7 +81,8 @@ class _Proof:
     def __call__(self, module: nn.Module, _args: Any, _output: Any) -> None:
         if module.training and not any(skipper.fits for skipper in self.skippers):
             raise LayerGroupError(
-                f"no block of the groups {', '.join(self.groups.names)} puts out the shape that it is given, so none can be skipped; "
+                f"no block of the groups {examples(self.groups.names, LISTED)} puts out the shape that it is given, "
+                "so none can be skipped; "
                 "leave drop_path at 0 for this backbone"
             )
 

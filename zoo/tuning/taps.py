@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.hooks import RemovableHandle
 
-from zoo.errors import LayerGroupError
+from zoo.errors import LayerGroupError, examples
 from zoo.models.layers import LayerGroup, LayerGroups
 from zoo.tuning.blocks import listen
 
@@ -40,7 +40,5 @@ def taps(groups: LayerGroups, *names: str) -> Iterator[dict[str, Any]]:
 def _listen(group: LayerGroup, outputs: dict[str, Any]) -> list[RemovableHandle]:
     handles = listen(group, lambda output: outputs.update({group.name: output}))
     if not handles:
-        raise LayerGroupError(
-            f"layer group {group.name!r} holds bare parameters only ({', '.join(group.members)}) and has no output to tap"
-        )
+        raise LayerGroupError(f"layer group {group.name!r} holds bare parameters only ({examples(group.members)}) and has no output to tap")
     return handles

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("zoo")
 
 _REMEDY = "check the names and the network (and HF_HUB_OFFLINE)"
+_OFFLINE = "HF_HUB_OFFLINE forbids the network"
 _CACHE_REMEDY = "the cache of the Hub cannot be used: set HF_HUB_CACHE to a folder that you may write to"
 _LOGIN = "hf auth login, or HF_TOKEN"
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -136,7 +137,7 @@ def file_metadata(repo: str, file: str, revision: str = "", *, owner: str) -> Hu
 
     wanted = _hub_file(repo, file, revision, owner)
     if constants.HF_HUB_OFFLINE:
-        _fail(wanted, "HF_HUB_OFFLINE forbids the network")
+        _fail(wanted, _OFFLINE)
     with _quiet():
         metadata = _metadata(wanted)
     if not metadata.commit_hash or not is_commit(metadata.commit_hash):
@@ -160,7 +161,7 @@ def _fetch(wanted: _HubFile) -> Path:
     if is_commit(wanted.revision) and (cached or wanted.missing_marker(wanted.revision).exists()):
         return cached or _fail(wanted, "the repository has no such file", kind=_NoFileError)
     if constants.HF_HUB_OFFLINE:
-        return cached or _missing(wanted, "HF_HUB_OFFLINE forbids the network")
+        return cached or _missing(wanted, _OFFLINE)
     with _quiet():
         return _fetch_online(wanted, cached)
 
@@ -210,7 +211,15 @@ def _metadata(wanted: _HubFile) -> huggingface_hub.HfFileMetadata:
         _write_missing_marker(wanted, error)
         _fail(wanted, "the repository has no such file", error, _NoFileError)
     except Exception as error:  # the client raises errors of its HTTP library, which has changed more than once
-        _fail(wanted, _reason(error), error)
+        _fail(wanted, _reason(error), error, remedy=f"{_REMEDY}, or {_copy_remedy(wanted)}")
+
+
+def _copy_remedy(wanted: _HubFile) -> str:
+    """Return how a file of a machine with network comes into the cache of this one."""
+    revision = "" if wanted.revision == "main" else f" --revision {wanted.revision}"
+    command = f"zoo download {wanted.owner}" if wanted.owner else f"hf download {wanted.repo} {wanted.file}{revision}"
+    folder = wanted.folder
+    return f"on a machine with network run {command}, and copy the folder {folder.name} of its cache of the Hub to {str(folder)!r}"
 
 
 def _write_missing_marker(wanted: _HubFile, error: Exception) -> None:
@@ -229,7 +238,7 @@ def _missing(wanted: _HubFile, reason: str, cause: WeightsNotFoundError | None =
         _fail(wanted, "the repository had no such file when it was last asked", cause, _NoFileError)
     if cause:
         raise cause
-    _fail(wanted, reason)
+    _fail(wanted, reason, remedy=_copy_remedy(wanted))
 
 
 def _fail(

@@ -139,7 +139,7 @@ def test_runs_are_compared_on_data_that_all_predict(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit) as done:
         main(["compare", *runs, "--columns", "label=kind"])
     assert done.value.code == 2
-    assert "columns: options of the evaluation on data; give on=… (--on)" in capsys.readouterr().err
+    assert "columns: options of the evaluation on data; give --on" in capsys.readouterr().err
     assert pair["better"] == runs[0]
     assert pair["low"] > 0
     assert pair["p"] < 0.05

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING
 
 from zoo.cli.output import Output, claim_file, table
 from zoo.cli.parser import Commands
-from zoo.errors import OptionError, WeightsNotFoundError, count, examples
+from zoo.declare import Text
+from zoo.errors import DiskFullError, OptionError, OutputPermissionError, WeightsNotFoundError, ZooError, count, examples, fault_list
 from zoo.util.atomic_write import cache_folder, in_units
 
 if TYPE_CHECKING:
+    from zoo.declare import BackboneSpec
     from zoo.engine.cache.feature_files import Stored
+    from zoo.registry.registry import Entry
     from zoo.weights.cache import CacheEntry
 
 
@@ -65,18 +69,40 @@ def convert(options: argparse.Namespace, out: Output) -> None:
         print(f"left out, because they are no tensors: {examples(done.skipped)}")
 
 
+def _resolved(names: Sequence[str]) -> list[Entry]:
+    """Return the entries of several names, each once.
+
+    Raises:
+        ZooError: For all names that are not known or have no weights, of the class of the first fault.
+    """
+    from zoo.registry.registry import default_registry
+
+    found, faults = dict[str, "Entry"](), list[ZooError]()
+    for name in dict.fromkeys(names):
+        try:
+            entry = default_registry().resolve(name)
+            if entry.spec.weights is None:
+                raise WeightsNotFoundError(f"{entry.spec.name} declares no pretrained weights; zoo list --pretrained shows those that do")
+            found[entry.spec.name] = entry
+        except ZooError as error:
+            faults.append(error)
+    if len(faults) > 1:
+        headline = f"{len(faults)} of {count(len(names), 'name')} cannot be used, and nothing was fetched:"
+        raise type(faults[0])(fault_list(headline, list(map(str, faults))))
+    if faults:
+        raise faults[0]
+    return list(found.values())
+
+
 def lock(options: argparse.Namespace, out: Output) -> None:
     """Write pins into a registry file, after all of them are resolved."""
     from zoo.registry import lockfile
-    from zoo.registry.registry import default_registry
     from zoo.registry.registry_files import user_file
 
     given = [*options.registry_before, *options.registry]
     path = options.out or Path(given[-1] if given else user_file())
-    pins = {}
-    for name in options.names:
-        entry = default_registry().resolve(name)
-        pins[entry.spec.name] = lockfile.resolve(entry.declared or entry.spec.weights, entry.spec.name)
+    entries = _resolved(options.names)
+    pins = {entry.spec.name: lockfile.resolve(entry.declared or entry.spec.weights, entry.spec.name) for entry in entries}
     for name, pin in pins.items():
         lockfile.write(path, name, pin)
     if options.json:
@@ -90,25 +116,49 @@ def lock(options: argparse.Namespace, out: Output) -> None:
 
 
 def download(options: argparse.Namespace, out: Output) -> None:
-    """Fetch and convert weights; those that are on disk already are only verified."""
-    from zoo.registry.registry import default_registry
-    from zoo.weights.locate import locate
+    """Fetch and convert weights, with the tokenizers of texts; those that are on disk already are only verified.
 
-    found = {}
-    for name in options.names:  # all of them before gigabytes are fetched
-        spec = default_registry().resolve(name).spec
-        if spec.weights is None:
-            raise WeightsNotFoundError(f"{spec.name} declares no pretrained weights; zoo list --pretrained shows those that do")
-    for name in options.names:
-        spec = default_registry().resolve(name).spec
+    A name that cannot be fetched does not keep the others from it.
+
+    Raises:
+        ZooError: Before anything is fetched, for all names that are not known; else for all that could not be fetched.
+    """
+    entries = _resolved(options.names)  # all of them before gigabytes are fetched
+    found, failed = dict[str, Path](), list[ZooError]()
+    for entry in entries:
+        spec = entry.spec
         assert spec.weights is not None, "checked above"
         if not options.json:  # before gigabytes are fetched
             print(f"{spec.name}: licence {spec.weights.license}, from {spec.weights.place}", flush=True)
-        found[spec.name] = locate(spec.weights, spec.name)
+        try:
+            found[spec.name] = _fetched(spec)
+        except (DiskFullError, OutputPermissionError):  # the next one would end in the same way
+            raise
+        except ZooError as error:
+            failed.append(error)
+            continue
         if not options.json:
             print(f"  {found[spec.name]}")
+    if len(failed) > 1:
+        headline = f"{len(failed)} of {count(len(entries), 'name')} cannot be fetched:"
+        raise type(failed[0])(fault_list(headline, list(map(str, failed))))
+    if failed:
+        raise failed[0]
     if options.json:
         out.json({name: str(path) for name, path in found.items()})
+
+
+def _fetched(spec: BackboneSpec) -> Path:
+    """Return the local path of weights, after the files of a tokenizer are there as well."""
+    from zoo.weights.locate import locate
+
+    assert spec.weights is not None, "checked by the caller"
+    path = locate(spec.weights, spec.name)
+    if isinstance(spec.inputs, Text) and spec.inputs.tokenizer:
+        from zoo.data.texts.tokenizers import open_tokenizer
+
+        open_tokenizer(spec.inputs)
+    return path
 
 
 def _of_features(files: Sequence[Stored]) -> list[CacheEntry]:
@@ -124,6 +174,7 @@ def _of_features(files: Sequence[Stored]) -> list[CacheEntry]:
 def cache(options: argparse.Namespace, out: Output) -> None:
     """Show the entries of zoo's own cache of weights and features, and prune it."""
     from zoo.engine.cache.feature_files import prune_features, stored_features
+    from zoo.engine.output.finished import prune_finished
     from zoo.weights.cache import entries, prune
     from zoo.weights.cache_errors import cache_errors
 
@@ -134,6 +185,7 @@ def cache(options: argparse.Namespace, out: Output) -> None:
         found, busy = prune(limit)
         with cache_errors(""):
             found += _of_features(prune_features(limit))
+            prune_finished(limit)
         if busy:
             print(f"kept, because another process is using them: {examples([str(path) for path in busy])}", file=sys.stderr)
     else:
@@ -143,9 +195,21 @@ def cache(options: argparse.Namespace, out: Output) -> None:
         return
     if not found:
         print(f"{'nothing to remove' if options.prune is not None else 'the cache is empty'}: {cache_folder()}")
-        print("Files of the Hub are in its own cache: hf cache ls")
+        print(_hub_cache())
         return
     rows = [(entry.kind, entry.name, in_units(entry.size), time.strftime("%Y-%m-%d", time.localtime(entry.used))) for entry in found]
     print(table(rows, ("kind", "what", "size", "last used"), right=(2,)))
     total = f"{count(len(found), 'entry')}, {in_units(sum(entry.size for entry in found))}, in {cache_folder()}"
-    print(f"removed {total}" if options.prune is not None else f"{total}; files of the Hub are in its own cache: hf cache ls")
+    print(f"removed {total}" if options.prune is not None else f"{total}\n{_hub_cache()}")
+
+
+def _hub_cache() -> str:
+    """Return where the files of the Hub are, and the command that lists them, as it can be typed here."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE)
+    if not folder.is_dir():  # where the client's command has an error instead of an empty list
+        return f"Files of the Hub would be in its own cache, {folder}, which does not exist yet"
+    beside = Path(sys.executable).with_name("hf")
+    command = str(beside) if shutil.which("hf") is None and beside.exists() else "hf"
+    return f"Files of the Hub are in its own cache, {folder}: {command} cache ls"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.input_lines import STREAM, all_lines, is_stream, reads_texts
 from zoo.cli.launch import launch_ranks
 from zoo.cli.output import Output, claim_file, table
 from zoo.cli.parser import Commands
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 MODEL = "the folder of a saved model or run"
 INPUTS = "images or texts, or one folder or table of them"
-STREAM = "-"
+LINES = f"{INPUTS}; {STREAM} alone reads a path or a text per line of standard input"
 FILES = {"predictions": (".csv", ".parquet"), "features": (".npz", ".csv", ".parquet")}
 PROCESSES = "share the inputs among so many processes on this machine"
 THRESHOLDS = "multi-label: probability above which labels are predicted, 0.5 or cat=0.3,dog=0.7; else those of the model"
@@ -36,8 +37,7 @@ def register(commands: Commands) -> None:
     """Add the commands of this module."""
     command = commands.add_parser("predict", help="the label of each input, and the probability of every class")
     command.add_argument("model", metavar="MODEL", help=MODEL)
-    text = f"{INPUTS}; {STREAM} alone predicts the lines of standard input, each as it comes"
-    command.add_argument("inputs", metavar="INPUTS", nargs="+", help=text)
+    command.add_argument("inputs", metavar="INPUTS", nargs="+", help=f"{LINES}, and without --out answers each as it comes")
     command.add_argument("--out", type=Path, metavar="FILE", help="a .csv or .parquet file to write, however many inputs there are")
     command.add_argument("--thresholds", metavar="T", help=THRESHOLDS)
     command.add_argument("--sets", type=float, metavar="SHARE", help=SETS)
@@ -46,7 +46,7 @@ def register(commands: Commands) -> None:
     command.set_defaults(run=predict)
     command = commands.add_parser("embed", help="write the pooled features of inputs")
     command.add_argument("model", metavar="MODEL", help=f"{MODEL}, or the name of a backbone")
-    command.add_argument("inputs", metavar="INPUTS", nargs="+", help=INPUTS)
+    command.add_argument("inputs", metavar="INPUTS", nargs="+", help=LINES)
     text = "the file to write: .npz with 'features' (n, dim) and 'inputs' (n,), .parquet or .csv, however many inputs there are"
     command.add_argument("--out", type=Path, metavar="FILE", help=text)
     command.add_argument("--prompt-name", metavar="NAME", help="the prompt of the backbone that is put before each text")
@@ -56,7 +56,7 @@ def register(commands: Commands) -> None:
 
 def _to_file(command: argparse.ArgumentParser) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace an existing file, once the new one is whole")
-    command.add_argument("--resume", action="store_true", help="go on with a run into --out that was cut off")
+    command.add_argument("--resume", action="store_true", help="go on with a run that was cut off; a finished one stays as it is")
     command.add_argument("--num-processes", type=int, metavar="N", help=PROCESSES)
     command.add_argument("--split", help="only this split of the data")
     pass_options(command)
@@ -66,13 +66,12 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     """Print the label of each input and the probability of every class, or write them to a file.
 
     Raises:
-        OptionError: If a stream of inputs is to be written to a file.
+        OptionError: If the inputs of a stream cannot be read.
     """
     from zoo.cli import settings
     from zoo.saved.config import read_config
 
-    if options.inputs == [STREAM] and options.out is not None:
-        raise OptionError(f"{STREAM} prints a result for each line of the standard input; leave out --out, or name the inputs")
+    from_stream = _is_stream(options)
     target, given = _target(options, "predictions"), pass_settings(options)
     config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
     given |= {"thresholds": thresholds} if (thresholds := settings.thresholds(options.thresholds)) is not None else {}
@@ -91,7 +90,7 @@ def predict(options: argparse.Namespace, out: Output) -> None:
             return
     decoder = decoder_of(model, given.pop("thresholds", None), sets=given.pop("sets", None), ood=given.pop("ood", False))
     given["columns"] = _columns(options)
-    if options.inputs == [STREAM]:
+    if from_stream:
         for row in predict_lines(model, sys.stdin.buffer, decoder, **given):
             out.line(row if options.json else prediction_cells(row))
         return
@@ -113,6 +112,7 @@ def embed(options: argparse.Namespace, out: Output) -> None:
     """
     if options.out is None and not options.json:
         raise OptionError("zoo embed needs --out FILE, or --json to print the features")
+    _is_stream(options)
     target, given = _target(options, "features"), pass_settings(options)
     if target is not None:
         launch_ranks(options.words, options.num_processes)
@@ -136,6 +136,10 @@ def embed(options: argparse.Namespace, out: Output) -> None:
     out.json({"inputs": names, "dim": found.values.shape[1], "embeddings": features} | errors)
 
 
+def _is_stream(options: argparse.Namespace) -> bool:
+    return is_stream(options.inputs, shared=bool(options.num_processes) or launched() > 1)
+
+
 def _target(options: argparse.Namespace, what: str) -> Path | None:
     """Return the file to write, checked once for all processes, or None.
 
@@ -145,7 +149,7 @@ def _target(options: argparse.Namespace, what: str) -> Path | None:
     if options.out is not None:
         if launched() > 1:  # the launching process has checked it, or the first rank will
             return Path(options.out)
-        return claim_file(options.out, *FILES[what], overwrite=options.overwrite)
+        return claim_file(options.out, *FILES[what], overwrite=options.overwrite or options.resume)  # what it is of is checked later
     needing = {"--resume": options.resume, "--overwrite": options.overwrite, "--num-processes": options.num_processes or launched() > 1}
     if wrong := [name for name, given in needing.items() if given]:
         raise OptionError(f"{', '.join(wrong)}: give the file to write, --out FILE")
@@ -164,6 +168,9 @@ def _write(options: argparse.Namespace, out: Output, model: TaskModel, target: P
         names = names_of(done.table.inputs, range(len(done.table)))
         width = {"dim": model.spec.features.dim} if what == "features" else {}
         out.json({"inputs": names, **width, "file": str(done.path), "skipped": done.skipped})
+    elif done.was_there:
+        left_out = f", {done.skipped} of them without a result" if done.skipped else ""
+        print(f"{done.path}: the {what} of all {count(len(done.table), 'input')} are there{left_out}; nothing to do")
     else:
         print(f"{done.path}: {what} of {count(len(done.table) - done.skipped, 'input')}")
 
@@ -176,11 +183,10 @@ def _columns(options: argparse.Namespace) -> dict[str, str]:
 
 def _source(options: argparse.Namespace, model: TaskModel) -> Any:
     """Return the source of a prediction; a single input may be a folder or a table."""
-    from zoo.data.raw import TEXTUAL
-    from zoo.data.sources.read import kind_of
-
     words = options.inputs
-    if kind_of(model.inputs, model.task) in TEXTUAL:
+    if words == [STREAM]:
+        return all_lines(model, sys.stdin.buffer)
+    if reads_texts(model):
         _refuse_files(words)
     return words[0] if len(words) == 1 else list(words)
 

@@ -208,7 +208,7 @@ def _stored_range(dataset: Any, values: Array, name: str) -> tuple[int, int]:
     if dataset.get("PixelRepresentation") != 0:
         raise CorruptInputError(
             f"{name} has no window, so its values in [{values.min():g}, {values.max():g}] have no defined intensity range; "
-            "give window=(centre, width) to fit, evaluate or predict (--window on the command line), or declare zoo.Image(window=…)"
+            "give window=(centre, width) (--window C,W), or declare zoo.Image(window=…)"
         )
     return 0, 2 ** int(dataset.BitsStored) - 1
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from zoo.data.raw import Raw
-from zoo.errors import DataError, check_options, count, did_you_mean, examples
+from zoo.errors import LISTED, DataError, check_options, count, did_you_mean, examples
 
 SUFFIXES = (".conll", ".conllu", ".iob", ".iob2", ".bio", ".tsv", ".txt")
 HEADERS = {"words", "tokens", "label", "labels", "tags", "ner_tags"}  # column names of tables with a row per sentence
@@ -185,7 +185,7 @@ def _place(name: str, header: Sequence[str], width: int, source: str) -> int:
         return header.index(name.lower())
     if name.lstrip("-").isdigit() and -width <= int(name) < width:
         return int(name) % width
-    known = f"the columns are {', '.join(header)}" if header else "the file has no header, so columns are given by number"
+    known = f"the columns are {examples(header, LISTED)}" if header else "the file has no header, so columns are given by number"
     raise DataError(f"{source} has no column {name!r}{did_you_mean(name, header)}; it has {width}, counted from 0, and {known}")
 
 

@@ -139,12 +139,12 @@ def check_exists(path: Path) -> None:
 def _read_splits(folder: Path, splits: dict[str, str], subfolders: dict[str, str], options: ReadOptions) -> Raw:
     left_out = sorted(set(subfolders) - set(splits))
     if left_out:
-        log.warning("%s: read as splits %s; not read: %s", folder, ", ".join(splits), ", ".join(left_out))
+        log.warning("%s: read as splits %s; not read: %s", folder, ", ".join(splits), examples(left_out))
     parts = []
     for name, path in splits.items():
         parts.append(_read_part(Path(path), _subfolders(Path(path)), options, by_class=True).with_split(name))
     if not any(part.inputs for part in parts):
-        raise _no_image(folder, f" in {', '.join(splits)}")
+        raise _no_image(folder, f" in {examples(list(splits))}")
     return join(parts, repr(str(folder)))
 
 

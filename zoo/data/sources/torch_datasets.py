@@ -15,7 +15,7 @@ from zoo.data.sources.tables.columns import USUAL, usual_columns
 from zoo.data.sources.tables.frames import raw_of
 from zoo.data.sources.torch_items import Items, fetch, of_each, plain, torch_class
 from zoo.data.sources.torch_labels import labelled, targets_of
-from zoo.errors import CorruptInputError, DataError, OptionError, check_options, did_you_mean, examples
+from zoo.errors import LISTED, CorruptInputError, DataError, OptionError, check_options, did_you_mean, examples
 
 log = logging.getLogger("zoo")
 
@@ -124,7 +124,7 @@ def _columns(dataset: Any, keys: Sequence[Any], *, skip: bool) -> tuple[dict[Any
         item = fetch(dataset, index)
         absent = [repr(key) for key in keys if not isinstance(item, Mapping) or key not in item]
         if absent:
-            raise DataError(f"item {index} of the dataset {type(dataset).__name__} has no {', '.join(absent)}, which its first item has")
+            raise DataError(f"item {index} of the dataset {type(dataset).__name__} has no {examples(absent)}, which its first item has")
         return [plain(item[key]) for key in keys]
 
     rows, broken = of_each(dataset, values_of, skip=skip) if keys else ([], frozenset())
@@ -147,10 +147,11 @@ def find_keys(first: Mapping[Any, Any], options: ReadOptions, source: str) -> di
     found = {role: own[role] if role in own else next(iter(usual_columns(role, list(first), keys)), None) for role, keys in usual.items()}
     absent = [f"{name!r}{did_you_mean(str(name), names)}" for name in (*own.values(), *options.label_columns) if name not in first]
     if absent:
-        raise DataError(f"the items of {source} have no key {examples(absent)}; their keys: {', '.join(map(repr, first))}")
+        raise DataError(f"the items of {source} have no key {examples(absent)}; their keys: {examples(list(map(repr, first)), LISTED)}")
     if found["input"] is None:
+        there = examples(list(map(repr, first)), LISTED)
         raise DataError(
-            f"the items of {source} are dicts with the keys {', '.join(map(repr, first))}; one of {', '.join(usual['input'])} is read as "
+            f"the items of {source} are dicts with the keys {there}; one of {', '.join(usual['input'])} is read as "
             f"the input, and columns={{{inputs[0]!r}: …}} names another"
         )
     if options.labelled is False or options.label_columns:

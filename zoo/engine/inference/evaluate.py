@@ -21,7 +21,7 @@ from zoo.engine.inference.metrics import measure, wanted_metrics
 from zoo.engine.inference.result_columns import Decoder, decoder_of
 from zoo.engine.loading.sources import channels_of, check_targets, reads, table_digest
 from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
-from zoo.errors import InterruptedRunError, OptionError, did_you_mean
+from zoo.errors import InterruptedRunError, OptionError, did_you_mean, examples
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.thresholds import Wanted
@@ -186,5 +186,5 @@ def _turned(model: TaskModel, classes: tuple[str, ...], positive: str) -> bool:
     if not find_task(model.task).exclusive or len(classes) != 2:
         raise OptionError(f"positive is for two classes; the task is {model.task} with {len(classes)} classes")
     if positive not in classes:
-        raise OptionError(f"positive is {positive!r}{did_you_mean(positive, classes)}; the classes are: {', '.join(classes)}")
+        raise OptionError(f"positive is {positive!r}{did_you_mean(positive, classes)}; the classes are: {examples(classes)}")
     return positive == classes[0]

@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.data.table import Table, flat_targets, names_of
 from zoo.engine.inference.result_columns import Array, Column, Columns, Decoder, result_columns
-from zoo.errors import OptionError, did_you_mean
+from zoo.errors import LISTED, OptionError, did_you_mean, examples
 from zoo.tasks.several import SeveralTasks
 from zoo.tasks.single_label import SingleLabel
 from zoo.tasks.thresholds import USUAL, moved
@@ -77,7 +77,7 @@ class Evaluation(dict[str, float]):
         several = self._decoder.task
         names = several.names if isinstance(several, SeveralTasks) else []
         if task not in names:
-            known = f"the tasks are: {', '.join(names)}" if names else "there is one task, and this is its evaluation"
+            known = f"the tasks are: {examples(names, LISTED)}" if names else "there is one task, and this is its evaluation"
             raise OptionError(f"there is no task {task!r}{did_you_mean(task, names)}; {known}")
         assert isinstance(several, SeveralTasks), "it has names"
         member, table = several.members[names.index(task)], self.table
@@ -91,7 +91,7 @@ class Evaluation(dict[str, float]):
         if isinstance(self._decoder.task, SeveralTasks):
             names = self._decoder.task.names
             raise OptionError(
-                f"{what} is for one task, and there are several: evaluation.of({names[0]!r}).{what}(); they are: {', '.join(names)}"
+                f"{what} is for one task, and there are several: evaluation.of({names[0]!r}).{what}(); they are: {examples(names, LISTED)}"
             )
 
     def baselines(self) -> dict[str, dict[str, float]]:

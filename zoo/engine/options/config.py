@@ -218,7 +218,7 @@ class Config(BaseModel):
     columns: Annotated[
         dict[str, Annotated[Any, BeforeValidator(column_named)]],
         Option(
-            "own names of the columns, such as `file_name=file,group=patient_id`, in Python a mapping; without it `path`, `file`, `image` "
+            "own names of the columns, such as `file_name=file,group=patient_id`; in Python a mapping; without it `path`, `file`, `image` "
             "and their like are found too, for texts `sentence`, `sentence1` with `sentence2`, `premise` with `hypothesis`, `tokens`, for "
             "labels `labels`, `tags`",
             "none",
@@ -269,8 +269,8 @@ class Config(BaseModel):
     drop_other_classes: Annotated[
         Switch,
         Option(
-            "leave out samples of classes that the model's labels (`adapt(labels=[…])`, `--classes A,B`) do not name, instead of refusing "
-            "them",
+            "leave out samples of classes that are none of the model's labels, instead of refusing them; the labels are those of "
+            "`adapt(labels=[…])`, or `--classes A,B`",
             section="Data",
             flag="-",
         ),

@@ -150,13 +150,17 @@ class PartFolder:
             raise SavedModelError(f"{str(path)!r} cannot be read ({error}); remove {str(self.folder)!r} and start anew") from error
 
     def _check_same(self, before: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        now = json.loads(json.dumps(record))
-        if now["options"]["on_error"] == "skip":  # what stopped there may be skipped; what was skipped has no result
-            before = {**before, "options": {**before.get("options", {}), "on_error": "skip"}}
-        faults = [_difference(name, before.get(name), now.get(name)) for name in {**before, **now} if before.get(name) != now.get(name)]
-        if faults:
+        if faults := differences(before, record):
             remedy = "Give the same as before, or start anew with overwrite=True (--overwrite)"
             raise SavedModelError(fault_list(f"the run in {str(self.folder)!r} cannot go on:", faults, remedy))
+
+
+def differences(before: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    """Return in what a record of a run differs from that of an earlier one, in words."""
+    now = json.loads(json.dumps(record))
+    if now["options"]["on_error"] == "skip":  # what stopped there may be skipped; what was skipped has no result
+        before = {**before, "options": {**before.get("options", {}), "on_error": "skip"}}
+    return [_difference(name, before.get(name), now.get(name)) for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
 def _is_passing(entry: Path) -> bool:

@@ -19,11 +19,21 @@ from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.output_blocks import Block, blocks_of, run_blocks
 from zoo.engine.inference.predict import opened
 from zoo.engine.inference.result_columns import Column, Columns, Decoder, decoder_of, result_columns
+from zoo.engine.output.finished import find_finished, remember_finished
 from zoo.engine.output.formats import check_suffix, to_arrow
-from zoo.engine.output.parts import PartFolder
+from zoo.engine.output.parts import PartFolder, differences
 from zoo.engine.output.run_record import run_record
 from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
-from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, OutputPermissionError, ZooError
+from zoo.errors import (
+    InterruptedRunError,
+    OptionError,
+    OutputExistsError,
+    OutputPermissionError,
+    SavedModelError,
+    ZooError,
+    count,
+    fault_list,
+)
 from zoo.models.task_model import TaskModel
 from zoo.tasks.thresholds import Wanted
 from zoo.util.extras import require_extra
@@ -46,11 +56,13 @@ class Written(NamedTuple):
         path: The file.
         table: The inputs.
         skipped: Number of those that could not be read.
+        was_there: Whether a run that was resumed had been finished before, so that nothing was computed.
     """
 
     path: Path
     table: Table
     skipped: int
+    was_there: bool = False
 
 
 def write_results(
@@ -86,12 +98,13 @@ def write_results(
         sets: As for ``predict``: a column ``set``, of a regression ``low`` and ``high``.
         ood: Whether predictions have a column ``ood``, see ``ood_score``.
         overwrite: Replace a file, once the new one is whole, and drop the parts of a run that was cut off.
-        resume: Go on with a run that was cut off; where there is none, begin.
+        resume: Go on with a run that was cut off; where there is none, begin. The file of a finished run stays as it is, if its
+            model, inputs and options are the same.
         **options: Fields of ``InferenceOptions``.
 
     Raises:
         OutputExistsError: If the file exists, or parts of a run that was cut off.
-        SavedModelError: If the run that is resumed had another model, other inputs or options.
+        SavedModelError: If the run that is resumed had another model, other inputs or options, whether it was cut off or finished.
         DiskFullError: If there is no room.
         InterruptedRunError: After Ctrl-C or SIGTERM.
         MissingExtraError: If pyarrow is not installed.
@@ -105,16 +118,48 @@ def write_results(
         with ranks.together():
             table = opened(model, inputs, chosen, split=split, columns=columns, root=root)
         check_same_inputs(ranks, table)
+        record, done = dict[str, Any](), None
+        with ranks.together():
+            if ranks.main:
+                record = run_record(model, table, decoder, chosen, what)
+                done = _finished(parts, record, overwrite=overwrite) if resume else None
+        done = ranks.gather(done)[0]
+        if done is not None:
+            log.info("%s: the %s of all %s are there; nothing is computed", parts.out, what, count(len(table), "input"))
+            return Written(parts.out, table, done, was_there=True)
         with ranks.together():
             if ranks.main:
                 _refuse_existing(parts.out, overwrite=overwrite)
-                parts.claim(run_record(model, table, decoder, chosen, what), overwrite=overwrite, resume=resume)
+                parts.claim(record, overwrite=overwrite, resume=resume)
         try:
             skipped = _write(model, table, decoder, parts, chosen, what, ranks, stop)
+            if ranks.main:
+                remember_finished(parts.out, record, skipped)
         finally:
             if ranks.main:
                 parts.release()
     return Written(parts.out, table, skipped)
+
+
+def _finished(parts: PartFolder, record: Mapping[str, Any], *, overwrite: bool) -> int | None:
+    """Return how many inputs were skipped in the file of a finished run with this record; None if there is still something to do.
+
+    Raises:
+        OutputExistsError: If nothing is known of the run that wrote the file, and it may not be overwritten.
+        SavedModelError: If it was another run, and its file may not be overwritten.
+    """
+    if not parts.out.is_file() or parts.any():
+        return None
+    kept, remedy = find_finished(parts.out), "choose another file, or pass overwrite=True (--overwrite)"
+    faults = differences(kept.record, record) if kept else []
+    if kept and not faults:
+        return kept.skipped
+    if overwrite:
+        return None
+    if kept is None:
+        unknown = "it is not known what it was made of: it was changed, or written by another user or machine"
+        raise OutputExistsError(f"{str(parts.out)!r} exists, and {unknown}; {remedy}")
+    raise SavedModelError(fault_list(f"{str(parts.out)!r} is finished, and not of this run:", faults, f"{remedy[0].upper()}{remedy[1:]}"))
 
 
 def _write(

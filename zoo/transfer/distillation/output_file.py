@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.data.table import Table, names_of
-from zoo.errors import DataError, ZooError, count, examples
+from zoo.errors import LISTED, DataError, ZooError, count, examples
 from zoo.tasks.task import Task
 from zoo.util.extras import require_extra
 
@@ -94,7 +94,7 @@ def _read_npz(path: Path, task: Task) -> OutputFile:
         raise DataError(f"{str(path)!r} is no whole .npz archive; write it with numpy.savez(path, logits=…), or fetch it again")
     with np.load(path, allow_pickle=False) as archive:
         if "logits" not in archive or archive["logits"].ndim != 2:
-            raise DataError(f"{str(path)!r} has no logits (rows, classes); it has: {', '.join(archive) or 'nothing'}")
+            raise DataError(f"{str(path)!r} has no logits (rows, classes); it has: {examples(list(archive), LISTED) or 'nothing'}")
         logits = archive["logits"].astype(np.float32)
         labels, inputs = (tuple(map(str, archive[name])) if name in archive else None for name in ("labels", "inputs"))
     for name, values, wanted in (("labels", labels, logits.shape[1]), ("inputs", inputs, len(logits))):
@@ -109,7 +109,8 @@ def _read_table(path: Path, task: Task) -> OutputFile:
     names = [name for name in columns if name.startswith(start)]
     if not names:
         raise DataError(
-            f"{str(path)!r} has no column {start}…; it has: {', '.join(columns)}; write it with: zoo predict MODEL DATA --out FILE"
+            f"{str(path)!r} has no column {start}…; it has: {examples(list(columns), LISTED)}; "
+            "write it with: zoo predict MODEL DATA --out FILE"
         )
     values = np.asarray([[np.nan if cell in ("", None) else float(cell) for cell in columns[name]] for name in names]).T
     if task.has_classes:

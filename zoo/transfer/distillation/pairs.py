@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from zoo.errors import OptionError, did_you_mean
+from zoo.errors import LISTED, OptionError, did_you_mean, examples
 from zoo.models.layers import LayerGroups
 
 Pairs: TypeAlias = "tuple[tuple[str, str], ...]"
@@ -41,7 +41,7 @@ def faults_of(pairs: Pairs, option: str, student: LayerGroups, teacher: LayerGro
     """Return a fault for each name that is no layer group, with the nearest."""
     sides = [("student", one, student) for one, _ in pairs] + [("teacher", other, teacher) for _, other in pairs]
     return [
-        f"{option}: the {side} has no layer group {name!r}{did_you_mean(name, groups.names)}; it has: {', '.join(groups.names)}"
+        f"{option}: the {side} has no layer group {name!r}{did_you_mean(name, groups.names)}; it has: {examples(groups.names, LISTED)}"
         for side, name, groups in dict.fromkeys(sides)
         if name not in groups.names
     ]

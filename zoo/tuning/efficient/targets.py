@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from zoo.errors import LayerGroupError, examples
+from zoo.errors import LISTED, LayerGroupError, examples
 from zoo.models.layers import LayerGroups
 from zoo.tuning.efficient.kinds import KINDS, takes_layer
 
@@ -42,7 +42,8 @@ def lora_targets(groups: LayerGroups, kind: str = "lora") -> list[str]:
     if not targets:
         reasons = "; ".join(f"{why} ({examples(names)})" for why, names in refused.items())
         raise LayerGroupError(
-            f"no layer of the groups {', '.join(groups.names) or '(none)'} can take {KINDS[kind].title}{': ' if reasons else ''}{reasons}"
+            f"no layer of the groups {examples(groups.names, LISTED) or '(none)'} can take "
+            f"{KINDS[kind].title}{': ' if reasons else ''}{reasons}"
         )
     return targets
 

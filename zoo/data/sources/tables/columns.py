@@ -11,9 +11,10 @@ from zoo.data.raw import ReadOptions
 from zoo.data.sources.tables.headers import headerless_hint
 from zoo.data.sources.tables.table_files import refuse_equal_names
 from zoo.data.table import SPLIT_WORDS, split_word
-from zoo.errors import DataError, check_options, did_you_mean, examples
+from zoo.errors import LISTED, DataError, check_options, did_you_mean, examples
 
 log = logging.getLogger("zoo")
+MOST = 40  # columns in a remedy that is meant to be copied; CheXpert has 14 labels
 
 # Columns of a row's input, by what the model reads; the first is required.
 _INPUTS = {"image": ("file_name",), "volume": ("file_name",), "text": ("text", "text_pair"), "words": ("words",)}
@@ -102,7 +103,7 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str, cells:
     if absent:
         missing = ", ".join(f"{wanted[role][0]!r}{_near(role, wanted[role][0], names)}" for role in absent)
         hint = headerless or _hint_of_absent(absent, names, roles[0], cells)
-        raise DataError(f"{source} has no column {missing}; it has: {', '.join(map(repr, names))}. {hint}")
+        raise DataError(f"{source} has no column {missing}; it has: {examples(list(map(repr, names)), LISTED)}. {hint}")
     if found["group"] not in (None, "group", columns.get("group")):
         if options.labelled is False:
             found["group"] = None
@@ -147,13 +148,18 @@ def _hint_of_absent(absent: Sequence[str], names: Sequence[str], reads: str, cel
     hint = ""
     if found:
         columns, flags = examples(list(map(repr, found))), ",".join(found)
-        hint = f"{columns} look like a column per class: label_columns={found}, on the command line --label-columns {flags}"
+        given = (
+            f"label_columns={found} (--label-columns {flags})"
+            if len(found) <= MOST
+            else "name them with label_columns=[…] (--label-columns A,B)"
+        )
+        hint = f"{columns} look like a column per class: {given}"
         absent = [role for role in absent if role != "label"]
     if not absent:
         return hint
     renames = ", ".join(f'"{role}": "{_likely(role, names) or "…"}"' for role in absent)
     flags = ",".join(f"{role}={_likely(role, names) or '…'}" for role in absent)
-    return f"{hint}{'. ' if hint else ''}Name yours with columns={{{renames}}}, on the command line --columns {flags}"
+    return f"{hint}{'. ' if hint else ''}Name yours with columns={{{renames}}} (--columns {flags})"
 
 
 def _near(role: str, wanted: str, names: Sequence[str]) -> str:

@@ -1,0 +1,75 @@
+"""Messages that people read on the command line name flags, not arguments of Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import zoo
+from tests.engine.tiny import NAMES
+from tests.test_docs import run_zoo
+from zoo.cli.wording import as_typed, use_flags
+
+
+@pytest.fixture
+def flags() -> Iterator[None]:
+    use_flags(["--image-size", "--out", "--seed", "--valid", "--no-valid", "--weights"])
+    yield
+    use_flags(())
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [
+        ("go on with resume=True (--resume) and out='runs/x'", "go on with --resume and --out runs/x"),
+        ("it needs out (--out), a folder", "it needs --out, a folder"),
+        ("take task='multi-label' (--task multi-label), or split='val' (--split)", "take --task multi-label, or --split val"),
+        ("columns={TASK: COLUMN} (--columns TASK=COLUMN) names it", "--columns TASK=COLUMN names it"),
+        ("Name yours with columns={'a': 'b'}, on the command line --columns a=b", "Name yours with --columns a=b"),
+        ("adapt(labels=…) (--classes A,B), with drop=True (--drop)", "--classes A,B, with --drop"),
+        ("give window=(centre, width) (--window C,W), or zoo.Image(window=…)", "give --window C,W, or zoo.Image(window=…)"),
+        ("valid=False: seed=1.5, image_size=64.", "--no-valid: --seed 1.5, --image-size 64."),
+        ("give weights='my net.pth'", "give --weights 'my net.pth'"),
+        ("solve_head=False trains it", "solve_head=False trains it"),
+        ("no file 'seed=3.csv' in 'my seed=3' or runs/seed=3", "no file 'seed=3.csv' in 'my seed=3' or runs/seed=3"),
+        ("zoo.get('x', image_size=3)", "zoo.get('x', image_size=3)"),
+    ],
+)
+@pytest.mark.usefixtures("flags")
+def test_an_option_is_named_as_it_is_typed(text: str, typed: str) -> None:
+    assert as_typed(text) == typed
+
+
+def test_a_command_names_its_flags_and_python_its_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = zoo.get("zoo/glyphnet").adapt(3, labels=NAMES)
+    model.save(tmp_path / "model")
+    (tmp_path / "data.csv").write_text("picture_of,label\na.png,red\n")
+    code, told = run_zoo(["eval", str(tmp_path / "model"), str(tmp_path / "data.csv")], capsys)
+    assert code == 1
+    assert "--columns" in told
+    assert "columns={" not in told
+    with pytest.raises(zoo.ZooError, match=r"columns=\{"):
+        model.evaluate(tmp_path / "data.csv")
+    code, told = run_zoo(["train", "--help"], capsys)
+    assert "in Python" not in told
+    assert "adapt(" not in told
+
+
+def test_a_message_names_at_most_twelve_of_what_there_is(tmp_path: Path) -> None:
+    names = [f"gene{number}" for number in range(300)]
+    (tmp_path / "wide.csv").write_text(",".join(names) + "\n" + ",".join(["0.5"] * 300) + "\n")
+    (tmp_path / "splits.csv").write_text("text,label,split\n" + "".join(f"word {n},{n % 2},part{n}\n" for n in range(300)))
+    model = zoo.get("zoo/glyphnet").adapt(300, labels=names)
+    calls = (
+        lambda: zoo.open_data(tmp_path / "wide.csv"),
+        lambda: zoo.open_data(tmp_path / "splits.csv", reads="text", split="other"),
+        lambda: model.evaluate(tmp_path / "splits.csv"),
+        lambda: zoo.get("zoo/glyphnet").adapt(300, labels=["twice", "twice", *names[2:]]),
+    )
+    for call in calls:
+        with pytest.raises(zoo.ZooError) as caught:
+            call()
+        assert sum(name in str(caught.value) for name in [*names, *(f"part{n}" for n in range(300))]) < 60, "as text of one another"
+        assert len(str(caught.value)) < 1000, caught.value

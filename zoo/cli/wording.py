@@ -1,0 +1,64 @@
+"""Messages with the forms of the command line in place of Python's, for people who type commands.
+
+The library's messages name a remedy as ``resume=True (--resume)``, or as ``image_size=64`` alone, since they are read in both places.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+_VALUE = r"\{[^{}]*\}|\([^()]*\)|\[[^\[\]]*\]|'[^'\n]*'|(?:[^\s,;:()'\[\]{}]*[^\s,;:.()'\[\]{}])?"
+_OPTION = rf"(?P<name>[a-z][a-z_]*)=(?P<value>{_VALUE})"
+_FLAG = r"--[a-z][a-z-]*[^()\n]*"
+# Names in quotes, and whole calls such as zoo.get(NAME, weights=False), stay as they are.
+_KEPT = rf"(?<![\w=])'[^'\n]*'(?!\w)|(?<!\w)[\w.]+\((?:[^()\n]|\([^()\n]*\))*\)(?: \((?P<for_call>{_FLAG})\))?"
+_FORMS = re.compile(
+    rf"{_KEPT}|(?<![\w/.=-]){_OPTION}(?: \((?P<flag>{_FLAG})\)|, on the command line (?P<words>--[a-z-]+ \S+))?"
+    rf"|(?<![\w/.=-])(?P<word>[a-z][a-z_]*) \((?P<same>--(?P=word))\)"
+)
+_WRITTEN = re.compile(r"'[^'\n]*'|-?\d[\d.e+-]*")  # values that are written in the same way on the command line
+
+
+@dataclass
+class _Flags:
+    """The flags of the running command."""
+
+    known: Collection[str] = field(default_factory=tuple)
+
+
+_flags = _Flags()
+
+
+def use_flags(known: Collection[str]) -> None:
+    """Take the flags of the command that runs, such as ``--resume``."""
+    _flags.known = known
+
+
+def as_typed(text: str) -> str:
+    """Return a message with ``--resume`` for ``resume=True (--resume)``, and ``--image-size 64`` for ``image_size=64``.
+
+    An option without a flag of its own in the running command stays as it is.
+    """
+    return _FORMS.sub(_form, text) if "=" in text or "(--" in text else text
+
+
+def _form(match: re.Match[str]) -> str:
+    if match["same"] or match["for_call"]:
+        return match["same"] or match["for_call"]
+    if not match["name"]:
+        return match[0]
+    flag = match["flag"] or match["words"] or _own_flag(match["name"], match["value"])
+    if not flag:
+        return match[0]
+    flag, value = flag.removesuffix(" on the command line"), match["value"]
+    if " " in flag or not _WRITTEN.fullmatch(value):
+        return flag
+    return f"{flag} {value if ' ' in value else value.strip(chr(39))}"
+
+
+def _own_flag(name: str, value: str) -> str:
+    """Return the flag of an option in the running command; empty if it has none."""
+    flag = f"--{'no-' * (value == 'False')}{name.replace('_', '-')}"
+    return flag if flag in _flags.known else ""
