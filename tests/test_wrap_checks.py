@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import zoo
 from tests.engine.tiny import difference, images, values
-from zoo.errors import OptionError
+from zoo.errors import DeclarationError, OptionError
 
 INPUTS = zoo.Image(size=16)
 FIT: dict[str, Any] = {"recipe": "full", "batch_size": 8, "lr": 1e-2, "epochs": 1, "quiet": True}
@@ -116,3 +116,52 @@ def test_parameters_without_gradients_are_told_as_the_recipe_trains_them(caplog:
     with caplog.at_level(logging.WARNING, "zoo"):
         zoo.wrap(network, inputs=INPUTS)
     assert "2 parameters do not require gradients (first.weight, first.bias)" in caplog.text
+
+
+class Auxiliary(Pair):
+    """A network with a second output in training, as GoogLeNet has."""
+
+    def forward(self, x: Tensor) -> Any:
+        features = super().forward(x)
+        return (features, features.mean((2, 3))) if self.training else features
+
+
+class Detached(Pair):
+    """A network that cuts its features off from the gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).detach()
+
+
+class Shorter(Pair):
+    """A network that drops rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:1]
+
+
+@pytest.mark.parametrize(
+    ("network", "features", "recipe", "found"),
+    [
+        (Auxiliary, None, "full", "'own/auxiliary' gives a tuple, not one tensor of features.*auxiliary outputs"),
+        (Shorter, None, "full", r"gives features of shape \(1, 4, 8, 8\) for 8 inputs"),
+        (Pair, zoo.Features(dim=5, layout="BCHW"), "linear-probe", r"shape \(\d+, 4, 8, 8\); declared are layout BCHW and dim 5"),
+        (Auxiliary, zoo.Features(dim=5, layout="BCHW"), "linear-probe", "declared are layout BCHW and dim 5"),
+    ],
+)
+def test_features_that_are_not_those_declared_are_named_in_training(
+    network: Any, features: Any, recipe: str, found: str, tmp_path: Path
+) -> None:
+    net = zoo.wrap(network(), inputs=INPUTS, features=features).adapt(3)
+    with pytest.raises(DeclarationError, match=found):
+        net.fit(images(24), False, out=tmp_path / "run", **FIT | {"recipe": recipe})
+
+
+def test_a_network_that_no_gradient_reaches_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    zoo.wrap(Detached(), inputs=INPUTS).adapt(3).fit(images(24), False, out=tmp_path / "run", **FIT)
+    assert caplog.text.count("no gradient reaches its 4 parameters") == 1
+    caplog.clear()
+    frozen = zoo.wrap(Pair(), inputs=INPUTS).adapt(3).freeze("second").train()
+    frozen(torch.zeros(2, 3, 16, 16))
+    zoo.wrap(Pair(), inputs=INPUTS).adapt(3).train()(torch.zeros(2, 3, 16, 16))
+    assert "no gradient reaches" not in caplog.text
