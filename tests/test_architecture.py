@@ -68,6 +68,8 @@ FLOORS = {
     "zoo.models.adapt_checks": 5.1,
     "zoo.models.task_model": 5.2,
     "zoo.models.adapt": 5.25,
+    "zoo.models.feature_checks": 5.1,
+    "zoo.models.wrap_checks": 5.1,
     "zoo.models.wrap": 5.2,
     "zoo.models.ensemble": 5.25,
     "zoo.saved": 5.3,

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume
-from zoo.errors import DeclarationError, OptionError, check_options, did_you_mean, examples, fault_list
+from zoo.errors import OptionError, check_options, did_you_mean, examples, fault_list
 from zoo.models.backbone import CHANNELS, Backbone, has_pooler, is_channels
 from zoo.models.misplaced import remedies
 from zoo.plugins.loader import load_function
@@ -124,19 +124,6 @@ def own_pooling(spec: BackboneSpec, task: str, options: Mapping[str, Any]) -> tu
         return ({} if spec.options.get("pooler") else {"pooler": True}), left
     off = bool(spec.options.get("pooler")) and (bool(wanted) or find_task(task).per_token)
     return ({"pooler": False} if off else {}), left
-
-
-def check_width(features: Tensor, spec: BackboneSpec) -> None:
-    """Check that features have the declared layout and width, before a head fails on them with torch's message.
-
-    Raises:
-        DeclarationError: Naming both widths.
-    """
-    declared = spec.features
-    axis = 1 if declared.layout in ("BCHW", "BCDHW") else -1
-    if features.ndim != len(declared.layout) or features.shape[axis] != declared.dim:
-        found = f"{tuple(features.shape)}; declared are layout {declared.layout} and dim {declared.dim}"
-        raise DeclarationError(f"backbone {spec.name!r} gives features of shape {found}: correct Features(…) in its declaration")
 
 
 def channel_option(spec: BackboneSpec, in_chans: int | None) -> dict[str, int]:

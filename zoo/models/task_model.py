@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.data.dataset import ModelInputs
 from zoo.declare import BackboneSpec, Inputs, Origin
-from zoo.models.adapt_checks import check_width
+from zoo.models.feature_checks import check_features, no_gradient
 from zoo.models.heads import Pool
 from zoo.models.layers import LayerGroups
 from zoo.tasks.find import find_task
@@ -95,6 +95,7 @@ class TaskModel(nn.Module):
         self.head_options = dict(head_options or {})
         self.plugin = plugin
         self._random_head: tuple[int, ...] | None = None
+        self._told = False  # of a backbone that no gradient reaches
 
     def forward(self, x: ModelInputs) -> Tensor:
         """Return logits ``(batch, num_classes)``, for token classification ``(batch, tokens, num_classes)``.
@@ -108,9 +109,10 @@ class TaskModel(nn.Module):
         """Return logits, as ``forward`` does, of the backbone's features of inputs ``x``, in the layout that ``spec.features`` declares.
 
         Raises:
-            DeclarationError: If the features have another layout or width than declared.
+            DeclarationError: If the features are not those that are declared.
         """
-        check_width(features, self.spec)
+        check_features(features, self.spec, x)
+        self._told = self._told or (self.training and no_gradient(features, self.backbone, self.spec.name))
         with self._exact(features):
             logits: Tensor = self.head(self._widened(features), *_mask(x))
         return logits
@@ -140,7 +142,12 @@ class TaskModel(nn.Module):
         return torch.cat([self.logits(features, x).float(), pooled.float()], 1)
 
     def pool(self, features: Tensor, x: ModelInputs) -> Tensor:
-        """Return pooled features ``(batch, dim)`` of the backbone's features of ``x``; unchanged if the head's pool is ``none``."""
+        """Return pooled features ``(batch, dim)`` of the backbone's features of ``x``; unchanged if the head's pool is ``none``.
+
+        Raises:
+            DeclarationError: If the features are not those that are declared.
+        """
+        check_features(features, self.spec, x)
         # A plugin's head may not expose its pooling; the declared one is then used.
         own = getattr(self.head, "pool", None)
         pool = own if isinstance(own, nn.Module) else Pool(self.spec.features)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from zoo.errors import DeclarationError, OptionError
 from zoo.models.backbone import Backbone
 from zoo.models.layers import LayerGroups, bind
 from zoo.models.own_names import OWN_PREFIX
+from zoo.models.wrap_checks import check_wrapped, copied, warn_of_network
 
 log = logging.getLogger("zoo")
 Layers = Mapping[str, str | Sequence[str]]
@@ -53,16 +53,12 @@ def wrap(
     """
     if not isinstance(module, nn.Module):
         raise OptionError(f"zoo.wrap takes a torch.nn.Module, not {type(module).__name__}")
-    if features is not None and not isinstance(features, Features):
-        raise OptionError(f"features is {features!r}; give zoo.Features(dim=…, layout=…), or leave it out")
-    if "/" in name:
-        raise OptionError(f"name is {name!r}; a network of your own is called own/NAME, so give a name without a slash")
-    if inputs is None:
-        raise OptionError("zoo.wrap needs inputs, what the network reads: inputs=224, or zoo.Image(size=…, mean=…, std=…), zoo.Text(…)")
-    declared: Inputs = Image(size=inputs) if isinstance(inputs, int) else inputs
+    check_wrapped(module, inputs=inputs, layers=layers, features=features, name=name)
+    declared = Image(size=inputs) if isinstance(inputs, int) else cast("Inputs", inputs)
     called = name or type(module).__name__.lower()
     features = features or _features_of(module, declared, called)
     _warn_of_classifier(module, features, called)
+    warn_of_network(module, called)
     spec = BackboneSpec(
         name=OWN_PREFIX + called,
         build=OWN_NETWORK,
@@ -102,12 +98,12 @@ class WrappedBackbone(Backbone):
         """Return the layer groups of a copy of the network.
 
         Raises:
-            OptionError: If there are options, as an existing network has none.
+            OptionError: If there are options, as an existing network has none, or if it cannot be copied.
         """
         if options:
             names = ", ".join(sorted(options))
             raise OptionError(f"{self.spec.name!r} is a network of your own and takes no {names}; change the network before zoo.wrap")
-        return bind(copy.deepcopy(self._module), self.spec.layers, name=self.spec.name)
+        return bind(copied(self._module, self.spec.name), self.spec.layers, name=self.spec.name)
 
 
 def own_network() -> nn.Module:
@@ -126,7 +122,8 @@ def child_groups(module: nn.Module) -> dict[str, str | list[str]]:
         OptionError: If there is no such child.
     """
     own = [name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))]
-    children = [name for name, child in module.named_children() if next(iter(child.state_dict()), None) is not None]
+    # Not named_children(), which yields a module that has two names only once.
+    children = [name for name, child in module._modules.items() if child is not None and next(iter(child.state_dict()), None) is not None]
     if not children:
         raise OptionError(f"{type(module).__name__} has no child with parameters; give its layer groups: layers={{'stem': [names]}}")
     groups: dict[str, str | list[str]] = {children[0]: [*own, children[0]]}
