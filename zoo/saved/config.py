@@ -44,6 +44,18 @@ class SavedCalibration(pydantic.BaseModel):
     sha256: str
 
 
+class Attached(pydantic.BaseModel):
+    """Fields of ``zoo.tuning.Lora``."""
+
+    targets: tuple[str, ...]
+    rank: int = pydantic.Field(ge=1)
+    alpha: float
+    dropout: float
+    kind: Literal["lora", "dora", "loha", "lokr", "adalora", "ia3", "ssf", "adapter", "adaptformer", "prompt", "prefix"] = "lora"
+    width: int = pydantic.Field(default=16, ge=1)
+    tokens: int = pydantic.Field(default=8, ge=1)
+
+
 class ZooConfig(pydantic.BaseModel):
     """The part of config.json that only zoo reads.
 
@@ -67,6 +79,7 @@ class ZooConfig(pydantic.BaseModel):
         thresholds: Probability above which each label is predicted; empty for one half, and for tasks without thresholds.
         calibration: What was measured on held-out data; None if nothing was, and in models of earlier versions.
         trained_on: Digests of the training data.
+        update: Adapters or learned tokens inside the backbone; None without, and in models of earlier versions.
         keys: Prefixes of tensor names in the model -> those in the file.
         sha256: Digest of model.safetensors.
         fields_sha256: Digest of the fields of config.json that the values depend on; empty in models of earlier versions.
@@ -92,6 +105,7 @@ class ZooConfig(pydantic.BaseModel):
     thresholds: list[Annotated[float, pydantic.Field(gt=0, lt=1)]] = []
     calibration: SavedCalibration | None = None
     trained_on: list[str] = []
+    update: Attached | None = None
     keys: dict[str, str]
     sha256: str
     fields_sha256: str = ""
@@ -139,6 +153,8 @@ class Config(pydantic.BaseModel):
     def fields_sha256(self) -> str:
         """Digest of the fields that the values depend on, which no shape of a tensor shows."""
         fields = {name: getattr(self.zoo, name) for name in _DIGESTED} | {"task": self.task, "num_classes": self.num_classes}
+        if self.zoo.update is not None:
+            fields["update"] = self.zoo.update.model_dump(mode="json")
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @property
