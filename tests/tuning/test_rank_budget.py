@@ -60,21 +60,22 @@ def test_ranks_begin_at_half_as_much_again_and_end_at_their_mean() -> None:
 def test_importance_and_choice_are_those_of_peft() -> None:
     from peft.tuners.adalora.layer import RankAllocator
 
-    model, other = attached(), attached()
+    model = attached()
     config = peft.AdaLoraConfig(target_r=2, init_r=3, total_step=STEPS, tinit=2, tfinal=10, deltaT=1)
-    theirs = RankAllocator(other.backbone, config, "default")
+    theirs = RankAllocator(model.backbone, config, "default")
     ours = RankBudget(model.backbone, 2, STEPS)
-    pairs = [(one, torch.optim.SGD([p for p in one.parameters() if p.requires_grad], lr=1e-3)) for one in (model, other)]
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     for step in range(1, 11):
-        for one, optimizer in pairs:
-            gradients(one)
-            optimizer.step()
+        gradients(model)
+        optimizer.step()
+        theirs.update_ipt(model.backbone)
         ours.after_step()
-        theirs.update_and_allocate(other.backbone, step, force_mask=step == 10)
-        if step < 10:  # PEFT measures nothing at the last choice
-            for name, value in theirs.exp_avg_ipt.items():
-                assert torch.allclose(ours._sensitivity[name.removesuffix(".default")], value, rtol=1e-3, atol=1e-9)
-            assert ranks(model) == ranks(other)
+        for name, value in theirs.exp_avg_ipt.items():
+            assert torch.equal(ours._sensitivity[name.removesuffix(".default")], value)
+        if step > 2:
+            kept = theirs.mask_to_budget(model.backbone, theirs.budget_schedule(step)[0])
+            assert ranks(model) == [sum(keeps) for keeps in kept.values()]
+    assert {f"{name}.lora_E.default": keeps for name, keeps in ours.kept.items()} == kept
 
 
 def test_the_penalty_is_the_gradient_of_the_distance_to_orthogonal_factors() -> None:
