@@ -3,7 +3,7 @@
 ants/bees: MobileNetV2-0.35 at 96 pixels, 244 photos. TREC: all-MiniLM-L6-v2 with 400 questions, 500 to test. Every recipe has its own
 defaults but for the number of epochs; the last epoch is kept, and images are not augmented. Each run is a process of its own with one
 thread: the parameters of the backbone that train, the peak of resident memory above that before the run, CPU time of the run, and
-accuracy on the held-out samples.
+accuracy on the held-out samples. A kind that does not fit the backbone has its reason in the table.
 
 Run: ZOO_REGISTRY=../shared/data/registry.toml python benchmarks/parameter_efficient.py --data ../shared/data
 """
@@ -21,7 +21,22 @@ from typing import Any
 from sets import Samples, images, text_model, texts
 from side_by_side import forget_peak, function_result, resident
 
-RECIPES = ("linear-probe", "lp-ft", "bitfit", "lora", "dora", "loha", "lokr", "ia3")
+RECIPES = (
+    "linear-probe",
+    "lp-ft",
+    "bitfit",
+    "lora",
+    "dora",
+    "loha",
+    "lokr",
+    "adalora",
+    "ia3",
+    "ssf",
+    "adapter",
+    "adaptformer",
+    "prompt",
+    "prefix",
+)
 SETS = ("ants/bees", "TREC")
 MIB = 2**20
 
@@ -45,7 +60,10 @@ def measure(name: str, recipe: str, data: str, epochs: str, seed: str) -> dict[s
     model = made.adapt(len(set(train[1])), labels=sorted(set(train[1])), seed=int(seed))
     own: dict[str, Any] = {"max_length": 32} if name == "TREC" else {"image_size": 96, "augment": "none"}
     own |= {} if recipe == "linear-probe" else {"epochs": int(epochs)}
-    plan = model.plan(train, False, recipe=recipe, seed=int(seed), **own)
+    try:
+        plan = model.plan(train, False, recipe=recipe, seed=int(seed), **own)
+    except zoo.ZooError as error:
+        return {"refused": type(error).__name__}  # type: ignore[dict-item]  # instead of figures
     trainable = sum(group.trainable for group in plan.phases[-1].groups if group.name != "head")
     before, start = resident(), time.process_time()
     forget_peak()
@@ -72,6 +90,9 @@ def main() -> None:
         for recipe in arguments.recipes:
             given = (name, recipe, arguments.data.resolve(), arguments.epochs)
             found = [function_result("parameter_efficient:measure", *given, seed) for seed in range(arguments.seeds)]
+            if "refused" in found[0]:
+                print(f"| {name} | `{recipe}` | refused ({found[0]['refused']}) | | | |", flush=True)
+                continue
             mean = {key: statistics.mean(one[key] for one in found) for key in found[0]}
             sizes = f"{mean['trainable']:,.0f} | {mean['memory']:.0f} | {mean['seconds']:.1f} | {mean['accuracy']:.3f}"
             print(f"| {name} | `{recipe}` | {sizes} |", flush=True)

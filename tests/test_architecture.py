@@ -343,6 +343,7 @@ def test_one_technique_never_imports_another() -> None:
     techniques = {module for module in sources() if module.startswith("zoo.tuning.")} - {
         "zoo.tuning.stubs",
         "zoo.tuning.blocks",
+        "zoo.tuning.efficient.additions",
         "zoo.tuning.efficient.kinds",
         "zoo.tuning.penalties",
         "zoo.tuning.efficient.targets",

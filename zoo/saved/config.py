@@ -45,6 +45,18 @@ class SavedCalibration(pydantic.BaseModel):
     sha256: str
 
 
+class Attached(pydantic.BaseModel):
+    """Fields of ``zoo.tuning.Lora``."""
+
+    targets: tuple[str, ...]
+    rank: int = pydantic.Field(ge=1)
+    alpha: float
+    dropout: float
+    kind: Literal["lora", "dora", "loha", "lokr", "adalora", "ia3", "ssf", "adapter", "adaptformer", "prompt", "prefix"] = "lora"
+    width: int = pydantic.Field(default=16, ge=1)
+    tokens: int = pydantic.Field(default=8, ge=1)
+
+
 class ZooConfig(pydantic.BaseModel):
     """The part of config.json that only zoo reads.
 
@@ -69,6 +81,7 @@ class ZooConfig(pydantic.BaseModel):
         calibration: What was measured on held-out data; None if nothing was, and in models of earlier versions.
         trained_on: Digests of the training data.
         origins: Steps in which the values came about; empty in models of earlier versions.
+        update: Adapters or learned tokens inside the backbone; None without, and in models of earlier versions.
         keys: Prefixes of tensor names in the model -> those in the file.
         sha256: Digest of model.safetensors.
         fields_sha256: Digest of the fields of config.json that the values depend on; empty in models of earlier versions.
@@ -96,6 +109,7 @@ class ZooConfig(pydantic.BaseModel):
     calibration: SavedCalibration | None = None
     trained_on: list[str] = []
     origins: list[Origin] = []
+    update: Attached | None = None
     keys: dict[str, str]
     sha256: str
     fields_sha256: str = ""
@@ -144,6 +158,8 @@ class Config(pydantic.BaseModel):
     def fields_sha256(self) -> str:
         """Digest of the fields that the values depend on, which no shape of a tensor shows."""
         fields = {name: getattr(self.zoo, name) for name in _DIGESTED} | {"task": self.task, "num_classes": self.num_classes}
+        if self.zoo.update is not None:
+            fields["update"] = self.zoo.update.model_dump(mode="json")
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @property

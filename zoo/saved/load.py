@@ -21,11 +21,14 @@ from zoo.models.task_model import TaskModel
 from zoo.plugins.loader import describe as describe_error
 from zoo.registry.registry import default_registry
 from zoo.saved.calibration import read_calibration
-from zoo.saved.config import Config, check_fields, read_config, read_members
+from zoo.saved.config import Attached, Config, check_fields, read_config, read_members
 from zoo.saved.declaration import inputs_of, spec_of
 from zoo.saved.metadata import check_preprocessor
 from zoo.saved.reference_outputs import warn_of_changes
 from zoo.saved.tensors import backbone_state, part_of, tensors_of
+from zoo.tuning import Lora
+from zoo.tuning.efficient.kinds import KINDS, is_update
+from zoo.tuning.efficient.lora import attach_to
 
 
 def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
@@ -40,7 +43,7 @@ def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head:
         SavedModelError: If the folder is not a saved model, is damaged, or was made by a plugin that is not installed.
     """
     path = Path(folder)
-    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+    if any((path / name).is_file() for name in ("adapter_config.json", "zoo.json")) and not (path / "config.json").is_file():
         from zoo.saved.lora_files import load_lora
 
         if backbone is not None or head is not None:
@@ -67,17 +70,36 @@ def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, 
     if backbone is not None:
         own = backbone.spec.replace(inputs=inputs_of(path, config, backbone.spec))
         tensors, groups = tensors_of(path, config), backbone.fresh()
-        _fill(groups.model, part_of(tensors, "backbone"), path)
+        _fill(groups.model, without_update(tensors), path)
         model = _assembled(path, config, own, groups, part_of(tensors, "head"), head)
     else:
         spec, tensors = spec_of(path, config), tensors_of(path, config)
-        declared = Backbone(spec, plugin=config.zoo.plugin, state=lambda: part_of(tensors, "backbone"))
+        declared = Backbone(spec, plugin=config.zoo.plugin, state=lambda: without_update(tensors))
         model = assemble(path, config, declared, part_of(tensors, "head"), head)
+    if config.zoo.update is not None:
+        _restore_update(model, config.zoo.update, tensors, path)
     if config.zoo.fields_sha256:  # without it a change is meant
         check_preprocessor(path, model.inputs)
     model.calibration = read_calibration(path, config)
     warn_of_changes(model, config, path)
     return model
+
+
+def without_update(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of the backbone by their names in it, without those of an update."""
+    return {name: tensor for name, tensor in part_of(tensors, "backbone").items() if not is_update(name)}
+
+
+def _restore_update(model: TaskModel, update: Attached, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Attach the update that a model was saved with, and load its values, in place."""
+    attach_to(model, Lora(**update.model_dump()))
+    wanted, found = ({name for name in names if is_update(name)} for names in (model.state_dict(), tensors))
+    if odd := sorted(wanted ^ found):
+        raise SavedModelError(f"{str(folder)!r} and the model differ in {examples(odd)}; save it again")
+    model.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
+    model.trains = "all"
+    model.freeze(model.frozen)
+    model.eval()
 
 
 def _refuse_missing_parts(folder: Path, config: Config, backbone: Backbone | None, head: nn.Module | None) -> None:
@@ -175,6 +197,11 @@ def open_backbone(folder: Path) -> Backbone:
         raise SavedModelError(f"{str(folder)!r} is an ensemble of {len(members)} models; take the backbone of one: {str(members[0])!r}")
     config = read_config(folder)
     _refuse_own_backbone(folder, config)
+    if config.zoo.update is not None:
+        raise SavedModelError(
+            f"the backbone of {str(folder)!r} has {KINDS[config.zoo.update.kind].title}, which other tasks do not take over; open it "
+            f"with zoo.load({str(folder)!r}), or adapt {config.base_model!r}, which it was trained on"
+        )
     spec = spec_of(folder, config)
     check_fields(config, folder)
     name = "saved/" + re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)

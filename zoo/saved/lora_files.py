@@ -20,14 +20,14 @@ from zoo.declare import BackboneSpec, Text, Weights, from_fields
 from zoo.errors import LayerGroupError, SavedModelError, examples
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
-from zoo.saved.config import Config, read_config, read_model
+from zoo.saved.config import Attached, Config, read_config, read_model
 from zoo.saved.declaration import root_of, spec_of
 from zoo.saved.load import assemble
 from zoo.saved.metadata import describe, model_card
 from zoo.saved.save import check_free, save_tokenizer, writing
 from zoo.saved.tensors import backbone_state, read_verified
 from zoo.tuning import Lora
-from zoo.tuning.efficient.kinds import KINDS, is_update
+from zoo.tuning.efficient.kinds import KINDS, RANK_COUNT, is_update
 from zoo.tuning.efficient.lora import attach_to, fold_lora, lora_config
 from zoo.tuning.statistics import keeps_statistics
 from zoo.util.atomic_write import write_json, write_text
@@ -51,16 +51,6 @@ class Base(pydantic.BaseModel):
     digest: str
 
 
-class Attached(pydantic.BaseModel):
-    """Fields of ``zoo.tuning.Lora``."""
-
-    targets: tuple[str, ...]
-    rank: int = pydantic.Field(ge=1)
-    alpha: float
-    dropout: float
-    kind: Literal["lora", "dora", "loha", "lokr", "ia3"] = "lora"
-
-
 class SavedLora(pydantic.BaseModel):
     """The content of zoo.json.
 
@@ -80,10 +70,11 @@ class SavedLora(pydantic.BaseModel):
 
 
 def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write the LoRA and the head of a model into ``folder``; zoo.json is written last, so a folder with it is complete.
+    """Write the LoRA or another update and the head of a model into ``folder``; with zoo.json, written last, it is complete.
 
     Norms with running statistics are saved in full like the head, as PEFT's ``modules_to_save``, unless ``freeze_bn`` is set,
-    because their statistics move while LoRA trains. ``peft.PeftModel.from_pretrained(base, folder)``, with ``base`` the adapted
+    because their statistics move while LoRA trains. Kinds that PEFT computes have its configuration too:
+    ``peft.PeftModel.from_pretrained(base, folder)``, with ``base`` the adapted
     model, gives equal logits.
 
     Raises:
@@ -96,14 +87,7 @@ def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Pat
         raise LayerGroupError("the model has no LoRA to save; attach it first: zoo.tuning.attach_lora(model, model.groups)")
     check_free(folder, overwrite=overwrite)
     whole = whole_modules(model)
-    source = model.spec.weights
-    config = lora_config(
-        model,
-        model.lora,
-        modules_to_save=whole,
-        base_model_name_or_path=(source.repo if source else "") or model.spec.name,
-        inference_mode=True,
-    ).to_dict()
+    theirs = _their_config(model, model.lora, whole)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         staged = folder / "staged.safetensors"
@@ -114,11 +98,23 @@ def save_lora(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Pat
         if isinstance(model.inputs, Text) and model.inputs.files:
             save_tokenizer(model.inputs, folder)
         staged.replace(folder / TENSORS)
-        write_json(folder / THEIRS, {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()})
+        (folder / THEIRS).unlink(missing_ok=True)
+        if theirs:
+            write_json(folder / THEIRS, theirs)
         write_text(folder / "README.md", f"{model_card(model)}\n\n{_card_text(model, model.lora)}\n")
         saved = SavedLora(lora=Attached(**dataclasses.asdict(model.lora)), whole=whole, base=base, model=described)
         write_json(folder / OURS, saved.model_dump(mode="json"))
     return folder
+
+
+def _their_config(model: TaskModel, lora: Lora, whole: list[str]) -> dict[str, Any]:
+    """Return PEFT's configuration, empty for zoo's own kinds."""
+    if not KINDS[lora.kind].config:
+        return {}
+    source = model.spec.weights
+    name = (source.repo if source else "") or model.spec.name
+    config = lora_config(model, lora, modules_to_save=whole, base_model_name_or_path=name, inference_mode=True).to_dict()
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
 
 
 def _card_text(model: TaskModel, lora: Lora) -> str:
@@ -126,8 +122,10 @@ def _card_text(model: TaskModel, lora: Lora) -> str:
     kind = KINDS[lora.kind]
     sizes = f": rank {lora.rank}, alpha {lora.alpha:g}" if "rank" in kind.options else ""
     beside = f"at {len(lora.targets)} layers of {model.spec.name}"
-    return f"""The folder holds {kind.title} and the head, not the backbone{sizes},
-{beside}. `zoo.load` builds the backbone anew and merges {kind.title} into it. With PEFT, on the same backbone and head:
+    held = f"The folder holds {kind.title} and the head, not the backbone{sizes},\n{beside}. `zoo.load` builds the backbone anew and "
+    if not kind.config:
+        return f"{held}{'merges' if kind.merges else 'attaches'} {kind.title}."
+    return f"""{held}merges {kind.title} into it. With PEFT, on the same backbone and head:
 
 ```python
 from peft import PeftModel
@@ -137,7 +135,7 @@ PeftModel.from_pretrained(model, "PATH/TO/THIS/FOLDER")
 
 
 def load_lora(folder: Path) -> TaskModel:
-    """Build the base model, load LoRA and head, and merge; the model is in eval mode.
+    """Build the base model, load LoRA and head, and merge what can be merged; the model is in eval mode.
 
     Raises:
         SavedModelError: If the folder is damaged, was not written by zoo, or its base model has changed.
@@ -167,7 +165,11 @@ def load_lora(folder: Path) -> TaskModel:
     if odd := sorted(own.keys() ^ tensors.keys()):
         raise SavedModelError(f"{str(folder / TENSORS)!r} and the model differ in {examples(odd)}; save it again")
     model.load_state_dict({own[key]: tensor for key, tensor in tensors.items()}, strict=False)
-    fold_lora(model)
+    if KINDS[saved.lora.kind].merges:
+        fold_lora(model)
+    else:
+        model.trains = "all"
+        model.freeze(model.frozen)
     return model.eval()
 
 
@@ -206,7 +208,8 @@ def base_digest(model: TaskModel, whole: list[str]) -> str:
 
 def _own_tensors(model: TaskModel, whole: list[str]) -> dict[str, Tensor]:
     prefixes = tuple(f"{name}." for name in whole)
-    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefixes) or is_update(name)}
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefixes) or is_update(name)}
+    return {name: tensor for name, tensor in own.items() if RANK_COUNT not in name}
 
 
 def _file_name(name: str) -> str:

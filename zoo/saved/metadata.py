@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.declare import BackboneSpec, Image, Inputs, Text
 from zoo.errors import SavedModelError, examples
-from zoo.saved.config import TEXT_FIELDS, Config, ZooConfig
+from zoo.saved.config import TEXT_FIELDS, Attached, Config, ZooConfig
 from zoo.tasks.find import find_task
+from zoo.tuning.efficient.kinds import KINDS
 from zoo.util.versions import versions
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
             thresholds=list(model.thresholds or ()),
             trained_on=list(model.trained_on),
             origins=list(model.origins),
+            update=_attached(model),
             keys=dict(keys),
             sha256=sha256,
             versions=versions([model.plugin.partition(" ")[0]]),
@@ -57,6 +59,13 @@ def describe(model: TaskModel, *, keys: Mapping[str, str], root: BackboneSpec, s
     )
     config.zoo.fields_sha256 = config.fields_sha256
     return config
+
+
+def _attached(model: TaskModel) -> Attached | None:
+    """Return the update that stays beside the weights, or None; one that can be merged has files of its own."""
+    if model.lora is None or KINDS[model.lora.kind].merges:
+        return None
+    return Attached(**dataclasses.asdict(model.lora))
 
 
 def _fields(inputs: Inputs) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from zoo.saved.tensors import file_name
 from zoo.tasks.find import find_task
 from zoo.tasks.several import SeveralTasks
 from zoo.trust.stale_calibration import current_calibration
+from zoo.tuning.efficient.kinds import KINDS
 from zoo.util.atomic_write import write_json, write_text
 from zoo.util.file_digest import file_digest
 from zoo.weights.load import write
@@ -43,7 +44,7 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
         SavedModelError: If writing fails, for example on a full disk.
     """
     check_free(folder, overwrite=overwrite)
-    if model.lora:
+    if model.lora and KINDS[model.lora.kind].merges:
         remedy = "merge it first, zoo.tuning.merge_lora(model), or save it by itself, zoo.saved.lora_files.save_lora(model, folder)"
         raise SavedModelError(f"the model has LoRA attached; {remedy}")
     keys, home = _home(model)
@@ -97,6 +98,9 @@ def writing(folder: Path) -> Iterator[None]:
 def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
     """Return key prefixes and config of the home library; if it cannot express the model, log that and return our own."""
     if not model.spec.home:
+        return OWN_KEYS, {}
+    if model.lora:
+        log.info("this model opens in zoo only, as it has %s", KINDS[model.lora.kind].title)
         return OWN_KEYS, {}
     try:
         several = isinstance(find_task(model.task), SeveralTasks)

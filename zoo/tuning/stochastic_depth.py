@@ -7,14 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from zoo.errors import LISTED, LayerGroupError, OptionError, examples
 from zoo.models.layers import LayerGroups
-from zoo.tuning.blocks import CONTAINERS, blocks
-
-NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+from zoo.tuning.blocks import residual_blocks
 
 
 @contextmanager
@@ -39,7 +36,7 @@ def stochastic_depth(groups: LayerGroups, rate: float) -> Iterator[list[str]]:
     """
     if not 0 <= rate < 1:
         raise OptionError(f"drop_path is {rate}; it must be in [0, 1)")
-    found = _candidates(groups)
+    found = residual_blocks(groups)
     if not found:
         raise LayerGroupError(f"the groups {examples(groups.names, LISTED) or '(none)'} have no block to skip; leave drop_path at 0")
     skippers = [_Skipper(rate * number / len(found)) for number in range(1, len(found) + 1)]
@@ -90,36 +87,3 @@ class _Proof:
 def _skipped(x: Tensor, y: Tensor, p: float) -> Tensor:
     mask = x.new_empty((len(x), *(1 for _ in x.shape[1:])), dtype=y.dtype).bernoulli_(1 - p).div_(1 - p)
     return (x + mask * (y - x)).to(y.dtype)
-
-
-def _candidates(groups: LayerGroups) -> dict[str, nn.Module]:
-    """Return the candidate blocks by dotted name, in forward order; shapes are not known yet."""
-    found = dict(pair for name, block in blocks(groups).items() for pair in _units(name, block))
-    # A residual branch mostly has two layers or more; a unit with one is mostly a convolution with its norm.
-    return {name: module for name, module in found.items() if _layers(module) > 1} or found
-
-
-def _units(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the block, or the blocks of a stage with its own forward; no single layers, norms or embeddings."""
-    children = list(module.children())
-    if isinstance(module, NORMS) or not children or any(isinstance(child, nn.Embedding) for child in children):
-        return
-    lists = list(_lists(name, module))
-    inside = [pair for prefix, inner in lists for key, child in inner.named_children() for pair in _units(f"{prefix}.{key}", child)]
-    yield from inside or [(name, module)]
-
-
-def _lists(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the outermost modules that contain only blocks, the module itself included."""
-    children = list(module.children())
-    alike = isinstance(module, CONTAINERS) or len({type(child) for child in children}) == 1
-    if alike and len(children) > 1 and all(_layers(child) > 1 for child in children):
-        yield name, module
-    else:
-        for key, child in module.named_children():
-            yield from _lists(f"{name}.{key}", child)
-
-
-def _layers(module: nn.Module) -> int:
-    """Return the number of weight matrices and kernels."""
-    return sum(parameter.ndim > 1 for parameter in module.parameters())

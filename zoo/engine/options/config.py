@@ -23,7 +23,7 @@ from zoo.engine.options.option_types import (
     path_text,
     weights_by_class,
 )
-from zoo.engine.options.recipe import RANKED, SCHEDULES, TRAINS, UPDATES, Recipe, batch_size_for
+from zoo.engine.options.recipe import LONG, RANKED, SCHEDULES, TRAINS, WIDE, Recipe, batch_size_for
 
 
 def _as_text(value: Any) -> Any:
@@ -36,7 +36,9 @@ def _listed(names: Sequence[str]) -> str:
 
 
 _HOOKED = MappingProxyType({"compile": "torch.compile ignores forward hooks"})
-_FACTORS = MappingProxyType({f"trains={kind}": "averaging its factors is not averaging the weights they produce" for kind in UPDATES})
+_PRODUCTS = "averaging its factors is not averaging the weights they produce"
+_FACTORS = MappingProxyType({f"trains={kind}": _PRODUCTS for kind in (*RANKED, "ia3")})
+_BUDGET = MappingProxyType({"trains=adalora": "ranks are chosen among whole matrices, and each process has a part of them"})
 
 
 class Config(BaseModel):
@@ -112,7 +114,11 @@ class Config(BaseModel):
     ] = "all"
     lora_rank: Annotated[Int, Option("rank of the updates of LoRA and its kin", only=RANKED)] = Field(default=8, ge=1)
     lora_alpha: Annotated[Float, Option("numerator of the scale of these updates", only=RANKED)] = Field(default=16.0, gt=0)
-    lora_dropout: Annotated[Float, Option("dropout of the inputs of these updates", only=("lora", "dora"))] = Field(default=0.0, ge=0, lt=1)
+    lora_dropout: Annotated[Float, Option("dropout of the inputs of these updates", only=("lora", "dora", "adalora"))] = Field(
+        default=0.0, ge=0, lt=1
+    )
+    adapter_width: Annotated[Int, Option("channels in the middle of a bottleneck adapter", only=WIDE)] = Field(default=16, ge=1)
+    prompt_tokens: Annotated[Int, Option("learned tokens of `prompt`, and of each block with `prefix`", only=LONG)] = Field(default=8, ge=1)
     l2_sp: Annotated[
         Alpha, Option("penalty on the distance to the start; see [regularisers.md](regularisers.md)", "0, off", backbone=True, shards=False)
     ] = 0.0
@@ -138,7 +144,9 @@ class Config(BaseModel):
         Switch, Option("compute activations again in the backward pass instead of keeping them", backbone=True, excludes=_HOOKED)
     ] = False
     compile: Annotated[Switch, Option("compile the backbone with `torch.compile`", shards=False)] = False
-    shard: Annotated[Switch, Option("shard parameters over the processes (FSDP2); see [several-devices.md](several-devices.md)")] = False
+    shard: Annotated[
+        Switch, Option("shard parameters over the processes (FSDP2); see [several-devices.md](several-devices.md)", excludes=_BUDGET)
+    ] = False
     keep_checkpoints: Annotated[Switch, Option("keep the checkpoints of a run that is finished", free=True)] = False
     timeout: Annotated[Float, Option("seconds that a process waits for the others", free=True)] = Field(default=600.0, gt=0)
     label_smoothing: Annotated[Float, Option("share of the target that is spread over all classes", "of the recipe")] = Field(ge=0, lt=1)

@@ -14,8 +14,9 @@ COUPLED = frozenset({"sgd", "adam", "nadam", "radam", "rmsprop", "adagrad", "ada
 RESERVED = ("average", "wise-ft")
 LEAST_BATCH, MOST_BATCH, STEPS_OF_EPOCH = 8, 32, 50  # see docs/defaults.md
 MOST_EPOCHS = 30  # to which ``least_steps`` lengthens a phase
-RANKED = ("lora", "dora", "loha", "lokr")  # kinds of updates that have a rank
-UPDATES = (*RANKED, "ia3")  # kinds that merge into the weights, see ``zoo.tuning.efficient.kinds``
+RANKED = ("lora", "dora", "loha", "lokr", "adalora")  # kinds of updates that have a rank
+WIDE, LONG = ("adapter", "adaptformer"), ("prompt", "prefix")  # kinds that have a width, and a number of tokens
+UPDATES = (*RANKED, "ia3", "ssf", *WIDE, *LONG)  # see ``zoo.tuning.efficient.kinds``
 TRAINS = ("all", "bias", *UPDATES)
 
 

@@ -18,7 +18,13 @@ _ADDED = {
     "dora": (0.3, "the norm of each output's weights, and low-rank updates of their direction (Liu et al. 2024)"),
     "loha": (0.3, "products of two low-rank updates, entry by entry (Hyeon-Woo et al. 2022)"),
     "lokr": (0.3, "Kronecker products beside the weights (Yeh et al. 2024)"),
+    "adalora": (0.3, "low-rank updates whose ranks go to the layers that need them (Zhang et al. 2023)"),
     "ia3": (1.0, "a factor for each output of the layers ((IA)^3, Liu et al. 2022)"),
+    "ssf": (1.0, "a scale and a shift of the outputs of the layers and norms (SSF, Lian et al. 2022)"),
+    "adapter": (0.3, "a bottleneck behind each block (Houlsby et al. 2019)"),
+    "adaptformer": (0.3, "a bottleneck beside the MLP of each block (Chen et al. 2022)"),
+    "prompt": (1.0, "learned tokens in front of the first block (Lester et al. 2021, Jia et al. 2022)"),
+    "prefix": (1.0, "learned tokens in front of every block (Li and Liang 2021, Jia et al. 2022)"),
 }
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {

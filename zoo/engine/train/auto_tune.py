@@ -21,6 +21,7 @@ from zoo.engine.optim.nonfinite import NonFiniteError
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.rundir.curves import drawn
 from zoo.engine.rundir.run_context import RunContext
+from zoo.engine.rundir.stateful import Stateful
 from zoo.engine.runtime.signals import Stopped
 from zoo.engine.train.objective import Objective
 from zoo.engine.train.optimizer_step import Step, Stepper
@@ -40,6 +41,7 @@ class AutoTune:
     def __init__(self, parts: RunParts, context: RunContext, batches: StepBatches) -> None:
         self._context, self._batches, self._epochs, self._explain = context, batches, parts.epochs, StepErrors(parts, context)
         self._state, self._rates, self._optimizer, self._objective = parts.state, parts.rates, parts.optimizer, parts.objective
+        self._hooks = tuple(parts.step_hooks.values())
 
     def fit_memory(self, epoch: Epoch, streams: Mapping[str, Stream], forward: Forward, stepper: Stepper) -> int:
         """Take one step with the largest batches of an epoch and undo it; return the number of micro-batches that fit into memory."""
@@ -51,7 +53,7 @@ class AutoTune:
         order = [max(self._batches.order(self._state.epoch, lengths), key=size)]
         stepper.begin(self._state.micro_batches)
         self._rates.apply_head(0.0)
-        with undone(self._objective.module, self._optimizer), _rolled_back(self._objective):
+        with undone(self._objective.module, self._optimizer), _rolled_back(self._objective, self._hooks):
             loaded = next(self._batches.load(epoch, self._state.epoch, streams, order))
             self._take(stepper, forward, order[0], loaded, partial(self._explain, epoch=epoch, order=order))
         return stepper.micro_batches
@@ -71,7 +73,7 @@ class AutoTune:
 
         progress.begin(f"{epoch.phase.name}: learning rate", 0)
         try:
-            with _rolled_back(self._objective):
+            with _rolled_back(self._objective, self._hooks):
                 curve = range_test(self._objective.module, self._optimizer, step)
         except NoFallError:
             rate = self._rate_without_fall(epoch)
@@ -125,12 +127,13 @@ def _lengths(streams: Mapping[str, Stream]) -> npt.NDArray[np.int64] | None:
 
 
 @contextmanager
-def _rolled_back(objective: Objective) -> Iterator[None]:
-    """Restore an objective's own state at the end, without that of its module."""
+def _rolled_back(objective: Objective, hooks: Sequence[Stateful] = ()) -> Iterator[None]:
+    """Restore an objective's own state at the end, without that of its module, and the state of what is called at steps."""
     moving = {} if objective.name == "supervised" else objective.parts()  # penalties only hold constant start values
-    before = copy.deepcopy([dict(part.state_dict()) for part in (objective, *moving.values())])
+    stateful = (objective, *moving.values(), *hooks)
+    before = copy.deepcopy([dict(part.state_dict()) for part in stateful])
     try:
         yield
     finally:
-        for part, state in zip((objective, *moving.values()), before, strict=True):
+        for part, state in zip(stateful, before, strict=True):
             part.load_state_dict(state)

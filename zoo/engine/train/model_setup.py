@@ -22,7 +22,7 @@ from zoo.models.task_model import TaskModel
 from zoo.saved.lora_files import save_lora
 from zoo.tuning import Regularizers, attach_lora, detach_lora, merge_lora, recomputed, set_dropout, stochastic_depth
 from zoo.tuning.efficient.kinds import KINDS
-from zoo.tuning.efficient.lora import fold_lora
+from zoo.tuning.efficient.lora import fold_lora, undone
 
 
 @contextmanager
@@ -88,22 +88,23 @@ def _frozen_as_before(model: TaskModel) -> Iterator[None]:
 def switched_on(model: TaskModel, config: Config) -> Iterator[Regularizers | None]:
     """Apply LoRA, then recompute, stochastic depth and dropout, in place; yield the penalties, if there are any.
 
-    All of it is removed when the context closes. LoRA that ``switch_off`` did not merge is dropped, as the run's checkpoint
-    has its values.
+    All of it is removed when the context closes, but for adapters and learned tokens that ``switch_off`` has kept. LoRA that
+    ``switch_off`` did not merge is dropped, as the run's checkpoint has its values.
 
     Raises:
-        OptionError: If the model has LoRA already.
+        OptionError: If the model has LoRA already, or adapters and is to get an update.
         LayerGroupError: If a phase would train nothing.
     """
-    if model.lora:
-        raise OptionError(f"the model has {KINDS[model.lora.kind].title} attached; merge it first: zoo.tuning.merge_lora(model)")
+    if model.lora and (config.trains in KINDS or KINDS[model.lora.kind].merges):
+        raise OptionError(f"the model has {KINDS[model.lora.kind].title} attached; {undone(model.lora.kind)}")
     trained = model.groups[shortest_frozen_prefix(config, model.groups, model.frozen) :]
     frozen = model.frozen
     with ExitStack() as stack:
         stack.callback(setattr, model, "trains", model.trains)
         if config.trains in KINDS:
-            stack.callback(detach_lora, model)
+            stack.callback(_drop_unfinished, model, config)
             options = {"rank": config.lora_rank, "alpha": config.lora_alpha, "dropout": config.lora_dropout}
+            options |= {"width": config.adapter_width, "tokens": config.prompt_tokens}
             own: Any = {name: options[name] for name in KINDS[config.trains].options}
             attach_lora(model, trained, **own, kind=config.trains, seed=config.seed)
         model.trains = config.trains
@@ -120,6 +121,12 @@ def switched_on(model: TaskModel, config: Config) -> Iterator[Regularizers | Non
             stack.enter_context(compiled(model.backbone))
         weights = {"l2_sp": config.l2_sp, "delta": config.delta, "bss": config.bss}
         yield Regularizers(model, **weights) if any(weights.values()) else None
+
+
+def _drop_unfinished(model: TaskModel, config: Config) -> None:
+    """Detach the update of a run that did not come to its end, in place; ``switch_off`` sets ``trains`` at the end."""
+    if model.trains == config.trains:
+        detach_lora(model)
 
 
 @contextmanager
@@ -155,6 +162,8 @@ def _for_any_size(call: Any) -> Callable[..., Any]:
 def switch_off(model: TaskModel, config: Config, folder: Path | None, *, learned: bool = True) -> None:
     """Merge LoRA or its kin into the weights, in place; before that, save it separately if there is a ``folder``.
 
+    Adapters and learned tokens, which cannot be merged, stay in the model.
+
     Args:
         model: The model.
         config: The resolved configuration.
@@ -165,4 +174,7 @@ def switch_off(model: TaskModel, config: Config, folder: Path | None, *, learned
         return
     if folder is not None:
         save_lora(model, folder / "lora", overwrite=True)
-    (merge_lora if learned else fold_lora)(model)
+    if KINDS[config.trains].merges:
+        (merge_lora if learned else fold_lora)(model)
+    else:
+        model.trains = "all"

@@ -13,6 +13,7 @@ from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.rundir.stateful import Stateful
 from zoo.engine.train.objective import Identity, Objective
 from zoo.engine.train.train_state import ModelValues, OptimizerState, RandomStates, Snapshot, TrainState, frozen_names
+from zoo.tuning.efficient.step_hooks import call_around_steps, step_hooks
 
 
 class RunParts:
@@ -33,6 +34,7 @@ class RunParts:
         best: The best epoch so far.
         best_values: Values of the best epoch.
         start_values: Values before the last phase, where WiSE-FT mixes them with the result.
+        step_hooks: What the kind of the model's update does around each optimizer step, by name; mostly nothing.
     """
 
     def __init__(self, objective: Objective, context: RunContext, epochs: list[Epoch]) -> None:
@@ -43,6 +45,10 @@ class RunParts:
         self.state, self.best = TrainState(context.ranks), Best(objective.monitor, bool(objective.lower))
         self.best_values, self.start_values = Snapshot(), Snapshot()
         self.rates = Rates(self.optimizer, context.config)
+        model = objective.model
+        self.step_hooks = step_hooks(model, sum(epoch.steps for epoch in epochs if epoch.frozen < len(model.groups)))
+        for hook in self.step_hooks.values():
+            call_around_steps(self.optimizer, hook)
 
     def by_name(self) -> Mapping[str, Stateful]:
         """Return the objects by their name in a checkpoint, in the order in which they are loaded; random states come last."""
@@ -51,6 +57,7 @@ class RunParts:
             "identity": Identity(self.objective),
             "objective": self.objective,
             **self.averages.parts,
+            **self.step_hooks,
             "model": ModelValues(self.objective.module, self._ranks),
             "optimizer": OptimizerState(self.optimizer, self._ranks),
             "run": self.state,

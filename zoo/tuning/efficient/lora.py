@@ -1,4 +1,4 @@
-"""Low-rank adaptation (LoRA, Hu et al. 2022) and its kin through PEFT: attach, merge, detach."""
+"""Low-rank adaptation (LoRA, Hu et al. 2022) and other parameter-efficient updates: attach, merge, detach."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from zoo.declare import Inputs
 from zoo.errors import LayerGroupError, OptionError, TrainingError, count, did_you_mean, examples, fault_list
 from zoo.models.layers import LayerGroups
+from zoo.tuning.efficient.additions import extended, remove_additions
 from zoo.tuning.efficient.kinds import KINDS, Lora
 from zoo.tuning.efficient.targets import lora_targets
 from zoo.util.extras import require_extra
@@ -25,6 +27,7 @@ class LoraModel(Protocol):
 
     backbone: nn.Module
     groups: LayerGroups
+    inputs: Inputs
     frozen: int
     trains: str
     lora: Lora | None
@@ -41,12 +44,15 @@ def attach_lora(
     alpha: float = 16.0,
     dropout: float = 0.0,
     kind: str = "lora",
+    width: int = 16,
+    tokens: int = 8,
     seed: int = 0,
 ) -> list[str]:
     """Attach LoRA or its kin to every suitable layer of some groups, in place; nothing else of the backbone then trains.
 
     A layer keeps its values and its name; a pair of matrices of ``rank`` learns its update. The second starts at zero, so the
-    model's outputs do not change before the first step. A fused linear layer of query, key and value is one target.
+    model's outputs do not change before the first step. A fused linear layer of query, key and value is one target. Adapters and
+    learned tokens stand beside blocks instead of layers, and cannot be merged; learned tokens change the outputs at once.
 
     Args:
         model: A ``TaskModel``; its ``trains`` becomes ``kind``.
@@ -54,44 +60,62 @@ def attach_lora(
         rank: Rank of the updates, 1 or more.
         alpha: Numerator of their scale ``alpha / rank``.
         dropout: Dropout rate of their inputs in training, in [0, 1).
-        kind: ``lora``, ``dora`` (Liu et al. 2024), ``loha`` (Hyeon-Woo et al. 2022), ``lokr`` (Yeh et al. 2024) or ``ia3`` (Liu et al.
-            2022). The last has none of the other options, ``loha`` and ``lokr`` no dropout.
+        kind: ``lora``, ``dora`` (Liu et al. 2024), ``loha`` (Hyeon-Woo et al. 2022), ``lokr`` (Yeh et al. 2024), ``adalora`` (Zhang et
+            al. 2023), ``ia3`` (Liu et al. 2022), ``ssf`` (Lian et al. 2022), ``adapter`` (Houlsby et al. 2019), ``adaptformer`` (Chen et
+            al. 2022), ``prompt`` (Lester et al. 2021) or ``prefix`` (Li and Liang 2021). ``loha`` and ``lokr`` have no dropout, those
+            from ``ia3`` on neither rank, alpha nor dropout.
+        width: Channels in the middle of an ``adapter`` or ``adaptformer``, 1 or more.
+        tokens: Tokens of a ``prompt`` or ``prefix``, 1 or more.
         seed: Seed of their initial values; torch's random state is not changed.
 
     Returns:
-        Dotted names of the chosen layers in the backbone, in forward order.
+        Dotted names of the chosen layers or blocks in the backbone, in forward order.
 
     Raises:
         LayerGroupError: If no layer of the groups that are not frozen can take it.
         OptionError: If an option is out of range, or the model has LoRA already.
         MissingExtraError: If PEFT is not installed.
     """
-    lora = Lora((), rank, alpha, dropout, kind)
+    lora = Lora((), rank, alpha, dropout, kind, width, tokens)
     _check(model, lora)
-    names = lora_targets(groups, kind)
+    addition = KINDS[kind].addition
+    names = lora_targets(groups, kind) if addition is None else addition.find(groups, model.inputs)
     attach_to(model, replace(lora, targets=tuple(names)), seed=seed)
     return names
 
 
 def attach_to(model: LoraModel, lora: Lora, *, seed: int = 0) -> None:
     """Attach LoRA to the layers that ``lora`` names, in place; see ``attach_lora``."""
-    peft = import_peft()
-    root = nn.ModuleDict({"backbone": model.backbone})  # names as in the TaskModel, without the head
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # PEFT warns that it handles the transposed linear layers of transformers.
-        warnings.filterwarnings("ignore", message=".*fan_in_fan_out")
+    kind = KINDS[lora.kind]
+    with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        peft.inject_adapter_in_model(lora_config(model, lora), root)
+        if kind.addition is not None:
+            kind.addition.attach(model.backbone, lora.targets, model.inputs, getattr(lora, kind.addition.size))
+        elif kind.attach is not None:
+            kind.attach(model.backbone, lora.targets)
+        else:
+            _inject(model, lora)
     attached = dict(lora_layers(model.backbone))
     for layer in attached.values():
         _set_constants(layer)
-    assert sorted(attached) == sorted(lora.targets), f"PEFT chose other layers: {sorted({*attached} ^ {*lora.targets})[:4]}"
+    names = [*attached, *(name for name, _ in extended(model.backbone))]
+    assert sorted(names) == sorted(lora.targets), f"it is at other layers: {sorted({*names} ^ {*lora.targets})[:4]}"
     model.lora, model.trains = lora, lora.kind
     try:
         model.freeze(model.frozen)
     except LayerGroupError:
         detach_lora(model)
         raise
+
+
+def _inject(model: LoraModel, lora: Lora) -> None:
+    """Replace layers by PEFT's, in place."""
+    peft = import_peft()
+    root = nn.ModuleDict({"backbone": model.backbone})  # names as in the TaskModel, without the head
+    with warnings.catch_warnings():
+        # PEFT warns that it handles the transposed linear layers of transformers.
+        warnings.filterwarnings("ignore", message=".*fan_in_fan_out")
+        peft.inject_adapter_in_model(lora_config(model, lora), root)
 
 
 def merge_lora(model: LoraModel) -> None:
@@ -101,7 +125,7 @@ def merge_lora(model: LoraModel) -> None:
     separately.
 
     Raises:
-        LayerGroupError: If the model has no LoRA.
+        LayerGroupError: If the model has no LoRA, or adapters or learned tokens, which depend on the input.
         TrainingError: If a value of it is not finite.
     """
     if unmoved := untrained(model.backbone):
@@ -113,6 +137,10 @@ def merge_lora(model: LoraModel) -> None:
 def fold_lora(model: LoraModel) -> None:
     """Merge without a warning about layers that got no gradient; see ``merge_lora``."""
     layers = dict(lora_layers(model.backbone))
+    if model.lora is not None and not KINDS[model.lora.kind].merges:
+        raise LayerGroupError(
+            f"{_title(model)} cannot be merged, as no weight does what they do; save the model as it is: model.save(folder)"
+        )
     if not layers:
         raise LayerGroupError("the model has no LoRA to merge; attach it first: zoo.tuning.attach_lora(model, model.groups)")
     odd = [name for name, layer in layers.items() if not all(bool(p.isfinite().all()) for p in layer.parameters())]
@@ -133,6 +161,8 @@ def detach_lora(model: LoraModel) -> None:
         plain = layer.get_base_layer()
         plain.train(layer.training)
         setattr(model.backbone.get_submodule(parent), last, plain)
+    if model.lora is not None:
+        remove_additions(model.backbone, KINDS[model.lora.kind].mark)
     model.lora, model.trains = None, "all"
     model.freeze(model.frozen)
 
@@ -154,6 +184,11 @@ def _has_learned(layer: nn.Module) -> bool:
     start = {name: value for kind in KINDS.values() for name, value in kind.start.items()}
     own = ((start.get(name.partition(".")[0]), parameter) for name, parameter in layer.named_parameters())
     return any(value is not None and bool((parameter != value).any()) for value, parameter in own)
+
+
+def undone(kind: str) -> str:
+    """Return how a model gets rid of an update of a kind, for messages."""
+    return "merge it first: zoo.tuning.merge_lora(model)" if KINDS[kind].merges else "remove it first: zoo.tuning.detach_lora(model)"
 
 
 def _title(model: LoraModel) -> str:
@@ -201,10 +236,11 @@ def _check(model: LoraModel, lora: Lora) -> None:
         faults.append(f"alpha={lora.alpha}: it is above 0")
     if not 0 <= lora.dropout < 1:
         faults.append(f"dropout={lora.dropout}: it is at least 0 and below 1")
+    faults += [f"{name}={getattr(lora, name)}: it is 1 or more" for name in ("width", "tokens") if getattr(lora, name) < 1]
     defaults = Lora(())
-    unknown = [name for name in ("rank", "alpha", "dropout") if name not in KINDS[lora.kind].options]
+    unknown = [name for name in ("rank", "alpha", "dropout", "width", "tokens") if name not in KINDS[lora.kind].options]
     faults += [f"{name}: {KINDS[lora.kind].title} has none" for name in unknown if getattr(lora, name) != getattr(defaults, name)]
     if model.lora:
-        faults.append(f"the model has {_title(model)} already; merge it first: zoo.tuning.merge_lora(model)")
+        faults.append(f"the model has {_title(model)} already; {undone(model.lora.kind)}")
     if faults:
         raise OptionError(fault_list(f"{KINDS[lora.kind].title} cannot be attached:", faults))

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from zoo.errors import LISTED, LayerGroupError, examples
+from zoo.errors import LISTED, LayerGroupError, OptionError, examples
 from zoo.models.layers import LayerGroups
+from zoo.tuning.blocks import NORMS
 from zoo.tuning.efficient.kinds import KINDS, takes_layer
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -30,12 +31,16 @@ def lora_targets(groups: LayerGroups, kind: str = "lora") -> list[str]:
 
     Raises:
         LayerGroupError: If there is no such layer; excluded ones are named.
+        OptionError: If the kind stands beside blocks instead of layers.
     """
+    if not KINDS[kind].merges:
+        raise OptionError(f"kind={kind!r} stands beside blocks and has no layers; zoo.tuning.attach_lora returns the blocks")
     shared = _shared(groups.model)
     refused: dict[str, list[str]] = {}
     targets = []
-    for name, layer in _layers(groups):
-        if why := _refusal(layer, name, groups.model, shared) or _formless(layer, kind):
+    norms = NORMS if not KINDS[kind].low_rank else ()
+    for name, layer in _layers(groups, norms):
+        if why := _refusal(layer, name, groups.model, shared, low_rank=KINDS[kind].low_rank) or _formless(layer, kind):
             refused.setdefault(why, []).append(name)
         else:
             targets.append(name)
@@ -48,31 +53,32 @@ def lora_targets(groups: LayerGroups, kind: str = "lora") -> list[str]:
     return targets
 
 
-def _layers(groups: LayerGroups) -> Iterator[tuple[str, nn.Module]]:
+def _layers(groups: LayerGroups, norms: tuple[type[nn.Module], ...]) -> Iterator[tuple[str, nn.Module]]:
     seen: set[int] = set()
     for group in groups:
         for name, outer in group.modules():
-            for inner, module in _walk(outer, name):
+            for inner, module in _walk(outer, name, norms):
                 if id(module) not in seen:
                     seen.add(id(module))
                     yield inner, module
 
 
-def _walk(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(module, (nn.Linear, *CONVOLUTIONS, *READERS)) or _is_transposed_linear(module):
+def _walk(module: nn.Module, name: str, norms: tuple[type[nn.Module], ...]) -> Iterator[tuple[str, nn.Module]]:
+    affine = isinstance(module, norms) and getattr(module, "weight", None) is not None
+    if affine or isinstance(module, (nn.Linear, *CONVOLUTIONS, *READERS)) or _is_transposed_linear(module):
         yield name, module
     else:
         for key, child in module.named_children():
-            yield from _walk(child, f"{name}.{key}")
+            yield from _walk(child, f"{name}.{key}", norms)
 
 
-def _refusal(layer: nn.Module, name: str, model: nn.Module, shared: set[int]) -> str:
+def _refusal(layer: nn.Module, name: str, model: nn.Module, shared: set[int], *, low_rank: bool) -> str:
     """Return why a layer cannot take LoRA, or an empty string."""
     if isinstance(layer, READERS):
         return "what reads the weights of its layers without calling them takes none"
     if id(layer) in shared or id(layer.weight) in shared:
         return "weights that are used in two places take none"
-    if isinstance(layer, CONVOLUTIONS):
+    if low_rank and isinstance(layer, CONVOLUTIONS):
         if layer.groups > 1:
             return "grouped convolutions take none"
         # PEFT's own convolution has neither dilation nor another padding.
