@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from zoo.transfer.pretraining.pretrain import Pretrained as Pretrained
     from zoo.transfer.pretraining.pretrain import pretrain as pretrain
     from zoo.transfer.pretraining.simclr import SimClr as SimClr
+    from zoo.transfer.semi.methods import FixMatch as FixMatch
+    from zoo.transfer.semi.methods import FlexMatch as FlexMatch
 
 _LAZY = {
     "Contrastive": "zoo.transfer.contrastive",
@@ -29,6 +31,8 @@ _LAZY = {
     "DomainAdaptation": "zoo.transfer.domain.adaptation",
     "Episodes": "zoo.transfer.fewshot.episodes",
     "FewShot": "zoo.transfer.fewshot.few_shot",
+    "FixMatch": "zoo.transfer.semi.methods",
+    "FlexMatch": "zoo.transfer.semi.methods",
     "Maml": "zoo.transfer.fewshot.meta",
     "LearnWithoutForgetting": "zoo.transfer.lwf",
     "MaskedLanguage": "zoo.transfer.pretraining.mlm",
