@@ -141,7 +141,7 @@ def test_the_command_prints_the_verdict_and_train_takes_its_folder(tmp_path: Pat
 
 
 def test_what_cannot_be_pretrained_is_refused_before_it_trains(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"'simcrl' \(did you mean 'simclr'\?\); they are: simclr, mlm"):
+    with pytest.raises(OptionError, match=r"'simcrl' \(did you mean 'simclr'\?\); they are: simclr, dino, mlm"):
         toy().pretrain(UNLABELLED, "simcrl")
     with pytest.raises(OptionError, match="there is no pretraining method 'mae'"):
         toy().pretrain(UNLABELLED, "mae")

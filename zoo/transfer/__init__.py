@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zoo.transfer.lwf import LearnWithoutForgetting as LearnWithoutForgetting
     from zoo.transfer.method import Method as Method
     from zoo.transfer.multi_task import MultiTask as MultiTask
+    from zoo.transfer.pretraining.dino import Dino as Dino
     from zoo.transfer.pretraining.mlm import MaskedLanguage as MaskedLanguage
     from zoo.transfer.pretraining.pretrain import Pretrained as Pretrained
     from zoo.transfer.pretraining.pretrain import pretrain as pretrain
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "Contrastive": "zoo.transfer.contrastive",
+    "Dino": "zoo.transfer.pretraining.dino",
     "Distill": "zoo.transfer.distill",
     "DomainAdaptation": "zoo.transfer.domain.adaptation",
     "Episodes": "zoo.transfer.fewshot.episodes",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from zoo.engine.loading.stream import Source
+from zoo.engine.loading.stream import Source, View
 from zoo.engine.train.objective import Infer, Objective
 from zoo.models.heads import OwnHead
 from zoo.models.task_model import TaskModel
@@ -33,10 +33,10 @@ class SelfSupervised(Objective):
 
     Args:
         base: The objective of the labels, whose training data are used.
-        views: Views of each sample.
+        views: Views of each sample; see ``Source``.
     """
 
-    def __init__(self, base: Supervised, *, views: int = 1) -> None:
+    def __init__(self, base: Supervised, *, views: int | Sequence[View] = 1) -> None:
         table, self._metered = base.sources["train"].table, gives_features(base.model)
         rows = range(0, len(table), -(-len(table) // MOST_METERED))
         valid = {METER: table.select(rows)} if self._metered else base.valid
