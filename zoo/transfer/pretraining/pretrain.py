@@ -179,6 +179,7 @@ def _run(
     (log.info if learned and run.metrics["feature_std"] >= COLLAPSED else log.warning)("%s", verdict)
     plain = kept.adapt(1, task="regression")
     plain.inputs = model.inputs
+    plain.spec = plain.spec.replace(home="")  # the folder is that of a backbone, whose head other libraries need not open
     plain.save(folder, overwrite=True)
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     found = {"probe_before": before, "probe_after": after, "learned": learned, "verdict": verdict, "history": run.history}
