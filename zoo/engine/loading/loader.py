@@ -17,7 +17,7 @@ from zoo.data.dataset import Batch, ModelInputs, Samples
 from zoo.data.images.augment import Augment
 from zoo.data.table import Table
 from zoo.data.texts.token_ids import TextSamples
-from zoo.declare import Inputs
+from zoo.declare import Image, Inputs
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.start_method import refuse_second_run, start_method, usable_workers
 from zoo.engine.loading.stream import View
@@ -192,13 +192,15 @@ class Loaders:
         return Loader(self._samples[kind], self._device, workers=self._workers, layout=self._layout, keep_workers=keep_workers)
 
     def _open(self, kind: Kind) -> Samples | TextSamples:
-        inputs, options = self._inputs, {"own": self._augment, "beside": self._all_inputs}
-        augment = Augment(**(self._config.augment or {})) if kind.augmented else None
+        table, seed = self.table(kind), self._config.seed
         if kind.augmented and (views := self._views.get(kind.table)):
-            view = views[kind.view]
-            augment, options = view.augment, {}
-            inputs = inputs if view.size is None else replace(inputs, size=view.size)  # type: ignore[call-arg]  # of images and volumes
-        return samples_for(inputs, self.table(kind), augment, seed=self._config.seed, **options)
+            view, inputs = views[kind.view], self._inputs
+            if view.size is not None:
+                assert isinstance(inputs, Image), "only images have crops of another size"
+                inputs = replace(inputs, size=view.size)
+            return samples_for(inputs, table, view.augment, seed=seed)
+        augment = Augment(**(self._config.augment or {})) if kind.augmented else None
+        return samples_for(self._inputs, table, augment, seed=seed, own=self._augment, beside=self._all_inputs)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
