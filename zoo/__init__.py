@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zoo.data.dataset import Batch as Batch
     from zoo.data.open import open_data as open_data
     from zoo.engine.loading.stream import Source as Source
+    from zoo.engine.loading.stream import View as View
     from zoo.engine.options.recipe import Phase as Phase
     from zoo.engine.options.recipe import Recipe as Recipe
     from zoo.engine.train.objective import Objective as Objective
@@ -67,6 +68,7 @@ _LAZY = {
     "Supervised": "zoo.engine.train.supervised",
     "Task": "zoo.tasks.task",
     "TaskModel": "zoo.models.task_model",
+    "View": "zoo.engine.loading.stream",
     "bind": "zoo.models.layers",
     "fetch": "zoo.weights.hub",
     "find_task": "zoo.tasks.find",

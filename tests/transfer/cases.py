@@ -18,7 +18,7 @@ from zoo.engine.train.objective import Objective
 from zoo.engine.train.supervised import Supervised
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
-from zoo.transfer import Distill, DomainAdaptation, LearnWithoutForgetting, MaskedLanguage, MultiTask, SimClr
+from zoo.transfer import Dino, Distill, DomainAdaptation, FixMatch, FlexMatch, LearnWithoutForgetting, MaskedLanguage, MultiTask, SimClr
 from zoo.transfer.multi_task import Surgical
 
 
@@ -97,7 +97,10 @@ CASES: dict[str, Case] = {
     "anil": Case(lambda: zoo.transfer.Maml(shots=2), options={"recipe": None, "epochs": 4, "batch_size": 16}),
     "cdan-e": Case(lambda: DomainAdaptation(TARGET, method="cdan-e", hidden=8, spectral=1e-4)),
     "jan": Case(lambda: DomainAdaptation(TARGET, method="jan"), partial(plain, head="mlp", hidden=4, dropout=0.0)),
+    "fixmatch": Case(lambda: FixMatch(TARGET, threshold=0.35, ratio=2, strength=0), options={"augment": "light"}),
+    "flexmatch": Case(lambda: FlexMatch(UNLABELLED, threshold=0.35, strength=0)),
     "simclr": Case(lambda: SimClr(projected=6), options={"augment": "light"}),
+    "dino": Case(lambda: Dino(local_views=2, prototypes=12, hidden=8, bottleneck=6), options={"augment": "light"}),
     # Adam would make steps of the rounding errors of gradients that are zero, those of the biases of keys.
     "mlm": Case(lambda: MaskedLanguage(share=0.3), text, TEXTS, {"optimizer": "sgd"}),
     "multi-task": Case(lambda: MultiTask(task_weights={"kind": 2}), two_tasks, TASKS, {"recipe": "layer-decay"}),

@@ -66,6 +66,19 @@ def test_the_result_is_a_backbone_that_its_folder_opens_and_every_record_has_the
     assert model.embed(UNLABELLED[:2]).shape == (2, 8)
 
 
+def test_no_warning_tells_how_to_open_the_models_that_are_made_on_the_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    backbone = toy()
+    backbone.spec = backbone.spec.replace(home="tests.transfer.test_pretrain:no_home")
+    found = pretrain(backbone, UNLABELLED, probe=images(60, seed=5), out=tmp_path / "more", **SHORT)
+    assert "opens in zoo only" not in caplog.text
+    assert "code of your own parts" not in caplog.text
+    assert found.backbone.fresh() is not None
+
+
+def no_home(model: Any) -> str:
+    return "no other library has toys"
+
+
 def test_an_interrupted_pretraining_goes_on_exactly(tmp_path: Path) -> None:
     expected = pretrain(toy(), UNLABELLED, out=tmp_path / "whole", **SHORT).backbone
     table = open_data(UNLABELLED, labelled=False)
@@ -141,7 +154,7 @@ def test_the_command_prints_the_verdict_and_train_takes_its_folder(tmp_path: Pat
 
 
 def test_what_cannot_be_pretrained_is_refused_before_it_trains(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"'simcrl' \(did you mean 'simclr'\?\); they are: simclr, mlm"):
+    with pytest.raises(OptionError, match=r"'simcrl' \(did you mean 'simclr'\?\); they are: simclr, dino, mlm"):
         toy().pretrain(UNLABELLED, "simcrl")
     with pytest.raises(OptionError, match="there is no pretraining method 'mae'"):
         toy().pretrain(UNLABELLED, "mae")

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from zoo.errors import OptionError
-from zoo.transfer import MaskedLanguage, SimClr
+from zoo.transfer import Dino, MaskedLanguage, SimClr
 from zoo.transfer.pretraining.collapse import collapse
+from zoo.transfer.pretraining.dino import Prototypes, dino_loss, momentum_at
 from zoo.transfer.pretraining.mlm import UNCHOSEN, Masking
 from zoo.transfer.pretraining.simclr import nt_xent
 
@@ -85,3 +86,37 @@ def test_which_tokens_are_hidden_depends_on_the_text_and_the_step_and_not_on_the
     assert not torch.equal(once[1], rule(ids, torch.ones_like(ids), [(0, 1, 7)])[1])
     short = rule(ids[:, :1], torch.ones(1, 1), [(0, 0, 0)])
     assert int(short[1]) == 5  # a text has at least one chosen token
+
+
+def by_lightly_dino(teacher: list[Tensor], student: list[Tensor], center: Tensor) -> float:
+    """DINOLoss of lightly 1.6 with its default temperatures, written out."""
+    targets = torch.stack([functional.softmax((rows - center) / 0.04, dim=-1) for rows in teacher])
+    logs = torch.stack([functional.log_softmax(rows / 0.1, dim=-1) for rows in student])
+    loss = -torch.einsum("tbd,sbd->ts", targets, logs)
+    loss.fill_diagonal_(0)
+    terms = loss.numel() - loss.diagonal().numel()
+    return float(loss.sum() / (terms * teacher[0].shape[0]))
+
+
+def test_the_loss_of_crops_is_that_of_lightly() -> None:
+    teacher, student, center = [rows(0), rows(1)], [rows(2), rows(3), rows(4)], rows(5)[:1]
+    found = dino_loss(teacher, student, center[0], teacher_temperature=0.04, student_temperature=0.1)
+    assert float(found) == pytest.approx(by_lightly_dino(teacher, student, center), rel=1e-5)
+
+
+def test_the_momentum_of_the_teacher_rises_from_its_start_to_one() -> None:
+    found = [momentum_at(step, 11, 0.9) for step in range(12)]
+    assert found[0] == pytest.approx(0.9)
+    assert found[5] == pytest.approx(0.95)
+    assert found[10] == found[11] == 1.0
+    assert found == sorted(found)
+
+
+def test_the_prototypes_are_compared_by_their_cosines() -> None:
+    head = Prototypes(4, Dino(prototypes=6, hidden=5, bottleneck=3))
+    found = head(rows(0))
+    assert found.shape == (5, 6)
+    assert float(found.detach().abs().max()) <= 1 + 1e-6
+    with torch.no_grad():
+        head.prototypes.mul_(7)
+    assert torch.allclose(head(rows(0)), found, atol=1e-6)

@@ -285,6 +285,11 @@ class OwnHead(nn.Module):
         return self.logits(self.pool(features, mask))
 
 
+def gives_features(head: nn.Module) -> bool:
+    """Return whether the logits of a head are the pooled features: it is ``nn.Identity``, without values and code of the user's."""
+    return isinstance(head, OwnHead) and isinstance(head.module, nn.Identity)
+
+
 class OwnFeatureHead(nn.Module):
     """The user's own module on unpooled features, with the padding mask for text.
 

@@ -18,17 +18,23 @@ if TYPE_CHECKING:
     from zoo.transfer.lwf import LearnWithoutForgetting as LearnWithoutForgetting
     from zoo.transfer.method import Method as Method
     from zoo.transfer.multi_task import MultiTask as MultiTask
+    from zoo.transfer.pretraining.dino import Dino as Dino
     from zoo.transfer.pretraining.mlm import MaskedLanguage as MaskedLanguage
     from zoo.transfer.pretraining.pretrain import Pretrained as Pretrained
     from zoo.transfer.pretraining.pretrain import pretrain as pretrain
     from zoo.transfer.pretraining.simclr import SimClr as SimClr
+    from zoo.transfer.semi.methods import FixMatch as FixMatch
+    from zoo.transfer.semi.methods import FlexMatch as FlexMatch
 
 _LAZY = {
     "Contrastive": "zoo.transfer.contrastive",
+    "Dino": "zoo.transfer.pretraining.dino",
     "Distill": "zoo.transfer.distill",
     "DomainAdaptation": "zoo.transfer.domain.adaptation",
     "Episodes": "zoo.transfer.fewshot.episodes",
     "FewShot": "zoo.transfer.fewshot.few_shot",
+    "FixMatch": "zoo.transfer.semi.methods",
+    "FlexMatch": "zoo.transfer.semi.methods",
     "Maml": "zoo.transfer.fewshot.meta",
     "LearnWithoutForgetting": "zoo.transfer.lwf",
     "MaskedLanguage": "zoo.transfer.pretraining.mlm",

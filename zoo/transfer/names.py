@@ -18,6 +18,8 @@ METHODS: Mapping[str, str] = MappingProxyType(
         "contrastive": "Contrastive",
         "distill": "Distill",
         "domain-adaptation": "DomainAdaptation",
+        "fixmatch": "FixMatch",
+        "flexmatch": "FlexMatch",
         "lwf": "LearnWithoutForgetting",
         "maml": "Maml",
         "multi-task": "MultiTask",

@@ -41,6 +41,15 @@ OWN_RECIPES: Mapping[str, Recipe] = MappingProxyType(
             batch_size=128,
             description="The whole backbone on pairs of augmented views.",
         ),
+        "dino": Recipe(
+            name="dino",
+            phases=(Phase(name="crops"),),
+            lr=5e-4,
+            weight_decay=0.04,
+            epochs=20,
+            batch_size=64,
+            description="The whole backbone on large and small crops, toward a moving average of itself.",
+        ),
         "mlm": Recipe(
             name="mlm",
             phases=(Phase(name="masked", augment=False),),

@@ -73,7 +73,8 @@ class PhaseData:
         tables |= {self._valid_names[name]: table for name, table in valid.items()}
         declared = {key: getattr(module, "inputs", model.inputs) for key, module in (frozen or {}).items()}
         beside = {key: inputs for key, inputs in declared.items() if inputs != model.inputs}
-        options: dict[str, Any] = {"layout": context.layout, "augment": context.own.augment, "beside": beside}
+        views = {name: source.own_views for name, source in sources.items()}
+        options: dict[str, Any] = {"layout": context.layout, "augment": context.own.augment, "beside": beside, "views": views}
         self.loaders = Loaders(model.inputs, tables, context.config, context.device, **options)
         self.passes = Passes(context)
         self.prefix = FrozenPrefix(model, self.loaders, self.passes, context, obstacle=obstacle, share=share, lasting=lasting)
@@ -128,7 +129,7 @@ class PhaseData:
 
     def _stream(self, epoch: Epoch, name: str, source: Source) -> Stream:
         lengths = self.loaders.lasting(Kind(name)).samples.lengths if not epoch.pooled else None
-        bases = [self._batches(epoch, name, view) for view in range(source.views)]
+        bases = [self._batches(epoch, name, view) for view in range(source.number_of_views)]
         if self._frozen.names:
             bases[0] = self._with_outputs(epoch, name, bases[0])
         return Stream(bases[0] if len(bases) == 1 else _side_by_side(bases), lengths)
@@ -145,6 +146,8 @@ class PhaseData:
 
     def _raw(self, loaders: Loaders, epoch: Epoch, name: str, view: int) -> BatchFunction:
         """Return the batches of inputs of one view of a source."""
+        if self._sources[name].own_views:
+            return loaders.lasting(Kind(name, augmented=True, view=view)).batches
         if epoch.cached and self._context.config.views > 1:
             return lambda order, position: self._fixed_view(loaders, Kind(name, view=view), order, position)
         return loaders.lasting(Kind(name, epoch.augment and self.augments, view)).batches
@@ -157,7 +160,8 @@ class PhaseData:
     def _with_outputs(self, epoch: Epoch, name: str, batches: BatchFunction) -> BatchFunction:
         """Return batches with the outputs of the objective's frozen modules: stored where a sample's views are fixed, else computed."""
         views = self._context.config.views if epoch.cached else 1
-        fixed = self._steady and (epoch.cached or not (epoch.augment and self.augments))
+        steady = self._steady and not self._sources[name].own_views
+        fixed = steady and (epoch.cached or not (epoch.augment and self.augments))
         stored = [key for key in self._frozen.names if fixed and self._frozen.fits(key, name, views)]
         others = [key for key in self._frozen.names if key not in stored]
         # Pooled features and stored activations are no inputs of a frozen module.

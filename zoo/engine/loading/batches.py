@@ -30,7 +30,7 @@ from zoo.engine.options.epochs import Epoch
 class StepBatches:
     """The batches of one run.
 
-    The first source defines the epoch. The others cycle, with as many samples per batch as the first; their order is
+    The first source defines the epoch. The others cycle, with ``ratio`` times as many samples per batch as the first; their order is
     a function of the seed and the position in the run.
 
     Args:
@@ -99,15 +99,15 @@ class StepBatches:
 
     def _cycled(self, source: str, position: int, order: Sequence[Sequence[Indices]], first: int) -> list[list[Indices]]:
         """Return this rank's part of the batches of a source that cycles."""
-        number, count = self._others.index(source), len(self._sources[source].table)
-        done = position * self._count + sum(len(batch) for step in order[:first] for batch in step)
+        number, count, ratio = self._others.index(source), len(self._sources[source].table), self._sources[source].ratio
+        done = ratio * (position * self._count + sum(len(batch) for step in order[:first] for batch in step))
         shares = []
         for step in order[first:]:
             parts = []
             for batch in step:
-                found = cycled(count, self._config.seed, number, done, len(batch))
-                parts += [part] if (part := self._ranks.part(found)) else []
-                done += len(batch)
+                found = cycled(count, self._config.seed, number, done, ratio * len(batch))
+                parts += [self._ranks.part(found)] if self._ranks.part(batch) else []
+                done += len(found)
             shares.append(parts)
         return shares
 

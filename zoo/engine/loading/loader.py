@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -16,9 +17,10 @@ from zoo.data.dataset import Batch, ModelInputs, Samples
 from zoo.data.images.augment import Augment
 from zoo.data.table import Table
 from zoo.data.texts.token_ids import TextSamples
-from zoo.declare import Inputs
+from zoo.declare import Image, Inputs
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.start_method import refuse_second_run, start_method, usable_workers
+from zoo.engine.loading.stream import View
 from zoo.engine.loading.worker_watchdog import Watched, WatchedLoader
 from zoo.engine.loading.workers import init_worker
 from zoo.engine.options.config import Config
@@ -125,6 +127,7 @@ class Loaders:
         layout: Memory format of the inputs.
         augment: The user's own augmentation, or None.
         beside: Declared inputs by name, as which the same views of the same samples are read too.
+        views: Of tables whose augmented views are made in other ways than by ``config``, these.
 
     Attributes:
         beside: Their loaders by name.
@@ -140,10 +143,13 @@ class Loaders:
         layout: torch.memory_format,
         augment: Callable[[Any], Any] | None = None,
         beside: Mapping[str, Inputs] = MappingProxyType({}),
+        views: Mapping[str, Sequence[View]] = MappingProxyType({}),
     ) -> None:
+        self._views = views
         self._inputs, self._tables, self._config, self._all_inputs = inputs, tables, config, [inputs, *beside.values()]
         self.beside = {
-            name: Loaders(each, tables, config, device, layout=layout, augment=augment, beside={}) for name, each in beside.items()
+            name: Loaders(each, tables, config, device, layout=layout, augment=augment, beside={}, views=views)
+            for name, each in beside.items()
         }
         for loaders in self.beside.values():
             loaders._all_inputs = self._all_inputs
@@ -182,10 +188,19 @@ class Loaders:
 
     def _make(self, kind: Kind, *, keep_workers: bool) -> Loader:
         if kind not in self._samples:
-            augment = Augment(**(self._config.augment or {})) if kind.augmented else None
-            options: dict[str, Any] = {"seed": self._config.seed, "own": self._augment, "beside": self._all_inputs}
-            self._samples[kind] = samples_for(self._inputs, self.table(kind), augment, **options)
+            self._samples[kind] = self._open(kind)
         return Loader(self._samples[kind], self._device, workers=self._workers, layout=self._layout, keep_workers=keep_workers)
+
+    def _open(self, kind: Kind) -> Samples | TextSamples:
+        table, seed = self.table(kind), self._config.seed
+        if kind.augmented and (views := self._views.get(kind.table)):
+            view, inputs = views[kind.view], self._inputs
+            if view.size is not None:
+                assert isinstance(inputs, Image), "only images have crops of another size"
+                inputs = replace(inputs, size=view.size)
+            return samples_for(inputs, table, view.augment, seed=seed)
+        augment = Augment(**(self._config.augment or {})) if kind.augmented else None
+        return samples_for(self._inputs, table, augment, seed=seed, own=self._augment, beside=self._all_inputs)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

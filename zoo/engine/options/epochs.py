@@ -55,6 +55,7 @@ def list_epochs(
     steps: int,
     at_least: int = 0,
     separable: bool = True,
+    steps_pooled: bool = True,
     solvable: bool = False,
     per_token: bool = False,
     augmentable: bool = True,
@@ -68,6 +69,7 @@ def list_epochs(
         steps: Optimizer steps of one pass over the samples.
         at_least: Shortest frozen prefix of every phase, in groups.
         separable: Whether the head can start from pooled features.
+        steps_pooled: Whether steps may do so too, and not only the solution of the head.
         solvable: Whether its optimum on these can be computed.
         per_token: Whether these are features of words, which only the solution of the head needs.
         augmentable: Whether the inputs can be augmented at all.
@@ -99,7 +101,8 @@ def list_epochs(
         frozen = prefix_of(phase, config, groups, at_least)
         # The only epoch of a solved phase reads the features of words once; nothing would read stored ones again.
         cached = is_cached(phase, frozen) and not (per_token and phase in solved)
-        kind = (augments(phase), cached, is_pooled(phase, frozen), phase in solved)
+        pooled = is_pooled(phase, frozen) and (steps_pooled or phase in solved)
+        kind = (augments(phase), cached, pooled, phase in solved)
         total = 0 if phase in solved else phase.steps or count * steps
         for done in range(count):
             before = done * steps

@@ -10,6 +10,7 @@ from zoo.engine.options.epochs import has_solvable_head
 from zoo.engine.options.own_parts import OwnParts
 from zoo.engine.options.recipe import phase_epochs
 from zoo.errors import OptionError, count, fault_list
+from zoo.models.heads import gives_features
 from zoo.models.own_names import OWN_HEAD, is_own
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
@@ -110,7 +111,7 @@ def _warn(model: TaskModel, config: Config) -> None:
     """Log a warning for settings that are valid, but rarely intended."""
     phases = config.recipe.phases
     needed = ["backbone=zoo.wrap(…)"] if is_own(model.spec.name) else []
-    needed += ["head=module"] if model.head_name == OWN_HEAD else []
+    needed += ["head=module"] if model.head_name == OWN_HEAD and not gives_features(model.head) else []
     if needed:
         log.warning("the run saves values and not the code of your own parts: open it with zoo.load(folder, %s)", ", ".join(needed))
     if not model.pretrained and phases[0].frozen == "all":

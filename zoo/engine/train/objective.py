@@ -198,7 +198,7 @@ def _made(make: Callable[[Any], Objective] | None, supervised: Objective, config
     if objective.lower is None:
         known = task.lower_is_better
         objective.lower = bool(supervised.lower) if objective.monitor == supervised.monitor else objective.monitor in known
-    views = [name for name, source in objective.sources.items() if source.views > 1]
+    views = [name for name, source in objective.sources.items() if source.number_of_views > 1 and not source.own_views]
     if views and (config.augment is None or not all(phase.augment for phase in config.recipe.phases)):
         log.warning("the views of %s are equal in phases without augmentation", ", ".join(views))
     return objective
@@ -224,7 +224,14 @@ def checked_metrics(metrics: Any, objective: Objective) -> dict[str, float]:
 
 def run_cache_obstacle(objective: Objective, config: Config) -> str:
     """Return why activations of the frozen prefix must not be stored; empty where they may be."""
-    return "compiled code is not entered in the middle" if config.compile else objective.cache_obstacle
+    if config.compile:
+        return "compiled code is not entered in the middle"
+    return objective.cache_obstacle or ("" if reads_stored(objective) else "its views are drawn anew in each epoch")
+
+
+def reads_stored(objective: Objective) -> bool:
+    """Return whether the steps of an objective can read what is stored of the model: no source has views of its own."""
+    return not any(source.own_views for source in objective.sources.values())
 
 
 def _faults_of(objective: Objective) -> list[str]:
@@ -280,7 +287,7 @@ def _useless_with(objective: Objective, config: Config) -> list[str]:
     if penalties and kind.penalty is Objective.penalty:
         faults.append(f"{', '.join(penalties)}: it has no penalty(); leave them out, or return base.penalty(batch) there")
     mixed = [name for name in ("mixup", "cutmix") if (config.augment or {}).get(name)]
-    several = objective.frozen or any(source.views > 1 for source in objective.sources.values())
+    several = objective.frozen or any(source.number_of_views > 1 for source in objective.sources.values())
     if mixed and (several or kind.soften is Objective.soften):
         reason = "its frozen modules and further views are not mixed" if several else "it has no soften(), which makes targets mixable"
         faults.append(f"{', '.join(mixed)}: {reason}")

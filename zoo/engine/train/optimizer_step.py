@@ -133,6 +133,12 @@ class Stepper:
     def _size(self, batch: Mapping[str, Batch]) -> int:
         return len(batch[self._first].indices)
 
+    def _cut(self, batch: Mapping[str, Batch], part: slice) -> Mapping[str, Batch]:
+        """Return a part of a batch, given by its samples of the first source; of other sources, which may have more, the same share."""
+        size = self._size(batch)
+        parts = {name: (part.start * len(one.indices) // size, part.stop * len(one.indices) // size) for name, one in batch.items()}
+        return {name: cut(one, slice(*parts[name])) for name, one in batch.items()}
+
     def _backward(self, batches: Sequence[Mapping[str, Batch]], weight: Tensor | float, step: Step) -> tuple[Tensor | float, Status]:
         """Compute the gradients of the whole step on every rank, in micro-batches that fit; returns as ``compute`` does."""
         while True:
@@ -214,7 +220,7 @@ class Stepper:
         copies = 1 if objective.separable else self._ranks.count  # of a loss that every rank computes in full
         pieces = [(batch, part) for batch in batches for part in _slices(self._size(batch), self.micro_batches)]
         for number, (batch, part) in enumerate(pieces, 1):
-            piece = batch if part.stop - part.start == self._size(batch) else {name: cut(one, part) for name, one in batch.items()}
+            piece = batch if part.stop - part.start == self._size(batch) else self._cut(batch, part)
             with step.forward.autocast(), _naming_single_values():
                 total = objective.loss(step.forward, piece)
             if not isinstance(total, Tensor) or total.numel() != 1:

@@ -34,7 +34,7 @@ from zoo.engine.runtime.progress import time_left
 from zoo.engine.runtime.signals import StopFlag, Stopped, interrupted
 from zoo.engine.train.auto_tune import AutoTune
 from zoo.engine.train.finalize import Finalizer
-from zoo.engine.train.objective import Objective, checked_metrics, run_cache_obstacle
+from zoo.engine.train.objective import Objective, checked_metrics, reads_stored, run_cache_obstacle
 from zoo.engine.train.optimizer_step import Stepper
 from zoo.engine.train.run_parts import RunParts
 from zoo.engine.train.train_epoch import EpochRunner
@@ -294,6 +294,7 @@ def _epochs(objective: Objective, config: Config, steps: int, *, steady: bool = 
         steps=steps,
         at_least=model.frozen,
         separable=objective.pooled and reads_pooled(objective.model.head),
+        steps_pooled=reads_stored(objective),
         solvable=objective.can_solve(config),
         per_token=find_task(model.task).per_token,
         augmentable=not isinstance(model.inputs, Text),

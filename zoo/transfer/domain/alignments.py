@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from zoo.transfer.domain.distances import bsp, coral, entropies, jmmd, mcc, mdd, mk_mmd
 from zoo.transfer.domain.reversal import reverse
+from zoo.transfer.semi.consistency import consistency
 
 Rows = Mapping[str, Tensor]
 """Outputs for the samples of a batch by name, a row per sample."""
@@ -168,8 +169,7 @@ def pseudo_labels(logits: Tensor, threshold: float) -> Tensor:
         logits: Of unlabelled samples, ``(n, classes)``.
         threshold: Least probability.
     """
-    confidence, labels = logits.detach().softmax(1).max(1)
-    return (functional.cross_entropy(logits, labels, reduction="none") * (confidence >= threshold)).mean()
+    return consistency(logits, logits, threshold).mean()
 
 
 def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Module:

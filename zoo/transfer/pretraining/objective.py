@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from zoo.engine.loading.stream import Source
+from zoo.engine.loading.stream import Source, View
 from zoo.engine.train.objective import Infer, Objective
-from zoo.models.heads import OwnHead
-from zoo.models.task_model import TaskModel
+from zoo.models.heads import gives_features
 from zoo.transfer.pretraining.collapse import collapse
 
 if TYPE_CHECKING:
@@ -18,11 +15,6 @@ if TYPE_CHECKING:
 
 METER = "meter"  # name of the samples that the collapse meter reads
 MOST_METERED = 512
-
-
-def gives_features(model: TaskModel) -> bool:
-    """Return whether the logits of a model are its pooled features, as in runs of ``zoo.transfer.pretrain``."""
-    return isinstance(model.head, OwnHead) and isinstance(model.head.module, nn.Identity)
 
 
 class SelfSupervised(Objective):
@@ -33,11 +25,11 @@ class SelfSupervised(Objective):
 
     Args:
         base: The objective of the labels, whose training data are used.
-        views: Views of each sample.
+        views: Views of each sample; see ``Source``.
     """
 
-    def __init__(self, base: Supervised, *, views: int = 1) -> None:
-        table, self._metered = base.sources["train"].table, gives_features(base.model)
+    def __init__(self, base: Supervised, *, views: int | Sequence[View] = 1) -> None:
+        table, self._metered = base.sources["train"].table, gives_features(base.model.head)
         rows = range(0, len(table), -(-len(table) // MOST_METERED))
         valid = {METER: table.select(rows)} if self._metered else base.valid
         super().__init__(base.model, {"train": Source(table, views=views)}, valid, monitor="steps" if self._metered else base.monitor)

@@ -27,6 +27,7 @@ from zoo.models.task_model import TaskModel
 from zoo.models.wrap import WrappedBackbone
 from zoo.transfer.method import Method
 from zoo.transfer.pretraining.collapse import COLLAPSED
+from zoo.transfer.pretraining.dino import Dino
 from zoo.transfer.pretraining.mlm import MaskedLanguage
 from zoo.transfer.pretraining.probe import open_probe, probe_accuracy
 from zoo.transfer.pretraining.simclr import SimClr
@@ -34,7 +35,7 @@ from zoo.util.atomic_write import write_json
 
 log = logging.getLogger("zoo")
 
-METHODS: Mapping[str, type[Method]] = MappingProxyType({"simclr": SimClr, "mlm": MaskedLanguage})
+METHODS: Mapping[str, type[Method]] = MappingProxyType({"simclr": SimClr, "dino": Dino, "mlm": MaskedLanguage})
 LEAST = 100  # samples of a pretraining set
 RECORD, RUN = "pretrain.json", "run"
 # Stronger than for labels: an easy pair teaches little (Chen et al. 2020). Of their colour changes hue, grey and blur are not there.
@@ -84,7 +85,7 @@ def pretrain(
     Args:
         backbone: The backbone; it is not changed.
         unlabelled: As for ``zoo.open_data``; labels that it may have are not read.
-        method: ``simclr`` for images, ``mlm`` for texts, or a method with its options, such as ``SimClr(temperature=0.1)``.
+        method: ``simclr`` or ``dino`` for images, ``mlm`` for texts, or a method with its options, such as ``SimClr(temperature=0.1)``.
         probe: Labelled data of one class per sample, as for ``fit``.
         out: A new folder; None takes the next free one below ``runs/``.
         resume: Go on exactly where the run in ``out`` stopped.
@@ -119,7 +120,7 @@ def method_of(method: str | Method, options: dict[str, Any]) -> Method:
     Raises:
         OptionError: With the nearest name.
     """
-    if isinstance(method, SimClr | MaskedLanguage):
+    if isinstance(method, tuple(METHODS.values())):
         return method
     if not isinstance(method, str) or method not in METHODS:
         near = did_you_mean(method, METHODS) if isinstance(method, str) else ""
@@ -164,8 +165,10 @@ def _run(
     shared = {name: options[name] for name in PROBED if name in options}
     before = None if tables is None else probe_accuracy(backbone, tables, **shared)
     given = dict(options)
-    if isinstance(method, SimClr) and isinstance(model.inputs, Image):
+    if isinstance(method, SimClr | Dino) and isinstance(model.inputs, Image):
         given.setdefault("augment", dict(VIEWS))
+    if isinstance(method, Dino):
+        given.setdefault("ema", method.teacher_momentum)  # the moving average is better than the student (Caron et al. 2021)
     begun = (folder / RUN / "run.json").is_file()
     run = model.fit(table, False, objective=method, out=folder / RUN, resume=begun, quiet=quiet, **given)
     new = _with_values(backbone, model)
@@ -176,6 +179,7 @@ def _run(
     (log.info if learned and run.metrics["feature_std"] >= COLLAPSED else log.warning)("%s", verdict)
     plain = kept.adapt(1, task="regression")
     plain.inputs = model.inputs
+    plain.spec = plain.spec.replace(home="")  # the folder is that of a backbone, whose head other libraries need not open
     plain.save(folder, overwrite=True)
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     found = {"probe_before": before, "probe_after": after, "learned": learned, "verdict": verdict, "history": run.history}

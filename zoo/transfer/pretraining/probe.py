@@ -40,6 +40,7 @@ def probe_accuracy(backbone: Backbone, tables: Tables, **options: Any) -> float:
         **options: Of ``fit``: image_size, device and so on.
     """
     model = backbone.adapt(len(tables[0].classes), labels=tables[0].classes)
+    model.spec = model.spec.replace(home="")  # it is saved for this function only, not for other libraries
     with tempfile.TemporaryDirectory() as folder:
         run = model.fit(*tables, recipe="linear-probe", augment="none", out=Path(folder) / "probe", quiet=True, **options)
     return run.metrics["accuracy"]

@@ -1,0 +1,221 @@
+"""FixMatch and FlexMatch: their formulas, the views, where they help, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import zoo
+from tests.engine.rank_work import fit, plain, sentences, text
+from tests.engine.tiny import images
+from tests.transfer.pictures import flat
+from tests.transfer.rank_work import small_backbones
+from zoo.data.images.augment import Augment
+from zoo.data.open import open_data
+from zoo.engine.loading.stream import Source, View
+from zoo.engine.train.supervised import Supervised
+from zoo.errors import DataError, OptionError
+from zoo.registry.registry import use_registry
+from zoo.transfer import FixMatch, FlexMatch
+from zoo.transfer.domain.alignments import pseudo_labels
+from zoo.transfer.semi.consistency import UNUSED, class_thresholds, consistency
+from zoo.transfer.semi.matching import UNLABELLED, Matching
+
+
+@pytest.fixture(autouse=True)
+def _toys() -> Iterator[None]:
+    use_registry(small_backbones())
+    yield
+    use_registry()
+
+
+def logits(seed: int, count: int = 40) -> Tensor:
+    return 3 * torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_consistency_is_the_formula_sample_by_sample() -> None:
+    weak, strong = logits(0), logits(1)
+    found = consistency(weak, strong, 0.8)
+    for row, value in enumerate(found.tolist()):
+        probabilities = weak[row].softmax(0)
+        label = int(probabilities.argmax())
+        expected = -float(strong[row].log_softmax(0)[label]) if probabilities[label] >= 0.8 else 0.0
+        assert value == pytest.approx(expected, rel=1e-5)
+    assert 0 < int((found > 0).sum()) < len(found)
+    weak.requires_grad_()
+    strong.requires_grad_()
+    consistency(weak, strong, 0.8).sum().backward()  # type: ignore[no-untyped-call]  # torch has no types here
+    assert weak.grad is None
+    assert strong.grad is not None
+
+
+def test_a_threshold_per_class_is_that_of_the_predicted_class() -> None:
+    weak, strong, thresholds = logits(0), logits(1), torch.tensor([0.0, 0.5, 0.9, 1.1])
+    confidence, labels = weak.softmax(1).max(1)
+    expected = functional.cross_entropy(strong, labels, reduction="none") * (confidence >= thresholds[labels])
+    assert torch.equal(consistency(weak, strong, thresholds), expected)
+
+
+def test_pseudo_labels_are_the_consistency_of_a_view_with_itself() -> None:
+    found = logits(0)
+    assert float(pseudo_labels(found, 0.8)) == pytest.approx(float(consistency(found, found, 0.8).mean()))
+
+
+def by_torchssl(chosen: list[int], classes: int, threshold: float, *, low_start: bool) -> list[float]:
+    """Thresholds as in the authors' code (TorchSSL, flexmatch.py), written out."""
+    counter = {label: chosen.count(label) for label in set(chosen)}
+    if max(counter.values()) == len(chosen) and UNUSED in counter:
+        return [0.0] * classes
+    largest = max(counter.values()) if low_start else max(count for label, count in counter.items() if label != UNUSED)
+    shares = [counter.get(label, 0) / largest for label in range(classes)]
+    return [threshold * (share / (2.0 - share)) for share in shares]
+
+
+@pytest.mark.parametrize("low_start", [True, False])
+@pytest.mark.parametrize("chosen", [[-1] * 6, [0, 0, 1, -1, -1, -1, -1], [0, 0, 0, 1, 2, -1, 2], [2, 1, 0, 0, 0, 0]])
+def test_the_thresholds_of_classes_are_those_of_the_authors(chosen: list[int], low_start: bool) -> None:
+    found = class_thresholds(torch.tensor(chosen), 3, 0.95, low_start=low_start)
+    assert found.tolist() == pytest.approx(by_torchssl(chosen, 3, 0.95, low_start=low_start), rel=1e-6)
+
+
+class Seen(Matching):
+    """Remembers the batches that the loss is given."""
+
+    batches: list[Any]
+
+    def loss(self, forward: Any, batch: Any) -> Tensor:
+        self.batches.append(batch)
+        return super().loss(forward, batch)
+
+
+def seen(tmp_path: Path, method: FixMatch, **options: Any) -> list[Any]:
+    Seen.batches = []
+
+    def make(base: Supervised) -> Seen:
+        made = method(base)
+        made.__class__ = Seen
+        return made  # type: ignore[return-value]  # it is one now
+
+    fit(tmp_path / "run", plain(), images(12), False, objective=make, **({"recipe": "full", "epochs": 1} | options))
+    return Seen.batches
+
+
+def test_a_batch_has_a_weak_and_a_strong_view_of_each_unlabelled_sample_in_the_given_ratio(tmp_path: Path) -> None:
+    smooth = np.broadcast_to(np.linspace(0, 255, 16)[:, None, None], (18, 16, 16, 3)).astype(np.uint8)
+    batches = seen(tmp_path, FixMatch(smooth, ratio=3, strength=0), batch_size=6)
+    plain_view = batches[0]["train"].x  # augment="none"
+    assert [len(batch[UNLABELLED].indices) for batch in batches] == [18, 18]
+    one, (strong,) = batches[0][UNLABELLED].x, batches[0][UNLABELLED].views
+    assert one.shape == strong.shape == (18, *plain_view.shape[1:])
+    original = torch.from_numpy(smooth[0] / 255.0).permute(2, 0, 1).float()
+    moved = [
+        float((view - view.mean()).div(view.std()).sub((original - original.mean()) / original.std()).abs().mean())
+        for view in (*one, *strong)
+    ]
+    assert max(moved[:18]) < 0.3 < np.mean(moved[18:])
+
+
+def test_views_of_a_source_differ_and_are_the_same_in_a_second_run(tmp_path: Path) -> None:
+    once, again = (seen(tmp_path / name, FixMatch(images(18)[0], strength=0), batch_size=6) for name in ("a", "b"))
+    for one, other in zip(once, again, strict=True):
+        assert torch.equal(one[UNLABELLED].x, other[UNLABELLED].x)
+        assert torch.equal(one[UNLABELLED].views[0], other[UNLABELLED].views[0])
+        assert not torch.equal(one[UNLABELLED].x, one[UNLABELLED].views[0])
+
+
+def test_steps_on_a_frozen_backbone_see_the_views_and_not_stored_features(tmp_path: Path) -> None:
+    batches = seen(tmp_path, FixMatch(images(18)[0], strength=0), recipe="linear-probe", solve_head=False)
+    assert batches[0][UNLABELLED].views[0].ndim == 4
+
+
+def test_a_step_in_micro_batches_takes_the_same_share_of_every_source() -> None:
+    from zoo.engine.train.optimizer_step import Stepper
+
+    stepper = object.__new__(Stepper)
+    stepper._first = "train"
+    batch = {
+        name: zoo.Batch(torch.arange(count), torch.arange(count), list(range(count))) for name, count in (("train", 5), (UNLABELLED, 15))
+    }
+    parts = [stepper._cut(batch, part) for part in (slice(0, 3), slice(3, 5))]
+    assert [[len(part[name].indices) for part in parts] for name in batch] == [[3, 2], [9, 6]]
+    assert [row for part in parts for row in part[UNLABELLED].indices] == list(range(15))
+
+
+def test_a_source_refuses_odd_views_and_ratios() -> None:
+    table = open_data(images(6)[0], labelled=False)
+    assert Source(table, views=[View(Augment()), View(Augment(), size=(8, 8))]).number_of_views == 2
+    for views in (0, [], [3]):
+        with pytest.raises(OptionError, match="views of a Source is"):
+            Source(table, views=views)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="ratio of a Source is 0"):
+        Source(table, ratio=0)
+
+
+def lit(count: int, seed: int, low: float = 0.3, high: float = 1.7) -> tuple[Any, list[str]]:
+    """Return images of three hues under light from ``low`` to ``high``."""
+    random, targets = np.random.default_rng(seed), np.arange(count) % 3
+    hues = 0.4 + 0.1 * np.eye(3)[targets] + 0.015 * random.normal(size=(count, 3))
+    pixels = (hues * random.uniform(low, high, (count, 1)))[:, None, None] + 0.02 * random.normal(size=(count, 6, 6, 3))
+    return (255 * pixels.clip(0, 1)).astype(np.uint8), [f"hue {number}" for number in targets]
+
+
+def accuracy(tmp_path: Path, method: FixMatch) -> float:
+    model = flat().adapt(3)
+    fit(tmp_path, model, lit(9, 0, 0.95, 1.05), False, objective=method, recipe="full", epochs=40, batch_size=9, lr=3e-3)
+    return model.evaluate(lit(300, 99), quiet=True)["accuracy"]
+
+
+def test_unlabelled_samples_under_other_light_help_and_nothing_is_gained_without_their_loss(tmp_path: Path) -> None:
+    unlabelled = lit(200, 50)[0]
+    found = [accuracy(tmp_path / f"{weight}", FixMatch(unlabelled, 0.8, weight, ratio=5, strength=0)) for weight in (1.0, 0.0)]
+    assert found[0] > found[1] + 0.08
+
+
+def test_the_thresholds_of_flexmatch_follow_the_samples_that_were_predicted_surely(tmp_path: Path) -> None:
+    made: list[Matching] = []
+
+    def make(base: Supervised) -> Matching:
+        made.append(FlexMatch(lit(60, 50)[0], 0.5, strength=0)(base))  # type: ignore[arg-type]  # it makes a Matching
+        return made[0]
+
+    fit(tmp_path / "run", flat().adapt(3), lit(30, 0), False, objective=make, recipe="full", epochs=3)
+    chosen = made[0].state_dict()["chosen"]
+    assert 0 < int((chosen != UNUSED).sum()) <= 60
+    assert torch.equal(made[0]._thresholds(torch.device("cpu")), class_thresholds(chosen, 3, 0.5))
+
+
+def test_the_record_says_how_many_pseudo_labels_there_were(tmp_path: Path) -> None:
+    for threshold, expected in ((0.0, 1.0), (1.0, 0.0)):
+        run = fit(
+            tmp_path / f"{threshold}",
+            plain(),
+            images(12),
+            images(6),
+            objective=FixMatch(images(18)[0], threshold, strength=0),
+            recipe="full",
+        )
+        assert [line["pseudo_labelled"] for line in run.history] == [expected] * 3
+
+
+def test_what_does_not_fit_is_refused_before_it_trains(tmp_path: Path) -> None:
+    with pytest.raises(OptionError) as caught:
+        FlexMatch("x", threshold=2, weight=-1, ratio=0, strength=40)
+    assert all(part in str(caught.value) for part in ("threshold is 2", "weight is -1", "ratio is 0", "strength is 40"))
+    with pytest.raises(OptionError, match="low_start is 3"):
+        FlexMatch("x", low_start=3)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"reads texts.*zoo pretrain --method mlm"):
+        fit(tmp_path / "a", text(), sentences(12), False, objective=FixMatch(sentences(9)[0]))
+    with pytest.raises(OptionError, match="needs one class per sample"):
+        fit(tmp_path / "b", plain(task="multi-label"), images(12), False, objective=FixMatch(images(9)[0]))
+    with pytest.raises(DataError, match="has 4 samples, and a step of fixmatch reads 16"):
+        fit(tmp_path / "c", plain(), images(12), False, objective=FixMatch(images(4)[0], ratio=2, strength=0))
+    ready = torch.randn(12, 3, 16, 16)
+    with pytest.raises(OptionError, match="float tensors"):
+        fit(tmp_path / "d", plain(), (ready, images(12)[1]), False, objective=FixMatch(ready, strength=0))

@@ -1,0 +1,241 @@
+"""DINO: from crops of an image a student predicts the outputs of its moving average for large crops (Caron et al. 2021)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zoo.data.dataset import Batch
+from zoo.data.images.augment import Augment
+from zoo.declare import Image
+from zoo.engine.cache.forward import Forward
+from zoo.engine.loading.stream import View
+from zoo.engine.options.recipe import Recipe
+from zoo.errors import OptionError, checked_fields, fault_list
+from zoo.transfer.method import Method
+from zoo.transfer.pretraining.objective import SelfSupervised
+from zoo.transfer.recipes import OWN_RECIPES
+from zoo.util.numbers import is_finite, is_whole
+
+if TYPE_CHECKING:
+    from zoo.engine.train.supervised import Supervised
+    from zoo.models.task_model import TaskModel
+
+GLOBAL, LOCAL = (0.4, 1.0), (0.05, 0.4)  # share of an image that a crop keeps
+LOCAL_SIDE = 96 / 224  # of a local crop in that of a global one
+SMALLEST = 32  # pixels of a local crop
+
+
+def dino_loss(
+    teacher: Sequence[Tensor], student: Sequence[Tensor], center: Tensor, *, teacher_temperature: float, student_temperature: float
+) -> Tensor:
+    """Return the mean cross-entropy of each student view against each teacher view of another crop (Caron et al. 2021, eq. 3).
+
+    Args:
+        teacher: Outputs for the global views, each ``(n, prototypes)``.
+        student: Outputs for all views, the global ones first and in the same order.
+        center: Subtracted from the teacher's outputs, ``(prototypes,)``.
+        teacher_temperature: What the teacher's outputs are divided by, above 0; the lower, the sharper.
+        student_temperature: The same for the student's.
+    """
+    targets = [((rows - center) / teacher_temperature).softmax(1) for rows in teacher]
+    logs = [(rows / student_temperature).log_softmax(1) for rows in student]
+    pairs = [-(target * log).sum(1).mean() for one, target in enumerate(targets) for other, log in enumerate(logs) if one != other]
+    return torch.stack(pairs).mean()
+
+
+def momentum_at(step: int, steps: int, start: float) -> float:
+    """Return the share of its values that the teacher keeps in a step: a cosine from ``start`` to 1 over the run."""
+    return 1.0 - (1.0 - start) * (math.cos(math.pi * min(1.0, step / max(1, steps - 1))) + 1) / 2
+
+
+class Prototypes(nn.Module):
+    """Three layers to a vector of length one, and its cosines with prototypes.
+
+    Args:
+        dim: Width of the features.
+        method: The widths.
+    """
+
+    def __init__(self, dim: int, method: Dino) -> None:
+        super().__init__()
+        hidden, width = method.hidden, method.bottleneck
+        self.layers = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, width))
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        self.prototypes = nn.Parameter(torch.empty(method.prototypes, width))
+        nn.init.kaiming_uniform_(self.prototypes, a=math.sqrt(5))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return cosines, ``(n, prototypes)``."""
+        rows = functional.normalize(self.layers(features), dim=1)
+        return functional.linear(rows, functional.normalize(self.prototypes, dim=1))
+
+
+class Teacher(nn.Module):
+    """The moving average of a student, and the centre of its outputs.
+
+    Args:
+        model: The model whose features the student gives.
+        projection: The student's projection.
+    """
+
+    center: Tensor
+
+    def __init__(self, model: TaskModel, projection: Prototypes) -> None:
+        super().__init__()
+        self.model, self.projection = copy.deepcopy(model), copy.deepcopy(projection)
+        self.requires_grad_(False)
+        self.register_buffer("center", torch.zeros(len(projection.prototypes)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return its outputs, ``(n, prototypes)``."""
+        found: Tensor = self.projection(self.model.embed_batch(x))
+        return found
+
+    @torch.no_grad()
+    def follow(self, student: Sequence[nn.Module], keep: float) -> None:
+        """Move toward the student, in place.
+
+        Args:
+            student: Its model and its projection.
+            keep: Share of the own values that stay.
+        """
+        for own, other in zip((self.model, self.projection), student, strict=True):
+            for value, now in zip(own.parameters(), other.parameters(), strict=True):
+                value.lerp_(now.detach().to(value.dtype), 1 - keep)
+
+
+class Crops(SelfSupervised):
+    """Global and local crops of each image, from each of which the student predicts the teacher's outputs for the global ones.
+
+    Args:
+        base: The objective of the labels, whose training data are used.
+        method: The options.
+    """
+
+    name, separable, pooled = "dino", False, False
+    cache_obstacle = "every crop of an image passes through the whole network"
+
+    def __init__(self, base: Supervised, method: Dino) -> None:
+        super().__init__(base, views=crops(base, method.local_views))
+        self._method = method
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(base.config.seed)
+            self.projection = Prototypes(base.model.spec.features.dim, method)
+        self.teacher = Teacher(base.model, self.projection)
+        self.module = nn.ModuleDict({"model": base.model, "projection": self.projection, "teacher": self.teacher})
+        self._mean: Tensor | None = None  # of the teacher's outputs in the step that is not taken yet
+
+    def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the mean loss of all pairs of crops, times the number of images."""
+        one, method = batch["train"], self._method
+        with torch.no_grad(), forward.autocast():
+            taught = [forward.gather(self.teacher(x)).float() for x in (one.x, one.views[0])]
+        found = [self._projected(forward, x) for x in (one.x, *one.views)]
+        self._mean = torch.cat(taught).mean(0)
+        temperatures = {"teacher_temperature": method.teacher_temperature, "student_temperature": method.student_temperature}
+        return len(taught[0]) * dino_loss(taught, found, self.teacher.center, **temperatures)
+
+    def _projected(self, forward: Forward, x: Tensor) -> Tensor:
+        features = forward.features(x)
+        with forward.autocast():
+            return forward.gather(self.projection(features)).float()
+
+    def after_step(self) -> None:
+        """Move the teacher and its centre."""
+        self.teacher.follow((self.model, self.projection), momentum_at(self._steps, self.total_steps, self._method.teacher_momentum))
+        if self._mean is not None:
+            self.teacher.center.lerp_(self._mean, 1 - self._method.center_momentum)
+        super().after_step()
+
+
+def crops(base: Supervised, local: int) -> list[View]:
+    """Return two global views and some local ones, smaller where the backbone runs at other sizes; flipped as the run flips its images."""
+    inputs = base.model.inputs
+    usual = Augment(**(base.config.augment or {"flip": 0.0, "jitter": 0.0}))
+    shared = {"flip": usual.flip, "jitter": usual.jitter}
+    size = None
+    if isinstance(inputs, Image) and not inputs.fixed_size:
+        size = tuple(max(min(side, SMALLEST), 8 * round(side * LOCAL_SIDE / 8)) for side in (inputs.height, inputs.width))
+    large, small = View(Augment(scale=GLOBAL, **shared)), View(Augment(scale=LOCAL, **shared), size)  # type: ignore[arg-type]  # of two
+    return [large, large, *[small] * local]
+
+
+@checked_fields
+@dataclass(frozen=True)
+class Dino(Method):
+    """DINO (Caron et al. 2021): from any crop of an image a network predicts the outputs of its own moving average for large crops.
+
+    There are no negatives, so small batches do; the outputs of the average, the teacher, are centred and sharpened, which keeps features
+    apart. Crops are flipped, and change brightness, contrast and saturation, as the run's ``augment`` says; blur and solarisation of the
+    paper are not there.
+
+    Attributes:
+        local_views: Small crops of each image beside the two large ones, 0 or more.
+        prototypes: Width of the outputs; 65536 in the paper, for a million images.
+        hidden: Width of the hidden layers of the projection, which is dropped afterwards.
+        bottleneck: Width of its last layer but one.
+        teacher_temperature: What the teacher's outputs are divided by, above 0.
+        student_temperature: What the student's outputs are divided by, above 0.
+        teacher_momentum: Share of its values that the teacher keeps in the first step, in [0, 1); it rises to 1.
+        center_momentum: Share of the centre that stays in a step, in [0, 1).
+
+    Raises:
+        OptionError: If a value is out of range.
+    """
+
+    local_views: int = 4
+    prototypes: int = 4096
+    hidden: int = 1024
+    bottleneck: int = 256
+    teacher_temperature: float = 0.04
+    student_temperature: float = 0.1
+    teacher_momentum: float = 0.99
+    center_momentum: float = 0.9
+
+    name: ClassVar[str] = "dino"
+    recipe: ClassVar[Recipe] = OWN_RECIPES["dino"]
+
+    def __post_init__(self) -> None:
+        faults = []
+        for name, least in (("local_views", 0), ("prototypes", 2), ("hidden", 1), ("bottleneck", 1)):
+            value = getattr(self, name)
+            if not is_whole(value) or not least <= value <= 2**18:
+                faults.append(f"{name} is {value!r}; it must be a whole number from {least} to {2**18}")
+        for name in ("teacher_temperature", "student_temperature"):
+            value = getattr(self, name)
+            if not is_finite(value) or value <= 0:
+                faults.append(f"{name} is {value!r}; it must be a number above 0")
+        for name in ("teacher_momentum", "center_momentum"):
+            value = getattr(self, name)
+            if not is_finite(value) or not 0 <= value < 1:
+                faults.append(f"{name} is {value!r}; it must be a number from 0 to below 1")
+        if faults:
+            raise OptionError(fault_list("Dino cannot train like this:", faults))
+
+    def __call__(self, base: Supervised) -> Crops:
+        """Return the objective of a run.
+
+        Raises:
+            OptionError: If the model reads no images, or they are not cropped; all faults at once.
+        """
+        faults = []
+        if base.model.spec.modality == "text":
+            faults.append("it reads texts, of which there are no crops; take method='mlm'")
+        elif not isinstance(base.model.inputs, Image):
+            faults.append(f"it reads {base.model.spec.modality}s, of which there are no crops; take method='simclr'")
+        elif base.sources["train"].table.ready_made:
+            faults.append("the data are float tensors outside [0, 1], which are not cropped; give images, or values in [0, 1]")
+        if faults:
+            raise OptionError(fault_list("DINO cannot train like this:", faults))
+        return Crops(base, self)

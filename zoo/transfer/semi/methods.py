@@ -1,0 +1,159 @@
+"""The options of FixMatch and FlexMatch, which make the objective of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from zoo.errors import DataError, OptionError, checked_fields, count, fault_list
+from zoo.transfer.method import Method
+from zoo.util.numbers import is_finite, is_whole
+
+if TYPE_CHECKING:
+    from zoo.data.table import Table
+    from zoo.engine.loading.stream import View
+    from zoo.engine.train.objective import Objective
+    from zoo.engine.train.supervised import Supervised
+
+STRONGEST = 30  # magnitude of RandAugment
+SHIFTED = (0.8, 1.0)  # share of an image that a weak view keeps, about the shift by an eighth of the papers
+RANGE = (0.35, 1.0)  # that of a strong view
+
+
+@checked_fields
+@dataclass(frozen=True)
+class FixMatch(Method):
+    """FixMatch (Sohn et al. 2020): few labels, and unlabelled samples whose strong view is to be predicted as their weak view is.
+
+    A prediction for a weak view (flipped and slightly cropped) that is sure enough is the label of the strong view (a smaller crop, other
+    colours, two operations of RandAugment, a rectangle erased). The papers validate an average of the values, the run's ``ema=0.999``.
+
+    Attributes:
+        unlabelled: Data without labels, as for ``zoo.open_data``; labels that they may have are not read.
+        threshold: Least probability of a prediction that is taken as a label, in [0, 1].
+        weight: Weight of the loss on unlabelled samples, 0 or more.
+        ratio: Unlabelled samples of a batch for each labelled one; 7 in the papers, at three times the cost.
+        strength: Magnitude of RandAugment in the strong view, 1 to 30; 0 leaves it out. It needs torchvision.
+    """
+
+    name: ClassVar[str] = "fixmatch"
+
+    unlabelled: Any
+    threshold: float = 0.95
+    weight: float = 1.0
+    ratio: int = 1
+    strength: int = 10
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not (is_finite(self.threshold) and 0 <= self.threshold <= 1):
+            faults.append(f"threshold is {self.threshold!r}; it must be a probability in [0, 1]")
+        if not (is_finite(self.weight) and self.weight >= 0):
+            faults.append(f"weight is {self.weight!r}; it must be a number of at least 0")
+        if not (is_whole(self.ratio) and self.ratio >= 1):
+            faults.append(f"ratio is {self.ratio!r}; it must be a whole number of samples, at least 1")
+        if not (is_whole(self.strength) and 0 <= self.strength <= STRONGEST):
+            faults.append(f"strength is {self.strength!r}; it must be a whole number from 0 to {STRONGEST}")
+        if faults:
+            raise OptionError(fault_list(f"{type(self).__name__} cannot have these options:", faults))
+
+    def __call__(self, base: Supervised) -> Objective:
+        """Return the objective of a run.
+
+        Raises:
+            OptionError: If there are no weak and strong views of the model's inputs, or the task does not fit; all faults at once.
+            DataError: If the unlabelled data cannot be opened, or are too few.
+        """
+        from zoo.data.open import open_data
+        from zoo.engine.loading.sources import beside_training, channels_of, reads
+        from zoo.engine.loading.stream import Source
+        from zoo.transfer.semi.matching import Matching
+
+        if faults := self._faults(base):
+            raise OptionError(fault_list(f"{self.name} cannot train like this:", faults))
+        opened = open_data(self.unlabelled, labelled=False, reads=reads(base.model), channels=channels_of(base.model))
+        table = beside_training(base.model, opened, base.sources["train"].table)
+        self._check_size(table, base)
+        return Matching(self.name, base, Source(table, views=self._views(base), ratio=self.ratio), self._rule())
+
+    def _rule(self) -> Any:
+        from zoo.transfer.semi.matching import Rule
+
+        return Rule(self.threshold, self.weight)
+
+    def _faults(self, base: Supervised) -> list[str]:
+        from zoo.data.images.bands import PICTURE_CHANNELS
+        from zoo.declare import Image, Text
+
+        inputs, faults = base.model.inputs, []
+        if isinstance(inputs, Text):
+            faults.append(
+                "it reads texts, of which there are no weak and strong views; continue its pretraining: zoo pretrain --method mlm"
+            )
+        if not base.task.exclusive:
+            faults.append(f"the task is {base.task.name!r}, and it needs one class per sample: task='single-label'")
+        if base.sources["train"].table.ready_made:
+            faults.append("the data are float tensors outside [0, 1], which are not augmented; give images, or values in [0, 1]")
+        if base.penalties and base.penalties.needs_inputs:
+            faults.append("delta compares the activations of a pass, and there are several; leave it out")
+        if self.strength and isinstance(inputs, Image):
+            if inputs.channels not in PICTURE_CHANNELS:
+                faults.append(
+                    f"strength: RandAugment is for pictures of 1 or 3 channels, and the model takes {inputs.channels}; strength=0"
+                )
+            elif find_spec("torchvision") is None:
+                faults.append("strength: RandAugment needs torchvision: pip install torchvision, or strength=0")
+        return faults
+
+    def _check_size(self, table: Table, base: Supervised) -> None:
+        """Check that a step does not read a sample twice.
+
+        Raises:
+            DataError: With the number of samples that are needed.
+        """
+        least = self.ratio * min(base.config.samples, len(base.sources["train"].table))
+        if len(table) < least:
+            found = f"the unlabelled {table.source} has {count(len(table), 'sample')}"
+            remedy = "give more, or fewer per step (batch_size, ratio); without any, fit() trains on the labels alone"
+            raise DataError(f"{found}, and a step of {self.name} reads {least}; {remedy}")
+
+    def _views(self, base: Supervised) -> tuple[View, View]:
+        """Return a weak and a strong view, flipped as often as the training images."""
+        from zoo.data.images.augment import Augment
+        from zoo.engine.loading.stream import View
+
+        usual = base.config.augment
+        flip = 0.0 if usual is None else Augment(**usual).flip
+        weak = Augment(scale=SHIFTED, ratio=(1.0, 1.0), flip=flip, jitter=0.0)
+        strong = Augment(scale=RANGE, flip=flip, jitter=0.4, rand_augment=self.strength, erase=1.0)
+        return View(weak), View(strong)
+
+
+@checked_fields
+@dataclass(frozen=True)
+class FlexMatch(FixMatch):
+    """FlexMatch (Zhang et al. 2021): FixMatch with a threshold per class, lower for classes of which less is learned yet.
+
+    Attributes:
+        unlabelled: Data without labels, as for ``zoo.open_data``; labels that they may have are not read.
+        threshold: The threshold of the class that is learned best, in [0, 1].
+        weight: Weight of the loss on unlabelled samples, 0 or more.
+        ratio: Unlabelled samples of a batch for each labelled one; 7 in the papers, at three times the cost.
+        strength: Magnitude of RandAugment in the strong view, 1 to 30; 0 leaves it out. It needs torchvision.
+        low_start: Whether thresholds start low while few unlabelled samples have been predicted surely.
+    """
+
+    name: ClassVar[str] = "flexmatch"
+
+    low_start: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.low_start, bool):
+            raise OptionError(f"low_start is {self.low_start!r}; it must be true or false")
+
+    def _rule(self) -> Any:
+        from zoo.transfer.semi.matching import Rule
+
+        return Rule(self.threshold, self.weight, by_class=True, low_start=self.low_start)
