@@ -18,6 +18,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
         "contrastive": "Contrastive",
         "distill": "Distill",
         "domain-adaptation": "DomainAdaptation",
+        "flyp": "Flyp",
         "lwf": "LearnWithoutForgetting",
         "maml": "Maml",
         "multi-task": "MultiTask",
