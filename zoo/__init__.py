@@ -13,6 +13,7 @@ from zoo.declare import BackboneSpec as BackboneSpec
 from zoo.declare import Features as Features
 from zoo.declare import HeadSpec as HeadSpec
 from zoo.declare import Image as Image
+from zoo.declare import Pair as Pair
 from zoo.declare import Text as Text
 from zoo.declare import Volume as Volume
 from zoo.declare import Weights as Weights

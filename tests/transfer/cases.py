@@ -13,6 +13,7 @@ import zoo
 from tests.engine.rank_work import PHOTOS, PLAIN, TEXTS, plain, text
 from tests.engine.tiny import NAMES, images
 from tests.toy import toy_spec
+from tests.toy_pair import pair_spec
 from zoo.declare import Features, Image
 from zoo.engine.train.objective import Objective
 from zoo.engine.train.supervised import Supervised
@@ -62,6 +63,11 @@ def two_tasks() -> TaskModel:
     return plain_tasks({"kind": list(NAMES), "light": "regression"})
 
 
+def dual(*, sigmoid: bool = False) -> TaskModel:
+    """Return a zero-shot classifier of a dual encoder with random values."""
+    return Backbone(pair_spec(name="toy/sigmoid-pair" if sigmoid else "toy/pair", sigmoid=sigmoid), weights=False).zero_shot(NAMES)
+
+
 def with_light(count: int, seed: int = 0) -> tuple[Any, dict[str, list[Any]]]:
     """Return images with two labels, of which one or the other may be missing."""
     pixels, kinds = images(count, seed)
@@ -94,6 +100,9 @@ CASES: dict[str, Case] = {
     "contrastive-cosine-texts": Case(
         lambda: zoo.transfer.Contrastive(), text, TEXTS, {"recipe": None, "epochs": 4, "batch_size": 12, "lr": 1e-3}
     ),
+    # Keys of attention have no gradient in their biases, of which Adam would make steps.
+    "flyp": Case(lambda: zoo.transfer.Flyp(), dual, options={"optimizer": "sgd", "lr": 0.1}),
+    "flyp-sigmoid": Case(lambda: zoo.transfer.Flyp(), partial(dual, sigmoid=True), options={"optimizer": "sgd", "lr": 0.01}),
     "anil": Case(lambda: zoo.transfer.Maml(shots=2), options={"recipe": None, "epochs": 4, "batch_size": 16}),
     "cdan-e": Case(lambda: DomainAdaptation(TARGET, method="cdan-e", hidden=8, spectral=1e-4)),
     "jan": Case(lambda: DomainAdaptation(TARGET, method="jan"), partial(plain, head="mlp", hidden=4, dropout=0.0)),

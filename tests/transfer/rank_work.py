@@ -12,6 +12,7 @@ import torch
 
 import zoo.builtin
 from tests.engine.rank_work import PlainPlugin, fit, told
+from tests.toy_pair import PairPlugin
 from tests.toy_text import ToyTextPlugin
 from tests.transfer.cases import CASES, Case
 from zoo.models.task_model import TaskModel
@@ -28,7 +29,7 @@ def trained(case: Case, out: Path, *, train: Any = None, **options: Any) -> tupl
 
 def small_backbones() -> Registry:
     """Return the backbones that the cases are made of."""
-    return Registry(plugins=[zoo.builtin, ToyTextPlugin(), PlainPlugin()], files=[])
+    return Registry(plugins=[zoo.builtin, ToyTextPlugin(), PlainPlugin(), PairPlugin()], files=[])
 
 
 def main() -> None:

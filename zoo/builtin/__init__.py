@@ -41,3 +41,8 @@ def zoo_heads() -> Iterable[HeadSpec]:
     yield HeadSpec(
         name="tokens", build="zoo.models.heads:TokenHead", description="Dropout and one linear layer for each token.", per_token=True
     )
+    yield HeadSpec(
+        name="zero-shot",
+        build="zoo.models.pairs.zero_shot:ZeroShotHead",
+        description="Embeddings of texts about the classes, of CLIP and its kin.",
+    )

@@ -22,6 +22,7 @@ from zoo.cli.commands import (
     fewshot,
     files,
     listing,
+    multimodal,
     new_plugin,
     planning,
     plugins,
@@ -98,7 +99,7 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    choosing, trained = (ranking, crossval, tune, merge, adapting, pretraining), (evaluating, calibrating, using, fewshot)
+    choosing, trained = (ranking, crossval, tune, merge, adapting, pretraining), (evaluating, calibrating, using, fewshot, multimodal)
     modules = (listing, plugins, checking, planning, training, *choosing, *trained, files, doctor, new_plugin)
     for module in modules:
         module.register(commands)

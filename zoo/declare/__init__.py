@@ -10,6 +10,7 @@ from zoo.declare.backbone import Features as Features
 from zoo.declare.backbone import HeadSpec as HeadSpec
 from zoo.declare.backbone import Layers as Layers
 from zoo.declare.backbone import Layout as Layout
+from zoo.declare.backbone import Pair as Pair
 from zoo.declare.backbone import Pool as Pool
 from zoo.declare.backbone import from_fields as from_fields
 from zoo.declare.inputs import INTERPOLATIONS as INTERPOLATIONS

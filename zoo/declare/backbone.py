@@ -12,7 +12,7 @@ from zoo.declare.faults import FUNCTION, check, is_function
 from zoo.declare.inputs import Inputs
 from zoo.declare.weights import Weights
 from zoo.errors import DeclarationError, did_you_mean
-from zoo.util.numbers import is_whole
+from zoo.util.numbers import is_finite, is_whole
 
 Layers: TypeAlias = "Mapping[str, str | Sequence[str]] | str"
 Layout: TypeAlias = Literal["BCHW", "BHWC", "BCDHW", "BND", "BD"]
@@ -25,6 +25,7 @@ POOLS: dict[str, tuple[str, ...]] = {
     "BND": ("token", "avg", "max", "last"),
     "BD": ("none",),
 }
+PAIR_LOSSES = ("softmax", "sigmoid")
 _NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.@-]+)+")
 
 
@@ -87,6 +88,7 @@ class BackboneSpec:
         metrics: Published metrics, such as ``{"imagenet-top1": 80.1}`` in percent.
         description: One sentence.
         base: Backbone that this one was derived or fine-tuned from.
+        pair: The texts' tower, where this is the images' tower of a dual encoder such as CLIP; else None.
     """
 
     name: str
@@ -104,6 +106,7 @@ class BackboneSpec:
     metrics: Mapping[str, float] = field(default_factory=dict)
     description: str = ""
     base: str = ""
+    pair: Pair | None = None
 
     def __post_init__(self) -> None:
         layers = is_function(self.layers) if isinstance(self.layers, str) else bool(self.layers)
@@ -148,6 +151,46 @@ class BackboneSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, with ``modality`` and ``license`` added."""
         return dataclasses.asdict(self) | {"modality": self.modality, "license": self.license}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """The texts' tower of a dual encoder, and how the images' tower gives embeddings in the same space (Radford et al. 2021).
+
+    Both towers are backbones of their own with their own layer groups, and are read from the same weights file.
+
+    Attributes:
+        text: Declaration of the texts' tower, whose features are the embeddings ``(batch, dim)``; without weights.
+        options: Build options with which the images' tower gives embeddings.
+        features: Its features then.
+        scale: Factor on the cosines of two embeddings where there are no weights.
+        bias: What is added to them then.
+        scale_tensor: Tensor of the weights file with the natural logarithm of the factor.
+        bias_tensor: Tensor with the addend; empty where the model has none.
+        loss: Loss of its pretraining: ``softmax`` over a batch (CLIP), or ``sigmoid`` of each pair (SigLIP, Zhai et al. 2023).
+    """
+
+    text: BackboneSpec
+    features: Features
+    options: Mapping[str, Any] = field(default_factory=dict)
+    scale: float = 1 / 0.07
+    bias: float = 0.0
+    scale_tensor: str = "logit_scale"
+    bias_tensor: str = ""
+    loss: str = "softmax"
+
+    def __post_init__(self) -> None:
+        faults = [
+            (self.text.modality != "text", f"text is {self.text.name!r}, which reads {self.text.modality}s"),
+            (self.text.features.layout != "BD", f"the features of {self.text.name!r} have the layout {self.text.features.layout}, not BD"),
+            (
+                self.features.layout != "BD" or self.features.dim != self.text.features.dim,
+                f"features are {self.features.layout} of {self.features.dim}, and those of the text BD of {self.text.features.dim}",
+            ),
+            (not (is_finite(self.scale) and self.scale > 0), f"scale is {self.scale!r}; it must be above 0"),
+            (self.loss not in PAIR_LOSSES, f"loss {self.loss!r} is none of {', '.join(PAIR_LOSSES)}"),
+        ]
+        check("Pair", faults)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,11 +9,22 @@ import torch
 from torch import nn
 
 from zoo.declare import BackboneSpec, HeadSpec
-from zoo.models.adapt_checks import channel_option, check_arguments, check_head_options, check_task, checked_head, own_pooling
+from zoo.models.adapt_checks import (
+    channel_option,
+    check_arguments,
+    check_head_options,
+    check_task,
+    check_zero_shot,
+    checked_head,
+    own_pooling,
+)
 from zoo.models.backbone import Backbone, with_options
 from zoo.models.build import trainable_float32
 from zoo.models.heads import own_head
 from zoo.models.own_names import OWN_HEAD
+from zoo.models.pairs.prompts import check_names
+from zoo.models.pairs.zero_shot import ZERO_SHOT, ZeroShotHead, fill_head, image_tower
+from zoo.models.pairs.zero_shot import head_options as filled_options
 from zoo.models.task_model import TaskModel
 from zoo.plugins.loader import load_function
 from zoo.registry.registry import default_registry
@@ -35,6 +46,11 @@ def adapt(
 ) -> TaskModel:
     """Build a new backbone and attach a head; see ``Backbone.adapt``."""
     check_arguments(num_classes, task, in_chans, labels)
+    encoder = backbone
+    if head == ZERO_SHOT:
+        check_zero_shot(backbone.spec, task, in_chans)
+        check_names(labels, head_options.get("words"))
+        backbone, head_options = image_tower(backbone), filled_options(backbone, head_options)
     kind = find_task(task)
     if isinstance(kind, SeveralTasks) and labels is not None:
         task = kind.sized(labels).name
@@ -62,7 +78,9 @@ def adapt(
         pretrained=backbone.pretrained,
     )
     model.origins = backbone.origins
-    if head_name != OWN_HEAD:
+    if isinstance(module, ZeroShotHead):
+        fill_head(module, encoder, labels or (), seed=seed)
+    elif head_name != OWN_HEAD:
         model.note_random_head()
     return model
 

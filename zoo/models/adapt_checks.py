@@ -15,8 +15,10 @@ from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume
 from zoo.errors import OptionError, check_options, did_you_mean, examples, fault_list
 from zoo.models.backbone import CHANNELS, Backbone, has_pooler, is_channels
 from zoo.models.misplaced import remedies
+from zoo.models.pairs.towers import pair_of
 from zoo.plugins.loader import load_function
 from zoo.tasks.find import find_task, is_task, task_names
+from zoo.tasks.several import SeveralTasks
 from zoo.util.numbers import is_whole
 
 TEXT_POOLS = ("avg", "token", "max", "last", "pooler")
@@ -60,6 +62,24 @@ def check_task(spec: BackboneSpec, head: HeadSpec, task: str) -> None:
     if words != head.per_token:
         wanted = "for each token; use head='tokens'" if words else "for each sample; use head='linear' or 'mlp'"
         raise OptionError(f"head {head.name!r} does not fit the task {task!r}, which needs logits {wanted}")
+
+
+def check_zero_shot(spec: BackboneSpec, task: str, in_chans: int | None) -> None:
+    """Check that a head can be made of the names of classes.
+
+    Raises:
+        OptionError: Naming every fault: a backbone without a texts' tower, a task without classes, other input channels.
+    """
+    kind, faults = find_task(task), []
+    pair_of(spec, "a zero-shot head")
+    if not kind.has_classes or kind.per_token or isinstance(kind, SeveralTasks):
+        faults.append(f"task {task!r} has no single set of classes; a zero-shot head is for 'single-label' and 'multi-label'")
+    if in_chans is not None and in_chans != getattr(spec.inputs, "channels", in_chans):
+        faults.append(
+            f"in_chans is {in_chans}: a dual encoder knows images of {getattr(spec.inputs, 'channels', 3)} channels; leave it out"
+        )
+    if faults:
+        raise OptionError(faults[0] if len(faults) == 1 else fault_list("a zero-shot head does not fit:", faults))
 
 
 def check_head_options(head: HeadSpec, options: Mapping[str, Any]) -> None:

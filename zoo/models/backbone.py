@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.declare import MAX_CHANNELS, BackboneSpec, Features, Image, Origin, Text, Volume
 from zoo.errors import OptionError, check_options, did_you_mean
 from zoo.models.misplaced import remedies
+from zoo.models.pairs.towers import tower_spec
 from zoo.plugins.loader import load_function
 from zoo.registry.lookup import foreign_folder
 from zoo.registry.registry import default_registry
@@ -41,7 +42,8 @@ def get(
         weights: None for the declared pretrained weights, False for random initialisation, or a file or folder of safetensors or
             of a checkpoint of ``torch.save``, or the https URL of such a file, which is fetched once.
         allow_partial: Whether weights may leave tensors of the backbone unfilled, which stay random.
-        **options: Options of the architecture, such as ``pad_type="same"``, ``drop_path_rate=0.1``, ``img_size=160``.
+        **options: Options of the architecture, such as ``pad_type="same"``, ``drop_path_rate=0.1``, ``img_size=160``; of a dual encoder
+            such as CLIP also ``tower="text"`` or ``"image"``, whose features are embeddings in one space.
 
     Raises:
         UnknownBackboneError: If there is no such backbone, with the nearest names.
@@ -68,8 +70,9 @@ def configured(
     declared: Backbone, *, weights: bool | str | PathLike[str] | None, allow_partial: bool, options: Mapping[str, Any]
 ) -> Backbone:
     """Return a backbone of ``find_backbone`` with the weights and options of ``get``, without another look-up."""
+    spec, options = tower_spec(declared.spec, options)
     return Backbone(
-        declared.spec,
+        spec,
         plugin=declared.plugin,
         weights=weights,
         allow_partial=allow_partial,
@@ -268,6 +271,46 @@ class Backbone:
         from zoo.transfer.pretraining.pretrain import pretrain
 
         return pretrain(self, unlabelled, method, probe=probe, out=out, resume=resume, quiet=quiet, **options).backbone
+
+    def zero_shot(
+        self,
+        classes: Sequence[str] | Mapping[str, str],
+        templates: str | Sequence[str] | None = None,
+        *,
+        task: str = "single-label",
+        seed: int = 0,
+    ) -> TaskModel:
+        """Return a classifier of images made of the names of the classes, without training; see docs/multimodal.md.
+
+        Each class is the mean of the embeddings of its texts (Radford et al. 2021), and the logits have the published scale.
+
+        Args:
+            classes: Names of the classes in the order of the logits; or a mapping from each to the words for it.
+            templates: Texts with ``{}`` where the name stands, or the name of a set: ``photo`` (the default), ``openai``, ``siglip``,
+                ``name``.
+            task: ``single-label``, or ``multi-label`` for a probability of each class by itself.
+            seed: Seed of the values of a dual encoder that is not pretrained.
+
+        Raises:
+            OptionError: If the backbone has no texts' tower, classes have no names, or templates no place for them.
+        """
+        words = dict(classes) if isinstance(classes, Mapping) else {}
+        labels = list(classes)
+        options: dict[str, Any] = {"templates": templates} | ({"words": words} if words else {})
+        return self.adapt(len(labels), task, "zero-shot", labels=labels, seed=seed, **options)
+
+    def with_spec(self, spec: BackboneSpec) -> Backbone:
+        """Return a backbone with the same weights and another declaration, such as that of another tower in the same file."""
+        return Backbone(spec, plugin=self.plugin, weights=None if self.pretrained else False, allow_partial=self._allow_partial)
+
+    def read_weights(self) -> dict[str, Tensor]:
+        """Return the tensors of the weights as published.
+
+        Raises:
+            WeightsNotFoundError: If they cannot be obtained.
+            WeightsError: If they are damaged.
+        """
+        return self._read()
 
     def _read(self) -> dict[str, Tensor]:
         from zoo.weights.load import read

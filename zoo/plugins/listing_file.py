@@ -13,12 +13,12 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume, Weights
+from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Pair, Text, Volume, Weights
 from zoo.plugins.spec_list import SpecList
 
-KINDS = {kind.__name__: kind for kind in (Image, Text, Volume, Features)}
+KINDS = {kind.__name__: kind for kind in (Image, Text, Volume, Features, Weights, BackboneSpec, Pair)}
 FIELDS = tuple(f.name for f in dataclasses.fields(BackboneSpec))
-_SHARED = tuple(FIELDS.index(name) for name in ("layers", "inputs", "features", "options", "metrics"))
+_SHARED = tuple(FIELDS.index(name) for name in ("layers", "inputs", "features", "options", "metrics", "pair"))
 _WEIGHTS = FIELDS.index("weights")
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(Weights)}
 

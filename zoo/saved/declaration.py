@@ -40,7 +40,7 @@ def spec_of(folder: Path, config: Config) -> BackboneSpec:
     features = from_fields(Features, config.zoo.features, where) if config.zoo.features else spec.features
     if config.zoo.base == config.zoo.backbone:  # a member of an open family has its own name
         spec = spec.replace(name=config.base_model, base=config.zoo.backbone)
-    return spec.replace(inputs=inputs, features=features, weights=weights)
+    return spec.replace(inputs=inputs, features=features, weights=weights, pair=None)  # the folder holds one tower
 
 
 def _refuse_other_architecture(spec: BackboneSpec, changed: Mapping[str, Any], where: str) -> None:

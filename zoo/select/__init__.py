@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from zoo.select.crossval.cross_validate import cross_validate as cross_validate
     from zoo.select.merging.greedy_ensemble import ensemble as ensemble
     from zoo.select.merging.soup import soup as soup
+    from zoo.select.merging.wise_ft import wise_ft as wise_ft
     from zoo.select.ranking.rank import rank as rank
     from zoo.select.tuning_search.tune import tune as tune
 
@@ -19,6 +20,7 @@ _LAZY = {
     "rank": "zoo.select.ranking.rank",
     "soup": "zoo.select.merging.soup",
     "tune": "zoo.select.tuning_search.tune",
+    "wise_ft": "zoo.select.merging.wise_ft",
 }
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zoo.transfer.fewshot.few_shot import FewShot as FewShot
     from zoo.transfer.fewshot.few_shot import few_shot as few_shot
     from zoo.transfer.fewshot.meta import Maml as Maml
+    from zoo.transfer.flyp import Flyp as Flyp
     from zoo.transfer.lwf import LearnWithoutForgetting as LearnWithoutForgetting
     from zoo.transfer.method import Method as Method
     from zoo.transfer.multi_task import MultiTask as MultiTask
@@ -35,6 +36,7 @@ _LAZY = {
     "FewShot": "zoo.transfer.fewshot.few_shot",
     "FixMatch": "zoo.transfer.semi.methods",
     "FlexMatch": "zoo.transfer.semi.methods",
+    "Flyp": "zoo.transfer.flyp",
     "Maml": "zoo.transfer.fewshot.meta",
     "LearnWithoutForgetting": "zoo.transfer.lwf",
     "MaskedLanguage": "zoo.transfer.pretraining.mlm",

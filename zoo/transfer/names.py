@@ -20,6 +20,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
         "domain-adaptation": "DomainAdaptation",
         "fixmatch": "FixMatch",
         "flexmatch": "FlexMatch",
+        "flyp": "Flyp",
         "lwf": "LearnWithoutForgetting",
         "maml": "Maml",
         "multi-task": "MultiTask",

@@ -22,6 +22,16 @@ OWN_RECIPES: Mapping[str, Recipe] = MappingProxyType(
             freeze_bn=True,
             description="The head first, then the features by pairs of samples, then the head on the new features.",
         ),
+        "flyp": Recipe(
+            name="flyp",
+            phases=(Phase(name="contrastive"),),
+            lr=1e-5,
+            weight_decay=0.1,
+            epochs=10,
+            batch_size=128,
+            freeze_bn=True,
+            description="Both towers by the contrastive loss of their pretraining.",
+        ),
         "maml": Recipe(
             name="maml",
             phases=(_PROBE, Phase(name="episodes", least_steps=300), _HEAD),

@@ -84,6 +84,17 @@ def clip(size: dict[str, Any], patch: int) -> dict[str, Any]:
     return {"model_type": "clip_vision_model", **size, "image_size": 224, "patch_size": patch, "hidden_act": "quick_gelu"}
 
 
+def clip_pair(width: int, heads: int) -> dict[str, Any]:
+    """Return what of the configuration of a whole CLIP its texts' tower is made of."""
+    size = {"hidden_size": width, "num_hidden_layers": 12, "num_attention_heads": heads, "intermediate_size": 4 * width}
+    ids = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 1}
+    text = {**size, "vocab_size": 49408, "max_position_embeddings": 77, "hidden_act": "quick_gelu", **ids}
+    return {"model_type": "clip", "projection_dim": width, "text_config": text}
+
+
+SIGLIP_PAIR = {"model_type": "siglip", "text_config": {**BASE, "vocab_size": 32000, "max_position_embeddings": 64, "pad_token_id": 1}}
+
+
 def deit(hidden: int, heads: int) -> dict[str, Any]:
     """Return a configuration of DeiT with its second token."""
     size = {"hidden_size": hidden, "num_hidden_layers": 12, "num_attention_heads": heads, "intermediate_size": 4 * hidden}
@@ -108,6 +119,8 @@ def modernbert(**size: Any) -> dict[str, Any]:
     rotation = {"global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "local_rope_theta": 10000.0, "local_attention": 128}
     return {"model_type": "modernbert", "vocab_size": 50368, **size, "max_position_embeddings": 8192, **ids, **rotation}
 
+
+CLIP = {"processor": CLIP_IMAGES, "description": "Images and texts; by itself the images' part."}
 
 # Licences are those that the repositories state; one that is not known for certain is left out.
 REPOSITORIES: dict[str, dict[str, Any]] = {
@@ -184,9 +197,10 @@ REPOSITORIES: dict[str, dict[str, Any]] = {
     "google-bert/bert-large-uncased": {"config": bert(LARGE, 30522), "license": "apache-2.0"},
     "google/siglip-base-patch16-224": {
         "config": {"model_type": "siglip_vision_model", **BASE, "image_size": 224, "patch_size": 16},
+        "whole": SIGLIP_PAIR,
         "license": "apache-2.0",
         "processor": SIGLIP_IMAGES,
-        "description": "The images' part.",
+        "description": "Images and texts; by itself the images' part.",
     },
     "google/vit-base-patch16-224": {"config": vit(BASE), "license": "apache-2.0", "processor": VIT_IMAGES},
     "google/vit-base-patch16-224-in21k": {"config": vit(BASE), "license": "apache-2.0", "processor": VIT_IMAGES},
@@ -236,9 +250,9 @@ REPOSITORIES: dict[str, dict[str, Any]] = {
         "license": "apache-2.0",
         "processor": SWIN_IMAGES,
     },
-    "openai/clip-vit-base-patch16": {"config": clip(BASE, 16), "processor": CLIP_IMAGES, "description": "The images' part."},
-    "openai/clip-vit-base-patch32": {"config": clip(BASE, 32), "processor": CLIP_IMAGES, "description": "The images' part."},
-    "openai/clip-vit-large-patch14": {"config": clip(LARGE, 14), "processor": CLIP_IMAGES, "description": "The images' part."},
+    "openai/clip-vit-base-patch16": {"config": clip(BASE, 16), "whole": clip_pair(512, 8), **CLIP},
+    "openai/clip-vit-base-patch32": {"config": clip(BASE, 32), "whole": clip_pair(512, 8), **CLIP},
+    "openai/clip-vit-large-patch14": {"config": clip(LARGE, 14), "whole": clip_pair(768, 12), **CLIP},
     "sentence-transformers/all-MiniLM-L12-v2": {
         "config": bert({**MINI, "num_hidden_layers": 12}, 30522),
         "license": "apache-2.0",

@@ -25,6 +25,7 @@ OPTIONAL = (
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "preprocessor_config.json",
+    "processor_config.json",
     *VOCABULARIES,
     *SETTINGS,
 )

@@ -120,7 +120,7 @@ def test_the_preparation_is_read_from_the_newer_file_where_the_older_is_none(who
 
 def test_the_refusal_of_another_model_names_the_whole_ones_too(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "blip", "vision_config": {}}))
-    with pytest.raises(zoo.ZooError, match=r"'blip' .* of clip and siglip only"):
+    with pytest.raises(zoo.ZooError, match=r"'blip' .* of clip and siglip and siglip2 only"):
         zoo.get(tmp_path)
 
 

@@ -119,7 +119,15 @@ TEXT_CONFIGS: dict[str, dict[str, Any]] = {
     "xlm-roberta": BERT,
     "xlm-roberta-xl": BERT,
 }
-CONFIGS = {**TEXT_CONFIGS, **IMAGE_CONFIGS}
+TOWER: dict[str, Any] = {**BERT, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+# Towers of dual encoders that are tested as a pair.
+TOWER_CONFIGS: dict[str, dict[str, Any]] = {
+    "clip_text_model": TOWER,
+    "siglip_text_model": {**TOWER, "projection_size": 16},
+    "siglip2_text_model": {**TOWER, "projection_size": 16},
+    "siglip2_vision_model": {**SHORT, "intermediate_size": 32, "patch_size": 8, "num_patches": 16},
+}
+CONFIGS = {**TEXT_CONFIGS, **IMAGE_CONFIGS, **TOWER_CONFIGS}
 IMAGES, TEXTS = tuple(IMAGE_CONFIGS), tuple(TEXT_CONFIGS)
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a", "very", "##ly", "plot", "##s", "is", "the"]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import zoo
 from zoo_hf.describe import cleaned
 from zoo_hf.families import family_of
-from zoo_hf.image_forward import image_class
+from zoo_hf.image_forward import image_class, projected
 from zoo_hf.renames import completed, renamed
 
 ATTENTIONS = ("eager", "sdpa")
@@ -55,19 +55,21 @@ def text(config: Mapping[str, Any], **options: Any) -> nn.Module:
     return _built(_text_class(kind, family.inputs), config, options, **_pooling(kind, family.keeps_pooler))
 
 
-def text_with_pooler(config: Mapping[str, Any], pooler: bool = False, **options: Any) -> nn.Module:
+def text_with_pooler(config: Mapping[str, Any], pooler: bool = False, projection: int = 0, **options: Any) -> nn.Module:
     """Build a text backbone whose family can pool by itself.
 
     Args:
         config: Configuration of the home library, ``model_type`` among it.
         pooler: Whether the forward returns the backbone's own pooled output ``(batch, dim)``; without it the module has no pooler.
+        projection: Width of the space of images and texts that the pooled output is projected into; 0 for no projection.
         **options: Fields of the configuration to change.
 
     Raises:
         zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
     """
     kind, family = _class(config), family_of(config["model_type"])
-    return _built(_text_class(kind, family.inputs, pooler), config, options, **_pooling(kind, pooler or family.keeps_pooler))
+    module = _built(_text_class(kind, family.inputs, pooler), config, options, **_pooling(kind, pooler or family.keeps_pooler))
+    return _with_projection(module, projection, pooler)
 
 
 def image(config: Mapping[str, Any], img_size: Any = None, in_chans: int | None = None, **options: Any) -> nn.Module:
@@ -86,7 +88,13 @@ def image(config: Mapping[str, Any], img_size: Any = None, in_chans: int | None 
 
 
 def image_with_pooler(
-    config: Mapping[str, Any], pooler: bool = False, img_size: Any = None, in_chans: int | None = None, **options: Any
+    config: Mapping[str, Any],
+    pooler: bool = False,
+    img_size: Any = None,
+    in_chans: int | None = None,
+    *,
+    projection: int = 0,
+    **options: Any,
 ) -> nn.Module:
     """Build an image backbone whose family can pool by itself.
 
@@ -95,13 +103,31 @@ def image_with_pooler(
         pooler: Whether the forward returns the backbone's own pooled output ``(batch, dim)``.
         img_size: Size of the images in pixels; it changes no tensor, only what the backbone declares.
         in_chans: Number of input channels, where it differs from the configuration's.
+        projection: Width of the space of images and texts that the pooled output is projected into; 0 for no projection.
         **options: Fields of the configuration to change.
 
     Raises:
         zoo.OptionError: If the configuration has no such field, or the home library refuses a value.
     """
     field = family_of(config["model_type"]).pooler_field
-    return _image({**config, field: pooler} if field else config, pooler, in_chans, options)
+    module = _image({**config, field: pooler} if field else config, pooler, in_chans, options)
+    return _with_projection(module, projection, pooler)
+
+
+def _with_projection(module: Any, width: int, pooler: bool) -> nn.Module:
+    """Add the projection of a tower into the space of images and texts, in place.
+
+    Raises:
+        zoo.OptionError: If the family has none, or its pooled output is off.
+    """
+    kind = module.config.model_type
+    if width and not family_of(kind).projected:
+        raise zoo.OptionError(f"{kind} has no projection into a space of images and texts; leave projection out")
+    if width and not pooler:
+        raise zoo.OptionError(f"the projection of {kind} takes its pooled output; leave pool out, or give projection=0")
+    if width:
+        module.projection = nn.Linear(module.config.hidden_size, width, bias=False)
+    return module  # type: ignore[no-any-return]  # a module
 
 
 def _image(config: Mapping[str, Any], pooled: bool, in_chans: int | None, options: Mapping[str, Any]) -> nn.Module:
@@ -143,7 +169,7 @@ def _text_class(kind: Any, inputs: str = "", pooler: bool = False) -> type[nn.Mo
         given = text_inputs(inputs, self.config, batch)
         output = kind.forward(self, **{name: value for name, value in given.items() if name in read}, **fixed, return_dict=True)
         features: Tensor = output.pooler_output if pooler else output.last_hidden_state[:, : batch["input_ids"].shape[1]]
-        return features
+        return projected(self, features)
 
     return _subclass(kind, forward)
 
@@ -177,6 +203,8 @@ def _class(config: Mapping[str, Any]) -> Any:
 
     kind = str(config.get("model_type"))
     try:
+        if own := family_of(kind).kind:
+            return getattr(transformers, own)
         auto = getattr(transformers, family_of(kind).auto)
     except zoo.ZooError as error:
         raise zoo.OptionError(str(error)) from error

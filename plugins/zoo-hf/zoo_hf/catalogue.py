@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from zoo_hf.describe import described
+from zoo_hf.describe import described, pair_of
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 
@@ -32,9 +32,10 @@ def entry(repo: str, facts: Mapping[str, Any]) -> zoo.BackboneSpec:
 
     Args:
         repo: ``owner/name``.
-        facts: ``config`` and ``license``, and where they apply ``pool``, ``normalize``, ``max_length``, ``processor``, ``parameters``,
-            ``description``.
+        facts: ``config`` (of a dual encoder also ``whole``, from which the texts' tower is made) and ``license``, and where they apply
+            ``pool``, ``normalize``, ``max_length``, ``processor``, ``parameters``, ``description``.
     """
+    whole = facts.get("whole")
     return described(
         f"hf/{repo}",
         facts["config"],
@@ -46,4 +47,5 @@ def entry(repo: str, facts: Mapping[str, Any]) -> zoo.BackboneSpec:
         processor=facts.get("processor"),
         parameters=facts.get("parameters", 0),
         description=facts.get("description", ""),
+        pair=pair_of(f"hf/{repo}", facts["config"], whole, files=repo) if whole else None,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import zoo
-from zoo_hf.families import FAMILIES, family_of, towers
+from zoo_hf.families import FAMILIES, family_of, text_tower, towers
 from zoo_hf.family import Family
 from zoo_hf.image_inputs import features as image_features
 from zoo_hf.image_inputs import image
@@ -64,7 +65,9 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
         raise zoo.ZooError(f"{name}: {error}") from error
     weights = source.weights(below, license_of(source))
     if family.reads == "image":
-        return described(name, config, weights=weights, processor=image_processor(source, composite=family.composite))
+        processor = image_processor(source, composite=family.composite)
+        pair = pair_of(name, config, stated, files=source.files, padding=padding_token(source)) if config != stated else None
+        return described(name, config, weights=weights, processor=processor, pair=pair)
     limit = read_table(source, below + "sentence_bert_config.json").get("max_seq_length")
     pool = sentence_pool(read_table(source, f"{parts['Pooling']}config.json")) if "Pooling" in parts else ""
     normalize = bool(pool) and parts.keys() == NORMALIZED
@@ -97,6 +100,54 @@ def vision_tower(config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(config)
     # Older files tell a part of it, or all, a second time; that one is then right.
     return {**(config.get("vision_config") or {}), **(config.get("vision_config_dict") or {}), "model_type": kind}
+
+
+def text_tower_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of the texts' part of a model of images and texts; empty where it is none of the families."""
+    kind = text_tower(str(config.get("model_type")))
+    own = {**(config.get("text_config") or {}), **(config.get("text_config_dict") or {})}
+    if not kind or own.get("model_type", kind) != kind:
+        return {}
+    return {**own, "model_type": kind}
+
+
+def pair_of(
+    name: str, image_config: Mapping[str, Any], whole: Mapping[str, Any], *, files: str = "", padding: int | None = None
+) -> zoo.Pair | None:
+    """Return the texts' tower of a model of images and texts; None where it is none of the families.
+
+    Args:
+        name: Of the whole model, ``hf/…``.
+        image_config: Configuration of the images' part.
+        whole: Configuration of the whole model.
+        files: Where its tokenizer's files are.
+        padding: The tokenizer's padding token, where it is known.
+    """
+    config, family = text_tower_config(whole), family_of(image_config["model_type"])
+    if not config or not pools_images(family, image_config):
+        return None
+    if padding is not None:
+        config["pad_token_id"] = padding
+    width = int(whole.get(family.projected) or 512) if family.projected else 0
+    text = described(f"{name}/text", config, files=files, projection=width)
+    own = image_features(family, image_config)
+    features = zoo.Features(dim=width or own.dim, layout="BD", prefix_tokens=own.prefix_tokens)
+    options: dict[str, Any] = {"pooler": True} | ({"projection": width} if width else {})
+    if family.projected:
+        return zoo.Pair(text=text, features=features, options=options, scale=math.exp(whole.get("logit_scale_init_value") or 2.6592))
+    return zoo.Pair(text=text, features=features, options=options, scale=10.0, bias=-10.0, bias_tensor="logit_bias", loss="sigmoid")
+
+
+def padding_token(source: Source) -> int | None:
+    """Return the id of the padding token as the tokenizer's configuration has it, or None where it does not tell."""
+    told = read_table(source, "tokenizer_config.json")
+    pad = told.get("pad_token")
+    pad = pad.get("content") if isinstance(pad, Mapping) else pad
+    known = told.get("added_tokens_decoder")
+    entries = known.items() if isinstance(known, Mapping) else ()
+    return next(
+        (int(key) for key, token in entries if isinstance(token, Mapping) and token.get("content") == pad and key.isdecimal()), None
+    )
 
 
 def image_processor(source: Source, composite: str) -> dict[str, Any]:
@@ -133,6 +184,7 @@ def described(
     max_length: int | None = None,
     prompts: Any = None,
     processor: Mapping[str, Any] | None = None,
+    projection: int = 0,
     **facts: Any,
 ) -> zoo.BackboneSpec:
     """Return the declaration of a model with a configuration of a known family.
@@ -147,6 +199,7 @@ def described(
         max_length: Most tokens, where its publisher limits them.
         prompts: Prefixes that it was trained with, by name.
         processor: Content of its preprocessor_config.json.
+        projection: Width of the space of images and texts that a texts' tower is projected into; 0 for no projection.
         **facts: Further fields of the declaration, such as ``parameters``.
     """
     family = family_of(config["model_type"])
@@ -162,7 +215,9 @@ def described(
     if family.reads == "image":
         return zoo.BackboneSpec(inputs=image(family, config, processor or {}), **_image_build(family, config), **common)
     return zoo.BackboneSpec(
-        inputs=_text(family, config, files, max_length, prompts), **_text_build(family, config, pool, normalize=normalize), **common
+        inputs=_text(family, config, files, max_length, prompts),
+        **_text_build(family, config, pool, projection=projection, normalize=normalize),
+        **common,
     )
 
 
@@ -187,13 +242,17 @@ def _text(family: Family, config: Mapping[str, Any], files: str, max_length: int
     )
 
 
-def _text_build(family: Family, config: Mapping[str, Any], pool: str, *, normalize: bool) -> dict[str, Any]:
+def _text_build(family: Family, config: Mapping[str, Any], pool: str, *, projection: int, normalize: bool) -> dict[str, Any]:
     """Return the builder of a model of texts with its options, and the features that it gives."""
     options: dict[str, Any] = {"config": cleaned(config)}
     own = family.pooler == "default" and not pool
     if family.pooler:
         options["pooler"] = own  # stated also where it is off: a saved model is rebuilt from its family's declaration
     dim = int(config.get(family.width) or family.default_width)
+    if family.composite and own:
+        dim = projection or int(config.get("projection_size") or dim)
+    if projection:
+        options["projection"] = projection
     prefix = int(family.class_token or pool == "token")
     tokens: dict[str, Any] = {"layout": "BND", "pool": pool or family.pool, "prefix_tokens": prefix, "normalize": normalize}
     features = zoo.Features(dim=dim, **({"layout": "BD"} if own else tokens))

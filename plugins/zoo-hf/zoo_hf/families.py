@@ -56,7 +56,12 @@ def family_of(model_type: str) -> Family:
 
 def towers() -> Mapping[str, str]:
     """Return the family of the images' part by the ``model_type`` of models of images and texts, such as CLIP."""
-    return {family.composite: model_type for model_type, family in families().items() if family.composite}
+    return {family.composite: kind for kind, family in families().items() if family.composite and family.reads == "image"}
+
+
+def text_tower(composite: str) -> str:
+    """Return the family of the texts' part of models of images and texts; empty where there is none."""
+    return next((kind for kind, family in families().items() if family.composite == composite and family.reads == "text"), "")
 
 
 @cache

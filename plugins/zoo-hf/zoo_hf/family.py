@@ -47,6 +47,7 @@ class Family:
         prefix: Where the backbone stands inside models with a head; empty means where its class says, in ``base_model_prefix``.
         reads: ``text`` or ``image``.
         auto: Class of transformers that knows the backbone's class.
+        kind: The backbone's class, where no such class knows it.
         inputs: ``"module:function"`` that maps a configuration and a batch of texts to the arguments of the backbone's forward,
             where it takes others than the batch's.
         early: Parameter-free modules that run before the layers; registered first so that they belong to the first group.
@@ -76,7 +77,11 @@ class Family:
         registers: Number of register tokens where the configuration does not tell it.
         pooler_field: Field of the configuration that tells whether the own pooling exists.
         interpolates: Whether the forward must be told to interpolate the position embeddings for images of another size.
-        composite: ``model_type`` of the models of images and texts that hold a backbone of this family below ``vision_config``.
+        composite: ``model_type`` of the models of images and texts that hold a backbone of this family below ``vision_config`` or, one of
+            texts, below ``text_config``.
+        projected: Field of a composite's configuration with the width of the space that both parts are projected into; empty where their
+            own pooled outputs are embeddings already.
+        patches: Number of patches where the configuration does not tell it and images are given as patches; 0 for pixels.
         published: Rules from names of modules to names in published files, for saving.
     """
 
@@ -84,6 +89,7 @@ class Family:
     prefix: str = ""
     reads: str = "text"
     auto: str = "AutoModel"
+    kind: str = ""
     inputs: str = ""
     early: tuple[str, ...] = ()
     pooler: str = ""
@@ -112,4 +118,6 @@ class Family:
     pooler_field: str = ""
     interpolates: bool = False
     composite: str = ""
+    projected: str = ""
+    patches: int = 0
     published: tuple[tuple[str, str], ...] = ()

@@ -12,13 +12,16 @@ from zoo_hf.describe import from_source, root
 from zoo_hf.families import FAMILIES, families, family_of
 from zoo_hf.source import Folder, Repository, read_json
 
+TEXT_TOWER = "/text"  # behind the repository of a dual encoder
+
 
 def find(name: str) -> zoo.BackboneSpec | None:
     """Describe a backbone, or return None for a name of another plugin.
 
     Args:
         name: ``hf/MODEL_TYPE`` (random values, the family's default size), ``hf/owner/repository``, with ``@revision`` if wanted and
-            without the owner where the catalogue knows it, or the absolute path of a folder with a config.json of transformers.
+            without the owner where the catalogue knows it, with ``/text`` behind it for the texts' tower of a dual encoder, or the
+            absolute path of a folder with a config.json of transformers.
 
     Raises:
         zoo.ZooError: If its family is none of ours, or its configuration cannot be had.
@@ -28,6 +31,8 @@ def find(name: str) -> zoo.BackboneSpec | None:
     source, _, rest = name.partition("/")
     if source != "hf" or not rest:
         return None
+    if rest.endswith(TEXT_TOWER) and rest.count("/") == 2:
+        return _text_tower(name)
     repo, _, revision = rest.partition("@")
     listed = _listed().get(repo.lower(), "")
     if rest in FAMILIES or (not listed and _is_model_type(rest)):
@@ -42,6 +47,20 @@ def find(name: str) -> zoo.BackboneSpec | None:
         _refuse_nearly_listed(repo)
     zoo.fetch(repo, "config.json", revision, owner=name)  # says why where there is none
     return from_source(name, Repository(repo, revision))
+
+
+def _text_tower(name: str) -> zoo.BackboneSpec:
+    """Describe the texts' tower of a dual encoder.
+
+    Raises:
+        zoo.ZooError: If the repository has none.
+    """
+    whole_name = name.removesuffix(TEXT_TOWER)
+    repo = whole_name.removeprefix("hf/")
+    whole = entry(repo, table()[repo]) if repo in table() else find(whole_name)
+    if whole is None or whole.pair is None:
+        raise zoo.ZooError(f"{name!r}: {whole_name!r} is no dual encoder of images and texts, so it has no text tower")
+    return whole.pair.text.replace(weights=whole.weights)
 
 
 def _listed() -> dict[str, str]:

@@ -91,7 +91,7 @@ def _misfit(config: Any, kind: Any) -> str:
     if config.is_encoder_decoder:
         return "it is an encoder with a decoder"
     if getattr(config, "sub_configs", None):
-        taken = " and ".join(towers())
+        taken = " and ".join(sorted(towers()))
         return f"it is made of several models ({', '.join(config.sub_configs)}), whose images' part is taken of {taken} only"
     if kind.main_input_name not in ("input_ids", "pixel_values") or kind.main_input_name not in read:
         return f"it reads {kind.main_input_name if kind.main_input_name in read else 'something else'}, neither tokens nor images"

@@ -12,7 +12,7 @@ VIT: Groups = {"embeddings": "embeddings", "layer": ["layers.*", "layernorm"]}
 DINOV2: Groups = {"embeddings": "embeddings", "layer": ["encoder.layer.*", "layernorm"]}
 DINOV3: Groups = {"embeddings": ["embeddings", "rope_embeddings"], "layer": ["model.layer.*", "norm"]}
 BEIT: Groups = {"embeddings": ["embeddings", "shared_position_bias?"], "layer": ["layers.*", "layernorm", "pooler?"]}
-CLIP: Groups = {"embeddings": ["embeddings", "pre_layrnorm?"], "layer": ["encoder.layers.*", "post_layernorm", "head?"]}
+CLIP: Groups = {"embeddings": ["embeddings", "pre_layrnorm?"], "layer": ["encoder.layers.*", "post_layernorm", "head?", "projection?"]}
 # A stage is one group; the reduction to the next stage's size belongs to the stage that it is registered in.
 SWIN: Groups = {"embeddings": "embeddings", "stage": ["encoder.layers.*", "layernorm"]}
 HIERA: Groups = {"embeddings": "embeddings", "stage": ["encoder.stages.*", "pooler?"]}
@@ -109,7 +109,7 @@ def _tower(composite: str, **more: Any) -> Family:
 
 IMAGE: Mapping[str, Family] = {
     "beit": _image(BEIT, "beit", BEIT_PARTS, pooler="default", sequence=POOLED, resample="bicubic", fixed={"use_mask_token": False}),
-    "clip_vision_model": _tower("clip", **OPENAI),
+    "clip_vision_model": _tower("clip", names=((r"^visual_projection\.", "projection."),), projected="projection_dim", **OPENAI),
     "convnext": _convnext("convnext"),
     "convnextv2": _convnext("convnextv2"),
     "deit": _image(VIT, "deit", VIT_PARTS, class_tokens=2, sequence=TOKEN, resample="bicubic", crop=0.875, interpolates=True, **IMAGENET),
@@ -152,6 +152,16 @@ IMAGE: Mapping[str, Family] = {
         **IMAGENET,
     ),
     "siglip_vision_model": _tower("siglip", class_tokens=0, pooler_field="vision_use_head"),
+    # Images of any shape, as patches with their places; here all of a batch have one shape. It has no classifier that opens pixels.
+    "siglip2_vision_model": _image(
+        CLIP,
+        "vision_model",
+        composite="siglip2",
+        pooler="default",
+        pooler_field="vision_use_head",
+        class_tokens=0,
+        patches=256,
+    ),
     "swin": _swin(
         "swin",
         SWIN_PARTS,

@@ -40,11 +40,36 @@ def image_class(kind: Any, pooled: bool) -> type[nn.Module]:
         options: dict[str, Any] = dict(prepare(self, x)) if prepare else {}
         if interpolates(family_of(config.model_type), config) and tuple(x.shape[-2:]) != native_size(config):
             options["interpolate_pos_encoding"] = True
-        output = kind.forward(self, x, return_dict=True, **options)
+        output = kind.forward(self, options.pop("pixel_values", x), return_dict=True, **options)
         features: Tensor = output.pooler_output if pooled else output.last_hidden_state
-        return features
+        return projected(self, features)
 
     return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+
+
+def projected(module: nn.Module, features: Tensor) -> Tensor:
+    """Return features after the projection that ``zoo_hf.build`` has added to a tower, or as they are."""
+    projection = module._modules.get("projection")
+    return features if projection is None else projection(features)
+
+
+def _as_patches(module: Any, x: Tensor) -> Mapping[str, Any]:
+    """Return images as rows of patches, channels last within a patch, with the shape of the grid, as the image processor does.
+
+    Raises:
+        zoo.OptionError: If an image is not cut into whole patches.
+    """
+    side, (batch, channels, height, width) = module.config.patch_size, x.shape
+    rows, columns = height // side, width // side
+    if (rows * side, columns * side) != (height, width):
+        raise zoo.OptionError(
+            f"this model takes images whose height and width are multiples of {side} pixels, and these have {height} x {width}; the "
+            f"nearest image_size is {max(1, round(height / side)) * side} x {max(1, round(width / side)) * side}"
+        )
+    patches = x.reshape(batch, channels, rows, side, columns, side).permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, -1)
+    mask = torch.ones(batch, rows * columns, dtype=torch.int32, device=x.device)
+    shapes = torch.tensor([[rows, columns]], device=x.device).expand(batch, -1)
+    return {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shapes}
 
 
 def _in_order(module: Any, x: Tensor) -> Mapping[str, Any]:
@@ -92,6 +117,7 @@ def _whole_units(module: Any, x: Tensor) -> Mapping[str, Any]:
 
 PREPARE: Mapping[str, Callable[[Any, Tensor], Mapping[str, Any]]] = {
     "hiera": _whole_units,
+    "siglip2_vision_model": _as_patches,
     "swin": _reset_windows,
     "vit_mae": _in_order,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,13 +55,21 @@ def image(family: Family, config: Mapping[str, Any], processor: Mapping[str, Any
 
 def _geometry(family: Family, config: Mapping[str, Any], processor: Mapping[str, Any]) -> tuple[tuple[int, int], float]:
     """Return the size in pixels and the share of the resized image that the centre crop keeps."""
-    resized = _size(processor.get("size")) or _size(config.get("image_size")) or (224, 224)
+    resized = _size(processor.get("size")) or _size(config.get("image_size")) or _grid(family, config) or (224, 224)
     cropped = _size(processor.get("crop_size")) if processor.get("do_center_crop") else None
     if cropped:
         return cropped, min(1.0, cropped[0] / resized[0])
     # Otherwise the size is that of the crop.
     share = processor.get("crop_pct") or (1.0 if "do_center_crop" in processor else family.crop)
     return resized, 1.0 if family.uncropped and min(resized) >= family.uncropped else min(1.0, float(share))
+
+
+def _grid(family: Family, config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the size in pixels of a square of as many patches as the position embeddings were trained on."""
+    if not family.patches:
+        return None
+    side = math.isqrt(int(config.get("num_patches") or family.patches)) * int(config.get("patch_size") or 16)
+    return side, side
 
 
 def _scale(processor: Mapping[str, Any]) -> float:

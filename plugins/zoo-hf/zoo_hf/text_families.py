@@ -41,6 +41,7 @@ ROTARY: Groups = {"embeddings": ["embeddings", "rotary_emb?"], "layer": "layers.
 MODERNBERT: Groups = {"embeddings": ["embeddings", "rotary_emb?"], "layer": ["layers.*", "final_norm"]}
 T5: Groups = {"embeddings": ["shared", "encoder.embed_tokens"], "layer": ["encoder.block.*", "encoder.final_layer_norm"]}
 DECODER: Groups = {"embeddings": ["embed_tokens", "rotary_emb?"], "layer": ["layers.*", "norm"]}
+TOWER: Groups = {"embeddings": "embeddings", "layer": ["encoder.layers.*", "final_layer_norm", "head?", "projection?"]}
 GPT2: Groups = {"embeddings": ["wte", "wpe"], "layer": ["h.*", "ln_f"]}
 
 TANH = Home(head="mlp", keys=HIDDEN, pool="token", activation="tanh")
@@ -71,6 +72,23 @@ def _decoder(width: int, positions: int, tokens: Home | None = SCORES) -> Family
     return Family(layers=DECODER, pool="last", class_token=False, default_width=width, positions=positions, sequence=SCORE, tokens=tokens)
 
 
+def _siglip(kind: str, composite: str) -> Family:
+    # Pretrained on texts padded to all positions, whose padding was attended; its pooled output is the last token's.
+    return Family(
+        layers=TOWER,
+        prefix="text_model",
+        kind=kind,
+        inputs="zoo_hf.text_inputs:filled",
+        pooler="default",
+        keeps_pooler=True,
+        pool="last",
+        class_token=False,
+        positions=64,
+        tokens=None,
+        composite=composite,
+    )
+
+
 TEXT: Mapping[str, Family] = {
     "albert": Family(layers=ALBERT, pooler="default", default_width=4096, sequence=POOLED),
     "bert": Family(layers=BERT, pooler="default", sequence=POOLED),
@@ -83,6 +101,19 @@ TEXT: Mapping[str, Family] = {
         preset={"attention_type": "original_full"},
     ),
     "camembert": _roberta(),
+    "clip_text_model": Family(
+        layers=TOWER,
+        prefix="text_model",
+        pooler="default",
+        pool="last",
+        class_token=False,
+        default_width=512,
+        positions=77,
+        names=((r"^text_projection\.", "projection."),),
+        tokens=None,
+        composite="clip",
+        projected="projection_dim",
+    ),
     # Its convolutions read the padding.
     "convbert": Family(layers=ELECTRA, inputs="zoo_hf.text_inputs:padded", sequence=ACTIVATED),
     "data2vec-text": _roberta(),
@@ -154,6 +185,8 @@ TEXT: Mapping[str, Family] = {
     "roberta": _roberta(),
     "roberta-prelayernorm": _roberta(PRENORM),
     "roformer": Family(layers=ROFORMER, positions=1536, sequence=ACTIVATED),
+    "siglip2_text_model": _siglip("Siglip2TextModel", "siglip2"),
+    "siglip_text_model": _siglip("SiglipTextModel", "siglip"),
     "smollm3": _decoder(2048, 32_768),
     "squeezebert": Family(layers=SQUEEZEBERT, pooler="default", sequence=POOLED),
     "t5": _t5(),

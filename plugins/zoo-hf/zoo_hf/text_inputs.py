@@ -19,6 +19,11 @@ def padded(config: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return _padded(config, batch, config.max_position_embeddings - batch["input_ids"].shape[1])
 
 
+def filled(config: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return token ids padded to all positions, all of which are attended, for a backbone that was pretrained so."""
+    return {"input_ids": padded(config, batch)["input_ids"]}
+
+
 def followed_by_padding(config: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a batch with a padding token behind every text, the longest too, for a backbone that reads the next token's embedding."""
     return _padded(config, batch, min(1, config.max_position_embeddings - batch["input_ids"].shape[1]))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zoo.transfer.fewshot.few_shot import FewShot
 
 _OF_EPISODES = ("ways", "episodes", "queries", "seed")
-METHODS = "simpleshot (default), prototypes, centroid, ridge, logistic, baseline++"
+METHODS = "simpleshot (default), prototypes, centroid, ridge, logistic, baseline++; of a dual encoder tip-adapter, tip-adapter-f"
 
 
 def register(commands: Commands) -> None:
@@ -32,6 +32,7 @@ def register(commands: Commands) -> None:
     add("--episodes", type=int, metavar="N", help="number of episodes (600)")
     add("--queries", type=int, metavar="N", help="most queries of a class in an episode (15)")
     add("--seed", type=int, metavar="N", help="seed of the episodes (0)")
+    add("--templates", metavar="T", action="append", help="of tip-adapter: a text with {} for the class, or a set's name; may be repeated")
     add("--allow-leak", action="store_true", help="allow samples that are in both SUPPORT and QUERY")
     pass_options(command)
     command.set_defaults(run=few_shot)
@@ -57,6 +58,8 @@ def _reading(options: argparse.Namespace) -> dict[str, Any]:
     found = pass_settings(options)
     if options.columns:
         found["columns"] = settings.columns(options.columns)
+    if options.templates:
+        found["templates"] = options.templates[0] if len(options.templates) == 1 else options.templates
     return found | {"allow_leak": options.allow_leak}
 
 

@@ -86,7 +86,7 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="the run directory")
     add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
     add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
-    add("--head", help="linear, mlp, tokens, or a plugin's")
+    add("--head", help="linear, mlp, tokens, zero-shot (of a dual encoder, from the names of the classes), or a plugin's")
     add("--task", help="single-label, multi-label, regression or token-classification; several as kind=single-label,age=regression")
     add("--set", metavar="KEY=VALUE", action="append", help="an option of the recipe or of the objective; may be repeated")
     add("--head-set", metavar="KEY=VALUE", action="append", help="an option of the head, such as hidden=256")

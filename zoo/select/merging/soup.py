@@ -50,12 +50,12 @@ def soup(runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric: str
         raise OptionError("metrics: a soup is chosen by a metric of the task; name it with metric=…")
     scores, trained_on = dict[str, float](), dict[str, tuple[str, ...]]()
     for one in found:
-        alone = _uncalibrated(load(one.folder))
+        alone = uncalibrated(load(one.folder))
         scores[str(one.folder)] = score_of(alone.evaluate(valid, **options), metric, one.folder)
         trained_on[str(one.folder)] = alone.trained_on
     order = sorted(found, key=lambda one: scores[str(one.folder)] if lower else -scores[str(one.folder)])
     best = order[0]
-    model, values = _uncalibrated(load(best.folder)), read_state(best.folder)
+    model, values = uncalibrated(load(best.folder)), read_state(best.folder)
     kept, score, steps = [str(best.folder)], scores[str(best.folder)], list[dict[str, Any]]()
     for one in order[1:]:
         mixed = mean_values(values, len(kept), read_state(one.folder))
@@ -75,7 +75,7 @@ def soup(runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric: str
     return merged
 
 
-def _uncalibrated(model: TaskModel) -> TaskModel:
+def uncalibrated(model: TaskModel) -> TaskModel:
     """Return the model without its calibration, which is of its own values and not of their mean."""
     if model.calibration is not None and model.thresholds is not None:
         model.thresholds = tuple(tempered_threshold(each, 1 / model.calibration.temperature) for each in model.thresholds)

@@ -22,6 +22,7 @@ from zoo.errors import DataError, check_options, count, examples
 from zoo.models.backbone import Backbone, find_backbone
 from zoo.models.task_model import TaskModel
 from zoo.transfer.fewshot.heads import head_named
+from zoo.transfer.fewshot.tip_adapter import TIP_METHODS, TipOptions, tip_adapter, zero_shot_model
 
 TASK = "single-label"
 Array = npt.NDArray[Any]
@@ -63,28 +64,38 @@ def few_shot(
         backbone: A backbone, its name, or a model, whose features are then used.
         support: Labelled samples, as ``fit`` takes them.
         query: Samples, with or without labels.
-        method: ``simpleshot``, ``prototypes``, ``centroid``, ``ridge``, ``logistic`` or ``baseline++``; see ``heads``.
+        method: ``simpleshot``, ``prototypes``, ``centroid``, ``ridge``, ``logistic`` or ``baseline++``; see ``heads``. Of a dual
+            encoder also ``tip-adapter`` and ``tip-adapter-f``.
         columns: Names of the columns of a table by role, for both.
         root: Folder of the files that a table names, for both.
         allow_leak: Allow queries that are in the support.
-        **options: Of the pass, see ``zoo.engine.inference.inference_options.InferenceOptions``.
+        **options: Of the pass, see ``zoo.engine.inference.inference_options.InferenceOptions``, and of Tip-Adapter, see ``TipOptions``.
 
     Raises:
-        OptionError: For an unknown method or option.
+        OptionError: For an unknown method or option, or Tip-Adapter without a dual encoder.
         DataError: If the support has fewer than two classes, or the queries have others.
         LeakError: If a query is in the support.
     """
-    head = head_named(method)
+    tip = TipOptions(**{name: options.pop(name) for name in TipOptions.__dataclass_fields__ if name in options})
+    head = head_named(method) if method not in TIP_METHODS else None
     opening: dict[str, Any] = {"columns": columns or {}, "root": root}
-    check_options(options, InferenceOptions.__dataclass_fields__, "few_shot()", beside=("columns", "root", "allow_leak"))
+    beside = ("columns", "root", "allow_leak", *TipOptions.__dataclass_fields__)
+    check_options(options, InferenceOptions.__dataclass_fields__, "few_shot()", beside=beside)
     model = found_backbone(backbone)
     table = opened(model, support, opening, labelled=True)
+    model = model if head else zero_shot_model(model, table.classes, tip)
     queries = opened(model, query, opening, labelled=None, classes=table.classes)
     if queries.targets is not None:
         check_leak(table, queries, allow=allow_leak)
     features, others = features_of(model, (table, queries), options)
+    targets = torch.as_tensor(table.targets)
     with torch.no_grad():
-        logits = head(features, torch.as_tensor(table.targets), len(table.classes))(others)
+        if head:
+            logits = head(features, targets, len(table.classes))(others)
+        else:
+            assert isinstance(model, TaskModel), "a zero-shot model"
+            found: Any = model.head
+            logits = tip_adapter(features, targets, found, tip, trained=method == "tip-adapter-f")(others)
     chosen = logits.argmax(1).numpy()
     accuracy = None if queries.targets is None else float(np.mean(chosen == queries.targets))
     names = names_of(queries.inputs, range(len(queries)))

@@ -139,5 +139,6 @@ def head_named(method: str, *, quick: bool = False) -> Head:
         OptionError: With the nearest name.
     """
     if method not in HEADS:
-        raise OptionError(f"there is no few-shot method {method!r}{did_you_mean(str(method), HEADS)}; they are: {', '.join(HEADS)}")
+        dual = "; of a dual encoder also tip-adapter and tip-adapter-f, outside of episodes"
+        raise OptionError(f"there is no few-shot method {method!r}{did_you_mean(str(method), HEADS)}; they are: {', '.join(HEADS)}{dual}")
     return quick_logistic if quick and method == "logistic" else HEADS[method]

@@ -1,0 +1,32 @@
+"""A dual encoder that was trained on colours, for all tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import zoo.builtin
+from tests.toy_pair import PairPlugin, pair_spec, pretrained
+from zoo.models.backbone import Backbone
+from zoo.registry.registry import Registry, use_registry
+
+
+@pytest.fixture(scope="session")
+def tower_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of both towers in one file, as CLIP is published."""
+    return pretrained(tmp_path_factory.mktemp("towers") / "model.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def _toys() -> Iterator[None]:
+    use_registry(Registry(plugins=[zoo.builtin, PairPlugin()], files=[]))
+    yield
+    use_registry()
+
+
+@pytest.fixture
+def encoder(tower_file: Path) -> Backbone:
+    """The trained dual encoder."""
+    return Backbone(pair_spec(tower_file))

@@ -1,0 +1,66 @@
+"""The towers of a dual encoder as backbones: images and texts whose embeddings are in one space (Radford et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.declare import BackboneSpec, Pair
+from zoo.errors import OptionError, did_you_mean
+
+TOWERS = ("image", "text")
+
+
+def pair_of(spec: BackboneSpec, what: str) -> Pair:
+    """Return the pair of an images' tower.
+
+    Args:
+        spec: The declaration.
+        what: What needs it, for the message.
+
+    Raises:
+        OptionError: If it has no texts' tower.
+    """
+    if spec.pair is not None:
+        return spec.pair
+    saved = " (a saved model keeps the images' tower alone)" if spec.name.startswith("saved/") else ""
+    raise OptionError(
+        f"{what} needs a dual encoder of images and texts, and {spec.name!r} has no text tower{saved}; take one such as "
+        "'hf/openai/clip-vit-base-patch32'"
+    )
+
+
+def image_spec(spec: BackboneSpec, what: str = "tower='image'") -> BackboneSpec:
+    """Return the images' tower whose features are embeddings; it keeps the pair.
+
+    Raises:
+        OptionError: If there is no texts' tower.
+    """
+    pair = pair_of(spec, what)
+    return spec.replace(options={**spec.options, **pair.options}, features=pair.features)
+
+
+def text_spec(spec: BackboneSpec, what: str = "tower='text'") -> BackboneSpec:
+    """Return the texts' tower, with the weights of the images' tower.
+
+    Raises:
+        OptionError: If there is none.
+    """
+    return pair_of(spec, what).text.replace(weights=spec.weights)
+
+
+def tower_spec(spec: BackboneSpec, options: Mapping[str, Any]) -> tuple[BackboneSpec, dict[str, Any]]:
+    """Return the tower that the option ``tower`` of ``zoo.get`` names, and the options without it.
+
+    Without the option an images' tower stays as it is: its features are those before the projection into the common space.
+
+    Raises:
+        OptionError: For another name, or if there is no texts' tower.
+    """
+    rest = {name: value for name, value in options.items() if name != "tower"}
+    if len(rest) == len(options):
+        return spec, rest
+    tower = options["tower"]
+    if tower not in TOWERS:
+        raise OptionError(f"tower is {tower!r}{did_you_mean(str(tower), TOWERS)}; it is 'image' or 'text'")
+    return (image_spec if tower == "image" else text_spec)(spec), rest
