@@ -33,6 +33,7 @@ from tests.toy import toy_spec
 from tests.toy_text import ToyTextPlugin
 from zoo.data.open import open_data
 from zoo.data.table import Table
+from zoo.declare import Features
 from zoo.engine.distributed import gradient_exchange, rank_devices
 from zoo.engine.distributed.gradient_exchange import GradientExchange
 from zoo.engine.distributed.ranks import Status
@@ -69,12 +70,40 @@ def plainnet(width: int = 8, in_chans: int = 3) -> PlainNet:
 PLAIN = toy_spec("toy/plain", build="tests.engine.rank_work:plainnet", layers={"stem": "conv1", "stage": "blocks.*"})
 
 
+class TokenNet(nn.Module):
+    """A ViT without dropout: patches of 4 pixels, one vector per patch."""
+
+    def __init__(self, width: int, in_chans: int) -> None:
+        super().__init__()
+        self.cut, self.positions = nn.Conv2d(in_chans, width, 4, 4), nn.Parameter(0.1 * torch.randn(16, width))
+        options: dict[str, Any] = {"dropout": 0.0, "batch_first": True, "norm_first": True}
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(width, 2, 2 * width, **options) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.cut(x).flatten(2).mT + self.positions
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def tokennet(width: int = 8, in_chans: int = 3) -> TokenNet:
+    return TokenNet(width, in_chans)
+
+
+TOKENS = toy_spec(
+    "toy/tokens",
+    build="tests.engine.rank_work:tokennet",
+    layers={"stem": ["cut", "positions"], "stage": "blocks.*"},
+    features=Features(dim=8, layout="BND"),
+)
+
+
 class PlainPlugin:
     """A plugin as an object, so that a saved model of ``plain`` can be opened."""
 
     @zoo.hookimpl
     def zoo_backbones(self) -> list[zoo.BackboneSpec]:
-        return [PLAIN]
+        return [PLAIN, TOKENS]
 
 
 def plain(classes: int = 3, **options: Any) -> TaskModel:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import zoo
-from tests.engine.rank_work import PHOTOS, PLAIN, TEXTS, plain, text
+from tests.engine.rank_work import PHOTOS, PLAIN, TEXTS, TOKENS, plain, text
 from tests.engine.tiny import NAMES, images
 from tests.toy import toy_spec
 from tests.toy_pair import pair_spec
@@ -19,7 +19,18 @@ from zoo.engine.train.objective import Objective
 from zoo.engine.train.supervised import Supervised
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
-from zoo.transfer import Dino, Distill, DomainAdaptation, FixMatch, FlexMatch, LearnWithoutForgetting, MaskedLanguage, MultiTask, SimClr
+from zoo.transfer import (
+    Dino,
+    Distill,
+    DomainAdaptation,
+    FixMatch,
+    FlexMatch,
+    LearnWithoutForgetting,
+    MaskedAutoencoder,
+    MaskedLanguage,
+    MultiTask,
+    SimClr,
+)
 from zoo.transfer.multi_task import Surgical
 
 
@@ -52,6 +63,11 @@ def taught() -> TaskModel:
     with torch.no_grad():
         net.head.linear.weight.mul_(20)  # type: ignore[operator,union-attr]  # a linear head
     return net
+
+
+def tokens() -> TaskModel:
+    torch.manual_seed(0)
+    return Backbone(TOKENS, weights=False).adapt(3)
 
 
 def plain_tasks(tasks: dict[str, Any]) -> TaskModel:
@@ -110,6 +126,7 @@ CASES: dict[str, Case] = {
     "flexmatch": Case(lambda: FlexMatch(UNLABELLED, threshold=0.35, strength=0)),
     "simclr": Case(lambda: SimClr(projected=6), options={"augment": "light"}),
     "dino": Case(lambda: Dino(local_views=2, prototypes=12, hidden=8, bottleneck=6), options={"augment": "light"}),
+    "mae": Case(lambda: MaskedAutoencoder(decoder_width=32, decoder_depth=1), tokens, options={"optimizer": "sgd"}),
     # Adam would make steps of the rounding errors of gradients that are zero, those of the biases of keys.
     "mlm": Case(lambda: MaskedLanguage(share=0.3), text, TEXTS, {"optimizer": "sgd"}),
     "multi-task": Case(lambda: MultiTask(task_weights={"kind": 2}), two_tasks, TASKS, {"recipe": "layer-decay"}),

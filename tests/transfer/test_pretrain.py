@@ -23,7 +23,7 @@ from zoo.data.open import open_data
 from zoo.errors import DataError, InterruptedRunError, OptionError
 from zoo.models.backbone import Backbone
 from zoo.registry.registry import use_registry
-from zoo.transfer import Pretrained, SimClr, pretrain
+from zoo.transfer import Dino, MaskedAutoencoder, Pretrained, SimClr, pretrain
 from zoo.transfer.pretraining import pretrain as module
 from zoo.transfer.pretraining import probe
 
@@ -132,6 +132,49 @@ def test_views_help_no_probe_where_the_temperature_makes_all_images_alike(tmp_pa
     assert gain(pretrained(tmp_path / "blind", SimClr(temperature=1e6))) < 0.1
 
 
+def tinted(count: int, seed: int) -> tuple[Any, list[str]]:
+    """Return images of eight tints under strong noise of single pixels, of which crops keep the tint alone."""
+    random, targets = np.random.default_rng(seed), np.arange(count) % 8
+    tints = 0.05 * np.random.default_rng(3).normal(size=(8, 3))[targets]
+    pixels = 0.5 + tints[:, None, None] + 0.2 * random.normal(size=(count, 6, 6, 3))
+    return (255 * pixels.clip(0, 1)).astype(np.uint8), [f"tint {number}" for number in targets]
+
+
+def of_crops(out: Path, **options: Any) -> float:
+    """Return what the probe gains by DINO on images whose class every crop has."""
+    method = Dino(local_views=2, prototypes=64, hidden=64, bottleneck=16, **options)
+    chosen: dict[str, Any] = {"epochs": 20, "batch_size": 48, "lr": 3e-3, "workers": 0, "quiet": True, "augment": {"flip": 0, "jitter": 0}}
+    return gain(pretrain(flat(), list(tinted(192, 0)[0]), method, probe=tinted(400, 1), out=out, **chosen))
+
+
+def test_crops_help_the_probe_where_every_crop_has_the_class(tmp_path: Path) -> None:
+    assert of_crops(tmp_path / "dino") > 0.12
+
+
+@pytest.mark.sweep
+def test_crops_help_no_probe_where_the_teacher_says_nothing(tmp_path: Path) -> None:
+    assert of_crops(tmp_path / "blind", teacher_temperature=1e6) < 0.1
+
+
+def tiled(count: int) -> list[Any]:
+    """Return images of one pattern in all patches, of which any patch tells the others."""
+    patterns = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
+    return [np.tile(patterns[number % 3], (4, 4, 1)) for number in range(count)]
+
+
+def reconstruction(pixels: list[Any], out: Path) -> float:
+    options: dict[str, Any] = {"epochs": 20, "batch_size": 40, "lr": 1e-2, "augment": "none", "workers": 0, "quiet": True}
+    method = MaskedAutoencoder(hidden_share=0.5, decoder_width=32, decoder_depth=1)
+    run = pretrain(zoo.get("toy/tokens", weights=False), pixels, method, out=out, **options).run
+    return float(run.history[-1]["train_loss"])
+
+
+def test_hidden_patches_are_reconstructed_where_the_others_tell_them_and_not_from_noise(tmp_path: Path) -> None:
+    noise = list(np.random.default_rng(0).integers(0, 256, (120, 16, 16, 3), dtype=np.uint8))
+    assert reconstruction(tiled(120), tmp_path / "tiled") < 0.7  # 1 is the error of the mean of each patch
+    assert reconstruction(noise, tmp_path / "noise") > 0.9
+
+
 def test_texts_learn_to_predict_hidden_words(tmp_path: Path) -> None:
     backbone = zoo.get("toy/text", weights=False, dropout=0.0)
     found = pretrain(backbone, sentences(120)[0], "mlm", out=tmp_path / "mlm", **(SHORT | {"epochs": 8, "lr": 1e-2, "share": 0.3}))
@@ -154,10 +197,14 @@ def test_the_command_prints_the_verdict_and_train_takes_its_folder(tmp_path: Pat
 
 
 def test_what_cannot_be_pretrained_is_refused_before_it_trains(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"'simcrl' \(did you mean 'simclr'\?\); they are: simclr, dino, mlm"):
+    with pytest.raises(OptionError, match=r"'simcrl' \(did you mean 'simclr'\?\); they are: simclr, dino, mae, mlm"):
         toy().pretrain(UNLABELLED, "simcrl")
-    with pytest.raises(OptionError, match="there is no pretraining method 'mae'"):
-        toy().pretrain(UNLABELLED, "mae")
+    with pytest.raises(OptionError, match=r"MAE: it is no plain ViT, .* layout BCHW .*; take method='dino' or 'simclr'"):
+        toy().pretrain(UNLABELLED, "mae", out=tmp_path / "d", **SHORT)
+    with pytest.raises(OptionError, match="it reads texts; take method='mlm'"):
+        zoo.get("toy/text", weights=False).pretrain(sentences(120)[0], "mae", out=tmp_path / "e", **SHORT)
+    with pytest.raises(OptionError, match="no crops; take method='mlm'"):
+        zoo.get("toy/text", weights=False).pretrain(sentences(120)[0], "dino", out=tmp_path / "f", **SHORT)
     with pytest.raises(OptionError, match=r"no option 'temprature' \(did you mean 'temperature'"):
         toy().pretrain(UNLABELLED, temprature=0.2)
     with pytest.raises(DataError, match=r"has 20 samples, too few .* at least 100"):

@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from zoo.errors import OptionError
-from zoo.transfer import Dino, MaskedLanguage, SimClr
+from zoo.transfer import Dino, MaskedAutoencoder, MaskedLanguage, SimClr
 from zoo.transfer.pretraining.collapse import collapse
 from zoo.transfer.pretraining.dino import Prototypes, dino_loss, momentum_at
+from zoo.transfer.pretraining.mae import masked_pixel_loss, sine_positions
 from zoo.transfer.pretraining.mlm import UNCHOSEN, Masking
+from zoo.transfer.pretraining.patches import patchify, shown_patches
 from zoo.transfer.pretraining.simclr import nt_xent
 
 
@@ -120,3 +122,43 @@ def test_the_prototypes_are_compared_by_their_cosines() -> None:
     with torch.no_grad():
         head.prototypes.mul_(7)
     assert torch.allclose(head(rows(0)), found, atol=1e-6)
+
+
+def test_patches_are_those_of_the_authors() -> None:
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = torch.einsum("nchpwq->nhwpqc", x.reshape(2, 3, 2, 4, 2, 4)).reshape(2, 4, 48)  # models_mae.py of He et al.
+    assert torch.equal(patchify(x, 4), expected)
+
+
+def test_the_loss_of_hidden_patches_is_that_of_the_authors() -> None:
+    draw = torch.Generator().manual_seed(0)
+    found, patches = (torch.randn(3, 5, 12, generator=draw) for _ in range(2))
+    hidden = torch.tensor([[1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]).float()
+    target = (patches - patches.mean(dim=-1, keepdim=True)) / (patches.var(dim=-1, keepdim=True) + 1.0e-6) ** 0.5
+    each = ((found - target) ** 2).mean(dim=-1)
+    assert float(masked_pixel_loss(found, patches, hidden).mean()) == pytest.approx(float((each * hidden).sum() / hidden.sum()), rel=1e-5)
+
+
+def test_visible_patches_are_a_function_of_the_key_and_at_least_one_is_hidden() -> None:
+    keys = [(0, 0, row) for row in range(50)]
+    found = shown_patches(16, 0.75, keys)
+    assert found.shape == (50, 4)
+    assert torch.equal(found, shown_patches(16, 0.75, keys))
+    assert not torch.equal(found, shown_patches(16, 0.75, [(0, 1, row) for row in range(50)]))
+    assert torch.equal(found, found.sort(1).values)
+    assert [shown_patches(16, share, keys).shape[1] for share in (0.001, 0.999)] == [15, 1]
+
+
+def test_positions_of_a_grid_differ() -> None:
+    found = sine_positions(3, 4, 32)
+    assert found.shape == (12, 32)
+    assert len(torch.unique(found, dim=0)) == 12
+
+
+def test_options_of_dino_and_mae_out_of_range_are_refused_together() -> None:
+    with pytest.raises(OptionError) as caught:
+        Dino(local_views=-1, teacher_temperature=0, teacher_momentum=1.0)
+    assert all(part in str(caught.value) for part in ("local_views is -1", "teacher_temperature is 0", "teacher_momentum is 1.0"))
+    with pytest.raises(OptionError) as caught:
+        MaskedAutoencoder(hidden_share=1.0, decoder_width=33, decoder_depth=0)
+    assert all(part in str(caught.value) for part in ("hidden_share is 1.0", "decoder_width is 33", "decoder_depth is 0"))

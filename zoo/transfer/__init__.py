@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.transfer.method import Method as Method
     from zoo.transfer.multi_task import MultiTask as MultiTask
     from zoo.transfer.pretraining.dino import Dino as Dino
+    from zoo.transfer.pretraining.mae import MaskedAutoencoder as MaskedAutoencoder
     from zoo.transfer.pretraining.mlm import MaskedLanguage as MaskedLanguage
     from zoo.transfer.pretraining.pretrain import Pretrained as Pretrained
     from zoo.transfer.pretraining.pretrain import pretrain as pretrain
@@ -39,6 +40,7 @@ _LAZY = {
     "Flyp": "zoo.transfer.flyp",
     "Maml": "zoo.transfer.fewshot.meta",
     "LearnWithoutForgetting": "zoo.transfer.lwf",
+    "MaskedAutoencoder": "zoo.transfer.pretraining.mae",
     "MaskedLanguage": "zoo.transfer.pretraining.mlm",
     "Method": "zoo.transfer.method",
     "MultiTask": "zoo.transfer.multi_task",

@@ -60,6 +60,15 @@ OWN_RECIPES: Mapping[str, Recipe] = MappingProxyType(
             batch_size=64,
             description="The whole backbone on large and small crops, toward a moving average of itself.",
         ),
+        "mae": Recipe(
+            name="mae",
+            phases=(Phase(name="patches"),),
+            lr=5e-4,
+            weight_decay=0.05,
+            epochs=20,
+            batch_size=64,
+            description="The whole backbone and a decoder on images of which most patches are hidden.",
+        ),
         "mlm": Recipe(
             name="mlm",
             phases=(Phase(name="masked", augment=False),),

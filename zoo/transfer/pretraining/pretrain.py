@@ -28,6 +28,7 @@ from zoo.models.wrap import WrappedBackbone
 from zoo.transfer.method import Method
 from zoo.transfer.pretraining.collapse import COLLAPSED
 from zoo.transfer.pretraining.dino import Dino
+from zoo.transfer.pretraining.mae import MaskedAutoencoder
 from zoo.transfer.pretraining.mlm import MaskedLanguage
 from zoo.transfer.pretraining.probe import open_probe, probe_accuracy
 from zoo.transfer.pretraining.simclr import SimClr
@@ -35,7 +36,7 @@ from zoo.util.atomic_write import write_json
 
 log = logging.getLogger("zoo")
 
-METHODS: Mapping[str, type[Method]] = MappingProxyType({"simclr": SimClr, "dino": Dino, "mlm": MaskedLanguage})
+METHODS: Mapping[str, type[Method]] = MappingProxyType({"simclr": SimClr, "dino": Dino, "mae": MaskedAutoencoder, "mlm": MaskedLanguage})
 LEAST = 100  # samples of a pretraining set
 RECORD, RUN = "pretrain.json", "run"
 # Stronger than for labels: an easy pair teaches little (Chen et al. 2020). Of their colour changes hue, grey and blur are not there.
@@ -85,7 +86,8 @@ def pretrain(
     Args:
         backbone: The backbone; it is not changed.
         unlabelled: As for ``zoo.open_data``; labels that it may have are not read.
-        method: ``simclr`` or ``dino`` for images, ``mlm`` for texts, or a method with its options, such as ``SimClr(temperature=0.1)``.
+        method: ``simclr`` or ``dino`` for images, ``mae`` for ViTs, ``mlm`` for texts, or a method with its options, such as
+            ``SimClr(temperature=0.1)``.
         probe: Labelled data of one class per sample, as for ``fit``.
         out: A new folder; None takes the next free one below ``runs/``.
         resume: Go on exactly where the run in ``out`` stopped.
@@ -120,7 +122,7 @@ def method_of(method: str | Method, options: dict[str, Any]) -> Method:
     Raises:
         OptionError: With the nearest name.
     """
-    if isinstance(method, tuple(METHODS.values())):
+    if isinstance(method, Method) and type(method) in METHODS.values():
         return method
     if not isinstance(method, str) or method not in METHODS:
         near = did_you_mean(method, METHODS) if isinstance(method, str) else ""

@@ -20,7 +20,7 @@ def register(commands: Commands) -> None:
     add = command.add_argument
     add("name", metavar="NAME", help="a name from zoo list, an alias, or the folder of a saved model")
     add("data", metavar="UNLABELLED", help="a folder or list of images, or a table of texts; labels are not read")
-    add("--method", default="simclr", help="simclr (default) or dino for images, mlm for texts")
+    add("--method", default="simclr", help="simclr (default) or dino for images, mae for ViTs, mlm for texts")
     add("--probe", metavar="DATA", help="labelled data for a linear probe before and after; where it got worse, the old values are kept")
     add("--weights", metavar="FILE", help="as for train; 'none': random values")
     add("--out", metavar="DIR", help="folder of the result, which zoo train takes as NAME")
