@@ -65,7 +65,7 @@ def test_a_registry_with_the_core_alone_lists_the_backbone_and_the_heads() -> No
     registry = Registry(plugins=[zoo.builtin], files=[])
     assert registry.names() == ["zoo/glyphnet"]
     assert registry.resolve("glyphnet").spec == GLYPHNET
-    assert set(registry.heads()) == {"linear", "mlp", "tokens"}
+    assert set(registry.heads()) == {"linear", "mlp", "tokens", "zero-shot"}
 
 
 def test_declaring_the_backbone_imports_no_torch() -> None:

@@ -167,6 +167,7 @@ def _page(backbone: Backbone) -> str:
         "base": spec.base,
         "input": _described(spec.inputs),
         "features": _features(spec),
+        "texts": "its other tower reads them: tower='text'; see docs/multimodal.md" if spec.pair else "",
         "parameters": format_parameters(spec.parameters),
         "GMACs": f"{spec.macs:.2f}" if spec.macs else "",
         "measured": "" if backbone.is_saved else ", ".join(f"{name} {value:g} %" for name, value in spec.metrics.items()),

@@ -1,16 +1,17 @@
-"""The commands zero-shot and wise-ft, which make classifiers of dual encoders."""
+"""The commands zero-shot and wise-ft, which make classifiers of dual encoders, and fuse, of images, texts and numbers."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from zoo.cli.output import Output, table
+from zoo.cli.output import Output, metrics_line, table
 from zoo.cli.parser import Commands
 from zoo.cli.pass_options import labelled_options, labelled_settings
 from zoo.errors import OptionError
 
 ZERO_SHOT = "a classifier of images from the names of classes and a dual encoder such as CLIP, without training"
+FUSE = "a classifier of rows with an image, a text and numbers, any of which may be missing, on frozen backbones"
 WISE_FT = "values between those of a zero-shot model and of the same model after fine-tuning"
 
 
@@ -36,6 +37,41 @@ def register(commands: Commands) -> None:
     add("--out", metavar="DIR", required=True, help="the folder of the result, a saved model")
     labelled_options(command)
     command.set_defaults(run=wise_ft)
+    _register_fuse(commands)
+
+
+def _register_fuse(commands: Commands) -> None:
+    command = commands.add_parser("fuse", help=FUSE, description=f"{FUSE}; see docs/multimodal.md.")
+    add = command.add_argument
+    add("train", metavar="TRAIN", help="a CSV, TSV, JSON lines or Parquet file with file_name, text or both, label, and the numbers")
+    add("--image", metavar="NAME", help="the image backbone")
+    add("--text", metavar="NAME", help="the text backbone")
+    add("--numbers", metavar="A,B", help="columns of numbers")
+    add("--test", metavar="DATA", help="a labelled table that the result is measured on")
+    add("--task", default="single-label", help="single-label (default) or multi-label")
+    add("--columns", help="own names of the table's columns: file_name=file,text=caption")
+    add("--root", metavar="DIR", help="folder of the images; else that of the table")
+    add("--dropout", type=float, default=0.2, metavar="SHARE", help="share of the rows given once more without one part (0.2)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the folds and of the dropout (0)")
+    add("--out", metavar="DIR", required=True, help="the folder of the result")
+    add("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(run=fuse)
+
+
+def fuse(options: argparse.Namespace, out: Output) -> None:
+    """Fit a head on frozen features and numbers, save it, and print its metrics."""
+    from zoo.cli import settings
+    from zoo.transfer import fuse as fused
+
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("image", "text", "task", "root", "dropout", "seed")}
+    columns = settings.columns(options.columns)
+    found = fused(options.train, numbers=settings.names(options.numbers, "--numbers") or (), columns=columns, **given, quiet=True)
+    metrics = {} if options.test is None else found.evaluate(options.test)
+    folder = found.save(options.out)
+    if options.json:
+        out.json({"dir": str(folder), "classes": list(found.classes), "metrics": metrics})
+        return
+    print(*filter(None, (metrics_line(metrics) if metrics else "", str(folder))), sep="\n")
 
 
 def zero_shot(options: argparse.Namespace, out: Output) -> None:

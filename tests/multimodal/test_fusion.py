@@ -1,0 +1,154 @@
+"""Late fusion of images, texts and numbers of one table: each part counts, any may be missing, and what cannot be read is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import zoo.builtin
+from tests.select.command_line import run
+from tests.toy import ToyPlugin
+from tests.toy_pair import coloured
+from tests.toy_text import ToyTextPlugin
+from zoo.errors import DataError, OptionError, SavedModelError
+from zoo.registry.registry import Registry, use_registry
+from zoo.transfer import Fusion, fuse, load_fusion
+
+LIGHT = ("red", "blue")
+
+
+@pytest.fixture(autouse=True)
+def _backbones(_toys: None) -> None:
+    use_registry(Registry(plugins=[zoo.builtin, ToyPlugin(), ToyTextPlugin()], files=[]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("table")
+
+
+def table(folder: Path, count: int, seed: int, *, gaps: float = 0.0) -> pd.DataFrame:
+    """Return rows of eight classes: one bit is the colour of the image, one a word of the text, one the sign of a number."""
+    random = np.random.default_rng(seed)
+    bits = random.integers(0, 2, (count, 3))
+    rows = []
+    for row, (colour, word, sign) in enumerate(bits):
+        pixels = coloured([LIGHT[colour]], 1, 1000 * seed + row)[0][0]
+        Image.fromarray(pixels).save(folder / f"{seed}-{row}.png")
+        value: dict[str, Any] = {"file_name": f"{seed}-{row}.png", "text": f"it is {('good', 'awful')[word]} {row % 7}"}
+        value |= {"size": random.normal(2 * sign - 1, 0.2) * 1000, "label": f"{colour}{word}{sign}"}
+        for name in ("file_name", "text", "size"):
+            if random.random() < gaps:
+                value[name] = None
+        if all(value[name] is None for name in ("file_name", "text", "size")):
+            value["text"] = "it is"
+        rows.append(value)
+    return pd.DataFrame(rows)
+
+
+def fused(data: pd.DataFrame, folder: Path, **options: Any) -> Fusion:
+    given: dict[str, Any] = {"image": zoo.get("toy/net", weights=False), "text": zoo.get("toy/text", weights=False), "numbers": ["size"]}
+    return fuse(data, **(given | options), root=folder)
+
+
+def test_every_part_adds_what_the_others_do_not_know(folder: Path) -> None:
+    train, test = table(folder, 96, 1), table(folder, 60, 2)
+    whole = fused(train, folder).evaluate(test)["accuracy"]
+    assert whole > 0.9
+    for without in ({"image": None}, {"text": None}, {"numbers": []}):
+        assert fused(train, folder, **without).evaluate(test)["accuracy"] < 0.65  # each bit that is unknown halves what is right
+
+
+def test_rows_with_missing_parts_keep_what_the_others_say(folder: Path) -> None:
+    train = table(folder, 160, 3, gaps=0.15)
+    fusion, test = fused(train, folder), table(folder, 80, 4)
+    found = fusion.predict(test.assign(text=None))
+    truth = test["label"].tolist()
+    assert np.mean([one[0] == label[0] and one[2] == label[2] for one, label in zip(found, truth, strict=True)]) > 0.85
+    assert fusion.evaluate(test)["accuracy"] > 0.85
+
+
+def test_dropout_teaches_what_a_missing_part_means(folder: Path) -> None:
+    train, test = table(folder, 96, 1), table(folder, 60, 2)
+    never, often = fused(train, folder, dropout=0.0), fused(train, folder, dropout=0.5)
+    assert float(never.weight[:, -3:].abs().max()) == 0.0  # no row of training has a gap
+    assert float(often.weight[:, -3:].abs().max()) > 0.0
+    again = fused(train, folder, dropout=0.5)
+    assert np.array_equal(again.predict_proba(test), often.predict_proba(test))
+
+
+def test_a_saved_fusion_predicts_the_same_from_a_file(folder: Path, tmp_path: Path) -> None:
+    train, test = table(folder, 60, 1), table(folder, 20, 2, gaps=0.2)
+    test.to_csv(folder / "test.csv", index=False)
+    fusion = fused(train, folder)
+    again = load_fusion(fusion.save(tmp_path / "saved"))
+    assert np.allclose(again.predict_proba(folder / "test.csv"), fusion.predict_proba(folder / "test.csv"), rtol=1e-4, atol=1e-6)
+    assert again.predict(folder / "test.csv") == fusion.predict(test)
+    (tmp_path / "saved" / "fusion.json").write_text("{}")
+    with pytest.raises(SavedModelError, match=r"is damaged"):
+        load_fusion(tmp_path / "saved")
+    with pytest.raises(SavedModelError, match="is no saved fusion"):
+        load_fusion(tmp_path)
+
+
+def test_the_command_fuses_saves_and_measures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed in (("train", 1), ("held", 2)):
+        table(folder, 40, seed).rename(columns={"text": "caption"}).to_csv(folder / f"{name}.csv", index=False)
+    words = (
+        "--image",
+        "toy/net",
+        "--text",
+        "toy/text",
+        "--numbers",
+        "size",
+        "--columns",
+        "text=caption",
+        "--test",
+        str(folder / "held.csv"),
+    )
+    assert run("fuse", str(folder / "train.csv"), *words, "--out", str(tmp_path / "saved"), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["metrics"]["accuracy"] == pytest.approx(load_fusion(tmp_path / "saved").evaluate(folder / "held.csv")["accuracy"])
+    assert run("fuse", str(folder / "train.csv"), "--text", "toy/text", "--out", str(tmp_path / "none")) == 2
+    assert "one part only" in capsys.readouterr().err
+
+
+def test_several_labels_are_fused_too(folder: Path) -> None:
+    train = table(folder, 96, 1)
+    names = train["label"].map(
+        lambda bits: "|".join(name for name, bit in zip(("blue", "awful", "large"), bits, strict=True) if bit == "1")
+    )
+    fusion = fused(train.assign(label=names), folder, task="multi-label")
+    assert set(fusion.classes) == {"blue", "awful", "large"}
+    first = fusion.predict(train)[:40]
+    assert np.mean([set(found) == {*filter(None, label.split("|"))} for found, label in zip(first, names[:40], strict=True)]) > 0.9
+
+
+def test_what_cannot_be_fused_is_told_before_anything_is_computed(folder: Path) -> None:
+    train = table(folder, 12, 1)
+    with pytest.raises(OptionError, match=r"(?s)one part only.*reads texts; give a backbone of images.*'regression' is none.*dropout is 2"):
+        fuse(train, image="toy/text", task="regression", dropout=2)
+    with pytest.raises(OptionError, match=r"no image= and no text="):
+        fuse(train, numbers=["size"])
+    with pytest.raises(OptionError, match="fusion reads one table"):
+        fused([1, 2], folder)  # type: ignore[arg-type]  # on purpose
+    with pytest.raises(DataError, match=r"'text': every cell is empty"):
+        fused(train.assign(text=None), folder)
+    with pytest.raises(DataError, match=r"(?s)no column 'sice' \(did you mean 'size'\?\).*2 cells of 'text' are no number|12 cells"):
+        fused(train, folder, numbers=["sice", "text"])
+    with pytest.raises(DataError, match=r"1 file of 12 that does not exist: .*gone\.png"):
+        fused(train.assign(file_name=[*train["file_name"][:3], "gone.png", *train["file_name"][4:]]), folder)
+    with pytest.raises(DataError, match=r"rows of 2 splits \('test', 'train'\)"):
+        fused(train.assign(split=["train", "test"] * 6), folder)
+    with pytest.raises(OptionError, match="columns names 'text', and no backbone reads it"):
+        fused(train, folder, text=None, columns={"text": "caption"})
+    empty = train.copy()
+    empty.loc[5, ["file_name", "text", "size"]] = None
+    with pytest.raises(DataError, match=r"1 row of 12 have none of image, text, size: row 5"):
+        fused(empty, folder)

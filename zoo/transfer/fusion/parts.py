@@ -1,0 +1,165 @@
+"""The parts of the rows of a table: images, texts and numbers, each with the rows in which it is missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.data.open import open_data
+from zoo.data.sources.cells import is_empty
+from zoo.data.sources.tables.table_files import SUFFIXES, parse_file
+from zoo.data.table import Table, split_word
+from zoo.data.unreadable_input import Unreadable
+from zoo.errors import DataError, OptionError, count, did_you_mean, examples, fault_list
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROLES = {"image": ("file_name",), "text": ("text", "text_pair")}  # columns that only this part reads
+EMPTY = "the cell is empty"
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A table by its parts.
+
+    Attributes:
+        labels: The rows with their targets, if they have some.
+        inputs: The images and the texts, ``Unreadable`` where one is missing.
+        numbers: ``(rows, columns)``, NaN where one is missing.
+        missing: Rows in which a part is missing, ``(rows,)`` of bool, by the part; of numbers each column is a part of its own.
+    """
+
+    labels: Table
+    inputs: Mapping[str, Sequence[Any]]
+    numbers: Array
+    missing: Mapping[str, Array]
+
+
+def read_parts(
+    source: Any,
+    kinds: Sequence[str],
+    numbers: Sequence[str],
+    *,
+    columns: Mapping[str, str],
+    root: str | os.PathLike[str] | None,
+    labelled: bool | None,
+    task: str,
+    classes: tuple[str, ...] | None = None,
+) -> Parts:
+    """Read a table by its parts; an empty cell is a missing part.
+
+    Args:
+        source: A CSV, TSV, JSON lines or Parquet file, or a DataFrame.
+        kinds: ``image``, ``text`` or both.
+        numbers: Columns of numbers.
+        columns: Own names of columns by role.
+        root: Folder of the images; None is that of the table.
+        labelled: As for ``zoo.open_data``.
+        task: Name of the task.
+        classes: Those of the training data, or None to find them.
+
+    Raises:
+        OptionError: If the source is no table, or ``columns`` names one that no backbone reads.
+        DataError: If labelled rows are of several splits, a column is missing, a cell is no number, an image does not exist, or a row
+            has no part at all.
+    """
+    unused = [role for kind, roles in ROLES.items() if kind not in kinds for role in roles if role in columns]
+    if unused:
+        raise OptionError(f"columns names {', '.join(map(repr, unused))}, and no backbone reads it; give image= or text=, or leave it out")
+    frame, folder = _frame(source)
+    base = folder if root is None else root
+    own = {role: name for role, name in columns.items() if not any(role in roles for roles in ROLES.values())}
+    tables: dict[str, Table] = {}
+    for number, kind in enumerate(kinds):
+        named = {role: columns[role] for role in ROLES[kind] if role in columns}
+        with_labels = labelled if number == 0 else False  # the labels are read once
+        given: dict[str, Any] = {"columns": (own if number == 0 else {}) | named, "root": base if kind == "image" else None}
+        tables[kind] = open_data(frame, task=task, reads=kind, labelled=with_labels, keep_unreadable=True, classes=classes, **given)
+    _check_one_split(tables[kinds[0]], labelled=bool(labelled))
+    _check_files(tables)
+    inputs = {kind: [table.inputs[row] for row in range(len(table))] for kind, table in tables.items()}
+    values = _numbers(frame, numbers)
+    missing: dict[str, Array] = {kind: np.array([isinstance(one, Unreadable) for one in items]) for kind, items in inputs.items()}
+    missing |= {name: np.isnan(values[:, place]) for place, name in enumerate(numbers)}
+    empty = np.flatnonzero(np.all(list(missing.values()), axis=0))
+    if len(empty):
+        rows = examples([f"row {row}" for row in empty])
+        raise DataError(f"{count(len(empty), 'row')} of {len(frame)} have none of {', '.join(missing)}: {rows}; remove them")
+    return Parts(tables[kinds[0]], inputs, values, missing)
+
+
+def check_present(parts: Parts) -> None:
+    """Check that no part is missing in every row of the training data.
+
+    Raises:
+        DataError: Naming each such part.
+    """
+    absent = [name for name, rows in parts.missing.items() if rows.all()]
+    if absent:
+        raise DataError(f"{', '.join(map(repr, absent))}: every cell is empty, so nothing can be learned from it; leave it out of fuse()")
+
+
+def _frame(source: Any) -> tuple[pd.DataFrame, Path | None]:
+    known = f"fusion reads one table ({' '.join(SUFFIXES)}, or a DataFrame) with a row per sample"
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+            raise OptionError(f"{known}, and {str(path)!r} is none")
+        return parse_file(path), path.parent
+    if type(source).__name__ != "DataFrame":
+        raise OptionError(f"{known}, not {type(source).__name__}")
+    return source, None
+
+
+def _check_one_split(table: Table, *, labelled: bool) -> None:
+    """Raise for labelled rows of several splits, which would be trained or measured on together."""
+    splits = sorted(set(map(split_word, table.splits or ()))) if labelled else []
+    if len(splits) > 1:
+        remedy = "give the rows of one, such as frame[frame['split'] == 'train']"
+        raise DataError(f"{table.source} has rows of {count(len(splits), 'split')} ({examples(list(map(repr, splits)))}); {remedy}")
+
+
+def _check_files(tables: Mapping[str, Table]) -> None:
+    """Raise for parts that are not missing and yet cannot be read, such as images that do not exist."""
+    faults = []
+    for kind, table in tables.items():
+        reasons = {row: one.reason for row, one in enumerate(table.inputs) if isinstance(one, Unreadable) and one.reason != EMPTY}
+        if reasons:
+            shown = examples([f"row {row} ({reason})" for row, reason in reasons.items()])
+            faults.append(f"{count(len(reasons), kind)} of {len(table)} cannot be read: {shown}")
+    if faults:
+        raise DataError(fault_list("the table cannot be fused:", faults, "Leave the cells empty where a part is missing"))
+
+
+def _numbers(frame: pd.DataFrame, names: Sequence[str]) -> Array:
+    """Return columns of numbers ``(rows, columns)``, NaN where a cell is empty.
+
+    Raises:
+        DataError: For columns that are not there, and cells that are no number; all at once.
+    """
+    known = [str(name) for name in frame.columns]
+    values, faults = np.full((len(frame), len(names)), np.nan), []
+    for place, name in enumerate(names):
+        if name not in known:
+            faults.append(f"there is no column {name!r}{did_you_mean(name, known)}; it has: {', '.join(known)}")
+            continue
+        odd = []
+        for row, cell in enumerate(frame.iloc[:, known.index(name)].tolist()):
+            try:
+                values[row, place] = np.nan if is_empty(cell) else float(cell)
+            except (TypeError, ValueError):
+                odd.append(f"row {row} ({cell!r})")
+        odd += [f"row {row} (infinite)" for row in np.flatnonzero(np.isinf(values[:, place]))]
+        if odd:
+            faults.append(f"{count(len(odd), 'cell')} of {name!r} are no number: {examples(odd)}")
+    if faults:
+        raise DataError(fault_list("numbers cannot be read:", faults))
+    return values
