@@ -360,7 +360,7 @@ def test_a_fold_is_held_out_and_the_run_keeps_how(run: Callable[..., Done], fold
     assert told["config"]["columns"] == {"file_name": "file", "group": "patient_id", "split": "group_fold"}
     done = run(*line, "--out", "other")
     assert done.code == 1
-    assert "such as valid_split='0'" in done.err
+    assert "such as --valid-split 0" in done.err
 
 
 def test_tables_that_were_split_by_fold_train_as_they_are(run: Callable[..., Done], folds: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
         if choice:
             names = list(self._commands())
             message = f"there is no command {choice[1]!r}{did_you_mean(choice[1], names)}; the commands are: {', '.join(names)}"
-        self.exit(2, f"error: {message}\n{self.prog} --help lists its options\n")
+        self.exit(2, f"error: {_plain(message)}\n{self.prog} --help lists its options\n")
 
     def _commands(self) -> dict[str, Parser]:
         groups = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
@@ -66,6 +66,16 @@ class Parser(argparse.ArgumentParser):
 
     def _command(self, name: str) -> Parser:
         return self._commands().get(name, self)
+
+
+def _plain(message: str) -> str:
+    """Return argparse's message of a wrong value in words, with the nearest choice."""
+    if found := re.fullmatch(r"argument (.*): invalid (int|float) value: ('.*')", message, re.DOTALL):
+        return f"argument {found[1]}: {found[3]} is no {'whole number' if found[2] == 'int' else 'number'}"
+    if found := re.fullmatch(r"argument (.*): invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL):
+        choices = [choice.strip("' ") for choice in found[3].split(",")]
+        return f"argument {found[1]}: it is {found[2]!r}{did_you_mean(found[2], choices)}; it can be: {', '.join(choices)}"
+    return message
 
 
 def renamed(word: str) -> str:

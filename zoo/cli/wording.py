@@ -16,7 +16,8 @@ _FLAG = r"--[a-z][a-z-]*[^()\n]*"
 _KEPT = rf"(?<![\w=])'[^'\n]*'(?!\w)|(?<!\w)[\w.]+\((?:[^()\n]|\([^()\n]*\))*\)(?: \((?P<for_call>{_FLAG})\))?"
 _FORMS = re.compile(
     rf"{_KEPT}|(?<![\w/.=-]){_OPTION}(?: \((?P<flag>{_FLAG})\)|, on the command line (?P<words>--[a-z-]+ \S+))?"
-    rf"|(?<![\w/.=-])(?P<word>[a-z][a-z_]*) \((?P<same>--(?P=word))\)"
+    rf"|(?<![\w/.=-])(?P<word>[a-z][a-z_]*) \((?P<same>--(?P=word))\)|\((?P<also>[a-z]+), (?P<pair>--(?P=also))\)"
+    r"|(?<![\w/.=-])(?P<fact>[a-z]+(?:_[a-z]+)+)(?= is )"
 )
 _WRITTEN = re.compile(r"'[^'\n]*'|-?\d[\d.e+-]*")  # values that are written in the same way on the command line
 
@@ -39,14 +40,19 @@ def use_flags(known: Collection[str]) -> None:
 def as_typed(text: str) -> str:
     """Return a message with ``--resume`` for ``resume=True (--resume)``, and ``--image-size 64`` for ``image_size=64``.
 
-    An option without a flag of its own in the running command stays as it is.
+    The subject of ``batch_size is 0`` is named as its flag as well. An option without a flag of its own in the running command stays
+    as it is.
     """
-    return _FORMS.sub(_form, text) if "=" in text or "(--" in text else text
+    return _FORMS.sub(_form, text)
 
 
 def _form(match: re.Match[str]) -> str:
+    if match["pair"]:
+        return f"({match['pair']})"
     if match["same"] or match["for_call"]:
         return match["same"] or match["for_call"]
+    if match["fact"]:
+        return _own_flag(match["fact"], "") or match[0]
     if not match["name"]:
         return match[0]
     flag = match["flag"] or match["words"] or _own_flag(match["name"], match["value"])

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,25 @@ def test_windows_are_those_of_transformers_and_overlap(folder: Callable[..., Pat
     assert all(len(one["input_ids"]) <= 12 for one in pairs)
     with pytest.raises(zoo.ZooError, match="both texts of the pair that begins with 'good film is"):
         told.encode_windows((text, text), 12, 2)
+
+
+def test_pairs_of_long_texts_are_cut_as_transformers_does_in_no_time(folder: Callable[..., Path]) -> None:
+    path = folder("bert", tokenizer=True)
+    told, home = open_tokenizer(str(path)), AutoTokenizer.from_pretrained(path)
+    words = ["good", "film", "is", "the", "bad", "plots"]
+    texts = [
+        " ".join(words[(start + step * place) % 6] for place in range(size))
+        for size in (3, 70, 71, 140)
+        for start, step in ((0, 1), (2, 5))
+    ]
+    for pair in itertools.product(texts, texts):
+        for length in (9, 12):
+            (found,) = told.encode([pair], length)
+            assert found == dict(home(*pair, truncation=True, max_length=length)), (pair, length)
+    long = " ".join(words * 1700)
+    before = time.process_time()
+    told.encode([(long, long)], 16)
+    assert time.process_time() - before < 5, "every combination of the cut parts takes minutes"
 
 
 def test_of_a_pair_the_text_with_more_tokens_is_divided(folder: Callable[..., Path]) -> None:

@@ -23,6 +23,7 @@ WHOLE = "tokenizer.json"
 # Packages that read a vocabulary of sentencepiece: their modules, and their names.
 READERS = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}
 OTHER_READERS = ("tiktoken", "rjieba", "sacremoses")  # that some families of transformers ask for by name
+MARGIN = 16  # tokens behind those that are kept, so that the end of a beginning does not change them
 PADDING = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_id"}
 
 
@@ -47,7 +48,8 @@ class Tokenizer:
 
     def encode(self, texts: Texts, max_length: int) -> list[Encoding]:
         """Return the inputs of each text or pair of texts: cut to ``max_length`` tokens, special ones added, not padded."""
-        told = self._call(list(texts), max_length=max_length)
+        beginnings = [text if isinstance(text, str) else self._beginnings(text, max_length + MARGIN) for text in texts]
+        told = self._call(beginnings, max_length=max_length)
         return [{name: told[name][row] for name in self.padding} for row in range(len(texts))]
 
     def encode_words(self, sentences: Sequence[Sequence[str]], max_length: int) -> list[tuple[Encoding, list[int | None]]]:
@@ -72,7 +74,7 @@ class Tokenizer:
         """
         truncation: bool | str = True
         if not isinstance(text, str):
-            first, second = (len(self._home(one, add_special_tokens=False, verbose=False)["input_ids"]) for one in text)
+            first, second = map(self._size, text)
             if min(first, second) + self._home.num_special_tokens_to_add(pair=True) + overlap >= max_length:
                 raise zoo.ZooError(
                     f"both texts of the pair that begins with {text[0][:40]!r} are too long for windows of {max_length} tokens"
@@ -81,6 +83,33 @@ class Tokenizer:
         texts = [[text]] if isinstance(text, str) else [[one] for one in text]
         encoded = self._call(*texts, max_length=max_length, truncation=truncation, stride=overlap, return_overflowing_tokens=True)
         return [{name: encoded[name][row] for name in self.padding} for row in range(len(encoded["input_ids"]))]
+
+    def _beginnings(self, pair: tuple[str, str], tokens: int) -> tuple[str, str]:
+        """Return the beginnings of two texts that both have more than so many tokens, the same one the longer; another pair as it is.
+
+        Of two long texts the library would build every combination of their cut parts: a minute for 10,000 words each.
+        """
+        first, second = pair
+        if min(map(len, pair)) <= tokens or min(sizes := [*map(self._size, pair)]) <= tokens:
+            return pair
+        if sizes[0] <= sizes[1]:
+            first = self._beginning(first, tokens)
+            return first, self._beginning(second, self._size(first) - 1)
+        second = self._beginning(second, tokens)
+        return self._beginning(first, self._size(second)), second
+
+    def _beginning(self, text: str, tokens: int) -> str:
+        """Return a beginning of a text with more than so many tokens, up to a space."""
+        size = 4 * tokens
+        while len(text) > size:
+            part = text[: size if (space := text.rfind(" ", 0, size)) < 1 else space]
+            if self._size(part) > tokens:
+                return part
+            size *= 2
+        return text
+
+    def _size(self, text: str) -> int:
+        return len(self._home(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def save(self, folder: Path, max_length: int) -> None:
         """Write the tokenizer's files into a folder, from where ``AutoTokenizer`` opens them and cuts at ``max_length``."""

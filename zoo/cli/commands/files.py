@@ -100,7 +100,8 @@ def lock(options: argparse.Namespace, out: Output) -> None:
     from zoo.registry.registry_files import user_file
 
     given = [*options.registry_before, *options.registry]
-    path = options.out or Path(given[-1] if given else user_file())
+    wanted = options.out or Path(given[-1] if given else user_file())
+    path = claim_file(wanted, wanted.suffix.lower() or ".toml", overwrite=True)
     entries = _resolved(options.names)
     pins = {entry.spec.name: lockfile.resolve(entry.declared or entry.spec.weights, entry.spec.name) for entry in entries}
     for name, pin in pins.items():
@@ -176,6 +177,9 @@ def cache(options: argparse.Namespace, out: Output) -> None:
     from zoo.engine.cache.feature_files import prune_features, stored_features
     from zoo.engine.output.finished import prune_finished
     from zoo.weights.cache import entries, prune
+
+    if cache_folder().exists() and not cache_folder().is_dir():
+        raise OutputPermissionError(f"zoo's cache {str(cache_folder())!r} is a file; remove it, or set ZOO_CACHE to a folder")
     from zoo.weights.cache_errors import cache_errors
 
     if options.prune is None:

@@ -17,6 +17,7 @@ from zoo.data.sources.tables.table_files import parse_file
 from zoo.data.table import SPLIT_WORDS, looks_like_valid, part_of_data, split_word
 from zoo.errors import DataError, OptionError, did_you_mean, examples
 from zoo.tasks.label_names import class_order
+from zoo.util.near_paths import did_you_mean_path
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face image folders
 SPLITS = frozenset(word for words in SPLIT_WORDS.values() for word in words)
@@ -133,7 +134,8 @@ def check_exists(path: Path) -> None:
     names = [entry.name for entry in parent.iterdir()] if os.access(parent, os.R_OK) else []
     if missing in ("http:", "https:", "s3:", "gs:"):
         raise DataError(f"{missing}//… is a URL, and inputs are not fetched; download the file and give its path, or its bytes")
-    raise DataError(f"{str(path)!r} does not exist: there is no {missing!r} in {str(parent)!r}{did_you_mean(missing, names)}")
+    near = did_you_mean_path(parent / missing) if (parent / missing).is_symlink() else did_you_mean(missing, names)
+    raise DataError(f"{str(path)!r} does not exist: there is no {missing!r} in {str(parent)!r}{near}")
 
 
 def _read_splits(folder: Path, splits: dict[str, str], subfolders: dict[str, str], options: ReadOptions) -> Raw:

@@ -115,7 +115,8 @@ def read_texts(inputs: Any, labels: Any, options: ReadOptions, source: str = "th
     if refused and not options.keep_unreadable:
         named = examples([f"row {row} ({reason})" for row, reason in refused.items()])
         kind = "a text or a list of words" if of_words else "a text or a pair of texts"
-        raise DataError(f"{source}: {count(len(refused), 'input')} of {len(items)} cannot be read as {kind}: {named}; remove them")
+        remedy = "remove them" + (", or take on_error='skip' (--on-error skip)" if options.labelled is False else "")
+        raise DataError(f"{source}: {count(len(refused), 'input')} of {len(items)} cannot be read as {kind}: {named}; {remedy}")
     if options.labelled is not False and not of_words:
         refuse_mixed(items, source)
     if labels is not None and len(labels) != len(items):

@@ -131,7 +131,9 @@ class Decoder:
         return found if found.dtype == object else np.asarray(found, dtype=np.float32)
 
 
-def decoder_of(model: TaskModel, thresholds: Wanted | None = None, *, sets: float | None = None, ood: bool = False) -> Decoder:
+def decoder_of(
+    model: TaskModel, thresholds: Wanted | None = None, *, sets: float | None = None, ood: bool = False, predicts: bool = True
+) -> Decoder:
     """Return the decoder of a model with its own calibration and thresholds, or with the thresholds that are given.
 
     Args:
@@ -139,11 +141,12 @@ def decoder_of(model: TaskModel, thresholds: Wanted | None = None, *, sets: floa
         thresholds: One for all labels, one per label, or some by label; None takes those of the model.
         sets: How often a prediction set is to hold the truth; None for no sets.
         ood: Whether outputs have pooled features behind the logits.
+        predicts: Whether outputs of the head are wanted, of which a random one is warned of.
 
     Raises:
         OptionError: If the thresholds do not fit the model, or it is not calibrated, or on too few samples.
     """
-    if model.has_random_head:
+    if model.has_random_head and predicts:
         log.warning("%s: the head has the random values of adapt(), so predictions mean nothing; call fit() first", model.spec.name)
     task, labels = find_task(model.task), model.labels or range(model.num_classes)
     own = model.thresholds if task.thresholded else None

@@ -164,9 +164,11 @@ def resized(model: TaskModel, inputs: Inputs, size: Any) -> Inputs:
     """Return a declared image of another size in pixels, ``(height, width)`` or one number for a square.
 
     Raises:
-        OptionError: If it is not an image, or the backbone runs at its own size only.
+        OptionError: If it is not an image, the size is not positive, or the backbone runs at its own size only.
     """
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    given, size = size, (size, size) if isinstance(size, int) else tuple(size)
+    if min(size) < 1:
+        raise OptionError(f"image_size is {given}; it must be at least 1 pixel")
     if not isinstance(inputs, Image):
         hint = f"; zoo.get({model.spec.name!r}, img_size={size[0]}) builds it for another size" if isinstance(inputs, Volume) else ""
         raise OptionError(f"image_size is for images; backbone {model.spec.name!r} reads {model.spec.modality}s{hint}")

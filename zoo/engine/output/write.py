@@ -113,7 +113,7 @@ def write_results(
     chosen, parts = InferenceOptions(**options), PartFolder(check_suffix(Path(out), SUFFIXES[what]))
     if what == "features" and (sets is not None or ood):
         raise OptionError("sets and ood are for predictions, not for features")
-    decoder = decoder_of(model, thresholds, sets=sets, ood=ood)
+    decoder = decoder_of(model, thresholds, sets=sets, ood=ood, predicts=what == "predictions")
     with joined(chosen.device, TIMEOUT) as ranks, stop_signals() as stop:
         with ranks.together():
             table = opened(model, inputs, chosen, split=split, columns=columns, root=root)

@@ -122,7 +122,7 @@ def _check_source(source: Path) -> None:
     if source.suffix != ".safetensors" and is_safetensors(start):
         raise WeightsError(f"{str(source)!r} is a safetensors file under another suffix: rename it to {source.stem}.safetensors")
     if source.suffix == ".safetensors" and not found:
-        raise WeightsError(f"{str(source)!r} is a safetensors file already; pass it as weights='FILE'")
+        raise WeightsError(f"{str(source)!r} is a safetensors file already; pass it as weights='FILE' (--weights FILE)")
     if is_archive(source):
         check_archive(source)
     check_pickles(source)
@@ -138,6 +138,10 @@ def _load(source: Path) -> tuple[Records, list[str]]:
         objects = _blocked(source, error)
         if objects or protocol_of(source) > 3:  # torch reads protocols 2 and 3
             return read_records(source), objects
+        with source.open("rb") as file:
+            start = file.read(24)
+        if start.isascii() and not start.startswith(b"\x80"):
+            raise WeightsError(f"{str(source)!r} is no checkpoint: it begins with {start.decode()!r}, as a text does") from error
         # Only the class of the error, because torch's message proposes to turn weights_only off.
         raise WeightsError(
             f"{str(source)!r} is refused: torch cannot read it ({type(error).__name__}); only tensors and plain values are read: "

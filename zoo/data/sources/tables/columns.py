@@ -149,7 +149,7 @@ def _hint_of_absent(absent: Sequence[str], names: Sequence[str], reads: str, cel
     if found:
         columns, flags = examples(list(map(repr, found))), ",".join(found)
         given = (
-            f"label_columns={found} (--label-columns {flags})"
+            f"label_columns={found}, on the command line --label-columns {flags}"
             if len(found) <= MOST
             else "name them with label_columns=[…] (--label-columns A,B)"
         )
@@ -159,7 +159,7 @@ def _hint_of_absent(absent: Sequence[str], names: Sequence[str], reads: str, cel
         return hint
     renames = ", ".join(f'"{role}": "{_likely(role, names) or "…"}"' for role in absent)
     flags = ",".join(f"{role}={_likely(role, names) or '…'}" for role in absent)
-    return f"{hint}{'. ' if hint else ''}Name yours with columns={{{renames}}} (--columns {flags})"
+    return f"{hint}{'. ' if hint else ''}Name yours with columns={{{renames}}}, on the command line --columns {flags}"
 
 
 def _near(role: str, wanted: str, names: Sequence[str]) -> str:
