@@ -186,7 +186,7 @@ def own_metrics(
         else:
             last = errors[-1]  # for predicted classes, which most functions of scikit-learn take
             given = f"; it is given arrays of numpy, targets {targets.shape} and then predictions {forms[0].shape}"
-            hint = "" if _is_of_scikit_learn(function) else given
+            hint = given if isinstance(last, TypeError) and not _is_of_scikit_learn(function) else ""
             if targets.dtype.kind == "f" and np.isnan(targets).any():
                 hint += " (the targets have NaN where labels are missing)"
             raise OwnPartError.of(f"metrics: {name!r}", last, hint) from last
