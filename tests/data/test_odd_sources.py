@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from zoo.data.images.decode import decode
 from zoo.data.open import open_data, open_train_valid
-from zoo.errors import DataError
+from zoo.errors import CorruptInputError, DataError
 
 
 def written(path: Path, text: str) -> Path:
@@ -146,3 +147,31 @@ def test_rows_that_a_quotation_mark_swallows_are_told(tmp_path: Path, caplog: py
     caplog.clear()
     open_data(written(tmp_path / "b.csv", 'text,label\n"one\ntwo",a\nfour,b\n'), reads="text")
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.jsonl", '{"a": 1}\n\n{oops\n[1]\n', r"2 lines are no JSON object: line 3 \(.*column 2\), line 4 \(list\)"),
+        ("t.csv", b"PAR1\x15\x04\x82", r"is a Parquet file; call it \.parquet"),
+        ("t.parquet", "file_name,label\na.png,x\n", r"is no Parquet file: it starts with 'file_name,label'; .*\.csv"),
+        ("t.csv", "file_name,label\na.png,x\nb.png,y,z,w\n", "line 3 has 4 cells, and the header 2; put cells that hold ','"),
+        ("t.csv", "# exported today\nfile_name,label\na.png,x\n", "starts with a comment .*remove it"),
+        ("t.csv", "file_name|label\na.png|x\n", r"separate its cells by '\|'; save it with ','"),
+    ],
+)
+def test_a_table_of_another_form_says_which_and_where(name: str, text: str | bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(DataError, match=message):
+        open_data(path)
+
+
+def test_a_column_that_starts_with_a_hash_is_no_comment(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("#id,text,label\n1,good,a\n2,bad,b\n")
+    assert open_data(tmp_path / "t.csv", reads="text").classes == ("a", "b")
+
+
+def test_an_array_with_nan_is_told_as_such() -> None:
+    with pytest.raises(CorruptInputError, match="48 values that are not finite, such as NaN"):
+        decode(np.full((4, 4, 3), np.nan, np.float32), 3)

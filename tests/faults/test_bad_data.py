@@ -78,6 +78,7 @@ def test_d1_a_file_that_cannot_be_read_stops_with_its_path_and_index(fault: Any,
         model().fit(table, valid=False, out=tmp_path / "run", workers=workers, **OPTIONS)
     assert isinstance(caught.value, CorruptInputError)
     assert "sample 6 of" in str(caught.value)
+    assert "on_corrupt='skip'" in str(caught.value)
 
 
 def test_d1_of_500_files_exactly_the_five_that_are_corrupt_are_skipped_and_again_on_resume(

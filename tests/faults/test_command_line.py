@@ -111,6 +111,25 @@ def test_c1_a_faulty_config_ends_before_torch_is_imported_and_prints_no_tracebac
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("place", ["zoo.cli.app", "zoo.cli.parser"])
+def test_c1_an_interrupt_while_the_command_starts_prints_no_traceback(place: str, tmp_path: Path) -> None:
+    code = f"""
+        import sys
+        from zoo.cli import main
+        class Interrupting:
+            def find_spec(self, name, *rest):
+                if name == {place!r}:
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupting())
+        try:
+            main(["list"])
+        except SystemExit as stop:
+            print(stop.code)
+    """
+    done = run_python(code, cwd=tmp_path)
+    assert (done.stdout.split(), done.stderr) == (["130"], "interrupted\n")
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_c2_a_hostile_file_is_refused_at_once_wherever_toml_is_read(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "registry.toml"

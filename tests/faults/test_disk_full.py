@@ -99,6 +99,15 @@ def test_t4_curves_without_room_are_left_out(tmp_path: Path, caplog: pytest.LogC
     assert not list(tmp_path.iterdir())
 
 
+def test_t4_a_run_or_a_result_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
+    net = model(labels=("a", "b", "c"))
+    with no_room(8), pytest.raises(DiskFullError, match=rf"run'.*{FACTS}"):
+        net.fit(images(24), False, out=tmp_path / "run", **OPTIONS)
+    with no_room(8), pytest.raises(DiskFullError, match=rf"p\.csv.*{FACTS}"):
+        net.predict_to_file(images(4)[0], tmp_path / "p.csv", quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_t4_a_model_without_room_leaves_the_one_that_was_saved_before(tmp_path: Path) -> None:
     first, second = model(labels=("a", "b", "c")), model(labels=("a", "b", "c"), seed=1)
     first.save(tmp_path / "saved")

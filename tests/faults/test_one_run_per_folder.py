@@ -23,7 +23,7 @@ from tests.engine.tiny import images, model
 from tests.faults.fake_dist import ROOT
 from zoo.engine.rundir.lock import NAME, lock_folder, unlock_folder
 from zoo.engine.rundir.run_folder import claim_folder, release_folder
-from zoo.errors import OutputExistsError, OutputPermissionError, RunLockedError
+from zoo.errors import DiskFullError, OutputExistsError, RunLockedError
 
 # A process that claims a folder, forks a child that lives on as a loader worker would, and waits.
 HOLDER = """
@@ -166,7 +166,8 @@ def test_m8_a_lock_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OutputPermissionError, match="No space left"):
+    with pytest.raises(DiskFullError, match=r"No space left on device\): it takes"):
         claim(tmp_path / "run")
     monkeypatch.undo()
+    assert not (tmp_path / "run").exists()
     release_folder(claim(tmp_path / "run"))

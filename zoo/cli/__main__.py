@@ -1,5 +1,5 @@
 """``python -m zoo.cli`` is the command ``zoo``."""
 
-from zoo.cli.app import main
+from zoo.cli import main
 
 main()

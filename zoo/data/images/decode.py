@@ -29,7 +29,7 @@ from PIL.Image import Transpose
 from zoo.data.images import codecs
 from zoo.data.images.dicom import WindowLevel, is_dicom, read_dicom
 from zoo.data.images.nifti import ARRAYS, VOLUMES, load_array
-from zoo.errors import CorruptInputError, DataError
+from zoo.errors import CorruptInputError, DataError, count
 
 _ORIENTATION = 0x0112
 _PHOTOMETRIC = 262  # TIFF 6.0, section 8: 0 is WhiteIsZero
@@ -237,15 +237,18 @@ def check_range(pixels: Any, source: str) -> None:
     """Check that pixels are uint8 or float in [0, 1]; guessing another range could clip them silently.
 
     Raises:
-        DataError: With the range of the values.
+        DataError: With the range of the values, or the number of those that are not finite.
     """
     if pixels.dtype == np.uint8 or not pixels.size:
         return
     if pixels.dtype.kind != "f":
         low, high = pixels.min(), pixels.max()
         raise DataError(f"{source}: pixels are {pixels.dtype} in [{low}, {high}]; scale them to float in [0, 1] or convert them to uint8")
+    infinite = pixels.size - int(np.isfinite(pixels).sum())
+    if infinite:
+        raise DataError(f"{source} has {count(infinite, 'value')} that are not finite, such as NaN; clean or remove it")
     low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 1):  # also false for NaN
+    if low < 0 or high > 1:
         raise DataError(
             f"{source}: float pixels are in [{low:g}, {high:g}], expected [0, 1]; for example X = (X - X.min()) / (X.max() - X.min())"
         )

@@ -12,9 +12,9 @@ import torch
 
 from zoo.data.images.bands import PICTURE_CHANNELS, read_bands
 from zoo.data.images.decode import decode
-from zoo.data.images.transforms import EvalTransform, Normalise, check_tensor
+from zoo.data.images.transforms import EvalTransform, Normalise, check_finite, check_tensor
 from zoo.declare import Image
-from zoo.errors import DataError, OwnPartError
+from zoo.errors import CorruptInputError, DataError, OwnPartError
 from zoo.util.seeded_generators import seeded_generators
 
 _ALBUMENTATIONS = ("albumentations", "albumentationsx")
@@ -25,8 +25,8 @@ class OwnAugmentation:
     """Decode an image, call the user's function, then the evaluation transform.
 
     The function takes a PIL image (albumentations an array) and may return an image, an array or a tensor; a float tensor must
-    have values in [0, 1] and the declared size, and is normalised. Python's, numpy's and torch's random numbers in it depend on
-    the run's seed, the epoch and the sample only.
+    have values in [0, 1], and is resized where it has another size, and normalised. Python's, numpy's and torch's random numbers
+    in it depend on the run's seed, the epoch and the sample only.
 
     Attributes:
         inputs: The declared input.
@@ -40,25 +40,33 @@ class OwnAugmentation:
         """Return float32 ``(channels, height, width)``."""
         ready = isinstance(source, torch.Tensor) and source.is_floating_point()
         image = source if ready else self._decoded(source)
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
         with seeded_generators(rng) as seed:
             try:
                 changed = self._changed(image, seed)
             except DataError:
                 raise
             except Exception as error:
-                name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
                 raise OwnPartError.of(f"the augmentation {name}", error) from error
+        try:
+            return self._input(changed, rng, ready=ready)
+        except (DataError, CorruptInputError) as error:
+            raise type(error)(f"what the augmentation {name} returned cannot be used: {error}") from error
+
+    def _input(self, changed: Any, rng: random.Random, *, ready: bool) -> torch.Tensor:
+        """Return the network's input of what the function returned; ``ready`` if the function was given a network's input."""
         if isinstance(changed, torch.Tensor) and changed.is_floating_point():
-            x = check_tensor(changed, self.inputs)
-            low, high = float(x.min()), float(x.max())
-            if not ready and not 0 <= low <= high <= 1:
-                remedy = (
-                    "scale them, as v2.ToDtype(torch.float32, scale=True) does, and leave out a normalisation, which the model does itself"
-                )
-                raise DataError(f"the augmentation returned a float tensor with values in [{low:g}, {high:g}], not in [0, 1]; {remedy}")
-            if ready:  # a float tensor is already the network's input
-                return x
-            return Normalise(self.inputs.mean, self.inputs.std).values(x.clone())  # the function may return a tensor that it keeps
+            if ready:
+                return check_tensor(changed, self.inputs)
+            check_finite(changed)
+            if changed.numel() and not 0 <= float(changed.min()) <= float(changed.max()) <= 1:
+                found = f"a float tensor with values in [{float(changed.min()):g}, {float(changed.max()):g}], not in [0, 1]"
+                remedy = "scale them, as v2.ToDtype(torch.float32, scale=True) does, and leave out a normalisation"
+                raise DataError(f"{found}; {remedy}, which the model does itself")
+            if tuple(changed.shape) == self.inputs.shape:
+                x = check_tensor(changed, self.inputs)
+                return Normalise(self.inputs.mean, self.inputs.std).values(x.clone())  # the function may return a tensor that it keeps
+            changed = changed.float()  # numpy has no bf16
         if isinstance(changed, torch.Tensor):
             changed = changed.permute(1, 2, 0).numpy() if changed.ndim == 3 else changed.numpy()
         # The window was applied before the function saw the image.

@@ -81,6 +81,7 @@ def take_own_parts(options: dict[str, Any], task: Task, faults: list[str]) -> Ow
                 faults.append(f"{name} has parameters, which would not train; an objective trains further modules, see docs/objectives.md")
             if inspect.isclass(own[name]):
                 faults.append(f"{name} is the class {own[name].__name__}; give an object of it, such as {own[name].__name__}(…)")
+    faults += _names_only(options)
     if "augment" in own:  # counts as augmentation, and replaces ours
         options["augment"] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0}
     metrics, named = _named_metrics(options.pop("metrics", None) or {}, task, faults)
@@ -92,6 +93,13 @@ def take_own_parts(options: dict[str, Any], task: Task, faults: list[str]) -> Ow
         function, best = value if isinstance(value, tuple) and len(value) == 2 else (value, _direction(value))
         if not callable(function) or best not in BEST:
             faults.append(f"metrics: {name!r} is {value!r}; give a function, or (function, 'min') where the lowest value is the best")
+        elif inspect.isclass(function):
+            faults.append(f"metrics: {name!r} is the class {function.__name__}; give a function, or an object of it")
+        elif hasattr(function, "_score_func"):
+            inner = f"sklearn.metrics.{getattr(function._score_func, '__name__', '…')}"
+            faults.append(f"metrics: {name!r} is a scorer, which scikit-learn calls with an estimator; give its function, {inner}")
+        elif not str(name).strip():
+            faults.append("metrics: a name is empty")
         elif name in {*task.monitors, *NO_METRICS, "loss", "majority"}:
             faults.append(f"metrics: the name {name!r} is taken; choose another")
         else:
@@ -103,6 +111,18 @@ def take_own_parts(options: dict[str, Any], task: Task, faults: list[str]) -> Ow
     trackers = options.pop("log_with", None)
     log_with = () if trackers is None else tuple(trackers) if isinstance(trackers, list | tuple) else (trackers,)
     return OwnParts(metrics=functions, lower=frozenset(lower), log_with=log_with, on_epoch=on_epoch, **own)
+
+
+def _names_only(options: dict[str, Any]) -> list[str]:
+    """Return the faults of an optimizer or a schedule that is no name, and remove it from the options, in place."""
+    faults = []
+    for key, remedy in (("optimizer", "'sgd', with optimizer_options={'momentum': 0.9}"), ("schedule", "'cosine'")):
+        value = options.get(key)
+        if value is not None and not isinstance(value, str):
+            del options[key]
+            kind = f"the class {value.__name__}" if inspect.isclass(value) else f"an object of type {type(value).__name__}"
+            faults.append(f"{key} is {kind}; the run makes its own, so give a name, such as {remedy}; see docs/learning-rates.md")
+    return faults
 
 
 def _named_metrics(metrics: Any, task: Task, faults: list[str]) -> tuple[Mapping[str, Any], dict[str, Metric]]:
@@ -159,13 +179,16 @@ def own_metrics(
         forms = _forms(task, logits, thresholds)
         for form in forms if _is_of_scikit_learn(function) else forms[:1]:
             try:
-                values[name] = float(function(targets, form))
+                values[name] = _number(function(targets, form))
                 break
             except Exception as error:
                 errors.append(error)
         else:
             last = errors[-1]  # for predicted classes, which most functions of scikit-learn take
-            hint = " (the targets have NaN where labels are missing)" if targets.dtype.kind == "f" and np.isnan(targets).any() else ""
+            given = f"; it is given arrays of numpy, targets {targets.shape} and then predictions {forms[0].shape}"
+            hint = given if isinstance(last, TypeError) and not _is_of_scikit_learn(function) else ""
+            if targets.dtype.kind == "f" and np.isnan(targets).any():
+                hint += " (the targets have NaN where labels are missing)"
             raise OwnPartError.of(f"metrics: {name!r}", last, hint) from last
     undefined = set() if undefined is None else undefined
     for name, value in list(values.items()):
@@ -175,6 +198,15 @@ def own_metrics(
                 log.warning("metrics: %r is %s on these data and is left out", name, value)
             undefined.add(name)
     return values
+
+
+def _number(value: Any) -> float:
+    """Return the value of a metric, a number or an array or tensor of one; a ``TypeError`` names anything else."""
+    try:
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+        raise TypeError(f"it returned {type(value).__name__}{shape}, and a metric is one number") from error
 
 
 def _forms(task: Task, logits: Array, thresholds: Sequence[float] | None) -> list[Array]:

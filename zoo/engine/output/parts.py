@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.engine.output.formats import staged, write_joined
 from zoo.engine.rundir.lock import NAME as LOCK
 from zoo.engine.rundir.lock import lock_folder, unlock_folder
-from zoo.errors import DataError, OutputExistsError, OutputPermissionError, SavedModelError, count, fault_list
+from zoo.errors import DataError, DiskFullError, OutputExistsError, OutputPermissionError, SavedModelError, count, fault_list
 from zoo.util.atomic_write import remove_parts, room_for, write_json
 
 if TYPE_CHECKING:
@@ -62,12 +62,18 @@ class PartFolder:
                 f"{str(self.folder)!r} holds the first {self.state(before['rows'])} of a run that was cut off; "
                 "go on with resume=True (--resume), or start anew with overwrite=True (--overwrite)"
             )
+        existed = self.folder.exists()
         try:
             with room_for(self.folder, len(str(record))):
                 self.folder.mkdir(exist_ok=True)
                 lock_folder(self.folder)
         except PermissionError as error:
             raise OutputPermissionError(f"{str(self.folder)!r} cannot be written: {error.strerror}; choose another file") from error
+        except DiskFullError:
+            if not existed:
+                with suppress(OSError):  # not made, or another process uses it
+                    self.folder.rmdir()
+            raise
         try:
             remove_parts(self.folder)
             if before is not None and resume:

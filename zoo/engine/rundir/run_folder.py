@@ -14,13 +14,14 @@ from typing import Any
 from zoo.engine.options.own_parts import NO_METRICS
 from zoo.engine.rundir.lock import NAME as LOCK
 from zoo.engine.rundir.lock import lock_folder, unlock_folder
-from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, RunLockedError, SavedModelError, examples
-from zoo.util.atomic_write import write_json, write_text
+from zoo.errors import DiskFullError, OptionError, OutputExistsError, OutputPermissionError, RunLockedError, SavedModelError, examples
+from zoo.util.atomic_write import room_for, write_json, write_text
 from zoo.util.versions import versions
 
 log = logging.getLogger("zoo")
 
 RECORD = "run.json"
+BLOCK = 4096  # bytes that a file of a few takes
 FINISHED = "finished"  # entry of run.json; it has the history too, as metrics.jsonl may be cut off
 
 
@@ -132,10 +133,17 @@ def _held(folder: Path) -> list[str]:
 
 def _take(folder: Path, *, exist_ok: bool = True) -> None:
     """Make a folder and lock it, which fails if it cannot be written."""
+    existed = folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=exist_ok)
-        lock_folder(folder)
+        with room_for(folder, BLOCK):
+            folder.mkdir(parents=True, exist_ok=exist_ok)
+            lock_folder(folder)
     except (RunLockedError, FileExistsError):
+        raise
+    except DiskFullError:
+        if not existed:
+            with suppress(OSError):  # not made, or another process uses it
+                folder.rmdir()
         raise
     except OSError as error:
         raise OutputPermissionError(

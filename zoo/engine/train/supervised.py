@@ -257,7 +257,9 @@ class Supervised(Objective):
         except Exception as error:
             if isinstance(error, ZooError) or is_out_of_memory(error):
                 raise
-            raise OwnPartError.of(f"the loss {name_of(self._own.loss)}", error) from error
+            mixed = self.task.exclusive and targets.ndim > 1 and not self.task.per_token
+            note = "; with mixup or cutmix its targets are probabilities (batch, classes)" if mixed else ""
+            raise OwnPartError.of(f"the loss {name_of(self._own.loss)}", error, note) from error
         if not isinstance(values, Tensor) or tuple(values.shape) != (len(targets),):
             found = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
             remedy = "give one value per sample, such as reduction='none' and a mean over everything but the first axis"

@@ -15,6 +15,7 @@ from zoo.engine.loading.stream import Stream
 from zoo.engine.optim.nonfinite import EVERY, Guard, NonFiniteError
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import Epoch
+from zoo.engine.options.own_parts import name_of
 from zoo.engine.rundir.checkpoint_writer import CheckpointWriter
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.signals import Stopped
@@ -24,7 +25,7 @@ from zoo.errors import TrainingError, examples
 
 
 def not_finite(
-    error: NonFiniteError, where: str, indices: Sequence[int], table: Table, *, lr: float, config: Config, half: bool
+    error: NonFiniteError, where: str, indices: Sequence[int], table: Table, *, lr: float, config: Config, half: bool, loss: str = ""
 ) -> TrainingError:
     """Return the error for a loss or gradient that is not finite, naming the samples of its step.
 
@@ -36,9 +37,12 @@ def not_finite(
         lr: Current learning rate; 0 before the first step.
         config: The configuration, so that no remedy is proposed that is set already.
         half: Whether the run computes in bf16.
+        loss: Name of the user's own loss; empty for one of ours.
     """
     names = examples([f"{index} ({table.name_of(index)})" for index in indices])
-    remedies = [f"lower lr (now {lr:g})"] if lr else ["look at the values of these samples and at the weights, for nothing had trained yet"]
+    remedies = [f"look for a logarithm or a quotient of 0 in your loss {loss}"] if loss else []
+    untrained = "look at the values of these samples and at the weights, for nothing had trained yet"
+    remedies += [f"lower lr (now {lr:g})"] if lr else [untrained]
     remedies += ["give clip_grad=1.0"] if lr and config.clip_grad is None else []
     remedies += ["give precision='fp32'"] if half else []
     remedy = " or ".join(remedies)
@@ -72,7 +76,8 @@ class StepErrors:
         where = f"epoch {parts.state.epoch + 1} (phase {epoch.phase.name!r}), step {error.step + 1} of {epoch.steps}"
         lr = parts.rates.peak(epoch) if parts.optimizer.param_groups[-1]["lr"] else 0.0
         table = next(iter(parts.objective.sources.values())).table
-        return not_finite(error, where, indices, table, lr=lr, config=self.context.config, half=self.context.half)
+        loss = name_of(self.context.own.loss) if self.context.own.loss else ""
+        return not_finite(error, where, indices, table, lr=lr, config=self.context.config, half=self.context.half, loss=loss)
 
 
 class EpochRunner:

@@ -39,7 +39,7 @@ from zoo.engine.train.optimizer_step import Stepper
 from zoo.engine.train.run_parts import RunParts
 from zoo.engine.train.train_epoch import EpochRunner
 from zoo.engine.train.train_state import frozen_names, write_stop
-from zoo.errors import OwnPartError
+from zoo.errors import CorruptInputError, OwnPartError
 from zoo.tasks.find import find_task
 
 log = logging.getLogger("zoo")
@@ -123,6 +123,9 @@ class Training:
                 self._writer.rescue(self._guard.check)
                 if isinstance(error, OwnPartError):
                     error.args = (f"{error}; in {self._place(error)}",)
+                elif isinstance(error, CorruptInputError) and context.config.on_corrupt != "skip" and context.own.augment is None:
+                    remedy = "on_corrupt='skip' (--set on_corrupt=skip) leaves out a few such samples, and zoo data check lists them all"
+                    error.args = (f"{error}; {remedy}",)
                 raise
             finally:
                 self._reports.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zoo")
 _UTF8 = "save it as UTF-8, such as pd.read_csv(path, encoding={!r}).to_csv(path, index=False)"
+_PARQUET = b"PAR1"
 # What a file is by its first bytes, and the remedy.
 _KINDS = (
     (b"\xff\xfe", f"is UTF-16; {_UTF8.format('utf-16')}"),
@@ -50,8 +52,35 @@ def refuse_contents(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(64)
     found = next((what for start, what in _KINDS if head.removeprefix(b"\xef\xbb\xbf").lower().startswith(start.lower())), "")
+    if not found and head.startswith(_PARQUET) != (path.suffix.lower() == ".parquet"):
+        start = head.split(b"\n")[0].decode("utf-8", "replace")
+        text = f"is no Parquet file: it starts with {start!r}; if it is text, call it .csv or .jsonl" if head else "is empty"
+        found = "is a Parquet file; call it .parquet" if head.startswith(_PARQUET) else text
     if found:
         raise DataError(f"{str(path)!r} {found}")
+
+
+def refuse_first_line(path: Path, head: str, lines: list[str]) -> None:
+    """Check that the first line of a CSV or TSV file is no comment, and that its cells have a separator that is read.
+
+    Raises:
+        DataError: With the remedy.
+    """
+    after = next((line for line in lines[lines.index(head) + 1 :] if line.strip()), "")
+    if head.startswith("#") and not any(sign in head for sign in ",;\t") and any(sign in after for sign in ",;\t"):
+        raise DataError(f"{str(path)!r} starts with a comment ({head.strip()[:60]!r}); remove it, so that the first line names the columns")
+    if "|" in head and not any(sign in head for sign in ",;\t"):
+        remedy = "save it with ',', such as pd.read_csv(path, sep='|').to_csv(path, index=False)"
+        raise DataError(f"{str(path)!r} seems to separate its cells by '|'; {remedy}")
+
+
+def uneven_rows(error: str, separator: str) -> str:
+    """Return the message for an error of pandas about a row with more cells than the header; other errors as they are."""
+    found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", error)
+    if found is None:
+        return error.strip()
+    expected, line, seen = found.groups()
+    return f"line {line} has {seen} cells, and the header {expected}; put cells that hold {separator!r} into quotation marks"
 
 
 def not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:

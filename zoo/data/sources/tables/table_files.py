@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.data.sources.tables.table_contents import not_utf8, refuse_contents, warn_of_merged_rows
+from zoo.data.sources.tables.table_contents import not_utf8, refuse_contents, refuse_first_line, uneven_rows, warn_of_merged_rows
 from zoo.errors import DataError, count, examples
 from zoo.util.extras import require_extra
 
@@ -64,6 +64,7 @@ def _parse_cells(path: Path) -> pd.DataFrame:
     head = next((line for line in lines if line.strip()), None)
     if head is None:
         raise DataError(f"{str(path)!r} is empty")
+    refuse_first_line(path, head, lines)
     separator = max("\t;," if path.suffix.lower() == ".tsv" else ",;\t", key=head.count)
     # No cell holds a tab or a line break, so a quotation mark is literal, unless it encloses a cell.
     plain = separator == "\t" and "\t" in head and all(line.count("\t") == head.count("\t") for line in lines if line.strip())
@@ -71,7 +72,10 @@ def _parse_cells(path: Path) -> pd.DataFrame:
     options: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "quoting": quoting}
     header = pd.read_csv(path, header=None, nrows=1, **options)
     refuse_equal_names([_unquoted(str(name)) for name in header.iloc[0]], repr(str(path)))
-    frame: pd.DataFrame = pd.read_csv(path, **options)
+    try:
+        frame: pd.DataFrame = pd.read_csv(path, **options)
+    except pd.errors.ParserError as error:
+        raise ValueError(uneven_rows(str(error), separator)) from error
     if not isinstance(frame.index, pd.RangeIndex):  # pandas uses extra cells as the index
         raise ValueError(f"its rows have more cells than its header; put cells that hold {separator!r} into quotation marks")
     if plain:
@@ -101,13 +105,18 @@ def _parse_lines(path: Path) -> pd.DataFrame:
 
     rows, odd = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if line.strip():
-            row = json.loads(line)
-            rows.append(row)
-            if not isinstance(row, dict):
-                odd.append(f"line {number} ({type(row).__name__})")
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            odd.append(f"line {number} ({error.msg} at column {error.colno})")
+            continue
+        if not isinstance(rows[-1], dict):
+            odd.append(f"line {number} ({type(rows[-1]).__name__})")
     if odd or not rows:
-        raise ValueError(f"{count(len(odd), 'line')} are no JSON objects: {examples(odd)}" if odd else "it is empty")
+        are = "is" if len(odd) == 1 else "are"
+        raise ValueError(f"{count(len(odd), 'line')} {are} no JSON object: {examples(odd)}" if odd else "it is empty")
     names = list(dict.fromkeys(name for row in rows for name in row))
     return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names})
 
