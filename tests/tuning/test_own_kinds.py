@@ -148,6 +148,9 @@ def test_a_run_of_it_resumes_exactly_and_is_counted_by_the_plan(kind: str, tmp_p
     again.fit(images(), images(12, seed=1), out=tmp_path / "cut", resume=True, **options)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
     assert (again.lora is None) == KINDS[kind].merges
+    finished = toy()
+    finished.fit(images(), images(12, seed=1), out=tmp_path / "cut", resume=True, **options)
+    assert torch.equal(finished.eval()(batch(whole)), again.eval()(batch(whole)))
     for folder in (tmp_path / "cut", tmp_path / "cut" / "lora"):
         assert torch.allclose(zoo.load(folder)(batch(whole)), again.eval()(batch(whole)), atol=1e-5)
 
