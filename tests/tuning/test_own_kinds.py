@@ -19,6 +19,7 @@ from zoo.saved.lora_files import save_lora
 from zoo.tuning import attach_lora, detach_lora, lora_targets, merge_lora, param_groups, untrained
 from zoo.tuning.efficient.kinds import KINDS, is_update
 from zoo.tuning.efficient.prompts import _padded
+from zoo.tuning.partial_forward import Boundary, open_boundary
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -148,6 +149,9 @@ def test_a_run_of_it_resumes_exactly_and_is_counted_by_the_plan(kind: str, tmp_p
     again.fit(images(), images(12, seed=1), out=tmp_path / "cut", resume=True, **options)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
     assert (again.lora is None) == KINDS[kind].merges
+    finished = toy()
+    finished.fit(images(), images(12, seed=1), out=tmp_path / "cut", resume=True, **options)
+    assert torch.equal(finished.eval()(batch(whole)), again.eval()(batch(whole)))
     for folder in (tmp_path / "cut", tmp_path / "cut" / "lora"):
         assert torch.allclose(zoo.load(folder)(batch(whole)), again.eval()(batch(whole)), atol=1e-5)
 
@@ -218,3 +222,18 @@ def test_options_of_another_kind_are_refused_and_factors_are_not_decayed() -> No
         for name in part["param_names"]
     ]
     assert not [name for name in decayed if is_update(name)]
+
+
+def test_tokens_of_the_first_block_that_trains_are_added_behind_the_stored_activations(tmp_path: Path) -> None:
+    model = made("vit", tmp_path)
+    model.freeze(2)
+    (first, *_) = attach_lora(model, model.groups[2:], kind="prefix")
+    x = batch(model.eval())
+    boundary = open_boundary(model.groups, 2, x)
+    assert isinstance(boundary, Boundary), boundary
+    stored = boundary.capture(x)
+    model.backbone.get_parameter(f"{first}.zoo_prompt").data.mul_(50)
+    output = boundary.replay(x, stored)
+    assert torch.allclose(output, model.backbone(x), atol=1e-6)
+    output.square().sum().backward()
+    assert model.backbone.get_parameter(f"{first}.zoo_prompt").grad.any()

@@ -92,14 +92,30 @@ def without_update(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _restore_update(model: TaskModel, update: Attached, tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Attach the update that a model was saved with, and load its values, in place."""
-    attach_to(model, Lora(**update.model_dump()))
+    _attach(model, update)
     wanted, found = ({name for name in names if is_update(name)} for names in (model.state_dict(), tensors))
     if odd := sorted(wanted ^ found):
         raise SavedModelError(f"{str(folder)!r} and the model differ in {examples(odd)}; save it again")
     model.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
+    model.eval()
+
+
+def load_into(model: TaskModel, folder: Path) -> None:
+    """Load the values of a saved model into one that was built alike, in place, with the adapters or learned tokens that it has.
+
+    Raises:
+        SavedModelError: If the folder is not a saved model, or damaged.
+    """
+    config = read_config(folder)
+    if config.zoo.update is not None and model.lora is None:
+        _attach(model, config.zoo.update)
+    model.load_state_dict(tensors_of(folder, config))
+
+
+def _attach(model: TaskModel, update: Attached) -> None:
+    attach_to(model, Lora(**update.model_dump()))
     model.trains = "all"
     model.freeze(model.frozen)
-    model.eval()
 
 
 def _refuse_missing_parts(folder: Path, config: Config, backbone: Backbone | None, head: nn.Module | None) -> None:

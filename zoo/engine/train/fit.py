@@ -50,7 +50,7 @@ from zoo.engine.train.train_state import STOP
 from zoo.engine.train.trainer import Training
 from zoo.errors import OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
-from zoo.saved.tensors import read_state
+from zoo.saved.load import load_into
 from zoo.tasks.find import find_task
 from zoo.util.atomic_write import remove_parts
 
@@ -182,7 +182,7 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
     with ranks.together():
         saved = _continued(folder, record)
         if saved is None and (finished := read_finished(folder)) is not None:
-            model.load_state_dict(read_state(folder))
+            load_into(model, folder)
             if ranks.main:
                 write_history(folder, finished.history)
             told = Progress(job.quiet or not ranks.main, finished.monitor)

@@ -9,7 +9,7 @@ from zoo.engine.loading.sources import inputs_in_use
 from zoo.engine.options.config import Config
 from zoo.models.task_model import TaskModel
 from zoo.saved.config import read_config
-from zoo.saved.tensors import read_state
+from zoo.saved.load import load_into
 
 
 def take_values(model: TaskModel, folder: Path, table: Table, config: Config) -> None:
@@ -21,6 +21,6 @@ def take_values(model: TaskModel, folder: Path, table: Table, config: Config) ->
         table: The checked training data.
         config: The configuration of the run.
     """
-    model.load_state_dict(read_state(folder))
+    load_into(model, folder)
     model.inputs, model.labels = inputs_in_use(model, config, table), model.labels or table.classes or None
     model.thresholds = tuple(read_config(folder).zoo.thresholds) or None
