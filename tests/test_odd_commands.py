@@ -28,7 +28,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("predict|model|photo é 1.png|--out|", 2, "--out names no file"),
         ("eval|model|folder.csv|--confusion|", 2, "--confusion names no file"),
         ("convert|notes.pt|--out|", 2, "--out names no file"),
-        ("convert|notes.pt|--out|net", 1, "'notes.pt' is no checkpoint: it begins with 'hello, these are notes'"),
+        ("convert|notes.pt|--out|net", 1, "'notes.pt' is refused: it begins with 'hello, these are notes'"),
         ("convert|model/model.safetensors|--out|net", 1, "pass it as --weights FILE"),
         ("convert|link|--out|net", 1, "it is a link to 'nowhere', which does not exist"),
         ("predict|model|link", 1, "it is a link to 'nowhere', which does not exist"),

@@ -144,7 +144,7 @@ def _resolved(targets: Array, names: Sequence[str], inputs: Sequence[Any], sourc
         number, be = count(int(marked.sum()), "label"), "is" if marked.sum() == 1 else "are"
         raise DataError(
             f"{source}: {number} {be} -1, that is, uncertain: {examples(per_label)}; first {examples(first)}. "
-            "Say what they count as: uncertain='mask' (in no loss and no metric), 'positive' or 'negative'; --uncertain on the command line"
+            "Say what they count as: uncertain='mask' (--uncertain mask), in no loss and no metric, or 'positive' or 'negative'"
         )
     if marked.any():
         targets = np.where(marked, np.float32(UNCERTAIN_AS[uncertain or "mask"]), targets)

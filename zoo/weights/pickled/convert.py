@@ -141,7 +141,9 @@ def _load(source: Path) -> tuple[Records, list[str]]:
         with source.open("rb") as file:
             start = file.read(24)
         if start.isascii() and not start.startswith(b"\x80"):
-            raise WeightsError(f"{str(source)!r} is no checkpoint: it begins with {start.decode()!r}, as a text does") from error
+            raise WeightsError(
+                f"{str(source)!r} is refused: it begins with {start.decode()!r}, as a text does, and is no checkpoint"
+            ) from error
         # Only the class of the error, because torch's message proposes to turn weights_only off.
         raise WeightsError(
             f"{str(source)!r} is refused: torch cannot read it ({type(error).__name__}); only tensors and plain values are read: "
