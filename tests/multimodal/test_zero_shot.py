@@ -110,7 +110,7 @@ def test_a_declared_pair_is_listed_as_it_is() -> None:
         (["cat", "dog"], [], ["there is no template"]),
         (["cat", "dog"], "opanai", ["did you mean 'openai'"]),
         (["cat"], None, ["num_classes is 1"]),
-        (["cat", "cat"], None, ["a name twice"]),
+        (["cat", "cat"], None, ["labels has names twice: cat"]),
     ],
 )
 def test_classes_and_templates_that_make_no_texts_are_refused(classes: Any, templates: Any, facts: list[str]) -> None:
