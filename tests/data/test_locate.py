@@ -17,7 +17,7 @@ import pytest
 from tests.data.make import write
 from zoo.data.open import open_data, open_train_valid
 from zoo.errors import DataError, OptionError, ZooError
-from zoo.tasks.label_names import check_classes
+from zoo.tasks.labels.names import check_classes
 
 
 @pytest.fixture

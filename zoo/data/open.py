@@ -21,8 +21,8 @@ from zoo.data.split import check_trainable, choose_rows, hold_out
 from zoo.data.table import Table, rows_of_split, split_word
 from zoo.errors import OptionError
 from zoo.tasks.find import find_task
-from zoo.tasks.label_warnings import warn_of_labels
-from zoo.tasks.labels import check_uncertain, class_names, encode, keep_classes
+from zoo.tasks.labels.encode import check_uncertain, class_names, encode, keep_classes
+from zoo.tasks.labels.warnings import warn_of_labels
 from zoo.tasks.several import SeveralTasks
 from zoo.tasks.task import Task
 

@@ -10,7 +10,7 @@ from zoo.data.raw import Raw, ReadOptions, TaskLabels, join
 from zoo.data.sources.read import read
 from zoo.data.table import NO_GROUP, Table
 from zoo.errors import LISTED, DataError, OptionError, ZooError, count, did_you_mean, examples
-from zoo.tasks.label_columns import by_task
+from zoo.tasks.labels.columns import by_task
 from zoo.tasks.member import Member
 from zoo.tasks.several import SeveralTasks
 from zoo.tasks.task import Task

@@ -15,7 +15,7 @@ import numpy as np
 from zoo.data.duplicates import equal_samples, merged_groups
 from zoo.data.table import Array, Table, looks_like_valid, rows_of_split, split_word
 from zoo.errors import LISTED, DataError, HoldOutError, count, examples
-from zoo.tasks.label_names import is_number
+from zoo.tasks.labels.names import is_number
 
 SHARE = 0.2  # of the samples that is held out
 _REMEDY = "give a validation set, or train on everything with valid=False (--no-valid)"

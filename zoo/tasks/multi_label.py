@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.tasks.label_sets import encode_sets, parse_sets
+from zoo.tasks.labels.sets import encode_sets, parse_sets
 from zoo.tasks.losses import LABELS, binary_by_label
 from zoo.tasks.scores import area, mean, precision, ranked, sigmoid
 from zoo.tasks.task import Array, Task

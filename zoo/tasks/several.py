@@ -12,8 +12,8 @@ from zoo.data.raw import TaskLabels
 from zoo.data.sources.cells import is_unlabelled
 from zoo.data.table import Part, pick
 from zoo.errors import DataError, fault_list
-from zoo.tasks.label_names import plain
-from zoo.tasks.labels import encode
+from zoo.tasks.labels.encode import encode
+from zoo.tasks.labels.names import plain
 from zoo.tasks.losses import CONVEX
 from zoo.tasks.member import Member
 from zoo.tasks.task import Array, Task

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.tasks.labels import encode_single
+from zoo.tasks.labels.encode import encode_single
 from zoo.tasks.losses import CLASSES
 from zoo.tasks.scores import area, mean, ranked, softmax
 from zoo.tasks.task import Array, Task

@@ -7,7 +7,7 @@ from typing import Any
 
 from zoo.errors import OptionError, check_options, examples, fault_list
 from zoo.tasks.find import faults_of_tasks, is_task, several_tasks
-from zoo.tasks.label_names import check_classes
+from zoo.tasks.labels.names import check_classes
 from zoo.tasks.several import SeveralTasks
 from zoo.util.numbers import is_whole
 

@@ -16,7 +16,7 @@ from zoo.data.sources.tables.columns import has_labels, names_files
 from zoo.data.sources.tables.table_files import parse_file
 from zoo.data.table import SPLIT_WORDS, looks_like_valid, part_of_data, split_word
 from zoo.errors import DataError, OptionError, did_you_mean, examples
-from zoo.tasks.label_names import class_order
+from zoo.tasks.labels.names import class_order
 from zoo.util.near_paths import did_you_mean_path
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face image folders

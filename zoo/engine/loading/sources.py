@@ -27,7 +27,7 @@ from zoo.engine.options.option_checks import check_ready_made
 from zoo.errors import DataError, OptionError, did_you_mean, examples, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
-from zoo.tasks.label_names import check_classes, separator_hint
+from zoo.tasks.labels.names import check_classes, separator_hint
 
 log = logging.getLogger("zoo")
 UNCHANGED = "float tensors outside [0, 1] are the network's inputs as they are, neither resized, normalised nor augmented"

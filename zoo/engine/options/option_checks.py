@@ -14,7 +14,7 @@ from zoo.models.heads import gives_features
 from zoo.models.own_names import OWN_HEAD, is_own
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
-from zoo.tasks.labels import useless_uncertain
+from zoo.tasks.labels.encode import useless_uncertain
 from zoo.tasks.several import SeveralTasks
 from zoo.tasks.task import Task
 

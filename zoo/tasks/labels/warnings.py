@@ -12,7 +12,7 @@ import numpy as np
 
 from zoo.data.table import Table
 from zoo.errors import count, examples
-from zoo.tasks.label_names import is_number
+from zoo.tasks.labels.names import is_number
 
 log = logging.getLogger("zoo")
 _NUMBER = re.compile(r"([+-]?)0*(\d+)(?:\.0+)?")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from zoo.errors import DataError, examples
-from zoo.tasks.label_names import SEPARATORS, WRITTEN_LIST, separator_hint
+from zoo.tasks.labels.names import SEPARATORS, WRITTEN_LIST, separator_hint
 
 log = logging.getLogger("zoo")
 _WITHIN_NAMES = (" and ", " ")  # of which names may well consist

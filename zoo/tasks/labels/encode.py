@@ -18,8 +18,8 @@ from zoo.data.sources.cells import is_unlabelled
 from zoo.data.table import Array, item_name
 from zoo.data.unreadable_input import Unreadable
 from zoo.errors import DataError, OptionError, count, did_you_mean, examples
-from zoo.tasks.label_columns import in_order
-from zoo.tasks.label_names import (
+from zoo.tasks.labels.columns import in_order
+from zoo.tasks.labels.names import (
     INTEGER,
     are_indices,
     check_classes,
@@ -30,7 +30,7 @@ from zoo.tasks.label_names import (
     refuse_unknown,
     separator_hint,
 )
-from zoo.tasks.label_sets import UNCERTAIN
+from zoo.tasks.labels.sets import UNCERTAIN
 from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
@@ -112,9 +112,9 @@ def encode(
     """Encode labels as targets.
 
     Args:
-        labels: One per sample. Single-label: text or integers. Multi-label: see ``zoo.tasks.label_sets``. Regression: a number or
+        labels: One per sample. Single-label: text or integers. Multi-label: see ``zoo.tasks.labels.sets``. Regression: a number or
             a list of numbers. Token classification: a list of names, one per word. Values of label columns: see
-            ``zoo.tasks.label_columns``.
+            ``zoo.tasks.labels.columns``.
         inputs: The samples, for error messages.
         task: Name of the task.
         classes: The classes to use, or None to find them.

@@ -27,8 +27,8 @@ from zoo.data.raw import Indicators
 from zoo.data.sources.cells import is_unlabelled
 from zoo.data.table import Array, item_name
 from zoo.errors import DataError, count, examples
-from zoo.tasks.joined_names import check_joined
-from zoo.tasks.label_names import WRITTEN_LIST, check_classes, class_order, is_number, name_of, plain, refuse_unknown
+from zoo.tasks.labels.joined_names import check_joined
+from zoo.tasks.labels.names import WRITTEN_LIST, check_classes, class_order, is_number, name_of, plain, refuse_unknown
 
 log = logging.getLogger("zoo")
 UNCERTAIN = -1.0

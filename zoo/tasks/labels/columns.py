@@ -10,7 +10,7 @@ from typing import Any
 from zoo.data.raw import Indicators, Raw
 from zoo.data.table import item_name
 from zoo.errors import DataError, OptionError, count, did_you_mean, examples
-from zoo.tasks.label_names import check_classes
+from zoo.tasks.labels.names import check_classes
 from zoo.tasks.task import Task
 
 _SHOWN = 4  # rows of an error

@@ -1,0 +1,1 @@
+"""Labels as people write them, read and checked, and their encoding as targets."""
