@@ -58,7 +58,7 @@ def test_integers_are_names_where_the_classes_are_numbers() -> None:
     [
         (np.full((2, 6, 6), 200.0), r"\[200, 200\], expected \[0, 1\]"),
         (np.full((2, 6, 6), -0.1), r"\[-0.1, -0.1\]"),
-        (np.full((2, 6, 6), np.nan), r"\[nan, nan\]"),
+        (np.full((2, 6, 6), np.nan), "72 values that are not finite"),
         (np.zeros((2, 6, 6), np.int64), "int64"),
         (np.zeros((2, 6, 6), np.uint16), "uint16"),
         (np.zeros((2, 6, 6), bool), "bool"),

@@ -19,6 +19,7 @@ from tests.engine.tiny import NAMES, images, model, values
 from tests.pretended_gpu import CUDA, Places, pretended_gpu
 from tests.toy import ToyPlugin
 from tests.toy_text import ToyTextPlugin
+from tests.tuning.adapted import vit
 from zoo.data.open import open_data
 from zoo.engine.loading.loader import Loader
 from zoo.engine.options.recipes import RECIPES
@@ -59,16 +60,19 @@ def fit(net: Any, out: Path, *data: Any, **options: Any) -> Any:
 
 
 SWEPT = {"bitfit", "gradual", "linear-probe", "lp-ft"}  # like others, but for their phases
+OF_TRANSFORMERS = {"adaptformer", "prompt", "prefix"}
 
 
 @pytest.mark.parametrize("recipe", [pytest.param(name, marks=[pytest.mark.sweep] * (name in SWEPT)) for name in RECIPES])
 def test_every_recipe_trains_on_it(recipe: str, gpu: Places, tmp_path: Path) -> None:
-    net = model()
+    if recipe in OF_TRANSFORMERS:
+        use_registry()  # with the installed plugins
+    net = vit(tmp_path) if recipe in OF_TRANSFORMERS else model()
     fit(net, tmp_path, recipe=recipe)
     net.evaluate(DATA[1])
     assert len(net.predict(DATA[1][0])) == 8
     assert net.predict_proba(DATA[1][0]).shape == (8, 3)
-    assert net.embed(DATA[1][0]).shape == (8, 8)
+    assert net.embed(DATA[1][0]).shape == (8, net.spec.features.dim)
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engine.tiny import difference, images, model, values
+from tests.engine.tiny import NAMES, difference, images, model, values
 from tests.faults.fake_dist import ROOT
 from zoo.data.open import open_data
 from zoo.engine.cache import tensor_store
@@ -100,8 +100,8 @@ def test_t4_curves_without_room_are_left_out(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_t4_a_run_or_a_result_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
-    net = model(labels=("a", "b", "c"))
-    with no_room(8), pytest.raises(DiskFullError, match=rf"run'.*{FACTS}"):
+    net = model(labels=NAMES)
+    with no_room(8), pytest.raises(DiskFullError, match=rf"run\.json'.*{FACTS}"):
         net.fit(images(24), False, out=tmp_path / "run", **OPTIONS)
     with no_room(8), pytest.raises(DiskFullError, match=rf"p\.csv.*{FACTS}"):
         net.predict_to_file(images(4)[0], tmp_path / "p.csv", quiet=True)

@@ -114,12 +114,12 @@ def _check_enough(table: Table, folds: int, targets: Array | None, groups: Array
     """
     if (units := len(table) if groups is None else len(np.unique(groups))) < folds:
         what = "sample" if groups is None else "group"
-        raise DataError(f"{table.source} has {count(units, what)}, fewer than {folds} folds; take folds={max(units, 2)} or fewer (--folds)")
+        raise DataError(f"{table.source} has {count(units, what)}, fewer than {folds} folds; take at most folds={max(units, 2)} (--folds)")
     if targets is None:
         return
     numbers = np.bincount(targets, minlength=len(table.classes))
     if numbers.max() < folds:
-        remedy = f"take folds={max(int(numbers.max()), 2)} or fewer (--folds)"
+        remedy = f"take at most folds={max(int(numbers.max()), 2)} (--folds)"
         raise DataError(f"{table.source}: the largest class has {count(int(numbers.max()), 'sample')}, fewer than {folds} folds; {remedy}")
     units_of = numbers if groups is None else np.array([len(np.unique(groups[targets == k])) for k in range(len(numbers))])
     what = "sample" if groups is None else "group"

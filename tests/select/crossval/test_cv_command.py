@@ -41,7 +41,7 @@ def test_mistakes_are_usage_errors_with_the_remedy(tmp_path: Path, capsys: pytes
         ("--recipe", "auto"): "name the recipe",
         ("--metric", "acuracy"): "did you mean 'accuracy'",
         ("--group", "pateint"): "did you mean 'patient'",
-        ("--folds", "5"): "the largest class has 2 samples, fewer than 5 folds; take folds=2 or fewer (--folds)",
+        ("--folds", "5"): "the largest class has 2 samples, fewer than 5 folds; take at most --folds 2",
         ("--set", "patience=2"): "patience",
     }
     for words, told in mistakes.items():
