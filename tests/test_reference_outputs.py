@@ -69,7 +69,7 @@ def test_the_doctor_finds_wrong_values_of_the_right_shapes(tmp_path: Path, run: 
     rows = {Path(row["path"]).name: row for row in done.json["models"]}
     assert done.code == 1
     assert rows.pop("good")["difference"] < 1e-6
-    assert rows.pop("earlier")["state"] == "it opens; it was saved without outputs to compare with"
+    assert rows.pop("earlier")["state"] == "it opens; there are no outputs to compare: it was saved without, or its outputs are random"
     assert "did you mean" in rows.pop("goood")["fault"]
     assert [name for name, row in rows.items() if "outputs for a fixed input differ" in row["fault"]] == list(changes)
 
@@ -103,6 +103,14 @@ def test_another_version_that_computes_the_same_is_not_told(tmp_path: Path, capl
 class Noisy(torch.nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).mean((2, 3)) + 100 * torch.rand(len(x), 1)
+
+
+def test_a_model_that_gives_no_such_outputs_any_more_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = zoo.get("zoo/glyphnet", weights=False).adapt(3)
+    saved = reference.reference_outputs(model)
+    assert reference.difference(model, saved[:2]) == float("inf")
+    monkeypatch.setattr(reference, "eval_transform", lambda inputs: lambda source, rng: 1 / 0)
+    assert reference.difference(model, saved) == float("inf")
 
 
 def test_a_network_that_draws_random_numbers_is_not_accused(tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ def flags() -> Iterator[None]:
         ("solve_head=False trains it", "solve_head=False trains it"),
         ("no file 'seed=3.csv' in 'my seed=3' or runs/seed=3", "no file 'seed=3.csv' in 'my seed=3' or runs/seed=3"),
         ("zoo.get('x', image_size=3)", "zoo.get('x', image_size=3)"),
+        ("image_size=nan: it is a number", "image_size=nan: it is a number"),
+        ('weights="it\'s" is no file', 'weights="it\'s" is no file'),
+        ("x/my seed=3/a.png is broken, like https://host/x?seed=3&out=4", "x/my seed=3/a.png is broken, like https://host/x?seed=3&out=4"),
     ],
 )
 @pytest.mark.usefixtures("flags")

@@ -20,6 +20,7 @@ _FORMS = re.compile(
     r"|(?<![\w/.=-])(?P<fact>[a-z]+(?:_[a-z]+)+)(?= is )"
 )
 _WRITTEN = re.compile(r"'[^'\n]*'|-?\d[\d.e+-]*")  # values that are written in the same way on the command line
+_SWITCHED = ("True", "False")
 
 
 @dataclass
@@ -55,10 +56,13 @@ def _form(match: re.Match[str]) -> str:
         return _own_flag(match["fact"], "") or match[0]
     if not match["name"]:
         return match[0]
+    named, value = match["flag"] or match["words"], match["value"]
+    if not named and not (_WRITTEN.fullmatch(value) or value in _SWITCHED):
+        return match[0]  # it may be a part of a name, and a value without its like on the command line would get lost
     flag = match["flag"] or match["words"] or _own_flag(match["name"], match["value"])
     if not flag:
         return match[0]
-    flag, value = flag.removesuffix(" on the command line"), match["value"]
+    flag = flag.removesuffix(" on the command line")
     if " " in flag or not _WRITTEN.fullmatch(value):
         return flag
     return f"{flag} {value if ' ' in value else value.strip(chr(39))}"

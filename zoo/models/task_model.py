@@ -95,7 +95,7 @@ class TaskModel(nn.Module):
         self.head_options = dict(head_options or {})
         self.plugin = plugin
         self._random_head: tuple[int, ...] | None = None
-        self._told = False  # of a backbone that no gradient reaches
+        self._warned_of_gradient = False  # of a backbone that no gradient reaches
 
     def forward(self, x: ModelInputs) -> Tensor:
         """Return logits ``(batch, num_classes)``, for token classification ``(batch, tokens, num_classes)``.
@@ -112,7 +112,7 @@ class TaskModel(nn.Module):
             DeclarationError: If the features are not those that are declared.
         """
         check_features(features, self.spec, x)
-        self._told = self._told or (self.training and no_gradient(features, self.backbone, self.spec.name))
+        self._warned_of_gradient = self._warned_of_gradient or (self.training and no_gradient(features, self.backbone, self.spec.name))
         with self._exact(features):
             logits: Tensor = self.head(self._widened(features), *_mask(x))
         return logits

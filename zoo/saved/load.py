@@ -101,7 +101,7 @@ def _restore_update(model: TaskModel, update: Attached, tensors: Mapping[str, Te
 
 
 def load_into(model: TaskModel, folder: Path) -> None:
-    """Load the values of a saved model into one that was built alike, in place, with the adapters or learned tokens that it has.
+    """Load the values and thresholds of a saved model into one that was built alike, in place, with its adapters or learned tokens.
 
     Raises:
         SavedModelError: If the folder is not a saved model, or damaged.
@@ -110,6 +110,14 @@ def load_into(model: TaskModel, folder: Path) -> None:
     if config.zoo.update is not None and model.lora is None:
         _attach(model, config.zoo.update)
     model.load_state_dict(tensors_of(folder, config))
+    _take_facts(model, config)
+
+
+def _take_facts(model: TaskModel, config: Config) -> None:
+    """Take over what training left beside the values: thresholds, and on what and how the model was trained."""
+    model.thresholds = tuple(config.zoo.thresholds) or None
+    model.trained_on = tuple(config.zoo.trained_on)
+    model.origins = tuple(config.zoo.origins)
 
 
 def _attach(model: TaskModel, update: Attached) -> None:
@@ -184,9 +192,7 @@ def _assembled(
     if isinstance(model.inputs, Text) and config.zoo.max_length:
         length = min(config.zoo.max_length, model.inputs.longest)
         model.inputs = replace(model.inputs.with_length(length), overflow=config.zoo.overflow)
-    model.thresholds = tuple(config.zoo.thresholds) or None
-    model.trained_on = tuple(config.zoo.trained_on)
-    model.origins = tuple(config.zoo.origins)
+    _take_facts(model, config)
     check_fields(config, folder)
     return model.eval()
 

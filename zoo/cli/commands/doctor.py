@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import shutil
@@ -170,11 +171,14 @@ def _saved_model(path: Path) -> list[dict[str, Any]]:
         if members := read_members(path):
             return [found for member in members for found in _saved_model(member)]
         model = load(path)
-        row["difference"] = apart = difference(model, read_config(path).zoo.reference_outputs)
+        saved = read_config(path).zoo.reference_outputs if (path / "config.json").is_file() else []  # LoRA by itself has none
+        row["difference"] = apart = difference(model, saved)
     except ZooError as error:
         return [row | {"fault": str(error)}]
     if apart is None:
-        return [row | {"state": "it opens; it was saved without outputs to compare with"}]
+        return [row | {"state": "it opens; there are no outputs to compare: it was saved without, or its outputs are random"}]
+    if math.isinf(apart):
+        return [row | {"difference": None, "fault": "it gives no finite outputs for a fixed input any more, or another number of them"}]
     if apart > TOLERANCE:
         return [row | {"fault": f"its outputs for a fixed input differ by {apart:.2g} from those when it was saved"}]
     return [row | {"state": f"predicts as when it was saved (largest difference of an output {apart:.1g})"}]

@@ -140,13 +140,13 @@ def download(options: argparse.Namespace, out: Output) -> None:
             continue
         if not options.json:
             print(f"  {found[spec.name]}")
+    if options.json and found:
+        out.json({name: str(path) for name, path in found.items()})
     if len(failed) > 1:
         headline = f"{len(failed)} of {count(len(entries), 'name')} cannot be fetched:"
         raise type(failed[0])(fault_list(headline, list(map(str, failed))))
     if failed:
         raise failed[0]
-    if options.json:
-        out.json({name: str(path) for name, path in found.items()})
 
 
 def _fetched(spec: BackboneSpec) -> Path:

@@ -30,13 +30,14 @@ def run_record(model: TaskModel, table: Table, decoder: Decoder, options: Infere
     calibration = decoder.calibration
     used |= {"sets": decoder.sets, "ood": decoder.ood, "calibration": calibration and calibration.fields()}
     used["prompt"] = model.inputs.prompts[options.prompt_name] if isinstance(model.inputs, Text) and options.prompt_name else None
-    inputs, files = _digests(table)
+    inputs, files, known = _digests(table)
     return {
         "what": what,
         "model": _model_digest(model, decoder),
         "inputs": inputs,
         "files": files,
         "rows": len(table),
+        "known": known,
         "options": used,
         "versions": versions(),
     }
@@ -49,21 +50,22 @@ def _model_digest(model: TaskModel, decoder: Decoder) -> str:
     return digest.hexdigest()
 
 
-def _digests(table: Table) -> tuple[str, str]:
-    """Return digests of the inputs, as names, texts or values, and of the state of the files that they name.
+def _digests(table: Table) -> tuple[str, str, bool]:
+    """Return digests of the inputs, as names, texts or values, of the state of the files that they name, and whether these tell them apart.
 
     Of a dataset whose items are decoded as they are needed, only their number is known.
     """
     inputs, files = hashlib.sha256(), hashlib.sha256()
     if not isinstance(table.inputs, list | tuple):
-        inputs.update(_value(table.inputs) or "\n".join(names_of(table.inputs, range(len(table)))).encode())
-        return inputs.hexdigest(), files.hexdigest()
+        values = _value(table.inputs)
+        inputs.update(values or "\n".join(names_of(table.inputs, range(len(table)))).encode())
+        return inputs.hexdigest(), files.hexdigest(), bool(values)
     of_files = table.reads not in ("text", "words")
     for item in table.inputs:
         inputs.update(_value(item) + b"\n")
         if of_files and isinstance(item, str | os.PathLike):
             files.update(file_key(item).encode(errors="surrogatepass") + b"\n")
-    return inputs.hexdigest(), files.hexdigest()
+    return inputs.hexdigest(), files.hexdigest(), True
 
 
 def _value(item: Any) -> bytes:

@@ -152,12 +152,13 @@ def _finished(parts: PartFolder, record: Mapping[str, Any], *, overwrite: bool) 
         return None
     kept, remedy = find_finished(parts.out), "choose another file, or pass overwrite=True (--overwrite)"
     faults = differences(kept.record, record) if kept else []
-    if kept and not faults:
+    if kept and not faults and record["known"]:
         return kept.skipped
     if overwrite:
         return None
-    if kept is None:
-        unknown = "it is not known what it was made of: it was changed, or written by another user or machine"
+    if kept is None or not faults:
+        unknown = "it is not known what it was made of: "
+        unknown += "its samples are known only once they are read" if kept else "it was changed, or written by another user or machine"
         raise OutputExistsError(f"{str(parts.out)!r} exists, and {unknown}; {remedy}")
     raise SavedModelError(fault_list(f"{str(parts.out)!r} is finished, and not of this run:", faults, f"{remedy[0].upper()}{remedy[1:]}"))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.declare import Origin
 from zoo.engine.optim.weight_averaging import interpolate
 from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
@@ -93,6 +94,7 @@ def wise_ft(
     best = min(order, key=lambda each: order[each]) if order else alphas[0]
     move(best)
     model.trained_on = tuple(dict.fromkeys((*first.trained_on, *model.trained_on)))
+    model.origins = (*model.origins, Origin(step="mean", name=f"{1 - best:g} of the values before"))
     folder = model.eval().save(out)
     result = Interpolated(model, best, metric, scores, folder)
     write_json(folder / RECORD, result.record())

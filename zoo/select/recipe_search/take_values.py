@@ -8,7 +8,6 @@ from zoo.data.table import Table
 from zoo.engine.loading.sources import inputs_in_use
 from zoo.engine.options.config import Config
 from zoo.models.task_model import TaskModel
-from zoo.saved.config import read_config
 from zoo.saved.load import load_into
 
 
@@ -23,4 +22,3 @@ def take_values(model: TaskModel, folder: Path, table: Table, config: Config) ->
     """
     load_into(model, folder)
     model.inputs, model.labels = inputs_in_use(model, config, table), model.labels or table.classes or None
-    model.thresholds = tuple(read_config(folder).zoo.thresholds) or None
