@@ -351,3 +351,23 @@ def test_a_row_group_of_parquet_is_closed_at_a_size(photos: Path, tmp_path: Path
     groups = pq.ParquetFile(tmp_path / "a.parquet").metadata
     assert groups.num_rows == 11
     assert groups.num_row_groups == 3
+
+
+class Drawn(torch.utils.data.Dataset[tuple[Any, int]]):
+    """Samples that nothing tells apart before they are read."""
+
+    def __init__(self, seed: int) -> None:
+        self._pixels = images(6, seed=seed)[0]
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, row: int) -> tuple[Any, int]:
+        return PIL.Image.fromarray(self._pixels[row]), 0
+
+
+def test_a_file_of_another_dataset_of_equal_length_is_not_taken_for_finished(tmp_path: Path) -> None:
+    out = tmp_path / "features.npz"
+    net().embed_to_file(Drawn(0), out, batch_size=2)
+    with pytest.raises(OutputExistsError, match="its samples are known only once they are read"):
+        net().embed_to_file(Drawn(1), out, batch_size=2, resume=True)

@@ -227,6 +227,8 @@ def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
     assert difference(values(first), values(again)) == 0.0
     assert same.metrics == run.metrics
     assert same.kept == run.kept
+    assert again.origins == first.origins
+    assert again.trained_on == first.trained_on
 
 
 def test_without_resume_a_run_is_never_overwritten(tmp_path: Path) -> None:
