@@ -70,11 +70,11 @@ def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, 
     if backbone is not None:
         own = backbone.spec.replace(inputs=inputs_of(path, config, backbone.spec))
         tensors, groups = tensors_of(path, config), backbone.fresh()
-        _fill(groups.model, without_update(tensors), path)
+        _fill(groups.model, _plain(tensors, config), path)
         model = _assembled(path, config, own, groups, part_of(tensors, "head"), head)
     else:
         spec, tensors = spec_of(path, config), tensors_of(path, config)
-        declared = Backbone(spec, plugin=config.zoo.plugin, state=lambda: without_update(tensors))
+        declared = Backbone(spec, plugin=config.zoo.plugin, state=lambda: _plain(tensors, config))
         model = assemble(path, config, declared, part_of(tensors, "head"), head)
     if config.zoo.update is not None:
         _restore_update(model, config.zoo.update, tensors, path)
@@ -83,6 +83,11 @@ def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, 
     model.calibration = read_calibration(path, config)
     warn_of_changes(model, config, path)
     return model
+
+
+def _plain(tensors: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """Return the tensors of the backbone by their names in it, without those of the update that the model was saved with."""
+    return part_of(tensors, "backbone") if config.zoo.update is None else without_update(tensors)
 
 
 def without_update(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

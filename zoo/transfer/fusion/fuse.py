@@ -138,7 +138,7 @@ class Fusion:
             found[name] = (torch.from_numpy(rows), torch.from_numpy(missing))
         for place, name in enumerate(self.numbers):
             values = np.nan_to_num(parts.numbers[:, place : place + 1]).astype(np.float32)
-            found[f"number {name}"] = (torch.from_numpy(values), torch.from_numpy(parts.missing[name]))
+            found[f"number {name}"] = (torch.from_numpy(values), torch.from_numpy(parts.missing[f"number {name}"]))
         return found
 
     def _joined(self, features: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:

@@ -88,7 +88,7 @@ def read_parts(
     inputs = {kind: [table.inputs[row] for row in range(len(table))] for kind, table in tables.items()}
     values = _numbers(frame, numbers)
     missing: dict[str, Array] = {kind: np.array([isinstance(one, Unreadable) for one in items]) for kind, items in inputs.items()}
-    missing |= {name: np.isnan(values[:, place]) for place, name in enumerate(numbers)}
+    missing |= {f"number {name}": np.isnan(values[:, place]) for place, name in enumerate(numbers)}
     empty = np.flatnonzero(np.all(list(missing.values()), axis=0))
     if len(empty):
         rows = examples([f"row {row}" for row in empty])

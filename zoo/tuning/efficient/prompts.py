@@ -111,6 +111,8 @@ def _attach(backbone: nn.Module, names: tuple[str, ...], inputs: Inputs, count: 
     try:
         after = trial_output(backbone, inputs)
         reason = "" if after.shape == before.shape else f"its output is {tuple(after.shape)} instead of {tuple(before.shape)}"
+        if not reason and torch.equal(after, before):  # as in a decoder, whose tokens do not attend to those behind them
+            reason = "nothing attends to them"
     except Exception as error:  # of a network that counts its tokens: any
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
     if reason:
