@@ -90,11 +90,31 @@ def test_a_saved_fusion_predicts_the_same_from_a_file(folder: Path, tmp_path: Pa
     again = load_fusion(fusion.save(tmp_path / "saved"))
     assert np.allclose(again.predict_proba(folder / "test.csv"), fusion.predict_proba(folder / "test.csv"), rtol=1e-4, atol=1e-6)
     assert again.predict(folder / "test.csv") == fusion.predict(test)
-    (tmp_path / "saved" / "fusion.json").write_text("{}")
+    record = tmp_path / "saved" / "fusion.json"
+    record.write_text(record.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(SavedModelError, match="is of format 2, and this zoo reads 1"):
+        load_fusion(tmp_path / "saved")
+    record.write_text("{}")
     with pytest.raises(SavedModelError, match=r"is damaged"):
         load_fusion(tmp_path / "saved")
     with pytest.raises(SavedModelError, match="is no saved fusion"):
         load_fusion(tmp_path)
+
+
+def test_options_that_change_features_are_those_of_one_backbone_and_are_saved(folder: Path, tmp_path: Path) -> None:
+    train, test = table(folder, 60, 1), table(folder, 20, 2)
+    fusion = fused(train, folder, image_size=8, overflow="windows")
+    again = load_fusion(fusion.save(tmp_path / "saved"), root=folder)
+    assert again.options == {"image_size": 8, "overflow": "windows"}
+    assert np.allclose(again.predict_proba(test), fusion.predict_proba(test), rtol=1e-4, atol=1e-6)
+    assert not np.allclose(fused(train, folder).predict_proba(test), fusion.predict_proba(test), atol=1e-3)
+
+
+def test_a_number_may_be_called_as_a_part_is(folder: Path) -> None:
+    train = table(folder, 40, 1, gaps=0.3).rename(columns={"size": "image"})
+    assert fused(train, folder, numbers=["image"]).evaluate(train)["accuracy"] > 0.5
+    with pytest.raises(OptionError, match=r"(?s)numbers names 'size' twice.*on_error"):
+        fused(train, folder, numbers=["size", "size"], on_error="skip")
 
 
 def test_the_command_fuses_saves_and_measures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

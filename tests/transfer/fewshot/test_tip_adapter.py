@@ -74,6 +74,8 @@ def test_a_saved_zero_shot_model_is_adapted_too(towers: Path, tmp_path: Path) ->
 def test_what_is_no_dual_encoder_or_no_option_is_told(towers: Path) -> None:
     with pytest.raises(OptionError, match="no text tower"):
         zoo.transfer.few_shot("zoo/glyphnet", SUPPORT, QUERIES, "tip-adapter")
+    with pytest.raises(OptionError, match="of Tip-Adapter, and method is 'simpleshot'"):
+        zoo.transfer.few_shot("zoo/glyphnet", SUPPORT, QUERIES, "simpleshot", alpha=5)
     with pytest.raises(OptionError, match=r"(?s)alpha is -1.*beta is 0"):
         zoo.transfer.few_shot(Backbone(pair_spec(towers)), SUPPORT, QUERIES, "tip-adapter", alpha=-1, beta=0)
     with pytest.raises(OptionError, match=r"did you mean 'beta'"):

@@ -76,6 +76,10 @@ def wise_ft(
     alphas = _alphas(alpha, chosen=valid is not None)
     check_free(Path(out), overwrite=False)
     found = open_candidates([start, tuned], averaged=True)
+    if len(found) != 2:
+        raise OptionError(
+            f"{str(start)!r} and {str(tuned)!r} hold {len(found)} models, and two are mixed; name the folder of one model each"
+        )
     if "metrics" in options or (valid is None and (options or metric is not None)):
         raise OptionError("metrics: alpha is chosen by a metric of the task, on valid=…; name it with metric=…")
     before, after = (read_state(one.folder) for one in found)

@@ -18,7 +18,7 @@ from zoo.data.table import Table, names_of
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.predict import embed
 from zoo.engine.loading.sources import image_channels
-from zoo.errors import DataError, check_options, count, examples
+from zoo.errors import DataError, OptionError, check_options, count, examples
 from zoo.models.backbone import Backbone, find_backbone
 from zoo.models.task_model import TaskModel
 from zoo.transfer.fewshot.heads import head_named
@@ -76,7 +76,10 @@ def few_shot(
         DataError: If the support has fewer than two classes, or the queries have others.
         LeakError: If a query is in the support.
     """
-    tip = TipOptions(**{name: options.pop(name) for name in TipOptions.__dataclass_fields__ if name in options})
+    own = {name: options.pop(name) for name in TipOptions.__dataclass_fields__ if name in options}
+    if own and method not in TIP_METHODS:
+        raise OptionError(f"{', '.join(own)}: of Tip-Adapter, and method is {method!r}; take method='tip-adapter', or leave it out")
+    tip = TipOptions(**own)
     head = head_named(method) if method not in TIP_METHODS else None
     opening: dict[str, Any] = {"columns": columns or {}, "root": root}
     beside = ("columns", "root", "allow_leak", *TipOptions.__dataclass_fields__)

@@ -114,4 +114,6 @@ def zero_shot_model(model: Backbone | TaskModel, classes: Sequence[str], options
             f"Tip-Adapter needs a dual encoder, or a zero-shot model of the classes {', '.join(classes)} in this order; the model's "
             f"head is {model.head_name!r}, its classes are {', '.join(model.labels or ()) or 'without names'}"
         )
+    if options.templates is not None:
+        raise OptionError("templates: the model has its zero-shot head already; give the backbone, or leave them out")
     return model

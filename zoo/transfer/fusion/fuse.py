@@ -33,6 +33,8 @@ from zoo.weights.load import read, write
 
 TASKS = ("single-label", "multi-label")
 RECORD, VALUES = "fusion.json", "fusion.safetensors"
+FORMAT = 1  # of the record of a saved fusion
+OF_ONE_KIND = {"image": ("image_size", "window"), "text": ("prompt_name", "overflow")}  # options that change its features
 KINDS: Mapping[str, type[Any]] = {"image": Image, "text": Text}
 Array = npt.NDArray[Any]
 
@@ -116,10 +118,11 @@ class Fusion:
         tensors = {"weight": self.weight, "bias": self.bias}
         tensors |= {f"{name}.{key}": getattr(block, key) for name, block in self.blocks.items() for key in ("mean", "scale")}
         fields = {"numbers": list(self.numbers), "task": self.task, "classes": list(self.classes), "columns": dict(self.columns)}
+        lasting = {name: self.options[name] for names in OF_ONE_KIND.values() for name in names if name in self.options}
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
             write(tensors, path / VALUES)
-            write_json(path / RECORD, {"format": 1, "models": list(self.models)} | fields)
+            write_json(path / RECORD, {"format": FORMAT, "models": list(self.models), "options": lasting} | fields)
         return path
 
     def _read(self, data: Any, *, labelled: bool) -> Parts:
@@ -134,12 +137,17 @@ class Fusion:
             there = [one for one, gone in zip(parts.inputs[name], missing, strict=True) if not gone]
             rows = np.zeros((len(missing), model.spec.features.dim), dtype=np.float32)
             if there:
-                rows[~missing] = embed(model, there, **({"quiet": True} | dict(self.options)))
+                rows[~missing] = embed(model, there, **({"quiet": True} | self._options_of(name)))
             found[name] = (torch.from_numpy(rows), torch.from_numpy(missing))
         for place, name in enumerate(self.numbers):
             values = np.nan_to_num(parts.numbers[:, place : place + 1]).astype(np.float32)
             found[f"number {name}"] = (torch.from_numpy(values), torch.from_numpy(parts.missing[f"number {name}"]))
         return found
+
+    def _options_of(self, kind: str) -> dict[str, Any]:
+        """Return the options of the pass through one of the backbones, without those of another kind of input."""
+        others = {name for other, names in OF_ONE_KIND.items() if other != kind for name in names}
+        return {name: value for name, value in self.options.items() if name not in others}
 
     def _joined(self, features: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
         """Return all parts beside each other, and a column per part that is 1 where it is missing."""
@@ -187,7 +195,7 @@ def fuse(
     """
     given = {"image": image, "text": text}
     found = {name: found_backbone(one) for name, one in given.items() if one is not None}
-    _check(found, numbers, task, dropout)
+    _check(found, numbers, task, dropout, options)
     reading: dict[str, Any] = {"columns": columns or {}, "root": root, "labelled": True, "task": task}
     parts = read_parts(train, list(found), numbers, **reading)
     check_present(parts)
@@ -234,7 +242,9 @@ def _with_dropped(features: Mapping[str, tuple[Tensor, Tensor]], share: float, s
     return kept, found
 
 
-def _check(found: Mapping[str, Backbone | TaskModel], numbers: Sequence[str], task: str, dropout: float) -> None:
+def _check(
+    found: Mapping[str, Backbone | TaskModel], numbers: Sequence[str], task: str, dropout: float, options: Mapping[str, Any]
+) -> None:
     faults = []
     if isinstance(numbers, str):
         faults.append(f"numbers is {numbers!r}; give a list of columns")
@@ -247,14 +257,22 @@ def _check(found: Mapping[str, Backbone | TaskModel], numbers: Sequence[str], ta
             faults.append(f"{name} is {one.spec.name!r}, which reads {one.spec.modality}s; give a backbone of {name}s")
     if task not in TASKS:
         faults.append(f"task {task!r}{did_you_mean(str(task), TASKS)} is none of: {', '.join(TASKS)}")
+    if doubled := sorted({name for name in numbers if [*numbers].count(name) > 1}):
+        faults.append(f"numbers names {', '.join(map(repr, doubled))} twice")
+    if "on_error" in options:
+        faults.append("on_error: a row whose image cannot be read is not skipped here; empty its cell, so that the image counts as missing")
     if not (is_finite(dropout) and 0 <= dropout <= 1):
         faults.append(f"dropout is {dropout!r}; it is a share of the rows, in [0, 1]")
     if faults:
         raise OptionError(fault_list("fuse() cannot work with these arguments:", faults))
 
 
-def load_fusion(folder: str | os.PathLike[str]) -> Fusion:
+def load_fusion(folder: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Fusion:
     """Open a saved fusion.
+
+    Args:
+        folder: The folder.
+        root: Folder of the images of the tables to come; None is that of each table.
 
     Raises:
         SavedModelError: If the folder holds none, or it is damaged.
@@ -264,11 +282,14 @@ def load_fusion(folder: str | os.PathLike[str]) -> Fusion:
         raise SavedModelError(f"{str(path)!r} is no saved fusion: it has no {RECORD}; give the folder that Fusion.save wrote")
     try:
         told = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        if told["format"] != FORMAT:
+            raise SavedModelError(f"{str(path)!r} is of format {told['format']!r}, and this zoo reads {FORMAT}; update it")
         tensors = read(path / VALUES)
         models = {name: load(path / name) for name in told["models"] if name in KINDS}
         names = [*models, *(f"number {name}" for name in told["numbers"])]
         blocks = {name: Block(tensors[f"{name}.mean"], tensors[f"{name}.scale"]) for name in names}
-        shared = {"task": told["task"], "classes": tuple(told["classes"]), "columns": told["columns"]}
+        shared = {"task": told["task"], "classes": tuple(told["classes"]), "columns": told["columns"], "root": root}
+        shared |= {"options": dict(told["options"])}
         return Fusion(models, tuple(told["numbers"]), **shared, blocks=blocks, weight=tensors["weight"], bias=tensors["bias"])
     except (KeyError, TypeError, ValueError) as error:
         raise SavedModelError(f"{str(path / RECORD)!r} is damaged ({type(error).__name__}: {error}); save the fusion again") from error
