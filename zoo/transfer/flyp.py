@@ -72,11 +72,17 @@ class TextSide(nn.Module):
         self.tower = tower
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=trains_bias)
+        self._largest = math.log(max(LARGEST_SCALE, scale))
 
     @property
     def scale(self) -> Tensor:
-        """The factor on cosines, at most ``LARGEST_SCALE``."""
-        return self.log_scale.exp().clamp(max=max(LARGEST_SCALE, float(self.log_scale.detach().exp())))
+        """The factor on cosines."""
+        return self.log_scale.exp()
+
+    @torch.no_grad()
+    def limit(self) -> None:
+        """Hold the factor at ``LARGEST_SCALE``, or at its start where that is larger: the value and not its gradient, as in CLIP."""
+        self.log_scale.clamp_(max=self._largest)
 
 
 class FlypObjective(Objective):
@@ -105,11 +111,15 @@ class FlypObjective(Objective):
         self.module = nn.ModuleDict({"model": base.model, "side": side})
 
     def faults(self, config: Config) -> list[str]:
-        """Return why nothing would train."""
+        """Return why nothing would train, and which averages the head would not be part of."""
+        reason = (
+            "averages without the head that the texts' tower gives; leave it out, and mix with the start by zoo.select.wise_ft afterwards"
+        )
+        faults = [f"{name}={value} {reason}" for name, value in (("ema", config.ema), ("average", config.average)) if value]
         frozen = shortest_frozen_prefix(config, self.model.groups, self.model.frozen)
-        if frozen < len(self.model.groups) or self._train_text:
-            return []
-        return ["both towers are frozen, so nothing trains; take a recipe that trains the images' tower, or train_text=True"]
+        if frozen == len(self.model.groups) and not self._train_text:
+            faults.append("both towers are frozen, so nothing trains; take a recipe that trains the images' tower, or train_text=True")
+        return faults
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the mean contrastive loss of the whole batch, times its samples."""
@@ -149,7 +159,8 @@ class FlypObjective(Objective):
         set_classes(self._head, embeddings, float(self.side.scale), float(self.side.bias))
 
     def after_step(self) -> None:
-        """Count the step, on which the choice of texts depends."""
+        """Limit the scale, and count the step, on which the choice of texts depends."""
+        self.side.limit()
         self._steps += 1
 
     def state_dict(self) -> dict[str, Any]:
