@@ -23,7 +23,7 @@ from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 from zoo.select.merging.wise_ft import RECORD
 from zoo.transfer import Flyp
-from zoo.transfer.flyp import TextSide, sigmoid_pairs, softmax_pairs
+from zoo.transfer.flyp import TextSide, products, sigmoid_pairs, softmax_pairs
 
 NAMES = list(COLOURS)
 SHIFT = (60, -60, 60)
@@ -98,6 +98,14 @@ def test_the_scale_stays_below_its_limit_and_can_fall_again(start: float, larges
     side.scale.backward()  # type: ignore[no-untyped-call]  # torch has no types here
     assert side.log_scale.grad is not None
     assert float(side.log_scale.grad) > 0
+
+
+def test_products_keep_their_digits_under_autocast() -> None:
+    images, texts = (torch.randn(4, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = products(images, texts)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, images @ texts.T)
 
 
 @pytest.mark.parametrize("option", [{"ema": 0.9}, {"average": 0.5}])

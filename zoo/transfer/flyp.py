@@ -57,6 +57,12 @@ def sigmoid_pairs(logits: Tensor, classes: Tensor) -> Tensor:
     return -functional.logsigmoid(sign * logits).sum() / len(logits)
 
 
+def products(images: Tensor, texts: Tensor) -> Tensor:
+    """Return the products of each image with each text, ``(samples, samples)``, in float32 also under autocast."""
+    with torch.autocast(images.device.type, enabled=False):  # bf16 has too few digits for cosines near one
+        return images.float() @ texts.float().T
+
+
 class TextSide(nn.Module):
     """The texts' tower with the scale and the bias of the logits.
 
@@ -135,7 +141,7 @@ class FlypObjective(Objective):
         ones = images.new_ones(len(images), 1)
         images = forward.gather(torch.cat([side.scale * images, ones], 1))
         texts = forward.gather(torch.cat([texts, side.bias * ones], 1))
-        classes, logits = forward.gather(one.y), images @ texts.T
+        classes, logits = forward.gather(one.y), products(images, texts)
         return len(classes) * (softmax_pairs(logits) if self._loss == "softmax" else sigmoid_pairs(logits, classes))
 
     def _text_of(self, number: int) -> int:
