@@ -219,6 +219,8 @@ def test_what_cannot_be_pretrained_is_refused_before_it_trains(tmp_path: Path) -
         toy().pretrain(UNLABELLED, "mae", out=tmp_path / "d", **SHORT)
     with pytest.raises(OptionError, match=r"images of 18 x 18 pixels are no whole patches of 4; take image_size=16"):
         zoo.get("toy/tokens", weights=False).pretrain(UNLABELLED, "mae", image_size=18, out=tmp_path / "g", **SHORT)
+    with pytest.raises(OptionError, match="augment is a function, and DINO makes its crops itself"):
+        toy().pretrain(UNLABELLED, "dino", augment=lambda image: image, out=tmp_path / "h", **SHORT)
     with pytest.raises(OptionError, match="it reads texts; take method='mlm'"):
         zoo.get("toy/text", weights=False).pretrain(sentences(120)[0], "mae", out=tmp_path / "e", **SHORT)
     with pytest.raises(OptionError, match="no crops; take method='mlm'"):

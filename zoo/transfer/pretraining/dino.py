@@ -263,6 +263,8 @@ class Dino(Method):
             faults.append(f"it reads {base.model.spec.modality}s, of which there are no crops; take method='simclr'")
         elif base.sources["train"].table.ready_made:
             faults.append("the data are float tensors outside [0, 1], which are not cropped; give images, or values in [0, 1]")
+        if base.own_augment:
+            faults.append("augment is a function, and DINO makes its crops itself; give fields such as {'flip': 0.0}")
         if faults:
             raise OptionError(fault_list("DINO cannot train like this:", faults))
         return Crops(base, self)
