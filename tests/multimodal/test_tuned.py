@@ -23,7 +23,7 @@ from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 from zoo.select.merging.wise_ft import RECORD
 from zoo.transfer import Flyp
-from zoo.transfer.flyp import sigmoid_pairs, softmax_pairs
+from zoo.transfer.flyp import TextSide, products, sigmoid_pairs, softmax_pairs
 
 NAMES = list(COLOURS)
 SHIFT = (60, -60, 60)
@@ -86,6 +86,33 @@ def test_only_the_texts_tower_may_train(tower_file: Path, tmp_path: Path) -> Non
     assert all(torch.equal(value, before[name]) for name, value in values(model.backbone).items())
     with pytest.raises(OptionError, match="both towers are frozen"):
         model.fit(TRAIN, False, **(OPTIONS | {"recipe": recipe}), objective=Flyp(train_text=False), out=tmp_path / "none")
+
+
+@pytest.mark.parametrize(("start", "largest"), [(10.0, 100.0), (150.0, 150.0)])
+def test_the_scale_stays_below_its_limit_and_can_fall_again(start: float, largest: float) -> None:
+    side = TextSide(torch.nn.Linear(2, 2), start, 0.0, trains_bias=False)
+    with torch.no_grad():
+        side.log_scale.fill_(8.0)
+    side.limit()
+    assert float(side.scale.detach()) == pytest.approx(largest, rel=1e-5)
+    side.scale.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+    assert side.log_scale.grad is not None
+    assert float(side.log_scale.grad) > 0
+
+
+def test_products_keep_their_digits_under_autocast() -> None:
+    images, texts = (torch.randn(4, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = products(images, texts)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, images @ texts.T)
+
+
+@pytest.mark.parametrize("option", [{"ema": 0.9}, {"average": 0.5}])
+def test_averages_without_the_head_are_refused(option: dict[str, Any], tmp_path: Path) -> None:
+    model = Backbone(pair_spec(), weights=False).zero_shot(NAMES)
+    with pytest.raises(OptionError, match=rf"{next(iter(option))}=0\..*wise_ft"):
+        model.fit(TRAIN, False, **OPTIONS, **option, objective=Flyp(), out=tmp_path / "run")
 
 
 def test_a_model_of_a_folder_takes_the_texts_tower_of_its_dual_encoder(runs: Path, tower_file: Path, tmp_path: Path) -> None:

@@ -151,6 +151,22 @@ def test_crops_help_the_probe_where_every_crop_has_the_class(tmp_path: Path) -> 
     assert of_crops(tmp_path / "dino") > 0.12
 
 
+def test_the_centre_follows_the_outputs_for_all_batches_of_a_step(tmp_path: Path) -> None:
+    made: list[Any] = []
+
+    def make(base: Any) -> Any:
+        made.append(Dino(local_views=0, prototypes=4, hidden=4, bottleneck=4, center_momentum=0.5)(base))
+        return made[0]
+
+    flat().adapt(8).fit(tinted(16, 0), False, objective=make, recipe="full", epochs=1, batch_size=16, workers=0, quiet=True, out=tmp_path)
+    made[0].teacher.center.zero_()
+    made[0]._taught = {(0, 1): (torch.full((4,), 6.0), 2), (2, 3, 4): (torch.full((4,), 4.0), 3)}
+    made[0].after_step()
+    assert made[0].teacher.center.tolist() == pytest.approx([1.0] * 4)  # half of (6 + 4) / 5
+    made[0].after_step()  # what a step has taken over counts once
+    assert made[0].teacher.center.tolist() == pytest.approx([1.0] * 4)
+
+
 @pytest.mark.sweep
 def test_crops_help_no_probe_where_the_teacher_says_nothing(tmp_path: Path) -> None:
     assert of_crops(tmp_path / "blind", teacher_temperature=1e6) < 0.1
@@ -201,6 +217,10 @@ def test_what_cannot_be_pretrained_is_refused_before_it_trains(tmp_path: Path) -
         toy().pretrain(UNLABELLED, "simcrl")
     with pytest.raises(OptionError, match=r"MAE: it is no plain ViT, .* layout BCHW .*; take method='dino' or 'simclr'"):
         toy().pretrain(UNLABELLED, "mae", out=tmp_path / "d", **SHORT)
+    with pytest.raises(OptionError, match=r"images of 18 x 18 pixels are no whole patches of 4; take image_size=16"):
+        zoo.get("toy/tokens", weights=False).pretrain(UNLABELLED, "mae", image_size=18, out=tmp_path / "g", **SHORT)
+    with pytest.raises(OptionError, match="augment is a function, and DINO makes its crops itself"):
+        toy().pretrain(UNLABELLED, "dino", augment=lambda image: image, out=tmp_path / "h", **SHORT)
     with pytest.raises(OptionError, match="it reads texts; take method='mlm'"):
         zoo.get("toy/text", weights=False).pretrain(sentences(120)[0], "mae", out=tmp_path / "e", **SHORT)
     with pytest.raises(OptionError, match="no crops; take method='mlm'"):

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tests.transfer.pictures import flat
 from zoo.errors import OptionError
 from zoo.transfer import Dino, MaskedAutoencoder, MaskedLanguage, SimClr
 from zoo.transfer.pretraining.collapse import collapse
-from zoo.transfer.pretraining.dino import Prototypes, dino_loss, momentum_at
+from zoo.transfer.pretraining.dino import Prototypes, Teacher, dino_loss, local_side, momentum_at
 from zoo.transfer.pretraining.mae import masked_pixel_loss, sine_positions
 from zoo.transfer.pretraining.mlm import UNCHOSEN, Masking
 from zoo.transfer.pretraining.patches import patchify, shown_patches
@@ -162,3 +163,22 @@ def test_options_of_dino_and_mae_out_of_range_are_refused_together() -> None:
     with pytest.raises(OptionError) as caught:
         MaskedAutoencoder(hidden_share=1.0, decoder_width=33, decoder_depth=0)
     assert all(part in str(caught.value) for part in ("hidden_share is 1.0", "decoder_width is 33", "decoder_depth is 0"))
+
+
+@pytest.mark.parametrize(
+    ("side", "step", "expected"), [(224, 16, 96), (224, 14, 98), (518, 14, 224), (16, 8, 16), (20, 8, 20), (40, 14, 40)]
+)
+def test_local_crops_are_cut_into_whole_patches(side: int, step: int, expected: int) -> None:
+    assert local_side(side, step) == expected
+
+
+def test_the_teacher_drops_nothing_in_training_and_normalises_by_the_batch() -> None:
+    model = flat().adapt(3)
+    model.backbone.add_module("dropout", torch.nn.Dropout(0.5))
+    teacher = Teacher(model, Prototypes(24, Dino(prototypes=6, hidden=5, bottleneck=3)))
+    torch.nn.ModuleDict({"teacher": teacher}).train()
+    modes = {type(part).__name__: part.training for part in teacher.modules()}
+    assert not modes["Dropout"]
+    assert modes["BatchNorm1d"]
+    teacher.eval()
+    assert not any(part.training for part in teacher.modules())

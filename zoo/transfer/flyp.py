@@ -57,6 +57,12 @@ def sigmoid_pairs(logits: Tensor, classes: Tensor) -> Tensor:
     return -functional.logsigmoid(sign * logits).sum() / len(logits)
 
 
+def products(images: Tensor, texts: Tensor) -> Tensor:
+    """Return the products of each image with each text, ``(samples, samples)``, in float32 also under autocast."""
+    with torch.autocast(images.device.type, enabled=False):  # bf16 has too few digits for cosines near one
+        return images.float() @ texts.float().T
+
+
 class TextSide(nn.Module):
     """The texts' tower with the scale and the bias of the logits.
 
@@ -72,11 +78,17 @@ class TextSide(nn.Module):
         self.tower = tower
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=trains_bias)
+        self._largest = math.log(max(LARGEST_SCALE, scale))
 
     @property
     def scale(self) -> Tensor:
-        """The factor on cosines, at most ``LARGEST_SCALE``."""
-        return self.log_scale.exp().clamp(max=max(LARGEST_SCALE, float(self.log_scale.detach().exp())))
+        """The factor on cosines."""
+        return self.log_scale.exp()
+
+    @torch.no_grad()
+    def limit(self) -> None:
+        """Hold the factor at ``LARGEST_SCALE``, or at its start where that is larger: the value and not its gradient, as in CLIP."""
+        self.log_scale.clamp_(max=self._largest)
 
 
 class FlypObjective(Objective):
@@ -105,11 +117,15 @@ class FlypObjective(Objective):
         self.module = nn.ModuleDict({"model": base.model, "side": side})
 
     def faults(self, config: Config) -> list[str]:
-        """Return why nothing would train."""
+        """Return why nothing would train, and which averages the head would not be part of."""
+        reason = (
+            "averages without the head that the texts' tower gives; leave it out, and mix with the start by zoo.select.wise_ft afterwards"
+        )
+        faults = [f"{name}={value} {reason}" for name, value in (("ema", config.ema), ("average", config.average)) if value]
         frozen = shortest_frozen_prefix(config, self.model.groups, self.model.frozen)
-        if frozen < len(self.model.groups) or self._train_text:
-            return []
-        return ["both towers are frozen, so nothing trains; take a recipe that trains the images' tower, or train_text=True"]
+        if frozen == len(self.model.groups) and not self._train_text:
+            faults.append("both towers are frozen, so nothing trains; take a recipe that trains the images' tower, or train_text=True")
+        return faults
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the mean contrastive loss of the whole batch, times its samples."""
@@ -125,7 +141,7 @@ class FlypObjective(Objective):
         ones = images.new_ones(len(images), 1)
         images = forward.gather(torch.cat([side.scale * images, ones], 1))
         texts = forward.gather(torch.cat([texts, side.bias * ones], 1))
-        classes, logits = forward.gather(one.y), images @ texts.T
+        classes, logits = forward.gather(one.y), products(images, texts)
         return len(classes) * (softmax_pairs(logits) if self._loss == "softmax" else sigmoid_pairs(logits, classes))
 
     def _text_of(self, number: int) -> int:
@@ -149,7 +165,8 @@ class FlypObjective(Objective):
         set_classes(self._head, embeddings, float(self.side.scale), float(self.side.bias))
 
     def after_step(self) -> None:
-        """Count the step, on which the choice of texts depends."""
+        """Limit the scale, and count the step, on which the choice of texts depends."""
+        self.side.limit()
         self._steps += 1
 
     def state_dict(self) -> dict[str, Any]:

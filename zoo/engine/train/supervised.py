@@ -91,6 +91,11 @@ class Supervised(Objective):
         sources = {"train": Source(encoded(train, self._scale))}
         super().__init__(model, sources, {} if valid is None else {"valid": valid}, monitor=monitor, lower=lower)
 
+    @property
+    def own_augment(self) -> bool:
+        """Whether a function of the user's own augments the training images."""
+        return self._own.augment is not None
+
     def _check_mask(self, *tables: Table | None) -> None:
         """Check that a loss of the user's own takes the mask where labels are missing.
 

@@ -21,6 +21,7 @@ from zoo.engine.options.recipe import Recipe
 from zoo.errors import OptionError, checked_fields, fault_list
 from zoo.transfer.method import Method
 from zoo.transfer.pretraining.objective import SelfSupervised
+from zoo.transfer.pretraining.patches import patch_side
 from zoo.transfer.recipes import OWN_RECIPES
 from zoo.util.numbers import is_finite, is_whole
 
@@ -96,6 +97,14 @@ class Teacher(nn.Module):
         self.model, self.projection = copy.deepcopy(model), copy.deepcopy(projection)
         self.requires_grad_(False)
         self.register_buffer("center", torch.zeros(len(projection.prototypes)))
+        self.train()
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Set the mode of BatchNorm alone; nothing of the teacher is dropped, neither values nor blocks."""
+        super().train(mode)
+        for part in self.modules():
+            part.training = mode and isinstance(part, nn.modules.batchnorm._BatchNorm)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Return its outputs, ``(n, prototypes)``."""
@@ -134,7 +143,8 @@ class Crops(SelfSupervised):
             self.projection = Prototypes(base.model.spec.features.dim, method)
         self.teacher = Teacher(base.model, self.projection)
         self.module = nn.ModuleDict({"model": base.model, "projection": self.projection, "teacher": self.teacher})
-        self._mean: Tensor | None = None  # of the teacher's outputs in the step that is not taken yet
+        # Of each batch of the step that is not taken yet: the sum of the teacher's outputs, and their number.
+        self._taught: dict[tuple[int, ...], tuple[Tensor, int]] = {}
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the mean loss of all pairs of crops, times the number of images."""
@@ -142,7 +152,8 @@ class Crops(SelfSupervised):
         with torch.no_grad(), forward.autocast():
             taught = [forward.gather(self.teacher(x)).float() for x in (one.x, one.views[0])]
         found = [self._projected(forward, x) for x in (one.x, *one.views)]
-        self._mean = torch.cat(taught).mean(0)
+        rows = torch.cat(taught)
+        self._taught[tuple(one.indices)] = (rows.sum(0), len(rows))
         temperatures = {"teacher_temperature": method.teacher_temperature, "student_temperature": method.student_temperature}
         return len(taught[0]) * dino_loss(taught, found, self.teacher.center, **temperatures)
 
@@ -154,8 +165,10 @@ class Crops(SelfSupervised):
     def after_step(self) -> None:
         """Move the teacher and its centre."""
         self.teacher.follow((self.model, self.projection), momentum_at(self._steps, self.total_steps, self._method.teacher_momentum))
-        if self._mean is not None:
-            self.teacher.center.lerp_(self._mean, 1 - self._method.center_momentum)
+        if self._taught:
+            sums, counts = zip(*self._taught.values(), strict=True)
+            self.teacher.center.lerp_(torch.stack(sums).sum(0) / sum(counts), 1 - self._method.center_momentum)
+            self._taught = {}
         super().after_step()
 
 
@@ -165,10 +178,24 @@ def crops(base: Supervised, local: int) -> list[View]:
     usual = Augment(**(base.config.augment or {"flip": 0.0, "jitter": 0.0}))
     shared = {"flip": usual.flip, "jitter": usual.jitter}
     size = None
-    if isinstance(inputs, Image) and not inputs.fixed_size:
-        size = tuple(max(min(side, SMALLEST), 8 * round(side * LOCAL_SIDE / 8)) for side in (inputs.height, inputs.width))
+    if isinstance(inputs, Image) and not inputs.fixed_size and (step := _step_of_sizes(base.model)):
+        size = tuple(local_side(side, step) for side in (inputs.height, inputs.width))
     large, small = View(Augment(scale=GLOBAL, **shared)), View(Augment(scale=LOCAL, **shared), size)  # type: ignore[arg-type]  # of two
     return [large, large, *[small] * local]
+
+
+def local_side(side: int, step: int) -> int:
+    """Return the side of a local crop in pixels, a multiple of ``step`` if the global one, ``side`` pixels, is."""
+    least = step * math.ceil(min(side, SMALLEST) / step)
+    return min(side, max(least, step * round(side * LOCAL_SIDE / step)))
+
+
+def _step_of_sizes(model: TaskModel) -> int | None:
+    """Return what sides of local crops are multiples of: the side of a patch, or about eight pixels; None for full sizes alone."""
+    side = patch_side(model)
+    if side is None:
+        return None if model.spec.features.layout == "BND" else 8
+    return side * math.ceil(8 / side)
 
 
 @checked_fields
@@ -236,6 +263,8 @@ class Dino(Method):
             faults.append(f"it reads {base.model.spec.modality}s, of which there are no crops; take method='simclr'")
         elif base.sources["train"].table.ready_made:
             faults.append("the data are float tensors outside [0, 1], which are not cropped; give images, or values in [0, 1]")
+        if base.own_augment:
+            faults.append("augment is a function, and DINO makes its crops itself; give fields such as {'flip': 0.0}")
         if faults:
             raise OptionError(fault_list("DINO cannot train like this:", faults))
         return Crops(base, self)

@@ -85,17 +85,25 @@ class Patches:
             handle.remove()
 
 
+def patch_side(model: TaskModel) -> int | None:
+    """Return the side in pixels of the square patches that one convolution of the first layer group cuts images into; None if none does."""
+    parts = [part for _, outer in model.groups[0].modules() for part in outer.modules()]
+    convolutions = [part for part in parts if isinstance(part, nn.Conv2d) and part.kernel_size == part.stride]
+    sides = {size for part in convolutions for size in part.kernel_size if size > 1}
+    return int(sides.pop()) if len(sides) == 1 else None
+
+
 def find_patches(model: TaskModel) -> Patches | str:
     """Return the tokens of a backbone, or why it has none that can be left out."""
     inputs, remedy = model.inputs, "take method='dino' or 'simclr'"
     if not isinstance(inputs, Image) or model.spec.features.layout != "BND":
         return f"it is no plain ViT, as its features have the layout {model.spec.features.layout} and not one vector per patch; {remedy}"
-    parts = [part for _, outer in model.groups[0].modules() for part in outer.modules()]
-    convolutions = [part for part in parts if isinstance(part, nn.Conv2d) and part.kernel_size == part.stride]
-    sides = {size for part in convolutions for size in part.kernel_size if size > 1}
-    if len(sides) != 1:
+    side = patch_side(model)
+    if side is None:
         return f"its first layer group cuts no image into square patches by one convolution; {remedy}"
-    side = int(sides.pop())
+    if inputs.height % side or inputs.width % side:
+        nearest = " x ".join(str(side * max(1, round(each / side))) for each in dict.fromkeys((inputs.height, inputs.width)))
+        return f"its images of {inputs.height} x {inputs.width} pixels are no whole patches of {side}; take image_size={nearest}"
     grid = (inputs.height // side, inputs.width // side)
     device = next(model.parameters()).device
     example = torch.zeros(2, *inputs.shape, device=device)
@@ -108,11 +116,14 @@ def find_patches(model: TaskModel) -> Patches | str:
     if found is None:
         return f"no block of it takes one vector per patch; {remedy}"
     shown = torch.zeros(2, 1, dtype=torch.int64, device=device)
+    mode = model.training
     try:
         with torch.no_grad(), found.only(shown):
-            out = model.backbone(example)
+            out = model.eval().backbone(example)
     except Exception as error:  # positions that are added in every block fit all patches only
         return f"its blocks do not take a part of the patches ({type(error).__name__}: {error}); {remedy}"
+    finally:
+        model.train(mode)
     if out.shape[1] != found.prefix + 1:
         return f"its blocks give {out.shape[1]} tokens for {found.prefix + 1}; {remedy}"
     return found
