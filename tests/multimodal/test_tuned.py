@@ -75,7 +75,7 @@ def test_the_head_is_that_of_the_tuned_texts(tower_file: Path, tmp_path: Path) -
     start: Any = Backbone(pair_spec(tower_file)).zero_shot(NAMES)
     before = functional.normalize(start.head.linear.weight.detach(), dim=1)
     assert not torch.allclose(trained("both"), before, atol=1e-3)
-    torch.testing.assert_close(trained("images", train_text=False), before)  # the texts' tower stays, so the classes do
+    torch.testing.assert_close(trained("images", train_text=False), before)  # the text tower stays, so the classes do
 
 
 def test_only_the_texts_tower_may_train(tower_file: Path, tmp_path: Path) -> None:

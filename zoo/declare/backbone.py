@@ -88,7 +88,7 @@ class BackboneSpec:
         metrics: Published metrics, such as ``{"imagenet-top1": 80.1}`` in percent.
         description: One sentence.
         base: Backbone that this one was derived or fine-tuned from.
-        pair: The texts' tower, where this is the images' tower of a dual encoder such as CLIP; else None.
+        pair: The text tower, where this is the image tower of a dual encoder such as CLIP; else None.
     """
 
     name: str
@@ -155,13 +155,13 @@ class BackboneSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """The texts' tower of a dual encoder, and how the images' tower gives embeddings in the same space (Radford et al. 2021).
+    """The text tower of a dual encoder, and how the image tower gives embeddings in the same space (Radford et al. 2021).
 
     Both towers are backbones of their own with their own layer groups, and are read from the same weights file.
 
     Attributes:
-        text: Declaration of the texts' tower, whose features are the embeddings ``(batch, dim)``; without weights.
-        options: Build options with which the images' tower gives embeddings.
+        text: Declaration of the text tower, whose features are the embeddings ``(batch, dim)``; without weights.
+        options: Build options with which the image tower gives embeddings.
         features: Its features then.
         scale: Factor on the cosines of two embeddings where there are no weights.
         bias: What is added to them then.

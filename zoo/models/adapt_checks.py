@@ -68,7 +68,7 @@ def check_zero_shot(spec: BackboneSpec, task: str, in_chans: int | None) -> None
     """Check that a head can be made of the names of classes.
 
     Raises:
-        OptionError: Naming every fault: a backbone without a texts' tower, a task without classes, other input channels.
+        OptionError: Naming every fault: a backbone without a text tower, a task without classes, other input channels.
     """
     kind, faults = find_task(task), []
     pair_of(spec, "a zero-shot head")

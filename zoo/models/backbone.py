@@ -292,7 +292,7 @@ class Backbone:
             seed: Seed of the values of a dual encoder that is not pretrained.
 
         Raises:
-            OptionError: If the backbone has no texts' tower, classes have no names, or templates no place for them.
+            OptionError: If the backbone has no text tower, classes have no names, or templates no place for them.
         """
         words = dict(classes) if isinstance(classes, Mapping) else {}
         labels = list(classes)

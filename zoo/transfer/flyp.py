@@ -64,7 +64,7 @@ def products(images: Tensor, texts: Tensor) -> Tensor:
 
 
 class TextSide(nn.Module):
-    """The texts' tower with the scale and the bias of the logits.
+    """The text tower with the scale and the bias of the logits.
 
     Args:
         tower: The tower.
@@ -96,7 +96,7 @@ class FlypObjective(Objective):
 
     Args:
         base: The objective of the labels, which validates.
-        side: The texts' tower.
+        side: The text tower.
         inputs: Its declared input.
         loss: ``softmax`` or ``sigmoid``.
         train_text: Whether the tower trains.
@@ -119,19 +119,19 @@ class FlypObjective(Objective):
     def faults(self, config: Config) -> list[str]:
         """Return why nothing would train, and which averages the head would not be part of."""
         reason = (
-            "averages without the head that the texts' tower gives; leave it out, and mix with the start by zoo.select.wise_ft afterwards"
+            "averages without the head that the text tower gives; leave it out, and mix with the start by zoo.select.wise_ft afterwards"
         )
         faults = [f"{name}={value} {reason}" for name, value in (("ema", config.ema), ("average", config.average)) if value]
         frozen = shortest_frozen_prefix(config, self.model.groups, self.model.frozen)
         if frozen == len(self.model.groups) and not self._train_text:
-            faults.append("both towers are frozen, so nothing trains; take a recipe that trains the images' tower, or train_text=True")
+            faults.append("both towers are frozen, so nothing trains; take a recipe that trains the image tower, or train_text=True")
         return faults
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the mean contrastive loss of the whole batch, times its samples."""
         one, side = batch["train"], self.side
         images = functional.normalize(forward.features(one.x).float(), dim=-1)
-        # One text of each class in a step: the texts' tower runs once per class that is in the batch.
+        # One text of each class in a step: the text tower runs once per class that is in the batch.
         present, place = torch.unique(one.y, return_inverse=True)
         rows = [self._text_of(int(each)) for each in present.tolist()]
         with forward.autocast():
@@ -151,7 +151,7 @@ class FlypObjective(Objective):
 
     @contextmanager
     def phase(self) -> Iterator[None]:
-        """Make the head anew after the steps of an epoch, from the texts' tower as it is then."""
+        """Make the head anew after the steps of an epoch, from the text tower as it is then."""
         yield
         self._fill_head()
 
@@ -185,12 +185,12 @@ class Flyp(Method):
 
     The loss is that of the pretraining, over the batch, between images and texts about their classes; as in the paper two samples of one
     class count as different pairs under the loss of CLIP. The model needs a zero-shot head, which is made anew after each epoch from the
-    texts' tower: the result is a classifier of images like any other.
+    text tower: the result is a classifier of images like any other.
 
     Attributes:
-        text: Name, folder or ``Backbone`` of the dual encoder whose texts' tower is taken, for a model that was opened from a folder, which
+        text: Name, folder or ``Backbone`` of the dual encoder whose text tower is taken, for a model that was opened from a folder, which
             holds no such tower; None for the model's own.
-        train_text: Whether the texts' tower trains too.
+        train_text: Whether the text tower trains too.
 
     Raises:
         OptionError: If a value is of another type.
@@ -215,7 +215,7 @@ class Flyp(Method):
         """Return the objective of a run.
 
         Raises:
-            OptionError: If the task is not to choose one of several classes, the head is no zero-shot head, or there is no texts' tower.
+            OptionError: If the task is not to choose one of several classes, the head is no zero-shot head, or there is no text tower.
             DataError: If the data have one class only.
         """
         check_classes(base, self.name)
@@ -245,5 +245,5 @@ class Flyp(Method):
             return find_backbone(self.text)
         if model.spec.pair is None:
             remedy = "name its dual encoder: Flyp(text='hf/OWNER/MODEL') (--set text=NAME)"
-            raise OptionError(f"the objective 'flyp' trains a texts' tower too, which a model opened from a folder does not hold; {remedy}")
+            raise OptionError(f"the objective 'flyp' trains a text tower too, which a model opened from a folder does not hold; {remedy}")
         return Backbone(model.spec, weights=None if model.pretrained else False)

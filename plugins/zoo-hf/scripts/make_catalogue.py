@@ -85,7 +85,7 @@ def clip(size: dict[str, Any], patch: int) -> dict[str, Any]:
 
 
 def clip_pair(width: int, heads: int) -> dict[str, Any]:
-    """Return what of the configuration of a whole CLIP its texts' tower is made of."""
+    """Return what of the configuration of a whole CLIP its text tower is made of."""
     size = {"hidden_size": width, "num_hidden_layers": 12, "num_attention_heads": heads, "intermediate_size": 4 * width}
     ids = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 1}
     text = {**size, "vocab_size": 49408, "max_position_embeddings": 77, "hidden_act": "quick_gelu", **ids}

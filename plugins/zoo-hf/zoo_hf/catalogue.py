@@ -32,7 +32,7 @@ def entry(repo: str, facts: Mapping[str, Any]) -> zoo.BackboneSpec:
 
     Args:
         repo: ``owner/name``.
-        facts: ``config`` (of a dual encoder also ``whole``, from which the texts' tower is made) and ``license``, and where they apply
+        facts: ``config`` (of a dual encoder also ``whole``, from which the text tower is made) and ``license``, and where they apply
             ``pool``, ``normalize``, ``max_length``, ``processor``, ``parameters``, ``description``.
     """
     whole = facts.get("whole")

@@ -114,7 +114,7 @@ def text_tower_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def pair_of(
     name: str, image_config: Mapping[str, Any], whole: Mapping[str, Any], *, files: str = "", padding: int | None = None
 ) -> zoo.Pair | None:
-    """Return the texts' tower of a model of images and texts; None where it is none of the families.
+    """Return the text tower of a model of images and texts; None where it is none of the families.
 
     Args:
         name: Of the whole model, ``hf/…``.
@@ -199,7 +199,7 @@ def described(
         max_length: Most tokens, where its publisher limits them.
         prompts: Prefixes that it was trained with, by name.
         processor: Content of its preprocessor_config.json.
-        projection: Width of the space of images and texts that a texts' tower is projected into; 0 for no projection.
+        projection: Width of the space of images and texts that a text tower is projected into; 0 for no projection.
         **facts: Further fields of the declaration, such as ``parameters``.
     """
     family = family_of(config["model_type"])

@@ -20,7 +20,7 @@ def find(name: str) -> zoo.BackboneSpec | None:
 
     Args:
         name: ``hf/MODEL_TYPE`` (random values, the family's default size), ``hf/owner/repository``, with ``@revision`` if wanted and
-            without the owner where the catalogue knows it, with ``/text`` behind it for the texts' tower of a dual encoder, or the
+            without the owner where the catalogue knows it, with ``/text`` behind it for the text tower of a dual encoder, or the
             absolute path of a folder with a config.json of transformers.
 
     Raises:
@@ -50,7 +50,7 @@ def find(name: str) -> zoo.BackboneSpec | None:
 
 
 def _text_tower(name: str) -> zoo.BackboneSpec:
-    """Describe the texts' tower of a dual encoder.
+    """Describe the text tower of a dual encoder.
 
     Raises:
         zoo.ZooError: If the repository has none.

@@ -12,18 +12,18 @@ TOWERS = ("image", "text")
 
 
 def pair_of(spec: BackboneSpec, what: str) -> Pair:
-    """Return the pair of an images' tower.
+    """Return the pair of an image tower.
 
     Args:
         spec: The declaration.
         what: What needs it, for the message.
 
     Raises:
-        OptionError: If it has no texts' tower.
+        OptionError: If it has no text tower.
     """
     if spec.pair is not None:
         return spec.pair
-    saved = " (a saved model keeps the images' tower alone)" if spec.name.startswith("saved/") else ""
+    saved = " (a saved model keeps the image tower alone)" if spec.name.startswith("saved/") else ""
     raise OptionError(
         f"{what} needs a dual encoder of images and texts, and {spec.name!r} has no text tower{saved}; take one such as "
         "'hf/openai/clip-vit-base-patch32'"
@@ -31,17 +31,17 @@ def pair_of(spec: BackboneSpec, what: str) -> Pair:
 
 
 def image_spec(spec: BackboneSpec, what: str = "tower='image'") -> BackboneSpec:
-    """Return the images' tower whose features are embeddings; it keeps the pair.
+    """Return the image tower whose features are embeddings; it keeps the pair.
 
     Raises:
-        OptionError: If there is no texts' tower.
+        OptionError: If there is no text tower.
     """
     pair = pair_of(spec, what)
     return spec.replace(options={**spec.options, **pair.options}, features=pair.features)
 
 
 def text_spec(spec: BackboneSpec, what: str = "tower='text'") -> BackboneSpec:
-    """Return the texts' tower, with the weights of the images' tower.
+    """Return the text tower, with the weights of the image tower.
 
     Raises:
         OptionError: If there is none.
@@ -52,10 +52,10 @@ def text_spec(spec: BackboneSpec, what: str = "tower='text'") -> BackboneSpec:
 def tower_spec(spec: BackboneSpec, options: Mapping[str, Any]) -> tuple[BackboneSpec, dict[str, Any]]:
     """Return the tower that the option ``tower`` of ``zoo.get`` names, and the options without it.
 
-    Without the option an images' tower stays as it is: its features are those before the projection into the common space.
+    Without the option an image tower stays as it is: its features are those before the projection into the common space.
 
     Raises:
-        OptionError: For another name, or if there is no texts' tower.
+        OptionError: For another name, or if there is no text tower.
     """
     rest = {name: value for name, value in options.items() if name != "tower"}
     if len(rest) == len(options):

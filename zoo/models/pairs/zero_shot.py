@@ -80,7 +80,7 @@ def class_embeddings(tower: nn.Module, inputs: Text, prompts: Sequence[Sequence[
     The embeddings of its texts are normalised, averaged and normalised again (Radford et al. 2021, section 3.1.4).
 
     Args:
-        tower: The texts' tower.
+        tower: The text tower.
         inputs: Its declared input.
         prompts: The texts of each class, equally many.
     """
@@ -118,16 +118,16 @@ def scale_and_bias(backbone: Backbone) -> tuple[float, float]:
 
 
 def image_tower(backbone: Backbone) -> Backbone:
-    """Return the images' tower whose features are embeddings.
+    """Return the image tower whose features are embeddings.
 
     Raises:
-        OptionError: If the backbone has no texts' tower.
+        OptionError: If the backbone has no text tower.
     """
     return backbone.with_spec(image_spec(backbone.spec, "a zero-shot head"))
 
 
 def text_tower(backbone: Backbone, what: str = "a zero-shot head") -> Backbone:
-    """Return the texts' tower.
+    """Return the text tower.
 
     Raises:
         OptionError: If there is none.
@@ -142,7 +142,7 @@ def head_options(backbone: Backbone, options: Mapping[str, Any]) -> dict[str, An
         OptionError: For templates that are none, or a pooling, which the tower has itself.
     """
     if "pool" in options:
-        raise OptionError("pool: a zero-shot head takes the embeddings of the images' tower, which pools by itself; leave it out")
+        raise OptionError("pool: a zero-shot head takes the embeddings of the image tower, which pools by itself; leave it out")
     pair = pair_of(backbone.spec, "a zero-shot head")
     bias = {"bias": True} if pair.bias_tensor or pair.bias else {}
     return {**options, "templates": list(find_templates(options.get("templates"))), **bias}
@@ -156,7 +156,7 @@ def fill_head(head: ZeroShotHead, backbone: Backbone, labels: Sequence[str], *, 
         head: The head.
         backbone: The dual encoder.
         labels: Names of the classes in the order of the logits.
-        seed: Seed of the texts' tower, where it is not pretrained.
+        seed: Seed of the text tower, where it is not pretrained.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
