@@ -136,6 +136,7 @@ def test_a_listed_dual_encoder_has_both_towers_without_network() -> None:
     assert spec.pair is not None
     assert (spec.pair.features.dim, spec.pair.text.features.dim, spec.pair.text.inputs.max_length) == (512, 512, 77)  # type: ignore[union-attr]  # a text
     assert zoo.get("hf/openai/clip-vit-base-patch32/text").spec == zoo.get("hf/clip-vit-base-patch32", tower="text").spec
+    assert zoo.get("hf/clip-vit-base-patch32/text").spec == zoo.get("hf/openai/clip-vit-base-patch32/text").spec
 
 
 def test_what_has_no_text_tower_says_so(folder: Callable[..., Path]) -> None:

@@ -31,7 +31,8 @@ def find(name: str) -> zoo.BackboneSpec | None:
     source, _, rest = name.partition("/")
     if source != "hf" or not rest:
         return None
-    if rest.endswith(TEXT_TOWER) and rest.count("/") == 2:
+    whole = rest.removesuffix(TEXT_TOWER)
+    if whole != rest and ("/" in whole or whole.lower() in _listed()):
         return _text_tower(name)
     repo, _, revision = rest.partition("@")
     listed = _listed().get(repo.lower(), "")
