@@ -74,11 +74,11 @@ def test_splitters_get_the_groups_and_pairs_of_rows_are_folds() -> None:
 
 
 def test_too_few_samples_groups_or_samples_of_a_class_are_told_with_what_to_do() -> None:
-    with pytest.raises(DataError, match=r"3 samples, fewer than 5 folds; take folds=3"):
+    with pytest.raises(DataError, match=r"3 samples, fewer than 5 folds; take at most folds=3"):
         cross_validation_folds(table({"a": 2, "b": 1}), 5)
-    with pytest.raises(DataError, match=r"2 groups, fewer than 3 folds; take folds=2"):
+    with pytest.raises(DataError, match=r"2 groups, fewer than 3 folds; take at most folds=2"):
         cross_validation_folds(table({"a": 3, "b": 3}, groups=list("xxyyxx")), 3)
-    with pytest.raises(DataError, match=r"largest class has 3 samples, fewer than 5 folds; take folds=3"):
+    with pytest.raises(DataError, match=r"largest class has 3 samples, fewer than 5 folds; take at most folds=3"):
         cross_validation_folds(table({"a": 3, "b": 3}), 5)
     with pytest.raises(OptionError, match=r"folds is 1.*repeats is 0"):
         cross_validation_folds(table({"a": 3, "b": 3}), 1, repeats=0)
