@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,19 @@ def test_what_cannot_be_merged_trains_alone_and_is_saved_whole_and_by_itself(fam
     detach_lora(model)
     assert [type(module) for module in model.modules()] == modules
     assert not moved(model.backbone, {name.removeprefix("backbone."): tensor for name, tensor in plain.items()})
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_a_decoder_whose_tokens_do_not_see_those_behind_them_is_refused(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("zoo_hf")
+    use_registry()
+    sizes = {"vocab_size": 60, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40, "bos_token_id": 1, "eos_token_id": 2}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes}))
+    model = zoo.get(tmp_path, weights=False).adapt(2)
+    modules = [type(module) for module in model.modules()]
+    with pytest.raises(LayerGroupError, match="do not attend to those behind them"):
+        attach_lora(model, model.groups, kind=kind)
+    assert [type(module) for module in model.modules()] == modules
 
 
 @pytest.mark.parametrize(("family", "kind"), REFUSED)

@@ -108,6 +108,19 @@ def trial_output(backbone: nn.Module, inputs: Inputs) -> Any:
         return backbone(_trial_inputs(inputs, device))
 
 
+def padding_changes(backbone: nn.Module, inputs: Inputs) -> float:
+    """Return how much the output for a text differs where another one of its batch is padded; 0 where nothing is padded."""
+    device = next(backbone.parameters()).device
+    whole = _trial_inputs(inputs, device)
+    if isinstance(whole, Tensor):
+        return 0.0
+    mask = whole["attention_mask"].clone()
+    mask[1, mask.shape[1] // 2 :] = 0
+    with _evaluating(backbone), torch.random.fork_rng(devices=[]), torch.no_grad():
+        one, other = backbone(whole), backbone({**whole, "attention_mask": mask})
+    return float((one[0] - other[0]).abs().max())
+
+
 def _trial_inputs(inputs: Inputs, device: torch.device) -> ModelInputs:
     if isinstance(inputs, Text):
         ids = torch.ones(2, min(TOKENS, inputs.max_length), dtype=torch.int64, device=device)

@@ -20,9 +20,20 @@ from zoo.declare import Inputs
 from zoo.errors import LayerGroupError
 from zoo.models.layers import LayerGroups
 from zoo.tuning.blocks import CONTAINERS, first_tensor, residual_blocks
-from zoo.tuning.efficient.additions import Addition, Extended, Shapes, block_shapes, extend, remove_additions, trial_output, with_first
+from zoo.tuning.efficient.additions import (
+    Addition,
+    Extended,
+    Shapes,
+    block_shapes,
+    extend,
+    padding_changes,
+    remove_additions,
+    trial_output,
+    with_first,
+)
 
 NAME = "zoo_prompt"
+PADDING = 0.1  # share of the change by further tokens that padding may make, which is rounding where they are attended to alike
 SPREAD = 0.02  # of the values at the start, as of position embeddings
 
 
@@ -111,8 +122,10 @@ def _attach(backbone: nn.Module, names: tuple[str, ...], inputs: Inputs, count: 
     try:
         after = trial_output(backbone, inputs)
         reason = "" if after.shape == before.shape else f"its output is {tuple(after.shape)} instead of {tuple(before.shape)}"
-        if not reason and torch.equal(after, before):  # as in a decoder, whose tokens do not attend to those behind them
-            reason = "nothing attends to them"
+        change = float((after - before).abs().max()) if not reason else 0.0
+        # A decoder's tokens attend to none behind them, unless a mask for padding takes the place of the causal one.
+        if not reason and (change == 0.0 or padding_changes(backbone, inputs) > PADDING * change):
+            reason = "its tokens do not attend to those behind them, or only where a text of the batch is padded"
     except Exception as error:  # of a network that counts its tokens: any
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
     if reason:
