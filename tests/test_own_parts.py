@@ -72,6 +72,28 @@ def test_adapting_leaves_the_wrapped_module_as_it_is(tmp_path: Path) -> None:
     assert difference(before, values(backbone._module)) == 0.0  # type: ignore[attr-defined]
 
 
+class Low(torch.nn.Module):
+    """A network with names like those of LoRA."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lora_A = torch.nn.Conv2d(3, 2, 1)
+        self.lora_B = torch.nn.Conv2d(2, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lora_B(self.lora_A(x))  # type: ignore[no-any-return]  # a tensor
+
+
+def test_a_network_of_ones_own_may_have_names_like_those_of_lora(tmp_path: Path) -> None:
+    def wrapped() -> zoo.Backbone:
+        return zoo.wrap(Low(), inputs=zoo.Image(size=8), features=zoo.Features(dim=4, layout="BCHW"))
+
+    model = wrapped().adapt(2).eval()
+    again = zoo.load(model.save(tmp_path / "saved"), backbone=wrapped())
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(again(x), model(x))
+
+
 def test_a_run_of_ones_own_network_is_resumed(tmp_path: Path) -> None:
     whole = wrapped().adapt(3)
     whole.fit(images(24), images(12, seed=1), out=tmp_path, **FIT)

@@ -54,7 +54,7 @@ def open_teacher(teacher: Any, task: Task) -> TaskModel | OutputFile:
     if path.suffix.lower() in SUFFIXES and not path.is_dir():
         how = "numpy.savez(path, logits=…)" if path.suffix.lower() == ".npz" else f"zoo predict MODEL DATA --out {path.name}"
         raise DataError(f"teacher: the file {str(path)!r} does not exist; write it with: {how}")
-    if any(is_file(path / name) for name in ("config.json", "ensemble.json", "adapter_config.json")):
+    if any(is_file(path / name) for name in ("config.json", "ensemble.json", "adapter_config.json", "zoo.json")):
         return load(path)
     return get(os.fspath(teacher)).adapt(_WITHOUT_HEAD)
 

@@ -71,8 +71,10 @@ class RankBudget:
     @torch.no_grad()
     def after_step(self) -> None:
         """Measure the importance of each rank, and set those to zero that the budget has no place for."""
-        self.step += 1
         layers = self._training()
+        if not layers:  # as in a phase that trains the head alone, whose steps the schedule does not count
+            return
+        self.step += 1
         if self.kept:
             self._cut(layers)
             return
