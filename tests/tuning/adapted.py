@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import zoo
+from tests.engine.tiny import images
 
 BERT = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -74,3 +75,19 @@ def snapshot(model: torch.nn.Module) -> dict[str, Tensor]:
 
 def moved(model: torch.nn.Module, before: dict[str, Tensor]) -> set[str]:
     return {name for name, tensor in snapshot(model).items() if not torch.equal(tensor, before[name])}
+
+
+def interrupted(folder: Path, **options: Any) -> tuple[zoo.TaskModel, zoo.TaskModel]:
+    """Return the model of a whole run, and that of one in ``cut`` which was stopped after the second epoch and resumed."""
+    data = images(), images(12, seed=1)
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole, again = toy(), toy()
+    whole.fit(*data, out=folder / "whole", **options)
+    with pytest.raises((KeyboardInterrupt, zoo.ZooError)):
+        toy().fit(*data, out=folder / "cut", on_epoch=stop, **options)
+    again.fit(*data, out=folder / "cut", resume=True, **options)
+    return whole, again

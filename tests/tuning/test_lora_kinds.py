@@ -10,7 +10,7 @@ from torch import nn
 
 import zoo
 from tests.engine.tiny import images
-from tests.tuning.adapted import FAMILIES, batch, moved, snapshot, steps, toy
+from tests.tuning.adapted import FAMILIES, batch, interrupted, moved, snapshot, steps, toy
 from zoo.errors import LayerGroupError, OptionError
 from zoo.registry.registry import use_registry
 from zoo.saved.lora_files import save_lora
@@ -76,17 +76,7 @@ def test_layers_without_a_change_are_named_and_detaching_brings_the_values_back(
 @KIND
 def test_a_run_of_it_resumes_exactly_and_leaves_a_plain_model(kind: str, tmp_path: Path) -> None:
     options = {"recipe": kind, "lr": 0.05, "epochs": 3, "batch_size": 8, "quiet": True}
-    whole = toy()
-    whole.fit(images(), images(12, seed=1), out=tmp_path / "whole", **options)
-
-    def stop(row: dict[str, object]) -> None:
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises((KeyboardInterrupt, zoo.ZooError)):
-        toy().fit(images(), images(12, seed=1), out=tmp_path / "cut", on_epoch=stop, **options)
-    again = toy()
-    again.fit(images(), images(12, seed=1), out=tmp_path / "cut", resume=True, **options)
+    whole, again = interrupted(tmp_path, **options)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
     x = batch(whole)
     assert torch.equal(zoo.load(tmp_path / "cut")(x), again.eval()(x))

@@ -13,7 +13,7 @@ from torch import nn
 
 import zoo
 from tests.engine.tiny import images
-from tests.tuning.adapted import FAMILIES, batch, moved, snapshot, steps, toy
+from tests.tuning.adapted import FAMILIES, batch, interrupted, moved, snapshot, steps, toy
 from zoo.errors import LayerGroupError, OptionError, SavedModelError
 from zoo.registry.registry import use_registry
 from zoo.saved.lora_files import save_lora
@@ -150,17 +150,7 @@ def test_a_run_of_it_resumes_exactly_and_is_counted_by_the_plan(kind: str, tmp_p
     model = toy()
     attach_lora(model, model.groups, kind=kind)
     assert counted == sum(parameter.numel() for name, parameter in model.backbone.named_parameters() if is_update(name)) > 0
-    whole = toy()
-    whole.fit(images(), images(12, seed=1), out=tmp_path / "whole", **options)
-
-    def stop(row: dict[str, object]) -> None:
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises((KeyboardInterrupt, zoo.ZooError)):
-        toy().fit(images(), images(12, seed=1), out=tmp_path / "cut", on_epoch=stop, **options)
-    again = toy()
-    again.fit(images(), images(12, seed=1), out=tmp_path / "cut", resume=True, **options)
+    whole, again = interrupted(tmp_path, **options)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
     assert (again.lora is None) == KINDS[kind].merges
     finished = toy()
@@ -251,3 +241,12 @@ def test_tokens_of_the_first_block_that_trains_are_added_behind_the_stored_activ
     assert torch.allclose(output, model.backbone(x), atol=1e-6)
     output.square().sum().backward()
     assert model.backbone.get_parameter(f"{first}.zoo_prompt").grad.any()
+
+
+def test_ssf_beside_statistics_that_move_is_opened_by_itself(tmp_path: Path) -> None:
+    model = toy()
+    model.freeze_bn = False
+    attach_lora(model, model.groups, kind="ssf")
+    steps(model, 3)
+    x = batch(model)
+    assert torch.allclose(zoo.load(save_lora(model, tmp_path / "small"))(x), model.eval()(x), atol=1e-5)

@@ -9,7 +9,7 @@ import torch
 
 import zoo
 from tests.engine.tiny import images
-from tests.tuning.adapted import batch, toy
+from tests.tuning.adapted import batch, interrupted, toy
 from zoo.errors import OptionError
 from zoo.tuning import attach_lora, lora_targets
 from zoo.tuning.efficient.lora import lora_layers
@@ -93,17 +93,7 @@ def test_the_penalty_is_the_gradient_of_the_distance_to_orthogonal_factors() -> 
 
 def test_a_run_stopped_in_the_middle_of_the_schedule_resumes_exactly_with_its_ranks(tmp_path: Path) -> None:
     options = {"recipe": "adalora", "lora_rank": 2, "lr": 0.05, "epochs": 5, "batch_size": 4, "quiet": True}
-    whole = toy()
-    whole.fit(images(), images(12, seed=1), out=tmp_path / "whole", **options)
-
-    def stop(row: dict[str, object]) -> None:
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises((KeyboardInterrupt, zoo.ZooError)):
-        toy().fit(images(), images(12, seed=1), out=tmp_path / "cut", on_epoch=stop, **options)
-    again = toy()
-    again.fit(images(), images(12, seed=1), out=tmp_path / "cut", resume=True, **options)
+    whole, again = interrupted(tmp_path, **options)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
 
 

@@ -196,7 +196,7 @@ def _stateful(module: nn.Module, name: str) -> list[str]:
 def base_digest(model: TaskModel, whole: list[str]) -> str:
     """Return a sha256 of the backbone's values without LoRA and without the modules saved in full."""
     result = hashlib.sha256()
-    skipped = tuple(f"{name}." for name in whole)
+    skipped = tuple(f"{name}.".replace(".base_layer.", ".") for name in whole)
     plain = ((name.replace(".base_layer.", "."), tensor) for name, tensor in model.state_dict().items() if not is_update(name))
     for name, tensor in sorted(plain, key=lambda pair: pair[0]):
         if not name.startswith(skipped):
