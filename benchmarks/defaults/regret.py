@@ -2,11 +2,13 @@
 
 Ours is ``fit(train, False)`` and nothing else; ``linear-probe`` is its solved head. The peers have the same backbone, pixels and
 samples: LogisticRegressionCV on frozen features, Trainer for 3 and 10 epochs with batches of 8 and 32 at its rate of 5e-5 under our
-augmentation, fastai's ``fine_tune(5)`` with its own head and augmentation (backbones of three channels), and SetFit where a class has
-at most 16 texts. ``--methods auto`` adds ``recipe="auto"``, which costs about five runs, and ``--methods contrastive`` our objective of
-pairs. All but the former keep the last epoch. Each sees the test part once, at most 600 samples of it. Seconds are CPU seconds of one
-thread, of training only; those of LogisticRegressionCV are without the features. Results go to a file as they come, a line each, and a
-run that is started again goes on behind them, so the hours can be divided.
+augmentation, fastai's ``fine_tune(5)`` with its own head and augmentation (backbones of three channels), and SetFit where a class has at
+most 16 texts. ``--autogluon PYTHON`` adds AutoGluon's multimodal predictor with all of its own settings, run by the interpreter of
+another environment (``autogluon_run.py`` says why), where timm or transformers know the backbone by name. ``--methods auto`` adds
+``recipe="auto"``, which costs about five runs, and ``--methods contrastive`` our objective of pairs. All but the former keep the last
+epoch. Each sees the test part once, at most 600 samples of it. Seconds are CPU seconds of one thread, of training only; those of
+LogisticRegressionCV are without the features. Results go to a file as they come, a line each, and a run that is started again goes on
+behind them, so the hours can be divided.
 
 Run: python benchmarks/defaults/regret.py --data ../shared/data
 """
@@ -14,8 +16,11 @@ Run: python benchmarks/defaults/regret.py --data ../shared/data
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -51,19 +56,22 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 }
 OURS, PROBE, AUTO, PAIRS, REGRESSION = "zoo", "linear-probe", "auto", "contrastive", "LogisticRegressionCV"
 TRAINER = {f"Trainer, {epochs} epochs of {batch}": (epochs, batch) for epochs in (3, 10) for batch in (8, 32)}
-METHODS = (OURS, PROBE, AUTO, PAIRS, REGRESSION, *TRAINER, "fastai", "SetFit")
+AUTOGLUON = "AutoGluon"
+METHODS = (OURS, PROBE, AUTO, PAIRS, REGRESSION, *TRAINER, "fastai", "SetFit", AUTOGLUON)
 USUAL = tuple(each for each in METHODS if each not in (AUTO, PAIRS))
+TIMM = ("mobilenetv2_100", "mobilenetv2_035")  # what AutoGluon can open of the backbones of images
 Method = Callable[[], tuple[float, float]]
 
 
 class Cell:
     """One set, backbone, size and seed: the samples, and each method on them."""
 
-    def __init__(self, entry: Entry, network: str, size: str, seed: int, data: Path) -> None:
+    def __init__(self, entry: Entry, network: str, size: str, seed: int, data: Path, autogluon: Path | None = None) -> None:
         everything, test = entry.load(data)
         self.test = test.select(np.random.default_rng(5).permutation(len(test))[:MOST])
         self.train = everything.draw(SIZES[size], seed)
         self.entry, self.network, self.size, self.seed, self.data = entry, network, size, seed, data
+        self.interpreter = autogluon
 
     def model(self) -> Any:
         """Return a new model; its classes are those of the training samples."""
@@ -75,6 +83,8 @@ class Cell:
         methods[AUTO] = lambda: self.ours(None, recipe="auto")
         methods[PAIRS] = lambda: self.ours(objective=zoo.transfer.Contrastive())
         methods |= {name: lambda epochs=epochs, batch=batch: self.trainer(epochs, batch) for name, (epochs, batch) in TRAINER.items()}
+        if self.interpreter is not None and (self.entry.reads == "text" or self.network in TIMM):
+            methods[AUTOGLUON] = self.autogluon
         if self.entry.reads == "image":  # fastai reads images as three channels
             return methods | ({} if self.network == "glyphnet" else {"fastai": self.fastai})
         return methods | ({"SetFit": self.setfit} if self.size in ("4", "16") else {})
@@ -118,6 +128,49 @@ class Cell:
 
         return setfit_on_texts(text_model(), *self.texts(), max_length=TOKENS, seed=self.seed)
 
+    def autogluon(self) -> tuple[float, float]:
+        script, clean = (
+            Path(__file__).with_name("autogluon_run.py"),
+            {name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        )
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            for name, part in (("train", self.train), ("test", self.test)):
+                held = part if self.entry.reads == "text" else _as_files(part, folder / name)
+                _table(held).to_csv(folder / f"{name}.csv", index=False)
+            if self.entry.reads == "text":
+                from sets import text_model
+
+                (folder / "checkpoint").symlink_to(text_model())
+            else:
+                _as_timm(self.model(), self.network, folder / "checkpoint")
+            command = [str(self.interpreter), str(script), place, self.entry.reads, str(self.seed)]
+            found = subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
+        if found.returncode:
+            raise RuntimeError(found.stderr.strip()[-200:])
+        result = json.loads(found.stdout.splitlines()[-1])
+        return result["accuracy"], result["seconds"]
+
+
+def _table(samples: Samples) -> Any:
+    """Return a table of inputs and labels as AutoGluon's run reads it."""
+    import pandas as pd
+
+    return pd.DataFrame({"input": list(samples.inputs), "label": list(samples.labels)})
+
+
+def _as_timm(model: Any, name: str, folder: Path) -> None:
+    """Write the backbone of a model in the layout that AutoGluon reads: timm's names, size and normalization."""
+    import timm  # type: ignore[import-untyped]  # ships no types
+
+    folder.mkdir()
+    network = timm.create_model(name, num_classes=0)
+    network.load_state_dict(model.backbone.state_dict(), strict=True)
+    torch.save(network.state_dict(), folder / "pytorch_model.bin")
+    shown = {"mean": model.inputs.mean, "std": model.inputs.std, "input_size": (3, *model.inputs.size)}
+    config = {"architecture": name, "num_features": network.num_features, "pretrained_cfg": shown}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
 
 def _plain(samples: Samples) -> Any:
     """Return a table with the inputs and the labels only."""
@@ -150,7 +203,7 @@ def results(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterat
                     wanted = [each for each in arguments.methods if (*place.values(), each) not in done]
                     if not wanted or (SIZES[size] is None and seed):
                         continue
-                    cell = Cell(entry, network, size, seed, needed(arguments.data))
+                    cell = Cell(entry, network, size, seed, needed(arguments.data), arguments.autogluon)
                     methods = cell.methods()
                     for each in [each for each in wanted if each in methods]:
                         record = place | {"method": each, "samples": len(cell.train)}
@@ -197,6 +250,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=USUAL, choices=METHODS, metavar="METHOD", help="; ".join(METHODS))
     parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=SIZES, help="samples of a class")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--autogluon", type=Path, metavar="PYTHON", help="interpreter of an environment that has autogluon.multimodal")
     parser.add_argument("--out", type=Path, default=Path("defaults-regret.jsonl"), help="file of the results")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
