@@ -40,6 +40,54 @@ def test_the_weighted_risk_is_that_of_the_target() -> None:
     assert weighted_risk(losses, np.ones_like(rows))[0] == pytest.approx(losses.mean())
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_entropy_neighbours_and_weighted_risk_are_those_of_skada(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = pytest.importorskip("skada.metrics", reason="skada is not installed: it is in the dependency group 'dev'")
+    from scipy.special import softmax as shares
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import train_test_split
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    class Domainless(LogisticRegression):  # type: ignore[misc]  # ships no types
+        """A classifier that is asked as skada asks: with the domain of each sample."""
+
+        def predict_proba(self, rows: object, sample_domain: object = None, allow_source: bool = False) -> object:
+            return super().predict_proba(rows)
+
+        def predict_log_proba(self, rows: object, sample_domain: object = None, allow_source: bool = False) -> object:
+            return super().predict_log_proba(rows)
+
+    random = np.random.default_rng(0)
+    inputs = np.concatenate([random.normal(0, 1, (90, 4)), random.normal(0.4, 1, (60, 4))])
+    labels = (inputs[:, 0] + random.normal(0, 1, 150) > 0).astype(int) + (inputs[:, 1] > 1)
+    source = np.arange(150) < 90
+    domains = np.where(source, 1, -2)
+    model = Domainless().fit(inputs[source], labels[source])
+    probabilities = softmax(model.decision_function(inputs[~source]))
+
+    ask = {"X": inputs, "y": labels, "sample_domain": domains}
+    theirs = metrics.PredictionEntropyScorer()._score(None, model, **ask)  # its mean is also over the classes
+    assert mean_entropy(probabilities) == pytest.approx(-theirs * probabilities.shape[1], rel=1e-6)
+    # skada 0.6 normalizes over the whole matrix; the paper, and we, over the neighbours of each sample
+    monkeypatch.setattr(metrics, "softmax", lambda values: shares(values, axis=1))
+    assert soft_neighborhood_density(probabilities) == pytest.approx(metrics.SoftNeighborhoodDensity()._score(None, model, **ask), rel=1e-6)
+
+    pipe = make_pipeline(StandardScaler(), Domainless()).fit(inputs[source], labels[source])
+    pipe.predict_proba = lambda rows, **_: pipe[-1].predict_proba(pipe[:-1].transform(rows))
+    train, held, _, held_labels = train_test_split(inputs[source], labels[source], test_size=0.33, random_state=np.random.RandomState(0))
+    scaled = [pipe[:-1].transform(rows) for rows in (train, inputs[~source], held)]
+    judge = LogisticRegression().fit(np.concatenate(scaled[:2]), [1] * len(train) + [0] * 60)
+    chances = judge.predict_proba(scaled[2])
+
+    def losses(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+        return -np.log(found[np.arange(len(truth)), truth])[:, None]  # a column: skada multiplies it by a column of weights
+
+    theirs = metrics.DeepEmbeddedValidation(loss_func=losses, random_state=0)._score(None, pipe, **ask)
+    mine = losses(held_labels, pipe.predict_proba(held))[:, 0]
+    assert weighted_risk(mine, len(train) / 60 * chances[:, 0] / chances[:, 1])[0] == pytest.approx(-theirs, rel=1e-6)
+
+
 def test_the_density_ratio_follows_the_shift() -> None:
     source = np.random.default_rng(0)
     here, there = source.normal(0, 1, (400, 3)).astype(np.float32), source.normal(0, 1, (400, 3)).astype(np.float32)
