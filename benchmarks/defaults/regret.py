@@ -235,9 +235,10 @@ def summary(records: list[dict[str, Any]]) -> None:
             continue
         best = max(mean, key=lambda each: mean[each])
         regret = mean[best] - mean[OURS]
-        time_ratio = statistics.mean(one["seconds"] for one in found[OURS]) / statistics.mean(one["seconds"] for one in found[best])
+        mine, least = ([one["seconds"] for one in found[each] if one["seconds"] is not None] for each in (OURS, best))
+        time_ratio = f"{statistics.mean(mine) / statistics.mean(least):.2f}" if mine and least else ""
         regrets[place[1]].append(regret)
-        print(f"| {' | '.join(place)} | {cells} | {regret:.3f} | {time_ratio:.2f} |")
+        print(f"| {' | '.join(place)} | {cells} | {regret:.3f} | {time_ratio} |")
     for part, values in regrets.items():
         if values:
             print(f"\n{part}: mean regret {statistics.mean(values):.4f}, worst {max(values):.4f}, over {len(values)} rows")
