@@ -84,6 +84,7 @@ FLOORS = {
     "zoo.engine.calibration": 6.5,
     "zoo.engine.rundir": 6.4,
     "zoo.engine.optim": 6.5,
+    "zoo.engine.solved": 6.55,
     "zoo.engine.cache": 6.5,
     "zoo.engine.output": 6.5,
     "zoo.engine.train": 6.6,

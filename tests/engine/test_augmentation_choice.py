@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 from tests.engine.tiny import difference, model, values
 from zoo.data.open import open_data
 from zoo.data.table import Table
-from zoo.engine.optim.augmentation_choice import MAX_SAMPLES, held_out_losses, views_to_judge
 from zoo.engine.options.resolve import resolve
+from zoo.engine.solved.augmentation_choice import MAX_SAMPLES, held_out_losses, views_to_judge
 from zoo.engine.train import train_state
 from zoo.errors import InterruptedRunError
 

@@ -18,11 +18,11 @@ from torch.nn import functional
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
-from zoo.engine.optim import head_solver
-from zoo.engine.optim.head_solver import WITHOUT_FOLDS, held_out_logits, peak_bytes, solve
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.engine.options.resolve import resolve
 from zoo.engine.runtime.memory_profile import footprint
+from zoo.engine.solved import head_solver
+from zoo.engine.solved.head_solver import WITHOUT_FOLDS, held_out_logits, peak_bytes, solve
 from zoo.errors import TrainingError
 
 CPU = torch.device("cpu")

@@ -23,8 +23,8 @@ from zoo.data.open import open_data
 from zoo.data.texts.encode import TextWindow
 from zoo.data.texts.token_ids import TextSamples, fit_lengths
 from zoo.engine.cache.labelled_words import word_features, word_table
-from zoo.engine.optim import solved_head
 from zoo.engine.options.recipes import RECIPES, default_recipe
+from zoo.engine.solved import solved_head
 from zoo.errors import TrainingError
 from zoo.registry.registry import Registry, use_registry
 

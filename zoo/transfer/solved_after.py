@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from zoo.data.table import Table
-from zoo.engine.optim.solved_head import SolvedHead
 from zoo.engine.options.config import Config
+from zoo.engine.solved.solved_head import SolvedHead
 from zoo.engine.train.objective import Objective
 from zoo.errors import DataError, OptionError, count
 

@@ -18,9 +18,9 @@ from zoo.data.texts.token_ids import fit_lengths
 from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.batched_inference import Outputs
 from zoo.engine.loading.stream import Source
-from zoo.engine.optim.solved_head import SolvedHead
 from zoo.engine.options.config import Config
 from zoo.engine.rundir.run_context import RunContext
+from zoo.engine.solved.solved_head import SolvedHead
 from zoo.errors import OptionError, SavedModelError, did_you_mean, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task

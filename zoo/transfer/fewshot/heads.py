@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
-from zoo.engine.optim.head_solver import WITHOUT_FOLDS, solve
+from zoo.engine.solved.head_solver import WITHOUT_FOLDS, solve
 from zoo.errors import OptionError, did_you_mean
 
 Logits = Callable[[Tensor], Tensor]

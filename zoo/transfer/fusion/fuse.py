@@ -18,7 +18,7 @@ from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.declare import Image, Text
 from zoo.engine.inference.predict import embed
-from zoo.engine.optim.head_solver import WITHOUT_FOLDS, Rows, solve
+from zoo.engine.solved.head_solver import WITHOUT_FOLDS, Rows, solve
 from zoo.errors import OptionError, SavedModelError, count, did_you_mean, fault_list
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.optim.head_solver import Rows, peak_bytes, solve
+from zoo.engine.solved.head_solver import Rows, peak_bytes, solve
 from zoo.errors import TrainingError, count, examples
 from zoo.models.heads import LinearHead, TokenHead
 
@@ -30,7 +30,7 @@ class SolvedHead:
     Attributes:
         weight: ``(outputs, dim)``.
         bias: ``(outputs,)``, or None.
-        penalty: Weight of the L2 penalty, see ``zoo.engine.optim.head_solver``.
+        penalty: Weight of the L2 penalty, see ``zoo.engine.solved.head_solver``.
         loss: Sum of the training losses.
         held_out: Logits of each sample by a head that was fitted without it, see ``Solution``; or None.
     """

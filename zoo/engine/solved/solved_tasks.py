@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.table import Table
-from zoo.engine.optim.solved_head import SolvedHead, solved_head
+from zoo.engine.solved.solved_head import SolvedHead, solved_head
 from zoo.tasks.member import Member
 from zoo.tasks.several import SeveralTasks
 
