@@ -87,6 +87,25 @@ def test_an_interrupted_choice_goes_on_where_it_stopped(tmp_path: Path, monkeypa
     assert [(row["name"], row["score"]) for row in run.candidates] == [(row["name"], row["score"]) for row in whole.candidates]
 
 
+def test_a_candidate_that_fails_is_left_out_with_its_reason_and_harms_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.select.recipe_search import search
+
+    real = search.run_job
+
+    def failing(job: Any, ranks: Any, folder: Path, **more: Any) -> Any:
+        run = real(job, ranks, folder, **more)
+        if "lora" in folder.name:
+            raise RuntimeError("sizes must match")
+        return run
+
+    monkeypatch.setattr(search, "run_job", failing)
+    net = model()
+    names = [name for name, _ in net.named_parameters()]
+    run = auto(net, tmp_path / "run", epochs=1)
+    assert {row["name"]: row["note"] for row in run.candidates if row["note"]} == {"lora": "RuntimeError: sizes must match"}
+    assert [name for name, _ in net.named_parameters()] == names
+
+
 def test_a_budget_shorter_than_the_probe_fits_the_probe_and_says_so(tmp_path: Path) -> None:
     run = auto(model(), tmp_path / "run", budget="0.001s")
     assert [row["name"] for row in run.candidates if row["score"] is not None] == ["probe"]

@@ -128,11 +128,9 @@ class Search:
                 usable = known or before
                 return usable[-1] if usable else None
             return self._run(trial, None if length == lengths[-1] else length)
-        except InterruptedRunError:
-            raise
-        except ZooError as error:  # of this candidate alone, such as memory or LoRA without PEFT; the others go on
-            self.left_out[trial.name] = str(error)
-            self._progress.note(f"auto: {trial.name} is left out: {error}")
+        except Exception as error:  # of this candidate alone, such as memory, LoRA without PEFT, or a fault of PEFT; the others go on
+            self.left_out[trial.name] = str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
+            self._progress.note(f"auto: {trial.name} is left out: {self.left_out[trial.name]}")
             return None
 
     @property
