@@ -173,9 +173,14 @@ class InterruptedRunError(KeyboardInterrupt):
     """A run stopped by a signal, after its checkpoint was written.
 
     No ``Exception``, so that a sweep that goes on after errors of single runs ends here.
+
+    Attributes:
+        exit_code: That of the process.
+        place: Where the run stopped, without how it goes on, for runs that are part of something larger; or nothing.
     """
 
     exit_code = 130
+    place = ""
 
 
 def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:

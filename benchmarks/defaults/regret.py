@@ -198,7 +198,7 @@ def results(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterat
         for size in arguments.sizes:
             for name in arguments.sets:
                 entry = SETS[name]
-                for network in PLACES[name]:
+                for network in [each for each in PLACES[name] if each in arguments.backbones]:
                     place = {"set": name, "part": entry.part, "backbone": network, "size": size, "seed": seed}
                     wanted = [each for each in arguments.methods if (*place.values(), each) not in done]
                     if not wanted or (SIZES[size] is None and seed):
@@ -248,6 +248,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS, metavar="SET", help=", ".join(SETS))
+    known = sorted({each for networks in PLACES.values() for each in networks})
+    parser.add_argument("--backbones", nargs="*", default=known, choices=known, metavar="NAME", help=", ".join(known))
     parser.add_argument("--methods", nargs="*", default=USUAL, choices=METHODS, metavar="METHOD", help="; ".join(METHODS))
     parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=SIZES, help="samples of a class")
     parser.add_argument("--seeds", type=int, default=3)

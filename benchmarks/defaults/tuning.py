@@ -1,8 +1,10 @@
 """Tuning after the solved head, by its number of optimizer steps, batch size and rate, on the sets that choose the defaults.
 
 Each setting is ``SAMPLES:STEPS:RATE``: samples of a batch, optimizer steps rounded to whole epochs, and the rate as a factor on the
-head's; 0 steps are the solved head alone, and ``3e`` are three epochs. Accuracy is that of the test part, at most 600 samples of it;
-seconds are CPU seconds of one thread. Results go to a file as they come, a line each, and a run that is started again goes on.
+head's. ``auto`` samples are those of the default; 0 steps are the solved head alone, ``3e`` are three epochs, and ``2x`` are twice the
+epochs of the default. A fourth part, as in ``auto:1x:0.1:0.5``, is the share of the tuned values (``wise_ft``). Accuracy is that of the
+test part, at most 600 samples of it; seconds are CPU seconds of one thread. Results go to a file as they come, a line each, and a run
+that is started again goes on.
 
 Run: python benchmarks/defaults/tuning.py --data ../shared/data
 """
@@ -30,8 +32,8 @@ from matrix import SETS, SIZES, Samples
 from probe import adapted, kept
 from side_by_side import needed
 
-from zoo.engine.options.recipe import Recipe
-from zoo.engine.options.recipes import RECIPES
+from zoo.engine.options.recipe import MOST_EPOCHS, Recipe, batch_size_for
+from zoo.engine.options.recipes import LEAST_STEPS, RECIPES
 
 MOST = 600  # test samples
 SETTINGS = ("32:0:0.03", "32:3e:0.03", "8:300:0.03", "8:300:0.1", "8:500:0.03", "8:500:0.1", "8:500:0.3", "32:300:0.03", "32:300:0.1")
@@ -49,7 +51,10 @@ PLACES = (
 def recipe(steps: str, factor: float, batches: int) -> Recipe:
     """Return the default recipe with so many steps of tuning at this rate, or without tuning."""
     chosen = RECIPES["layer-decay"]
-    epochs = int(steps[:-1]) if steps.endswith("e") else round(int(steps) / batches)
+    if steps.endswith("x"):
+        epochs = max(1, round(float(steps[:-1]) * max(3, min(MOST_EPOCHS, -(-LEAST_STEPS // batches)))))
+    else:
+        epochs = int(steps[:-1]) if steps.endswith("e") else round(int(steps) / batches)
     if not epochs:
         return dataclasses.replace(chosen, phases=chosen.phases[:1])
     tune = dataclasses.replace(chosen.phases[1], lr=factor, epochs=epochs, least_steps=0)
@@ -59,12 +64,15 @@ def recipe(steps: str, factor: float, batches: int) -> Recipe:
 def accuracy(place: str, setting: str, seed: int, data: Path) -> dict[str, Any]:
     """Return the accuracy and the seconds of a setting."""
     name, backbone, size = place.split(",")
-    batch, steps, factor = setting.split(":")
+    batch, steps, factor, *mixed = setting.split(":")
     everything, test = SETS[name].load(data)
     test = test.select(np.random.default_rng(5).permutation(len(test))[:MOST])
     train: Samples = everything.draw(SIZES[size], seed)
     model = adapted(backbone, everything, data, seed)
-    options = {"recipe": recipe(steps, float(factor), -(-len(train) // int(batch))), "batch_size": int(batch)}
+    samples = batch_size_for(len(train)) if batch == "auto" else int(batch)
+    options = {"recipe": recipe(steps, float(factor), -(-len(train) // samples)), "batch_size": samples}
+    if mixed:
+        options["wise_ft"] = float(mixed[0])
     start = time.process_time()
     with tempfile.TemporaryDirectory() as out:
         model.fit(train.table, False, **options, seed=seed, out=f"{out}/run", quiet=True, workers=0)

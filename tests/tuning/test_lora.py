@@ -226,6 +226,7 @@ class Tied(nn.Module):
     [
         (lambda: nn.Conv2d(4, 4, 3, dilation=2), "dilated"),
         (lambda: nn.Conv1d(4, 4, 3, padding=1, padding_mode="circular"), "padding with other than zeros"),
+        (lambda: nn.Conv3d(4, 4, 1, stride=2), "one voxel take none, as PEFT cannot merge"),
         (lambda: OwnConv(4, 4, 3), "a computation of their own"),
         (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), "a computation of their own"),
         (Biased, "without calling it"),

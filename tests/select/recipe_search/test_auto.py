@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 import zoo
 from tests.engine.tiny import difference, images, model, values
 from zoo.cli.app import main
-from zoo.errors import DataError, OptionError, SavedModelError
+from zoo.errors import DataError, InterruptedRunError, OptionError, SavedModelError
 
 DATA = images(36), images(24, seed=1)
 
@@ -35,7 +36,8 @@ def test_the_choice_is_a_run_with_its_candidates_and_resumes_without_running_aga
     told = json.loads((run.dir / "auto.json").read_text())
     names = [row["name"] for row in run.candidates]
     assert names[0] == "probe"
-    assert "layer-decay" in names
+    assert 0 < names.index("layer-decay") < names.index("lora")
+    assert all((row["tuned"] is None) == (row["name"] == "probe") for row in run.candidates if row["score"] is not None)
     assert (told["candidates"], told["chosen"]) == (run.candidates, chosen(run))
     assert json.loads((run.dir / "run.json").read_text())["auto"]["chosen"] == chosen(run)
     tried = [row for row in run.candidates if not row["note"]]
@@ -61,26 +63,47 @@ def test_an_interrupted_choice_goes_on_where_it_stopped(tmp_path: Path, monkeypa
     from zoo.select.recipe_search import search
 
     ran: list[str] = []
-    real = search.run_job
-
-    def stopping(job: Any, ranks: Any, folder: Path, **more: Any) -> Any:
-        if len(ran) == 2:
-            raise KeyboardInterrupt
-        ran.append(folder.name)
-        return real(job, ranks, folder, **more)
+    real, armed = search.run_job, [True]
 
     def counting(job: Any, ranks: Any, folder: Path, **more: Any) -> Any:
         ran.append(folder.name)
         return real(job, ranks, folder, **more)
 
-    monkeypatch.setattr(search, "run_job", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        auto(model(), tmp_path / "run")
+    def stopping(_truth: Any, _guessed: Any) -> float:  # after each epoch; the first one of the third candidate is interrupted
+        if len(ran) == 3 and armed:
+            armed.clear()
+            signal.raise_signal(signal.SIGINT)
+        return 0.0
+
     monkeypatch.setattr(search, "run_job", counting)
-    run = auto(model(), tmp_path / "run", resume=True)
-    assert len(ran) == len({*ran})
-    whole = auto(model(), tmp_path / "whole")
+    options = {"metrics": {"stopping": stopping}}
+    with pytest.raises(InterruptedRunError, match=r"a checkpoint is in .*\. Go on with recipe='auto', resume=True") as stopped:
+        auto(model(), tmp_path / "run", budget="50s", **options)
+    assert str(stopped.value).count("resume=True") == 1  # not of the candidate, which would be a run of its own
+    run = auto(model(), tmp_path / "run", resume=True, **options)
+    assert [name for name in {*ran} if ran.count(name) > 1] == [ran[2]]  # it goes on from its checkpoint
+    assert json.loads((run.dir / "auto.json").read_text())["budget"] == 50.0
+    whole = auto(model(), tmp_path / "whole", **options)
     assert [(row["name"], row["score"]) for row in run.candidates] == [(row["name"], row["score"]) for row in whole.candidates]
+
+
+def test_a_candidate_that_fails_is_left_out_with_its_reason_and_harms_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.select.recipe_search import search
+
+    real = search.run_job
+
+    def failing(job: Any, ranks: Any, folder: Path, **more: Any) -> Any:
+        run = real(job, ranks, folder, **more)
+        if "lora" in folder.name:
+            raise RuntimeError("sizes must match")
+        return run
+
+    monkeypatch.setattr(search, "run_job", failing)
+    net = model()
+    names = [name for name, _ in net.named_parameters()]
+    run = auto(net, tmp_path / "run", epochs=1)
+    assert {row["name"]: row["note"] for row in run.candidates if row["note"]} == {"lora": "RuntimeError: sizes must match"}
+    assert [name for name, _ in net.named_parameters()] == names
 
 
 def test_a_budget_shorter_than_the_probe_fits_the_probe_and_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from zoo.engine.options.recipes import RECIPES
 from zoo.errors import OptionError
 from zoo.select.recipe_search.candidates import candidates
-from zoo.select.recipe_search.halving import Result, best_runs, choose, lengths_of, seconds_of, survivors
+from zoo.select.recipe_search.halving import Result, best_runs, choose, from_record, lengths_of, seconds_of, survivors, to_record
 
 
 def result(name: str, score: float, draws: tuple[float, ...] | None = None, **more: Any) -> Result:
@@ -53,6 +54,17 @@ def test_the_better_half_goes_on_and_an_undefined_score_is_the_worst() -> None:
     assert [one.name for one in survivors(field, lower=False)] == ["c", "d"]
     assert [one.name for one in survivors(field, lower=True)] == ["a", "d"]
     assert survivors([], lower=False) == []
+
+
+def test_of_candidates_that_kept_the_same_head_the_better_tuned_one_goes_on_and_the_reason_says_so() -> None:
+    probe = result("probe", 0.8, (0.8, 0.8))
+    field = [result("top", 0.8, (0.8, 0.8), tuned=0.7), result("half", 0.8, (0.8, 0.8), tuned=0.78), result("lora", 0.8, (0.8, 0.8))]
+    assert [one.name for one in survivors(field, lower=False)] == ["half", "top"]
+    assert [one.name for one in survivors(field, lower=True)] == ["top", "half"]
+    kept = choose([probe, *field], "accuracy", lower=False)
+    assert kept.result is probe
+    assert "no epoch of tuning is better than it; the best of them, of half, has accuracy 0.7800 against 0.8000" in kept.reason
+    assert from_record(json.loads(json.dumps(to_record(field[1])))) == field[1]
 
 
 def test_of_several_runs_of_a_candidate_the_best_counts() -> None:

@@ -155,6 +155,10 @@ def candidate_table(run: Run) -> str:
         size, mark = in_units(row["memory"]), "*" if row["chosen"] else ""
         rows.append([row["name"] + mark, row["epochs"], score, in_time_units(row["seconds"]), size, format_parameters(row["trained"])])
     lines = [table(rows, ["candidate", "epochs", name, "time", "memory", "trained"], right=(1, 3, 4, 5))]
+    alone = run.candidates[0]["score"]  # of the probe, whose head the others begin with
+    heads = [f"{row['name']} ({row['tuned']:.4f})" for row in run.candidates[1:] if row.get("tuned") is not None and row["score"] == alone]
+    if heads:
+        lines.append(textwrap.fill(f"no epoch of tuning was better than the head alone: {', '.join(heads)}", 80))
     lines += [textwrap.fill(f"{row['name']}: {row['note']}", 80) for row in run.candidates if row["note"]]
     return "\n".join([*lines, textwrap.fill(f"* {run.choice}", 80)])
 

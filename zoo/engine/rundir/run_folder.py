@@ -37,10 +37,10 @@ class Run:
             run is finished, and after that with ``keep_checkpoints=True``.
         kept: Number of the kept epoch, from 1.
         monitor: Metric that chose it.
-        candidates: With ``recipe="auto"`` one row per candidate: name, recipe, epochs, score with its interval (low, high), seconds of
-            all its runs, estimated peak of memory in bytes, largest number of parameters that trained, whether it was chosen, and a
-            note, such as why it was left out. With ``DomainAdaptation(target, method="auto")`` one row per method: what each validator
-            says, its votes, and a note. Empty for other runs.
+        candidates: With ``recipe="auto"`` one row per candidate: name, recipe, epochs, score with its interval (low, high), best score
+            of its epochs of tuning (tuned), seconds of all its runs, estimated peak of memory in bytes, largest number of parameters
+            that trained, whether it was chosen, and a note, such as why it was left out. With ``DomainAdaptation(target,
+            method="auto")`` one row per method: what each validator says, its votes, and a note. Empty for other runs.
         choice: The reason of the choice among them, in one line.
         baselines: With ``baselines=True`` a row per simpler method: name, score (the monitor, or None), whether the run lost to it, and
             a note. Empty without.

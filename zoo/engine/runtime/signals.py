@@ -109,11 +109,9 @@ def stop_signals() -> Iterator[StopFlag]:
 
 def interrupted(stop: StopFlag, folder: Path, where: str) -> InterruptedRunError:
     """Return the error that ends a run after a signal, with the exit code that shells expect."""
-    error = InterruptedRunError(
-        f"stopped by {stop.name} in {where}; a checkpoint is in {str(folder / 'checkpoint')!r}. "
-        f"Go on with resume=True (--resume) and out={str(folder)!r}"
-    )
-    error.exit_code = stop.exit_code
+    place = f"stopped by {stop.name} in {where}; a checkpoint is in {str(folder / 'checkpoint')!r}"
+    error = InterruptedRunError(f"{place}. Go on with resume=True (--resume) and out={str(folder)!r}")
+    error.exit_code, error.place = stop.exit_code, place
     return error
 
 

@@ -60,7 +60,7 @@ def fit_auto(
         train: As for ``zoo.engine.train.fit.fit``.
         valid: Validation data, as for ``fit``; must not be False.
         budget: A duration, such as ``10min``, or seconds; None for the time of the probe and of four runs of the default recipe,
-            at least a minute.
+            at least a minute. A resumed choice without one has that of before.
         recipe: ``auto``; another is refused, as a budget is for choosing.
         out: As for ``fit``; the candidates' runs are below it.
         resume: Go on where the choice in ``out`` stopped; candidates that are finished are not run again.
@@ -159,7 +159,7 @@ def _chosen(model: TaskModel, trials: list[Trial], left_out: dict[str, str], fol
             search = Search(model, trials, left_out, folder=folder, budget=seconds, progress=progress, stop=stop)
             choice = search.run()
     except InterruptedRunError as error:
-        again = InterruptedRunError(f"{error}. To go on with the choice: recipe='auto', resume=True (--resume), out={str(folder)!r}")
+        again = InterruptedRunError(f"{error.place or error}. Go on with recipe='auto', resume=True (--resume) and out={str(folder)!r}")
         again.exit_code = error.exit_code
         raise again from error
     return _finish(model, trials, folder, record, search=search, choice=choice)

@@ -25,6 +25,12 @@ def read_spent(folder: Path) -> float:
     return float(_read(path, lambda record: record["seconds"])) if path.is_file() else 0.0
 
 
+def read_budget(folder: Path) -> float | None:
+    """Return the budget that the choice in a folder began with, in seconds; None for a new one, and before it is known."""
+    path = folder / CHOICE
+    return _read(path, lambda record: record["budget"] and float(record["budget"])) if path.is_file() else None
+
+
 def read_results(folder: Path) -> list[Result]:
     """Return the results of finished candidates, in the order in which they were reached.
 

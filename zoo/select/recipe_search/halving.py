@@ -38,6 +38,7 @@ class Result:
         thresholds: Probability above which each label is predicted, one per class, or None.
         draws: The metric in each draw of the bootstrap, NaN where it is undefined, the same draws for all candidates;
             None where the metric has no interval.
+        tuned: The best score of the epochs of tuning, where ``score`` may be that of the head before them; NaN where there are none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Result:
     folder: str
     thresholds: tuple[float, ...] | None = None
     draws: tuple[float, ...] | None = None
+    tuned: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,11 @@ def affordable(lengths: Sequence[int], wanted: int, seconds: Callable[[int], flo
 
 
 def survivors(results: Sequence[Result], *, lower: bool) -> list[Result]:
-    """Return the better half, at least one, best first; undefined scores are the worst, and of equal ones the first wins."""
-    ranked = sorted(results, key=lambda result: -_signed_score(result, lower=lower))
+    """Return the better half, at least one, best first; undefined scores are the worst, and of equal ones the first wins.
+
+    Where several kept the head that they began with, which scores the same, their epochs of tuning decide.
+    """
+    ranked = sorted(results, key=lambda result: _rank(result, lower=lower), reverse=True)
     return ranked[: math.ceil(len(ranked) / 2)]
 
 
@@ -116,7 +121,7 @@ def best_runs(results: Sequence[Result], *, lower: bool) -> list[Result]:
     """Return the best run of each candidate, in the order in which the candidates began."""
     best: dict[str, Result] = {}
     for result in results:
-        if result.name not in best or _signed_score(result, lower=lower) > _signed_score(best[result.name], lower=lower):
+        if result.name not in best or _rank(result, lower=lower) > _rank(best[result.name], lower=lower):
             best[result.name] = result
     return list(best.values())
 
@@ -136,10 +141,13 @@ def choose(results: Sequence[Result], metric: str, *, lower: bool) -> Choice:
     others = [result for result in results if result.name != PROBE and not math.isnan(result.score)]
     if not others:
         return Choice(probe, "the probe is kept: nothing else was tried")
-    best = max(others, key=lambda result: _signed_score(result, lower=lower))
+    best = max(others, key=lambda result: _rank(result, lower=lower))
     values = f"{metric} {best.score:.4f} against {probe.score:.4f}"
     if _beats(best, probe, lower=lower):
         return Choice(best, f"{best.name} is chosen: it beats the probe, {values}")
+    if best.score == probe.score and not math.isnan(best.tuned):  # the head before tuning was kept, which is that of the probe
+        found = f"{metric} {best.tuned:.4f} against {probe.score:.4f}"
+        return Choice(probe, f"the probe is kept: no epoch of tuning is better than it; the best of them, of {best.name}, has {found}")
     if _signed_score(best, lower=lower) <= _signed_score(probe, lower=lower):
         return Choice(probe, f"the probe is kept: no candidate is better; the best of them, {best.name}, has {values}")
     return Choice(probe, f"the probe is kept: no candidate beats it by more than noise; the best of them, {best.name}, has {values}")
@@ -155,8 +163,17 @@ def _beats(one: Result, probe: Result, *, lower: bool) -> bool:
     return ends is not None and ends[0] > 0
 
 
+def _rank(result: Result, *, lower: bool) -> tuple[float, float]:
+    """Return the score and that of the epochs of tuning, each the higher the better."""
+    return _signed(result.score, lower=lower), _signed(result.tuned, lower=lower)
+
+
 def _signed_score(result: Result, *, lower: bool) -> float:
-    return -math.inf if math.isnan(result.score) else -result.score if lower else result.score
+    return _signed(result.score, lower=lower)
+
+
+def _signed(value: float, *, lower: bool) -> float:
+    return -math.inf if math.isnan(value) else -value if lower else value
 
 
 def to_record(result: Result) -> dict[str, Any]:
@@ -172,4 +189,5 @@ def from_record(record: Mapping[str, Any]) -> Result:
     """
     draws = record["draws"] and tuple(nan_for_none(value) for value in record["draws"])
     thresholds = record["thresholds"] and tuple(record["thresholds"])
-    return Result(**{**record, "score": nan_for_none(record["score"]), "draws": draws, "thresholds": thresholds})
+    values = {name: nan_for_none(record.get(name)) for name in ("score", "tuned")}  # earlier versions did not record ``tuned``
+    return Result(**{**record, **values, "draws": draws, "thresholds": thresholds})

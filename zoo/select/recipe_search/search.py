@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from zoo.engine.train.job import Job
 from zoo.errors import DataError, InterruptedRunError, ZooError
 from zoo.models.task_model import TaskModel
 from zoo.saved.config import read_config
-from zoo.select.recipe_search.folders import CANDIDATES, clear, read_results, read_spent, write_choice, write_result
+from zoo.select.recipe_search.folders import CANDIDATES, clear, read_budget, read_results, read_spent, write_choice, write_result
 from zoo.select.recipe_search.halving import PROBE, SHARES, Choice, Result, affordable, best_runs, choose, survivors
 from zoo.select.recipe_search.trial import Trial
 from zoo.tasks.find import find_task
@@ -41,8 +42,8 @@ class Search:
         trials: The candidates, the probe first and the default recipe last.
         left_out: Why others are not tried, by their names.
         folder: The folder.
-        budget: Seconds of all together; None for those of the probe and of ``DEFAULT_RUNS`` runs of the default recipe, at least
-                ``LEAST_BUDGET``.
+        budget: Seconds of all together; None for what an earlier call in the folder had, or for those of the probe and of
+            ``DEFAULT_RUNS`` runs of the default recipe, at least ``LEAST_BUDGET``.
         progress: Prints a line per candidate.
         stop: Set by a signal.
 
@@ -65,7 +66,7 @@ class Search:
     ) -> None:
         self._model, self._trials, self._folder = model, trials, folder
         self._progress, self._stop = progress, stop
-        self.left_out, self.budget = dict(left_out), budget
+        self.left_out, self.budget = dict(left_out), read_budget(folder) if budget is None else budget
         self.results = read_results(folder)
         self._started = time.monotonic() - read_spent(folder)
         self._estimated = self._taken = 0.0
@@ -86,7 +87,8 @@ class Search:
             reason = f"the probe alone took {in_time_units(self.spent)}, and the budget is {in_time_units(self.budget)}"
             self.left_out |= dict.fromkeys((trial.name for trial in tuned), reason)
             return Choice(self.results[0], f"the probe is kept: {reason}, so nothing else was tried")
-        self._rounds(tuned)
+        # Additions such as LoRA come behind the default recipe: they often cost as much, and a budget may not suffice for both.
+        self._rounds(sorted(tuned, key=lambda trial: trial.recipe.trains != "all"))
         return choose(self.results, self.monitor, lower=self.lower)
 
     @property
@@ -126,11 +128,9 @@ class Search:
                 usable = known or before
                 return usable[-1] if usable else None
             return self._run(trial, None if length == lengths[-1] else length)
-        except InterruptedRunError:
-            raise
-        except ZooError as error:  # of this candidate alone, such as memory or LoRA without PEFT; the others go on
-            self.left_out[trial.name] = str(error)
-            self._progress.note(f"auto: {trial.name} is left out: {error}")
+        except Exception as error:  # of this candidate alone, such as memory, LoRA without PEFT, or a fault of PEFT; the others go on
+            self.left_out[trial.name] = str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
+            self._progress.note(f"auto: {trial.name} is left out: {self.left_out[trial.name]}")
             return None
 
     @property
@@ -178,7 +178,14 @@ class Search:
             folder=folder,
             thresholds=self._model.thresholds,
             draws=draws,
+            tuned=self._best_of_tuning(run),
         )
+
+    def _best_of_tuning(self, run: Run) -> float:
+        """Return the best score of the epochs after the head alone; NaN where there are none."""
+        values = [record.get(self.monitor, float("nan")) for record in run.history if record["phase"] != PROBE]
+        known = [value for value in values if not math.isnan(value)]
+        return (min(known) if self.lower else max(known)) if known else float("nan")
 
     def _draws(self, job: Job) -> tuple[float, ...] | None:
         """Return the monitored metric in the draws of the bootstrap; empty for a single group of samples, None without intervals."""
@@ -246,5 +253,5 @@ class Search:
 
 def _row(result: Result, **more: Any) -> dict[str, Any]:
     plain = dataclasses.asdict(result) | more
-    names = ("name", "recipe", "epochs", "score", "low", "high", "seconds", "memory", "trained", "chosen", "note")
+    names = ("name", "recipe", "epochs", "score", "low", "high", "tuned", "seconds", "memory", "trained", "chosen", "note")
     return {name: None if plain[name] != plain[name] else plain[name] for name in names}

@@ -22,8 +22,8 @@ def lora_targets(groups: LayerGroups, kind: str = "lora") -> list[str]:
 
     Exact names, because a pattern that matches nothing would silently train nothing. Excluded are layers inside
     ``nn.MultiheadAttention`` and ``nn.TransformerEncoderLayer``, whose weights are read without calling them, and layers that
-    low-rank factors do not fit: grouped, depthwise and dilated convolutions, layers with their own forward, and layers whose
-    weights are used in two places.
+    low-rank factors do not fit: grouped, depthwise and dilated convolutions, three-dimensional ones of one voxel, layers with their
+    own forward, and layers whose weights are used in two places.
 
     Args:
         groups: The groups to adapt, such as ``model.groups[4:]``.
@@ -84,6 +84,8 @@ def _refusal(layer: nn.Module, name: str, model: nn.Module, shared: set[int], *,
         # PEFT's own convolution has neither dilation nor another padding.
         if set(layer.dilation) != {1} or layer.padding_mode != "zeros":
             return "dilated convolutions, and padding with other than zeros, take none"
+        if isinstance(layer, nn.Conv3d) and layer.kernel_size[:2] == (1, 1):  # it takes them for those of two dimensions, up to 0.21
+            return "three-dimensional convolutions of one voxel take none, as PEFT cannot merge them"
     if not _computes_as_its_kind(layer):
         return "layers with a computation of their own take none"
     outer, _, last = name.rpartition(".")
