@@ -70,6 +70,8 @@ def test_two_processes_train_what_one_trains(alone: dict[str, Any], tmp_path: Pa
             assert np.allclose(*losses, rtol=1e-4, atol=1e-6), name
             gaps = [np.abs(np.subtract(found[name]["values"][key], value)).max() for key, value in expected["values"].items()]
             assert max(gaps) < 1e-4, name
+            taken = [[line.get("pseudo_labelled") for line in run["history"]] for run in (found[name], expected)]
+            assert taken[0] == taken[1], name
 
 
 @pytest.mark.parametrize("name", CASES)

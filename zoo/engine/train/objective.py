@@ -16,6 +16,7 @@ from zoo.data.dataset import Batch
 from zoo.data.table import Table
 from zoo.data.texts.token_ids import fit_lengths
 from zoo.engine.cache.forward import Forward
+from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.inference.batched_inference import Outputs
 from zoo.engine.loading.stream import Source
 from zoo.engine.options.config import Config
@@ -56,10 +57,13 @@ class Objective:
         by_length: Whether texts of nearly equal length share batches, which saves padding. Not for a loss that compares the samples of a
             batch: of few texts the same ones would meet in every epoch.
         total_steps: Optimizer steps of the whole run, for schedules; set by the engine before the first step.
+        ranks: The processes of the run, set by the engine. What all of them must call together is called in ``validate`` and ``state_dict``
+            alone, which run on each.
     """
 
     name = "objective"
     total_steps = 0
+    ranks = Ranks()  # one process
     separable = True
     by_length = True
     pooled = True

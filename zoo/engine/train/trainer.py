@@ -76,7 +76,7 @@ class Training:
             epochs = _epochs(objective, config, self.batches.steps, steady=False)
         if config.epochs and config.epochs > len(epochs) and all(epoch.solved for epoch in epochs):
             log.info("epochs=%d has no effect: the head is solved in one; solve_head=False trains it", config.epochs)
-        objective.total_steps = sum(epoch.steps for epoch in epochs)
+        objective.total_steps, objective.ranks = sum(epoch.steps for epoch in epochs), ranks
         self.parts = RunParts(objective, context, epochs)
         self.state, self.best = self.parts.state, self.parts.best
         guard, stepper = self.make_stepper()

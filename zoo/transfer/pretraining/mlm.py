@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,11 +20,14 @@ from zoo.engine.options.recipe import Recipe
 from zoo.errors import OptionError, checked_fields, fault_list
 from zoo.transfer.method import Method
 from zoo.transfer.pretraining.objective import SelfSupervised
+from zoo.transfer.pretraining.word_head import word_head
 from zoo.transfer.recipes import OWN_RECIPES
 from zoo.util.numbers import is_finite
 
 if TYPE_CHECKING:
     from zoo.engine.train.supervised import Supervised
+
+log = logging.getLogger("zoo")
 
 HIDDEN, RANDOM = 0.8, 0.1  # of the chosen tokens: shown as the mask token, as a random token; the rest as they are
 UNCHOSEN = -100  # target of a token that is not predicted, as in transformers
@@ -66,25 +70,6 @@ class Masking:
         return torch.from_numpy(shown).to(ids.device), torch.from_numpy(targets).to(ids.device)
 
 
-class WordHead(nn.Module):
-    """From features of tokens to vectors as wide as the embeddings, whose products with these are the logits (Press & Wolf 2017).
-
-    Args:
-        dim: Width of the features.
-        embeddings: The embeddings of the backbone; they are shared and not copied.
-    """
-
-    def __init__(self, dim: int, embeddings: nn.Embedding) -> None:
-        super().__init__()
-        width = embeddings.embedding_dim
-        self.transform = nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.LayerNorm(width))
-        self.bias = nn.Parameter(torch.zeros(embeddings.num_embeddings))
-
-    def forward(self, features: Tensor, embeddings: nn.Embedding) -> Tensor:
-        """Return logits ``(tokens, vocabulary)``."""
-        return functional.linear(self.transform(features), embeddings.weight, self.bias)
-
-
 class MaskedWords(SelfSupervised):
     """Chosen tokens of each text, predicted from the text in which most of them are hidden; chosen anew in each step.
 
@@ -101,7 +86,8 @@ class MaskedWords(SelfSupervised):
         self._masking, self._seed, self._shared = masking, base.config.seed, [embeddings]  # a list: it is part of the model
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed)
-            self.words = WordHead(base.model.spec.features.dim, embeddings)
+            self.words, told = word_head(base.model, embeddings)
+        log.info("%s", told)
         self.module = nn.ModuleDict({"model": base.model, "words": self.words})
 
     def weight(self, batch: Mapping[str, Batch]) -> Tensor | float:
@@ -128,7 +114,8 @@ class MaskedWords(SelfSupervised):
 class MaskedLanguage(Method):
     """Masked language modelling (Devlin et al. 2019), continued on texts of the task (Gururangan et al. 2020).
 
-    A head of its own predicts the tokens: one layer, then the products with the embeddings. It starts from random values and is dropped.
+    A head predicts the tokens: one layer, then the products with the embeddings. It starts from the head that was published with the
+    weights, as that of BERT or RoBERTa, else from random values, and is dropped afterwards.
 
     Attributes:
         share: Share of the tokens of a text that are to be predicted, in (0, 1); of these 80 % are hidden, 10 % are others, 10 % stay.

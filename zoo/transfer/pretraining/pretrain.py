@@ -22,7 +22,7 @@ from zoo.engine.options.config import OPTIONS
 from zoo.engine.rundir.run_folder import Run, claim_folder, release_folder
 from zoo.engine.runtime.launch_env import launched
 from zoo.errors import DataError, OptionError, count, did_you_mean, fault_list
-from zoo.models.backbone import Backbone, find_backbone
+from zoo.models.backbone import Backbone, configured, find_backbone, has_pooler
 from zoo.models.task_model import TaskModel
 from zoo.models.wrap import WrappedBackbone
 from zoo.transfer.method import Method
@@ -105,6 +105,8 @@ def pretrain(
     chosen = method_of(method, options)
     if launched() > 1:
         raise OptionError("pretrain runs in one process; leave --num-processes out")
+    if isinstance(chosen, MaskedAutoencoder | MaskedLanguage):
+        backbone = _without_pooler(backbone)
     tables = None if probe is None else open_probe(backbone, probe, options.get("seed", 0))
     model = _features_model(backbone, options.get("seed", 0))
     table = _opened(backbone, unlabelled, model.num_classes)
@@ -133,6 +135,14 @@ def method_of(method: str | Method, options: dict[str, Any]) -> Method:
         faults = [f"there is no option {name!r}{did_you_mean(name, known)}" for name in unknown]
         raise OptionError(fault_list(f"pretraining by {method!r} cannot run like this:", faults))
     return METHODS[method](**own)
+
+
+def _without_pooler(backbone: Backbone) -> Backbone:
+    """Return a backbone that gives one vector per token, without the pooling of its own that BERT and others have."""
+    if isinstance(backbone, WrappedBackbone) or backbone.spec.features.layout != "BD" or not has_pooler(backbone.spec):
+        return backbone
+    weights = None if backbone.pretrained else False
+    return configured(backbone, weights=weights, allow_partial=backbone._allow_partial, options={"pooler": False})
 
 
 def _features_model(backbone: Backbone, seed: int) -> TaskModel:

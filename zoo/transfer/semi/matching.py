@@ -70,7 +70,7 @@ class Matching(BesideLabels):
 
     def validate(self, infer: Infer) -> dict[str, float]:
         """Return the metrics of the task, and which share of the unlabelled samples of the epoch was taken with a label."""
-        (sure, drawn), self._told = self._counts, True
+        (sure, drawn), self._told = self._counts_of_all(), True
         return self.base.validate(infer) | ({"pseudo_labelled": sure / drawn} if drawn else {})
 
     def after_step(self) -> None:
@@ -84,13 +84,18 @@ class Matching(BesideLabels):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the classes of the unlabelled samples, and the state of the labels' objective."""
-        return {"chosen": self._chosen.clone(), "counts": list(self._counts), "told": self._told, "base": self.base.state_dict()}
+        return {"chosen": self._chosen.clone(), "counts": self._counts_of_all(), "told": self._told, "base": self.base.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Take over the classes of the unlabelled samples, and the state of the labels' objective."""
-        self._chosen, self._counts = state["chosen"].clone(), [int(count) for count in state["counts"]]
+        counts = state["counts"] if self.ranks.main or not self.separable else (0, 0)
+        self._chosen, self._counts = state["chosen"].clone(), [int(count) for count in counts]
         self._sure, self._told = {}, bool(state["told"])
         self.base.load_state_dict(state["base"])
+
+    def _counts_of_all(self) -> list[int]:
+        """Return the counts of all ranks; where the rows are gathered, each rank has counted all of them."""
+        return [int(self.ranks.total(count)) for count in self._counts] if self.separable else list(self._counts)
 
     def _thresholds(self, device: torch.device) -> Tensor | float:
         rule = self._rule
