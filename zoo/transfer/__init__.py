@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from zoo.transfer.fewshot.few_shot import few_shot as few_shot
     from zoo.transfer.fewshot.meta import Maml as Maml
     from zoo.transfer.flyp import Flyp as Flyp
-    from zoo.transfer.fusion.fuse import Fusion as Fusion
     from zoo.transfer.fusion.fuse import fuse as fuse
-    from zoo.transfer.fusion.fuse import load_fusion as load_fusion
+    from zoo.transfer.fusion.model import Fusion as Fusion
+    from zoo.transfer.fusion.model import load_fusion as load_fusion
     from zoo.transfer.lwf import LearnWithoutForgetting as LearnWithoutForgetting
     from zoo.transfer.method import Method as Method
     from zoo.transfer.multi_task import MultiTask as MultiTask
@@ -41,7 +41,7 @@ _LAZY = {
     "FixMatch": "zoo.transfer.semi.methods",
     "FlexMatch": "zoo.transfer.semi.methods",
     "Flyp": "zoo.transfer.flyp",
-    "Fusion": "zoo.transfer.fusion.fuse",
+    "Fusion": "zoo.transfer.fusion.model",
     "Maml": "zoo.transfer.fewshot.meta",
     "LearnWithoutForgetting": "zoo.transfer.lwf",
     "MaskedAutoencoder": "zoo.transfer.pretraining.mae",
@@ -53,7 +53,7 @@ _LAZY = {
     "SourceFree": "zoo.transfer.domain.source_free",
     "adapt_source_free": "zoo.transfer.domain.source_free",
     "fuse": "zoo.transfer.fusion.fuse",
-    "load_fusion": "zoo.transfer.fusion.fuse",
+    "load_fusion": "zoo.transfer.fusion.model",
     "pretrain": "zoo.transfer.pretraining.pretrain",
     "few_shot": "zoo.transfer.fewshot.few_shot",
     "few_shot_episodes": "zoo.transfer.fewshot.episodes",

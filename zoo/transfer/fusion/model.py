@@ -1,0 +1,114 @@
+"""A fusion: the models of its parts and a head, which predict, are measured, saved and opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zoo.engine.inference.predict import embed
+from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
+from zoo.transfer.fusion.parts import Parts, read_parts
+from zoo.transfer.fusion.saved import OF_ONE_KIND, read_fusion, save_fusion
+from zoo.transfer.fusion.solved import Block, joined
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Fusion:
+    """A classifier of rows that have images, texts and numbers, any of which may be missing.
+
+    Attributes:
+        models: The image and the text model, whose features are used as they are.
+        numbers: Columns of numbers.
+        task: Name of the task.
+        classes: Names of the classes.
+        columns: Own names of columns by role.
+        root: Folder of the images; None is that of each table.
+        blocks: How each part is standardized, by its name.
+        weight: Of the head, ``(classes, features + parts)``; the last columns are the learned vectors of missing parts.
+        bias: ``(classes,)``.
+        options: Of the pass, as for ``TaskModel.embed``.
+    """
+
+    models: Mapping[str, TaskModel]
+    numbers: tuple[str, ...]
+    task: str
+    classes: tuple[str, ...]
+    columns: Mapping[str, str]
+    root: str | os.PathLike[str] | None = None
+    blocks: Mapping[str, Block] = field(default_factory=dict)
+    weight: Tensor = field(default_factory=lambda: torch.zeros(0))
+    bias: Tensor = field(default_factory=lambda: torch.zeros(0))
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def predict(self, data: Any) -> list[Any]:
+        """Return the label of each row of a table; for a multi-label task a tuple of labels."""
+        return find_task(self.task).decode(self._outputs(self._read(data, labelled=False)), self.classes)
+
+    def predict_proba(self, data: Any) -> Array:
+        """Return probabilities ``(rows, classes)``, float32."""
+        found = find_task(self.task).probabilities(self._outputs(self._read(data, labelled=False)))
+        return np.asarray(found, dtype=np.float32)
+
+    def evaluate(self, data: Any) -> dict[str, float]:
+        """Return the metrics of the task on a labelled table."""
+        parts = self._read(data, labelled=True)
+        return find_task(self.task).metrics(self._outputs(parts).astype(np.float64), np.asarray(parts.labels.targets), self.classes)
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Save the models in folders below it, and the head beside them; ``zoo.transfer.load_fusion`` opens it.
+
+        Raises:
+            OutputExistsError: If the folder exists and is not empty, unless ``overwrite``.
+        """
+        return save_fusion(self, Path(folder), overwrite=overwrite)
+
+    def _read(self, data: Any, *, labelled: bool) -> Parts:
+        given: dict[str, Any] = {"columns": self.columns, "root": self.root, "labelled": labelled, "task": self.task}
+        return read_parts(data, list(self.models), self.numbers, **given, classes=self.classes)
+
+    def features(self, parts: Parts) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the features of each part, zero where it is missing, and the rows in which it is."""
+        found = {}
+        for name, model in self.models.items():
+            missing = parts.missing[name]
+            there = [one for one, gone in zip(parts.inputs[name], missing, strict=True) if not gone]
+            rows = np.zeros((len(missing), model.spec.features.dim), dtype=np.float32)
+            if there:
+                rows[~missing] = embed(model, there, **({"quiet": True} | self._options_of(name)))
+            found[name] = (torch.from_numpy(rows), torch.from_numpy(missing))
+        for place, name in enumerate(self.numbers):
+            values = np.nan_to_num(parts.numbers[:, place : place + 1]).astype(np.float32)
+            found[f"number {name}"] = (torch.from_numpy(values), torch.from_numpy(parts.missing[f"number {name}"]))
+        return found
+
+    def _options_of(self, kind: str) -> dict[str, Any]:
+        """Return the options of the pass through one of the backbones, without those of another kind of input."""
+        others = {name for other, names in OF_ONE_KIND.items() if other != kind for name in names}
+        return {name: value for name, value in self.options.items() if name not in others}
+
+    def _outputs(self, parts: Parts) -> Array:
+        return np.asarray((joined(self.features(parts), self.blocks) @ self.weight.T + self.bias).numpy(), dtype=np.float32)
+
+
+def load_fusion(folder: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Fusion:
+    """Open a saved fusion.
+
+    Args:
+        folder: The folder.
+        root: Folder of the images of the tables to come; None is that of each table.
+
+    Raises:
+        SavedModelError: If the folder holds none, or it is damaged.
+    """
+    return Fusion(**read_fusion(Path(folder)), root=root)
