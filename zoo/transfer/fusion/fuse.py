@@ -18,7 +18,8 @@ from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.declare import Image, Text
 from zoo.engine.inference.predict import embed
-from zoo.engine.solved.head_solver import WITHOUT_FOLDS, Rows, solve
+from zoo.engine.solved.fitted_layers import Rows
+from zoo.engine.solved.head_solver import WITHOUT_FOLDS, solve
 from zoo.errors import OptionError, SavedModelError, count, did_you_mean, fault_list
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
