@@ -21,7 +21,7 @@ from zoo.data.table import Table
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.engine.options.resolve import resolve
 from zoo.engine.runtime.memory_profile import footprint
-from zoo.engine.solved import head_solver
+from zoo.engine.solved import axes, head_solver, penalties
 from zoo.engine.solved.head_solver import WITHOUT_FOLDS, held_out_logits, peak_bytes, solve
 from zoo.errors import TrainingError
 
@@ -96,12 +96,11 @@ def test_without_a_bias_features_are_not_centred() -> None:
 
 
 def test_the_penalty_is_weaker_the_more_the_features_say() -> None:
-    penalties = []
+    found = []
     for spread in (0.5, 3.0, 1e3):
         x, y = clusters(90, 20, spread=spread)
-        penalties.append(solve(torch.tensor(x), 3, of_classes(y), folds(y), device=CPU).penalty)
-    assert penalties[0] < penalties[1] < penalties[2]
-    assert penalties[2] == head_solver.STRONGEST
+        found.append(solve(torch.tensor(x), 3, of_classes(y), folds(y), device=CPU).penalty)
+    assert found[0] < found[1] < found[2] == penalties.PENALTIES[0]
 
 
 def test_held_out_accuracy_is_at_least_that_of_scikit_learn() -> None:
@@ -122,8 +121,8 @@ def test_held_out_accuracy_is_at_least_that_of_scikit_learn() -> None:
 
 @pytest.mark.parametrize(("samples", "dim", "classes"), [(8_000, 64, 5), (1_000, 200, 40), (200, 1_000, 5)])
 def test_the_peak_of_memory_is_below_its_bound(samples: int, dim: int, classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"BLOCK": 2**16, "STRONGEST": 3.0, "WEAKEST": 1.0}.items():
-        monkeypatch.setattr(head_solver, name, value)
+    for module, name, value in ((axes, "BLOCK", 2**16), (head_solver, "BLOCK", 2**16), (penalties, "PENALTIES", (10.0, 1.0))):
+        monkeypatch.setattr(module, name, value)
     x, y = clusters(samples, dim, classes)
     features = torch.tensor(x)
     with footprint(CPU) as measured:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
-from zoo.engine.solved.head_solver import Rows, lowest_held_out_loss
+from zoo.engine.solved.fitted_layers import Rows
+from zoo.engine.solved.head_solver import lowest_held_out_loss
 
 MAX_SAMPLES = 2000  # beyond it augmentation is not judged: more samples need it less, and the views would cost as much as an epoch
 MAX_VIEWS, MAX_READS = 4, 1000

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.solved.head_solver import Rows, peak_bytes, solve
+from zoo.engine.solved.fitted_layers import Rows
+from zoo.engine.solved.head_solver import peak_bytes, solve
 from zoo.errors import TrainingError, count, examples
 from zoo.models.heads import LinearHead, TokenHead
 

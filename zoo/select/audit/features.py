@@ -10,7 +10,8 @@ from zoo.data.table import Array, Table
 from zoo.engine.cache.feature_memo import feature_memo, model_key, table_key
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.output_blocks import run_blocks
-from zoo.engine.solved.head_solver import Rows, solve
+from zoo.engine.solved.fitted_layers import Rows
+from zoo.engine.solved.head_solver import solve
 from zoo.models.task_model import TaskModel
 from zoo.select.audit.kept import Arrays, Kept, Report, blockwise
 

@@ -15,7 +15,8 @@ from zoo.data.table import Array, Table
 from zoo.engine.inference.confidence_intervals import drawn_metrics, interval_of
 from zoo.engine.inference.metrics import compute_metrics, drawn_groups
 from zoo.engine.optim.target_scale import TargetScale
-from zoo.engine.solved.head_solver import Rows, held_out_logits
+from zoo.engine.solved.fitted_layers import Rows
+from zoo.engine.solved.head_solver import held_out_logits
 from zoo.errors import DataError
 from zoo.select.ranking.row import Judged
 from zoo.select.transferability.class_scatter import h_score, regularized_h_score, transrate

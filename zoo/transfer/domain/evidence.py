@@ -11,7 +11,8 @@ import torch
 from zoo.data.table import Array, Table
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.options.config import Config
-from zoo.engine.solved.head_solver import Rows, solve
+from zoo.engine.solved.fitted_layers import Rows
+from zoo.engine.solved.head_solver import solve
 from zoo.models.heads import MLPHead
 from zoo.models.task_model import TaskModel
 from zoo.select.audit.features import features_of

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
-from zoo.engine.solved.head_solver import WITHOUT_FOLDS, Rows, solve
+from zoo.engine.solved.fitted_layers import Rows
+from zoo.engine.solved.head_solver import WITHOUT_FOLDS, solve
 from zoo.tasks.find import find_task
 
 Array = npt.NDArray[Any]

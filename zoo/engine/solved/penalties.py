@@ -1,0 +1,107 @@
+"""The penalty of a linear layer, chosen by the losses of held-out samples.
+
+The penalties are tried from the strongest down until the held-out loss rises. Of those whose loss is within one standard error of the
+lowest the strongest is taken (Breiman et al. 1984), because accuracy suffers less from too strong a penalty than the loss does, and the
+lowest loss of few samples is chance. Where each output has a loss of its own, it has a penalty of its own: a rare label needs a
+stronger one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zoo.engine.solved.axes import Axes
+from zoo.engine.solved.fitted_layers import FittedLayers, Loss, Rows
+
+Array = npt.NDArray[Any]
+Folds = Sequence[tuple[Rows, Rows]]
+
+PENALTIES = tuple(10.0**power for power in range(4, -4, -1))
+ROUGH = 5e-3  # tolerance of the layers of folds
+TOGETHER = 2**24  # logits up to which the layers of all folds are fitted side by side
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the layers of folds say about the samples that they were not fitted on, at each penalty that was tried.
+
+    Attributes:
+        penalties: The strongest first.
+        means: Mean held-out losses, ``(penalties, outputs)``, or ``(penalties, 1)`` of outputs that share one loss; infinite for a
+            penalty that was not tried for an output.
+        errors: Standard errors of these, over folds.
+        logits: Logits of held-out samples, ``(penalties, samples, outputs)``, NaN for a sample that no fold holds out.
+        weights: Mean weights of the folds, ``(penalties, axes + 1, outputs)``.
+    """
+
+    penalties: Array
+    means: Array
+    errors: Array
+    logits: Tensor
+    weights: Tensor
+
+    @property
+    def choice(self) -> Tensor:
+        """Number of the strongest penalty whose loss is within one standard error of the lowest, ``(outputs,)`` or ``(1,)``."""
+        lowest = np.argmin(self.means, axis=0)[None]
+        bounds = np.take_along_axis(self.means, lowest, 0) + np.take_along_axis(self.errors, lowest, 0)
+        return torch.from_numpy(np.argmax(self.means <= bounds, axis=0))
+
+    @property
+    def chosen(self) -> Tensor:
+        """The penalties of ``choice``, float64."""
+        return torch.from_numpy(self.penalties)[self.choice]
+
+    def chosen_of(self, values: Tensor) -> Tensor:
+        """Return what the chosen penalties have of ``logits`` or ``weights``, ``(samples or axes + 1, outputs)``."""
+        outputs = values.shape[2]
+        return values[self.choice.expand(outputs), :, torch.arange(outputs)].T
+
+
+def held_out(
+    axes: Axes, outputs: int, loss: Loss, by_output: Loss | None, folds: Folds, *, bias: bool, poll: Callable[[], None]
+) -> HeldOut:
+    """Return the held-out losses of the penalties, until they rise.
+
+    Args:
+        axes: The features.
+        outputs: Number of outputs.
+        loss: The loss.
+        by_output: The losses ``(outputs,)`` whose sum that is, where each output has one of its own; else None.
+        folds: Training and held-out rows.
+        bias: Whether the layers have a bias.
+        poll: Called between two fits; may raise to stop.
+    """
+    each = by_output or (lambda logits, rows: loss(logits, rows)[None])
+    size = len(folds) if len(axes.rows) * outputs * len(folds) <= TOGETHER else 1
+    parts = [folds[first : first + size] for first in range(0, len(folds), size)]
+    fitted = [FittedLayers(axes, [train for train, _ in part], outputs, loss, bias=bias) for part in parts]
+    sizes = np.array([[len(held)] for _, held in folds])
+    means, errors, logits, weights = list[Array](), list[Array](), list[Tensor](), list[Tensor]()
+    rising: Array = np.zeros(1, dtype=bool)
+    for penalty in PENALTIES:
+        sums, unseen = [], torch.full((len(axes.rows), outputs), torch.nan)
+        for part, layers in zip(parts, fitted, strict=True):
+            poll()
+            found = layers.fit(torch.tensor([penalty]), tolerance=ROUGH)
+            for number, (_, held) in enumerate(part):
+                own = found[torch.from_numpy(held).to(found.device), number]
+                sums.append(each(own, held).double().cpu().numpy())
+                unseen[torch.from_numpy(held)] = own.cpu()
+        # An output that has risen takes no weaker penalty, whatever its loss does while others go on.
+        mean = np.where(rising, np.inf, np.sum(sums, axis=0) / sizes.sum())
+        rising = rising | (mean >= np.min(means, axis=0, initial=np.inf))
+        means.append(mean)
+        errors.append((np.stack(sums) / sizes).std(0, ddof=1) / len(folds) ** 0.5 if len(folds) > 1 else np.zeros_like(mean))
+        logits.append(unseen)
+        weights.append(torch.cat([layers.weight for layers in fitted], 1).mean(1))
+        if rising.all():
+            break
+    return HeldOut(np.array(PENALTIES[: len(means)]), np.stack(means), np.stack(errors), torch.stack(logits), torch.stack(weights))
