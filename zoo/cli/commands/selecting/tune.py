@@ -19,12 +19,13 @@ from zoo.cli.output import Output, show_log, table
 from zoo.cli.parser import Commands
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import StopFlag, ending_early
-from zoo.errors import OptionError
+from zoo.errors import OptionError, fault_list
 from zoo.select.tuning_search.pruners import PRUNERS
 from zoo.util.cores import usable_cores
 from zoo.util.extras import require_extra
 
 if TYPE_CHECKING:
+    from zoo.engine.train.job import Job
     from zoo.select.tuning_search.result import Tuning
 
 SHOWN = 10  # trials of the printed table
@@ -48,6 +49,8 @@ def register(commands: Commands) -> None:
     add("--pruner", choices=PRUNERS, default="median", help="which trials are stopped after an epoch in which they are behind")
     add("--workers", type=int, default=1, metavar="W", dest="at_once", help="processes on this machine that run trials at once")
     add("--join", action="store_true", help="run trials of a search that another process leads in --out, and leave its end to that")
+    text = "search anew in each of K folds, and measure what was chosen on its held-out samples: an honest estimate, and no model"
+    add("--nested", type=int, metavar="K", help=text)
     add("--json", action="store_true", help="one JSON document with the result")
     command.set_defaults(run=tune)
 
@@ -67,14 +70,21 @@ def tune(options: argparse.Namespace, out: Output) -> None:
         raise OptionError("--join needs --out, the folder of the search")
     settings = read_settings(options)
     search = searched(options.search)
-    job = job_of(find_declared(options.name, settings), options.data, settings)
+    if options.nested is not None:
+        _check_nested(options, settings)
+        settings["valid"] = False
+    job = job_of(find_declared(options.name, settings), options.data, settings, whole=options.nested is not None)
     if not settings["quiet"]:
         show_log()
     from zoo.select.tuning_search.tune import check_arguments, run_tuning
 
     given = settings["fit"] | ({"columns": settings["columns"]} if settings["columns"] else {})
     recipe = settings["recipe"]
-    check_arguments(given, recipe=recipe, valid=settings["valid"], trials=options.trials, budget=options.time)
+    valid = None if options.nested is not None else settings["valid"]
+    check_arguments(given, recipe=recipe, valid=valid, trials=options.trials, budget=options.time)
+    if options.nested is not None:
+        _tune_nested(options, job, given, settings, search, out)
+        return
     how: dict[str, Any] = {name: getattr(options, name) for name in ("trials", "storage", "study", "pruner", "join")}
     how |= {"budget": options.time, "out": settings["out"], "resume": bool(settings["resume"]), "quiet": bool(settings["quiet"])}
     several = options.at_once > 1 and not options.join
@@ -90,6 +100,40 @@ def tune(options: argparse.Namespace, out: Output) -> None:
         out.json(document(found))
     else:
         print(trial_table(found), importance_text(found), found.verdict, str(found.dir / "best"), sep="\n\n")
+
+
+def _check_nested(options: argparse.Namespace, settings: dict[str, Any]) -> None:
+    """Check that nothing contradicts folds, each with a search of its own.
+
+    Raises:
+        OptionError: Naming all that does.
+    """
+    faults = [f"--nested is {options.nested}; it must be 2 or more"] if options.nested < 2 else []
+    faults += ["--valid: each fold holds out samples of its own"] if settings["valid"] is not None else []
+    several = {"--workers": options.at_once > 1, "--join": options.join, "--storage": options.storage}
+    faults += [f"{name}: the searches of the folds run one after the other, in this process" for name, given in several.items() if given]
+    if faults:
+        raise OptionError(fault_list("--nested contradicts other options:", faults))
+
+
+def _tune_nested(
+    options: argparse.Namespace, job: Job, given: dict[str, Any], settings: dict[str, Any], search: dict[str, str], out: Output
+) -> None:
+    from zoo.cli.commands.selecting.crossval import document as of_folds
+    from zoo.cli.commands.selecting.crossval import tables
+    from zoo.select.tuning_search.nested import run_nested
+
+    how = {"recipe": settings["recipe"], "trials": options.trials, "budget": options.time, "search": search}
+    how |= {"only": options.only, "pruner": options.pruner}
+    where: dict[str, Any] = {"out": settings["out"], "resume": bool(settings["resume"]), "quiet": bool(settings["quiet"])}
+    with ending_early():
+        found = run_nested(job.model, given, lambda: job.open_data()[0], how, folds=options.nested, **where)
+    if options.json:
+        out.json(of_folds(found) | {"chosen": list(found.chosen)})
+        return
+    chosen = table(enumerate(found.chosen), ("fold", "chosen"), right=(0,))
+    print(*tables(found), chosen, "an estimate of what the search reaches; the model is that of zoo tune without --nested", sep="\n\n")
+    print(found.dir)
 
 
 def searched(words: Sequence[str]) -> dict[str, str]:
