@@ -31,13 +31,17 @@ def test_every_training_is_a_step(first: Path, tmp_path: Path, run) -> None:  # 
     second = fitted(zoo.get(first), tmp_path / "second", objective=Contrastive(), epochs=3)
     assert [origin.step for origin in second.origins] == ["weights", "fit", "fit"]
     assert second.origins[0].source.endswith("of the package zoo.builtin")
-    assert second.origins[1] == Origin(step="fit", name="linear-probe", source="the arrays", samples=24, sha256=second.origins[1].sha256)
+    assert second.origins[1] == Origin(
+        step="fit", name="linear-probe", source="the data in memory", samples=24, sha256=second.origins[1].sha256
+    )
     assert second.origins[2].name == "contrastive"
     assert zoo.load(tmp_path / "second").origins == second.origins
     card = (tmp_path / "second" / "README.md").read_text()
-    assert "2. trained by linear-probe on 24 samples of the arrays\n3. trained by contrastive on 24 samples" in card
+    assert "2. trained by linear-probe on 24 samples of the data in memory\n3. trained by contrastive on 24 samples" in card
     shown: Done = run("show", tmp_path / "second")
-    assert "trained by linear-probe on 24 samples" in " ".join(shown.out.split())
+    steps = [line.removeprefix("  origins").strip() for line in shown.out.splitlines() if "1. " in line or "2. " in line or "3. " in line]
+    assert [step[:3] for step in steps] == ["1. ", "2. ", "3. "]
+    assert steps[1].startswith("2. trained by linear-probe on 24 samples")
 
 
 def test_a_soup_is_a_step(first: Path, tmp_path: Path) -> None:

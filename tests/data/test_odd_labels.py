@@ -17,6 +17,7 @@ from zoo.data.images.decode import decode
 from zoo.data.open import open_data, open_train_valid
 from zoo.data.table import names_of
 from zoo.errors import CorruptInputError, DataError, HoldOutError
+from zoo.tasks.labels.warnings import looks_alike
 
 PICTURES = [image(row) for row in range(8)]
 
@@ -327,3 +328,10 @@ def test_classes_that_cannot_be_held_out_are_counted_with_the_smallest() -> None
     with pytest.raises(HoldOutError, match=r"30 classes, the smallest first: 'c0' \(1\), .* \(26 more\); give a validation set") as error:
         open_train_valid((np.arange(30 * 36, dtype=np.int64).astype(np.uint8).reshape(30, 6, 6), [f"c{row}" for row in range(30)]))
     assert len(str(error.value)) < 400
+
+
+def test_one_number_in_two_spellings_is_told_and_numbers_that_differ_in_the_last_digit_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    alike = looks_alike(["1e3", "1000", "1000.0", "007", "7", ".5", "0.50", "-0", "0", "2e99999", "1" + 30 * "0", "1" + 29 * "0" + "1"])
+    assert alike == [["1e3", "1000", "1000.0"], ["007", "7"], [".5", "0.50"], ["-0", "0"]]
+    read(["1e3", "1000", "5", "5"])
+    assert "'1000' and '1e3'" in caplog.text

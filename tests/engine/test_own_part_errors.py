@@ -40,7 +40,7 @@ def plain_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 PARTS: dict[str, tuple[str, Failing, str, int]] = {
     "on_epoch": ("on_epoch", Failing(1, lambda record: None), r"on_epoch \(.*Failing", 2),
     "metric": ("metrics", Failing(1, lambda targets, scores: 0.5), "metrics: 'mine'", 2),
-    "augmentation": ("augment", Failing(40, lambda image: image), r"sample \d+ of the arrays: the augmentation Failing", 2),
+    "augmentation": ("augment", Failing(40, lambda image: image), r"sample \d+ of the data in memory: the augmentation Failing", 2),
     "loss": ("loss", Failing(5, plain_loss), r"the loss .*Failing", 2),
 }
 
@@ -65,7 +65,7 @@ def test_the_part_and_the_epoch_are_named_and_the_run_goes_on_once_it_is_mended(
 def test_an_augmentation_that_raises_in_a_loader_process_is_named_too(tmp_path: Path) -> None:
     options = OPTIONS | {"workers": 1, "augment": Failing(0, lambda image: image)}
     with pytest.raises(
-        OwnPartError, match=r"sample \d+ of the arrays: the augmentation Failing failed with KeyError: 'gone'; in epoch 1 of 3"
+        OwnPartError, match=r"sample \d+ of the data in memory: the augmentation Failing failed with KeyError: 'gone'; in epoch 1 of 3"
     ):
         model().fit(images(24), images(8, seed=1), out=tmp_path / "run", **options)
 

@@ -156,7 +156,7 @@ def test_cuda_in_a_forked_process_is_an_error_with_its_remedy() -> None:
     def resident(image: Any) -> Any:
         raise RuntimeError("Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must use …")
 
-    with pytest.raises(DataError, match=r"sample 0 of the arrays: CUDA .* forked .*workers=0.*'spawn'"):
+    with pytest.raises(DataError, match=r"sample 0 of the data in memory: CUDA .* forked .*workers=0.*'spawn'"):
         samples_for(model().inputs, open_data(images(3)), Augment(), own=resident)[0]
 
 

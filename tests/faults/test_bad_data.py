@@ -81,6 +81,18 @@ def test_d1_a_file_that_cannot_be_read_stops_with_its_path_and_index(fault: Any,
     assert "on_corrupt='skip'" in str(caught.value)
 
 
+def test_d1_all_files_that_cannot_be_read_are_counted_and_named_after_the_first(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", per_class=4)
+    table = open_data(data)
+    for name in ("green/001", "green/002", "red/003"):
+        truncated(data / f"{name}.png")
+    with pytest.raises(CorruptInputError) as caught:
+        model().fit(table, valid=False, out=tmp_path / "run", workers=0, **OPTIONS)
+    told = str(caught.value)
+    assert f"; 3 of {len(table)} samples cannot be read: " in told
+    assert all(f"{name}.png" in told for name in ("green/001", "green/002", "red/003"))
+
+
 def test_d1_of_500_files_exactly_the_five_that_are_corrupt_are_skipped_and_again_on_resume(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

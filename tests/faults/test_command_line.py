@@ -130,6 +130,15 @@ def test_c1_an_interrupt_while_the_command_starts_prints_no_traceback(place: str
     assert (done.stdout.split(), done.stderr) == (["130"], "interrupted\n")
 
 
+def test_c1_nothing_is_imported_before_an_interrupt_is_caught(tmp_path: Path) -> None:
+    code = """
+        import sys
+        from zoo.cli import main
+        print(*sorted(name for name in sys.modules if name.split(".")[0] == "zoo" or name == "torch"))
+    """
+    assert run_python(code, cwd=tmp_path).stdout.split() == ["zoo", "zoo.cli"]
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_c2_a_hostile_file_is_refused_at_once_wherever_toml_is_read(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "registry.toml"

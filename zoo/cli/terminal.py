@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain, repeat
 
 from zoo.cli.output import cell_text, table
 
@@ -70,7 +71,7 @@ def _two_lines_where_needed(cells: Sequence[Sequence[str]], width: int, right: C
 
 
 def page(rows: Mapping[str, str], *, width: int) -> str:
-    """Return a paragraph per entry that is not empty, its key on the left; no word is cut, so that a URL can be copied."""
+    """Return a paragraph per line of each entry, its key on the left; no word is cut, so that a URL can be copied."""
     column = max(map(len, rows)) + 4
     lines = []
     for key, value in rows.items():
@@ -78,5 +79,8 @@ def page(rows: Mapping[str, str], *, width: int) -> str:
         if max(map(len, value.split()), default=0) > width - column:
             lines.append(f"  {key}")
             first = after = " " * INDENT
-        lines += textwrap.wrap(value, width, initial_indent=first, subsequent_indent=after, break_long_words=False, break_on_hyphens=False)
+        for indent, part in zip(chain([first], repeat(after)), value.splitlines(), strict=False):
+            lines += textwrap.wrap(
+                part, width, initial_indent=indent, subsequent_indent=after, break_long_words=False, break_on_hyphens=False
+            )
     return "\n".join(lines)

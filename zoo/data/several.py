@@ -54,7 +54,7 @@ def _is_by_task(source: Any) -> bool:
 
 def _of_columns(inputs: Any, labels: Mapping[str, Any], options: ReadOptions, task: SeveralTasks) -> Raw:
     """Return rows of ``(inputs, {task: labels})``, each labels with one per input."""
-    _check_names(labels, task, "the arrays", all_of_them=True)
+    _check_names(labels, task, "the data in memory", all_of_them=True)
     raw = read((inputs, [*range(len(inputs))]), options)
     odd = [f"{name!r} has {len(labels[name])}" for name in task.names if len(labels[name]) != len(raw)]
     if odd:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from zoo.data.unreadable_input import Unreadable
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, examples, fault_list, first_faults
 
 log = logging.getLogger("zoo")
+SECONDS = 10.0  # for which further files are looked at after one that cannot be read
+_LOOKED_AT = 64  # files at once
 
 
 def drop_corrupt(
@@ -72,6 +76,32 @@ def allowed(samples: int, max_corrupt: float | None = None) -> int:
     if max_corrupt is not None:
         return math.floor(max_corrupt * samples + 1e-9)  # 0.29 * 100 is below 29
     return max(samples // 100, min(5, max(1, samples // 10)))
+
+
+def all_corrupt(tables: Sequence[Table], *, window: WindowLevel | None = None, channels: int = 0, seconds: float = SECONDS) -> str:
+    """Return how many files of some tables cannot be decoded, with examples; empty where at most one is.
+
+    Args:
+        tables: The tables; only those of files are looked at.
+        window: Window of CT values.
+        channels: Channels of the images that the model takes; 0 for any.
+        seconds: After this time no further file is looked at.
+    """
+    until, seen, causes = time.monotonic() + seconds, 0, list[str]()
+    for table in tables:
+        if table.reads not in PIXELS or not isinstance(table.inputs, list) or not all(isinstance(item, str) for item in table.inputs):
+            continue
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(table), _LOOKED_AT):
+                if time.monotonic() > until:
+                    break
+                rows = range(start, min(start + _LOOKED_AT, len(table)))
+                causes += filter(None, pool.map(partial(_cause, table, window=window, channels=channels), rows))
+                seen += len(rows)
+    if len(causes) < 2:
+        return ""
+    total = sum(map(len, tables))
+    return f"{len(causes)} of {'' if seen == total else 'the first '}{count(seen, 'sample')} cannot be read: {examples(causes)}"
 
 
 def _causes(table: Table, window: WindowLevel | None, channels: int) -> dict[int, str]:

@@ -12,6 +12,7 @@ MODULES = {
     "lora": ("peft",),
     "multitask": ("torchjd",),
     "plots": ("matplotlib",),
+    "slurm": ("submitit",),
     "tables": ("pandas", "pyarrow"),
     "tune": ("optuna",),
 }

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from sklearn.metrics import matthews_corrcoef  # type: ignore[import-untyped]  # ships no types
 
 import zoo.select
 from tests.engine.tiny import images, model
@@ -18,6 +19,7 @@ from zoo.data.table import Table
 from zoo.errors import OptionError, SavedModelError
 from zoo.saved.config import read_config
 from zoo.select.comparison.paired import Predictions, by_samples, judged, mcnemar
+from zoo.select.crossval.held_out import read_outputs
 
 
 def noisy(seed: int = 3) -> Any:
@@ -48,6 +50,18 @@ def test_cross_validations_on_the_same_folds_are_compared_by_the_corrected_t(tmp
     assert pair.difference == pytest.approx(np.mean(scores[0]) - np.mean(scores[1]))
     assert pair.better == 0
     assert "is better than" in found.verdict(pair)
+    asked = zoo.select.compare(good, bad, metric="mcc")  # the folds did not measure it, their predictions can
+    assert (asked.metric, asked.pairs[0].better, asked.pairs[0].test) == ("mcc", 0, "bootstrap")
+    targets = [read_outputs(good / f"fold-{number}") for number in range(4)]
+    joined = [np.concatenate([getattr(part, name) for part in targets if part is not None]) for name in ("targets", "outputs")]
+    other = [read_outputs(bad / f"fold-{number}") for number in range(4)]
+    theirs = [np.concatenate([getattr(part, name) for part in other if part is not None]) for name in ("targets", "outputs")]
+    values = [matthews_corrcoef(targets, outputs.argmax(1)) for targets, outputs in (joined, theirs)]
+    assert asked.pairs[0].difference == pytest.approx(values[0] - values[1])
+    lowest = zoo.select.compare(good, bad, metric="brier").pairs[0]
+    assert (lowest.better, lowest.difference < 0) == (0, True)
+    with pytest.raises(OptionError, match=r"metric is 'mc' \(did you mean"):
+        zoo.select.compare(good, bad, metric="mc")
     assert {"recipe", "lr", "epochs"} <= set(found.settings)
     assert "seed" not in found.settings
     assert "batch_size" not in found.settings

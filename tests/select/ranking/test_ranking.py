@@ -51,7 +51,7 @@ def test_candidates_are_told_apart_by_the_paired_difference_only() -> None:
     found = ranking(row("far", worse_by(0.3)), row("near", nearly, latency_ms=0.5), row("top", RIGHT))
     assert [one.name for one in found.rows] == ["top", "near", "far"]
     assert found.ties == ["near"]
-    assert "cannot be told apart from near, of which near is the fastest" in found.reason
+    assert "cannot be told apart from near, which is faster" in found.reason
     difference = paired_difference(judged(RIGHT), judged(worse_by(0.3)), lower=False)
     assert difference is not None
     assert 0 < difference[1] < difference[0] < difference[2]

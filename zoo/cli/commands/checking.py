@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli.commands.training import DATA
 from zoo.cli.output import Output, show_log
@@ -35,6 +35,7 @@ def register(commands: Commands) -> None:
     add("--label-columns", metavar="A,B", help="columns that hold the labels, one per class")
     add("--uncertain", choices=("mask", "positive", "negative"), help="what a label of -1 counts as")
     add("--root", metavar="DIR", help="folder of the files that a table names")
+    add("--window", metavar="C,W", help="centre and width through which scans are shown, such as 40,400")
     add("--image-size", type=int, metavar="N", help="pixels of the images that the backbone reads")
     add("--batch-size", type=int, metavar="N", help="samples per forward of the backbone")
     add("--seed", type=int, default=0, metavar="N", help="seed of folds and samples")
@@ -60,7 +61,9 @@ def check(options: argparse.Namespace, out: Output) -> None:
         show_log()
     from zoo.select.audit.check import SHEET, check_data
 
-    passed = {name: value for name in ("image_size", "batch_size") if (value := getattr(options, name)) is not None}
+    passed: dict[str, Any] = {name: value for name in ("image_size", "batch_size") if (value := getattr(options, name)) is not None}
+    if options.window:
+        passed["window"] = settings.window(options.window)
     audit = check_data(
         options.data,
         options.valid,

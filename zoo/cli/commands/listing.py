@@ -173,7 +173,7 @@ def _page(backbone: Backbone) -> str:
         "measured": "" if backbone.is_saved else ", ".join(f"{name} {value:g} %" for name, value in spec.metrics.items()),
         "weights": weights.place if weights else "none: it starts from random values",
         "licence": weights.license if weights else "",
-        "origins": "; ".join(map(str, backbone.origins)) if backbone.is_saved else "",
+        "origins": "\n".join(f"{number}. {step}" for number, step in enumerate(backbone.origins, 1)) if backbone.is_saved else "",
         "layer groups": f"{groups}; in full: zoo layers NAME",
         "built by": " ".join([spec.build, "with", ", ".join(map(_option, spec.options.items()))] if spec.options else [spec.build]),
     }

@@ -74,6 +74,27 @@ def read_dicom(
     return PIL.Image.fromarray(255 - grey if colour == "MONOCHROME1" else grey)
 
 
+def read_slice(path: Path) -> tuple[Any, Array]:
+    """Return the header of a grey DICOM file of one frame, and its values after the rescale ``(rows, columns)``.
+
+    Raises:
+        MissingExtraError: If pydicom is not installed.
+        CorruptInputError: If the file cannot be decoded, has several frames, or colours.
+    """
+    name = repr(str(path))
+    pydicom = _pydicom(name)
+    with _quiet, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            dataset = pydicom.dcmread(path, force=True)
+        except Exception as error:  # parsers raise anything on hostile bytes
+            raise CorruptInputError(f"{name} is no readable DICOM file: {error}; remove or replace it") from error
+        pixels, colour = _decoded(dataset, _chosen(dataset, None, name), name)
+        if colour not in _GREY:
+            raise CorruptInputError(f"{name} is {colour}; a volume is made of grey slices")
+        return dataset, np.asarray(_tools().apply_modality_lut(pixels, _with_frame_macros(dataset, 0)))
+
+
 def _pydicom(name: str) -> Any:
     try:
         import pydicom

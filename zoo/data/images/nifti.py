@@ -34,7 +34,7 @@ def read_nifti(source: Any, channels: int = 1, name: str = "") -> tuple[Array, A
         CorruptInputError: If the file cannot be read, or has a fourth dimension that is not the model's channels.
     """
     name = name or repr(str(source))
-    nibabel = _nibabel(name)
+    nibabel = nibabel_for(name)
     try:
         image = nibabel.load(source) if isinstance(source, str | Path) else source
         if len(image.shape) > 4 or (len(image.shape) == 4 and channels and image.shape[3] not in (1, channels)):
@@ -51,7 +51,12 @@ def read_nifti(source: Any, channels: int = 1, name: str = "") -> tuple[Array, A
     return np.ascontiguousarray(values), np.asarray(image.affine, dtype=np.float64)
 
 
-def _nibabel(name: str) -> Any:
+def nibabel_for(name: str) -> Any:
+    """Return nibabel, imported to read ``name``.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
     try:
         import nibabel
     except ImportError as error:

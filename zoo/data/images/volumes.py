@@ -2,7 +2,7 @@
 
 | step | what happens |
 |---|---|
-| read | NIfTI by nibabel, .npy and .npz, arrays, nibabel images; axes reordered to RAS+ if the file has an affine |
+| read | NIfTI by nibabel, folders of a DICOM series, .npy and .npz, arrays, nibabel images; axes reordered to RAS+ if there is an affine |
 | space | resampled to the declared millimetres (trilinear), or, without any, resized to the declared size |
 | values | the window becomes 0 to 1; without one, mean 0 and standard deviation 1 over the volume |
 | augment | in training: flipped left to right, rotated, scaled and shifted a little, brightness and contrast |
@@ -24,6 +24,7 @@ import torch
 
 from zoo.data.images.augment import Augment
 from zoo.data.images.nifti import ARRAYS, VOLUMES, Array, load_array, read_nifti
+from zoo.data.images.series import read_series
 from zoo.declare import Volume
 from zoo.errors import CorruptInputError, DataError, MissingExtraError, count
 
@@ -109,8 +110,8 @@ def read_volume(source: Any, channels: int = 1) -> tuple[Array, Array | None]:
     """Read a volume.
 
     Args:
-        source: Path of a NIfTI, .npy or .npz file, a nibabel image, or an array ``(depth, height, width)`` or
-            ``(channels, depth, height, width)`` of any number type.
+        source: Path of a NIfTI, .npy or .npz file or of a folder with a DICOM series, a nibabel image, or an array
+            ``(depth, height, width)`` or ``(channels, depth, height, width)`` of any number type.
         channels: Number of channels of the model; 0 for any.
 
     Returns:
@@ -127,8 +128,10 @@ def read_volume(source: Any, channels: int = 1) -> tuple[Array, Array | None]:
             values = load_array(path)
         elif path.lower().endswith(VOLUMES):
             values, affine = read_nifti(Path(path), channels, name)
+        elif Path(path).is_dir():
+            values, affine = read_series(Path(path), name)
         else:
-            raise CorruptInputError(f"{name} is no volume; the model reads {' '.join((*VOLUMES, *ARRAYS))}")
+            raise CorruptInputError(f"{name} is no volume; the model reads {' '.join((*VOLUMES, *ARRAYS))}, and folders of a DICOM series")
     elif hasattr(source, "affine") and hasattr(source, "dataobj"):
         values, affine = read_nifti(source, channels, name)
     else:

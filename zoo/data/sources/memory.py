@@ -24,7 +24,7 @@ from zoo.errors import DataError, count, examples
 log = logging.getLogger("zoo")
 
 
-def read_arrays(inputs: Any, labels: Any, source: str = "the arrays", *, reads: str = "image", channels: int = 3) -> Raw:
+def read_arrays(inputs: Any, labels: Any, source: str = "the data in memory", *, reads: str = "image", channels: int = 3) -> Raw:
     """Read arrays or lists: images, and labels or None.
 
     Args:
@@ -99,7 +99,7 @@ def check_pixels(images: Any, source: str, channels: int = 3) -> None:
     check_range(images, source)
 
 
-def read_texts(inputs: Any, labels: Any, options: ReadOptions, source: str = "the arrays") -> Raw:
+def read_texts(inputs: Any, labels: Any, options: ReadOptions, source: str = "the data in memory") -> Raw:
     """Read texts, pairs of texts or lists of words, and labels or None.
 
     Raises:

@@ -19,7 +19,7 @@ from zoo.data.raw import TEXTUAL
 from zoo.data.sources.image_files import PICTURE_SUFFIXES
 from zoo.data.sources.read import kind_of
 from zoo.data.table import Table, View, flat_targets, spread_rows
-from zoo.data.unreadable import drop_corrupt
+from zoo.data.unreadable import all_corrupt, drop_corrupt
 from zoo.declare import OVERFLOWS, Image, Inputs, Text, Volume
 from zoo.engine.loading.class_counts import warn_of_rare_classes
 from zoo.engine.options.config import Config
@@ -62,8 +62,24 @@ def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tu
     )
 
 
-def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: Config) -> tuple[Table, Table | None]:
+def corrupt_files(model: TaskModel, tables: list[Table], config: Config) -> str:
+    """Return how many files of a run cannot be decoded, with examples, see ``all_corrupt``."""
+    return all_corrupt(tables, **_decoding(model, config))
+
+
+def _decoding(model: TaskModel, config: Config) -> dict[str, Any]:
+    window = config.window or getattr(model.inputs, "window", None)
+    return {"window": window, "channels": 0 if isinstance(model.inputs, Text) else model.inputs.channels}
+
+
+def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: Config, *, whole: bool = True) -> tuple[Table, Table | None]:
     """Check opened data against the model; return them without the samples that are left out because they are damaged.
+
+    Args:
+        model: The model.
+        tables: Training and validation data.
+        config: The options.
+        whole: Whether they are all data, of which rare classes are warned of, or a part.
 
     Raises:
         DataError: If the data do not fit the model.
@@ -80,12 +96,11 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
         check_targets(model, second)
     refuse_window(config.window, first, channels_of(model))
     if config.on_corrupt == "skip":
-        window = config.window or getattr(model.inputs, "window", None)
-        channels = 0 if isinstance(model.inputs, Text) else model.inputs.channels
-        first, second = drop_corrupt(first, second, max_corrupt=config.max_corrupt, window=window, channels=channels)
+        first, second = drop_corrupt(first, second, max_corrupt=config.max_corrupt, **_decoding(model, config))
     if isinstance(model.inputs, Image):
         warn_of_pixels(first, channels_of(model))
-    warn_of_rare_classes(find_task(model.task), first, second, config.class_weights)
+    if whole:
+        warn_of_rare_classes(find_task(model.task), first, second, config.class_weights)
     return first, second
 
 

@@ -10,6 +10,7 @@ from zoo.engine.options.config import DECLARED, Config
 from zoo.engine.options.recipe import DECIDED, Phase
 from zoo.engine.options.recipes import default_recipe, earlier_default
 from zoo.tasks.find import find_task
+from zoo.util.differences import record_differences
 
 
 def as_begun(config: Config, theirs: Mapping[str, Any], task: str = "single-label") -> Config:
@@ -57,7 +58,7 @@ def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> li
         phases = before["recipe"]["phases"]
         before["recipe"] = before["recipe"] | {"phases": type(phases)({"solve": False, "least_steps": 0, **phase} for phase in phases)}
     names = [name for name in ours if name not in free and ours[name] != before[name]]
-    return [f"{name} was {before[name]!r} and is {ours[name]!r}" for name in names]
+    return [line for name in names for line in record_differences(name, before[name], ours[name])]
 
 
 def _json_default(name: str) -> Any:

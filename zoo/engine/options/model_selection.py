@@ -14,22 +14,23 @@ from zoo.tasks.task import Task
 log = logging.getLogger("zoo")
 
 
-def resolve_monitor(monitor: str | None, task: Task, own: Collection[str] = ()) -> str:
+def resolve_monitor(monitor: str | None, task: Task, own: Collection[str] = (), *, name: str = "monitor") -> str:
     """Return the metric that selects the best epoch: the given one, or the first of the task's.
 
     Args:
         monitor: The given metric, or None.
         task: The task.
         own: Names of the user's own metrics.
+        name: Name of the option, for the message.
 
     Raises:
         OptionError: If the task has no such metric.
     """
-    known = (*task.monitors, *own)
+    known = list(dict.fromkeys([*task.monitors, *own]))
     if monitor is None:
         return known[0]
     if monitor not in known:
-        raise OptionError(f"monitor is {monitor!r}{did_you_mean(monitor, known)}; for a {task.name} task it is one of: {', '.join(known)}")
+        raise OptionError(f"{name} is {monitor!r}{did_you_mean(monitor, known)}; for a {task.name} task it is one of: {', '.join(known)}")
     return monitor
 
 

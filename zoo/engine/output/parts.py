@@ -15,6 +15,7 @@ from zoo.engine.rundir.lock import NAME as LOCK
 from zoo.engine.rundir.lock import lock_folder, unlock_folder
 from zoo.errors import DataError, DiskFullError, OutputExistsError, OutputPermissionError, SavedModelError, count, fault_list
 from zoo.util.atomic_write import remove_parts, room_for, write_json
+from zoo.util.differences import record_differences
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
@@ -177,5 +178,5 @@ def _is_passing(entry: Path) -> bool:
 def _difference(name: str, before: Any, now: Any) -> str:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        return "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys)
+        return "; ".join(line for key in keys for line in record_differences(key, before.get(key), now.get(key)))
     return CHANGED.get(name, f"{name} was {before!r} and is {now!r}")

@@ -53,6 +53,7 @@ from zoo.models.task_model import TaskModel
 from zoo.saved.load import load_into
 from zoo.tasks.find import find_task
 from zoo.util.atomic_write import remove_parts
+from zoo.util.differences import record_differences
 
 log = logging.getLogger("zoo")
 
@@ -312,11 +313,8 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         faults = option_differences(_effective(record), _effective(before)) + option_differences(record["model"], before["model"])
-        if record.get("objective") != before.get("objective"):
-            began, resumed = (_objective(each.get("objective")) for each in (before, record))
-            faults.append(f"the run was started with {began} and is resumed with {resumed}")
-        if record.get("own") != before.get("own"):
-            faults.append(f"own parts were {before.get('own') or 'none'} and are {record.get('own') or 'none'}")
+        faults += _objective_differences(before.get("objective"), record.get("objective"))
+        faults += record_differences("own", before.get("own") or {}, record.get("own") or {})
         faults += [data_difference(name, record["data"][name], before["data"][name]) for name in ("train", "valid")]
     except (ValueError, KeyError, TypeError) as error:
         raise SavedModelError(f"{str(path)!r} cannot be read ({error}); start anew in another folder (out, --out)") from error
@@ -334,11 +332,14 @@ def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
     return newest[0]
 
 
-def _objective(record: Any) -> str:
-    """Return the objective in a record, in words."""
-    if not isinstance(record, dict):
-        return "objective=" if record else "no objective="
-    return f"the objective {record['name']} ({', '.join(f'{name}={value!r}' for name, value in record.items() if name != 'name')})"
+def _objective_differences(before: Any, now: Any) -> list[str]:
+    """Return how the objectives of two records differ, in words."""
+    if isinstance(before, dict) and isinstance(now, dict) and before["name"] == now["name"]:
+        return record_differences(f"the objective {now['name']}", before, now)
+    began, resumed = (
+        f"the objective {one['name']}" if isinstance(one, dict) else "objective=" if one else "no objective=" for one in (before, now)
+    )
+    return [] if before == now else [f"the run was started with {began} and is resumed with {resumed}"]
 
 
 def _effective(record: dict[str, Any]) -> dict[str, Any]:

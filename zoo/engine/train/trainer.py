@@ -19,6 +19,7 @@ from zoo.engine.cache.activation_cache import targets_of
 from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.distributed.sharding import check_batches
 from zoo.engine.loading.batches import StepBatches
+from zoo.engine.loading.sources import corrupt_files
 from zoo.engine.loading.stream import Stream
 from zoo.engine.optim.lr_schedule import Plateau
 from zoo.engine.optim.nonfinite import Guard
@@ -124,8 +125,7 @@ class Training:
                 if isinstance(error, OwnPartError):
                     error.args = (f"{error}; in {self._place(error)}",)
                 elif isinstance(error, CorruptInputError) and context.config.on_corrupt != "skip" and context.own.augment is None:
-                    remedy = "on_corrupt='skip' (--set on_corrupt=skip) leaves out a few such samples, and zoo data check lists them all"
-                    error.args = (f"{error}; {remedy}",)
+                    error.args = (f"{error}; {self._corrupt()}",)
                 raise
             finally:
                 self._reports.close()
@@ -136,6 +136,14 @@ class Training:
         number = error.epoch or min(self.state.epoch + 1, len(epochs))
         out = str(self.context.folder)
         return f"epoch {number} of {len(epochs)}. The run is kept: correct it, and go on with resume=True (--resume) and out={out!r}"
+
+    def _corrupt(self) -> str:
+        """Return how many files of the run cannot be read, where that is soon known, and the remedy."""
+        remedy = "on_corrupt='skip' (--set on_corrupt=skip) leaves out a few such samples, and zoo data check lists them all"
+        objective = self.objective
+        tables = [*(source.table for source in objective.sources.values()), *objective.valid.values()]
+        found = corrupt_files(self.model, tables, self.context.config) if self.context.ranks.count == 1 else ""
+        return f"{found}; {remedy}" if found else remedy
 
     def _finalizer(self) -> Finalizer:
         validate, report = partial(self._validate, None), self._reports.report

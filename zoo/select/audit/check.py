@@ -61,7 +61,8 @@ def check_data(
         seed: Seed of folds and samples.
         out: Folder for ``check.json``, ``check.html`` and what a repeated or resumed check need not compute again; None writes nothing.
         quiet: Show no progress.
-        **inference: ``batch_size``, ``image_size``, ``device``, ``precision``, ``workers`` and ``window`` of the pass of the backbone.
+        **inference: ``batch_size``, ``image_size``, ``device``, ``precision``, ``workers`` and ``window`` of the pass of the backbone;
+            DICOM images are read through the window throughout.
 
     Returns:
         What was found.

@@ -19,7 +19,7 @@ from zoo.models.backbone import Backbone, get
 from zoo.models.task_model import TaskModel
 from zoo.select.audit.classes import class_faults, majority
 from zoo.select.audit.drift import drift
-from zoo.select.audit.exact import duplicates, groups
+from zoo.select.audit.exact import duplicates, equal_volumes, groups, header_patients
 from zoo.select.audit.facts import facts_of
 from zoo.select.audit.features import features_of, out_of_fold
 from zoo.select.audit.finding import Audit
@@ -77,9 +77,12 @@ class Checking:
             )
         self.progress.note(f"{table.source}: looking for equal samples among {len(table)}")
         equal = equal_rows(table)
+        facts = facts_of(table, self.kept, self._reporter("reading", len(table)), options.window) if table.reads in PIXELS else {}
+        equal = equal_volumes(equal, facts["voxels"]) if table.reads == "volume" else equal
         audit.add([*duplicates(data, equal), *groups(data), *class_faults(data)])
+        if table.groups is None and table.reads in PIXELS:
+            audit.add(header_patients(data, facts["patient"]))
         audit.figures["majority"] = majority(data)
-        facts = facts_of(table, self.kept, self._reporter("reading", len(table))) if table.reads in PIXELS else {}
         errors = broken(table, facts)
         audit.add([*broken_files(table, errors), *odd_values(table, facts, errors)])
         audit.figures["values"] = figures_of(table, facts, errors)

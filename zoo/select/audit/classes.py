@@ -49,7 +49,9 @@ def class_faults(data: Opened) -> Iterator[Finding]:
     if alike := looks_alike(table.classes):
         pairs = [" and ".join(map(repr, pair)) for pair in alike]
         yield _of_classes(
-            "warning", f"{count(len(alike), 'set')} of classes that differ in case, blanks or zeros only: {examples(pairs)}", len(alike)
+            "warning",
+            f"{count(len(alike), 'set')} of classes that differ in case, blanks or the spelling of a number only: {examples(pairs)}",
+            len(alike),
         )
 
 

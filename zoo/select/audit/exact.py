@@ -42,6 +42,44 @@ def duplicates(data: Opened, equal: Sequence[Sequence[int]]) -> Iterator[Finding
         yield found("duplicates", "note", message, within, count=more)
 
 
+def equal_volumes(equal: Sequence[Sequence[int]], voxels: Array) -> list[list[int]]:
+    """Return the sets of rows of equal content, with those of the same values in files of other bytes, such as ``.nii`` and ``.nii.gz``.
+
+    Args:
+        equal: The sets of rows whose files are equal.
+        voxels: A digest of the values of each row, empty where unknown.
+    """
+    first = np.arange(len(voxels))
+    for rows in equal:
+        first[list(rows)] = rows[0]
+    sets: dict[str, list[int]] = {}
+    for row, start in enumerate(first):
+        sets.setdefault(str(voxels[start]) or f"row {start}", []).append(row)
+    return [rows for rows in sets.values() if len(rows) > 1]
+
+
+def header_patients(data: Opened, patients: Array) -> Iterator[Finding]:
+    """Yield patients of DICOM headers with samples in two splits, of data without groups.
+
+    An id that more than half of the samples have is a placeholder, as of files made anonymous, and is passed over.
+
+    Args:
+        data: The data.
+        patients: The id of each row, empty where there is none.
+    """
+    rows = rows_by_group([patient or NO_GROUP for patient in patients.tolist()])
+    known = {name: some for name, some in rows.items() if 2 * len(some) <= len(patients)}
+    across = [pair for some in known.values() if (pair := _across(some, data.splits)) is not None]
+    if not across:
+        return
+    splits, name_of = data.splits, data.table.name_of
+    named = examples([f"{patients[one]!s} ({name_of(one)} in {splits[one]}, {name_of(other)} in {splits[other]})" for one, other in across])
+    message = f"{count(len(across), 'patient')} of the DICOM headers in more than one split: {named}; split by patient, with a column group"
+    yield found(
+        "groups", "leak", message, across, [f"patient {patients[one]!s}: {splits[one]} and {splits[other]}" for one, other in across]
+    )
+
+
 def groups(data: Opened) -> Iterator[Finding]:
     """Yield groups with samples in two splits, and ids that differ in their spelling only."""
     table = data.table

@@ -30,6 +30,7 @@ FEWEST = 12  # letters and digits of a text that is compared
 BLOCK = 2048  # rows of a block
 FLAT = 4.0  # standard deviation, of 255, under which a thumbnail has nothing to compare
 _WINDOWS, _OFFSETS = (0.975, 0.95), 5  # sides of the windows, and their places along each axis
+_FLIPS = [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)]  # of a volume, as by a header that is wrong
 Pairs = list[tuple[int, int, float]]
 Poll = Callable[[], None]
 
@@ -82,8 +83,8 @@ def _near_images(thumbs: Array, splits: Array, *, volumes: bool, poll: Poll) -> 
     if len(some) < 2:
         return []
     thumbs = thumbs[some].reshape(-1, *(GRID if volumes else (SIDE, SIDE)))
-    mirrored = thumbs[:, ::-1] if volumes else thumbs[:, :, ::-1]  # both are left to right
-    views = [unit_rows(images if volumes else _pooled(images, 8)) for images in (thumbs, mirrored)]
+    flips = [(), *_FLIPS] if volumes else [(), (2,)]
+    views = [unit_rows(images if volumes else _pooled(images, 8)) for images in (np.flip(thumbs, axes) for axes in flips)]
     candidates = nearest_pairs(views, splits[some], least=ALIKE_VOLUMES if volumes else COARSE, poll=poll)
     if not volumes:
         candidates = [pair for pair in _aligned(thumbs, candidates, poll) if pair[2] >= ALIKE]

@@ -19,25 +19,30 @@ from zoo.select.audit.sources import Opened
 from zoo.tasks.scores import area
 
 STRONG = 0.75  # AUROC of a field, above which it may be a shortcut
-STRONG_CORNERS = 0.9  # of the corners, which show a part of the content
+STRONG_CONTENT = 0.9  # of the corners, and of the lowest value of a volume, which show a part of the content
 ERRORS = 4.0  # standard errors of an AUROC without any relation, that it must exceed 0.5 by
 BINS = 20
-CORNERS = "corner pixels"
+CORNERS, LOWEST = "corner pixels", "lowest value"
+OF_CONTENT = (CORNERS, LOWEST)
 TOGETHER = "all together"
 
 
 def fields_of(data: Opened, facts: Arrays) -> dict[str, Array]:
     """Return what is known of each row beside its content, by name: numbers, or codes of names with -1 where there is none.
 
-    Image size, shape, size of the file, kind, camera, folder, the values of the corners, and further columns of a table.
+    Size, aspect, size and kind of the file, camera or scanner, folder, the values of the corners of an image, shape, spacing and the
+    lowest value of a volume (what lies outside of the scanner's circle), and further columns of a table.
     """
     found: dict[str, Any] = {}
     if data.table.reads in PIXELS:
-        width, height = facts["width"].astype(float), facts["height"].astype(float)
-        found |= {"image size": width * height, "aspect": width / np.maximum(height, 1), "file size": facts["bytes"].astype(float)}
-        found |= {"kind of file": codes(facts["kind"].tolist()), "camera": codes([name or None for name in facts["camera"].tolist()])}
+        found |= {"file size": facts["bytes"].astype(float), "kind of file": codes(facts["kind"].tolist())}
+        found["camera"] = codes([name or None for name in facts["camera"].tolist()])
     if data.table.reads == "image":
-        found[CORNERS] = facts["corners"].astype(float)
+        width, height = facts["width"].astype(float), facts["height"].astype(float)
+        found |= {"image size": width * height, "aspect": width / np.maximum(height, 1), CORNERS: facts["corners"].astype(float)}
+    if data.table.reads == "volume":
+        found |= {"shape": codes(facts["shape"].tolist()), "spacing": np.nan_to_num(facts["spacing"].astype(float))}
+        found[LOWEST] = facts["range"][:, 0].astype(float)
     folders = _folders(data.table)
     found |= {"folder": codes(folders)} if folders else {}
     found |= {f"column {name!r}": _column(cells) for name, cells in data.columns.items()}
@@ -89,7 +94,7 @@ def shortcuts(table: Table, fields: Mapping[str, Array], *, seed: int) -> tuple[
         return [], {}
     binned = {name: _binned(values) for name, values in fields.items()}
     scores = {name: np.asarray(sum(_log_shares(bins, targets, folds) for bins in parts)) for name, parts in binned.items()}
-    others = [score for name, score in scores.items() if name != CORNERS]
+    others = [score for name, score in scores.items() if name not in OF_CONTENT]
     figures = {name: auroc(score, targets) for name, score in scores.items()} | (
         {TOGETHER: auroc(np.sum(others, axis=0), targets)} if others else {}
     )
@@ -102,7 +107,7 @@ def _findings(figures: Mapping[str, float], counts: Array) -> Iterator[Finding]:
     strong = [
         f"{name} ({value:.3f})"
         for name, value in sorted(figures.items(), key=lambda item: -item[1])
-        if name != TOGETHER and value > max(chance, STRONG_CORNERS if name == CORNERS else STRONG)
+        if name != TOGETHER and value > max(chance, STRONG_CONTENT if name in OF_CONTENT else STRONG)
     ]
     if strong:
         message = f"{count(len(strong), 'field')} beside the content predict the label, by their AUROC alone: {examples(strong, 8)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ from zoo.select.audit.finding import Finding, found
 from zoo.select.audit.kept import Arrays
 
 SMALLEST = 16  # pixels of a side
+FEWEST_SLICES = 5  # of a volume; with fewer it may be a scout
 FENCE = 3.0  # interquartile ranges beyond the quartiles, outside of which a value is far out (Tukey 1977)
+MOST_KINDS = 8  # that are told
 WORDS = 10_000  # of a text, above which it may be a whole document
 _NAMES = ("lowest value", "highest value", "mean", "standard deviation")
 
@@ -51,26 +54,60 @@ def _odd_pixels(table: Table, facts: Arrays, good: Array) -> Iterator[Finding]:
             f"{count(len(constant), 'sample')} of a single value, without content: {_names(table, constant)}",
             constant[:, None],
         )
-    if table.reads == "image":
-        small = good[np.minimum(facts["width"][good], facts["height"][good]) < SMALLEST]
-        if small.size:
-            message = f"{count(len(small), 'image')} with a side under {SMALLEST} pixels: {_names(table, small)}"
-            yield found("values", "warning", message, small[:, None], [f"{facts['width'][row]} x {facts['height'][row]}" for row in small])
+    yield from _small(table, facts, good)
     for name, values in (("mean", mean), ("range", high - low) if table.reads == "volume" else ("standard deviation", spread)):
         yield from _outliers(table, good, name, values)
-    modes = {str(kind): int(number) for kind, number in zip(*np.unique(facts["kind"][good], return_counts=True), strict=True)}
-    if table.reads == "image" and 1 < len(modes) <= 8:
-        told_kinds = examples([f"{kind} ({number})" for kind, number in sorted(modes.items(), key=lambda item: -item[1])], 8)
-        yield Finding("values", "note", f"{len(modes)} kinds of images: {told_kinds}", len(modes))
+    if table.reads == "volume":
+        yield from _spacings(table, facts, good)
+    for kinds, names in _kinds(table, facts, good):
+        if 1 < len(kinds) <= MOST_KINDS:
+            told = examples([f"{kind} ({number})" for kind, number in kinds], MOST_KINDS)
+            yield Finding("values", "note", f"{len(kinds)} {names}: {told}", len(kinds))
 
 
-def _outliers(table: Table, good: Array, name: str, values: Array) -> Iterator[Finding]:
+def _small(table: Table, facts: Arrays, good: Array) -> Iterator[Finding]:
+    volumes = table.reads == "volume"
+    small = good[facts["shortest"][good] < (FEWEST_SLICES if volumes else SMALLEST)]
+    if not small.size:
+        return
+    if volumes:
+        what = f"{count(len(small), 'volume')} of fewer than {FEWEST_SLICES} slices, as of a scout"
+        sizes = [str(facts["shape"][row]) for row in small]
+    else:
+        what = f"{count(len(small), 'image')} with a side under {SMALLEST} pixels"
+        sizes = [f"{facts['width'][row]} x {facts['height'][row]}" for row in small]
+    yield found("values", "warning", f"{what}: {_names(table, small)}", small[:, None], sizes)
+
+
+def _spacings(table: Table, facts: Arrays, good: Array) -> Iterator[Finding]:
+    """Yield the volumes without a spacing among others that have one, and those of an odd spacing."""
+    spacing = facts["spacing"][good]
+    known = np.isfinite(spacing).all(1)
+    if known.any() and not known.all():
+        without = good[~known]
+        message = f"{count(len(without), 'volume')} without a spacing, which are not resampled as the others: {_names(table, without)}"
+        yield found("values", "warning", message, without[:, None])
+    if known.any():
+        yield from _outliers(table, good[known], "longest step in mm", spacing[known].max(1), of="")
+
+
+def _kinds(table: Table, facts: Arrays, good: Array) -> Iterator[tuple[list[tuple[str, int]], str]]:
+    """Yield the kinds of files, and of volumes the shapes and spacings, with their numbers, the most frequent first."""
+    columns = {"kinds of images" if table.reads == "image" else "kinds of files": facts["kind"][good].tolist()}
+    if table.reads == "volume":
+        columns["shapes"] = facts["shape"][good].tolist()
+        columns["spacings in mm"] = [" x ".join(f"{step:.3g}" for step in one) for one in facts["spacing"][good] if np.isfinite(one).all()]
+    for names, values in columns.items():
+        yield Counter(map(str, values)).most_common(), names
+
+
+def _outliers(table: Table, good: Array, name: str, values: Array, of: str = " of values") -> Iterator[Finding]:
     """Yield the samples whose values are far from the others', the farthest first."""
     middle = float(np.median(values))
     order = np.argsort(-np.abs(values - middle), kind="stable")
     odd = order[_far_out(values)[order]]
     if odd.size:
-        message = f"{count(len(odd), 'sample')} whose {name} of values is far from the median {middle:.4g}: {_names(table, good[odd])}"
+        message = f"{count(len(odd), 'sample')} whose {name}{of} is far from the median {middle:.4g}: {_names(table, good[odd])}"
         yield found("values", "note", message, good[odd][:, None], [f"{name} {value:.4g}" for value in values[odd]])
 
 
@@ -100,6 +137,8 @@ def figures_of(table: Table, facts: Arrays, errors: dict[int, str]) -> dict[str,
     if table.reads not in PIXELS or not len(good):
         return {}
     columns = {"width": facts["width"][good], "height": facts["height"][good]}
+    if table.reads == "volume" and (steps := facts["spacing"][good][np.isfinite(facts["spacing"][good]).all(1)]).size:
+        columns |= {"shortest step in mm": steps.min(1), "longest step in mm": steps.max(1)}
     columns |= dict(zip(_NAMES, facts["range"][good].T, strict=True))
     return {
         name: {"min": float(values.min()), "median": float(np.median(values)), "max": float(values.max())}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from zoo.select.crossval.held_out import Array, HeldOut, read_outputs
 from zoo.select.crossval.resampled import Summary
 from zoo.tasks.find import find_task
 from zoo.tasks.thresholds import USUAL
+from zoo.trust.metric_table import Metric, find_metrics, on_request
 
 log = logging.getLogger("zoo")
 
@@ -68,7 +69,7 @@ def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **opti
     Args:
         *runs: Folders of runs or cross-validations, two or more.
         on: Labelled data that all of them predict; None takes the out-of-fold predictions.
-        metric: The metric of the tests; None for that of the first entry.
+        metric: The metric of the tests, also one that is measured on request; None for that of the first entry.
         **options: As for ``evaluate``, with ``on``.
 
     Raises:
@@ -87,24 +88,26 @@ def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **opti
         raise OptionError(fault_list(f"{entries[0].name} has the task {entries[0].task!r}, and others cannot be compared with it:", faults))
     task = find_task(entries[0].task)
     own = [name for entry in entries for name in entry.scores]
-    metric = resolve_monitor(metric or entries[0].monitor, task, own)
-    found = [(None, None) if on is None else _evaluated(entry, on, options) for entry in entries]
+    more = find_metrics(task.name, metric) if metric in on_request(task.name) else {}
+    metric = resolve_monitor(metric or entries[0].monitor, task, [*own, *more], name="metric")
+    found = [(None, None) if on is None else _evaluated(entry, on, options, more) for entry in entries]
     predictions = [one for one, _ in found]
     scores = [_score(entry, metrics, metric) for entry, (_, metrics) in zip(entries, found, strict=True)]
     couples = list(itertools.combinations(range(len(entries)), 2))
     level = level_for(len(couples))
-    tests = [{"first": a, "second": b} | _tested(entries, predictions, (a, b), metric, level=level) for a, b in couples]
-    pairs = judged(tests, lower=metric in task.lower_is_better)
+    tests = [{"first": a, "second": b} | _tested(entries, predictions, (a, b), metric, level=level, more=more) for a, b in couples]
+    lower = more[metric].lower if metric in more else metric in task.lower_is_better
+    pairs = judged(tests, lower=lower)
     return Comparison(entries, metric, differences(entries), tuple(scores), tuple(pairs))
 
 
-def _evaluated(entry: Entry, data: Any, options: dict[str, Any]) -> tuple[Predictions, dict[str, float]]:
+def _evaluated(entry: Entry, data: Any, options: dict[str, Any], more: Mapping[str, Metric]) -> tuple[Predictions, dict[str, float]]:
     """Return the predictions of a run for data, and their metrics with intervals."""
     from zoo.saved.load import load
 
     model = load(entry.folder)
     level = LEVEL if has_draws(entry.task) else None
-    found = model.evaluate(data, intervals=level, **options)
+    found = model.evaluate(data, intervals=level, **{**({"metrics": list(more)} if more else {}), **options})
     thresholds = None if found.thresholds is None else np.asarray(found.thresholds)
     return Predictions(entry.task, found.outputs, np.asarray(found.table.targets), drawn_groups(found.table), thresholds), dict(found)
 
@@ -117,22 +120,28 @@ def _score(entry: Entry, metrics: dict[str, float] | None, metric: str) -> Summa
 
 
 def _tested(
-    entries: Sequence[Entry], predictions: Sequence[Predictions | None], pair: tuple[int, int], metric: str, *, level: float
+    entries: Sequence[Entry],
+    predictions: Sequence[Predictions | None],
+    pair: tuple[int, int],
+    metric: str,
+    *,
+    level: float,
+    more: Mapping[str, Metric],
 ) -> dict[str, Any]:
     first, second = (entries[place] for place in pair)
     one, other = (predictions[place] for place in pair)
     if one is not None and other is not None:
         if not np.array_equal(one.targets, other.targets, equal_nan=one.targets.dtype.kind == "f"):
             return {"note": "they could not read the same samples, or have their classes in another order"}
-        return by_samples(one, other, metric, level=level)
+        return by_samples(one, other, metric, level=level, more=more)
     if first.folds is None or second.folds is None:
         return {"note": "there are no predictions for the same samples; give data that all predict: on=… (--on DATA)"}
     if first.data != second.data:
         return {"note": "they were made on different data; give data that all predict: on=… (--on DATA)"}
-    if first.division == second.division:
+    if first.division == second.division and metric in first.scores and metric in second.scores:
         return by_folds(first.folds, second.folds, metric, level=level)
-    found = by_samples(*_aligned(first, second), metric, level=level)
-    return found | {"note": f"{found['note']}, out of other folds"}
+    found = by_samples(*_aligned(first, second), metric, level=level, more=more)
+    return found | {"note": f"{found['note']}, out of {'the same' if first.division == second.division else 'other'} folds"}
 
 
 def _out_of_fold(entry: Entry) -> tuple[Any, Predictions]:

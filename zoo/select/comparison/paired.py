@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from zoo.select.crossval.resampled import holm, paired_test
 from zoo.select.crossval.result import CrossValidation
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
+from zoo.trust.metric_table import Metric
 
 Array = npt.NDArray[Any]
 
@@ -86,20 +88,32 @@ def by_folds(first: CrossValidation, second: CrossValidation, metric: str, *, le
     }
 
 
-def by_samples(first: Predictions, second: Predictions, metric: str, *, level: float = LEVEL) -> dict[str, Any]:
-    """Return the bootstrap of the difference on the same samples, and for accuracy McNemar's test, as fields of a ``Pair``."""
+def by_samples(
+    first: Predictions, second: Predictions, metric: str, *, level: float = LEVEL, more: Mapping[str, Metric] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return the bootstrap of the difference on the same samples, and for accuracy McNemar's test, as fields of a ``Pair``.
+
+    Args:
+        first: Predictions of the one model.
+        second: Predictions of the other for the same samples.
+        metric: The metric.
+        level: Share that the interval covers.
+        more: Metrics on request, of which ``metric`` may be one.
+    """
+    asked = {name: one for name, one in more.items() if one.drawn}
     if not has_draws(first.task):
         return {"note": f"the task {first.task!r} has no metrics of single samples, which a bootstrap needs"}
     try:
         drawn = [
-            drawn_metrics(first.task, one.outputs, one.targets, groups=first.groups, thresholds=one.thresholds) for one in (first, second)
+            drawn_metrics(first.task, one.outputs, one.targets, groups=first.groups, thresholds=one.thresholds, more=asked)
+            for one in (first, second)
         ]
     except DataError as error:
         return {"note": str(error)}
     if metric not in drawn[0]:
         return {"note": f"{metric!r} has no interval; those that have one are: {', '.join(drawn[0])}"}
     low, high = interval_of(drawn[0][metric] - drawn[1][metric], level) or (math.nan, math.nan)
-    whole = [drawn_once(one, metric) for one in (first, second)]
+    whole = [drawn_once(one, metric, asked) for one in (first, second)]
     units = "samples" if first.groups is None else "groups"
     count = len(first.outputs) if first.groups is None else len(set(first.groups))
     found = {"difference": whole[0] - whole[1], "low": low, "high": high, "test": "bootstrap", "note": f"{count} {units}"}
@@ -114,10 +128,10 @@ def has_draws(task: str) -> bool:
     return type(find_task(task)).weighted_metrics is not Task.weighted_metrics
 
 
-def drawn_once(one: Predictions, metric: str) -> float:
+def drawn_once(one: Predictions, metric: str, more: Mapping[str, Metric] = MappingProxyType({})) -> float:
     """Return a metric of all samples."""
     weights = np.ones((1, len(one.outputs)))
-    return float(weighted_metrics(one.task, one.outputs, one.targets, weights, thresholds=one.thresholds)[metric][0])
+    return float(weighted_metrics(one.task, one.outputs, one.targets, weights, thresholds=one.thresholds, more=more)[metric][0])
 
 
 def mcnemar(first: Array, second: Array) -> float:

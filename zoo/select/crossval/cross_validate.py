@@ -115,7 +115,7 @@ def run_folds(
     """
     model, config = job.model, job.config
     _refuse(job)
-    metric = resolve_monitor(metric or config.monitor, find_task(model.task), job.own.metrics)
+    metric = resolve_monitor(metric or config.monitor, find_task(model.task), job.own.metrics, name="metric" if metric else "monitor")
     inputs, labels = model.inputs, model.labels
     folder = claim_folder(out, model.spec.name, f"{config.recipe.name}-cv", resume=resume, record=RECORD)
     try:

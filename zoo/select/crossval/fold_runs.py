@@ -54,7 +54,7 @@ class FoldRuns:
         self._table = table.shared_origin()  # so that what is frozen is computed once for all folds
         self.results: list[FoldResult] = []
         self.parts: list[Part] = []
-        self._decoder = decoder_of(job.model)
+        self._decoder = decoder_of(job.model, predicts=False)
 
     def run(self, number: int, known: FoldResult | None) -> FoldResult:
         """Run one fold, or go on with it; a fold that is finished is only read.

@@ -96,7 +96,7 @@ def _differences(first: Candidate, other: Candidate, *, averaged: bool) -> list[
 
 def metric_of(task: str, metric: str | None) -> tuple[str, bool]:
     """Return the metric that chooses, and whether its lowest value is the best."""
-    found = resolve_monitor(metric, find_task(task))
+    found = resolve_monitor(metric, find_task(task), name="metric")
     return found, found in find_task(task).lower_is_better
 
 

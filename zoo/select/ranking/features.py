@@ -103,7 +103,7 @@ def read_features(backbone: Backbone, tables: Sequence[Table], conditions: Condi
     """
     config = conditions.config
     model = adapted(backbone, tables[0], conditions.task, config.seed)
-    checked = [check_tables(model, (table, None), config)[0] for table in tables]
+    checked = [check_tables(model, (table, None), config, whole=False)[0] for table in tables]
     model.inputs = inputs_in_use(model, config, checked[0])
     sources = {f"part {number}": Source(table) for number, table in enumerate(checked)}
     with (

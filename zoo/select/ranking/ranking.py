@@ -67,7 +67,9 @@ class Ranking:
             return f"{said}; it beats each other one by more than noise"
         fast = min((row for row in self.rows if row.name in (self.best.name, *self.ties)), key=lambda row: row.latency_ms)
         told = f"{said}; it cannot be told apart from {examples(self.ties)}"
-        return told if fast is self.best else f"{told}, of which {fast.name} is the fastest"
+        if fast is self.best:
+            return told
+        return f"{told}, which is faster" if len(self.ties) == 1 else f"{told}, of which {fast.name} is the fastest"
 
     @cached_property
     def agreement(self) -> list[dict[str, Any]]:

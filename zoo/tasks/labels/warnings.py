@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from decimal import Decimal
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from zoo.errors import count, examples
 from zoo.tasks.labels.names import is_number
 
 log = logging.getLogger("zoo")
-_NUMBER = re.compile(r"([+-]?)0*(\d+)(?:\.0+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,4})?")
 _SHOWN = 8
 # What people write where a label is missing, in lower case.
 _BLANKS = {"n/a", "#n/a", "na", "<na>", "none", "null", "nil", "missing", "unknown", "unlabeled", "unlabelled", "not available", "tbd"}
@@ -40,7 +41,10 @@ def warn_of_labels(table: Table, *, found: bool) -> None:
         _warn_of_blanks(table)
     if found and (alike := looks_alike(table.classes)):
         pairs = [" and ".join(map(repr, names)) for names in alike]
-        line = "%s: classes that differ in case, blanks or zeros only are classes of their own: %s; if they are one, write them alike"
+        line = (
+            "%s: classes that differ in case, blanks or the spelling of a number only are classes of their own: %s; if they are one, "
+            "write them alike"
+        )
         log.warning(line, table.source, examples(pairs))
 
 
@@ -115,7 +119,7 @@ def _warn_of_lists(table: Table) -> None:
 
 
 def looks_alike(names: Sequence[str]) -> list[list[str]]:
-    """Return the names that are equal but for case, blanks, invisible letters, width and the zeros of a number."""
+    """Return the names that are equal but for case, blanks, invisible letters, width and the spelling of a number, as 1e3 and 1000."""
     found: dict[str, list[str]] = defaultdict(list)
     for name in names:
         found[_plain(name)].append(name)
@@ -125,5 +129,12 @@ def looks_alike(names: Sequence[str]) -> list[list[str]]:
 def _plain(name: str) -> str:
     shown = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) not in ("Cf", "Cc"))
     text = " ".join(shown.casefold().split())
-    number = _NUMBER.fullmatch(text)
-    return f"{number[1].strip('+')}{number[2]}" if number else text
+    return _spelling(Decimal(text)) if _NUMBER.fullmatch(text) else text
+
+
+def _spelling(number: Decimal) -> str:
+    """Return a number in one spelling, to its last digit, unlike a float."""
+    sign, digits, exponent = number.as_tuple()
+    written = "".join(map(str, digits)).lstrip("0")
+    kept = written.rstrip("0")
+    return f"{'-' * sign}{kept}e{int(exponent) + len(written) - len(kept)}" if kept else "0"

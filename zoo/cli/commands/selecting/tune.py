@@ -13,18 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.commands.selecting.slurm import slurm_settings, slurm_workers
 from zoo.cli.commands.training import RECIPES, VALID, add_run_arguments, find_declared, job_of, read_settings
 from zoo.cli.launch import PARENT, POLL_SECONDS, STOPPED, follow_launcher
 from zoo.cli.output import Output, show_log, table
 from zoo.cli.parser import Commands
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import StopFlag, ending_early
-from zoo.errors import OptionError
+from zoo.errors import OptionError, fault_list
 from zoo.select.tuning_search.pruners import PRUNERS
 from zoo.util.cores import usable_cores
 from zoo.util.extras import require_extra
 
 if TYPE_CHECKING:
+    from zoo.engine.train.job import Job
     from zoo.select.tuning_search.result import Tuning
 
 SHOWN = 10  # trials of the printed table
@@ -47,7 +49,11 @@ def register(commands: Commands) -> None:
     add("--study", metavar="NAME", default="zoo", help="name of the study in its storage")
     add("--pruner", choices=PRUNERS, default="median", help="which trials are stopped after an epoch in which they are behind")
     add("--workers", type=int, default=1, metavar="W", dest="at_once", help="processes on this machine that run trials at once")
+    text = "the workers beside this process as jobs of Slurm, by submitit: slurm_partition=gpu,gpus_per_node=1,timeout_min=240"
+    add("--slurm", metavar="A=B,…", help=text)
     add("--join", action="store_true", help="run trials of a search that another process leads in --out, and leave its end to that")
+    text = "search anew in each of K folds, and measure what was chosen on its held-out samples: an honest estimate, and no model"
+    add("--nested", type=int, metavar="K", help=text)
     add("--json", action="store_true", help="one JSON document with the result")
     command.set_defaults(run=tune)
 
@@ -65,21 +71,31 @@ def tune(options: argparse.Namespace, out: Output) -> None:
         raise OptionError(f"--workers is {options.at_once}; it must be 1 or more")
     if options.join and not options.out:
         raise OptionError("--join needs --out, the folder of the search")
+    slurm = None if options.slurm is None else slurm_settings(options.slurm)
+    if slurm is not None and options.at_once < 2:
+        raise OptionError("--slurm needs --workers, 2 or more: the number of processes, this one included")
     settings = read_settings(options)
     search = searched(options.search)
-    job = job_of(find_declared(options.name, settings), options.data, settings)
+    if options.nested is not None:
+        _check_nested(options, settings)
+        settings["valid"] = False
+    job = job_of(find_declared(options.name, settings), options.data, settings, whole=options.nested is not None)
     if not settings["quiet"]:
         show_log()
     from zoo.select.tuning_search.tune import check_arguments, run_tuning
 
     given = settings["fit"] | ({"columns": settings["columns"]} if settings["columns"] else {})
     recipe = settings["recipe"]
-    check_arguments(given, recipe=recipe, valid=settings["valid"], trials=options.trials, budget=options.time)
+    valid = None if options.nested is not None else settings["valid"]
+    check_arguments(given, recipe=recipe, valid=valid, trials=options.trials, budget=options.time)
+    if options.nested is not None:
+        _tune_nested(options, job, given, settings, search, out)
+        return
     how: dict[str, Any] = {name: getattr(options, name) for name in ("trials", "storage", "study", "pruner", "join")}
     how |= {"budget": options.time, "out": settings["out"], "resume": bool(settings["resume"]), "quiet": bool(settings["quiet"])}
     several = options.at_once > 1 and not options.join
 
-    beside = partial(workers, options.words, options.at_once - 1) if several else None
+    beside = partial(workers, options.words, options.at_once - 1, slurm=slurm) if several else None
     if options.join:
         follow_launcher()
     with ending_early():
@@ -90,6 +106,40 @@ def tune(options: argparse.Namespace, out: Output) -> None:
         out.json(document(found))
     else:
         print(trial_table(found), importance_text(found), found.verdict, str(found.dir / "best"), sep="\n\n")
+
+
+def _check_nested(options: argparse.Namespace, settings: dict[str, Any]) -> None:
+    """Check that nothing contradicts folds, each with a search of its own.
+
+    Raises:
+        OptionError: Naming all that does.
+    """
+    faults = [f"--nested is {options.nested}; it must be 2 or more"] if options.nested < 2 else []
+    faults += ["--valid: each fold holds out samples of its own"] if settings["valid"] is not None else []
+    several = {"--workers": options.at_once > 1, "--slurm": options.slurm, "--join": options.join, "--storage": options.storage}
+    faults += [f"{name}: the searches of the folds run one after the other, in this process" for name, given in several.items() if given]
+    if faults:
+        raise OptionError(fault_list("--nested contradicts other options:", faults))
+
+
+def _tune_nested(
+    options: argparse.Namespace, job: Job, given: dict[str, Any], settings: dict[str, Any], search: dict[str, str], out: Output
+) -> None:
+    from zoo.cli.commands.selecting.crossval import document as of_folds
+    from zoo.cli.commands.selecting.crossval import tables
+    from zoo.select.tuning_search.nested import run_nested
+
+    how = {"recipe": settings["recipe"], "trials": options.trials, "budget": options.time, "search": search}
+    how |= {"only": options.only, "pruner": options.pruner}
+    where: dict[str, Any] = {"out": settings["out"], "resume": bool(settings["resume"]), "quiet": bool(settings["quiet"])}
+    with ending_early():
+        found = run_nested(job.model, given, lambda: job.open_data()[0], how, folds=options.nested, **where)
+    if options.json:
+        out.json(of_folds(found) | {"chosen": list(found.chosen)})
+        return
+    chosen = table(enumerate(found.chosen), ("fold", "chosen"), right=(0,))
+    print(*tables(found), chosen, "an estimate of what the search reaches; the model is that of zoo tune without --nested", sep="\n\n")
+    print(found.dir)
 
 
 def searched(words: Sequence[str]) -> dict[str, str]:
@@ -108,7 +158,7 @@ def searched(words: Sequence[str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def workers(words: Sequence[str], count: int, folder: Path, stop: StopFlag) -> Iterator[None]:
+def workers(words: Sequence[str], count: int, folder: Path, stop: StopFlag, *, slurm: dict[str, Any] | None = None) -> Iterator[None]:
     """Run the same command in further processes that join the search, until they have ended; the context waits for them.
 
     After an error or a signal here they are stopped, with a checkpoint. One that dies is told of, and its trial is marked as failed.
@@ -118,8 +168,14 @@ def workers(words: Sequence[str], count: int, folder: Path, stop: StopFlag) -> I
         count: Number of processes.
         folder: The folder of the search.
         stop: Set by a signal.
+        slurm: Parameters of jobs of Slurm, which take the place of processes on this machine; None for these.
     """
-    command = [sys.executable, "-m", "zoo.cli", *_without(words, ("--resume", "--json"), ("--out", "--workers")), "--join", "--quiet"]
+    rest = _without(words, ("--resume", "--json"), ("--out", "--workers", "--slurm"))
+    command = [sys.executable, "-m", "zoo.cli", *rest, "--join", "--quiet"]
+    if slurm is not None:
+        with slurm_workers([*command, "--out", str(folder.resolve())], count, slurm, folder, stop):
+            yield
+        return
     environment = {"OMP_NUM_THREADS": str(max(1, usable_cores() // (count + 1))), **os.environ, PARENT: str(os.getpid())}
     where: dict[str, Any] = {"env": environment, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     # In a session of their own, or Ctrl-C would reach them twice, from the terminal and from here.

@@ -1,0 +1,178 @@
+"""Nested cross-validation of a search: in each fold it chooses without the held-out samples, which then judge what it chose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.data.folds import cross_validation_folds, digest_of
+from zoo.data.split import hold_out
+from zoo.data.table import Table
+from zoo.engine.inference.evaluate import evaluate
+from zoo.engine.loading.sources import check_tables, open_for_fit
+from zoo.engine.loading.start_method import refuse_second_run
+from zoo.engine.rundir.run_folder import claim_folder, release_folder
+from zoo.engine.runtime.progress import Progress, in_time_units
+from zoo.engine.train.fit import check_kinds
+from zoo.engine.train.job import resolve_job
+from zoo.errors import OptionError, SavedModelError
+from zoo.models.task_model import TaskModel
+from zoo.saved.load import load
+from zoo.select.crossval.cross_validate import without_test
+from zoo.select.crossval.result import CrossValidation, FoldResult
+from zoo.select.tuning_search.result import RECORD as SEARCH
+from zoo.select.tuning_search.tune import check_arguments, run_tuning
+from zoo.util.atomic_write import write_json
+
+RECORD = "nested.json"
+
+
+@dataclass(frozen=True, repr=False)
+class Nested(CrossValidation):
+    """The result of ``tune_nested``; ``metrics`` is empty, as every fold has a model of its own kind.
+
+    Attributes:
+        chosen: What the search chose in each fold, in words.
+    """
+
+    chosen: tuple[str, ...] = ()
+
+
+def tune_nested(
+    model: TaskModel,
+    data: Any,
+    *,
+    folds: int = 3,
+    trials: int | None = None,
+    budget: str | float | None = None,
+    search: Mapping[str, Any] | None = None,
+    only: Collection[str] | None = None,
+    pruner: str = "median",
+    recipe: Any = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    **options: Any,
+) -> Nested:
+    """Measure what ``tune`` reaches on samples that chose nothing, by a cross-validation around it (Varma and Simon 2006).
+
+    In each fold a fifth of the training samples judges the trials, and the best trial is measured on the samples of the fold. The
+    result is an estimate of the procedure; the model to use is that of ``tune`` on all samples.
+
+    Args:
+        model: As for ``tune``.
+        data: Any source with labels; rows of a split called test are left out.
+        folds: Number of folds, each of which takes a whole search.
+        trials: Of each search, as for ``tune``.
+        budget: Of each search, as for ``tune``.
+        search: As for ``tune``.
+        only: As for ``tune``.
+        pruner: As for ``tune``.
+        recipe: As for ``tune``.
+        seed: Of the folds, and as for ``tune``.
+        out: The folder; None takes the next free one below ``runs/``.
+        resume: Go on in the fold where it stopped.
+        quiet: Show nothing.
+        **options: As for ``fit``.
+
+    Raises:
+        MissingExtraError: If Optuna is not installed.
+        OptionError: As ``tune``.
+        DataError: For fewer samples, groups or samples of the largest class than folds.
+        SavedModelError: If what is resumed had other data or folds, or a search other options.
+        InterruptedRunError: After Ctrl-C or SIGTERM.
+    """
+    refuse_second_run()
+    check_kinds(out, resume=resume, quiet=quiet)
+    if not isinstance(model, TaskModel):
+        raise OptionError(f"tune_nested takes a model, and got {type(model).__name__}; give zoo.get(name).adapt(num_classes)")
+    given = {name: value for name, value in (options | {"seed": seed}).items() if value is not None}
+    check_arguments(given, recipe=recipe, valid=None, trials=trials, budget=budget)
+    job = resolve_job(model, None, None, recipe=recipe, options=dict(given), objective=None, quiet=quiet)
+    how = {"recipe": recipe, "trials": trials, "budget": budget, "search": search, "only": only, "pruner": pruner}
+    opening: Callable[[], Table] = lambda: open_for_fit(model, data, False, job.config)[0]  # noqa: E731
+    return run_nested(model, given, opening, how, folds=folds, out=out, resume=resume, quiet=quiet)
+
+
+def run_nested(
+    model: TaskModel,
+    options: Mapping[str, Any],
+    open_all: Callable[[], Table],
+    how: Mapping[str, Any],
+    *,
+    folds: int,
+    out: str | Path | None,
+    resume: bool,
+    quiet: bool,
+) -> Nested:
+    """Search in each fold of a table; see ``tune_nested``.
+
+    Args:
+        model: The model.
+        options: The given options of ``fit``.
+        open_all: Opens all samples.
+        how: Arguments of ``run_tuning``: recipe, trials, budget, search, only, pruner.
+        folds: Number of folds.
+        out: The folder.
+        resume: Go on in it.
+        quiet: Show nothing.
+    """
+    config = resolve_job(model, None, None, recipe=how["recipe"], options=dict(options), objective=None, quiet=quiet).config
+    folder = claim_folder(out, model.spec.name, "nested", resume=resume, record=RECORD)
+    try:
+        table = check_tables(model, (without_test(open_all()), None), config)[0].shared_origin()
+        parts = cross_validation_folds(table, folds, seed=config.seed)
+        identity = {"folds": folds, "sha256": digest_of(parts), "samples": len(table)}
+        found = _known(folder, identity)
+        progress = Progress(quiet, "")
+        for number, fold in enumerate(parts[len(found.folds) :], len(found.folds)):
+            place, train = folder / f"fold-{number}", table.select(fold.train)
+            again = (place / SEARCH).is_file()
+            where: dict[str, Any] = {"storage": None, "study": "zoo", "out": place, "resume": again, "quiet": quiet}
+            tuned = run_tuning(model, options, lambda train=train: hold_out(train, config.seed), **how, **where)  # type: ignore[misc]  # the default binds the fold
+            assert tuned is not None, "this process leads the search"
+            metrics = dict(evaluate(load(place / "best"), table.select(fold.held_out), quiet=True))
+            seconds = round(sum(trial.seconds for trial in tuned.trials), 3)
+            result = FoldResult(number, 0, len(fold.train), len(fold.held_out), metrics, seconds)
+            chosen = "the default recipe" if tuned.best_trial.default else " ".join([tuned.best_trial.recipe, *tuned.best_trial.listed])
+            found = Nested((*found.folds, result), tuned.monitor, {}, folder, (*found.chosen, chosen))
+            _write(folder, identity, found, finished=len(found.folds) == len(parts))
+            value = f"{tuned.monitor} {metrics[tuned.monitor]:.4f}" if tuned.monitor in metrics else f"{tuned.monitor} undefined"
+            progress.note(f"outer fold {number + 1}/{len(parts)}: {value}, {in_time_units(seconds)}: {chosen}")
+        return found
+    finally:
+        release_folder(folder, record=RECORD)
+
+
+def _known(folder: Path, identity: dict[str, Any]) -> Nested:
+    """Return the folds that an earlier call finished.
+
+    Raises:
+        SavedModelError: If they are of other data or folds, or the record is damaged.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        write_json(path, {"nested": identity, "metric": "", "folds": [], "chosen": [], "finished": False})
+        return Nested((), "", {}, folder)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        folds, metric, chosen = tuple(FoldResult(**one) for one in record["folds"]), str(record["metric"]), tuple(record["chosen"])
+        before = record["nested"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SavedModelError(f"{str(path)!r} cannot be read ({error!r}); start anew in another folder (out, --out)") from error
+    if before != identity:
+        raise SavedModelError(
+            f"the search in {str(folder)!r} was of other data or folds; give the same as before, or start anew (out, --out)"
+        )
+    return Nested(folds, metric, {}, folder, chosen)
+
+
+def _write(folder: Path, identity: dict[str, Any], found: Nested, *, finished: bool) -> None:
+    folds = [asdict(fold) for fold in found.folds]
+    write_json(
+        folder / RECORD, {"nested": identity, "metric": found.metric, "folds": folds, "chosen": list(found.chosen), "finished": finished}
+    )
