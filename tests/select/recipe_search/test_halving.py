@@ -79,6 +79,10 @@ def test_the_probe_is_kept_unless_another_beats_it_by_more_than_noise() -> None:
     kept = choose([probe, noisy], "accuracy", lower=False)
     assert kept.result is probe
     assert "noise" in kept.reason
+    base, by_one_error = result("probe", 0.8, (0.8,) * 10), result("top", 0.85, (0.75,) + (0.9,) * 9)
+    assert choose([base, by_one_error], "accuracy", lower=False).result is by_one_error
+    by_less = result("top", 0.85, (0.75,) * 3 + (0.9,) * 7)
+    assert choose([base, by_less], "accuracy", lower=False).result is base
     worse = choose([probe, result("top", 0.7, (0.6, 0.7, 0.8))], "accuracy", lower=False)
     assert (worse.result, "no candidate is better" in worse.reason) == (probe, True)
     assert choose([probe, clear], "mae", lower=True).result is probe

@@ -17,6 +17,7 @@ from zoo.util.numbers import nan_for_none, without_nan
 SHARES = (0.25, 0.5, 1.0)  # of the epochs of tuning, one per round
 _UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 PROBE = "probe"
+ONE_ERROR = 0.683  # share of draws within one standard error; see docs/decisions/recipes-are-chosen-by-halving.md
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ def best_runs(results: Sequence[Result], *, lower: bool) -> list[Result]:
 def choose(results: Sequence[Result], metric: str, *, lower: bool) -> Choice:
     """Return the best candidate, or the probe where none beats it by more than noise.
 
-    A candidate beats the probe if 95 % of the interval of their difference, over the same draws of the held-out samples, is on its
-    side of zero; for a metric without intervals the higher value is enough.
+    A candidate beats the probe if it is better by more than one standard error of their difference, over the same draws of the
+    held-out samples (Breiman et al. 1984); for a metric without intervals the higher value is enough.
 
     Args:
         results: Those of all runs in their order, that of the probe among them; of equal ones the first is better.
@@ -159,7 +160,7 @@ def _beats(one: Result, probe: Result, *, lower: bool) -> bool:
     if one.draws is None or probe.draws is None:
         return _signed_score(one, lower=lower) > _signed_score(probe, lower=lower)
     gains = (np.asarray(one.draws) - np.asarray(probe.draws)) * (-1 if lower else 1)
-    ends = interval_of(gains)
+    ends = interval_of(gains, ONE_ERROR)
     return ends is not None and ends[0] > 0
 
 
