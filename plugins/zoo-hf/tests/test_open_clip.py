@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import pytest
 import timm
 import torch
 from huggingface_hub import constants
-from test_find import hub as hub  # a fixture
 from tiny import BERT, words
 from torch import nn
 from torch.nn import functional
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 import zoo
+from tests.faults.fake_hub import FakeHub
 from zoo.testing import randomise
 
 MODEL, WIDTH, TEXTS = "test_vit", 12, ["a very good film", "the plots is bad"]
@@ -80,19 +80,22 @@ def by_hand(path: Path, pooler: str, proj: str, x: torch.Tensor, texts: list[str
 
 
 @pytest.fixture
-def repositories(tmp_path: Path, hub: Callable[[str, Path], None]) -> Callable[..., None]:
-    """Publish a dual encoder as ``acme/clip`` in a cache without network."""
+def repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Publish a dual encoder as ``acme/clip`` on a Hub in a thread, which the real client asks."""
+    hub = FakeHub()
 
     def publish(**options: Any) -> None:
         published(tmp_path, **options)
         for name in ("clip", "bert"):
-            hub(f"acme/{name}", tmp_path / name)
-            missing = Path(constants.HF_HUB_CACHE) / f"models--acme--{name}" / ".no_exist"
-            for file in ("config.json", "open_clip_model.safetensors", "open_clip_model.safetensors.index.json"):
-                if name == "clip":
-                    (next(missing.iterdir()) / file).touch()
+            hub.push(f"acme/{name}", {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
 
-    return publish
+    with hub.serving():
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield publish
+    assert not hub.asked or any(asked.endswith("open_clip_config.json") for asked in hub.asked)
 
 
 @pytest.mark.parametrize(
