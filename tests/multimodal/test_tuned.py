@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import zoo
+import zoo.builtin
 from tests.engine.tiny import values
 from tests.select.command_line import run
 from tests.toy_pair import COLOURS, coloured, pair_spec
@@ -21,6 +21,7 @@ from zoo.engine.options.recipe import Phase, Recipe
 from zoo.errors import OptionError
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
+from zoo.registry.registry import Registry, use_registry
 from zoo.select.merging.wise_ft import RECORD
 from zoo.transfer import Flyp
 from zoo.transfer.flyp import TextSide, products, sigmoid_pairs, softmax_pairs
@@ -124,6 +125,19 @@ def test_a_model_of_a_folder_takes_the_texts_tower_of_its_dual_encoder(runs: Pat
     assert np.allclose(again.predict_proba(NEAR[0]), zoo.load(runs / "flyp").predict_proba(NEAR[0]), atol=1e-5)
 
 
+def test_a_saved_model_finds_the_texts_tower_by_the_weights_it_began_with(runs: Path, tower_file: Path, tmp_path: Path) -> None:
+    class Listed:
+        @zoo.hookimpl
+        def zoo_backbones(self) -> list[Any]:
+            spec = pair_spec(tower_file)
+            return [spec, spec.pair.text]  # type: ignore[union-attr,list-item]  # a pair
+
+    use_registry(Registry(plugins=[zoo.builtin, Listed()], files=[]))
+    again = zoo.load(runs / "zero")
+    again.fit(TRAIN, NEAR, **OPTIONS, objective=Flyp(), out=tmp_path / "run")
+    assert np.allclose(again.predict_proba(NEAR[0]), zoo.load(runs / "flyp").predict_proba(NEAR[0]), atol=1e-5)
+
+
 def test_what_the_contrastive_loss_does_not_fit_is_told_before_anything_trains(tmp_path: Path) -> None:
     backbone = Backbone(pair_spec(), weights=False)
 
@@ -179,6 +193,6 @@ def test_what_cannot_be_interpolated_is_told(runs: Path, tower_file: Path, tmp_p
 
 def test_the_command_trains_by_the_contrastive_loss_from_the_names_of_the_data(tower_file: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=TRAIN[0], y=np.array(TRAIN[1]))
-    words = ("--weights", str(tower_file), "--head", "zero-shot", "--head-set", "templates=name", "--objective", "flyp", "--lr", "1e-2")
+    words = ("--weights", str(tower_file), "--head-set", "templates=name", "--objective", "flyp", "--lr", "1e-2")
     assert run("train", "toy/pair", str(tmp_path / "data.npz"), *words, "--epochs", "2", "--out", str(tmp_path / "run"), "--quiet") == 0
     assert accuracy(zoo.load(tmp_path / "run"), NEAR) > 0.85

@@ -99,3 +99,21 @@ def test_real_backbones_can_be_entered_everywhere(name: str) -> None:
     x = torch.randn(3, *zoo.get(name).spec.inputs.shape)  # type: ignore[union-attr]  # images
     for frozen in range(1, len(groups)):
         opened(groups, frozen, x)
+
+
+class Branches(nn.Module):
+    """Two branches beside each other, of which the second runs, or reads the input, behind the boundary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.top_left, self.top_right = (nn.Linear(6, 6) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.top_left(self.left(x)) + self.top_right(self.right(x))
+
+
+@pytest.mark.parametrize("low", [["left", "right"], ["left"]])
+def test_a_branch_that_needs_the_input_behind_the_boundary_is_not_entered_in_the_middle(low: list[str]) -> None:
+    high = ["top_left", "top_right", *({"left", "right"} - set(low))]
+    groups = bind(Branches().eval(), {"low": low, "high": high}, name="toy/branches")
+    assert open_boundary(groups, 1, torch.randn(4, 6)) == "the features differ when it is entered in the middle"

@@ -79,6 +79,12 @@ class Pool(nn.Module):
         return f"{self.layout}, {self.how}{', normalize' if self.normalize else ''}"
 
 
+def pooling_of(head: nn.Module, features: Features) -> nn.Module:
+    """Return the pooling of a head; of one from a plugin that does not expose it, the declared one."""
+    own = getattr(head, "pool", None)
+    return own if isinstance(own, nn.Module) else Pool(features)
+
+
 class LinearHead(nn.Module):
     """Pooling, dropout and one linear layer.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.data.dataset import ModelInputs
 from zoo.declare import BackboneSpec, Inputs, Origin
 from zoo.models.feature_checks import check_features, no_gradient
-from zoo.models.heads import Pool
+from zoo.models.heads import Pool, pooling_of
 from zoo.models.layers import LayerGroups
 from zoo.tasks.find import find_task
 from zoo.trust.calibrated import Calibration
@@ -148,10 +148,7 @@ class TaskModel(nn.Module):
             DeclarationError: If the features are not those that are declared.
         """
         check_features(features, self.spec, x)
-        # A plugin's head may not expose its pooling; the declared one is then used.
-        own = getattr(self.head, "pool", None)
-        pool = own if isinstance(own, nn.Module) else Pool(self.spec.features)
-        pooled: Tensor = pool(features, *_mask(x))
+        pooled: Tensor = pooling_of(self.head, self.spec.features)(features, *_mask(x))
         return pooled
 
     def note_random_head(self) -> None:

@@ -21,7 +21,7 @@ from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import shortest_frozen_prefix
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.train.objective import Objective
-from zoo.errors import OptionError, checked_fields, fault_list
+from zoo.errors import OptionError, ZooError, checked_fields, fault_list
 from zoo.models.backbone import Backbone, find_backbone
 from zoo.models.pairs.towers import pair_of
 from zoo.models.pairs.zero_shot import ZeroShotHead, class_embeddings, scale_and_bias, set_classes, text_tower, tokens_of
@@ -189,7 +189,7 @@ class Flyp(Method):
 
     Attributes:
         text: Name, folder or ``Backbone`` of the dual encoder whose text tower is taken, for a model that was opened from a folder, which
-            holds no such tower; None for the model's own.
+            holds no such tower; None for the model's own, or that of the published weights that a saved model says it began with.
         train_text: Whether the text tower trains too.
 
     Raises:
@@ -243,7 +243,19 @@ class Flyp(Method):
             return self.text
         if self.text is not None:
             return find_backbone(self.text)
+        if model.spec.pair is None and (found := _published(model)) is not None:
+            return found
         if model.spec.pair is None:
             remedy = "name its dual encoder: Flyp(text='hf/OWNER/MODEL') (--set text=NAME)"
             raise OptionError(f"the objective 'flyp' trains a text tower too, which a model opened from a folder does not hold; {remedy}")
         return Backbone(model.spec, weights=None if model.pretrained else False)
+
+
+def _published(model: TaskModel) -> Backbone | None:
+    """Return the dual encoder whose published weights a saved model began with; None where its name means other weights here."""
+    began = next((origin for origin in model.origins if origin.step == "weights"), None)
+    try:
+        found = find_backbone(began.name) if began else None
+    except ZooError:  # of a plugin that is not installed, or of a repository that is not at hand
+        return None
+    return found if found is not None and found.spec.pair is not None and began in found.origins else None

@@ -27,6 +27,8 @@ METHODS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+HEADS: Mapping[str, str] = MappingProxyType({"flyp": "zero-shot"})  # heads that methods need, for commands that name none
+
 
 def check_name(name: str) -> None:
     """Raise for a name that no method has, without importing torch.

@@ -10,6 +10,7 @@ This need not be right for every model, so ``open_boundary`` compares both ways 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,10 +70,13 @@ class Boundary:
             entry = _entered(self.groups, self.frozen, x)
         return [entry.leaves[position].detach() for position in self.stored]
 
-    def replay(self, x: ModelInputs, activations: list[Tensor]) -> Tensor:
-        """Return the backbone's output for inputs ``x`` from their stored activations; gradients reach the boundary."""
+    def replay(self, x: ModelInputs, activations: list[Tensor], *, value: float | None = None) -> Tensor:
+        """Return the backbone's output for inputs ``x`` from their stored activations; gradients reach the boundary.
+
+        Modules of the prefix give tensors of ``value``, or uninitialised ones.
+        """
         fill = {**dict(zip(self.stored, activations, strict=True)), **self.shared}
-        with answers(self.outputs, lambda shape: self._resized(shape, x)), _enters(self.groups, self.frozen, fill):
+        with answers(self.outputs, lambda shape: self._resized(shape, x), value), _enters(self.groups, self.frozen, fill):
             output: Tensor = self.groups.model(x)
         return output
 
@@ -119,7 +123,10 @@ def _tried(groups: LayerGroups, frozen: int, x: ModelInputs) -> Boundary:
     if length and (any(length in tensor.shape for tensor in shared) or any(length in tensor.shape[2:] for tensor in stored)):
         raise _Mismatch("what enters the next group depends on the length of the longest text")
     for part in (x, _first(x, size // 2)):
-        plain, again = groups.model(part), boundary.replay(part, boundary.capture(part))
+        # Without the pixels, which are not loaded for stored activations: another branch might read them behind the boundary. And with
+        # NaN, as memory that was just freed may hold the very values that the prefix gave.
+        blank = part if isinstance(part, Mapping) else torch.zeros_like(part)
+        plain, again = groups.model(part), boundary.replay(blank, boundary.capture(part), value=math.nan)
         if plain.shape != again.shape or not torch.equal(plain, again):
             raise _Mismatch("the features differ when it is entered in the middle")
     return boundary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,4 +71,6 @@ def _empty(shape: Any, resized: Resized, value: float | None) -> Any:
         return shape
     # Not an expanded tensor, as in-place activations must be able to write to it.
     empty = torch.empty(resized(shape.shape), dtype=shape.dtype, device=shape.device)
-    return empty if value is None else empty.fill_(value)
+    if value is None:
+        return empty
+    return empty.fill_(value if shape.dtype.is_floating_point or math.isfinite(value) else 1)

@@ -24,6 +24,8 @@ from zoo.weights.urls.download import download, first_download, forget, locked
 log = logging.getLogger("zoo")
 
 CHECKPOINTS = (".bin", ".pt", ".pth", ".ckpt", ".tar", ".pkl", PICKLED_INDEX)  # written by torch.save
+# Names under which libraries publish the same weights pickled; the second is open_clip's.
+_PICKLED = {WEIGHT_FILES[0]: WEIGHT_FILES[2:], "open_clip_model.safetensors": ("open_clip_pytorch_model.bin",)}
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(/|[^/\\])")  # with one slash where a Path was made of it
 _OTHER_FORMATS = {
     ".h5": "TensorFlow", ".onnx": "ONNX", ".tflite": "TensorFlow Lite", ".msgpack": "Flax", ".gguf": "GGUF", ".pb": "TensorFlow",
@@ -170,8 +172,8 @@ def file_names(weights: Weights) -> list[str]:
     names = [weights.file]
     if name.endswith(".safetensors"):
         names.append(f"{weights.file}{INDEX_SUFFIX}")
-    if name == WEIGHT_FILES[0] and not weights.sha256:
-        names += [f"{folder}/{other}".lstrip("/") for other in WEIGHT_FILES[2:]]
+    if name in _PICKLED and not weights.sha256:
+        names += [f"{folder}/{other}".lstrip("/") for other in _PICKLED[name]]
     return names
 
 

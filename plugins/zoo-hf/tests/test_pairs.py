@@ -110,8 +110,7 @@ def test_a_repository_gives_both_towers_without_network(
     hub(f"acme/{kind}", path)
     assert constants.HF_HUB_OFFLINE
     name = f"hf/acme/{kind}"
-    assert check_backbone(name) >= 10
-    assert check_backbone(f"{name}/text") >= 10
+    assert check_backbone(f"{name}/text") >= 10  # of the image tower's family test_image_families.py asks
     assert zoo.get(f"{name}/text").spec == zoo.get(name, tower="text").spec
     model = zoo.get(name).zero_shot(["good", "bad"])
     assert {*model.predict(torch.rand(3, 32, 32, 3).numpy())} <= {"good", "bad"}

@@ -10,6 +10,7 @@ import zoo
 from zoo_hf.catalogue import entry, table
 from zoo_hf.describe import from_source, root
 from zoo_hf.families import FAMILIES, families, family_of
+from zoo_hf.open_clip import IMAGE_ROOT, TEXT_ROOT, from_open_clip, is_open_clip, roots
 from zoo_hf.source import Folder, Repository, read_json
 
 TEXT_TOWER = "/text"  # behind the repository of a dual encoder
@@ -34,6 +35,8 @@ def find(name: str) -> zoo.BackboneSpec | None:
     whole = rest.removesuffix(TEXT_TOWER)
     if whole != rest and ("/" in whole or whole.lower() in _listed()):
         return _text_tower(name)
+    if rest in (IMAGE_ROOT, TEXT_ROOT):
+        return roots()[rest]
     repo, _, revision = rest.partition("@")
     listed = _listed().get(repo.lower(), "")
     if rest in FAMILIES or (not listed and _is_model_type(rest)):
@@ -46,8 +49,11 @@ def find(name: str) -> zoo.BackboneSpec | None:
         repo, name = listed, f"hf/{listed}@{revision}"
     elif "/" not in repo:
         _refuse_nearly_listed(repo)
+    repository = Repository(repo, revision)
+    if is_open_clip(repository):
+        return from_open_clip(name, repository)
     zoo.fetch(repo, "config.json", revision, owner=name)  # says why where there is none
-    return from_source(name, Repository(repo, revision))
+    return from_source(name, repository)
 
 
 def _text_tower(name: str) -> zoo.BackboneSpec:
@@ -95,8 +101,14 @@ def _is_model_type(name: str) -> bool:
 
 def _folder(path: Path) -> zoo.BackboneSpec | None:
     folder = Folder(path)
+    if is_open_clip(folder):
+        return from_open_clip(_local_name(path), folder)
     if folder.find("config.json") is None and folder.find("modules.json") is None:
         return None
     if folder.find("modules.json") is None and "model_type" not in (read_json(folder, "config.json") or {}):
         return None  # of another library
-    return from_source("hf/local/" + (re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name) or "folder"), folder)
+    return from_source(_local_name(path), folder)
+
+
+def _local_name(path: Path) -> str:
+    return "hf/local/" + (re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name) or "folder")

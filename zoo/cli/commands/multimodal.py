@@ -11,7 +11,7 @@ from zoo.cli.pass_options import labelled_options, labelled_settings
 from zoo.errors import OptionError
 
 ZERO_SHOT = "a classifier of images from the names of classes and a dual encoder such as CLIP, without training"
-FUSE = "a classifier of rows with an image, a text and numbers, any of which may be missing, on frozen backbones"
+FUSE = "a classifier of rows with an image, a text and numbers, any of which may be missing"
 WISE_FT = "values between those of a zero-shot model and of the same model after fine-tuning"
 
 
@@ -47,31 +47,38 @@ def _register_fuse(commands: Commands) -> None:
     add("--image", metavar="NAME", help="the image backbone")
     add("--text", metavar="NAME", help="the text backbone")
     add("--numbers", metavar="A,B", help="columns of numbers")
+    add("--how", default="concatenate", help="concatenate (default), gated or cross_attention")
+    add("--tune", default="none", help="what of the backbones trains too: none (default), top (the last group of each) or all")
+    add("--set", metavar="KEY=VALUE", action="append", help="an option of the training, as of zoo train: epochs=30; may be repeated")
+    add("--valid", metavar="DATA", help="a labelled table on which the parts are compared; else some of TRAIN are held out for that")
     add("--test", metavar="DATA", help="a labelled table that the result is measured on")
     add("--task", default="single-label", help="single-label (default) or multi-label")
     add("--columns", help="own names of the table's columns: file_name=file,text=caption")
     add("--root", metavar="DIR", help="folder of the images; else that of the table")
-    add("--dropout", type=float, default=0.2, metavar="SHARE", help="share of the rows given once more without one part (0.2)")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the folds and of the dropout (0)")
+    add("--dropout", type=float, default=0.2, metavar="SHARE", help="share of the rows given without one part (0.2)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of everything random (0)")
     add("--out", metavar="DIR", required=True, help="the folder of the result")
     add("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=fuse)
 
 
 def fuse(options: argparse.Namespace, out: Output) -> None:
-    """Fit a head on frozen features and numbers, save it, and print its metrics."""
+    """Fuse backbones and numbers, save the result, and print how each part does alone, and the metrics."""
     from zoo.cli import settings
     from zoo.transfer import fuse as fused
 
-    given: dict[str, Any] = {name: getattr(options, name) for name in ("image", "text", "task", "root", "dropout", "seed")}
-    columns = settings.columns(options.columns)
-    found = fused(options.train, numbers=settings.names(options.numbers, "--numbers") or (), columns=columns, **given, quiet=True)
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("image", "text", "task", "root", "dropout", "seed", "how", "tune")}
+    given |= {"columns": settings.columns(options.columns), "training": settings.pairs(options.set, "--set")}
+    numbers = settings.names(options.numbers, "--numbers") or ()
+    found = fused(options.train, options.valid, numbers=numbers, **given, quiet=True)
     metrics = {} if options.test is None else found.evaluate(options.test)
     folder = found.save(options.out)
     if options.json:
-        out.json({"dir": str(folder), "classes": list(found.classes), "metrics": metrics})
+        out.json({"dir": str(folder), "classes": list(found.classes), "metrics": metrics, "scores": dict(found.scores)})
         return
-    print(*filter(None, (metrics_line(metrics) if metrics else "", str(folder))), sep="\n")
+    rows = [[name, f"{value:.4f}"] for name, value in found.scores.items()]
+    parts = table(rows, ("held-out rows, by", found.monitor), right=(1,)) + "\n" if rows else ""
+    print(*filter(None, (parts, metrics_line(metrics) if metrics else "", str(folder))), sep="\n")
 
 
 def zero_shot(options: argparse.Namespace, out: Output) -> None:

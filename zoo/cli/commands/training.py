@@ -86,7 +86,10 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="the run directory")
     add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
     add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
-    add("--head", help="linear, mlp, tokens, zero-shot (of a dual encoder, from the names of the classes), or a plugin's")
+    add(
+        "--head",
+        help="linear, mlp, tokens, zero-shot (of a dual encoder, from the names of the classes; of flyp the default), or a plugin's",
+    )
     add("--task", help="single-label, multi-label, regression or token-classification; several as kind=single-label,age=regression")
     add("--set", metavar="KEY=VALUE", action="append", help="an option of the recipe or of the objective; may be repeated")
     add("--head-set", metavar="KEY=VALUE", action="append", help="an option of the head, such as hidden=256")
@@ -240,6 +243,7 @@ def job_of(declared: Backbone, data: Any, settings: dict[str, Any], *, whole: bo
     from zoo.data.open import open_train_valid
     from zoo.data.sources.read import kind_of
     from zoo.tasks.find import find_task
+    from zoo.transfer.names import HEADS
 
     backbone, config, task = _configured(declared, settings), settings["config"], settings["task"]
     reads = kind_of(backbone.spec.inputs, task)
@@ -260,7 +264,7 @@ def job_of(declared: Backbone, data: Any, settings: dict[str, Any], *, whole: bo
             model = backbone.adapt(
                 1 if first.targets is None else find_task(task).outputs(first.targets, first.classes),
                 task=task,
-                head=settings["head"] or "linear",
+                head=settings["head"] or HEADS.get(settings["objective"] or "", "linear"),
                 in_chans=settings["in_chans"],
                 labels=first.classes or None,
                 seed=config.seed,

@@ -89,7 +89,8 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
         first = read_floats(first, model.inputs.channels)
     if first.ready_made:
         check_ready_made(config)
-        log.warning("%s: %s", first.source, READY_MADE)
+        if not getattr(model.inputs, "ready_made", False):  # nothing new for a model that was declared or trained so
+            log.warning("%s: %s", first.source, READY_MADE)
     second = second and _read_alike(model, second, first)
     check_targets(model, first)
     if second is not None:

@@ -1,4 +1,4 @@
-"""Late fusion: frozen features of an image and a text backbone and numbers beside each other, with one linear head on all."""
+"""Late fusion of an image backbone, a text backbone and numbers of one table."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from zoo.declare import Image, Text
 from zoo.errors import OptionError, count, did_you_mean, fault_list
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 from zoo.transfer.fewshot.few_shot import found_backbone
+from zoo.transfer.fusion.mixing import WAYS
 from zoo.transfer.fusion.model import Fusion
 from zoo.transfer.fusion.parts import check_present, read_parts
-from zoo.transfer.fusion.solved import Block, joined, solve_head, with_dropped
+from zoo.transfer.fusion.saved import OF_ONE_KIND
+from zoo.transfer.fusion.scores import monitor_of
+from zoo.transfer.fusion.solved import Block, HeadData
+from zoo.transfer.fusion.towers import check_one_vector
+from zoo.transfer.fusion.training import faults_of, solve_fusion, train_fusion
 from zoo.util.numbers import is_finite
 
 TASKS = ("single-label", "multi-label")
@@ -22,33 +29,49 @@ KINDS: Mapping[str, type[Any]] = {"image": Image, "text": Text}
 
 def fuse(
     train: Any,
+    valid: Any = None,
     *,
     image: Backbone | TaskModel | str | None = None,
     text: Backbone | TaskModel | str | None = None,
     numbers: Sequence[str] = (),
+    how: str = "concatenate",
+    tune: str = "none",
     task: str = "single-label",
     columns: Mapping[str, str] | None = None,
     root: str | os.PathLike[str] | None = None,
     dropout: float = 0.2,
     seed: int = 0,
+    training: Mapping[str, Any] | None = None,
+    compare: bool = True,
     **options: Any,
 ) -> Fusion:
-    """Fit one linear head on the frozen features of an image and a text backbone and on numbers, of one table.
+    """Fuse an image and a text backbone and numbers, of one table, to a classifier.
 
-    Late fusion by concatenation, which AutoGluon found best for pretrained backbones (Tang et al. 2024). Each part is standardized. Where
-    one is missing its features are zero and a learned vector is added to the logits. Modality dropout: a share of the rows is given
-    once more without one of its parts, so that the head learns this vector, and relies on no part alone.
+    Late fusion: features of whole inputs meet, by ``concatenate`` (one linear head on all features beside each other, which AutoGluon
+    found best for pretrained backbones, Tang et al. 2024), ``gated`` (GMU, Arevalo et al. 2017) or ``cross_attention`` between the tokens
+    of the parts (Lu et al. 2019). The backbones stay as they are unless ``tune`` says otherwise; a concatenation of frozen features is
+    then solved, and everything else is trained by ``TaskModel.fit``.
+
+    Each part is standardized, and a learned vector stands for a missing one. Modality dropout: a share of the rows is given without one of
+    its parts (to the solved head once more, in training anew in each step), so that this vector is learned and no part alone is relied on.
 
     Args:
         train: A table with ``file_name``, ``text`` or both, ``label``, and the numbers; an empty cell is a missing part.
+        valid: Another such table, on which the parts are compared and the epoch of a training is chosen; None holds some rows of ``train``
+            out for that.
         image: The image backbone, its name, or a model, whose features are then used; None for no images.
         text: Likewise of texts.
         numbers: Columns of numbers.
+        how: ``concatenate``, ``gated`` or ``cross_attention``.
+        tune: What of the backbones trains too: ``none``, the last layer group of each (``top``), or ``all``.
         task: ``single-label`` or ``multi-label``.
         columns: Own names of columns by role, such as ``{"file_name": "photo"}``.
         root: Folder of the images; None is that of the table.
-        dropout: Share of the rows that are given once more without one part, in [0, 1].
-        seed: Seed of the folds and of the dropout.
+        dropout: Share of the rows that are given without one part, in [0, 1].
+        seed: Seed of everything random.
+        training: Options of ``TaskModel.fit``, such as ``{"epochs": 30, "lr": 1e-3, "out": "runs/fused", "resume": True}``; without ``out``
+            the run leaves no folder.
+        compare: Whether ``scores`` are computed: what each part alone gives, beside the fusion.
         **options: Of the passes through the backbones, as for ``TaskModel.embed``.
 
     Raises:
@@ -57,26 +80,42 @@ def fuse(
     """
     given = {"image": image, "text": text}
     found = {name: found_backbone(one) for name, one in given.items() if one is not None}
-    _check(found, numbers, task, dropout, options)
+    trained, chosen = how != "concatenate" or tune != "none", {"quiet": bool(options.get("quiet", False))} | dict(training or {})
+    faults = faults_of(how, tune, training or {}, WAYS)
+    if trained and (odd := [name for names in OF_ONE_KIND.values() for name in names if name in options]):
+        remedy = "give a backbone or a model that has it, such as zoo.get(NAME, img_size=…)"
+        faults.append(f"{', '.join(odd)}: for frozen features and a solved head only; {remedy}")
+    _check(found, numbers, task, dropout, options, faults)
     reading: dict[str, Any] = {"columns": columns or {}, "root": root, "labelled": True, "task": task}
     parts = read_parts(train, list(found), numbers, **reading)
     check_present(parts)
     classes = parts.labels.classes
     if len(classes) < 2:
         raise OptionError(f"the training data have {count(len(classes), 'class')}; give rows of two classes or more")
+    held = None if valid is None else read_parts(valid, list(found), numbers, **reading, classes=classes)
     models = {name: one.adapt(2) if isinstance(one, Backbone) else one for name, one in found.items()}  # their heads are not used
-    fusion = Fusion(models, tuple(numbers), task, classes, dict(columns or {}), root, options=options)
+    fusion = Fusion(models, tuple(numbers), task, classes, dict(columns or {}), root, options=options, how=how)
+    if trained:
+        check_one_vector(models)
     features = fusion.features(parts)
     fusion.blocks = {name: Block.of(*pair) for name, pair in features.items()}
-    kept, features = with_dropped(features, dropout, seed)
-    fusion.weight, fusion.bias = solve_head(joined(features, fusion.blocks), parts.labels, task, kept, seed)
+    data = HeadData(task, parts.labels, np.arange(len(parts.labels)), seed)
+    fusion.monitor = monitor_of(data)
+    if trained:
+        train_fusion(fusion, parts, features, data, held, tune=tune, dropout=dropout, training=chosen, compare=compare)
+    else:
+        solve_fusion(fusion, features, data, held, dropout=dropout, compare=compare)
     return fusion
 
 
 def _check(
-    found: Mapping[str, Backbone | TaskModel], numbers: Sequence[str], task: str, dropout: float, options: Mapping[str, Any]
+    found: Mapping[str, Backbone | TaskModel],
+    numbers: Sequence[str],
+    task: str,
+    dropout: float,
+    options: Mapping[str, Any],
+    faults: list[str],
 ) -> None:
-    faults = []
     if isinstance(numbers, str):
         faults.append(f"numbers is {numbers!r}; give a list of columns")
     if not found:

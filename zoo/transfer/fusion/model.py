@@ -13,13 +13,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zoo.engine.inference.predict import embed
+from zoo.engine.inference.predict import embed, predict_outputs
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
+from zoo.transfer.fusion.network import packed_table
 from zoo.transfer.fusion.parts import Parts, read_parts
 from zoo.transfer.fusion.saved import OF_ONE_KIND, read_fusion, save_fusion
 from zoo.transfer.fusion.solved import Block, joined
 
+PASSES = ("batch_size", "workers", "device", "precision", "quiet")  # options of a pass that say nothing of the inputs
 Array = npt.NDArray[Any]
 
 
@@ -38,6 +40,12 @@ class Fusion:
         weight: Of the head, ``(classes, features + parts)``; the last columns are the learned vectors of missing parts.
         bias: ``(classes,)``.
         options: Of the pass, as for ``TaskModel.embed``.
+        how: How the parts are fused, one of ``WAYS``.
+        network: Towers, what fuses them and the head, where something beside a solved head was trained; ``weight`` and ``bias`` are then
+            not used.
+        tokens: Tokens of a text that the network reads.
+        scores: How well each part alone and the fusion predict rows that they were not fitted on, by the metric ``monitor``.
+        monitor: Name of the metric.
     """
 
     models: Mapping[str, TaskModel]
@@ -50,6 +58,11 @@ class Fusion:
     weight: Tensor = field(default_factory=lambda: torch.zeros(0))
     bias: Tensor = field(default_factory=lambda: torch.zeros(0))
     options: Mapping[str, Any] = field(default_factory=dict)
+    how: str = "concatenate"
+    network: TaskModel | None = None
+    tokens: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+    monitor: str = ""
 
     def predict(self, data: Any) -> list[Any]:
         """Return the label of each row of a table; for a multi-label task a tuple of labels."""
@@ -98,6 +111,11 @@ class Fusion:
         return {name: value for name, value in self.options.items() if name not in others}
 
     def _outputs(self, parts: Parts) -> Array:
+        if self.network is not None:
+            given: dict[str, Any] = {name: self.options[name] for name in PASSES if name in self.options}
+            return predict_outputs(
+                self.network, packed_table(self.models, parts, self.tokens), self.network, **{"quiet": True} | given
+            ).values
         return np.asarray((joined(self.features(parts), self.blocks) @ self.weight.T + self.bias).numpy(), dtype=np.float32)
 
 

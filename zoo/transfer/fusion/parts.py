@@ -75,7 +75,7 @@ def read_parts(
     if unused:
         raise OptionError(f"columns names {', '.join(map(repr, unused))}, and no backbone reads it; give image= or text=, or leave it out")
     frame, folder = _frame(source)
-    base = folder if root is None else root
+    base = (folder if root is None else root) if _names_files(frame, columns) else None
     own = {role: name for role, name in columns.items() if not any(role in roles for roles in ROLES.values())}
     tables: dict[str, Table] = {}
     for number, kind in enumerate(kinds):
@@ -117,6 +117,12 @@ def _frame(source: Any) -> tuple[pd.DataFrame, Path | None]:
     if type(source).__name__ != "DataFrame":
         raise OptionError(f"{known}, not {type(source).__name__}")
     return source, None
+
+
+def _names_files(frame: pd.DataFrame, columns: Mapping[str, str]) -> bool:
+    """Return whether any row names an image; a folder of images is of no use to the others."""
+    name = columns.get("file_name", "file_name")
+    return name in frame.columns and not all(map(is_empty, frame[name]))
 
 
 def _check_one_split(table: Table, *, labelled: bool) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import SavedModelError
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import SavedModelError, count, examples
+from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
 from zoo.saved.save import check_free, writing
+from zoo.transfer.fusion.network import make_network
 from zoo.transfer.fusion.solved import Block
 from zoo.util.atomic_write import write_json
 from zoo.weights.load import read, write
@@ -17,7 +23,7 @@ if TYPE_CHECKING:
     from zoo.transfer.fusion.model import Fusion
 
 RECORD, VALUES = "fusion.json", "fusion.safetensors"
-FORMAT = 1  # of the record
+FORMATS = (1, 2)  # of the record; 2 has a trained network
 OF_ONE_KIND = {"image": ("image_size", "window"), "text": ("prompt_name", "overflow")}  # options that change its features
 
 
@@ -30,15 +36,48 @@ def save_fusion(fusion: Fusion, path: Path, *, overwrite: bool) -> Path:
     check_free(path, overwrite=overwrite)
     for name, model in fusion.models.items():
         model.save(path / name, overwrite=overwrite)
-    tensors = {"weight": fusion.weight, "bias": fusion.bias}
+    tensors = {"weight": fusion.weight, "bias": fusion.bias} if fusion.network is None else _own_tensors(fusion.network)
     tensors |= {f"{name}.{key}": getattr(block, key) for name, block in fusion.blocks.items() for key in ("mean", "scale")}
-    fields = {"numbers": list(fusion.numbers), "task": fusion.task, "classes": list(fusion.classes), "columns": dict(fusion.columns)}
+    fields: dict[str, Any] = {"numbers": list(fusion.numbers), "task": fusion.task, "classes": list(fusion.classes)}
+    fields |= {"columns": dict(fusion.columns), "scores": dict(fusion.scores), "monitor": fusion.monitor, "how": fusion.how}
+    if fusion.network is not None:
+        mixer: Any = fusion.network.backbone.mixer
+        fields |= {"tokens": fusion.tokens, "dropout": mixer.dropout}
     lasting = {name: fusion.options[name] for names in OF_ONE_KIND.values() for name in names if name in fusion.options}
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         write(tensors, path / VALUES)
-        write_json(path / RECORD, {"format": FORMAT, "models": list(fusion.models), "options": lasting} | fields)
+        write_json(
+            path / RECORD, {"format": FORMATS[fusion.network is not None], "models": list(fusion.models), "options": lasting} | fields
+        )
     return path
+
+
+def _own_tensors(network: TaskModel) -> dict[str, Tensor]:
+    """Return the tensors of what fuses the parts, and of the head: those that no model of a part has."""
+    mixer: Any = network.backbone.mixer
+    parts: dict[str, nn.Module] = {"mixer": mixer, "head": network.head}
+    return {f"{part}.{key}": value.detach() for part, module in parts.items() for key, value in module.state_dict().items()}
+
+
+def _network(told: Mapping[str, Any], fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TaskModel:
+    """Return the network of a saved fusion."""
+    network = make_network(
+        fields["models"],
+        how=told["how"],
+        blocks=fields["blocks"],
+        tokens=told["tokens"],
+        dropout=told["dropout"],
+        task=told["task"],
+        classes=told["classes"],
+    )
+    own = _own_tensors(network)
+    if odd := sorted(name for name in own if name not in tensors or tensors[name].shape != own[name].shape):
+        raise ValueError(f"{count(len(odd), 'tensor')} of another shape, or missing: {examples(odd)}")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(tensors[name])
+    return network.eval()
 
 
 def read_fusion(path: Path) -> dict[str, Any]:
@@ -51,13 +90,24 @@ def read_fusion(path: Path) -> dict[str, Any]:
         raise SavedModelError(f"{str(path)!r} is no saved fusion: it has no {RECORD}; give the folder that Fusion.save wrote")
     try:
         told = json.loads((path / RECORD).read_text(encoding="utf-8"))
-        if told["format"] != FORMAT:
-            raise SavedModelError(f"{str(path)!r} is of format {told['format']!r}, and this zoo reads {FORMAT}; update it")
+        if told["format"] not in FORMATS:
+            raise SavedModelError(
+                f"{str(path)!r} is of format {told['format']!r}, and this zoo reads {' and '.join(map(str, FORMATS))}; update it"
+            )
         tensors = read(path / VALUES)
         models = {name: load(path / name) for name in told["models"] if name in OF_ONE_KIND}
         names = [*models, *(f"number {name}" for name in told["numbers"])]
-        fields = {"task": told["task"], "classes": tuple(told["classes"]), "columns": told["columns"], "options": dict(told["options"])}
-        fields |= {"models": models, "numbers": tuple(told["numbers"]), "weight": tensors["weight"], "bias": tensors["bias"]}
-        return fields | {"blocks": {name: Block(tensors[f"{name}.mean"], tensors[f"{name}.scale"]) for name in names}}
+        fields: dict[str, Any] = {
+            "task": told["task"],
+            "classes": tuple(told["classes"]),
+            "columns": told["columns"],
+            "options": dict(told["options"]),
+        }
+        fields |= {"models": models, "numbers": tuple(told["numbers"])}
+        fields |= {"blocks": {name: Block(tensors[f"{name}.mean"], tensors[f"{name}.scale"]) for name in names}}
+        fields |= {"scores": told.get("scores", {}), "monitor": told.get("monitor", ""), "how": told.get("how", "concatenate")}
+        if told["format"] == 1:
+            return fields | {"weight": tensors["weight"], "bias": tensors["bias"]}
+        return fields | {"network": _network(told, fields, tensors), "tokens": told["tokens"]}
     except (KeyError, TypeError, ValueError) as error:
         raise SavedModelError(f"{str(path / RECORD)!r} is damaged ({type(error).__name__}: {error}); save the fusion again") from error

@@ -14,7 +14,7 @@ from torch import Tensor
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.solved.fitted_layers import Rows
-from zoo.engine.solved.head_solver import WITHOUT_FOLDS, solve
+from zoo.engine.solved.head_solver import WITHOUT_FOLDS, Solution, solve
 from zoo.tasks.find import find_task
 
 Array = npt.NDArray[Any]
@@ -52,27 +52,43 @@ def joined(features: Features, blocks: Mapping[str, Block]) -> Tensor:
     return torch.cat([*rows, *(missing[:, None].float() for _, missing in features.values())], 1)
 
 
-def solve_head(rows: Tensor, labels: Table, task_name: str, kept: Array, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the optimal weight ``(classes, features)`` and bias of a head; copies of a row are on one side of each fold.
+@dataclass(frozen=True)
+class HeadData:
+    """What a head is solved on.
 
-    Args:
-        rows: ``(rows, features)``.
-        labels: The targets of the rows before some of them were copied.
-        task_name: Name of the task.
-        kept: Number of each row in ``labels``.
+    Attributes:
+        task: Name of the task.
+        labels: The targets of the rows.
+        kept: Number of each row in ``labels``; some are there twice.
         seed: Seed of the folds.
     """
-    task, targets = find_task(task_name), torch.as_tensor(np.asarray(labels.targets)[kept])
-    groups = tuple(str(row) if labels.groups is None else labels.groups[row] for row in kept)
-    table = Table([*range(len(kept))], targets.numpy(), labels.classes, groups=groups)
-    folds = folds_of(table, seed)
 
-    def loss(logits: Tensor, chosen: Rows) -> Tensor:
-        return task.loss(logits, targets[torch.from_numpy(chosen)])
+    task: str
+    labels: Table
+    kept: Array
+    seed: int
 
-    found = solve(rows, len(labels.classes), loss, folds, device=torch.device("cpu"), penalty=None if folds else WITHOUT_FOLDS)
-    assert found.bias is not None, "the layer has a bias"
-    return found.weight, found.bias
+    @property
+    def targets(self) -> Tensor:
+        """The target of each row."""
+        return torch.as_tensor(np.asarray(self.labels.targets)[self.kept])
+
+    def folds(self) -> list[tuple[Array, Array]]:
+        """Return training and held-out rows; copies of a row are on one side. Empty where no rows can be held out."""
+        groups = tuple(str(row) if self.labels.groups is None else self.labels.groups[row] for row in self.kept)
+        table = Table([*range(len(self.kept))], self.targets.numpy(), self.labels.classes, groups=groups)
+        return list(folds_of(table, self.seed))
+
+    def loss(self, logits: Tensor, chosen: Rows) -> Tensor:
+        """Return the summed loss of the logits of chosen rows."""
+        return find_task(self.task).loss(logits, self.targets[torch.from_numpy(chosen)])
+
+
+def solve_head(rows: Tensor, data: HeadData, *, held_out: bool = False) -> Solution:
+    """Return the optimal head on ``(rows, features)``, on demand with logits of held-out rows where rows can be held out."""
+    folds = data.folds()
+    penalty = None if folds else WITHOUT_FOLDS
+    return solve(rows, len(data.labels.classes), data.loss, folds, device=torch.device("cpu"), penalty=penalty, held_out=held_out)
 
 
 def with_dropped(features: Features, share: float, seed: int) -> tuple[Array, dict[str, tuple[Tensor, Tensor]]]:

@@ -1,0 +1,174 @@
+"""Dual encoders in open_clip's layout: the towers of BiomedCLIP's kind give what they give computed by hand, and by open_clip itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from huggingface_hub import constants
+from tiny import BERT, words
+from torch import nn
+from torch.nn import functional
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+import zoo
+from tests.faults.fake_hub import FakeHub
+from zoo.testing import randomise
+
+MODEL, WIDTH, TEXTS = "test_vit", 12, ["a very good film", "the plots is bad"]
+SIDE = 160  # pixels of the smallest vision transformer of timm
+
+
+def towers(pooler: str, proj: str) -> tuple[nn.Module, nn.Module]:
+    """Return both towers with random values, their parts named as open_clip names them."""
+    torch.manual_seed(0)
+    trunk = timm.create_model(MODEL, num_classes=0)
+    head = nn.Sequential(OrderedDict(proj=nn.Linear(trunk.num_features, WIDTH, bias=False)))
+    bert = BertModel(BertConfig(**BERT), add_pooling_layer=pooler == "cls_pooler")
+    hidden = (16 + WIDTH) // 2
+    mlp = nn.Sequential(nn.Linear(16, hidden, bias=False), nn.GELU(), nn.Linear(hidden, WIDTH, bias=False))
+    text = nn.ModuleDict({"transformer": bert, "proj": mlp if proj == "mlp" else nn.Linear(16, WIDTH, bias=False)})
+    return randomise(nn.ModuleDict({"trunk": trunk, "head": head})).eval(), randomise(text).eval()
+
+
+def published(path: Path, pooler: str = "cls_last_hidden_state_pooler", proj: str = "mlp", **more: Any) -> dict[str, torch.Tensor]:
+    """Write a dual encoder as BiomedCLIP is published into ``clip``, the configuration and tokenizer of its texts into ``bert``."""
+    visual, text = towers(pooler, proj)
+    state = {f"visual.{name}": value for name, value in visual.state_dict().items()}
+    state |= {f"text.{name}": value for name, value in text.state_dict().items()} | {"logit_scale": torch.tensor(3.0)}
+    for folder in ("clip", "bert"):
+        (path / folder).mkdir()
+    torch.save(state, path / "clip" / "open_clip_pytorch_model.bin")
+    config = {
+        "embed_dim": WIDTH,
+        "vision_cfg": {"timm_model_name": MODEL, "timm_pool": "", "timm_proj": "linear", "image_size": SIDE},
+        "text_cfg": {
+            "hf_model_name": "acme/bert",
+            "hf_tokenizer_name": "acme/bert",
+            "hf_proj_type": proj,
+            "hf_pooler_type": pooler,
+            "context_length": 24,
+        },
+    } | more
+    told = {"model_cfg": config, "preprocess_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}}
+    (path / "clip" / "open_clip_config.json").write_text(json.dumps(told))
+    (path / "clip" / "README.md").write_text("---\nlicense: mit\n---\n")
+    (path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert", **BERT}))
+    words(path / "bert")
+    return state
+
+
+def by_hand(path: Path, pooler: str, proj: str, x: torch.Tensor, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the embeddings of images and of texts, computed without zoo."""
+    visual, text = towers(pooler, proj)
+    tokens = AutoTokenizer.from_pretrained(path / "bert")(texts, padding=True, return_tensors="pt")
+    found = text["transformer"](**{name: tokens[name] for name in ("input_ids", "attention_mask")})  # type: ignore[index]  # a ModuleDict
+    mask = tokens["attention_mask"][..., None]
+    pooled = {
+        "cls_last_hidden_state_pooler": found.last_hidden_state[:, 0],
+        "mean_pooler": (found.last_hidden_state * mask).sum(1) / mask.sum(1),
+        "cls_pooler": found.pooler_output,
+    }[pooler]
+    return visual["head"](visual["trunk"](x)), text["proj"](pooled)  # type: ignore[index]
+
+
+@pytest.fixture
+def repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Publish a dual encoder as ``acme/clip`` on a Hub in a thread, which the real client asks."""
+    hub = FakeHub()
+
+    def publish(**options: Any) -> None:
+        published(tmp_path, **options)
+        for name in ("clip", "bert"):
+            hub.push(f"acme/{name}", {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
+
+    with hub.serving():
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield publish
+    assert not hub.asked or any(asked.endswith("open_clip_config.json") for asked in hub.asked)
+
+
+@pytest.mark.parametrize(
+    ("pooler", "proj"), [("cls_last_hidden_state_pooler", "mlp"), ("mean_pooler", "linear"), ("cls_pooler", "linear")], ids=str
+)
+def test_both_towers_give_what_their_parts_give(pooler: str, proj: str, tmp_path: Path, repositories: Callable[..., None]) -> None:
+    repositories(pooler=pooler, proj=proj)
+    x = torch.randn(2, 3, SIDE, SIDE)
+    images, texts = zoo.get("hf/acme/clip", tower="image"), zoo.get("hf/acme/clip", tower="text")
+    assert images.spec.inputs == zoo.Image(size=SIDE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    with torch.no_grad():
+        pictures, told = by_hand(tmp_path, pooler, proj, x, TEXTS)
+        torch.testing.assert_close(images.features(x), pictures)
+    torch.testing.assert_close(torch.from_numpy(texts.adapt(2).embed(TEXTS)), told, rtol=1e-4, atol=1e-5)
+    assert images.groups.names == ("stem", *(f"block.{number}" for number in range(6)))
+    assert texts.groups.names[:2] == ("embeddings", "layer.0")
+    assert zoo.get("hf/acme/clip").spec.features.dim == 64  # before the projection
+
+
+def test_a_zero_shot_model_is_that_of_the_towers_and_opens_without_them(tmp_path: Path, repositories: Callable[..., None]) -> None:
+    repositories()
+    model = zoo.get("hf/acme/clip").zero_shot(["good", "bad"], "a {} film").eval()
+    x = torch.randn(2, 3, SIDE, SIDE)
+    with torch.no_grad():
+        images, texts = by_hand(tmp_path, "cls_last_hidden_state_pooler", "mlp", x, ["a good film", "a bad film"])
+        cosines = functional.normalize(images, dim=1) @ functional.normalize(texts, dim=1).T
+        torch.testing.assert_close(model(x), torch.tensor(3.0).exp() * cosines, rtol=1e-4, atol=1e-4)
+        model.save(tmp_path / "saved")
+        (tmp_path / "cache").rename(tmp_path / "gone")
+        assert torch.equal(zoo.load(tmp_path / "saved")(x), model(x))
+
+
+def test_a_text_tower_is_a_backbone_of_its_own(tmp_path: Path, repositories: Callable[..., None]) -> None:
+    repositories()
+    model = zoo.get("hf/acme/clip/text").adapt(2)
+    model.fit((["good film", "bad film"] * 8, ["y", "n"] * 8), False, recipe="linear-probe", epochs=1, out=tmp_path / "run", quiet=True)
+    assert zoo.load(tmp_path / "run").predict(["good film", "bad film"]) == ["y", "n"]
+
+
+def test_a_bias_of_the_logits_means_the_sigmoid_of_pairs(repositories: Callable[..., None]) -> None:
+    repositories(init_logit_bias=-10)
+    pair = zoo.get("hf/acme/clip", weights=False).spec.pair
+    assert pair is not None
+    assert (pair.loss, pair.bias, pair.bias_tensor) == ("sigmoid", -10.0, "logit_bias")
+
+
+def test_what_is_not_read_is_told_at_once(repositories: Callable[..., None]) -> None:
+    repositories(vision_cfg={"layers": 2, "width": 16}, text_cfg={"width": 16, "hf_pooler_type": "max_pooler"}, embed_dim=None)
+    with pytest.raises(
+        zoo.ZooError, match=r"(?s)image tower is of open_clip itself.*text tower is of open_clip.*'max_pooler'.*embed_dim is None"
+    ):
+        zoo.get("hf/acme/clip")
+
+
+def test_another_network_than_a_vision_transformer_is_refused(repositories: Callable[..., None]) -> None:
+    repositories(vision_cfg={"timm_model_name": "test_resnet", "timm_pool": "avg"})
+    with pytest.raises(zoo.ZooError, match="'test_resnet' of timm is no vision transformer"):
+        zoo.get("hf/acme/clip")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="open_clip is not installed")
+def test_the_towers_are_those_of_open_clip(tmp_path: Path, repositories: Callable[..., None]) -> None:
+    import open_clip  # type: ignore[import-not-found,unused-ignore]
+
+    repositories()
+    told = json.loads((tmp_path / "clip" / "open_clip_config.json").read_text())["model_cfg"]
+    told["text_cfg"] |= {"hf_model_name": str(tmp_path / "bert"), "hf_model_pretrained": False}
+    home = open_clip.model.CustomTextCLIP(**told).eval()
+    home.load_state_dict(torch.load(tmp_path / "clip" / "open_clip_pytorch_model.bin", weights_only=True))
+    tokens = open_clip.tokenizer.HFTokenizer(str(tmp_path / "bert"), context_length=24)
+    x = torch.randn(2, 3, SIDE, SIDE)
+    with torch.no_grad():
+        torch.testing.assert_close(zoo.get("hf/acme/clip", tower="image").features(x), home.encode_image(x))
+        expected = home.encode_text(tokens(TEXTS))
+    found = zoo.get("hf/acme/clip", tower="text").adapt(2).embed(TEXTS)
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,167 @@
+"""Dual encoders in open_clip's published layout, such as BiomedCLIP: an image tower of timm and a text tower of transformers.
+
+Their files are open_clip_config.json beside open_clip_model.safetensors or open_clip_pytorch_model.bin. open_clip's own towers, whose
+repositories mostly hold the layout of transformers too, are not read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import zoo
+from zoo_hf.describe import TOKENIZER, cleaned
+from zoo_hf.families import family_of
+from zoo_hf.source import Folder, Repository, Source, license_of, read_table
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+IMAGE_ROOT, TEXT_ROOT = "open_clip_image", "open_clip_text"  # below hf/: what saved towers lead back to
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # where the file does not tell them: CLIP's
+POOLERS = ("cls_last_hidden_state_pooler", "mean_pooler", "cls_pooler")
+PROJECTIONS = ("", "linear", "mlp")
+CONTEXT = 77  # tokens of a text where the file does not tell them
+
+
+def is_open_clip(source: Source) -> bool:
+    """Return whether a model is in open_clip's layout, and not in that of transformers."""
+    if "model_type" in (read_table(source, "config.json") if source.find("config.json") else {}):
+        return False
+    return source.find(CONFIG) is not None
+
+
+def roots() -> dict[str, zoo.BackboneSpec]:
+    """Return the declarations without weights to which all towers lead back, by the name behind ``hf/``."""
+    image = {"model": "vit_base_patch16_224", "proj": "linear"}
+    text = {"transformer": {"model_type": "bert"}, "pooler": POOLERS[0], "proj": "mlp"}
+    return {
+        IMAGE_ROOT: _image_spec(f"hf/{IMAGE_ROOT}", image, {}, 224).replace(base=""),
+        TEXT_ROOT: _text_spec(f"hf/{TEXT_ROOT}", text, 512, CONTEXT, "").replace(base=""),
+    }
+
+
+def from_open_clip(name: str, source: Source) -> zoo.BackboneSpec:
+    """Describe a dual encoder by its files.
+
+    Raises:
+        zoo.ZooError: If a tower is none that is read, or a file cannot be had; all faults of the file at once.
+    """
+    told = read_table(source, CONFIG)
+    model, prepared = _table(told, "model_cfg"), _table(told, "preprocess_cfg")
+    vision, text = _table(model, "vision_cfg"), _table(model, "text_cfg")
+    image = {
+        "model": str(vision.get("timm_model_name") or ""),
+        "pool": str(vision.get("timm_pool", "avg")),
+        "proj": str(vision.get("timm_proj", "linear")),
+    } | ({"proj_bias": True} if vision.get("timm_proj_bias") else {})
+    repo = str(text.get("hf_model_name") or "").removeprefix("hf-hub:")
+    words = {
+        "pooler": str(text.get("hf_pooler_type") or text.get("pooler_type") or "mean_pooler"),
+        "proj": str(text.get("hf_proj_type") or text.get("proj") or ""),
+    }
+    width = model.get("embed_dim")
+    _check(name, image, repo, words, width)
+    known = Repository(repo)
+    zoo.fetch(repo, "config.json", owner=name)  # says why where there is none
+    own = cleaned(read_table(known, "config.json"))
+    _check_family(name, repo, own)
+    files = str(text.get("hf_tokenizer_name") or repo).removeprefix("hf-hub:")
+    length = int(text.get("context_length") or CONTEXT)
+    assert isinstance(width, int), "checked above"
+    tower = _text_spec(f"{name}/text", {"transformer": own, **words}, width, length, files)
+    spec = _image_spec(name, image, prepared, vision.get("image_size", 224))
+    projected = image["proj"] in ("linear", "mlp")
+    if not projected and spec.features.dim != width:
+        raise zoo.ZooError(
+            f"{name}: {CONFIG} has no projection of images, whose features have {spec.features.dim} values, and embed_dim {width}"
+        )
+    bias = model.get("init_logit_bias")
+    more: dict[str, Any] = {} if bias is None else {"bias": float(bias), "bias_tensor": "logit_bias", "loss": "sigmoid"}
+    pair = zoo.Pair(
+        text=tower,
+        features=zoo.Features(dim=width, layout="BD"),
+        options={"projection": width} if projected else {},
+        scale=math.exp(float(model.get("init_logit_scale", math.log(1 / 0.07)))),
+        **more,
+    )
+    return spec.replace(weights=_weights(source), pair=pair)
+
+
+def _table(told: Mapping[str, Any], key: str) -> dict[str, Any]:
+    found = told.get(key)
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _check(name: str, image: Mapping[str, Any], repo: str, words: Mapping[str, str], width: Any) -> None:
+    """Raise for towers that are not read; all faults at once."""
+    faults = []
+    if not image["model"]:
+        faults.append("the image tower is of open_clip itself; read are vision transformers of timm (timm_model_name)")
+    if image["pool"] not in ("", "avg", "token", "map"):
+        faults.append(f"timm_pool is {image['pool']!r}; read are '', 'avg', 'token' and 'map'")
+    if image["proj"] not in ("linear", "mlp", "none"):
+        faults.append(f"timm_proj is {image['proj']!r}; read are 'linear', 'mlp' and 'none'")
+    if not repo:
+        faults.append("the text tower is of open_clip itself; read are those of transformers (hf_model_name)")
+    if words["pooler"] not in POOLERS:
+        faults.append(f"the pooling of texts is {words['pooler']!r}; read are {', '.join(POOLERS)}")
+    if words["proj"] not in PROJECTIONS:
+        faults.append(f"hf_proj_type is {words['proj']!r}; read are linear, mlp and none at all")
+    if not isinstance(width, int) or width < 1:
+        faults.append(f"embed_dim is {width!r}; it is the width of the common space")
+    if faults:
+        remedy = "a repository with a config.json of transformers is read by that"
+        raise zoo.ZooError(f"{name}: {CONFIG} describes what is not read: {'; '.join(faults)}; {remedy}")
+
+
+def _check_family(name: str, repo: str, config: Mapping[str, Any]) -> None:
+    """Raise where the text tower's family is none of texts whose layer groups are literal."""
+    family = family_of(str(config.get("model_type")))
+    if family.reads != "text" or isinstance(family.layers, str):
+        raise zoo.ZooError(
+            f"{name}: its text tower is {repo!r} of the family {config.get('model_type')!r}, which is no encoder of texts here"
+        )
+
+
+def _image_spec(name: str, image: Mapping[str, Any], prepared: Mapping[str, Any], size: Any) -> zoo.BackboneSpec:
+    from zoo_hf.open_clip_build import image_width
+
+    side = tuple(size) if isinstance(size, list | tuple) else int(size)
+    return zoo.BackboneSpec(
+        name=name,
+        build="zoo_hf.open_clip_build:image_tower",
+        layers="zoo_hf.open_clip_build:image_layers",
+        options={"tower": dict(image)},
+        convert="zoo_hf.open_clip_build:convert_image",
+        inputs=zoo.Image(
+            size=side,
+            mean=tuple(prepared.get("mean") or MEAN),
+            std=tuple(prepared.get("std") or STD),
+            interpolation=str(prepared.get("interpolation") or "bicubic"),
+        ),
+        features=zoo.Features(dim=image_width(image["model"]), layout="BD"),
+        base=f"hf/{IMAGE_ROOT}",
+    )
+
+
+def _text_spec(name: str, tower: Mapping[str, Any], width: int, length: int, files: str) -> zoo.BackboneSpec:
+    return zoo.BackboneSpec(
+        name=name,
+        build="zoo_hf.open_clip_build:text_tower",
+        layers="zoo_hf.open_clip_build:text_layers",
+        options={"tower": dict(tower), "width": width},
+        convert="zoo_hf.open_clip_build:convert_text",
+        inputs=zoo.Text(max_length=length, tokenizer=TOKENIZER, files=files),
+        features=zoo.Features(dim=width, layout="BD"),
+        base=f"hf/{TEXT_ROOT}",
+    )
+
+
+def _weights(source: Source) -> zoo.Weights:
+    """Return the declaration of the weights; whether a repository has any is asked when they are needed."""
+    if isinstance(source, Folder):
+        found = next((name for name in WEIGHTS if source.find(name)), WEIGHTS[0])
+        return zoo.Weights(file=str(Path(source.path) / found), license=license_of(source))
+    return zoo.Weights(repo=source.repo, revision=source.revision, file=WEIGHTS[0], license=license_of(source))

@@ -1,0 +1,199 @@
+"""Towers of open_clip's layout as modules: a vision transformer of timm, an encoder of transformers, each with its projection."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import zoo
+from zoo_hf.build import convert as convert_encoder
+from zoo_hf.build import text, text_with_pooler
+from zoo_hf.families import family_of
+
+STEM = ("cls_token?", "reg_token?", "pos_embed?", "patch_embed", "norm_pre?")
+REST = ("norm", "fc_norm?", "attn_pool?")
+
+
+def _timm(model: str) -> Any:
+    """Return the library.
+
+    Raises:
+        zoo.OptionError: If it is not installed, or has no such model.
+    """
+    if importlib.util.find_spec("timm") is None:
+        raise zoo.OptionError(f"the image tower {model!r} is one of timm, which is not installed: pip install timm")
+    import timm
+
+    if not timm.is_model(model):
+        raise zoo.OptionError(
+            f"timm {timm.__version__} has no image tower {model!r}; install the one that its publisher used, or a newer one"
+        )
+    return timm
+
+
+@cache
+def image_width(model: str) -> int:
+    """Return the width of an image tower's features, built without values.
+
+    Raises:
+        zoo.OptionError: If timm has no such model, or it is no vision transformer.
+    """
+    with torch.device("meta"):
+        trunk = _timm(model).create_model(model, pretrained=False, num_classes=0)
+    if not (hasattr(trunk, "blocks") and hasattr(trunk, "patch_embed")):
+        raise zoo.OptionError(f"the image tower {model!r} of timm is no vision transformer, and no other one of open_clip's layout is read")
+    return int(trunk.num_features)
+
+
+class ImageTower(nn.Module):
+    """A trunk of timm and its projection, named as open_clip names them.
+
+    Args:
+        trunk: Gives one vector per image.
+        head: The projection, or None.
+    """
+
+    def __init__(self, trunk: nn.Module, head: nn.Module | None) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``(batch, 3, height, width)`` to ``(batch, dim)``."""
+        features: Tensor = self.trunk(x)
+        return features if self.head is None else self.head(features)
+
+
+def image_tower(tower: Mapping[str, Any], projection: int = 0, **options: Any) -> nn.Module:
+    """Build an image tower; position embeddings are interpolated for images of another size.
+
+    Args:
+        tower: ``model`` of timm, ``pool``, ``proj`` and ``proj_bias``, as open_clip's configuration has them.
+        projection: Width of the space of images and texts; 0 for the features before the projection.
+        **options: Of the model of timm, such as ``drop_path_rate``.
+
+    Raises:
+        zoo.OptionError: If timm is missing, or has no such model or option.
+    """
+    model, pool, proj = tower["model"], tower.get("pool", ""), tower.get("proj", "linear")
+    timm = _timm(model)
+    # A pooling that is given to the constructor changes the norms; with a projection open_clip sets it afterwards.
+    early = {"global_pool": pool} if pool and proj == "none" else {}
+    try:
+        trunk = timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True, **early, **options)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        told = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "these options"
+        raise zoo.OptionError(f"timm's {model} refuses {told}: {error}; leave out what it does not take") from error
+    if pool and not early:
+        trunk.reset_classifier(0, global_pool=pool)
+    return ImageTower(trunk, _image_head(proj, trunk.num_features, projection, bool(tower.get("proj_bias"))))
+
+
+def _image_head(proj: str, width: int, projection: int, bias: bool) -> nn.Module | None:
+    """Return the projection of an image tower by open_clip's name, with its names."""
+    if not projection or proj == "none":
+        return None
+    if proj == "linear":
+        return nn.Sequential(OrderedDict(drop=nn.Dropout(0.0), proj=nn.Linear(width, projection, bias=bias)))
+    from timm.layers.mlp import Mlp
+
+    return nn.Sequential(OrderedDict(mlp=Mlp(width, 2 * projection, projection, bias=(True, bias))))
+
+
+def image_layers(module: Any) -> dict[str, Sequence[str]]:
+    """Return the layer groups of an image tower: the embeddings, and a group per block."""
+    return {
+        "stem": [f"trunk.{name}" for name in STEM],
+        "block": ["trunk.blocks.*", *(f"trunk.{name}" for name in REST), "head?"],
+    }
+
+
+class TextTower(nn.Module):
+    """An encoder of transformers, its pooling and its projection, named as open_clip names them.
+
+    Args:
+        transformer: Gives tokens ``(batch, tokens, width)``, or with its own pooler one vector.
+        pooler: One of ``POOLERS``.
+        proj: The projection.
+    """
+
+    def __init__(self, transformer: nn.Module, pooler: str, proj: nn.Module) -> None:
+        super().__init__()
+        self.transformer, self.pooler, self.proj = transformer, pooler, proj
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Map texts to embeddings ``(batch, dim)``."""
+        found: Tensor = self.transformer(inputs)
+        if self.pooler == "mean_pooler":
+            mask = inputs["attention_mask"].unsqueeze(-1).to(found.dtype)
+            found = (found * mask).sum(1) / mask.sum(1)
+        elif self.pooler == "cls_last_hidden_state_pooler":
+            found = found[:, 0]
+        projected: Tensor = self.proj(found)
+        return projected
+
+
+def text_tower(tower: Mapping[str, Any], width: int, **options: Any) -> nn.Module:
+    """Build a text tower.
+
+    Args:
+        tower: ``transformer``, the configuration of the encoder, ``pooler`` and ``proj``.
+        width: Width of the space of images and texts.
+        **options: Fields of the configuration of the encoder to change.
+
+    Raises:
+        zoo.OptionError: If the configuration has no such field, or there is no projection and the widths differ.
+    """
+    config, pooler, proj = tower["transformer"], tower["pooler"], tower.get("proj", "")
+    if family_of(config["model_type"]).pooler:
+        encoder = text_with_pooler(config, pooler == "cls_pooler", **options)
+    else:
+        encoder = text(config, **options)
+    own = int(encoder.config.hidden_size)  # type: ignore[union-attr,arg-type]  # a model of transformers
+    if not proj and own != width:
+        raise zoo.OptionError(f"the text tower has no projection, and its width is {own}, not {width} as that of the images")
+    return TextTower(encoder, pooler, _text_projection(proj, own, width))
+
+
+def _text_projection(proj: str, own: int, width: int) -> nn.Module:
+    if proj == "linear":
+        return nn.Linear(own, width, bias=False)
+    if proj == "mlp":
+        hidden = (own + width) // 2
+        return nn.Sequential(nn.Linear(own, hidden, bias=False), nn.GELU(), nn.Linear(hidden, width, bias=False))
+    return nn.Identity()
+
+
+def text_layers(module: Any) -> dict[str, Sequence[str]]:
+    """Return the layer groups of a text tower: those of its encoder, the projection in the last."""
+    layers = family_of(module.transformer.config.model_type).layers
+    assert not isinstance(layers, str), "the description has checked it"
+    found: dict[str, Sequence[str]] = {
+        name: [f"transformer.{member}" for member in ([members] if isinstance(members, str) else members)]
+        for name, members in layers.items()
+    }
+    kept = {name: members for name, members in found.items() if name != "pooler" or getattr(module.transformer, "pooler", None) is not None}
+    if any(True for _ in module.proj.parameters()):
+        last = next(reversed(kept))
+        kept[last] = [*kept[last], "proj"]
+    return kept
+
+
+def convert_image(state_dict: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of the image tower under the module's own names; others keep theirs."""
+    return {name.removeprefix("visual."): value for name, value in state_dict.items() if not name.startswith("text.")}
+
+
+def convert_text(state_dict: Mapping[str, Tensor], module: Any) -> dict[str, Tensor]:
+    """Return the tensors of the text tower under the module's own names, those of its encoder by the rules of its family."""
+    own = {name.removeprefix("text."): value for name, value in state_dict.items() if not name.startswith("visual.")}
+    below = {name.removeprefix("transformer."): value for name, value in own.items() if name.startswith("transformer.")}
+    encoder = convert_encoder(below, module.transformer)
+    return {name: value for name, value in own.items() if not name.startswith("transformer.")} | {
+        f"transformer.{name}": value for name, value in encoder.items()
+    }

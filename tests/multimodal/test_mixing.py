@@ -1,0 +1,184 @@
+"""Gated and cross-attention fusion: they see how parts go together, are trained, tuned, resumed and saved as one network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import zoo.builtin
+from tests.select.command_line import run
+from tests.toy import ToyPlugin
+from tests.toy_pair import coloured
+from tests.toy_text import ToyTextPlugin
+from zoo.errors import DataError, OptionError, SavedModelError
+from zoo.registry.registry import Registry, use_registry
+from zoo.transfer import Fusion, fuse, load_fusion
+from zoo.transfer.fusion.mixing import with_dropped_parts
+
+COUNT, TRAIN, TEST = 64, 1, 2
+
+
+@pytest.fixture(autouse=True)
+def _backbones(_toys: None) -> None:
+    use_registry(Registry(plugins=[zoo.builtin, ToyPlugin(), ToyTextPlugin()], files=[]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("table")
+
+
+def table(folder: Path, count: int, seed: int) -> pd.DataFrame:
+    """Return rows whose class says whether the colour of the image and the word of the text agree: neither alone knows it."""
+    rows: list[dict[str, Any]] = []
+    for row in range(count):
+        colour, word = row % 2, row // 2 % 2
+        file = folder / f"{seed}-{row}.png"
+        if not file.exists():
+            Image.fromarray(coloured([("red", "blue")[colour]], 1, 1000 * seed + row)[0][0]).save(file)
+        rows.append({"file_name": file.name, "text": f"it is {('good', 'awful')[word]} {row % 7}", "size": row % 3})
+        rows[-1]["label"] = "yn"[colour ^ word]
+    return pd.DataFrame(rows)
+
+
+def fused(
+    data: pd.DataFrame, folder: Path, how: str, *, epochs: int = 0, size: int = 16, out: Path | None = None, **options: Any
+) -> Fusion:
+    given: dict[str, Any] = {"image": zoo.get("toy/net", weights=False), "text": zoo.get("toy/text", weights=False)}
+    training = {"epochs": epochs, "batch_size": size, "resume": out is not None and out.exists()} | ({"out": out} if out else {})
+    given["compare"] = how == "gated"
+    return fuse(data, how=how, root=folder, quiet=True, **(given | ({"training": training} if epochs else {}) | options))
+
+
+def values(fusion: Fusion) -> dict[str, torch.Tensor]:
+    assert fusion.network is not None
+    return {name: value.clone() for name, value in fusion.network.state_dict().items()}
+
+
+def test_what_only_the_combination_tells_is_seen_by_gates_and_by_cross_attention(folder: Path) -> None:
+    train, test = table(folder, COUNT, TRAIN), table(folder, 40, TEST)
+    linear = fused(train, folder, "concatenate")
+    assert linear.evaluate(test)["accuracy"] < 0.65
+    gated = fused(train, folder, "gated", epochs=14, size=8)
+    for fusion in (gated, fused(train, folder, "cross_attention", epochs=14, size=8)):
+        assert fusion.evaluate(test)["accuracy"] > 0.9
+    assert gated.scores["gated"] > max(gated.scores[name] for name in ("image", "text", "concatenate")) + 0.25
+    assert [*gated.scores] == ["image", "text", "concatenate", "gated"]
+
+
+@pytest.mark.parametrize(("how", "tune"), [("gated", "all"), ("cross_attention", "top"), ("concatenate", "top")])
+def test_the_groups_that_are_asked_for_train_and_a_saved_fusion_predicts_the_same(
+    how: str, tune: str, folder: Path, tmp_path: Path
+) -> None:
+    train = table(folder, 32, TRAIN)
+    image = zoo.get("toy/net", weights=False).adapt(2)
+    before = {name: value.clone() for name, value in image.backbone.state_dict().items()}
+    fusion = fused(train, folder, how, tune=tune, epochs=2, image=image, numbers=["size"])
+    assert all(torch.equal(value, before[name]) for name, value in image.backbone.state_dict().items())  # the given model stays
+    tuned = fusion.models["image"].backbone.state_dict()
+    moved = {name.rpartition(".")[0] for name, value in tuned.items() if not torch.equal(value, before[name]) and "bn" not in name}
+    last = {"blocks.1.conv"}
+    assert moved == ({"conv1", "blocks.0.conv", *last} if tune == "all" else last)
+    assert [*fusion.scores][3:] == (["concatenate", "gated, all tuned"] if how == "gated" else [])
+    again = load_fusion(fusion.save(tmp_path / "saved"), root=folder)
+    gaps = train.assign(text=[None, *train["text"][1:]], size=[*train["size"][:-1], None])
+    assert np.allclose(again.predict_proba(gaps), fusion.predict_proba(gaps), atol=1e-6)
+    assert (again.scores, again.how, again.monitor) == (fusion.scores, how, fusion.monitor)
+    record = tmp_path / "saved" / "fusion.json"
+    record.write_text(record.read_text().replace(f'"how": "{how}"', '"how": "gated"' if how != "gated" else '"how": "concatenate"'))
+    with pytest.raises(SavedModelError, match=r"is damaged .*of another shape, or missing"):
+        load_fusion(tmp_path / "saved")
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_values(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = table(folder, 32, TRAIN)
+    whole = fused(train, folder, "gated", tune="all", epochs=4, out=tmp_path / "whole")
+    from zoo.engine.train.trainer import Training
+
+    epochs, real = [], Training._epoch
+
+    def dying(self: Any, *args: Any) -> Any:
+        epochs.append(args)
+        if len(epochs) == 4:
+            raise KeyboardInterrupt
+        return real(self, *args)
+
+    monkeypatch.setattr(Training, "_epoch", dying)
+    with pytest.raises((KeyboardInterrupt, zoo.ZooError)):
+        fused(train, folder, "gated", tune="all", epochs=4, out=tmp_path / "killed")
+    monkeypatch.setattr(Training, "_epoch", real)
+    again = fused(train, folder, "gated", tune="all", epochs=4, out=tmp_path / "killed")
+    assert all(torch.equal(value, values(whole)[name]) for name, value in values(again).items())
+
+
+def test_what_fuses_frozen_towers_trains_on_stored_activations(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    real = torch.nn.Conv2d._conv_forward
+
+    def counted(self: torch.nn.Conv2d, x: torch.Tensor, *args: Any) -> torch.Tensor:
+        rows.append(len(x) if self.in_channels == 3 else 0)
+        return real(self, x, *args)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", counted)
+    fused(table(folder, 32, TRAIN), folder, "cross_attention", epochs=6)
+    assert sum(rows) < 5 * 32  # for the scores, for what is stored, and in trials, and not in each epoch
+
+
+def test_dropout_takes_one_part_and_never_the_last() -> None:
+    missing = torch.tensor([[False, False, False], [True, True, False], [False, True, False]]).repeat(500, 1)
+    dropped = with_dropped_parts(missing, 0.5)
+    assert bool((dropped | ~missing).all())  # what was missing still is
+    assert not bool(dropped.all(1).any())
+    more = (dropped & ~missing).sum(1).reshape(-1, 3)
+    assert int(more.max()) == 1
+    assert 0.4 < float(more[:, 0].float().mean()) < 0.6
+    assert float(more[:, 1].float().sum()) == 0
+    assert bool((dropped & ~missing)[::3].float().mean(0).gt(0.1).all())  # each part now and then
+    assert torch.equal(with_dropped_parts(missing, 0.0), missing)
+
+
+def test_missing_parts_leave_what_the_others_say(folder: Path) -> None:
+    rows = table(folder, COUNT, TRAIN)
+    colours = rows.assign(label=["ab"[row % 2] for row in range(COUNT)])  # the image alone knows it
+    fusion = fused(colours, folder, "gated", epochs=6, dropout=0.3)
+    assert fusion.evaluate(colours.assign(text=None))["accuracy"] > 0.9
+    without = fusion.predict_proba(colours.assign(file_name=None))
+    assert np.ptp(without[:, 0]) < 0.7  # nothing of the image is left
+    assert fusion.evaluate(colours.assign(file_name=None))["accuracy"] < 0.7
+
+
+def test_parts_are_compared_on_the_rows_of_validation(folder: Path) -> None:
+    train, valid = table(folder, 32, TRAIN), table(folder, 24, TEST)
+    by_word = [frame.assign(label=["uv"[row // 2 % 2] for row in range(len(frame))]) for frame in (train, valid)]
+    fusion = fuse(by_word[0], by_word[1], image="toy/net", text="toy/text", numbers=["size"], root=folder, quiet=True)
+    assert fusion.scores["text"] > 0.9 > 0.75 > fusion.scores["image"]
+    assert fusion.scores["concatenate"] == pytest.approx(fusion.evaluate(by_word[1])["accuracy"])
+    assert [*fusion.scores] == ["image", "text", "numbers", "concatenate"]
+
+
+def test_what_cannot_be_trained_is_told_before_anything_is_read(folder: Path) -> None:
+    with pytest.raises(OptionError, match=r"(?s)'gatd' \(did you mean 'gated'\?\).*tune is 'most'.*'epoch' \(did you mean 'epochs'\?\)"):
+        fuse("none.csv", image="toy/net", text="toy/text", how="gatd", tune="most", training={"epoch": 3})
+    with pytest.raises(OptionError, match=r"(?s)no training; give tune=.*resume needs out"):
+        fuse("none.csv", image="toy/net", text="toy/text", training={"resume": True})
+    with pytest.raises(OptionError, match="image_size: for frozen features and a solved head only"):
+        fuse("none.csv", image="toy/net", text="toy/text", how="gated", image_size=8)
+    rows = table(folder, 16, TRAIN)
+    with pytest.raises(DataError, match=r"'text': every cell is empty"):
+        fused(rows.assign(text=None), folder, "gated", epochs=1)
+
+
+def test_the_command_trains_a_fusion_and_shows_each_part(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table(folder, 32, TRAIN).to_csv(folder / "train.csv", index=False)
+    words = ("--image", "toy/net", "--text", "toy/text", "--how", "gated", "--set", "epochs=1", "--out", str(tmp_path / "saved"))
+    assert run("fuse", str(folder / "train.csv"), *words, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [*told["scores"]] == ["image", "text", "concatenate", "gated"]
+    assert load_fusion(tmp_path / "saved").how == "gated"

@@ -1,0 +1,160 @@
+"""Training what fuses the parts, and the parts through it, with the engine's own phases."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from zoo.data.table import Table
+from zoo.engine.optim.solved_head import SolvedHead
+from zoo.engine.options.recipe import Phase, Recipe
+from zoo.engine.options.recipes import LEAST_STEPS
+from zoo.engine.rundir.run_folder import Run
+from zoo.errors import OptionError, check_options, did_you_mean
+from zoo.models.task_model import TaskModel
+from zoo.transfer.fusion.model import Fusion
+from zoo.transfer.fusion.network import make_network, packed_table, tokens_needed
+from zoo.transfer.fusion.parts import Parts
+from zoo.transfer.fusion.scores import part_scores, score
+from zoo.transfer.fusion.solved import Features, HeadData, joined, solve_head, with_dropped
+
+TUNES = ("none", "top", "all")
+MIX_EPOCHS, TUNE_EPOCHS = 20, 10
+# Arguments of TaskModel.fit that a fusion gives itself, or that say nothing of packed rows.
+TAKEN = ("self", "train", "valid", "unknown", "budget", "baselines", "seed", "objective", "columns", "root", "label_columns", "augment")
+
+
+def recipe_for(how: str, tune: str) -> Recipe:
+    """Return the recipe of a fusion.
+
+    What fuses and the head train first, on the outputs of the towers, which are computed once. A concatenation has a solved head and
+    nothing to train first.
+
+    Args:
+        how: One of ``WAYS``.
+        tune: What of the backbones trains afterwards: ``none``, the last group of each (``top``), or ``all``.
+    """
+    mixing = how != "concatenate"
+    phases = [Phase(name="fusion", frozen=-1, share=MIX_EPOCHS, augment=False, least_steps=LEAST_STEPS)] if mixing else []
+    if tune == "top":
+        phases.append(Phase(name="top", frozen=-1 - mixing, share=TUNE_EPOCHS, lr=0.1, augment=False))
+    elif tune == "all":
+        phases.append(Phase(name="tune", share=TUNE_EPOCHS, lr=0.1, augment=False))
+    return Recipe(
+        name="fusion",
+        phases=tuple(phases),
+        lr=3e-3,
+        layer_decay=0.75 if tune == "all" else 1.0,
+        epochs=MIX_EPOCHS * mixing + TUNE_EPOCHS * (tune != "none"),
+        freeze_bn=True,
+        augment="none",
+        description="What fuses the parts first, on cached features, then the parts themselves.",
+    )
+
+
+def faults_of(how: str, tune: str, training: Mapping[str, Any], ways: tuple[str, ...]) -> list[str]:
+    """Return why a fusion cannot be trained so."""
+    faults = []
+    if how not in ways:
+        faults.append(f"how is {how!r}{did_you_mean(str(how), ways)}; it is one of {', '.join(ways)}")
+    if tune not in TUNES:
+        faults.append(f"tune is {tune!r}{did_you_mean(str(tune), TUNES)}; it is one of {', '.join(TUNES)}")
+    known = [name for name in inspect.signature(TaskModel.fit).parameters if name not in TAKEN]
+    try:
+        check_options(training, known, "training")
+    except OptionError as error:
+        faults.append(str(error))
+    if training and how == "concatenate" and tune == "none":
+        faults.append("training: a concatenation of frozen features has a solved head and no training; give tune= or another how=")
+    if training.get("resume") and not training.get("out"):
+        faults.append("training: resume needs out, the folder of the run")
+    return faults
+
+
+def solve_fusion(fusion: Fusion, features: Features, data: HeadData, held: Parts | None, *, dropout: float, compare: bool) -> None:
+    """Give a fusion the solved head on all parts beside each other, and the scores of each part, in place."""
+    kept, more = with_dropped(features, dropout, data.seed)
+    solved = solve_head(joined(more, fusion.blocks), replace(data, kept=kept), held_out=compare and held is None)
+    assert solved.bias is not None, "the layer has a bias"
+    fusion.weight, fusion.bias = solved.weight, solved.bias
+    if not compare:
+        return
+    if held is not None:
+        others = fusion.features(held)
+        found = part_scores(features, fusion.blocks, data, held=(others, held.labels))
+        together = joined(others, fusion.blocks) @ solved.weight.T + solved.bias
+        fusion.scores = found | {fusion.how: score(together, held.labels, data)}
+    elif solved.held_out is not None:
+        found = part_scores(features, fusion.blocks, data)
+        fusion.scores = found | {fusion.how: score(solved.held_out[: len(data.kept)], data.labels, data)}
+
+
+def train_fusion(
+    fusion: Fusion,
+    parts: Parts,
+    features: Features,
+    data: HeadData,
+    held: Parts | None,
+    *,
+    tune: str,
+    dropout: float,
+    training: Mapping[str, Any],
+    compare: bool,
+) -> None:
+    """Give a fusion a trained network, the scores of each part, and tuned models of the parts, in place.
+
+    Args:
+        fusion: The fusion, with its blocks.
+        parts: The training rows.
+        features: Their features.
+        data: Their labels.
+        held: The validation rows; None takes the first fold of the training rows.
+        tune: What of the backbones trains.
+        dropout: Share of the rows of a batch without one of their parts.
+        training: Options of ``TaskModel.fit``.
+        compare: Whether the parts are compared.
+    """
+    fusion.tokens = tokens_needed(fusion.models, parts)
+    given: dict[str, Any] = {"tokens": fusion.tokens, "dropout": dropout, "task": fusion.task, "classes": fusion.classes}
+    network = make_network(fusion.models, how=fusion.how, blocks=fusion.blocks, **given, seed=data.seed)
+    if fusion.how == "concatenate":
+        solve_fusion(fusion, features, data, None, dropout=dropout, compare=False)
+        SolvedHead(fusion.weight, fusion.bias, 0.0, 0.0).copy_to(network.head)
+    table, folds = packed_table(fusion.models, parts, fusion.tokens), data.folds() if held is None else []
+    rows = folds[0][1] if folds else None
+    if held is not None:
+        valid: Table | bool = packed_table(fusion.models, held, fusion.tokens)
+    else:
+        valid = table.select(rows) if rows is not None else False
+    found = {}
+    if compare:
+        others = None if held is None else (fusion.features(held), held.labels)
+        found = part_scores(features, fusion.blocks, data, rows=rows, held=others, together=True)
+    run = _fit(network, table.select(folds[0][0]) if folds else table, valid, recipe_for(fusion.how, tune), data.seed, training)
+    if found and fusion.monitor in run.metrics:
+        name = fusion.how if tune == "none" else f"{fusion.how}, {tune} tuned"
+        fusion.scores = found | {name: float(run.metrics[fusion.monitor])}
+    fusion.network = network.eval()
+    if tune != "none":
+        fusion.models = {name: _with_values(model, network, name) for name, model in fusion.models.items()}
+
+
+def _with_values(model: TaskModel, network: TaskModel, name: str) -> TaskModel:
+    """Return a copy of the model of a part with the tuned values."""
+    tuned, backbones = copy.deepcopy(model), network.backbone.towers.backbones  # type: ignore[union-attr]  # a FusedBackbone
+    tuned.backbone.load_state_dict(backbones[name].state_dict())  # type: ignore[union-attr,index]
+    return tuned
+
+
+def _fit(model: TaskModel, table: Table, valid: Table | bool, recipe: Recipe, seed: int, training: Mapping[str, Any]) -> Run:
+    """Train a network of packed rows, in place; without a folder of its own the run leaves none."""
+    given = {"recipe": recipe} | dict(training)
+    if given.get("out") is not None:
+        return model.fit(table, valid, seed=seed, **given)
+    with tempfile.TemporaryDirectory() as folder:
+        return model.fit(table, valid, seed=seed, **given | {"out": Path(folder) / "run"})
