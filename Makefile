@@ -87,7 +87,7 @@ wheels: .venv/.ready ## build the wheels of the core and of every plugin into di
 constraints: .venv/.ready ## raise the tested versions in constraints.txt to the newest
 	@mkdir -p .cache
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-annotate --no-header $(PROJECTS) --group dev --group bench \
-	  --extra audit --extra datasets --extra lora --extra multitask --extra plots --extra tables --extra tune \
+	  --extra audit --extra datasets --extra lora --extra multitask --extra plots --extra slurm --extra tables --extra tune \
 	  $(foreach project,$(PROJECTS),--no-emit-package $(shell sed -n 's/^name = "\(.*\)"/\1/p' $(project))) -o .cache/constraints.txt
 	@{ echo "# The versions that the tests ran with, for every supported Python. Made by: make constraints"; cat .cache/constraints.txt; } > constraints.txt
 

@@ -2,7 +2,8 @@
 
 D4: recall of near duplicates per transform, 200 pairs against 5,000 distractors, at a false positive rate of 0.1 % of the pairs, and
 at the thresholds that are in use; the same per change of a text, 200 of 5,200 sentences and headlines. D6: precision at k and AUROC of
-planted wrong labels, of texts with all-MiniLM-L6-v2 where it is installed. D10: AUROC of planted shortcuts.
+planted wrong labels, of texts with all-MiniLM-L6-v2 where it is installed. D10: AUROC of planted shortcuts. Of volumes the recall per
+change, of the few real ones, against each other and blurred noise that is made; ``--only volumes`` measures these alone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,21 @@ from zoo.select.audit.facts import SIDE, facts_of
 from zoo.select.audit.features import features_of, out_of_fold
 from zoo.select.audit.kept import Kept
 from zoo.select.audit.label_noise import suspects
-from zoo.select.audit.near import ALIKE, ALIKE_TEXTS, CERTAIN, CERTAIN_TEXTS, NEAREST, _aligned, _letters, _near_texts, _pooled, unit_rows
+from zoo.select.audit.near import (
+    ALIKE,
+    ALIKE_TEXTS,
+    ALIKE_VOLUMES,
+    CERTAIN,
+    CERTAIN_TEXTS,
+    CERTAIN_VOLUMES,
+    NEAREST,
+    _aligned,
+    _letters,
+    _near_texts,
+    _pooled,
+    near_pairs,
+    unit_rows,
+)
 from zoo.select.audit.shortcuts import auroc, fields_of, shortcuts
 from zoo.select.audit.sources import Opened
 
@@ -239,6 +254,57 @@ def planted_shortcuts(data: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def real_volumes(data: Path) -> list[Any]:
+    """Return the NIfTI volumes, of files with four dimensions the first one."""
+    import nibabel
+
+    found = []
+    for path in sorted((data / "medical" / "nifti").glob("*.nii*")):
+        image: Any = nibabel.as_closest_canonical(nibabel.load(path))
+        values = np.asarray(image.dataobj, dtype=np.float32)
+        found.append(values if values.ndim == 3 else values[..., 0])
+    return found
+
+
+def volumes(data: Path) -> list[dict[str, Any]]:
+    """Share of changed copies of real volumes that are found as near duplicates, and of other pairs that are called so."""
+    from scipy.ndimage import gaussian_filter, zoom
+
+    rng, real = np.random.default_rng(0), real_volumes(data)
+    made = [gaussian_filter(rng.normal(size=(48, 48, 40)), 4).astype(np.float32) for _ in range(60)]
+    changes: dict[str, Callable[[Any], Any]] = {
+        "mirrored": lambda values: values[::-1],
+        "upside down": lambda values: values[:, :, ::-1],
+        "values times 3 + 100": lambda values: values * 3 + 100,
+        "8 bits": lambda values: np.rint((values - values.min()) * 255 / (values.max() - values.min())).astype(np.uint8),
+        "noise, 2 % of the range": lambda values: values + rng.normal(size=values.shape) * 0.02 * np.ptp(values),
+        "clipped at 5 and 95 %": lambda values: np.clip(values, *np.percentile(values, (5, 95))),
+        "half the spacing": lambda values: zoom(values, 2, order=1),
+        "twice the spacing": lambda values: zoom(values, 0.5, order=1),
+        "a voxel cut from each side": lambda values: values[1:-1, 1:-1, 1:-1],
+    }
+    rows = []
+    for name, change in changes.items():
+        copies = [np.ascontiguousarray(change(values)) for values in real]
+        everything = [*real, *made, *copies]
+        splits = np.asarray(["train"] * (len(real) + len(made)) + ["valid"] * len(copies))
+        table = Table(everything, None, splits=tuple(splits), reads="volume")
+        facts = facts_of(table, Kept(None), lambda _: None)
+        pairs = near_pairs(table, np.arange(len(everything)), facts["thumb"], splits, poll=lambda: None)
+        own = {one: score for one, other, score in pairs if other - one == len(real) + len(made)}
+        others = [pair for pair in pairs if pair[1] - pair[0] != len(real) + len(made)]
+        rows.append(
+            {
+                "change": name,
+                "volumes": len(real),
+                f"above {ALIKE_VOLUMES}": len(own),
+                f"above {CERTAIN_VOLUMES}": sum(score >= CERTAIN_VOLUMES for score in own.values()),
+                "other pairs": f"{len(others)} of {len(everything) * (len(everything) - 1) // 2 - len(real)}",
+            }
+        )
+    return rows
+
+
 def digits() -> Table:
     from sklearn.datasets import load_digits
 
@@ -251,7 +317,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--backbone", help="a backbone for photos, beside zoo/glyphnet on digits")
     parser.add_argument("--most", type=int, default=1500, help="samples with planted wrong labels")
+    parser.add_argument("--only", choices=("volumes",))
     options = parser.parse_args()
+    for row in volumes(options.data):
+        print(json.dumps({"row": "D4", **row}), flush=True)
+    if options.only:
+        return
     for row in near_duplicates(options.data):
         print(json.dumps({"row": "D4", **row}), flush=True)
     for row in planted_shortcuts(options.data):

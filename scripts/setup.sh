@@ -84,7 +84,7 @@ esac
 # Where Python is told to keep no compiled modules, each start would compile torch's and timm's anew, for seconds.
 [ -z "${PYTHONDONTWRITEBYTECODE:-}" ] || set -- --compile-bytecode "$@"
 
-set -- --editable ".[audit,datasets,lora,multitask,plots,tables,tune]" "$@"
+set -- --editable ".[audit,datasets,lora,multitask,plots,slurm,tables,tune]" "$@"
 for project in plugins/*/pyproject.toml; do
     [ -f "$project" ] && set -- --editable "$(dirname "$project")" "$@"
 done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,12 @@ def test_windows_are_learned_from_and_travel_with_the_model(recipe: str, tmp_pat
     assert json.loads((tmp_path / "run" / "config.json").read_text())["zoo"]["overflow"] == "windows"
     again = net.fit(late(), late(seed=1), overflow="windows", epochs=12, out=tmp_path / "run", resume=True, **options)
     assert again.metrics["accuracy"] == run.metrics["accuracy"]
+
+
+def test_the_first_line_of_a_run_counts_texts_and_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    how: dict[str, Any] = {"recipe": "linear-probe", "epochs": 1, "batch_size": 8, "out": tmp_path / "run"}
+    model().fit(late(8), late(4, seed=1), overflow="windows", **how)
+    assert re.search(r"8 training samples in \d\d windows, 4 for validation in \d\d windows, ", capsys.readouterr().err)
 
 
 def test_a_long_text_has_the_mean_of_its_windows_probabilities() -> None:

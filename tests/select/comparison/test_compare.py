@@ -60,7 +60,7 @@ def test_cross_validations_on_the_same_folds_are_compared_by_the_corrected_t(tmp
     assert asked.pairs[0].difference == pytest.approx(values[0] - values[1])
     lowest = zoo.select.compare(good, bad, metric="brier").pairs[0]
     assert (lowest.better, lowest.difference < 0) == (0, True)
-    with pytest.raises(OptionError, match=r"metric is 'mc' \(did you mean"):
+    with pytest.raises(OptionError, match=r"no metric 'mc' \(did you mean 'mcc'\?\)"):
         zoo.select.compare(good, bad, metric="mc")
     assert {"recipe", "lr", "epochs"} <= set(found.settings)
     assert "seed" not in found.settings

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from zoo.data.raw import TEXTUAL
 from zoo.data.table import Table
 from zoo.data.texts.tokenizers import Encoding, Tokenizer
 from zoo.errors import DataError, ZooError, count, examples
@@ -115,3 +116,18 @@ def _refusals(tokenizer: Tokenizer, items: Sequence[Any], reads: str, max_length
         except Exception as error:
             found[row] = f"is refused by the tokenizer: {type(error).__name__}: {error}"
     return found
+
+
+def number_of_samples(tables: Iterable[Table], what: str) -> str:
+    """Return the number of samples of some tables in words, and of the windows that long texts among them are read in.
+
+    Args:
+        tables: The tables.
+        what: What they are called, such as ``training samples``.
+    """
+    counted, windows = 0, 0
+    for table in tables:
+        cut = table.reads in TEXTUAL and len(table) and isinstance(table.inputs[0], TextWindow)
+        counted += len({item.text for item in table.inputs}) if cut else len(table)
+        windows += len(table) if cut else 0
+    return f"{counted} {what}" + (f" in {windows} windows" if windows else "")

@@ -14,6 +14,7 @@ import torch
 from zoo.data.dataset import Batch
 from zoo.data.nondeterminism import is_nondeterministic
 from zoo.data.table import Table
+from zoo.data.texts.encode import number_of_samples
 from zoo.declare import Text
 from zoo.engine.cache.activation_cache import targets_of
 from zoo.engine.cache.phase_data import PhaseData
@@ -327,8 +328,8 @@ def _headline(objective: Objective, context: RunContext, resumed_at: str) -> str
     """Return the first line of a run: model, licence of its weights, recipe, numbers of samples, device, folder."""
     model, accelerator, processes = objective.model, context.accelerator, context.ranks.count
     backbone = f"{model.spec.name} (weights: {model.spec.license})" if model.pretrained else model.spec.name
-    samples, validated = sum(len(source.table) for source in objective.sources.values()), sum(map(len, objective.valid.values()))
-    data = f"{samples} training samples" + (f", {validated} for validation" if validated else "")
+    data = number_of_samples([source.table for source in objective.sources.values()], "training samples")
+    data += f", {number_of_samples(objective.valid.values(), 'for validation')}" if sum(map(len, objective.valid.values())) else ""
     precision = "" if accelerator.mixed_precision == "no" else f", {accelerator.mixed_precision}"
     went_on = f"; going on at {resumed_at}" if resumed_at else ""
     where = str(accelerator.device) if processes == 1 else f"{processes} processes on {accelerator.device.type}"

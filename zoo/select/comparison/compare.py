@@ -23,7 +23,7 @@ from zoo.select.crossval.held_out import Array, HeldOut, read_outputs
 from zoo.select.crossval.resampled import Summary
 from zoo.tasks.find import find_task
 from zoo.tasks.thresholds import USUAL
-from zoo.trust.metric_table import Metric, find_metrics, on_request
+from zoo.trust.metric_table import Metric, find_metrics
 
 log = logging.getLogger("zoo")
 
@@ -88,7 +88,7 @@ def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **opti
         raise OptionError(fault_list(f"{entries[0].name} has the task {entries[0].task!r}, and others cannot be compared with it:", faults))
     task = find_task(entries[0].task)
     own = [name for entry in entries for name in entry.scores]
-    more = find_metrics(task.name, metric) if metric in on_request(task.name) else {}
+    more = {} if metric is None or metric in {*task.monitors, *own} else find_metrics(task.name, metric)
     metric = resolve_monitor(metric or entries[0].monitor, task, [*own, *more], name="metric")
     found = [(None, None) if on is None else _evaluated(entry, on, options, more) for entry in entries]
     predictions = [one for one, _ in found]
