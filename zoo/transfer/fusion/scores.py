@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.table import Table
-from zoo.engine.optim.head_solver import held_out_logits
+from zoo.engine.solved.head_solver import held_out_logits
 from zoo.tasks.find import find_task
 from zoo.transfer.fusion.solved import Block, Features, HeadData, joined, solve_head
 
