@@ -7,7 +7,7 @@ training split is small hold out a third of it by a fixed seed; X-rays never sha
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -158,3 +158,20 @@ SETS = {
     "AG News": Entry("reports", "text", _texts("ag_news_test_subset", "test.tsv")),
 }
 SIZES = {"4": 4, "16": 16, "64": 64, "all": None}
+MOST = 600  # test samples that are read
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "ants/bees": ("mobilenetv2_100", "mobilenetv1_025"),
+    "CIFAR-10": ("mobilenetv2_100", "mobilenetv2_035"),
+    "amazon": ("mobilenetv2_100", "mobilenetv2_035"),
+    "X-rays": ("mobilenetv2_100", "mobilenetv2_035"),
+    "digits": ("glyphnet", "resnet20_cifar10"),
+    "SMS spam": ("minilm",),
+    "TREC": ("minilm",),
+    "CIFAR-100 (20)": ("resnet20_cifar10", "vit_cifar10"),
+    "caltech": ("mobilenetv2_100", "mobilenetv2_035"),
+    "webcam and dslr": ("mobilenetv2_100", "mobilenetv1_025"),
+    "MNIST": ("glyphnet", "resnet20_cifar10"),
+    "PneumoniaMNIST": ("mobilenetv2_035", "glyphnet"),
+    "SST-2": ("minilm",),
+    "AG News": ("minilm",),
+}

@@ -25,35 +25,19 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matrix import SETS, SIZES, Entry, Samples
+from matrix import MOST, PLACES, SETS, SIZES, Entry, Samples
 from probe import adapted, kept, peer  # also finds the modules of benchmarks/ and sets the environment
 from side_by_side import needed
 
 import zoo
 
-TOKENS, MOST = 128, 600
-PLACES: Mapping[str, tuple[str, ...]] = {
-    "ants/bees": ("mobilenetv2_100", "mobilenetv1_025"),
-    "CIFAR-10": ("mobilenetv2_100", "mobilenetv2_035"),
-    "amazon": ("mobilenetv2_100", "mobilenetv2_035"),
-    "X-rays": ("mobilenetv2_100", "mobilenetv2_035"),
-    "digits": ("glyphnet", "resnet20_cifar10"),
-    "SMS spam": ("minilm",),
-    "TREC": ("minilm",),
-    "CIFAR-100 (20)": ("resnet20_cifar10", "vit_cifar10"),
-    "caltech": ("mobilenetv2_100", "mobilenetv2_035"),
-    "webcam and dslr": ("mobilenetv2_100", "mobilenetv1_025"),
-    "MNIST": ("glyphnet", "resnet20_cifar10"),
-    "PneumoniaMNIST": ("mobilenetv2_035", "glyphnet"),
-    "SST-2": ("minilm",),
-    "AG News": ("minilm",),
-}
+TOKENS = 128
 OURS, PROBE, AUTO, PAIRS, REGRESSION = "zoo", "linear-probe", "auto", "contrastive", "LogisticRegressionCV"
 TRAINER = {f"Trainer, {epochs} epochs of {batch}": (epochs, batch) for epochs in (3, 10) for batch in (8, 32)}
 AUTOGLUON = "AutoGluon"
