@@ -14,11 +14,12 @@ from tests.transfer.pictures import flat
 from zoo.errors import OptionError
 from zoo.transfer import Dino, MaskedAutoencoder, MaskedLanguage, SimClr
 from zoo.transfer.pretraining.collapse import collapse
-from zoo.transfer.pretraining.dino import Prototypes, Teacher, dino_loss, local_side, momentum_at
+from zoo.transfer.pretraining.dino import local_side
 from zoo.transfer.pretraining.mae import masked_pixel_loss, sine_positions
 from zoo.transfer.pretraining.mlm import UNCHOSEN, Masking
 from zoo.transfer.pretraining.patches import patchify, shown_patches
 from zoo.transfer.pretraining.simclr import nt_xent
+from zoo.transfer.pretraining.teacher import Prototypes, Teacher, dino_loss, momentum_at
 
 
 def rows(seed: int, count: int = 5) -> Tensor:
@@ -116,7 +117,7 @@ def test_the_momentum_of_the_teacher_rises_from_its_start_to_one() -> None:
 
 
 def test_the_prototypes_are_compared_by_their_cosines() -> None:
-    head = Prototypes(4, Dino(prototypes=6, hidden=5, bottleneck=3))
+    head = Prototypes(4, 6, hidden=5, width=3)
     found = head(rows(0))
     assert found.shape == (5, 6)
     assert float(found.detach().abs().max()) <= 1 + 1e-6
@@ -175,7 +176,7 @@ def test_local_crops_are_cut_into_whole_patches(side: int, step: int, expected: 
 def test_the_teacher_drops_nothing_in_training_and_normalises_by_the_batch() -> None:
     model = flat().adapt(3)
     model.backbone.add_module("dropout", torch.nn.Dropout(0.5))
-    teacher = Teacher(model, Prototypes(24, Dino(prototypes=6, hidden=5, bottleneck=3)))
+    teacher = Teacher(model, Prototypes(24, 6, hidden=5, width=3))
     torch.nn.ModuleDict({"teacher": teacher}).train()
     modes = {type(part).__name__: part.training for part in teacher.modules()}
     assert not modes["Dropout"]
