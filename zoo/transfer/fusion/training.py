@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.table import Table
-from zoo.engine.optim.solved_head import SolvedHead
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.engine.options.recipes import LEAST_STEPS
 from zoo.engine.rundir.run_folder import Run
+from zoo.engine.solved.solved_head import SolvedHead
 from zoo.errors import OptionError, check_options, did_you_mean
 from zoo.models.task_model import TaskModel
 from zoo.transfer.fusion.model import Fusion
