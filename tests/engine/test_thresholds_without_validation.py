@@ -1,4 +1,4 @@
-"""Without validation data the thresholds of labels are chosen on held-out samples of the solved head."""
+"""Thresholds of labels without validation data: from held-out samples of the solved head, after tuning from the training samples."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import zoo
 from tests.engine.tiny import model
 from tests.toy_text import ToyTextPlugin
 from zoo.registry.registry import Registry, use_registry
+from zoo.tasks.thresholds import best_thresholds
 
 NAMES = ("common", "rare")
 
@@ -50,6 +51,14 @@ def test_a_resumed_run_has_the_thresholds_of_its_head(tmp_path: Path) -> None:
     assert resumed.thresholds == net.thresholds
 
 
+def test_after_tuning_the_thresholds_are_those_of_the_tuned_model_on_training_samples(tmp_path: Path) -> None:
+    net, (pixels, rows) = fit(tmp_path / "run", 100, recipe="lp-ft", epochs=2, batch_size=32), images(100, 0)
+    shares = np.asarray(net.predict_proba(pixels), np.float64)
+    assert net.thresholds == pytest.approx(best_thresholds(np.log(shares) - np.log1p(-shares), rows), abs=1e-4)
+    alone = fit(tmp_path / "alone", 100)
+    assert net.thresholds != pytest.approx(alone.thresholds, abs=1e-3)
+
+
 @pytest.mark.parametrize(("count", "options"), [(60, {"solve_head": False, "epochs": 2}), (1, {})], ids=["trained", "one sample"])
 def test_one_half_is_kept_and_said_where_nothing_is_held_out(
     count: int, options: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -60,14 +69,15 @@ def test_one_half_is_kept_and_said_where_nothing_is_held_out(
     assert caplog.text.count("labels are predicted above 0.5: no validation data or solved head could choose thresholds") == 1
 
 
-def test_the_windows_of_a_text_count_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", [{"recipe": "linear-probe"}, {"recipe": "lp-ft", "epochs": 2}], ids=["head", "tuned"])
+def test_the_windows_of_a_text_count_as_one(recipe: dict[str, Any], tmp_path: Path) -> None:
     use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
     try:
         source = np.random.default_rng(0)
         rows = (source.random((40, 2)) < 0.4).astype(np.float32)
         texts = [" ".join(["sun rain"] * 8 + ["fox"] * int(4 * a) + ["wolf"] * int(4 * b)) for a, b in rows]
         net = zoo.get("toy/text", weights=False).adapt(2, task="multi-label", labels=NAMES)
-        options: dict[str, Any] = {"overflow": "windows", "max_length": 8, "recipe": "linear-probe", "quiet": True}
+        options: dict[str, Any] = {"overflow": "windows", "max_length": 8, "quiet": True} | recipe
         net.fit((texts, rows), False, out=tmp_path / "run", **options)
         assert net.thresholds is not None
         assert net.evaluate((texts, rows))["micro_f1"] > 0.5

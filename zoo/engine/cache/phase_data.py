@@ -101,13 +101,14 @@ class PhaseData:
     def infer(self, epoch: Epoch | None, name: str) -> Outputs:
         """Return the model's logits for all samples of a validation table, ``(samples, classes)``; for words as ``run_words`` does.
 
-        Those of the windows of a text are pooled. Without an epoch no stored outputs of a frozen prefix are used.
+        Those of the windows of a text are pooled. Without an epoch no stored outputs of a frozen prefix are used, and a source, whose
+        samples are then not augmented, may be named instead.
         """
-        rows = self.loaders.table(Kind(self._valid_names[name]))
+        rows = self.loaders.table(Kind(self._valid_names.get(name, name)))
         return pool_windows(self._infer_rows(epoch, name), rows, find_task(self._model.task).pool)
 
     def _infer_rows(self, epoch: Epoch | None, name: str) -> Outputs:
-        table = self._valid_names[name]
+        table = self._valid_names.get(name, name)
         if epoch is not None:
             self.prefix.open_phase(epoch)
             if epoch.pooled:

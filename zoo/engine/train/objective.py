@@ -141,6 +141,14 @@ class Objective:
         """Return the metrics of the model as it is."""
         return {}
 
+    @property
+    def rechooses_thresholds(self) -> bool:
+        """Whether thresholds were chosen for the head alone, so that they are chosen again once more has trained."""
+        return False
+
+    def choose_thresholds(self, outputs: Any) -> None:
+        """Choose thresholds on the logits of the training samples."""
+
     def after_step(self) -> None:
         """Update own state after an optimizer step, such as a momentum copy; nowhere else, as a failed step is retried."""
 

@@ -57,8 +57,8 @@ class Supervised(Objective):
         task: The task of the model.
         config: The resolved configuration.
         penalties: Regularisers, or None.
-        thresholds: The best ones per class for the logits that were validated last, without validation data those of held-out samples
-            by a solved head, or None.
+        thresholds: The best ones per class for the logits that were validated last; without validation data for those of held-out
+            samples by a solved head, and once more has trained for those of the training samples; or None.
     """
 
     name = "supervised"
@@ -191,6 +191,17 @@ class Supervised(Objective):
             held = np.isfinite(logits).all(1)
             self.thresholds = best_thresholds(logits[held], truth[held])
         return found
+
+    @property
+    def rechooses_thresholds(self) -> bool:
+        """Whether thresholds were chosen for a solved head."""
+        return self.thresholds is not None and not self.valid
+
+    def choose_thresholds(self, outputs: npt.NDArray[Any]) -> None:
+        """Choose thresholds on the logits of the training samples, which tuning moves away from those of the head alone."""
+        table = self.sources["train"].table
+        truth = pool_windows(np.asarray(table.targets), table, lambda rows: rows[0])  # equal in the windows of a text
+        self.thresholds = best_thresholds(outputs, truth)
 
     def suits_augmentation(
         self, features: Tensor, views_of: Callable[[int], Sequence[Tensor]], table: Table, *, context: RunContext

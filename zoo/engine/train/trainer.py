@@ -113,7 +113,7 @@ class Training:
                     self._epoch(parts.epochs[self.state.epoch])
                 self._finalizer().finish()
                 if find_task(self.model.task).thresholded:
-                    self._validate(None)  # thresholds are chosen for the values that are kept
+                    self._choose_thresholds()
             except Stopped:
                 self._writer.save()
                 signal = StopFlag()  # a new one, as the flag of this rank still handles the signal that the launcher sends to all
@@ -280,6 +280,16 @@ class Training:
             outputs = {name: self.data.infer(epoch, name) for name in self.objective.valid}
         # The metrics of the first rank: those of others may differ in the last digit, and all must decide alike.
         return ranks.gather(checked_metrics(self.objective.validate(outputs.__getitem__), self.objective))[0]
+
+    def _choose_thresholds(self) -> None:
+        """Choose them for the values that are kept: on validation data, else on the training samples where more than the head trained."""
+        self._validate(None)
+        if not self.objective.rechooses_thresholds or all(epoch.solved for epoch in self.parts.epochs):
+            return
+        self._set_mode(None, training=False)
+        with self.context.ranks.together():
+            outputs = self.data.infer(None, next(iter(self.objective.sources)))
+        self.objective.choose_thresholds(outputs)
 
     def _set_mode(self, epoch: Epoch | None, *, training: bool) -> None:
         """Set training or eval mode; where features are stored, of the head alone, as nothing else runs."""
