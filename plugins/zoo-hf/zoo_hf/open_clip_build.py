@@ -6,6 +6,7 @@ import importlib.util
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -28,8 +29,7 @@ def _timm(model: str) -> Any:
     """
     if importlib.util.find_spec("timm") is None:
         raise zoo.OptionError(f"the image tower {model!r} is one of timm, which is not installed: pip install timm")
-    import timm
-
+    timm = import_module("timm")  # not required: only towers of this layout need it
     if not timm.is_model(model):
         raise zoo.OptionError(
             f"timm {timm.__version__} has no image tower {model!r}; install the one that its publisher used, or a newer one"
@@ -100,9 +100,8 @@ def _image_head(proj: str, width: int, projection: int, bias: bool) -> nn.Module
         return None
     if proj == "linear":
         return nn.Sequential(OrderedDict(drop=nn.Dropout(0.0), proj=nn.Linear(width, projection, bias=bias)))
-    from timm.layers.mlp import Mlp
-
-    return nn.Sequential(OrderedDict(mlp=Mlp(width, 2 * projection, projection, bias=(True, bias))))
+    layers = import_module("timm.layers")
+    return nn.Sequential(OrderedDict(mlp=layers.Mlp(width, 2 * projection, projection, bias=(True, bias))))
 
 
 def image_layers(module: Any) -> dict[str, Sequence[str]]:

@@ -69,7 +69,7 @@ class Mixer(nn.Module):
             missing: ``(batch, parts)`` of bool.
             mask: Which tokens of the text are no padding, ``(batch, tokens)``; of no columns where it has one vector.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no fused()")
 
     def standard(self, place: int, values: Tensor) -> Tensor:
         """Return values ``(batch, dim)`` of a part as its block has them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +19,18 @@ from zoo.transfer.fusion.solved import Block
 from zoo.util.atomic_write import write_json
 from zoo.weights.load import read, write
 
-if TYPE_CHECKING:
-    from zoo.transfer.fusion.model import Fusion
-
 RECORD, VALUES = "fusion.json", "fusion.safetensors"
 FORMATS = (1, 2)  # of the record; 2 has a trained network
 OF_ONE_KIND = {"image": ("image_size", "window"), "text": ("prompt_name", "overflow")}  # options that change its features
 
 
-def save_fusion(fusion: Fusion, path: Path, *, overwrite: bool) -> Path:
+def save_fusion(fusion: Any, path: Path, *, overwrite: bool) -> Path:
     """Save the models of a fusion in folders below one, and the head beside them.
+
+    Args:
+        fusion: A ``Fusion``, whose module imports this one.
+        path: The folder.
+        overwrite: Whether files there may be replaced.
 
     Raises:
         OutputExistsError: If the folder exists and is not empty, unless ``overwrite``.
