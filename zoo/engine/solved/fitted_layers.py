@@ -19,7 +19,7 @@ Loss = Callable[[Tensor, Rows], Tensor]
 CURVATURE = 0.25  # of a binary cross entropy at most; scales the axes
 HISTORY = 10  # steps that are remembered
 ITERATIONS, TRIALS = 300, 10  # at most, of a fit and of a line search
-SMALLEST = 1e-30  # curvature that is divided by
+ROUNDING = 1e-6  # cosine of a step and the change of the gradient, below which that is rounding
 OVERSHOOT = 0.2  # largest slope at the end of a step, as a share of the slope at its start
 
 
@@ -29,18 +29,25 @@ class Step(NamedTuple):
     Attributes:
         by: The change of the weights, ``(axes + 1, layers, outputs)``.
         change: That of the gradient, likewise.
-        curvature: Their product, ``(1, layers, 1)``.
+        weight: One over their product, ``(1, layers, 1)``; zero for a layer that did not move by more than rounding.
     """
 
     by: Tensor
     change: Tensor
-    curvature: Tensor
+    weight: Tensor
+
+    @classmethod
+    def between(cls, by: Tensor, change: Tensor) -> Step:
+        """Return a step from the two changes."""
+        product = _dot(by, change)
+        real = product > ROUNDING * _dot(by, by).sqrt() * _dot(change, change).sqrt()
+        return cls(by, change, torch.where(real, 1 / product, 0.0))
 
     def stiffened(self, penalty: Tensor) -> Step:
         """Return the step under a penalty that is stronger by so much; it is quadratic, so this is exact."""
         change = self.change.clone()
         change[:-1] += penalty * self.by[:-1]
-        return _step(self.by, change)
+        return self.between(self.by, change)
 
 
 class FittedLayers:
@@ -71,7 +78,7 @@ class FittedLayers:
         self._index = np.concatenate(parts)
         self._place = torch.from_numpy(np.concatenate([part * layers + number for number, part in enumerate(parts)])).to(device)
         self._counts = torch.tensor([float(len(part)) for part in parts], device=device)[:, None]
-        self._squares = axes.singular.to(device)[:, None, None].float() ** 2 * (self._counts / len(axes.rows))
+        self._squares = axes.singular.float().to(device)[:, None, None] ** 2 * (self._counts / len(axes.rows))
         self._penalty, self._steps = torch.zeros(1, device=device), list[Step]()
         self.weight = torch.zeros(len(axes.singular) + 1, layers, outputs, device=device) if start is None else start
 
@@ -99,7 +106,7 @@ class FittedLayers:
             by = length * direction
             self.weight, logits = self.weight + by, logits + length * along
             before, gradient = gradient, self._gradient(by_logits)
-            self._steps = [*self._steps[1 - HISTORY :], _step(by, gradient - before)]
+            self._steps = [*self._steps[1 - HISTORY :], Step.between(by, gradient - before)]
         return logits
 
     def _line_search(self, logits: Tensor, gradient: Tensor, direction: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,11 +130,11 @@ class FittedLayers:
         """Return the direction of descent that the history gives (Nocedal & Wright 2006, algorithm 7.4)."""
         found, shares = -gradient, list[Tensor]()
         for step in reversed(self._steps):
-            shares.append(_dot(step.by, found) / step.curvature)
+            shares.append(_dot(step.by, found) * step.weight)
             found = found - shares[-1] * step.change
         found = found * inverse
         for step in self._steps:
-            found = found + (shares.pop() - _dot(step.change, found) / step.curvature) * step.by
+            found = found + (shares.pop() - _dot(step.change, found) * step.weight) * step.by
         return found
 
     def _product(self, weight: Tensor) -> Tensor:
@@ -154,11 +161,6 @@ class FittedLayers:
 
     def _bias_curvature(self) -> Tensor:
         return (CURVATURE * self._counts).expand_as(self.weight[-1:])
-
-
-def _step(by: Tensor, change: Tensor) -> Step:
-    """Return a step; that of a layer which did not move has no influence."""
-    return Step(by, change, _dot(by, change).clamp(min=SMALLEST))
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def solve(
         penalty: The penalty, where it was chosen before; ``folds`` are then not used.
         by_output: The losses ``(outputs,)`` whose sum is ``loss``, where each output has a loss of its own; it then gets a penalty of its
             own. None takes one for all.
-        held_out: Whether the solution has logits of held-out samples, if there are folds.
+        held_out: Whether the solution has logits of held-out samples, where folds choose the penalty.
         poll: Called between two solutions; may raise to stop.
     """
     axes = Axes(features, centred=bias).to(device)
