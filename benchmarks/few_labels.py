@@ -1,9 +1,12 @@
 """Self-supervised and semi-supervised learning with 10 labels per class, the rest unlabelled. Prints a Markdown table.
 
-CIFAR-10 and X-rays (Pneumonia against No_findings) by MobileNetV2-0.35 at 96 pixels, AG News by all-MiniLM-L6-v2. The unlabelled data
-are the training split, at most ``--most`` samples. Each number is the test accuracy, a mean over ``--seeds`` draws of the labels with its
-standard deviation: of a linear head that is solved on them, before and after pretraining on the unlabelled data, of the default recipe on
-the labels alone, and of the same beside FixMatch and FlexMatch.
+CIFAR-10 and X-rays (Pneumonia against No_findings) by MobileNetV2-0.35 at 64 pixels, CIFAR-10 by the ResNet-20 from random values, AG News
+by all-MiniLM-L6-v2. The unlabelled data are at most ``--most`` samples of the training split. Each number is the accuracy on at most
+``--test`` samples of the test split, a mean over ``--seeds`` draws of the labels with its standard deviation: ``probe`` is a linear head
+solved on them, ``labels`` the default recipe on the labels alone, ``fixmatch`` and ``flexmatch`` the same beside the unlabelled samples;
+``pretrained-probe`` and ``pretrained`` are the first two after pretraining on these (SimCLR, of texts masked language modelling).
+
+Every run is a line of ``--out`` as soon as it is done, and a second call goes on where the first one stopped.
 
 Run: python benchmarks/few_labels.py --data ../shared/data
 """
@@ -17,6 +20,9 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,92 +32,162 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "defaults"))
 import numpy as np
 import PIL.Image
 import torch
-from backbones import backbone
-from sets import few, images, texts
+from backbones import CENTRED, CifarResNet, backbone
+from probe import kept
+from sets import Samples, few, images, texts
 
 import zoo
-from zoo.transfer import FixMatch, FlexMatch, pretrain
+from zoo.transfer import FixMatch, FlexMatch, Pretrained, pretrain
 
-LABELS, PIXELS = 10, 96
-SETS = {"CIFAR-10": "mobilenetv2_035", "X-rays": "mobilenetv2_035", "AG News": "minilm"}
+LABELS = 10
 SEMI = {"fixmatch": FixMatch, "flexmatch": FlexMatch}
-COLUMNS = ("data, backbone", "probe", "pretraining", "probe after", "feature_std", "fine-tuned", *SEMI, "CPU seconds")
-Samples = tuple[list[Any], list[Any]]
+METHODS = ("probe", "pretrained-probe", "labels", "pretrained", *SEMI)
+PLACE = ("set", "method", "seed")
 
 
-def opened(name: str, data: Path, most: int, test: int) -> tuple[Samples, Samples]:
-    """Return training and test samples with their labels."""
-    if name == "AG News":
-        return texts(name, data, most, test)
-    parts = images(name, data)
+@dataclass(frozen=True)
+class Case:
+    """A data set and the backbone for it.
+
+    Attributes:
+        data: Name of the data.
+        backbone: Name of the backbone; ``random`` is the ResNet-20 from random values.
+        pixels: Side of the images; 0 for texts.
+        epochs: Of pretraining.
+        options: Of every run.
+    """
+
+    data: str
+    backbone: str
+    pixels: int
+    epochs: int
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def pretraining(self) -> str:
+        """The method of pretraining."""
+        return "simclr" if self.pixels else "mlm"
+
+
+SETS = {
+    "CIFAR-10": Case("CIFAR-10", "mobilenetv2_035", 64, 3),
+    "X-rays": Case("X-rays", "mobilenetv2_035", 64, 3, (("flip", 0.0),)),
+    "AG News": Case("AG News", "minilm", 0, 2),
+    "CIFAR-10 from random values": Case("CIFAR-10", "random", 32, 10),
+}
+
+
+@cache
+def network(case: Case, data: Path) -> zoo.Backbone:
+    """Return the backbone of a case."""
+    if case.backbone != "random":
+        return backbone(case.backbone, data)
+    torch.manual_seed(0)
+    return zoo.wrap(CifarResNet(), inputs=zoo.Image(size=32, **CENTRED), pretrained=False, name="resnet20")
+
+
+@cache
+def opened(case: Case, data: Path, most: int, test: int) -> tuple[Samples, Samples]:
+    """Return training and test samples with their labels; images as pixels of the side that they are read at, so decoded once."""
+    if not case.pixels:
+        return texts(case.data, data, most, test)
+    parts = images(case.data, data)
     rows = [part.sample(min(count, len(part)), random_state=0) for part, count in zip(parts, (most, test), strict=True)]
-    return tuple(([shrunk(file) for file in part["file_name"]], list(part["label"])) for part in rows)  # type: ignore[return-value]  # of two
+    first, second = [([shrunk(file, case.pixels) for file in part["file_name"]], list(part["label"])) for part in rows]
+    return first, second
 
 
-def shrunk(file: str) -> Any:
-    """Return the pixels of an image at ``PIXELS`` a side, so that X-rays are decoded once."""
+def shrunk(file: str, side: int) -> Any:
+    """Return the pixels of an image at a side."""
     with PIL.Image.open(file) as image:
-        return np.asarray(image.convert("RGB").resize((PIXELS, PIXELS), PIL.Image.Resampling.BICUBIC))
+        return np.asarray(image.convert("RGB").resize((side, side), PIL.Image.Resampling.BICUBIC))
 
 
-def accuracies(network: zoo.Backbone, train: Samples, held: Samples, seeds: int, **options: Any) -> list[float]:
-    """Return the test accuracies of models that were fitted to few labels."""
-    found = []
-    for seed in range(seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            model = network.adapt(len(set(train[1])), seed=seed)
-            model.fit(few(train, LABELS, seed), False, out=Path(folder) / "r", quiet=True, seed=seed, **options)
-            found.append(model.evaluate(held, quiet=True)["accuracy"])
-    return found
+@cache
+def further(case: Case, data: Path, most: int, test: int, folder: Path) -> tuple[Pretrained, float]:
+    """Return the result of pretraining on the unlabelled samples, below a folder, and its CPU seconds."""
+    start, inputs = time.process_time(), opened(case, data, most, test)[0][0]
+    options = dict(case.options) | sized(case) | {"epochs": case.epochs, "quiet": True}
+    found = pretrain(network(case, data), inputs, case.pretraining, out=Path(tempfile.mkdtemp(dir=folder)) / "more", **options)
+    return found, time.process_time() - start
 
 
-def row(name: str, arguments: argparse.Namespace) -> list[str]:
-    """Return the cells of a data set."""
-    start, network = time.process_time(), backbone(SETS[name], arguments.data)
-    train, held = opened(name, arguments.data, arguments.most, arguments.test)
-    is_text = name == "AG News"
-    sized: dict[str, Any] = {} if is_text else {"image_size": PIXELS}
-    flip: dict[str, Any] = {"flip": 0.0} if name == "X-rays" else {}
-    probe = {"recipe": "linear-probe", "augment": "none", **sized}
-    cells = [mean(accuracies(network, train, held, arguments.seeds, **probe))]
-    method = "mlm" if is_text else "simclr"
+def sized(case: Case) -> dict[str, Any]:
+    """Return the size of the images."""
+    return {"image_size": case.pixels} if case.pixels else {}
+
+
+def measured(case: Case, method: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the accuracy of a run, its CPU seconds without those of pretraining, and what pretraining was."""
+    given = (case, arguments.data, arguments.most, arguments.test)
+    (train, held), start_from = opened(*given), network(case, arguments.data)
+    told: dict[str, Any] = {}
+    if method.startswith("pretrained"):
+        found, seconds = further(*given, arguments.folder)
+        start_from, meter = found.backbone, found.run.metrics
+        told = {"feature_std": meter["feature_std"], "effective_rank": meter["effective_rank"], "pretraining_seconds": seconds}
+    options: dict[str, Any] = sized(case) | dict(case.options)
+    if method.endswith("probe"):
+        options = sized(case) | {"recipe": "linear-probe", "augment": "none"}
+    if method in SEMI:
+        options["objective"] = SEMI[method](train[0], ratio=arguments.ratio)
+    labelled, start = few(train, LABELS, seed), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        epochs = max(1, arguments.epochs // 3) if is_text else arguments.epochs
-        found = pretrain(network, train[0], method, out=Path(folder) / "more", epochs=epochs, quiet=True, **sized)
-        cells += [
-            method,
-            mean(accuracies(found.backbone, train, held, arguments.seeds, **probe)),
-            f"{found.run.metrics['feature_std']:.3f}",
-        ]
-    cells.append(mean(accuracies(network, train, held, arguments.seeds, **sized, **flip)))
-    for kind in () if is_text else SEMI.values():
-        objective = kind(train[0], ratio=arguments.ratio)
-        cells.append(mean(accuracies(network, train, held, arguments.seeds, objective=objective, **sized, **flip)))
-    cells += ["refused"] * (len(COLUMNS) - 2 - len(cells))
-    return [f"{name}, {SETS[name]}", *cells, f"{time.process_time() - start:.0f}"]
+        model = start_from.adapt(len(set(train[1])), seed=seed)
+        model.fit(labelled, False, out=Path(folder) / "r", quiet=True, seed=seed, **options)
+        fitted = time.process_time() - start
+        return {"accuracy": model.evaluate(held, quiet=True)["accuracy"], "seconds": fitted} | told
+
+
+def results(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """Yield a record per seed, set and method that is not done yet."""
+    for seed in range(arguments.seeds):
+        for name in arguments.sets:
+            for method in arguments.methods:
+                if (name, method, seed) in done or (method in SEMI and not SETS[name].pixels):  # of texts there are no views
+                    continue
+                yield {"set": name, "method": method, "seed": seed} | measured(SETS[name], method, seed, arguments)
+
+
+def summary(records: list[dict[str, Any]]) -> None:
+    """Print a row per set."""
+    print(f"| data, backbone | {' | '.join(METHODS)} | draws |\n|{'---|' * (len(METHODS) + 2)}")
+    for name in dict.fromkeys(record["set"] for record in records):
+        of_set = [record for record in records if record["set"] == name]
+        values = [[record["accuracy"] for record in of_set if record["method"] == method] for method in METHODS]
+        print(f"| {name}, {SETS[name].backbone} | {' | '.join(map(mean, values))} | {max(map(len, values))} |")
+        seconds = {method: [record["seconds"] for record in of_set if record["method"] == method] for method in METHODS}
+        meter = next((record for record in of_set if "feature_std" in record), None)
+        told = [f"{method} {np.mean(each):.0f}" for method, each in seconds.items() if each]
+        if meter:
+            told += [f"pretraining {meter['pretraining_seconds']:.0f} (feature_std {meter['feature_std']:.3f})"]
+        print(f"  CPU seconds of {name}: {', '.join(told)}", file=sys.stderr)
 
 
 def mean(values: list[float]) -> str:
-    """Return a mean with the standard deviation."""
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    """Return a mean, with the standard deviation of several values."""
+    if not values:
+        return "-"
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS, metavar="SET", help="; ".join(SETS))
-    parser.add_argument("--most", type=int, default=400, help="unlabelled samples")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--most", type=int, default=500, help="unlabelled samples")
     parser.add_argument("--test", type=int, default=300, help="test samples")
-    parser.add_argument("--epochs", type=int, default=5, help="of SimCLR; a third of it of masked language modelling")
     parser.add_argument("--ratio", type=int, default=1, help="unlabelled samples of a batch for each labelled one")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("few-labels.jsonl"), help="file of the results")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
-    for name in arguments.sets:
-        print(f"| {' | '.join(row(name, arguments))} |", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments.folder = Path(folder)
+        summary(kept(arguments.out, lambda records: results(arguments, {tuple(map(each.get, PLACE)) for each in records})))
 
 
 if __name__ == "__main__":

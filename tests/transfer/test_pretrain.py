@@ -105,7 +105,7 @@ def test_where_the_probe_got_worse_the_old_values_are_kept_and_the_result_says_s
 
 def pretrained(out: Path, method: Any, **options: Any) -> Pretrained:
     """Pretrain on views of pictures whose class lies in their lower half, by an augmentation that draws the upper half anew."""
-    pixels = list(pictures(range(8), 24, 2)[0])
+    pixels = list(pictures(range(8), 13, 2)[0])
     rng = np.random.default_rng(0)
 
     def redrawn(image: Any) -> Any:
@@ -113,7 +113,7 @@ def pretrained(out: Path, method: Any, **options: Any) -> Pretrained:
         array[:3] = rng.integers(0, 256, array[:3].shape)
         return Image.fromarray(array)
 
-    chosen = {"augment": redrawn, "epochs": 16, "batch_size": 96, "lr": 3e-3, "workers": 0, "quiet": True}
+    chosen = {"augment": redrawn, "epochs": 6, "batch_size": 26, "lr": 1e-2, "workers": 0, "quiet": True}
     return pretrain(flat(), pixels, method, probe=pictures(range(8), 10, 0), out=out, **(chosen | options))
 
 
@@ -124,12 +124,12 @@ def gain(found: Pretrained) -> float:
 
 
 def test_views_that_redraw_what_does_not_matter_help_the_probe(tmp_path: Path) -> None:
-    assert gain(pretrained(tmp_path / "simclr", SimClr(temperature=0.2))) > 0.2
+    assert gain(pretrained(tmp_path / "simclr", SimClr(temperature=0.2))) > 0.3
 
 
 @pytest.mark.sweep
 def test_views_help_no_probe_where_the_temperature_makes_all_images_alike(tmp_path: Path) -> None:
-    assert gain(pretrained(tmp_path / "blind", SimClr(temperature=1e6))) < 0.1
+    assert gain(pretrained(tmp_path / "blind", SimClr(temperature=1e6))) < 0.2
 
 
 def tinted(count: int, seed: int) -> tuple[Any, list[str]]:
@@ -179,15 +179,15 @@ def tiled(count: int) -> list[Any]:
 
 
 def reconstruction(pixels: list[Any], out: Path) -> float:
-    options: dict[str, Any] = {"epochs": 20, "batch_size": 40, "lr": 1e-2, "augment": "none", "workers": 0, "quiet": True}
+    options: dict[str, Any] = {"epochs": 4, "batch_size": 20, "lr": 2e-2, "augment": "none", "workers": 0, "quiet": True}
     method = MaskedAutoencoder(hidden_share=0.5, decoder_width=32, decoder_depth=1)
     run = pretrain(zoo.get("toy/tokens", weights=False), pixels, method, out=out, **options).run
     return float(run.history[-1]["train_loss"])
 
 
 def test_hidden_patches_are_reconstructed_where_the_others_tell_them_and_not_from_noise(tmp_path: Path) -> None:
-    noise = list(np.random.default_rng(0).integers(0, 256, (120, 16, 16, 3), dtype=np.uint8))
-    assert reconstruction(tiled(120), tmp_path / "tiled") < 0.7  # 1 is the error of the mean of each patch
+    noise = list(np.random.default_rng(0).integers(0, 256, (100, 16, 16, 3), dtype=np.uint8))
+    assert reconstruction(tiled(100), tmp_path / "tiled") < 0.5  # 1 is the error of the mean of each patch
     assert reconstruction(noise, tmp_path / "noise") > 0.9
 
 
@@ -202,12 +202,15 @@ def test_texts_learn_to_predict_hidden_words(tmp_path: Path) -> None:
 def test_the_command_prints_the_verdict_and_train_takes_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, pixels in enumerate(UNLABELLED):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    words = ("pretrain", "toy/plain", tmp_path, "--weights", "none", "--out", tmp_path / "more", "--quiet", "--json", "--epochs", "1")
+    words = ("pretrain", "toy/plain", tmp_path, "--weights", "none", "--out", tmp_path / "more", "--epochs", "1")
     with pytest.raises(SystemExit) as stop:
         main([*map(str, words), "--batch-size", "50", "--set", "temperature=0.2"])
     printed = capsys.readouterr()
     assert not stop.value.code, printed.err
-    assert "no probe judged them" in json.loads(printed.out)["verdict"]
+    verdict, folder = printed.out.splitlines()
+    assert "no probe judged them" in verdict
+    assert folder == str(tmp_path / "more")
+    assert "no probe judged them" not in printed.err  # it is told once
     assert json.loads((tmp_path / "more" / "pretrain.json").read_text())["method"]["temperature"] == 0.2
     assert zoo.get(tmp_path / "more").pretrained
 
@@ -229,6 +232,8 @@ def test_what_cannot_be_pretrained_is_refused_before_it_trains(tmp_path: Path) -
         toy().pretrain(UNLABELLED, temprature=0.2)
     with pytest.raises(DataError, match=r"has 20 samples, too few .* at least 100"):
         toy().pretrain(UNLABELLED[:20])
+    with pytest.raises(DataError, match="holds no texts; give a table"):
+        pretrain(zoo.get("toy/text", weights=False), str(tmp_path), "mlm", out=tmp_path / "i", **SHORT)
     with pytest.raises(OptionError, match="both views of an image are equal"):
         toy().pretrain(UNLABELLED, out=tmp_path / "a", augment="none", **SHORT)
     with pytest.raises(OptionError, match="this backbone reads none; take method='simclr'"):

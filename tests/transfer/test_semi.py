@@ -25,6 +25,7 @@ from zoo.errors import DataError, OptionError
 from zoo.registry.registry import use_registry
 from zoo.transfer import FixMatch, FlexMatch
 from zoo.transfer.domain.alignments import pseudo_labels
+from zoo.transfer.semi import matching
 from zoo.transfer.semi.consistency import UNUSED, class_thresholds, consistency
 from zoo.transfer.semi.matching import UNLABELLED, Matching
 
@@ -166,9 +167,10 @@ def lit(count: int, seed: int, low: float = 0.3, high: float = 1.7) -> tuple[Any
     return (255 * pixels.clip(0, 1)).astype(np.uint8), [f"hue {number}" for number in targets]
 
 
-def accuracy(tmp_path: Path, method: FixMatch) -> float:
+def accuracy(tmp_path: Path, method: FixMatch, **options: Any) -> float:
     model = flat().adapt(3)
-    fit(tmp_path, model, lit(9, 0, 0.95, 1.05), False, objective=method, recipe="full", epochs=40, batch_size=9, lr=3e-3)
+    chosen = {"recipe": "full", "epochs": 40, "batch_size": 9, "lr": 3e-3} | options
+    fit(tmp_path, model, lit(9, 0, 0.95, 1.05), False, objective=method, **chosen)
     return model.evaluate(lit(300, 99), quiet=True)["accuracy"]
 
 
@@ -178,11 +180,37 @@ def test_unlabelled_samples_under_other_light_help_and_nothing_is_gained_without
     assert found[0] > found[1] + 0.08
 
 
+def test_thresholds_of_classes_help_where_one_class_is_predicted_less_surely_and_not_in_another_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlabelled, start = lit(200, 50)[0], {"recipe": None, "epochs": 24}  # from the solved head
+    fix = accuracy(tmp_path / "fix", FixMatch(unlabelled, 0.8, ratio=5, strength=0), **start)
+    flex = FlexMatch(unlabelled, 0.8, ratio=5, strength=0, low_start=False)
+    assert accuracy(tmp_path / "flex", flex, **start) > fix + 0.05
+    monkeypatch.setattr(matching, "class_thresholds", lambda *given, **options: class_thresholds(*given, **options).roll(1))
+    assert accuracy(tmp_path / "rolled", flex, **start) < fix + 0.02
+
+
+def test_a_floor_keeps_most_guesses_of_a_random_head_out(tmp_path: Path) -> None:
+    unlabelled = lit(200, 50)[0]
+    found = [
+        accuracy(tmp_path / f"{floor}", FlexMatch(unlabelled, 0.8, ratio=5, strength=0, floor=floor), epochs=24) for floor in (0.0, 0.5)
+    ]
+    assert found[1] > found[0] + 0.05
+
+
+def test_the_floor_is_the_least_threshold_and_never_above_that_of_the_best_class() -> None:
+    chosen = torch.tensor([0, 0, 0, 0, 1, UNUSED])
+    assert class_thresholds(chosen, 3, 0.9, floor=0.5).tolist() == pytest.approx([0.9, 0.5, 0.5])
+    assert class_thresholds(chosen, 3, 0.3, floor=0.5).tolist() == pytest.approx([0.3, 0.3, 0.3])
+    assert class_thresholds(torch.full((4,), UNUSED), 2, 0.9, floor=0.5).tolist() == [0.5, 0.5]
+
+
 def test_the_thresholds_of_flexmatch_follow_the_samples_that_were_predicted_surely(tmp_path: Path) -> None:
     made: list[Matching] = []
 
     def make(base: Supervised) -> Matching:
-        made.append(FlexMatch(lit(60, 50)[0], 0.5, strength=0)(base))  # type: ignore[arg-type]  # it makes a Matching
+        made.append(FlexMatch(lit(60, 50)[0], 0.5, strength=0, floor=0.0)(base))  # type: ignore[arg-type]  # it makes a Matching
         return made[0]
 
     fit(tmp_path / "run", flat().adapt(3), lit(30, 0), False, objective=make, recipe="full", epochs=3)
@@ -210,6 +238,8 @@ def test_what_does_not_fit_is_refused_before_it_trains(tmp_path: Path) -> None:
     assert all(part in str(caught.value) for part in ("threshold is 2", "weight is -1", "ratio is 0", "strength is 40"))
     with pytest.raises(OptionError, match="low_start is 3"):
         FlexMatch("x", low_start=3)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"floor is 1\.5"):
+        FlexMatch("x", floor=1.5)
     with pytest.raises(OptionError, match=r"reads texts.*zoo pretrain --method mlm"):
         fit(tmp_path / "a", text(), sentences(12), False, objective=FixMatch(sentences(9)[0]))
     with pytest.raises(OptionError, match="needs one class per sample"):

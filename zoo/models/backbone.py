@@ -257,7 +257,7 @@ class Backbone:
 
         Args:
             unlabelled: As for ``zoo.open_data``; labels that it may have are not read.
-            method: ``simclr`` for images, ``mlm`` for texts.
+            method: ``simclr`` or ``dino`` for images, ``mae`` for ViTs, ``mlm`` for texts.
             probe: Labelled data, on which a linear head is solved before and after; where it got worse, the old values are kept.
             out: Folder of the result, which ``zoo.get`` opens.
             resume: Go on where the run in ``out`` stopped.
@@ -270,7 +270,9 @@ class Backbone:
         """
         from zoo.transfer.pretraining.pretrain import pretrain
 
-        return pretrain(self, unlabelled, method, probe=probe, out=out, resume=resume, quiet=quiet, **options).backbone
+        found = pretrain(self, unlabelled, method, probe=probe, out=out, resume=resume, quiet=quiet, **options)
+        (log.info if found.learned and not found.collapsed else log.warning)("%s", found.verdict)
+        return found.backbone
 
     def zero_shot(
         self,

@@ -245,7 +245,7 @@ def job_of(declared: Backbone, data: Any, settings: dict[str, Any], *, whole: bo
     from zoo.tasks.find import find_task
     from zoo.transfer.names import HEADS
 
-    backbone, config, task = _configured(declared, settings), settings["config"], settings["task"]
+    backbone, config, task = configured_backbone(declared, settings), settings["config"], settings["task"]
     reads = kind_of(backbone.spec.inputs, task)
     data, settings = data_by_task(data, task), settings | {"valid": data_by_task(settings["valid"], task)}
     with deferred_log() as deferred:
@@ -290,7 +290,7 @@ def _objective(settings: dict[str, Any]) -> Method | None:
     return make_method(settings["objective"], settings["objective_options"]) if settings["objective"] else None
 
 
-def _configured(declared: Backbone, settings: dict[str, Any]) -> Backbone:
+def configured_backbone(declared: Backbone, settings: Mapping[str, Any]) -> Backbone:
     """Return the backbone with its options, including the image size if the architecture is fixed to one."""
     from zoo.declare import Image
     from zoo.models.backbone import configured

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,8 +33,6 @@ from zoo.transfer.pretraining.probe import open_probe, probe_accuracy
 from zoo.transfer.pretraining.simclr import SimClr
 from zoo.util.atomic_write import write_json
 
-log = logging.getLogger("zoo")
-
 METHODS: Mapping[str, type[Method]] = MappingProxyType({"simclr": SimClr, "dino": Dino, "mae": MaskedAutoencoder, "mlm": MaskedLanguage})
 LEAST = 100  # samples of a pretraining set
 RECORD, RUN = "pretrain.json", "run"
@@ -65,6 +62,11 @@ class Pretrained:
     learned: bool
     verdict: str
     dir: Path
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the features of all samples became nearly the same."""
+        return self.run.metrics["feature_std"] < COLLAPSED
 
 
 def pretrain(
@@ -155,6 +157,8 @@ def _features_model(backbone: Backbone, seed: int) -> TaskModel:
 def _opened(backbone: Backbone, unlabelled: Any, outputs: int) -> Table:
     inputs = backbone.spec.inputs
     channels = inputs.channels if isinstance(inputs, Image) else 3
+    if isinstance(unlabelled, str) and unlabelled.strip():
+        unlabelled = Path(unlabelled)  # never one text
     table = open_data(unlabelled, labelled=False, reads=kind_of(inputs, "regression"), channels=channels)
     if len(table) < LEAST:
         found = f"{table.source} has {count(len(table), 'sample')}"
@@ -188,7 +192,6 @@ def _run(
     learned = before is None or after is None or after >= before
     kept = new if learned else backbone
     verdict = _verdict(run, before, after, 0 if tables is None else len(tables[1]))
-    (log.info if learned and run.metrics["feature_std"] >= COLLAPSED else log.warning)("%s", verdict)
     plain = kept.adapt(1, task="regression")
     plain.inputs = model.inputs
     plain.spec = plain.spec.replace(home="")  # the folder is that of a backbone, whose head other libraries need not open
@@ -214,7 +217,7 @@ def _verdict(run: Run, before: float | None, after: float | None, held: int) -> 
     if run.metrics["feature_std"] < COLLAPSED:
         meter = f"the features collapsed ({meter}): lower lr, or take a larger batch_size"
     if before is None or after is None:
-        return f"the new values are kept, and no probe judged them (probe=DATA); {meter}"
+        return f"the new values are kept, and no probe judged them (probe=DATA, --probe DATA); {meter}"
     change = f"from {before:.4f} to {after:.4f} on {count(held, 'held-out sample')}"
     if after < before:
         return f"the linear probe got worse, {change}: the old values are kept, the new ones are in {RUN}/; {meter}"

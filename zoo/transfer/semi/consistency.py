@@ -28,7 +28,7 @@ def consistency(weak: Tensor, strong: Tensor, thresholds: Tensor | float) -> Ten
     return functional.cross_entropy(strong, labels, reduction="none") * (confidence >= least)
 
 
-def class_thresholds(chosen: Tensor, classes: int, threshold: float, *, low_start: bool = True) -> Tensor:
+def class_thresholds(chosen: Tensor, classes: int, threshold: float, *, low_start: bool = True, floor: float = 0.0) -> Tensor:
     """Return a threshold per class, the lower the fewer unlabelled samples are surely of it (FlexMatch, Zhang et al. 2021).
 
     With counts s of the samples of each class, a class has ``threshold * b / (2 - b)``, where b is s divided by the largest s (eq. 6, 7),
@@ -39,11 +39,12 @@ def class_thresholds(chosen: Tensor, classes: int, threshold: float, *, low_star
         classes: Number of classes.
         threshold: The threshold of the class that is learned best, in [0, 1].
         low_start: Whether thresholds start low while most samples have no class.
+        floor: The least threshold of a class, in [0, 1], where ``threshold`` is not below it.
 
     Returns:
-        ``(classes,)``, float32; all 0 where no sample has a class.
+        ``(classes,)``, float32; all ``floor`` where no sample has a class.
     """
     counts = torch.bincount(chosen[chosen != UNUSED], minlength=classes).float()
     unused = float((chosen == UNUSED).sum()) if low_start else 0.0
     share = counts / max(float(counts.max()), unused, 1.0)
-    return threshold * share / (2 - share)
+    return (threshold * share / (2 - share)).clamp(min=min(floor, threshold))

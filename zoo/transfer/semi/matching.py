@@ -29,12 +29,14 @@ class Rule:
         weight: Weight of the loss on unlabelled samples.
         by_class: Whether a threshold per class follows how much is learned of it.
         low_start: Whether these start low.
+        floor: The least of these.
     """
 
     threshold: float
     weight: float
     by_class: bool = False
     low_start: bool = True
+    floor: float = 0.0
 
 
 class Matching(BesideLabels):
@@ -101,7 +103,8 @@ class Matching(BesideLabels):
         rule = self._rule
         if not rule.by_class:
             return rule.threshold
-        return class_thresholds(self._chosen, self.model.num_classes, rule.threshold, low_start=rule.low_start).to(device)
+        found = class_thresholds(self._chosen, self.model.num_classes, rule.threshold, low_start=rule.low_start, floor=rule.floor)
+        return found.to(device)
 
     def _note(self, rows: Tensor, weak: Tensor) -> None:
         """Remember the classes that a step has predicted; only ``after_step`` takes them over, as a failed step is taken again."""

@@ -142,18 +142,23 @@ class FlexMatch(FixMatch):
         ratio: Unlabelled samples of a batch for each labelled one; 7 in the papers, at three times the cost.
         strength: Magnitude of RandAugment in the strong view, 1 to 30; 0 leaves it out. It needs torchvision.
         low_start: Whether thresholds start low while few unlabelled samples have been predicted surely.
+        floor: The least threshold of a class, in [0, 1]. 0 in the paper, where every prediction is taken until the first sure one; in a
+            short run from a random head this teaches the first guesses. At 0.5 the class is likelier than all others together.
     """
 
     name: ClassVar[str] = "flexmatch"
 
     low_start: bool = True
+    floor: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not (is_finite(self.floor) and 0 <= self.floor <= 1):
+            raise OptionError(f"floor is {self.floor!r}; it must be a probability in [0, 1]")
         if not isinstance(self.low_start, bool):
             raise OptionError(f"low_start is {self.low_start!r}; it must be true or false")
 
     def _rule(self) -> Any:
         from zoo.transfer.semi.matching import Rule
 
-        return Rule(self.threshold, self.weight, by_class=True, low_start=self.low_start)
+        return Rule(self.threshold, self.weight, by_class=True, low_start=self.low_start, floor=self.floor)

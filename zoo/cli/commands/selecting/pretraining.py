@@ -23,6 +23,8 @@ def register(commands: Commands) -> None:
     add("--method", default="simclr", help="simclr (default) or dino for images, mae for ViTs, mlm for texts")
     add("--probe", metavar="DATA", help="labelled data for a linear probe before and after; where it got worse, the old values are kept")
     add("--weights", metavar="FILE", help="as for train; 'none': random values")
+    add("--allow-partial", action="store_true", help="as for train")
+    add("--model-set", metavar="KEY=VALUE", action="append", help="an option of the architecture, such as drop_path_rate=0.1")
     add("--out", metavar="DIR", help="folder of the result, which zoo train takes as NAME")
     add("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     add("--set", metavar="KEY=VALUE", action="append", help="an option of the run or of the method, such as temperature=0.2")
@@ -41,12 +43,18 @@ def pretrain(options: argparse.Namespace, out: Output) -> None:
     check_exists(Path(options.data))
     given: dict[str, Any] = {name: getattr(options, name) for name in _OWN if getattr(options, name) is not None}
     given |= settings.pairs(options.set, "--set")
-    from zoo.models.backbone import get
+    from zoo.cli.commands.training import configured_backbone
+    from zoo.models.backbone import find_backbone
     from zoo.transfer.pretraining.pretrain import pretrain as run
 
     if not options.quiet:
         show_log()
-    backbone = get(options.name, weights=False if options.weights == "none" else options.weights)
+    told = {
+        "weights": options.weights,
+        "allow_partial": options.allow_partial,
+        "model_options": settings.pairs(options.model_set, "--model-set"),
+    }
+    backbone = configured_backbone(find_backbone(options.name), told | {"fit": given})
     shared: dict[str, Any] = {"probe": options.probe, "out": options.out, "resume": options.resume, "quiet": options.quiet}
     with ending_early():
         found = run(backbone, options.data, options.method, **shared, **given)
