@@ -24,6 +24,7 @@ Array = npt.NDArray[Any]
 Folds = Sequence[tuple[Rows, Rows]]
 
 PENALTIES = tuple(10.0**power for power in range(4, -4, -1))
+FINE = tuple(10.0 ** (power / 4) for power in range(16, -13, -1))  # where the lowest loss itself is the figure
 ROUGH = 5e-3  # tolerance of the layers of folds
 TOGETHER = 2**24  # logits up to which the layers of all folds are fitted side by side
 
@@ -66,7 +67,15 @@ class HeldOut:
 
 
 def held_out(
-    axes: Axes, outputs: int, loss: Loss, by_output: Loss | None, folds: Folds, *, bias: bool, poll: Callable[[], None]
+    axes: Axes,
+    outputs: int,
+    loss: Loss,
+    by_output: Loss | None,
+    folds: Folds,
+    *,
+    bias: bool,
+    poll: Callable[[], None],
+    tried: Sequence[float] = PENALTIES,
 ) -> HeldOut:
     """Return the held-out losses of the penalties, until they rise.
 
@@ -78,6 +87,7 @@ def held_out(
         folds: Training and held-out rows.
         bias: Whether the layers have a bias.
         poll: Called between two fits; may raise to stop.
+        tried: The penalties, the strongest first.
     """
     each = by_output or (lambda logits, rows: loss(logits, rows)[None])
     size = len(folds) if len(axes.rows) * outputs * len(folds) <= TOGETHER else 1
@@ -86,7 +96,7 @@ def held_out(
     sizes = np.array([[len(held)] for _, held in folds])
     means, errors, logits, weights = list[Array](), list[Array](), list[Tensor](), list[Tensor]()
     rising: Array = np.zeros(1, dtype=bool)
-    for penalty in PENALTIES:
+    for penalty in tried:
         sums, unseen = [], torch.full((len(axes.rows), outputs), torch.nan)
         for part, layers in zip(parts, fitted, strict=True):
             poll()
@@ -104,4 +114,4 @@ def held_out(
         weights.append(torch.cat([layers.weight for layers in fitted], 1).mean(1))
         if rising.all():
             break
-    return HeldOut(np.array(PENALTIES[: len(means)]), np.stack(means), np.stack(errors), torch.stack(logits), torch.stack(weights))
+    return HeldOut(np.array(tried[: len(means)]), np.stack(means), np.stack(errors), torch.stack(logits), torch.stack(weights))
