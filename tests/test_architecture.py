@@ -65,6 +65,7 @@ FLOORS = {
     "zoo.weights.pickled.convert": 3.2,
     "zoo.data": 3.0,
     "zoo.tuning": 4.0,
+    "zoo.models.pooling": 3.95,
     "zoo.models.heads": 4.0,
     "zoo.models.backbone": 5.0,
     "zoo.models.adapt_checks": 5.1,

@@ -6,7 +6,8 @@ import torch
 import zoo
 from zoo.declare import Features
 from zoo.errors import OptionError
-from zoo.models.heads import LinearHead, MLPHead, Pool
+from zoo.models.heads import LinearHead, MLPHead
+from zoo.models.pooling import Pool
 
 SHAPES = {"BCHW": (2, 6, 3, 4), "BHWC": (2, 3, 4, 6), "BCDHW": (2, 6, 3, 4, 5), "BND": (2, 7, 6), "BD": (2, 6)}
 

@@ -335,3 +335,7 @@ def test_one_number_in_two_spellings_is_told_and_numbers_that_differ_in_the_last
     assert alike == [["1e3", "1000", "1000.0"], ["007", "7"], [".5", "0.50"], ["-0", "0"]]
     read(["1e3", "1000", "5", "5"])
     assert "'1000' and '1e3'" in caplog.text
+
+
+def test_a_long_name_of_digits_is_compared_in_a_time_that_grows_with_its_length() -> None:
+    assert looks_alike(["9" * 200_000 + "x", "9" * 200_000 + "X"]) == [["9" * 200_000 + "x", "9" * 200_000 + "X"]]

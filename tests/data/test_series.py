@@ -13,7 +13,7 @@ from zoo.data.images.volumes import read_volume
 from zoo.errors import CorruptInputError
 
 nibabel = pytest.importorskip("nibabel")
-pytest.importorskip("pydicom")
+pydicom = pytest.importorskip("pydicom")
 VALUES = np.random.default_rng(0).integers(0, 2000, (7, 6, 5)).astype(np.int16)  # left to right, back to front, bottom to top
 
 
@@ -65,5 +65,19 @@ def test_what_is_no_series_is_refused_with_the_reason(tmp_path: Path) -> None:
     series(tmp_path / "two", VALUES[..., 2:5], uid="1.3")
     with pytest.raises(CorruptInputError, match="2 DICOM series"):
         read_volume(tmp_path / "two")
+    finer = pydicom.dcmread(series(tmp_path / "finer") / "2.dcm")
+    finer.PixelSpacing = [0.75, 1.0]
+    finer.save_as(tmp_path / "finer" / "2.dcm")
+    with pytest.raises(CorruptInputError, match="several pixel spacings"):
+        read_volume(tmp_path / "finer")
     with pytest.raises(CorruptInputError, match="two slices at one place"):
         read_volume(series(tmp_path / "flat", step=0.0))
+
+
+def test_a_place_that_is_no_number_is_refused_by_its_file(tmp_path: Path) -> None:
+    path = series(tmp_path / "scan") / "0.dcm"
+    content = path.read_bytes()
+    assert content.count(b"-12.0") == 1  # of ImagePositionPatient
+    path.write_bytes(content.replace(b"-12.0", b"-1x.0"))
+    with pytest.raises(CorruptInputError, match=r"0\.dcm' has in ImagePositionPatient no 3 numbers"):
+        read_volume(tmp_path / "scan")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,13 @@ from tests.select.command_line import run
 from tests.toy import ToyPlugin
 from tests.toy_pair import coloured
 from tests.toy_text import ToyTextPlugin
+from zoo.data.texts.tokenizers import open_tokenizer
+from zoo.declare import Text
 from zoo.errors import DataError, OptionError, SavedModelError
 from zoo.registry.registry import Registry, use_registry
 from zoo.transfer import Fusion, fuse, load_fusion
 from zoo.transfer.fusion.mixing import with_dropped_parts
+from zoo.transfer.fusion.network import packed_table
 
 COUNT, TRAIN, TEST = 64, 1, 2
 
@@ -161,6 +164,24 @@ def test_parts_are_compared_on_the_rows_of_validation(folder: Path) -> None:
     assert fusion.scores["text"] > 0.9 > 0.75 > fusion.scores["image"]
     assert fusion.scores["concatenate"] == pytest.approx(fusion.evaluate(by_word[1])["accuracy"])
     assert [*fusion.scores] == ["image", "text", "numbers", "concatenate"]
+
+
+def test_a_head_that_is_tuned_on_was_solved_without_the_rows_that_judge_it(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    noise = pd.DataFrame(random.normal(size=(40, 60)), columns=[f"n{column}" for column in range(60)])
+    rows = table(folder, 40, TRAIN).drop(columns="text").join(noise).assign(label=random.permutation(list("ab" * 20)))
+    training = {"epochs": 1, "lr": 1e-9}
+    fusion = fuse(rows, image="toy/net", numbers=list(noise), root=folder, tune="top", training=training, dropout=0.0, quiet=True)
+    assert fusion.scores["concatenate, top tuned"] < 0.8  # nothing can be learned
+
+
+def test_a_longer_text_than_those_of_the_training_is_cut_before_its_last_token(folder: Path) -> None:
+    rows = table(folder, 32, TRAIN)
+    fusion = fused(rows, folder, "gated", epochs=1, compare=False)
+    longer = rows.assign(text=[f"{text} and more of it" for text in rows["text"]])
+    packed = packed_table(fusion.models, fusion._read(longer, labelled=True), fusion.tokens).inputs
+    encoded = open_tokenizer(cast(Text, fusion.models["text"].inputs)).encode([*longer["text"]], fusion.tokens)
+    assert packed._texts[:, 0].tolist() == [one["input_ids"] for one in encoded]
 
 
 def test_what_cannot_be_trained_is_told_before_anything_is_read(folder: Path) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from zoo.data.dataset import ModelInputs
 from zoo.declare import BackboneSpec, Inputs, Origin
 from zoo.models.feature_checks import check_features, no_gradient
-from zoo.models.heads import Pool, pooling_of
 from zoo.models.layers import LayerGroups
+from zoo.models.pooling import Pool, pooling_of
 from zoo.tasks.find import find_task
 from zoo.trust.calibrated import Calibration
 from zoo.tuning import Lora, apply_eval, freeze_prefix, hold_statistics

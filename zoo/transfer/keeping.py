@@ -18,7 +18,7 @@ from zoo.engine.distributed.rank_consistency import fingerprint
 from zoo.engine.loading.sources import table_digest
 from zoo.engine.train.supervised import Supervised
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, fault_list
-from zoo.models.heads import Pool
+from zoo.models.pooling import Pool
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
 from zoo.saved.save import writing

@@ -150,6 +150,28 @@ def test_what_is_not_read_is_told_at_once(repositories: Callable[..., None]) -> 
         zoo.get("hf/acme/clip")
 
 
+def test_numbers_that_are_none_are_told_at_once(repositories: Callable[..., None]) -> None:
+    vision = {"timm_model_name": MODEL, "image_size": "large"}
+    repositories(vision_cfg=vision, init_logit_scale="hot", init_logit_bias=1e9, embed_dim=True)
+    faults = r"(?s)embed_dim is True.*image_size is 'large'.*init_logit_scale is 'hot'.*init_logit_bias is 1000000000.0"
+    with pytest.raises(zoo.ZooError, match=faults):
+        zoo.get("hf/acme/clip")
+
+
+def test_values_that_are_null_have_those_of_open_clip(repositories: Callable[..., None]) -> None:
+    repositories(vision_cfg={"timm_model_name": MODEL, "timm_pool": "", "image_size": None}, init_logit_scale=None)
+    spec = zoo.get("hf/acme/clip", weights=False).spec
+    assert spec.pair is not None
+    assert (spec.inputs.shape, spec.pair.scale) == ((3, 224, 224), pytest.approx(1 / 0.07))
+
+
+def test_no_option_makes_timm_read_another_file() -> None:
+    from zoo_hf.open_clip_build import image_tower
+
+    with pytest.raises(zoo.OptionError, match="takes no checkpoint_path, pretrained_cfg: weights are chosen with"):
+        image_tower({"model": MODEL}, checkpoint_path="values.pth", pretrained_cfg={"file": "values.pth"})
+
+
 def test_another_network_than_a_vision_transformer_is_refused(repositories: Callable[..., None]) -> None:
     repositories(vision_cfg={"timm_model_name": "test_resnet", "timm_pool": "avg"})
     with pytest.raises(zoo.ZooError, match="'test_resnet' of timm is no vision transformer"):

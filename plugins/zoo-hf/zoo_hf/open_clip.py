@@ -22,6 +22,7 @@ IMAGE_ROOT, TEXT_ROOT = "open_clip_image", "open_clip_text"  # below hf/: what s
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # where the file does not tell them: CLIP's
 POOLERS = ("cls_last_hidden_state_pooler", "mean_pooler", "cls_pooler")
 PROJECTIONS = ("", "linear", "mlp")
+LARGEST = 100  # logit scale, before the exponential, and logit bias that are read
 CONTEXT = 77  # tokens of a text where the file does not tell them
 
 
@@ -62,28 +63,28 @@ def from_open_clip(name: str, source: Source) -> zoo.BackboneSpec:
         "proj": str(text.get("hf_proj_type") or text.get("proj") or ""),
     }
     width = model.get("embed_dim")
-    _check(name, image, repo, words, width)
+    _check(name, image, repo, words, _odd_numbers(model, vision, text, prepared))
     known = Repository(repo)
     zoo.fetch(repo, "config.json", owner=name)  # says why where there is none
     own = cleaned(read_table(known, "config.json"))
     _check_family(name, repo, own)
     files = str(text.get("hf_tokenizer_name") or repo).removeprefix("hf-hub:")
-    length = int(text.get("context_length") or CONTEXT)
+    length = text.get("context_length") or CONTEXT
     assert isinstance(width, int), "checked above"
     tower = _text_spec(f"{name}/text", {"transformer": own, **words}, width, length, files)
-    spec = _image_spec(name, image, prepared, vision.get("image_size", 224))
+    spec = _image_spec(name, image, prepared, vision.get("image_size") or 224)
     projected = image["proj"] in ("linear", "mlp")
     if not projected and spec.features.dim != width:
         raise zoo.ZooError(
             f"{name}: {CONFIG} has no projection of images, whose features have {spec.features.dim} values, and embed_dim {width}"
         )
-    bias = model.get("init_logit_bias")
+    bias, scale = model.get("init_logit_bias"), model.get("init_logit_scale")
     more: dict[str, Any] = {} if bias is None else {"bias": float(bias), "bias_tensor": "logit_bias", "loss": "sigmoid"}
     pair = zoo.Pair(
         text=tower,
         features=zoo.Features(dim=width, layout="BD"),
         options={"projection": width} if projected else {},
-        scale=math.exp(float(model.get("init_logit_scale", math.log(1 / 0.07)))),
+        scale=1 / 0.07 if scale is None else math.exp(scale),
         **more,
     )
     return spec.replace(weights=_weights(source), pair=pair)
@@ -94,8 +95,33 @@ def _table(told: Mapping[str, Any], key: str) -> dict[str, Any]:
     return dict(found) if isinstance(found, Mapping) else {}
 
 
-def _check(name: str, image: Mapping[str, Any], repo: str, words: Mapping[str, str], width: Any) -> None:
-    """Raise for towers that are not read; all faults at once."""
+def _odd_numbers(model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any], prepared: Mapping[str, Any]) -> list[str]:
+    """Return which values are no such numbers as they should be; absent ones and null have defaults, but for ``embed_dim``."""
+    width, length, size = model.get("embed_dim"), text.get("context_length"), vision.get("image_size")
+    faults = [] if _is_whole(width) else [f"embed_dim is {width!r}; it is the width of the common space"]
+    faults += [] if length is None or _is_whole(length) else [f"context_length is {length!r}; it is a number of tokens"]
+    sides = size if isinstance(size, list) and len(size) == 2 else [size]
+    faults += [] if size is None or all(map(_is_whole, sides)) else [f"image_size is {size!r}; it is in pixels, one number or two"]
+    for key in ("init_logit_scale", "init_logit_bias"):
+        value = model.get(key)
+        faults += [] if value is None or _is_small(value) else [f"{key} is {value!r}; it is a number from -{LARGEST} to {LARGEST}"]
+    for key in ("mean", "std"):
+        value = prepared.get(key)
+        three = isinstance(value, list) and len(value) == 3 and all(map(_is_small, value))
+        faults += [] if value is None or three else [f"{key} is {value!r}; it is three numbers"]
+    return faults
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_small(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def _check(name: str, image: Mapping[str, Any], repo: str, words: Mapping[str, str], odd: list[str]) -> None:
+    """Raise for towers that are not read, and for odd values; all faults at once."""
     faults = []
     if not image["model"]:
         faults.append("the image tower is of open_clip itself; read are vision transformers of timm (timm_model_name)")
@@ -109,9 +135,7 @@ def _check(name: str, image: Mapping[str, Any], repo: str, words: Mapping[str, s
         faults.append(f"the pooling of texts is {words['pooler']!r}; read are {', '.join(POOLERS)}")
     if words["proj"] not in PROJECTIONS:
         faults.append(f"hf_proj_type is {words['proj']!r}; read are linear, mlp and none at all")
-    if not isinstance(width, int) or width < 1:
-        faults.append(f"embed_dim is {width!r}; it is the width of the common space")
-    if faults:
+    if faults := [*faults, *odd]:
         remedy = "a repository with a config.json of transformers is read by that"
         raise zoo.ZooError(f"{name}: {CONFIG} describes what is not read: {'; '.join(faults)}; {remedy}")
 
@@ -121,7 +145,8 @@ def _check_family(name: str, repo: str, config: Mapping[str, Any]) -> None:
     family = family_of(str(config.get("model_type")))
     if family.reads != "text" or isinstance(family.layers, str):
         raise zoo.ZooError(
-            f"{name}: its text tower is {repo!r} of the family {config.get('model_type')!r}, which is no encoder of texts here"
+            f"{name}: its text tower is {repo!r} of the family {config.get('model_type')!r}, which is no encoder of texts here; "
+            "read are those like BERT and RoBERTa"
         )
 
 

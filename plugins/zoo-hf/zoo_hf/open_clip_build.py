@@ -18,6 +18,17 @@ from zoo_hf.build import text, text_with_pooler
 from zoo_hf.families import family_of
 
 STEM = ("cls_token?", "reg_token?", "pos_embed?", "patch_embed", "norm_pre?")
+# Arguments of timm's factory that are no options of an architecture: they would fetch or read other files, or change what is declared.
+TAKEN = (
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "num_classes",
+    "global_pool",
+    "features_only",
+)
 REST = ("norm", "fc_norm?", "attn_pool?")
 
 
@@ -80,6 +91,10 @@ def image_tower(tower: Mapping[str, Any], projection: int = 0, **options: Any) -
     Raises:
         zoo.OptionError: If timm is missing, or has no such model or option.
     """
+    if taken := [name for name in options if name in TAKEN]:
+        raise zoo.OptionError(
+            f"an image tower takes no {', '.join(taken)}: weights are chosen with zoo.get(…, weights=…), the rest is declared"
+        )
     model, pool, proj = tower["model"], tower.get("pool", ""), tower.get("proj", "linear")
     timm = _timm(model)
     # A pooling that is given to the constructor changes the norms; with a projection open_clip sets it afterwards.

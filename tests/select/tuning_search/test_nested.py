@@ -41,8 +41,10 @@ def test_each_fold_searches_without_its_held_out_samples_and_is_measured_on_them
     (found.dir / "fold-1" / "best" / "model.safetensors").unlink()  # a finished fold is only read
     again = zoo.select.tune_nested(model(), DATA, folds=2, out=found.dir, resume=True, **FIT)
     assert (again.folds, again.chosen) == (found.folds, found.chosen)
-    with pytest.raises(SavedModelError, match="other data or folds"):
+    with pytest.raises(SavedModelError, match=r"folds was 2 and is 3"):
         zoo.select.tune_nested(model(), DATA, folds=3, out=found.dir, resume=True, **FIT)
+    with pytest.raises(SavedModelError, match=r"(?s)options.batch_size was 8 and is 4.*trials was 2 and is 3"):
+        zoo.select.tune_nested(model(), DATA, folds=2, out=found.dir, resume=True, **FIT | {"trials": 3, "batch_size": 4})
 
 
 def test_what_contradicts_a_nested_search_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,8 +29,8 @@ def read_series(folder: Path, name: str = "") -> tuple[Array, Array]:
 
     Raises:
         MissingExtraError: If pydicom or nibabel is not installed.
-        CorruptInputError: If there are fewer than two slices, several series, or slices that differ in size or orientation, lack their
-            place, or are not evenly spaced.
+        CorruptInputError: If there are fewer than two slices, several series, or slices that differ in size, spacing or orientation,
+            lack their place, or are not evenly spaced.
     """
     name = name or repr(str(folder))
     slices = [(path, *read_slice(path)) for path in _files(folder)]
@@ -45,7 +45,10 @@ def read_series(folder: Path, name: str = "") -> tuple[Array, Array]:
         raise CorruptInputError(f"{name} has slices of {len(shapes)} sizes ({sizes}); remove those that are no part of the volume")
     place = np.asarray([_numbers(path, header, "ImagePositionPatient", 3) for path, header, _ in slices])
     turn = np.asarray([_numbers(path, header, "ImageOrientationPatient", 6) for path, header, _ in slices])
-    step = _numbers(slices[0][0], slices[0][1], "PixelSpacing", 2)  # between rows, between columns
+    steps = np.asarray([_numbers(path, header, "PixelSpacing", 2) for path, header, _ in slices])
+    step = steps[0]  # between rows, between columns
+    if np.abs(steps - step).max() > EVEN * step.min():
+        raise CorruptInputError(f"{name} has slices of several pixel spacings; remove those that are no part of the volume")
     if np.abs(turn - turn[0]).max() > PARALLEL:
         raise CorruptInputError(f"{name} has slices that are not parallel; remove those that are no part of the volume, such as a scout")
     right, down = turn[0, :3], turn[0, 3:]
@@ -70,10 +73,21 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _numbers(path: Path, header: Any, entry: str, length: int) -> Array:
-    values = header.get(entry)
-    if values is None or len(values) != length:
-        raise CorruptInputError(f"{str(path)!r} has no {entry}, so its place in a volume is unknown; convert the series to NIfTI")
-    return np.asarray([float(value) for value in values])
+    """Return the numbers of an entry, which says where a slice lies.
+
+    Raises:
+        CorruptInputError: If it is absent, or not so many finite numbers.
+    """
+    unknown = "so its place in a volume is unknown; convert the series to NIfTI"
+    if entry not in header:
+        raise CorruptInputError(f"{str(path)!r} has no {entry}, {unknown}")
+    try:
+        found = np.asarray([float(value) for value in header.get(entry)])  # pydicom parses it here
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CorruptInputError(f"{str(path)!r} has in {entry} no {length} numbers ({error}), {unknown}") from error
+    if len(found) != length or not np.isfinite(found).all():
+        raise CorruptInputError(f"{str(path)!r} has in {entry} no {length} numbers, {unknown}")
+    return found
 
 
 def _check_even(along: Array, names: list[str], name: str) -> None:

@@ -124,6 +124,8 @@ class FittedLayers:
             if not too_far.any():
                 break
             length = torch.where(too_far, length * (first / (first - slope)).clamp(0.1, 0.9), length)
+        else:
+            by_logits = self._by_logits(logits + length * along)  # at the last cut, which nothing tried
         return length, by_logits
 
     def _direction(self, gradient: Tensor, inverse: Tensor) -> Tensor:

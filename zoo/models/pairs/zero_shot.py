@@ -13,9 +13,9 @@ from zoo.data.texts.tokenizers import open_tokenizer
 from zoo.declare import Features, Text
 from zoo.errors import CoverageError, OptionError
 from zoo.models.backbone import Backbone
-from zoo.models.heads import Pool
 from zoo.models.pairs.prompts import find_templates, prompts_of
 from zoo.models.pairs.towers import image_spec, pair_of, text_spec
+from zoo.models.pooling import Pool
 
 ZERO_SHOT = "zero-shot"
 _CHUNK = 256  # texts that are embedded at a time

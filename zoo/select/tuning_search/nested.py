@@ -14,11 +14,12 @@ from zoo.data.table import Table
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.loading.sources import check_tables, open_for_fit
 from zoo.engine.loading.start_method import refuse_second_run
+from zoo.engine.options.config import Config
 from zoo.engine.rundir.run_folder import claim_folder, release_folder
 from zoo.engine.runtime.progress import Progress, in_time_units
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import resolve_job
-from zoo.errors import OptionError, SavedModelError
+from zoo.errors import OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
 from zoo.select.crossval.cross_validate import without_test
@@ -26,6 +27,7 @@ from zoo.select.crossval.result import CrossValidation, FoldResult
 from zoo.select.tuning_search.result import RECORD as SEARCH
 from zoo.select.tuning_search.tune import check_arguments, run_tuning
 from zoo.util.atomic_write import write_json
+from zoo.util.differences import record_differences
 
 RECORD = "nested.json"
 
@@ -83,7 +85,7 @@ def tune_nested(
         MissingExtraError: If Optuna is not installed.
         OptionError: As ``tune``.
         DataError: For fewer samples, groups or samples of the largest class than folds.
-        SavedModelError: If what is resumed had other data or folds, or a search other options.
+        SavedModelError: If what is resumed had other data, folds or options.
         InterruptedRunError: After Ctrl-C or SIGTERM.
     """
     refuse_second_run()
@@ -126,7 +128,7 @@ def run_nested(
     try:
         table = check_tables(model, (without_test(open_all()), None), config)[0].shared_origin()
         parts = cross_validation_folds(table, folds, seed=config.seed)
-        identity = {"folds": folds, "sha256": digest_of(parts), "samples": len(table)}
+        identity = {"folds": folds, "sha256": digest_of(parts), "samples": len(table)} | _search(config, how)
         found = _known(folder, identity)
         progress = Progress(quiet, "")
         for number, fold in enumerate(parts[len(found.folds) :], len(found.folds)):
@@ -148,11 +150,22 @@ def run_nested(
         release_folder(folder, record=RECORD)
 
 
+def _search(config: Config, how: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the searches of all folds have in common, in JSON's form."""
+    options = {name: value for name, value in config.to_dict().items() if name not in ("workers", "device")}
+    told = {name: value for name, value in how.items() if name not in ("recipe", "search", "only")}
+    only = how["only"]  # words of a command, names, or None
+    told["only"] = sorted(only) if only is not None and not isinstance(only, str) else only
+    told["search"] = {name: str(value) for name, value in (how["search"] or {}).items()}
+    found: dict[str, Any] = json.loads(json.dumps({"options": options} | told))
+    return found
+
+
 def _known(folder: Path, identity: dict[str, Any]) -> Nested:
     """Return the folds that an earlier call finished.
 
     Raises:
-        SavedModelError: If they are of other data or folds, or the record is damaged.
+        SavedModelError: If they are of other data, folds or options, or the record is damaged.
     """
     path = folder / RECORD
     if not path.is_file():
@@ -164,9 +177,10 @@ def _known(folder: Path, identity: dict[str, Any]) -> Nested:
         before = record["nested"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SavedModelError(f"{str(path)!r} cannot be read ({error!r}); start anew in another folder (out, --out)") from error
-    if before != identity:
+    if odd := record_differences("nested", before, identity):
+        lines = [line.removeprefix("nested.") for line in odd]
         raise SavedModelError(
-            f"the search in {str(folder)!r} was of other data or folds; give the same as before, or start anew (out, --out)"
+            fault_list(f"the nested search in {str(folder)!r} cannot go on:", lines, "Give the same as before, or start anew (out, --out)")
         )
     return Nested(folds, metric, {}, folder, chosen)
 

@@ -16,7 +16,7 @@ from zoo.errors import count, examples
 from zoo.tasks.labels.names import is_number
 
 log = logging.getLogger("zoo")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,4})?")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,4})?")
 _SHOWN = 8
 # What people write where a label is missing, in lower case.
 _BLANKS = {"n/a", "#n/a", "na", "<na>", "none", "null", "nil", "missing", "unknown", "unlabeled", "unlabelled", "not available", "tbd"}

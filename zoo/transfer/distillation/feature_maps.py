@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from zoo.declare import BackboneSpec, Features, Image, Inputs
 from zoo.errors import LayerGroupError
-from zoo.models.heads import Pool
+from zoo.models.pooling import Pool
 from zoo.tuning.blocks import first_tensor
 
 _POOLS: Mapping[int, Callable[[Tensor, Any], Tensor]] = {

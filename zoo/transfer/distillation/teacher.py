@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zoo.engine.distributed.rank_consistency import fingerprint
 from zoo.errors import DataError, OptionError
 from zoo.models.backbone import Backbone, get
-from zoo.models.heads import Pool
+from zoo.models.pooling import Pool
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
 from zoo.tasks.task import Task

@@ -101,12 +101,12 @@ def tokens_needed(models: Mapping[str, TaskModel], parts: Parts) -> int:
     return max(len(one["input_ids"]) for one in _encoded(models["text"], parts))
 
 
-def _encoded(model: TaskModel, parts: Parts) -> list[Encoding]:
-    """Return the tokens of each text, of an empty one where it is missing."""
+def _encoded(model: TaskModel, parts: Parts, length: int = 0) -> list[Encoding]:
+    """Return the tokens of each text, at most ``length`` or as many as the model reads, of an empty one where it is missing."""
     inputs = model.inputs
     assert isinstance(inputs, Text), "fuse() has checked it"
     texts = ["" if gone else one for one, gone in zip(parts.inputs["text"], parts.missing["text"], strict=True)]
-    return open_tokenizer(inputs).encode(texts, inputs.max_length)
+    return open_tokenizer(inputs).encode(texts, length or inputs.max_length)
 
 
 class PackedRows(Sequence[Any]):
@@ -127,7 +127,7 @@ class PackedRows(Sequence[Any]):
             assert isinstance(models["image"].inputs, Image), "fuse() has checked it"
             self._transform = eval_transform(models["image"].inputs)
         if "text" in models:
-            encoded = [{name: one[name][:tokens] for name in one} for one in _encoded(models["text"], parts)]
+            encoded = _encoded(models["text"], parts, tokens)  # cut by the tokenizer, which keeps the token that ends a text
             padded = [[one[name] + [value] * (tokens - len(one[name])) for one in encoded] for name, value in self._packing.names]
             self._texts = torch.tensor(padded, dtype=torch.int32).transpose(0, 1)  # (rows, inputs, tokens)
 

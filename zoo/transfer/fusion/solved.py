@@ -91,6 +91,13 @@ def solve_head(rows: Tensor, data: HeadData, *, held_out: bool = False) -> Solut
     return solve(rows, len(data.labels.classes), data.loss, folds, device=torch.device("cpu"), penalty=penalty, held_out=held_out)
 
 
+def some_rows(features: Features, data: HeadData, rows: Array) -> tuple[Features, HeadData]:
+    """Return the features and the labels of some rows of data that have each row once."""
+    index = torch.from_numpy(rows)
+    chosen = {name: (values[index], missing[index]) for name, (values, missing) in features.items()}
+    return chosen, HeadData(data.task, data.labels.select(rows), np.arange(len(rows)), data.seed)
+
+
 def with_dropped(features: Features, share: float, seed: int) -> tuple[Array, dict[str, tuple[Tensor, Tensor]]]:
     """Return the rows, a share of them once more without one of the parts that they have, and the number of each row."""
     gone, random = torch.stack([missing for _, missing in features.values()]).numpy(), np.random.default_rng(seed)

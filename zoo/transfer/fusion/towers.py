@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zoo.data.texts.tokenizers import open_tokenizer
 from zoo.declare import Text
 from zoo.errors import OptionError
-from zoo.models.heads import pooling_of
+from zoo.models.pooling import pooling_of
 from zoo.models.task_model import TaskModel
 
 ROW = 1024  # values of a line of packed inputs

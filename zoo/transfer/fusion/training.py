@@ -21,7 +21,7 @@ from zoo.transfer.fusion.model import Fusion
 from zoo.transfer.fusion.network import make_network, packed_table, tokens_needed
 from zoo.transfer.fusion.parts import Parts
 from zoo.transfer.fusion.scores import part_scores, score
-from zoo.transfer.fusion.solved import Features, HeadData, joined, solve_head, with_dropped
+from zoo.transfer.fusion.solved import Features, HeadData, joined, solve_head, some_rows, with_dropped
 
 TUNES = ("none", "top", "all")
 MIX_EPOCHS, TUNE_EPOCHS = 20, 10
@@ -122,11 +122,13 @@ def train_fusion(
     fusion.tokens = tokens_needed(fusion.models, parts)
     given: dict[str, Any] = {"tokens": fusion.tokens, "dropout": dropout, "task": fusion.task, "classes": fusion.classes}
     network = make_network(fusion.models, how=fusion.how, blocks=fusion.blocks, **given, seed=data.seed)
-    if fusion.how == "concatenate":
-        solve_fusion(fusion, features, data, None, dropout=dropout, compare=False)
-        SolvedHead(fusion.weight, fusion.bias, 0.0, 0.0).copy_to(network.head)
     table, folds = packed_table(fusion.models, parts, fusion.tokens), data.folds() if held is None else []
     rows = folds[0][1] if folds else None
+    if fusion.how == "concatenate":
+        # Without the held-out rows, which judge the epochs and the scores.
+        own = some_rows(features, data, folds[0][0]) if folds else (features, data)
+        solve_fusion(fusion, *own, None, dropout=dropout, compare=False)
+        SolvedHead(fusion.weight, fusion.bias, 0.0, 0.0).copy_to(network.head)
     if held is not None:
         valid: Table | bool = packed_table(fusion.models, held, fusion.tokens)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ def slurm_settings(text: str) -> dict[str, Any]:
         name, sign, value = entry.partition("=")
         if not (sign and name.strip() and value.strip()):
             raise OptionError(f"--slurm {entry!r} is not of the form NAME=VALUE, such as slurm_partition=gpu,timeout_min=240")
-        found[name.strip()] = int(value) if value.strip().isdigit() else value.strip()
+        found[name.strip()] = int(value) if value.strip().isdecimal() else value.strip()
     if "cluster" not in found and shutil.which("sbatch") is None:
         raise OptionError("--slurm: there is no sbatch on this machine; start it where jobs are submitted, or take --workers alone")
     return found
@@ -50,18 +51,19 @@ def slurm_workers(command: Sequence[str], count: int, settings: dict[str, Any], 
         stop: Set by a signal.
 
     Raises:
-        OptionError: If submitit has no such parameter.
+        OptionError: If submitit has no such parameter or cluster, or Slurm refuses a job.
     """
     import submitit  # type: ignore[import-not-found,import-untyped,unused-ignore]  # an extra
 
-    given = dict(settings)
-    executor = submitit.AutoExecutor(folder=folder / LOGS, cluster=given.pop("cluster", "slurm"))
+    given, jobs = dict(settings), list[Any]()
     try:
+        executor = submitit.AutoExecutor(folder=_new_folder(folder / LOGS), cluster=given.pop("cluster", "slurm"))
         executor.update_parameters(**{"name": "zoo-tune", "timeout_min": 24 * 60, **given})
-    except (NameError, TypeError, ValueError) as error:
+    except (NameError, TypeError, ValueError, RuntimeError) as error:
         raise OptionError(f"--slurm: {error}; see submitit.AutoExecutor") from error
-    jobs = [executor.submit(subprocess.call, list(command)) for _ in range(count)]
     try:
+        for number in range(count):
+            jobs.append(_submitted(submitit, executor, command, number))
         yield
         while not stop.signum and not all(job.done() for job in jobs):
             time.sleep(POLL_SECONDS)
@@ -72,6 +74,26 @@ def slurm_workers(command: Sequence[str], count: int, settings: dict[str, Any], 
             elif (ended := _ending(job)) != "0":
                 line = f"worker {number} (job {job.job_id}) ended with {ended}; its trial counts as failed, and the search goes on"
                 print(line, file=sys.stderr)
+
+
+def _new_folder(logs: Path) -> Path:
+    """Return a new folder, into which its owner alone may write: submitit reads results of jobs there by pickle."""
+    logs.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=logs))
+
+
+def _submitted(submitit: Any, executor: Any, command: Sequence[str], number: int) -> Any:
+    """Return a submitted job.
+
+    Raises:
+        OptionError: If Slurm refuses it, with its words.
+    """
+    try:
+        return executor.submit(subprocess.call, list(command))
+    except (submitit.core.utils.FailedJobError, subprocess.SubprocessError, OSError) as error:
+        reason = " ".join(str(error).split())
+        remedy = "correct --slurm, such as slurm_partition, slurm_account or timeout_min"
+        raise OptionError(f"--slurm: job {number + 1} was refused: {reason}; {remedy}") from error
 
 
 def _ending(job: Any) -> str:

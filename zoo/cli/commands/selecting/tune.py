@@ -74,6 +74,8 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     slurm = None if options.slurm is None else slurm_settings(options.slurm)
     if slurm is not None and options.at_once < 2:
         raise OptionError("--slurm needs --workers, 2 or more: the number of processes, this one included")
+    if slurm is not None and options.join:
+        raise OptionError("--slurm and --join: jobs are submitted by the process that leads a search; leave one of them out")
     settings = read_settings(options)
     search = searched(options.search)
     if options.nested is not None:
