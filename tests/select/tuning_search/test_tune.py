@@ -127,7 +127,7 @@ def test_a_study_of_another_program_is_left_alone(tmp_path: Path) -> None:
     storage = str(tmp_path / "study.db")
     theirs = optuna.create_study(storage=f"sqlite:///{storage}", study_name="zoo", direction="minimize")
     theirs.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=1)
-    with pytest.raises(SavedModelError, match="the study 'zoo' in .* is none of zoo tune; name another study"):
+    with pytest.raises(SavedModelError, match=r"the study 'zoo' in .* is none of zoo tune; name another study"):
         tuned(tmp_path / "mine", trials=1, storage=storage, resume=True)
     assert (len(theirs.trials), theirs.user_attrs) == (1, {})
 
