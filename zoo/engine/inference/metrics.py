@@ -28,6 +28,7 @@ from zoo.trust.outcome import outcome_of
 
 log = logging.getLogger("zoo")
 
+FEW_GROUPS = 10  # below which a bootstrap of whole groups covers too little (Cameron, Gelbach and Miller 2008)
 USUAL_LEVEL = 0.9  # of the sets whose coverage is measured where no level is given
 
 
@@ -165,7 +166,11 @@ def drawn_groups(table: Table) -> list[str] | None:
     if table.groups is None:
         log.info("%s has no groups (patients): the intervals draw samples as if each came from another", table.source)
         return None
-    return [normal_group(group) for group in table.groups]
+    found = [normal_group(group) for group in table.groups]
+    if (number := len(set(found))) < FEW_GROUPS:
+        line = "%s has %s: intervals drawn from so few are too narrow; take more groups, or cross-validate with as many folds (zoo cv)"
+        log.warning(line, table.source, count(number, "group"))
+    return found
 
 
 def compute_metrics(
