@@ -91,6 +91,9 @@ def test_what_an_ensemble_cannot_do_is_said() -> None:
     for call in calls:
         with pytest.raises(OptionError, match="ensemble"):
             call()
+    for wanted in (lambda: ensemble.predict(PIXELS, sets=0.8), lambda: ensemble.ood_score(PIXELS)):
+        with pytest.raises(OptionError, match="an ensemble takes none: calibrate a member, or one model distilled from it"):
+            wanted()
     with pytest.raises(OptionError, match="two models or more, and 1"):
         Ensemble(members(1))
     with pytest.raises(OptionError, match=r"(?s)task is 'multi-label'.*num_classes is 2"):

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, RepeatedStratifiedKFold, ShuffleSplit, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut, RepeatedStratifiedKFold, ShuffleSplit, StratifiedKFold
 
 from zoo.data.folds import cross_validation_folds, digest_of, division_name
 from zoo.data.table import Table
-from zoo.errors import DataError, OptionError
+from zoo.errors import DataError, LeakError, OptionError
 
 
 def table(counts: dict[str, int], *, groups: list[str] | None = None) -> Table:
@@ -70,7 +70,23 @@ def test_splitters_get_the_groups_and_pairs_of_rows_are_folds() -> None:
     data = table({"a": 4, "b": 4}, groups=list("xyzwxyzw"))
     assert len(cross_validation_folds(data, LeaveOneGroupOut())) == 4
     pairs = [(range(4, 8), range(4)), (range(4), range(4, 8))]
-    assert held(cross_validation_folds(data, pairs)).tolist() == list(range(8))
+    plain = table({"a": 4, "b": 4})
+    assert held(cross_validation_folds(plain, pairs)).tolist() == list(range(8))
+    first = np.arange(8) < 4
+    assert held(cross_validation_folds(plain, [(~first, first), (first, ~first)])).tolist() == list(range(8))  # masks
+    with pytest.raises(DataError, match=r"a mask has the shape \(4,\), and there are 8 rows"):
+        cross_validation_folds(plain, [(first[:4], first)])
+    with pytest.raises(OptionError, match=r"folds is the class KFold; give an object of it, such as folds=KFold\(\)"):
+        cross_validation_folds(plain, KFold)
+
+
+def test_folds_that_divide_a_group_are_a_leak(caplog: pytest.LogCaptureFixture) -> None:
+    data = table({"a": 4, "b": 4}, groups=list("xyzwxyzw"))
+    with pytest.raises(LeakError, match=r"folds=KFold divides 4 groups of 4: 'w', 'x', 'y', 'z'; take folds=GroupKFold"):
+        cross_validation_folds(data, KFold(2))
+    assert len(cross_validation_folds(data, KFold(2), allow_leak=True)) == 2
+    assert "divides 4 groups of 4" in caplog.text
+    assert len(cross_validation_folds(data, GroupKFold(2))) == 2
 
 
 def test_too_few_samples_groups_or_samples_of_a_class_are_told_with_what_to_do() -> None:

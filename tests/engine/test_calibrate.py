@@ -16,7 +16,7 @@ from sklearn import metrics as reference
 import zoo
 from tests.engine.tiny import NAMES, images, model
 from tests.toy_text import toy_text_spec
-from zoo.errors import OptionError, SavedModelError
+from zoo.errors import DataError, OptionError, SavedModelError
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 from zoo.tasks.scores import softmax
@@ -277,13 +277,22 @@ def test_metrics_by_name_are_measured_with_intervals_and_may_choose_the_epoch(tm
     assert {"average_precision", "aurc"} <= set(net.evaluate(data, metrics="all"))
     with pytest.raises(OptionError, match="did you mean 'kappa'"):
         net.evaluate(data, metrics=["kapa"])
-    one = net.evaluate((data[0][:3], ["blue"] * 3), metrics=["quadratic_kappa", "mcc"])
-    assert one["mcc"] == 0
+    assert net.evaluate((data[0][:3], ["blue"] * 3), metrics=["mcc"])["mcc"] == 0
     run = net.fit(images(), images(12, seed=1), out=tmp_path / "run", metrics=["mcc", "brier"], monitor="brier", **OPTIONS)
     assert {"mcc", "brier"} <= set(run.metrics)
     assert run.monitor == "brier"
     with pytest.raises(OptionError, match="did you mean 'mcc'"):
         net.fit(images(), images(12, seed=1), out=tmp_path / "other", metrics=["mc"], **OPTIONS)
+
+
+def test_a_metric_that_was_asked_for_and_has_no_value_is_an_error_with_the_remedy() -> None:
+    net, blue = model(labels=NAMES), (images(6)[0], ["blue"] * 6)
+    wanted = {"metrics": ["mcc", "auroc"], "specificity": 0.9}
+    told = r"auroc, sensitivity_at_specificity cannot be measured on these data, which have 'blue' \(6\); take data"
+    with pytest.raises(DataError, match=told):
+        net.evaluate(blue, **wanted)
+    assert "auroc" not in net.evaluate(blue, metrics="all")  # nobody asked for it by its name
+    assert "auroc" in net.evaluate(images(12), metrics="auroc")
 
 
 def test_specificity_at_a_sensitivity_is_about_the_positive_class() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from zoo.data.table import Table
 from zoo.engine.inference.confidence_intervals import intervals, sensitivity_at_specificity, weighted_metrics
-from zoo.engine.inference.metrics import compute_metrics
+from zoo.engine.inference.metrics import compute_metrics, drawn_groups
 from zoo.errors import DataError, OptionError
 from zoo.tasks.find import BUILTIN
 
@@ -104,3 +105,11 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         intervals("single-label", logits, targets, groups=["one"] * len(targets))
     with pytest.raises(OptionError, match="entities"):
         intervals("token-classification", logits, targets)
+
+
+def test_intervals_from_few_groups_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    for number, told in ((12, False), (3, True)):
+        caplog.clear()
+        groups = tuple(f"p{row % number}" for row in range(24))
+        assert drawn_groups(Table(list(range(24)), np.zeros(24), groups=groups)) == list(groups)
+        assert ("has 3 groups: intervals drawn from so few are too narrow" in caplog.text) == told

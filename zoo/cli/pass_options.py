@@ -20,6 +20,10 @@ def pass_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--batch-size", type=int, metavar="N", help="samples per forward")
     text = "at an input that cannot be read: stop with an error (default), or skip it; its row is empty and has the error"
     command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help=text)
+    command.add_argument("--device", help="auto (default, a GPU where there is one), cpu, cuda or mps")
+    command.add_argument("--workers", type=int, metavar="N", help="processes that read and decode inputs; 0 reads in this one")
+    command.add_argument("--precision", help="auto (default, bf16 on GPUs that have it), fp32 or bf16")
+    command.add_argument("--quiet", action="store_true", help="no progress and no notes: warnings and the result alone")
     command.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -29,6 +33,9 @@ def pass_settings(options: argparse.Namespace) -> dict[str, Any]:
 
     given = {
         "batch_size": options.batch_size,
+        "workers": options.workers,
+        "device": options.device,
+        "precision": options.precision,
         "window": settings.window(options.window),
         "on_error": options.on_error,
         "root": options.root,

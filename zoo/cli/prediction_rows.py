@@ -67,12 +67,13 @@ def predict_lines(
     from zoo.engine.runtime.device import choose_device, placed
 
     textual = reads_texts(model)
-    with placed(model, choose_device()):
+    options["workers"] = 0  # starting some for one input takes longer than reading it
+    with placed(model, choose_device(options.get("device", "auto"))):
         for number, line in enumerate(lines, start=1):
             name = line_name(line)
             try:
                 source = line_input(line, number, textual=textual)
-                (row,) = predicted_rows(model, [source], decoder, workers=0, **options)
+                (row,) = predicted_rows(model, [source], decoder, **options)
             except (DataError, CorruptInputError) as error:
                 if on_error == "stop":
                     raise

@@ -15,7 +15,7 @@ from zoo.data.duplicates import equal_samples, merged_groups
 from zoo.data.split import is_single_label, normal_group
 from zoo.data.table import Array, Table
 from zoo.data.texts.encode import TextWindow
-from zoo.errors import DataError, OptionError, count, examples
+from zoo.errors import DataError, LeakError, OptionError, count, examples
 
 log = logging.getLogger("zoo")
 FOLDS = 5
@@ -35,7 +35,7 @@ class Fold(NamedTuple):
     held_out: Array
 
 
-def cross_validation_folds(table: Table, folds: Any = FOLDS, *, repeats: int = 1, seed: int = 0) -> list[Fold]:
+def cross_validation_folds(table: Table, folds: Any = FOLDS, *, repeats: int = 1, seed: int = 0, allow_leak: bool = False) -> list[Fold]:
     """Return the folds of a cross-validation.
 
     Classes are spread evenly where each sample has one; groups, and samples of equal content, are never divided.
@@ -45,15 +45,19 @@ def cross_validation_folds(table: Table, folds: Any = FOLDS, *, repeats: int = 1
         folds: Their number; or a splitter of scikit-learn, or pairs of arrays (train, held out), which are taken as they are.
         repeats: Number of divisions, each with a seed of its own.
         seed: Seed of the first division.
+        allow_leak: Whether folds that are given may divide a group.
 
     Raises:
+        LeakError: If folds that are given divide a group.
         DataError: If there are fewer samples, groups, or samples of the largest class than folds, or a splitter fails.
         OptionError: If a number is out of range.
     """
     if not isinstance(folds, int) or isinstance(folds, bool):
         if repeats != 1:
             raise OptionError("repeats is for a number of folds; a splitter repeats by itself, such as RepeatedStratifiedKFold")
-        return _given(table, folds)
+        given = _given(table, folds)
+        _check_whole_groups(table, folds, given, allow_leak=allow_leak)
+        return given
     _check_numbers(folds, repeats)
     table = with_equal_in_groups(table, equal_samples(table))
     groups = _groups(table)
@@ -137,19 +141,24 @@ def _given(table: Table, splitter: Any) -> list[Fold]:
     """Return the folds of a splitter of scikit-learn, or given pairs of rows.
 
     Raises:
+        OptionError: If it is a class and not an object of it.
         DataError: If the splitter fails, or gives no folds that can be used; all faults at once.
     """
+    if isinstance(splitter, type):
+        raise OptionError(f"folds is the class {splitter.__name__}; give an object of it, such as folds={splitter.__name__}()")
     targets = table.targets if table.targets is not None and table.targets.dtype != object else None
     try:
         if hasattr(splitter, "split"):
-            pairs = list(splitter.split(np.zeros(len(table)), targets, _groups(table)))
+            with warnings.catch_warnings():  # groups that are ignored are checked here
+                warnings.filterwarnings("ignore", message="The groups parameter is ignored", category=UserWarning)
+                pairs = list(splitter.split(np.zeros(len(table)), targets, _groups(table)))
         else:
             pairs = [tuple(pair) for pair in splitter]
-        found = [(np.asarray(train, dtype=np.int64), np.asarray(held, dtype=np.int64)) for train, held in pairs]
+        found = [(_rows(train, len(table)), _rows(held, len(table))) for train, held in pairs]
     except (TypeError, ValueError) as error:
         remedy = "give a number, a splitter of scikit-learn, or pairs (train rows, held-out rows); groups come from a column (group=…)"
         raise DataError(f"{table.source}: folds={splitter!r} cannot divide {count(len(table), 'sample')}: {error}; {remedy}") from error
-    faults = [f"there are {count(len(found), 'fold')}, and a cross-validation needs 2"] if len(found) < 2 else []
+    faults = [f"a cross-validation needs 2 folds, and got {len(found)}"] if len(found) < 2 else []
     for number, (train, held) in enumerate(found):
         faults += [f"fold {number}: {fault}" for fault in _faults(train, held, len(table))]
     if faults:
@@ -160,6 +169,34 @@ def _given(table: Table, splitter: Any) -> list[Fold]:
         folds.append(Fold(int(seen[held].max()), train, held))
         seen[held] += 1
     return folds
+
+
+def _rows(given: Any, rows: int) -> Array:
+    """Return the row numbers of one side of a fold, which may be given as a mask."""
+    found = np.asarray(given)
+    if found.dtype != bool:
+        return found.astype(np.int64)
+    if found.shape != (rows,):
+        raise ValueError(f"a mask has the shape {found.shape}, and there are {rows} rows")
+    return np.flatnonzero(found)
+
+
+def _check_whole_groups(table: Table, splitter: Any, folds: Sequence[Fold], *, allow_leak: bool) -> None:
+    """Check that no fold has samples of a group on both sides.
+
+    Raises:
+        LeakError: Naming some, unless ``allow_leak``, which warns of them.
+    """
+    if (groups := _groups(table)) is None:
+        return
+    divided = np.unique(np.concatenate([np.intersect1d(groups[fold.train], groups[fold.held_out]) for fold in folds]))
+    if not len(divided):
+        return
+    names = examples([repr(str(table.groups[int(np.argmax(groups == one))])) for one in divided]) if table.groups else "texts in windows"
+    line = f"{table.source}: folds={type(splitter).__name__} divides {count(len(divided), 'group')} of {len(np.unique(groups))}: {names}"
+    if not allow_leak:
+        raise LeakError(f"{line}; take folds=GroupKFold(…), StratifiedGroupKFold(…) or a number, or pass allow_leak=True")
+    log.warning("%s; the scores are too good, as samples of one group are on both sides", line)
 
 
 def _faults(train: Array, held: Array, rows: int) -> list[str]:

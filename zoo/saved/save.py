@@ -65,8 +65,12 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
     return folder
 
 
-def check_free(folder: Path, *, overwrite: bool) -> None:
+def check_free(folder: Path, *, overwrite: bool | None) -> None:
     """Check that a folder does not exist or is empty, unless ``overwrite``.
+
+    Args:
+        folder: The folder.
+        overwrite: Whether it may be replaced; None where the caller has no such option, which the error does not propose then.
 
     Raises:
         OutputExistsError: If it holds anything, or is a file.
@@ -74,7 +78,8 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{str(folder)!r} is a file; give the name of a folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise OutputExistsError(f"{str(folder)!r} exists and is not empty; choose another folder or pass overwrite=True")
+        remedy = "choose another folder, or remove it" if overwrite is None else "choose another folder or pass overwrite=True"
+        raise OutputExistsError(f"{str(folder)!r} exists and is not empty; {remedy}")
 
 
 @contextmanager

@@ -41,6 +41,7 @@ def test_mcnemar_is_the_exact_binomial_test_of_the_discordant_samples() -> None:
     assert mcnemar(first, first) == 1.0
 
 
+@pytest.mark.usefixtures("toys")
 def test_cross_validations_on_the_same_folds_are_compared_by_the_corrected_t(tmp_path: Path) -> None:
     good, bad = validated(tmp_path / "good", images(40)), validated(tmp_path / "none", images(40), recipe="full", epochs=1, lr=1e-9)
     found = zoo.select.compare(good, bad)
@@ -62,6 +63,8 @@ def test_cross_validations_on_the_same_folds_are_compared_by_the_corrected_t(tmp
     assert (lowest.better, lowest.difference < 0) == (0, True)
     with pytest.raises(OptionError, match=r"no metric 'mc' \(did you mean 'mcc'\?\)"):
         zoo.select.compare(good, bad, metric="mc")
+    with pytest.raises(SavedModelError, match=r"'auroc' has no value on these data; take other data, or another metric \(--metric\)"):
+        zoo.select.compare(good, bad, on=(images(6)[0], ["blue"] * 6), metric="auroc")
     assert {"recipe", "lr", "epochs"} <= set(found.settings)
     assert "seed" not in found.settings
     assert "batch_size" not in found.settings

@@ -115,5 +115,5 @@ def test_other_backbones_and_classes_are_refused_with_all_differences(runs: list
         zoo.select.soup([runs[0], runs[0]], VALID, out=tmp_path / "out")
     with pytest.raises(OptionError, match="did you mean 'accuracy'"):
         zoo.select.ensemble(runs, VALID, out=tmp_path / "out", metric="acuracy")
-    with pytest.raises(OutputExistsError):
+    with pytest.raises(OutputExistsError, match="choose another folder, or remove it"):
         zoo.select.soup(runs, VALID, out=runs[0])

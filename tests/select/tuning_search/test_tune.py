@@ -123,6 +123,15 @@ def test_a_study_of_other_data_another_backbone_or_another_space_is_refused(tmp_
         assert connection.execute("select count(*) from trials").fetchone() == (2,)
 
 
+def test_a_study_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    storage = str(tmp_path / "study.db")
+    theirs = optuna.create_study(storage=f"sqlite:///{storage}", study_name="zoo", direction="minimize")
+    theirs.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=1)
+    with pytest.raises(SavedModelError, match=r"the study 'zoo' in .* is none of zoo tune; name another study"):
+        tuned(tmp_path / "mine", trials=1, storage=storage, resume=True)
+    assert (len(theirs.trials), theirs.user_attrs) == (1, {})
+
+
 def test_the_trial_of_a_dead_worker_is_marked_as_failed_and_does_not_count(tmp_path: Path) -> None:
     tuned(tmp_path / "tune", trials=1)
     study = study_in(tmp_path / "tune")

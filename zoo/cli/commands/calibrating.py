@@ -37,7 +37,7 @@ def calibrate(options: argparse.Namespace, out: Output) -> None:
     config = read_config(folder)  # raises before torch is imported if there is no saved model
     check_exists(Path(options.data))
     given = labelled_settings(options)
-    if not options.json:
+    if not (options.json or options.quiet):
         show_log()
     with uncollected():
         from zoo.saved.calibration import update_calibration

@@ -79,7 +79,7 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     _check_kind(options, config.task)
     files, given = {} if rank() else _files(options), _settings(options)
     launch_ranks(options.words, options.num_processes)
-    if not (options.json or rank()):
+    if not (options.json or options.quiet or rank()):
         show_log()
     with errors_once(debug=options.debug):
         with uncollected():

@@ -160,7 +160,7 @@ def _write(options: argparse.Namespace, out: Output, model: TaskModel, target: P
     from zoo.data.table import names_of
     from zoo.engine.output.write import write_results
 
-    modes = {"overwrite": options.overwrite, "resume": options.resume, "quiet": bool(rank()) or not sys.stderr.isatty()}
+    modes = {"overwrite": options.overwrite, "resume": options.resume, "quiet": options.quiet or bool(rank()) or not sys.stderr.isatty()}
     done = write_results(model, _source(options, model), target, what, columns=_columns(options), **modes, **given)
     if rank():
         return

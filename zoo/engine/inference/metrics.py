@@ -16,18 +16,19 @@ from zoo.engine.inference.confidence_intervals import check_level, check_specifi
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
 from zoo.engine.inference.result_columns import Decoder
 from zoo.engine.options.own_parts import own_metrics, take_own_parts
-from zoo.errors import OptionError, count, fault_list
+from zoo.errors import DataError, OptionError, count, examples, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import moved
 from zoo.trust import class_metrics, label_metrics
 from zoo.trust.conformal import least_samples
-from zoo.trust.metric_table import METRICS, Metric, find_metrics
+from zoo.trust.metric_table import ALL, METRICS, Metric, find_metrics
 from zoo.trust.outcome import outcome_of
 
 log = logging.getLogger("zoo")
 
+FEW_GROUPS = 10  # below which a bootstrap of whole groups covers too little (Cameron, Gelbach and Miller 2008)
 USUAL_LEVEL = 0.9  # of the sets whose coverage is measured where no level is given
 
 
@@ -40,12 +41,20 @@ class WantedMetrics:
         intervals: Share that confidence intervals cover, or None.
         specificity: Specificity at which the sensitivity is wanted, or None.
         sensitivity: Sensitivity at which the specificity is wanted, or None.
+        by_name: Names that were asked for one by one, those that are always measured too.
     """
 
     metrics: Mapping[str, Any]
     intervals: float | None = None
     specificity: float | None = None
     sensitivity: float | None = None
+    by_name: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> list[str]:
+        """Metrics that must have a value."""
+        at = {"sensitivity_at_specificity": self.specificity, "specificity_at_sensitivity": self.sensitivity}
+        return [*self.by_name, *(name for name, value in at.items() if value is not None)]
 
     def named(self, task: Task) -> dict[str, Metric]:
         """Return the metrics that are always measured, asked for by name, or given by ``sensitivity``."""
@@ -66,9 +75,10 @@ def wanted_metrics(
     Raises:
         OptionError: If a metric is unknown or cannot be used, or the task has no such intervals or no specificity.
     """
-    faults: list[str] = []
+    faults, by_name = list[str](), tuple[str, ...]()
     if isinstance(metrics, str | list | tuple | set) and all(isinstance(name, str) for name in metrics):
         own: Mapping[str, Any] = find_metrics(model.task, metrics, model.num_classes)
+        by_name = tuple(name for name in ([metrics] if isinstance(metrics, str) else metrics) if name != ALL)
     else:
         own = take_own_parts({"metrics": metrics}, find_task(model.task), faults).metrics
     if faults:
@@ -78,11 +88,15 @@ def wanted_metrics(
     for name, value in (("specificity", specificity), ("sensitivity", sensitivity)):
         if value is not None:
             check_specificity(model.task, value, name)
-    return WantedMetrics(own, intervals, specificity, sensitivity)
+    return WantedMetrics(own, intervals, specificity, sensitivity, by_name)
 
 
 def measure(wanted: WantedMetrics, decoder: Decoder, table: Table, outputs: Any, *, turned: bool) -> dict[str, float]:
-    """Return all metrics of the samples that were read; ``turned`` means that the first of two classes is the positive one."""
+    """Return all metrics of the samples that were read; ``turned`` means that the first of two classes is the positive one.
+
+    Raises:
+        DataError: If a metric that was asked for by name has no value on these data.
+    """
     task, classes, targets = decoder.task, table.classes, np.asarray(table.targets)
     logits, named = decoder.logits(outputs), wanted.named(task)
     _warn_of_odd_values(logits, table)
@@ -101,11 +115,26 @@ def measure(wanted: WantedMetrics, decoder: Decoder, table: Table, outputs: Any,
     if wanted.specificity is not None:
         value = sensitivity_at_specificity(task.name, logits, targets, wanted.specificity)
         found |= {} if value is None else {"sensitivity_at_specificity": value}
+    _check_asked(wanted, found, table, finite=logits.dtype == object or bool(np.isfinite(logits).all()))
     if wanted.intervals is not None:
         drawn: dict[str, Any] = {"groups": drawn_groups(table), "level": wanted.intervals, "specificity": wanted.specificity}
         drawn["more"] = {name: metric for name, metric in named.items() if metric.drawn}
         found |= bootstrap(task.name, logits, targets, thresholds=decoder.thresholds, **drawn)
     return found
+
+
+def _check_asked(wanted: WantedMetrics, found: Mapping[str, float], table: Table, *, finite: bool) -> None:
+    """Check that what was asked for by name has a value; outputs that are not finite, which take it away, are warned of.
+
+    Raises:
+        DataError: With the classes that the data have, and the remedy.
+    """
+    missing = [name for name in dict.fromkeys(wanted.asked) if name not in found]
+    if missing and finite:
+        present = [f"{name!r} ({number})" for name, number in table.counts().items() if number]
+        what = f", which have {examples(present)}" if present else ""
+        remedy = "take data that have every class, or ask for another metric (--metrics)"
+        raise DataError(f"{table.source}: {', '.join(missing)} cannot be measured on these data{what}; {remedy}")
 
 
 def _warn_of_odd_values(logits: Any, table: Table) -> None:
@@ -137,7 +166,11 @@ def drawn_groups(table: Table) -> list[str] | None:
     if table.groups is None:
         log.info("%s has no groups (patients): the intervals draw samples as if each came from another", table.source)
         return None
-    return [normal_group(group) for group in table.groups]
+    found = [normal_group(group) for group in table.groups]
+    if (number := len(set(found))) < FEW_GROUPS:
+        line = "%s has %s: intervals drawn from so few are too narrow; take more groups, or cross-validate with as many folds (zoo cv)"
+        log.warning(line, table.source, count(number, "group"))
+    return found
 
 
 def compute_metrics(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from zoo.data.table import Table, names_of
 from zoo.engine.loading.stream import Function
 from zoo.errors import OptionError
+from zoo.models.ensemble import Ensemble
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.member import Member
@@ -155,6 +156,8 @@ def decoder_of(
     if calibration is None and (sets is not None or ood):
         asked = "prediction sets (sets)" if sets is not None else "scores of outliers (ood)"
         remedy = "calibrate it on held-out data first: model.calibrate(data), or: zoo calibrate MODEL DATA"
+        if isinstance(model, Ensemble):
+            remedy = "an ensemble takes none: calibrate a member, or one model distilled from it (--objective distill)"
         raise OptionError(f"{asked} need a calibration, which the model has not; {remedy}")
     if sets is not None and calibration is not None:
         check_level(sets, calibration.labelled)

@@ -21,6 +21,7 @@ from zoo.select.comparison.entries import Entry, differences, read_entry
 from zoo.select.comparison.paired import Pair, Predictions, by_folds, by_samples, has_draws, judged, level_for
 from zoo.select.crossval.held_out import Array, HeldOut, read_outputs
 from zoo.select.crossval.resampled import Summary
+from zoo.select.merging.candidates import score_of
 from zoo.tasks.find import find_task
 from zoo.tasks.thresholds import USUAL
 from zoo.trust.metric_table import Metric, find_metrics
@@ -90,7 +91,7 @@ def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **opti
     own = [name for entry in entries for name in entry.scores]
     more = {} if metric is None or metric in {*task.monitors, *own} else find_metrics(task.name, metric)
     metric = resolve_monitor(metric or entries[0].monitor, task, [*own, *more], name="metric")
-    found = [(None, None) if on is None else _evaluated(entry, on, options, more) for entry in entries]
+    found = [(None, None) if on is None else _evaluated(entry, on, options, metric, more) for entry in entries]
     predictions = [one for one, _ in found]
     scores = [_score(entry, metrics, metric) for entry, (_, metrics) in zip(entries, found, strict=True)]
     couples = list(itertools.combinations(range(len(entries)), 2))
@@ -101,13 +102,21 @@ def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **opti
     return Comparison(entries, metric, differences(entries), tuple(scores), tuple(pairs))
 
 
-def _evaluated(entry: Entry, data: Any, options: dict[str, Any], more: Mapping[str, Metric]) -> tuple[Predictions, dict[str, float]]:
-    """Return the predictions of a run for data, and their metrics with intervals."""
+def _evaluated(
+    entry: Entry, data: Any, options: dict[str, Any], metric: str, more: Mapping[str, Metric]
+) -> tuple[Predictions, dict[str, float]]:
+    """Return the predictions of a run for data, and their metrics with intervals.
+
+    Raises:
+        SavedModelError: If the data leave the metric undefined.
+    """
     from zoo.saved.load import load
 
     model = load(entry.folder)
     level = LEVEL if has_draws(entry.task) else None
     found = model.evaluate(data, intervals=level, **{**({"metrics": list(more)} if more else {}), **options})
+    if metric in {*find_task(entry.task).monitors, *more}:
+        score_of(found, metric, entry.folder)
     thresholds = None if found.thresholds is None else np.asarray(found.thresholds)
     return Predictions(entry.task, found.outputs, np.asarray(found.table.targets), drawn_groups(found.table), thresholds), dict(found)
 

@@ -82,6 +82,7 @@ def cross_validate(
     Raises:
         OptionError: As ``fit``; for ``recipe="auto"``, several processes, and a metric that the task does not have.
         DataError: As ``fit``, and for fewer samples, groups or samples of the largest class than folds.
+        LeakError: If folds of a splitter, or given ones, divide a group, and ``allow_leak`` is not set.
         SavedModelError: If the cross-validation that is resumed had other options, data or folds.
         InterruptedRunError: After Ctrl-C or SIGTERM.
     """
@@ -121,7 +122,7 @@ def run_folds(
     try:
         with ending_early(), torch.inference_mode(False), torch.enable_grad():
             table = check_tables(model, (without_test(job.open_data()[0]), None), config)[0]
-            parts = cross_validation_folds(table, folds, repeats=repeats, seed=config.seed)
+            parts = cross_validation_folds(table, folds, repeats=repeats, seed=config.seed, allow_leak=config.allow_leak)
             model.inputs, model.labels = inputs_in_use(model, config, table), model.labels or table.classes or None
             job = replace(job, config=sized_for(config, min(len(fold.train) for fold in parts)))
             how = {"folds": len(parts) // repeats, "repeats": repeats, "division": division_name(table, folds), "inner_valid": inner_valid}

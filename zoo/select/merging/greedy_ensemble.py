@@ -42,7 +42,7 @@ def ensemble(runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric:
     """
     if isinstance(runs, str | Path):
         runs = [runs]
-    check_free(Path(out), overwrite=False)
+    check_free(Path(out), overwrite=None)
     found = open_candidates(runs, averaged=False)
     task = found[0].config.task
     metric, lower = metric_of(task, metric)

@@ -43,7 +43,7 @@ def soup(runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric: str
     """
     if isinstance(runs, str | Path):
         runs = [runs]
-    check_free(Path(out), overwrite=False)
+    check_free(Path(out), overwrite=None)
     found = open_candidates(runs, averaged=True)
     metric, lower = metric_of(found[0].config.task, metric)
     if "metrics" in options:

@@ -74,7 +74,7 @@ def wise_ft(
         OutputExistsError: If the folder is not empty.
     """
     alphas = _alphas(alpha, chosen=valid is not None)
-    check_free(Path(out), overwrite=False)
+    check_free(Path(out), overwrite=None)
     found = open_candidates([start, tuned], averaged=True)
     if len(found) != 2:
         raise OptionError(

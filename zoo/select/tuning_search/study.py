@@ -43,7 +43,8 @@ def open_study(
         MissingExtraError: If Optuna is not installed.
         OptionError: If the storage cannot be opened, or there is no such pruner.
         OutputExistsError: If there is a study, and ``resume`` is not set.
-        SavedModelError: If the study is of other data, another backbone or another space; all differences are named.
+        SavedModelError: If the study is of other data, another backbone or another space, all differences of which are named, or was made
+            by another program.
     """
     require_extra("tune", "zoo tune")
     if pruner not in PRUNERS:
@@ -67,6 +68,8 @@ def open_study(
         seed = hash((seed, len(study.get_trials(deepcopy=False)), os.getpid() if resume else 0)) % 2**32
         study.sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
     known = study.user_attrs.get(IDENTITY)
+    if there and known is None and (study.direction != direction or study.get_trials(deepcopy=False)):
+        raise SavedModelError(f"the study {name!r} in {where!r} is none of zoo tune; name another study (--study) or storage (--storage)")
     if there and known is not None:
         _check_same(where, name, plain, known)
         if not resume and study.get_trials(deepcopy=False):

@@ -25,7 +25,7 @@ from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Job, Tables, resolve_job
-from zoo.errors import InterruptedRunError, OptionError, TrainingError, fault_list
+from zoo.errors import InterruptedRunError, OptionError, TrainingError, count, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.select.recipe_search.halving import seconds_of
 from zoo.select.tuning_search.keeping import best_run, importance_of
@@ -207,7 +207,8 @@ def _prepare(study: Any, space: Space, tables: Tables, folder: Path, identity: d
     """Write the record, mark trials of dead workers, and put the default recipe first."""
     write_json(folder / RECORD, {"tune": identity, "finished": False})
     if failed := fail_dead(study):
-        progress.note(f"trials {', '.join(map(str, failed))} are marked as failed: their workers died")
+        which = f"{count(len(failed), 'trial')} whose process died ({', '.join(map(str, failed))})"
+        progress.note(f"marked as failed, and run anew under other numbers: {which}")
     there = (trial for trial in study.get_trials(deepcopy=False) if UNCOUNTED not in trial.user_attrs)
     if not any(trial.user_attrs.get(DEFAULT) for trial in there):
         point = space.defaults(batch_size_for(len(tables[0])))

@@ -34,7 +34,7 @@ def register(commands: Commands) -> None:
 
 def merge(options: argparse.Namespace, out: Output) -> None:
     """Make one model of several runs, and print what was tried."""
-    if not options.json:
+    if not (options.json or options.quiet):
         show_log()
     from zoo.data.sources.folders import check_exists
 
