@@ -22,6 +22,7 @@ IMAGE_ROOT, TEXT_ROOT = "open_clip_image", "open_clip_text"  # below hf/: what s
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # where the file does not tell them: CLIP's
 POOLERS = ("cls_last_hidden_state_pooler", "mean_pooler", "cls_pooler")
 PROJECTIONS = ("", "linear", "mlp")
+RESIZES = ("shortest",)  # how images get their size; squash and longest give the network other pictures
 CONTEXT = 77  # tokens of a text where the file does not tell them
 
 
@@ -62,7 +63,7 @@ def from_open_clip(name: str, source: Source) -> zoo.BackboneSpec:
         "proj": str(text.get("hf_proj_type") or text.get("proj") or ""),
     }
     width = model.get("embed_dim")
-    _check(name, image, repo, words, width)
+    _check(name, image, repo, words, width, str(prepared.get("resize_mode") or RESIZES[0]))
     known = Repository(repo)
     zoo.fetch(repo, "config.json", owner=name)  # says why where there is none
     own = cleaned(read_table(known, "config.json"))
@@ -94,7 +95,7 @@ def _table(told: Mapping[str, Any], key: str) -> dict[str, Any]:
     return dict(found) if isinstance(found, Mapping) else {}
 
 
-def _check(name: str, image: Mapping[str, Any], repo: str, words: Mapping[str, str], width: Any) -> None:
+def _check(name: str, image: Mapping[str, Any], repo: str, words: Mapping[str, str], width: Any, resize: str) -> None:
     """Raise for towers that are not read; all faults at once."""
     faults = []
     if not image["model"]:
@@ -109,6 +110,8 @@ def _check(name: str, image: Mapping[str, Any], repo: str, words: Mapping[str, s
         faults.append(f"the pooling of texts is {words['pooler']!r}; read are {', '.join(POOLERS)}")
     if words["proj"] not in PROJECTIONS:
         faults.append(f"hf_proj_type is {words['proj']!r}; read are linear, mlp and none at all")
+    if resize not in RESIZES:
+        faults.append(f"resize_mode is {resize!r}; read is {RESIZES[0]!r}, which resizes the shorter edge and cuts out the centre")
     if not isinstance(width, int) or width < 1:
         faults.append(f"embed_dim is {width!r}; it is the width of the common space")
     if faults:
