@@ -32,14 +32,14 @@ def predicted_rows(model: TaskModel, source: Any, decoder: Decoder, **options: A
 
     found = predict_outputs(model, source, decoder.forward(model), **options)
     names, labels = names_of(found.table.inputs, range(len(found.table))), decoder.decode(found.values)
-    rows: list[dict[str, Any]] = [{"input": name, "label": _plain(label)} for name, label in zip(names, labels, strict=True)]
+    rows: list[dict[str, Any]] = [{"input": name, "label": plain_label(label)} for name, label in zip(names, labels, strict=True)]
     if decoder.has_probabilities and not decoder.task.per_token:
         for row, shares in zip(rows, decoder.probabilities(found.values), strict=True):
             known = zip(decoder.names, map(float, shares), decoder.of_classes, strict=True)
             row["probabilities"] = {name: share for name, share, of_class in known if of_class}
     if decoder.sets is not None:
         for row, members in zip(rows, decoder.set_labels(found.values), strict=True):
-            row["set" if decoder.task.has_classes else "interval"] = _plain(members)
+            row["set" if decoder.task.has_classes else "interval"] = plain_label(members)
     if decoder.ood:
         for row, score in zip(rows, decoder.ood_scores(found.values), strict=True):
             row["ood"] = float(score)
@@ -128,10 +128,10 @@ def table_cells(row: dict[str, Any], trust: Sequence[str] = ()) -> list[str]:
     return [text if len(text) <= SHOWN else text[: SHOWN - 1] + "…", *rest]
 
 
-def _plain(label: Any) -> Any:
+def plain_label(label: Any) -> Any:
     """Return a prediction for JSON and tables: a name as text, several as a list."""
     if isinstance(label, dict):
-        return {name: _plain(part) for name, part in label.items()}
+        return {name: plain_label(part) for name, part in label.items()}
     if isinstance(label, list | tuple):
-        return [_plain(part) for part in label]
+        return [plain_label(part) for part in label]
     return label if isinstance(label, float | str) else str(label)

@@ -17,6 +17,7 @@ from zoo.util.near_paths import did_you_mean_path
 CONFIG_LIMIT = 10_000_000
 MAX_CLASSES = 10_000_000
 _DIGESTED = ("backbone", "options", "inputs", "features", "layer_groups", "head", "head_options", "keys")
+FUSION = "fusion.json"  # of a folder of a fusion, whose models are in folders below it
 ENSEMBLE = "ensemble.json"  # of a folder whose members are saved models in folders below it
 TEXT_FIELDS = ("max_length", "max_positions", "prompts")  # of a declared text that are saved, and read from a file
 
@@ -220,6 +221,11 @@ def read_config(folder: Path) -> Config:
     if not path.is_file() and any((folder / name).is_file() for name in ("run.json", "cv.json")):
         raise SavedModelError(
             f"{str(folder)!r} is a run that is not finished; wait for it or, where it was stopped, go on with it: resume=True (--resume)"
+        )
+    if not path.is_file() and (folder / FUSION).is_file():
+        raise SavedModelError(
+            f"{str(folder)!r} is a fusion of images, texts or numbers, and no model of one input; it is for zoo predict, zoo eval and "
+            "zoo.transfer.load_fusion, and the models of its images and texts are in the folders below it"
         )
     if not path.is_file():
         raise SavedModelError(

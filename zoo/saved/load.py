@@ -16,7 +16,7 @@ from zoo.models.adapt import build_head
 from zoo.models.backbone import Backbone
 from zoo.models.heads import own_head
 from zoo.models.layers import LayerGroups
-from zoo.models.own_names import OWN_HEAD, is_own
+from zoo.models.own_names import FUSION_IS, OWN_HEAD, is_fusion, is_own
 from zoo.models.task_model import TaskModel
 from zoo.plugins.loader import describe as describe_error
 from zoo.registry.registry import default_registry
@@ -136,6 +136,8 @@ def _refuse_missing_parts(folder: Path, config: Config, backbone: Backbone | Non
     faults = []
     if backbone is not None and not isinstance(backbone, Backbone):
         raise OptionError(f"backbone is {type(backbone).__name__}; wrap the network: backbone=zoo.wrap(module, inputs=…)")
+    if is_fusion(config.zoo.backbone):
+        raise SavedModelError(f"{str(folder)!r} holds {FUSION_IS}")
     if is_own(config.zoo.backbone) and backbone is None:
         faults.append(f"its backbone {config.zoo.backbone!r} is a network of your own: backbone=zoo.wrap(module, …)")
     if not is_own(config.zoo.backbone) and backbone is not None:
@@ -242,6 +244,8 @@ def open_backbone(folder: Path) -> Backbone:
 
 
 def _refuse_own_backbone(folder: Path, config: Config) -> None:
+    if is_fusion(config.zoo.backbone):
+        raise SavedModelError(f"{str(folder)!r} holds {FUSION_IS}")
     if is_own(config.zoo.backbone):
         remedy = f"open it with zoo.load({str(folder)!r}, backbone=zoo.wrap(module, …)), and wrap its .backbone for another task"
         raise SavedModelError(f"{str(folder)!r} holds a network of your own, {config.zoo.backbone!r}; {remedy}")

@@ -26,11 +26,13 @@ MODEL, WIDTH, TEXTS = "test_vit", 12, ["a very good film", "the plots is bad"]
 SIDE = 160  # pixels of the smallest vision transformer of timm
 
 
-def towers(pooler: str, proj: str) -> tuple[nn.Module, nn.Module]:
+def towers(pooler: str, proj: str, image: str = "linear") -> tuple[nn.Module, nn.Module]:
     """Return both towers with random values, their parts named as open_clip names them."""
     torch.manual_seed(0)
     trunk = timm.create_model(MODEL, num_classes=0)
-    head = nn.Sequential(OrderedDict(proj=nn.Linear(trunk.num_features, WIDTH, bias=False)))
+    wide = OrderedDict(fc1=nn.Linear(trunk.num_features, 2 * WIDTH), act=nn.GELU(), fc2=nn.Linear(2 * WIDTH, WIDTH, bias=False))
+    linear = nn.Linear(trunk.num_features, WIDTH, bias=False)
+    head = nn.Sequential(OrderedDict(mlp=nn.Sequential(wide)) if image == "mlp" else OrderedDict(proj=linear))
     bert = BertModel(BertConfig(**BERT), add_pooling_layer=pooler == "cls_pooler")
     hidden = (16 + WIDTH) // 2
     mlp = nn.Sequential(nn.Linear(16, hidden, bias=False), nn.GELU(), nn.Linear(hidden, WIDTH, bias=False))
@@ -38,9 +40,11 @@ def towers(pooler: str, proj: str) -> tuple[nn.Module, nn.Module]:
     return randomise(nn.ModuleDict({"trunk": trunk, "head": head})).eval(), randomise(text).eval()
 
 
-def published(path: Path, pooler: str = "cls_last_hidden_state_pooler", proj: str = "mlp", **more: Any) -> dict[str, torch.Tensor]:
+def published(
+    path: Path, pooler: str = "cls_last_hidden_state_pooler", proj: str = "mlp", image: str = "linear", **more: Any
+) -> dict[str, torch.Tensor]:
     """Write a dual encoder as BiomedCLIP is published into ``clip``, the configuration and tokenizer of its texts into ``bert``."""
-    visual, text = towers(pooler, proj)
+    visual, text = towers(pooler, proj, image)
     state = {f"visual.{name}": value for name, value in visual.state_dict().items()}
     state |= {f"text.{name}": value for name, value in text.state_dict().items()} | {"logit_scale": torch.tensor(3.0)}
     for folder in ("clip", "bert"):
@@ -48,7 +52,7 @@ def published(path: Path, pooler: str = "cls_last_hidden_state_pooler", proj: st
     torch.save(state, path / "clip" / "open_clip_pytorch_model.bin")
     config = {
         "embed_dim": WIDTH,
-        "vision_cfg": {"timm_model_name": MODEL, "timm_pool": "", "timm_proj": "linear", "image_size": SIDE},
+        "vision_cfg": {"timm_model_name": MODEL, "timm_pool": "", "timm_proj": image, "image_size": SIDE},
         "text_cfg": {
             "hf_model_name": "acme/bert",
             "hf_tokenizer_name": "acme/bert",
@@ -65,9 +69,11 @@ def published(path: Path, pooler: str = "cls_last_hidden_state_pooler", proj: st
     return state
 
 
-def by_hand(path: Path, pooler: str, proj: str, x: torch.Tensor, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def by_hand(
+    path: Path, pooler: str, proj: str, x: torch.Tensor, texts: list[str], image: str = "linear"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the embeddings of images and of texts, computed without zoo."""
-    visual, text = towers(pooler, proj)
+    visual, text = towers(pooler, proj, image)
     tokens = AutoTokenizer.from_pretrained(path / "bert")(texts, padding=True, return_tensors="pt")
     found = text["transformer"](**{name: tokens[name] for name in ("input_ids", "attention_mask")})  # type: ignore[index]  # a ModuleDict
     mask = tokens["attention_mask"][..., None]
@@ -99,15 +105,19 @@ def repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
 
 
 @pytest.mark.parametrize(
-    ("pooler", "proj"), [("cls_last_hidden_state_pooler", "mlp"), ("mean_pooler", "linear"), ("cls_pooler", "linear")], ids=str
+    ("pooler", "proj", "image"),
+    [("cls_last_hidden_state_pooler", "mlp", "linear"), ("mean_pooler", "linear", "mlp"), ("cls_pooler", "linear", "linear")],
+    ids=str,
 )
-def test_both_towers_give_what_their_parts_give(pooler: str, proj: str, tmp_path: Path, repositories: Callable[..., None]) -> None:
-    repositories(pooler=pooler, proj=proj)
+def test_both_towers_give_what_their_parts_give(
+    pooler: str, proj: str, image: str, tmp_path: Path, repositories: Callable[..., None]
+) -> None:
+    repositories(pooler=pooler, proj=proj, image=image)
     x = torch.randn(2, 3, SIDE, SIDE)
     images, texts = zoo.get("hf/acme/clip", tower="image"), zoo.get("hf/acme/clip", tower="text")
     assert images.spec.inputs == zoo.Image(size=SIDE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     with torch.no_grad():
-        pictures, told = by_hand(tmp_path, pooler, proj, x, TEXTS)
+        pictures, told = by_hand(tmp_path, pooler, proj, x, TEXTS, image)
         torch.testing.assert_close(images.features(x), pictures)
     torch.testing.assert_close(torch.from_numpy(texts.adapt(2).embed(TEXTS)), told, rtol=1e-4, atol=1e-5)
     assert images.groups.names == ("stem", *(f"block.{number}" for number in range(6)))
@@ -170,6 +180,15 @@ def test_no_option_makes_timm_read_another_file() -> None:
 
     with pytest.raises(zoo.OptionError, match="takes no checkpoint_path, pretrained_cfg: weights are chosen with"):
         image_tower({"model": MODEL}, checkpoint_path="values.pth", pretrained_cfg={"file": "values.pth"})
+
+
+def test_another_way_to_resize_images_is_refused(tmp_path: Path) -> None:
+    published(tmp_path)
+    file = tmp_path / "clip" / "open_clip_config.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"preprocess_cfg": told["preprocess_cfg"] | {"resize_mode": "squash"}}))
+    with pytest.raises(zoo.ZooError, match=r"resize_mode is 'squash'; read is 'shortest'"):
+        zoo.get(tmp_path / "clip")
 
 
 def test_another_network_than_a_vision_transformer_is_refused(repositories: Callable[..., None]) -> None:

@@ -23,6 +23,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 POOLERS = ("cls_last_hidden_state_pooler", "mean_pooler", "cls_pooler")
 PROJECTIONS = ("", "linear", "mlp")
 LARGEST = 100  # logit scale, before the exponential, and logit bias that are read
+RESIZES = ("shortest",)  # how images get their size; squash and longest give the network other pictures
 CONTEXT = 77  # tokens of a text where the file does not tell them
 
 
@@ -63,7 +64,7 @@ def from_open_clip(name: str, source: Source) -> zoo.BackboneSpec:
         "proj": str(text.get("hf_proj_type") or text.get("proj") or ""),
     }
     width = model.get("embed_dim")
-    _check(name, image, repo, words, _odd_numbers(model, vision, text, prepared))
+    _check(name, image, repo, words, _odd_values(model, vision, text, prepared))
     known = Repository(repo)
     zoo.fetch(repo, "config.json", owner=name)  # says why where there is none
     own = cleaned(read_table(known, "config.json"))
@@ -95,8 +96,8 @@ def _table(told: Mapping[str, Any], key: str) -> dict[str, Any]:
     return dict(found) if isinstance(found, Mapping) else {}
 
 
-def _odd_numbers(model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any], prepared: Mapping[str, Any]) -> list[str]:
-    """Return which values are no such numbers as they should be; absent ones and null have defaults, but for ``embed_dim``."""
+def _odd_values(model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any], prepared: Mapping[str, Any]) -> list[str]:
+    """Return which values are not as they should be; absent ones and null have defaults, but for ``embed_dim``."""
     width, length, size = model.get("embed_dim"), text.get("context_length"), vision.get("image_size")
     faults = [] if _is_whole(width) else [f"embed_dim is {width!r}; it is the width of the common space"]
     faults += [] if length is None or _is_whole(length) else [f"context_length is {length!r}; it is a number of tokens"]
@@ -109,6 +110,8 @@ def _odd_numbers(model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapp
         value = prepared.get(key)
         three = isinstance(value, list) and len(value) == 3 and all(map(_is_small, value))
         faults += [] if value is None or three else [f"{key} is {value!r}; it is three numbers"]
+    if (resize := str(prepared.get("resize_mode") or RESIZES[0])) not in RESIZES:
+        faults.append(f"resize_mode is {resize!r}; read is {RESIZES[0]!r}, which resizes the shorter edge and cuts out the centre")
     return faults
 
 

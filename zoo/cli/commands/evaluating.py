@@ -68,8 +68,13 @@ def register(commands: Commands) -> None:
 def evaluate(options: argparse.Namespace, out: Output) -> None:
     """Print the metrics of a saved model on labelled data, and write what else is asked for."""
     from zoo.data.sources.folders import check_exists
-    from zoo.saved.config import read_config
+    from zoo.saved.config import FUSION, read_config
 
+    if (Path(options.model) / FUSION).is_file():
+        from zoo.cli.commands.multimodal import evaluate_fused
+
+        evaluate_fused(options, out)
+        return
     config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
     data = data_by_task(options.data, config.task)
     for path in data.values() if isinstance(data, dict) else [data]:

@@ -69,8 +69,13 @@ def predict(options: argparse.Namespace, out: Output) -> None:
         OptionError: If the inputs of a stream cannot be read.
     """
     from zoo.cli import settings
-    from zoo.saved.config import read_config
+    from zoo.saved.config import FUSION, read_config
 
+    if (Path(options.model) / FUSION).is_file():
+        from zoo.cli.commands.multimodal import predict_fused
+
+        predict_fused(options, out)
+        return
     from_stream = _is_stream(options)
     target, given = _target(options, "predictions"), pass_settings(options)
     config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model

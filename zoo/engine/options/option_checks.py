@@ -11,7 +11,7 @@ from zoo.engine.options.own_parts import OwnParts
 from zoo.engine.options.recipe import phase_epochs
 from zoo.errors import OptionError, count, fault_list
 from zoo.models.heads import gives_features
-from zoo.models.own_names import OWN_HEAD, is_own
+from zoo.models.own_names import OWN_HEAD, is_fusion, is_own
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.labels.encode import useless_uncertain
@@ -110,7 +110,7 @@ def _useless(task: Task, config: Config) -> list[tuple[list[str], str]]:
 def _warn(model: TaskModel, config: Config) -> None:
     """Log a warning for settings that are valid, but rarely intended."""
     phases = config.recipe.phases
-    needed = ["backbone=zoo.wrap(…)"] if is_own(model.spec.name) else []
+    needed = ["backbone=zoo.wrap(…)"] if is_own(model.spec.name) and not is_fusion(model.spec.name) else []
     needed += ["head=module"] if model.head_name == OWN_HEAD and not gives_features(model.head) else []
     if needed:
         log.warning("the run saves values and not the code of your own parts: open it with zoo.load(folder, %s)", ", ".join(needed))

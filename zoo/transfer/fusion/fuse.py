@@ -11,6 +11,7 @@ import numpy as np
 from zoo.declare import Image, Text
 from zoo.errors import OptionError, count, did_you_mean, fault_list
 from zoo.models.backbone import Backbone
+from zoo.models.pairs.zero_shot import text_tower
 from zoo.models.task_model import TaskModel
 from zoo.transfer.fewshot.few_shot import found_backbone
 from zoo.transfer.fusion.mixing import WAYS
@@ -60,7 +61,7 @@ def fuse(
         valid: Another such table, on which the parts are compared and the epoch of a training is chosen; None holds some rows of ``train``
             out for that.
         image: The image backbone, its name, or a model, whose features are then used; None for no images.
-        text: Likewise of texts.
+        text: Likewise of texts; of a dual encoder such as CLIP its text tower is taken.
         numbers: Columns of numbers.
         how: ``concatenate``, ``gated`` or ``cross_attention``.
         tune: What of the backbones trains too: ``none``, the last layer group of each (``top``), or ``all``.
@@ -79,7 +80,7 @@ def fuse(
         DataError: If a part is missing everywhere, a cell is no number, or an image does not exist.
     """
     given = {"image": image, "text": text}
-    found = {name: found_backbone(one) for name, one in given.items() if one is not None}
+    found = {name: _tower(name, found_backbone(one)) for name, one in given.items() if one is not None}
     trained, chosen = how != "concatenate" or tune != "none", {"quiet": bool(options.get("quiet", False))} | dict(training or {})
     faults = faults_of(how, tune, training or {}, WAYS)
     if trained and (odd := [name for names in OF_ONE_KIND.values() for name in names if name in options]):
@@ -106,6 +107,12 @@ def fuse(
     else:
         solve_fusion(fusion, features, data, held, dropout=dropout, compare=compare)
     return fusion
+
+
+def _tower(kind: str, one: Backbone | TaskModel) -> Backbone | TaskModel:
+    """Return the text tower where a dual encoder is given for the texts, else what is given."""
+    is_pair = kind == "text" and isinstance(one, Backbone) and one.spec.pair is not None
+    return text_tower(one, "text=") if is_pair else one  # type: ignore[arg-type]  # a backbone, checked above
 
 
 def _check(

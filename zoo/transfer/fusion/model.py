@@ -66,17 +66,17 @@ class Fusion:
 
     def predict(self, data: Any) -> list[Any]:
         """Return the label of each row of a table; for a multi-label task a tuple of labels."""
-        return find_task(self.task).decode(self._outputs(self._read(data, labelled=False)), self.classes)
+        return find_task(self.task).decode(self.outputs(self.read(data)), self.classes)
 
     def predict_proba(self, data: Any) -> Array:
         """Return probabilities ``(rows, classes)``, float32."""
-        found = find_task(self.task).probabilities(self._outputs(self._read(data, labelled=False)))
+        found = find_task(self.task).probabilities(self.outputs(self.read(data)))
         return np.asarray(found, dtype=np.float32)
 
     def evaluate(self, data: Any) -> dict[str, float]:
         """Return the metrics of the task on a labelled table."""
-        parts = self._read(data, labelled=True)
-        return find_task(self.task).metrics(self._outputs(parts).astype(np.float64), np.asarray(parts.labels.targets), self.classes)
+        parts = self.read(data, labelled=True)
+        return find_task(self.task).metrics(self.outputs(parts).astype(np.float64), np.asarray(parts.labels.targets), self.classes)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Save the models in folders below it, and the head beside them; ``zoo.transfer.load_fusion`` opens it.
@@ -86,7 +86,8 @@ class Fusion:
         """
         return save_fusion(self, Path(folder), overwrite=overwrite)
 
-    def _read(self, data: Any, *, labelled: bool) -> Parts:
+    def read(self, data: Any, *, labelled: bool = False) -> Parts:
+        """Return the parts of the rows of a table; see ``read_parts``."""
         given: dict[str, Any] = {"columns": self.columns, "root": self.root, "labelled": labelled, "task": self.task}
         return read_parts(data, list(self.models), self.numbers, **given, classes=self.classes)
 
@@ -110,7 +111,8 @@ class Fusion:
         others = {name for other, names in OF_ONE_KIND.items() if other != kind for name in names}
         return {name: value for name, value in self.options.items() if name not in others}
 
-    def _outputs(self, parts: Parts) -> Array:
+    def outputs(self, parts: Parts) -> Array:
+        """Return the logits ``(rows, classes)``, float32."""
         if self.network is not None:
             given: dict[str, Any] = {name: self.options[name] for name in PASSES if name in self.options}
             return predict_outputs(

@@ -15,6 +15,7 @@ from zoo.data.table import Table
 from zoo.data.texts.tokenizers import Encoding, open_tokenizer
 from zoo.declare import Features, Image, Text
 from zoo.models.layers import LayerGroups
+from zoo.models.own_names import FUSION
 from zoo.models.task_model import TaskModel
 from zoo.models.wrap import wrap
 from zoo.transfer.fusion.mixing import MIXERS, Mixer
@@ -90,7 +91,7 @@ def make_network(
     inputs = Image(size=(packing.lines, ROW), mean=(0.0,), std=(1.0,), fixed_size=True, ready_made=True)
     layers = aligned_groups({name: model.groups for name, model in models.items()}, mixer)
     features = Features(dim=mixer.dim, layout="BD")
-    backbone = wrap(FusedBackbone(towers, mixer), inputs=inputs, layers=layers, features=features, name="fusion")
+    backbone = wrap(FusedBackbone(towers, mixer), inputs=inputs, layers=layers, features=features, name=FUSION)
     return backbone.adapt(len(classes), task, labels=classes, seed=seed)
 
 

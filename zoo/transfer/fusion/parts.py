@@ -13,15 +13,17 @@ import numpy.typing as npt
 
 from zoo.data.open import open_data
 from zoo.data.sources.cells import is_empty
+from zoo.data.sources.folders import check_exists
 from zoo.data.sources.tables.table_files import SUFFIXES, parse_file
 from zoo.data.table import Table, split_word
 from zoo.data.unreadable_input import Unreadable
-from zoo.errors import DataError, OptionError, count, did_you_mean, examples, fault_list
+from zoo.errors import DataError, OptionError, check_options, count, did_you_mean, examples, fault_list
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ROLES = {"image": ("file_name",), "text": ("text", "text_pair")}  # columns that only this part reads
+OTHERS = ("label", "group", "split")  # roles of columns that say nothing of a part
 EMPTY = "the cell is empty"
 Array = npt.NDArray[Any]
 
@@ -74,7 +76,9 @@ def read_parts(
     unused = [role for kind, roles in ROLES.items() if kind not in kinds for role in roles if role in columns]
     if unused:
         raise OptionError(f"columns names {', '.join(map(repr, unused))}, and no backbone reads it; give image= or text=, or leave it out")
+    check_options(columns, [*(role for roles in ROLES.values() for role in roles), *OTHERS], "columns=")
     frame, folder = _frame(source)
+    _check_columns(source, frame, kinds, columns)
     base = (folder if root is None else root) if _names_files(frame, columns) else None
     own = {role: name for role, name in columns.items() if not any(role in roles for roles in ROLES.values())}
     tables: dict[str, Table] = {}
@@ -111,12 +115,26 @@ def _frame(source: Any) -> tuple[pd.DataFrame, Path | None]:
     known = f"fusion reads one table ({' '.join(SUFFIXES)}, or a DataFrame) with a row per sample"
     if isinstance(source, str | os.PathLike):
         path = Path(source)
+        check_exists(path)
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
             raise OptionError(f"{known}, and {str(path)!r} is none")
         return parse_file(path), path.parent
     if type(source).__name__ != "DataFrame":
         raise OptionError(f"{known}, not {type(source).__name__}")
     return source, None
+
+
+def _check_columns(source: Any, frame: pd.DataFrame, kinds: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Raise for a part that has no column."""
+    known, faults = [str(name) for name in frame.columns], []
+    for kind in kinds:
+        name = columns.get(ROLES[kind][0], ROLES[kind][0])
+        if name not in known:
+            faults.append(f"there is no column {name!r} for the {kind} backbone{did_you_mean(name, known)}; name yours: {ROLES[kind][0]}=…")
+    if faults:
+        what = f"{str(source)!r}" if isinstance(source, str | os.PathLike) else "the DataFrame"
+        remedy = "columns={…} (--columns) names columns; where a part is missing in all rows to predict, add an empty column"
+        raise DataError(fault_list(f"{what} has the columns {', '.join(known)}:", faults, remedy))
 
 
 def _names_files(frame: pd.DataFrame, columns: Mapping[str, str]) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo.errors import SavedModelError, count, examples
 from zoo.models.task_model import TaskModel
+from zoo.saved.config import FUSION
 from zoo.saved.load import load
 from zoo.saved.save import check_free, writing
 from zoo.transfer.fusion.network import make_network
@@ -19,7 +20,7 @@ from zoo.transfer.fusion.solved import Block
 from zoo.util.atomic_write import write_json
 from zoo.weights.load import read, write
 
-RECORD, VALUES = "fusion.json", "fusion.safetensors"
+RECORD, VALUES = FUSION, "fusion.safetensors"
 FORMATS = (1, 2)  # of the record; 2 has a trained network
 OF_ONE_KIND = {"image": ("image_size", "window"), "text": ("prompt_name", "overflow")}  # options that change its features
 

@@ -10,6 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from zoo.data.table import Table
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.engine.options.recipes import LEAST_STEPS
@@ -23,10 +26,12 @@ from zoo.transfer.fusion.parts import Parts
 from zoo.transfer.fusion.scores import part_scores, score
 from zoo.transfer.fusion.solved import Features, HeadData, joined, solve_head, some_rows, with_dropped
 
+Array = npt.NDArray[Any]
 TUNES = ("none", "top", "all")
 MIX_EPOCHS, TUNE_EPOCHS = 20, 10
 # Arguments of TaskModel.fit that a fusion gives itself, or that say nothing of packed rows.
 TAKEN = ("self", "train", "valid", "unknown", "budget", "baselines", "seed", "objective", "columns", "root", "label_columns", "augment")
+OF_FUSE = ("valid", "seed", "columns", "root")  # of these fuse() has arguments
 
 
 def recipe_for(how: str, tune: str) -> Recipe:
@@ -66,7 +71,7 @@ def faults_of(how: str, tune: str, training: Mapping[str, Any], ways: tuple[str,
         faults.append(f"tune is {tune!r}{did_you_mean(str(tune), TUNES)}; it is one of {', '.join(TUNES)}")
     known = [name for name in inspect.signature(TaskModel.fit).parameters if name not in TAKEN]
     try:
-        check_options(training, known, "training")
+        check_options(training, known, "training", remedies={name: f"give it to fuse() itself: {name}=, --{name}" for name in OF_FUSE})
     except OptionError as error:
         faults.append(str(error))
     if training and how == "concatenate" and tune == "none":
@@ -122,11 +127,11 @@ def train_fusion(
     fusion.tokens = tokens_needed(fusion.models, parts)
     given: dict[str, Any] = {"tokens": fusion.tokens, "dropout": dropout, "task": fusion.task, "classes": fusion.classes}
     network = make_network(fusion.models, how=fusion.how, blocks=fusion.blocks, **given, seed=data.seed)
-    table, folds = packed_table(fusion.models, parts, fusion.tokens), data.folds() if held is None else []
-    rows = folds[0][1] if folds else None
+    table, split = packed_table(fusion.models, parts, fusion.tokens), _held_out(data) if held is None else None
+    rows = None if split is None else split[1]
     if fusion.how == "concatenate":
         # Without the held-out rows, which judge the epochs and the scores.
-        own = some_rows(features, data, folds[0][0]) if folds else (features, data)
+        own = (features, data) if split is None else some_rows(features, data, split[0])
         solve_fusion(fusion, *own, None, dropout=dropout, compare=False)
         SolvedHead(fusion.weight, fusion.bias, 0.0, 0.0).copy_to(network.head)
     if held is not None:
@@ -137,13 +142,31 @@ def train_fusion(
     if compare:
         others = None if held is None else (fusion.features(held), held.labels)
         found = part_scores(features, fusion.blocks, data, rows=rows, held=others, together=True)
-    run = _fit(network, table.select(folds[0][0]) if folds else table, valid, recipe_for(fusion.how, tune), data.seed, training)
+    run = _fit(network, table if split is None else table.select(split[0]), valid, recipe_for(fusion.how, tune), data.seed, training)
     if found and fusion.monitor in run.metrics:
         name = fusion.how if tune == "none" else f"{fusion.how}, {tune} tuned"
         fusion.scores = found | {name: float(run.metrics[fusion.monitor])}
     fusion.network = network.eval()
     if tune != "none":
         fusion.models = {name: _with_values(model, network, name) for name, model in fusion.models.items()}
+
+
+def _held_out(data: HeadData) -> tuple[Array, Array] | None:
+    """Return the rows that are fitted and those of the first fold, which are held out; None where none can be.
+
+    A class that only held-out rows have would not be learned, so they are fitted too.
+    """
+    folds = data.folds()
+    if not folds:
+        return None
+    (fitted, held), targets, groups = folds[0], np.asarray(data.labels.targets), data.labels.groups
+    members = targets > 0 if targets.ndim > 1 else targets[:, None] == np.arange(len(data.labels.classes))
+    held = held[~members[held][:, ~members[fitted].any(0)].any(1)]
+    others = np.setdiff1d(np.arange(len(targets)), held)
+    if groups is not None:  # a group stays on one side
+        taken = {groups[other] for other in others}
+        held = np.array([row for row in held if groups[row] not in taken], dtype=np.int64)
+    return (np.setdiff1d(np.arange(len(targets)), held), held) if len(held) else None
 
 
 def _with_values(model: TaskModel, network: TaskModel, name: str) -> TaskModel:
