@@ -228,6 +228,32 @@ def test_the_record_says_how_many_pseudo_labels_there_were(tmp_path: Path) -> No
         assert [line["pseudo_labelled"] for line in run.history] == [expected] * 3
 
 
+class Full(Matching):
+    """Has no memory for its first batch."""
+
+    attempts = 0
+
+    def loss(self, forward: Any, batch: Any) -> Tensor:
+        found = super().loss(forward, batch)
+        self.attempts += 1
+        if self.attempts == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return found
+
+
+def test_every_draw_counts_once_also_in_a_step_that_reads_a_sample_twice_or_is_taken_again(tmp_path: Path) -> None:
+    made: list[Matching] = []
+
+    def make(base: Supervised) -> Matching:
+        made.append(FixMatch(images(18)[0], 0.0, ratio=3, strength=0)(base))  # type: ignore[arg-type]  # it makes a Matching
+        made[0].__class__ = Full
+        return made[0]
+
+    fit(tmp_path / "run", plain(), images(12), False, objective=make, recipe="full", epochs=1, batch_size=5)
+    assert made[0].attempts == 7  # type: ignore[attr-defined]  # three steps in halves, after the whole of the first failed
+    assert made[0].state_dict()["counts"] == [36, 36]  # of 18 samples
+
+
 def test_what_does_not_fit_is_refused_before_it_trains(tmp_path: Path) -> None:
     with pytest.raises(OptionError) as caught:
         FlexMatch("x", threshold=2, weight=-1, ratio=0, strength=40)
