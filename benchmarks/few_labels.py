@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,7 @@ from sets import Samples, few, images, texts
 
 import zoo
 from zoo.transfer import FixMatch, FlexMatch, Pretrained, pretrain
+from zoo.transfer.pretraining.pretrain import VIEWS
 
 LABELS = 10
 SEMI = {"fixmatch": FixMatch, "flexmatch": FlexMatch}
@@ -54,14 +55,14 @@ class Case:
         backbone: Name of the backbone; ``random`` is the ResNet-20 from random values.
         pixels: Side of the images; 0 for texts.
         epochs: Of pretraining.
-        options: Of every run.
+        flip: How often images are flipped; None for what the run takes by itself.
     """
 
     data: str
     backbone: str
     pixels: int
     epochs: int
-    options: tuple[tuple[str, Any], ...] = ()
+    flip: float | None = None
 
     @property
     def pretraining(self) -> str:
@@ -71,7 +72,7 @@ class Case:
 
 SETS = {
     "CIFAR-10": Case("CIFAR-10", "mobilenetv2_035", 64, 3),
-    "X-rays": Case("X-rays", "mobilenetv2_035", 64, 3, (("flip", 0.0),)),
+    "X-rays": Case("X-rays", "mobilenetv2_035", 64, 3, flip=0.0),
     "AG News": Case("AG News", "minilm", 0, 2),
     "CIFAR-10 from random values": Case("CIFAR-10", "random", 32, 10),
 }
@@ -107,7 +108,7 @@ def shrunk(file: str, side: int) -> Any:
 def further(case: Case, data: Path, most: int, test: int, folder: Path) -> tuple[Pretrained, float]:
     """Return the result of pretraining on the unlabelled samples, below a folder, and its CPU seconds."""
     start, inputs = time.process_time(), opened(case, data, most, test)[0][0]
-    options = dict(case.options) | sized(case) | {"epochs": case.epochs, "quiet": True}
+    options = sized(case) | flipped(case, VIEWS) | {"epochs": case.epochs, "quiet": True}
     found = pretrain(network(case, data), inputs, case.pretraining, out=Path(tempfile.mkdtemp(dir=folder)) / "more", **options)
     return found, time.process_time() - start
 
@@ -115,6 +116,11 @@ def further(case: Case, data: Path, most: int, test: int, folder: Path) -> tuple
 def sized(case: Case) -> dict[str, Any]:
     """Return the size of the images."""
     return {"image_size": case.pixels} if case.pixels else {}
+
+
+def flipped(case: Case, views: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the augmentation where the case says how often images are flipped: that, with the other fields of ``views``."""
+    return {} if case.flip is None else {"augment": {**(views or {}), "flip": case.flip}}
 
 
 def measured(case: Case, method: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -126,7 +132,7 @@ def measured(case: Case, method: str, seed: int, arguments: argparse.Namespace) 
         found, seconds = further(*given, arguments.folder)
         start_from, meter = found.backbone, found.run.metrics
         told = {"feature_std": meter["feature_std"], "effective_rank": meter["effective_rank"], "pretraining_seconds": seconds}
-    options: dict[str, Any] = sized(case) | dict(case.options)
+    options: dict[str, Any] = sized(case) | flipped(case)
     if method.endswith("probe"):
         options = sized(case) | {"recipe": "linear-probe", "augment": "none"}
     if method in SEMI:

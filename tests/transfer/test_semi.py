@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,12 +180,55 @@ def test_unlabelled_samples_under_other_light_help_and_nothing_is_gained_without
     assert found[0] > found[1] + 0.08
 
 
-def test_thresholds_of_classes_help_where_one_class_is_predicted_less_surely_and_equal_ones_do_not(tmp_path: Path) -> None:
-    unlabelled, start = lit(200, 50)[0], {"recipe": None, "epochs": 24}  # from the solved head
-    fix = accuracy(tmp_path / "fix", FixMatch(unlabelled, 0.8, ratio=5, strength=0), **start)
-    flex, equal = (FlexMatch(unlabelled, 0.8, ratio=5, strength=0, low_start=False, floor=floor) for floor in (0.5, 0.8))
-    assert accuracy(tmp_path / "flex", flex, **start) > fix + 0.05
-    assert accuracy(tmp_path / "equal", equal, **start) == pytest.approx(fix, abs=0.01)
+class ByHand(Matching):
+    """Compares its loss on unlabelled samples in every step with FlexMatch written out, which keeps a class of each sample itself."""
+
+    known: dict[int, int]
+    used: list[tuple[list[float], int, int]]  # of each step the thresholds, the samples taken, and those of them below ``threshold``
+
+    def loss(self, forward: Any, batch: Any) -> Tensor:
+        found, rule = super().loss(forward, batch), self._rule
+        one, more = batch["train"], batch[UNLABELLED]
+        with torch.no_grad():
+            labelled = functional.cross_entropy(forward(one.x), one.y, reduction="sum")
+            likely, logs = forward(more.x).softmax(1), forward(more.views[0]).log_softmax(1)
+        chosen = [self.known.get(row, UNUSED) for row in range(60)]
+        thresholds = [max(rule.floor, each) for each in by_torchssl(chosen, 3, rule.threshold, low_start=rule.low_start)]
+        labels, best = likely.argmax(1).tolist(), likely.max(1).values.tolist()
+        taken = [row for row, label in enumerate(labels) if best[row] >= thresholds[label]]
+        unlabelled = -sum(float(logs[row, labels[row]]) for row in taken) / len(labels)
+        assert float(found.detach()) == pytest.approx(float(labelled) + rule.weight * unlabelled * len(one.y), rel=1e-4)
+        self.used.append((thresholds, len(taken), sum(best[row] < rule.threshold for row in taken)))
+        self.known |= {row: label for row, label, value in zip(more.indices, labels, best, strict=True) if value >= rule.threshold}
+        return found
+
+
+@pytest.mark.parametrize("low_start", [True, False])
+def test_every_step_of_flexmatch_is_the_one_written_out_and_takes_samples_that_fixmatch_does_not(low_start: bool, tmp_path: Path) -> None:
+    made: list[Any] = []
+
+    def make(base: Supervised) -> Matching:
+        made.append(FlexMatch(lit(60, 50)[0], 0.7, 2.0, ratio=2, strength=0, low_start=low_start, floor=0.2)(base))
+        made[0].__class__, made[0].known, made[0].used = ByHand, {}, []
+        return made[0]  # type: ignore[no-any-return]  # it is a Matching
+
+    model = flat().adapt(3)
+    fit(tmp_path / "run", model, lit(9, 0, 0.95, 1.05), False, objective=make, recipe="full", epochs=12, batch_size=9, lr=1e-2)
+    thresholds, taken, unsure = zip(*made[0].used, strict=True)
+    assert 0 < sum(unsure) < sum(taken)
+    assert any(0.2 < value < 0.69 for each in thresholds for value in each)
+
+
+def test_flexmatch_with_a_floor_at_its_threshold_is_fixmatch_and_with_a_lower_one_is_not(tmp_path: Path) -> None:
+    methods = {"fix": FixMatch, "equal": partial(FlexMatch, floor=0.7), "lower": partial(FlexMatch, floor=0.4)}
+    found = {}
+    for name, method in methods.items():
+        model = flat().adapt(3)
+        options: dict[str, Any] = {"recipe": "full", "epochs": 3, "batch_size": 9, "lr": 1e-2}
+        fit(tmp_path / name, model, lit(9, 0, 0.95, 1.05), False, objective=method(lit(60, 50)[0], 0.7, ratio=2, strength=0), **options)
+        found[name] = torch.cat([value.flatten() for value in model.state_dict().values() if value.is_floating_point()])
+    assert torch.allclose(found["fix"], found["equal"], atol=1e-6)
+    assert not torch.allclose(found["fix"], found["lower"], atol=1e-3)
 
 
 def test_a_floor_keeps_most_guesses_of_a_random_head_out(tmp_path: Path) -> None:
@@ -226,6 +270,32 @@ def test_the_record_says_how_many_pseudo_labels_there_were(tmp_path: Path) -> No
             recipe="full",
         )
         assert [line["pseudo_labelled"] for line in run.history] == [expected] * 3
+
+
+class Full(Matching):
+    """Has no memory for its first batch."""
+
+    attempts = 0
+
+    def loss(self, forward: Any, batch: Any) -> Tensor:
+        found = super().loss(forward, batch)
+        self.attempts += 1
+        if self.attempts == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return found
+
+
+def test_every_draw_counts_once_also_in_a_step_that_reads_a_sample_twice_or_is_taken_again(tmp_path: Path) -> None:
+    made: list[Matching] = []
+
+    def make(base: Supervised) -> Matching:
+        made.append(FixMatch(images(18)[0], 0.0, ratio=3, strength=0)(base))  # type: ignore[arg-type]  # it makes a Matching
+        made[0].__class__ = Full
+        return made[0]
+
+    fit(tmp_path / "run", plain(), images(12), False, objective=make, recipe="full", epochs=1, batch_size=5)
+    assert made[0].attempts == 7  # type: ignore[attr-defined]  # three steps in halves, after the whole of the first failed
+    assert made[0].state_dict()["counts"] == [36, 36]  # of 18 samples
 
 
 def test_what_does_not_fit_is_refused_before_it_trains(tmp_path: Path) -> None:

@@ -149,6 +149,9 @@ class Objective:
     def choose_thresholds(self, outputs: Any) -> None:
         """Choose thresholds on the logits of the training samples."""
 
+    def before_step(self) -> None:
+        """Discard what ``loss`` has noted in an attempt at the step that failed; called before each attempt."""
+
     def after_step(self) -> None:
         """Update own state after an optimizer step, such as a momentum copy; nowhere else, as a failed step is retried."""
 

@@ -146,6 +146,7 @@ class Stepper:
             verdict: Status | None = None
             value: Tensor | float = 0.0
             self._exchange.begin()
+            self._objective.before_step()
             try:
                 value = self._gradients(batches, weight, step)
                 self._exchange.send_rest()

@@ -54,8 +54,9 @@ class Matching(BesideLabels):
         self.name, self.separable, self._rule = name, not rule.by_class, rule
         self._ratio = source.ratio
         self._chosen = torch.full((len(source.table),), UNUSED)  # the class of each sample as it was last surely predicted
-        self._sure: dict[int, int] = {}  # the same of the step that is not taken yet, with UNUSED where not sure
-        self._counts = [0, 0]  # of the samples in the steps of an epoch on this rank: surely predicted ones, and all
+        # Rows and classes of each batch of the step that is not taken yet, with UNUSED where not sure.
+        self._noted: list[tuple[Tensor, Tensor]] = []
+        self._counts = [0, 0]  # of the draws in the steps of an epoch on this rank: surely predicted ones, and all
         self._told = False  # whether they are of an epoch that has ended
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
@@ -75,14 +76,19 @@ class Matching(BesideLabels):
         (sure, drawn), self._told = self._counts_of_all(), True
         return self.base.validate(infer) | ({"pseudo_labelled": sure / drawn} if drawn else {})
 
+    def before_step(self) -> None:
+        """Forget what an attempt at the step that failed has predicted."""
+        self._noted = []
+
     def after_step(self) -> None:
-        """Take over the classes that the step has predicted."""
-        rows, classes = torch.tensor([*self._sure]), torch.tensor([*self._sure.values()])
+        """Take over the classes that the step has predicted; of a sample that it read twice, the last one."""
+        noted = [torch.cat(parts).cpu() for parts in zip(*self._noted, strict=True)]
+        rows, classes = noted or (torch.empty(0, dtype=torch.int64),) * 2
         sure = classes != UNUSED
         self._chosen[rows[sure]] = classes[sure]
         before = [0, 0] if self._told else self._counts
         self._counts = [before[0] + int(sure.sum()), before[1] + len(rows)]
-        self._sure, self._told = {}, False
+        self._noted, self._told = [], False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the classes of the unlabelled samples, and the state of the labels' objective."""
@@ -92,7 +98,7 @@ class Matching(BesideLabels):
         """Take over the classes of the unlabelled samples, and the state of the labels' objective."""
         counts = state["counts"] if self.ranks.main or not self.separable else (0, 0)
         self._chosen, self._counts = state["chosen"].clone(), [int(count) for count in counts]
-        self._sure, self._told = {}, bool(state["told"])
+        self._noted, self._told = [], bool(state["told"])
         self.base.load_state_dict(state["base"])
 
     def _counts_of_all(self) -> list[int]:
@@ -109,5 +115,4 @@ class Matching(BesideLabels):
     def _note(self, rows: Tensor, weak: Tensor) -> None:
         """Remember the classes that a step has predicted; only ``after_step`` takes them over, as a failed step is taken again."""
         confidence, classes = weak.softmax(1).max(1)
-        sure = torch.where(confidence >= self._rule.threshold, classes, UNUSED)
-        self._sure |= dict(zip(rows.tolist(), sure.tolist(), strict=True))
+        self._noted.append((rows, torch.where(confidence >= self._rule.threshold, classes, UNUSED)))
