@@ -32,6 +32,7 @@ log = logging.getLogger("zoo")
 TOLERANCE = 1e-3
 """Largest difference that rounding explains, as a share of the largest output, or of 1."""
 
+HIGHEST = "highest"
 _OUTPUTS = 16  # of the first ones
 _SIDE = 120  # pixels of the fixed image, which is resized as others are
 _SENTENCE = "The 3 quick brown foxes, unlike Zoë's dog, jumped over a fence."
@@ -130,10 +131,12 @@ def _as_in_use(model: TaskModel) -> Iterator[None]:
     trains, precision = [module for module in model.modules() if module.training], torch.get_float32_matmul_precision()
     try:
         model.eval()
-        torch.set_float32_matmul_precision("highest")
+        if precision != HIGHEST:  # setting what is set turns "none" into "ieee", and frozen features are kept by these words
+            torch.set_float32_matmul_precision(HIGHEST)
         with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        if precision != HIGHEST:
+            torch.set_float32_matmul_precision(precision)
         for module in trains:
             module.training = True

@@ -60,6 +60,7 @@ def test_a_source_without_groups_beside_one_with_them_is_told() -> None:
 def test_clean_data_have_no_finding(folder: Path) -> None:
     audit = check_data(folder, skip=("labels", "drift", "shortcuts"), quiet=True)
     assert not audit.findings
+    assert check_data(folder, backbone="none", skip=("near-duplicates",), quiet=True).figures.get("labels") is None
     assert audit.splits == {"train": 16, "test": 8}
     assert audit.classes == {"ants": 12, "bees": 12}
     assert audit.figures["majority"] == {"train": 0.5, "test": 0.5}

@@ -69,7 +69,7 @@ def check(options: argparse.Namespace, out: Output) -> None:
         options.valid,
         task=options.task,
         reads=options.reads,
-        backbone=False if options.backbone == "none" else options.backbone,
+        backbone=options.backbone,
         columns=settings.columns(options.columns),
         label_columns=settings.names(options.label_columns, "--label-columns") or (),
         uncertain=options.uncertain,

@@ -22,6 +22,7 @@ from zoo.select.audit.sheet import contact_sheet
 from zoo.select.audit.sources import open_for_check
 from zoo.util.atomic_write import write_json, write_text
 
+NO_BACKBONE = "none"  # the word of the command line, as False in Python
 PARTS = ("near-duplicates", "labels", "shortcuts", "drift")  # that can be skipped
 RECORD, SHEET, CACHE = "check.json", "check.html", "cache"
 _NONE: Mapping[str, str | Sequence[str]] = MappingProxyType({})
@@ -52,7 +53,7 @@ def check_data(
         task: The task that the labels are for.
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; None goes by the backbone, the columns and the files.
         backbone: Name of a backbone, or folder of a saved model, whose features are used; None is ``zoo/glyphnet`` for images and none
-            for others; False is none.
+            for others; False or ``none`` is none.
         columns: As in ``open_data``.
         label_columns: As in ``open_data``.
         uncertain: As in ``open_data``.
@@ -75,6 +76,7 @@ def check_data(
         RunLockedError: If another check is writing into it.
         InterruptedRunError: After Ctrl-C or SIGTERM; the same call with the same ``out`` goes on.
     """
+    backbone = False if backbone == NO_BACKBONE else backbone
     _check_given(skip, backbone, inference)
     declared = None if not isinstance(backbone, str) or (Path(backbone) / "config.json").is_file() else find_backbone(backbone)
     inputs = declared.spec.inputs if declared is not None else backbone.spec.inputs if isinstance(backbone, Backbone) else None
