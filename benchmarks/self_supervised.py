@@ -22,15 +22,14 @@ from typing import Any
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 sys.path.insert(0, str(Path(__file__).resolve().parent / "defaults"))
 
-import numpy as np
 import torch
 from backbones import CENTRED, CifarResNet, backbone
+from few_labels import LABELS, mean
 from sets import few, images, texts
 
 import zoo
 from zoo.transfer import pretrain
 
-LABELS = 10
 SETS = ("CIFAR-10, resnet20 from random values", "CIFAR-10, resnet20_cifar10", "AG News, minilm")
 
 
@@ -85,9 +84,9 @@ def main() -> None:
             found = pretrain(network, train[0], method, out=Path(folder) / "more", epochs=epochs, quiet=True)
             seconds = time.process_time() - start
             after, meter = accuracies(found.backbone, train, held, arguments.seeds), found.run.metrics
-        cells = [f"{np.mean(each):.3f} ± {np.std(each, ddof=1):.3f}" for each in (before, after)]
         print(
-            f"| {name} | {method} | {' | '.join(cells)} | {meter['feature_std']:.3f} | {meter['effective_rank']:.1f} | {seconds:.0f} |",
+            f"| {name} | {method} | {mean(before)} | {mean(after)} | "
+            f"{meter['feature_std']:.3f} | {meter['effective_rank']:.1f} | {seconds:.0f} |",
             flush=True,
         )
 

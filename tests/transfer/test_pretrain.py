@@ -114,7 +114,7 @@ def pretrained(out: Path, method: Any, **options: Any) -> Pretrained:
         array[:3] = rng.integers(0, 256, array[:3].shape)
         return Image.fromarray(array)
 
-    chosen = {"augment": redrawn, "epochs": 6, "batch_size": 26, "lr": 1e-2, "workers": 0, "quiet": True}
+    chosen: dict[str, Any] = {"augment": redrawn, "epochs": 6, "batch_size": 26, "lr": 1e-2, "workers": 0, "quiet": True}
     return pretrain(flat(), pixels, method, probe=pictures(range(8), 10, 0), out=out, **(chosen | options))
 
 

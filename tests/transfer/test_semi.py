@@ -220,7 +220,7 @@ def test_every_step_of_flexmatch_is_the_one_written_out_and_takes_samples_that_f
 
 
 def test_flexmatch_with_a_floor_at_its_threshold_is_fixmatch_and_with_a_lower_one_is_not(tmp_path: Path) -> None:
-    methods = {"fix": FixMatch, "equal": partial(FlexMatch, floor=0.7), "lower": partial(FlexMatch, floor=0.4)}
+    methods: dict[str, Any] = {"fix": FixMatch, "equal": partial(FlexMatch, floor=0.7), "lower": partial(FlexMatch, floor=0.4)}
     found = {}
     for name, method in methods.items():
         model = flat().adapt(3)
@@ -256,7 +256,7 @@ def test_the_thresholds_of_flexmatch_follow_the_samples_that_were_predicted_sure
     fit(tmp_path / "run", flat().adapt(3), lit(30, 0), False, objective=make, recipe="full", epochs=3)
     chosen = made[0].state_dict()["chosen"]
     assert 0 < int((chosen != UNUSED).sum()) <= 60
-    assert torch.equal(made[0]._thresholds(torch.device("cpu")), class_thresholds(chosen, 3, 0.5))
+    assert torch.equal(torch.as_tensor(made[0]._thresholds(torch.device("cpu"))), class_thresholds(chosen, 3, 0.5))
 
 
 def test_the_record_says_how_many_pseudo_labels_there_were(tmp_path: Path) -> None:
