@@ -179,7 +179,7 @@ def test_a_longer_text_than_those_of_the_training_is_cut_before_its_last_token(f
     rows = table(folder, 32, TRAIN)
     fusion = fused(rows, folder, "gated", epochs=1, compare=False)
     longer = rows.assign(text=[f"{text} and more of it" for text in rows["text"]])
-    packed = packed_table(fusion.models, fusion._read(longer, labelled=True), fusion.tokens).inputs
+    packed = packed_table(fusion.models, fusion.read(longer, labelled=True), fusion.tokens).inputs
     encoded = open_tokenizer(cast(Text, fusion.models["text"].inputs)).encode([*longer["text"]], fusion.tokens)
     assert packed._texts[:, 0].tolist() == [one["input_ids"] for one in encoded]
 
