@@ -1,4 +1,4 @@
-"""In what two records in JSON's form differ, entry by entry."""
+"""Differences between two records in JSON's form, entry by entry."""
 
 from __future__ import annotations
 

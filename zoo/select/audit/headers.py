@@ -1,4 +1,4 @@
-"""What the headers of medical files say beside their values: scanner, patient, spacing, orientation, type of the values."""
+"""Headers of medical files beside their values: scanner, patient, spacing, orientation, type of the values."""
 
 from __future__ import annotations
 

@@ -19,13 +19,13 @@ from zoo.engine.rundir.run_folder import claim_folder, release_folder
 from zoo.engine.runtime.progress import Progress, in_time_units
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import resolve_job
-from zoo.errors import OptionError, SavedModelError, fault_list
+from zoo.errors import SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
 from zoo.select.crossval.cross_validate import without_test
 from zoo.select.crossval.result import CrossValidation, FoldResult
 from zoo.select.tuning_search.result import RECORD as SEARCH
-from zoo.select.tuning_search.tune import check_arguments, run_tuning
+from zoo.select.tuning_search.tune import begun_search, run_tuning
 from zoo.util.atomic_write import write_json
 from zoo.util.differences import record_differences
 
@@ -90,11 +90,9 @@ def tune_nested(
     """
     refuse_second_run()
     check_kinds(out, resume=resume, quiet=quiet)
-    if not isinstance(model, TaskModel):
-        raise OptionError(f"tune_nested takes a model, and got {type(model).__name__}; give zoo.get(name).adapt(num_classes)")
-    given = {name: value for name, value in (options | {"seed": seed}).items() if value is not None}
-    check_arguments(given, recipe=recipe, valid=None, trials=trials, budget=budget)
-    job = resolve_job(model, None, None, recipe=recipe, options=dict(given), objective=None, quiet=quiet)
+    given, job = begun_search(
+        "tune_nested", model, options | {"seed": seed}, recipe=recipe, valid=None, trials=trials, budget=budget, quiet=quiet
+    )
     how = {"recipe": recipe, "trials": trials, "budget": budget, "search": search, "only": only, "pruner": pruner}
     opening: Callable[[], Table] = lambda: open_for_fit(model, data, False, job.config)[0]  # noqa: E731
     return run_nested(model, given, opening, how, folds=folds, out=out, resume=resume, quiet=quiet)

@@ -96,16 +96,29 @@ def tune(
     """
     refuse_second_run()
     check_kinds(out, resume=resume, quiet=quiet)
-    if not isinstance(model, TaskModel):
-        raise OptionError(f"tune takes a model, and got {type(model).__name__}; give zoo.get(name).adapt(num_classes)")
-    given = {name: value for name, value in (options | {"seed": seed}).items() if value is not None}
-    check_arguments(given, recipe=recipe, valid=valid, trials=trials, budget=budget)
-    job = resolve_job(model, None, None, recipe=recipe, options=dict(given), objective=None, quiet=quiet)
+    given, job = begun_search(
+        "tune", model, options | {"seed": seed}, recipe=recipe, valid=valid, trials=trials, budget=budget, quiet=quiet
+    )
     opening = partial(open_for_fit, model, train, valid, job.config)
     how: dict[str, Any] = {"trials": trials, "budget": budget, "search": search, "only": only, "storage": storage, "study": study}
     found = run_tuning(model, given, opening, recipe=recipe, **how, pruner=pruner, out=out, resume=resume, quiet=quiet)
     assert found is not None, "this process leads the search"
     return found
+
+
+def begun_search(
+    caller: str, model: Any, options: Mapping[str, Any], *, recipe: Any, valid: Any, trials: int | None, budget: Any, quiet: bool
+) -> tuple[dict[str, Any], Job]:
+    """Return the options that were given, and the job that they make, before any data are read.
+
+    Raises:
+        OptionError: If what was given is no model, or naming all arguments that are wrong.
+    """
+    if not isinstance(model, TaskModel):
+        raise OptionError(f"{caller} takes a model, and got {type(model).__name__}; give zoo.get(name).adapt(num_classes)")
+    given = {name: value for name, value in options.items() if value is not None}
+    check_arguments(given, recipe=recipe, valid=valid, trials=trials, budget=budget)
+    return given, resolve_job(model, None, None, recipe=recipe, options=dict(given), objective=None, quiet=quiet)
 
 
 def check_arguments(options: Mapping[str, Any], *, recipe: Any, valid: Any, trials: int | None, budget: Any) -> None:

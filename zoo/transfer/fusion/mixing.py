@@ -1,4 +1,4 @@
-"""What fuses the features of parts: beside each other, by gates, or by cross-attention; each with learned vectors of missing parts."""
+"""Layers that fuse the features of parts: beside each other, by gates, or by cross-attention, with learned vectors of missing parts."""
 
 from __future__ import annotations
 

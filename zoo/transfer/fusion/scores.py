@@ -1,4 +1,4 @@
-"""How well each part alone predicts rows that it was not fitted on, beside the fusion."""
+"""Scores of each part alone on rows that it was not fitted on, beside the fusion."""
 
 from __future__ import annotations
 
