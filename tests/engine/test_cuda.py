@@ -1,21 +1,32 @@
-"""What only a GPU can show: bf16, the fused optimizer, and a guard whose message comes late."""
+"""What only a GPU can show: bf16, the fused optimizer, memory that runs out, and a guard whose message comes late."""
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from tests.conftest import ROOT
 from tests.engine.test_resume import tables
-from tests.engine.tiny import difference, model, values
+from tests.engine.tiny import difference, images, model, values
+from tests.toy import toy_spec
+from zoo.declare import Image
 from zoo.engine.optim.nonfinite import Guard, NonFiniteError
 from zoo.engine.rundir.run_folder import Run
 from zoo.errors import InterruptedRunError, TrainingError
+from zoo.models.backbone import Backbone
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
 
@@ -86,3 +97,101 @@ def test_loader_workers_pin_memory_and_survive_a_signal(tmp_path: Path) -> None:
     net.backbone.register_forward_hook(lambda *_: os.kill(os.getpid(), signal.SIGTERM) if net.training else None)
     with pytest.raises(InterruptedRunError):
         net.fit(*tables(), out=tmp_path, quiet=True, recipe="full", epochs=2, batch_size=24, device="cuda", workers=2)
+
+
+def test_tensors_that_nothing_reaches_do_not_end_loader_processes() -> None:
+    net = model()
+    net.backbone.register_forward_pre_hook(_leave_garbage)
+    gc.disable()  # so that it is still there when the processes are forked
+    try:
+        _leave_garbage()
+        first = net.embed(images(24)[0], device="cuda", workers=2, batch_size=4)
+    finally:
+        gc.enable()
+    assert np.allclose(first, net.embed(images(24)[0], device="cpu"), atol=1e-2)
+
+
+def _leave_garbage(*_: Any) -> None:
+    ring: list[Any] = [torch.ones(4, device="cuda")]
+    ring.append(ring)
+
+
+@contextmanager
+def memory(mib: int) -> Iterator[None]:
+    """Let this process have so much of the GPU's memory beside what it holds now."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    whole = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + mib * 2**20) / whole)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_batch_that_does_not_fit_is_trained_in_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with memory(400), caplog.at_level(logging.WARNING, "zoo"):
+        net, run = fit(tmp_path / "run", images(48), valid=False, recipe="full", epochs=1, batch_size=48, image_size=640, augment="none")
+    assert "out of memory: going on with micro-batches" in caplog.text
+    assert len(run.history) == 1
+    assert all(bool(torch.isfinite(value).all()) for value in values(net).values())
+
+
+def test_a_pass_whose_batch_does_not_fit_goes_on_with_smaller_ones(caplog: pytest.LogCaptureFixture) -> None:
+    net = Backbone(toy_spec(inputs=Image(size=640)), weights=False).adapt(3)
+    pictures = images(48)[0]
+    with memory(400), caplog.at_level(logging.WARNING, "zoo"):
+        found = net.embed(pictures, device="cuda", batch_size=48)
+    assert "out of memory during inference: going on" in caplog.text
+    assert np.allclose(found, net.embed(pictures, device="cpu", batch_size=8), atol=1e-2)
+
+
+@pytest.mark.parametrize("task", ["single-label", "multi-label", "regression"])
+def test_a_probe_is_solved_as_on_the_cpu(task: str, tmp_path: Path) -> None:
+    pixels, labels = images(60)
+    targets: Any = {
+        "single-label": labels,
+        "multi-label": [[label, *(["bright"] if index % 2 else [])] for index, label in enumerate(labels)],
+        "regression": pixels.astype("float64").mean((1, 2, 3)).tolist(),
+    }[task]
+    found = []
+    for device in ("cpu", "cuda"):
+        net = model(1 if task == "regression" else 4 if task == "multi-label" else 3, task=task)
+        net.fit((pixels, targets), False, recipe="linear-probe", device=device, precision="fp32", quiet=True, out=tmp_path / device)
+        found.append(np.array((net.predict if task == "regression" else net.predict_proba)(pixels, device="cpu"), dtype=float))
+    assert np.allclose(found[0], found[1], atol=0.02)
+
+
+def test_recomputed_activations_take_less_memory(tmp_path: Path) -> None:
+    peaks = []
+    for again in (False, True):
+        torch.cuda.reset_peak_memory_stats()
+        net = Backbone(toy_spec(options={"depth": 12}), weights=False).adapt(3)
+        fit_options: dict[str, Any] = {"recipe": "full", "epochs": 1, "batch_size": 24, "image_size": 256, "augment": "none", "quiet": True}
+        net.fit(images(24), False, device="cuda", workers=0, recompute=again, out=tmp_path / str(again), **fit_options)
+        peaks.append(torch.cuda.max_memory_allocated())
+    assert peaks[1] < 0.7 * peaks[0]
+
+
+def test_one_process_of_torchrun_trains_with_nccl(tmp_path: Path) -> None:
+    program = f"""
+from tests.engine.tiny import images, model
+run = model().fit(images(24), False, recipe="full", epochs=2, batch_size=8, device="cuda", quiet=True, out={str(tmp_path / "run")!r})
+print("losses", *[record["train_loss"] for record in run.history])
+"""
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", str(tmp_path / "program.py")]
+    around = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, env=around, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "losses" in done.stdout
+
+
+def test_a_compiled_backbone_learns_as_the_plain_one(tmp_path: Path) -> None:
+    losses = []
+    for compiled in (False, True):
+        net = Backbone(toy_spec(options={"drop_rate": 0.0}), weights=False).adapt(3)  # compiled code draws other random numbers
+        options: dict[str, Any] = {"recipe": "full", "epochs": 4, "batch_size": 8, "augment": "none", "precision": "fp32", "quiet": True}
+        run = net.fit(images(24), False, device="cuda", workers=0, compile=compiled, out=tmp_path / str(compiled), **options)
+        losses.append([record["train_loss"] for record in run.history])
+    assert losses[0] == pytest.approx(losses[1], abs=2e-2)

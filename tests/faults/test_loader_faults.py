@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -143,6 +144,28 @@ def test_loader_processes_leave_nothing_in_the_temporary_folder(tmp_path: Path) 
         """,
         cwd=tmp_path,
         TMPDIR=str(tmp_path),
+        TORCHINDUCTOR_CACHE_DIR=str(tmp_path.parent / "inductor"),  # of torch, which makes it when it is imported
     )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run0", "run1"]
+
+
+class Bound:
+    """An object that, as a tensor on a GPU does, ends another process than its own that finalises it."""
+
+    def __init__(self) -> None:
+        self.itself = self  # so that nothing but the garbage collector frees it
+
+    def __del__(self) -> None:
+        if multiprocessing.parent_process() is not None:
+            os._exit(7)
+
+
+def test_a_worker_does_not_finalise_garbage_of_the_main_process() -> None:
+    table, net = faulty(gc.collect), model()
+    gc.disable()
+    try:
+        Bound()
+        assert len(net.predict(table, workers=WORKERS, batch_size=4)) == 24
+    finally:
+        gc.enable()

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from zoo.engine.loading.start_method import FORK, MAIN_GUARD
-from zoo.engine.loading.workers import starting_workers
+from zoo.engine.loading.workers import inherited_garbage_kept, starting_workers
 from zoo.errors import LoaderError, examples
 
 TIMEOUT = 300.0  # seconds that one batch may take
@@ -69,7 +69,7 @@ class WatchedLoader(DataLoader[Any]):
         method = self.multiprocessing_context.get_start_method()
         get_temp_dir()  # of this process, which removes it at its end; a worker that is ended would leave one of its own
         try:
-            with starting_workers(method):
+            with starting_workers(method), inherited_garbage_kept(method):
                 return _Iterator(self)
         except Exception as error:  # of pickling, or of a process that has ended before it took what it was sent
             if method == FORK:

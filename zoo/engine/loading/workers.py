@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -56,6 +57,27 @@ def starting_workers(method: str) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def inherited_garbage_kept(method: str) -> Iterator[None]:
+    """Keep workers that are forked meanwhile from finalising the main process's unreachable objects.
+
+    A forked worker has a copy of the main process's reference cycles. Freed by its garbage collector, a tensor on a GPU would end the
+    worker, which must not use CUDA. So all objects are frozen in the workers, as the documentation of ``gc.freeze`` advises, and
+    unfrozen again in the main process, with those that the program had frozen.
+
+    Args:
+        method: Start method of multiprocessing; others than fork copy nothing.
+    """
+    if method != "fork":
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _start_fork_server() -> None:
