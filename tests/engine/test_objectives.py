@@ -231,7 +231,8 @@ def test_a_regression_trains_in_standard_units_and_is_saved_in_its_own(tmp_path:
     assert 900 < np.mean(net.predict(pixels)) < 1300
 
 
-def test_a_frozen_teachers_outputs_are_those_of_the_view_that_the_student_sees(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_frozen_teachers_outputs_are_those_of_the_view_that_the_student_sees(workers: int, tmp_path: Path) -> None:
     class Mean(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean((2, 3))
@@ -250,10 +251,25 @@ def test_a_frozen_teachers_outputs_are_those_of_the_view_that_the_student_sees(t
             return super().loss(forward, batch)
 
     # Without room for stored activations the fixed views are loaded, and can be looked at.
-    options = OPTIONS | {"augment": "light", "views": 3, "freeze": 1, "cache_gb": 0.0}
+    options = OPTIONS | {"augment": "light", "views": 3, "freeze": 1, "cache_gb": 0.0, "workers": workers}
     model().fit(images(24), False, out=tmp_path, objective=Watching, **options)
     assert len(gaps) == 9
     assert max(gaps) < 1e-5
+
+
+def test_two_frozen_teachers_share_what_loader_processes_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two(Distilled):
+        def __init__(self, base: Supervised) -> None:
+            super().__init__(base, model(seed=7))
+            self.frozen["second"] = self.frozen["teacher"]
+
+    monkeypatch.setattr("zoo.engine.cache.frozen_outputs.FrozenOutputs.fits", lambda *_: False)  # no room, but for the activations
+    nets = {workers: model() for workers in (0, 2)}
+    for workers, net in nets.items():
+        net.fit(
+            images(24), False, objective=Two, out=tmp_path / str(workers), **OPTIONS | {"freeze": 1, "augment": "none", "workers": workers}
+        )
+    assert difference(values(nets[0]), values(nets[2])) == 0.0
 
 
 @pytest.mark.parametrize(

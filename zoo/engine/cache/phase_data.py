@@ -166,16 +166,19 @@ class PhaseData:
         stored = [key for key in self._frozen.names if fixed and self._frozen.fits(key, name, views)]
         others = [key for key in self._frozen.names if key not in stored]
         # Pooled features and stored activations are no inputs of a frozen module.
-        read = [key for key in others if key in self.loaders.beside or epoch.cached]
-        raw = {key: self._raw(self._frozen.loaders_of(key), epoch, name, 0) for key in read}
+        stand_ins = epoch.pooled or self.prefix.activations(name, views=self._context.config.views) is not None
+        read = {key: self._frozen.loaders_of(key) for key in others if key in self.loaders.beside or stand_ins}
+        # Of each loader one pass at a time: a second one would take its processes from the first.
+        raw = {loaders: self._raw(loaders, epoch, name, 0) for loaders in set(read.values())}
 
         def with_outputs(order: Sequence[Indices], position: int) -> Iterator[Batch]:
-            inputs = {key: iter(function(order, position)) for key, function in raw.items()}
+            passes = {loaders: iter(function(order, position)) for loaders, function in raw.items()}
             for batch in batches(order, position):
+                inputs = {loaders: next(loaded) for loaders, loaded in passes.items()}
                 rows = torch.tensor(batch.indices)
                 found = {key: self._frozen.of_all(key, name, position % views)[rows] for key in stored}
                 outputs = {key: to_device(part, self._context.device) for key, part in found.items()}
-                outputs |= {key: self._frozen.of(key, next(inputs[key]) if key in inputs else batch) for key in others}
+                outputs |= {key: self._frozen.of(key, inputs[read[key]] if key in read else batch) for key in others}
                 yield batch._replace(frozen=outputs)
 
         for key in stored:  # now, not in the middle of a step
