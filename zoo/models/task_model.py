@@ -94,7 +94,7 @@ class TaskModel(nn.Module):
         self.head_name = head_name
         self.head_options = dict(head_options or {})
         self.plugin = plugin
-        self._random_head: tuple[int, ...] | None = None
+        self._random_head: list[tuple[int, Tensor]] | None = None
         self._warned_of_gradient = False  # of a backbone that no gradient reaches
 
     def forward(self, x: ModelInputs) -> Tensor:
@@ -153,15 +153,18 @@ class TaskModel(nn.Module):
 
     def note_random_head(self) -> None:
         """Remember that the head's values are random, until they change."""
-        self._random_head = self._head_versions()
+        self._random_head = [(parameter._version, parameter.detach().clone()) for parameter in self.head.parameters()]
 
     @property
     def has_random_head(self) -> bool:
         """Whether the head still has the values that ``adapt`` drew: neither trained nor loaded."""
-        return self._random_head is not None and self._random_head == self._head_versions()
-
-    def _head_versions(self) -> tuple[int, ...]:
-        return tuple(parameter._version for parameter in self.head.parameters())  # each change in place counts one up
+        # A change in place counts the version up, but for what the fused optimizers of a GPU change.
+        now, drawn = list(self.head.parameters()), self._random_head
+        return (
+            drawn is not None
+            and [parameter._version for parameter in now] == [version for version, _ in drawn]
+            and all(torch.equal(value.to(parameter), parameter) for parameter, (_, value) in zip(now, drawn, strict=True))
+        )
 
     def freeze(self, upto: int | str) -> TaskModel:
         """Freeze the groups from the input on, in place, and unfreeze the others: ``freeze(0)`` none, ``freeze("stage2")`` inclusive.
