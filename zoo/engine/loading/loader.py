@@ -209,12 +209,12 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def default_workers(device: torch.device) -> int:
-    """Return the default number of loader processes: 0 on the CPU, else one per core of this process, at most 8.
+    """Return the default number of loader processes: 0 on the CPU, else one per core of this process, at most 16.
 
     The ranks on one machine, ``LOCAL_WORLD_SIZE`` of them, share its cores.
     """
     beside = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    return 0 if device.type == "cpu" else max(1, min(8, usable_cores() // beside))
+    return 0 if device.type == "cpu" else max(1, min(16, usable_cores() // beside))
 
 
 def _quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:
