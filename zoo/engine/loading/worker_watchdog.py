@@ -91,6 +91,8 @@ class _Iterator(_MultiProcessingDataLoaderIter):
         self._watched = watched
         self._watched.busy.fill_(_NOT_BEGUN)
         super().__init__(loader)
+        if hasattr(self, "_pin_memory_thread"):  # it fails on data of a dead worker, which _give_up tells
+            self._pin_memory_thread._invoke_excepthook = lambda _: None  # type: ignore[attr-defined]  # of this thread alone
         self._patience = TIMEOUT
         if self._worker_pids_set:
             _utils.signal_handling._remove_worker_pids(id(self))  # type: ignore[attr-defined]  # a private function of torch
