@@ -17,6 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 from zoo.engine.distributed.heartbeat import set_announcement_store
 from zoo.engine.distributed.rank_devices import agree_on_devices
 from zoo.engine.distributed.ranks import Ranks
+from zoo.engine.runtime.device import end_process_group
 from zoo.engine.runtime.launch_env import launched
 from zoo.errors import OptionError
 
@@ -86,7 +87,7 @@ def join_processes(wanted: str, timeout: float) -> Ranks:
             patience = timedelta(seconds=timeout + 120 if cuda else timeout)
             dist.init_process_group(backend, timeout=patience, **found)
             _FOUND["ours"] = True
-            atexit.register(_destroy_group)
+            atexit.register(end_process_group)
         return Ranks(dist.get_rank(), count, timeout, found["store"])
     except OptionError:
         raise
@@ -103,8 +104,3 @@ def _rendezvous(timeout: float) -> dict[str, Any]:
         _FOUND.update(store=store, rank=rank, world_size=count, ours=False)
     store = PrefixStore(f"zoo/{next(_JOINED)}", _FOUND["store"])
     return {"store": store, "rank": _FOUND["rank"], "world_size": _FOUND["world_size"]}
-
-
-def _destroy_group() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from zoo.errors import OptionError
 
@@ -154,4 +156,14 @@ def make_accelerator(wanted_device: str, wanted_precision: str) -> Any:
     same = placed_on.type == device.type and AcceleratorState._shared_state.get("_mixed_precision", precision) == precision
     if not same:
         AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+    grouped = dist.is_available() and dist.is_initialized()
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+    if not grouped and dist.is_available() and dist.is_initialized():  # Accelerate's, for one process that torchrun has started
+        atexit.register(end_process_group)
+    return accelerator
+
+
+def end_process_group() -> None:
+    """Destroy the process group, if there is one; NCCL warns of one that is left at the end of the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
