@@ -52,8 +52,6 @@ def jpeg_batches(
         transforms.ColorJitter(0.2, 0.2, 0.2),
     ]
     photos = _Photos(table, transforms.Compose([*augment, transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]))
-    loader = DataLoader(
-        photos, batch, shuffle=True, num_workers=number, pin_memory=device.type == "cuda", prefetch_factor=4 if number else None
-    )
+    loader = DataLoader(photos, batch, shuffle=True, num_workers=number, pin_memory=device.type == "cuda")
     for x, y in loader:
         yield x.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last), y.to(device, non_blocking=True)
