@@ -7,7 +7,7 @@ PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 PYTEST = $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-lowest test-newest lint format bench bench-accuracy bench-defaults docs wheels constraints clean
+.PHONY: help setup demo test test-all test-gpu test-lowest test-newest lint format bench bench-accuracy bench-defaults docs wheels constraints clean
 
 help: ## list the actions
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -27,7 +27,7 @@ setup: .venv/.ready ## make the environment in .venv, if it is not there yet
 WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 
 # The tests' networks are tiny: a second thread doubles the CPU time and saves none.
-test test-all test-lowest test-newest docs: export OMP_NUM_THREADS = 1
+test test-all test-gpu test-lowest test-newest docs: export OMP_NUM_THREADS = 1
 
 # What must work at both ends of the supported versions: plugins, the command line, reading, fitting, saving and loading, whatever
 # requirement each of them uses, and a tiny network of every plugin of ours. Under three minutes on two cores.
@@ -46,6 +46,10 @@ test: .venv/.ready ## run the tests
 
 test-all: .venv/.ready ## run the tests and the long sweeps
 	$(PYTEST)
+
+# A deprecation that torch's compiler meets in torch is no fault of ours, so no error.
+test-gpu: .venv/.ready ## run what only a CUDA GPU can show
+	ZOO_TEST_GPU=1 $(PYTEST) -W default::DeprecationWarning tests/engine/test_cuda.py
 
 # Old versions call what newer ones of their own requirements deprecate: no fault of ours, so no error.
 test-lowest: BIN := .cache/lowest/bin

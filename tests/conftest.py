@@ -20,6 +20,8 @@ LONG = (
     *("test_docs.py", "test_objectives.py", "test_ranks.py", "test_third_party.py", "test_plugin_faults.py", "test_rank_faults.py"),
     *("test_pins.py", "test_medical.py", "test_demo.py", "test_conformance.py", "test_tryout.py", "test_kills.py"),
 )
+if not os.environ.get("ZOO_TEST_GPU"):  # `make test-gpu` sets it; all else compares bits, or counts what the CPU does
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a second thread doubles the CPU time of tiny networks
 
 

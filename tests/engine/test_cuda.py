@@ -28,7 +28,7 @@ from zoo.engine.rundir.run_folder import Run
 from zoo.errors import InterruptedRunError, TrainingError
 from zoo.models.backbone import Backbone
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU: make test-gpu")
 
 
 def fit(out: Path, data: Any = None, **options: Any) -> tuple[Any, Run]:
@@ -45,6 +45,7 @@ def test_a_fit_in_bf16_learns_and_brings_the_model_back_to_the_cpu(tmp_path: Pat
     assert run.history[-1]["train_loss"] < run.history[0]["train_loss"]
     assert run.metrics["accuracy"] > 0.6
     assert {parameter.device.type for parameter in net.parameters()} == {"cpu"}
+    assert not net.has_random_head
     assert all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters())
 
 
@@ -131,7 +132,7 @@ def memory(mib: int) -> Iterator[None]:
 
 def test_a_batch_that_does_not_fit_is_trained_in_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with memory(400), caplog.at_level(logging.WARNING, "zoo"):
-        net, run = fit(tmp_path / "run", images(48), valid=False, recipe="full", epochs=1, batch_size=48, image_size=640, augment="none")
+        net, run = fit(tmp_path / "run", (images(48), False), recipe="full", epochs=1, batch_size=48, image_size=640, augment="none")
     assert "out of memory: going on with micro-batches" in caplog.text
     assert len(run.history) == 1
     assert all(bool(torch.isfinite(value).all()) for value in values(net).values())
@@ -180,11 +181,16 @@ run = model().fit(images(24), False, recipe="full", epochs=2, batch_size=8, devi
 print("losses", *[record["train_loss"] for record in run.history])
 """
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", str(tmp_path / "program.py")]
-    around = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(command, env=around, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    done = torchrun(tmp_path / "program.py", processes=1)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "losses" in done.stdout
+    assert "destroy_process_group" not in done.stderr
+
+
+def torchrun(program: Path, processes: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), str(program)]
+    around = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run(command, env=around, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_a_compiled_backbone_learns_as_the_plain_one(tmp_path: Path) -> None:
@@ -195,3 +201,24 @@ def test_a_compiled_backbone_learns_as_the_plain_one(tmp_path: Path) -> None:
         run = net.fit(images(24), False, device="cuda", workers=0, compile=compiled, out=tmp_path / str(compiled), **options)
         losses.append([record["train_loss"] for record in run.history])
     assert losses[0] == pytest.approx(losses[1], abs=2e-2)
+
+
+@pytest.mark.parametrize("options", [{}, {"trains": "lora"}, {"recompute": True}], ids=str)
+def test_memory_is_planned_as_the_run_then_takes_it(options: dict[str, Any], tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"recipe": "full", "epochs": 1, "batch_size": 24, "image_size": 256, "augment": "none", "device": "cuda"}
+    told = model().plan(images(48), False, **settings, **options).memory
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    model().fit(images(48), False, workers=0, quiet=True, out=tmp_path / "run", **settings, **options)
+    assert told == pytest.approx(torch.cuda.max_memory_allocated() - before, rel=0.25)
+
+
+def test_two_processes_on_one_gpu_are_told_what_to_do(tmp_path: Path) -> None:
+    if torch.cuda.device_count() > 1:
+        pytest.skip("this machine has several GPUs")
+    program = f"from tests.engine.tiny import images, model; model().fit(images(24), False, quiet=True, out={str(tmp_path / 'run')!r})"
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    done = torchrun(tmp_path / "program.py", processes=2)
+    assert done.returncode != 0
+    assert "OptionError" in done.stderr
+    assert "share" in done.stderr or "GPU" in done.stderr
