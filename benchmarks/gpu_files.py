@@ -45,7 +45,7 @@ def jpeg_batches(
 
     from zoo.engine.loading.loader import default_workers
 
-    number = default_workers(device) if workers is None else workers
+    number = default_workers(device, len(table["label"])) if workers is None else workers
     augment = [
         transforms.RandomResizedCrop(size, scale=(0.35, 1.0)),
         transforms.RandomHorizontalFlip(),

@@ -28,6 +28,7 @@ from tests.engine.tiny import difference, images, model, values
 from tests.toy_text import ToyTextPlugin
 from zoo.data.images.augment import Augment
 from zoo.data.open import open_data
+from zoo.engine.loading.loader import default_workers
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.start_method import MAIN_GUARD, refuse_second_run, start_method, usable_workers
 from zoo.engine.loading.workers import starting_workers
@@ -265,3 +266,14 @@ def test_a_script_without_a_guard_ends_with_the_remedy_and_begins_no_second_run(
     assert "LoaderError" in last
     assert MAIN_GUARD in last
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
+
+
+def test_the_default_number_of_loader_processes_follows_device_cores_ranks_and_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr("zoo.engine.loading.loader.usable_cores", lambda: 12)
+    assert [default_workers(gpu, images) for images in (0, 1, 64, 65, 10_000)] == [0, 1, 1, 2, 12]
+    assert default_workers(torch.device("cpu"), 10_000) == 0
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert default_workers(gpu, 10_000) == 3
+    monkeypatch.setattr("zoo.engine.loading.loader.usable_cores", lambda: 96)
+    assert default_workers(gpu, 10_000) == 16

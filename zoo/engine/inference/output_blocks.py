@@ -119,7 +119,7 @@ def _sources(model: TaskModel, table: Table, options: InferenceOptions, where: t
     given, table = table, prompted(model, as_trained(model, table), options.prompt_name)
     if isinstance(inputs, Text):
         return TextBlocks(inputs, table, given, where, skip=options.skip)
-    workers = usable_workers(options.workers, default_workers(where), {table.source: table.inputs})
+    workers = usable_workers(options.workers, default_workers(where, len(table)), {table.source: table.inputs})
     return PixelBlocks(inputs, table, where, layout=layout, workers=workers, skip=options.skip)
 
 

@@ -17,7 +17,7 @@ from zoo.data.dataset import Batch, ModelInputs, Samples
 from zoo.data.images.augment import Augment
 from zoo.data.table import Table
 from zoo.data.texts.token_ids import TextSamples
-from zoo.declare import Image, Inputs
+from zoo.declare import Image, Inputs, Text
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.start_method import refuse_second_run, start_method, usable_workers
 from zoo.engine.loading.stream import View
@@ -63,7 +63,7 @@ class Loader:
         refuse_second_run()
         self.samples, self._device, self._layout = samples, device, layout
         self._order = _Order()
-        number = default_workers(device) if workers is None else workers
+        number = default_workers(device, _images(samples)) if workers is None else workers
         self._loader = WatchedLoader(
             Watched(samples, number) if number else samples,  # type: ignore[arg-type]  # texts have the methods of a Dataset
             batch_sampler=self._order,  # type: ignore[arg-type]  # a range of indices is not a list, and as good
@@ -155,7 +155,10 @@ class Loaders:
             loaders._all_inputs = self._all_inputs
         self._device, self._layout, self._augment = device, layout, augment
         parts = {table.source: table.inputs for table in tables.values()} | ({} if augment is None else {"the augmentation": augment})
-        self._workers = usable_workers(config.workers, default_workers(device), parts)  # before anything is trained
+        largest = 0 if isinstance(inputs, Text) else max(map(len, tables.values()), default=0)
+        most = default_workers(device, largest)
+        self._most = usable_workers(config.workers, most, parts)  # before anything is trained
+        self._asked = config.workers is not None
         self._samples: dict[Kind, Samples | TextSamples] = {}  # shared by all loaders, as texts are encoded once
         self._lasting: dict[Kind, Loader] = {}
 
@@ -189,7 +192,9 @@ class Loaders:
     def _make(self, kind: Kind, *, keep_workers: bool) -> Loader:
         if kind not in self._samples:
             self._samples[kind] = self._open(kind)
-        return Loader(self._samples[kind], self._device, workers=self._workers, layout=self._layout, keep_workers=keep_workers)
+        samples = self._samples[kind]
+        workers = self._most if self._asked else min(self._most, default_workers(self._device, _images(samples)))
+        return Loader(samples, self._device, workers=workers, layout=self._layout, keep_workers=keep_workers)
 
     def _open(self, kind: Kind) -> Samples | TextSamples:
         table, seed = self.table(kind), self._config.seed
@@ -208,13 +213,21 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def default_workers(device: torch.device) -> int:
-    """Return the default number of loader processes: 0 on the CPU, else one per core of this process, at most 16.
+def default_workers(device: torch.device, images: int) -> int:
+    """Return the default number of loader processes: 0 on the CPU, else one per core of this process and per 64 images, at most 16.
 
     The ranks on one machine, ``LOCAL_WORLD_SIZE`` of them, share its cores.
+
+    Args:
+        device: Device that computes.
+        images: Number of images (pixels, volumes) to load; 0 for texts, whose token ids are only padded.
     """
     beside = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    return 0 if device.type == "cpu" else max(1, min(16, usable_cores() // beside))
+    return 0 if device.type == "cpu" or not images else max(1, min(16, usable_cores() // beside, -(-images // 64)))
+
+
+def _images(samples: Samples | TextSamples) -> int:
+    return 0 if isinstance(samples, TextSamples) else len(samples)
 
 
 def _quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from zoo.declare import Text
 from zoo.engine.cache.tensor_store import IN_MEMORY
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.sharding import check_shardable
@@ -186,7 +187,8 @@ class _Planned:
         return (best + start) * nbytes(tensors_of(self._module).values())
 
     def _seconds(self, run: DryRun, epoch: Epoch, dry: Dry) -> float:
-        workers = default_workers(self._device) if self._config.workers is None else self._config.workers
+        images = 0 if isinstance(self._model.inputs, Text) else len(self._tables[0])
+        workers = default_workers(self._device, images) if self._config.workers is None else self._config.workers
 
         def beside(loading: float, both: float) -> float:
             """Return the time of loading and computing, which overlap with loader processes."""
