@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.declare import MAX_CHANNELS, BackboneSpec, Features, Image, Origin, Text, Volume
 from zoo.errors import OptionError, check_options, did_you_mean
-from zoo.models.misplaced import remedies
+from zoo.models.checks.misplaced import remedies
 from zoo.models.pairs.towers import tower_spec
 from zoo.plugins.loader import load_function
 from zoo.registry.lookup import foreign_folder
@@ -161,7 +161,7 @@ class Backbone:
 
     def fresh(self, **options: Any) -> LayerGroups:
         """Build a new module, with further options, and bind its layer groups; the module is ``.model`` of the result."""
-        from zoo.models.build import build
+        from zoo.models.construct.build import build
         from zoo.models.layers import bind
 
         spec = with_options(self.spec, options)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.data.dataset import ModelInputs
 from zoo.declare import BackboneSpec, Inputs, Origin
-from zoo.models.feature_checks import check_features, no_gradient
+from zoo.models.checks.features import check_features, no_gradient
 from zoo.models.layers import LayerGroups
 from zoo.models.pooling import Pool, pooling_of
 from zoo.tasks.find import find_task
