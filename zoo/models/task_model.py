@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from zoo.engine.calibration.calibrate import Calibrated
     from zoo.engine.inference.evaluation import Evaluation
+    from zoo.engine.objective.objective import Objective
+    from zoo.engine.objective.supervised import Supervised
     from zoo.engine.options.recipe import Recipe
     from zoo.engine.output.write import Written
     from zoo.engine.preview.report import Preview
     from zoo.engine.rundir.run_folder import Run
-    from zoo.engine.train.objective import Objective
-    from zoo.engine.train.supervised import Supervised
 
 
 class TaskModel(nn.Module):

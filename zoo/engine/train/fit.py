@@ -20,6 +20,8 @@ from zoo.engine.distributed.sharding import check_shardable, trained_model
 from zoo.engine.loading.class_counts import monitor_of
 from zoo.engine.loading.sources import check_tables, inputs_in_use, summary, table_digest
 from zoo.engine.loading.start_method import refuse_second_run
+from zoo.engine.objective.objective import make_objective
+from zoo.engine.objective.supervised import Supervised
 from zoo.engine.options.begun import as_begun, option_differences
 from zoo.engine.options.config import sized_for
 from zoo.engine.options.recipe import Recipe
@@ -44,8 +46,6 @@ from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals, too
 from zoo.engine.train.finalize import kept_before_tuning
 from zoo.engine.train.job import Job, MakeObjective, Tables, resolve_job
 from zoo.engine.train.model_setup import active, further_modules, prepared, switch_off
-from zoo.engine.train.objective import make_objective
-from zoo.engine.train.supervised import Supervised
 from zoo.engine.train.train_state import STOP
 from zoo.engine.train.trainer import Training
 from zoo.errors import OptionError, SavedModelError, fault_list

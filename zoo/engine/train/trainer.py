@@ -22,6 +22,7 @@ from zoo.engine.distributed.sharding import check_batches
 from zoo.engine.loading.batches import StepBatches
 from zoo.engine.loading.sources import corrupt_files
 from zoo.engine.loading.stream import Stream
+from zoo.engine.objective.objective import Objective, checked_metrics, reads_stored, run_cache_obstacle
 from zoo.engine.optim.lr_schedule import Plateau
 from zoo.engine.optim.nonfinite import Guard
 from zoo.engine.options.config import Config
@@ -36,7 +37,6 @@ from zoo.engine.runtime.progress import time_left
 from zoo.engine.runtime.signals import StopFlag, Stopped, interrupted
 from zoo.engine.train.auto_tune import AutoTune
 from zoo.engine.train.finalize import Finalizer
-from zoo.engine.train.objective import Objective, checked_metrics, reads_stored, run_cache_obstacle
 from zoo.engine.train.optimizer_step import Stepper
 from zoo.engine.train.run_parts import RunParts
 from zoo.engine.train.train_epoch import EpochRunner

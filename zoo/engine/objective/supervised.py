@@ -19,6 +19,7 @@ from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.metrics import compute_metrics
 from zoo.engine.inference.window_pooling import pool_windows
 from zoo.engine.loading.stream import Source
+from zoo.engine.objective.objective import Infer, Objective
 from zoo.engine.optim.target_scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import has_solvable_head
@@ -29,7 +30,6 @@ from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.solved.augmentation_choice import held_out_losses, views_to_judge
 from zoo.engine.solved.solved_head import SolvedHead, is_small_enough, solved_head
 from zoo.engine.solved.solved_tasks import solved_tasks
-from zoo.engine.train.objective import Infer, Objective
 from zoo.errors import DataError, OptionError, OwnPartError, ZooError, count, did_you_mean, examples, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
