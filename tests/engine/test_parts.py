@@ -13,7 +13,7 @@ from torch import nn
 
 from tests.engine.tiny import images, model
 from zoo.data.open import open_data
-from zoo.engine.objective.supervised import class_weights
+from zoo.engine.objective.class_weights import class_weights
 from zoo.engine.optim.nonfinite import Guard, NonFiniteError
 from zoo.engine.optim.optimizer import build_optimizer
 from zoo.engine.optim.optimizer_state import optimizer_tensors, restore_optimizer

@@ -18,7 +18,8 @@ from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.sharding import check_shardable
 from zoo.engine.loading.loader import default_workers
 from zoo.engine.loading.sources import check_tables, inputs_in_use
-from zoo.engine.objective.objective import make_objective, run_cache_obstacle
+from zoo.engine.objective.make_objective import make_objective
+from zoo.engine.objective.objective import run_cache_obstacle
 from zoo.engine.objective.supervised import Supervised
 from zoo.engine.options.config import sized_for
 from zoo.engine.options.epochs import Epoch

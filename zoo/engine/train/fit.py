@@ -20,7 +20,7 @@ from zoo.engine.distributed.sharding import check_shardable, trained_model
 from zoo.engine.loading.class_counts import monitor_of
 from zoo.engine.loading.sources import check_tables, inputs_in_use, summary, table_digest
 from zoo.engine.loading.start_method import refuse_second_run
-from zoo.engine.objective.objective import make_objective
+from zoo.engine.objective.make_objective import make_objective
 from zoo.engine.objective.supervised import Supervised
 from zoo.engine.options.begun import as_begun, option_differences
 from zoo.engine.options.config import sized_for
