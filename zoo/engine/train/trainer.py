@@ -14,13 +14,11 @@ import torch
 from zoo.data.dataset import Batch
 from zoo.data.nondeterminism import is_nondeterministic
 from zoo.data.table import Table
-from zoo.data.texts.encode import number_of_samples
 from zoo.declare import Text
 from zoo.engine.cache.activation_cache import targets_of
 from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.distributed.sharding import check_batches
 from zoo.engine.loading.batches import StepBatches
-from zoo.engine.loading.sources import corrupt_files
 from zoo.engine.loading.stream import Stream
 from zoo.engine.objective.objective import Objective, checked_metrics, reads_stored, run_cache_obstacle
 from zoo.engine.optim.lr_schedule import Plateau
@@ -37,6 +35,7 @@ from zoo.engine.runtime.progress import time_left
 from zoo.engine.runtime.signals import StopFlag, Stopped, interrupted
 from zoo.engine.train.auto_tune import AutoTune
 from zoo.engine.train.finalize import Finalizer
+from zoo.engine.train.messages import corrupt_inputs, failed_epoch, headline
 from zoo.engine.train.optimizer_step import Stepper
 from zoo.engine.train.run_parts import RunParts
 from zoo.engine.train.train_epoch import EpochRunner
@@ -106,7 +105,7 @@ class Training:
             elif ranks.rank:  # dropout must differ between ranks; the first draws as a single process would
                 torch.manual_seed(hash((context.config.seed, ranks.rank)) % 2**63)
             parts.optimizer.zero_grad(set_to_none=True)  # gradients that the caller left on the model
-            context.progress.note(_headline(self.objective, context, parts.position if saved is not None else ""))
+            context.progress.note(headline(self.objective, context, parts.position if saved is not None else ""))
             self._reports.open()
             try:
                 while self.state.epoch < len(parts.epochs):
@@ -124,27 +123,13 @@ class Training:
             except Exception as error:
                 self._writer.rescue(self._guard.check)
                 if isinstance(error, OwnPartError):
-                    error.args = (f"{error}; in {self._place(error)}",)
+                    number = error.epoch or min(self.state.epoch + 1, len(parts.epochs))
+                    error.args = (f"{error}; in {failed_epoch(number, len(parts.epochs), context.folder)}",)
                 elif isinstance(error, CorruptInputError) and context.config.on_corrupt != "skip" and context.own.augment is None:
-                    error.args = (f"{error}; {self._corrupt()}",)
+                    error.args = (f"{error}; {corrupt_inputs(self.objective, context)}",)
                 raise
             finally:
                 self._reports.close()
-
-    def _place(self, error: OwnPartError) -> str:
-        """Return the epoch that a part of the user's failed in, and how the run goes on."""
-        epochs = self.parts.epochs
-        number = error.epoch or min(self.state.epoch + 1, len(epochs))
-        out = str(self.context.folder)
-        return f"epoch {number} of {len(epochs)}. The run is kept: correct it, and go on with resume=True (--resume) and out={out!r}"
-
-    def _corrupt(self) -> str:
-        """Return how many files of the run cannot be read, where that is soon known, and the remedy."""
-        remedy = "on_corrupt='skip' (--set on_corrupt=skip) leaves out a few such samples, and zoo data check lists them all"
-        objective = self.objective
-        tables = [*(source.table for source in objective.sources.values()), *objective.valid.values()]
-        found = corrupt_files(self.model, tables, self.context.config) if self.context.ranks.count == 1 else ""
-        return f"{found}; {remedy}" if found else remedy
 
     def _finalizer(self) -> Finalizer:
         validate, report = partial(self._validate, None), self._reports.report
@@ -332,15 +317,3 @@ def _are_steady(objective: Objective, context: RunContext) -> bool:
     if found:
         log.warning("%s draws its samples anew each time that they are read; what is frozen is computed every epoch", found)
     return not found
-
-
-def _headline(objective: Objective, context: RunContext, resumed_at: str) -> str:
-    """Return the first line of a run: model, licence of its weights, recipe, numbers of samples, device, folder."""
-    model, accelerator, processes = objective.model, context.accelerator, context.ranks.count
-    backbone = f"{model.spec.name} (weights: {model.spec.license})" if model.pretrained else model.spec.name
-    data = number_of_samples([source.table for source in objective.sources.values()], "training samples")
-    data += f", {number_of_samples(objective.valid.values(), 'for validation')}" if sum(map(len, objective.valid.values())) else ""
-    precision = "" if accelerator.mixed_precision == "no" else f", {accelerator.mixed_precision}"
-    went_on = f"; going on at {resumed_at}" if resumed_at else ""
-    where = str(accelerator.device) if processes == 1 else f"{processes} processes on {accelerator.device.type}"
-    return f"{backbone}, {context.config.recipe.name}: {data}, {where}{precision}, into {context.folder}{went_on}"
