@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from zoo.declare import BackboneSpec, HeadSpec
-from zoo.models.backbone import Backbone, with_options
+from zoo.models.backbone import Backbone
+from zoo.models.build_options import with_options
 from zoo.models.checks.adapt_arguments import (
     channel_option,
     check_arguments,
