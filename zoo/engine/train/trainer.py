@@ -136,53 +136,66 @@ class Training:
         return Finalizer(self.parts, self.context, data=self.data, writer=self._writer, validate=validate, report=report)
 
     def _epoch(self, epoch: Epoch) -> None:
-        state, context = self.state, self.context
+        state = self.state
         self._epoch_started = time.perf_counter() - state.seconds
         if self._phase != epoch.index:
-            self._phase = epoch.index
-            self.model.freeze(epoch.frozen)
-            if context.config.compile:  # other parameters train, and torch stops compiling after eight variants of a function
-                torch.compiler.reset()
-            self.parts.averages.settle(frozen_names(self.model))
+            self._set_frozen(epoch)
         try:
-            at_start = epoch.done == state.step == 0
-            if at_start:
-                state.pass_divisor = max(state.pass_divisor, state.micro_batches)
-            self.data.passes.divisor = max(self.data.passes.divisor, state.pass_divisor)
-            self.data.augments = state.augments
-            with context.ranks.together():
-                streams = self.data.train(epoch)
-            if at_start:  # so that a resumed run stores outputs in batches of the same size
-                state.pass_divisor = self.data.passes.divisor
-            self._set_mode(epoch, training=True)
-            with self.objective.phase():
-                if at_start:
-                    trials_started = time.perf_counter()
-                    self._begin_phase(epoch, streams)
-                    self._epoch_started += time.perf_counter() - trials_started  # without the trials
-                title = f"{epoch.phase.name} {state.epoch + 1}/{len(self.parts.epochs)}"
-                if epoch.solved:
-                    penalty = self._solve(epoch, title)
-                else:
-                    self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
+            penalty = self._train(epoch)
             trained = self._seconds()
             with self.parts.averages.applied():
                 metrics = self._validate(epoch)
         except Stopped:
             state.seconds = self._seconds()
             raise
-        record = {
+        record = self._record(epoch, metrics, penalty, trained=trained)
+        with self._writer.updating():  # the state is inconsistent between two epochs
+            self._close_epoch(epoch, record)
+        self._reports.report(record)
+
+    def _set_frozen(self, epoch: Epoch) -> None:
+        self._phase = epoch.index
+        self.model.freeze(epoch.frozen)
+        if self.context.config.compile:  # other parameters train, and torch stops compiling after eight variants of a function
+            torch.compiler.reset()
+        self.parts.averages.settle(frozen_names(self.model))
+
+    def _train(self, epoch: Epoch) -> float | None:
+        """Take the steps of an epoch, or solve the head; return the penalty of a solved one."""
+        state = self.state
+        at_start = epoch.done == state.step == 0
+        if at_start:
+            state.pass_divisor = max(state.pass_divisor, state.micro_batches)
+        self.data.passes.divisor = max(self.data.passes.divisor, state.pass_divisor)
+        self.data.augments = state.augments
+        with self.context.ranks.together():
+            streams = self.data.train(epoch)
+        if at_start:  # so that a resumed run stores outputs in batches of the same size
+            state.pass_divisor = self.data.passes.divisor
+        self._set_mode(epoch, training=True)
+        with self.objective.phase():
+            if at_start:
+                trials_started = time.perf_counter()
+                self._begin_phase(epoch, streams)
+                self._epoch_started += time.perf_counter() - trials_started  # without the trials
+            title = f"{epoch.phase.name} {state.epoch + 1}/{len(self.parts.epochs)}"
+            if epoch.solved:
+                return self._solve(epoch, title)
+            self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
+        return None
+
+    def _record(self, epoch: Epoch, metrics: Mapping[str, float], penalty: float | None, *, trained: float) -> dict[str, Any]:
+        """Return the line of the history of an epoch whose steps took ``trained`` seconds."""
+        state = self.state
+        return {
             "epoch": state.epoch + 1,
             "phase": epoch.phase.name,
-            **({"penalty": penalty} if epoch.solved else {"lr": self.parts.rates.head(epoch, epoch.steps - 1)}),
-            "train_loss": context.ranks.total(float(state.loss_sum)) / max(1, state.seen),
+            **({"lr": self.parts.rates.head(epoch, epoch.steps - 1)} if penalty is None else {"penalty": penalty}),
+            "train_loss": self.context.ranks.total(float(state.loss_sum)) / max(1, state.seen),
             **metrics,
             "seconds": round(self._seconds(), 3),
             "samples_per_second": round(state.seen / max(trained, 1e-9), 1),
         }
-        with self._writer.updating():  # the state is inconsistent between two epochs
-            self._close_epoch(epoch, record)
-        self._reports.report(record)
 
     def _solve(self, epoch: Epoch, title: str) -> float:
         """Solve the head instead of taking steps; return its penalty."""
