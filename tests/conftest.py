@@ -119,4 +119,4 @@ def only_reads_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that count reads of samples: leave out those by which a table and its augmentation are judged."""
     monkeypatch.setattr("zoo.data.images.float_tensors.sample_inputs", lambda table, **_: [])
     monkeypatch.setattr("zoo.engine.train.trainer.is_nondeterministic", lambda table: False)
-    monkeypatch.setattr("zoo.engine.train.supervised.Supervised.suits_augmentation", lambda *_, **__: True)
+    monkeypatch.setattr("zoo.engine.objective.supervised.Supervised.suits_augmentation", lambda *_, **__: True)

@@ -7,8 +7,8 @@ from torch import nn
 from tests.toy import ToyNet, toy_spec
 from zoo.declare import Weights
 from zoo.errors import CoverageError, DeclarationError, ZooError
-from zoo.models.build import build, on_meta
-from zoo.models.state_fit import adapt_input, fit_state
+from zoo.models.construct.build import build, on_meta
+from zoo.models.construct.state_fit import adapt_input, fit_state
 
 
 def test_a_module_filled_from_a_state_equals_the_one_it_came_from() -> None:

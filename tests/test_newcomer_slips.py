@@ -20,7 +20,7 @@ from tests.engine.tiny import NAMES, images
 from tests.test_docs import run_zoo
 from zoo.data.open import open_train_valid
 from zoo.errors import DataError, OptionError, UnknownBackboneError, WeightsError, WeightsNotFoundError
-from zoo.models.misplaced import RENAMED
+from zoo.models.checks.misplaced import RENAMED
 
 
 def test_options_of_other_libraries_are_named_as_they_are_here() -> None:

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from zoo.declare import Weights as Weights
     from zoo.engine.loading.stream import Source as Source
     from zoo.engine.loading.stream import View as View
+    from zoo.engine.objective.objective import Objective as Objective
+    from zoo.engine.objective.supervised import Supervised as Supervised
     from zoo.engine.options.recipe import Phase as Phase
     from zoo.engine.options.recipe import Recipe as Recipe
-    from zoo.engine.train.objective import Objective as Objective
-    from zoo.engine.train.supervised import Supervised as Supervised
     from zoo.errors import OptionError as OptionError
     from zoo.errors import ZooError as ZooError
     from zoo.errors import check_options as check_options
@@ -65,14 +65,14 @@ _LAZY = {
     "Image": "zoo.declare",
     "LayerGroup": "zoo.models.layers",
     "LayerGroups": "zoo.models.layers",
-    "Objective": "zoo.engine.train.objective",
+    "Objective": "zoo.engine.objective.objective",
     "OptionError": "zoo.errors",
     "Pair": "zoo.declare",
     "Phase": "zoo.engine.options.recipe",
     "Recipe": "zoo.engine.options.recipe",
     "Registry": "zoo.registry.registry",
     "Source": "zoo.engine.loading.stream",
-    "Supervised": "zoo.engine.train.supervised",
+    "Supervised": "zoo.engine.objective.supervised",
     "Task": "zoo.tasks.task",
     "TaskModel": "zoo.models.task_model",
     "Text": "zoo.declare",

@@ -66,8 +66,8 @@ def resnet20(weights: Path) -> zoo.Backbone:
     return zoo.wrap(network, inputs=zoo.Image(size=32, **IMAGENET), layers=layers, features=features, name="resnet20_cifar10")
 
 
-def vit(weights: Path) -> zoo.Backbone:
-    """Return the small ViT, trained on CIFAR-10 for five epochs."""
+def vit(weights: Path | None) -> zoo.Backbone:
+    """Return the small ViT, trained on CIFAR-10 for five epochs, or from random values without a folder of weights."""
     from timm.models.vision_transformer import VisionTransformer
 
     class Tokens(VisionTransformer):  # type: ignore[misc]  # timm's classes are untyped
@@ -77,11 +77,13 @@ def vit(weights: Path) -> zoo.Backbone:
 
     shape = {"img_size": 32, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4, "mlp_ratio": 2.0, "num_classes": 0}
     network = Tokens(**shape, norm_layer=partial(nn.LayerNorm, eps=1e-5))
-    file = weights / "vit_prenorm_cifar10" / "model.safetensors"
+    if weights is not None:
+        network = _filled(network, weights / "vit_prenorm_cifar10" / "model.safetensors", without=("head.",))
     layers = {"stem": ["cls_token", "pos_embed", "patch_embed"], "block": ["blocks.*", "norm"]}
     features = zoo.Features(dim=128, layout="BND", prefix_tokens=1, pool="token")
     inputs = zoo.Image(size=32, **CENTRED)
-    return zoo.wrap(_filled(network, file, without=("head.",)), inputs=inputs, layers=layers, features=features, name="vit_cifar10")
+    name, trained = ("vit", False) if weights is None else ("vit_cifar10", True)
+    return zoo.wrap(network, inputs=inputs, layers=layers, features=features, pretrained=trained, name=name)
 
 
 def mobilenetv1(weights: Path) -> zoo.Backbone:

@@ -95,7 +95,7 @@ def test_a_resumed_run_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("zoo.engine.train.trainer.is_nondeterministic", lambda table: False)
     with pytest.raises(InterruptedRunError):
         model(2).fit(Table(Tripwire(table.inputs), table.targets, table.classes), False, out=tmp_path / "cut", **OPTIONS)
-    monkeypatch.setattr("zoo.engine.train.supervised.Supervised.suits_augmentation", lambda *_, **__: pytest.fail("judged again"))
+    monkeypatch.setattr("zoo.engine.objective.supervised.Supervised.suits_augmentation", lambda *_, **__: pytest.fail("judged again"))
     resumed.fit(sides(), False, out=tmp_path / "cut", resume=True, **OPTIONS)
     assert difference(values(resumed), values(whole)) == 0.0
 

@@ -12,8 +12,8 @@ import torch
 
 import zoo
 from tests.engine.tiny import NAMES, SAVED, count_samples, difference, images, model, timeless, values
+from zoo.engine.objective import supervised
 from zoo.engine.options.recipe import Phase, Recipe
-from zoo.engine.train import supervised
 from zoo.errors import DataError, OptionError, OutputExistsError, TrainingError, UnknownGroupError
 from zoo.registry.registry import Registry
 

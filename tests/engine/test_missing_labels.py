@@ -15,7 +15,7 @@ from zoo.data.open import open_data
 from zoo.engine.inference.confidence_intervals import weighted_metrics
 from zoo.engine.inference.metrics import compute_metrics
 from zoo.engine.loading.order import balancing_weights
-from zoo.engine.train.supervised import class_weights
+from zoo.engine.objective.class_weights import class_weights
 from zoo.errors import OptionError
 from zoo.tasks.find import BUILTIN
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from tests.engine.tiny import images, model
 from zoo.data.open import open_data
+from zoo.engine.objective.class_weights import class_weights
 from zoo.engine.optim.nonfinite import Guard, NonFiniteError
 from zoo.engine.optim.optimizer import build_optimizer
 from zoo.engine.optim.optimizer_state import optimizer_tensors, restore_optimizer
@@ -23,7 +24,6 @@ from zoo.engine.options.resolve import resolve
 from zoo.engine.rundir.curves import draw_curves
 from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.runtime.signals import Stopped, stop_signals
-from zoo.engine.train.supervised import class_weights
 from zoo.engine.train.train_epoch import not_finite
 from zoo.errors import SavedModelError
 from zoo.tasks.find import BUILTIN

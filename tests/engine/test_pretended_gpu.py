@@ -22,9 +22,9 @@ from tests.toy_text import ToyTextPlugin
 from tests.tuning.adapted import vit
 from zoo.data.open import open_data
 from zoo.engine.loading.loader import Loader
+from zoo.engine.objective import supervised
 from zoo.engine.options.recipes import RECIPES
 from zoo.engine.runtime import device as devices
-from zoo.engine.train import supervised
 from zoo.errors import TrainingError
 from zoo.registry.registry import Registry, use_registry
 

@@ -16,11 +16,12 @@ import torch
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.images import transforms
 from zoo.data.open import open_data
+from zoo.engine.objective import supervised
 from zoo.engine.options import model_selection
 from zoo.engine.rundir import checkpoint_writer
 from zoo.engine.rundir.checkpoint import read_newest, write_checkpoint
 from zoo.engine.train import fit as fit_module
-from zoo.engine.train import supervised, trainer
+from zoo.engine.train import trainer
 from zoo.errors import CorruptInputError, TrainingError
 from zoo.tasks import single_label
 

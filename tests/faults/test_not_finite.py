@@ -119,7 +119,7 @@ def test_t6_a_gradient_that_is_not_finite_changes_nothing(tmp_path: Path) -> Non
 
 
 def test_t6_a_metric_that_is_not_finite_does_not_stop_and_is_never_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.engine.train import supervised
+    from zoo.engine.objective import supervised
 
     epochs = [0]
 

@@ -17,9 +17,9 @@ import zoo
 from tests.engine.tiny import difference, images, model, values
 from tests.faults.fake_dist import fake_dist, run_python
 from zoo.data.open import open_data
+from zoo.engine.objective import supervised
 from zoo.engine.options.model_selection import Best
 from zoo.engine.rundir import checkpoint, checkpoint_writer
-from zoo.engine.train import supervised
 from zoo.errors import OptionError, SavedModelError
 from zoo.tasks.find import BUILTIN
 from zoo.util.file_digest import file_digest

@@ -15,8 +15,8 @@ from tests.engine.tiny import NAMES, images
 from tests.toy import toy_spec
 from tests.toy_pair import pair_spec
 from zoo.declare import Features, Image
-from zoo.engine.train.objective import Objective
-from zoo.engine.train.supervised import Supervised
+from zoo.engine.objective.objective import Objective
+from zoo.engine.objective.supervised import Supervised
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 from zoo.transfer import (

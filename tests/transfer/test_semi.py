@@ -21,7 +21,7 @@ from tests.transfer.rank_work import small_backbones
 from zoo.data.images.augment import Augment
 from zoo.data.open import open_data
 from zoo.engine.loading.stream import Source, View
-from zoo.engine.train.supervised import Supervised
+from zoo.engine.objective.supervised import Supervised
 from zoo.errors import DataError, OptionError
 from zoo.registry.registry import use_registry
 from zoo.transfer import FixMatch, FlexMatch

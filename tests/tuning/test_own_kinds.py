@@ -72,6 +72,19 @@ def test_what_cannot_be_merged_trains_alone_and_is_saved_whole_and_by_itself(fam
     assert not moved(model.backbone, {name.removeprefix("backbone."): tensor for name, tensor in plain.items()})
 
 
+def test_learned_tokens_start_as_large_as_those_that_they_stand_beside(tmp_path: Path) -> None:
+    model, entered = made("bert", tmp_path), list[torch.Tensor]()
+    blocks = [model.backbone.get_submodule(f"encoder.layer.{number}") for number in range(2)]
+    with torch.no_grad():
+        blocks[0].output.LayerNorm.weight.fill_(5.0)  # type: ignore[union-attr, operator]  # of transformers
+    for block in blocks:
+        block.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
+    model.eval()(batch(model))
+    attach_lora(model, model.groups, kind="prefix", tokens=40)
+    for block, beside in zip(blocks, entered, strict=False):
+        assert float(block.zoo_prompt.detach().std()) == pytest.approx(float(beside.detach().std()), rel=0.3)  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("kind", ["prompt", "prefix"])
 def test_a_decoder_whose_tokens_do_not_see_those_behind_them_is_refused(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("zoo_hf")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from zoo.errors import did_you_mean
-from zoo.models.misplaced import RENAMED
+from zoo.models.checks.misplaced import RENAMED
 
 T = TypeVar("T")
 Commands = Any  # argparse keeps the class of its subparsers private

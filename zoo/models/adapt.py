@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from zoo.declare import BackboneSpec, HeadSpec
-from zoo.models.adapt_checks import (
+from zoo.models.backbone import Backbone
+from zoo.models.build_options import with_options
+from zoo.models.checks.adapt_arguments import (
     channel_option,
     check_arguments,
     check_head_options,
@@ -18,8 +20,7 @@ from zoo.models.adapt_checks import (
     checked_head,
     own_pooling,
 )
-from zoo.models.backbone import Backbone, with_options
-from zoo.models.build import trainable_float32
+from zoo.models.construct.build import trainable_float32
 from zoo.models.heads import own_head
 from zoo.models.own_names import OWN_HEAD
 from zoo.models.pairs.prompts import check_names

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.data.dataset import ModelInputs
 from zoo.declare import BackboneSpec, Inputs, Origin
-from zoo.models.feature_checks import check_features, no_gradient
+from zoo.models.checks.features import check_features, no_gradient
 from zoo.models.layers import LayerGroups
 from zoo.models.pooling import Pool, pooling_of
 from zoo.tasks.find import find_task
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from zoo.engine.calibration.calibrate import Calibrated
     from zoo.engine.inference.evaluation import Evaluation
+    from zoo.engine.objective.objective import Objective
+    from zoo.engine.objective.supervised import Supervised
     from zoo.engine.options.recipe import Recipe
     from zoo.engine.output.write import Written
     from zoo.engine.preview.report import Preview
     from zoo.engine.rundir.run_folder import Run
-    from zoo.engine.train.objective import Objective
-    from zoo.engine.train.supervised import Supervised
 
 
 class TaskModel(nn.Module):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from zoo.declare import BackboneSpec, Features, Image, Inputs, Origin, Text
 from zoo.errors import DeclarationError, OptionError
 from zoo.models.backbone import Backbone
+from zoo.models.checks.wrapped import check_wrapped, copied, warn_of_network
 from zoo.models.layers import LayerGroups, bind
 from zoo.models.own_names import OWN_PREFIX
-from zoo.models.wrap_checks import check_wrapped, copied, warn_of_network
 
 log = logging.getLogger("zoo")
 Layers = Mapping[str, str | Sequence[str]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.declare import BackboneSpec, Features, Inputs, Text, Weights, from_fields
 from zoo.errors import OptionError, SavedModelError, examples
-from zoo.models.backbone import with_options
+from zoo.models.build_options import with_options
 from zoo.plugins.loader import load_function
 from zoo.registry.registry import default_registry
 from zoo.saved.config import TEXT_FIELDS, Config

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.declare import Features
-from zoo.models.build import build
+from zoo.models.construct.build import build
 from zoo.registry.registry import default_registry
 from zoo.testing.subject import Subject, tensors
 from zoo.util.subprocess_python import environment, python

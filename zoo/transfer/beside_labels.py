@@ -13,11 +13,11 @@ from zoo.data.dataset import Batch
 from zoo.data.table import Table
 from zoo.engine.cache.activation_cache import targets_of
 from zoo.engine.loading.stream import Source
+from zoo.engine.objective.objective import Infer, Objective
+from zoo.engine.objective.supervised import Supervised
 from zoo.engine.options.config import Config
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.solved.solved_head import SolvedHead
-from zoo.engine.train.objective import Infer, Objective
-from zoo.engine.train.supervised import Supervised
 
 
 class BesideLabels(Objective):

@@ -21,7 +21,7 @@ from zoo.transfer.solved_after import FeatureObjective, check_classes
 from zoo.util.numbers import is_finite
 
 if TYPE_CHECKING:
-    from zoo.engine.train.supervised import Supervised
+    from zoo.engine.objective.supervised import Supervised
 
 PAIRS = ("cosine", "supcon")
 

@@ -9,8 +9,8 @@ from zoo.errors import checked_fields
 from zoo.transfer.distillation.options import DistillOptions
 
 if TYPE_CHECKING:
-    from zoo.engine.train.objective import Objective
-    from zoo.engine.train.supervised import Supervised
+    from zoo.engine.objective.objective import Objective
+    from zoo.engine.objective.supervised import Supervised
 
 
 @checked_fields

@@ -17,10 +17,10 @@ from torch.nn import functional
 from zoo.data.dataset import Batch
 from zoo.declare import Text
 from zoo.engine.cache.forward import Forward
+from zoo.engine.objective.objective import Objective
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import shortest_frozen_prefix
 from zoo.engine.options.recipe import Recipe
-from zoo.engine.train.objective import Objective
 from zoo.errors import OptionError, ZooError, checked_fields, fault_list
 from zoo.models.backbone import Backbone, find_backbone
 from zoo.models.pairs.towers import pair_of
@@ -31,7 +31,7 @@ from zoo.transfer.recipes import OWN_RECIPES
 from zoo.transfer.solved_after import check_classes
 
 if TYPE_CHECKING:
-    from zoo.engine.train.supervised import Supervised
+    from zoo.engine.objective.supervised import Supervised
 
 LARGEST_SCALE = 100.0  # as in the pretraining of CLIP
 

@@ -16,7 +16,7 @@ from zoo.data.dataset import Batch
 from zoo.engine.cache.forward import Forward
 from zoo.engine.distributed.rank_consistency import fingerprint
 from zoo.engine.loading.sources import table_digest
-from zoo.engine.train.supervised import Supervised
+from zoo.engine.objective.supervised import Supervised
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, fault_list
 from zoo.models.pooling import Pool
 from zoo.models.task_model import TaskModel

@@ -11,8 +11,8 @@ from zoo.transfer.method import Method
 from zoo.util.numbers import is_finite
 
 if TYPE_CHECKING:
-    from zoo.engine.train.objective import Objective
-    from zoo.engine.train.supervised import Supervised
+    from zoo.engine.objective.objective import Objective
+    from zoo.engine.objective.supervised import Supervised
 
 
 @checked_fields

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from zoo.engine.objective.objective import Objective
+    from zoo.engine.objective.supervised import Supervised
     from zoo.engine.options.config import Config
     from zoo.engine.options.recipe import Recipe
-    from zoo.engine.train.objective import Objective
-    from zoo.engine.train.supervised import Supervised
     from zoo.models.task_model import TaskModel
 
 _LONG = 32  # items of a list, such as names of files, that a record names one by one

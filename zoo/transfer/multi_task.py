@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from zoo.data.dataset import Batch
 from zoo.engine.cache.forward import Forward
+from zoo.engine.objective.objective import Infer, Objective
+from zoo.engine.objective.supervised import Supervised
 from zoo.engine.options.config import Config
-from zoo.engine.train.objective import Infer, Objective
-from zoo.engine.train.supervised import Supervised
 from zoo.errors import LISTED, OptionError, checked_fields, did_you_mean, examples, fault_list
 from zoo.tasks.several import SeveralTasks
 from zoo.transfer.beside_labels import BesideLabels

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from zoo.data.table import Table
+from zoo.engine.objective.objective import Objective
 from zoo.engine.options.config import Config
 from zoo.engine.solved.solved_head import SolvedHead
-from zoo.engine.train.objective import Objective
 from zoo.errors import DataError, OptionError, count
 
 if TYPE_CHECKING:
-    from zoo.engine.train.supervised import Supervised
+    from zoo.engine.objective.supervised import Supervised
 
 
 class FeatureObjective(Objective):

@@ -16,9 +16,9 @@ from tests.engine.rank_work import fit
 from tests.engine.tiny import difference, values
 from tests.transfer.pictures import flat, pictures
 from zoo.data.open import open_data
+from zoo.engine.objective.supervised import Supervised
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.resolve import resolve
-from zoo.engine.train.supervised import Supervised
 from zoo.errors import DataError, OptionError
 from zoo.transfer import Maml
 from zoo.transfer.fewshot.meta import LENGTH, MamlObjective, adapted_head, episode_masks, query_loss

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from zoo.data.table import Table
 from zoo.data.unreadable_input import Unreadable
 from zoo.declare import Inputs, Text
-from zoo.engine.loading.sources import channels_of, refuse_window, resized, with_overflow
+from zoo.engine.loading.sources import channels_of, refuse_window
+from zoo.engine.runtime.input_changes import resized, with_overflow
 from zoo.errors import DataError, OptionError, checked_fields, did_you_mean
 from zoo.models.task_model import TaskModel
 

@@ -20,11 +20,12 @@ from zoo.data.sources.image_files import PICTURE_SUFFIXES
 from zoo.data.sources.read import kind_of
 from zoo.data.table import Table, View, flat_targets, spread_rows
 from zoo.data.unreadable import all_corrupt, drop_corrupt
-from zoo.declare import OVERFLOWS, Image, Inputs, Text, Volume
+from zoo.declare import Image, Inputs, Text
 from zoo.engine.loading.class_counts import warn_of_rare_classes
 from zoo.engine.options.config import Config
 from zoo.engine.options.option_checks import check_ready_made
-from zoo.errors import DataError, OptionError, did_you_mean, examples, fault_list
+from zoo.engine.runtime.input_changes import overflowing, resized, shortened, windowed
+from zoo.errors import DataError, OptionError, examples, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.labels.names import check_classes, separator_hint
@@ -146,9 +147,9 @@ def inputs_in_use(model: TaskModel, config: Config, table: Table) -> Inputs:
     inputs, faults = model.inputs, []
     changes = (
         (resized, config.image_size),
-        (_shortened, config.max_length),
-        (_overflowing, config.overflow),
-        (_windowed, config.window),
+        (shortened, config.max_length),
+        (overflowing, config.overflow),
+        (windowed, config.window),
     )
     for change, wanted in changes:
         if wanted is not None:
@@ -174,62 +175,6 @@ def as_trained(model: TaskModel, table: Table) -> Table:
         line = "%s: the model was trained on float tensors that were prepared outside of it, and its own preprocessing may differ"
         log.warning(line, table.source)
     return table
-
-
-def resized(model: TaskModel, inputs: Inputs, size: Any) -> Inputs:
-    """Return a declared image of another size in pixels, ``(height, width)`` or one number for a square.
-
-    Raises:
-        OptionError: If it is not an image, the size is not positive, or the backbone runs at its own size only.
-    """
-    given, size = size, (size, size) if isinstance(size, int) else tuple(size)
-    if min(size) < 1:
-        raise OptionError(f"image_size is {given}; it must be at least 1 pixel")
-    if not isinstance(inputs, Image):
-        hint = f"; zoo.get({model.spec.name!r}, img_size={size[0]}) builds it for another size" if isinstance(inputs, Volume) else ""
-        raise OptionError(f"image_size is for images; backbone {model.spec.name!r} reads {model.spec.modality}s{hint}")
-    if inputs.fixed_size and size != (inputs.height, inputs.width):
-        wanted = size[0] if size[0] == size[1] else size
-        raise OptionError(
-            f"backbone {model.spec.name!r} runs at {inputs.height} x {inputs.width} pixels only; "
-            f"build it for another size: zoo.get({model.spec.name!r}, img_size={wanted})"
-        )
-    return dataclasses.replace(inputs, size=size)
-
-
-def _shortened(model: TaskModel, inputs: Inputs, length: Any) -> Inputs:
-    if not isinstance(inputs, Text) or not isinstance(model.spec.inputs, Text):
-        raise OptionError(f"max_length is for texts; backbone {model.spec.name!r} reads {model.spec.modality}s")
-    declared = model.spec.inputs
-    if length > declared.longest:
-        raise OptionError(f"max_length is {length}; backbone {model.spec.name!r} takes at most {declared.longest} tokens")
-    if length > declared.max_length:
-        told = "max_length is %d; the publisher of backbone %r advises at most %d tokens, though its positions reach %d"
-        log.warning(told, length, model.spec.name, declared.max_length, declared.longest)
-    return dataclasses.replace(declared.with_length(length), overflow=inputs.overflow)
-
-
-def _overflowing(model: TaskModel, inputs: Inputs, overflow: Any) -> Inputs:
-    return with_overflow(inputs, overflow, model.spec.modality)
-
-
-def with_overflow(inputs: Inputs, overflow: str, modality: str) -> Inputs:
-    """Return a declared text whose longer samples are truncated, refused or read in windows.
-
-    Raises:
-        OptionError: If it is not a text, or there is no such way.
-    """
-    if not isinstance(inputs, Text):
-        raise OptionError(f"overflow is for texts; the model reads {modality}s")
-    if overflow not in OVERFLOWS:
-        raise OptionError(f"overflow is {overflow!r}{did_you_mean(overflow, OVERFLOWS)}; it is one of: {', '.join(OVERFLOWS)}")
-    return dataclasses.replace(inputs, overflow=overflow)
-
-
-def _windowed(model: TaskModel, inputs: Inputs, window: Any) -> Inputs:
-    if isinstance(inputs, Text):
-        raise OptionError(f"window is for DICOM images and volumes; backbone {model.spec.name!r} reads texts")
-    return dataclasses.replace(inputs, window=window)
 
 
 def refuse_window(window: tuple[float, float] | None, table: Table, channels: int = 3) -> None:

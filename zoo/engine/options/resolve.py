@@ -15,7 +15,7 @@ from zoo.engine.options.option_types import validation_faults
 from zoo.engine.options.recipe import COUPLED, DECIDED, TRAINS, Recipe
 from zoo.engine.options.recipes import resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
-from zoo.models.misplaced import MISPLACED, RENAMED, remedies
+from zoo.models.checks.misplaced import MISPLACED, RENAMED, remedies
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 

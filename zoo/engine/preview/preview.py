@@ -19,6 +19,9 @@ from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.sharding import check_shardable
 from zoo.engine.loading.loader import default_workers
 from zoo.engine.loading.sources import check_tables, inputs_in_use
+from zoo.engine.objective.make_objective import make_objective
+from zoo.engine.objective.objective import run_cache_obstacle
+from zoo.engine.objective.supervised import Supervised
 from zoo.engine.options.config import sized_for
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.options.recipe import Recipe
@@ -32,8 +35,6 @@ from zoo.engine.runtime.rollback import as_before, tensors_of
 from zoo.engine.runtime.signals import StopFlag
 from zoo.engine.train.job import Job, Tables, resolve_job
 from zoo.engine.train.model_setup import active, further_modules, prepared
-from zoo.engine.train.objective import make_objective, run_cache_obstacle
-from zoo.engine.train.supervised import Supervised
 from zoo.engine.train.trainer import Training
 from zoo.models.task_model import TaskModel
 from zoo.tuning.statistics import keeps_statistics

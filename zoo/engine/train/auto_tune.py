@@ -16,6 +16,7 @@ from zoo.engine.distributed.ranks import Status
 from zoo.engine.loading.batches import StepBatches
 from zoo.engine.loading.order import Indices
 from zoo.engine.loading.stream import Stream
+from zoo.engine.objective.objective import Objective
 from zoo.engine.optim.lr_finder import NoFallError, draw_range, range_test, undone
 from zoo.engine.optim.nonfinite import NonFiniteError
 from zoo.engine.options.epochs import Epoch
@@ -23,7 +24,6 @@ from zoo.engine.rundir.curves import drawn
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.rundir.stateful import Stateful
 from zoo.engine.runtime.signals import Stopped
-from zoo.engine.train.objective import Objective
 from zoo.engine.train.optimizer_step import Step, Stepper
 from zoo.engine.train.run_parts import RunParts
 from zoo.engine.train.train_epoch import StepErrors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from dataclasses import replace
@@ -18,19 +17,20 @@ from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.distributed.sharding import check_shardable, trained_model
 from zoo.engine.loading.class_counts import monitor_of
-from zoo.engine.loading.sources import check_tables, inputs_in_use, summary, table_digest
+from zoo.engine.loading.sources import check_tables, inputs_in_use, table_digest
 from zoo.engine.loading.start_method import refuse_second_run
-from zoo.engine.options.begun import as_begun, option_differences
+from zoo.engine.objective.make_objective import make_objective
+from zoo.engine.objective.supervised import Supervised
+from zoo.engine.options.begun import as_begun
 from zoo.engine.options.config import sized_for
 from zoo.engine.options.recipe import Recipe
-from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest, remove_checkpoints
+from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, remove_checkpoints
 from zoo.engine.rundir.curves import draw_curves
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.rundir.run_folder import (
     FINISHED,
     Run,
     claim_folder,
-    environment,
     metrics_of,
     read_finished,
     release_folder,
@@ -44,16 +44,15 @@ from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals, too
 from zoo.engine.train.finalize import kept_before_tuning
 from zoo.engine.train.job import Job, MakeObjective, Tables, resolve_job
 from zoo.engine.train.model_setup import active, further_modules, prepared, switch_off
-from zoo.engine.train.objective import make_objective
-from zoo.engine.train.supervised import Supervised
+from zoo.engine.train.record import checkpoint_to_resume, effective, record_of, recorded_options
+from zoo.engine.train.record import data_difference as data_difference  # zoo.select imports it from here
 from zoo.engine.train.train_state import STOP
 from zoo.engine.train.trainer import Training
-from zoo.errors import OptionError, SavedModelError, fault_list
+from zoo.errors import OptionError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load_into
 from zoo.tasks.find import find_task
 from zoo.util.atomic_write import remove_parts
-from zoo.util.differences import record_differences
 
 log = logging.getLogger("zoo")
 
@@ -154,7 +153,7 @@ def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool) -> 
     with ranks.together():
         folder = claim_folder(out, model.spec.name, config.recipe.name, resume=resume) if ranks.main else Path()
     folder = Path(ranks.gather(str(folder))[0])
-    if resume and (begun := _recorded_options(folder)):
+    if resume and (begun := recorded_options(folder)):
         job = replace(job, config=as_begun(config, begun, model.task), begun=True)
     try:
         with torch.inference_mode(False), torch.enable_grad():  # a caller may have gradients off
@@ -173,15 +172,15 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
         if config.monitor is None and not job.begun:
             config = config.model_copy(update={"monitor": monitor_of(find_task(model.task), *tables)})
         job = replace(job, config=config)
-        record = _record(job, tables, accelerator)
+        record = record_of(job, tables, accelerator)
         model.inputs, model.labels = inputs_in_use(model, config, tables[0]), model.labels or tables[0].classes or None
-    check_same_setup({**record, "config": _effective(record)}, model, ranks)
+    check_same_setup({**record, "config": effective(record)}, model, ranks)
     with ranks.together():
         if ranks.main:
             clean_stages(folder / "checkpoint")  # before other ranks read it
             remove_parts(folder)
     with ranks.together():
-        saved = _continued(folder, record)
+        saved = checkpoint_to_resume(folder, record)
         if saved is None and (finished := read_finished(folder)) is not None:
             load_into(model, folder)
             if ranks.main:
@@ -261,99 +260,3 @@ def _finish(model: TaskModel, training: Training, folder: Path, described: dict[
             if not training.context.config.keep_checkpoints:
                 remove_checkpoints(folder / "checkpoint")
     return Run(history, metrics_of(history, kept), folder, kept, best.monitor)
-
-
-def _record(job: Job, tables: Tables, accelerator: Any) -> dict[str, Any]:
-    """Return the content of run.json: configuration, model, data and versions."""
-    model, config = job.model, job.config
-    described = {
-        "backbone": model.spec.name,
-        "task": model.task,
-        "num_classes": model.num_classes,
-        "head": model.head_name,
-        "layer_groups": list(model.groups.names),
-        "frozen": model.frozen,
-    }
-    record = {
-        "config": config.to_dict(),
-        "model": described,
-        "data": {"train": summary(tables[0]), "valid": summary(tables[1])},
-        "device": str(accelerator.device),
-        "precision": "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision,
-        "threads": torch.get_num_threads(),
-        "versions": environment(model.plugin.partition(" ")[0]),
-    }
-    if job.objective is not None:
-        # The checkpoint has its name and sources.
-        record["objective"] = describe() if (describe := getattr(job.objective, "describe", None)) else True
-    if own := job.own.describe():
-        record["own"] = own
-    plain: dict[str, Any] = json.loads(json.dumps(record))
-    return plain
-
-
-def _recorded_options(folder: Path) -> dict[str, Any] | None:
-    """Return the configuration in the record of a run; None where there is none, or one that ``_continued`` refuses."""
-    try:
-        config = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]
-        return config if config["recipe"]["name"] and config["recipe"]["phases"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _continued(folder: Path, record: dict[str, Any]) -> Checkpoint | None:
-    """Return the checkpoint to resume from, None for a new run.
-
-    Raises:
-        SavedModelError: If the run in the folder has another configuration, model or data; all differences are named.
-    """
-    path = folder / "run.json"
-    if not path.is_file():
-        return None
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        faults = option_differences(_effective(record), _effective(before)) + option_differences(record["model"], before["model"])
-        faults += _objective_differences(before.get("objective"), record.get("objective"))
-        faults += record_differences("own", before.get("own") or {}, record.get("own") or {})
-        faults += [data_difference(name, record["data"][name], before["data"][name]) for name in ("train", "valid")]
-    except (ValueError, KeyError, TypeError) as error:
-        raise SavedModelError(f"{str(path)!r} cannot be read ({error}); start anew in another folder (out, --out)") from error
-    faults = [fault for fault in faults if fault]
-    if faults:
-        raise SavedModelError(
-            fault_list(f"the run in {str(folder)!r} cannot go on:", faults, "Give the same as before, or start anew (out, --out)")
-        )
-    newest = read_newest(folder / "checkpoint")
-    if newest is None and FINISHED in before:
-        return None
-    if newest is None:
-        log.warning("the run in %r was stopped before its first checkpoint: it starts anew", str(folder))
-        return None
-    return newest[0]
-
-
-def _objective_differences(before: Any, now: Any) -> list[str]:
-    """Return how the objectives of two records differ, in words."""
-    if isinstance(before, dict) and isinstance(now, dict) and before["name"] == now["name"]:
-        return record_differences(f"the objective {now['name']}", before, now)
-    began, resumed = (
-        f"the objective {one['name']}" if isinstance(one, dict) else "objective=" if one else "no objective=" for one in (before, now)
-    )
-    return [] if before == now else [f"the run was started with {began} and is resumed with {resumed}"]
-
-
-def _effective(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration with the precision in use, which "auto" leaves to the device."""
-    effective: dict[str, Any] = record["config"] | {"precision": record["precision"]}
-    return effective
-
-
-def data_difference(name: str, ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> str:
-    """Return how the summaries of a run's data differ, in words; empty if they do not."""
-    if ours is None or theirs is None:
-        return "" if ours == theirs else f"the {name} data {'are missing' if ours is None else 'are new'}"
-    if list(ours["classes"]) != list(theirs["classes"]):
-        return f"the classes of the {name} data were {', '.join(theirs['classes'])} and are {', '.join(ours['classes'])}"
-    if ours["samples"] != theirs["samples"]:
-        return f"the {name} data had {theirs['samples']} samples and have {ours['samples']}"
-    return "" if ours["sha256"] == theirs["sha256"] else f"the {name} data have other files or labels than before"

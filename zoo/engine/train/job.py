@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 from zoo.data.table import Table
 from zoo.engine.loading.sources import open_for_fit
+from zoo.engine.objective.objective import Objective
+from zoo.engine.objective.supervised import Supervised
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config
 from zoo.engine.options.option_checks import check_fits, check_own_parts
@@ -16,8 +18,6 @@ from zoo.engine.options.own_parts import OwnParts, take_own_parts
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.options.recipes import default_recipe
 from zoo.engine.options.resolve import resolve
-from zoo.engine.train.objective import Objective
-from zoo.engine.train.supervised import Supervised
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from zoo.declare import Text
+from zoo.engine.objective.objective import Objective
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import prefix_of, shortest_frozen_prefix
 from zoo.engine.options.recipe import unfold
 from zoo.engine.runtime.device import placed, searched, seeded
-from zoo.engine.train.objective import Objective
 from zoo.errors import OptionError
 from zoo.models.task_model import TaskModel
 from zoo.saved.lora_files import save_lora

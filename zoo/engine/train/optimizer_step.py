@@ -17,10 +17,10 @@ from zoo.engine.cache.activation_cache import cut
 from zoo.engine.cache.forward import Forward
 from zoo.engine.distributed.gradient_exchange import GradientExchange
 from zoo.engine.distributed.ranks import Agreed, Ranks, Status, described
+from zoo.engine.objective.objective import Objective
 from zoo.engine.optim.nonfinite import Guard, NonFiniteError
 from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.runtime.rollback import Undo
-from zoo.engine.train.objective import Objective
 from zoo.errors import RankError, TrainingError
 from zoo.tuning.statistics import is_single_value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from zoo.engine.objective.objective import Identity, Objective
 from zoo.engine.optim.lr_schedule import Rates
 from zoo.engine.optim.optimizer import build_optimizer
 from zoo.engine.optim.run_averages import Averages
@@ -11,7 +12,6 @@ from zoo.engine.options.epochs import Epoch
 from zoo.engine.options.model_selection import Best
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.rundir.stateful import Stateful
-from zoo.engine.train.objective import Identity, Objective
 from zoo.engine.train.train_state import ModelValues, OptimizerState, RandomStates, Snapshot, TrainState, frozen_names
 from zoo.tuning.efficient.step_hooks import call_around_steps, step_hooks
 

@@ -14,14 +14,13 @@ import torch
 from zoo.data.dataset import Batch
 from zoo.data.nondeterminism import is_nondeterministic
 from zoo.data.table import Table
-from zoo.data.texts.encode import number_of_samples
 from zoo.declare import Text
 from zoo.engine.cache.activation_cache import targets_of
 from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.distributed.sharding import check_batches
 from zoo.engine.loading.batches import StepBatches
-from zoo.engine.loading.sources import corrupt_files
 from zoo.engine.loading.stream import Stream
+from zoo.engine.objective.objective import Objective, checked_metrics, reads_stored, run_cache_obstacle
 from zoo.engine.optim.lr_schedule import Plateau
 from zoo.engine.optim.nonfinite import Guard
 from zoo.engine.options.config import Config
@@ -36,7 +35,7 @@ from zoo.engine.runtime.progress import time_left
 from zoo.engine.runtime.signals import StopFlag, Stopped, interrupted
 from zoo.engine.train.auto_tune import AutoTune
 from zoo.engine.train.finalize import Finalizer
-from zoo.engine.train.objective import Objective, checked_metrics, reads_stored, run_cache_obstacle
+from zoo.engine.train.messages import corrupt_inputs, failed_epoch, headline
 from zoo.engine.train.optimizer_step import Stepper
 from zoo.engine.train.run_parts import RunParts
 from zoo.engine.train.train_epoch import EpochRunner
@@ -106,7 +105,7 @@ class Training:
             elif ranks.rank:  # dropout must differ between ranks; the first draws as a single process would
                 torch.manual_seed(hash((context.config.seed, ranks.rank)) % 2**63)
             parts.optimizer.zero_grad(set_to_none=True)  # gradients that the caller left on the model
-            context.progress.note(_headline(self.objective, context, parts.position if saved is not None else ""))
+            context.progress.note(headline(self.objective, context, parts.position if saved is not None else ""))
             self._reports.open()
             try:
                 while self.state.epoch < len(parts.epochs):
@@ -124,80 +123,79 @@ class Training:
             except Exception as error:
                 self._writer.rescue(self._guard.check)
                 if isinstance(error, OwnPartError):
-                    error.args = (f"{error}; in {self._place(error)}",)
+                    number = error.epoch or min(self.state.epoch + 1, len(parts.epochs))
+                    error.args = (f"{error}; in {failed_epoch(number, len(parts.epochs), context.folder)}",)
                 elif isinstance(error, CorruptInputError) and context.config.on_corrupt != "skip" and context.own.augment is None:
-                    error.args = (f"{error}; {self._corrupt()}",)
+                    error.args = (f"{error}; {corrupt_inputs(self.objective, context)}",)
                 raise
             finally:
                 self._reports.close()
-
-    def _place(self, error: OwnPartError) -> str:
-        """Return the epoch that a part of the user's failed in, and how the run goes on."""
-        epochs = self.parts.epochs
-        number = error.epoch or min(self.state.epoch + 1, len(epochs))
-        out = str(self.context.folder)
-        return f"epoch {number} of {len(epochs)}. The run is kept: correct it, and go on with resume=True (--resume) and out={out!r}"
-
-    def _corrupt(self) -> str:
-        """Return how many files of the run cannot be read, where that is soon known, and the remedy."""
-        remedy = "on_corrupt='skip' (--set on_corrupt=skip) leaves out a few such samples, and zoo data check lists them all"
-        objective = self.objective
-        tables = [*(source.table for source in objective.sources.values()), *objective.valid.values()]
-        found = corrupt_files(self.model, tables, self.context.config) if self.context.ranks.count == 1 else ""
-        return f"{found}; {remedy}" if found else remedy
 
     def _finalizer(self) -> Finalizer:
         validate, report = partial(self._validate, None), self._reports.report
         return Finalizer(self.parts, self.context, data=self.data, writer=self._writer, validate=validate, report=report)
 
     def _epoch(self, epoch: Epoch) -> None:
-        state, context = self.state, self.context
+        state = self.state
         self._epoch_started = time.perf_counter() - state.seconds
         if self._phase != epoch.index:
-            self._phase = epoch.index
-            self.model.freeze(epoch.frozen)
-            if context.config.compile:  # other parameters train, and torch stops compiling after eight variants of a function
-                torch.compiler.reset()
-            self.parts.averages.settle(frozen_names(self.model))
+            self._set_frozen(epoch)
         try:
-            at_start = epoch.done == state.step == 0
-            if at_start:
-                state.pass_divisor = max(state.pass_divisor, state.micro_batches)
-            self.data.passes.divisor = max(self.data.passes.divisor, state.pass_divisor)
-            self.data.augments = state.augments
-            with context.ranks.together():
-                streams = self.data.train(epoch)
-            if at_start:  # so that a resumed run stores outputs in batches of the same size
-                state.pass_divisor = self.data.passes.divisor
-            self._set_mode(epoch, training=True)
-            with self.objective.phase():
-                if at_start:
-                    trials_started = time.perf_counter()
-                    self._begin_phase(epoch, streams)
-                    self._epoch_started += time.perf_counter() - trials_started  # without the trials
-                title = f"{epoch.phase.name} {state.epoch + 1}/{len(self.parts.epochs)}"
-                if epoch.solved:
-                    penalty = self._solve(epoch, title)
-                else:
-                    self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
+            penalty = self._train(epoch)
             trained = self._seconds()
             with self.parts.averages.applied():
                 metrics = self._validate(epoch)
         except Stopped:
             state.seconds = self._seconds()
             raise
-        record = {
+        record = self._record(epoch, metrics, penalty, trained=trained)
+        with self._writer.updating():  # the state is inconsistent between two epochs
+            self._close_epoch(epoch, record)
+        self._reports.report(record)
+
+    def _set_frozen(self, epoch: Epoch) -> None:
+        self._phase = epoch.index
+        self.model.freeze(epoch.frozen)
+        if self.context.config.compile:  # other parameters train, and torch stops compiling after eight variants of a function
+            torch.compiler.reset()
+        self.parts.averages.settle(frozen_names(self.model))
+
+    def _train(self, epoch: Epoch) -> float | None:
+        """Take the steps of an epoch, or solve the head; return the penalty of a solved one."""
+        state = self.state
+        at_start = epoch.done == state.step == 0
+        if at_start:
+            state.pass_divisor = max(state.pass_divisor, state.micro_batches)
+        self.data.passes.divisor = max(self.data.passes.divisor, state.pass_divisor)
+        self.data.augments = state.augments
+        with self.context.ranks.together():
+            streams = self.data.train(epoch)
+        if at_start:  # so that a resumed run stores outputs in batches of the same size
+            state.pass_divisor = self.data.passes.divisor
+        self._set_mode(epoch, training=True)
+        with self.objective.phase():
+            if at_start:
+                trials_started = time.perf_counter()
+                self._begin_phase(epoch, streams)
+                self._epoch_started += time.perf_counter() - trials_started  # without the trials
+            title = f"{epoch.phase.name} {state.epoch + 1}/{len(self.parts.epochs)}"
+            if epoch.solved:
+                return self._solve(epoch, title)
+            self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
+        return None
+
+    def _record(self, epoch: Epoch, metrics: Mapping[str, float], penalty: float | None, *, trained: float) -> dict[str, Any]:
+        """Return the line of the history of an epoch whose steps took ``trained`` seconds."""
+        state = self.state
+        return {
             "epoch": state.epoch + 1,
             "phase": epoch.phase.name,
-            **({"penalty": penalty} if epoch.solved else {"lr": self.parts.rates.head(epoch, epoch.steps - 1)}),
-            "train_loss": context.ranks.total(float(state.loss_sum)) / max(1, state.seen),
+            **({"lr": self.parts.rates.head(epoch, epoch.steps - 1)} if penalty is None else {"penalty": penalty}),
+            "train_loss": self.context.ranks.total(float(state.loss_sum)) / max(1, state.seen),
             **metrics,
             "seconds": round(self._seconds(), 3),
             "samples_per_second": round(state.seen / max(trained, 1e-9), 1),
         }
-        with self._writer.updating():  # the state is inconsistent between two epochs
-            self._close_epoch(epoch, record)
-        self._reports.report(record)
 
     def _solve(self, epoch: Epoch, title: str) -> float:
         """Solve the head instead of taking steps; return its penalty."""
@@ -332,15 +330,3 @@ def _are_steady(objective: Objective, context: RunContext) -> bool:
     if found:
         log.warning("%s draws its samples anew each time that they are read; what is frozen is computed every epoch", found)
     return not found
-
-
-def _headline(objective: Objective, context: RunContext, resumed_at: str) -> str:
-    """Return the first line of a run: model, licence of its weights, recipe, numbers of samples, device, folder."""
-    model, accelerator, processes = objective.model, context.accelerator, context.ranks.count
-    backbone = f"{model.spec.name} (weights: {model.spec.license})" if model.pretrained else model.spec.name
-    data = number_of_samples([source.table for source in objective.sources.values()], "training samples")
-    data += f", {number_of_samples(objective.valid.values(), 'for validation')}" if sum(map(len, objective.valid.values())) else ""
-    precision = "" if accelerator.mixed_precision == "no" else f", {accelerator.mixed_precision}"
-    went_on = f"; going on at {resumed_at}" if resumed_at else ""
-    where = str(accelerator.device) if processes == 1 else f"{processes} processes on {accelerator.device.type}"
-    return f"{backbone}, {context.config.recipe.name}: {data}, {where}{precision}, into {context.folder}{went_on}"

@@ -15,9 +15,9 @@ from zoo.data.dataset import Batch
 from zoo.engine.cache.activation_cache import CachedInputs
 from zoo.engine.cache.forward import Forward
 from zoo.engine.loading.stream import Source
+from zoo.engine.objective.supervised import Supervised
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import shortest_frozen_prefix
-from zoo.engine.train.supervised import Supervised
 from zoo.transfer.beside_labels import BesideLabels
 from zoo.transfer.distillation.classes import Shared
 from zoo.transfer.distillation.feature_maps import on_grid, project

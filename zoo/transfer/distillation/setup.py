@@ -17,7 +17,7 @@ from zoo.declare import Inputs
 from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.sources import beside_training, channels_of, reads
 from zoo.engine.loading.stream import Source
-from zoo.engine.train.supervised import Supervised
+from zoo.engine.objective.supervised import Supervised
 from zoo.errors import OptionError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task

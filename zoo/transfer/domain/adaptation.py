@@ -11,9 +11,9 @@ from zoo.transfer.method import Method
 from zoo.util.numbers import is_finite, is_whole
 
 if TYPE_CHECKING:
+    from zoo.engine.objective.objective import Objective
+    from zoo.engine.objective.supervised import Supervised
     from zoo.engine.options.config import Config
-    from zoo.engine.train.objective import Objective
-    from zoo.engine.train.supervised import Supervised
     from zoo.models.task_model import TaskModel
 
 AUTO = "auto"

@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.engine.options.begun import option_differences
 from zoo.engine.rundir.run_folder import Run, read_finished
-from zoo.engine.train.fit import data_difference
+from zoo.engine.train.record import data_difference
 from zoo.errors import SavedModelError, fault_list
 
 

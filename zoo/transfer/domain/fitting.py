@@ -11,7 +11,7 @@ from zoo.transfer.domain.alignments import KINDS
 from zoo.tuning.statistics import keeps_statistics
 
 if TYPE_CHECKING:
-    from zoo.engine.train.supervised import Supervised
+    from zoo.engine.objective.supervised import Supervised
     from zoo.models.task_model import TaskModel
 
 

@@ -13,9 +13,9 @@ from zoo.data.dataset import Batch
 from zoo.data.table import Table
 from zoo.engine.cache.forward import Forward
 from zoo.engine.loading.stream import Source
+from zoo.engine.objective.objective import Infer
+from zoo.engine.objective.supervised import Supervised
 from zoo.engine.options.config import Config
-from zoo.engine.train.objective import Infer
-from zoo.engine.train.supervised import Supervised
 from zoo.models.heads import MLPHead
 from zoo.models.task_model import TaskModel
 from zoo.transfer.beside_labels import BesideLabels

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from zoo.data.dataset import Batch
 from zoo.engine.cache.forward import Forward
+from zoo.engine.objective.objective import Objective
+from zoo.engine.objective.supervised import Supervised
 from zoo.engine.options.epochs import prefix_of, reads_pooled, shortest_frozen_prefix
 from zoo.engine.rundir.run_folder import Run
-from zoo.engine.train.objective import Objective
-from zoo.engine.train.supervised import Supervised
 from zoo.errors import OptionError, checked_fields, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task

@@ -34,7 +34,7 @@ from zoo.tuning import hold_statistics
 from zoo.util.numbers import is_finite, is_whole
 
 if TYPE_CHECKING:
-    from zoo.engine.train.supervised import Supervised
+    from zoo.engine.objective.supervised import Supervised
 
 ORDERS = ("first", "full")
 LENGTH = 10.0  # of the features that the head reads

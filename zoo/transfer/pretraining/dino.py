@@ -25,7 +25,7 @@ from zoo.transfer.recipes import OWN_RECIPES
 from zoo.util.numbers import is_finite, is_whole
 
 if TYPE_CHECKING:
-    from zoo.engine.train.supervised import Supervised
+    from zoo.engine.objective.supervised import Supervised
     from zoo.models.task_model import TaskModel
 
 GLOBAL, LOCAL = (0.4, 1.0), (0.05, 0.4)  # share of an image that a crop keeps

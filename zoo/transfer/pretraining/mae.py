@@ -20,7 +20,7 @@ from zoo.transfer.recipes import OWN_RECIPES
 from zoo.util.numbers import is_finite, is_whole
 
 if TYPE_CHECKING:
-    from zoo.engine.train.supervised import Supervised
+    from zoo.engine.objective.supervised import Supervised
 
 HEAD_WIDTH = 32  # of the decoder's attention
 

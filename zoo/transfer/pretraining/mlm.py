@@ -25,7 +25,7 @@ from zoo.transfer.recipes import OWN_RECIPES
 from zoo.util.numbers import is_finite
 
 if TYPE_CHECKING:
-    from zoo.engine.train.supervised import Supervised
+    from zoo.engine.objective.supervised import Supervised
 
 log = logging.getLogger("zoo")
 

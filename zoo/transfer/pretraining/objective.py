@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.engine.loading.stream import Source, View
-from zoo.engine.train.objective import Infer, Objective
+from zoo.engine.objective.objective import Infer, Objective
 from zoo.models.heads import gives_features
 from zoo.transfer.pretraining.collapse import collapse
 
 if TYPE_CHECKING:
-    from zoo.engine.train.supervised import Supervised
+    from zoo.engine.objective.supervised import Supervised
 
 METER = "meter"  # name of the samples that the collapse meter reads
 MOST_METERED = 512

@@ -21,7 +21,8 @@ from zoo.engine.options.config import OPTIONS
 from zoo.engine.rundir.run_folder import Run, claim_folder, release_folder
 from zoo.engine.runtime.launch_env import launched
 from zoo.errors import DataError, InterruptedRunError, OptionError, count, did_you_mean, fault_list
-from zoo.models.backbone import Backbone, configured, find_backbone, has_pooler
+from zoo.models.backbone import Backbone, configured, find_backbone
+from zoo.models.build_options import has_pooler
 from zoo.models.task_model import TaskModel
 from zoo.models.wrap import WrappedBackbone
 from zoo.transfer.method import Method

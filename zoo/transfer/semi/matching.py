@@ -12,8 +12,8 @@ from torch import Tensor
 from zoo.data.dataset import Batch
 from zoo.engine.cache.forward import Forward
 from zoo.engine.loading.stream import Source
-from zoo.engine.train.objective import Infer
-from zoo.engine.train.supervised import Supervised
+from zoo.engine.objective.objective import Infer
+from zoo.engine.objective.supervised import Supervised
 from zoo.transfer.beside_labels import BesideLabels
 from zoo.transfer.semi.consistency import UNUSED, class_thresholds, consistency
 

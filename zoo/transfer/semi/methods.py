@@ -13,8 +13,8 @@ from zoo.util.numbers import is_finite, is_whole
 if TYPE_CHECKING:
     from zoo.data.table import Table
     from zoo.engine.loading.stream import View
-    from zoo.engine.train.objective import Objective
-    from zoo.engine.train.supervised import Supervised
+    from zoo.engine.objective.objective import Objective
+    from zoo.engine.objective.supervised import Supervised
 
 STRONGEST = 30  # magnitude of RandAugment
 SHIFTED = (0.8, 1.0)  # share of an image that a weak view keeps, about the shift by an eighth of the papers

@@ -21,10 +21,17 @@ TOKENS = 8  # of the texts of a trial
 
 @dataclass(frozen=True)
 class Shapes:
-    """The shapes of the first tensor that enters a block and of the first that leaves it; None if there is none."""
+    """The shapes of the first tensor that enters a block and of the first that leaves it; None if there is none.
+
+    Attributes:
+        entered: The shape of the first.
+        left: That of the second.
+        spread: Standard deviation of the values that enter, of all of them together.
+    """
 
     entered: torch.Size | None
     left: torch.Size | None
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,9 @@ def block_shapes(backbone: nn.Module, blocks: Mapping[str, nn.Module], inputs: I
 
     def note(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            pair = [first_tensor(value) for value in ((args, kwargs), output)]
-            found.setdefault(name, Shapes(*(None if tensor is None else tensor.shape for tensor in pair)))
+            entered, left = first_tensor((args, kwargs)), first_tensor(output)
+            spread = 0.0 if entered is None else float(entered.float().std())
+            found.setdefault(name, Shapes(None if entered is None else entered.shape, None if left is None else left.shape, spread))
 
         return hook
 

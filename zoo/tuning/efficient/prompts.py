@@ -34,7 +34,7 @@ from zoo.tuning.efficient.additions import (
 
 NAME = "zoo_prompt"
 PADDING = 0.1  # share of the change by further tokens that padding may make, which is rounding where they are attended to alike
-SPREAD = 0.02  # of the values at the start, as of position embeddings
+SPREAD = 0.02  # least of the values at the start, as of position embeddings
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,16 @@ def _keeps_tokens(shapes: Shapes) -> bool:
 
 def _attach(backbone: nn.Module, names: tuple[str, ...], inputs: Inputs, count: int, *, deep: bool) -> None:
     blocks = {name: backbone.get_submodule(name) for name in names}
-    left = block_shapes(backbone, blocks, inputs)[names[0]].left
+    shapes = block_shapes(backbone, blocks, inputs)
+    left = shapes[names[0]].left
     before = trial_output(backbone, inputs)
     assert left is not None, "the blocks were chosen for their tokens"
     for name, block in blocks.items():
         like = next(block.parameters())
         if deep or name == names[0]:
-            block.register_parameter(NAME, nn.Parameter(torch.empty(count, left[-1]).normal_(std=SPREAD).to(like)))
+            # As large as the tokens that they stand beside: layer norms blow up small ones to noise that the others attend to.
+            spread = max(SPREAD, shapes[name].spread)
+            block.register_parameter(NAME, nn.Parameter(torch.empty(count, left[-1]).normal_(std=spread).to(like)))
         extend(block, _Prompted)
         block.zoo_prompt_place = Place(count, deep or name == names[0], deep or name == names[-1])  # type: ignore[assignment]  # no tensor
     try:

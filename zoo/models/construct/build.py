@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from zoo.declare import BackboneSpec
 from zoo.errors import CoverageError, DeclarationError, ZooError, examples
-from zoo.models.state_fit import State, fit_state
+from zoo.models.construct.state_fit import State, fit_state
 from zoo.plugins.loader import load_function
 
 log = logging.getLogger("zoo")

@@ -19,22 +19,22 @@ from zoo.engine.cache.forward import Forward
 from zoo.engine.inference.metrics import compute_metrics
 from zoo.engine.inference.window_pooling import pool_windows
 from zoo.engine.loading.stream import Source
+from zoo.engine.objective.class_weights import class_weights
+from zoo.engine.objective.objective import Infer, Objective
+from zoo.engine.objective.own_loss import own_losses
 from zoo.engine.optim.target_scale import TargetScale, encoded, measure, standard_units
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import has_solvable_head
 from zoo.engine.options.model_selection import resolve_monitor
-from zoo.engine.options.own_parts import OwnParts, name_of, own_metrics
+from zoo.engine.options.own_parts import OwnParts, own_metrics
 from zoo.engine.rundir.run_context import RunContext
-from zoo.engine.runtime.oom import is_out_of_memory
 from zoo.engine.solved.augmentation_choice import held_out_losses, views_to_judge
 from zoo.engine.solved.solved_head import SolvedHead, is_small_enough, solved_head
 from zoo.engine.solved.solved_tasks import solved_tasks
-from zoo.engine.train.objective import Infer, Objective
-from zoo.errors import DataError, OptionError, OwnPartError, ZooError, count, did_you_mean, examples, fault_list
+from zoo.errors import DataError, OptionError, count, examples
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.several import SeveralTasks
-from zoo.tasks.task import Task
 from zoo.tasks.thresholds import best_thresholds
 from zoo.tuning import Regularizers
 
@@ -138,7 +138,7 @@ class Supervised(Objective):
     def label_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the sum of the losses of logits against targets."""
         if self._own.loss is not None:
-            return self._own_loss(logits.float(), targets).sum()
+            return own_losses(self._own, logits.float(), targets, self.task).sum()
         if self._named is not None:
             return self._named(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
         return self.task.loss(logits.float(), targets, weights=self._weights, smoothing=self._smoothing)
@@ -261,31 +261,6 @@ class Supervised(Objective):
         error = logits - (truth.reshape(logits.shape) if self._scale is None else self._scale.encode(truth))
         return {"loss": float((error**2).mean()), **metrics}
 
-    def _own_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the values of the user's own loss, one per sample."""
-        assert self._own.loss is not None, "there is no own loss"
-        try:
-            if self._own.masks:
-                known = ~targets.isnan() if targets.is_floating_point() else torch.ones_like(targets, dtype=torch.bool)
-                values = self._own.loss(logits, targets.where(known, 0), mask=known)
-            else:
-                values = self._own.loss(logits, targets)
-        except Exception as error:
-            if isinstance(error, ZooError) or is_out_of_memory(error):
-                raise
-            mixed = self.task.exclusive and targets.ndim > 1 and not self.task.per_token
-            note = "; with mixup or cutmix its targets are probabilities (batch, classes)" if mixed else ""
-            raise OwnPartError.of(f"the loss {name_of(self._own.loss)}", error, note) from error
-        if not isinstance(values, Tensor) or tuple(values.shape) != (len(targets),):
-            found = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-            remedy = "give one value per sample, such as reduction='none' and a mean over everything but the first axis"
-            raise OptionError(f"loss returned {found} for a batch of {len(targets)}; {remedy}")
-        if torch.is_grad_enabled() and not values.requires_grad:
-            raise OptionError(
-                "loss returned values that do not depend on the logits (detached, or integers); nothing could learn from them"
-            )
-        return values
-
     def _mean_loss(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
         """Return the mean training loss of validation logits."""
         targets = torch.from_numpy(truth if self._scale is None else self._scale.encode(truth))
@@ -315,25 +290,3 @@ class Supervised(Objective):
         """Take over the thresholds, in place; checkpoints of zoo 0.1.0 have none."""
         found = state.get("thresholds")
         self.thresholds = None if found is None else tuple(map(float, found))
-
-
-def class_weights(
-    wanted: str | Mapping[str, float] | None, task: Task, targets: npt.NDArray[Any], classes: tuple[str, ...]
-) -> Tensor | None:
-    """Return one weight per class, or None; for ``balanced`` those of the task.
-
-    Raises:
-        DataError: If a mapping has unknown classes, or lacks some.
-    """
-    if wanted is None or not classes:
-        return None
-    if isinstance(wanted, str):
-        return torch.tensor(task.class_weights(targets, classes), dtype=torch.float32)
-    known = frozenset(classes)
-    faults = [f"{name!r} is no class{did_you_mean(name, classes)}" for name in wanted if name not in known]
-    faults += [f"{name!r} has no weight" for name in classes if name not in wanted]
-    if faults:
-        raise DataError(
-            fault_list(f"class_weights does not fit the {len(classes)} classes", faults, "Give every class a weight, or 'balanced'")
-        )
-    return torch.tensor([wanted[name] for name in classes], dtype=torch.float32)

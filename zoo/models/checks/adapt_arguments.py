@@ -13,8 +13,9 @@ from torch import nn
 
 from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume
 from zoo.errors import OptionError, check_options, did_you_mean, examples, fault_list
-from zoo.models.backbone import CHANNELS, Backbone, has_pooler, is_channels
-from zoo.models.misplaced import remedies
+from zoo.models.backbone import Backbone
+from zoo.models.build_options import CHANNELS, has_pooler, is_channels
+from zoo.models.checks.misplaced import remedies
 from zoo.models.pairs.towers import pair_of
 from zoo.plugins.loader import load_function
 from zoo.tasks.find import find_task, is_task, task_names

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec
 from zoo.errors import CoverageError, ZooError, count, examples, fault_list, first_faults
-from zoo.models.leftovers import Leftovers, sort_leftovers
-from zoo.models.numbered import by_number, numbered_prefix
+from zoo.models.construct.leftovers import Leftovers, sort_leftovers
+from zoo.models.construct.numbered import by_number, numbered_prefix
 from zoo.plugins.loader import load_function
 
 log = logging.getLogger("zoo")
