@@ -18,7 +18,7 @@ import pytest
 import zoo.select
 from tests.engine.tiny import SAVED, count_samples, difference, images, model, values
 from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, SavedModelError
-from zoo.select.tuning_search.study import UNCOUNTED, WORKER
+from zoo.select.tuning_search.liveness import UNCOUNTED, WORKER
 
 optuna = pytest.importorskip("optuna")
 DATA = images(36), images(24, seed=1)

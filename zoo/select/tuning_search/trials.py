@@ -19,9 +19,10 @@ from zoo.engine.train.fit import run_job
 from zoo.engine.train.job import Tables, resolve_job
 from zoo.errors import DiskFullError, InterruptedRunError, TrainingError, ZooError
 from zoo.models.task_model import TaskModel
+from zoo.select.tuning_search.liveness import DIED, UNCOUNTED, counted, died, fail_dead, sign_of_life
 from zoo.select.tuning_search.result import TrialResult, best_of
 from zoo.select.tuning_search.space import Space
-from zoo.select.tuning_search.study import UNCOUNTED, counted, sign_of_life, suggested
+from zoo.select.tuning_search.study import suggested
 
 DEFAULT, NOTE, POINT, RECIPE, GO_ON = "default", "note", "options", "recipe", "folder"
 INSIDE = "inside"  # whether the default recipe is a point of the space, from which the sampler can learn
@@ -58,6 +59,7 @@ class Trials:
     ) -> None:
         self._model, self._options, self._space, self._tables, self._study = model, dict(options), space, tables, study
         self._folder, self._monitor, self._lower, self._progress = folder, monitor, lower, progress
+        self._told_dead = set(died(study))
 
     def run_next(self) -> None:
         """Run one trial: the default recipe first, one that was cut off, or what the sampler suggests.
@@ -97,6 +99,19 @@ class Trials:
                 raise
         self._report(trial.number, time.monotonic() - started)
         self._clear()
+
+    def fail_dead(self) -> None:
+        """Mark the trials of dead workers as failed; of their folders the records stay."""
+        for number in fail_dead(self._study):
+            self._strip(self._folder_of(self._study.get_trials(deepcopy=False)[number]))
+        for number in set(died(self._study)) - self._told_dead:  # whichever worker has marked them
+            self._told_dead.add(number)
+            self._progress.note(f"trial {number}: failed, as {DIED}; another trial takes its place")
+
+    def enough(self, limit: int | None) -> bool:
+        """Return whether there are as many trials as wanted, those that run included; None for no limit."""
+        self.fail_dead()
+        return limit is not None and len(counted(self._study)) >= limit
 
     def _value(self, run: Run) -> float:
         if self._monitor not in run.metrics:
@@ -151,8 +166,9 @@ class Trials:
         return self.fit(recipe, options, folder)
 
     def results(self) -> list[TrialResult]:
-        """Return all trials that count and have ended."""
-        return [result for trial in counted(self._study) if (result := _result(trial)) is not None]
+        """Return all trials that have ended, without those that were stopped and go on under another number."""
+        trials = (trial for trial in self._study.get_trials(deepcopy=False) if trial.user_attrs.get(UNCOUNTED, DIED) == DIED)
+        return [result for trial in trials if (result := _result(trial)) is not None]
 
     def best(self) -> TrialResult | None:
         """Return the best complete trial."""
@@ -177,10 +193,15 @@ class Trials:
         best = best_of(results, lower=self._lower)
         for result in results:
             folder = self.folders(result)[0]
-            if (best is None or result.number != best.number) and folder.is_dir() and (folder / "config.json").is_file():
-                for entry in folder.iterdir():
-                    if entry.name not in _RECORDS:
-                        shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+            if (best is None or result.number != best.number) and (folder / "config.json").is_file():
+                self._strip(folder)
+
+    @staticmethod
+    def _strip(folder: Path) -> None:
+        """Remove everything but the records from the folder of a trial, which may be on another machine."""
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            if entry.name not in _RECORDS:
+                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
 
 
 def _result(trial: Any) -> TrialResult | None:
@@ -198,5 +219,5 @@ def _result(trial: Any) -> TrialResult | None:
     attributes = trial.user_attrs
     seconds = trial.duration.total_seconds() if trial.duration is not None else 0.0
     options = json.loads(json.dumps(attributes.get(POINT, {})))
-    note, default = str(attributes.get(NOTE, "")), bool(attributes.get(DEFAULT))
+    note, default = str(attributes.get(NOTE, attributes.get(UNCOUNTED, ""))), bool(attributes.get(DEFAULT))
     return TrialResult(trial.number, states[trial.state], value, str(attributes.get(RECIPE, "")), options, round(seconds, 3), default, note)

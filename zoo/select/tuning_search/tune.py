@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,14 +25,15 @@ from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Job, Tables, resolve_job
-from zoo.errors import InterruptedRunError, OptionError, TrainingError, count, fault_list
+from zoo.errors import InterruptedRunError, OptionError, TrainingError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.select.recipe_search.halving import seconds_of
 from zoo.select.tuning_search.keeping import best_run, importance_of
+from zoo.select.tuning_search.liveness import UNCOUNTED
 from zoo.select.tuning_search.picture import draw_tuning
 from zoo.select.tuning_search.result import RECORD, Tuning
 from zoo.select.tuning_search.space import Space, default_space, narrowed
-from zoo.select.tuning_search.study import UNCOUNTED, counted, fail_dead, is_over, open_study, set_deadline
+from zoo.select.tuning_search.study import is_over, open_study, set_deadline
 from zoo.select.tuning_search.trials import DEFAULT, INSIDE, Trials
 from zoo.tasks.find import find_task
 from zoo.util.atomic_write import write_json
@@ -206,7 +207,7 @@ def run_tuning(
             runner = Trials(model, options, space, tables, opened, folder=folder, monitor=monitor, lower=lower, progress=progress)
             limit, seconds = trials if trials is not None or budget is not None else TRIALS, seconds_of(budget)
             if not join:
-                _prepare(opened, space, tables, folder, known, progress)
+                _prepare(runner, opened, space, tables, folder, known)
                 set_deadline(opened, seconds)
             _search(runner, opened, folder, limit=limit, seconds=seconds, beside=None if join else beside)
             return None if join else _finish(runner, opened, folder, known, monitor=monitor, lower=lower)
@@ -216,12 +217,10 @@ def run_tuning(
             release_folder(folder, record=RECORD)
 
 
-def _prepare(study: Any, space: Space, tables: Tables, folder: Path, identity: dict[str, Any], progress: Progress) -> None:
+def _prepare(runner: Trials, study: Any, space: Space, tables: Tables, folder: Path, identity: dict[str, Any]) -> None:
     """Write the record, mark trials of dead workers, and put the default recipe first."""
     write_json(folder / RECORD, {"tune": identity, "finished": False})
-    if failed := fail_dead(study):
-        which = f"{count(len(failed), 'trial')} whose process died ({', '.join(map(str, failed))})"
-        progress.note(f"marked as failed, and run anew under other numbers: {which}")
+    runner.fail_dead()
     there = (trial for trial in study.get_trials(deepcopy=False) if UNCOUNTED not in trial.user_attrs)
     if not any(trial.user_attrs.get(DEFAULT) for trial in there):
         point = space.defaults(batch_size_for(len(tables[0])))
@@ -233,16 +232,16 @@ def _search(runner: Trials, study: Any, folder: Path, *, limit: int | None, seco
     started = time.monotonic()
 
     def goes_on() -> bool:
-        enough = limit is not None and len(counted(study)) >= limit
-        return not enough and not is_over(study) and (seconds is None or time.monotonic() - started < seconds)
+        return not runner.enough(limit) and not is_over(study) and (seconds is None or time.monotonic() - started < seconds)
 
     try:
-        with stop_signals() as stop, ExitStack() as others:
+        with stop_signals() as stop:
             if goes_on():
                 runner.run_next()
-            if beside is not None and goes_on():
-                others.enter_context(beside(folder, stop))
-            while goes_on() and not stop.signum:
+            with beside(folder, stop) if beside is not None and goes_on() else nullcontext():
+                while goes_on() and not stop.signum:
+                    runner.run_next()
+            while goes_on() and not stop.signum:  # in the place of trials whose process died after the others had ended
                 runner.run_next()
             if stop.signum and goes_on():
                 error = InterruptedRunError(f"stopped by {stop.name} between two trials")
@@ -256,7 +255,7 @@ def _search(runner: Trials, study: Any, folder: Path, *, limit: int | None, seco
 
 def _finish(runner: Trials, study: Any, folder: Path, identity: dict[str, Any], *, monitor: str, lower: bool) -> Tuning:
     """Keep the best trial as a run, and write the record and the pictures."""
-    fail_dead(study)
+    runner.fail_dead()
     results, best = runner.results(), runner.best()
     if best is None:
         notes = {trial.note for trial in results if trial.note}
