@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from zoo.data.images.pixel_store import PixelStore
+from zoo.declare import Image
 from zoo.engine.cache.feature_memo import content_summary
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.config import Config, sized_for
@@ -23,6 +27,7 @@ from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import Stopped, ending_early, stop_signals
 from zoo.engine.train.fit import check_kinds
 from zoo.errors import InterruptedRunError, OptionError, SavedModelError, check_options, fault_list
+from zoo.models.backbone import Backbone
 from zoo.select.ranking.features import Conditions
 from zoo.select.ranking.limits import Limits
 from zoo.select.ranking.opening import Tables, open_ranked
@@ -104,8 +109,8 @@ def rank(
             _begin(folder, _record(config, limits, task, tables))
             metric = resolve_monitor(config.monitor, find_task(task))
             accelerator = make_accelerator(config.device, config.precision)
-            with stop_signals() as stop, Progress(quiet, metric) as progress:
-                conditions = Conditions(task, config, accelerator, progress, stop, limits)
+            with stop_signals() as stop, Progress(quiet, metric) as progress, _shared_pixels(found, tables, config) as pixels:
+                conditions = Conditions(task, config, accelerator, progress, stop, limits, pixels)
                 given = {name: value for name, value in options.items() if value is not None}
                 search = Search(found, tables, conditions, folder=folder, metric=metric, budget=seconds, top=top, options=given)
                 search.left_out |= left_out
@@ -134,6 +139,19 @@ def _config(task: str, options: Mapping[str, Any], top: int) -> Config:
 
 def _name_of(data: Any) -> str:
     return Path(data).absolute().name.partition(".")[0] if isinstance(data, str | os.PathLike) else "data"
+
+
+@contextmanager
+def _shared_pixels(candidates: Sequence[Backbone], tables: Tables, config: Config) -> Iterator[PixelStore | None]:
+    """Give a store of the pixels that several candidates read, in a temporary folder; None where they read no images."""
+    declared = [one.spec.inputs for one in candidates if isinstance(one.spec.inputs, Image)]
+    if len(declared) < 2:
+        yield None
+        return
+    changes: dict[str, Any] = {name: value for name, value in (("size", config.image_size), ("window", config.window)) if value is not None}
+    files = [item for table in tables if table is not None and isinstance(table.inputs, list | tuple) for item in table.inputs]
+    with tempfile.TemporaryDirectory(prefix="zoo-rank-") as folder:
+        yield PixelStore(Path(folder), files, [replace(inputs, **changes) for inputs in declared])
 
 
 def _record(config: Config, limits: Limits, task: str, tables: Tables) -> dict[str, Any]:

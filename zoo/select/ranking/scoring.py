@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.table import Array, Table
-from zoo.engine.inference.confidence_intervals import drawn_metrics, interval_of
+from zoo.engine.inference.confidence_intervals import drawn_metric, interval_of
 from zoo.engine.inference.metrics import compute_metrics, drawn_groups
 from zoo.engine.optim.target_scale import TargetScale
 from zoo.engine.solved.fitted_layers import Rows
@@ -111,7 +111,7 @@ def judge(task: Task, metric: str, outputs: npt.NDArray[Any], table: Table, *, s
     score = compute_metrics(task, outputs, targets, table.classes).get(metric, float("nan"))
     groups = None if table.groups is None else drawn_groups(table)
     try:
-        draws = drawn_metrics(task.name, np.asarray(outputs), targets, groups=groups).get(metric, np.array([]))
+        draws = drawn_metric(metric, task.name, np.asarray(outputs), targets, groups=groups)
     except DataError:  # a single group
         draws = np.array([])
     low, high = interval_of(draws) or (None, None)
