@@ -24,7 +24,7 @@ from zoo.engine.options.resolve import resolve
 from zoo.engine.rundir.run_folder import claim_folder, release_folder, write_run
 from zoo.engine.runtime.device import make_accelerator
 from zoo.engine.runtime.progress import Progress
-from zoo.engine.runtime.signals import Stopped, ending_early, stop_signals
+from zoo.engine.runtime.signals import Stopped, ending_early, how_to_go_on, stop_signals
 from zoo.engine.train.fit import check_kinds
 from zoo.errors import InterruptedRunError, OptionError, SavedModelError, check_options, fault_list
 from zoo.models.backbone import Backbone
@@ -187,7 +187,7 @@ def _resumable(folder: Path, stop: Any) -> Iterator[None]:
         yield
     except (Stopped, InterruptedRunError) as error:
         name = stop.name if stop.signum else "a signal"
-        again = InterruptedRunError(f"stopped by {name}; what is scored is kept. Go on with resume=True (--resume) and out={str(folder)!r}")
+        again = InterruptedRunError(f"stopped by {name}; what is scored is kept. {how_to_go_on(folder)}")
         again.exit_code = stop.exit_code if stop.signum else getattr(error, "exit_code", again.exit_code)
         raise again from error
 

@@ -22,7 +22,7 @@ from zoo.engine.options.recipes import default_recipe, resolve_recipe
 from zoo.engine.rundir.run_folder import claim_folder, release_folder
 from zoo.engine.runtime.launch_env import launched
 from zoo.engine.runtime.progress import Progress
-from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals
+from zoo.engine.runtime.signals import StopFlag, ending_early, going_on, stop_signals
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Job, Tables, resolve_job
 from zoo.errors import InterruptedRunError, OptionError, TrainingError, fault_list
@@ -248,9 +248,7 @@ def _search(runner: Trials, study: Any, folder: Path, *, limit: int | None, seco
                 error.exit_code = stop.exit_code
                 raise error
     except InterruptedRunError as error:
-        again = InterruptedRunError(f"{error}. To go on with the search: resume=True (--resume), out={str(folder)!r}")
-        again.exit_code = error.exit_code
-        raise again from error
+        raise going_on(error, folder) from error
 
 
 def _finish(runner: Trials, study: Any, folder: Path, identity: dict[str, Any], *, monitor: str, lower: bool) -> Tuning:
