@@ -16,10 +16,10 @@ from zoo.engine.runtime.signals import Stopped, stop_signals
 from zoo.errors import InterruptedRunError, OptionError, check_options, did_you_mean
 from zoo.models.backbone import Backbone, find_backbone
 from zoo.select.audit.checking import Checking
-from zoo.select.audit.finding import Audit
-from zoo.select.audit.kept import Kept
+from zoo.select.audit.findings.finding import Audit
+from zoo.select.audit.reading.kept import Kept
+from zoo.select.audit.reading.sources import open_for_check
 from zoo.select.audit.sheet import contact_sheet
-from zoo.select.audit.sources import open_for_check
 from zoo.util.atomic_write import write_json, write_text
 
 NO_BACKBONE = "none"  # the word of the command line, as False in Python
