@@ -108,13 +108,11 @@ def rank(
             config = sized_for(config, len(tables[0]))
             _begin(folder, _record(config, limits, task, tables))
             metric = resolve_monitor(config.monitor, find_task(task))
-            accelerator = make_accelerator(config.device, config.precision)
-            with stop_signals() as stop, Progress(quiet, metric) as progress, _shared_pixels(found, tables, config) as pixels:
-                conditions = Conditions(task, config, accelerator, progress, stop, limits, pixels)
+            with _conditions(found, tables, task, config, limits, Progress(quiet, metric)) as conditions:
                 given = {name: value for name, value in options.items() if value is not None}
                 search = Search(found, tables, conditions, folder=folder, metric=metric, budget=seconds, top=top, options=given)
                 search.left_out |= left_out
-                with _resumable(folder, stop):
+                with _resumable(folder, conditions.stop):
                     ranking = _written(search.scored())
                     tuned = search.tuned(ranking)
                     return ranking if tuned is ranking else _written(tuned)
@@ -139,6 +137,16 @@ def _config(task: str, options: Mapping[str, Any], top: int) -> Config:
 
 def _name_of(data: Any) -> str:
     return Path(data).absolute().name.partition(".")[0] if isinstance(data, str | os.PathLike) else "data"
+
+
+@contextmanager
+def _conditions(
+    candidates: Sequence[Backbone], tables: Tables, task: str, config: Config, limits: Limits, progress: Progress
+) -> Iterator[Conditions]:
+    """Give what is the same for all candidates, while signals are caught and the progress is shown."""
+    accelerator = make_accelerator(config.device, config.precision)
+    with stop_signals() as stop, progress, _shared_pixels(candidates, tables, config) as pixels:
+        yield Conditions(task, config, accelerator, progress, stop, limits, pixels)
 
 
 @contextmanager

@@ -25,8 +25,9 @@ from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
 from zoo.select.crossval.cross_validate import without_test
 from zoo.select.crossval.result import CrossValidation, FoldResult
+from zoo.select.tuning_search.arguments import begun_search
 from zoo.select.tuning_search.result import RECORD as SEARCH
-from zoo.select.tuning_search.tune import begun_search, run_tuning
+from zoo.select.tuning_search.tune import run_tuning
 from zoo.util.atomic_write import write_json
 from zoo.util.differences import record_differences
 

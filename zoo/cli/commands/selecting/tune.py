@@ -65,18 +65,7 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     Raises:
         OptionError: If an option contradicts a search.
     """
-    require_extra("tune", "zoo tune")
-    if options.recipe == "auto":
-        raise OptionError("--recipe auto: the recipe is searched; leave it out, or name one")
-    if options.at_once < 1:
-        raise OptionError(f"--workers is {options.at_once}; it must be 1 or more")
-    if options.join and not options.out:
-        raise OptionError("--join needs --out, the folder of the search")
-    slurm = None if options.slurm is None else slurm_settings(options.slurm)
-    if slurm is not None and options.at_once < 2:
-        raise OptionError("--slurm needs --workers, 2 or more: the number of processes, this one included")
-    if slurm is not None and options.join:
-        raise OptionError("--slurm and --join: jobs are submitted by the process that leads a search; leave one of them out")
+    slurm = _check_processes(options)
     settings = read_settings(options)
     search = searched(options.search)
     if options.nested is not None:
@@ -85,7 +74,8 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     job = job_of(find_declared(options.name, settings), options.data, settings, whole=options.nested is not None)
     if not settings["quiet"]:
         show_log()
-    from zoo.select.tuning_search.tune import check_arguments, run_tuning
+    from zoo.select.tuning_search.arguments import check_arguments
+    from zoo.select.tuning_search.tune import run_tuning
 
     given = settings["fit"] | ({"columns": settings["columns"]} if settings["columns"] else {})
     recipe = settings["recipe"]
@@ -103,12 +93,38 @@ def tune(options: argparse.Namespace, out: Output) -> None:
         follow_launcher()
     with ending_early():
         found = run_tuning(job.model, given, job.open_data, recipe=recipe, search=search, only=options.only, beside=beside, **how)
-    if found is None:  # the process that leads prints the result
-        return
+    if found is not None:  # else the process that leads prints the result
+        _show(found, options, out)
+
+
+def _show(found: Tuning, options: argparse.Namespace, out: Output) -> None:
+    """Print the result of a search."""
     if options.json:
         out.json(document(found))
     else:
         print(trial_table(found), importance_text(found), found.verdict, str(found.dir / "best"), sep="\n\n")
+
+
+def _check_processes(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Check the options of a search that need no data, and return the parameters of Slurm's jobs, None without them.
+
+    Raises:
+        MissingExtraError: If Optuna, or for ``--slurm`` submitit, is not installed.
+        OptionError: If an option contradicts a search, or another one.
+    """
+    require_extra("tune", "zoo tune")
+    if options.recipe == "auto":
+        raise OptionError("--recipe auto: the recipe is searched; leave it out, or name one")
+    if options.at_once < 1:
+        raise OptionError(f"--workers is {options.at_once}; it must be 1 or more")
+    if options.join and not options.out:
+        raise OptionError("--join needs --out, the folder of the search")
+    slurm = None if options.slurm is None else slurm_settings(options.slurm)
+    if slurm is not None and options.at_once < 2:
+        raise OptionError("--slurm needs --workers, 2 or more: the number of processes, this one included")
+    if slurm is not None and options.join:
+        raise OptionError("--slurm and --join: jobs are submitted by the process that leads a search; leave one of them out")
+    return slurm
 
 
 def _check_nested(options: argparse.Namespace, settings: dict[str, Any]) -> None:
