@@ -83,7 +83,9 @@ def test_a_search_goes_on_when_workers_are_killed_in_a_trial_and_all_trials_are_
     more = searched(out, trials=5, resume=True)
     assert [trial.value for trial in more.trials[: len(states)]] == [trial.value for trial in found.trials]
     assert [trial.state for trial in more.trials[len(states) :]] == ["complete"], "none but the one that is missing"
-    assert "process died" not in capfd.readouterr().err, "told once"
+    told = capfd.readouterr().err
+    assert "process died" not in told, "told once"
+    assert told.count("trial ") == 1, "the trials of the earlier call are not told again"
 
 
 def test_a_worker_that_was_killed_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:

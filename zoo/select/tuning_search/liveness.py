@@ -36,11 +36,6 @@ def fail_dead(study: Any) -> list[int]:
     return failed
 
 
-def died(study: Any) -> list[int]:
-    """Return the numbers of the trials that were marked as those of dead workers."""
-    return [trial.number for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get(UNCOUNTED) == DIED]
-
-
 def counted(study: Any) -> list[Any]:
     """Return the trials that count: those that run or ended, without those that were cut off by no fault of their own."""
     import optuna

@@ -227,6 +227,7 @@ def _search(runner: Trials, study: Any, folder: Path, *, limit: int | None, seco
 def _finish(runner: Trials, study: Any, folder: Path, identity: dict[str, Any], *, monitor: str, lower: bool) -> Tuning:
     """Keep the best trial as a run, and write the record and the pictures."""
     runner.fail_dead()
+    runner.report()
     results, best = runner.results(), runner.best()
     if best is None:
         notes = {trial.note for trial in results if trial.note}
