@@ -6,7 +6,7 @@ A draw is a weight per sample, the number of times that its group was drawn. Eac
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -118,17 +118,41 @@ def drawn_metrics(
 
 
 def drawn_metric(
-    name: str, task: str, logits: Array, targets: Array, *, groups: Sequence[str] | None = None, draws: int = DRAWS, seed: int = 0
+    name: str,
+    task: str,
+    logits: Array,
+    targets: Array,
+    *,
+    groups: Sequence[str] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    known: dict[bytes, Array] | None = None,
 ) -> Array:
     """Return one metric of ``drawn_metrics``, without the cost of the others; empty if the task has none of this name.
+
+    Args:
+        name: The metric.
+        task: As ``intervals``.
+        logits: As ``intervals``.
+        targets: As ``intervals``.
+        groups: As ``intervals``.
+        draws: As ``intervals``.
+        seed: As ``intervals``.
+        known: Weights that earlier calls have drawn, by the bytes of the groups, to which those of this call are added; None draws anew.
 
     Raises:
         DataError: If there are fewer than two groups.
     """
     kind, logits, targets = find_task(task), np.asarray(logits, dtype=np.float64), np.asarray(targets)
     names: Any = np.arange(len(logits)) if groups is None else np.asarray(groups)
+    drawn: Iterable[Array] = _weights(names, draws, seed)
+    if known is not None and draws * len(names) <= _CELLS:  # a single part
+        key = names.tobytes()
+        if key not in known:
+            known[key] = next(iter(drawn))
+        drawn = [known[key]]
     with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [kind.weighted_metric(name, logits, targets, weights) for weights in _weights(names, draws, seed)]
+        parts = [kind.weighted_metric(name, logits, targets, weights) for weights in drawn]
     return np.concatenate([np.array([]) if part is None else part for part in parts])
 
 
