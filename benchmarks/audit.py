@@ -26,11 +26,8 @@ from PIL import Image
 from zoo.data.table import Table
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.models.backbone import get
-from zoo.select.audit.facts import SIDE, facts_of
-from zoo.select.audit.features import features_of, out_of_fold
-from zoo.select.audit.kept import Kept
-from zoo.select.audit.label_noise import suspects
-from zoo.select.audit.near import (
+from zoo.select.audit.findings.label_noise import suspects
+from zoo.select.audit.findings.near import (
     ALIKE,
     ALIKE_TEXTS,
     ALIKE_VOLUMES,
@@ -45,8 +42,11 @@ from zoo.select.audit.near import (
     near_pairs,
     unit_rows,
 )
-from zoo.select.audit.shortcuts import auroc, fields_of, shortcuts
-from zoo.select.audit.sources import Opened
+from zoo.select.audit.findings.shortcuts import auroc, fields_of, shortcuts
+from zoo.select.audit.reading.facts import SIDE, facts_of
+from zoo.select.audit.reading.features import features_of, out_of_fold
+from zoo.select.audit.reading.kept import Kept
+from zoo.select.audit.reading.sources import Opened
 
 PAIRS, DISTRACTORS, RATE = 200, 5000, 1e-3
 

@@ -1,6 +1,7 @@
 """P8: what a ranking costs beside the bare feature passes, and its order beside that of fine-tuning.
 
-The candidates are the real networks of ../shared/data, with glyphnet. Cost: CPU seconds of ``zoo.select.rank`` beside those of one pass
+The candidates are the real networks of ../shared/data, with glyphnet; with ``--twenty`` twenty small networks of timm at 96 pixels, with
+random values, as a cost does not depend on values. Cost: CPU seconds of ``zoo.select.rank`` beside those of one pass
 of every candidate over the same samples (``model.embed``), each in a fresh process with an empty cache; models are built in both.
 Order (``--order``): every candidate is fine-tuned with the defaults on the training split; Kendall's tau of the ranking's order, and of the
 others beside it, with the order of accuracy on the test split, with 95 % intervals over draws of the test samples.
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,12 @@ from side_by_side import HERE, alternate, function_result, needed, report
 
 SIZES = {"ants/bees": 160, "CIFAR-10": 96, "X-rays": 96, "amazon to webcam": 96}
 NETWORKS = ("mobilenetv2_100", "mobilenetv2_035", "mobilenetv1_025", "resnet20_cifar10", "glyphnet")  # the ViT has one size, 32 pixels
+
+TWENTY = (
+    *("resnet10t", "resnet14t", "resnet18", "mobilenetv2_050", "mobilenetv2_100", "mobilenetv2_140", "mobilenetv3_small_050"),
+    *("mobilenetv3_small_075", "mobilenetv3_small_100", "mobilenetv3_large_100", "lcnet_050", "lcnet_075", "lcnet_100", "mnasnet_small"),
+    *("efficientnet_lite0", "regnetx_002", "regnety_002", "tinynet_d", "semnasnet_075", "ghostnet_100"),
+)
 
 
 def _start(data: str) -> Any:
@@ -37,7 +45,14 @@ def _start(data: str) -> Any:
     from backbones import backbone
 
     torch.set_num_threads(1)
-    return lambda name: backbone(name, Path(data))
+    import zoo
+
+    return lambda name: zoo.get(f"timm/{name}", weights=False) if name in TWENTY else backbone(name, Path(data))
+
+
+def _chosen(networks: str) -> tuple[tuple[str, ...], Mapping[str, int]]:
+    """Return the networks and the image size of each set."""
+    return (TWENTY, dict.fromkeys(SIZES, 96)) if networks == "twenty" else (NETWORKS, SIZES)
 
 
 def _samples(name: str, data: str, most: int) -> tuple[Any, Any]:
@@ -49,27 +64,27 @@ def _samples(name: str, data: str, most: int) -> tuple[Any, Any]:
     return train, test
 
 
-def ranking(name: str, data: str, most: str) -> dict[str, float]:
+def ranking(name: str, data: str, most: str, networks: str) -> dict[str, float]:
     """Rank all networks on the training split; seconds of CPU."""
-    find = _start(data)
+    find, (names, sizes) = _start(data), _chosen(networks)
     import zoo
 
     train, _ = _samples(name, data, int(most))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ZOO_CACHE"] = folder
         start = time.process_time()
-        networks = [find(one) for one in NETWORKS]
-        zoo.select.rank(train, False, candidates=networks, image_size=SIZES[name], out=Path(folder) / "rank", quiet=True)
+        candidates = [find(one) for one in names]
+        zoo.select.rank(train, False, candidates=candidates, image_size=sizes[name], out=Path(folder) / "rank", quiet=True)
         return {"seconds": time.process_time() - start}
 
 
-def passes(name: str, data: str, most: str) -> dict[str, float]:
+def passes(name: str, data: str, most: str, networks: str) -> dict[str, float]:
     """Compute the features of all networks for the training split; seconds of CPU."""
-    find = _start(data)
+    find, (names, sizes) = _start(data), _chosen(networks)
     train, _ = _samples(name, data, int(most))
     start = time.process_time()
-    for one in NETWORKS:
-        find(one).adapt(2).embed(list(train["file_name"]), image_size=SIZES[name], batch_size=32)
+    for one in names:
+        find(one).adapt(2).embed(list(train["file_name"]), image_size=sizes[name], batch_size=32)
     return {"seconds": time.process_time() - start}
 
 
@@ -109,18 +124,21 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=list(SIZES), choices=SIZES, metavar="SET", help=", ".join(SIZES))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--order", action="store_true", help="fine-tune all candidates, and compare the orders")
+    parser.add_argument("--twenty", action="store_true", help="rank twenty networks of timm with random values, at 96 pixels")
     parser.add_argument("--most", type=int, default=0, help="images of a class, to try the script")
     arguments = parser.parse_args()
     data = needed(arguments.data).resolve()
     if arguments.order:
         print("| data | order by | tau with fine-tuning | tau, like size |\n|---|---|---|---|", flush=True)
+    networks = "twenty" if arguments.twenty else "real"
     for name in arguments.sets:
         if arguments.order:
             order(name, data, arguments.most)
             continue
+        given = (name, data, arguments.most, networks)
         runs = {
-            "zoo rank": lambda name=name: function_result("p8_rank:ranking", name, data, arguments.most)["seconds"],  # type: ignore[misc]
-            "feature passes": lambda name=name: function_result("p8_rank:passes", name, data, arguments.most)["seconds"],  # type: ignore[misc]
+            "zoo rank": lambda given=given: function_result("p8_rank:ranking", *given)["seconds"],  # type: ignore[misc]
+            "feature passes": lambda given=given: function_result("p8_rank:passes", *given)["seconds"],  # type: ignore[misc]
         }
         print(json.dumps(report(f"P8: {name}", alternate(runs, arguments.repeats), ours="zoo rank")))
 

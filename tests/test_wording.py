@@ -15,7 +15,7 @@ from zoo.cli.wording import as_typed, use_flags
 
 @pytest.fixture
 def flags() -> Iterator[None]:
-    use_flags(["--image-size", "--out", "--seed", "--valid", "--no-valid", "--weights"])
+    use_flags(["--columns", "--label-columns", "--image-size", "--out", "--seed", "--valid", "--no-valid", "--weights"])
     yield
     use_flags(())
 
@@ -28,6 +28,10 @@ def flags() -> Iterator[None]:
         ("take task='multi-label' (--task multi-label), or split='val' (--split)", "take --task multi-label, or --split val"),
         ("columns={TASK: COLUMN} (--columns TASK=COLUMN) names it", "--columns TASK=COLUMN names it"),
         ("Name yours with columns={'a': 'b'}, on the command line --columns a=b", "Name yours with --columns a=b"),
+        ("columns={'group': 'patient', 'label': 'kind'} needs a table", "--columns group=patient,label=kind needs a table"),
+        ("columns={'file_name': …} names another", "--columns file_name=… names another"),
+        ("label_columns=['a', 'b c'] needs a table", "--label-columns 'a,b c' needs a table"),
+        ("columns={'group': 'my, own'} needs a table", "columns={'group': 'my, own'} needs a table"),
         ("adapt(labels=…) (--classes A,B), with drop=True (--drop)", "--classes A,B, with --drop"),
         ("give window=(centre, width) (--window C,W), or zoo.Image(window=…)", "give --window C,W, or zoo.Image(window=…)"),
         ("valid=False: seed=1.5, image_size=64.", "--no-valid: --seed 1.5, --image-size 64."),
@@ -43,6 +47,15 @@ def flags() -> Iterator[None]:
 @pytest.mark.usefixtures("flags")
 def test_an_option_is_named_as_it_is_typed(text: str, typed: str) -> None:
     assert as_typed(text) == typed
+
+
+def test_an_option_without_a_flag_is_given_by_set_where_the_command_has_that() -> None:
+    use_flags(["--set", "--lr"])
+    try:
+        assert as_typed("overflow='windows' reads them, lr=0.1 too") == "--set overflow=windows reads them, --lr 0.1 too"
+        assert as_typed("the option nonsense=3 and valid=False") == "the option nonsense=3 and valid=False"
+    finally:
+        use_flags(())
 
 
 def test_a_command_names_its_flags_and_python_its_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zoo.data.table import Table
-from zoo.engine.inference.confidence_intervals import intervals, sensitivity_at_specificity, weighted_metrics
+from zoo.engine.inference.confidence_intervals import drawn_metric, drawn_metrics, intervals, sensitivity_at_specificity, weighted_metrics
 from zoo.engine.inference.metrics import compute_metrics, drawn_groups
 from zoo.errors import DataError, OptionError
 from zoo.tasks.find import BUILTIN
@@ -37,6 +37,17 @@ def test_weights_count_samples_as_scikit_learn_counts_repeated_ones(task: str, c
         reference.pop("majority", None)
         assert found.keys() == reference.keys()
         assert {name: values[draw] for name, values in found.items()} == pytest.approx(reference, abs=1e-12)
+
+
+@pytest.mark.parametrize(("task", "classes"), [("single-label", 2), ("single-label", 4), ("multi-label", 3), ("regression", 2)])
+def test_one_metric_has_the_draws_that_it_has_beside_the_others(task: str, classes: int) -> None:
+    logits, targets = case(task, classes)
+    known: dict[bytes, Any] = {}
+    for name, draws in drawn_metrics(task, logits, targets, draws=20).items():
+        assert np.array_equal(drawn_metric(name, task, logits, targets, draws=20), draws, equal_nan=True)
+        assert np.array_equal(drawn_metric(name, task, logits, targets, draws=20, known=known), draws, equal_nan=True)
+    assert len(known) == 1, "drawn once"
+    assert not len(drawn_metric("none", task, logits, targets, draws=20))
 
 
 def test_an_undefined_metric_is_not_a_number() -> None:

@@ -1,4 +1,4 @@
-"""Sets hold the truth as often as was asked, and are those of the k-th smallest score; MAPIE's where it is installed."""
+"""Sets hold the truth as often as was asked, and are those of the k-th smallest score and of MAPIE."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def _watch(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
                 continue
             codes[number] = code
             if code < 0 and deadline == float("inf"):
-                print(f"rank {number} was ended by {_signal_name(-code)}", file=sys.stderr)
+                print(f"rank {number} was ended by {signal_name(-code)}", file=sys.stderr)
             if code:
                 deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         if time.monotonic() > deadline:
@@ -148,6 +148,7 @@ def _watch(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
     return list(codes.values())
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return the name of a signal, and for SIGKILL where it often comes from."""
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     return f"{name} (which the system sends when memory runs out)" if name == "SIGKILL" else name

@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
             known = [*command._option_string_actions]
             # The values of unknown options are left over as well, and are not named.
             culprits = [word for word in unknown if word.startswith("-")] or unknown
-            names = [f"{word!r}{did_you_mean(word.partition('=')[0], known) or renamed(word)}" for word in culprits]
+            names = [f"{word!r}{_by_set(word, known) or did_you_mean(word.partition('=')[0], known) or renamed(word)}" for word in culprits]
             hint = "" if any(word.startswith("-") for word in unknown) else getattr(options, "surplus", "")
             hint = command.joined_values(arguments, unknown) or hint
             command.error(f"zoo {options.command} does not know {', '.join(names)}{hint}")
@@ -82,6 +82,16 @@ def renamed(word: str) -> str:
     """Return what a flag of another library is called here, or nothing."""
     name = RENAMED.get(word.partition("=")[0].lstrip("-").replace("-", "_"))
     return f" (here: --set {name}=…)" if name else ""
+
+
+def _by_set(word: str, known: Collection[str]) -> str:
+    """Return how an option of ``fit`` without a flag of its own is given, or nothing."""
+    if "--set" not in known:
+        return ""
+    from zoo.engine.options.config import Config  # here, as its library takes long to import
+
+    name = word.partition("=")[0].lstrip("-").replace("-", "_")
+    return f" (here: --set {name}=…)" if name in Config.model_fields else ""
 
 
 def whole_or_auto(word: str) -> int | str:

@@ -21,6 +21,9 @@ _FORMS = re.compile(
 )
 _WRITTEN = re.compile(r"'[^'\n]*'|-?\d[\d.e+-]*")  # values that are written in the same way on the command line
 _SWITCHED = ("True", "False")
+_MAPPING = re.compile(r"\{(?:'?[\w-]+'?: (?:'[^',]*'|\w+|…)(?:, )?)+\}")  # of names and columns, without what would need quotes
+_PAIR = re.compile(r"'?([\w-]+)'?: '?([^',}]+)'?")
+_LIST = re.compile(r"\['[^',]+'(?:, '[^',]+')*\]")
 
 
 @dataclass
@@ -41,8 +44,9 @@ def use_flags(known: Collection[str]) -> None:
 def as_typed(text: str) -> str:
     """Return a message with ``--resume`` for ``resume=True (--resume)``, and ``--image-size 64`` for ``image_size=64``.
 
-    The subject of ``batch_size is 0`` is named as its flag as well. An option without a flag of its own in the running command stays
-    as it is.
+    The subject of ``batch_size is 0`` is named as its flag as well, and ``columns={'label': 'kind'}`` becomes ``--columns label=kind``. An
+    option of ``fit`` without a flag of its own in the running command becomes ``--set dropout=0.1`` where the command has that, and else
+    stays as it is.
     """
     return _FORMS.sub(_form, text)
 
@@ -57,15 +61,36 @@ def _form(match: re.Match[str]) -> str:
     if not match["name"]:
         return match[0]
     named, value = match["flag"] or match["words"], match["value"]
+    if not named and (typed := _columns(match["name"], value)):
+        return typed
     if not named and not (_WRITTEN.fullmatch(value) or value in _SWITCHED):
         return match[0]  # it may be a part of a name, and a value without its like on the command line would get lost
     flag = match["flag"] or match["words"] or _own_flag(match["name"], match["value"])
     if not flag:
-        return match[0]
+        return f"--set {match['name']}={value.strip(chr(39))}" if _is_set(match["name"], value) else match[0]
     flag = flag.removesuffix(" on the command line")
     if " " in flag or not _WRITTEN.fullmatch(value):
         return flag
     return f"{flag} {value if ' ' in value else value.strip(chr(39))}"
+
+
+def _columns(name: str, value: str) -> str:
+    """Return a mapping of columns or a list of names as a flag of the running command takes them; empty where it cannot."""
+    flag = _own_flag(name, value)
+    if not flag or not (_MAPPING.fullmatch(value) or _LIST.fullmatch(value)):
+        return ""
+    words = ["=".join(pair) for pair in _PAIR.findall(value)] if value[0] == "{" else re.findall(r"'([^']+)'", value)
+    typed = ",".join(words)
+    return f"{flag} {f'{typed!r}' if ' ' in typed else typed}"
+
+
+def _is_set(name: str, value: str) -> bool:
+    """Return whether an option of ``fit`` is given by ``--set`` in the running command."""
+    if "--set" not in _flags.known or " " in value:
+        return False
+    from zoo.engine.options.config import Config  # here, as few messages need it
+
+    return name in Config.model_fields
 
 
 def _own_flag(name: str, value: str) -> str:

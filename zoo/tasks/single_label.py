@@ -87,17 +87,28 @@ class SingleLabel(Task):
 
     def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
         """Return loss, accuracy, balanced_accuracy, macro_f1 and auroc for each row of weights."""
-        targets, classes, w = np.asarray(targets, dtype=np.int64), logits.shape[1], weights
+        targets, classes = np.asarray(targets, dtype=np.int64), logits.shape[1]
+        scores = np.stack([logits[:, 0] - logits[:, 1], logits[:, 1] - logits[:, 0]], 1) if classes == 2 else softmax(logits)
+        truth = np.eye(classes)[targets] > 0
+        found = ranked(scores, truth, weights, specificity, only=[1] if classes == 2 else range(classes))
+        return self._counted(logits, targets, weights) | found
+
+    def weighted_metric(self, name: str, logits: Array, targets: Array, weights: Array) -> Array | None:
+        """Return one metric for each row of weights; only auroc needs the samples in order."""
+        counted = self._counted(logits, np.asarray(targets, dtype=np.int64), weights)
+        return counted[name] if name in counted else super().weighted_metric(name, logits, targets, weights)
+
+    def _counted(self, logits: Array, targets: Array, weights: Array) -> dict[str, Array]:
+        """Return the weighted metrics that are sums over the samples."""
+        classes, w = logits.shape[1], weights
         truth, named = np.eye(classes)[targets], np.eye(classes)[logits.argmax(1)]
         total, support, right = w.sum(1), w @ truth, w @ (truth * named)
-        result = {
+        return {
             "loss": w @ _losses(logits, targets) / total,
             "accuracy": right.sum(1) / total,
             "balanced_accuracy": mean(right / support),
             "macro_f1": mean(2 * right / (support + w @ named)),
         }
-        scores = np.stack([logits[:, 0] - logits[:, 1], logits[:, 1] - logits[:, 0]], 1) if classes == 2 else softmax(logits)
-        return result | ranked(scores, truth > 0, w, specificity, only=[1] if classes == 2 else range(classes))
 
     def pool(self, logits: Array) -> Array:
         """Return logits whose softmax is the mean of the windows' probabilities."""

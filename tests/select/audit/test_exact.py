@@ -22,7 +22,7 @@ from zoo.data.open import open_data, open_train_valid
 from zoo.engine.rundir.run_folder import claim_own_folder, release_folder
 from zoo.errors import DataError, LeakError, OptionError, OutputExistsError, OutputPermissionError, RunLockedError
 from zoo.select.audit import check_data
-from zoo.select.audit.finding import Audit, Finding
+from zoo.select.audit.findings.finding import Audit, Finding
 from zoo.select.audit.sheet import SHOWN
 from zoo.util.process_caches import CACHES
 
@@ -178,8 +178,8 @@ def test_a_listing_that_is_cut_says_how_many_more_there_are(tmp_path: Path) -> N
 def test_a_repeated_check_reads_nothing_again_and_finds_the_same(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = check_data(folder, out=tmp_path / "out", quiet=True, skip=("labels",))
     CACHES.clear()
-    monkeypatch.setattr("zoo.select.audit.facts._facts", None)
-    monkeypatch.setattr("zoo.select.audit.features.run_blocks", None)
+    monkeypatch.setattr("zoo.select.audit.reading.facts._facts", None)
+    monkeypatch.setattr("zoo.select.audit.reading.features.run_blocks", None)
     assert check_data(folder, out=tmp_path / "out", quiet=True, skip=("labels",)).to_dict() == first.to_dict()
 
 

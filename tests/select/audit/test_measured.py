@@ -20,9 +20,9 @@ from zoo.data.open import open_train_valid
 from zoo.data.table import Table
 from zoo.errors import LeakError
 from zoo.select.audit import check_data
-from zoo.select.audit.features import out_of_fold
-from zoo.select.audit.near import nearest_pairs, unit_rows
-from zoo.select.audit.shortcuts import auroc
+from zoo.select.audit.findings.near import nearest_pairs, unit_rows
+from zoo.select.audit.findings.shortcuts import auroc
+from zoo.select.audit.reading.features import out_of_fold
 
 
 def jpeg(image: Image.Image) -> Image.Image:
@@ -55,7 +55,7 @@ def test_neighbours_found_in_blocks_are_those_of_the_whole_matrix(monkeypatch: p
     np.fill_diagonal(whole, -1)
     near = [(row, int(other)) for row in range(50) for other in np.argsort(-whole[row])[:2] if whole[row, other] > 0.5]
     wanted = {(min(pair), max(pair)) for pair in near}
-    monkeypatch.setattr("zoo.select.audit.near.BLOCK", 7)
+    monkeypatch.setattr("zoo.select.audit.findings.near.BLOCK", 7)
     found = nearest_pairs([vectors], np.zeros(50), least=0.5, most=2, poll=lambda: None)
     assert {pair[:2] for pair in found} == wanted
 

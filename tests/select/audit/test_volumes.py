@@ -14,7 +14,7 @@ from tests.data.test_dicom import made
 from tests.data.test_series import series
 from tests.select.audit.test_exact import of
 from zoo.select.audit import check_data
-from zoo.select.audit.finding import Audit
+from zoo.select.audit.findings.finding import Audit
 
 nibabel = pytest.importorskip("nibabel")
 pytest.importorskip("pydicom")

@@ -115,7 +115,9 @@ def test_an_interrupted_cross_validation_goes_on_at_the_unfinished_fold(tmp_path
 
     options = {"recipe": "full", "epochs": 2, "folds": 4}
     monkeypatch.setattr(fold_runs, "run_job", stopping)
-    with pytest.raises(InterruptedRunError, match=r"after fold 2|fold-2.*") as stopped:
+    with pytest.raises(
+        InterruptedRunError, match=r"(after fold 2|fold-2).* Go on with resume=True \(--resume\) and out='.*cv'$"
+    ) as stopped:
         validated(tmp_path / "cv", **options)
     assert stopped.value.exit_code == 143
     assert str(tmp_path / "cv") in str(stopped.value)

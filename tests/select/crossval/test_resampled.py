@@ -38,10 +38,19 @@ def test_repeats_count_as_further_folds_and_do_not_shrink_the_interval_to_nothin
 
 def test_undefined_scores_are_left_out_and_single_ones_have_no_interval() -> None:
     found = summarize([0.5, math.nan, 0.7], 0.25)
-    assert (found.mean, found.folds) == (pytest.approx(0.6), 2)
+    assert (found.mean, found.std, found.folds) == (pytest.approx(0.6), pytest.approx(0.2 / math.sqrt(2)), 2)
     assert math.isnan(summarize([0.5], 0.25).low)
     assert math.isnan(summarize([math.nan], 0.25).mean)
     assert paired_test([0.5, math.nan, 0.7], [0.5, 0.6, 0.6], 0.25).folds == 2
+
+
+def test_two_scores_have_no_interval_as_it_would_reach_past_all_accuracies_and_repeats_give_one() -> None:
+    assert scipy_stats.t.ppf(0.975, 1) * math.sqrt(1 / 2 + 1) == pytest.approx(15.56, abs=0.01), "half the width in standard deviations"
+    two = summarize([0.8, 0.9], 1.0)
+    assert math.isnan(two.low)
+    assert math.isnan(two.high)
+    five_by_two = summarize([0.8, 0.9, 0.84, 0.86, 0.82, 0.9, 0.85, 0.85, 0.83, 0.87], 1.0)
+    assert 0.7 < five_by_two.low < five_by_two.mean < five_by_two.high < 1.0
 
 
 def test_equal_scores_have_a_p_of_one_and_a_constant_difference_one_of_zero() -> None:

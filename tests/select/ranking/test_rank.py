@@ -133,6 +133,24 @@ def test_features_are_computed_once_for_later_calls_and_runs(tmp_path: Path, pho
     assert titles == ["features"] * 2
 
 
+def test_candidates_of_one_input_size_decode_once_and_their_rows_are_the_same(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.data.images.transforms import EvalTransform
+    from zoo.util.process_caches import CACHES
+
+    names: list[str] = []
+    cropped = EvalTransform.cropped
+    monkeypatch.setattr(EvalTransform, "cropped", lambda self, source: (names.append(str(source)), cropped(self, source))[1])
+    together = ranked(tmp_path, photos)
+    assert len(names) == len(set(names)) == 60, "each photo once, for two candidates"
+    for row in together.rows:
+        CACHES.clear()
+        monkeypatch.setenv("ZOO_CACHE", str(tmp_path / row.name))
+        alone = ranked(tmp_path, photos, candidates=row.name, out=tmp_path / row.name / "rank").rows[0]
+        assert (alone.probe.draws, alone.scores) == (row.probe.draws, row.scores)
+
+
 def test_a_damaged_file_is_computed_again(tmp_path: Path, photos: Path, own_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     from zoo.util.process_caches import CACHES
 

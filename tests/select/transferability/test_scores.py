@@ -52,6 +52,20 @@ def test_leep_and_nce_are_those_of_the_reference(case: tuple[Arrays, dict[str, f
     assert nce(arrays["source_labels"], arrays["labels"]) == pytest.approx(values["nce"], rel=1e-4)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("shape", [(90, 12), (30, 60)], ids=["more samples", "more features"])
+def test_scores_by_principal_axes_are_those_of_the_dense_formulas(shape: tuple[int, int]) -> None:
+    from sklearn.covariance import ledoit_wolf
+
+    features, labels = clusters(*shape, apart=1.0)
+    f = features - features.mean(0)
+    means = np.stack([f[labels == label].mean(0) for label in range(3)])[labels]
+    dense = np.trace(np.linalg.pinv(f.T @ f) @ (means.T @ means))
+    assert h_score(features, labels) == pytest.approx(dense, rel=1e-9)
+    shrunk, shrinkage = ledoit_wolf(f, assume_centered=True)
+    regularized = (1 - shrinkage) * np.trace(np.linalg.inv(shrunk) @ (means.T @ means)) / (len(f) - 1)
+    assert regularized_h_score(features, labels) == pytest.approx(regularized, rel=1e-9)
+
+
 @pytest.mark.parametrize("score", BY_LABELS)
 @pytest.mark.parametrize("shape", [(90, 12), (30, 60)], ids=["more samples", "more features"])
 def test_classes_that_lie_apart_score_higher(score, shape: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]

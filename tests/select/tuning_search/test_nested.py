@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from tests.engine.tiny import difference, images, model, values
 from tests.select.command_line import run
 from zoo.data.folds import cross_validation_folds
 from zoo.data.open import open_data
-from zoo.errors import OptionError, SavedModelError
+from zoo.errors import InterruptedRunError, OptionError, SavedModelError
 
 pytest.importorskip("optuna")
 DATA = images(36)
@@ -45,6 +47,16 @@ def test_each_fold_searches_without_its_held_out_samples_and_is_measured_on_them
         zoo.select.tune_nested(model(), DATA, folds=3, out=found.dir, resume=True, **FIT)
     with pytest.raises(SavedModelError, match=r"(?s)options.batch_size was 8 and is 4.*trials was 2 and is 3"):
         zoo.select.tune_nested(model(), DATA, folds=2, out=found.dir, resume=True, **FIT | {"trials": 3, "batch_size": 4})
+
+
+def test_an_interrupted_nested_search_goes_on_in_its_own_folder_not_in_that_of_a_fold(tmp_path: Path) -> None:
+    def stop(_record: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(InterruptedRunError) as stopped:
+        zoo.select.tune_nested(model(), DATA, folds=2, out=tmp_path / "nested", **FIT | {"epochs": 2, "on_epoch": stop})
+    assert str(stopped.value).endswith(f". Go on with resume=True (--resume) and out={str(tmp_path / 'nested')!r}")
+    assert str(stopped.value).count("out=") == 1
 
 
 def test_what_contradicts_a_nested_search_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,9 @@ import pytest
 import zoo.select
 from tests.engine.tiny import SAVED, count_samples, difference, images, model, values
 from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, SavedModelError
-from zoo.select.tuning_search.study import UNCOUNTED, WORKER
+from zoo.select.tuning_search.liveness import UNCOUNTED, WORKER
+from zoo.select.tuning_search.picture import _history
+from zoo.select.tuning_search.result import TrialResult, Tuning
 
 optuna = pytest.importorskip("optuna")
 DATA = images(36), images(24, seed=1)
@@ -84,6 +86,15 @@ def test_a_trial_that_is_behind_is_stopped_after_an_epoch(tmp_path: Path) -> Non
     assert all(trial.value is not None for trial in same)
 
 
+def test_the_legend_of_the_history_has_only_what_there_is(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    trials = tuple(TrialResult(number, state, 0.5, "full", {}, 1.0) for number, state in enumerate(("complete", "pruned")))
+    for shown, named in ((trials[:1], False), (trials, True)):
+        found = Tuning(shown, None, trials[0], "accuracy", lower=False, dir=tmp_path)  # type: ignore[arg-type]  # the run is not drawn
+        _history(found, tmp_path / "history.svg")
+        assert ("<!-- pruned -->" in (tmp_path / "history.svg").read_text()) is named
+
+
 @pytest.mark.usefixtures("toys")
 def test_an_interrupted_trial_goes_on_when_the_search_is_resumed(tmp_path: Path) -> None:
     epochs: list[int] = []
@@ -93,8 +104,10 @@ def test_an_interrupted_trial_goes_on_when_the_search_is_resumed(tmp_path: Path)
         if len(epochs) == 4:  # in the second trial, after its first epoch
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(InterruptedRunError, match="go on with the search") as stopped:
+    with pytest.raises(InterruptedRunError, match="stopped by SIGTERM in") as stopped:
         tuned(tmp_path / "tune", epochs=3, on_epoch=stopping)
+    assert str(stopped.value).endswith(f". Go on with resume=True (--resume) and out={str(tmp_path / 'tune')!r}")
+    assert str(stopped.value).count("out=") == 1, "one way to go on, not also that of the trial"
     assert stopped.value.exit_code == 143
     assert epochs == [1, 2, 3, 1]
     with pytest.raises(OutputExistsError, match="resume=True"):

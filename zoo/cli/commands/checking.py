@@ -14,7 +14,7 @@ from zoo.cli.terminal import terminal_width
 from zoo.errors import LeakError, printable
 
 if TYPE_CHECKING:
-    from zoo.select.audit.finding import Audit
+    from zoo.select.audit.findings.finding import Audit
 
 WIDTH = 100  # columns of the findings where there is no terminal
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 import torch
 from PIL.Image import Resampling
@@ -84,13 +85,17 @@ class EvalTransform:
         inputs = self.inputs
         if isinstance(source, torch.Tensor) and source.is_floating_point():
             return check_tensor(source, inputs)
-        target = resize_target(inputs)
         if inputs.channels not in PICTURE_CHANNELS:
-            return self._of_bands(read_bands(source, inputs.channels, window=inputs.window), target)
+            return self._of_bands(read_bands(source, inputs.channels, window=inputs.window), resize_target(inputs))
+        return self.normalise(self.cropped(source))
+
+    def cropped(self, source: Any) -> PIL.Image.Image:
+        """Return an image of 1 or 3 channels decoded, resized and cropped."""
+        inputs, target = self.inputs, resize_target(self.inputs)
         image = decode(source, inputs.channels, window=inputs.window)
         image = image.resize(_cover(image.size, target), _RESAMPLING[inputs.interpolation])
         left, upper = round((image.width - inputs.width) / 2.0), round((image.height - inputs.height) / 2.0)
-        return self.normalise(image.crop((left, upper, left + inputs.width, upper + inputs.height)))
+        return image.crop((left, upper, left + inputs.width, upper + inputs.height))
 
     def _of_bands(self, x: torch.Tensor, target: tuple[int, int]) -> torch.Tensor:
         inputs = self.inputs
@@ -143,8 +148,11 @@ class Normalise:
 
     def __call__(self, image: PIL.Image.Image) -> torch.Tensor:
         """Return float32 ``(channels, height, width)``."""
-        # np.array copies: torch needs writable memory.
-        pixels = torch.from_numpy(np.array(image))
+        return self.pixels(np.array(image))  # a copy: torch needs writable memory
+
+    def pixels(self, values: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Return float32 ``(channels, height, width)`` of pixels ``(height, width)`` or ``(height, width, channels)``."""
+        pixels = torch.from_numpy(values)
         pixels = pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
         return self.values(pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255))
 

@@ -61,7 +61,8 @@ def _read_part(folder: Path, subfolders: dict[str, str], options: ReadOptions, *
         log.info("%s is not read: the table of a folder has a column of files and one of labels; columns= names them", table)
     elif options.named or options.root:
         given = " and ".join(filter(None, (options.named, f"root={str(options.root)!r}" if options.root else "")))
-        raise OptionError(f"{given} needs a table, and {str(folder)!r} has no {' or '.join(METADATA)}")
+        remedy = "write one with a row per image (file_name, label and such columns), or leave the option out"
+        raise OptionError(f"{given} needs a table, and {str(folder)!r} has no {' or '.join(METADATA)}; {remedy}")
     if by_class:
         return _read_classes(folder, subfolders)
     unread: Counter[str] = Counter()

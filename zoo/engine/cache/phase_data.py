@@ -75,6 +75,7 @@ class PhaseData:
         beside = {key: inputs for key, inputs in declared.items() if inputs != model.inputs}
         views = {name: source.own_views for name, source in sources.items()}
         options: dict[str, Any] = {"layout": context.layout, "augment": context.own.augment, "beside": beside, "views": views}
+        options["pixels"] = context.pixels
         self.loaders = Loaders(model.inputs, tables, context.config, context.device, **options)
         self.passes = Passes(context)
         self.prefix = FrozenPrefix(model, self.loaders, self.passes, context, obstacle=obstacle, share=share, lasting=lasting)

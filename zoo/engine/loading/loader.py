@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from zoo.data.dataset import Batch, ModelInputs, Samples
 from zoo.data.images.augment import Augment
+from zoo.data.images.pixel_store import PixelStore
 from zoo.data.table import Table
 from zoo.data.texts.token_ids import TextSamples
 from zoo.declare import Image, Inputs, Text
@@ -128,6 +129,7 @@ class Loaders:
         augment: The user's own augmentation, or None.
         beside: Declared inputs by name, as which the same views of the same samples are read too.
         views: Of tables whose augmented views are made in other ways than by ``config``, these.
+        pixels: Decoded pixels that other models read too, or None.
 
     Attributes:
         beside: Their loaders by name.
@@ -144,8 +146,9 @@ class Loaders:
         augment: Callable[[Any], Any] | None = None,
         beside: Mapping[str, Inputs] = MappingProxyType({}),
         views: Mapping[str, Sequence[View]] = MappingProxyType({}),
+        pixels: PixelStore | None = None,
     ) -> None:
-        self._views = views
+        self._views, self._pixels = views, pixels
         self._inputs, self._tables, self._config, self._all_inputs = inputs, tables, config, [inputs, *beside.values()]
         self.beside = {
             name: Loaders(each, tables, config, device, layout=layout, augment=augment, beside={}, views=views)
@@ -205,6 +208,8 @@ class Loaders:
                 inputs = replace(inputs, size=view.size)
             return samples_for(inputs, table, view.augment, seed=seed)
         augment = Augment(**(self._config.augment or {})) if kind.augmented else None
+        if self._pixels is not None and augment is None and isinstance(self._inputs, Image):
+            return Samples(table, self._pixels.transform(self._inputs), seed)
         return samples_for(self._inputs, table, augment, seed=seed, own=self._augment, beside=self._all_inputs)
 
 

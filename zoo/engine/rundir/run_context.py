@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from zoo.data.images.pixel_store import PixelStore
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.options.config import Config
 from zoo.engine.options.own_parts import OwnParts
@@ -30,6 +31,7 @@ class RunContext:
         progress: Shows steps and long passes.
         stop: Set by a signal; polled after every step and every batch of a pass.
         own: The user's own parts.
+        pixels: Decoded pixels that other models read too, or None.
     """
 
     config: Config
@@ -40,6 +42,7 @@ class RunContext:
     progress: Progress
     stop: StopFlag
     own: OwnParts = field(default_factory=OwnParts)
+    pixels: PixelStore | None = None
 
     @property
     def device(self) -> torch.device:

@@ -110,9 +110,27 @@ def stop_signals() -> Iterator[StopFlag]:
 def interrupted(stop: StopFlag, folder: Path, where: str) -> InterruptedRunError:
     """Return the error that ends a run after a signal, with the exit code that shells expect."""
     place = f"stopped by {stop.name} in {where}; a checkpoint is in {str(folder / 'checkpoint')!r}"
-    error = InterruptedRunError(f"{place}. Go on with resume=True (--resume) and out={str(folder)!r}")
+    error = InterruptedRunError(f"{place}. {how_to_go_on(folder)}")
     error.exit_code, error.place = stop.exit_code, place
     return error
+
+
+def how_to_go_on(folder: Path, also: str = "") -> str:
+    """Return the sentence that says how an interrupted run, search or cross-validation in a folder goes on.
+
+    Args:
+        folder: The folder.
+        also: A further option that must be given again, such as ``recipe='auto'``.
+    """
+    return f"Go on with {f'{also}, ' if also else ''}resume=True (--resume) and out={str(folder)!r}"
+
+
+def going_on(error: InterruptedRunError, folder: Path, also: str = "") -> InterruptedRunError:
+    """Return the error of a run inside a larger work, saying how that work goes on, with the same exit code."""
+    place = error.place or str(error)
+    again = InterruptedRunError(f"{place}. {how_to_go_on(folder, also)}")
+    again.exit_code, again.place = error.exit_code, place
+    return again
 
 
 def too_late(stop: StopFlag, folder: Path) -> InterruptedRunError:

@@ -9,17 +9,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from zoo.declare import Inputs
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.rundir.run_folder import claim_own_folder, release_folder
 from zoo.engine.runtime.progress import Progress
-from zoo.engine.runtime.signals import Stopped, stop_signals
+from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
 from zoo.errors import InterruptedRunError, OptionError, check_options, did_you_mean
 from zoo.models.backbone import Backbone, find_backbone
 from zoo.select.audit.checking import Checking
-from zoo.select.audit.finding import Audit
-from zoo.select.audit.kept import Kept
+from zoo.select.audit.findings.finding import Audit
+from zoo.select.audit.reading.kept import Kept
+from zoo.select.audit.reading.sources import open_for_check
 from zoo.select.audit.sheet import contact_sheet
-from zoo.select.audit.sources import open_for_check
 from zoo.util.atomic_write import write_json, write_text
 
 NO_BACKBONE = "none"  # the word of the command line, as False in Python
@@ -78,24 +79,34 @@ def check_data(
     """
     backbone = False if backbone == NO_BACKBONE else backbone
     _check_given(skip, backbone, inference)
-    declared = None if not isinstance(backbone, str) or (Path(backbone) / "config.json").is_file() else find_backbone(backbone)
-    inputs = declared.spec.inputs if declared is not None else backbone.spec.inputs if isinstance(backbone, Backbone) else None
     options: dict[str, Any] = {"columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
-    data = open_for_check(train, valid, task=task, reads=reads, inputs=inputs, **options)
+    data = open_for_check(train, valid, task=task, reads=reads, inputs=_declared_inputs(backbone), **options)
     folder = None if out is None else Path(out)
     with Progress(quiet, "") as progress, stop_signals() as stop, nullcontext() if folder is None else _claimed(folder):
         checking = Checking(data, progress, stop, Kept(folder and folder / CACHE), seed, frozenset(skip))
         try:
             audit = checking.run(task, backbone, InferenceOptions(on_error="skip", **inference))
         except Stopped:
-            remedy = f"the same command goes on with what is in {str(folder)!r}" if folder else "give out= (--out) to have it go on"
-            error = InterruptedRunError(f"stopped by {stop.name}; {remedy}")
-            error.exit_code = stop.exit_code
-            raise error from None
+            raise _interrupted(stop, folder) from None
         if folder is not None:
             write_json(folder / RECORD, audit.to_dict())
             write_text(folder / SHEET, contact_sheet(audit, data.table))
     return audit
+
+
+def _declared_inputs(backbone: str | Backbone | bool | None) -> Inputs | None:
+    """Return what a backbone that is named or given reads; None for none, and for a saved model, whose folder is read later."""
+    if isinstance(backbone, str) and not (Path(backbone) / "config.json").is_file():
+        return find_backbone(backbone).spec.inputs
+    return backbone.spec.inputs if isinstance(backbone, Backbone) else None
+
+
+def _interrupted(stop: StopFlag, folder: Path | None) -> InterruptedRunError:
+    """Return the error after a signal, saying how the check goes on."""
+    remedy = f"the same command goes on with what is in {str(folder)!r}" if folder else "give out= (--out) to have it go on"
+    error = InterruptedRunError(f"stopped by {stop.name}; {remedy}")
+    error.exit_code = stop.exit_code
+    return error
 
 
 @contextmanager

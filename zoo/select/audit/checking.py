@@ -17,18 +17,18 @@ from zoo.engine.runtime.signals import StopFlag
 from zoo.errors import MissingExtraError
 from zoo.models.backbone import Backbone, get
 from zoo.models.task_model import TaskModel
-from zoo.select.audit.classes import class_faults, majority
-from zoo.select.audit.drift import drift
-from zoo.select.audit.exact import duplicates, equal_volumes, groups, header_patients
-from zoo.select.audit.facts import facts_of
-from zoo.select.audit.features import features_of, out_of_fold
-from zoo.select.audit.finding import Audit
-from zoo.select.audit.kept import Arrays, Kept
-from zoo.select.audit.label_noise import wrong_labels
-from zoo.select.audit.near import near_duplicates, near_pairs
-from zoo.select.audit.shortcuts import fields_of, shortcuts
-from zoo.select.audit.sources import Opened
-from zoo.select.audit.values import broken, broken_files, figures_of, odd_values
+from zoo.select.audit.findings.classes import class_faults, majority
+from zoo.select.audit.findings.drift import drift
+from zoo.select.audit.findings.exact import duplicates, equal_volumes, groups, header_patients
+from zoo.select.audit.findings.finding import Audit
+from zoo.select.audit.findings.label_noise import wrong_labels
+from zoo.select.audit.findings.near import near_duplicates, near_pairs
+from zoo.select.audit.findings.shortcuts import fields_of, shortcuts
+from zoo.select.audit.findings.values import broken, broken_files, figures_of, odd_values
+from zoo.select.audit.reading.facts import facts_of
+from zoo.select.audit.reading.features import features_of, out_of_fold
+from zoo.select.audit.reading.kept import Arrays, Kept
+from zoo.select.audit.reading.sources import Opened
 from zoo.tasks.find import find_task
 from zoo.util.extras import require_extra
 

@@ -17,7 +17,7 @@ from zoo.data.images.decode import decode
 from zoo.data.images.volumes import read_volume
 from zoo.data.table import PIXELS, Table
 from zoo.errors import count
-from zoo.select.audit.finding import Audit, Finding
+from zoo.select.audit.findings.finding import Audit, Finding
 
 SHOWN = 24  # samples, or pairs, of a finding
 SIDE = 120  # pixels of a picture

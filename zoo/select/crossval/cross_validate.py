@@ -24,7 +24,7 @@ from zoo.engine.options.recipe import Recipe
 from zoo.engine.rundir.run_folder import claim_folder, environment, release_folder
 from zoo.engine.runtime.launch_env import launched
 from zoo.engine.runtime.progress import Progress
-from zoo.engine.runtime.signals import ending_early, stop_signals
+from zoo.engine.runtime.signals import ending_early, going_on, stop_signals
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Job, resolve_job
 from zoo.errors import InterruptedRunError, OptionError, count, fault_list
@@ -163,9 +163,7 @@ def _run(job: Job, table: Table, parts: Sequence[Fold], folder: Path, record: di
                     write_json(folder / RECORD, record | {"result": done})
                     runs.report(result)
     except InterruptedRunError as error:
-        again = InterruptedRunError(f"{error}. To go on with the cross-validation: resume=True (--resume), out={str(folder)!r}")
-        again.exit_code = error.exit_code
-        raise again from error
+        raise going_on(error, folder) from error
     return _finish(job, table, folder, record, runs=runs, metric=metric)
 
 

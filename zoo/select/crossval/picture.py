@@ -31,6 +31,6 @@ def _draw(found: CrossValidation, path: Path) -> None:
     names = ["folds"] if repeats == 1 else [f"repeat {number + 1}" for number in reversed(range(repeats))]
     panel.set_yticks(range(repeats + 1), ["mean", *names])
     panel.set_ylim(-0.6, repeats + 0.6)
-    panel.set_xlabel(f"{found.metric} of the held-out samples; mean with its 95 % interval")
+    panel.set_xlabel(f"{found.metric} of the held-out samples; mean{' with its 95 % interval' if np.isfinite(summary.low) else ''}")
     panel.grid(axis="x", linewidth=0.5, color="lightgrey")
     figure.savefig(path, dpi=120)

@@ -16,6 +16,9 @@ import numpy.typing as npt
 from zoo.engine.inference.confidence_intervals import LEVEL
 
 Array = npt.NDArray[np.float64]
+# Scores below which a mean has no interval: with two, t has one degree of freedom and its quantile is 12.7, so the interval would reach
+# 15.6 standard deviations to each side, which says nothing of an accuracy. Repeats are the way out (5 x 2 folds, Dietterich 1998).
+LEAST = 3
 
 
 class Summary(NamedTuple):
@@ -23,9 +26,9 @@ class Summary(NamedTuple):
 
     Attributes:
         mean: Mean of the scores in which the metric is defined; NaN if there are none.
-        low: Lower end of the interval of the mean, by the corrected resampled t; NaN with fewer than two scores.
+        low: Lower end of the interval of the mean, by the corrected resampled t; NaN with fewer than ``LEAST`` scores.
         high: Upper end.
-        std: Standard deviation of the scores.
+        std: Standard deviation of the scores; NaN with fewer than two.
         folds: Number of these scores.
     """
 
@@ -68,10 +71,11 @@ def summarize(scores: Sequence[float], ratio: float, *, level: float = LEVEL) ->
     if not len(known):
         return Summary(math.nan, math.nan, math.nan, math.nan, 0)
     mean = float(known.mean())
-    if len(known) < 2:
-        return Summary(mean, math.nan, math.nan, math.nan, 1)
+    std = float(known.std(ddof=1)) if len(known) > 1 else math.nan
+    if len(known) < LEAST:
+        return Summary(mean, math.nan, math.nan, std, len(known))
     half = _quantile(len(known), level) * _error(known, ratio)
-    return Summary(mean, mean - half, mean + half, float(known.std(ddof=1)), len(known))
+    return Summary(mean, mean - half, mean + half, std, len(known))
 
 
 def paired_test(first: Sequence[float], second: Sequence[float], ratio: float, *, level: float = LEVEL) -> PairedTest:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.engine.options.begun import option_differences
-from zoo.errors import SavedModelError, fault_list
-from zoo.select.crossval.resampled import Summary, summarize
+from zoo.errors import SavedModelError, count, fault_list
+from zoo.select.crossval.resampled import LEAST, Summary, summarize
 from zoo.util.numbers import without_nan
 
 RECORD, PREDICTIONS, PICTURE = "cv.json", "predictions.csv", "cv.png"
@@ -70,13 +70,21 @@ class CrossValidation:
         names = dict.fromkeys(name for fold in self.folds for name in fold.metrics)
         return {name: summarize(self.values(name), self.ratio) for name in names}
 
+    @property
+    def without_interval(self) -> str:
+        """Why the means have no interval, in one sentence; empty where they have one."""
+        if len(self.folds) >= LEAST:
+            return ""
+        return f"the means of {count(len(self.folds), 'fold')} have no interval, as it would say nothing; give 3 or more folds, or repeats"
+
     def values(self, metric: str) -> list[float]:
         """Return one metric of each fold, NaN where the fold leaves it undefined."""
         return [fold.metrics.get(metric, math.nan) for fold in self.folds]
 
     def __repr__(self) -> str:
         found = self.scores.get(self.metric)
-        value = f" {self.metric} {found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]," if found else ""
+        interval = "" if found is None or math.isnan(found.low) else f" [{found.low:.4f}, {found.high:.4f}]"
+        value = f" {self.metric} {found.mean:.4f}{interval}," if found else ""
         return f"<CrossValidation {self.dir.name}:{value} {len(self.folds)} folds, in {str(self.dir)!r}>"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.data.images.pixel_store import PixelStore
 from zoo.data.table import Table
 from zoo.engine.cache.phase_data import PhaseData
 from zoo.engine.distributed.ranks import Ranks
@@ -76,6 +77,7 @@ class Conditions:
         progress: Shows the passes.
         stop: Set by a signal.
         limits: Limits on what is measured.
+        pixels: Decoded pixels that several candidates read, or None.
     """
 
     task: str
@@ -84,6 +86,7 @@ class Conditions:
     progress: Progress
     stop: StopFlag
     limits: Limits
+    pixels: PixelStore | None = None
 
 
 def adapted(backbone: Backbone, table: Table, task: str, seed: int) -> TaskModel:
@@ -110,7 +113,9 @@ def read_features(backbone: Backbone, tables: Sequence[Table], conditions: Condi
         tempfile.TemporaryDirectory(prefix="zoo-rank-") as folder,
         prepared(model, config, conditions.accelerator) as (layout, _),
     ):
-        context = RunContext(config, conditions.accelerator, Ranks(), Path(folder), layout, conditions.progress, conditions.stop)
+        context = RunContext(
+            config, conditions.accelerator, Ranks(), Path(folder), layout, conditions.progress, conditions.stop, pixels=conditions.pixels
+        )
         data = PhaseData(model, sources, {}, context, lasting=True)
         with closing(data.loaders):
             model.freeze(len(model.groups))

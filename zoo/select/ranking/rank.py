@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from zoo.data.images.pixel_store import PixelStore
+from zoo.declare import Image
 from zoo.engine.cache.feature_memo import content_summary
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.config import Config, sized_for
@@ -20,9 +24,10 @@ from zoo.engine.options.resolve import resolve
 from zoo.engine.rundir.run_folder import claim_folder, release_folder, write_run
 from zoo.engine.runtime.device import make_accelerator
 from zoo.engine.runtime.progress import Progress
-from zoo.engine.runtime.signals import Stopped, ending_early, stop_signals
+from zoo.engine.runtime.signals import Stopped, ending_early, how_to_go_on, stop_signals
 from zoo.engine.train.fit import check_kinds
 from zoo.errors import InterruptedRunError, OptionError, SavedModelError, check_options, fault_list
+from zoo.models.backbone import Backbone
 from zoo.select.ranking.features import Conditions
 from zoo.select.ranking.limits import Limits
 from zoo.select.ranking.opening import Tables, open_ranked
@@ -103,13 +108,11 @@ def rank(
             config = sized_for(config, len(tables[0]))
             _begin(folder, _record(config, limits, task, tables))
             metric = resolve_monitor(config.monitor, find_task(task))
-            accelerator = make_accelerator(config.device, config.precision)
-            with stop_signals() as stop, Progress(quiet, metric) as progress:
-                conditions = Conditions(task, config, accelerator, progress, stop, limits)
+            with _conditions(found, tables, task, config, limits, Progress(quiet, metric)) as conditions:
                 given = {name: value for name, value in options.items() if value is not None}
                 search = Search(found, tables, conditions, folder=folder, metric=metric, budget=seconds, top=top, options=given)
                 search.left_out |= left_out
-                with _resumable(folder, stop):
+                with _resumable(folder, conditions.stop):
                     ranking = _written(search.scored())
                     tuned = search.tuned(ranking)
                     return ranking if tuned is ranking else _written(tuned)
@@ -134,6 +137,29 @@ def _config(task: str, options: Mapping[str, Any], top: int) -> Config:
 
 def _name_of(data: Any) -> str:
     return Path(data).absolute().name.partition(".")[0] if isinstance(data, str | os.PathLike) else "data"
+
+
+@contextmanager
+def _conditions(
+    candidates: Sequence[Backbone], tables: Tables, task: str, config: Config, limits: Limits, progress: Progress
+) -> Iterator[Conditions]:
+    """Give what is the same for all candidates, while signals are caught and the progress is shown."""
+    accelerator = make_accelerator(config.device, config.precision)
+    with stop_signals() as stop, progress, _shared_pixels(candidates, tables, config) as pixels:
+        yield Conditions(task, config, accelerator, progress, stop, limits, pixels)
+
+
+@contextmanager
+def _shared_pixels(candidates: Sequence[Backbone], tables: Tables, config: Config) -> Iterator[PixelStore | None]:
+    """Give a store of the pixels that several candidates read, in a temporary folder; None where they read no images."""
+    declared = [one.spec.inputs for one in candidates if isinstance(one.spec.inputs, Image)]
+    if len(declared) < 2:
+        yield None
+        return
+    changes: dict[str, Any] = {name: value for name, value in (("size", config.image_size), ("window", config.window)) if value is not None}
+    files = [item for table in tables if table is not None and isinstance(table.inputs, list | tuple) for item in table.inputs]
+    with tempfile.TemporaryDirectory(prefix="zoo-rank-") as folder:
+        yield PixelStore(Path(folder), files, [replace(inputs, **changes) for inputs in declared])
 
 
 def _record(config: Config, limits: Limits, task: str, tables: Tables) -> dict[str, Any]:
@@ -169,7 +195,7 @@ def _resumable(folder: Path, stop: Any) -> Iterator[None]:
         yield
     except (Stopped, InterruptedRunError) as error:
         name = stop.name if stop.signum else "a signal"
-        again = InterruptedRunError(f"stopped by {name}; what is scored is kept. Go on with resume=True (--resume) and out={str(folder)!r}")
+        again = InterruptedRunError(f"stopped by {name}; what is scored is kept. {how_to_go_on(folder)}")
         again.exit_code = stop.exit_code if stop.signum else getattr(error, "exit_code", again.exit_code)
         raise again from error
 

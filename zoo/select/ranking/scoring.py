@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.table import Array, Table
-from zoo.engine.inference.confidence_intervals import drawn_metrics, interval_of
+from zoo.engine.inference.confidence_intervals import drawn_metric, interval_of
 from zoo.engine.inference.metrics import compute_metrics, drawn_groups
 from zoo.engine.optim.target_scale import TargetScale
 from zoo.engine.solved.fitted_layers import Rows
@@ -43,6 +43,7 @@ class Scorer:
     def __init__(self, table: Table, task: Task, metric: str, folds: Folds, *, device: torch.device, poll: Callable[[], None]) -> None:
         self._table, self._task, self._metric, self._folds = table, task, metric, folds
         self._device, self._poll = device, poll
+        self._drawn: dict[bytes, Array] = {}
         self._targets: Array = np.asarray(table.targets)
         self._outputs = task.outputs(self._targets, table.classes)
         self._scale = TargetScale.of(self._targets, self._outputs) if task.standardized else None
@@ -70,7 +71,7 @@ class Scorer:
     def judged(self, outputs: npt.NDArray[Any], seconds: float) -> Judged:
         """Return the metric of held-out outputs, ``(samples, outputs)``, NaN for samples that are not held out."""
         rows = np.flatnonzero(np.isfinite(outputs).all(1))
-        return judge(self._task, self._metric, outputs[rows], self._table.select(rows), seconds=seconds)
+        return judge(self._task, self._metric, outputs[rows], self._table.select(rows), seconds=seconds, known=self._drawn)
 
     def scores(self, features: Tensor, source: npt.NDArray[np.float64] | None) -> dict[str, float]:
         """Return the scores beside the probe that the task has, by name; higher is better.
@@ -96,7 +97,16 @@ class Scorer:
         return found
 
 
-def judge(task: Task, metric: str, outputs: npt.NDArray[Any], table: Table, *, seconds: float, epochs: int = 0) -> Judged:
+def judge(
+    task: Task,
+    metric: str,
+    outputs: npt.NDArray[Any],
+    table: Table,
+    *,
+    seconds: float,
+    epochs: int = 0,
+    known: dict[bytes, Array] | None = None,
+) -> Judged:
     """Return a metric of outputs with its interval, and its draws.
 
     Args:
@@ -106,12 +116,13 @@ def judge(task: Task, metric: str, outputs: npt.NDArray[Any], table: Table, *, s
         table: The samples.
         seconds: What they took.
         epochs: Epochs of tuning.
+        known: Draws of earlier calls, see ``drawn_metric``.
     """
     targets = np.asarray(table.targets)
     score = compute_metrics(task, outputs, targets, table.classes).get(metric, float("nan"))
     groups = None if table.groups is None else drawn_groups(table)
     try:
-        draws = drawn_metrics(task.name, np.asarray(outputs), targets, groups=groups).get(metric, np.array([]))
+        draws = drawn_metric(metric, task.name, np.asarray(outputs), targets, groups=groups, known=known)
     except DataError:  # a single group
         draws = np.array([])
     low, high = interval_of(draws) or (None, None)

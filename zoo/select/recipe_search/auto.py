@@ -19,7 +19,7 @@ from zoo.engine.options.begun import option_differences
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.rundir.run_folder import Run, claim_folder, read_finished, release_folder, write_run
 from zoo.engine.runtime.progress import Progress
-from zoo.engine.runtime.signals import ending_early, stop_signals
+from zoo.engine.runtime.signals import ending_early, going_on, stop_signals
 from zoo.engine.train.fit import check_kinds, data_difference
 from zoo.engine.train.job import Tables
 from zoo.errors import HoldOutError, InterruptedRunError, OptionError, SavedModelError, fault_list
@@ -159,9 +159,7 @@ def _chosen(model: TaskModel, trials: list[Trial], left_out: dict[str, str], fol
             search = Search(model, trials, left_out, folder=folder, budget=seconds, progress=progress, stop=stop)
             choice = search.run()
     except InterruptedRunError as error:
-        again = InterruptedRunError(f"{error.place or error}. Go on with recipe='auto', resume=True (--resume) and out={str(folder)!r}")
-        again.exit_code = error.exit_code
-        raise again from error
+        raise going_on(error, folder, "recipe='auto'") from error
     return _finish(model, trials, folder, record, search=search, choice=choice)
 
 

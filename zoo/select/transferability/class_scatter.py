@@ -23,11 +23,9 @@ def h_score(features: npt.NDArray[np.floating], labels: Labels) -> float:
         says nothing: see ``regularized_h_score``.
     """
     f = _centred(features)
-    variances, directions = np.linalg.eigh(f.T @ f)
-    kept = variances > RELATIVE_RANK * max(variances[-1], 1e-300)
     means, numbers = _class_means(f, labels)
-    along = means[numbers] @ directions[:, kept]
-    return float(((along**2).sum(0) / variances[kept]).sum())
+    variances, along = _along_axes(f, means)
+    return float((np.bincount(numbers) @ along**2 / variances).sum())
 
 
 def regularized_h_score(features: npt.NDArray[np.floating], labels: Labels) -> float:
@@ -40,18 +38,20 @@ def regularized_h_score(features: npt.NDArray[np.floating], labels: Labels) -> f
     Returns:
         From 0 to the number of classes less 1; higher is better.
     """
-    from sklearn.covariance import ledoit_wolf_shrinkage  # type: ignore[import-untyped]
-
     f = _centred(features)
-    shrinkage = float(ledoit_wolf_shrinkage(f, assume_centered=True))
-    covariance = f.T @ f / len(f)
-    sphere = np.trace(covariance) / len(covariance)
+    shrinkage = _shrinkage(f)
+    sphere = (f**2).sum() / f.size
     if sphere <= 0:
         return 0.0  # all features are constant
-    shrunk = (1 - shrinkage) * covariance + (shrinkage * sphere + 1e-12 * sphere) * np.eye(len(covariance))
+    scale, ridge = (1 - shrinkage) / len(f), shrinkage * sphere + 1e-12 * sphere
     means, numbers = _class_means(f, labels)
     weighted = means * np.sqrt(np.bincount(numbers))[:, None]  # a row per class gives the sum over all samples
-    between = (np.linalg.solve(shrunk, weighted.T).T * weighted).sum() / (len(f) - 1)
+    if len(f) < f.shape[1]:
+        variances, along = _along_axes(f, weighted)
+        between = (along**2 / (scale * variances + ridge)).sum() / (len(f) - 1)
+    else:
+        shrunk = scale * (f.T @ f) + ridge * np.eye(f.shape[1])
+        between = (np.linalg.solve(shrunk, weighted.T).T * weighted).sum() / (len(f) - 1)
     return float((1 - shrinkage) * between)
 
 
@@ -82,7 +82,37 @@ def _class_means(f: Array, labels: Labels) -> tuple[Array, Labels]:
     return np.asarray((members.T @ f) / members.sum(0)[:, None]), numbers
 
 
+def _along_axes(f: Array, rows: Array) -> tuple[Array, Array]:
+    """Return the variances of features along their principal axes, not divided by the samples, and the coordinates of rows in their span.
+
+    With fewer samples than features the axes come from the smaller matrix of products between samples.
+    """
+    if len(f) < f.shape[1]:
+        variances, samples = np.linalg.eigh(f @ f.T)
+        kept = variances > RELATIVE_RANK * max(variances[-1], 1e-300)
+        return variances[kept], rows @ (f.T @ samples[:, kept]) / np.sqrt(variances[kept])
+    variances, axes = np.linalg.eigh(f.T @ f)
+    kept = variances > RELATIVE_RANK * max(variances[-1], 1e-300)
+    return variances[kept], rows @ axes[:, kept]
+
+
+def _shrinkage(f: Array) -> float:
+    """Return the share of the sphere in the covariance of centred features that Ledoit & Wolf 2004 estimate, in [0, 1]."""
+    samples, dim = f.shape
+    squares = (f**2).sum(1)
+    mean = squares.sum() / f.size
+    of_covariance = (_gram(f) ** 2).sum() / samples**2
+    noise = ((squares**2).sum() / samples - of_covariance) / samples / dim
+    distance = of_covariance / dim - mean**2
+    return float(min(max(noise, 0.0), distance) / distance) if distance > 0 else 0.0
+
+
+def _gram(f: Array) -> Array:
+    """Return the products between samples, or those between features if there are fewer."""
+    return np.asarray(f @ f.T if f.shape[0] < f.shape[1] else f.T @ f)
+
+
 def _coding_rate(f: Array) -> float:
     """Return half the log determinant of ``I + f^T f / (samples * DISTORTION)``, over the smaller side."""
-    gram = f @ f.T if f.shape[0] < f.shape[1] else f.T @ f
+    gram = _gram(f)
     return float(np.linalg.slogdet(np.eye(len(gram)) + gram / (len(f) * DISTORTION))[1]) / 2

@@ -17,15 +17,17 @@ from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.config import Config
 from zoo.engine.rundir.run_folder import claim_folder, release_folder
 from zoo.engine.runtime.progress import Progress, in_time_units
+from zoo.engine.runtime.signals import going_on
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import resolve_job
-from zoo.errors import SavedModelError, fault_list
+from zoo.errors import InterruptedRunError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
 from zoo.select.crossval.cross_validate import without_test
 from zoo.select.crossval.result import CrossValidation, FoldResult
+from zoo.select.tuning_search.arguments import begun_search
 from zoo.select.tuning_search.result import RECORD as SEARCH
-from zoo.select.tuning_search.tune import begun_search, run_tuning
+from zoo.select.tuning_search.tune import run_tuning
 from zoo.util.atomic_write import write_json
 from zoo.util.differences import record_differences
 
@@ -133,7 +135,10 @@ def run_nested(
             place, train = folder / f"fold-{number}", table.select(fold.train)
             again = (place / SEARCH).is_file()
             where: dict[str, Any] = {"storage": None, "study": "zoo", "out": place, "resume": again, "quiet": quiet}
-            tuned = run_tuning(model, options, lambda train=train: hold_out(train, config.seed), **how, **where)  # type: ignore[misc]  # the default binds the fold
+            try:
+                tuned = run_tuning(model, options, lambda train=train: hold_out(train, config.seed), **how, **where)  # type: ignore[misc]  # the default binds the fold
+            except InterruptedRunError as error:
+                raise going_on(error, folder) from error
             assert tuned is not None, "this process leads the search"
             metrics = dict(evaluate(load(place / "best"), table.select(fold.held_out), quiet=True))
             seconds = round(sum(trial.seconds for trial in tuned.trials), 3)

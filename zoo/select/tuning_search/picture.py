@@ -23,8 +23,9 @@ def _history(found: Tuning, path: Path) -> None:
     styles = {"complete": ("o", "tab:blue"), "pruned": ("x", "lightgrey")}
     for state, (marker, color) in styles.items():
         rows = [trial for trial in found.trials if trial.state == state and trial.value is not None]
-        values = [trial.value for trial in rows]
-        panel.plot([trial.number for trial in rows], values, linestyle="none", marker=marker, color=color, label=state)
+        if rows:  # nothing in the legend that is not in the picture
+            values = [trial.value for trial in rows]
+            panel.plot([trial.number for trial in rows], values, linestyle="none", marker=marker, color=color, label=state)
     complete = [trial for trial in found.trials if trial.state == "complete" and trial.value is not None]
     best, steps = None, []
     for trial in complete:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from zoo.engine.options.augment_options import AUGMENTS
 from zoo.engine.options.config import DECLARED, OPTIONS
@@ -12,6 +13,9 @@ from zoo.engine.options.recipe import Recipe
 from zoo.engine.options.recipes import RECIPES
 from zoo.errors import OptionError, did_you_mean, fault_list
 from zoo.select.tuning_search.dimensions import FACTOR, Choice, Dimension, Range, dimension_of
+
+if TYPE_CHECKING:
+    from zoo.models.task_model import TaskModel
 
 _NOT_SEARCHED = ("seed", "columns", "device", "workers", "precision", "timeout", "valid_split", "monitor", "root")
 
@@ -143,3 +147,12 @@ def narrowed(space: Space, search: Mapping[str, Any], *, only: Collection[str] |
     if faults:
         raise OptionError(fault_list("this space cannot be searched:", faults, "Such as lr=1e-5..1e-2,log or batch_size=8|16|32"))
     return found
+
+
+def space_of(
+    model: TaskModel, default: Recipe, search: Mapping[str, Any], *, only: Collection[str] | None, given: Mapping[str, Any]
+) -> Space:
+    """Return what is searched for a model, without the options that are given."""
+    lora = find_spec("peft") is not None
+    whole = default_space(default, modality=model.spec.modality, groups=len(model.groups), lora=lora)
+    return narrowed(whole, search, only=only, given=given)

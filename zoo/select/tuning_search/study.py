@@ -1,10 +1,9 @@
-"""The study of Optuna behind a search: its storage, its identity, its sampler and pruner, and trials of dead workers."""
+"""The study of Optuna behind a search: its storage, its identity, its sampler and pruner, and its deadline."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 import warnings
 from collections.abc import Mapping
@@ -18,10 +17,8 @@ from zoo.select.tuning_search.space import Space
 from zoo.util.extras import require_extra
 
 JOURNAL = "study.journal"
-IDENTITY, WORKER, SEEN = "zoo", "worker", "seen"
-UNCOUNTED = "uncounted"  # attribute of a trial that was cut off by no fault of its own
+IDENTITY = "zoo"  # attribute of a study: what all its trials have in common
 DEADLINE = "deadline"  # attribute of a study: when no trial begins any more, in seconds since the epoch; None for never
-SILENCE = 24 * 3600.0  # seconds without a sign of life after which a worker of another machine counts as dead
 
 
 def open_study(
@@ -81,7 +78,7 @@ def open_study(
 
 def _storage(where: str) -> Any:
     import optuna
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     if "://" in where:
         return optuna.storages.RDBStorage(where)
@@ -90,7 +87,31 @@ def _storage(where: str) -> Any:
         raise OptionError(f"the storage {where!r} cannot be opened: there is no folder {str(path.parent)!r}")
     if path.suffix.lower() in (".db", ".sqlite", ".sqlite3"):
         return optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": 60}})
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    # Not the lock that is the default: as a symbolic link with a relative target it is never released after its owner was killed.
+    lock = JournalFileOpenLock(str(path))
+    _drop_cut_line(path, lock)
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+
+
+def _drop_cut_line(path: Path, lock: Any) -> None:
+    """Cut off a last line without an end, which a full disk or a lost machine leaves: the next line would join it, and none be read."""
+    if not _is_cut(path):
+        return
+    lock.acquire()
+    try:
+        if _is_cut(path):  # still, now that nobody writes
+            with path.open("r+b") as file:
+                file.truncate(file.read().rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
+def _is_cut(path: Path) -> bool:
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _pruner(name: str) -> Any:
@@ -134,46 +155,3 @@ def is_over(study: Any) -> bool:
     """Return whether the time of a study is over, as the process that leads it has set it."""
     deadline = study.user_attrs.get(DEADLINE)
     return deadline is not None and time.time() >= deadline
-
-
-def sign_of_life(trial: Any) -> None:
-    """Note which process runs a trial, and when it was alive."""
-    trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
-    trial.set_user_attr(SEEN, time.time())
-
-
-def fail_dead(study: Any) -> list[int]:
-    """Mark the trials of dead workers as failed, and return their numbers; they do not count, and others take their place."""
-    import optuna
-
-    failed = []
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        if _is_dead(trial):
-            study._storage.set_trial_user_attr(trial._trial_id, UNCOUNTED, "its worker died")
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
-            failed.append(trial.number)
-    return failed
-
-
-def _is_dead(trial: Any) -> bool:
-    host, _, process = str(trial.user_attrs.get(WORKER, "")).rpartition(":")
-    if not process.isdigit():
-        started = trial.datetime_start
-        return started is not None and time.time() - started.timestamp() > SILENCE
-    if host != socket.gethostname():
-        return time.time() - float(trial.user_attrs.get(SEEN, 0.0)) > SILENCE
-    try:
-        os.kill(int(process), 0)
-    except PermissionError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
-def counted(study: Any) -> list[Any]:
-    """Return the trials that count: those that run or ended, without those that were cut off by no fault of their own."""
-    import optuna
-
-    waiting = optuna.trial.TrialState.WAITING
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state != waiting and UNCOUNTED not in trial.user_attrs]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,10 @@ from zoo.engine.train.fit import run_job
 from zoo.engine.train.job import Tables, resolve_job
 from zoo.errors import DiskFullError, InterruptedRunError, TrainingError, ZooError
 from zoo.models.task_model import TaskModel
+from zoo.select.tuning_search.liveness import DIED, UNCOUNTED, counted, fail_dead, sign_of_life
 from zoo.select.tuning_search.result import TrialResult, best_of
 from zoo.select.tuning_search.space import Space
-from zoo.select.tuning_search.study import UNCOUNTED, counted, sign_of_life, suggested
+from zoo.select.tuning_search.study import suggested
 
 DEFAULT, NOTE, POINT, RECIPE, GO_ON = "default", "note", "options", "recipe", "folder"
 INSIDE = "inside"  # whether the default recipe is a point of the space, from which the sampler can learn
@@ -58,6 +58,7 @@ class Trials:
     ) -> None:
         self._model, self._options, self._space, self._tables, self._study = model, dict(options), space, tables, study
         self._folder, self._monitor, self._lower, self._progress = folder, monitor, lower, progress
+        self._told = {result.number for result in self.results()}  # those of earlier calls
 
     def run_next(self) -> None:
         """Run one trial: the default recipe first, one that was cut off, or what the sampler suggests.
@@ -68,7 +69,7 @@ class Trials:
         """
         import optuna
 
-        trial, started = self._study.ask(), time.monotonic()
+        trial = self._study.ask()
         sign_of_life(trial)
         state = optuna.trial.TrialState
         default = bool(trial.user_attrs.get(DEFAULT))
@@ -95,8 +96,19 @@ class Trials:
             self._study.tell(trial, state=state.FAIL)
             if default:
                 raise
-        self._report(trial.number, time.monotonic() - started)
+        self.report()
         self._clear()
+
+    def fail_dead(self) -> None:
+        """Mark the trials of dead workers as failed; of their folders the records stay."""
+        for number in fail_dead(self._study):
+            self._strip(self._folder_of(self._study.get_trials(deepcopy=False)[number]))
+
+    def enough(self, limit: int | None) -> bool:
+        """Return whether there are as many trials as wanted, those that run included; None for no limit."""
+        self.fail_dead()
+        self.report()
+        return limit is not None and len(counted(self._study)) >= limit
 
     def _value(self, run: Run) -> float:
         if self._monitor not in run.metrics:
@@ -151,25 +163,22 @@ class Trials:
         return self.fit(recipe, options, folder)
 
     def results(self) -> list[TrialResult]:
-        """Return all trials that count and have ended."""
-        return [result for trial in counted(self._study) if (result := _result(trial)) is not None]
+        """Return all trials that have ended, without those that were stopped and go on under another number."""
+        trials = (trial for trial in self._study.get_trials(deepcopy=False) if trial.user_attrs.get(UNCOUNTED, DIED) == DIED)
+        return [result for trial in trials if (result := _result(trial)) is not None]
 
     def best(self) -> TrialResult | None:
         """Return the best complete trial."""
         return best_of(self.results(), lower=self._lower)
 
-    def _report(self, number: int, seconds: float) -> None:
-        result = next((one for one in self.results() if one.number == number), None)
-        if result is None:
-            return
-        best = self.best()
-        value = "" if result.value is None else f" {self._monitor} {result.value:.4f}"
-        mark = " *" if best is not None and best.number == number else ""
-        options = ", ".join(result.listed)
-        what = "the default recipe" if result.default else f"{result.recipe}{f' ({options})' if options else ''}"
-        note = f"; {result.note}" if result.note else ""
-        state = "" if result.state == "complete" else f" {result.state}"
-        self._progress.note(f"trial {number}: {what}:{value}{state}, {in_time_units(seconds)}{note}{mark}")
+    def report(self) -> None:
+        """Print a line for each trial that has ended since the last call, whichever worker ran it."""
+        results = self.results()
+        best = best_of(results, lower=self._lower)
+        for result in results:
+            if result.number not in self._told:
+                self._told.add(result.number)
+                self._progress.note(_line(result, self._monitor, best=best is not None and best.number == result.number))
 
     def _clear(self) -> None:
         """Remove the models of trials that have ended and are not the best; their records stay."""
@@ -177,10 +186,27 @@ class Trials:
         best = best_of(results, lower=self._lower)
         for result in results:
             folder = self.folders(result)[0]
-            if (best is None or result.number != best.number) and folder.is_dir() and (folder / "config.json").is_file():
-                for entry in folder.iterdir():
-                    if entry.name not in _RECORDS:
-                        shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+            if (best is None or result.number != best.number) and (folder / "config.json").is_file():
+                self._strip(folder)
+
+    @staticmethod
+    def _strip(folder: Path) -> None:
+        """Remove everything but the records from the folder of a trial, which may be on another machine."""
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            if entry.name not in _RECORDS:
+                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def _line(result: TrialResult, monitor: str, *, best: bool) -> str:
+    """Return what a trial reached, marked if it is the best so far."""
+    if result.note == DIED:
+        return f"trial {result.number}: failed, as {DIED}; another trial takes its place"
+    value = "" if result.value is None else f" {monitor} {result.value:.4f}"
+    options = ", ".join(result.listed)
+    what = "the default recipe" if result.default else f"{result.recipe}{f' ({options})' if options else ''}"
+    note = f"; {result.note}" if result.note else ""
+    state = "" if result.state == "complete" else f" {result.state}"
+    return f"trial {result.number}: {what}:{value}{state}, {in_time_units(result.seconds)}{note}{' *' if best else ''}"
 
 
 def _result(trial: Any) -> TrialResult | None:
@@ -198,5 +224,5 @@ def _result(trial: Any) -> TrialResult | None:
     attributes = trial.user_attrs
     seconds = trial.duration.total_seconds() if trial.duration is not None else 0.0
     options = json.loads(json.dumps(attributes.get(POINT, {})))
-    note, default = str(attributes.get(NOTE, "")), bool(attributes.get(DEFAULT))
+    note, default = str(attributes.get(NOTE, attributes.get(UNCOUNTED, ""))), bool(attributes.get(DEFAULT))
     return TrialResult(trial.number, states[trial.state], value, str(attributes.get(RECIPE, "")), options, round(seconds, 3), default, note)

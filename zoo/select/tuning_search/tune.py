@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,19 +19,20 @@ from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.recipe import Recipe, batch_size_for
 from zoo.engine.options.recipes import default_recipe, resolve_recipe
 from zoo.engine.rundir.run_folder import claim_folder, release_folder
-from zoo.engine.runtime.launch_env import launched
 from zoo.engine.runtime.progress import Progress
-from zoo.engine.runtime.signals import StopFlag, ending_early, stop_signals
+from zoo.engine.runtime.signals import StopFlag, ending_early, going_on, stop_signals
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Job, Tables, resolve_job
-from zoo.errors import InterruptedRunError, OptionError, TrainingError, count, fault_list
+from zoo.errors import InterruptedRunError, OptionError, TrainingError
 from zoo.models.task_model import TaskModel
 from zoo.select.recipe_search.halving import seconds_of
+from zoo.select.tuning_search.arguments import begun_search
 from zoo.select.tuning_search.keeping import best_run, importance_of
+from zoo.select.tuning_search.liveness import UNCOUNTED
 from zoo.select.tuning_search.picture import draw_tuning
 from zoo.select.tuning_search.result import RECORD, Tuning
-from zoo.select.tuning_search.space import Space, default_space, narrowed
-from zoo.select.tuning_search.study import UNCOUNTED, counted, fail_dead, is_over, open_study, set_deadline
+from zoo.select.tuning_search.space import Space, space_of
+from zoo.select.tuning_search.study import is_over, open_study, set_deadline
 from zoo.select.tuning_search.trials import DEFAULT, INSIDE, Trials
 from zoo.tasks.find import find_task
 from zoo.util.atomic_write import write_json
@@ -106,45 +106,6 @@ def tune(
     return found
 
 
-def begun_search(
-    caller: str, model: Any, options: Mapping[str, Any], *, recipe: Any, valid: Any, trials: int | None, budget: Any, quiet: bool
-) -> tuple[dict[str, Any], Job]:
-    """Return the options that were given, and the job that they make, before any data are read.
-
-    Raises:
-        OptionError: If what was given is no model, or naming all arguments that are wrong.
-    """
-    if not isinstance(model, TaskModel):
-        raise OptionError(f"{caller} takes a model, and got {type(model).__name__}; give zoo.get(name).adapt(num_classes)")
-    given = {name: value for name, value in options.items() if value is not None}
-    check_arguments(given, recipe=recipe, valid=valid, trials=trials, budget=budget)
-    return given, resolve_job(model, None, None, recipe=recipe, options=dict(given), objective=None, quiet=quiet)
-
-
-def check_arguments(options: Mapping[str, Any], *, recipe: Any, valid: Any, trials: int | None, budget: Any) -> None:
-    """Check the arguments of a search.
-
-    Raises:
-        OptionError: Naming all that are wrong.
-    """
-    faults = ["valid=False: trials are judged by held-out samples; give some, or leave it out"] if valid is False else []
-    if recipe == "auto":
-        faults.append("recipe='auto': the recipe is searched; leave it out, or name one")
-    if trials is not None and (not isinstance(trials, int) or isinstance(trials, bool) or trials < 1):
-        faults.append(f"trials is {trials!r}; it must be a whole number, 1 or more")
-    reasons = {
-        "objective": "what is minimised is the same in all trials only for labelled data",
-        "log_with": "a tracker follows one run, and there is one per trial",
-        "shard": "it needs several processes; --workers runs several trials at once",
-    }
-    faults += [f"{name}: {why}" for name, why in reasons.items() if options.get(name)]
-    if launched() > 1:
-        faults.append("several processes of one run: trials run in one; --workers runs several at once")
-    seconds_of(budget)
-    if faults:
-        raise OptionError(fault_list("a search cannot run with these:", faults))
-
-
 def run_tuning(
     model: TaskModel,
     options: Mapping[str, Any],
@@ -185,28 +146,22 @@ def run_tuning(
         beside: Returns a context in which other processes run trials; called with the folder, after the first trial.
     """
     default = resolve_recipe(recipe) if recipe is not None else default_recipe(model.task)
-    lora = find_spec("peft") is not None
-    whole = default_space(default, modality=model.spec.modality, groups=len(model.groups), lora=lora)
     fixed = dict(options) | ({"recipe": default.name} if recipe is not None else {})
-    space = narrowed(whole, search or {}, only=only, given=fixed)
+    space = space_of(model, default, search or {}, only=only, given=fixed)
     job = resolve_job(model, None, None, recipe=default, options=dict(options), objective=None, quiet=quiet)
-    task = find_task(model.task)
-    monitor = resolve_monitor(job.config.monitor, task, job.own.metrics)
-    lower = monitor in {*task.lower_is_better, *job.own.lower}
+    monitor, lower = _judge_of(job)
     folder = Path(str(out)) if join else claim_folder(out, model.spec.name, "tune", resume=resume, record=RECORD)
     inputs, labels = model.inputs, model.labels
     try:
         with ending_early(), torch.inference_mode(False), torch.enable_grad():
-            tables = check_tables(model, open_tables(), job.config)
-            if tables[1] is None:
-                raise OptionError("valid=False: trials are judged by held-out samples; give some, or leave it out")
+            tables = _judged_tables(job, open_tables)
             known = _identity(model, job, tables, space, monitor=monitor)
             opened = open_study(storage, folder, study, known, lower=lower, pruner=pruner, seed=job.config.seed, resume=resume or join)
             progress = Progress(quiet, monitor)
             runner = Trials(model, options, space, tables, opened, folder=folder, monitor=monitor, lower=lower, progress=progress)
             limit, seconds = trials if trials is not None or budget is not None else TRIALS, seconds_of(budget)
             if not join:
-                _prepare(opened, space, tables, folder, known, progress)
+                _prepare(runner, opened, space, tables, folder, known)
                 set_deadline(opened, seconds)
             _search(runner, opened, folder, limit=limit, seconds=seconds, beside=None if join else beside)
             return None if join else _finish(runner, opened, folder, known, monitor=monitor, lower=lower)
@@ -216,12 +171,29 @@ def run_tuning(
             release_folder(folder, record=RECORD)
 
 
-def _prepare(study: Any, space: Space, tables: Tables, folder: Path, identity: dict[str, Any], progress: Progress) -> None:
+def _judge_of(job: Job) -> tuple[str, bool]:
+    """Return the metric that judges trials, and whether its lowest value is the best."""
+    task = find_task(job.model.task)
+    monitor = resolve_monitor(job.config.monitor, task, job.own.metrics)
+    return monitor, monitor in {*task.lower_is_better, *job.own.lower}
+
+
+def _judged_tables(job: Job, open_tables: Callable[[], Tables]) -> Tables:
+    """Return opened and checked data.
+
+    Raises:
+        OptionError: If there are no validation samples.
+    """
+    tables = check_tables(job.model, open_tables(), job.config)
+    if tables[1] is None:
+        raise OptionError("valid=False: trials are judged by held-out samples; give some, or leave it out")
+    return tables
+
+
+def _prepare(runner: Trials, study: Any, space: Space, tables: Tables, folder: Path, identity: dict[str, Any]) -> None:
     """Write the record, mark trials of dead workers, and put the default recipe first."""
     write_json(folder / RECORD, {"tune": identity, "finished": False})
-    if failed := fail_dead(study):
-        which = f"{count(len(failed), 'trial')} whose process died ({', '.join(map(str, failed))})"
-        progress.note(f"marked as failed, and run anew under other numbers: {which}")
+    runner.fail_dead()
     there = (trial for trial in study.get_trials(deepcopy=False) if UNCOUNTED not in trial.user_attrs)
     if not any(trial.user_attrs.get(DEFAULT) for trial in there):
         point = space.defaults(batch_size_for(len(tables[0])))
@@ -233,30 +205,29 @@ def _search(runner: Trials, study: Any, folder: Path, *, limit: int | None, seco
     started = time.monotonic()
 
     def goes_on() -> bool:
-        enough = limit is not None and len(counted(study)) >= limit
-        return not enough and not is_over(study) and (seconds is None or time.monotonic() - started < seconds)
+        return not runner.enough(limit) and not is_over(study) and (seconds is None or time.monotonic() - started < seconds)
 
     try:
-        with stop_signals() as stop, ExitStack() as others:
+        with stop_signals() as stop:
             if goes_on():
                 runner.run_next()
-            if beside is not None and goes_on():
-                others.enter_context(beside(folder, stop))
-            while goes_on() and not stop.signum:
+            with beside(folder, stop) if beside is not None and goes_on() else nullcontext():
+                while goes_on() and not stop.signum:
+                    runner.run_next()
+            while goes_on() and not stop.signum:  # in the place of trials whose process died after the others had ended
                 runner.run_next()
             if stop.signum and goes_on():
                 error = InterruptedRunError(f"stopped by {stop.name} between two trials")
                 error.exit_code = stop.exit_code
                 raise error
     except InterruptedRunError as error:
-        again = InterruptedRunError(f"{error}. To go on with the search: resume=True (--resume), out={str(folder)!r}")
-        again.exit_code = error.exit_code
-        raise again from error
+        raise going_on(error, folder) from error
 
 
 def _finish(runner: Trials, study: Any, folder: Path, identity: dict[str, Any], *, monitor: str, lower: bool) -> Tuning:
     """Keep the best trial as a run, and write the record and the pictures."""
-    fail_dead(study)
+    runner.fail_dead()
+    runner.report()
     results, best = runner.results(), runner.best()
     if best is None:
         notes = {trial.note for trial in results if trial.note}

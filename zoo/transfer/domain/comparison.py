@@ -17,6 +17,7 @@ from zoo.engine.loading.sources import check_tables, inputs_in_use, summary
 from zoo.engine.preview.preview import untouched
 from zoo.engine.rundir.run_folder import FINISHED, Run, read_finished, write_run
 from zoo.engine.runtime.progress import Progress, in_time_units
+from zoo.engine.runtime.signals import going_on
 from zoo.engine.train.fit import run_job
 from zoo.engine.train.job import Job
 from zoo.errors import DataError, InterruptedRunError, ZooError
@@ -117,11 +118,7 @@ class Comparison:
                     run = run_job(job, ranks, self.folder / folder, resume=(self.folder / folder / "run.json").is_file())
                 train, valid, target = (table_outputs(model, table, config) for table in (self.train, self.valid, self.target))
         except InterruptedRunError as error:
-            again = InterruptedRunError(
-                f"{error}. To go on with the choice: method='auto', resume=True (--resume), out={str(self.folder)!r}"
-            )
-            again.exit_code = error.exit_code
-            raise again from error
+            raise going_on(error, self.folder, "method='auto'") from error
         except ZooError as error:  # of this candidate alone, such as a frozen backbone
             if name == BASELINE:
                 raise

@@ -15,8 +15,8 @@ from zoo.engine.solved.fitted_layers import Rows
 from zoo.engine.solved.head_solver import solve
 from zoo.models.heads import MLPHead
 from zoo.models.task_model import TaskModel
-from zoo.select.audit.features import features_of
-from zoo.select.audit.kept import Kept
+from zoo.select.audit.reading.features import features_of
+from zoo.select.audit.reading.kept import Kept
 from zoo.transfer.domain.fitting import has_units
 from zoo.transfer.domain.validators import classes_in_use, softmax, validate_target, weighted_risk
 

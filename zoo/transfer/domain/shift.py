@@ -13,7 +13,7 @@ from zoo.data.table import Array, Table
 from zoo.engine.loading.sources import reads
 from zoo.errors import DataError, OptionError, count, examples
 from zoo.models.task_model import TaskModel
-from zoo.select.audit.drift import MOST, told_apart
+from zoo.select.audit.findings.drift import MOST, told_apart
 
 RARE = 0.1  # of an equal share, below which the predictions say that a class is missing in the target
 UNSURE, MANY = 0.05, 0.5  # quantile of the source's confidence, and share of the target below it that says that classes are new

@@ -20,6 +20,7 @@ from zoo.declare import Image
 from zoo.engine.options.config import OPTIONS
 from zoo.engine.rundir.run_folder import Run, claim_folder, release_folder
 from zoo.engine.runtime.launch_env import launched
+from zoo.engine.runtime.signals import going_on
 from zoo.errors import DataError, InterruptedRunError, OptionError, count, did_you_mean, fault_list
 from zoo.models.backbone import Backbone, configured, find_backbone
 from zoo.models.build_options import has_pooler
@@ -118,9 +119,7 @@ def pretrain(
         write_json(folder / RECORD, {"method": chosen.describe(), "samples": len(table)})
         return _run(backbone, model, table, chosen, tables, folder, quiet=quiet, options=options)
     except InterruptedRunError as error:
-        again = InterruptedRunError(f"{error.place or error}. Go on with resume=True (--resume) and out={str(folder)!r}")
-        again.exit_code = error.exit_code
-        raise again from error
+        raise going_on(error, folder) from error
     finally:
         release_folder(folder, record=RECORD)
 

@@ -121,7 +121,9 @@ def tables(found: CrossValidation) -> list[str]:
     for name, one in found.scores.items():
         together = found.metrics.get(name)
         lines.append([name, _interval(name, one), _cell(None if math.isnan(one.std) else one.std), _cell(together)])
-    return [folds, table(lines, ("metric", "mean of the folds [95 %]", "std", "out of fold"), right=(2, 3))]
+    mean = "mean of the folds" if found.without_interval else "mean of the folds [95 %]"
+    means = table(lines, ("metric", mean, "std", "out of fold"), right=(2, 3))
+    return [folds, means, *filter(None, [found.without_interval])]
 
 
 def _interval(name: str, one: Summary) -> str:

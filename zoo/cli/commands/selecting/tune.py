@@ -7,6 +7,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -15,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli.commands.selecting.slurm import slurm_settings, slurm_workers
 from zoo.cli.commands.training import RECIPES, VALID, add_run_arguments, find_declared, job_of, read_settings
-from zoo.cli.launch import PARENT, POLL_SECONDS, STOPPED, follow_launcher
+from zoo.cli.launch import PARENT, POLL_SECONDS, STOPPED, follow_launcher, signal_name
 from zoo.cli.output import Output, show_log, table
 from zoo.cli.parser import Commands
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import StopFlag, ending_early
-from zoo.errors import OptionError, fault_list
+from zoo.errors import OptionError, examples, fault_list
 from zoo.select.tuning_search.pruners import PRUNERS
 from zoo.util.cores import usable_cores
 from zoo.util.extras import require_extra
@@ -64,18 +65,7 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     Raises:
         OptionError: If an option contradicts a search.
     """
-    require_extra("tune", "zoo tune")
-    if options.recipe == "auto":
-        raise OptionError("--recipe auto: the recipe is searched; leave it out, or name one")
-    if options.at_once < 1:
-        raise OptionError(f"--workers is {options.at_once}; it must be 1 or more")
-    if options.join and not options.out:
-        raise OptionError("--join needs --out, the folder of the search")
-    slurm = None if options.slurm is None else slurm_settings(options.slurm)
-    if slurm is not None and options.at_once < 2:
-        raise OptionError("--slurm needs --workers, 2 or more: the number of processes, this one included")
-    if slurm is not None and options.join:
-        raise OptionError("--slurm and --join: jobs are submitted by the process that leads a search; leave one of them out")
+    slurm = _check_processes(options)
     settings = read_settings(options)
     search = searched(options.search)
     if options.nested is not None:
@@ -84,7 +74,8 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     job = job_of(find_declared(options.name, settings), options.data, settings, whole=options.nested is not None)
     if not settings["quiet"]:
         show_log()
-    from zoo.select.tuning_search.tune import check_arguments, run_tuning
+    from zoo.select.tuning_search.arguments import check_arguments
+    from zoo.select.tuning_search.tune import run_tuning
 
     given = settings["fit"] | ({"columns": settings["columns"]} if settings["columns"] else {})
     recipe = settings["recipe"]
@@ -102,12 +93,38 @@ def tune(options: argparse.Namespace, out: Output) -> None:
         follow_launcher()
     with ending_early():
         found = run_tuning(job.model, given, job.open_data, recipe=recipe, search=search, only=options.only, beside=beside, **how)
-    if found is None:  # the process that leads prints the result
-        return
+    if found is not None:  # else the process that leads prints the result
+        _show(found, options, out)
+
+
+def _show(found: Tuning, options: argparse.Namespace, out: Output) -> None:
+    """Print the result of a search."""
     if options.json:
         out.json(document(found))
     else:
         print(trial_table(found), importance_text(found), found.verdict, str(found.dir / "best"), sep="\n\n")
+
+
+def _check_processes(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Check the options of a search that need no data, and return the parameters of Slurm's jobs, None without them.
+
+    Raises:
+        MissingExtraError: If Optuna, or for ``--slurm`` submitit, is not installed.
+        OptionError: If an option contradicts a search, or another one.
+    """
+    require_extra("tune", "zoo tune")
+    if options.recipe == "auto":
+        raise OptionError("--recipe auto: the recipe is searched; leave it out, or name one")
+    if options.at_once < 1:
+        raise OptionError(f"--workers is {options.at_once}; it must be 1 or more")
+    if options.join and not options.out:
+        raise OptionError("--join needs --out, the folder of the search")
+    slurm = None if options.slurm is None else slurm_settings(options.slurm)
+    if slurm is not None and options.at_once < 2:
+        raise OptionError("--slurm needs --workers, 2 or more: the number of processes, this one included")
+    if slurm is not None and options.join:
+        raise OptionError("--slurm and --join: jobs are submitted by the process that leads a search; leave one of them out")
+    return slurm
 
 
 def _check_nested(options: argparse.Namespace, settings: dict[str, Any]) -> None:
@@ -183,22 +200,32 @@ def workers(words: Sequence[str], count: int, folder: Path, stop: StopFlag, *, s
     # In a session of their own, or Ctrl-C would reach them twice, from the terminal and from here.
     where["start_new_session"] = os.name == "posix"
     children = [subprocess.Popen([*command, "--out", str(folder)], **where) for _ in range(count)]
+    watches = [threading.Thread(target=_watch, args=(number, child)) for number, child in enumerate(children, 2)]
+    for watch in watches:
+        watch.start()
     try:
         yield
-        while not stop.signum and any(child.poll() is None for child in children):
+        while not stop.signum and any(watch.is_alive() for watch in watches):
             time.sleep(POLL_SECONDS)
     finally:
         for child in children:
             child.terminate()  # nothing happens to one that has ended
-        for number, child in enumerate(children, 2):
-            try:
-                code = child.wait(GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
+        for watch, child in zip(watches, children, strict=True):
+            watch.join(GRACE_SECONDS)
+            if watch.is_alive():
                 child.kill()
-                code = child.wait()
-            if code not in (0, *STOPPED):
-                line = f"worker {number} ended with code {code}; its trial counts as failed, and the search goes on"
-                print(line, file=sys.stderr)
+                watch.join()
+
+
+def _watch(number: int, worker: subprocess.Popen[bytes]) -> None:
+    """Wait for a worker, and tell at once that it failed; as long as nobody waits, other workers take its process as alive."""
+    code = worker.wait()
+    if code not in (0, *STOPPED):
+        print(f"worker {number} ended with {_ending(code)}; its trial counts as failed, and the search goes on", file=sys.stderr)
+
+
+def _ending(code: int) -> str:
+    return signal_name(-code) if code < 0 else f"code {code}"
 
 
 def _without(words: Sequence[str], switches: Sequence[str], valued: Sequence[str]) -> list[str]:
@@ -240,8 +267,10 @@ def trial_table(found: Tuning) -> str:
         name = f"{trial.number}{'*' if trial.number == found.best_trial.number else ''}"
         rows.append([name, f"{trial.value:.4f}", in_time_units(trial.seconds), trial.recipe, options])
     text = table(rows, ("trial", found.monitor, "time", "recipe", "options"), right=(1, 2))
-    states = {state: sum(trial.state == state for trial in found.trials) for state in ("pruned", "failed")}
-    more = [f"{number} {state}" for state, number in states.items() if number]
+    pruned = sum(trial.state == "pruned" for trial in found.trials)
+    failed = [f"trial {trial.number}: {trial.note}" for trial in found.trials if trial.state == "failed"]
+    more = [f"{pruned} pruned"] if pruned else []
+    more += [f"{len(failed)} failed ({examples(failed)})"] if failed else []
     return "\n".join([text, *([f"and {', '.join(more)}"] if more else [])])
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from zoo.data.leaks import group_pairs, rows_by_group
 from zoo.data.table import NO_GROUP, PIXELS, Array, Table
 from zoo.errors import count, examples
-from zoo.select.audit.finding import Finding, found
-from zoo.select.audit.sources import Opened
+from zoo.select.audit.findings.finding import Finding, found
+from zoo.select.audit.reading.sources import Opened
 
 
 def duplicates(data: Opened, equal: Sequence[Sequence[int]]) -> Iterator[Finding]:

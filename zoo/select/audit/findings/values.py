@@ -11,8 +11,8 @@ import numpy as np
 from zoo.data.table import PIXELS, Array, Table
 from zoo.data.unreadable_input import unreadable
 from zoo.errors import count, examples
-from zoo.select.audit.finding import Finding, found
-from zoo.select.audit.kept import Arrays
+from zoo.select.audit.findings.finding import Finding, found
+from zoo.select.audit.reading.kept import Arrays
 
 SMALLEST = 16  # pixels of a side
 FEWEST_SLICES = 5  # of a volume; with fewer it may be a scout

@@ -16,9 +16,9 @@ import numpy as np
 
 from zoo.data.table import PIXELS, Array, Table
 from zoo.errors import count, examples
-from zoo.select.audit.facts import GRID, SIDE
-from zoo.select.audit.finding import Finding, found
-from zoo.select.audit.sources import Opened
+from zoo.select.audit.findings.finding import Finding, found
+from zoo.select.audit.reading.facts import GRID, SIDE
+from zoo.select.audit.reading.sources import Opened
 
 ALIKE = 0.97  # correlation of an aligned pair, above which it may be a near duplicate, or a cut of one image
 CERTAIN = 0.99  # above which it hardly can be anything else

@@ -9,8 +9,8 @@ import numpy as np
 
 from zoo.data.table import Array, Table
 from zoo.errors import count, examples
-from zoo.select.audit.finding import Finding, found
-from zoo.select.audit.sources import Opened
+from zoo.select.audit.findings.finding import Finding, found
+from zoo.select.audit.reading.sources import Opened
 from zoo.util.extras import require_extra
 
 SURE = 0.8  # accuracy of the probe, below which its doubts mean little

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.data.table import Array, Table
-from zoo.select.audit.features import out_of_fold
-from zoo.select.audit.finding import Finding
-from zoo.select.audit.kept import Report
-from zoo.select.audit.shortcuts import auroc
-from zoo.select.audit.sources import Opened
+from zoo.select.audit.findings.finding import Finding
+from zoo.select.audit.findings.shortcuts import auroc
+from zoo.select.audit.reading.features import out_of_fold
+from zoo.select.audit.reading.kept import Report
+from zoo.select.audit.reading.sources import Opened
 
 APART = 0.65  # AUROC above which two splits are different
 CERTAIN = 1e-3  # chance of such an AUROC without a difference

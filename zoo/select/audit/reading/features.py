@@ -13,7 +13,7 @@ from zoo.engine.inference.output_blocks import run_blocks
 from zoo.engine.solved.fitted_layers import Rows
 from zoo.engine.solved.head_solver import solve
 from zoo.models.task_model import TaskModel
-from zoo.select.audit.kept import Arrays, Kept, Report, blockwise
+from zoo.select.audit.reading.kept import Arrays, Kept, Report, blockwise
 
 MOST_CHOSEN = 5000  # rows on which the penalty of the probe is chosen
 

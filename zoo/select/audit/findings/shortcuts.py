@@ -12,10 +12,10 @@ from zoo.data.folds import folds_of
 from zoo.data.sources.cells import is_missing
 from zoo.data.table import PIXELS, Array, Table, split_word
 from zoo.errors import count, examples
-from zoo.select.audit.exact import label_of
-from zoo.select.audit.finding import Finding
-from zoo.select.audit.kept import Arrays
-from zoo.select.audit.sources import Opened
+from zoo.select.audit.findings.exact import label_of
+from zoo.select.audit.findings.finding import Finding
+from zoo.select.audit.reading.kept import Arrays
+from zoo.select.audit.reading.sources import Opened
 from zoo.tasks.scores import area
 
 STRONG = 0.75  # AUROC of a field, above which it may be a shortcut

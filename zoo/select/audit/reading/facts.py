@@ -21,8 +21,8 @@ from zoo.data.images.volumes import read_volume
 from zoo.data.table import PIXELS, Array, Table
 from zoo.data.unreadable_input import Unreadable
 from zoo.errors import CorruptInputError, MissingExtraError, ZooError
-from zoo.select.audit.headers import dicom_facts, volume_facts
-from zoo.select.audit.kept import Arrays, Kept, Report, blockwise
+from zoo.select.audit.reading.headers import dicom_facts, volume_facts
+from zoo.select.audit.reading.kept import Arrays, Kept, Report, blockwise
 from zoo.util.cores import usable_cores
 
 VERSION = 2  # of what is kept

@@ -9,8 +9,8 @@ import numpy as np
 from zoo.data.table import Array
 from zoo.engine.loading.class_counts import EXTREME, FEW
 from zoo.errors import count, examples
-from zoo.select.audit.finding import Finding, found
-from zoo.select.audit.sources import Opened
+from zoo.select.audit.findings.finding import Finding, found
+from zoo.select.audit.reading.sources import Opened
 from zoo.tasks.labels.warnings import looks_alike
 
 _SHOWN = 8

@@ -1,0 +1,1 @@
+"""What a check of data can find, a kind of finding per module."""
