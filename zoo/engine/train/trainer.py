@@ -177,7 +177,7 @@ class Training:
                     self._epoch_started += time.perf_counter() - trials_started  # without the trials
                 title = f"{epoch.phase.name} {state.epoch + 1}/{len(self.parts.epochs)}"
                 if epoch.solved:
-                    penalty = self._solve(epoch, title)
+                    solved = self._solve(epoch, title)
                 else:
                     self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
             trained = self._seconds()
@@ -189,7 +189,7 @@ class Training:
         record = {
             "epoch": state.epoch + 1,
             "phase": epoch.phase.name,
-            **({"penalty": penalty} if epoch.solved else {"lr": self.parts.rates.head(epoch, epoch.steps - 1)}),
+            **(solved if epoch.solved else {"lr": self.parts.rates.head(epoch, epoch.steps - 1)}),
             "train_loss": context.ranks.total(float(state.loss_sum)) / max(1, state.seen),
             **metrics,
             "seconds": round(self._seconds(), 3),
@@ -199,8 +199,8 @@ class Training:
             self._close_epoch(epoch, record)
         self._reports.report(record)
 
-    def _solve(self, epoch: Epoch, title: str) -> float:
-        """Solve the head instead of taking steps; return its penalty."""
+    def _solve(self, epoch: Epoch, title: str) -> dict[str, float | bool]:
+        """Solve the head instead of taking steps; return its part of the record."""
         state, objective, context = self.state, self.objective, self.context
         name, source = next(iter(objective.sources.items()))
         context.progress.begin(f"{title}: head", 0)
@@ -217,7 +217,7 @@ class Training:
             state.seen = len(source.table)
             state.augments = augments[0]
             state.loss_sum = solved.loss / float(weight) * state.seen if context.ranks.main else 0.0
-        return float(solved.penalty)
+        return solved.record
 
     def _judges_augmentation(self, table: Table) -> bool:
         """Return whether a later phase augments images and nobody said how."""
