@@ -21,7 +21,6 @@ from zoo.engine.loading.class_counts import monitor_of
 from zoo.engine.loading.sources import check_tables, inputs_in_use, summary, table_digest
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.begun import as_begun, option_differences
-from zoo.engine.options.config import sized_for
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, read_newest, remove_checkpoints
 from zoo.engine.rundir.curves import draw_curves
@@ -169,7 +168,8 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
     accelerator = make_accelerator(config.device, config.precision)
     with ranks.together():
         tables = check_tables(model, job.open_data(), config)
-        config = sized_for(config, len(tables[0]))
+        job = job.sized(tables)
+        config = job.config
         if config.monitor is None and not job.begun:
             config = config.model_copy(update={"monitor": monitor_of(find_task(model.task), *tables)})
         job = replace(job, config=config)
