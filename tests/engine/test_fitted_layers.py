@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from tests.engine.test_solved_head import CLASSIC, CPU, clusters, folds, of_classes
-from zoo.engine.solved import penalties
+from tests.engine.test_solved_head import CLASSIC, CPU, clusters, fit, folds, of_classes
+from tests.engine.tiny import model
+from zoo.engine.solved import fitted_layers, penalties
 from zoo.engine.solved.axes import Axes
 from zoo.engine.solved.fitted_layers import FittedLayers, Step
 from zoo.engine.solved.head_solver import held_out_logits, solve
@@ -128,3 +130,21 @@ def test_units_that_are_constant_but_for_rounding_have_no_weight() -> None:
     found = solve(torch.tensor(np.concatenate([x, dust], 1)), 3, of_classes(y), folds(y), device=CPU)
     assert found.weight[:, 6:].abs().max() == 0.0
     assert found.weight[:, 0].abs().max() > 0.0
+
+
+def test_fits_that_end_before_the_optimum_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    x, y = clusters(120, 20, scales=2.0)
+    layers = FittedLayers(Axes(torch.tensor(x), centred=True), [np.arange(120)], 3, of_classes(y), bias=True)
+    layers.fit(torch.tensor([0.1]), tolerance=TIGHT)
+    assert layers.excess <= 1
+    run = fit(model(), tmp_path / "whole")
+    assert run.history[0]["converged"] is True
+    assert "converged" not in run.metrics
+    assert "iterations" not in caplog.text
+    monkeypatch.setattr(fitted_layers, "ITERATIONS", 1)
+    layers.fit(torch.tensor([1e-3]), tolerance=TIGHT)
+    assert layers.excess > 1
+    run = fit(model(), tmp_path / "short")
+    assert run.history[0]["converged"] is False
+    assert "the head is not at its optimum" in caplog.text
+    assert "did not converge in 300 iterations at the penalties" in caplog.text

@@ -59,7 +59,8 @@ def test_the_choice_is_a_run_with_its_candidates_and_resumes_without_running_aga
         auto(model(), run.dir, resume=True, batch_size=4)
 
 
-def test_an_interrupted_choice_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupt_third(monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, Any]]:
+    """Return the names of the runs that begin, and options with which a signal interrupts the third of them, once."""
     from zoo.select.recipe_search import search
 
     ran: list[str] = []
@@ -69,14 +70,18 @@ def test_an_interrupted_choice_goes_on_where_it_stopped(tmp_path: Path, monkeypa
         ran.append(folder.name)
         return real(job, ranks, folder, **more)
 
-    def stopping(_truth: Any, _guessed: Any) -> float:  # after each epoch; the first one of the third candidate is interrupted
+    def stopping(_truth: Any, _guessed: Any) -> float:  # after each epoch
         if len(ran) == 3 and armed:
             armed.clear()
             signal.raise_signal(signal.SIGINT)
         return 0.0
 
     monkeypatch.setattr(search, "run_job", counting)
-    options = {"metrics": {"stopping": stopping}}
+    return ran, {"metrics": {"stopping": stopping}}
+
+
+def test_an_interrupted_choice_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran, options = interrupt_third(monkeypatch)
     with pytest.raises(InterruptedRunError, match=r"a checkpoint is in .*\. Go on with recipe='auto', resume=True") as stopped:
         auto(model(), tmp_path / "run", budget="50s", **options)
     assert str(stopped.value).count("resume=True") == 1  # not of the candidate, which would be a run of its own
@@ -85,6 +90,17 @@ def test_an_interrupted_choice_goes_on_where_it_stopped(tmp_path: Path, monkeypa
     assert json.loads((run.dir / "auto.json").read_text())["budget"] == 50.0
     whole = auto(model(), tmp_path / "whole", **options)
     assert [(row["name"], row["score"]) for row in run.candidates] == [(row["name"], row["score"]) for row in whole.candidates]
+
+
+def test_a_resumed_choice_without_time_left_judges_what_was_tried_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran, options = interrupt_third(monkeypatch)
+    with pytest.raises(InterruptedRunError):
+        auto(model(), tmp_path / "run", budget="50s", **options)
+    before = ran[1].partition("-")[0]
+    run = auto(model(), tmp_path / "run", budget="0.001s", resume=True, **options)
+    assert len(ran) == 3
+    assert before in run.choice
+    assert [row["name"] for row in run.candidates if row["score"] is not None] == ["probe", before]
 
 
 def test_a_candidate_that_fails_is_left_out_with_its_reason_and_harms_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +127,25 @@ def test_a_budget_shorter_than_the_probe_fits_the_probe_and_says_so(tmp_path: Pa
     assert [row["name"] for row in run.candidates if row["score"] is not None] == ["probe"]
     assert "the budget is 0.0 s, so nothing else was tried" in run.choice
     assert "the probe alone took" in run.candidates[-1]["note"]
+
+
+def test_dry_runs_end_with_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.select.recipe_search import search, trial
+
+    now, real = [0.0], trial.preview_job
+
+    def ten_seconds(job: Any) -> Any:
+        now[0] += 10.0
+        return real(job)
+
+    monkeypatch.setattr(trial, "preview_job", ten_seconds)
+    monkeypatch.setattr(search.time, "monotonic", lambda: now[0])
+    run = auto(model(), tmp_path / "run", budget="15s")
+    assert now[0] == 20.0  # the probe's and the first one's of the others
+    notes = [row["note"] for row in run.candidates[1:]]
+    assert "it would take about" in notes[0]
+    assert all("too little to measure" in note for note in notes[1:])
+    assert run.choice == "the probe is kept: the budget of 15.0 s suffices for nothing else, not for the shortest run"
 
 
 def test_the_command_logs_each_message_of_the_choice_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

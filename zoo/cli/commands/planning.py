@@ -45,6 +45,8 @@ def plan(options: argparse.Namespace, out: Output) -> None:
     columns = ("phase", "epochs", "steps", "frozen", "schedule", "peak lr", "micro-batch", "memory", "time")
     print("\n" + table(map(_phase_row, preview.phases), columns, right=(1, 2, 3, 5, 6, 7, 8)))
     print("\n".join(["", *_frozen_lines(preview)]))
+    if preview.wise_ft < 1:
+        print(f"\nthe result: {preview.wise_ft:g} of the tuned values, {1 - preview.wise_ft:g} of those before the last phase\n")
     seconds = in_time_units(preview.seconds)
     print(f"estimated: {_size(preview.memory)} of memory at the peak on {preview.device} ({preview.precision}), {seconds}")
 

@@ -26,6 +26,8 @@ def as_begun(config: Config, theirs: Mapping[str, Any], task: str = "single-labe
     found = _with_recipe(config, theirs, task)
     if theirs["recipe"]["augment"] == "light" and found.recipe.augment == "auto":  # versions that augmented unasked
         found = found.model_copy(update={"recipe": replace(found.recipe, augment="light"), "judge_augment": False})
+    if "mix_few" not in theirs:  # versions that took the tuned values of few samples as they were
+        found = found.model_copy(update={"mix_few": False})
     return found
 
 

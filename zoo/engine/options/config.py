@@ -138,7 +138,13 @@ class Config(BaseModel):
     ema: Annotated[Float, Option("decay of a moving average of the values", "0, off", shards=False)] = Field(default=0.0, ge=0, lt=1)
     average: Annotated[Share, Option("share of the last epochs whose values are averaged", "0, off", shards=False, excludes=_FACTORS)] = 0.0
     wise_ft: Annotated[
-        Float, Option("share of the fine-tuned values in a mixture with those before the last phase", shards=False, excludes=_FACTORS)
+        Float,
+        Option(
+            "share of the fine-tuned values in a mixture with those before the last phase",
+            "1; less with [very few samples](defaults.md#very-few-samples)",
+            shards=False,
+            excludes=_FACTORS,
+        ),
     ] = Field(default=1.0, gt=0, le=1)
     recompute: Annotated[
         Switch, Option("compute activations again in the backward pass instead of keeping them", backbone=True, excludes=_HOOKED)
@@ -223,6 +229,7 @@ class Config(BaseModel):
     ] = None
     augment: Annotated[dict[str, Any] | None, Option("see [below](#augmentation)", "of the recipe")] = None
     judge_augment: bool = False
+    mix_few: bool = False
     columns: Annotated[
         dict[str, Annotated[Any, BeforeValidator(column_named)]],
         Option(
@@ -354,7 +361,7 @@ DECLARED: Mapping[str, Option] = MappingProxyType(
     {
         name: next(one for one in field.metadata if isinstance(one, Option))
         for name, field in Config.model_fields.items()
-        if name not in ("recipe", "judge_augment")
+        if name not in ("recipe", "judge_augment", "mix_few")
     }
 )
 OPTIONS = tuple(sorted({*DECLARED, *SWITCHES}))

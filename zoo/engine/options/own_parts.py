@@ -23,7 +23,8 @@ log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]
 BEST = {"max": False, "min": True}
 PLAIN = (bool, int, float, str, tuple)
-NO_METRICS = ("epoch", "phase", "lr", "penalty", "train_loss", "seconds", "samples_per_second")  # other keys of an epoch's record
+# Other keys of an epoch's record.
+NO_METRICS = ("epoch", "phase", "lr", "penalty", "converged", "train_loss", "seconds", "samples_per_second")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from zoo.errors import OptionError, did_you_mean
 from zoo.tasks.find import find_task
 
 LEAST_STEPS = 300  # of tuning; see docs/defaults.md
+FEW_SAMPLES, FEW_SHARE = 16, 0.75  # up to which, and the share of the tuned values in the result then; see docs/defaults.md
 
 # Factor on the learning rate and meaning of each kind of parameters beside those of the backbone, which stay as they are.
 _ADDED = {

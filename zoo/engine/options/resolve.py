@@ -13,7 +13,7 @@ from zoo.engine.options.config import DECLARED, OPTIONS, SWITCHES, Config
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.option_types import validation_faults
 from zoo.engine.options.recipe import COUPLED, DECIDED, TRAINS, Recipe
-from zoo.engine.options.recipes import resolve_recipe
+from zoo.engine.options.recipes import RECIPES, resolve_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list, refusals
 from zoo.models.checks.misplaced import MISPLACED, RENAMED, remedies
 from zoo.tasks.find import find_task
@@ -89,6 +89,7 @@ def resolve(
     _apply_optimizer_defaults(values, given, chosen)
     values["augment"] = resolve_augment(given.get("augment", chosen.augment), {key: given[key] for key in SWITCHES if key in given}, faults)
     values["judge_augment"] = given.get("augment", chosen.augment) == "auto" and not any(key in given for key in SWITCHES)
+    values["mix_few"] = "wise_ft" not in given and chosen == RECIPES["layer-decay"]
     try:
         config = Config(recipe=chosen, **values)
     except ValidationError as error:

@@ -6,7 +6,6 @@ import gc
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from zoo.engine.loading.sources import check_tables, inputs_in_use
 from zoo.engine.objective.make_objective import make_objective
 from zoo.engine.objective.objective import run_cache_obstacle
 from zoo.engine.objective.supervised import Supervised
-from zoo.engine.options.config import sized_for
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.preview.dry_run import Dry, DryRun
@@ -75,7 +73,7 @@ def preview_job(job: Job) -> Preview:
     check_shardable(model, config, Ranks(), supervised=job.objective is None)
     with torch.inference_mode(False), torch.enable_grad(), untouched(model), tempfile.TemporaryDirectory(prefix="zoo-plan-") as folder:
         tables = check_tables(model, job.open_data(), config)
-        return _Planned(replace(job, config=sized_for(config, len(tables[0]))), tables, Path(folder)).preview()
+        return _Planned(job.sized(tables), tables, Path(folder)).preview()
 
 
 class _Planned:
@@ -212,6 +210,7 @@ class _Planned:
             valid=self._valid,
             batch_size=config.batch_size or config.samples,
             lr=config.lr,
+            wise_ft=config.wise_ft,
             device=str(self._device),
             precision="fp32" if mixed == "no" else mixed,
             memory=max(phase.memory for phase in phases),

@@ -80,6 +80,7 @@ class Preview:
         valid: Validation samples.
         batch_size: Samples per batch, ``auto`` if the largest micro-batch that fits will be found.
         lr: Learning rate of the head, or ``auto``.
+        wise_ft: Share of the tuned values in the result; the rest is from before the last phase.
         device: Device of the run.
         precision: ``fp32`` or ``bf16``.
         memory: Estimated peak of all phases, in bytes: of the GPU's memory, or on the CPU of what this process holds for the run.
@@ -94,6 +95,7 @@ class Preview:
     valid: int
     batch_size: int | str
     lr: float | str
+    wise_ft: float
     device: str
     precision: str
     memory: int

@@ -69,6 +69,7 @@ class FittedLayers:
 
     Attributes:
         weight: The solution, ``(axes + 1, layers, outputs)``; the last row is the bias.
+        excess: Largest gradient of any layer at the end of the last fit, as a multiple of the tolerance; above 1 it did not converge.
     """
 
     def __init__(self, axes: Axes, parts: Sequence[Rows], outputs: int, loss: Loss, *, bias: bool, start: Tensor | None = None) -> None:
@@ -79,11 +80,13 @@ class FittedLayers:
         self._place = torch.from_numpy(np.concatenate([part * layers + number for number, part in enumerate(parts)])).to(device)
         self._counts = torch.tensor([float(len(part)) for part in parts], device=device)[:, None]
         self._squares = axes.singular.float().to(device)[:, None, None] ** 2 * (self._counts / len(axes.rows))
-        self._penalty, self._steps = torch.zeros(1, device=device), list[Step]()
+        self._penalty, self._steps, self.excess = torch.zeros(1, device=device), list[Step](), 0.0
         self.weight = torch.zeros(len(axes.singular) + 1, layers, outputs, device=device) if start is None else start
 
     def fit(self, penalty: Tensor, *, tolerance: float) -> Tensor:
         """Find the optimum at a penalty, in place, and return its logits of all rows, ``(rows, layers, outputs)``.
+
+        After ``ITERATIONS`` it ends where it is; ``excess`` then says how far from the tolerance.
 
         Args:
             penalty: Weight of half the squared weights beside the sum of the losses, ``(1,)`` or ``(outputs,)``.
@@ -96,9 +99,11 @@ class FittedLayers:
         bound = tolerance * self._counts.sqrt()
         logits = self._product(self.weight)
         gradient = self._gradient(self._by_logits(logits))
-        for _ in range(ITERATIONS):
-            going = (gradient.abs() * inverse.sqrt()).amax((0, 2))[:, None] > bound
-            if not going.any():
+        for iteration in range(ITERATIONS + 1):
+            excess = (gradient.abs() * inverse.sqrt()).amax((0, 2))[:, None] / bound
+            going = excess > 1
+            if iteration == ITERATIONS or not going.any():
+                self.excess = float(excess.max())
                 break
             direction = self._direction(gradient, inverse) * going
             along = self._product(direction)

@@ -32,6 +32,7 @@ class Solution:
         penalty: Weight of half the squared weights of scaled features, beside the sum of the losses; of several, the geometric mean.
         loss: Sum of the training losses.
         held_out: Logits ``(samples, outputs)`` of each sample by the layer of the fold that held it out, NaN where none did; or None.
+        excess: Largest gradient that is left, as a multiple of the tolerance; above 1 the iterations ended before the optimum.
     """
 
     weight: Tensor
@@ -39,6 +40,7 @@ class Solution:
     penalty: float
     loss: float
     held_out: Tensor | None = None
+    excess: float = 0.0
 
 
 def peak_bytes(samples: int, dim: int, outputs: int) -> int:
@@ -97,7 +99,8 @@ def solve(
     with torch.no_grad():
         total = float(loss(logits, everything))
     weight, shift = axes.undo(layer.weight[:, 0], bias=bias)
-    return Solution(weight, shift, float(chosen.log().mean().exp()) if len(chosen) > 1 else float(chosen), total, unseen)
+    mean = float(chosen.log().mean().exp()) if len(chosen) > 1 else float(chosen)
+    return Solution(weight, shift, mean, total, unseen, layer.excess)
 
 
 def held_out_logits(

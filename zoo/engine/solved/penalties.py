@@ -8,6 +8,7 @@ stronger one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from zoo.engine.solved.axes import Axes
-from zoo.engine.solved.fitted_layers import FittedLayers, Loss, Rows
+from zoo.engine.solved.fitted_layers import ITERATIONS, FittedLayers, Loss, Rows
 
 Array = npt.NDArray[Any]
 Folds = Sequence[tuple[Rows, Rows]]
@@ -27,6 +28,7 @@ PENALTIES = tuple(10.0**power for power in range(4, -4, -1))
 FINE = tuple(10.0 ** (power / 4) for power in range(16, -13, -1))  # where the lowest loss itself is the figure
 ROUGH = 5e-3  # tolerance of the layers of folds
 TOGETHER = 2**24  # logits up to which the layers of all folds are fitted side by side
+log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,14 @@ def held_out(
     sizes = np.array([[len(held)] for _, held in folds])
     means, errors, logits, weights = list[Array](), list[Array](), list[Tensor](), list[Tensor]()
     rising: Array = np.zeros(1, dtype=bool)
+    unfinished: dict[float, float] = {}
     for penalty in tried:
         sums, unseen = [], torch.full((len(axes.rows), outputs), torch.nan)
         for part, layers in zip(parts, fitted, strict=True):
             poll()
             found = layers.fit(torch.tensor([penalty]), tolerance=ROUGH)
+            if layers.excess > 1:
+                unfinished[penalty] = max(layers.excess, unfinished.get(penalty, 0.0))
             for number, (_, held) in enumerate(part):
                 own = found[torch.from_numpy(held).to(found.device), number]
                 sums.append(each(own, held).double().cpu().numpy())
@@ -114,4 +119,12 @@ def held_out(
         weights.append(torch.cat([layers.weight for layers in fitted], 1).mean(1))
         if rising.all():
             break
+    if unfinished:
+        log.warning(
+            "linear heads on folds of the samples did not converge in %d iterations at the penalties %s (gradient up to %.3g times the "
+            "tolerance), so the penalty may not be the best: look for features far larger than the others, and scale or clip them",
+            ITERATIONS,
+            ", ".join(f"{penalty:g}" for penalty in unfinished),
+            max(unfinished.values()),
+        )
     return HeldOut(np.array(tried[: len(means)]), np.stack(means), np.stack(errors), torch.stack(logits), torch.stack(weights))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.distributed.ranks import Ranks
-from zoo.engine.solved.fitted_layers import Rows
+from zoo.engine.solved.fitted_layers import ITERATIONS, Rows
 from zoo.engine.solved.head_solver import peak_bytes, solve
 from zoo.errors import TrainingError, count, examples
 from zoo.models.heads import LinearHead, TokenHead
@@ -34,6 +34,7 @@ class SolvedHead:
         penalty: Weight of the L2 penalty, see ``zoo.engine.solved.head_solver``.
         loss: Sum of the training losses.
         held_out: Logits of each sample by a head that was fitted without it, see ``Solution``; or None.
+        converged: Whether the iterations reached the optimum.
     """
 
     weight: Tensor
@@ -41,6 +42,7 @@ class SolvedHead:
     penalty: float
     loss: float
     held_out: Tensor | None = None
+    converged: bool = True
 
     def of_first(self, ranks: Ranks) -> SolvedHead:
         """Return the optimum that the first rank found; those of others may differ in the last digit. A collective."""
@@ -48,8 +50,14 @@ class SolvedHead:
         def shared(values: Tensor) -> Tensor:
             return torch.from_numpy(ranks.fill((values if ranks.main else torch.zeros_like(values)).numpy().copy()))
 
-        penalty, loss = ranks.gather((self.penalty, self.loss))[0]
-        return SolvedHead(shared(self.weight), None if self.bias is None else shared(self.bias), penalty, loss, self.held_out)
+        penalty, loss, converged = ranks.gather((self.penalty, self.loss, self.converged))[0]
+        bias = None if self.bias is None else shared(self.bias)
+        return SolvedHead(shared(self.weight), bias, penalty, loss, self.held_out, converged)
+
+    @property
+    def record(self) -> dict[str, float | bool]:
+        """What the history says of the head."""
+        return {"penalty": self.penalty, "converged": self.converged}
 
     def copy_to(self, head: nn.Module) -> None:
         """Give a linear head these values, in place."""
@@ -120,4 +128,12 @@ def solved_head(
         log.info("the head has the penalty %g: no samples could be held out with every class on both sides to choose one", found.penalty)
     if not (math.isfinite(found.loss) and found.weight.isfinite().all()):
         raise TrainingError("the head has no finite optimum on these features; train it with solve_head=False")
-    return SolvedHead(found.weight.cpu(), None if found.bias is None else found.bias.cpu(), found.penalty, found.loss, found.held_out)
+    if found.excess > 1:
+        log.warning(
+            "the head is not at its optimum after %d iterations: its gradient is %.3g times the tolerance. Look for features far larger "
+            "than the others, or train it with solve_head=False",
+            ITERATIONS,
+            found.excess,
+        )
+    bias_values = None if found.bias is None else found.bias.cpu()
+    return SolvedHead(found.weight.cpu(), bias_values, found.penalty, found.loss, found.held_out, found.excess <= 1)

@@ -64,6 +64,7 @@ def solved_tasks(
         torch.cat([head.bias for head in heads if head.bias is not None]) if bias else None,
         float(np.exp(np.mean([math.log(head.penalty) for head in heads]))),
         sum(head.loss / member.unit for member, head in found),
+        converged=all(head.converged for head in heads),
     )
 
 

@@ -22,7 +22,6 @@ from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.objective.make_objective import make_objective
 from zoo.engine.objective.supervised import Supervised
 from zoo.engine.options.begun import as_begun
-from zoo.engine.options.config import sized_for
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, remove_checkpoints
 from zoo.engine.rundir.curves import draw_curves
@@ -168,7 +167,8 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
     accelerator = make_accelerator(config.device, config.precision)
     with ranks.together():
         tables = check_tables(model, job.open_data(), config)
-        config = sized_for(config, len(tables[0]))
+        job = job.sized(tables)
+        config = job.config
         if config.monitor is None and not job.begun:
             config = config.model_copy(update={"monitor": monitor_of(find_task(model.task), *tables)})
         job = replace(job, config=config)

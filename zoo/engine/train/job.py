@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -12,17 +13,19 @@ from zoo.engine.loading.sources import open_for_fit
 from zoo.engine.objective.objective import Objective
 from zoo.engine.objective.supervised import Supervised
 from zoo.engine.optim.optimizer import check_optimizer
-from zoo.engine.options.config import Config
+from zoo.engine.options.config import Config, sized_for
+from zoo.engine.options.epochs import shortest_frozen_prefix
 from zoo.engine.options.option_checks import check_fits, check_own_parts
 from zoo.engine.options.own_parts import OwnParts, take_own_parts
 from zoo.engine.options.recipe import Recipe
-from zoo.engine.options.recipes import default_recipe
+from zoo.engine.options.recipes import FEW_SAMPLES, FEW_SHARE, default_recipe
 from zoo.engine.options.resolve import resolve
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 
 Tables: TypeAlias = "tuple[Table, Table | None]"
 MakeObjective: TypeAlias = Callable[[Supervised], Objective]
+log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,30 @@ class Job:
     objective: MakeObjective | None
     quiet: bool
     begun: bool = False
+
+    def sized(self, tables: Tables) -> Job:
+        """Return the job with the options that depend on the number of samples, where neither an option nor the recipe decides them.
+
+        These are the batch size and, with at most ``FEW_SAMPLES`` and no validation data, which would judge tuning, ``wise_ft``.
+        """
+        config, samples = self.config, len(tables[0])
+        if samples <= FEW_SAMPLES and tables[1] is None and self._may_mix():
+            log.info(
+                "%d training samples are few and nothing is held out, so the result is a mixture: %g of the tuned values and %g of those "
+                "before tuning; wise_ft=1 takes the tuned ones",
+                samples,
+                FEW_SHARE,
+                1 - FEW_SHARE,
+            )
+            config = config.model_copy(update={"wise_ft": FEW_SHARE})
+        return replace(self, config=sized_for(config, samples))
+
+    def _may_mix(self) -> bool:
+        """Return whether tuning by the default recipe follows on pretrained values, for a task in which mixing was measured."""
+        config, model = self.config, self.model
+        tunes = config.epochs != 1 and shortest_frozen_prefix(config, model.groups, model.frozen) < len(model.groups)
+        usual = self.objective is None and config.trains == "all" and not config.shard
+        return config.mix_few and model.task == "single-label" and model.pretrained and tunes and usual
 
 
 def make_job(

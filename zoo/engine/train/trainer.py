@@ -141,14 +141,14 @@ class Training:
         if self._phase != epoch.index:
             self._set_frozen(epoch)
         try:
-            penalty = self._train(epoch)
+            solved = self._train(epoch)
             trained = self._seconds()
             with self.parts.averages.applied():
                 metrics = self._validate(epoch)
         except Stopped:
             state.seconds = self._seconds()
             raise
-        record = self._record(epoch, metrics, penalty, trained=trained)
+        record = self._record(epoch, metrics, solved, trained=trained)
         with self._writer.updating():  # the state is inconsistent between two epochs
             self._close_epoch(epoch, record)
         self._reports.report(record)
@@ -160,8 +160,8 @@ class Training:
             torch.compiler.reset()
         self.parts.averages.settle(frozen_names(self.model))
 
-    def _train(self, epoch: Epoch) -> float | None:
-        """Take the steps of an epoch, or solve the head; return the penalty of a solved one."""
+    def _train(self, epoch: Epoch) -> dict[str, float | bool] | None:
+        """Take the steps of an epoch, or solve the head; return what the record says of a solved one."""
         state = self.state
         at_start = epoch.done == state.step == 0
         if at_start:
@@ -184,21 +184,23 @@ class Training:
             self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
         return None
 
-    def _record(self, epoch: Epoch, metrics: Mapping[str, float], penalty: float | None, *, trained: float) -> dict[str, Any]:
+    def _record(
+        self, epoch: Epoch, metrics: Mapping[str, float], solved: Mapping[str, float | bool] | None, *, trained: float
+    ) -> dict[str, Any]:
         """Return the line of the history of an epoch whose steps took ``trained`` seconds."""
         state = self.state
         return {
             "epoch": state.epoch + 1,
             "phase": epoch.phase.name,
-            **({"lr": self.parts.rates.head(epoch, epoch.steps - 1)} if penalty is None else {"penalty": penalty}),
+            **({"lr": self.parts.rates.head(epoch, epoch.steps - 1)} if solved is None else solved),
             "train_loss": self.context.ranks.total(float(state.loss_sum)) / max(1, state.seen),
             **metrics,
             "seconds": round(self._seconds(), 3),
             "samples_per_second": round(state.seen / max(trained, 1e-9), 1),
         }
 
-    def _solve(self, epoch: Epoch, title: str) -> float:
-        """Solve the head instead of taking steps; return its penalty."""
+    def _solve(self, epoch: Epoch, title: str) -> dict[str, float | bool]:
+        """Solve the head instead of taking steps; return its part of the record."""
         state, objective, context = self.state, self.objective, self.context
         name, source = next(iter(objective.sources.items()))
         context.progress.begin(f"{title}: head", 0)
@@ -215,7 +217,7 @@ class Training:
             state.seen = len(source.table)
             state.augments = augments[0]
             state.loss_sum = solved.loss / float(weight) * state.seen if context.ranks.main else 0.0
-        return float(solved.penalty)
+        return solved.record
 
     def _judges_augmentation(self, table: Table) -> bool:
         """Return whether a later phase augments images and nobody said how."""

@@ -69,7 +69,8 @@ class Search:
         self.left_out, self.budget = dict(left_out), read_budget(folder) if budget is None else budget
         self.results = read_results(folder)
         self._started = time.monotonic() - read_spent(folder)
-        self._estimated = self._taken = 0.0
+        self._estimated = self._taken = self._longest_dry_run = 0.0
+        self._too_long: set[str] = set()
         job = trials[0].job()
         self._task, self._valid, self._config = find_task(model.task), job.open_data()[1], job.config
         self.monitor = progress.monitor
@@ -83,12 +84,18 @@ class Search:
             return Choice(self.results[0], "the probe is kept: no samples could be held out to judge other candidates")
         if self.budget is None:
             self.budget = max(LEAST_BUDGET, self.spent + DEFAULT_RUNS * self._trials[-1].preview.seconds)
-        if self.seconds_left <= 0:
-            reason = f"the probe alone took {in_time_units(self.spent)}, and the budget is {in_time_units(self.budget)}"
+        if self.seconds_left <= 0 and len(self.results) == 1:  # a resumed choice may have tried others before
+            reason = (
+                f"the probe alone took {in_time_units(self.spent)} with its dry run and evaluation, "
+                f"and the budget is {in_time_units(self.budget)}"
+            )
             self.left_out |= dict.fromkeys((trial.name for trial in tuned), reason)
             return Choice(self.results[0], f"the probe is kept: {reason}, so nothing else was tried")
         # Additions such as LoRA come behind the default recipe: they often cost as much, and a budget may not suffice for both.
         self._rounds(sorted(tuned, key=lambda trial: trial.recipe.trains != "all"))
+        if len(self.results) == 1 and self._too_long >= {trial.name for trial in tuned}:
+            reason = f"the budget of {in_time_units(self.budget)} suffices for nothing else, not for the shortest run"
+            return Choice(self.results[0], f"the probe is kept: {reason}")
         return choose(self.results, self.monitor, lower=self.lower)
 
     @property
@@ -114,17 +121,17 @@ class Search:
         """Return the result of a candidate in a round, of a shorter run where the time is short; None if it was not tried, or failed."""
         before = [result for result in self.results if result.name == trial.name]
         try:
-            lengths = trial.lengths
+            if not before and self.seconds_left <= self._longest_dry_run:
+                self._leave_out(trial, f"{self._left()} of the budget were left, too little to measure what it would take")
+                return None
+            lengths = self._measured_lengths(trial)
             wanted = lengths[min(number, len(lengths) - 1)]
             length = affordable(lengths, wanted, lambda length: trial.seconds(length) * self._correction, self.seconds_left)
             known = [result for result in before if result.epochs == wanted or (length is not None and result.epochs >= length)]
             if known or length is None:
                 if not before:
                     shortest = in_time_units(trial.seconds(lengths[0]) * self._correction)
-                    self.left_out[trial.name] = (
-                        f"it would take about {shortest}, and {in_time_units(max(0.0, self.seconds_left))} were left"
-                    )
-                    self._progress.note(f"auto: {trial.name} is left out: {self.left_out[trial.name]}")
+                    self._leave_out(trial, f"it would take about {shortest}, and {self._left()} were left")
                 usable = known or before
                 return usable[-1] if usable else None
             return self._run(trial, None if length == lengths[-1] else length)
@@ -132,6 +139,22 @@ class Search:
             self.left_out[trial.name] = str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
             self._progress.note(f"auto: {trial.name} is left out: {self.left_out[trial.name]}")
             return None
+
+    def _leave_out(self, trial: Trial, why: str) -> None:
+        """Note that the budget does not suffice for a candidate."""
+        self._too_long.add(trial.name)
+        self.left_out[trial.name] = why
+        self._progress.note(f"auto: {trial.name} is left out: {why}")
+
+    def _left(self) -> str:
+        return in_time_units(max(0.0, self.seconds_left))
+
+    def _measured_lengths(self, trial: Trial) -> tuple[int, ...]:
+        """Return the lengths of a candidate, after a dry run where there was none yet."""
+        started = time.monotonic()
+        lengths = trial.lengths
+        self._longest_dry_run = max(self._longest_dry_run, time.monotonic() - started)
+        return lengths
 
     @property
     def _correction(self) -> float:

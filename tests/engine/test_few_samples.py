@@ -1,0 +1,71 @@
+"""Very few samples without validation data: the result of the default recipe is a mixture with what tuning began from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import zoo
+from tests.engine.tiny import images, model
+from zoo.data.table import Table
+from zoo.engine.options.begun import as_begun
+from zoo.engine.options.recipes import FEW_SAMPLES, FEW_SHARE
+from zoo.engine.options.resolve import resolve
+from zoo.engine.train.job import resolve_job
+
+
+def glyphs(**options: Any) -> Any:
+    return zoo.get("zoo/glyphnet").adapt(3, labels=["blue", "green", "red"], **options)
+
+
+def share(net: Any, samples: int, valid: Any = False, objective: Any = None, **options: Any) -> float:
+    """Return the share of the tuned values for a run of so many samples."""
+    recipe = options.pop("recipe", None)
+    job = resolve_job(net, None, valid, recipe=recipe, options=options, objective=objective)
+    table = Table([*range(samples)], torch.zeros(samples, dtype=torch.int64).numpy(), ("a",))
+    return float(job.sized((table, None if valid is False else table)).config.wise_ft)
+
+
+def test_few_samples_mix_the_tuned_values_with_those_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "zoo")
+    found, lines = {}, {}
+    for name, options in {"head": {"recipe": "linear-probe"}, "tuned": {"wise_ft": 1.0}, "mixed": {}}.items():
+        net = glyphs()
+        caplog.clear()
+        run = net.fit(images(6), False, out=tmp_path / name, quiet=True, epochs=3, augment="none", **options)
+        found[name], lines[name] = net.state_dict(), caplog.text
+        assert (run.history[-1]["phase"] == "wise-ft") == (name == "mixed")
+    assert any(not torch.equal(found["head"][name], value) for name, value in found["tuned"].items())
+    for name, value in found["mixed"].items():
+        if value.is_floating_point():
+            assert torch.allclose(value, torch.lerp(found["head"][name], found["tuned"][name], FEW_SHARE), atol=1e-6), name
+    assert "6 training samples are few" in lines["mixed"]
+    assert "mixture" not in lines["tuned"] + lines["head"]
+
+
+def test_the_plan_says_what_the_result_is_of() -> None:
+    told = glyphs().plan(images(6), False, epochs=2)
+    assert told.wise_ft == told.to_dict()["wise_ft"] == FEW_SHARE
+    assert glyphs().plan(images(FEW_SAMPLES + 1), False, epochs=2).wise_ft == 1
+
+
+def test_nothing_is_mixed_where_another_choice_was_made_or_nothing_was_measured() -> None:
+    assert share(glyphs(), FEW_SAMPLES) == FEW_SHARE
+    assert share(glyphs(), FEW_SAMPLES + 1) == 1
+    assert share(glyphs(), 6, None) == 1  # validation data judge tuning
+    assert share(glyphs(), 6, wise_ft=0.5) == 0.5
+    assert share(glyphs(), 6, wise_ft=1.0) == 1
+    others = ({"recipe": "full"}, {"recipe": "lp-ft"}, {"epochs": 1}, {"freeze": "all"}, {"objective": lambda supervised: supervised})
+    assert [share(glyphs(), 6, **options) for options in others] == [1] * len(others)
+    assert share(model(), 6) == 1  # random values are no start to keep to
+    assert share(zoo.get("zoo/glyphnet").adapt(3, task="multi-label"), 6) == 1
+
+
+def test_a_run_that_began_without_the_rule_goes_on_without_it() -> None:
+    config = resolve("layer-decay", {})
+    assert as_begun(config, config.to_dict()).mix_few
+    before = {name: value for name, value in config.to_dict().items() if name != "mix_few"}
+    assert not as_begun(config, before).mix_few
