@@ -11,26 +11,17 @@ import pandas as pd
 import pytest
 
 import zoo
-import zoo.builtin
-from tests.multimodal.test_fusion import fused, table
+from tests.multimodal.rows import bits, fused
 from tests.select.command_line import run
-from tests.toy import ToyPlugin
 from tests.toy_pair import pair_spec
-from tests.toy_text import ToyTextPlugin
 from zoo.errors import OptionError, SavedModelError
 from zoo.models.backbone import Backbone
-from zoo.registry.registry import Registry, use_registry
-
-
-@pytest.fixture(autouse=True)
-def _backbones(_toys: None) -> None:
-    use_registry(Registry(plugins=[zoo.builtin, ToyPlugin(), ToyTextPlugin()], files=[]))
 
 
 def test_the_commands_predict_and_eval_read_a_fusion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train, test = table(tmp_path, 40, 1), table(tmp_path, 12, 2, gaps=0.3)
+    train, test = bits(tmp_path, 40, 1), bits(tmp_path, 12, 2, gaps=0.3)
     test.to_csv(tmp_path / "test.csv", index=False)
-    fusion = fused(train, tmp_path)
+    fusion = fused(train, tmp_path, numbers=["size"])
     saved, rows = str(fusion.save(tmp_path / "saved")), str(tmp_path / "test.csv")
     assert run("predict", saved, rows, "--json") == 0
     told, shares = json.loads(capsys.readouterr().out), fusion.predict_proba(test)
@@ -57,7 +48,7 @@ def test_the_commands_predict_and_eval_read_a_fusion(tmp_path: Path, capsys: pyt
 def test_a_folder_that_is_taken_and_a_missing_table_are_told_before_anything_is_fitted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table(tmp_path, 12, 1).to_csv(tmp_path / "train.csv", index=False)
+    bits(tmp_path, 12, 1).to_csv(tmp_path / "train.csv", index=False)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     words = ("fuse", str(tmp_path / "train.csv"), "--image", "toy/none", "--text", "toy/text")
@@ -68,19 +59,19 @@ def test_a_folder_that_is_taken_and_a_missing_table_are_told_before_anything_is_
 
 
 def test_a_training_leaves_a_run_that_says_what_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    train = table(tmp_path, 16, 1)  # of some classes it has one row, which is not held out
+    train = bits(tmp_path, 16, 1)  # of some classes it has one row, which is not held out
     with caplog.at_level(logging.WARNING, "zoo"):
-        fused(train, tmp_path, how="gated", training={"epochs": 1, "out": tmp_path / "run", "quiet": True})
+        fused(train, tmp_path, "gated", numbers=["size"], training={"epochs": 1, "out": tmp_path / "run", "quiet": True})
     assert "zoo.wrap" not in caplog.text
     with pytest.raises(SavedModelError, match=r"holds the network of a fusion; zoo\.transfer.load_fusion"):
         zoo.load(tmp_path / "run")
     with pytest.raises(OptionError, match=r"'seed' \(give it to fuse\(\) itself"):
-        fused(train, tmp_path, how="gated", training={"seed": 1})
+        fused(train, tmp_path, "gated", numbers=["size"], training={"seed": 1})
     with pytest.raises(OptionError, match=r"no option 'txt' \(did you mean 'text'\?\)"):
-        fused(train, tmp_path, columns={"txt": "text"})
+        fused(train, tmp_path, numbers=["size"], columns={"txt": "text"})
 
 
 def test_of_a_dual_encoder_the_texts_take_its_text_tower(tmp_path: Path) -> None:
     clip = Backbone(pair_spec(), weights=False)
-    fusion = fused(table(tmp_path, 16, 1), tmp_path, text=clip)
+    fusion = fused(bits(tmp_path, 16, 1), tmp_path, numbers=["size"], text=clip)
     assert fusion.models["text"].spec.modality == "text"

@@ -111,6 +111,6 @@ def read_fusion(path: Path) -> dict[str, Any]:
         fields |= {"scores": told.get("scores", {}), "monitor": told.get("monitor", ""), "how": told.get("how", "concatenate")}
         if told["format"] == 1:
             return fields | {"weight": tensors["weight"], "bias": tensors["bias"]}
-        return fields | {"network": _network(told, fields, tensors), "tokens": told["tokens"]}
+        return fields | {"trained": True, "network": _network(told, fields, tensors), "tokens": told["tokens"]}
     except (KeyError, TypeError, ValueError) as error:
         raise SavedModelError(f"{str(path / RECORD)!r} is damaged ({type(error).__name__}: {error}); save the fusion again") from error
