@@ -71,7 +71,7 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     from zoo.saved.config import FUSION, read_config
 
     if (Path(options.model) / FUSION).is_file():
-        from zoo.cli.commands.multimodal import evaluate_fused
+        from zoo.cli.commands.fusing import evaluate_fused
 
         evaluate_fused(options, out)
         return

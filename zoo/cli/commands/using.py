@@ -72,7 +72,7 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     from zoo.saved.config import FUSION, read_config
 
     if (Path(options.model) / FUSION).is_file():
-        from zoo.cli.commands.multimodal import predict_fused
+        from zoo.cli.commands.fusing import predict_fused
 
         predict_fused(options, out)
         return
