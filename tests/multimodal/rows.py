@@ -54,3 +54,8 @@ def fused(data: pd.DataFrame, folder: Path, how: str = "concatenate", **options:
     """Return a fusion of the toy backbones, by default without numbers and scores."""
     given: dict[str, Any] = {"image": zoo.get("toy/net", weights=False), "text": zoo.get("toy/text", weights=False)}
     return fuse(data, how=how, root=folder, **(given | {"compare": False, "quiet": True} | options))
+
+
+def unlike(model: Any) -> str:
+    """Say that the home library of a backbone has no such model."""
+    return "it is a toy"

@@ -87,7 +87,10 @@ class Fusion:
         Of a solved head these are the standardized features and numbers beside each other and a column per part that is 1 where it is
         missing; of a network what fuses the parts gives.
         """
-        parts = self.read(data)
+        return self.fused_features(self.read(data))
+
+    def fused_features(self, parts: Parts) -> Array:
+        """Return the fused features of rows that were read; see ``embed``."""
         if self.network is None:
             return np.asarray(joined(self.features(parts), self.blocks).numpy(), dtype=np.float32)
         return self._passed(parts, self.network.embed_batch)
