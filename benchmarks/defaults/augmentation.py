@@ -26,8 +26,8 @@ from side_by_side import needed
 
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.options.recipes import RECIPES
+from zoo.engine.solved import augmentation_choice
 from zoo.engine.solved.augmentation_choice import HeldOutLosses
-from zoo.engine.objective import supervised
 
 PLACES = (
     "ants/bees,mobilenetv1_025",
@@ -47,13 +47,13 @@ judged: list[HeldOutLosses | None] = []
 
 def record_judgements() -> None:
     """Keep the held-out losses by which runs of this process judge augmentation in ``judged``."""
-    real = supervised.held_out_losses
+    real = augmentation_choice.held_out_losses
 
     def recorded(*args: Any, **options: Any) -> HeldOutLosses | None:
         judged.append(real(*args, **options))
         return judged[-1]
 
-    supervised.held_out_losses = recorded  # type: ignore[assignment]  # a function of the same arguments
+    augmentation_choice.held_out_losses = recorded  # type: ignore[assignment]  # a function of the same arguments
 
 
 def one_step() -> Recipe:

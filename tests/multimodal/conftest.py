@@ -1,4 +1,4 @@
-"""A dual encoder that was trained on colours, for all tests of this folder."""
+"""The toy backbones, a dual encoder that was trained on colours, and a folder of images, for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import zoo.builtin
+from tests.toy import ToyPlugin
 from tests.toy_pair import PairPlugin, pair_spec, pretrained
+from tests.toy_text import ToyTextPlugin
 from zoo.models.backbone import Backbone
 from zoo.registry.registry import Registry, use_registry
 
@@ -21,9 +23,15 @@ def tower_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _toys() -> Iterator[None]:
-    use_registry(Registry(plugins=[zoo.builtin, PairPlugin()], files=[]))
+    use_registry(Registry(plugins=[zoo.builtin, PairPlugin(), ToyPlugin(), ToyTextPlugin()], files=[]))
     yield
     use_registry()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the images of tables."""
+    return tmp_path_factory.mktemp("table")
 
 
 @pytest.fixture

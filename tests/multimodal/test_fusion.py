@@ -9,56 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
-import zoo.builtin
+from tests.multimodal import rows
+from tests.multimodal.rows import bits
 from tests.select.command_line import run
-from tests.toy import ToyPlugin
-from tests.toy_pair import coloured
-from tests.toy_text import ToyTextPlugin
 from zoo.errors import DataError, OptionError, SavedModelError
-from zoo.registry.registry import Registry, use_registry
 from zoo.transfer import Fusion, fuse, load_fusion
-
-LIGHT = ("red", "blue")
-
-
-@pytest.fixture(autouse=True)
-def _backbones(_toys: None) -> None:
-    use_registry(Registry(plugins=[zoo.builtin, ToyPlugin(), ToyTextPlugin()], files=[]))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("table")
-
-
-def table(folder: Path, count: int, seed: int, *, gaps: float = 0.0) -> pd.DataFrame:
-    """Return rows of eight classes: one bit is the colour of the image, one a word of the text, one the sign of a number."""
-    random = np.random.default_rng(seed)
-    bits = random.integers(0, 2, (count, 3))
-    rows = []
-    for row, (colour, word, sign) in enumerate(bits):
-        pixels = coloured([LIGHT[colour]], 1, 1000 * seed + row)[0][0]
-        Image.fromarray(pixels).save(folder / f"{seed}-{row}.png")
-        value: dict[str, Any] = {"file_name": f"{seed}-{row}.png", "text": f"it is {('good', 'awful')[word]} {row % 7}"}
-        value |= {"size": random.normal(2 * sign - 1, 0.2) * 1000, "label": f"{colour}{word}{sign}"}
-        for name in ("file_name", "text", "size"):
-            if random.random() < gaps:
-                value[name] = None
-        if all(value[name] is None for name in ("file_name", "text", "size")):
-            value["text"] = "it is"
-        rows.append(value)
-    return pd.DataFrame(rows)
 
 
 def fused(data: pd.DataFrame, folder: Path, **options: Any) -> Fusion:
-    given: dict[str, Any] = {"image": zoo.get("toy/net", weights=False), "text": zoo.get("toy/text", weights=False), "numbers": ["size"]}
-    return fuse(data, **(given | {"compare": False} | options), root=folder)
+    return rows.fused(data, folder, **({"numbers": ["size"]} | options))
 
 
 def test_every_part_adds_what_the_others_do_not_know(folder: Path) -> None:
-    train, test = table(folder, 80, 1), table(folder, 60, 2)
+    train, test = bits(folder, 80, 1), bits(folder, 60, 2)
     fusion = fused(train, folder, compare=True)
     assert fusion.evaluate(test)["accuracy"] > 0.9
     assert fusion.scores["concatenate"] > 0.85
@@ -66,8 +30,8 @@ def test_every_part_adds_what_the_others_do_not_know(folder: Path) -> None:
 
 
 def test_rows_with_missing_parts_keep_what_the_others_say(folder: Path) -> None:
-    train = table(folder, 160, 3, gaps=0.15)
-    fusion, test = fused(train, folder), table(folder, 80, 4)
+    train = bits(folder, 160, 3, gaps=0.15)
+    fusion, test = fused(train, folder), bits(folder, 80, 4)
     found = fusion.predict(test.assign(text=None))
     truth = test["label"].tolist()
     assert np.mean([one[0] == label[0] and one[2] == label[2] for one, label in zip(found, truth, strict=True)]) > 0.85
@@ -75,7 +39,7 @@ def test_rows_with_missing_parts_keep_what_the_others_say(folder: Path) -> None:
 
 
 def test_dropout_teaches_what_a_missing_part_means(folder: Path) -> None:
-    train, test = table(folder, 40, 1), table(folder, 20, 2)
+    train, test = bits(folder, 40, 1), bits(folder, 20, 2)
     never, often = fused(train, folder, dropout=0.0), fused(train, folder, dropout=0.5)
     assert float(never.weight[:, -3:].abs().max()) == 0.0  # no row of training has a gap
     assert float(often.weight[:, -3:].abs().max()) > 0.0
@@ -84,7 +48,7 @@ def test_dropout_teaches_what_a_missing_part_means(folder: Path) -> None:
 
 
 def test_a_saved_fusion_predicts_the_same_from_a_file(folder: Path, tmp_path: Path) -> None:
-    train, test = table(folder, 60, 1), table(folder, 20, 2, gaps=0.2)
+    train, test = bits(folder, 60, 1), bits(folder, 20, 2, gaps=0.2)
     test.to_csv(folder / "test.csv", index=False)
     fusion = fused(train, folder)
     again = load_fusion(fusion.save(tmp_path / "saved"))
@@ -102,7 +66,7 @@ def test_a_saved_fusion_predicts_the_same_from_a_file(folder: Path, tmp_path: Pa
 
 
 def test_options_that_change_features_are_those_of_one_backbone_and_are_saved(folder: Path, tmp_path: Path) -> None:
-    train, test = table(folder, 60, 1), table(folder, 20, 2)
+    train, test = bits(folder, 60, 1), bits(folder, 20, 2)
     fusion = fused(train, folder, image_size=8, overflow="windows")
     again = load_fusion(fusion.save(tmp_path / "saved"), root=folder)
     assert again.options == {"image_size": 8, "overflow": "windows"}
@@ -111,7 +75,7 @@ def test_options_that_change_features_are_those_of_one_backbone_and_are_saved(fo
 
 
 def test_a_number_may_be_called_as_a_part_is(folder: Path) -> None:
-    train = table(folder, 40, 1, gaps=0.3).rename(columns={"size": "image"})
+    train = bits(folder, 40, 1, gaps=0.3).rename(columns={"size": "image"})
     assert fused(train, folder, numbers=["image"]).evaluate(train)["accuracy"] > 0.5
     with pytest.raises(OptionError, match=r"(?s)numbers names 'size' twice.*on_error"):
         fused(train, folder, numbers=["size", "size"], on_error="skip")
@@ -119,7 +83,7 @@ def test_a_number_may_be_called_as_a_part_is(folder: Path) -> None:
 
 def test_the_command_fuses_saves_and_measures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, seed in (("train", 1), ("held", 2)):
-        table(folder, 40, seed).rename(columns={"text": "caption"}).to_csv(folder / f"{name}.csv", index=False)
+        bits(folder, 40, seed).rename(columns={"text": "caption"}).to_csv(folder / f"{name}.csv", index=False)
     words = (
         "--image",
         "toy/net",
@@ -140,7 +104,7 @@ def test_the_command_fuses_saves_and_measures(folder: Path, tmp_path: Path, caps
 
 
 def test_several_labels_are_fused_too(folder: Path) -> None:
-    train = table(folder, 96, 1)
+    train = bits(folder, 96, 1)
     names = train["label"].map(
         lambda bits: "|".join(name for name, bit in zip(("blue", "awful", "large"), bits, strict=True) if bit == "1")
     )
@@ -151,7 +115,7 @@ def test_several_labels_are_fused_too(folder: Path) -> None:
 
 
 def test_what_cannot_be_fused_is_told_before_anything_is_computed(folder: Path) -> None:
-    train = table(folder, 12, 1)
+    train = bits(folder, 12, 1)
     with pytest.raises(OptionError, match=r"(?s)one part only.*reads texts; give a backbone of images.*'regression' is none.*dropout is 2"):
         fuse(train, image="toy/text", task="regression", dropout=2)
     with pytest.raises(OptionError, match=r"no image= and no text="):

@@ -9,28 +9,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import zoo
-import zoo.builtin
-from tests.multimodal.test_fusion import fused, table
+from tests.multimodal.rows import bits, fused
 from tests.select.command_line import run
-from tests.toy import ToyPlugin
 from tests.toy_pair import pair_spec
-from tests.toy_text import ToyTextPlugin
 from zoo.errors import OptionError, SavedModelError
 from zoo.models.backbone import Backbone
-from zoo.registry.registry import Registry, use_registry
-
-
-@pytest.fixture(autouse=True)
-def _backbones(_toys: None) -> None:
-    use_registry(Registry(plugins=[zoo.builtin, ToyPlugin(), ToyTextPlugin()], files=[]))
+from zoo.transfer import load_fusion
 
 
 def test_the_commands_predict_and_eval_read_a_fusion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train, test = table(tmp_path, 40, 1), table(tmp_path, 12, 2, gaps=0.3)
+    train, test = bits(tmp_path, 40, 1), bits(tmp_path, 12, 2, gaps=0.3)
     test.to_csv(tmp_path / "test.csv", index=False)
-    fusion = fused(train, tmp_path)
+    fusion = fused(train, tmp_path, numbers=["size"])
     saved, rows = str(fusion.save(tmp_path / "saved")), str(tmp_path / "test.csv")
     assert run("predict", saved, rows, "--json") == 0
     told, shares = json.loads(capsys.readouterr().out), fusion.predict_proba(test)
@@ -57,7 +51,7 @@ def test_the_commands_predict_and_eval_read_a_fusion(tmp_path: Path, capsys: pyt
 def test_a_folder_that_is_taken_and_a_missing_table_are_told_before_anything_is_fitted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table(tmp_path, 12, 1).to_csv(tmp_path / "train.csv", index=False)
+    bits(tmp_path, 12, 1).to_csv(tmp_path / "train.csv", index=False)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     words = ("fuse", str(tmp_path / "train.csv"), "--image", "toy/none", "--text", "toy/text")
@@ -68,19 +62,82 @@ def test_a_folder_that_is_taken_and_a_missing_table_are_told_before_anything_is_
 
 
 def test_a_training_leaves_a_run_that_says_what_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    train = table(tmp_path, 16, 1)  # of some classes it has one row, which is not held out
+    train = bits(tmp_path, 16, 1)  # of some classes it has one row, which is not held out
     with caplog.at_level(logging.WARNING, "zoo"):
-        fused(train, tmp_path, how="gated", training={"epochs": 1, "out": tmp_path / "run", "quiet": True})
+        fused(train, tmp_path, "gated", numbers=["size"], training={"epochs": 1, "out": tmp_path / "run", "quiet": True})
     assert "zoo.wrap" not in caplog.text
     with pytest.raises(SavedModelError, match=r"holds the network of a fusion; zoo\.transfer.load_fusion"):
         zoo.load(tmp_path / "run")
     with pytest.raises(OptionError, match=r"'seed' \(give it to fuse\(\) itself"):
-        fused(train, tmp_path, how="gated", training={"seed": 1})
+        fused(train, tmp_path, "gated", numbers=["size"], training={"seed": 1})
     with pytest.raises(OptionError, match=r"no option 'txt' \(did you mean 'text'\?\)"):
-        fused(train, tmp_path, columns={"txt": "text"})
+        fused(train, tmp_path, numbers=["size"], columns={"txt": "text"})
 
 
 def test_of_a_dual_encoder_the_texts_take_its_text_tower(tmp_path: Path) -> None:
     clip = Backbone(pair_spec(), weights=False)
-    fusion = fused(table(tmp_path, 16, 1), tmp_path, text=clip)
+    fusion = fused(bits(tmp_path, 16, 1), tmp_path, numbers=["size"], text=clip)
     assert fusion.models["text"].spec.modality == "text"
+
+
+def test_embed_gives_the_fused_features_and_show_says_what_a_fusion_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = bits(tmp_path, 24, 1)
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    rows, solved = str(tmp_path / "rows.csv"), fused(frame, tmp_path, numbers=["size"], compare=True)
+    trained = fused(frame, tmp_path, "gated", numbers=["size"], training={"epochs": 1})
+    dims = [model.spec.features.dim for model in solved.models.values()]
+    for name, fusion, width in (("solved", solved, sum(dims) + 1 + 3), ("trained", trained, 64)):
+        folder, features = str(fusion.save(tmp_path / name)), fusion.embed(frame)
+        assert features.shape == (24, width)
+        capsys.readouterr()
+        assert run("embed", folder, rows, "--json") == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["dim"], len(told["inputs"])) == (width, 24)
+        assert np.allclose(told["embeddings"], features, atol=1e-5)
+        assert run("show", folder, "--json") == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert (shown["dim"], shown["how"], shown["trained"]) == (width, fusion.how, name == "trained")
+        assert shown["backbones"] == {"image": "toy/net", "text": "toy/text"}
+    weights = solved.weight.numpy() @ solved.embed(frame).T
+    assert np.allclose(weights.T + solved.bias.numpy(), solved.outputs(solved.read(frame)), atol=1e-4)  # what the head reads
+    assert run("embed", str(tmp_path / "solved"), rows, "--out", str(tmp_path / "out.npz")) == 0
+    with np.load(tmp_path / "out.npz") as file:
+        assert np.allclose(file["features"], solved.embed(frame), atol=1e-5)
+    capsys.readouterr()
+    assert run("show", str(tmp_path / "trained")) == 0
+    page = capsys.readouterr().out
+    assert all(word in page for word in ("toy/net", "toy/text", "size", "gated, trained", "64 wide", "single-label, 8 classes"))
+    assert run("show", str(tmp_path / "solved")) == 0
+    assert "concatenate 0." in capsys.readouterr().out
+    assert run("embed", str(tmp_path / "solved"), rows, "--out", str(tmp_path / "o.npz"), "--prompt-name", "query") == 2
+    assert "--prompt-name: " in capsys.readouterr().err
+
+
+def test_each_tower_takes_weights_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = bits(tmp_path, 16, 1)
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    torch.manual_seed(5)
+    net = zoo.get("toy/net", weights=False).build()
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    words = ("fuse", str(tmp_path / "rows.csv"), "--image", "toy/net", "--numbers", "size")
+    assert run(*words, "--image-weights", str(tmp_path / "net.safetensors"), "--out", str(tmp_path / "saved")) == 0
+    saved = load_fusion(tmp_path / "saved").models["image"].backbone.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in net.state_dict().items())
+    assert run(*words, "--image-weights", "none", "--out", str(tmp_path / "random")) == 0
+    capsys.readouterr()
+    assert run(*words, "--text-weights", "none", "--out", str(tmp_path / "odd")) == 2
+    assert "--text-weights none: there is no --text" in capsys.readouterr().err
+    assert run(*words, "--image-weights", str(tmp_path / "nte.safetensors"), "--out", str(tmp_path / "odd")) == 1
+    assert "did you mean" in capsys.readouterr().err
+
+
+def test_the_parts_of_a_saved_fusion_say_nothing_of_their_libraries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fusion = fused(bits(tmp_path, 16, 1), tmp_path, numbers=["size"])
+    model = fusion.models["image"]
+    model.spec = model.spec.replace(home="tests.multimodal.rows:unlike")
+    with caplog.at_level("INFO", "zoo"):
+        model.save(tmp_path / "alone")
+        assert "opens in zoo only" in caplog.text
+        caplog.clear()
+        fusion.save(tmp_path / "saved")
+    assert not caplog.text

@@ -10,17 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
-import zoo.builtin
+import zoo
+from tests.multimodal import rows
+from tests.multimodal.rows import agreement
 from tests.select.command_line import run
-from tests.toy import ToyPlugin
-from tests.toy_pair import coloured
-from tests.toy_text import ToyTextPlugin
+from tests.toy_pair import pair_spec
 from zoo.data.texts.tokenizers import open_tokenizer
 from zoo.declare import Text
 from zoo.errors import DataError, OptionError, SavedModelError
-from zoo.registry.registry import Registry, use_registry
 from zoo.transfer import Fusion, fuse, load_fusion
 from zoo.transfer.fusion.mixing import with_dropped_parts
 from zoo.transfer.fusion.network import packed_table
@@ -28,36 +26,11 @@ from zoo.transfer.fusion.network import packed_table
 COUNT, TRAIN, TEST = 64, 1, 2
 
 
-@pytest.fixture(autouse=True)
-def _backbones(_toys: None) -> None:
-    use_registry(Registry(plugins=[zoo.builtin, ToyPlugin(), ToyTextPlugin()], files=[]))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("table")
-
-
-def table(folder: Path, count: int, seed: int) -> pd.DataFrame:
-    """Return rows whose class says whether the colour of the image and the word of the text agree: neither alone knows it."""
-    rows: list[dict[str, Any]] = []
-    for row in range(count):
-        colour, word = row % 2, row // 2 % 2
-        file = folder / f"{seed}-{row}.png"
-        if not file.exists():
-            Image.fromarray(coloured([("red", "blue")[colour]], 1, 1000 * seed + row)[0][0]).save(file)
-        rows.append({"file_name": file.name, "text": f"it is {('good', 'awful')[word]} {row % 7}", "size": row % 3})
-        rows[-1]["label"] = "yn"[colour ^ word]
-    return pd.DataFrame(rows)
-
-
 def fused(
     data: pd.DataFrame, folder: Path, how: str, *, epochs: int = 0, size: int = 16, out: Path | None = None, **options: Any
 ) -> Fusion:
-    given: dict[str, Any] = {"image": zoo.get("toy/net", weights=False), "text": zoo.get("toy/text", weights=False)}
     training = {"epochs": epochs, "batch_size": size, "resume": out is not None and out.exists()} | ({"out": out} if out else {})
-    given["compare"] = how == "gated"
-    return fuse(data, how=how, root=folder, quiet=True, **(given | ({"training": training} if epochs else {}) | options))
+    return rows.fused(data, folder, how, **({"compare": how == "gated"} | ({"training": training} if epochs else {}) | options))
 
 
 def values(fusion: Fusion) -> dict[str, torch.Tensor]:
@@ -66,7 +39,7 @@ def values(fusion: Fusion) -> dict[str, torch.Tensor]:
 
 
 def test_what_only_the_combination_tells_is_seen_by_gates_and_by_cross_attention(folder: Path) -> None:
-    train, test = table(folder, COUNT, TRAIN), table(folder, 40, TEST)
+    train, test = agreement(folder, COUNT, TRAIN), agreement(folder, 40, TEST)
     linear = fused(train, folder, "concatenate")
     assert linear.evaluate(test)["accuracy"] < 0.65
     gated = fused(train, folder, "gated", epochs=14, size=8)
@@ -80,7 +53,7 @@ def test_what_only_the_combination_tells_is_seen_by_gates_and_by_cross_attention
 def test_the_groups_that_are_asked_for_train_and_a_saved_fusion_predicts_the_same(
     how: str, tune: str, folder: Path, tmp_path: Path
 ) -> None:
-    train = table(folder, 32, TRAIN)
+    train = agreement(folder, 32, TRAIN)
     image = zoo.get("toy/net", weights=False).adapt(2)
     before = {name: value.clone() for name, value in image.backbone.state_dict().items()}
     fusion = fused(train, folder, how, tune=tune, epochs=2, image=image, numbers=["size"])
@@ -101,7 +74,7 @@ def test_the_groups_that_are_asked_for_train_and_a_saved_fusion_predicts_the_sam
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_values(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = table(folder, 32, TRAIN)
+    train = agreement(folder, 32, TRAIN)
     whole = fused(train, folder, "gated", tune="all", epochs=4, out=tmp_path / "whole")
     from zoo.engine.train.trainer import Training
 
@@ -130,7 +103,7 @@ def test_what_fuses_frozen_towers_trains_on_stored_activations(folder: Path, mon
         return real(self, x, *args)
 
     monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", counted)
-    fused(table(folder, 32, TRAIN), folder, "cross_attention", epochs=6)
+    fused(agreement(folder, 32, TRAIN), folder, "cross_attention", epochs=6)
     assert sum(rows) < 5 * 32  # for the scores, for what is stored, and in trials, and not in each epoch
 
 
@@ -148,7 +121,7 @@ def test_dropout_takes_one_part_and_never_the_last() -> None:
 
 
 def test_missing_parts_leave_what_the_others_say(folder: Path) -> None:
-    rows = table(folder, COUNT, TRAIN)
+    rows = agreement(folder, COUNT, TRAIN)
     colours = rows.assign(label=["ab"[row % 2] for row in range(COUNT)])  # the image alone knows it
     fusion = fused(colours, folder, "gated", epochs=6, dropout=0.3)
     assert fusion.evaluate(colours.assign(text=None))["accuracy"] > 0.9
@@ -158,7 +131,7 @@ def test_missing_parts_leave_what_the_others_say(folder: Path) -> None:
 
 
 def test_parts_are_compared_on_the_rows_of_validation(folder: Path) -> None:
-    train, valid = table(folder, 32, TRAIN), table(folder, 24, TEST)
+    train, valid = agreement(folder, 32, TRAIN), agreement(folder, 24, TEST)
     by_word = [frame.assign(label=["uv"[row // 2 % 2] for row in range(len(frame))]) for frame in (train, valid)]
     fusion = fuse(by_word[0], by_word[1], image="toy/net", text="toy/text", numbers=["size"], root=folder, quiet=True)
     assert fusion.scores["text"] > 0.9 > 0.75 > fusion.scores["image"]
@@ -169,14 +142,14 @@ def test_parts_are_compared_on_the_rows_of_validation(folder: Path) -> None:
 def test_a_head_that_is_tuned_on_was_solved_without_the_rows_that_judge_it(folder: Path) -> None:
     random = np.random.default_rng(0)
     noise = pd.DataFrame(random.normal(size=(40, 60)), columns=[f"n{column}" for column in range(60)])
-    rows = table(folder, 40, TRAIN).drop(columns="text").join(noise).assign(label=random.permutation(list("ab" * 20)))
+    rows = agreement(folder, 40, TRAIN).drop(columns="text").join(noise).assign(label=random.permutation(list("ab" * 20)))
     training = {"epochs": 1, "lr": 1e-9}
     fusion = fuse(rows, image="toy/net", numbers=list(noise), root=folder, tune="top", training=training, dropout=0.0, quiet=True)
     assert fusion.scores["concatenate, top tuned"] < 0.8  # nothing can be learned
 
 
 def test_a_longer_text_than_those_of_the_training_is_cut_before_its_last_token(folder: Path) -> None:
-    rows = table(folder, 32, TRAIN)
+    rows = agreement(folder, 32, TRAIN)
     fusion = fused(rows, folder, "gated", epochs=1, compare=False)
     longer = rows.assign(text=[f"{text} and more of it" for text in rows["text"]])
     packed = packed_table(fusion.models, fusion.read(longer, labelled=True), fusion.tokens).inputs
@@ -191,15 +164,68 @@ def test_what_cannot_be_trained_is_told_before_anything_is_read(folder: Path) ->
         fuse("none.csv", image="toy/net", text="toy/text", training={"resume": True})
     with pytest.raises(OptionError, match="image_size: for frozen features and a solved head only"):
         fuse("none.csv", image="toy/net", text="toy/text", how="gated", image_size=8)
-    rows = table(folder, 16, TRAIN)
+    rows = agreement(folder, 16, TRAIN)
     with pytest.raises(DataError, match=r"'text': every cell is empty"):
         fused(rows.assign(text=None), folder, "gated", epochs=1)
 
 
 def test_the_command_trains_a_fusion_and_shows_each_part(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table(folder, 32, TRAIN).to_csv(folder / "train.csv", index=False)
+    agreement(folder, 32, TRAIN).to_csv(folder / "train.csv", index=False)
     words = ("--image", "toy/net", "--text", "toy/text", "--how", "gated", "--set", "epochs=1", "--out", str(tmp_path / "saved"))
     assert run("fuse", str(folder / "train.csv"), *words, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert [*told["scores"]] == ["image", "text", "concatenate", "gated"]
     assert load_fusion(tmp_path / "saved").how == "gated"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"training": {"epochs": "three"}}, "epochs is 'three'"),
+        ({"training": {"lr": -1, "patience": -2}}, r"(?s)lr .*patience"),
+        ({"training": {"trains": "lora"}}, r"'trains' \(name what trains of the backbones: tune="),
+        ({"training": {"recipe": "lora"}}, "recipe 'lora' trains lora; give tune='lora'"),
+        ({"training": {"resume": 1, "out": "run"}}, "resume is 1; it must be True or False"),
+        ({"training": {"max_length": 16}}, r"'max_length' \(texts are read up to"),
+        ({"tune": "lora"}, "tune is 'lora' with how='gated'.*take how='concatenate', or fit each backbone alone with recipe='lora'"),
+        ({"tune": "prompt"}, "tune is 'prompt', which stays beside .*fit the backbone alone with recipe='prompt'"),
+        ({"batch_size": "many"}, "batch_size is 'many'"),
+        ({"batch_sise": 8}, r"'batch_sise' \(did you mean 'batch_size'\?\)"),
+    ],
+)
+def test_values_of_options_are_checked_before_anything_is_read(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        fuse("none.csv", **({"image": "toy/net", "text": "toy/text", "how": "gated"} | options))
+
+
+def test_low_rank_updates_train_in_both_towers_and_are_merged(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    rows = agreement(folder, 24, TRAIN)
+    text = pair_spec().pair.text.name  # type: ignore[union-attr]  # a pair, whose text tower has a linear layer that can take one
+    models = {part: zoo.get(name, weights=False).adapt(2) for part, name in (("image", "toy/net"), ("text", text))}
+    fusion = fused(rows, folder, "concatenate", tune="lora", epochs=1, **models, training={"epochs": 1, "lora_rank": 2})
+    moved = {
+        f"{part}: {name}"
+        for part, model in fusion.models.items()
+        for name, value in model.backbone.state_dict().items()
+        if not torch.equal(value, models[part].backbone.state_dict()[name]) and "bn" not in name
+    }
+    assert moved == {"image: blocks.0.conv.weight", "image: blocks.1.conv.weight", "image: conv1.weight", "text: projection.weight"}
+    again = load_fusion(fusion.save(tmp_path / "saved"), root=folder)
+    assert np.allclose(again.predict_proba(rows), fusion.predict_proba(rows), atol=1e-6)
+
+
+def test_texts_that_are_cut_are_told_with_their_count_and_what_to_do(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = agreement(folder, 24, TRAIN)
+    long = rows.assign(text=["good " * 200 if row < 3 else text for row, text in enumerate(rows["text"])])
+    with caplog.at_level("WARNING", "zoo"):
+        fused(long, folder, "gated", epochs=1, compare=False)
+    assert caplog.text.count("3 texts of 24 cut to") == 1
+    assert "overflow='windows'" in caplog.text
+    fusion = fused(rows, folder, "gated", epochs=1, compare=False)
+    caplog.clear()
+    fusion.predict(rows)
+    assert not caplog.text
+    fusion.predict(rows.assign(text=[f"{text} and more of it" for text in rows["text"]]))
+    assert caplog.text.count(f"24 texts of 24 cut to {fusion.tokens} tokens") == 1
+    assert "train on texts as long as these" in caplog.text

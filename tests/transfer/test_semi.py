@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 import zoo
-from tests.engine.rank_work import fit, plain, sentences, text
+from tests.engine.rank_work import fit, plain, sentences, tagged, text
 from tests.engine.tiny import images
+from tests.toy_text import open_tokenizer
 from tests.transfer.pictures import flat
 from tests.transfer.rank_work import small_backbones
 from zoo.data.images.augment import Augment
@@ -23,6 +24,7 @@ from zoo.data.open import open_data
 from zoo.engine.loading.stream import Source, View
 from zoo.engine.objective.supervised import Supervised
 from zoo.errors import DataError, OptionError
+from zoo.models.task_model import TaskModel
 from zoo.registry.registry import use_registry
 from zoo.transfer import FixMatch, FlexMatch
 from zoo.transfer.domain.alignments import pseudo_labels
@@ -96,7 +98,7 @@ class Seen(Matching):
         return super().loss(forward, batch)
 
 
-def seen(tmp_path: Path, method: FixMatch, **options: Any) -> list[Any]:
+def seen(tmp_path: Path, method: FixMatch, net: TaskModel | None = None, data: Any = None, **options: Any) -> list[Any]:
     Seen.batches = []
 
     def make(base: Supervised) -> Seen:
@@ -104,7 +106,7 @@ def seen(tmp_path: Path, method: FixMatch, **options: Any) -> list[Any]:
         made.__class__ = Seen
         return made  # type: ignore[return-value]  # it is one now
 
-    fit(tmp_path / "run", plain(), images(12), False, objective=make, **({"recipe": "full", "epochs": 1} | options))
+    fit(tmp_path / "run", net or plain(), data or images(12), False, objective=make, **({"recipe": "full", "epochs": 1} | options))
     return Seen.batches
 
 
@@ -298,6 +300,32 @@ def test_every_draw_counts_once_also_in_a_step_that_reads_a_sample_twice_or_is_t
     assert made[0].state_dict()["counts"] == [36, 36]  # of 18 samples
 
 
+def test_of_texts_the_weak_view_is_the_text_and_the_strong_one_lacks_words(tmp_path: Path) -> None:
+    labelled, unlabelled = sentences(12), [f"{one} and some more words that say nothing of it" for one in sentences(16, 1)[0]]
+    batches = seen(tmp_path, FixMatch(unlabelled, strength=30), net=text(), data=labelled, epochs=2)
+    known, whole = ([one["input_ids"] for one in open_tokenizer("").encode(unlabelled, length)] for length in (24, 99))  # 24 are read
+
+    def tokens(x: Any, row: int) -> list[int]:
+        return x["input_ids"][row][x["attention_mask"][row].bool()].tolist()  # type: ignore[no-any-return]
+
+    strong: dict[int, list[list[int]]] = {}
+    for batch in batches:
+        more = batch[UNLABELLED]
+        for row, index in enumerate(more.indices):
+            assert tokens(more.x, row) == known[index]
+            strong.setdefault(index, []).append(tokens(more.views[0], row))
+    pairs = [(found, index) for index, each in strong.items() for found in each]
+    assert all(set(found) <= set(whole[index]) for found, index in pairs)
+    assert sum(found != known[index] for found, index in pairs) > 0.8 * len(pairs)
+    assert any(len(each) > 1 and each[0] != each[1] for each in strong.values())  # anew in each epoch
+
+
+def test_unlabelled_texts_train_a_model(tmp_path: Path) -> None:
+    model = text()
+    run = fit(tmp_path / "run", model, sentences(12), sentences(12, 2), objective=FlexMatch(sentences(24, 1)[0], 0.5), recipe="full")
+    assert 0 < run.history[-1]["pseudo_labelled"] <= 1
+
+
 def test_what_does_not_fit_is_refused_before_it_trains(tmp_path: Path) -> None:
     with pytest.raises(OptionError) as caught:
         FlexMatch("x", threshold=2, weight=-1, ratio=0, strength=40)
@@ -306,8 +334,12 @@ def test_what_does_not_fit_is_refused_before_it_trains(tmp_path: Path) -> None:
         FlexMatch("x", low_start=3)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=r"floor is 1\.5"):
         FlexMatch("x", floor=1.5)
-    with pytest.raises(OptionError, match=r"reads texts.*zoo pretrain --method mlm"):
-        fit(tmp_path / "a", text(), sentences(12), False, objective=FixMatch(sentences(9)[0]))
+    with pytest.raises(OptionError, match=r"(?s)strength is 0.*overflow='windows'"):
+        fit(tmp_path / "a", text(), sentences(12), False, objective=FixMatch(sentences(9)[0], strength=0), overflow="windows")
+    with pytest.raises(DataError, match="no text of two words between blanks"):
+        fit(tmp_path / "e", text(), sentences(12), False, objective=FixMatch(["word"] * 12))
+    with pytest.raises(OptionError, match="needs one class per sample"):
+        fit(tmp_path / "f", text("token-classification", 3), tagged(12), False, objective=FixMatch(tagged(12)[0]))
     with pytest.raises(OptionError, match="needs one class per sample"):
         fit(tmp_path / "b", plain(task="multi-label"), images(12), False, objective=FixMatch(images(9)[0]))
     with pytest.raises(DataError, match="has 4 samples, and a step of fixmatch reads 16"):

@@ -21,6 +21,7 @@ from zoo.cli.commands import (
     evaluating,
     fewshot,
     files,
+    fusing,
     listing,
     multimodal,
     new_plugin,
@@ -99,7 +100,8 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     global_options(parser, front=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    choosing, trained = (ranking, crossval, tune, merge, adapting, pretraining), (evaluating, calibrating, using, fewshot, multimodal)
+    choosing = (ranking, crossval, tune, merge, adapting, pretraining)
+    trained = (evaluating, calibrating, using, fewshot, multimodal, fusing)
     modules = (listing, plugins, checking, planning, training, *choosing, *trained, files, doctor, new_plugin)
     for module in modules:
         module.register(commands)

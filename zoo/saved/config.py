@@ -224,8 +224,8 @@ def read_config(folder: Path) -> Config:
         )
     if not path.is_file() and (folder / FUSION).is_file():
         raise SavedModelError(
-            f"{str(folder)!r} is a fusion of images, texts or numbers, and no model of one input; it is for zoo predict, zoo eval and "
-            "zoo.transfer.load_fusion, and the models of its images and texts are in the folders below it"
+            f"{str(folder)!r} is a fusion of images, texts or numbers, and no model of one input; it is for zoo predict, eval, embed and "
+            "show and for zoo.transfer.load_fusion, and the models of its images and texts are in the folders below it"
         )
     if not path.is_file():
         raise SavedModelError(

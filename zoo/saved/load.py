@@ -28,7 +28,7 @@ from zoo.saved.reference_outputs import warn_of_changes
 from zoo.saved.tensors import backbone_state, part_of, tensors_of
 from zoo.tuning import Lora
 from zoo.tuning.efficient.kinds import KINDS, is_update
-from zoo.tuning.efficient.lora import attach_to
+from zoo.tuning.efficient.lora import attach_to, train_all
 
 
 def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
@@ -127,8 +127,7 @@ def _take_facts(model: TaskModel, config: Config) -> None:
 
 def _attach(model: TaskModel, update: Attached) -> None:
     attach_to(model, Lora(**update.model_dump()))
-    model.trains = "all"
-    model.freeze(model.frozen)
+    train_all(model)
 
 
 def _refuse_missing_parts(folder: Path, config: Config, backbone: Backbone | None, head: nn.Module | None) -> None:

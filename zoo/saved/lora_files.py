@@ -28,7 +28,7 @@ from zoo.saved.save import check_free, save_tokenizer, writing
 from zoo.saved.tensors import backbone_state, read_verified
 from zoo.tuning import Lora
 from zoo.tuning.efficient.kinds import KINDS, RANK_COUNT, is_update
-from zoo.tuning.efficient.lora import attach_to, fold_lora, lora_config
+from zoo.tuning.efficient.lora import attach_to, fold_lora, lora_config, train_all
 from zoo.tuning.statistics import keeps_statistics
 from zoo.util.atomic_write import write_json, write_text
 from zoo.util.file_digest import file_digest
@@ -168,8 +168,7 @@ def load_lora(folder: Path) -> TaskModel:
     if KINDS[saved.lora.kind].merges:
         fold_lora(model)
     else:
-        model.trains = "all"
-        model.freeze(model.frozen)
+        train_all(model)
     return model.eval()
 
 

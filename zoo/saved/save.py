@@ -35,8 +35,15 @@ log = logging.getLogger("zoo")
 OWN_KEYS = {"backbone": "backbone", "head": "head"}
 
 
-def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
+def save(model: TaskModel, folder: Path, *, overwrite: bool = False, note: bool = True) -> Path:
     """Write a model into ``folder``; config.json is written last, so a folder with it is complete.
+
+    Args:
+        model: The model.
+        folder: The folder.
+        overwrite: Whether files there may be replaced.
+        note: Whether to log that the home library of the backbone cannot open the folder; not where the model is a part of one that opens
+            in zoo only.
 
     Raises:
         OutputExistsError: If the folder holds anything, unless ``overwrite``.
@@ -47,7 +54,7 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False) -> Path:
     if model.lora and KINDS[model.lora.kind].merges:
         remedy = "merge it first, zoo.tuning.merge_lora(model), or save it by itself, zoo.saved.lora_files.save_lora(model, folder)"
         raise SavedModelError(f"the model has LoRA attached; {remedy}")
-    keys, home = _home(model)
+    keys, home = _home(model, note=note)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         staged = folder / "staged.safetensors"
@@ -100,12 +107,12 @@ def writing(folder: Path) -> Iterator[None]:
         raise SavedModelError(f"cannot write into {str(folder)!r}: {error.strerror}; make room or choose another folder") from error
 
 
-def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return key prefixes and config of the home library; if it cannot express the model, log that and return our own."""
+def _home(model: TaskModel, *, note: bool) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return key prefixes and config of the home library; if it cannot express the model, return our own, and with ``note`` log that."""
     if not model.spec.home:
         return OWN_KEYS, {}
     if model.lora:
-        log.info("this model opens in zoo only, as it has %s", KINDS[model.lora.kind].title)
+        log.log(logging.INFO if note else logging.DEBUG, "this model opens in zoo only, as it has %s", KINDS[model.lora.kind].title)
         return OWN_KEYS, {}
     try:
         several = isinstance(find_task(model.task), SeveralTasks)
@@ -113,7 +120,8 @@ def _home(model: TaskModel) -> tuple[dict[str, str], dict[str, Any]]:
     except Exception as error:  # a fault of a plugin must not prevent saving
         layout = describe_error(error)
     if isinstance(layout, str):
-        log.warning("this model opens in zoo only; %s cannot express it: %s", model.spec.home.partition(":")[0], layout)
+        line = "this model opens in zoo only; %s cannot express it: %s"
+        log.log(logging.WARNING if note else logging.DEBUG, line, model.spec.home.partition(":")[0], layout)
         return OWN_KEYS, {}
     return layout["keys"], layout["config"]
 

@@ -17,6 +17,8 @@ from tiny import BERT, words
 from torch import nn
 from torch.nn import functional
 from transformers import AutoTokenizer, BertConfig, BertModel
+from zoo_hf.open_clip_own import own_tower
+from zoo_hf.open_clip_vit import OwnImageTower
 
 import zoo
 from tests.faults.fake_hub import FakeHub
@@ -41,10 +43,19 @@ def towers(pooler: str, proj: str, image: str = "linear") -> tuple[nn.Module, nn
 
 
 def published(
-    path: Path, pooler: str = "cls_last_hidden_state_pooler", proj: str = "mlp", image: str = "linear", **more: Any
+    path: Path,
+    pooler: str = "cls_last_hidden_state_pooler",
+    proj: str = "mlp",
+    image: str = "linear",
+    own: nn.Module | None = None,
+    **more: Any,
 ) -> dict[str, torch.Tensor]:
-    """Write a dual encoder as BiomedCLIP is published into ``clip``, the configuration and tokenizer of its texts into ``bert``."""
+    """Write a dual encoder as BiomedCLIP is published into ``clip``, the configuration and tokenizer of its texts into ``bert``.
+
+    The image tower is one of timm, or ``own``, which is described by ``vision_cfg``.
+    """
     visual, text = towers(pooler, proj, image)
+    visual = own or visual
     state = {f"visual.{name}": value for name, value in visual.state_dict().items()}
     state |= {f"text.{name}": value for name, value in text.state_dict().items()} | {"logit_scale": torch.tensor(3.0)}
     for folder in ("clip", "bert"):
@@ -138,6 +149,25 @@ def test_a_zero_shot_model_is_that_of_the_towers_and_opens_without_them(tmp_path
         assert torch.equal(zoo.load(tmp_path / "saved")(x), model(x))
 
 
+@pytest.mark.parametrize("more", [{}, {"attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 3}], ids=str)
+def test_an_image_tower_of_open_clip_itself_is_read_adapted_and_saved(
+    more: dict[str, Any], tmp_path: Path, repositories: Callable[..., None]
+) -> None:
+    vision = {"image_size": 32, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8} | more
+    tower = randomise(OwnImageTower(own_tower(vision, WIDTH, quick_gelu=True)[0], (32, 32), WIDTH)).eval()
+    repositories(own=tower, vision_cfg=vision, quick_gelu=True)
+    encoder, x = zoo.get("hf/acme/clip"), torch.randn(2, 3, 32, 32)
+    assert (encoder.spec.features.dim, encoder.spec.inputs.shape) == (WIDTH if more else 16, (3, 32, 32))
+    images = zoo.get("hf/acme/clip", tower="image")
+    assert images.groups.names == ("stem", "block.0", "block.1")
+    model = encoder.zero_shot(["good", "bad"], "a {} film").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(images.features(x), tower(x))
+        model.save(tmp_path / "saved")
+        (tmp_path / "cache").rename(tmp_path / "gone")
+        assert torch.equal(zoo.load(tmp_path / "saved")(x), model(x))
+
+
 def test_a_text_tower_is_a_backbone_of_its_own(tmp_path: Path, repositories: Callable[..., None]) -> None:
     repositories()
     model = zoo.get("hf/acme/clip/text").adapt(2)
@@ -153,9 +183,9 @@ def test_a_bias_of_the_logits_means_the_sigmoid_of_pairs(repositories: Callable[
 
 
 def test_what_is_not_read_is_told_at_once(repositories: Callable[..., None]) -> None:
-    repositories(vision_cfg={"layers": 2, "width": 16}, text_cfg={"width": 16, "hf_pooler_type": "max_pooler"}, embed_dim=None)
+    repositories(vision_cfg={"layers": [1, 1, 1, 1]}, text_cfg={"width": 16, "hf_pooler_type": "max_pooler"}, embed_dim=None)
     with pytest.raises(
-        zoo.ZooError, match=r"(?s)image tower is of open_clip itself.*text tower is of open_clip.*'max_pooler'.*embed_dim is None"
+        zoo.ZooError, match=r"(?s)text tower is of open_clip.*'max_pooler'.*image tower is a ResNet of open_clip.*embed_dim is None"
     ):
         zoo.get("hf/acme/clip")
 

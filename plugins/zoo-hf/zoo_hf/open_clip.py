@@ -1,7 +1,7 @@
-"""Dual encoders in open_clip's published layout, such as BiomedCLIP: an image tower of timm and a text tower of transformers.
+"""Dual encoders in open_clip's published layout, such as BiomedCLIP: an image tower of timm or its own, a text tower of transformers.
 
-Their files are open_clip_config.json beside open_clip_model.safetensors or open_clip_pytorch_model.bin. open_clip's own towers, whose
-repositories mostly hold the layout of transformers too, are not read.
+Their files are open_clip_config.json beside open_clip_model.safetensors or open_clip_pytorch_model.bin. Of open_clip's own towers its
+vision transformer is read; its ResNet and its text tower, whose repositories mostly hold the layout of transformers too, are not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import zoo
 from zoo_hf.describe import TOKENIZER, cleaned
 from zoo_hf.families import family_of
+from zoo_hf.open_clip_own import own_tower, own_width
 from zoo_hf.source import Folder, Repository, Source, license_of, read_table
 
 CONFIG = "open_clip_config.json"
@@ -53,18 +54,14 @@ def from_open_clip(name: str, source: Source) -> zoo.BackboneSpec:
     told = read_table(source, CONFIG)
     model, prepared = _table(told, "model_cfg"), _table(told, "preprocess_cfg")
     vision, text = _table(model, "vision_cfg"), _table(model, "text_cfg")
-    image = {
-        "model": str(vision.get("timm_model_name") or ""),
-        "pool": str(vision.get("timm_pool", "avg")),
-        "proj": str(vision.get("timm_proj", "linear")),
-    } | ({"proj_bias": True} if vision.get("timm_proj_bias") else {})
+    width = model.get("embed_dim")
+    image, faults = _image_tower(vision, width, quick_gelu=bool(model.get("quick_gelu")))
     repo = str(text.get("hf_model_name") or "").removeprefix("hf-hub:")
     words = {
         "pooler": str(text.get("hf_pooler_type") or text.get("pooler_type") or "mean_pooler"),
         "proj": str(text.get("hf_proj_type") or text.get("proj") or ""),
     }
-    width = model.get("embed_dim")
-    _check(name, image, repo, words, _odd_values(model, vision, text, prepared))
+    _check(name, repo, words, [*faults, *_odd_values(model, vision, text, prepared)])
     known = Repository(repo)
     zoo.fetch(repo, "config.json", owner=name)  # says why where there is none
     own = cleaned(read_table(known, "config.json"))
@@ -74,7 +71,7 @@ def from_open_clip(name: str, source: Source) -> zoo.BackboneSpec:
     assert isinstance(width, int), "checked above"
     tower = _text_spec(f"{name}/text", {"transformer": own, **words}, width, length, files)
     spec = _image_spec(name, image, prepared, vision.get("image_size") or 224)
-    projected = image["proj"] in ("linear", "mlp")
+    projected = image.get("proj", "linear") in ("linear", "mlp")  # a tower of open_clip itself always has one
     if not projected and spec.features.dim != width:
         raise zoo.ZooError(
             f"{name}: {CONFIG} has no projection of images, whose features have {spec.features.dim} values, and embed_dim {width}"
@@ -123,15 +120,21 @@ def _is_small(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
-def _check(name: str, image: Mapping[str, Any], repo: str, words: Mapping[str, str], odd: list[str]) -> None:
+def _image_tower(vision: Mapping[str, Any], width: Any, *, quick_gelu: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return the options of an image tower, of timm where it names one of its models, and the faults of its configuration."""
+    if not vision.get("timm_model_name"):
+        image, faults = own_tower(vision, width, quick_gelu=quick_gelu)
+        return image, faults
+    pool, proj = str(vision.get("timm_pool", "avg")), str(vision.get("timm_proj", "linear"))
+    faults = [] if pool in ("", "avg", "token", "map") else [f"timm_pool is {pool!r}; read are '', 'avg', 'token' and 'map'"]
+    faults += [] if proj in ("linear", "mlp", "none") else [f"timm_proj is {proj!r}; read are 'linear', 'mlp' and 'none'"]
+    image = {"model": str(vision["timm_model_name"]), "pool": pool, "proj": proj}
+    return image | ({"proj_bias": True} if vision.get("timm_proj_bias") else {}), faults
+
+
+def _check(name: str, repo: str, words: Mapping[str, str], odd: list[str]) -> None:
     """Raise for towers that are not read, and for odd values; all faults at once."""
     faults = []
-    if not image["model"]:
-        faults.append("the image tower is of open_clip itself; read are vision transformers of timm (timm_model_name)")
-    if image["pool"] not in ("", "avg", "token", "map"):
-        faults.append(f"timm_pool is {image['pool']!r}; read are '', 'avg', 'token' and 'map'")
-    if image["proj"] not in ("linear", "mlp", "none"):
-        faults.append(f"timm_proj is {image['proj']!r}; read are 'linear', 'mlp' and 'none'")
     if not repo:
         faults.append("the text tower is of open_clip itself; read are those of transformers (hf_model_name)")
     if words["pooler"] not in POOLERS:
@@ -157,11 +160,13 @@ def _image_spec(name: str, image: Mapping[str, Any], prepared: Mapping[str, Any]
     from zoo_hf.open_clip_build import image_width
 
     side = tuple(size) if isinstance(size, list | tuple) else int(size)
+    own = "model" not in image
+    tower = {**image, "size": side if isinstance(side, tuple) else (side, side)} if own else dict(image)
     return zoo.BackboneSpec(
         name=name,
         build="zoo_hf.open_clip_build:image_tower",
         layers="zoo_hf.open_clip_build:image_layers",
-        options={"tower": dict(image)},
+        options={"tower": tower},
         convert="zoo_hf.open_clip_build:convert_image",
         inputs=zoo.Image(
             size=side,
@@ -169,7 +174,7 @@ def _image_spec(name: str, image: Mapping[str, Any], prepared: Mapping[str, Any]
             std=tuple(prepared.get("std") or STD),
             interpolation=str(prepared.get("interpolation") or "bicubic"),
         ),
-        features=zoo.Features(dim=image_width(image["model"]), layout="BD"),
+        features=zoo.Features(dim=own_width(image) if own else image_width(image["model"]), layout="BD"),
         base=f"hf/{IMAGE_ROOT}",
     )
 

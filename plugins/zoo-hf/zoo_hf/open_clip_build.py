@@ -1,4 +1,4 @@
-"""Towers of open_clip's layout as modules: a vision transformer of timm, an encoder of transformers, each with its projection."""
+"""Towers of open_clip's layout as modules: a vision transformer of timm or its own, an encoder of transformers, and projections."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import zoo
 from zoo_hf.build import convert as convert_encoder
 from zoo_hf.build import text, text_with_pooler
 from zoo_hf.families import family_of
+from zoo_hf.open_clip_vit import OWN_LAYERS, OwnImageTower
 
 STEM = ("cls_token?", "reg_token?", "pos_embed?", "patch_embed", "norm_pre?")
 # Arguments of timm's factory that are no options of an architecture: they would fetch or read other files, or change what is declared.
@@ -84,7 +85,8 @@ def image_tower(tower: Mapping[str, Any], projection: int = 0, **options: Any) -
     """Build an image tower; position embeddings are interpolated for images of another size.
 
     Args:
-        tower: ``model`` of timm, ``pool``, ``proj`` and ``proj_bias``, as open_clip's configuration has them.
+        tower: ``model`` of timm, ``pool``, ``proj`` and ``proj_bias``, as open_clip's configuration has them; or what
+            ``zoo_hf.open_clip_own.own_tower`` gives, and ``size``, for one of open_clip itself.
         projection: Width of the space of images and texts; 0 for the features before the projection.
         **options: Of the model of timm, such as ``drop_path_rate``.
 
@@ -95,6 +97,10 @@ def image_tower(tower: Mapping[str, Any], projection: int = 0, **options: Any) -
         raise zoo.OptionError(
             f"an image tower takes no {', '.join(taken)}: weights are chosen with zoo.get(…, weights=…), the rest is declared"
         )
+    if "model" not in tower:
+        if options:
+            raise zoo.OptionError(f"an image tower of open_clip itself takes no {', '.join(options)}; leave it out")
+        return OwnImageTower(tower, tuple(tower["size"]), projection)
     model, pool, proj = tower["model"], tower.get("pool", ""), tower.get("proj", "linear")
     timm = _timm(model)
     # A pooling that is given to the constructor changes the norms; with a projection open_clip sets it afterwards.
@@ -121,6 +127,8 @@ def _image_head(proj: str, width: int, projection: int, bias: bool) -> nn.Module
 
 def image_layers(module: Any) -> dict[str, Sequence[str]]:
     """Return the layer groups of an image tower: the embeddings, and a group per block."""
+    if isinstance(module, OwnImageTower):
+        return dict(OWN_LAYERS)
     return {
         "stem": [f"trunk.{name}" for name in STEM],
         "block": ["trunk.blocks.*", *(f"trunk.{name}" for name in REST), "head?"],

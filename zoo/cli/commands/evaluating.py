@@ -67,12 +67,11 @@ def register(commands: Commands) -> None:
 
 def evaluate(options: argparse.Namespace, out: Output) -> None:
     """Print the metrics of a saved model on labelled data, and write what else is asked for."""
+    from zoo.cli.commands.fusing import evaluate_fused, is_fused
     from zoo.data.sources.folders import check_exists
-    from zoo.saved.config import FUSION, read_config
+    from zoo.saved.config import read_config
 
-    if (Path(options.model) / FUSION).is_file():
-        from zoo.cli.commands.multimodal import evaluate_fused
-
+    if is_fused(options.model):
         evaluate_fused(options, out)
         return
     config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model

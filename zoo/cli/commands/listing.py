@@ -6,8 +6,10 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.backbone_facts import described_features, described_inputs
 from zoo.cli.output import Output, format_parameters, table
 from zoo.cli.parser import Commands
 from zoo.cli.terminal import fitted_table, page, terminal_width
@@ -16,7 +18,7 @@ from zoo.errors import OptionError, UnknownBackboneError, count, did_you_mean, e
 from zoo.registry.search import SEARCHED, is_glob, name_matcher
 
 if TYPE_CHECKING:
-    from zoo.declare import BackboneSpec, Inputs
+    from zoo.declare import Inputs
     from zoo.models.backbone import Backbone
     from zoo.models.layers import LayerGroups
     from zoo.registry.registry import Entry, Registry
@@ -144,9 +146,15 @@ def _print_table(entries: Sequence[Entry], sort: str) -> None:
 
 
 def show(options: argparse.Namespace, out: Output) -> None:
-    """Print the declaration of one backbone."""
+    """Print the declaration of one backbone, or what a saved fusion is made of."""
     import zoo
 
+    if Path(options.name).is_dir():
+        from zoo.cli.commands.fusing import is_fused, show_fused
+
+        if is_fused(options.name):
+            show_fused(options, out)
+            return
     backbone = zoo.get(options.name)
     declared = backbone.spec.to_dict() | {"plugin": backbone.plugin}
     if options.json:
@@ -165,8 +173,8 @@ def _page(backbone: Backbone) -> str:
         "aliases": ", ".join(alias for alias, name in default_registry().aliases.items() if name == spec.name),
         "plugin": backbone.plugin,
         "base": spec.base,
-        "input": _described(spec.inputs),
-        "features": _features(spec),
+        "input": described_inputs(spec.inputs),
+        "features": described_features(spec),
         "texts": "its other tower reads them: tower='text'; see docs/multimodal.md" if spec.pair else "",
         "parameters": format_parameters(spec.parameters),
         "GMACs": f"{spec.macs:.2f}" if spec.macs else "",
@@ -181,32 +189,9 @@ def _page(backbone: Backbone) -> str:
     return "\n".join([spec.name, *described, "", page(rows, width=width)])
 
 
-def _features(spec: BackboneSpec) -> str:
-    """Return what a sample becomes, and how the head pools it by default."""
-    features = spec.features
-    if spec.options.get("pooler"):
-        return f"{features.dim} wide, {features.layout}, pooled by the backbone itself (pool 'pooler')"
-    pooled = "one vector, without pooling" if features.pool == "none" else f"pooled by {features.pool}"
-    return f"{features.dim} wide, {features.layout}, {pooled}{', of length 1' if features.normalize else ''}"
-
-
 def _option(option: tuple[str, Any]) -> str:
     key, value = option
     return f"{key} of {count(len(value), 'entry')}" if isinstance(value, Mapping) else f"{key}={value!r}"
-
-
-def _described(inputs: Inputs) -> str:
-    if isinstance(inputs, Text):
-        return f"text of up to {inputs.max_length} tokens"
-    sizes = f"{' x '.join(map(str, inputs.shape[1:]))} {'pixels' if isinstance(inputs, Image) else 'voxels'}"
-    mean, std = (", ".join(f"{value:g}" for value in values) for values in (inputs.mean, inputs.std))
-    mean, std = (f"({values})" if inputs.channels > 1 else values for values in (mean, std))
-    facts = [sizes, count(inputs.channels, "channel")]
-    if isinstance(inputs, Image):
-        facts += [f"resized {inputs.interpolation}", *([f"crop {inputs.crop:g}"] if inputs.crop != 1 else [])]
-    elif isinstance(inputs.spacing, tuple):
-        facts += [f"{' x '.join(f'{value:g}' for value in inputs.spacing)} mm"]
-    return ", ".join([*facts, f"mean {mean}", f"std {std}"])
 
 
 def layers(options: argparse.Namespace, out: Output) -> None:

@@ -69,11 +69,10 @@ def predict(options: argparse.Namespace, out: Output) -> None:
         OptionError: If the inputs of a stream cannot be read.
     """
     from zoo.cli import settings
-    from zoo.saved.config import FUSION, read_config
+    from zoo.cli.commands.fusing import is_fused, predict_fused
+    from zoo.saved.config import read_config
 
-    if (Path(options.model) / FUSION).is_file():
-        from zoo.cli.commands.multimodal import predict_fused
-
+    if is_fused(options.model):
         predict_fused(options, out)
         return
     from_stream = _is_stream(options)
@@ -117,6 +116,11 @@ def embed(options: argparse.Namespace, out: Output) -> None:
     """
     if options.out is None and not options.json:
         raise OptionError("zoo embed needs --out FILE, or --json to print the features")
+    from zoo.cli.commands.fusing import embed_fused, is_fused
+
+    if is_fused(options.model):
+        embed_fused(options, out)
+        return
     _is_stream(options)
     target, given = _target(options, "features"), pass_settings(options)
     if target is not None:

@@ -12,7 +12,7 @@ import torch
 
 from zoo.data.images.bands import PICTURE_CHANNELS, read_bands
 from zoo.data.images.decode import decode
-from zoo.data.images.transforms import EvalTransform, Normalise, check_finite, check_tensor
+from zoo.data.images.transforms import EvalTransform, LazyInput, Normalise, check_finite, check_tensor
 from zoo.declare import Image
 from zoo.errors import CorruptInputError, DataError, OwnPartError
 from zoo.util.seeded_generators import seeded_generators
@@ -38,6 +38,8 @@ class OwnAugmentation:
 
     def __call__(self, source: Any, rng: random.Random) -> torch.Tensor:
         """Return float32 ``(channels, height, width)``."""
+        if isinstance(source, LazyInput):
+            return check_tensor(source.tensor(self, rng), self.inputs)
         ready = isinstance(source, torch.Tensor) and source.is_floating_point()
         image = source if ready else self._decoded(source)
         name = getattr(self.function, "__qualname__", type(self.function).__qualname__)

@@ -30,6 +30,19 @@ _RESAMPLING = {
 }
 
 
+class LazyInput:
+    """An input that makes its tensor by itself with the transform of a run, such as a row in which an image is one of several parts."""
+
+    def tensor(self, transform: Any, rng: random.Random) -> torch.Tensor:
+        """Return the tensor, of the shape that the network reads.
+
+        Args:
+            transform: The transform of the run, a dataclass with the field ``inputs``, which is that of the network.
+            rng: Source of the random numbers of this sample in this epoch.
+        """
+        raise TypeError(f"{type(self).__name__} has no tensor()")
+
+
 def eval_transform(inputs: Image) -> Transform:
     """Return the evaluation transform of a backbone's declared input.
 
@@ -83,6 +96,8 @@ class EvalTransform:
     def __call__(self, source: Any, rng: random.Random) -> torch.Tensor:
         """Return float32 ``(channels, height, width)``; a float tensor passes after a check of shape and finiteness."""
         inputs = self.inputs
+        if isinstance(source, LazyInput):
+            return check_tensor(source.tensor(self, rng), inputs)
         if isinstance(source, torch.Tensor) and source.is_floating_point():
             return check_tensor(source, inputs)
         if inputs.channels not in PICTURE_CHANNELS:
@@ -120,6 +135,8 @@ class TrainTransform:
     def __call__(self, source: Any, rng: random.Random) -> torch.Tensor:
         """Return float32 ``(channels, height, width)``; a float tensor passes after a check of shape and finiteness."""
         inputs, augment = self.inputs, self.augment
+        if isinstance(source, LazyInput):
+            return check_tensor(source.tensor(self, rng), inputs)
         if isinstance(source, torch.Tensor) and source.is_floating_point():
             return check_tensor(source, inputs)
         if inputs.channels not in PICTURE_CHANNELS:

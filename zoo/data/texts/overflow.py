@@ -15,6 +15,7 @@ from zoo.data.texts.tokenizers import Encoding, Tokenizer
 from zoo.errors import OptionError, ZooError, count
 
 WHOLE = 10**9  # tokens; a maximum that no text reaches
+WINDOWS = "overflow='windows' reads them whole"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +43,15 @@ class Overflow:
     def __add__(self, other: Overflow) -> Overflow:
         return Overflow(*map(sum, zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
-    def truncation(self, source: str, max_length: int, *, words: bool) -> str:
-        """Return in words how many texts were truncated and how much of them was cut off; empty if there are none."""
+    def truncation(self, source: str, max_length: int, *, words: bool = False, remedy: str = WINDOWS) -> str:
+        """Return in words how many texts were truncated, how much of them was cut off, and what to do; empty if there are none."""
         if not self.cut:
             return ""
         lost_words = f" ({count(self.words, 'word')})" if self.words else ""
         cut = f"{source}: {count(self.cut, 'text')} of {self.texts} cut to {max_length} tokens"
         unread = "; words after the cut count as O, or where no class is O have no prediction and no score" if words else ""
         lost = _percent(1 - self.kept / self.whole)
-        return f"{cut}, which loses {lost} of their tokens{lost_words}; overflow='windows' reads them whole{unread}"
+        return f"{cut}, which loses {lost} of their tokens{lost_words}; {remedy}{unread}"
 
     def division(self, source: str, max_length: int) -> str:
         """Return in words how many texts are read in windows; empty if there are none."""

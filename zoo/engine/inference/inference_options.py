@@ -11,6 +11,7 @@ from zoo.engine.loading.sources import channels_of, refuse_window
 from zoo.engine.runtime.input_changes import resized, with_overflow
 from zoo.errors import DataError, OptionError, checked_fields, did_you_mean
 from zoo.models.task_model import TaskModel
+from zoo.util.numbers import is_whole
 
 BATCH_SIZE = 64
 ON_ERROR = ("stop", "skip")
@@ -46,8 +47,8 @@ class InferenceOptions:
     quiet: bool = True
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise OptionError(f"batch_size is {self.batch_size}; it must be at least 1")
+        if not is_whole(self.batch_size) or self.batch_size < 1:
+            raise OptionError(f"batch_size is {self.batch_size!r}; it must be a whole number of at least 1")
         if self.on_error not in ON_ERROR:
             raise OptionError(f"on_error is {self.on_error!r}{did_you_mean(str(self.on_error), ON_ERROR)}; it can be: stop, skip")
 

@@ -13,6 +13,7 @@ from zoo.data.images.augment import Augment
 from zoo.data.images.own_augmentation import OwnAugmentation
 from zoo.data.images.transforms import Transform, eval_transform, train_transform
 from zoo.data.table import Table
+from zoo.data.texts.augment import AugmentedTexts, TextAugment
 from zoo.data.texts.token_ids import TextSamples
 from zoo.data.unreadable import ReadableSamples
 from zoo.declare import Image, Text
@@ -23,7 +24,7 @@ from zoo.errors import OptionError
 def samples_for(
     inputs: Any,
     table: Table,
-    augment: Augment | None = None,
+    augment: Augment | TextAugment | None = None,
     *,
     seed: int = 0,
     own: Callable[[Any], Any] | None = None,
@@ -35,14 +36,15 @@ def samples_for(
     Args:
         inputs: The declared input.
         table: The data.
-        augment: The augmentation, or None.
+        augment: The augmentation, or None; texts have one of their own, and any other leaves them as they are.
         seed: Seed of the augmentation.
         own: The user's own augmentation in place of ``augment``, or None.
         skip: Leave images and volumes that cannot be read out of their batch, see ``ReadableSamples``.
         beside: Further declared inputs that the same augmented views are made for.
     """
     if isinstance(inputs, Text):
-        return TextSamples(table, inputs)
+        return AugmentedTexts(table, inputs, augment, seed) if isinstance(augment, TextAugment) else TextSamples(table, inputs)
+    assert not isinstance(augment, TextAugment), "images are not augmented like texts"
     if own is not None and augment is not None:
         return Samples(table, OwnAugmentation(inputs, own), seed)
     return (ReadableSamples if skip else Samples)(table, transform_for(inputs, augment, beside=beside), seed)

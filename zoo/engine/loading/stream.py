@@ -13,6 +13,7 @@ from torch import Tensor
 from zoo.data.dataset import Batch
 from zoo.data.images.augment import Augment
 from zoo.data.table import Table
+from zoo.data.texts.augment import TextAugment
 from zoo.engine.loading.order import Indices
 from zoo.errors import OptionError
 
@@ -25,11 +26,11 @@ class View:
     """How a view of each sample is made, in every phase, where it differs from the training images of the run.
 
     Attributes:
-        augment: The augmentation.
+        augment: The augmentation, of texts a ``TextAugment``.
         size: Height and width in pixels; None for the model's.
     """
 
-    augment: Augment
+    augment: Augment | TextAugment
     size: tuple[int, int] | None = None
 
 
@@ -40,7 +41,7 @@ class Source:
     Attributes:
         table: The data; unlabelled ones have no targets.
         views: Views of each sample in one step, drawn independently: their number, all as the run augments its training images, or a
-            ``View`` for each, of images and volumes, which are drawn anew in each epoch and never stored. Those after the first are
+            ``View`` for each, which are drawn anew in each epoch and never stored. Those after the first are
             ``Batch.views``.
         ratio: Of a source after the first, samples of a batch for each sample of the first source in it.
         temperature: Of several tasks, how evenly they are drawn: a task with n labels as often as ``n ** (1 / temperature)`` says, 1 by

@@ -28,7 +28,7 @@ from zoo.engine.options.epochs import has_solvable_head
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.own_parts import OwnParts, own_metrics
 from zoo.engine.rundir.run_context import RunContext
-from zoo.engine.solved.augmentation_choice import held_out_losses, views_to_judge
+from zoo.engine.solved.augmentation_choice import views_help
 from zoo.engine.solved.solved_head import SolvedHead, is_small_enough, solved_head
 from zoo.engine.solved.solved_tasks import solved_tasks
 from zoo.errors import DataError, OptionError, count, examples
@@ -214,12 +214,9 @@ class Supervised(Objective):
             table: The samples.
             context: The conditions of the run.
         """
-        views = views_to_judge(len(features))
-        if not views:
-            return True
-        found = held_out_losses(
+        return views_help(
             features,
-            views_of(views),
+            views_of,
             table,
             self.model.num_classes,
             self.label_loss,
@@ -227,15 +224,6 @@ class Supervised(Objective):
             seed=context.config.seed,
             poll=context.poll,
         )
-        if found is None or found.helps:
-            return True
-        log.info(
-            "training images are not augmented: the held-out loss of the head is %.4g with augmented views and %.4g without; "
-            "augment='light' augments them",
-            found.with_views,
-            found.without,
-        )
-        return False
 
     def penalty(self, batch: Mapping[str, Batch]) -> Tensor | None:
         """Return the penalties of the regularisers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.solved.fitted_layers import Rows
 from zoo.engine.solved.head_solver import lowest_held_out_loss
+
+log = logging.getLogger("zoo")
 
 MAX_SAMPLES = 2000  # beyond it augmentation is not judged: more samples need it less, and the views would cost as much as an epoch
 MAX_VIEWS, MAX_READS = 4, 1000
@@ -84,3 +87,39 @@ def held_out_losses(
         return lowest_held_out_loss(placed, outputs, of_rows, divided, device=device, poll=poll)
 
     return HeldOutLosses(mean_loss([features]), mean_loss([features, *views]))
+
+
+def views_help(
+    features: Tensor,
+    views_of: Callable[[int], Sequence[Tensor]],
+    table: Table,
+    outputs: int,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    device: torch.device,
+    seed: int,
+    poll: Callable[[], None],
+) -> bool:
+    """Return False, and say so, if augmented views harm the head on held-out samples; else True, also where that cannot be known.
+
+    Args:
+        features: Of the samples as they are, ``(samples, dim)``.
+        views_of: Returns those of so many augmented views of them.
+        table: As for ``held_out_losses``, like the other arguments.
+        outputs: Number of outputs of the head.
+        loss: From logits and targets of some samples to the sum of their losses.
+        device: Where ``loss`` computes.
+        seed: Seed of the folds.
+        poll: Called now and then; may raise to stop.
+    """
+    views = views_to_judge(len(features))
+    found = held_out_losses(features, views_of(views), table, outputs, loss, device=device, seed=seed, poll=poll) if views else None
+    if found is None or found.helps:
+        return True
+    log.info(
+        "training images are not augmented: the held-out loss of the head is %.4g with augmented views and %.4g without; "
+        "augment='light' augments them",
+        found.with_views,
+        found.without,
+    )
+    return False

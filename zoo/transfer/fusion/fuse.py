@@ -14,14 +14,15 @@ from zoo.models.backbone import Backbone
 from zoo.models.pairs.zero_shot import text_tower
 from zoo.models.task_model import TaskModel
 from zoo.transfer.fewshot.few_shot import found_backbone
-from zoo.transfer.fusion.mixing import WAYS
+from zoo.transfer.fusion.augmentation import augment_faults
 from zoo.transfer.fusion.model import Fusion
+from zoo.transfer.fusion.options import pass_faults, training_faults
 from zoo.transfer.fusion.parts import check_present, read_parts
 from zoo.transfer.fusion.saved import OF_ONE_KIND
 from zoo.transfer.fusion.scores import monitor_of
 from zoo.transfer.fusion.solved import Block, HeadData
 from zoo.transfer.fusion.towers import check_one_vector
-from zoo.transfer.fusion.training import faults_of, solve_fusion, train_fusion
+from zoo.transfer.fusion.training import solve_fusion, train_fusion
 from zoo.util.numbers import is_finite
 
 TASKS = ("single-label", "multi-label")
@@ -64,14 +65,16 @@ def fuse(
         text: Likewise of texts; of a dual encoder such as CLIP its text tower is taken.
         numbers: Columns of numbers.
         how: ``concatenate``, ``gated`` or ``cross_attention``.
-        tune: What of the backbones trains too: ``none``, the last layer group of each (``top``), or ``all``.
+        tune: What of the backbones trains too: ``none``, the last layer group of each (``top``), ``all``, or with ``concatenate`` a kind of
+            parameters that can be merged into the weights, such as ``lora`` or ``bitfit``.
         task: ``single-label`` or ``multi-label``.
         columns: Own names of columns by role, such as ``{"file_name": "photo"}``.
         root: Folder of the images; None is that of the table.
         dropout: Share of the rows that are given without one part, in [0, 1].
         seed: Seed of everything random.
         training: Options of ``TaskModel.fit``, such as ``{"epochs": 30, "lr": 1e-3, "out": "runs/fused", "resume": True}``; without ``out``
-            the run leaves no folder.
+            the run leaves no folder. ``augment`` is of the images alone; by default they are augmented where whole backbones train
+            and held-out rows say that it helps.
         compare: Whether ``scores`` are computed: what each part alone gives, beside the fusion.
         **options: Of the passes through the backbones, as for ``TaskModel.embed``.
 
@@ -79,10 +82,10 @@ def fuse(
         OptionError: If there are not two parts, a backbone reads something else, or an option is out of range; all in one error.
         DataError: If a part is missing everywhere, a cell is no number, or an image does not exist.
     """
-    given = {"image": image, "text": text}
+    given, training = {"image": image, "text": text}, training or {}
     found = {name: _tower(name, found_backbone(one)) for name, one in given.items() if one is not None}
-    trained, chosen = how != "concatenate" or tune != "none", {"quiet": bool(options.get("quiet", False))} | dict(training or {})
-    faults = faults_of(how, tune, training or {}, WAYS)
+    trained, chosen = how != "concatenate" or tune != "none", {"quiet": bool(options.get("quiet", False))} | dict(training)
+    faults = [*training_faults(how, tune, training, task if task in TASKS else TASKS[0]), *augment_faults(found.get("image"), training)]
     if trained and (odd := [name for names in OF_ONE_KIND.values() for name in names if name in options]):
         remedy = "give a backbone or a model that has it, such as zoo.get(NAME, img_size=…)"
         faults.append(f"{', '.join(odd)}: for frozen features and a solved head only; {remedy}")
@@ -95,7 +98,7 @@ def fuse(
         raise OptionError(f"the training data have {count(len(classes), 'class')}; give rows of two classes or more")
     held = None if valid is None else read_parts(valid, list(found), numbers, **reading, classes=classes)
     models = {name: one.adapt(2) if isinstance(one, Backbone) else one for name, one in found.items()}  # their heads are not used
-    fusion = Fusion(models, tuple(numbers), task, classes, dict(columns or {}), root, options=options, how=how)
+    fusion = Fusion(models, tuple(numbers), task, classes, dict(columns or {}), root, options=options, how=how, trained=trained)
     if trained:
         check_one_vector(models)
     features = fusion.features(parts)
@@ -129,6 +132,7 @@ def _check(
         faults.append("there is no image= and no text=; numbers alone need no backbone")
     elif len(found) + len(numbers) < 2:
         faults.append("there is one part only; give two of image=, text= and numbers=, or adapt() the backbone alone")
+    faults += pass_faults({name: value for name, value in options.items() if name != "on_error"})
     for name, one in found.items():
         if not isinstance(one.spec.inputs, KINDS[name]):
             faults.append(f"{name} is {one.spec.name!r}, which reads {one.spec.modality}s; give a backbone of {name}s")

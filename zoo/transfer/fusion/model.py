@@ -13,9 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zoo.engine.inference.predict import embed, predict_outputs
+from zoo.engine.inference.predict import predict_outputs
+from zoo.engine.loading.stream import Function
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
+from zoo.transfer.fusion.features import pooled, warn_of_cut_texts
 from zoo.transfer.fusion.network import packed_table
 from zoo.transfer.fusion.parts import Parts, read_parts
 from zoo.transfer.fusion.saved import OF_ONE_KIND, read_fusion, save_fusion
@@ -41,8 +43,8 @@ class Fusion:
         bias: ``(classes,)``.
         options: Of the pass, as for ``TaskModel.embed``.
         how: How the parts are fused, one of ``WAYS``.
-        network: Towers, what fuses them and the head, where something beside a solved head was trained; ``weight`` and ``bias`` are then
-            not used.
+        trained: Whether something beside a solved head is trained.
+        network: Towers, what fuses them and the head, where that is so; ``weight`` and ``bias`` are then not used.
         tokens: Tokens of a text that the network reads.
         scores: How well each part alone and the fusion predict rows that they were not fitted on, by the metric ``monitor``.
         monitor: Name of the metric.
@@ -59,6 +61,7 @@ class Fusion:
     bias: Tensor = field(default_factory=lambda: torch.zeros(0))
     options: Mapping[str, Any] = field(default_factory=dict)
     how: str = "concatenate"
+    trained: bool = False
     network: TaskModel | None = None
     tokens: int = 0
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -78,6 +81,20 @@ class Fusion:
         parts = self.read(data, labelled=True)
         return find_task(self.task).metrics(self.outputs(parts).astype(np.float64), np.asarray(parts.labels.targets), self.classes)
 
+    def embed(self, data: Any) -> Array:
+        """Return the fused features of each row of a table, ``(rows, dim)``, float32: what the head reads.
+
+        Of a solved head these are the standardized features and numbers beside each other and a column per part that is 1 where it is
+        missing; of a network what fuses the parts gives.
+        """
+        return self.fused_features(self.read(data))
+
+    def fused_features(self, parts: Parts) -> Array:
+        """Return the fused features of rows that were read; see ``embed``."""
+        if self.network is None:
+            return np.asarray(joined(self.features(parts), self.blocks).numpy(), dtype=np.float32)
+        return self._passed(parts, self.network.embed_batch)
+
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Save the models in folders below it, and the head beside them; ``zoo.transfer.load_fusion`` opens it.
 
@@ -93,18 +110,19 @@ class Fusion:
 
     def features(self, parts: Parts) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the features of each part, zero where it is missing, and the rows in which it is."""
-        found = {}
-        for name, model in self.models.items():
-            missing = parts.missing[name]
-            there = [one for one, gone in zip(parts.inputs[name], missing, strict=True) if not gone]
-            rows = np.zeros((len(missing), model.spec.features.dim), dtype=np.float32)
-            if there:
-                rows[~missing] = embed(model, there, **({"quiet": True} | self._options_of(name)))
-            found[name] = (torch.from_numpy(rows), torch.from_numpy(missing))
+        found = {name: self.part_features(parts, name) for name in self.models}
         for place, name in enumerate(self.numbers):
             values = np.nan_to_num(parts.numbers[:, place : place + 1]).astype(np.float32)
             found[f"number {name}"] = (torch.from_numpy(values), torch.from_numpy(parts.missing[f"number {name}"]))
         return found
+
+    def part_features(self, parts: Parts, name: str) -> tuple[Tensor, Tensor]:
+        """Return the features ``(rows, dim)`` of the images or the texts, zero where one is missing, and the rows in which it is."""
+        model, missing = self.models[name], parts.missing[name]
+        rows, there = np.zeros((len(missing), model.spec.features.dim), dtype=np.float32), parts.there(name)
+        if len(there):
+            rows[~missing] = pooled(model, there, {"quiet": True} | self._options_of(name), windows=not self.trained)
+        return torch.from_numpy(rows), torch.from_numpy(missing)
 
     def _options_of(self, kind: str) -> dict[str, Any]:
         """Return the options of the pass through one of the backbones, without those of another kind of input."""
@@ -114,11 +132,16 @@ class Fusion:
     def outputs(self, parts: Parts) -> Array:
         """Return the logits ``(rows, classes)``, float32."""
         if self.network is not None:
-            given: dict[str, Any] = {name: self.options[name] for name in PASSES if name in self.options}
-            return predict_outputs(
-                self.network, packed_table(self.models, parts, self.tokens), self.network, **{"quiet": True} | given
-            ).values
+            return self._passed(parts, self.network)
         return np.asarray((joined(self.features(parts), self.blocks) @ self.weight.T + self.bias).numpy(), dtype=np.float32)
+
+    def _passed(self, parts: Parts, forward: Function) -> Array:
+        """Return the outputs of a function of the network for the rows of a table."""
+        assert self.network is not None, "only a trained fusion has one"
+        if "text" in self.models:
+            warn_of_cut_texts(self.models["text"], parts.there("text"), self.tokens)
+        given: dict[str, Any] = {"quiet": True} | {name: self.options[name] for name in PASSES if name in self.options}
+        return predict_outputs(self.network, packed_table(self.models, parts, self.tokens), forward, **given).values
 
 
 def load_fusion(folder: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Fusion:

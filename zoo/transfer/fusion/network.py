@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo.data.images.transforms import eval_transform
+from zoo.data.images.transforms import LazyInput
 from zoo.data.table import Table
 from zoo.data.texts.tokenizers import Encoding, open_tokenizer
 from zoo.declare import Features, Image, Text
@@ -21,7 +22,7 @@ from zoo.models.wrap import wrap
 from zoo.transfer.fusion.mixing import MIXERS, Mixer
 from zoo.transfer.fusion.parts import Parts
 from zoo.transfer.fusion.solved import Block
-from zoo.transfer.fusion.towers import MARK, ROW, Packing, Towers
+from zoo.transfer.fusion.towers import ROW, Packing, Towers
 
 MIXING = "fusion"  # the last layer group, where what fuses has parameters
 
@@ -88,7 +89,7 @@ def make_network(
         torch.manual_seed(seed)
         towers = Towers(models, packing, per_token=how == "cross_attention")
         mixer = MIXERS[how](towers, blocks, dropout)
-    inputs = Image(size=(packing.lines, ROW), mean=(0.0,), std=(1.0,), fixed_size=True, ready_made=True)
+    inputs = Image(size=(packing.lines, ROW), mean=(0.0,), std=(1.0,), fixed_size=True)
     layers = aligned_groups({name: model.groups for name, model in models.items()}, mixer)
     features = Features(dim=mixer.dim, layout="BD")
     backbone = wrap(FusedBackbone(towers, mixer), inputs=inputs, layers=layers, features=features, name=FUSION)
@@ -110,8 +111,36 @@ def _encoded(model: TaskModel, parts: Parts, length: int = 0) -> list[Encoding]:
     return open_tokenizer(inputs).encode(texts, length or inputs.max_length)
 
 
+@dataclass(frozen=True)
+class PackedRow(LazyInput):
+    """One row of a table; its image is decoded when the tensor is asked for, by the transform of the run.
+
+    Attributes:
+        shape: Of the tensor, ``(1, lines, ROW)``.
+        head: The flags of missing parts and the numbers.
+        image: The image, None where there is none.
+        pixels: Its declared input; None without an image backbone.
+        tokens: Inputs of the text backbone beside each other; of no values without one.
+    """
+
+    shape: tuple[int, int, int]
+    head: Tensor
+    image: Any
+    pixels: Image | None
+    tokens: Tensor
+
+    def tensor(self, transform: Any, rng: random.Random) -> Tensor:
+        """Return the row, float32; ``transform`` is applied to the image alone."""
+        parts = [self.head]
+        if self.pixels is not None:
+            gone = self.image is None
+            parts.append((torch.zeros(self.pixels.shape) if gone else replace(transform, inputs=self.pixels)(self.image, rng)).flatten())
+        row = torch.cat([*parts, self.tokens])
+        return nn.functional.pad(row, (0, torch.Size(self.shape).numel() - len(row))).reshape(self.shape)
+
+
 class PackedRows(Sequence[Any]):
-    """The rows of a table as float32 tensors ``(1, lines, ROW)``; images are decoded when a row is asked for.
+    """The rows of a table as ``PackedRow``.
 
     Args:
         models: The models of the parts.
@@ -120,37 +149,32 @@ class PackedRows(Sequence[Any]):
     """
 
     def __init__(self, models: Mapping[str, TaskModel], parts: Parts, tokens: int) -> None:
-        self._packing = Packing.of(models, parts.numbers.shape[1], tokens)
-        self._flags = np.stack(list(parts.missing.values()), 1).astype(np.float32)
-        self._numbers = np.nan_to_num(parts.numbers).astype(np.float32)
-        self._images, self._texts = parts.inputs.get("image"), None
+        packing = Packing.of(models, parts.numbers.shape[1], tokens)
+        self._shape = (1, packing.lines, ROW)
+        flags = np.stack(list(parts.missing.values()), 1)
+        self._head = torch.from_numpy(np.concatenate([flags, np.nan_to_num(parts.numbers)], 1).astype(np.float32))
+        self._images, self._gone, self._pixels = parts.inputs.get("image"), flags[:, 0], None  # images are the first part
         if "image" in models:
             assert isinstance(models["image"].inputs, Image), "fuse() has checked it"
-            self._transform = eval_transform(models["image"].inputs)
+            self._pixels = models["image"].inputs
+        self._texts = torch.zeros(len(flags), 0, 0, dtype=torch.int32)
         if "text" in models:
             encoded = _encoded(models["text"], parts, tokens)  # cut by the tokenizer, which keeps the token that ends a text
-            padded = [[one[name] + [value] * (tokens - len(one[name])) for one in encoded] for name, value in self._packing.names]
+            padded = [[one[name] + [value] * (tokens - len(one[name])) for one in encoded] for name, value in packing.names]
             self._texts = torch.tensor(padded, dtype=torch.int32).transpose(0, 1)  # (rows, inputs, tokens)
 
     def __len__(self) -> int:
-        return len(self._flags)
+        return len(self._head)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(len(self)))]
-        parts = [torch.tensor([MARK]), torch.from_numpy(self._flags[index]), torch.from_numpy(self._numbers[index])]
-        if self._images is not None:
-            gone = self._flags[index, 0]  # images are the first part
-            pixels = torch.zeros(self._packing.shape) if gone else self._transform(self._images[index], random.Random(0))
-            parts.append(pixels.flatten())
-        if self._texts is not None:
-            parts.append(self._texts[index].flatten().float())
-        row = torch.cat(parts)
-        return nn.functional.pad(row, (0, self._packing.lines * ROW - len(row))).reshape(1, self._packing.lines, ROW)
+        image = None if self._images is None or self._gone[index] else self._images[index]
+        return PackedRow(self._shape, self._head[index], image, self._pixels, self._texts[index].flatten().float())
 
 
 def packed_table(models: Mapping[str, TaskModel], parts: Parts, tokens: int) -> Table:
     """Return the rows of a table as inputs of a network that ``make_network`` makes, with their targets."""
     labels = parts.labels
     rows = PackedRows(models, parts, tokens)
-    return Table(rows, labels.targets, labels.classes, groups=labels.groups, source=labels.source, ready_made=True)
+    return Table(rows, labels.targets, labels.classes, groups=labels.groups, source=labels.source)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from zoo.data.open import open_data
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.folders import check_exists
+from zoo.data.sources.locate import place_files
 from zoo.data.sources.tables.table_files import SUFFIXES, parse_file
 from zoo.data.table import Table, split_word
 from zoo.data.unreadable_input import Unreadable
@@ -43,6 +44,11 @@ class Parts:
     inputs: Mapping[str, Sequence[Any]]
     numbers: Array
     missing: Mapping[str, Array]
+
+    def there(self, name: str) -> Table:
+        """Return the images or the texts of the rows that have one."""
+        items = [one for one, gone in zip(self.inputs[name], self.missing[name], strict=True) if not gone]
+        return Table(items, None, source=self.labels.source, reads=name)
 
 
 def read_parts(
@@ -161,6 +167,9 @@ def _check_files(tables: Mapping[str, Table]) -> None:
             faults.append(f"{count(len(reasons), kind)} of {len(table)} cannot be read: {shown}")
     if faults:
         raise DataError(fault_list("the table cannot be fused:", faults, "Leave the cells empty where a part is missing"))
+    if "image" in tables:  # whose files that do not exist were kept, as cells may be empty
+        table = tables["image"]
+        place_files([item for item in table.inputs if not isinstance(item, Unreadable)], table.source)
 
 
 def _numbers(frame: pd.DataFrame, names: Sequence[str]) -> Array:

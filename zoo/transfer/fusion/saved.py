@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from zoo.errors import SavedModelError, count, examples
 from zoo.models.task_model import TaskModel
 from zoo.saved.config import FUSION
 from zoo.saved.load import load
-from zoo.saved.save import check_free, writing
+from zoo.saved.save import check_free, save, writing
 from zoo.transfer.fusion.network import make_network
 from zoo.transfer.fusion.solved import Block
 from zoo.util.atomic_write import write_json
 from zoo.weights.load import read, write
+from zoo.weights.safetensors_header import read_header
 
 RECORD, VALUES = FUSION, "fusion.safetensors"
 FORMATS = (1, 2)  # of the record; 2 has a trained network
+HEADS = {1: "weight", 2: "head.linear.weight"}  # the tensor of the head, whose second dimension is the width of the fused features
 OF_ONE_KIND = {"image": ("image_size", "window"), "text": ("prompt_name", "overflow")}  # options that change its features
 
 
@@ -38,7 +41,7 @@ def save_fusion(fusion: Any, path: Path, *, overwrite: bool) -> Path:
     """
     check_free(path, overwrite=overwrite)
     for name, model in fusion.models.items():
-        model.save(path / name, overwrite=overwrite)
+        save(model, path / name, overwrite=overwrite, note=False)  # of the parts: the whole opens in zoo only
     tensors = {"weight": fusion.weight, "bias": fusion.bias} if fusion.network is None else _own_tensors(fusion.network)
     tensors |= {f"{name}.{key}": getattr(block, key) for name, block in fusion.blocks.items() for key in ("mean", "scale")}
     fields: dict[str, Any] = {"numbers": list(fusion.numbers), "task": fusion.task, "classes": list(fusion.classes)}
@@ -83,11 +86,12 @@ def _network(told: Mapping[str, Any], fields: Mapping[str, Any], tensors: Mappin
     return network.eval()
 
 
-def read_fusion(path: Path) -> dict[str, Any]:
-    """Return the attributes of a saved fusion.
+@contextmanager
+def _undamaged(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the record of a saved fusion; what is missing from it or from the files beside it makes it damaged.
 
     Raises:
-        SavedModelError: If the folder holds none, or it is damaged.
+        SavedModelError: If the folder holds none, it is of a later version, or damaged.
     """
     if not (path / RECORD).is_file():
         raise SavedModelError(f"{str(path)!r} is no saved fusion: it has no {RECORD}; give the folder that Fusion.save wrote")
@@ -97,6 +101,39 @@ def read_fusion(path: Path) -> dict[str, Any]:
             raise SavedModelError(
                 f"{str(path)!r} is of format {told['format']!r}, and this zoo reads {' and '.join(map(str, FORMATS))}; update it"
             )
+        yield told
+    except (KeyError, TypeError, ValueError) as error:
+        raise SavedModelError(f"{str(path / RECORD)!r} is damaged ({type(error).__name__}: {error}); save the fusion again") from error
+
+
+def fusion_record(path: Path) -> dict[str, Any]:
+    """Return what a saved fusion is, without loading its models.
+
+    Returns:
+        ``models`` (the folders of its image and text models by their part), ``numbers``, ``how``, ``trained``, ``dim`` (width of the fused
+        features), ``tokens`` (of a text, of a trained one), ``dropout`` (likewise), ``task``, ``classes``, ``columns``, ``scores`` and
+        ``monitor``.
+
+    Raises:
+        SavedModelError: If the folder holds none, or it is damaged.
+    """
+    with _undamaged(path) as told:
+        trained = told["format"] > 1
+        dim = read_header(path / VALUES, "")[HEADS[told["format"]]].shape[1]
+        known = {name: told[name] for name in ("numbers", "task", "classes", "columns")}
+        more = {"tokens": told["tokens"], "dropout": told["dropout"]} if trained else {}
+        models = {name: str(path / name) for name in told["models"] if name in OF_ONE_KIND}
+        found = {"models": models, "how": told.get("how", "concatenate"), "trained": trained, "dim": dim} | known | more
+        return found | {"scores": told.get("scores", {}), "monitor": told.get("monitor", "")}
+
+
+def read_fusion(path: Path) -> dict[str, Any]:
+    """Return the attributes of a saved fusion.
+
+    Raises:
+        SavedModelError: If the folder holds none, or it is damaged.
+    """
+    with _undamaged(path) as told:
         tensors = read(path / VALUES)
         models = {name: load(path / name) for name in told["models"] if name in OF_ONE_KIND}
         names = [*models, *(f"number {name}" for name in told["numbers"])]
@@ -111,6 +148,4 @@ def read_fusion(path: Path) -> dict[str, Any]:
         fields |= {"scores": told.get("scores", {}), "monitor": told.get("monitor", ""), "how": told.get("how", "concatenate")}
         if told["format"] == 1:
             return fields | {"weight": tensors["weight"], "bias": tensors["bias"]}
-        return fields | {"network": _network(told, fields, tensors), "tokens": told["tokens"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise SavedModelError(f"{str(path / RECORD)!r} is damaged ({type(error).__name__}: {error}); save the fusion again") from error
+        return fields | {"trained": True, "network": _network(told, fields, tensors), "tokens": told["tokens"]}

@@ -16,12 +16,11 @@ from zoo.models.pooling import pooling_of
 from zoo.models.task_model import TaskModel
 
 ROW = 1024  # values of a line of packed inputs
-MARK = 2.0  # the first packed value: outside [0, 1], so that rows are read as the inputs that they are, and not as grey pictures
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Places of the inputs of a row: ``MARK``, a flag per part that is 1 where it is missing, the numbers, pixels, tokens.
+    """Places of the inputs of a row: a flag per part that is 1 where it is missing, the numbers, pixels, tokens.
 
     Attributes:
         kinds: Backbones, ``image``, ``text`` or both, in this order.
@@ -55,9 +54,9 @@ class Packing:
 
     @property
     def sizes(self) -> list[int]:
-        """Values of the mark and the flags, of the numbers, of the pixels, and of each input of the text backbone."""
+        """Values of the flags, of the numbers, of the pixels, and of each input of the text backbone."""
         pixels = torch.Size(self.shape).numel() if self.shape else 0
-        return [1 + self.parts, self.numbers, pixels, *(self.tokens for _ in self.names)]
+        return [self.parts, self.numbers, pixels, *(self.tokens for _ in self.names)]
 
     @property
     def lines(self) -> int:
@@ -73,7 +72,7 @@ class Packing:
             inputs["image"] = pixels.reshape(len(x), *self.shape)
         if self.names:  # float32 holds whole numbers up to 2**24
             inputs["text"] = {name: values.long() for (name, _), values in zip(self.names, columns, strict=True)}
-        return flags[:, 1:] > 0.5, numbers, inputs
+        return flags > 0.5, numbers, inputs
 
 
 class Towers(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,71 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.data.table import Table
-from zoo.engine.options.recipe import Phase, Recipe
-from zoo.engine.options.recipes import LEAST_STEPS
+from zoo.engine.options.recipe import Recipe
 from zoo.engine.rundir.run_folder import Run
 from zoo.engine.solved.solved_head import SolvedHead
-from zoo.errors import OptionError, check_options, did_you_mean
 from zoo.models.task_model import TaskModel
+from zoo.transfer.fusion.augmentation import SWITCHES, USUAL, is_augmented, without_mixtures
 from zoo.transfer.fusion.model import Fusion
 from zoo.transfer.fusion.network import make_network, packed_table, tokens_needed
+from zoo.transfer.fusion.options import recipe_for
 from zoo.transfer.fusion.parts import Parts
 from zoo.transfer.fusion.scores import part_scores, score
 from zoo.transfer.fusion.solved import Features, HeadData, joined, solve_head, some_rows, with_dropped
 
 Array = npt.NDArray[Any]
-TUNES = ("none", "top", "all")
-MIX_EPOCHS, TUNE_EPOCHS = 20, 10
-# Arguments of TaskModel.fit that a fusion gives itself, or that say nothing of packed rows.
-TAKEN = ("self", "train", "valid", "unknown", "budget", "baselines", "seed", "objective", "columns", "root", "label_columns", "augment")
-OF_FUSE = ("valid", "seed", "columns", "root")  # of these fuse() has arguments
-
-
-def recipe_for(how: str, tune: str) -> Recipe:
-    """Return the recipe of a fusion.
-
-    What fuses and the head train first, on the outputs of the towers, which are computed once. A concatenation has a solved head and
-    nothing to train first.
-
-    Args:
-        how: One of ``WAYS``.
-        tune: What of the backbones trains afterwards: ``none``, the last group of each (``top``), or ``all``.
-    """
-    mixing = how != "concatenate"
-    phases = [Phase(name="fusion", frozen=-1, share=MIX_EPOCHS, augment=False, least_steps=LEAST_STEPS)] if mixing else []
-    if tune == "top":
-        phases.append(Phase(name="top", frozen=-1 - mixing, share=TUNE_EPOCHS, lr=0.1, augment=False))
-    elif tune == "all":
-        phases.append(Phase(name="tune", share=TUNE_EPOCHS, lr=0.1, augment=False))
-    return Recipe(
-        name="fusion",
-        phases=tuple(phases),
-        lr=3e-3,
-        layer_decay=0.75 if tune == "all" else 1.0,
-        epochs=MIX_EPOCHS * mixing + TUNE_EPOCHS * (tune != "none"),
-        freeze_bn=True,
-        augment="none",
-        description="What fuses the parts first, on cached features, then the parts themselves.",
-    )
-
-
-def faults_of(how: str, tune: str, training: Mapping[str, Any], ways: tuple[str, ...]) -> list[str]:
-    """Return why a fusion cannot be trained so."""
-    faults = []
-    if how not in ways:
-        faults.append(f"how is {how!r}{did_you_mean(str(how), ways)}; it is one of {', '.join(ways)}")
-    if tune not in TUNES:
-        faults.append(f"tune is {tune!r}{did_you_mean(str(tune), TUNES)}; it is one of {', '.join(TUNES)}")
-    known = [name for name in inspect.signature(TaskModel.fit).parameters if name not in TAKEN]
-    try:
-        check_options(training, known, "training", remedies={name: f"give it to fuse() itself: {name}=, --{name}" for name in OF_FUSE})
-    except OptionError as error:
-        faults.append(str(error))
-    if training and how == "concatenate" and tune == "none":
-        faults.append("training: a concatenation of frozen features has a solved head and no training; give tune= or another how=")
-    if training.get("resume") and not training.get("out"):
-        faults.append("training: resume needs out, the folder of the run")
-    return faults
 
 
 def solve_fusion(fusion: Fusion, features: Features, data: HeadData, held: Parts | None, *, dropout: float, compare: bool) -> None:
@@ -142,7 +89,8 @@ def train_fusion(
     if compare:
         others = None if held is None else (fusion.features(held), held.labels)
         found = part_scores(features, fusion.blocks, data, rows=rows, held=others, together=True)
-    run = _fit(network, table if split is None else table.select(split[0]), valid, recipe_for(fusion.how, tune), data.seed, training)
+    recipe = recipe_for(fusion.how, tune, augmented=is_augmented(fusion, parts, features, data, tune, training))
+    run = _fit(network, table if split is None else table.select(split[0]), valid, recipe, data.seed, training)
     if found and fusion.monitor in run.metrics:
         name = fusion.how if tune == "none" else f"{fusion.how}, {tune} tuned"
         fusion.scores = found | {name: float(run.metrics[fusion.monitor])}
@@ -178,7 +126,12 @@ def _with_values(model: TaskModel, network: TaskModel, name: str) -> TaskModel:
 
 def _fit(model: TaskModel, table: Table, valid: Table | bool, recipe: Recipe, seed: int, training: Mapping[str, Any]) -> Run:
     """Train a network of packed rows, in place; without a folder of its own the run leaves none."""
-    given = {"recipe": recipe} | dict(training)
+    augmented = any(phase.augment for phase in recipe.phases)
+    chosen = {name: value for name, value in training.items() if name != "augment" and (augmented or name not in SWITCHES)}
+    given: dict[str, Any] = {
+        "recipe": recipe,
+        "augment": without_mixtures(training.get("augment") or USUAL) if augmented else "none",
+    } | chosen
     if given.get("out") is not None:
         return model.fit(table, valid, seed=seed, **given)
     with tempfile.TemporaryDirectory() as folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zoo.errors import DataError, OptionError, checked_fields, count, fault_list
@@ -16,9 +17,14 @@ if TYPE_CHECKING:
     from zoo.engine.objective.objective import Objective
     from zoo.engine.objective.supervised import Supervised
 
-STRONGEST = 30  # magnitude of RandAugment
+STRONGEST = 30  # magnitude of RandAugment, or per cent of the words of a text
 SHIFTED = (0.8, 1.0)  # share of an image that a weak view keeps, about the shift by an eighth of the papers
 RANGE = (0.35, 1.0)  # that of a strong view
+
+
+def _texts_of(item: Any) -> tuple[str, ...]:
+    """Return a text as a tuple of one, and a pair as it is."""
+    return (item,) if isinstance(item, str) else tuple(item)
 
 
 @checked_fields
@@ -27,14 +33,17 @@ class FixMatch(Method):
     """FixMatch (Sohn et al. 2020): few labels, and unlabelled samples whose strong view is to be predicted as their weak view is.
 
     A prediction for a weak view (flipped and slightly cropped) that is sure enough is the label of the strong view (a smaller crop, other
-    colours, two operations of RandAugment, a rectangle erased). The papers validate an average of the values, the run's ``ema=0.999``.
+    colours, two operations of RandAugment, a rectangle erased). Of a text the weak view is the text, as in UDA (Xie et al. 2020), and the
+    strong one lacks words and has others in another order (EDA, Wei & Zou 2019). The papers validate an average of the values, the run's
+    ``ema=0.999``.
 
     Attributes:
         unlabelled: Data without labels, as for ``zoo.open_data``; labels that they may have are not read.
         threshold: Least probability of a prediction that is taken as a label, in [0, 1].
         weight: Weight of the loss on unlabelled samples, 0 or more.
         ratio: Unlabelled samples of a batch for each labelled one; 7 in the papers, at three times the cost.
-        strength: Magnitude of RandAugment in the strong view, 1 to 30; 0 leaves it out. It needs torchvision.
+        strength: Magnitude of RandAugment in the strong view, 1 to 30; 0 leaves it out. It needs torchvision. Of texts the percentage of
+            the words that are deleted, and of those that are swapped.
     """
 
     name: ClassVar[str] = "fixmatch"
@@ -87,12 +96,14 @@ class FixMatch(Method):
         from zoo.declare import Image, Text
 
         inputs, faults = base.model.inputs, []
-        if isinstance(inputs, Text):
-            faults.append(
-                "it reads texts, of which there are no weak and strong views; continue its pretraining: zoo pretrain --method mlm"
-            )
-        if not base.task.exclusive:
+        if not base.task.exclusive or base.task.per_token:
             faults.append(f"the task is {base.task.name!r}, and it needs one class per sample: task='single-label'")
+        if isinstance(inputs, Text) and not self.strength:
+            faults.append(
+                "strength is 0, which leaves the strong view of a text as it is; give the percentage of the words to change, such as 10"
+            )
+        if isinstance(inputs, Text) and inputs.overflow == "windows":
+            faults.append("overflow='windows': a text in windows has no views; take overflow='truncate'")
         if base.sources["train"].table.ready_made:
             faults.append("the data are float tensors outside [0, 1], which are not augmented; give images, or values in [0, 1]")
         if base.penalties and base.penalties.needs_inputs:
@@ -117,12 +128,18 @@ class FixMatch(Method):
             found = f"the unlabelled {table.source} has {count(len(table), 'sample')}"
             remedy = "give more, or fewer per step (batch_size, ratio); without any, fit() trains on the labels alone"
             raise DataError(f"{found}, and a step of {self.name} reads {least}; {remedy}")
+        if table.reads == "text" and not any(len(part.split()) > 1 for part in chain.from_iterable(map(_texts_of, table.inputs))):
+            raise DataError(f"the unlabelled {table.source} has no text of two words between blanks, so strong views would equal weak ones")
 
     def _views(self, base: Supervised) -> tuple[View, View]:
         """Return a weak and a strong view, flipped as often as the training images."""
         from zoo.data.images.augment import Augment
+        from zoo.data.texts.augment import TextAugment
+        from zoo.declare import Text
         from zoo.engine.loading.stream import View
 
+        if isinstance(base.model.inputs, Text):
+            return View(TextAugment()), View(TextAugment(delete=self.strength / 100, swap=self.strength / 100))
         usual = base.config.augment
         flip = 0.0 if usual is None else Augment(**usual).flip
         weak = Augment(scale=SHIFTED, ratio=(1.0, 1.0), flip=flip, jitter=0.0)
@@ -140,7 +157,7 @@ class FlexMatch(FixMatch):
         threshold: The threshold of the class that is learned best, in [0, 1].
         weight: Weight of the loss on unlabelled samples, 0 or more.
         ratio: Unlabelled samples of a batch for each labelled one; 7 in the papers, at three times the cost.
-        strength: Magnitude of RandAugment in the strong view, 1 to 30; 0 leaves it out. It needs torchvision.
+        strength: As of ``FixMatch``.
         low_start: Whether thresholds start low while few unlabelled samples have been predicted surely.
         floor: The least threshold of a class, in [0, 1]. 0 in the paper, where every prediction is taken until the first sure one; in a
             short run from a random head this teaches the first guesses. At 0.5 the class is likelier than all others together.

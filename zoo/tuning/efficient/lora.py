@@ -163,7 +163,13 @@ def detach_lora(model: LoraModel) -> None:
         setattr(model.backbone.get_submodule(parent), last, plain)
     if model.lora is not None:
         remove_additions(model.backbone, KINDS[model.lora.kind].mark)
-    model.lora, model.trains = None, "all"
+    model.lora = None
+    train_all(model)
+
+
+def train_all(model: LoraModel) -> None:
+    """Let every parameter of the groups that are not frozen train, those of an update that stays among them, in place."""
+    model.trains = "all"
     model.freeze(model.frozen)
 
 

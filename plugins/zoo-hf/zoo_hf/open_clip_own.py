@@ -1,0 +1,81 @@
+"""What an open_clip configuration says of an image tower of open_clip itself, a vision transformer; no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Fields of a vision_cfg that build other blocks, with the value at which they do not; read are those of CLIP.
+OTHER_BLOCKS = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
+POOLS = ("tok", "avg")
+
+
+def own_tower(vision: Mapping[str, Any], embed: Any, *, quick_gelu: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return the options of a vision transformer, and why it is none that is read; all faults at once.
+
+    Args:
+        vision: The table ``vision_cfg``.
+        embed: Width of the space of images and texts.
+        quick_gelu: Whether the activation is ``x * sigmoid(1.702 x)``, as in OpenAI's weights.
+    """
+    layers, width = vision.get("layers", 12), vision.get("width", 768)
+    if isinstance(layers, list | tuple):
+        return {}, ["the image tower is a ResNet of open_clip (layers of four stages); read are vision transformers"]
+    sizes = {"layers": layers, "width": width, "patch_size": vision.get("patch_size", 16), "head_width": vision.get("head_width", 64)}
+    sizes |= {name: vision.get(name, value) for name, value in (("attn_pooler_queries", 256), ("attn_pooler_heads", 8))}
+    faults = [f"{name} is {value!r}; it is a whole number of at least 1" for name, value in sizes.items() if not _is_whole(value)]
+    if not faults and width % sizes["head_width"]:
+        faults.append(f"width is {width}, which heads of {sizes['head_width']} do not divide")
+    pool, attends = vision.get("pool_type", "tok"), vision.get("attentional_pool", False)
+    if pool not in POOLS:
+        faults.append(f"pool_type is {pool!r}; read are {' and '.join(map(repr, POOLS))}")
+    if not isinstance(attends, bool):
+        faults.append(f"attentional_pool is {attends!r}; read are true and false")
+    if not faults and attends and _is_whole(embed) and embed % sizes["attn_pooler_heads"]:
+        faults.append(f"embed_dim is {embed}, which {sizes['attn_pooler_heads']} heads of attentional pooling do not divide")
+    if (places := vision.get("pos_embed_type", "learnable")) != "learnable":
+        faults.append(f"pos_embed_type is {places!r}; read is 'learnable'")
+    if others := [name for name in OTHER_BLOCKS if vision.get(name)]:
+        faults.append(f"{', '.join(others)}: other blocks than those of CLIP are not read")
+    if (block := vision.get("block_type") or "default") != "default":
+        faults.append(f"block_type is {block!r}; read is 'default'")
+    numbers = {"mlp_ratio": vision.get("mlp_ratio", 4.0), "ls_init_value": vision.get("ls_init_value")}
+    faults += [f"{name} is {value!r}; it is a number above 0" for name, value in numbers.items() if not _is_positive(value, name)]
+    activation, norm = vision.get("act_kwargs") or {}, vision.get("norm_kwargs") or {}
+    if activation not in ({}, {"approximate": "tanh"}, {"approximate": "none"}) or (activation and quick_gelu):
+        faults.append(f"act_kwargs is {activation!r}; read is {{'approximate': 'tanh'}}, without quick_gelu")
+    if not isinstance(norm, Mapping) or [*norm] not in ([], ["eps"]) or not _is_positive(norm.get("eps", 1e-5), "eps"):
+        faults.append(f"norm_kwargs is {norm!r}; read is {{'eps': 1e-6}} or another number")
+    if faults:
+        return {}, faults
+    return {
+        "embed": embed,
+        "layers": layers,
+        "width": width,
+        "heads": width // sizes["head_width"],
+        "patch_size": sizes["patch_size"],
+        "mlp_ratio": numbers["mlp_ratio"],
+        "layer_scale": numbers["ls_init_value"],
+        "queries": sizes["attn_pooler_queries"] if attends else 0,
+        "query_heads": sizes["attn_pooler_heads"],
+        "pre_norm": not vision.get("no_ln_pre", False),
+        "norm_after_pool": bool(vision.get("final_ln_after_pool", False)),
+        "pool": pool,
+        "activation": "quick_gelu" if quick_gelu else activation.get("approximate", "none"),
+        "eps": norm.get("eps", 1e-5),
+    }, []
+
+
+def own_width(tower: Mapping[str, Any]) -> int:
+    """Return the width of the features of such a tower before the projection."""
+    return int(tower["embed"] if tower["queries"] else tower["width"])
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_positive(value: Any, name: str) -> bool:
+    if value is None:
+        return name == "ls_init_value"
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
