@@ -47,8 +47,10 @@ class InferenceOptions:
     quiet: bool = True
 
     def __post_init__(self) -> None:
-        if not is_whole(self.batch_size) or self.batch_size < 1:
-            raise OptionError(f"batch_size is {self.batch_size!r}; it must be a whole number of at least 1")
+        if not is_whole(self.batch_size):
+            raise OptionError(f"batch_size is {self.batch_size!r}; it must be a whole number")
+        if self.batch_size < 1:
+            raise OptionError(f"batch_size is {self.batch_size}; it must be at least 1")
         if self.on_error not in ON_ERROR:
             raise OptionError(f"on_error is {self.on_error!r}{did_you_mean(str(self.on_error), ON_ERROR)}; it can be: stop, skip")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from zoo.data.images.augment import Augment
 from zoo.data.images.bands import PICTURE_CHANNELS
 from zoo.data.images.transforms import LazyInput, Transform, train_transform
+from zoo.declare import Image
 from zoo.engine.options.augment_options import ON_BATCHES, resolve_augment
 from zoo.engine.solved.augmentation_choice import views_help
 from zoo.tasks.find import find_task
@@ -51,8 +52,9 @@ def augment_faults(image: Any, training: Mapping[str, Any]) -> list[str]:
     if mixed:
         faults.append(f"augment: {', '.join(mixed)} would mix the texts and the numbers of two rows too; leave it out")
     magnitude = training.get("rand_augment") or (fields.get("rand_augment") if isinstance(fields, Mapping) else fields == "strong")
-    if magnitude and image.spec.inputs.channels not in PICTURE_CHANNELS:
-        faults.append(f"rand_augment is for pictures of 1 or 3 channels, and {image.spec.name!r} takes {image.spec.inputs.channels}")
+    inputs = image.spec.inputs
+    if magnitude and isinstance(inputs, Image) and inputs.channels not in PICTURE_CHANNELS:
+        faults.append(f"rand_augment is for pictures of 1 or 3 channels, and {image.spec.name!r} takes {inputs.channels}")
     return faults
 
 
@@ -72,7 +74,7 @@ def is_augmented(fusion: Fusion, parts: Parts, features: Features, data: HeadDat
 
     Args:
         fusion: The fusion, with its blocks.
-        parts: The training rows.
+        parts: The training rows, without those that judge the epochs.
         features: Their features.
         data: Their labels.
         tune: What of the backbones trains.

@@ -45,6 +45,11 @@ class Parts:
     numbers: Array
     missing: Mapping[str, Array]
 
+    def select(self, rows: Array) -> Parts:
+        """Return some rows, by their numbers."""
+        inputs = {name: [items[row] for row in rows] for name, items in self.inputs.items()}
+        return Parts(self.labels.select(rows), inputs, self.numbers[rows], {name: gone[rows] for name, gone in self.missing.items()})
+
     def there(self, name: str) -> Table:
         """Return the images or the texts of the rows that have one."""
         items = [one for one, gone in zip(self.inputs[name], self.missing[name], strict=True) if not gone]

@@ -76,9 +76,9 @@ def train_fusion(
     network = make_network(fusion.models, how=fusion.how, blocks=fusion.blocks, **given, seed=data.seed)
     table, split = packed_table(fusion.models, parts, fusion.tokens), _held_out(data) if held is None else None
     rows = None if split is None else split[1]
+    # Without the held-out rows, which judge the epochs and the scores.
+    own = (features, data) if split is None else some_rows(features, data, split[0])
     if fusion.how == "concatenate":
-        # Without the held-out rows, which judge the epochs and the scores.
-        own = (features, data) if split is None else some_rows(features, data, split[0])
         solve_fusion(fusion, *own, None, dropout=dropout, compare=False)
         SolvedHead(fusion.weight, fusion.bias, 0.0, 0.0).copy_to(network.head)
     if held is not None:
@@ -89,7 +89,8 @@ def train_fusion(
     if compare:
         others = None if held is None else (fusion.features(held), held.labels)
         found = part_scores(features, fusion.blocks, data, rows=rows, held=others, together=True)
-    recipe = recipe_for(fusion.how, tune, augmented=is_augmented(fusion, parts, features, data, tune, training))
+    augmented = is_augmented(fusion, parts if split is None else parts.select(split[0]), *own, tune, training)
+    recipe = recipe_for(fusion.how, tune, augmented=augmented)
     run = _fit(network, table if split is None else table.select(split[0]), valid, recipe, data.seed, training)
     if found and fusion.monitor in run.metrics:
         name = fusion.how if tune == "none" else f"{fusion.how}, {tune} tuned"
