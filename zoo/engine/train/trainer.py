@@ -141,14 +141,14 @@ class Training:
         if self._phase != epoch.index:
             self._set_frozen(epoch)
         try:
-            penalty = self._train(epoch)
+            found = self._train(epoch)
             trained = self._seconds()
             with self.parts.averages.applied():
                 metrics = self._validate(epoch)
         except Stopped:
             state.seconds = self._seconds()
             raise
-        record = self._record(epoch, metrics, penalty, trained=trained)
+        record = self._record(epoch, found, metrics, trained=trained)
         with self._writer.updating():  # the state is inconsistent between two epochs
             self._close_epoch(epoch, record)
         self._reports.report(record)
@@ -160,8 +160,8 @@ class Training:
             torch.compiler.reset()
         self.parts.averages.settle(frozen_names(self.model))
 
-    def _train(self, epoch: Epoch) -> float | None:
-        """Take the steps of an epoch, or solve the head; return the penalty of a solved one."""
+    def _train(self, epoch: Epoch) -> dict[str, float]:
+        """Take the steps of an epoch, or solve the head; return the last rate of the head for the record, or the penalty."""
         state = self.state
         at_start = epoch.done == state.step == 0
         if at_start:
@@ -180,17 +180,17 @@ class Training:
                 self._epoch_started += time.perf_counter() - trials_started  # without the trials
             title = f"{epoch.phase.name} {state.epoch + 1}/{len(self.parts.epochs)}"
             if epoch.solved:
-                return self._solve(epoch, title)
+                return {"penalty": self._solve(epoch, title)}
             self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
-        return None
+        return {"lr": self.parts.rates.head(epoch, epoch.steps - 1)}
 
-    def _record(self, epoch: Epoch, metrics: Mapping[str, float], penalty: float | None, *, trained: float) -> dict[str, Any]:
+    def _record(self, epoch: Epoch, found: Mapping[str, float], metrics: Mapping[str, float], *, trained: float) -> dict[str, Any]:
         """Return the line of the history of an epoch whose steps took ``trained`` seconds."""
         state = self.state
         return {
             "epoch": state.epoch + 1,
             "phase": epoch.phase.name,
-            **({"lr": self.parts.rates.head(epoch, epoch.steps - 1)} if penalty is None else {"penalty": penalty}),
+            **found,
             "train_loss": self.context.ranks.total(float(state.loss_sum)) / max(1, state.seen),
             **metrics,
             "seconds": round(self._seconds(), 3),
