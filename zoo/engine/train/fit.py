@@ -44,7 +44,6 @@ from zoo.engine.train.finalize import kept_before_tuning
 from zoo.engine.train.job import Job, MakeObjective, Tables, resolve_job
 from zoo.engine.train.model_setup import active, further_modules, prepared, switch_off
 from zoo.engine.train.record import checkpoint_to_resume, effective, record_of, recorded_options
-from zoo.engine.train.record import data_difference as data_difference  # zoo.select imports it from here
 from zoo.engine.train.train_state import STOP
 from zoo.engine.train.trainer import Training
 from zoo.errors import OptionError, fault_list

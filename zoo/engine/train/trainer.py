@@ -141,14 +141,14 @@ class Training:
         if self._phase != epoch.index:
             self._set_frozen(epoch)
         try:
-            solved = self._train(epoch)
+            found = self._train(epoch)
             trained = self._seconds()
             with self.parts.averages.applied():
                 metrics = self._validate(epoch)
         except Stopped:
             state.seconds = self._seconds()
             raise
-        record = self._record(epoch, metrics, solved, trained=trained)
+        record = self._record(epoch, found, metrics, trained=trained)
         with self._writer.updating():  # the state is inconsistent between two epochs
             self._close_epoch(epoch, record)
         self._reports.report(record)
@@ -160,8 +160,8 @@ class Training:
             torch.compiler.reset()
         self.parts.averages.settle(frozen_names(self.model))
 
-    def _train(self, epoch: Epoch) -> dict[str, float | bool] | None:
-        """Take the steps of an epoch, or solve the head; return what the record says of a solved one."""
+    def _train(self, epoch: Epoch) -> dict[str, float | bool]:
+        """Take the steps of an epoch, or solve the head; return its part of the record: the last rate of the head, or the penalty."""
         state = self.state
         at_start = epoch.done == state.step == 0
         if at_start:
@@ -182,17 +182,15 @@ class Training:
             if epoch.solved:
                 return self._solve(epoch, title)
             self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
-        return None
+        return {"lr": self.parts.rates.head(epoch, epoch.steps - 1)}
 
-    def _record(
-        self, epoch: Epoch, metrics: Mapping[str, float], solved: Mapping[str, float | bool] | None, *, trained: float
-    ) -> dict[str, Any]:
+    def _record(self, epoch: Epoch, found: Mapping[str, float | bool], metrics: Mapping[str, float], *, trained: float) -> dict[str, Any]:
         """Return the line of the history of an epoch whose steps took ``trained`` seconds."""
         state = self.state
         return {
             "epoch": state.epoch + 1,
             "phase": epoch.phase.name,
-            **({"lr": self.parts.rates.head(epoch, epoch.steps - 1)} if solved is None else solved),
+            **found,
             "train_loss": self.context.ranks.total(float(state.loss_sum)) / max(1, state.seen),
             **metrics,
             "seconds": round(self._seconds(), 3),

@@ -20,8 +20,9 @@ from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.rundir.run_folder import Run, claim_folder, read_finished, release_folder, write_run
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import ending_early, going_on, stop_signals
-from zoo.engine.train.fit import check_kinds, data_difference
+from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Tables
+from zoo.engine.train.record import data_difference
 from zoo.errors import HoldOutError, InterruptedRunError, OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.select.recipe_search.candidates import check_auto
