@@ -109,7 +109,7 @@ DOORS = {
     ("zoo.models.task_model", "zoo.engine.train.fit"): "TaskModel.fit",
     ("zoo.models.task_model", "zoo.select.recipe_search.auto"): "TaskModel.fit(recipe='auto')",
     ("zoo.models.task_model", "zoo.select.negative_transfer"): "TaskModel.fit(baselines=True)",
-    ("zoo.models.task_model", "zoo.transfer.domain.auto"): "TaskModel.fit(objective=DomainAdaptation(target))",
+    ("zoo.models.task_model", "zoo.transfer.domain.choosing.auto"): "TaskModel.fit(objective=DomainAdaptation(target))",
     ("zoo.models.task_model", "zoo.engine.options.recipe"): "the type of TaskModel.fit(recipe=…)",
     ("zoo.models.task_model", "zoo.engine.objective.objective"): "the type of TaskModel.fit(objective=…)",
     ("zoo.models.task_model", "zoo.engine.objective.supervised"): "the type of TaskModel.fit(objective=…)",

@@ -294,7 +294,7 @@ class TaskModel(nn.Module):
 
             return fit_auto(self, train, valid, budget=budget, **options, **unknown)
         if getattr(objective, "compares_methods", False):
-            from zoo.transfer.domain.auto import fit_adapted
+            from zoo.transfer.domain.choosing.auto import fit_adapted
 
             return fit_adapted(self, train, valid, **options, **unknown)
         from zoo.engine.train.fit import fit
