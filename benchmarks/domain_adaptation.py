@@ -34,7 +34,7 @@ import zoo
 from zoo.registry.registry import use_registry
 from zoo.transfer import DomainAdaptation, adapt_source_free
 from zoo.transfer.domain.alignments import KINDS
-from zoo.transfer.domain.comparison import DEFAULT
+from zoo.transfer.domain.choosing.comparison import DEFAULT
 
 OFFICE = ("amazon to webcam", "webcam to amazon", "amazon to caltech10", "caltech10 to dslr", "dslr to amazon", "webcam to dslr")
 PAIRS = (*OFFICE, "digits to MNIST", "Reuters to AP")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import io
 import subprocess
@@ -50,6 +51,7 @@ def test_adapt_without_classes_and_wrap_without_inputs_name_the_argument() -> No
 def test_a_head_that_nobody_trained_is_named_when_it_predicts(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     model = zoo.get("zoo/glyphnet").adapt(3, labels=NAMES)
     assert model.to(torch.float64).to(torch.float32).has_random_head
+    assert copy.deepcopy(model).has_random_head
     model.predict(list(images(3)[0]))
     model.evaluate(images(9))
     assert caplog.text.count("random values of adapt()") == 2

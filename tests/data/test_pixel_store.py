@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from zoo.data.images.pixel_store import STAMP, PixelStore
 from zoo.data.images.transforms import EvalTransform
 from zoo.declare import Image
+from zoo.errors import CorruptInputError
 
 RNG = random.Random(0)
 ONE, OTHER = Image(size=12, crop=0.9), Image(size=12, crop=0.9, mean=(0.1, 0.2, 0.3), std=(0.3, 0.2, 0.1))
@@ -77,3 +79,18 @@ def test_what_is_read_once_is_not_a_file_or_does_not_fit_is_not_stored(tmp_path:
         for file in files:
             fits_two.transform(inputs)(file, RNG)
     assert sorted(decoded) == ["0.png", "1.png", "2.png", "2.png", "3.png", "3.png"]
+
+
+def test_an_empty_file_of_time_zero_is_not_taken_for_what_is_stored(tmp_path: Path, files: list[Path]) -> None:
+    files[0].write_bytes(b"")
+    os.utime(files[0], ns=(0, 0))
+    transform = store(tmp_path, files, ONE, OTHER).transform(ONE)
+    transform(files[1], RNG)  # behind the row of the empty file, which is zeros now
+    with pytest.raises(CorruptInputError, match=r"0\.png"):
+        transform(files[0], RNG)
+
+
+def test_without_its_folder_the_images_are_decoded_again(tmp_path: Path, files: list[Path]) -> None:
+    transform = store(tmp_path, files, ONE, OTHER).transform(ONE)
+    shutil.rmtree(tmp_path / "pixels")
+    assert torch.equal(transform(files[0], RNG), EvalTransform(ONE)(files[0], RNG))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from tests.toy_text import open_tokenizer, toy_text_spec
 from zoo.data.open import open_data
+from zoo.data.table import Table
 from zoo.data.texts.augment import AugmentedTexts, TextAugment
+from zoo.data.texts.token_ids import fit_lengths
 from zoo.declare import Text
 from zoo.errors import OptionError
 
@@ -68,6 +71,16 @@ def test_a_sample_depends_on_the_seed_the_epoch_and_its_row_alone() -> None:
     assert samples.collate([samples[0], samples[1]]).y.tolist() == [0, 1]
     plain = AugmentedTexts(table, inputs, TextAugment())
     assert plain[0][0] == open_tokenizer("").encode([TEXT], inputs.max_length)[0]
+
+
+def test_words_and_windows_are_not_augmented() -> None:
+    inputs = toy_text_spec().inputs
+    assert isinstance(inputs, Text)
+    words = Table([["two", "words"]], None, (), reads="words")
+    windows = fit_lengths(open_data([TEXT * 9], labelled=False, reads="text"), replace(inputs, overflow="windows"))
+    for table, told in ((words, "words with a label each"), (windows, "texts in windows")):
+        with pytest.raises(OptionError, match=told):
+            AugmentedTexts(table, inputs, TextAugment(delete=0.1))
 
 
 def test_shares_out_of_range_are_told_at_once() -> None:

@@ -11,7 +11,7 @@ import torch
 import zoo
 from tests.engine.tiny import images, model
 from zoo.data.table import Table
-from zoo.engine.options.begun import as_begun
+from zoo.engine.options.begun import as_begun, option_differences
 from zoo.engine.options.recipes import FEW_SAMPLES, FEW_SHARE
 from zoo.engine.options.resolve import resolve
 from zoo.engine.train.job import resolve_job
@@ -62,6 +62,16 @@ def test_nothing_is_mixed_where_another_choice_was_made_or_nothing_was_measured(
     assert [share(glyphs(), 6, **options) for options in others] == [1] * len(others)
     assert share(model(), 6) == 1  # random values are no start to keep to
     assert share(zoo.get("zoo/glyphnet").adapt(3, task="multi-label"), 6) == 1
+
+
+def test_a_run_goes_on_whether_the_rule_or_an_option_gave_its_share() -> None:
+    table = Table([*range(6)], torch.zeros(6, dtype=torch.int64).numpy(), ("a",))
+    records = [
+        resolve_job(glyphs(), None, False, recipe=None, options=options, objective=None).sized((table, None)).config.to_dict()
+        for options in ({}, {"wise_ft": FEW_SHARE}, {"wise_ft": 1.0})
+    ]
+    assert not option_differences(records[0], records[1])
+    assert [line.partition(" ")[0] for line in option_differences(records[0], records[2])] == ["wise_ft"]
 
 
 def test_a_run_that_began_without_the_rule_goes_on_without_it() -> None:

@@ -147,4 +147,4 @@ def test_fits_that_end_before_the_optimum_say_so(monkeypatch: pytest.MonkeyPatch
     run = fit(model(), tmp_path / "short")
     assert run.history[0]["converged"] is False
     assert "the head is not at its optimum" in caplog.text
-    assert "did not converge in 300 iterations at the penalties" in caplog.text
+    assert "did not converge in" in caplog.text

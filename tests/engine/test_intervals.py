@@ -42,11 +42,13 @@ def test_weights_count_samples_as_scikit_learn_counts_repeated_ones(task: str, c
 @pytest.mark.parametrize(("task", "classes"), [("single-label", 2), ("single-label", 4), ("multi-label", 3), ("regression", 2)])
 def test_one_metric_has_the_draws_that_it_has_beside_the_others(task: str, classes: int) -> None:
     logits, targets = case(task, classes)
-    known: dict[bytes, Any] = {}
+    known: dict[tuple[bytes, int, int], Any] = {}
     for name, draws in drawn_metrics(task, logits, targets, draws=20).items():
         assert np.array_equal(drawn_metric(name, task, logits, targets, draws=20), draws, equal_nan=True)
         assert np.array_equal(drawn_metric(name, task, logits, targets, draws=20, known=known), draws, equal_nan=True)
     assert len(known) == 1, "drawn once"
+    other = drawn_metric("loss", task, logits, targets, draws=20, seed=1, known=known)
+    assert np.array_equal(other, drawn_metric("loss", task, logits, targets, draws=20, seed=1), equal_nan=True)
     assert not len(drawn_metric("none", task, logits, targets, draws=20))
 
 

@@ -23,7 +23,9 @@ from tests.engine.tiny import NAMES, count_samples, difference, images, model, v
 from tests.faults.fork_run import fork
 from zoo import Objective, Supervised
 from zoo.data.open import open_data
+from zoo.data.texts.augment import TextAugment
 from zoo.declare import Image
+from zoo.engine.loading.stream import Source, View
 from zoo.engine.rundir import checkpoint_writer
 from zoo.engine.runtime.memory_profile import footprint, nbytes
 from zoo.engine.runtime.rollback import tensors_of
@@ -283,6 +285,14 @@ def test_two_frozen_teachers_share_what_loader_processes_read(tmp_path: Path, mo
 def test_options_that_an_objective_would_ignore_are_refused(make: Any, options: dict[str, Any], told: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=told):
         model().fit(images(24), False, out=tmp_path, objective=make, **OPTIONS | options)
+
+
+def test_views_of_another_kind_of_input_than_the_model_reads_are_refused(tmp_path: Path) -> None:
+    def viewed(base: Supervised) -> Objective:
+        return Objective(base.model, {"train": Source(base.sources["train"].table, views=[View(TextAugment(delete=0.1))])}, {})
+
+    with pytest.raises(OptionError, match=r"source 'train' have TextAugment, and the model reads no texts; give zoo\.View\(Augment"):
+        model().fit(images(24), False, out=tmp_path, objective=viewed, **OPTIONS)
 
 
 def test_a_module_without_the_model_and_an_objective_without_a_source_are_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.multimodal.rows import agreement, bits, fused
 from zoo.data.dataset import Samples
 from zoo.data.images.augment import Augment
 from zoo.data.images.transforms import eval_transform, train_transform
+from zoo.engine.solved import augmentation_choice
 from zoo.errors import OptionError
 from zoo.transfer import Fusion, fuse
 from zoo.transfer.fusion.network import packed_table
@@ -101,10 +102,14 @@ def test_strong_augmentation_mixes_no_rows(folder: Path, tmp_path: Path) -> None
     assert recorded(tmp_path / "run") == {"rand_augment": 9, "erase": 0.25}
 
 
-def test_the_rule_runs_on_real_views(folder: Path, tmp_path: Path) -> None:
+def test_the_rule_runs_on_real_views(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, judged = augmentation_choice.held_out_losses, list[Any]()
+    monkeypatch.setattr(augmentation_choice, "held_out_losses", lambda *a, **b: (judged.append(real(*a, **b)), judged[-1])[1])
     frame = agreement(folder, 24, 2).assign(label=["ab"[row % 2] for row in range(24)])  # the colour, which no crop or flip changes
     fused(frame, folder, tune="all", training={"epochs": 1, "out": tmp_path / "run"})
-    assert recorded(tmp_path / "run") in ({}, None)
+    assert len(judged) == 1
+    assert judged[0].without != judged[0].with_views
+    assert recorded(tmp_path / "run") == ({} if judged[0].helps else None)
 
 
 def test_an_augmentation_that_does_not_fit_is_refused_before_anything_is_read() -> None:

@@ -1,4 +1,4 @@
-"""What a backbone reads and gives, in words."""
+"""Inputs and features of a backbone in words."""
 
 from __future__ import annotations
 

@@ -88,10 +88,10 @@ def _by_set(word: str, known: Collection[str]) -> str:
     """Return how an option of ``fit`` without a flag of its own is given, or nothing."""
     if "--set" not in known:
         return ""
-    from zoo.engine.options.config import Config  # here, as its library takes long to import
+    from zoo.engine.options.config import OPTIONS  # here, as its library takes long to import
 
     name = word.partition("=")[0].lstrip("-").replace("-", "_")
-    return f" (here: --set {name}=…)" if name in Config.model_fields else ""
+    return f" (here: --set {name}=…)" if name in OPTIONS else ""
 
 
 def whole_or_auto(word: str) -> int | str:

@@ -88,9 +88,9 @@ def _is_set(name: str, value: str) -> bool:
     """Return whether an option of ``fit`` is given by ``--set`` in the running command."""
     if "--set" not in _flags.known or " " in value:
         return False
-    from zoo.engine.options.config import Config  # here, as few messages need it
+    from zoo.engine.options.config import OPTIONS  # here, as few messages need it
 
-    return name in Config.model_fields
+    return name in OPTIONS
 
 
 def _own_flag(name: str, value: str) -> str:

@@ -158,12 +158,15 @@ class TaskModel(nn.Module):
     @property
     def has_random_head(self) -> bool:
         """Whether the head still has the values that ``adapt`` drew: neither trained nor loaded."""
-        # A change in place counts the version up, but for what the fused optimizers of a GPU change.
+        # A change in place counts the version up, but for what the fused optimizers of a GPU change; a copy of the model begins at 0.
         now, drawn = list(self.head.parameters()), self._random_head
         return (
             drawn is not None
-            and [parameter._version for parameter in now] == [version for version, _ in drawn]
-            and all(torch.equal(value.to(parameter), parameter) for parameter, (_, value) in zip(now, drawn, strict=True))
+            and len(now) == len(drawn)
+            and all(
+                parameter._version <= version and torch.equal(value.to(parameter), parameter)
+                for parameter, (version, value) in zip(now, drawn, strict=True)
+            )
         )
 
     def freeze(self, upto: int | str) -> TaskModel:
@@ -291,7 +294,7 @@ class TaskModel(nn.Module):
 
             return fit_auto(self, train, valid, budget=budget, **options, **unknown)
         if getattr(objective, "compares_methods", False):
-            from zoo.transfer.domain.auto import fit_adapted
+            from zoo.transfer.domain.choosing.auto import fit_adapted
 
             return fit_adapted(self, train, valid, **options, **unknown)
         from zoo.engine.train.fit import fit

@@ -145,6 +145,10 @@ def test_towers_that_are_not_read_are_told_with_all_their_faults() -> None:
     assert all(
         word in told for word in ("layers is 0", "pool_type is 'none'", "'sin_cos_2d'", "qk_norm", "'cascade'", "norm_kwargs", "act_kwargs")
     )
+    assert (
+        "'global_average_pool'"
+        in own_tower(VISION | {"global_average_pool": True, "input_patchnorm": False}, WIDTH, quick_gelu=False)[1][0]
+    )
     assert own_tower(VISION | {"width": 20}, WIDTH, quick_gelu=False)[1] == ["width is 20, which heads of 8 do not divide"]
     with pytest.raises(zoo.OptionError, match="takes no drop_path_rate"):
         image_tower(own_tower(VISION, WIDTH, quick_gelu=False)[0] | {"size": (SIZE, SIZE)}, drop_path_rate=0.1)

@@ -1,4 +1,4 @@
-"""What an open_clip configuration says of an image tower of open_clip itself, a vision transformer; no torch here."""
+"""Options of an image tower of open_clip itself, a vision transformer, from the configuration that is published; no torch here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from typing import Any
 # Fields of a vision_cfg that build other blocks, with the value at which they do not; read are those of CLIP.
 OTHER_BLOCKS = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
 POOLS = ("tok", "avg")
+# Further fields that are read, or that change nothing once a model is trained. One that is in neither list, such as the global_average_pool
+# of early versions, may change the features without a trace in the weights.
+READ = (
+    *("image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "ls_init_value", "pos_embed_type", "block_type"),
+    *("attentional_pool", "attn_pooler_queries", "attn_pooler_heads", "no_ln_pre", "final_ln_after_pool", "pool_type"),
+    *("act_kwargs", "norm_kwargs", "patch_dropout", "output_tokens"),
+)
 
 
 def own_tower(vision: Mapping[str, Any], embed: Any, *, quick_gelu: bool) -> tuple[dict[str, Any], list[str]]:
@@ -37,6 +44,8 @@ def own_tower(vision: Mapping[str, Any], embed: Any, *, quick_gelu: bool) -> tup
         faults.append(f"pos_embed_type is {places!r}; read is 'learnable'")
     if others := [name for name in OTHER_BLOCKS if vision.get(name)]:
         faults.append(f"{', '.join(others)}: other blocks than those of CLIP are not read")
+    if unknown := [name for name in vision if vision[name] and name not in (*READ, *OTHER_BLOCKS) and not name.startswith("timm_")]:
+        faults.append(f"vision_cfg has {', '.join(map(repr, unknown))}, of which nothing is known here; read are {', '.join(READ)}")
     if (block := vision.get("block_type") or "default") != "default":
         faults.append(f"block_type is {block!r}; read is 'default'")
     numbers = {"mlp_ratio": vision.get("mlp_ratio", 4.0), "ls_init_value": vision.get("ls_init_value")}

@@ -103,6 +103,35 @@ def test_another_process_of_the_same_number_is_not_the_worker() -> None:
     assert fail_dead(study) == [dead.number]
 
 
+def test_a_trial_that_an_unforeseen_error_ends_does_not_count_as_one_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault of the machine")
+
+    monkeypatch.setattr("zoo.select.tuning_search.trials.run_job", broken)
+    with pytest.raises(RuntimeError, match="a fault of the machine"):
+        searched(tmp_path / "tune", trials=1)
+    monkeypatch.undo()
+    found = searched(tmp_path / "tune", trials=1, resume=True)
+    assert [(trial.default, trial.state) for trial in found.trials] == [(True, "complete")]
+
+
+def test_two_workers_may_mark_the_trial_of_a_dead_one_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study()
+    dead = study.ask()
+    dead.set_user_attr(WORKER, f"{os.uname().nodename}:{os.getpid()}")
+    dead.set_user_attr(SINCE, "1")
+    real, first = study._storage.set_trial_user_attr, list[int]()
+
+    def overtaken(*arguments: Any) -> None:
+        real(*arguments)
+        monkeypatch.undo()
+        first.extend(fail_dead(study))
+
+    monkeypatch.setattr(study._storage, "set_trial_user_attr", overtaken)
+    assert fail_dead(study) == []
+    assert first == [dead.number]
+
+
 @pytest.mark.timeout(60)
 def test_a_journal_whose_writer_was_killed_is_written_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock stays behind, and the last line has no end; names are relative, as on the command line."""

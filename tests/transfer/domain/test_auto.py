@@ -78,7 +78,7 @@ def test_an_interrupted_choice_says_how_the_choice_goes_on(tmp_path: Path, monke
         error.exit_code = 143
         raise error
 
-    monkeypatch.setattr("zoo.transfer.domain.comparison.run_job", stopped)
+    monkeypatch.setattr("zoo.transfer.domain.choosing.comparison.run_job", stopped)
     with pytest.raises(InterruptedRunError, match=r"Go on with method='auto', resume=True \(--resume\) and out='.*run'") as raised:
         adapted(tmp_path / "run", "auto", candidates="mcc")
     assert raised.value.exit_code == 143

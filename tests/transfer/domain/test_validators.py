@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zoo.transfer.domain.choice import Candidate, chosen_of
-from zoo.transfer.domain.evidence import Evidence, density_ratio
+from zoo.transfer.domain.choosing.choice import Candidate, chosen_of
+from zoo.transfer.domain.choosing.evidence import Evidence, density_ratio
 from zoo.transfer.domain.shift import measure_shift, predicted_differences
 from zoo.transfer.domain.validators import infomax, mean_entropy, soft_neighborhood_density, softmax, weighted_risk
 

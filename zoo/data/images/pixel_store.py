@@ -10,7 +10,8 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from zoo.declare import Image
 
 LIMIT = 4 * 2**30  # bytes of all files together
 SHARE = 4  # at most one part in so many of the free space is used
-STAMP = 16  # bytes before the pixels of a sample: size and time of modification of its file
+STAMP = 16  # bytes before the pixels of a sample, for the size and the time of modification of its file
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -80,27 +81,36 @@ class _File:
         """Return the pixels of a file with a stamp, or None."""
         if name not in self._rows:
             return None
-        row = np.empty(self._size, dtype=np.uint8)
-        descriptor = os.open(self._path, os.O_RDONLY)
-        try:
+        row, read = np.empty(self._size, dtype=np.uint8), 0
+        with self._or_nothing_more(), _opened(self._path, os.O_RDONLY) as descriptor:
             read = os.preadv(descriptor, [row.data], self._rows[name] * self._size)
-        finally:
-            os.close(descriptor)
         return row[STAMP:].reshape(self._shape) if read == self._size and (row[:STAMP] == stamp).all() else None
 
     def put(self, name: str, stamp: Pixels, pixels: Pixels) -> None:
-        """Store the pixels of a file; where there is no space any more, they are decoded again."""
-        if name not in self._rows or pixels.shape != self._shape:
+        """Store the pixels of a file."""
+        if name not in self._rows or pixels.shape != self._shape or pixels.dtype != np.uint8:
             return
         start = self._rows[name] * self._size
-        descriptor = os.open(self._path, os.O_WRONLY)
-        try:
+        with self._or_nothing_more(), _opened(self._path, os.O_WRONLY) as descriptor:
             if os.pwrite(descriptor, np.ascontiguousarray(pixels).data, start + STAMP) == self._size - STAMP:
                 os.pwrite(descriptor, stamp.data, start)  # last: without it the row counts as empty
+
+    @contextmanager
+    def _or_nothing_more(self) -> Iterator[None]:
+        """After a full disk or a removed folder neither store nor look up anything: images are then decoded again."""
+        try:
+            yield
         except OSError:
             self._rows = {}
-        finally:
-            os.close(descriptor)
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,8 @@ class _Stored:
             state = None
         if state is None:
             return self.whole(source, rng)
-        name, stamp = os.fspath(source), np.array([state.st_size, state.st_mtime_ns], dtype=np.int64).view(np.uint8)
+        # One more than the size, as zeros stand for a row that is not stored: an empty file of time 0 must not be taken for it.
+        name, stamp = os.fspath(source), np.array([state.st_size + 1, state.st_mtime_ns], dtype=np.int64).view(np.uint8)
         pixels = self.file.get(name, stamp)
         if pixels is None:
             pixels = np.array(self.whole.cropped(source))

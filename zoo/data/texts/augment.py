@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from zoo.data.table import Table
+from zoo.data.texts.encode import TextWindow
 from zoo.data.texts.token_ids import TextSamples
 from zoo.data.texts.tokenizers import Encoding, open_tokenizer
 from zoo.declare import Text
@@ -70,9 +71,15 @@ class AugmentedTexts(TextSamples):
         inputs: The declared input.
         augment: How they are changed.
         seed: Seed of all randomness.
+
+    Raises:
+        OptionError: If the samples are sentences given as words, or windows of texts.
     """
 
     def __init__(self, table: Table, inputs: Text, augment: TextAugment, seed: int = 0) -> None:
+        if table.reads == "words" or (len(table) and isinstance(table.inputs[0], TextWindow)):
+            kind = "words with a label each" if table.reads == "words" else "texts in windows (overflow='windows')"
+            raise OptionError(f"{table.source}: {kind} are not augmented; give whole texts, with overflow='truncate', or no views of them")
         super().__init__(table, inputs, quiet=True)  # which the samples as they are have told
         self._inputs, self._augment, self._seed = inputs, augment, seed
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # torch has no types here

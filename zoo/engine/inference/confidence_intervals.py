@@ -126,7 +126,7 @@ def drawn_metric(
     groups: Sequence[str] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
-    known: dict[bytes, Array] | None = None,
+    known: dict[tuple[bytes, int, int], Array] | None = None,
 ) -> Array:
     """Return one metric of ``drawn_metrics``, without the cost of the others; empty if the task has none of this name.
 
@@ -138,7 +138,8 @@ def drawn_metric(
         groups: As ``intervals``.
         draws: As ``intervals``.
         seed: As ``intervals``.
-        known: Weights that earlier calls have drawn, by the bytes of the groups, to which those of this call are added; None draws anew.
+        known: Weights that earlier calls have drawn, by the bytes of the groups, the draws and the seed, to which those of this call are
+            added; None draws anew.
 
     Raises:
         DataError: If there are fewer than two groups.
@@ -147,7 +148,7 @@ def drawn_metric(
     names: Any = np.arange(len(logits)) if groups is None else np.asarray(groups)
     drawn: Iterable[Array] = _weights(names, draws, seed)
     if known is not None and draws * len(names) <= _CELLS:  # a single part
-        key = names.tobytes()
+        key = names.tobytes(), draws, seed
         if key not in known:
             known[key] = next(iter(drawn))
         drawn = [known[key]]

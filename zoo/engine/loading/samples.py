@@ -44,7 +44,7 @@ def samples_for(
     """
     if isinstance(inputs, Text):
         return AugmentedTexts(table, inputs, augment, seed) if isinstance(augment, TextAugment) else TextSamples(table, inputs)
-    assert not isinstance(augment, TextAugment), "images are not augmented like texts"
+    assert not isinstance(augment, TextAugment), "make_objective refuses views of another kind of input"
     if own is not None and augment is not None:
         return Samples(table, OwnAugmentation(inputs, own), seed)
     return (ReadableSamples if skip else Samples)(table, transform_for(inputs, augment, beside=beside), seed)

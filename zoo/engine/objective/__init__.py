@@ -1,1 +1,1 @@
-"""What a run minimises: the base of all objectives, that of labels, and the checks of an own one."""
+"""Objectives, the losses that runs minimise: their base, that of labels, and the checks of one of the user's own."""

@@ -11,7 +11,9 @@ from typing import Any
 from torch import nn
 
 from zoo.data.table import Table
+from zoo.data.texts.augment import TextAugment
 from zoo.data.texts.token_ids import fit_lengths
+from zoo.declare import Text
 from zoo.engine.loading.stream import Source
 from zoo.engine.objective.objective import Objective
 from zoo.engine.options.config import Config
@@ -77,6 +79,7 @@ def _faults_of(objective: Objective) -> list[str]:
         *([] if objective.sources else ["it has no source; give at least one zoo.Source"]),
         *([] if held else ["its module does not hold the model: module = nn.ModuleDict({'model': base.model, …})"]),
         *(_faults_of_modules(objective) if held else ()),
+        *_faults_of_views(objective),
         *_misspelt(objective),
     ]
 
@@ -97,6 +100,21 @@ def _faults_of_modules(objective: Objective) -> list[str]:
         if any(id(parameter) in trained for parameter in module.parameters()):
             faults.append(f"its frozen {name!r} shares parameters with what trains; give a copy.deepcopy of it")
     return faults
+
+
+def _faults_of_views(objective: Objective) -> list[str]:
+    """Return a fault for each source whose own views are of another kind of input than the model reads."""
+    texts = isinstance(objective.model.inputs, Text)
+    if texts:
+        reads = "texts; give zoo.View(TextAugment(…)) of zoo.data.texts.augment, without size"
+    else:
+        reads = "no texts; give zoo.View(Augment(…)) of zoo.data.images.augment"
+    return [
+        f"the views of its source {name!r} have {type(view.augment).__name__}, and the model reads {reads}"
+        for name, source in objective.sources.items()
+        for view in source.own_views
+        if isinstance(view.augment, TextAugment) != texts or (texts and view.size is not None)
+    ]
 
 
 def _misspelt(objective: Objective) -> list[str]:

@@ -56,7 +56,7 @@ class SolvedHead:
 
     @property
     def record(self) -> dict[str, float | bool]:
-        """What the history says of the head."""
+        """The head's part of its epoch's line in the history."""
         return {"penalty": self.penalty, "converged": self.converged}
 
     def copy_to(self, head: nn.Module) -> None:

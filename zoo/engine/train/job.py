@@ -65,7 +65,8 @@ class Job:
                 1 - FEW_SHARE,
             )
             config = config.model_copy(update={"wise_ft": FEW_SHARE})
-        return replace(self, config=sized_for(config, samples))
+        # Decided now: a record that has ``wise_ft`` need not say who gave it, and a run goes on with either.
+        return replace(self, config=sized_for(config.model_copy(update={"mix_few": False}), samples))
 
     def _may_mix(self) -> bool:
         """Return whether tuning by the default recipe follows on pretrained values, for a task in which mixing was measured."""

@@ -101,8 +101,7 @@ def _objective_differences(before: Any, now: Any) -> list[str]:
 
 def effective(record: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration with the precision in use, which "auto" leaves to the device."""
-    effective: dict[str, Any] = record["config"] | {"precision": record["precision"]}
-    return effective
+    return {**record["config"], "precision": record["precision"]}
 
 
 def data_difference(name: str, ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> str:

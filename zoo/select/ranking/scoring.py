@@ -43,7 +43,7 @@ class Scorer:
     def __init__(self, table: Table, task: Task, metric: str, folds: Folds, *, device: torch.device, poll: Callable[[], None]) -> None:
         self._table, self._task, self._metric, self._folds = table, task, metric, folds
         self._device, self._poll = device, poll
-        self._drawn: dict[bytes, Array] = {}
+        self._drawn: dict[tuple[bytes, int, int], Array] = {}
         self._targets: Array = np.asarray(table.targets)
         self._outputs = task.outputs(self._targets, table.classes)
         self._scale = TargetScale.of(self._targets, self._outputs) if task.standardized else None
@@ -105,7 +105,7 @@ def judge(
     *,
     seconds: float,
     epochs: int = 0,
-    known: dict[bytes, Array] | None = None,
+    known: dict[tuple[bytes, int, int], Array] | None = None,
 ) -> Judged:
     """Return a metric of outputs with its interval, and its draws.
 

@@ -29,10 +29,11 @@ def fail_dead(study: Any) -> list[int]:
     failed = []
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         if _is_dead(trial):
-            with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another worker has just marked it
+            # By the storage, which refuses a trial that another worker marks at the same time with this error; ``tell`` has several.
+            with suppress(optuna.exceptions.UpdateFinishedTrialError):
                 study._storage.set_trial_user_attr(trial._trial_id, UNCOUNTED, DIED)
-                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-                failed.append(trial.number)
+                if study._storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL):
+                    failed.append(trial.number)
     return failed
 
 

@@ -96,6 +96,10 @@ class Trials:
             self._study.tell(trial, state=state.FAIL)
             if default:
                 raise
+        except Exception as error:  # of the program or the machine, by no fault of the trial, which must not count as one that runs
+            trial.set_user_attr(UNCOUNTED, f"{type(error).__name__}: {error}")
+            self._study.tell(trial, state=state.FAIL)
+            raise
         self.report()
         self._clear()
 

@@ -19,8 +19,7 @@ from zoo.transfer.fusion.model import Fusion
 from zoo.transfer.fusion.options import pass_faults, training_faults
 from zoo.transfer.fusion.parts import check_present, read_parts
 from zoo.transfer.fusion.saved import OF_ONE_KIND
-from zoo.transfer.fusion.scores import monitor_of
-from zoo.transfer.fusion.solved import Block, HeadData
+from zoo.transfer.fusion.solved import Block, HeadData, monitor_of
 from zoo.transfer.fusion.towers import check_one_vector
 from zoo.transfer.fusion.training import solve_fusion, train_fusion
 from zoo.util.numbers import is_finite

@@ -1,4 +1,4 @@
-"""The solved head of a fusion: all parts beside each other, and one linear layer on them."""
+"""The solved head of a fusion, one linear layer on all parts beside each other, and the scores of such a head on each part alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.solved.fitted_layers import Rows
-from zoo.engine.solved.head_solver import WITHOUT_FOLDS, Solution, solve
+from zoo.engine.solved.head_solver import WITHOUT_FOLDS, Solution, held_out_logits, solve
 from zoo.tasks.find import find_task
 
 Array = npt.NDArray[Any]
@@ -112,3 +112,57 @@ def with_dropped(features: Features, share: float, seed: int) -> tuple[Array, di
         more[count_of_rows:] |= torch.from_numpy(dropped == place)
         found[name] = (values[torch.from_numpy(kept)], more)
     return kept, found
+
+
+def monitor_of(data: HeadData) -> str:
+    """Return the metric by which parts are compared: the task's own default."""
+    return find_task(data.task).default_monitor(np.asarray(data.labels.targets))
+
+
+def score(logits: Tensor, labels: Table, data: HeadData, rows: Array | None = None) -> float:
+    """Return the metric of logits of labelled rows, of some of them, or of all that have logits."""
+    chosen = np.flatnonzero(torch.isfinite(logits).all(1).numpy()) if rows is None else rows
+    targets = np.asarray(labels.targets)[chosen]
+    return float(find_task(data.task).metrics(logits.numpy()[chosen].astype(np.float64), targets, labels.classes)[monitor_of(data)])
+
+
+def part_scores(
+    features: Features,
+    blocks: Mapping[str, Block],
+    data: HeadData,
+    *,
+    rows: Array | None = None,
+    held: tuple[Features, Table] | None = None,
+    together: bool = False,
+) -> dict[str, float]:
+    """Return the score of a solved head on each part alone; the numbers are one.
+
+    Args:
+        features: Of the training rows.
+        blocks: How parts are standardized.
+        data: The training rows, each once.
+        rows: Rows that are measured, by heads that were fitted without them; None for all.
+        held: Features and labels of other rows, which are then measured instead, by heads that were fitted on all training rows.
+        together: Whether all parts beside each other are measured too, as ``concatenate``.
+
+    Returns:
+        ``image``, ``text`` and ``numbers``, those that there are; empty where no rows can be held out.
+    """
+    folds = data.folds()
+    if held is None and not folds:
+        return {}
+    numbers = [name for name in features if name.startswith("number ")]
+    groups = {name: [name] for name in features if name not in numbers} | ({"numbers": numbers} if numbers else {})
+    groups |= {"concatenate": [*features]} if together else {}
+    found = {}
+    for name, members in groups.items():
+        inputs = joined({member: features[member] for member in members}, blocks)
+        if held is None:
+            logits, _ = held_out_logits(inputs, len(data.labels.classes), data.loss, folds, device=torch.device("cpu"))
+            found[name] = score(logits, data.labels, data, rows)
+        else:
+            solved, (others, labels) = solve_head(inputs, data), held
+            assert solved.bias is not None, "the layer has a bias"
+            values = joined({member: others[member] for member in members}, blocks)
+            found[name] = score(values @ solved.weight.T + solved.bias, labels, data)
+    return found

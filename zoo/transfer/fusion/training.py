@@ -22,8 +22,7 @@ from zoo.transfer.fusion.model import Fusion
 from zoo.transfer.fusion.network import make_network, packed_table, tokens_needed
 from zoo.transfer.fusion.options import recipe_for
 from zoo.transfer.fusion.parts import Parts
-from zoo.transfer.fusion.scores import part_scores, score
-from zoo.transfer.fusion.solved import Features, HeadData, joined, solve_head, some_rows, with_dropped
+from zoo.transfer.fusion.solved import Features, HeadData, joined, part_scores, score, solve_head, some_rows, with_dropped
 
 Array = npt.NDArray[Any]
 

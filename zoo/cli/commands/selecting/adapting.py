@@ -61,7 +61,7 @@ def adapt(options: argparse.Namespace, out: Output) -> None:
     if not settings["quiet"]:
         show_log()
     from zoo.transfer import DomainAdaptation
-    from zoo.transfer.domain.auto import run_adapted
+    from zoo.transfer.domain.choosing.auto import run_adapted
 
     method = DomainAdaptation(options.target, candidates=options.candidates, budget=budget)
     with ending_early():

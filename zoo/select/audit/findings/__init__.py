@@ -1,1 +1,1 @@
-"""What a check of data can find, a kind of finding per module."""
+"""Findings of a check of data, a kind per module."""

@@ -1,1 +1,1 @@
-"""What a check of data reads once: samples and columns, facts of each file, features of a backbone."""
+"""Samples and columns, facts of each file and features of a backbone, which a check of data reads once."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.transfer.domain.evidence import Evidence
+from zoo.transfer.domain.choosing.evidence import Evidence
 
 BASELINE = "source-only"
 VOTES = {"infomax": True, "entropy": False, "snd": True, "dev": False}

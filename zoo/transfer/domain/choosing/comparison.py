@@ -24,8 +24,8 @@ from zoo.errors import DataError, InterruptedRunError, ZooError
 from zoo.select.recipe_search.folders import CANDIDATES, clear, take_over
 from zoo.select.recipe_search.take_values import take_values
 from zoo.transfer.domain.alignments import KINDS
-from zoo.transfer.domain.choice import BASELINE, Candidate, chosen_of
-from zoo.transfer.domain.evidence import Outputs, evidence, table_outputs
+from zoo.transfer.domain.choosing.choice import BASELINE, Candidate, chosen_of
+from zoo.transfer.domain.choosing.evidence import Outputs, evidence, table_outputs
 from zoo.transfer.domain.shift import Shift, measure_shift, named_differences, predicted_differences
 from zoo.transfer.domain.target import check_other, open_target
 from zoo.transfer.domain.validators import softmax

@@ -18,8 +18,8 @@ from zoo.models.task_model import TaskModel
 from zoo.select.recipe_search.auto import each_message_once
 from zoo.select.recipe_search.halving import seconds_of
 from zoo.tasks.find import find_task
-from zoo.transfer.domain.choice_record import finished_choice
-from zoo.transfer.domain.comparison import Comparison
+from zoo.transfer.domain.choosing.choice_record import finished_choice
+from zoo.transfer.domain.choosing.comparison import Comparison
 
 
 def fit_adapted(
