@@ -196,7 +196,7 @@ def test_a_hold_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
         open_train_valid(folder(tmp_path / "few", a=10, b=10), seed=3)
         open_train_valid(folder(tmp_path / "more", a=25, b=25), seed=3)
     few, more = caplog.messages
-    assert "4 of 20 samples (20 %) held out stratified by class, seed 3; so few judge little, and valid=False" in few
+    assert "4 of 20 samples (20 %) held out stratified by class, seed 3; so few judge little" in few
     assert more.endswith("10 of 50 samples (20 %) held out stratified by class, seed 3")
 
 

@@ -259,7 +259,7 @@ def _held_out(table: Table, seed: int) -> tuple[Table, Table]:
     train, valid = hold_out(table, seed)
     how = "by group" if table.groups is not None else "stratified by class" if table.classes else "at random"
     line = "%s: no validation data given; %d of %d samples (%.0f %%) held out %s, seed %d%s"
-    hint = "; so few judge little, and valid=False trains on them too" if len(valid) < FEW_HELD_OUT else ""
+    hint = "; so few judge little" if len(valid) < FEW_HELD_OUT else ""
     log.info(line, table.source, len(valid), len(table), 100 * len(valid) / len(table), how, seed, hint)
     return _without_splits(train, replace(valid, held_out=True))
 
