@@ -150,7 +150,7 @@ def test_a_home_that_fails_does_not_cost_the_model(tmp_path: Path, caplog: pytes
     model = trained()
     model.spec = model.spec.replace(home="tests.test_saved:failing_home")
     loaded = zoo.load(model.save(tmp_path / "saved"))
-    assert "opens in zoo only" in caplog.text
+    assert "opens in zoo only, and not in the library of its backbone: tests.test_saved: " in caplog.text
     x = torch.randn(2, 3, 16, 16)
     assert torch.equal(loaded(x), model(x))
 

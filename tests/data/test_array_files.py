@@ -32,6 +32,17 @@ def medmnist(path: Path, *shape: int, labels: int = 1) -> Path:
     return path
 
 
+def test_training_on_all_parts_tells_the_rows_of_test(toys: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = medmnist(tmp_path / "a.npz")
+    for valid, told in ((False, 1), (None, 0)):
+        caplog.clear()
+        model(2).plan(path, valid, recipe="linear-probe", workers=0)
+        assert caplog.text.count("all splits are trained on, also 6 rows of split 'test'; measure it on other data") == told
+    caplog.clear()
+    zoo.select.cross_validate(model(2), path, folds=2, recipe="linear-probe", workers=0, out=tmp_path / "cv", quiet=True)
+    assert "all splits" not in caplog.text  # it leaves them out
+
+
 def test_training_takes_the_train_and_val_parts_and_prediction_the_test_part(
     toys: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -193,8 +193,11 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_a_hold_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "zoo"):
-        open_train_valid(folder(tmp_path, a=10, b=10), seed=3)
-    assert "4 of 20 samples (20 %) held out stratified by class, seed 3" in caplog.text
+        open_train_valid(folder(tmp_path / "few", a=10, b=10), seed=3)
+        open_train_valid(folder(tmp_path / "more", a=25, b=25), seed=3)
+    few, more = caplog.messages
+    assert "4 of 20 samples (20 %) held out stratified by class, seed 3; so few judge little" in few
+    assert more.endswith("10 of 50 samples (20 %) held out stratified by class, seed 3")
 
 
 def test_dicom_files_without_an_ending_and_volumes_are_found(tmp_path: Path) -> None:

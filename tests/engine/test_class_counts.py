@@ -36,12 +36,15 @@ def test_plenty_of_samples_need_no_word(caplog: pytest.LogCaptureFixture) -> Non
     assert lines(caplog) == []
 
 
-def test_weights_are_proposed_only_where_there_are_none(caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_are_proposed_only_where_there_are_none_and_classes_differ(caplog: pytest.LogCaptureFixture) -> None:
     warn_of_rare_classes(BUILTIN["single-label"], table(50, 2), None, None)
     warn_of_rare_classes(BUILTIN["single-label"], table(50, 2), None, "balanced")
-    first, second = lines(caplog)
+    warn_of_rare_classes(BUILTIN["single-label"], table(4, 4), None, None)
+    first, second, equal = lines(caplog)
     assert "class_weights='balanced'" in first
     assert "class_weights" not in second
+    assert "'a' (4), 'b' (4)" in equal
+    assert "count more" not in equal
 
 
 def test_labels_of_several_classes_are_counted_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -46,6 +46,17 @@ def test_few_samples_mix_the_tuned_values_with_those_before(tmp_path: Path, capl
     assert "mixture" not in lines["tuned"] + lines["head"]
 
 
+def test_a_hold_out_of_very_few_samples_names_the_other_way(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "zoo")
+    for valid, told in {None: True, False: False}.items():
+        caplog.clear()
+        assert glyphs().plan(images(9), valid, epochs=2).wise_ft == (1 if told else FEW_SHARE)
+        assert ("of 9 samples are held out, too few to judge tuning by; valid=False" in caplog.text) == told
+    caplog.clear()
+    glyphs().plan(images(FEW_SAMPLES + 1), epochs=2)
+    assert "too few to judge" not in caplog.text
+
+
 def test_the_plan_says_what_the_result_is_of() -> None:
     told = glyphs().plan(images(6), False, epochs=2)
     assert told.wise_ft == told.to_dict()["wise_ft"] == FEW_SHARE

@@ -28,6 +28,7 @@ from zoo.tasks.task import Task
 
 _NONE: Mapping[str, str | Sequence[str]] = MappingProxyType({})
 log = logging.getLogger("zoo")
+FEW_HELD_OUT = 10  # samples; below, the score of an epoch moves by more than 10 points with each
 
 
 def open_data(
@@ -257,8 +258,9 @@ def _held_out(table: Table, seed: int) -> tuple[Table, Table]:
     check_trainable(table)
     train, valid = hold_out(table, seed)
     how = "by group" if table.groups is not None else "stratified by class" if table.classes else "at random"
-    line = "%s: no validation data given; %d of %d samples (%.0f %%) held out %s, seed %d"
-    log.info(line, table.source, len(valid), len(table), 100 * len(valid) / len(table), how, seed)
+    line = "%s: no validation data given; %d of %d samples (%.0f %%) held out %s, seed %d%s"
+    hint = "; so few judge little" if len(valid) < FEW_HELD_OUT else ""
+    log.info(line, table.source, len(valid), len(table), 100 * len(valid) / len(table), how, seed, hint)
     return _without_splits(train, replace(valid, held_out=True))
 
 

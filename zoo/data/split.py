@@ -63,6 +63,15 @@ def choose_rows(splits: Sequence[str] | None, valid_split: str | None, source: s
     return np.flatnonzero(free), held
 
 
+def warn_of_test_rows(splits: Sequence[str] | None, source: str) -> None:
+    """Log a warning where a run without validation data, which takes the rows of all splits, trains on a split called test."""
+    counts = Counter(split for split in splits or () if split_word(split) == "test")
+    if counts:
+        parts = examples([f"{count(number, 'row')} of split {name!r}" for name, number in sorted(counts.items())])
+        line = "%s: nothing is held out, so all splits are trained on, also %s; measure it on other data, or give train alone"
+        log.warning(line, source, parts)
+
+
 def _report_unused(splits: Sequence[str], source: str, held_out: bool) -> None:
     """Log how many rows of which splits are not used; a warning if one of them may have been meant."""
     counts = Counter(splits)

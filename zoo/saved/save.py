@@ -118,10 +118,10 @@ def _home(model: TaskModel, *, note: bool) -> tuple[dict[str, str], dict[str, An
         several = isinstance(find_task(model.task), SeveralTasks)
         layout = "it has several tasks" if several else load_function(model.spec.home)(model)
     except Exception as error:  # a fault of a plugin must not prevent saving
-        layout = describe_error(error)
+        layout = f"{model.spec.home.partition(':')[0]}: {describe_error(error)}"
     if isinstance(layout, str):
-        line = "this model opens in zoo only; %s cannot express it: %s"
-        log.log(logging.WARNING if note else logging.DEBUG, line, model.spec.home.partition(":")[0], layout)
+        line = "this model opens in zoo only, and not in the library of its backbone: %s"
+        log.log(logging.WARNING if note else logging.DEBUG, line, layout)
         return OWN_KEYS, {}
     return layout["keys"], layout["config"]
 

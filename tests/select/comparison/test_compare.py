@@ -68,6 +68,14 @@ def test_cross_validations_on_the_same_folds_are_compared_by_the_corrected_t(tmp
     assert {"recipe", "lr", "epochs"} <= set(found.settings)
     assert "seed" not in found.settings
     assert "batch_size" not in found.settings
+    assert not {"judge_augment", "mix_few"} & set(found.settings), "fields that are no options"
+
+
+def test_two_folds_alone_are_compared_by_their_samples(tmp_path: Path) -> None:
+    one, other = (validated(tmp_path / str(width), noisy(), folds=2, image_size=width) for width in (8, 12))
+    (pair,) = zoo.select.compare(one, other).pairs
+    assert (pair.test, pair.note) == ("bootstrap, McNemar", "40 samples, out of the same folds")
+    assert -1 <= pair.low <= pair.difference <= pair.high <= 1
 
 
 def test_equal_models_cannot_be_told_apart_and_other_folds_are_compared_by_their_samples(tmp_path: Path) -> None:
@@ -78,6 +86,8 @@ def test_equal_models_cannot_be_told_apart_and_other_folds_are_compared_by_their
     assert pair.better is None
     assert "40 samples, out of other folds" in pair.note
     assert "cannot be told apart" in found.verdict(pair)
+    repeated = validated(tmp_path / "repeated", noisy(), folds=2, repeats=2)
+    assert zoo.select.compare(one, repeated).pairs[0].note.endswith("out of other folds of the first repeat")
     different = validated(tmp_path / "different", noisy(4))
     (pair,) = zoo.select.compare(one, different).pairs
     assert math.isnan(pair.low)

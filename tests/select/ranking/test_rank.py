@@ -278,13 +278,18 @@ def test_a_budget_reads_fewer_samples_first_and_tunes_the_best(tmp_path: Path, m
     assert zoo.load(tmp_path / "rank" / "tuned" / "toy_small").num_classes == 3
 
 
-def test_a_small_budget_drops_the_worse_half_and_what_has_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_budget_drops_the_worse_half_and_what_has_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("zoo.select.ranking.opening.LEAST", 30)
-    found = ranked(tmp_path, pictures(150), candidates=[*ALL, "toy/third"], budget=1e-3)
+    found = ranked(tmp_path, pictures(150), candidates=[*ALL, "toy/third"], budget=1e-3, quiet=False)
     assert len(found.rows) == 1
+    assert found.reason.endswith("the only one that was scored")
+    assert "none is fine-tuned: the budget of 0.0 s is spent" in capfd.readouterr().err
     assert "budget" in found.left_out["toy/large"]
     monkeypatch.setattr(search.Search, "left", property(lambda self: 1e-9))
-    found = ranked(tmp_path, pictures(150), budget="1h", out=tmp_path / "halved")
+    found = ranked(tmp_path, pictures(150), budget="1h", out=tmp_path / "halved", quiet=False)
+    assert "none is fine-tuned: there are no two of the best that 0.0 s suffice for" in capfd.readouterr().err
     assert found.rows[0].samples > found.rows[1].samples
     assert not any(row.tuned for row in found.rows)
 

@@ -145,7 +145,7 @@ def test_dry_runs_end_with_the_budget(tmp_path: Path, monkeypatch: pytest.Monkey
     notes = [row["note"] for row in run.candidates[1:]]
     assert "it would take about" in notes[0]
     assert all("too little to measure" in note for note in notes[1:])
-    assert run.choice == "the probe is kept: the budget of 15.0 s suffices for nothing else, not for the shortest run"
+    assert run.choice == "the probe is kept: the budget of 15.0 s suffices for nothing else, not even for the shortest run"
 
 
 def test_the_command_logs_each_message_of_the_choice_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

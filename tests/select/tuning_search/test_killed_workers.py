@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,8 +91,12 @@ def test_a_search_goes_on_when_workers_are_killed_in_a_trial_and_all_trials_are_
 
 def test_a_worker_that_was_killed_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
     for code, told in {"os.kill(os.getpid(), 9)": "worker 2 ended with SIGKILL", "os._exit(7)": "worker 2 ended with code 7"}.items():
-        _watch(2, subprocess.Popen([sys.executable, "-S", "-c", f"import os; {code}"]))
-        assert told in capsys.readouterr().err
+        for ending in (False, True):
+            event = threading.Event()
+            if ending:
+                event.set()
+            _watch(2, subprocess.Popen([sys.executable, "-S", "-c", f"import os; {code}"]), event)
+            assert (told in capsys.readouterr().err) == (not ending)  # one that is stopped with the search needs no word
 
 
 def test_another_process_of_the_same_number_is_not_the_worker() -> None:

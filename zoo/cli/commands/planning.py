@@ -46,7 +46,8 @@ def plan(options: argparse.Namespace, out: Output) -> None:
     print("\n" + table(map(_phase_row, preview.phases), columns, right=(1, 2, 3, 5, 6, 7, 8)))
     print("\n".join(["", *_frozen_lines(preview)]))
     if preview.wise_ft < 1:
-        print(f"\nthe result: {preview.wise_ft:g} of the tuned values, {1 - preview.wise_ft:g} of those before the last phase\n")
+        why = "" if "wise_ft" in settings else f", as {preview.samples} samples are few; --set wise_ft=1 takes the tuned ones"
+        print(f"\nthe result: {preview.wise_ft:g} of the tuned values, {1 - preview.wise_ft:g} of those before the last phase{why}\n")
     seconds = in_time_units(preview.seconds)
     print(f"estimated: {_size(preview.memory)} of memory at the peak on {preview.device} ({preview.precision}), {seconds}")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
+from zoo.data.split import warn_of_test_rows
 from zoo.data.table import Table
 from zoo.engine.loading.sources import open_for_fit
 from zoo.engine.objective.objective import Objective
@@ -56,6 +57,8 @@ class Job:
         These are the batch size and, with at most ``FEW_SAMPLES`` and no validation data, which would judge tuning, ``wise_ft``.
         """
         config, samples = self.config, len(tables[0])
+        if tables[1] is None:
+            warn_of_test_rows(tables[0].splits, tables[0].source)
         if samples <= FEW_SAMPLES and tables[1] is None and self._may_mix():
             log.info(
                 "%d training samples are few and nothing is held out, so the result is a mixture: %g of the tuned values and %g of those "
@@ -65,6 +68,9 @@ class Job:
                 1 - FEW_SHARE,
             )
             config = config.model_copy(update={"wise_ft": FEW_SHARE})
+        elif tables[1] is not None and tables[1].held_out and samples + len(tables[1]) <= FEW_SAMPLES and self._may_mix():
+            line = "%d of %d samples are held out, too few to judge tuning by; valid=False (--no-valid) trains on all, more gently"
+            log.info(line, len(tables[1]), samples + len(tables[1]))
         # Decided now: a record that has ``wise_ft`` need not say who gave it, and a run goes on with either.
         return replace(self, config=sized_for(config.model_copy(update={"mix_few": False}), samples))
 

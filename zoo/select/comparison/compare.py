@@ -20,7 +20,7 @@ from zoo.saved.config import read_config
 from zoo.select.comparison.entries import Entry, differences, read_entry
 from zoo.select.comparison.paired import Pair, Predictions, by_folds, by_samples, has_draws, judged, level_for
 from zoo.select.crossval.held_out import Array, HeldOut, read_outputs
-from zoo.select.crossval.resampled import Summary
+from zoo.select.crossval.resampled import LEAST, Summary
 from zoo.select.merging.candidates import score_of
 from zoo.tasks.find import find_task
 from zoo.tasks.thresholds import USUAL
@@ -63,8 +63,9 @@ class Comparison:
 def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **options: Any) -> Comparison:
     """Compare finished runs and cross-validations: what they differ in, their scores, and whether these can be told apart.
 
-    Cross-validations on the same folds are compared by the corrected resampled t (Nadeau and Bengio 2003). With ``on``, and on other
-    folds of the same samples, the difference of the predictions is drawn 1000 times (bootstrap), beside McNemar's test for accuracy.
+    Cross-validations on the same folds, three or more, are compared by the corrected resampled t (Nadeau and Bengio 2003). With ``on``,
+    on other folds of the same samples, and with two folds, the difference of the predictions is drawn 1000 times (bootstrap), beside
+    McNemar's test for accuracy.
     With more than two entries, p-values and intervals are adjusted for the number of pairs.
 
     Args:
@@ -147,10 +148,12 @@ def _tested(
         return {"note": "there are no predictions for the same samples; give data that all predict: on=… (--on DATA)"}
     if first.data != second.data:
         return {"note": "they were made on different data; give data that all predict: on=… (--on DATA)"}
-    if first.division == second.division and metric in first.scores and metric in second.scores:
+    enough = len(first.folds.folds) >= LEAST or not has_draws(first.task)  # of two folds the t-test says next to nothing
+    if enough and first.division == second.division and metric in first.scores and metric in second.scores:
         return by_folds(first.folds, second.folds, metric, level=level)
     found = by_samples(*_aligned(first, second), metric, level=level, more=more)
-    return found | {"note": f"{found['note']}, out of {'the same' if first.division == second.division else 'other'} folds"}
+    repeated = " of the first repeat" if any(fold.repeat for cv in (first.folds, second.folds) for fold in cv.folds) else ""
+    return found | {"note": f"{found['note']}, out of {'the same' if first.division == second.division else 'other'} folds{repeated}"}
 
 
 def _out_of_fold(entry: Entry) -> tuple[Any, Predictions]:

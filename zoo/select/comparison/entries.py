@@ -108,8 +108,9 @@ def _task(record: Mapping[str, Any]) -> str:
 def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the backbone, the head, the recipe and the options that change a result."""
     config, model = record["config"], record["model"]
-    free = {name for name, option in DECLARED.items() if option.free}
-    options = {name: value for name, value in config.items() if name != "recipe" and name not in free}
+    options = {name: value for name, value in config.items() if name in DECLARED and not DECLARED[name].free}
+    if config.get("judge_augment"):
+        options["augment"] = "auto"
     named = {"backbone": model["backbone"], "head": model["head"], "task": model["task"], "recipe": config["recipe"]["name"]}
     return named | options
 

@@ -75,6 +75,9 @@ class FineTuning:
             rows = {name: self._kept(row.with_tuned(None), ranking.dir) if row.tuned else row for name, row in rows.items()}
             trials, length = self._chosen(ranking)
             if length is None:
+                left = in_time_units(max(self.left(), 0.0))
+                if self.top:
+                    self.note(f"none is fine-tuned: there are no two of the best that {left} suffice for")
                 return list(rows.values())
             write_json(ranking.dir / PLAN, {"epochs": length, "candidates": list(trials), "top": self.top})
         self.note(f"fine-tuning for {count(length, 'epoch')}: {', '.join(trials)}")

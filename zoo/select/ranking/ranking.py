@@ -62,7 +62,7 @@ class Ranking:
         interval = "" if judged.low is None else f" [{judged.low:.3f}, {judged.high:.3f}]"
         said = f"{self.best.name} is the best: {how}, {self.metric} {judged.score:.4f}{interval}"
         if len(self.rows) == 1:
-            return f"{said}, and the only one"
+            return f"{said}, and the only one{' that was scored' if self.left_out else ''}"
         if not self.ties:
             return f"{said}; it beats each other one by more than noise"
         fast = min((row for row in self.rows if row.name in (self.best.name, *self.ties)), key=lambda row: row.latency_ms)

@@ -203,7 +203,10 @@ class Search:
     def tuned(self, ranking: Ranking) -> Ranking:
         """Return a ranking after short fine-tunes of the best, where time and held-out samples are left for that."""
         train, valid = self._tables
-        if self._budget is None or valid is None or self.left <= 0:
+        if self._budget is None or valid is None:
+            return ranking
+        if self.left <= 0:
+            self._note(f"none is fine-tuned: the budget of {in_time_units(self._budget)} is spent")
             return ranking
         backbones = {one.spec.name: one for one in self._candidates}
         tuning = FineTuning(backbones, (train, valid), self._conditions, self._options, self._top, lambda: self.left, self._note)

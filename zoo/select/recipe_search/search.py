@@ -94,7 +94,7 @@ class Search:
         # Additions such as LoRA come behind the default recipe: they often cost as much, and a budget may not suffice for both.
         self._rounds(sorted(tuned, key=lambda trial: trial.recipe.trains != "all"))
         if len(self.results) == 1 and self._too_long >= {trial.name for trial in tuned}:
-            reason = f"the budget of {in_time_units(self.budget)} suffices for nothing else, not for the shortest run"
+            reason = f"the budget of {in_time_units(self.budget)} suffices for nothing else, not even for the shortest run"
             return Choice(self.results[0], f"the probe is kept: {reason}")
         return choose(self.results, self.monitor, lower=self.lower)
 

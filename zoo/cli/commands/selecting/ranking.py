@@ -14,7 +14,7 @@ from zoo.cli.output import Output, format_parameters, show_log, table
 from zoo.cli.parser import Commands, Parser
 from zoo.cli.terminal import fitted_table
 from zoo.engine.runtime.progress import in_time_units
-from zoo.errors import OptionError
+from zoo.errors import OptionError, count
 from zoo.util.atomic_write import in_units
 from zoo.util.start_up import uncollected
 
@@ -147,7 +147,7 @@ def _agreement_table(found: Ranking) -> str:
     for one in found.agreement:
         interval = "" if one["low"] is None else f" [{one['low']:.2f}, {one['high']:.2f}]"
         tau = "-" if one["tau"] is None else f"{one['tau']:.2f}{interval}"
-        alike = "-" if one["tau_like_size"] is None else f"{one['tau_like_size']:.2f} ({one['pairs_like_size']} pairs)"
+        alike = "-" if one["tau_like_size"] is None else f"{one['tau_like_size']:.2f} ({count(one['pairs_like_size'], 'pair')})"
         rows.append([SHORT.get(one["score"], one["score"]), tau, alike])
     return table(rows, ("order by", f"tau with {'tuning' if tuned else 'the probe'}", "tau, like size"))
 

@@ -200,7 +200,8 @@ def workers(words: Sequence[str], count: int, folder: Path, stop: StopFlag, *, s
     # In a session of their own, or Ctrl-C would reach them twice, from the terminal and from here.
     where["start_new_session"] = os.name == "posix"
     children = [subprocess.Popen([*command, "--out", str(folder)], **where) for _ in range(count)]
-    watches = [threading.Thread(target=_watch, args=(number, child)) for number, child in enumerate(children, 2)]
+    ending = threading.Event()
+    watches = [threading.Thread(target=_watch, args=(number, child, ending)) for number, child in enumerate(children, 2)]
     for watch in watches:
         watch.start()
     try:
@@ -208,6 +209,7 @@ def workers(words: Sequence[str], count: int, folder: Path, stop: StopFlag, *, s
         while not stop.signum and any(watch.is_alive() for watch in watches):
             time.sleep(POLL_SECONDS)
     finally:
+        ending.set()
         for child in children:
             child.terminate()  # nothing happens to one that has ended
         for watch, child in zip(watches, children, strict=True):
@@ -217,10 +219,13 @@ def workers(words: Sequence[str], count: int, folder: Path, stop: StopFlag, *, s
                 watch.join()
 
 
-def _watch(number: int, worker: subprocess.Popen[bytes]) -> None:
-    """Wait for a worker, and tell at once that it failed; as long as nobody waits, other workers take its process as alive."""
+def _watch(number: int, worker: subprocess.Popen[bytes], ending: threading.Event) -> None:
+    """Wait for a worker, and tell at once that it failed; as long as nobody waits, other workers take its process as alive.
+
+    Nothing is told of one that is stopped with the search, which a signal ends before it has handlers.
+    """
     code = worker.wait()
-    if code not in (0, *STOPPED):
+    if code not in (0, *STOPPED) and not ending.is_set():
         print(f"worker {number} ended with {_ending(code)}; its trial counts as failed, and the search goes on", file=sys.stderr)
 
 
