@@ -307,4 +307,6 @@ def check_options(
         if name not in known
     ]
     if unknown:
-        raise OptionError(f"{owner} has no option {', '.join(unknown)}; it has: {', '.join(known) or 'none'}")
+        told_all = all(name in told for name in given if name not in known)
+        listed = "" if told_all else f"; it has: {', '.join(known) or 'none'}"
+        raise OptionError(f"{owner} has no option {', '.join(unknown)}{listed}")

@@ -134,5 +134,5 @@ def test_what_cannot_be_fused_is_told_before_anything_is_computed(folder: Path) 
         fused(train, folder, text=None, columns={"text": "caption"})
     empty = train.copy()
     empty.loc[5, ["file_name", "text", "size"]] = None
-    with pytest.raises(DataError, match=r"1 row of 12 have none of image, text, number size: row 5"):
+    with pytest.raises(DataError, match=r"1 row of 12 has none of image, text, number size: row 5"):
         fused(empty, folder)

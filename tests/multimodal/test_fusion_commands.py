@@ -141,3 +141,41 @@ def test_the_parts_of_a_saved_fusion_say_nothing_of_their_libraries(tmp_path: Pa
         caplog.clear()
         fusion.save(tmp_path / "saved")
     assert not caplog.text
+
+
+def test_remedies_are_options_of_the_command_and_a_file_is_called_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = bits(tmp_path, 16, 1)
+    frame["text"] += " and more" * 200
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    rows = str(tmp_path / "rows.csv")
+    words = ("fuse", rows, "--image", "toy/net", "--image-weights", "none", "--text", "toy/text", "--text-weights", "none")
+    assert run(*words, "--columns", "label=lable", "--out", str(tmp_path / "odd")) == 1
+    assert f"'{rows}' has no column 'lable'" in capsys.readouterr().err
+    assert run(*words, "--out", str(tmp_path / "cut")) == 0
+    assert f"'{rows}': 16 texts of 16 cut" in caplog.text
+    assert "overflow='windows' reads them whole" in caplog.text
+    caplog.clear()
+    assert run(*words, "--overflow", "windows", "--out", str(tmp_path / "whole")) == 0
+    assert "texts of 16 cut" not in caplog.text
+    assert run("eval", str(tmp_path / "cut"), rows) == 0
+    assert "the head was solved on texts cut like that" in caplog.text  # zoo eval of a fusion takes no --overflow
+    assert run(*words, "--valid", rows, "--out", str(tmp_path / "leaked")) == 0
+    assert "16 of 16 samples in valid are also in train" in caplog.text
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+def test_the_run_and_the_result_have_a_folder_each(below: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bits(tmp_path, 12, 1).to_csv(tmp_path / "rows.csv", index=False)
+    words = ("fuse", str(tmp_path / "rows.csv"), "--image", "toy/net", "--text", "toy/text", "--how", "gated")
+    out = tmp_path / "new"
+    assert run(*words, "--set", f"out={out / below}", "--out", str(out)) == 2
+    assert "give each its own" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_fusion_is_no_backbone_and_says_so(tmp_path: Path) -> None:
+    saved = fused(bits(tmp_path, 16, 1), tmp_path, numbers=["size"]).save(tmp_path / "saved")
+    with pytest.raises(SavedModelError, match="is a fusion of images, texts or numbers"):
+        zoo.get(saved)

@@ -13,6 +13,7 @@ from torch import nn
 
 import zoo
 from tests.engine.tiny import images
+from tests.select.command_line import run
 from tests.tuning.adapted import FAMILIES, batch, interrupted, moved, snapshot, steps, toy
 from zoo.errors import LayerGroupError, OptionError, SavedModelError
 from zoo.registry.registry import use_registry
@@ -263,3 +264,17 @@ def test_ssf_beside_statistics_that_move_is_opened_by_itself(tmp_path: Path) -> 
     steps(model, 3)
     x = batch(model)
     assert torch.allclose(zoo.load(save_lora(model, tmp_path / "small"))(x), model.eval()(x), atol=1e-5)
+
+
+def test_show_says_what_a_saved_model_has_beside_its_backbone_and_its_own_files_where_to_look(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = toy()
+    attach_lora(model, model.groups, kind="adapter", width=2)
+    folder = model.save(tmp_path / "saved")
+    assert run("show", str(folder)) == 0
+    assert "adapter, which stays with this task" in capsys.readouterr().out
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "zoo.json").write_text("{}")
+    assert run("predict", str(tmp_path / "alone"), str(tmp_path)) == 1
+    assert "which zoo.load opens in Python; give the folder of the run above it" in capsys.readouterr().err

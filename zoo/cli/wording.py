@@ -65,6 +65,9 @@ def _form(match: re.Match[str]) -> str:
         return typed
     if not named and not (_WRITTEN.fullmatch(value) or value in _SWITCHED):
         return match[0]  # it may be a part of a name, and a value without its like on the command line would get lost
+    of_run = named == "--resume" or (match["name"] == "out" and not named)
+    if of_run and "--resume" not in _flags.known and "--set" in _flags.known:  # of zoo fuse, whose --out is another folder
+        return f"--set {match['name']}={value.strip(chr(39))}"
     flag = match["flag"] or match["words"] or _own_flag(match["name"], match["value"])
     if not flag:
         return f"--set {match['name']}={value.strip(chr(39))}" if _is_set(match["name"], value) else match[0]

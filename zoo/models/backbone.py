@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zoo.transfer.method import Method
 
 log = logging.getLogger("zoo")
+SAVED = ("config.json", "ensemble.json", "fusion.json")  # of a folder of our own, from which a backbone is taken or refused by name
 
 
 def get(
@@ -53,7 +54,7 @@ def get(
 
 def find_backbone(name: str | PathLike[str]) -> Backbone:
     """Return a backbone as declared; see ``get``."""
-    if (is_file(Path(name) / "config.json") or is_file(Path(name) / "ensemble.json")) and foreign_folder(str(name)) is None:
+    if any(is_file(Path(name) / file) for file in SAVED) and foreign_folder(str(name)) is None:
         from zoo.saved.load import open_backbone
 
         return open_backbone(Path(name))

@@ -18,6 +18,9 @@ from zoo.registry.registry_files import Derived, RegistryData
 from zoo.util.atomic_write import is_file
 from zoo.util.versions import how_to_install
 
+# Files that make a folder a model of another library without a config.json of transformers: of sentence-transformers, of open_clip.
+WITHOUT_CONFIG = ("modules.json", "open_clip_config.json")
+
 
 class Entry(NamedTuple):
     """A spec, the plugin that builds it, and the registry file that derived it, if any.
@@ -169,10 +172,11 @@ class Lookup:
 def foreign_folder(name: str) -> Path | None:
     """Return the absolute path of a folder with a model of another library, or None.
 
-    Its config.json has a ``model_type`` and is not one of ours, or it has the modules.json of sentence-transformers.
+    Its config.json has a ``model_type`` and is not one of ours, or it has the modules.json of sentence-transformers or the
+    open_clip_config.json of open_clip.
     """
     folder = Path(name)
-    if is_file(folder / "modules.json"):
+    if any(is_file(folder / file) for file in WITHOUT_CONFIG):
         return folder.resolve()
     try:
         config = json.loads((folder / "config.json").read_bytes())

@@ -227,6 +227,11 @@ def read_config(folder: Path) -> Config:
             f"{str(folder)!r} is a fusion of images, texts or numbers, and no model of one input; it is for zoo predict, eval, embed and "
             "show and for zoo.transfer.load_fusion, and the models of its images and texts are in the folders below it"
         )
+    if not path.is_file() and any((folder / name).is_file() for name in ("adapter_config.json", "zoo.json")):
+        raise SavedModelError(
+            f"{str(folder)!r} holds LoRA, adapters or learned tokens by themselves, which zoo.load opens in Python; give the folder of the "
+            "run above it, which has them too"
+        )
     if not path.is_file():
         raise SavedModelError(
             f"{str(folder)!r} is not a saved model: it has no config.json; give the folder of a saved model or a finished run"

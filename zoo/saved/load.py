@@ -215,8 +215,12 @@ def _head(folder: Path, config: Config, spec: BackboneSpec) -> nn.Module:
         raise SavedModelError(f"{where} build no head {config.zoo.head!r} ({describe_error(error)}): the file was changed") from error
 
 
-def open_backbone(folder: Path) -> Backbone:
+def open_backbone(folder: Path, *, updated: bool = False) -> Backbone:
     """Return the backbone of a saved model with its groups and preprocessing, to be adapted to another task.
+
+    Args:
+        folder: The folder.
+        updated: Whether it may have adapters or learned tokens, which the backbone lacks: to describe it, not to adapt it.
 
     Raises:
         SavedModelError: If the folder is not a saved model, or its backbone is a network of the user's own.
@@ -225,7 +229,7 @@ def open_backbone(folder: Path) -> Backbone:
         raise SavedModelError(f"{str(folder)!r} is an ensemble of {len(members)} models; take the backbone of one: {str(members[0])!r}")
     config = read_config(folder)
     _refuse_own_backbone(folder, config)
-    if config.zoo.update is not None:
+    if config.zoo.update is not None and not updated:
         raise SavedModelError(
             f"the backbone of {str(folder)!r} has {KINDS[config.zoo.update.kind].title}, which other tasks do not take over; open it "
             f"with zoo.load({str(folder)!r}), or adapt {config.base_model!r}, which it was trained on"

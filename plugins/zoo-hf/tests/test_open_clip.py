@@ -221,6 +221,27 @@ def test_another_way_to_resize_images_is_refused(tmp_path: Path) -> None:
         zoo.get(tmp_path / "clip")
 
 
+def test_a_folder_is_found_by_a_relative_path_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published(tmp_path, embed_dim=0)
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip", "./clip", Path("clip")):
+        with pytest.raises(zoo.ZooError, match="embed_dim is 0"):
+            zoo.get(name)
+
+
+def test_fields_that_are_not_known_are_told_with_the_nearest(tmp_path: Path) -> None:
+    published(tmp_path, vision_cfg={"wdith": 16, "global_average_pool": False, "timm_pool": "avg", "image_size": 32})
+    file = tmp_path / "clip" / "open_clip_config.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"preprocess_cfg": {"intrepolation": "bilinear"}}))
+    with pytest.raises(zoo.ZooError, match=r"'wdith' \(did you mean 'width'\?\).*'intrepolation' \(did you mean") as caught:
+        zoo.get(tmp_path / "clip")
+    assert "global_average_pool" not in str(caught.value)  # is off
+    file.write_text(json.dumps(told["model_cfg"]))
+    with pytest.raises(zoo.ZooError, match="no table model_cfg; it is the inner table alone"):
+        zoo.get(tmp_path / "clip")
+
+
 def test_another_network_than_a_vision_transformer_is_refused(repositories: Callable[..., None]) -> None:
     repositories(vision_cfg={"timm_model_name": "test_resnet", "timm_pool": "avg"})
     with pytest.raises(zoo.ZooError, match="'test_resnet' of timm is no vision transformer"):

@@ -25,6 +25,7 @@ POOLERS = ("cls_last_hidden_state_pooler", "mean_pooler", "cls_pooler")
 PROJECTIONS = ("", "linear", "mlp")
 LARGEST = 100  # logit scale, before the exponential, and logit bias that are read
 RESIZES = ("shortest",)  # how images get their size; squash and longest give the network other pictures
+PREPARED = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")  # fields of a preprocess_cfg
 CONTEXT = 77  # tokens of a text where the file does not tell them
 
 
@@ -52,6 +53,9 @@ def from_open_clip(name: str, source: Source) -> zoo.BackboneSpec:
         zoo.ZooError: If a tower is none that is read, or a file cannot be had; all faults of the file at once.
     """
     told = read_table(source, CONFIG)
+    if not isinstance(told.get("model_cfg"), Mapping):
+        inner = "; it is the inner table alone, as in open_clip's model_configs: write it below that key" if "vision_cfg" in told else ""
+        raise zoo.ZooError(f"{name}: {CONFIG} has no table model_cfg{inner}")
     model, prepared = _table(told, "model_cfg"), _table(told, "preprocess_cfg")
     vision, text = _table(model, "vision_cfg"), _table(model, "text_cfg")
     width = model.get("embed_dim")
@@ -96,7 +100,9 @@ def _table(told: Mapping[str, Any], key: str) -> dict[str, Any]:
 def _odd_values(model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any], prepared: Mapping[str, Any]) -> list[str]:
     """Return which values are not as they should be; absent ones and null have defaults, but for ``embed_dim``."""
     width, length, size = model.get("embed_dim"), text.get("context_length"), vision.get("image_size")
-    faults = [] if _is_whole(width) else [f"embed_dim is {width!r}; it is the width of the common space"]
+    unknown = [key for key in prepared if key not in PREPARED]
+    faults = [f"preprocess_cfg has {key!r}{zoo.did_you_mean(key, PREPARED)}, which is not known" for key in unknown]
+    faults += [] if _is_whole(width) else [f"embed_dim is {width!r}; it is the width of the common space"]
     faults += [] if length is None or _is_whole(length) else [f"context_length is {length!r}; it is a number of tokens"]
     sides = size if isinstance(size, list) and len(size) == 2 else [size]
     faults += [] if size is None or all(map(_is_whole, sides)) else [f"image_size is {size!r}; it is in pixels, one number or two"]

@@ -5,8 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from zoo import did_you_mean
+
 # Fields of a vision_cfg that build other blocks, with the value at which they do not; read are those of CLIP.
 OTHER_BLOCKS = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
+# All other fields of a vision_cfg, those that say nothing of the network in inference among them.
+FIELDS: tuple[str, ...] = (
+    "image_size",
+    "layers",
+    "width",
+    "patch_size",
+    "head_width",
+    "mlp_ratio",
+    "ls_init_value",
+    "act_kwargs",
+    "norm_kwargs",
+)
+FIELDS += ("attentional_pool", "attn_pooler_queries", "attn_pooler_heads", "pool_type", "no_ln_pre", "final_ln_after_pool")
+FIELDS += ("pos_embed_type", "block_type", "patch_dropout", "output_tokens", *OTHER_BLOCKS)
 POOLS = ("tok", "avg")
 # Further fields that are read, or that change nothing once a model is trained. One that is in neither list, such as the global_average_pool
 # of early versions, may change the features without a trace in the weights.
@@ -31,6 +47,7 @@ def own_tower(vision: Mapping[str, Any], embed: Any, *, quick_gelu: bool) -> tup
     sizes = {"layers": layers, "width": width, "patch_size": vision.get("patch_size", 16), "head_width": vision.get("head_width", 64)}
     sizes |= {name: vision.get(name, value) for name, value in (("attn_pooler_queries", 256), ("attn_pooler_heads", 8))}
     faults = [f"{name} is {value!r}; it is a whole number of at least 1" for name, value in sizes.items() if not _is_whole(value)]
+    faults += [f"vision_cfg has {key!r}{did_you_mean(key, FIELDS)}, which is not known" for key in vision if _is_odd(key, vision[key])]
     if not faults and width % sizes["head_width"]:
         faults.append(f"width is {width}, which heads of {sizes['head_width']} do not divide")
     pool, attends = vision.get("pool_type", "tok"), vision.get("attentional_pool", False)
@@ -78,6 +95,11 @@ def own_tower(vision: Mapping[str, Any], embed: Any, *, quick_gelu: bool) -> tup
 def own_width(tower: Mapping[str, Any]) -> int:
     """Return the width of the features of such a tower before the projection."""
     return int(tower["embed"] if tower["queries"] else tower["width"])
+
+
+def _is_odd(field: str, value: Any) -> bool:
+    """Return whether a field is none of a vision transformer's and switched on; those of timm's towers are without effect here."""
+    return bool(value) and field not in FIELDS and not field.startswith("timm_")
 
 
 def _is_whole(value: Any) -> bool:

@@ -11,6 +11,7 @@ from zoo.cli.output import Output, claim_file, metrics_line, table
 from zoo.cli.parser import Commands
 from zoo.cli.prediction_rows import plain_label, table_cells
 from zoo.cli.terminal import page, terminal_width
+from zoo.declare import OVERFLOWS
 from zoo.errors import OptionError, count, examples, printable
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def register(commands: Commands) -> None:
     add("--task", default="single-label", help="single-label (default) or multi-label")
     add("--columns", help="own names of the table's columns: file_name=file,text=caption")
     add("--root", metavar="DIR", help="folder of the images; else that of the table")
+    add("--overflow", choices=OVERFLOWS, help="what becomes of texts that are too long, where the head is solved; else they are cut")
     add("--dropout", type=float, default=0.2, metavar="SHARE", help="share of the rows given without one part (0.2)")
     add("--seed", type=int, default=0, metavar="N", help="seed of everything random (0)")
     add("--out", metavar="DIR", required=True, help="the folder of the result")
@@ -72,6 +74,8 @@ def fuse(options: argparse.Namespace, out: Output) -> None:
     given |= {name: _tower(options, name) for name in ("image", "text")}
     given |= {"columns": settings.columns(options.columns), "training": settings.pairs(options.set, "--set")}
     numbers = settings.names(options.numbers, "--numbers") or ()
+    _check_apart(given["training"].get("out"), Path(options.out))
+    given |= {} if options.overflow is None else {"overflow": options.overflow}
     found = fused(options.train, options.valid, numbers=numbers, **given, quiet=True)
     folder = found.save(options.out, overwrite=options.overwrite)  # first, as the test table may have faults
     metrics = {} if options.test is None else found.evaluate(options.test)
@@ -81,6 +85,16 @@ def fuse(options: argparse.Namespace, out: Output) -> None:
     rows = [[name, f"{value:.4f}"] for name, value in found.scores.items()]
     parts = table(rows, ("held-out rows, by", found.monitor), right=(1,)) + "\n" if rows else ""
     print(*filter(None, (parts, metrics_line(metrics) if metrics else "", str(folder))), sep="\n")
+
+
+def _check_apart(run: Any, result: Path) -> None:
+    """Check that the folder of the training's run does not lie in that of the result, which would then not be free at the end.
+
+    Raises:
+        OptionError: With what to give.
+    """
+    if isinstance(run, str) and result.resolve() in (Path(run).resolve(), *Path(run).resolve().parents):
+        raise OptionError(f"--set out={run} is the folder of the training's run, and --out {result} that of the result; give each its own")
 
 
 def _tower(options: argparse.Namespace, part: str) -> Any:

@@ -155,15 +155,31 @@ def show(options: argparse.Namespace, out: Output) -> None:
         if is_fused(options.name):
             show_fused(options, out)
             return
-    backbone = zoo.get(options.name)
-    declared = backbone.spec.to_dict() | {"plugin": backbone.plugin}
+    update = _update_of(Path(options.name))
+    if update:
+        from zoo.saved.load import open_backbone
+
+    backbone = open_backbone(Path(options.name), updated=True) if update else zoo.get(options.name)
+    declared = backbone.spec.to_dict() | {"plugin": backbone.plugin} | ({"update": update} if update else {})
     if options.json:
         out.json(declared)
         return
-    print(printable(_page(backbone)))
+    print(printable(_page(backbone, update)))
 
 
-def _page(backbone: Backbone) -> str:
+def _update_of(folder: Path) -> str:
+    """Return the kind of adapters or learned tokens that a saved model has beside its backbone; empty for others and for names."""
+    from zoo.registry.lookup import foreign_folder
+
+    if not (folder / "config.json").is_file() or foreign_folder(str(folder)) is not None:
+        return ""
+    from zoo.saved.config import read_config
+
+    found = read_config(folder).zoo.update
+    return found.kind if found else ""
+
+
+def _page(backbone: Backbone, update: str) -> str:
     """Return the declaration as a page of words."""
     from zoo.registry.registry import default_registry
 
@@ -182,6 +198,7 @@ def _page(backbone: Backbone) -> str:
         "weights": weights.place if weights else "none: it starts from random values",
         "licence": weights.license if weights else "",
         "origins": "\n".join(f"{number}. {step}" for number, step in enumerate(backbone.origins, 1)) if backbone.is_saved else "",
+        "beside it": f"{update}, which stays with this task: zoo.load opens both" if update else "",
         "layer groups": f"{groups}; in full: zoo layers NAME",
         "built by": " ".join([spec.build, "with", ", ".join(map(_option, spec.options.items()))] if spec.options else [spec.build]),
     }

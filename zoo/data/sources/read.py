@@ -34,6 +34,7 @@ _KINDS = (
 )
 
 _TEXT_KINDS = "a CSV, TSV or Parquet file, a DataFrame, a datasets.Dataset, (texts, labels), a list of texts, or a torch Dataset"
+LONE_TEXT = "the text"  # the source of one text that is given as it is
 TABLES = (*table_files.SUFFIXES, *conll.SUFFIXES)
 
 
@@ -64,7 +65,7 @@ def _read(source: Any, options: ReadOptions) -> Raw:
     if isinstance(source, str) and not source.strip() and not options.textual:
         raise DataError("the path is an empty text; give a folder or a file, and '.' for the current folder")
     if options.textual and isinstance(source, str) and options.labelled is False and not names_file(source):
-        return memory.read_texts([source], None, options, "the text")
+        return memory.read_texts([source], None, options, LONE_TEXT)
     if isinstance(source, str | os.PathLike):
         return _read_path(Path(os.path.expanduser(source)), options)  # noqa: PTH111  # Path's raises for an unknown user
     # A DataFrame or a Hub dataset exists only if its library is already imported.

@@ -24,23 +24,24 @@ Array = npt.NDArray[Any]
 log = logging.getLogger("zoo")
 
 NO_WINDOWS = "a trained fusion reads no windows; a solved one does: how='concatenate' with overflow='windows'"
+AS_SOLVED = "the head was solved on texts cut like that; fuse() with overflow='windows' reads them whole"
 AS_TRAINED = "as the longest text of the training has so many; train on texts as long as these"
 
 
-def pooled(model: TaskModel, table: Table, options: Mapping[str, Any], *, windows: bool) -> Array:
+def pooled(model: TaskModel, table: Table, options: Mapping[str, Any], *, remedy: str = "") -> Array:
     """Return the pooled features ``(rows, dim)`` of a table; texts that are cut are warned of once.
 
     Args:
         model: The model.
         table: Images or texts.
         options: Of the pass, as for ``TaskModel.embed``.
-        windows: Whether longer texts could be read in windows, which the warning then proposes.
+        remedy: What the warning proposes; empty to read them in windows.
     """
-    if windows or not isinstance(model.inputs, Text):
+    if not remedy or "overflow" in options or not isinstance(model.inputs, Text):
         return embed(model, table, **options)
     blocks: list[Block] = []
     long = run_blocks(model, table, model.embed_batch, InferenceOptions(**options), each=blocks.append)
-    if told := long.truncation(table.source, model.inputs.max_length, remedy=NO_WINDOWS):
+    if told := long.truncation(table.source, model.inputs.max_length, remedy=remedy):
         log.warning("%s", told)
     return np.concatenate([block.outputs for block in blocks])
 

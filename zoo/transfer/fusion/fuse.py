@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.leaks import check_leak
 from zoo.declare import Image, Text
 from zoo.errors import OptionError, count, did_you_mean, fault_list
 from zoo.models.backbone import Backbone
@@ -96,6 +97,8 @@ def fuse(
     if len(classes) < 2:
         raise OptionError(f"the training data have {count(len(classes), 'class')}; give rows of two classes or more")
     held = None if valid is None else read_parts(valid, list(found), numbers, **reading, classes=classes)
+    if held is not None:
+        check_leak(parts.labels, held.labels, allow=True)
     models = {name: one.adapt(2) if isinstance(one, Backbone) else one for name, one in found.items()}  # their heads are not used
     fusion = Fusion(models, tuple(numbers), task, classes, dict(columns or {}), root, options=options, how=how, trained=trained)
     if trained:

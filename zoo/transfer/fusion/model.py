@@ -17,7 +17,7 @@ from zoo.engine.inference.predict import predict_outputs
 from zoo.engine.loading.stream import Function
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
-from zoo.transfer.fusion.features import pooled, warn_of_cut_texts
+from zoo.transfer.fusion.features import AS_SOLVED, NO_WINDOWS, pooled, warn_of_cut_texts
 from zoo.transfer.fusion.network import packed_table
 from zoo.transfer.fusion.parts import Parts, read_parts
 from zoo.transfer.fusion.saved import OF_ONE_KIND, read_fusion, save_fusion
@@ -121,7 +121,8 @@ class Fusion:
         model, missing = self.models[name], parts.missing[name]
         rows, there = np.zeros((len(missing), model.spec.features.dim), dtype=np.float32), parts.there(name)
         if len(there):
-            rows[~missing] = pooled(model, there, {"quiet": True} | self._options_of(name), windows=not self.trained)
+            remedy = NO_WINDOWS if self.trained else AS_SOLVED if len(self.weight) else ""
+            rows[~missing] = pooled(model, there, {"quiet": True} | self._options_of(name), remedy=remedy)
         return torch.from_numpy(rows), torch.from_numpy(missing)
 
     def _options_of(self, kind: str) -> dict[str, Any]:

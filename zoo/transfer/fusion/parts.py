@@ -15,7 +15,7 @@ from zoo.data.open import open_data
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.folders import check_exists
 from zoo.data.sources.locate import place_files
-from zoo.data.sources.tables.table_files import SUFFIXES, parse_file
+from zoo.data.sources.tables.table_files import SOURCE, SUFFIXES, parse_file
 from zoo.data.table import Table, split_word
 from zoo.data.unreadable_input import Unreadable
 from zoo.errors import DataError, OptionError, check_options, count, did_you_mean, examples, fault_list
@@ -107,7 +107,8 @@ def read_parts(
     empty = np.flatnonzero(np.all(list(missing.values()), axis=0))
     if len(empty):
         rows = examples([f"row {row}" for row in empty])
-        raise DataError(f"{count(len(empty), 'row')} of {len(frame)} have none of {', '.join(missing)}: {rows}; remove them")
+        have = "has" if len(empty) == 1 else "have"
+        raise DataError(f"{count(len(empty), 'row')} of {len(frame)} {have} none of {', '.join(missing)}: {rows}; remove them")
     return Parts(tables[kinds[0]], inputs, values, missing)
 
 
@@ -129,7 +130,9 @@ def _frame(source: Any) -> tuple[pd.DataFrame, Path | None]:
         check_exists(path)
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
             raise OptionError(f"{known}, and {str(path)!r} is none")
-        return parse_file(path), path.parent
+        frame = parse_file(path)
+        frame.attrs[SOURCE] = repr(str(path))
+        return frame, path.parent
     if type(source).__name__ != "DataFrame":
         raise OptionError(f"{known}, not {type(source).__name__}")
     return source, None

@@ -123,7 +123,11 @@ class FixMatch(Method):
         Raises:
             DataError: With the number of samples that are needed.
         """
+        from zoo.data.sources.read import LONE_TEXT
+
         least = self.ratio * min(base.config.samples, len(base.sources["train"].table))
+        if table.source == LONE_TEXT:
+            raise DataError(f"unlabelled={self.unlabelled!r} names no file of texts, so it would be one text; give a table or a list")
         if len(table) < least:
             found = f"the unlabelled {table.source} has {count(len(table), 'sample')}"
             remedy = "give more, or fewer per step (batch_size, ratio); without any, fit() trains on the labels alone"

@@ -13,7 +13,7 @@ from zoo.data.raw import Raw, ReadOptions
 from zoo.data.sources.cells import is_empty, is_missing
 from zoo.data.sources.locate import any_is_placed, place_files
 from zoo.data.sources.tables.columns import Cells, find_columns, plain_name, usual_columns
-from zoo.data.sources.tables.table_files import CLASS_NAMES, parse_file
+from zoo.data.sources.tables.table_files import CLASS_NAMES, SOURCE, parse_file
 from zoo.data.table import NO_GROUP
 from zoo.data.texts.text_inputs import texts_of
 from zoo.data.unreadable_input import Unreadable
@@ -41,7 +41,7 @@ def read_frame(
     frame: pd.DataFrame,
     options: ReadOptions,
     *,
-    source: str = "the DataFrame",
+    source: str = "",
     base: Path | None = None,
 ) -> Raw:
     """Read a DataFrame: an input, ``label``, optional ``split`` and ``group``.
@@ -52,12 +52,13 @@ def read_frame(
     Args:
         frame: A row per sample.
         options: The options of the reader.
-        source: For messages.
+        source: For messages; empty for the file that the frame was read from, if it says so.
         base: Folder that paths are relative to; None is the current one.
 
     Raises:
         DataError: If a column is missing, there is no row, or files do not exist.
     """
+    source = source or frame.attrs.get(SOURCE, "the DataFrame")
     names = [str(name) for name in frame.columns]
     # By position, as column names may be numbers.
     place = {name: index for index, name in enumerate(names)}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CLASS_NAMES = "class_names"  # key in the attrs of a DataFrame: the names of the classes by column
+SOURCE = "source"  # likewise: the file that it was read from, for messages
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 _WRAPPED = re.compile(r'"(?:[^"]|"")*"')
 # A Parquet file may unpack to this many bytes, or this many times its own size.
