@@ -90,3 +90,4 @@ def test_a_run_that_began_without_the_rule_goes_on_without_it() -> None:
     assert as_begun(config, config.to_dict()).mix_few
     before = {name: value for name, value in config.to_dict().items() if name != "mix_few"}
     assert not as_begun(config, before).mix_few
+    assert not option_differences(config.to_dict(), before)  # such as a cross-validation of an earlier version

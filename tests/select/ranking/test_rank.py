@@ -184,6 +184,8 @@ def test_an_interrupted_ranking_goes_on_where_it_stopped(tmp_path: Path, monkeyp
         ranked(tmp_path, pictures(seed=1, samples=66), resume=True)
     with pytest.raises(SavedModelError, match="data differs"):
         ranked(tmp_path, pictures(seed=1), resume=True)
+    with pytest.raises(SavedModelError, match="monitor was None and is 'macro_f1'"):
+        ranked(tmp_path, data, resume=True, monitor="macro_f1")
     with pytest.raises(OptionError, match="max_latency_ms 1e-06 ms excludes 2"):
         ranked(tmp_path, data, resume=True, max_latency_ms=1e-6)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zoo.transfer import Fusion
     from zoo.transfer.fusion.parts import Parts
 
-# Options of the commands predict and eval that a fusion takes, or that say nothing of it.
+# Options of the commands predict, eval and embed that a fusion takes, or that say nothing of it.
 OF_FUSIONS = ("model", "inputs", "data", "out", "overwrite", "root", "columns", "batch_size", "json")
 OF_ALL: tuple[str, ...] = ("command", "run", "words", "no_plugins", "strict_plugins", "debug")
 OF_ALL += tuple(f"{name}{place}" for name in ("registry", "block", "allow") for place in ("", "_before"))

@@ -53,6 +53,7 @@ def _with_recipe(config: Config, theirs: Mapping[str, Any], task: str) -> Config
 def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Return the differences of two configurations that change the result; workers and device do not."""
     free = {name for name, option in DECLARED.items() if option.free}
+    free.add("mix_few")  # not an option; what follows from it is the ``wise_ft`` of a run
     # An option that the other run did not have yet counts as its default.
     before = {name: theirs.get(name, _json_default(name)) for name in ours}
     before |= {"solve_head": theirs.get("solve_head", False)}  # versions without it trained every head

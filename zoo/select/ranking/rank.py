@@ -18,6 +18,7 @@ from zoo.data.images.pixel_store import PixelStore
 from zoo.declare import Image
 from zoo.engine.cache.feature_memo import content_summary
 from zoo.engine.loading.start_method import refuse_second_run
+from zoo.engine.options.begun import option_differences
 from zoo.engine.options.config import Config, sized_for
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.resolve import resolve
@@ -178,13 +179,13 @@ def _begin(folder: Path, record: dict[str, Any]) -> None:
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))["rank"]
-            differ = [name for name in record if name != "limits" and record[name] != before[name]]
+            differ = option_differences(record["config"], before["config"])
+            differ += [f"{name} differs" for name in record if name not in ("limits", "config") and record[name] != before[name]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SavedModelError(f"{str(path)!r} is no record of a ranking ({error!r}); take another folder (out, --out)") from error
         if differ:
-            lines = [f"{name} differs" for name in differ]
             remedy = "Give the same as before, or start anew (out, --out)"
-            raise SavedModelError(fault_list(f"the ranking in {str(folder)!r} cannot go on:", lines, remedy))
+            raise SavedModelError(fault_list(f"the ranking in {str(folder)!r} cannot go on:", differ, remedy))
     write_run(folder, {"rank": record})
 
 

@@ -246,8 +246,9 @@ def _identity(model: TaskModel, job: Job, tables: Tables, space: Space, *, monit
     for name, table in zip(("train", "valid"), tables, strict=True):
         told = content_summary(table) or {}
         data[name] = f"{told.get('samples')} samples, {told.get('sha256', '')[:16]}{told.get('content', '')[:16]}"
-    searched = {*space.dimensions, "recipe"}
-    fixed = {name: value for name, value in job.config.to_dict().items() if name not in searched and name not in ("workers", "device")}
+    # Trials have validation data, with which nothing is mixed for being few.
+    left_out = {*space.dimensions, "recipe", "workers", "device", "mix_few"}
+    fixed = {name: value for name, value in job.config.to_dict().items() if name not in left_out}
     return {
         "backbone": model.spec.name,
         "task": model.task,

@@ -24,9 +24,9 @@ class Shapes:
     """The shapes of the first tensor that enters a block and of the first that leaves it; None if there is none.
 
     Attributes:
-        entered: The shape of the first.
-        left: That of the second.
-        spread: Standard deviation of the values that enter, of all of them together.
+        entered: The shape of the tensor that enters.
+        left: The shape of the one that leaves.
+        spread: Standard deviation of all values that enter, for inputs without content; 0 if there is no tensor.
     """
 
     entered: torch.Size | None
