@@ -182,7 +182,7 @@ def test_one_corrupt_file_of_ten_is_skipped_on_either_side_of_a_hold_out(seed: i
     (pets / "dog/2.png").write_text("not an image")
     train, valid = drop_corrupt(*open_train_valid(pets, seed=seed))
     assert len(train) + len(valid or ()) == 9
-    assert "are left out" in caplog.text
+    assert "is left out" in caplog.text
     assert "dog/2.png" in caplog.text
     (pets / "cat/0.png").write_text("not an image")
     with pytest.raises(DataError, match=r"2 samples of 10 \(20.0%\).*the default allows"):

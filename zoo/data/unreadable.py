@@ -143,7 +143,7 @@ def _without(table: Table, causes: Mapping[int, str]) -> Table:
     if (lost and not table.held_out) or not len(good):
         of = f" of {examples(lost)}" if len(good) else ""
         raise DataError(fault_list(f"{table.source}: {share}; nothing is left{of}", faults))
-    log.warning(fault_list(f"{table.source}: {share} and are left out", faults))
+    log.warning(fault_list(f"{table.source}: {share} and {'is' if len(causes) == 1 else 'are'} left out", faults))
     return good
 
 

@@ -17,7 +17,7 @@ import zoo
 import zoo.builtin
 from tests.toy import ToyNet, toy_spec
 from zoo.declare import BackboneSpec, Features
-from zoo.errors import DataError, DiskFullError, InterruptedRunError, OptionError, SavedModelError, UnknownBackboneError
+from zoo.errors import CorruptInputError, DataError, DiskFullError, InterruptedRunError, OptionError, SavedModelError, UnknownBackboneError
 from zoo.registry.registry import Registry, use_registry
 from zoo.select.ranking import finetune, search
 from zoo.select.ranking.rank import rank
@@ -89,6 +89,17 @@ def photos(tmp_path: Path) -> Path:
 def ranked(tmp_path: Path, data: Any = None, **options: Any) -> Any:
     options = {"candidates": ALL, "quiet": True, "out": tmp_path / "rank"} | options
     return rank(pictures() if data is None else data, **options)
+
+
+def test_damaged_files_are_left_out_for_all_candidates_on_demand(tmp_path: Path, photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clean = ranked(tmp_path, photos, out=tmp_path / "clean")
+    (photos / "class 0" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(CorruptInputError, match=r"broken\.png.*--set on_corrupt=skip\) leaves out a few"):
+        ranked(tmp_path, photos, out=tmp_path / "stopped")
+    caplog.clear()
+    found = ranked(tmp_path, photos, on_corrupt="skip")
+    assert [row.samples for row in found.rows] == [60] * len(ALL) == [row.samples for row in clean.rows]
+    assert caplog.text.count("cannot be decoded and is left out") == 1
 
 
 def test_candidates_are_ordered_with_intervals_costs_and_scores(tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ def test_the_default_recipe_is_the_first_trial_and_the_best_is_kept_as_a_run(tmp
     assert len(more.trials) == 4
 
 
+def test_the_data_are_warned_of_once_for_all_trials(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tuned(tmp_path / "tune", images(9), DATA[1], trials=2, epochs=1, recipe="full")
+    assert caplog.text.count("fewer than 5 samples in train") == 1
+
+
 def test_trials_share_what_is_frozen(tmp_path: Path) -> None:
     net = model()
     seen = count_samples(net.backbone.get_submodule("conv1"))

@@ -9,6 +9,8 @@ from zoo.engine.loading.sources import corrupt_files
 from zoo.engine.objective.objective import Objective
 from zoo.engine.rundir.run_context import RunContext
 
+SKIPPED = "on_corrupt='skip' (--set on_corrupt=skip) leaves out a few such samples, and zoo data check lists them all"
+
 
 def headline(objective: Objective, context: RunContext, resumed_at: str) -> str:
     """Return the first line of a run: model, licence of its weights, recipe, numbers of samples, device, folder."""
@@ -30,7 +32,6 @@ def failed_epoch(number: int, epochs: int, folder: Path) -> str:
 
 def corrupt_inputs(objective: Objective, context: RunContext) -> str:
     """Return how many files of the run cannot be read, where that is soon known, and the remedy."""
-    remedy = "on_corrupt='skip' (--set on_corrupt=skip) leaves out a few such samples, and zoo data check lists them all"
     tables = [*(source.table for source in objective.sources.values()), *objective.valid.values()]
     found = corrupt_files(objective.model, tables, context.config) if context.ranks.count == 1 else ""
-    return f"{found}; {remedy}" if found else remedy
+    return f"{found}; {SKIPPED}" if found else SKIPPED

@@ -14,6 +14,7 @@ from zoo.data.open import open_train_valid
 from zoo.data.sources.folders import check_exists
 from zoo.data.sources.read import kind_of
 from zoo.data.table import Table, joined_groups
+from zoo.data.unreadable import drop_corrupt
 from zoo.declare import Image, Inputs
 from zoo.engine.options.config import Config
 from zoo.errors import DataError, HoldOutError, OptionError, fault_list
@@ -65,11 +66,15 @@ def _opened(data: Any, valid: Any, inputs: Inputs, *, task: str, config: Config)
     channels = inputs.channels if isinstance(inputs, Image) else 3
     opening: dict[str, Any] = {"task": task, "reads": kind_of(inputs, task), "channels": channels, **config.opening}
     try:
-        return open_train_valid(data, valid, **opening)
+        tables = open_train_valid(data, valid, **opening)
     except HoldOutError:  # nothing can be held out to judge tuning; the probe divides by folds
         if valid is not None:
             raise
-        return open_train_valid(data, False, **opening)
+        tables = open_train_valid(data, False, **opening)
+    if config.on_corrupt != "skip":
+        return tables
+    window = config.window or getattr(inputs, "window", None)  # once for all candidates, as the folds are made over what is left
+    return drop_corrupt(*tables, max_corrupt=config.max_corrupt, window=window, channels=channels if isinstance(inputs, Image) else 0)
 
 
 def together(tables: Sequence[Table]) -> Table:

@@ -106,7 +106,7 @@ def rank(
     folder, network = claim_folder(out, _name_of(data), "rank", resume=resume), without_network() if offline else nullcontext()
     try:
         with ending_early(), each_message_once(), torch.inference_mode(False), torch.enable_grad(), network:
-            config = sized_for(config, len(tables[0]))
+            config = sized_for(config, len(tables[0])).model_copy(update={"on_corrupt": "raise", "max_corrupt": None})  # both are opened
             _begin(folder, _record(config, limits, task, tables))
             metric = resolve_monitor(config.monitor, find_task(task))
             with _conditions(found, tables, task, config, limits, Progress(quiet, metric)) as conditions:

@@ -12,6 +12,7 @@ from zoo.data.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import Stopped
+from zoo.engine.train.messages import SKIPPED
 from zoo.errors import CorruptInputError, DataError, DiskFullError, OptionError, ZooError, count, fault_list
 from zoo.models.backbone import Backbone
 from zoo.plugins.loader import describe
@@ -152,7 +153,10 @@ class Search:
             self.excluded.append(error.excluded)
             self._leave_out(name, str(error))
             return None
-        except (Stopped, DataError, CorruptInputError, DiskFullError):
+        except CorruptInputError as error:
+            error.args = (f"{error}; {SKIPPED}",)
+            raise
+        except (Stopped, DataError, DiskFullError):
             raise
         except Exception as error:  # of a plugin's model, whatever it is; the others go on
             self._leave_out(name, str(error) if isinstance(error, ZooError) else describe(error))

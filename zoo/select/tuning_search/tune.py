@@ -25,6 +25,7 @@ from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Job, Tables, resolve_job
 from zoo.errors import InterruptedRunError, OptionError, TrainingError
 from zoo.models.task_model import TaskModel
+from zoo.select.recipe_search.auto import each_message_once
 from zoo.select.recipe_search.halving import seconds_of
 from zoo.select.tuning_search.arguments import begun_search
 from zoo.select.tuning_search.keeping import best_run, importance_of
@@ -153,7 +154,7 @@ def run_tuning(
     folder = Path(str(out)) if join else claim_folder(out, model.spec.name, "tune", resume=resume, record=RECORD)
     inputs, labels = model.inputs, model.labels
     try:
-        with ending_early(), torch.inference_mode(False), torch.enable_grad():
+        with ending_early(), each_message_once(), torch.inference_mode(False), torch.enable_grad():
             tables = _judged_tables(job, open_tables)
             known = _identity(model, job, tables, space, monitor=monitor)
             opened = open_study(storage, folder, study, known, lower=lower, pruner=pruner, seed=job.config.seed, resume=resume or join)
