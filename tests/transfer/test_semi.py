@@ -338,6 +338,8 @@ def test_what_does_not_fit_is_refused_before_it_trains(tmp_path: Path) -> None:
         fit(tmp_path / "a", text(), sentences(12), False, objective=FixMatch(sentences(9)[0], strength=0), overflow="windows")
     with pytest.raises(DataError, match="unlabelled='sentences' names no file of texts"):
         fit(tmp_path / "a", text(), sentences(12), False, objective=FixMatch("sentences"))
+    with pytest.raises(DataError, match="has pairs of texts, and the training data texts"):
+        fit(tmp_path / "a", text(), sentences(12), False, objective=FixMatch([("good film", "bad film")] * 12))
     with pytest.raises(DataError, match="no text of two words between blanks"):
         fit(tmp_path / "e", text(), sentences(12), False, objective=FixMatch(["word"] * 12))
     with pytest.raises(OptionError, match="needs one class per sample"):

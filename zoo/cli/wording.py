@@ -65,16 +65,22 @@ def _form(match: re.Match[str]) -> str:
         return typed
     if not named and not (_WRITTEN.fullmatch(value) or value in _SWITCHED):
         return match[0]  # it may be a part of a name, and a value without its like on the command line would get lost
-    of_run = named == "--resume" or (match["name"] == "out" and not named)
-    if of_run and "--resume" not in _flags.known and "--set" in _flags.known:  # of zoo fuse, whose --out is another folder
-        return f"--set {match['name']}={value.strip(chr(39))}"
-    flag = match["flag"] or match["words"] or _own_flag(match["name"], match["value"])
+    flag = _of_fuse(match["name"], named, value) or named or _own_flag(match["name"], match["value"])
     if not flag:
         return f"--set {match['name']}={value.strip(chr(39))}" if _is_set(match["name"], value) else match[0]
     flag = flag.removesuffix(" on the command line")
     if " " in flag or not _WRITTEN.fullmatch(value):
         return flag
     return f"{flag} {value if ' ' in value else value.strip(chr(39))}"
+
+
+def _of_fuse(name: str, named: str | None, value: str) -> str:
+    """Return an option as zoo fuse takes it, which has weights for each part, and its training's run beside --out; else nothing."""
+    if named == "--weights none" and "--weights" not in _flags.known:
+        return " or ".join(f"{flag} none" for flag in sorted(_flags.known) if flag.endswith("-weights"))
+    of_run = named == "--resume" or (name == "out" and not named)
+    is_fuse = "--set" in _flags.known and "--resume" not in _flags.known
+    return f"--set {name}={value.strip(chr(39))}" if of_run and is_fuse else ""
 
 
 def _columns(name: str, value: str) -> str:

@@ -223,10 +223,16 @@ def test_another_way_to_resize_images_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_is_found_by_a_relative_path_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published(tmp_path, embed_dim=0)
+    told = json.loads((tmp_path / "clip" / "open_clip_config.json").read_text())
+    told["model_cfg"]["embed_dim"] = WIDTH
     monkeypatch.chdir(tmp_path)
     for name in ("clip", "./clip", Path("clip")):
         with pytest.raises(zoo.ZooError, match="embed_dim is 0"):
             zoo.get(name)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    (tmp_path / "clip" / "open_clip_config.json").write_text(json.dumps(told))
+    with pytest.raises(zoo.ZooError, match="zoo download hf/acme/bert"):  # hf/local/clip is no name on another machine
+        zoo.get("clip")
 
 
 def test_fields_that_are_not_known_are_told_with_the_nearest(tmp_path: Path) -> None:

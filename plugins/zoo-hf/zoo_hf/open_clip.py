@@ -67,7 +67,8 @@ def from_open_clip(name: str, source: Source) -> zoo.BackboneSpec:
     }
     _check(name, repo, words, [*faults, *_odd_values(model, vision, text, prepared)])
     known = Repository(repo)
-    zoo.fetch(repo, "config.json", owner=name)  # says why where there is none
+    # Says why where there is none; the name of a folder could not be downloaded on another machine.
+    zoo.fetch(repo, "config.json", owner=f"hf/{repo}" if isinstance(source, Folder) else name)
     own = cleaned(read_table(known, "config.json"))
     _check_family(name, repo, own)
     files = str(text.get("hf_tokenizer_name") or repo).removeprefix("hf-hub:")

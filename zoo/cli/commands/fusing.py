@@ -189,7 +189,7 @@ def show_fused(options: argparse.Namespace, out: Output) -> None:
         out.json(record | {"backbones": {part: spec.base or spec.name for part, spec in specs.items()}})
         return
     rows = {
-        part: f"{spec.base or spec.name}: {described_inputs(spec.inputs)}\n{described_features(spec)}\nby itself: {record['models'][part]}"
+        part: f"{spec.base or spec.name}: {described_inputs(spec.inputs)}\n{described_features(spec)}\nbackbone: {record['models'][part]}"
         for part, spec in specs.items()
     }
     trained = f"trained, with {record['tokens']} tokens of a text" if record.get("tokens") else "trained"

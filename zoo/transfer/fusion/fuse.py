@@ -87,7 +87,7 @@ def fuse(
     trained, chosen = how != "concatenate" or tune != "none", {"quiet": bool(options.get("quiet", False))} | dict(training)
     faults = [*training_faults(how, tune, training, task if task in TASKS else TASKS[0]), *augment_faults(found.get("image"), training)]
     if trained and (odd := [name for names in OF_ONE_KIND.values() for name in names if name in options]):
-        remedy = "give a backbone or a model that has it, such as zoo.get(NAME, img_size=…)"
+        remedy = "take how='concatenate' and tune='none', or a backbone or a model that has it, such as zoo.get(NAME, img_size=…)"
         faults.append(f"{', '.join(odd)}: for frozen features and a solved head only; {remedy}")
     _check(found, numbers, task, dropout, options, faults)
     reading: dict[str, Any] = {"columns": columns or {}, "root": root, "labelled": True, "task": task}

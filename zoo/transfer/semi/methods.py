@@ -72,7 +72,7 @@ class FixMatch(Method):
 
         Raises:
             OptionError: If there are no weak and strong views of the model's inputs, or the task does not fit; all faults at once.
-            DataError: If the unlabelled data cannot be opened, or are too few.
+            DataError: If the unlabelled data cannot be opened, are too few, or are texts where the labels are of pairs.
         """
         from zoo.data.open import open_data
         from zoo.engine.loading.sources import beside_training, channels_of, reads
@@ -132,6 +132,11 @@ class FixMatch(Method):
             found = f"the unlabelled {table.source} has {count(len(table), 'sample')}"
             remedy = "give more, or fewer per step (batch_size, ratio); without any, fit() trains on the labels alone"
             raise DataError(f"{found}, and a step of {self.name} reads {least}; {remedy}")
+        if table.reads == "text" and isinstance(table.inputs[0], str) != isinstance(base.sources["train"].table.inputs[0], str):
+            kinds = ("texts", "pairs of texts") if isinstance(table.inputs[0], str) else ("pairs of texts", "texts")
+            raise DataError(
+                f"the unlabelled {table.source} has {kinds[0]}, and the training data {kinds[1]}; give the same columns of both"
+            )
         if table.reads == "text" and not any(len(part.split()) > 1 for part in chain.from_iterable(map(_texts_of, table.inputs))):
             raise DataError(f"the unlabelled {table.source} has no text of two words between blanks, so strong views would equal weak ones")
 
