@@ -440,7 +440,7 @@ def test_a_training_without_validation_takes_all_of_the_data(run: Callable[..., 
     again = run("train", "zoo/glyphnet", pictures, "--no-valid", "--epochs", "2", "--out", "whole", "--resume")
     assert "is finished, with nothing left to train" in again.err
     refused = run("train", "zoo/glyphnet", pictures, "--no-valid", "--set", "patience=2", "--set", "schedule=plateau")
-    assert "patience, schedule='plateau': decided by a metric, and there are no validation data" in refused.err
+    assert "patience, --set schedule=plateau: decided by a metric, and there are no validation data" in refused.err
     refused = run("train", "zoo/glyphnet", pictures, "--no-valid", "--set", "allow_leak=true")
     assert "allow_leak: meant for a division of the data" in refused.err
     assert "not allowed with" in run("train", "zoo/glyphnet", pictures, "--no-valid", "--valid", pictures).err

@@ -36,7 +36,7 @@ def warn_of_rare_classes(task: Task, train: Table, valid: Table | None, class_we
         log.warning(line, train.source, _have(single), examples(single))
     if few:
         ways = "class_weights='balanced' lets" if train.parts else "class_weights='balanced' or balanced_sampling=True let"
-        equal = task.name == "single-label" and len(set(counts.values())) == 1  # no weight would change anything
+        equal = task.exclusive and len(set(counts.values())) == 1  # no weight would change anything
         hint = "" if class_weights or equal else f"; {ways} them count more"
         log.warning("%s: %s fewer than %d samples in train: %s%s", train.source, _have(few), FEW, examples(few), hint)
     if valid is not None:

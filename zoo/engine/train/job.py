@@ -79,7 +79,7 @@ class Job:
         config, model = self.config, self.model
         tunes = config.epochs != 1 and shortest_frozen_prefix(config, model.groups, model.frozen) < len(model.groups)
         usual = self.objective is None and config.trains == "all" and not config.shard
-        return config.mix_few and model.task == "single-label" and model.pretrained and tunes and usual
+        return config.mix_few and find_task(model.task).exclusive and model.pretrained and tunes and usual
 
 
 def make_job(
