@@ -165,6 +165,7 @@ def test_an_evaluation_by_several_processes_is_that_of_one(tmp_path: Path, capsy
     assert (code, "--num-processes is 0" in said) == (2, True)
 
 
+@pytest.mark.sweep
 def test_few_or_no_inputs_in_several_processes_and_broken_ones_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "two.csv").write_text("file_name\n" + "".join(f"{Path.cwd()}/broken/{n}.png\n" for n in range(2)))
     done = process("predict", "model", tmp_path / "two.csv", "--out", tmp_path / "out.csv", "--num-processes", 3)

@@ -59,7 +59,7 @@ def fit(net: Any, out: Path, *data: Any, **options: Any) -> Any:
     return run
 
 
-SWEPT = {"bitfit", "gradual", "linear-probe", "lp-ft"}  # like others, but for their phases
+SWEPT = {"bitfit", "gradual", "linear-probe", "lp-ft", "dora", "loha", "lokr", "adalora", "prefix", "adaptformer"}  # like others here
 OF_TRANSFORMERS = {"adaptformer", "prompt", "prefix"}
 
 
