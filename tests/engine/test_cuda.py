@@ -28,7 +28,7 @@ from zoo.engine.rundir.run_folder import Run
 from zoo.errors import InterruptedRunError, TrainingError
 from zoo.models.backbone import Backbone
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU: make test-gpu")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and ZOO_TEST_GPU=1, which make test-gpu sets")
 
 
 def fit(out: Path, data: Any = None, **options: Any) -> tuple[Any, Run]:
