@@ -290,7 +290,7 @@ def test_no_room_of_the_engine_the_models_the_choices_and_the_methods_is_overful
 STATE = {
     "zoo.util.process_caches.CACHES": "the caches themselves",
     "zoo.registry.registry._in_use": "a setting: what names mean; use_registry replaces it",
-    "zoo.cli.wording._flags": "a setting: the flags of the command that runs",
+    "zoo.cli.output.wording._flags": "a setting: the flags of the command that runs",
     "zoo.plugins.loader._refused": "a setting: which modules may not be imported; found anew with the plugins",
     "zoo.engine.rundir.lock._HELD": "open locks: to forget them would let a second run into the folder",
     "zoo.engine.distributed.rendezvous._FOUND": "the place among the launcher's processes, which is given once",

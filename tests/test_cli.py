@@ -18,8 +18,8 @@ from PIL import Image
 
 import zoo
 from tests.faults.fake_dist import ROOT, fake_dist, run_python, run_zoo
-from zoo.cli import settings
 from zoo.cli.app import main
+from zoo.cli.arguments import settings
 from zoo.cli.commands import listing
 from zoo.data.open import open_train_valid
 from zoo.errors import InterruptedRunError, OptionError

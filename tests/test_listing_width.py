@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from zoo.cli.app import main
-from zoo.cli.terminal import fitted_table, page
+from zoo.cli.output.terminal import fitted_table, page
 from zoo.registry.registry import default_registry, use_registry
 
 HEADER = ("name", "params", "top-1", "licence", "plugin")

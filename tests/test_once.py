@@ -18,7 +18,7 @@ import zoo
 import zoo.builtin
 from tests.test_cli import Done, pictures, run  # noqa: F401  # fixtures
 from tests.toy_text import ToyTextPlugin
-from zoo.cli import settings
+from zoo.cli.arguments import settings
 from zoo.cli.commands import training
 from zoo.data import open as opening
 from zoo.data.sources import read as reading

@@ -351,7 +351,7 @@ def test_without_network_a_download_names_what_to_copy_where_for_each_name_and_t
 
 def test_the_tokenizer_of_a_text_model_is_downloaded_with_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo.cli.commands.files import download
-    from zoo.cli.output import Output
+    from zoo.cli.output.stdout import Output
 
     opened: list[str] = []
     monkeypatch.setattr("tests.toy_text.open_tokenizer", opened.append)

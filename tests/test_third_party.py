@@ -80,9 +80,10 @@ PROJECT = """
     packages = ["odd_nets"]
 """
 USE = """
-    import torch, zoo, zoo.cli.output
+    import torch, zoo
+    from zoo.cli.output.stdout import format_parameters
     model = zoo.get("odd/net").adapt(num_classes=2)
-    print("count", zoo.cli.output.format_parameters(sum(p.numel() for p in model.backbone.parameters())))  # a tied weight is one parameter
+    print("count", format_parameters(sum(p.numel() for p in model.backbone.parameters())))  # a tied weight is one parameter
     model.fit("photos", "photos", recipe="full", epochs=2, out="run", quiet=True, allow_leak=True)
     model.save("saved")
     twin = zoo.load("saved")

@@ -10,7 +10,7 @@ import pytest
 import zoo
 from tests.engine.tiny import NAMES
 from tests.test_docs import run_zoo
-from zoo.cli.wording import as_typed, use_flags
+from zoo.cli.output.wording import as_typed, use_flags
 
 
 @pytest.fixture

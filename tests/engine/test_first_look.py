@@ -15,7 +15,7 @@ from rich.console import Console
 import zoo
 from tests.engine.test_fit import fit
 from tests.engine.tiny import difference, images, model, timeless, values
-from zoo.cli.output import format_metrics, metrics_line
+from zoo.cli.output.stdout import format_metrics, metrics_line
 from zoo.engine.options.model_selection import Best
 from zoo.engine.rundir.run_folder import Run
 from zoo.engine.runtime.progress import Progress, in_time_units, time_left

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from tests.faults.fake_dist import ROOT, run_python
-from zoo.cli import settings
 from zoo.cli.app import main
+from zoo.cli.arguments import settings
 from zoo.errors import OptionError, RegistryFileError
 from zoo.plugins.policy import read_user_file, user_file
 from zoo.registry.registry import use_registry
@@ -111,7 +111,7 @@ def test_c1_a_faulty_config_ends_before_torch_is_imported_and_prints_no_tracebac
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("place", ["zoo.cli.app", "zoo.cli.parser"])
+@pytest.mark.parametrize("place", ["zoo.cli.app", "zoo.cli.arguments.parser"])
 def test_c1_an_interrupt_while_the_command_starts_prints_no_traceback(place: str, tmp_path: Path) -> None:
     code = f"""
         import sys

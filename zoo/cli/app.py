@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from zoo.cli.arguments.parser import Parser, global_options
 from zoo.cli.commands import (
     calibrating,
     checking,
@@ -31,9 +32,8 @@ from zoo.cli.commands import (
     using,
 )
 from zoo.cli.commands.selecting import adapting, crossval, merge, pretraining, ranking, tune
-from zoo.cli.output import Output, plain_warnings
-from zoo.cli.parser import Parser, global_options
-from zoo.cli.wording import as_typed, use_flags
+from zoo.cli.output.stdout import Output, plain_warnings
+from zoo.cli.output.wording import as_typed, use_flags
 from zoo.errors import InterruptedRunError, OptionError, PluginError, ZooError, count, fault_list
 from zoo.plugins.entry_points import installed
 from zoo.plugins.loader import GROUP

@@ -6,11 +6,11 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.arguments.pass_options import labelled_options, labelled_settings
 from zoo.cli.commands.training import DATA
 from zoo.cli.commands.using import MODEL
-from zoo.cli.output import Output, show_log, table
-from zoo.cli.parser import Commands
-from zoo.cli.pass_options import labelled_options, labelled_settings
+from zoo.cli.output.stdout import Output, show_log, table
 from zoo.util.start_up import uncollected
 
 

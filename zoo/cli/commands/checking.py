@@ -7,10 +7,10 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.arguments.parser import Commands
 from zoo.cli.commands.training import DATA
-from zoo.cli.output import Output, show_log
-from zoo.cli.parser import Commands
-from zoo.cli.terminal import terminal_width
+from zoo.cli.output.stdout import Output, show_log
+from zoo.cli.output.terminal import terminal_width
 from zoo.errors import LeakError, printable
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def check(options: argparse.Namespace, out: Output) -> None:
     Raises:
         LeakError: After all is printed and written, if samples or groups are in several splits.
     """
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
     from zoo.data.sources.folders import check_exists
 
     for given in filter(None, (options.data, options.valid)):

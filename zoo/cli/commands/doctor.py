@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.cli.output import Output
-from zoo.cli.parser import Commands
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.output.stdout import Output
 from zoo.errors import PluginError, ZooError, count, fault_list
 
 TIMEOUT, BUILD_TIMEOUT = 30.0, 180.0  # seconds; building imports torch and a model library

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.arguments.data_by_task import data_by_task
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.arguments.pass_options import labelled_options, labelled_settings
 from zoo.cli.commands.training import DATA
 from zoo.cli.commands.using import MODEL, PROCESSES, THRESHOLDS
-from zoo.cli.data_by_task import data_by_task
 from zoo.cli.launch import launch_ranks
-from zoo.cli.output import Output, claim_file, format_metrics, show_log, table
-from zoo.cli.parser import Commands
-from zoo.cli.pass_options import labelled_options, labelled_settings
-from zoo.cli.rank_output import errors_once
+from zoo.cli.output.rank_errors import errors_once
+from zoo.cli.output.stdout import Output, claim_file, format_metrics, show_log, table
 from zoo.engine.runtime.launch_env import rank
 from zoo.errors import OptionError
 from zoo.util.extras import require_extra
@@ -117,7 +117,7 @@ def _files(options: argparse.Namespace) -> dict[str, Path]:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of an evaluation that were given."""
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
 
     given = {name: getattr(options, name) for name in ("intervals", "specificity", "sensitivity", "positive", "sets")}
     given |= {"thresholds": settings.thresholds(options.thresholds), "metrics": settings.names(options.metrics, "--metrics")}
@@ -141,7 +141,7 @@ def _check_kind(options: argparse.Namespace, task: str) -> None:
     Raises:
         OptionError: For an unknown metric, or a curve or a table that the task has not.
     """
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
     from zoo.tasks.find import find_task
     from zoo.tasks.several import SeveralTasks
     from zoo.trust.metric_table import METRICS, find_metrics

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.arguments.pass_options import pass_options, pass_settings
 from zoo.cli.commands.using import INPUTS
-from zoo.cli.output import Output, table
-from zoo.cli.parser import Commands
-from zoo.cli.pass_options import pass_options, pass_settings
+from zoo.cli.output.stdout import Output, table
 from zoo.errors import OptionError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def few_shot(options: argparse.Namespace, out: Output) -> None:
 
 
 def _reading(options: argparse.Namespace) -> dict[str, Any]:
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
 
     found = pass_settings(options)
     if options.columns:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.cli.output import Output, claim_file, table
-from zoo.cli.parser import Commands
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.output.stdout import Output, claim_file, table
 from zoo.declare import Text
 from zoo.errors import DiskFullError, OptionError, OutputPermissionError, WeightsNotFoundError, ZooError, count, examples, fault_list
 from zoo.util.atomic_write import cache_folder, in_units

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.backbone_facts import described_features, described_inputs
-from zoo.cli.output import Output, claim_file, metrics_line, table
-from zoo.cli.parser import Commands
-from zoo.cli.prediction_rows import plain_label, table_cells
-from zoo.cli.terminal import page, terminal_width
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.output.backbone_facts import described_features, described_inputs
+from zoo.cli.output.prediction_rows import plain_label, table_cells
+from zoo.cli.output.stdout import Output, claim_file, metrics_line, table
+from zoo.cli.output.terminal import page, terminal_width
 from zoo.declare import OVERFLOWS
 from zoo.errors import OptionError, count, examples, printable
 
@@ -62,7 +62,7 @@ def is_fused(folder: str | Path) -> bool:
 
 def fuse(options: argparse.Namespace, out: Output) -> None:
     """Fuse backbones and numbers, save the result, and print how each part does alone, and the metrics."""
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
     from zoo.data.sources.folders import check_exists
     from zoo.saved.save import check_free
     from zoo.transfer import fuse as fused
@@ -230,7 +230,7 @@ def _opened(options: argparse.Namespace, command: str) -> Fusion:
     Raises:
         OptionError: If an option is given that a fusion does not take, or several inputs.
     """
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
 
     if command != "eval" and len(options.inputs) != 1:
         raise OptionError(f"{options.model!r} is a fusion and reads one table; {count(len(options.inputs), 'input')} are given")

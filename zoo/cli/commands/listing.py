@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.backbone_facts import described_features, described_inputs
-from zoo.cli.output import Output, format_parameters, table
-from zoo.cli.parser import Commands
-from zoo.cli.terminal import fitted_table, page, terminal_width
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.output.backbone_facts import described_features, described_inputs
+from zoo.cli.output.stdout import Output, format_parameters, table
+from zoo.cli.output.terminal import fitted_table, page, terminal_width
 from zoo.declare import Image, Text
 from zoo.errors import OptionError, UnknownBackboneError, count, did_you_mean, examples, printable
 from zoo.registry.search import SEARCHED, is_glob, name_matcher

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from zoo.cli.output import Output, table
-from zoo.cli.parser import Commands
-from zoo.cli.pass_options import labelled_options, labelled_settings
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.arguments.pass_options import labelled_options, labelled_settings
+from zoo.cli.output.stdout import Output, table
 from zoo.errors import OptionError
 
 ZERO_SHOT = "a classifier of images from the names of classes and a dual encoder such as CLIP, without training"
@@ -41,7 +41,7 @@ def register(commands: Commands) -> None:
 def zero_shot(options: argparse.Namespace, out: Output) -> None:
     """Save a classifier and print its classes with their texts."""
     import zoo
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
 
     named = settings.names(options.classes) or []
     words = dict(word.split("=", 1) for word in named if "=" in word)

@@ -6,8 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
-from zoo.cli.output import Output
-from zoo.cli.parser import Commands
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.output.stdout import Output
 from zoo.errors import OptionError, OutputExistsError
 from zoo.hookspecs import API_VERSION
 

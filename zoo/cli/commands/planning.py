@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from zoo.cli.arguments.parser import Commands
 from zoo.cli.commands.training import add_arguments, find_declared, job_of, read_settings
-from zoo.cli.output import Output, format_parameters, table
-from zoo.cli.parser import Commands
+from zoo.cli.output.stdout import Output, format_parameters, table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import OptionError
 

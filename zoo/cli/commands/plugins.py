@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from zoo.cli.output import Output, table
-from zoo.cli.parser import Commands
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.output.stdout import Output, table
 from zoo.errors import OptionError, PluginError, count, did_you_mean, fault_list
 
 ACTIONS = ("show", "check", "disable", "enable")

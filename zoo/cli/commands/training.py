@@ -11,11 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.data_by_task import data_by_task
+from zoo.cli.arguments.data_by_task import data_by_task
+from zoo.cli.arguments.parser import Commands, number_or_auto, whole_or_auto
 from zoo.cli.launch import launch_ranks
-from zoo.cli.output import Output, deferred_log, format_metrics, format_parameters, metrics_line, show_log, table
-from zoo.cli.parser import Commands, number_or_auto, whole_or_auto
-from zoo.cli.rank_output import errors_once
+from zoo.cli.output.rank_errors import errors_once
+from zoo.cli.output.stdout import Output, deferred_log, format_metrics, format_parameters, metrics_line, show_log, table
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
@@ -168,7 +168,7 @@ def candidate_table(run: Run) -> str:
 
 def read_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the checked settings of ``add_arguments`` and the config file; see ``settings.merge``."""
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
 
     flags = {key: getattr(options, key, None) for key in (*settings.PLAIN, *settings.flagged())}
     flags |= {"classes": settings.names(options.classes)}

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.input_lines import STREAM, all_lines, is_stream, reads_texts
+from zoo.cli.arguments.input_lines import STREAM, all_lines, is_stream, reads_texts
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.arguments.pass_options import pass_options, pass_settings
 from zoo.cli.launch import launch_ranks
-from zoo.cli.output import Output, claim_file, table
-from zoo.cli.parser import Commands
-from zoo.cli.pass_options import pass_options, pass_settings
-from zoo.cli.prediction_rows import predict_lines, predicted_rows, prediction_cells, table_cells, trust_names
-from zoo.cli.rank_output import errors_once
+from zoo.cli.output.prediction_rows import predict_lines, predicted_rows, prediction_cells, table_cells, trust_names
+from zoo.cli.output.rank_errors import errors_once
+from zoo.cli.output.stdout import Output, claim_file, table
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.errors import OptionError, count, examples
 from zoo.util.start_up import uncollected
@@ -68,7 +68,7 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     Raises:
         OptionError: If the inputs of a stream cannot be read.
     """
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
     from zoo.cli.commands.fusing import is_fused, predict_fused
     from zoo.saved.config import read_config
 
@@ -185,7 +185,7 @@ def _write(options: argparse.Namespace, out: Output, model: TaskModel, target: P
 
 
 def _columns(options: argparse.Namespace) -> dict[str, str]:
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
 
     return settings.columns(options.columns)
 

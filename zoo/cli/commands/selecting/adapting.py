@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.arguments.parser import Commands
 from zoo.cli.commands.training import VALID, add_run_arguments, find_declared, job_of, read_settings
-from zoo.cli.output import Output, metrics_line, show_log, table
-from zoo.cli.parser import Commands
+from zoo.cli.output.stdout import Output, metrics_line, show_log, table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError

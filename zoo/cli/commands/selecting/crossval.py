@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.arguments.pass_options import labelled_options, labelled_settings
 from zoo.cli.commands.training import RECIPES, add_run_arguments, find_declared, job_of, read_settings
-from zoo.cli.output import Output, format_metrics, show_log, table
-from zoo.cli.parser import Commands
-from zoo.cli.pass_options import labelled_options, labelled_settings
+from zoo.cli.output.stdout import Output, format_metrics, show_log, table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError

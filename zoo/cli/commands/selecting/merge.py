@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.output import Output, show_log, table
-from zoo.cli.parser import Commands
-from zoo.cli.pass_options import labelled_options, labelled_settings
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.arguments.pass_options import labelled_options, labelled_settings
+from zoo.cli.output.stdout import Output, show_log, table
 
 if TYPE_CHECKING:
     from zoo.select.merging.candidates import Merged

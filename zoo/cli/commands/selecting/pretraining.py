@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from zoo.cli.output import Output, show_log
-from zoo.cli.parser import Commands
+from zoo.cli.arguments.parser import Commands
+from zoo.cli.output.stdout import Output, show_log
 from zoo.engine.runtime.signals import ending_early
 
 _OWN = ("epochs", "batch_size", "lr", "image_size", "seed")
@@ -37,7 +37,7 @@ def register(commands: Commands) -> None:
 
 def pretrain(options: argparse.Namespace, out: Output) -> None:
     """Pretrain, and print the verdict and the folder."""
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
     from zoo.data.sources.folders import check_exists
 
     check_exists(Path(options.data))

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.arguments.parser import Commands, Parser
 from zoo.cli.commands.listing import number
 from zoo.cli.commands.training import DATA, add_arguments, add_option_flags, train
-from zoo.cli.output import Output, format_parameters, show_log, table
-from zoo.cli.parser import Commands, Parser
-from zoo.cli.terminal import fitted_table
+from zoo.cli.output.stdout import Output, format_parameters, show_log, table
+from zoo.cli.output.terminal import fitted_table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import OptionError, count
 from zoo.util.atomic_write import in_units
@@ -65,7 +65,7 @@ _READING = (
 
 def rank(options: argparse.Namespace, out: Output) -> None:
     """Print the order of the candidates, how sure it is, and how the scores agree."""
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
 
     given = {flag[2:].replace("-", "_"): getattr(options, flag[2:].replace("-", "_")) for flag, _, _ in _READING}
     given = {name: value for name, value in given.items() if value is not None} | settings.pairs(options.set, "--set")

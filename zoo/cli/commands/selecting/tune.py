@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.arguments.parser import Commands
 from zoo.cli.commands.selecting.slurm import slurm_settings, slurm_workers
 from zoo.cli.commands.training import RECIPES, VALID, add_run_arguments, find_declared, job_of, read_settings
 from zoo.cli.launch import PARENT, POLL_SECONDS, STOPPED, follow_launcher, signal_name
-from zoo.cli.output import Output, show_log, table
-from zoo.cli.parser import Commands
+from zoo.cli.output.stdout import Output, show_log, table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import StopFlag, ending_early
 from zoo.errors import OptionError, examples, fault_list

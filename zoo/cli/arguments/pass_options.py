@@ -29,7 +29,7 @@ def pass_options(command: argparse.ArgumentParser) -> None:
 
 def pass_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of a pass that were given."""
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
 
     given = {
         "batch_size": options.batch_size,
@@ -58,7 +58,7 @@ def labelled_options(command: argparse.ArgumentParser, split: str = "only this s
 
 def labelled_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of a pass over labelled data that were given."""
-    from zoo.cli import settings
+    from zoo.cli.arguments import settings
 
     given = pass_settings(options) | {"uncertain": options.uncertain}
     given |= {"columns": settings.columns(options.columns) or None, "drop_other_classes": options.drop_other_classes or None}

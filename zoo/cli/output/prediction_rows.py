@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.input_lines import line_input, line_name, reads_texts
-from zoo.cli.wording import as_typed
+from zoo.cli.arguments.input_lines import line_input, line_name, reads_texts
+from zoo.cli.output.wording import as_typed
 from zoo.errors import CorruptInputError, DataError
 
 if TYPE_CHECKING:

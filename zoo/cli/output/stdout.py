@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from zoo.cli.wording import as_typed
+from zoo.cli.output.wording import as_typed
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, printable
 
 

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, repeat
 
-from zoo.cli.output import cell_text, table
+from zoo.cli.output.stdout import cell_text, table
 
 COMMON = 0.9  # share of the rows for whose last cell a table keeps room beside their names
 INDENT = 4  # columns before a value that has a line of its own

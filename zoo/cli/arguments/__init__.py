@@ -1,0 +1,1 @@
+"""What users type: flags, config files, settings and the lines of the standard input."""

@@ -1,0 +1,1 @@
+"""What users read: tables, rows, logs and messages, worded for the command line."""
