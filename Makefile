@@ -29,6 +29,9 @@ WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 # The tests' networks are tiny: a second thread doubles the CPU time and saves none.
 test test-all test-gpu test-lowest test-newest docs: export OMP_NUM_THREADS = 1
 
+# Where Python is told to keep no compiled modules, each of some hundred processes would compile the library anew.
+COMPILED = $(BIN)/python -m compileall -q zoo plugins/*/zoo_*
+
 # What must work at both ends of the supported versions: plugins, the command line, reading, fitting, saving and loading, whatever
 # requirement each of them uses, and a tiny network of every plugin of ours. Under three minutes on two cores.
 CORE := $(addprefix tests/,test_plugins.py test_cli.py test_saved.py test_hub.py tuning/test_lora.py) \
@@ -42,9 +45,11 @@ demo: .venv/.ready ## transfer the built-in backbone to handwritten digits and p
 	$(BIN)/zoo demo
 
 test: .venv/.ready ## run the tests
+	@$(COMPILED)
 	$(PYTEST) $(WORKERS) -m "not sweep"
 
 test-all: .venv/.ready ## run the tests and the long sweeps
+	@$(COMPILED)
 	$(PYTEST)
 
 # A deprecation that torch's compiler meets in torch is no fault of ours, so no error.
@@ -55,11 +60,13 @@ test-gpu: .venv/.ready ## run what only a CUDA GPU can show
 test-lowest: BIN := .cache/lowest/bin
 test-lowest: ## run the core tests with the lowest versions and the lowest Python
 	@sh scripts/setup.sh lowest
+	@$(COMPILED)
 	$(PYTEST) $(WORKERS) -W default::DeprecationWarning -m "not sweep" $(CORE)
 
 test-newest: BIN := .cache/newest/bin
 test-newest: ## run the core tests with the newest versions and the newest Python
 	@sh scripts/setup.sh newest
+	@$(COMPILED)
 	$(PYTEST) $(WORKERS) -m "not sweep" $(CORE)
 
 lint: .venv/.ready ## check style and types

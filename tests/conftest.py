@@ -45,6 +45,14 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cut() -> Iterator[None]:
+    """Wait for no disk: checkpoints are flushed thousands of times, and no test cuts the power. Processes of their own do wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _nothing_shared() -> None:
     """Let no test use what another one left in a cache, such as what the frozen part of a model gave."""

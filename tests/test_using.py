@@ -16,7 +16,7 @@ import zoo
 from tests.clean import ROOT
 from tests.engine.tiny import NAMES, images
 from tests.test_docs import run_zoo
-from tests.warm_process import run_warm
+from tests.warm_process import run_warm, run_warm_ranks
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,16 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def process(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from zoo.cli import main; main(sys.argv[1:])"
-    return run_warm(code, [*map(str, words)], env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, cwd=Path.cwd())
+COMMAND = "import sys; from zoo.cli import main; main(sys.argv[1:])"
+
+
+def process(*words: object) -> subprocess.CompletedProcess[str]:
+    return run_warm(COMMAND, [*map(str, words)], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=Path.cwd())
+
+
+def ranks(count: int, *words: object) -> list[subprocess.CompletedProcess[str]]:
+    """Run a command as a launcher does, whose own start is tested with ``--num-processes``."""
+    return run_warm_ranks(COMMAND, [*map(str, words)], count, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=Path.cwd())
 
 
 def test_an_input_that_cannot_be_read_is_a_row_with_its_error_and_exit_code_0(
@@ -128,21 +135,22 @@ def test_eval_shows_each_label_with_its_threshold(capsys: pytest.CaptureFixture[
 
 
 def test_several_processes_write_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "list.csv").write_text("file_name\n" + "".join(f"{Path.cwd()}/broken/{n % 9}.png\n" for n in range(2600)))
+    (tmp_path / "list.csv").write_text("file_name\n" + "".join(f"{Path.cwd()}/broken/{n % 9}.png\n" for n in range(2100)))  # three blocks
     words = ["embed", "model", tmp_path / "list.csv", "--on-error", "skip", "--batch-size", 256]
     one = process(*words, "--out", tmp_path / "one.parquet")
     assert one.returncode == 0, one.stderr
     two = process(*words, "--out", tmp_path / "two.parquet", "--num-processes", 2)
     assert two.returncode == 0, two.stderr
-    assert two.stdout == f"{tmp_path}/two.parquet: features of 2311 inputs\n"
+    assert two.stdout == f"{tmp_path}/two.parquet: features of 1867 inputs\n"
     assert two.stderr.count("cannot be read and have empty values") == 1
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
     assert not (tmp_path / "two.parquet.parts").exists()
-    (tmp_path / "list.csv").write_text("file_name\n" + "".join(f"{Path.cwd()}/broken/{4 if n == 9 else 0}.png\n" for n in range(2600)))
-    stopped = process(*words[:3], "--out", tmp_path / "three.parquet", "--num-processes", 2)
-    assert stopped.returncode == 1
-    assert stopped.stderr.count("error") == 1, stopped.stderr
-    assert "4.png" in stopped.stderr
+    (tmp_path / "list.csv").write_text("file_name\n" + "".join(f"{Path.cwd()}/broken/{4 if n == 9 else 0}.png\n" for n in range(1100)))
+    stopped = ranks(2, *words[:3], "--out", tmp_path / "three.parquet")
+    assert [done.returncode for done in stopped] == [1, 1]
+    said = "".join(done.stderr for done in stopped)
+    assert said.count("error") == 1, said
+    assert "4.png" in said
 
 
 def test_an_evaluation_by_several_processes_is_that_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,13 +158,13 @@ def test_an_evaluation_by_several_processes_is_that_of_one(tmp_path: Path, capsy
     (tmp_path / "list.csv").write_text("file_name,label,group\n" + "".join(lines))
     files = {"predictions": "csv", "wrong": "parquet", "confusion": "csv"}
     told = {}
-    for number, start in ((1, []), (3, ["--num-processes", 3])):
+    for number in (1, 3):
         words: list[object] = ["eval", "model", tmp_path / "list.csv", "--on-error", "skip", "--batch-size", 32, "--json", "--intervals"]
         words += [word for name, suffix in files.items() for word in (f"--{name}", tmp_path / f"{name}{number}.{suffix}")]
-        done = process(*words, *start)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.count("33 inputs of 300 cannot be read") == 1
-        told[number] = json.loads(done.stdout)
+        ended = ranks(number, *words)
+        assert [done.returncode for done in ended] == [0] * number, ended
+        assert "".join(done.stderr for done in ended).count("33 inputs of 300 cannot be read") == 1
+        told[number] = json.loads("".join(done.stdout for done in ended))
     assert told[1] == told[3]
     assert told[1]["skipped"] == 33
     for name, suffix in files.items():

@@ -2,8 +2,8 @@
 
 It has what the first optimizer and the first run import too, which takes as long as torch itself.
 
-Run as a module, this is that process: for each line of JSON it forks, and the fork runs the code with the arguments, environment
-and folder of the line.
+Run as a module, this is that process: for each entry of a line of JSON it forks, and the fork runs the code with the arguments,
+environment and folder of the entry.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +30,46 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def run_warm(code: str, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run code as ``python -c`` does, by a fork that has torch already."""
+    return _run_all(code, arguments, [env], cwd)[0]
+
+
+def run_warm_ranks(
+    code: str, arguments: Sequence[str], count: int, *, env: Mapping[str, str], cwd: Path
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run code by several such forks at once, with the environment variables that a launcher gives its ranks."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        shared = {**env, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    return _run_all(code, arguments, [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)], cwd)
+
+
+def _run_all(code: str, arguments: Sequence[str], envs: Sequence[Mapping[str, str]], cwd: Path) -> list[subprocess.CompletedProcess[str]]:
     parent = _parent(os.getpid())
     assert parent.stdin is not None
     assert parent.stdout is not None
     with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        line = {"code": code, "arguments": arguments, "env": dict(env), "cwd": str(cwd), "out": str(out), "err": str(err)}
+        places = [(Path(folder, f"out{number}"), Path(folder, f"err{number}")) for number in range(len(envs))]
+        one = {"code": code, "arguments": arguments, "cwd": str(cwd)}
+        line = [one | {"env": dict(env), "out": str(out), "err": str(err)} for env, (out, err) in zip(envs, places, strict=True)]
         parent.stdin.write(json.dumps(line) + "\n")
         parent.stdin.flush()
-        child = int(parent.stdout.readline())
-        timer = threading.Timer(SECONDS, os.kill, (child, signal.SIGKILL))
+        timer = threading.Timer(SECONDS, _kill, [json.loads(parent.stdout.readline())])
         timer.start()
-        status = int(parent.stdout.readline())
+        codes = json.loads(parent.stdout.readline())
         timer.cancel()
         timer.join()
-        return subprocess.CompletedProcess(["python", "-c", code, *arguments], status, out.read_text(), err.read_text())
+        command = ["python", "-c", code, *arguments]
+        return [
+            subprocess.CompletedProcess(command, status, out.read_text(), err.read_text())
+            for status, (out, err) in zip(codes, places, strict=True)
+        ]
+
+
+def _kill(children: Sequence[int]) -> None:
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 @functools.cache
@@ -65,13 +92,14 @@ def _serve() -> None:
 
     del sys.path[0]  # the folder of the project, which ``python -c`` has not where it runs elsewhere
     for line in sys.stdin:
-        wanted = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _run(wanted)
-        print(child, flush=True)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        children = []
+        for wanted in json.loads(line):
+            child = os.fork()
+            if child == 0:
+                _run(wanted)
+            children.append(child)
+        print(json.dumps(children), flush=True)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
 
 
 def _run(wanted: dict[str, Any]) -> None:

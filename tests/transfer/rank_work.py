@@ -1,4 +1,4 @@
-"""The cases on several processes; run by torchrun as ``-m tests.transfer.rank_work FOLDER``."""
+"""The cases on several processes, each of which calls ``main`` with a folder as its argument."""
 
 from __future__ import annotations
 
@@ -38,7 +38,3 @@ def main() -> None:
     folder, rank = Path(sys.argv[1]), os.environ["RANK"]
     found = {name: trained(case, folder / name)[1] for name, case in CASES.items()}
     (folder / f"{rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from tests.engine.rank_work import Culprit, terminate
 from tests.engine.tiny import difference, values
 from tests.transfer.cases import CASES
 from tests.transfer.rank_work import small_backbones, trained
+from tests.warm_process import run_warm_ranks
 from zoo.data.open import open_data
 from zoo.engine.options.config import OPTIONS
 from zoo.errors import InterruptedRunError, OptionError
@@ -59,10 +58,9 @@ def test_a_run_that_is_interrupted_and_resumed_equals_the_uninterrupted_one(name
 
 
 def test_two_processes_train_what_one_trains(alone: dict[str, Any], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.transfer.rank_work"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*command, str(tmp_path)], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    code = "from tests.transfer.rank_work import main; main()"
+    for done in run_warm_ranks(code, [str(tmp_path)], 2, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT):
+        assert done.returncode == 0, done.stderr[-4000:]
     for rank in (0, 1):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         for name, (_, expected) in alone.items():
