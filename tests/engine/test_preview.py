@@ -210,6 +210,16 @@ def test_texts_are_planned_with_their_longest_batches(task: str) -> None:
         use_registry()
 
 
+def test_texts_that_are_cut_are_told_of_the_whole_data_only(caplog: pytest.LogCaptureFixture) -> None:
+    data = [" ".join(["rain"] * (40 if at < 20 else 3)) for at in range(96)], ["cat", "dog"] * 48
+    use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
+    try:
+        zoo.get("toy/text", weights=False).adapt(2).plan(data, False, recipe="layer-decay", batch_size=32, max_length=16)
+    finally:
+        use_registry()
+    assert [line.partition(" cut")[0].rpartition(": ")[2] for line in caplog.messages if " cut to " in line] == ["20 texts of 96"]
+
+
 def test_a_loss_that_is_not_finite_ends_it_and_still_leaves_nothing_behind() -> None:
     one = model()
     with torch.no_grad():

@@ -121,3 +121,9 @@ def test_the_rate_of_a_run_falls_where_its_metric_waits(tmp_path: Path) -> None:
         assert record["lr"] == pytest.approx(1.0 * plateau.factor)
         plateau.update(best.update(record["epoch"], record))
     assert history[-1]["lr"] < history[0]["lr"]
+
+
+def test_the_history_has_the_rate_that_was_meant(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "schedule": "constant", "augment": "none"}
+    history = model().fit(*tables(), out=tmp_path, quiet=True, **options).history
+    assert str(history[-1]["lr"]) == "0.0003"  # 0.003 * 0.1 has one bit more

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zoo.declare import Features
 from zoo.errors import OptionError, did_you_mean, fault_list
 from zoo.models.pooling import Pool
+from zoo.util.atomic_write import in_units
 from zoo.util.numbers import is_finite, is_whole
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -162,7 +163,7 @@ def _linear(inputs: int, outputs: int, *, bias: bool = True, name: str = "num_cl
         OptionError: If it would have more than ``MAX_PARAMETERS``.
     """
     if inputs * outputs > MAX_PARAMETERS:
-        size = f"a layer of {inputs} x {outputs} values, {inputs * outputs * 4 / 2**30:,.0f} GiB"
+        size = f"a layer of {inputs} x {outputs} values, {in_units(4 * inputs * outputs)}"
         raise OptionError(f"{name} is {outputs}: that is {size}; take at most {MAX_PARAMETERS // inputs} here")
     return nn.Linear(inputs, outputs, bias=bias)
 

@@ -15,6 +15,7 @@ from typing import Any
 from zoo.cli.arguments.parser import Commands
 from zoo.cli.output.stdout import Output
 from zoo.errors import PluginError, ZooError, count, fault_list
+from zoo.util.atomic_write import in_units
 
 TIMEOUT, BUILD_TIMEOUT = 30.0, 180.0  # seconds; building imports torch and a model library
 LEAST_SPACE = 1e9  # bytes: less than the weights of most backbones
@@ -156,7 +157,7 @@ def _folder(what: str, path: Path) -> dict[str, Any]:
     free = shutil.disk_usage(there).free
     fault = "" if os.access(there, os.W_OK | os.X_OK) and there.is_dir() else "it cannot be written"
     if not fault and free < LEAST_SPACE and what != "settings":
-        fault = f"only {free / 1e6:.0f} MB are free"
+        fault = f"only {in_units(free)} are free"
     return {"what": what, "path": str(path), "free": free, "fault": fault}
 
 

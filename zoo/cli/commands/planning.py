@@ -11,6 +11,7 @@ from zoo.cli.commands.training import add_arguments, find_declared, job_of, read
 from zoo.cli.output.stdout import Output, format_parameters, table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import OptionError
+from zoo.util.atomic_write import in_units
 
 if TYPE_CHECKING:
     from zoo.engine.preview.report import GroupPlan, PhasePlan, Preview
@@ -49,7 +50,7 @@ def plan(options: argparse.Namespace, out: Output) -> None:
         why = "" if "wise_ft" in settings else f", as {preview.samples} samples are few; --set wise_ft=1 takes the tuned ones"
         print(f"\nthe result: {preview.wise_ft:g} of the tuned values, {1 - preview.wise_ft:g} of those before the last phase{why}\n")
     seconds = in_time_units(preview.seconds)
-    print(f"estimated: {_size(preview.memory)} of memory at the peak on {preview.device} ({preview.precision}), {seconds}")
+    print(f"estimated: {in_units(preview.memory)} of memory at the peak on {preview.device} ({preview.precision}), {seconds}")
 
 
 def _group_rows(preview: Preview) -> Iterator[tuple[object, ...]]:
@@ -77,7 +78,7 @@ def _cells(group: GroupPlan) -> tuple[object, ...]:
 def _phase_row(phase: PhasePlan) -> tuple[object, ...]:
     rate = phase.lr if isinstance(phase.lr, str) else f"{phase.lr:.2g}" if phase.lr else "-"
     frozen = f"{phase.frozen} of {len(phase.groups) - 1}"
-    memory, time = _size(phase.memory), in_time_units(phase.seconds)
+    memory, time = in_units(phase.memory), in_time_units(phase.seconds)
     return phase.name, phase.epochs, phase.steps, frozen, phase.schedule, rate, phase.micro_batch or "-", memory, time
 
 
@@ -85,10 +86,6 @@ def _frozen_lines(preview: Preview) -> Iterator[str]:
     for phase in preview.phases:
         if phase.cached:
             place = "in memory" if phase.cache_place == "memory" else "in a file of the run's folder"
-            yield f"{phase.name}: frozen groups run once per sample; the cached {phase.cached} take {_size(phase.cache)} {place}"
+            yield f"{phase.name}: frozen groups run once per sample; the cached {phase.cached} take {in_units(phase.cache)} {place}"
         elif phase.reason:
             yield f"{phase.name}: frozen groups run every epoch: {phase.reason}"
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"

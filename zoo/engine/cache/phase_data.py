@@ -45,6 +45,7 @@ class PhaseData:
         share: Whether other runs of this process may use the outputs of the frozen prefix.
         steady: Whether a sample is the same each time that it is read.
         lasting: Whether pooled features are also written to files for other processes.
+        quiet: Do not log how many texts are cut.
 
     Attributes:
         loaders: The loaders of all tables; to be closed at the end of the run.
@@ -65,6 +66,7 @@ class PhaseData:
         share: bool = True,
         steady: bool = True,
         lasting: bool = False,
+        quiet: bool = False,
     ) -> None:
         self._model, self._sources, self._context = model, sources, context
         self._steady, self.augments = steady, True
@@ -75,7 +77,7 @@ class PhaseData:
         beside = {key: inputs for key, inputs in declared.items() if inputs != model.inputs}
         views = {name: source.own_views for name, source in sources.items()}
         options: dict[str, Any] = {"layout": context.layout, "augment": context.own.augment, "beside": beside, "views": views}
-        options["pixels"] = context.pixels
+        options |= {"pixels": context.pixels, "quiet": quiet}
         self.loaders = Loaders(model.inputs, tables, context.config, context.device, **options)
         self.passes = Passes(context)
         self.prefix = FrozenPrefix(model, self.loaders, self.passes, context, obstacle=obstacle, share=share, lasting=lasting)

@@ -130,6 +130,7 @@ class Loaders:
         beside: Declared inputs by name, as which the same views of the same samples are read too.
         views: Of tables whose augmented views are made in other ways than by ``config``, these.
         pixels: Decoded pixels that other models read too, or None.
+        quiet: Do not log how many texts are cut.
 
     Attributes:
         beside: Their loaders by name.
@@ -147,11 +148,12 @@ class Loaders:
         beside: Mapping[str, Inputs] = MappingProxyType({}),
         views: Mapping[str, Sequence[View]] = MappingProxyType({}),
         pixels: PixelStore | None = None,
+        quiet: bool = False,
     ) -> None:
-        self._views, self._pixels = views, pixels
+        self._views, self._pixels, self._quiet = views, pixels, quiet
         self._inputs, self._tables, self._config, self._all_inputs = inputs, tables, config, [inputs, *beside.values()]
         self.beside = {
-            name: Loaders(each, tables, config, device, layout=layout, augment=augment, beside={}, views=views)
+            name: Loaders(each, tables, config, device, layout=layout, augment=augment, beside={}, views=views, quiet=quiet)
             for name, each in beside.items()
         }
         for loaders in self.beside.values():
@@ -210,7 +212,7 @@ class Loaders:
         augment = Augment(**(self._config.augment or {})) if kind.augmented else None
         if self._pixels is not None and augment is None and isinstance(self._inputs, Image):
             return Samples(table, self._pixels.transform(self._inputs), seed)
-        return samples_for(self._inputs, table, augment, seed=seed, own=self._augment, beside=self._all_inputs)
+        return samples_for(self._inputs, table, augment, seed=seed, own=self._augment, beside=self._all_inputs, quiet=self._quiet)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

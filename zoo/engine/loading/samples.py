@@ -30,6 +30,7 @@ def samples_for(
     own: Callable[[Any], Any] | None = None,
     skip: bool = False,
     beside: Sequence[Any] = (),
+    quiet: bool = False,
 ) -> Samples | TextSamples:
     """Return the samples of a table for a declared input; without ``augment`` for evaluation.
 
@@ -41,9 +42,10 @@ def samples_for(
         own: The user's own augmentation in place of ``augment``, or None.
         skip: Leave images and volumes that cannot be read out of their batch, see ``ReadableSamples``.
         beside: Further declared inputs that the same augmented views are made for.
+        quiet: Do not log how many texts are cut.
     """
     if isinstance(inputs, Text):
-        return AugmentedTexts(table, inputs, augment, seed) if isinstance(augment, TextAugment) else TextSamples(table, inputs)
+        return AugmentedTexts(table, inputs, augment, seed) if isinstance(augment, TextAugment) else TextSamples(table, inputs, quiet=quiet)
     assert not isinstance(augment, TextAugment), "make_objective refuses views of another kind of input"
     if own is not None and augment is not None:
         return Samples(table, OwnAugmentation(inputs, own), seed)

@@ -186,6 +186,7 @@ class DryRun:
             obstacle=obstacle,
             share=False,
             steady=run.steady,
+            quiet=True,  # the run itself tells how many of all texts are cut
         )
 
     @property

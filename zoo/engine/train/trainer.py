@@ -182,7 +182,8 @@ class Training:
             if epoch.solved:
                 return self._solve(epoch, title)
             self._runner.run(epoch, streams, self.data.forward(epoch), title, self._seconds)
-        return {"lr": self.parts.rates.head(epoch, epoch.steps - 1)}
+        lr = self.parts.rates.head(epoch, epoch.steps - 1)
+        return {"lr": float(f"{lr:.12g}")}  # 0.0003, where the product of a rate and a factor has one bit more
 
     def _record(self, epoch: Epoch, found: Mapping[str, float | bool], metrics: Mapping[str, float], *, trained: float) -> dict[str, Any]:
         """Return the line of the history of an epoch whose steps took ``trained`` seconds."""

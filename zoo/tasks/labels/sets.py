@@ -29,6 +29,7 @@ from zoo.data.table import Array, item_name
 from zoo.errors import DataError, count, examples
 from zoo.tasks.labels.joined_names import check_joined
 from zoo.tasks.labels.names import WRITTEN_LIST, check_classes, class_order, is_number, name_of, plain, refuse_unknown
+from zoo.util.atomic_write import in_units
 
 log = logging.getLogger("zoo")
 UNCERTAIN = -1.0
@@ -123,8 +124,8 @@ def _check_size(samples: int, classes: int, source: str) -> None:
     size = samples * classes * 4
     if size > MAX_TARGET_BYTES:
         raise DataError(
-            f"{source}: targets of {samples} samples and {classes} labels take {size / 2**30:.0f} GiB, more than the "
-            f"{MAX_TARGET_BYTES / 2**30:.0f} that are allowed; leave out rare labels, or train on fewer samples"
+            f"{source}: targets of {samples} samples and {classes} labels take {in_units(size)}, more than the "
+            f"{in_units(MAX_TARGET_BYTES)} that are allowed; leave out rare labels, or train on fewer samples"
         )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.data.sources.tables.table_contents import not_utf8, refuse_contents, refuse_first_line, uneven_rows, warn_of_merged_rows
 from zoo.errors import DataError, count, examples
+from zoo.util.atomic_write import in_units
 from zoo.util.extras import require_extra
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _parse_parquet(path: Path) -> pd.DataFrame:
             held += batch.nbytes
             if held > limit:
                 raise DataError(
-                    f"{str(path)!r} has {path.stat().st_size} bytes and unpacks to more than {limit / 2**20:.0f} MiB (a decompression "
+                    f"{str(path)!r} has {in_units(path.stat().st_size)} and unpacks to more than {in_units(limit)} (a decompression "
                     "bomb?); leave out columns that are not needed, or divide it"
                 )
             batches.append(batch)
