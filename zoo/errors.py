@@ -268,8 +268,8 @@ def refusals(check: Callable[..., object], *arguments: object) -> list[str]:
     return []
 
 
-def check_together(headline: str, *checks: Callable[[], object]) -> None:
-    """Run checks and raise the error of the one that fails, or an ``OptionError`` that lists those of all that do.
+def check_together(headline: str, *checks: Callable[[], Any]) -> list[Any]:
+    """Run checks and return their results, or raise the error of the one that fails, or an ``OptionError`` with those of all that do.
 
     Args:
         headline: The first line of the list.
@@ -279,16 +279,17 @@ def check_together(headline: str, *checks: Callable[[], object]) -> None:
         ZooError: The only error, as it is.
         OptionError: For two and more.
     """
-    errors: list[ZooError] = []
+    results, errors = list[Any](), list[ZooError]()
     for check in checks:
         try:
-            check()
+            results.append(check())
         except ZooError as error:
             errors.append(error)
     if len(errors) > 1:
         raise OptionError(fault_list(headline, [str(error).replace("\n", "\n  ") for error in errors])) from errors[0]
     if errors:
         raise errors[0]
+    return results
 
 
 def owner_prefix(owner: str) -> str:

@@ -52,8 +52,8 @@ def checked_candidates(
     Raises:
         ZooError: The only mistake, or an ``OptionError`` with all of them.
     """
-    found: list[Backbone] = []
-    check_together(
+    found: list[Backbone] | None
+    *_, found = check_together(
         "a ranking cannot run with these:",
         *more,
         lambda: check_options(options, OPTIONS, "rank()"),
@@ -61,9 +61,9 @@ def checked_candidates(
         lambda: _check_top(top),
         lambda: Limits(**limits),
         lambda: seconds_of(budget),
-        lambda: None if candidates is None else found.extend(named(candidates)),
+        lambda: None if candidates is None else named(candidates),
     )
-    return None if candidates is None else found
+    return found
 
 
 def _check_task(task: Any) -> None:

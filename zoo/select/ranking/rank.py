@@ -94,7 +94,7 @@ def rank(
     """
     refuse_second_run()
     check_kinds(out, resume=resume, quiet=quiet, offline=offline)
-    limited = {"max_params": max_params, "max_latency_ms": max_latency_ms, "max_memory": max_memory, "license": license}
+    limited: dict[str, Any] = {"max_params": max_params, "max_latency_ms": max_latency_ms, "max_memory": max_memory, "license": license}
     candidates = checked_candidates(candidates, task, options, limits=limited, budget=budget, top=top)
     limits, config, seconds = Limits(**limited), _config(task, options), seconds_of(budget)
     with each_message_once():
